@@ -1,0 +1,395 @@
+r"""The data of N individuals: observation series, doses, covariates.
+
+A :class:`Cohort` is what a model is called with. Every tensor has the individuals first:
+``(individual, time)`` or ``(individual, time, channel)``. What was not recorded is marked by a boolean mask
+(``observed``, True = recorded); the values under it are replaced at the door by a recorded one, so that no
+placeholder (NaN, -99) can reach a density, its validation or its gradient.
+
+A *design* is a callable ``(num_individuals, generator) -> Cohort`` whose values are placeholders: it says when,
+under which doses and with what missing the training data are simulated.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import overload
+
+import torch
+from torch import Generator, Tensor
+
+from .errors import CohortError
+
+Index = int | slice | Sequence[int] | Tensor
+Design = Callable[[int, Generator], "Cohort"]
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    r"""One observed quantity of every individual over time.
+
+    Args:
+        times: Times, shape ``(individual, time)``, not decreasing, in the unit of the data. NaN is accepted behind
+            the last recorded value of an individual (padding) and replaced by the last time.
+        values: Observations, shape ``(individual, time)`` or ``(individual, time, channel)``. NaN is accepted
+            where ``observed`` is False.
+        observed: True where a value was recorded, shape of ``values``. Default: where ``values`` is not NaN.
+
+    Raises:
+        CohortError: Shapes disagree, times are not sorted, a recorded value is not finite.
+
+    Example:
+        >>> series = Series(torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[1.5, float("nan"), 3.0]]))
+        >>> series.observed
+        tensor([[ True, False,  True]])
+    """
+
+    times: Tensor
+    values: Tensor
+    observed: Tensor = None  # type: ignore[assignment]  # filled in __post_init__
+
+    def __post_init__(self) -> None:
+        values = _floating(self.values, "values")
+        times = _floating(self.times, "times").to(values.device, values.dtype)
+        if values.dim() not in (2, 3) or 0 in values.shape:
+            raise CohortError(
+                f"`values` has shape {tuple(values.shape)}.",
+                "(individual, time) or (individual, time, channel), none of them empty.",
+                "put the individuals first and give every individual at least one (possibly unrecorded) time.",
+            )
+        if times.shape != values.shape[:2]:
+            raise CohortError(
+                f"`times` has shape {tuple(times.shape)}, `values` {tuple(values.shape)}.",
+                f"`times` of shape {tuple(values.shape[:2])}, (individual, time).",
+                "give every individual its own row of times; `times.expand(N, -1)` repeats a common grid.",
+            )
+        observed = _observed(self.observed, values)
+        recorded = observed if observed.dim() == 2 else observed.any(-1)
+        object.__setattr__(self, "times", _check_times(times, recorded))
+        object.__setattr__(self, "values", _fill(values, observed))
+        object.__setattr__(self, "observed", observed)
+
+    @property
+    def num_observations(self) -> int:
+        """Number of recorded values."""
+        return int(self.observed.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Doses:
+    r"""The doses of every individual, padded to the same number.
+
+    Args:
+        times: Dosing times, shape ``(individual, dose)``, in the unit of the series.
+        amounts: Amounts, shape of ``times``, in the unit of amount of the data. Ignored in the padding.
+        durations: Durations of infusion, shape of ``times``; 0 is a bolus. Default: all 0.
+        compartment: Number of the compartment that receives the dose, 1 first, shape of ``times``. Default: all 1.
+        given: True where a dose was given, False in the padding, shape of ``times``. Default: all True.
+
+    Raises:
+        CohortError: Shapes disagree, or a given dose is not finite or negative.
+    """
+
+    times: Tensor
+    amounts: Tensor
+    durations: Tensor = None  # type: ignore[assignment]
+    compartment: Tensor = None  # type: ignore[assignment]
+    given: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        amounts = _floating(self.amounts, "amounts")
+        times = _floating(self.times, "times of the doses").to(amounts.dtype)
+        given = torch.ones_like(amounts, dtype=torch.bool) if self.given is None else self.given
+        durations = torch.zeros_like(amounts) if self.durations is None else self.durations
+        compartment = torch.ones_like(amounts, dtype=torch.long) if self.compartment is None else self.compartment
+        fields = {"times": times, "durations": durations, "compartment": compartment, "given": given}
+        for name, tensor in fields.items():
+            if tensor.shape != amounts.shape or amounts.dim() != 2:
+                raise CohortError(
+                    f"`{name}` of the doses has shape {tuple(tensor.shape)}, `amounts` {tuple(amounts.shape)}.",
+                    "the same shape (individual, dose) for every field of the doses.",
+                    "pad every individual to the same number of doses and set `given` to False in the padding.",
+                )
+        if given.dtype != torch.bool:
+            raise CohortError(
+                f"`given` has dtype {given.dtype}.", "a boolean mask, True = given.", "pass `given.bool()`."
+            )
+        bad = given & ~(times.isfinite() & (amounts >= 0) & amounts.isfinite() & (durations >= 0))
+        if bad.any():
+            raise CohortError(
+                f"Individual {int(bad.any(1).nonzero()[0])} has a dose that is not finite or negative.",
+                "finite times, amounts >= 0 and durations >= 0 wherever `given` is True.",
+                "correct the dose, or set `given` to False if it is padding.",
+            )
+        zero = torch.zeros((), dtype=amounts.dtype, device=amounts.device)
+        object.__setattr__(self, "times", torch.where(given, times, zero))
+        object.__setattr__(self, "amounts", torch.where(given, amounts, zero))
+        object.__setattr__(self, "durations", torch.where(given, durations.to(amounts.dtype), zero))
+        object.__setattr__(self, "compartment", compartment.long())
+        object.__setattr__(self, "given", given)
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    r"""The data of N individuals.
+
+    ``len(cohort)`` is N, ``cohort["name"]`` a series, ``cohort[2:5]`` (an integer, slice, list or tensor) the
+    cohort of these individuals.
+
+    Args:
+        series: Name of each observed quantity and its :class:`Series`. The observation sites of a model bear
+            these names.
+        doses: What was given, or None.
+        covariates: Name and values, shape ``(individual,)``, of each covariate; finite.
+        ids: Labels of the individuals. Default: "1", "2", ...
+
+    Raises:
+        CohortError: The parts disagree about the number of individuals, or a covariate is not finite.
+
+    Example:
+        >>> series = Series(torch.tensor([[0.0, 1.0], [0.0, 2.0]]), torch.tensor([[5.0, 4.0], [6.0, 3.0]]))
+        >>> cohort = Cohort({"concentration": series}, covariates={"weight": torch.tensor([70.0, 60.0])})
+        >>> len(cohort), cohort[[1]].covariates["weight"]
+        (2, tensor([60.]))
+    """
+
+    series: Mapping[str, Series]
+    doses: Doses | None = None
+    covariates: Mapping[str, Tensor] = field(default_factory=dict)
+    ids: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.series:
+            raise CohortError(
+                "The cohort has no series.",
+                "at least one observed quantity.",
+                'pass series={"concentration": Series(times, values)}.',
+            )
+        num = len(next(iter(self.series.values())).values)
+        covariates = {name: _floating(torch.as_tensor(x), name) for name, x in self.covariates.items()}
+        sizes = {f"series {name!r}": len(s.values) for name, s in self.series.items()}
+        sizes |= {f"covariate {name!r}": len(x) if x.dim() == 1 else -1 for name, x in covariates.items()}
+        sizes |= {"doses": len(self.doses.times)} if self.doses else {}
+        sizes |= {"ids": len(self.ids)} if self.ids else {}
+        for name, size in sizes.items():
+            if size != num:
+                raise CohortError(
+                    f"{name} has {'the wrong shape' if size < 0 else f'{size} individuals'}.",
+                    f"{num} individuals, the number in the first series.",
+                    "give every series, dose table and covariate one row per individual, in the same order.",
+                )
+        for name, x in covariates.items():
+            if not x.isfinite().all():
+                raise CohortError(
+                    f"Covariate {name!r} of individual {int((~x.isfinite()).nonzero()[0])} is not finite.",
+                    "a finite value for every individual.",
+                    "impute it (for instance by the median) and, if it matters, add an indicator covariate.",
+                )
+        object.__setattr__(self, "series", MappingProxyType(dict(self.series)))
+        object.__setattr__(self, "covariates", MappingProxyType(covariates))
+        ids = tuple(str(x) for x in self.ids) or tuple(str(i + 1) for i in range(num))
+        object.__setattr__(self, "ids", ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, key: str) -> Series: ...
+    @overload
+    def __getitem__(self, key: Index) -> "Cohort": ...
+    def __getitem__(self, key: str | Index) -> "Series | Cohort":
+        if not isinstance(key, str):
+            return self._select(_positions(key, len(self)))
+        if key not in self.series:
+            raise CohortError(
+                f"The cohort has no series {key!r}.", f"one of {sorted(self.series)}.", "check the name of the series."
+            )
+        return self.series[key]
+
+    def __iter__(self) -> Iterator["Cohort"]:
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.series
+
+    @property
+    def num_observations(self) -> int:
+        """Number of recorded values over all series and individuals."""
+        return sum(s.num_observations for s in self.series.values())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating dtype of the first series."""
+        return next(iter(self.series.values())).values.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the first series."""
+        return next(iter(self.series.values())).values.device
+
+    def _select(self, index: Tensor) -> "Cohort":
+        ids = tuple(self.ids[i] for i in index.tolist())
+        return replace(self._map(lambda x: x[index.to(x.device)]), ids=ids)
+
+    def repeat(self, num_copies: int) -> "Cohort":
+        r"""The cohort laid end to end ``num_copies`` times: individual i of copy k is row ``k * len + i``."""
+        copies = self._map(lambda x: x.repeat(num_copies, *[1] * (x.dim() - 1)))
+        return replace(copies, ids=self.ids * num_copies)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Cohort":
+        """The same cohort on another device or in another floating dtype."""
+        return replace(self._map(lambda x: x.to(device, dtype if x.is_floating_point() else None)), ids=self.ids)
+
+    def with_values(self, values: Mapping[str, Tensor]) -> "Cohort":
+        r"""The same design with other observations.
+
+        Args:
+            values: Per series (all or some) the new values, shape of the old ones; finite where recorded.
+        """
+        series = {
+            name: Series(s.times, values[name], s.observed) if name in values else s for name, s in self.series.items()
+        }
+        return replace(self, series=series)
+
+    def with_observed(self, observed: Mapping[str, Tensor]) -> "Cohort":
+        r"""The same cohort with less recorded.
+
+        Args:
+            observed: Per series (all or some) a mask, shape of the values; it is combined with the old one.
+        """
+        series = {
+            name: Series(s.times, s.values, s.observed & observed[name]) if name in observed else s
+            for name, s in self.series.items()
+        }
+        return replace(self, series=series)
+
+    def _map(self, fn: Callable[[Tensor], Tensor]) -> "Cohort":
+        series = {n: Series(fn(s.times), fn(s.values), fn(s.observed)) for n, s in self.series.items()}
+        doses = self.doses and Doses(
+            *(fn(x) for x in (self.doses.times, self.doses.amounts, self.doses.durations)),
+            compartment=fn(self.doses.compartment),
+            given=fn(self.doses.given),
+        )
+        return Cohort(series, doses, {n: fn(x) for n, x in self.covariates.items()})
+
+
+def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
+    r"""Lay cohorts of the same series and covariates end to end, padding times and doses.
+
+    Args:
+        cohorts: One or more cohorts.
+
+    Raises:
+        CohortError: The cohorts differ in their series, covariates or in whether they have doses.
+    """
+    first = cohorts[0]
+    for other in cohorts[1:]:
+        same = set(other.series) == set(first.series) and set(other.covariates) == set(first.covariates)
+        if not same or (other.doses is None) != (first.doses is None):
+            raise CohortError(
+                f"A cohort with series {sorted(other.series)} and covariates {sorted(other.covariates)} meets "
+                f"one with {sorted(first.series)} and {sorted(first.covariates)}.",
+                "the same series and covariates in every cohort, and doses in all of them or in none.",
+                "add what is missing as an unrecorded series (`observed` False), or empty doses (`given` False).",
+            )
+    series = {
+        name: Series(
+            _pad_rows([c[name].times for c in cohorts], None),
+            _pad_rows([c[name].values for c in cohorts], 0.0),
+            _pad_rows([c[name].observed for c in cohorts], False),
+        )
+        for name in first.series
+    }
+    all_doses = [c.doses for c in cohorts if c.doses is not None]
+    doses = Doses(
+        *(_pad_rows([getattr(d, name) for d in all_doses], 0.0) for name in ("times", "amounts", "durations")),
+        compartment=_pad_rows([d.compartment for d in all_doses], 1),
+        given=_pad_rows([d.given for d in all_doses], False),
+    ) if all_doses else None
+    covariates = {name: torch.cat([c.covariates[name] for c in cohorts]) for name in first.covariates}
+    return Cohort(series, doses, covariates, sum((c.ids for c in cohorts), ()))
+
+
+def _pad_rows(tensors: Sequence[Tensor], fill: float | None) -> Tensor:
+    length = max(t.shape[1] for t in tensors)
+
+    def pad(t: Tensor) -> Tensor:
+        short = length - t.shape[1]
+        if fill is None:
+            tail = t[:, -1:].expand(-1, short)
+        else:
+            tail = torch.full((len(t), short, *t.shape[2:]), fill, dtype=t.dtype, device=t.device)
+        return torch.cat([t, tail], 1)
+
+    return torch.cat([pad(t) for t in tensors])
+
+
+def _floating(x: Tensor, name: str) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise CohortError(f"`{name}` is a {type(x).__name__}.", "a tensor.", f"pass torch.as_tensor({name}).")
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+
+
+def _observed(observed: Tensor | None, values: Tensor) -> Tensor:
+    if observed is None:
+        observed = ~values.isnan()
+    if observed.shape != values.shape:
+        raise CohortError(
+            f"`observed` has shape {tuple(observed.shape)}.",
+            f"{tuple(values.shape)}, the shape of `values`.",
+            "pad every individual to the same number of times and set `observed` to False in the padding.",
+        )
+    if observed.dtype != torch.bool:
+        raise CohortError(
+            f"`observed` has dtype {observed.dtype}.", "a boolean mask, True = recorded.", "pass `observed.bool()`."
+        )
+    bad = observed & ~values.isfinite()
+    if bad.any():
+        where = bad.nonzero()[0].tolist()
+        raise CohortError(
+            f"Individual {where[0]} has a recorded value that is not finite at time index {where[1]} "
+            f"({int(bad.sum())} such values in all).",
+            "finite values wherever `observed` is True.",
+            "set `observed` to False there if the value was not recorded, or correct it.",
+        )
+    return observed
+
+
+def _check_times(times: Tensor, recorded: Tensor) -> Tensor:
+    known = times.isfinite()
+    bad = ~known & (recorded | times.isinf())
+    if bad.any():
+        raise CohortError(
+            f"Individual {int(bad.any(1).nonzero()[0])} has a recorded value at a time that is not finite.",
+            "a finite time for every recorded value.",
+            "give the time; NaN is accepted only as padding behind the last recorded value.",
+        )
+    filled = torch.where(known, times, torch.finfo(times.dtype).min).cummax(1).values
+    gap = ~known & (known.flip(1).cummax(1).values.flip(1) if known.shape[1] else known)
+    unsorted = (times.nan_to_num(0.0) < filled) & known
+    if gap.any() or unsorted.any() or not known[:, 0].all():
+        wrong = (gap | unsorted).any(1) | ~known[:, 0]
+        i = int(wrong.nonzero()[0])
+        raise CohortError(
+            f"The times of individual {i} are not sorted: {[round(t, 4) for t in times[i].tolist()[:12]]}.",
+            "times that do not decrease along the row (equal times are fine), known up to the padding.",
+            "sort each individual's rows by time before building the cohort; `nlme.read_table` does it.",
+        )
+    return torch.where(known, times, filled)
+
+
+def _fill(values: Tensor, observed: Tensor) -> Tensor:
+    """Replace what was not recorded by a recorded value: the individual's first, else the series' first, else 1."""
+    if observed.all():
+        return values
+    anywhere = values[observed]
+    overall = anywhere[0] if len(anywhere) else values.new_ones(())
+    first = observed.to(torch.uint8).argmax(1, keepdim=True)
+    own = values.gather(1, first)
+    own = torch.where(observed.any(1, keepdim=True), own, overall)
+    return torch.where(observed, values, own)
+
+
+def _positions(key: Index, size: int) -> Tensor:
+    index = torch.arange(size)
+    picked = index[key] if isinstance(key, slice | int | Tensor) else index[torch.as_tensor(list(key), dtype=torch.long)]
+    return picked.reshape(-1)

@@ -1,0 +1,3 @@
+r"""Cohorts that ship with the library."""
+
+from .theophylline import theophylline as theophylline

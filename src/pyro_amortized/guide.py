@@ -1,0 +1,323 @@
+r"""The amortized posterior as a Pyro guide.
+
+:class:`AmortizedGuide` is an ``AutoGuide`` for the user's program: it samples the population sites from a normal
+distribution in unconstrained coordinates (learnable by SVI, set by :meth:`AmortizedGuide.at`), and then the
+individual sites from the amortized posterior given the data and the shared parameters. The networks are frozen
+and kept out of Pyro's parameter store.
+"""
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions import Delta, MultivariateNormal
+from pyro.infer.autoguide import AutoGuide
+from pyro.nn import PyroParam
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributions import biject_to, constraints
+
+from .cohort import Cohort
+from .encode import Encoder
+from .errors import GuideError
+from .flows import ConditionalFlow, FlowDistribution
+from .history import TrainingHistory
+from .networks import DeepSet
+from .posterior import AmortizedPosterior
+from .simulate import TrainingDistribution
+from .structure import PLATE, Model, ModelStructure, Population, constrain_individuals, read_structure
+
+FORMAT_VERSION = 1
+
+
+class AmortizedGuide(AutoGuide):  # type: ignore[misc]
+    r"""A trained guide for a mixed-effects program. Made by :func:`~pyro_amortized.train`.
+
+    Args:
+        model: The program.
+        structure: Its structure.
+        posterior: The amortized posterior, float64, frozen.
+        training_distribution: What it was trained on.
+        history: How it was trained.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        structure: ModelStructure,
+        posterior: AmortizedPosterior,
+        training_distribution: TrainingDistribution,
+        history: TrainingHistory,
+    ) -> None:
+        super().__init__(model)
+        # In a tuple, so that Pyro does not register the networks' weights as parameters of the guide.
+        self._held = (posterior.eval().requires_grad_(False),)
+        self.structure = structure
+        self.training_distribution = training_distribution
+        self.history = history
+        location = structure.unconstrain_population(structure.initial_population())
+        self.loc = PyroParam(location, constraints.real, event_dim=1)
+        self.scale_tril = PyroParam(torch.eye(len(location), dtype=torch.float64) / 2, constraints.lower_cholesky)
+
+    @property
+    def posterior(self) -> AmortizedPosterior:
+        """The amortized posterior: encoder, summary network and flow."""
+        return self._held[0]
+
+    def at(self, location: Tensor, scale_tril: Tensor) -> "AmortizedGuide":
+        r"""The same guide with another population part.
+
+        Args:
+            location: Unconstrained population parameters, shape ``(population,)``, for instance ``fit.vector``.
+            scale_tril: Cholesky factor of their covariance, for instance of ``fit.covariance``.
+        """
+        other = AmortizedGuide(
+            self.model, self.structure, self.posterior, self.training_distribution, self.history
+        )
+        other.loc = location.detach().clone().double()
+        other.scale_tril = scale_tril.detach().clone().double()
+        return other
+
+    # The individual part.
+
+    def shared_vector(self, population: Population) -> Tensor:
+        r"""Unconstrained shared parameters that the networks are conditioned on, shape ``(*, shared)``.
+
+        A shared parameter that the population does not have (another residual error model) is replaced by the
+        median of its training distribution: the guide is then less exact, and its draws are corrected all the same.
+        """
+        sites = [self.structure.population[name] for name in self.structure.shared]
+        typical = self.training_distribution.shared.median(0).values if sites else torch.zeros(0)
+        fallback = typical.double().split([site.num_unconstrained for site in sites]) if sites else ()
+        pieces = []
+        for site, piece in zip(sites, fallback, strict=True):
+            value = population.get(site.name)
+            if value is None or value.shape[value.dim() - len(site.shape) :] != site.shape:
+                pieces.append(piece)
+            else:
+                free = biject_to(site.support).inv(value.double())
+                pieces.append(free.reshape(value.shape[: value.dim() - len(site.shape)] + (-1,)))
+        batch = torch.broadcast_shapes(*(p.shape[:-1] for p in pieces)) if pieces else ()
+        return torch.cat([p.expand(*batch, -1) for p in pieces], -1) if pieces else typical.double()
+
+    def individual_posterior(self, cohort: Cohort, population: Population) -> FlowDistribution:
+        """The posterior of every individual in unconstrained coordinates, before correction."""
+        return self.posterior.condition(cohort, self.shared_vector(population))
+
+    # The Pyro guide.
+
+    def forward(self, cohort: Cohort, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Sample all latent sites of the program; values by name."""
+        population = self._sample_population(cohort)
+        individual = self._sample_individuals(cohort, population)
+        params = [name for name, site in self.structure.population.items() if site.is_param]
+        return {name: x for name, x in population.items() if name not in params} | individual
+
+    def _sample_population(self, cohort: Cohort) -> dict[str, Tensor]:
+        sites = {name: s for name, s in self.structure.population.items() if not s.is_param}
+        store = pyro.get_param_store()
+        values: dict[str, Tensor] = {
+            name: store[name].detach() if name in store else site.initial
+            for name, site in self.structure.population.items()
+            if site.is_param
+        }
+        if not sites:
+            return values
+        sampled = self._is_sampled()
+        law = MultivariateNormal(self.loc[sampled], scale_tril=self._marginal_tril(sampled))
+        vector = pyro.sample("_population_latent", law, infer={"is_auxiliary": True})
+        pieces = vector.split([site.num_unconstrained for site in sites.values()], -1)
+        for (name, site), piece in zip(sites.items(), pieces, strict=True):
+            transform = biject_to(site.support)
+            free = piece.reshape(piece.shape[:-1] + transform.inverse_shape(site.shape))
+            value = transform(free)
+            log_abs_det = transform.log_abs_det_jacobian(free, value)
+            density = -log_abs_det.reshape(piece.shape[:-1] + (-1,)).sum(-1)
+            law = Delta(value.to(cohort.dtype), log_density=density, event_dim=len(site.shape))
+            values[name] = pyro.sample(name, law)
+        return {name: values[name] for name in self.structure.population}
+
+    def _is_sampled(self) -> Tensor:
+        """Which unconstrained coordinates belong to sample sites (not to params)."""
+        flags = [not s.is_param for s in self.structure.population.values() for _ in range(s.num_unconstrained)]
+        return torch.tensor(flags)
+
+    def _marginal_tril(self, sampled: Tensor) -> Tensor:
+        if bool(sampled.all()):
+            return self.scale_tril
+        covariance = (self.scale_tril @ self.scale_tril.T)[sampled][:, sampled]
+        return torch.linalg.cholesky(covariance)
+
+    def _sample_individuals(self, cohort: Cohort, population: Population) -> dict[str, Tensor]:
+        sites = self.structure.individual
+        dims = {PLATE: next(iter(sites.values())).dim}
+        plates = {PLATE: pyro.plate(PLATE, len(cohort), dim=dims[PLATE])}
+        for site in sites.values():
+            plates |= {name: pyro.plate(name, size, dim=dim) for name, size, dim in site.plates if name not in plates}
+        extra = -dims[PLATE] - 1
+        summary = self.posterior.summarize(cohort)
+        summary = summary.reshape(len(cohort), *[1] * extra, -1)
+        law = self.posterior.given(summary, self.shared_vector(population))
+        with plates[PLATE]:
+            drawn = pyro.sample("_individual_latent", law, infer={"is_auxiliary": True})
+        rows = drawn.reshape(*drawn.shape[: drawn.dim() - extra - 1], drawn.shape[-1])
+        values, jacobians = constrain_individuals(self.structure, cohort, rows, population)
+        result = {}
+        for name, site in sites.items():
+            with ExitStack() as stack:
+                for plate in (PLATE, *(p[0] for p in site.plates)):
+                    stack.enter_context(plates[plate])
+                delta = Delta(values[name].to(cohort.dtype), log_density=-jacobians[name], event_dim=site.event_dim)
+                result[name] = pyro.sample(name, delta)
+        return result
+
+    @torch.no_grad()
+    def median(self, cohort: Cohort, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Medians of 501 draws, by name; population sites at the median of their normal distribution."""
+        population = self.structure.constrain_population(self.loc.detach())
+        posterior = self.individual_posterior(cohort, population)
+        middle = posterior.rsample(torch.Size([501])).median(0).values
+        values, _ = self.structure.constrain(cohort, middle, population)
+        return {n: x for n, x in population.items() if not self.structure.population[n].is_param} | values
+
+    # Files.
+
+    def save(self, path: str | Path) -> None:
+        r"""Write the guide to a folder: ``weights.safetensors`` and ``guide.json``; nothing is pickled.
+
+        Args:
+            path: The folder; it is made if it is not there.
+        """
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"posterior.{name}": x for name, x in self.posterior.state_dict().items()}
+        training = self.training_distribution
+        tensors |= {"training.loc": training.loc, "training.scale_tril": training.scale_tril}
+        tensors |= {"training.shared": training.shared, "population.loc": self.loc.detach()}
+        tensors |= {"population.scale_tril": self.scale_tril.detach()}
+        description = {
+            "format_version": FORMAT_VERSION,
+            "individual": _signature(self.structure.individual),
+            "shared": {name: self.structure.population[name].num_unconstrained for name in self.structure.shared},
+            "population": _signature(self.structure.population),
+            "encoder": self.posterior.encoder.settings,
+            "summary": _summary_settings(self.posterior.summary),
+            "flow": self.posterior.flow.settings,
+            "history": asdict(self.history),
+        }
+        for name, write in (
+            ("weights.safetensors", lambda p: save_file({n: x.contiguous() for n, x in tensors.items()}, p)),
+            ("guide.json", lambda p: p.write_text(json.dumps(description, indent=2) + "\n", "utf-8")),
+        ):
+            part = folder / f".{name}.part"
+            write(part)
+            part.replace(folder / name)
+
+
+def load_guide(path: str | Path, model: Model, cohort: Cohort) -> AmortizedGuide:
+    r"""Load a guide that :meth:`AmortizedGuide.save` wrote.
+
+    Args:
+        path: The folder.
+        model: The program that the guide was trained for.
+        cohort: Data to read the program with.
+
+    Raises:
+        GuideError: The folder holds no guide, one of another format, or one for other individual parameters.
+    """
+    folder = Path(path)
+    if not (folder / "guide.json").is_file() or not (folder / "weights.safetensors").is_file():
+        raise GuideError(
+            f"{folder} holds no guide.json with weights.safetensors.",
+            "a folder written by `guide.save(path)`.",
+            "check the path.",
+        )
+    description = json.loads((folder / "guide.json").read_text("utf-8"))
+    if description.get("format_version") != FORMAT_VERSION:
+        raise GuideError(
+            f"The guide has format version {description.get('format_version')}.",
+            f"version {FORMAT_VERSION}.",
+            "train it again, or use the version of the library that wrote it.",
+        )
+    structure = read_structure(model, cohort)
+    check_individual_sites(structure, description["individual"])
+    found = {name: structure.population[name].num_unconstrained for name in structure.shared}
+    if found != description["shared"] or _signature(structure.population) != description["population"]:
+        raise GuideError(
+            f"The program has population sites {_signature(structure.population)} with shared {list(found)}.",
+            f"{description['population']} with shared {list(description['shared'])}, as in the saved guide.",
+            "load the guide with the program it was trained for; fit other population models with it afterwards.",
+        )
+    tensors = load_file(folder / "weights.safetensors")
+    posterior = _empty_posterior(description, sum(found.values()), structure.num_latent)
+    own = {n.removeprefix("posterior."): x for n, x in tensors.items() if n.startswith("posterior.")}
+    posterior.load_state_dict(own)
+    distribution = TrainingDistribution(*(tensors[f"training.{n}"] for n in ("loc", "scale_tril", "shared")))
+    guide = AmortizedGuide(model, structure, posterior, distribution, TrainingHistory(**description["history"]))
+    return guide.at(tensors["population.loc"], tensors["population.scale_tril"])
+
+
+def check_individual_sites(structure: ModelStructure, expected: Mapping[str, int]) -> None:
+    r"""Raise unless a program has the individual sites that a guide was trained for.
+
+    Raises:
+        GuideError: Names, sizes or order of the individual sites differ.
+    """
+    found = _signature(structure.individual)
+    if list(found.items()) != list(expected.items()):
+        raise GuideError(
+            f"The program has the individual sites {found} (name: unconstrained size).",
+            f"{dict(expected)}, in this order, as in the guide's own program.",
+            "keep the individual sites as they are and change only the population model, or train a new guide.",
+        )
+
+
+def structure_for(guide: AmortizedGuide, model: Model, cohort: Cohort) -> ModelStructure:
+    r"""The structure of a program that is to be used with a guide, which may have been trained for another.
+
+    Raises:
+        GuideError: Its individual sites differ from the guide's in name, size, order or support.
+    """
+    if model is guide.model:
+        return guide.structure
+    structure = read_structure(model, cohort)
+    check_individual_sites(structure, _signature(guide.structure.individual))
+    middle = guide.training_distribution.loc.expand(len(cohort), -1)
+    double = cohort.to(dtype=torch.float64)
+    mine, _ = structure.constrain(double, middle, structure.initial_population())
+    theirs, _ = guide.structure.constrain(double, middle, guide.structure.initial_population())
+    for name, value in mine.items():
+        if value.shape != theirs[name].shape or not torch.allclose(value, theirs[name], rtol=1e-6):
+            raise GuideError(
+                f"The individual site {name!r} has another shape or support than in the guide's own program.",
+                "individual parameters on the same scale.",
+                "keep the distribution's support (for instance Normal on the log scale), or train a new guide.",
+            )
+    return structure
+
+
+def _signature(sites: Mapping[str, Any]) -> dict[str, int]:
+    return {name: site.num_unconstrained for name, site in sites.items()}
+
+
+def _summary_settings(summary: torch.nn.Module) -> dict[str, int]:
+    if not isinstance(summary, DeepSet):
+        raise GuideError(
+            f"The summary network is a {type(summary).__name__}.",
+            "a DeepSet: other networks cannot be rebuilt from a file yet.",
+            "save the network's state_dict yourself.",
+        )
+    return summary.settings
+
+
+def _empty_posterior(description: Mapping[str, Any], num_shared: int, num_latent: int) -> AmortizedPosterior:
+    encoder = Encoder(**description["encoder"])
+    summary = DeepSet(encoder.num_features, encoder.num_static, **description["summary"])
+    num_context = summary.num_summary + encoder.num_static + num_shared
+    flow = ConditionalFlow(num_latent, num_context, **description["flow"])
+    return AmortizedPosterior(encoder, summary, flow, num_shared).double()

@@ -1,0 +1,134 @@
+r"""Importance weights: their mean, its Monte Carlo error, and how far they can be trusted.
+
+For log weights :math:`\ell_k = \log w_k` of draws from a proposal,
+
+.. math:: \log \hat Z = \log \frac1K \sum_k w_k, \qquad
+          \mathrm{ESS} = \frac{(\sum_k w_k)^2}{\sum_k w_k^2}, \qquad
+          \mathrm{se}(\log \hat Z) \approx \sqrt{\frac{K / \mathrm{ESS} - 1}{K - 1}},
+
+and Pareto k is the shape of a generalised Pareto distribution fitted to the largest weights. Takes and gives
+tensors with the draws first; knows no model and no data.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from pyro.ops.stats import fit_generalized_pareto
+from torch import Generator, Tensor
+
+PARETO_K_LIMIT = 0.7
+
+
+@dataclass(frozen=True, eq=False)
+class ImportanceEstimate:
+    r"""Estimate of :math:`\log Z` from importance weights; every field has the batch shape of the weights.
+
+    Args:
+        log_mean: Log of the mean weight.
+        mc_error: Monte Carlo standard error of ``log_mean`` (delta method); inf where no weight is positive.
+        ess: Effective sample size, between 0 and the number of draws.
+        pareto_k: Shape of the weights' tail: below 0.7 the estimate is reliable. -inf where the weights are all
+            equal, inf where they cannot be judged (fewer than 25 draws, or fewer than 5 positive weights).
+    """
+
+    log_mean: Tensor
+    mc_error: Tensor
+    ess: Tensor
+    pareto_k: Tensor
+
+
+def importance_estimate(log_weights: Tensor) -> ImportanceEstimate:
+    r"""Mean of importance weights with its error and its diagnostics.
+
+    Args:
+        log_weights: Shape ``(draw, *batch)``. A weight of -inf stays and counts; NaN counts as -inf.
+
+    Returns:
+        The estimate, shape ``batch``.
+
+    Example:
+        >>> estimate = importance_estimate(torch.zeros(100, 2))
+        >>> estimate.log_mean, estimate.ess
+        (tensor([0., 0.]), tensor([100., 100.]))
+
+    References:
+        Vehtari, Simpson, Gelman, Yao, Gabry (2024), Pareto smoothed importance sampling.
+    """
+    log_weights = finite_or_zero_weight(log_weights.detach())
+    num_draws = log_weights.shape[0]
+    log_mean = log_weights.logsumexp(0) - math.log(num_draws)
+    ess = effective_sample_size(log_weights)
+    variance = (num_draws / ess - 1).clamp(min=0) / max(num_draws - 1, 1)
+    columns = log_weights.reshape(num_draws, -1).unbind(1)
+    pareto_k = torch.tensor([_pareto_k(column) for column in columns], dtype=log_weights.dtype)
+    return ImportanceEstimate(
+        log_mean=log_mean,
+        mc_error=variance.sqrt(),
+        ess=ess,
+        pareto_k=pareto_k.reshape(log_mean.shape).to(log_mean.device),
+    )
+
+
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    """Effective sample size over the first dimension; 0 where no weight is positive."""
+    ess = (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+    return ess.nan_to_num(0.0)
+
+
+def finite_or_zero_weight(log_weights: Tensor) -> Tensor:
+    """Turn NaN (and +inf, which no density gives) into a weight of zero."""
+    return log_weights.masked_fill(log_weights.isnan() | (log_weights == math.inf), -math.inf)
+
+
+def normalized_weights(log_weights: Tensor) -> Tensor:
+    """Weights that sum to one over the first dimension; equal ones where no weight is positive."""
+    weights = finite_or_zero_weight(log_weights).softmax(0)
+    return weights.nan_to_num(1.0 / log_weights.shape[0])
+
+
+def weighted_moments(draws: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    r"""Mean and standard deviation of weighted draws, each with its Monte Carlo error.
+
+    Args:
+        draws: Shape ``(draw, *batch, parameter)``.
+        weights: Normalised weights, shape ``(draw, *batch)``.
+
+    Returns:
+        Mean, standard deviation, error of the mean, error of the standard deviation; ``(*batch, parameter)``.
+    """
+    w = weights.unsqueeze(-1)
+    mean = (w * draws).sum(0)
+    square = (draws - mean) ** 2
+    variance = (w * square).sum(0)
+    sd = variance.sqrt()
+    mean_error = (w**2 * square).sum(0).sqrt()
+    sd_error = (w**2 * (square - variance) ** 2).sum(0).sqrt() / (2 * sd)
+    return mean, sd, mean_error, sd_error
+
+
+def resample(weights: Tensor, num_draws: int, generator: Generator) -> Tensor:
+    r"""Indices of an equally weighted sample, drawn with replacement.
+
+    Args:
+        weights: Normalised weights, shape ``(draw, batch)``.
+        num_draws: Number of draws wanted.
+        generator: Source of randomness.
+
+    Returns:
+        Indices into the draws, shape ``(num_draws, batch)``.
+    """
+    return torch.multinomial(weights.T.cpu(), num_draws, True, generator=generator).T.to(weights.device)
+
+
+def _pareto_k(log_weights: Tensor) -> float:
+    num_draws = len(log_weights)
+    tail = int(min(0.2 * num_draws, 3 * math.sqrt(num_draws)))
+    if tail < 5 or int((log_weights > -math.inf).sum()) <= tail:
+        return math.inf
+    weights = (log_weights - log_weights.max()).double().exp().sort().values
+    excess = weights[-tail:] - weights[-tail - 1]
+    excess = excess[excess > 1e-12 * excess[-1]]
+    if len(excess) < 5:  # the largest weights are equal (bounded), or one of them is all there is
+        return -math.inf if weights[-5] > 0.5 else math.inf
+    return float(fit_generalized_pareto(excess)[0])

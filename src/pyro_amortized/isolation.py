@@ -1,0 +1,72 @@
+r"""What a call into foreign code may not leave behind.
+
+A user's program samples from torch's global generator, may build float32 constants, write to Pyro's parameter
+store and raise as soon as one value of one individual is not finite. The contexts of this module let the library
+run it reproducibly, in float64 and without validation, and put everything back as it was.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyro
+import torch
+from torch import Generator
+
+
+def make_generator(seed: int | Generator) -> Generator:
+    """A generator from a seed; a generator is handed through.
+
+    Example:
+        >>> torch.rand(1, generator=make_generator(1)).item() == torch.rand(1, generator=make_generator(1)).item()
+        True
+    """
+    return seed if isinstance(seed, Generator) else torch.Generator().manual_seed(seed)
+
+
+def fork_seed(generator: Generator) -> int:
+    """Draw a seed from ``generator``, for code that knows only global seeds."""
+    return int(torch.randint(2**62, (), generator=generator))
+
+
+@contextmanager
+def seeded(seed: int | Generator) -> Iterator[None]:
+    """Run with torch's global generators seeded; restore them afterwards."""
+    seed = fork_seed(seed) if isinstance(seed, Generator) else seed
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def double_precision() -> Iterator[None]:
+    """Run with float64 as torch's default dtype, so that constants of a program do not round."""
+    found = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(found)
+
+
+@contextmanager
+def foreign_program(validate: bool = False) -> Iterator[None]:
+    r"""Run a Pyro program for ourselves: hidden from the handlers outside, in float64, the parameter store kept.
+
+    Args:
+        validate: Keep Pyro's validation as found. By default it is off, because one value that is not finite
+            would raise for the whole batch.
+    """
+    store = pyro.get_param_store()
+    state = store.get_state()
+    known = set(store.keys())
+    with pyro.poutine.block(), double_precision():
+        try:
+            if validate:
+                yield
+            else:
+                with pyro.validation_enabled(False):
+                    yield
+        finally:
+            if set(store.keys()) != known:
+                store.set_state(state)

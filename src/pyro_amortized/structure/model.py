@@ -1,0 +1,417 @@
+r"""What the library knows about a user's program, and the densities and simulations it takes from it.
+
+With the individual parameters in unconstrained coordinates u (``latent`` of them per individual), population
+parameters Psi and shared parameters c (the part of Psi that observations depend on directly), a
+:class:`ModelStructure` gives
+
+.. math:: \log p(y_i \mid \phi(u_i), c), \qquad \log p(\phi(u_i) \mid \Psi) + \log |\partial\phi / \partial u|
+
+for K draws per individual at once: K draws are a cohort laid end to end K times.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from torch import Generator, Tensor
+
+from ..cohort import Cohort
+from ..errors import ModelError
+from ..isolation import seeded
+from .sites import (
+    Assign,
+    IndividualSite,
+    Model,
+    ObservedSite,
+    PopulationSite,
+    individual_first,
+    run_program,
+    site_log_prob,
+    sum_per_individual,
+    unconstrain_site,
+)
+
+Population = Mapping[str, Tensor]
+MAX_VALUES_PER_CALL = 4_000_000
+
+
+class IndividualLogDensity(NamedTuple):
+    r"""Log densities per draw and individual, shape ``(draw, individual)``.
+
+    ``observation`` is log p(y | phi, c); ``individual`` is log p(phi | Psi) in unconstrained coordinates.
+    """
+
+    observation: Tensor
+    individual: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ModelStructure:
+    r"""The roles of a program's sites. Made by :func:`read_structure`.
+
+    Args:
+        model: The program.
+        population: Sites and params outside the plate, by name, in the order of the program.
+        individual: Latent sites inside the plate.
+        observed: Observed sites inside the plate.
+        shared: Names of the population sites on which observations depend directly.
+        layout: Trailing singleton dimensions that each shared parameter needs when it is drawn once per
+            individual, or None where no layout fits and simulation loops over ordinary calls.
+    """
+
+    model: Model
+    population: Mapping[str, PopulationSite]
+    individual: Mapping[str, IndividualSite]
+    observed: Mapping[str, ObservedSite]
+    shared: tuple[str, ...]
+    layout: Mapping[str, int] | None = None
+
+    @property
+    def num_latent(self) -> int:
+        """Number of unconstrained coordinates of one individual."""
+        return sum(site.num_unconstrained for site in self.individual.values())
+
+    @property
+    def num_shared(self) -> int:
+        """Number of unconstrained coordinates of the shared parameters."""
+        return sum(self.population[name].num_unconstrained for name in self.shared)
+
+    @property
+    def latent_names(self) -> list[str]:
+        """One label per unconstrained coordinate: the name of the site, indexed where it has several."""
+        return [label for name, s in self.individual.items() for label in _labels(name, s.num_unconstrained)]
+
+    @property
+    def population_names(self) -> list[str]:
+        """One label per unconstrained coordinate of the population parameters."""
+        return [label for name, s in self.population.items() for label in _labels(name, s.num_unconstrained)]
+
+    @property
+    def series(self) -> list[str]:
+        """Names of the series that the program observes."""
+        return [site.series for site in self.observed.values()]
+
+    # Population parameters: dictionaries of values and flat unconstrained vectors.
+
+    def initial_population(self) -> dict[str, Tensor]:
+        """A population inside the support: one draw from the prior, and the params' own values."""
+        return {name: site.initial for name, site in self.population.items()}
+
+    def constrain_population(self, vector: Tensor, names: tuple[str, ...] | None = None) -> dict[str, Tensor]:
+        """Values by name from unconstrained coordinates, shape ``(*, population)``."""
+        sites = [self.population[name] for name in (names if names is not None else self.population)]
+        pieces = vector.split([site.num_unconstrained for site in sites], -1)
+        return {site.name: site.constrain(piece) for site, piece in zip(sites, pieces, strict=True)}
+
+    def unconstrain_population(self, population: Population, names: tuple[str, ...] | None = None) -> Tensor:
+        """Unconstrained coordinates of values by name, shape ``(population,)``."""
+        names = names if names is not None else tuple(self.population)
+        pieces = [self.population[name].unconstrain(population[name].double()) for name in names]
+        return torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.float64)
+
+    def check_population(self, population: Population) -> dict[str, Tensor]:
+        r"""The given values in float64, every site present, of the right shape and inside its support.
+
+        Raises:
+            ModelError: A value is missing, superfluous, of the wrong shape or outside its support.
+        """
+        extra, missing = set(population) - set(self.population), set(self.population) - set(population)
+        if extra or missing:
+            raise ModelError(
+                f"The population has {'no ' + str(sorted(missing)) if missing else 'unknown ' + str(sorted(extra))}.",
+                f"a value for each of {list(self.population)}.",
+                "name every site outside the plate `individual`, and nothing else.",
+            )
+        checked = {}
+        for name, site in self.population.items():
+            value = torch.as_tensor(population[name]).double()
+            if value.shape != site.shape or not bool(site.support.check(value).all()):
+                raise ModelError(
+                    f"Population parameter {name!r} is {value.tolist()}.",
+                    f"shape {tuple(site.shape)}, inside its support {site.support}.",
+                    f"correct population[{name!r}].",
+                )
+            checked[name] = value
+        return checked
+
+    def log_prior(self, cohort: Cohort, population: Population) -> Tensor:
+        """Log prior density of the population sites (params have none), a scalar."""
+        wanted = frozenset(self.population)
+        trace = run_program(self.model, cohort.to(dtype=torch.float64), Assign(population), wanted)
+        terms = [site_log_prob(trace.nodes[n]).sum() for n, s in self.population.items() if not s.is_param]
+        return torch.stack(terms).sum() if terms else torch.zeros((), dtype=torch.float64)
+
+    def draw_populations(self, cohort: Cohort, num_draws: int, generator: Generator) -> list[dict[str, Tensor]]:
+        r"""Draws from the prior of the population.
+
+        A ``pyro.param`` has no prior: it is drawn from a normal distribution about its value in unconstrained
+        coordinates, of sd 1, or of half its size where its support is the real line and that is more.
+        """
+        wanted = frozenset(n for n, s in self.population.items() if not s.is_param)
+        small, draws = cohort[:1].to(dtype=torch.float64), []
+        params = {n: s for n, s in self.population.items() if s.is_param}
+        with seeded(generator):
+            for _ in range(num_draws):
+                values = {name: site.constrain(_scatter(site)) for name, site in params.items()}
+                trace = run_program(self.model, small, Assign(values), wanted)
+                values |= {name: trace.nodes[name]["value"].detach() for name in wanted}
+                draws.append({name: values[name] for name in self.population})
+        return draws
+
+    # Individual parameters.
+
+    def constrain(
+        self, cohort: Cohort, unconstrained: Tensor, population: Population
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        r"""Values of the individual sites, in the program's own layout, and the log Jacobian.
+
+        Args:
+            cohort: N individuals.
+            unconstrained: Shape ``(individual, latent)``.
+            population: Values of the population sites.
+        """
+        assign = Assign(population, self.individual, unconstrained)
+        trace = run_program(self.model, cohort, assign, frozenset(self.individual))
+        return {name: trace.nodes[name]["value"] for name in self.individual}, assign.log_abs_det()
+
+    def unconstrain(self, cohort: Cohort, values: Population, population: Population) -> Tensor:
+        """Unconstrained coordinates, shape ``(individual, latent)``, of values in the program's own layout."""
+        assign = Assign(population, values=values)
+        trace = run_program(self.model, cohort, assign, frozenset(self.individual))
+        pieces = [
+            unconstrain_site(site, trace.nodes[name]["fn"].support, trace.nodes[name]["value"])
+            for name, site in self.individual.items()
+        ]
+        return torch.cat(pieces, -1)
+
+    def draw_individuals(
+        self, cohort: Cohort, population: Population, num_draws: int, generator: Generator
+    ) -> Tensor:
+        r"""Draws of the individual parameters from :math:`p(\phi \mid \Psi)`.
+
+        Returns:
+            Unconstrained coordinates, shape ``(draw, individual, latent)``.
+        """
+        many = cohort.to(dtype=torch.float64).repeat(num_draws)
+        with seeded(generator):
+            trace = run_program(self.model, many, Assign(population), frozenset(self.individual))
+        values = {name: trace.nodes[name]["value"] for name in self.individual}
+        return self.unconstrain(many, values, population).reshape(num_draws, len(cohort), -1).detach()
+
+    def constrained_draws(self, cohort: Cohort, unconstrained: Tensor, population: Population) -> dict[str, Tensor]:
+        r"""Values of the individual sites, individuals first.
+
+        Args:
+            cohort: N individuals.
+            unconstrained: Shape ``(draw, individual, latent)``.
+            population: Values of the population sites.
+
+        Returns:
+            By name, shape ``(draw, individual, *event)``.
+        """
+        num_draws, num = unconstrained.shape[:2]
+        many = cohort.to(dtype=torch.float64).repeat(num_draws)
+        values, _ = self.constrain(many, unconstrained.reshape(num_draws * num, -1), population)
+        return {
+            name: (rows := individual_first(values[name], site.dim, site.event_dim)).reshape(
+                num_draws, num, *rows.shape[1:]
+            )
+            for name, site in self.individual.items()
+        }
+
+    # Densities.
+
+    def log_density(self, cohort: Cohort, unconstrained: Tensor, population: Population) -> IndividualLogDensity:
+        r"""Log densities of K draws per individual, in float64, differentiable in the population.
+
+        Args:
+            cohort: N individuals.
+            unconstrained: Shape ``(draw, individual, latent)``.
+            population: Values of the population sites.
+
+        Returns:
+            Shape ``(draw, individual)`` each. What is not finite is returned as it is, not raised.
+        """
+        cohort = cohort.to(dtype=torch.float64)
+        per_copy = sum(cohort[name].values.numel() for name in self.series)
+        chunk = max(1, MAX_VALUES_PER_CALL // max(per_copy, 1))
+        parts = [self._log_density_of(cohort, part, population) for part in unconstrained.double().split(chunk)]
+        return IndividualLogDensity(*(torch.cat(x) for x in zip(*parts, strict=True)))
+
+    def _log_density_of(
+        self, cohort: Cohort, draws: Tensor, population: Population, observation_only: bool = False
+    ) -> IndividualLogDensity:
+        num_draws, num = draws.shape[:2]
+        rows = draws.reshape(num_draws * num, -1)
+        assign = Assign(population, self.individual, rows)
+        trace = run_program(self.model, cohort.repeat(num_draws), assign)
+
+        def total(sites: Mapping[str, Any]) -> Tensor:
+            terms = [sum_per_individual(site_log_prob(trace.nodes[n]), s.dim, len(rows)) for n, s in sites.items()]
+            return torch.stack(terms).sum(0).reshape(num_draws, num)
+
+        observation = total(self.observed)
+        if observation_only:
+            return IndividualLogDensity(observation, torch.zeros_like(observation))
+        individual = total(self.individual) + assign.log_abs_det().reshape(num_draws, num)
+        return IndividualLogDensity(observation, individual)
+
+    def log_observation(self, cohort: Cohort, unconstrained: Tensor, shared: Tensor) -> Tensor:
+        r"""log p(y | phi, c) where every individual has its own shared parameters.
+
+        Args:
+            cohort: N individuals.
+            unconstrained: Shape ``(draw, individual, latent)``.
+            shared: Unconstrained shared parameters, shape ``(individual, shared)``.
+
+        Returns:
+            Shape ``(draw, individual)``.
+        """
+        population, num_draws = self.initial_population(), len(unconstrained)
+        if self.layout is not None:
+            laid_out = population | lay_out(self, shared.double().repeat(num_draws, 1), self.layout)
+            cohort = cohort.to(dtype=torch.float64)
+            return self._log_density_of(cohort, unconstrained.double(), laid_out, observation_only=True).observation
+        columns = []
+        for i in range(len(cohort)):
+            one = population | self.constrain_population(shared[i].double(), self.shared)
+            columns.append(self.log_density(cohort[i], unconstrained[:, i : i + 1], one).observation)
+        return torch.cat(columns, 1)
+
+    def predict_draws(
+        self, cohort: Cohort, unconstrained: Tensor, population: Population, generator: Generator
+    ) -> dict[str, Tensor]:
+        r"""Posterior predictive observations, one per draw and individual.
+
+        Returns:
+            By series, shape ``(draw, individual, time[, channel])``.
+        """
+        num_draws, num = unconstrained.shape[:2]
+        many = cohort.to(dtype=torch.float64).repeat(num_draws)
+        rows = unconstrained.reshape(num_draws * num, -1).double()
+        with seeded(generator):
+            values = self._simulated_values(many, rows, population)
+        return {name: x.reshape(num_draws, num, *x.shape[1:]) for name, x in values.items()}
+
+    # Simulation of training data.
+
+    def simulate(
+        self, design: Cohort, unconstrained: Tensor, shared: Tensor, population: Population, generator: Generator
+    ) -> tuple[Cohort, Tensor]:
+        r"""Draw observations given individual and shared parameters.
+
+        Args:
+            design: Times, doses, covariates and what is recorded of N individuals; its values are ignored.
+            unconstrained: Individual parameters, shape ``(individual, latent)``.
+            shared: Unconstrained shared parameters of each individual, shape ``(individual, shared)``. Without a
+                layout the program is called once per distinct row.
+            population: Values for the other population sites; they do not move the observations.
+            generator: Source of randomness.
+
+        Returns:
+            The design with simulated values, and whether each simulation failed, shape ``(individual,)``: then a
+            value that should be recorded is not finite, and nothing of that individual is marked as recorded.
+        """
+        design, unconstrained, shared = design.to(dtype=torch.float64), unconstrained.double(), shared.double()
+        with seeded(generator):
+            if self.layout is not None:
+                laid_out = dict(population) | lay_out(self, shared, self.layout)
+                values = self._simulated_values(design, unconstrained, laid_out)
+            else:
+                values = self._simulate_in_loop(design, unconstrained, shared, population)
+        finite = {name: values[name].isfinite() | ~design[name].observed for name in values}
+        failed = ~torch.stack([ok.flatten(1).all(1) for ok in finite.values()]).all(0)
+        kept = {name: ~failed.reshape(-1, *[1] * (x.dim() - 1)).expand_as(x) for name, x in values.items()}
+        safe = {name: x.nan_to_num(1.0, 1.0, 1.0) for name, x in values.items()}
+        return design.with_observed(kept).with_values(safe), failed
+
+    def _simulated_values(self, cohort: Cohort, unconstrained: Tensor, population: Population) -> dict[str, Tensor]:
+        assign = Assign(population, self.individual, unconstrained, simulate=frozenset(self.observed))
+        with torch.no_grad():
+            trace = run_program(self.model, cohort, assign)
+        return {
+            site.series: individual_first(trace.nodes[name]["value"], site.dim, site.event_dim)
+            for name, site in self.observed.items()
+        }
+
+    def _simulate_in_loop(
+        self, design: Cohort, unconstrained: Tensor, shared: Tensor, population: Population
+    ) -> dict[str, Tensor]:
+        distinct, group = shared.unique(dim=0, return_inverse=True)
+        values = {name: torch.empty_like(design[name].values) for name in self.series}
+        for j, row in enumerate(distinct):
+            rows = (group == j).nonzero()[:, 0]
+            one = dict(population) | self.constrain_population(row, self.shared)
+            for name, part in self._simulated_values(design[rows], unconstrained[rows], one).items():
+                values[name][rows] = part
+        return values
+
+
+def collapsed_log_density(structure: ModelStructure, cohort: Cohort, unconstrained: Tensor) -> Tensor:
+    r"""log p(y, phi | Psi) with the individual parameters held fixed, as part of the Pyro program around it.
+
+    The population sites stay visible to the handlers outside, everything in the plate is hidden from them.
+
+    Args:
+        structure: The program.
+        cohort: As many individuals as rows.
+        unconstrained: Shape ``(row, latent)``.
+
+    Returns:
+        Shape ``(row,)``.
+    """
+    assign = Assign({}, structure.individual, unconstrained)
+    handler = pyro.poutine.trace()
+    with pyro.poutine.block(expose=list(structure.population)), handler, assign, pyro.validation_enabled(False):
+        structure.model(cohort)
+    sites = {**structure.observed, **structure.individual}
+    nodes = handler.trace.nodes
+    terms = [sum_per_individual(site_log_prob(nodes[n]), s.dim, len(cohort)) for n, s in sites.items()]
+    return torch.stack(terms).sum(0) + assign.log_abs_det()
+
+
+def constrain_individuals(
+    structure: ModelStructure, cohort: Cohort, unconstrained: Tensor, population: Population
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    r"""Values of the individual sites and their log Jacobians, in the program's own layout.
+
+    Args:
+        structure: The program.
+        cohort: N individuals.
+        unconstrained: Shape ``(*, individual, latent)``; leading dimensions are plates outside the program.
+        population: Values of the population sites, with the same leading dimensions.
+    """
+    assign = Assign(population, structure.individual, unconstrained)
+    trace = run_program(structure.model, cohort, assign, frozenset(structure.individual))
+    return {name: trace.nodes[name]["value"] for name in structure.individual}, assign.jacobians
+
+
+def lay_out(structure: ModelStructure, shared: Tensor, pads: Mapping[str, int]) -> dict[str, Tensor]:
+    r"""Shared parameters, one value per individual, shaped ``(individual, 1, ..., *event)``.
+
+    Args:
+        structure: The program.
+        shared: Unconstrained shared parameters, shape ``(individual, shared)``.
+        pads: Trailing singleton dimensions beyond those of the plate, by name.
+    """
+    dim = min(site.dim for site in structure.individual.values())
+    sites = [structure.population[name] for name in structure.shared]
+    pieces = shared.split([site.num_unconstrained for site in sites], -1)
+    return {
+        site.name: site.constrain(piece).reshape(len(shared), *[1] * (-dim - 1 + pads[site.name]), *site.shape)
+        for site, piece in zip(sites, pieces, strict=True)
+    }
+
+
+def _labels(name: str, size: int) -> list[str]:
+    return [name] if size == 1 else [f"{name}[{j}]" for j in range(size)]
+
+
+def _scatter(site: PopulationSite) -> Tensor:
+    center = site.unconstrain(site.initial.double())
+    real = torch.equal(center, site.initial.double().reshape(-1))
+    sd = (center.abs() / 2).clamp(min=1.0) if real else torch.ones_like(center)
+    return center + sd * torch.randn_like(center)
+

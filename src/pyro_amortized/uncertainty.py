@@ -1,0 +1,92 @@
+r"""Uncertainty of population estimates from the curvature of the marginal likelihood.
+
+With the observed information I in unconstrained coordinates z, the covariance is :math:`I^{-1}`; for values
+:math:`\theta = g(z)` in their support the delta method gives
+
+.. math:: \mathrm{cov}(\theta) \approx J\, I^{-1} J^\top, \qquad J = \partial g / \partial z .
+
+Confidence intervals are made in unconstrained coordinates and mapped into the support, so a standard deviation
+never has a negative bound.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .optimize import Objective, observed_information
+
+
+class Curvature(NamedTuple):
+    """Covariance of a vector from the curvature of an objective, and whether the curvature was that of a maximum."""
+
+    covariance: Tensor
+    is_maximum: bool
+
+
+def laplace_covariance(objective: Objective, vector: Tensor) -> Curvature:
+    r"""Inverse observed information at a maximum.
+
+    Args:
+        objective: Log likelihood (or log posterior) as a function of the vector.
+        vector: Its maximum, shape ``(parameter,)``.
+
+    Returns:
+        Covariance, shape ``(parameter, parameter)``. Where the objective does not fall off in every direction,
+        ``is_maximum`` is False and the covariance is NaN in the directions that are not determined.
+    """
+    information = observed_information(objective, vector)
+    values, vectors = torch.linalg.eigh(information)
+    good = values > 1e-8 * values.abs().max()
+    inverse = torch.where(good, 1 / values, torch.zeros_like(values))
+    covariance = (vectors * inverse) @ vectors.T
+    undetermined = vectors[:, ~good].abs().amax(1) > 1e-3 if bool((~good).any()) else torch.zeros(len(vector)).bool()
+    covariance[undetermined] = torch.nan
+    covariance[:, undetermined] = torch.nan
+    return Curvature(covariance, bool(good.all()))
+
+
+def delta_method(transform: Callable[[Tensor], Tensor], vector: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Value and standard error of a function of the population parameters.
+
+    Args:
+        transform: Differentiable function of the unconstrained vector, for instance
+            ``lambda z: structure.constrain_population(z)["typical"].exp()``.
+        vector: Unconstrained estimates, shape ``(parameter,)``.
+        covariance: Their covariance.
+
+    Returns:
+        The value and its standard error, shape of the value.
+
+    Example:
+        >>> value, error = delta_method(torch.exp, torch.zeros(1), torch.tensor([[0.04]]))
+        >>> value, error.round(decimals=4)
+        (tensor([1.]), tensor([0.2000]))
+    """
+    vector = vector.detach()
+    value = transform(vector)
+    jacobian = torch.autograd.functional.jacobian(transform, vector).reshape(value.numel(), -1)
+    variance = ((jacobian @ covariance.nan_to_num(0.0)) * jacobian).sum(1)
+    unknown = (jacobian[:, covariance.diagonal().isnan()] != 0).any(1)
+    return value, variance.clamp(min=0).sqrt().masked_fill(unknown, torch.nan).reshape(value.shape)
+
+
+def confidence_interval(
+    transform: Callable[[Tensor], Tensor], vector: Tensor, covariance: Tensor, level: float = 0.95
+) -> tuple[Tensor, Tensor]:
+    r"""Bounds of the interval of every unconstrained coordinate, mapped into the support.
+
+    Args:
+        transform: Maps the unconstrained vector to values, coordinate by coordinate increasing.
+        vector: Unconstrained estimates.
+        covariance: Their covariance.
+        level: Coverage.
+
+    Returns:
+        Lower and upper bounds, shape of the values.
+    """
+    quantile = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(0.5 + level / 2, dtype=torch.float64))
+    half = quantile * covariance.diagonal().clamp(min=0).sqrt()
+    ends = torch.stack([transform(vector - half), transform(vector + half)])
+    return ends.amin(0), ends.amax(0)
