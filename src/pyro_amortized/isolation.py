@@ -58,7 +58,6 @@ def foreign_program(validate: bool = False) -> Iterator[None]:
             would raise for the whole batch.
     """
     store = pyro.get_param_store()
-    state = store.get_state()
     known = set(store.keys())
     with pyro.poutine.block(), double_precision():
         try:
@@ -68,5 +67,5 @@ def foreign_program(validate: bool = False) -> Iterator[None]:
                 with pyro.validation_enabled(False):
                     yield
         finally:
-            if set(store.keys()) != known:
-                store.set_state(state)
+            for name in set(store.keys()) - known:
+                del store[name]

@@ -272,13 +272,25 @@ class ModelStructure:
         population, num_draws = self.initial_population(), len(unconstrained)
         if self.layout is not None:
             laid_out = population | lay_out(self, shared.double().repeat(num_draws, 1), self.layout)
-            cohort = cohort.to(dtype=torch.float64)
-            return self._log_density_of(cohort, unconstrained.double(), laid_out, observation_only=True).observation
+            double = cohort.to(dtype=torch.float64)
+            return self._log_density_of(double, unconstrained.double(), laid_out, observation_only=True).observation
         columns = []
         for i in range(len(cohort)):
             one = population | self.constrain_population(shared[i].double(), self.shared)
             columns.append(self.log_density(cohort[i], unconstrained[:, i : i + 1], one).observation)
         return torch.cat(columns, 1)
+
+    def predicted_mean(self, cohort: Cohort, unconstrained: Tensor, population: Population) -> dict[str, Tensor]:
+        """Means of the observations given each draw, by series, shape ``(draw, individual, time[, channel])``."""
+        num_draws, num = unconstrained.shape[:2]
+        many = cohort.to(dtype=torch.float64).repeat(num_draws)
+        assign = Assign(population, self.individual, unconstrained.reshape(num_draws * num, -1).double())
+        with torch.no_grad():
+            trace = run_program(self.model, many, assign)
+        means = {
+            s.series: individual_first(trace.nodes[n]["fn"].mean, s.dim, s.event_dim) for n, s in self.observed.items()
+        }
+        return {name: x.reshape(num_draws, num, *x.shape[1:]) for name, x in means.items()}
 
     def predict_draws(
         self, cohort: Cohort, unconstrained: Tensor, population: Population, generator: Generator

@@ -1,0 +1,113 @@
+r"""Results as ArviZ data: ``InferenceData`` with ArviZ 0.x, ``DataTree`` with ArviZ 1.x.
+
+Dimensions are ``chain, draw, individual`` and, for observations, a flat ``obs_id`` over what was recorded (with the
+individual and the time of each as coordinates), because cells that were not recorded break ArviZ's statistics.
+Draws are independent: there is one chain, ``r_hat`` means nothing, and ESS and Pareto k per individual stand in
+``sample_stats``.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import arviz
+import numpy as np
+import torch
+import xarray
+from torch import Tensor
+
+from ..cohort import Cohort
+from ..fit import PopulationFit
+from ..individual import IndividualPosteriors
+from ..isolation import make_generator
+
+
+def to_arviz(result: PopulationFit | IndividualPosteriors, *, num_draws: int = 1000, seed: int = 0) -> Any:
+    r"""Export a fit or individual posteriors.
+
+    Args:
+        result: A population fit, whose population parameters are drawn from their normal approximation in
+            unconstrained coordinates; or individual posteriors, whose population is fixed.
+        num_draws: Number of equally weighted draws.
+        seed: Their seed.
+
+    Returns:
+        Groups ``posterior`` (population sites of a fit, individual sites given its estimates),
+        ``posterior_predictive``, ``log_likelihood`` (log p(y_i | phi_i, c) per individual), ``sample_stats``,
+        ``observed_data`` and ``constant_data``.
+    """
+    individuals = result.individuals if isinstance(result, PopulationFit) else result
+    generator = make_generator(seed)
+    picked = individuals.resampled(num_draws, generator)
+    structure, cohort, population = individuals.structure, individuals.cohort, individuals.population
+    posterior: dict[str, Tensor] = dict(structure.constrained_draws(cohort, picked, population))
+    dims: dict[str, list[str]] = {name: ["individual"] for name in posterior}
+    if isinstance(result, PopulationFit):
+        posterior |= _population_draws(result, num_draws, generator)
+    with torch.no_grad():
+        density = structure.log_density(cohort, picked, population).observation
+        predicted = structure.predict_draws(cohort, picked, population, generator)
+    estimate = individuals.estimate
+    stats = {"ess": estimate.ess, "pareto_k": estimate.pareto_k, "log_marginal": estimate.log_mean}
+    masks = {name: cohort[name].observed for name in structure.series}
+    groups = {
+        "posterior": _dataset(posterior, dims, cohort, draws=True),
+        "posterior_predictive": _observations({n: predicted[n][:, masks[n]] for n in masks}, cohort, draws=True),
+        "log_likelihood": _dataset({"individual": density}, {"individual": ["individual"]}, cohort, draws=True),
+        "sample_stats": _dataset(stats, dict.fromkeys(stats, ["individual"]), cohort, draws=False),
+        "observed_data": _observations({n: cohort[n].values[masks[n]] for n in masks}, cohort, draws=False),
+        "constant_data": _dataset(cohort.covariates, dict.fromkeys(cohort.covariates, ["individual"]), cohort, draws=False),
+    }
+    return _container({name: group for name, group in groups.items() if group.data_vars})
+
+
+def _population_draws(fit: PopulationFit, num_draws: int, generator: torch.Generator) -> dict[str, Tensor]:
+    known = ~fit.covariance.diagonal().isnan()
+    noise = torch.zeros(num_draws, len(fit.vector), dtype=torch.float64)
+    if bool(known.any()):
+        scale = torch.linalg.cholesky(fit.covariance[known][:, known])
+        noise[:, known] = torch.randn(num_draws, len(scale), generator=generator, dtype=torch.float64) @ scale.T
+    return fit.structure.constrain_population(fit.vector + noise)
+
+
+def _dataset(
+    values: Mapping[str, Tensor], dims: Mapping[str, list[str]], cohort: Cohort, *, draws: bool
+) -> xarray.Dataset:
+    variables = {}
+    for name, value in values.items():
+        array = value.detach().cpu().numpy()
+        named = (["draw"] if draws else []) + list(dims.get(name, []))
+        named += [f"{name}_dim_{j}" for j in range(array.ndim - len(named))]
+        label = f"{name}_log_likelihood" if name == "individual" else name
+        variables[label] = _with_chain(named, array, draws)
+    coords: dict[str, Any] = {"individual": list(cohort.ids)}
+    return xarray.Dataset(variables, coords=coords)
+
+
+def _with_chain(dims: list[str], array: np.ndarray, draws: bool) -> tuple[list[str], np.ndarray]:
+    return (["chain", *dims], array[None]) if draws else (dims, array)
+
+
+def _observations(values: Mapping[str, Tensor], cohort: Cohort, *, draws: bool) -> xarray.Dataset:
+    """Recorded values of every series along its own flat dimension."""
+    variables: dict[str, Any] = {}
+    coords: dict[str, Any] = {}
+    for name, value in values.items():
+        row, column = cohort[name].observed.nonzero()[:, :2].T.cpu()
+        obs_id = "obs_id" if len(values) == 1 else f"{name}_obs_id"
+        dims = ["draw", obs_id] if draws else [obs_id]
+        variables[name] = _with_chain(dims, value.detach().cpu().numpy(), draws)
+        coords[obs_id] = np.arange(len(row))
+        coords[f"{name}_individual"] = (obs_id, np.array(cohort.ids)[row.numpy()])
+        coords[f"{name}_time"] = (obs_id, cohort[name].times.cpu()[row, column].numpy())
+    return xarray.Dataset(variables, coords=coords)
+
+
+def _container(groups: dict[str, xarray.Dataset]) -> Any:
+    for group in groups.values():
+        for dim in ("chain", "draw"):
+            if dim in group.dims:
+                group.coords[dim] = np.arange(group.sizes[dim])
+        group.attrs["inference_library"] = "pyro_amortized"
+    if hasattr(arviz, "InferenceData"):
+        return arviz.InferenceData(**groups)
+    return xarray.DataTree.from_dict(groups)

@@ -1,0 +1,200 @@
+r"""Importance sampling of many small targets at once, each refined on its own where its weights are poor.
+
+Knows no cohort and no program: targets, proposals and the defensive part are callables of draws
+``(draw, row, latent)`` and of the rows they belong to.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from .flows import FlowDistribution
+from .importance import PARETO_K_LIMIT, finite_or_zero_weight, importance_estimate, normalized_weights
+from .isolation import seeded
+from .mixture import StudentMixture, fit_student_mixture
+
+Target = Callable[[Tensor, Tensor], Tensor]
+Draw = Callable[[int, Tensor, Generator], Tensor]
+MIN_PILOT = 100
+PILOT_SHARE = 0.1
+POPULATION_SHARE = 0.05
+# Components of the mixture, draws to fit it as a multiple of the final ones, and the efficiency below which an
+# individual needs the round: one component is cheap and worth it early, five are for what else would fail.
+ROUNDS = ((1, 1, 0.8), (1, 1, 0.75), (3, 2, 0.5), (5, 4, 0.3))
+
+
+class Proposal(Protocol):
+    """What draws come from first."""
+
+    has_density: bool
+
+    def draw(self, num_draws: int, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Draws ``(draw, row, latent)`` and their log density ``(draw, row)``."""
+        ...
+
+    def log_prob(self, draws: Tensor, rows: Tensor) -> Tensor:
+        """Log density at any draws, where ``has_density`` is True."""
+        ...
+
+
+class FlowProposal:
+    """The amortized posterior of every row as a proposal."""
+
+    has_density = True
+
+    def __init__(self, law: FlowDistribution) -> None:
+        self.law = law
+
+    def draw(self, num_draws: int, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Draws and their log density."""
+        law = self.law.take(rows)
+        with seeded(generator):
+            draws = law.rsample(torch.Size([num_draws]))
+        return draws, law.log_prob(draws)
+
+    def log_prob(self, draws: Tensor, rows: Tensor) -> Tensor:
+        """Log density at any draws."""
+        return self.law.take(rows).log_prob(draws)
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted:
+    """Draws ``(draw, row, latent)``, their log proposal density and log weights ``(draw, row)``."""
+
+    draws: Tensor
+    log_proposal: Tensor
+    log_weights: Tensor
+
+    def take(self, rows: Tensor) -> "Weighted":
+        """Some of the individuals."""
+        return Weighted(self.draws[:, rows], self.log_proposal[:, rows], self.log_weights[:, rows])
+
+    def put(self, rows: Tensor, other: "Weighted") -> None:
+        """Replace some of the individuals, in place."""
+        for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True):
+            mine[:, rows] = theirs
+
+
+@dataclass(frozen=True, eq=False)
+class Sampler:
+    r"""Importance sampling of a batch of targets, with refinement per individual.
+
+    Args:
+        target: Log target density of draws ``(draw, row, latent)`` of the given individuals.
+        population: Draws from the defensive part.
+        log_population: Its log density.
+        proposal: The guide.
+    """
+
+    target: Target
+    population: Draw
+    log_population: Target
+    proposal: Proposal
+
+    def sample(self, num_draws: int, num: int, generator: Generator, refine: bool) -> tuple[Weighted, tuple[str, ...]]:
+        r"""Weighted draws of ``num`` individuals, and where they come from.
+
+        A share of the draws comes from the guide and shows whether it will do. Where it will, so does the rest;
+        where it will not, the rest comes from a mixture fitted to them, and all are weighted together.
+        """
+        rows = torch.arange(num)
+        num_pilot = num_draws if not refine else min(num_draws, max(MIN_PILOT, round(PILOT_SHARE * num_draws)))
+        pilot = self._from_guide(num_pilot, rows, generator)
+        if not refine:
+            return pilot, ("guide",) * num
+        bad = _poor(pilot.log_weights, ROUNDS[0][2])
+        good_rows, bad_rows = (~bad).nonzero()[:, 0], bad.nonzero()[:, 0]
+        shape = (num_draws, num)
+        result = Weighted(pilot.draws.new_empty(*shape, pilot.draws.shape[-1]), torch.empty(shape).double(),
+                          torch.empty(shape).double())
+        if len(good_rows):
+            more = self._from_guide(num_draws - num_pilot, good_rows, generator)
+            result.put(good_rows, _joined(pilot.take(good_rows), more))
+        if len(bad_rows):
+            result.put(bad_rows, self._refine(pilot.take(bad_rows), bad_rows, num_draws, generator))
+        return result, tuple("student-t mixture" if x else "guide" for x in bad.tolist())
+
+    def _from_guide(self, num_draws: int, rows: Tensor, generator: Generator) -> Weighted:
+        draws, log_proposal = self.proposal.draw(num_draws, rows, generator)
+        return Weighted(draws, log_proposal, finite_or_zero_weight(self.target(draws, rows) - log_proposal))
+
+    def _refine(self, pilot: Weighted, rows: Tensor, num_draws: int, generator: Generator) -> Weighted:
+        """Rounds of fitting a mixture and drawing from it, for those that are still poor; the best round counts."""
+        best: Weighted | None = None
+        active = torch.arange(len(rows))
+        for num_components, factor, efficiency in ROUNDS:
+            if best is not None:
+                active = _poor(best.log_weights, efficiency).nonzero()[:, 0]
+            if len(active) == 0:
+                break
+            few, source = pilot.take(active), pilot.take(active) if best is None else best.take(active)
+            mixture = fit_student_mixture(source.draws, tempered_weights(source.log_weights), num_components, generator)
+            if factor > 1:
+                many = self._from_mixture(few, mixture, factor * num_draws, rows[active], generator)
+                weights = tempered_weights(many.log_weights)
+                mixture = fit_student_mixture(many.draws, weights, num_components, generator)
+            found = self._from_mixture(few, mixture, num_draws, rows[active], generator)
+            if best is None:
+                best = found
+            else:
+                better = _score(found.log_weights) > _score(best.log_weights[:, active])
+                best.put(active[better], found.take(better))
+        assert best is not None
+        return best
+
+    def _from_mixture(
+        self, pilot: Weighted, mixture: StudentMixture, num_draws: int, rows: Tensor, generator: Generator
+    ) -> Weighted:
+        """The pilot's draws and new ones, weighted as draws of one deterministic mixture of their proposals."""
+        num_pilot = len(pilot.draws) if self.proposal.has_density else 0
+        num_population = round(POPULATION_SHARE * num_draws)
+        num_mixture = num_draws - num_pilot - num_population
+        new = torch.cat([mixture.draw(num_mixture, generator), self.population(num_population, rows, generator)])
+        draws, log_target = new, self.target(new, rows)
+        terms = []
+        if num_pilot:
+            draws = torch.cat([pilot.draws, new])
+            log_target = torch.cat([pilot.log_weights + pilot.log_proposal, log_target])
+            terms.append(math.log(num_pilot / num_draws) + self.proposal.log_prob(draws, rows))
+        terms.append(math.log(num_mixture / num_draws) + mixture.log_prob(draws))
+        terms.append(math.log(num_population / num_draws) + self.log_population(draws, rows))
+        log_proposal = torch.stack([t.nan_to_num(-math.inf, math.inf, -math.inf) for t in terms]).logsumexp(0)
+        return Weighted(draws, log_proposal, finite_or_zero_weight(log_target - log_proposal))
+
+
+def _joined(a: Weighted, b: Weighted) -> Weighted:
+    return Weighted(*(torch.cat(pair) for pair in zip(vars(a).values(), vars(b).values(), strict=True)))
+
+
+def tempered_weights(log_weights: Tensor) -> Tensor:
+    """Normalised weights, flattened where few draws carry all: a power below one keeps some 50 effective draws."""
+    wanted = min(50.0, 0.2 * len(log_weights))
+    power = torch.ones(log_weights.shape[1], dtype=log_weights.dtype)
+    for _ in range(30):
+        weights = normalized_weights(_scaled(log_weights, power))
+        few = 1 / weights.pow(2).sum(0) < wanted
+        if not bool(few.any()):
+            break
+        power = torch.where(few, power * 0.7, power)
+    return normalized_weights(_scaled(log_weights, power))
+
+
+def _scaled(log_weights: Tensor, power: Tensor) -> Tensor:
+    return torch.where(log_weights == -math.inf, log_weights, log_weights * power)
+
+
+def _poor(log_weights: Tensor, efficiency: float) -> Tensor:
+    estimate = importance_estimate(log_weights)
+    return (estimate.ess < efficiency * len(log_weights)) | (estimate.pareto_k > PARETO_K_LIMIT)
+
+
+def _score(log_weights: Tensor) -> Tensor:
+    """Effective draws; weights that cannot be trusted (Pareto k) count for little."""
+    estimate = importance_estimate(log_weights)
+    trusted = torch.where(estimate.pareto_k <= PARETO_K_LIMIT, 1.0, 0.01)
+    return estimate.ess * trusted
+
