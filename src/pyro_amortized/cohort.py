@@ -1,12 +1,12 @@
 r"""The data of N individuals: observation series, doses, covariates.
 
 A :class:`Cohort` is what a model is called with. Every tensor has the individuals first:
-``(individual, time)`` or ``(individual, time, channel)``. What was not recorded is marked by a boolean mask
-(``observed``, True = recorded); the values under it are replaced at the door by a recorded one, so that no
-placeholder (NaN, -99) can reach a density, its validation or its gradient.
+``(individual, time)`` or ``(individual, time, channel)``. What was not recorded is marked by a
+boolean mask (``observed``, True = recorded); the values under it are replaced at the door by a
+recorded one, so that no placeholder (NaN, -99) can reach a density, its validation or its gradient.
 
-A *design* is a callable ``(num_individuals, generator) -> Cohort`` whose values are placeholders: it says when,
-under which doses and with what missing the training data are simulated.
+A *design* is a callable ``(num_individuals, generator) -> Cohort`` whose values are placeholders:
+it says when, under which doses and with what missing the training data are simulated.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,17 +28,20 @@ class Series:
     r"""One observed quantity of every individual over time.
 
     Args:
-        times: Times, shape ``(individual, time)``, not decreasing, in the unit of the data. NaN is accepted behind
-            the last recorded value of an individual (padding) and replaced by the last time.
-        values: Observations, shape ``(individual, time)`` or ``(individual, time, channel)``. NaN is accepted
-            where ``observed`` is False.
-        observed: True where a value was recorded, shape of ``values``. Default: where ``values`` is not NaN.
+        times: Times, shape ``(individual, time)``, not decreasing, in the unit of the data. NaN is
+            accepted behind the last recorded value of an individual (padding) and replaced by the
+            last time.
+        values: Observations, shape ``(individual, time)`` or ``(individual, time, channel)``. NaN
+            is accepted where ``observed`` is False.
+        observed: True where a value was recorded, shape of ``values``. Default: where ``values`` is
+            not NaN.
 
     Raises:
         CohortError: Shapes disagree, times are not sorted, a recorded value is not finite.
 
     Example:
-        >>> series = Series(torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[1.5, float("nan"), 3.0]]))
+        >>> values = torch.tensor([[1.5, float("nan"), 3.0]])
+        >>> series = Series(torch.tensor([[0.0, 1.0, 2.0]]), values)
         >>> series.observed
         tensor([[ True, False,  True]])
     """
@@ -54,13 +57,15 @@ class Series:
             raise CohortError(
                 f"`values` has shape {tuple(values.shape)}.",
                 "(individual, time) or (individual, time, channel), none of them empty.",
-                "put the individuals first and give every individual at least one (possibly unrecorded) time.",
+                "put the individuals first and give every individual at least one (possibly "
+                "unrecorded) time.",
             )
         if times.shape != values.shape[:2]:
             raise CohortError(
                 f"`times` has shape {tuple(times.shape)}, `values` {tuple(values.shape)}.",
                 f"`times` of shape {tuple(values.shape[:2])}, (individual, time).",
-                "give every individual its own row of times; `times.expand(N, -1)` repeats a common grid.",
+                "give every individual its own row of times; `times.expand(N, -1)` repeats a "
+                "common grid.",
             )
         observed = _observed(self.observed, values)
         recorded = observed if observed.dim() == 2 else observed.any(-1)
@@ -80,10 +85,13 @@ class Doses:
 
     Args:
         times: Dosing times, shape ``(individual, dose)``, in the unit of the series.
-        amounts: Amounts, shape of ``times``, in the unit of amount of the data. Ignored in the padding.
+        amounts: Amounts, shape of ``times``, in the unit of amount of the data. Ignored in the
+            padding.
         durations: Durations of infusion, shape of ``times``; 0 is a bolus. Default: all 0.
-        compartment: Number of the compartment that receives the dose, 1 first, shape of ``times``. Default: all 1.
-        given: True where a dose was given, False in the padding, shape of ``times``. Default: all True.
+        compartment: Number of the compartment that receives the dose, 1 first, shape of ``times``.
+            Default: all 1.
+        given: True where a dose was given, False in the padding, shape of ``times``. Default: all
+            True.
 
     Raises:
         CohortError: Shapes disagree, or a given dose is not finite or negative.
@@ -100,23 +108,37 @@ class Doses:
         times = _floating(self.times, "times of the doses").to(amounts.dtype)
         given = torch.ones_like(amounts, dtype=torch.bool) if self.given is None else self.given
         durations = torch.zeros_like(amounts) if self.durations is None else self.durations
-        compartment = torch.ones_like(amounts, dtype=torch.long) if self.compartment is None else self.compartment
-        fields = {"times": times, "durations": durations, "compartment": compartment, "given": given}
+        compartment = (
+            torch.ones_like(amounts, dtype=torch.long)
+            if self.compartment is None
+            else self.compartment
+        )
+        fields = {
+            "times": times,
+            "durations": durations,
+            "compartment": compartment,
+            "given": given,
+        }
         for name, tensor in fields.items():
             if tensor.shape != amounts.shape or amounts.dim() != 2:
                 raise CohortError(
-                    f"`{name}` of the doses has shape {tuple(tensor.shape)}, `amounts` {tuple(amounts.shape)}.",
+                    f"`{name}` of the doses has shape {tuple(tensor.shape)}, `amounts` "
+                    f"{tuple(amounts.shape)}.",
                     "the same shape (individual, dose) for every field of the doses.",
-                    "pad every individual to the same number of doses and set `given` to False in the padding.",
+                    "pad every individual to the same number of doses and set `given` to False "
+                    "in the padding.",
                 )
         if given.dtype != torch.bool:
             raise CohortError(
-                f"`given` has dtype {given.dtype}.", "a boolean mask, True = given.", "pass `given.bool()`."
+                f"`given` has dtype {given.dtype}.",
+                "a boolean mask, True = given.",
+                "pass `given.bool()`.",
             )
         bad = given & ~(times.isfinite() & (amounts >= 0) & amounts.isfinite() & (durations >= 0))
         if bad.any():
             raise CohortError(
-                f"Individual {int(bad.any(1).nonzero()[0])} has a dose that is not finite or negative.",
+                f"Individual {int(bad.any(1).nonzero()[0])} has a dose that is not finite or "
+                "negative.",
                 "finite times, amounts >= 0 and durations >= 0 wherever `given` is True.",
                 "correct the dose, or set `given` to False if it is padding.",
             )
@@ -132,22 +154,25 @@ class Doses:
 class Cohort:
     r"""The data of N individuals.
 
-    ``len(cohort)`` is N, ``cohort["name"]`` a series, ``cohort[2:5]`` (an integer, slice, list or tensor) the
-    cohort of these individuals.
+    ``len(cohort)`` is N, ``cohort["name"]`` a series, ``cohort[2:5]`` (an integer, slice, list or
+    tensor) the cohort of these individuals.
 
     Args:
-        series: Name of each observed quantity and its :class:`Series`. The observation sites of a model bear
-            these names.
+        series: Name of each observed quantity and its :class:`Series`. The observation sites of a
+            model bear these names.
         doses: What was given, or None.
         covariates: Name and values, shape ``(individual,)``, of each covariate; finite.
         ids: Labels of the individuals. Default: "1", "2", ...
 
     Raises:
-        CohortError: The parts disagree about the number of individuals, or a covariate is not finite.
+        CohortError: The parts disagree about the number of individuals, or a covariate is not
+            finite.
 
     Example:
-        >>> series = Series(torch.tensor([[0.0, 1.0], [0.0, 2.0]]), torch.tensor([[5.0, 4.0], [6.0, 3.0]]))
-        >>> cohort = Cohort({"concentration": series}, covariates={"weight": torch.tensor([70.0, 60.0])})
+        >>> times = torch.tensor([[0.0, 1.0], [0.0, 2.0]])
+        >>> values = torch.tensor([[5.0, 4.0], [6.0, 3.0]])
+        >>> weight = torch.tensor([70.0, 60.0])
+        >>> cohort = Cohort({"concentration": Series(times, values)}, covariates={"weight": weight})
         >>> len(cohort), cohort[[1]].covariates["weight"]
         (2, tensor([60.]))
     """
@@ -165,9 +190,13 @@ class Cohort:
                 'pass series={"concentration": Series(times, values)}.',
             )
         num = len(next(iter(self.series.values())).values)
-        covariates = {name: _floating(torch.as_tensor(x), name) for name, x in self.covariates.items()}
+        covariates = {
+            name: _floating(torch.as_tensor(x), name) for name, x in self.covariates.items()
+        }
         sizes = {f"series {name!r}": len(s.values) for name, s in self.series.items()}
-        sizes |= {f"covariate {name!r}": len(x) if x.dim() == 1 else -1 for name, x in covariates.items()}
+        sizes |= {
+            f"covariate {name!r}": len(x) if x.dim() == 1 else -1 for name, x in covariates.items()
+        }
         sizes |= {"doses": len(self.doses.times)} if self.doses else {}
         sizes |= {"ids": len(self.ids)} if self.ids else {}
         for name, size in sizes.items():
@@ -175,14 +204,17 @@ class Cohort:
                 raise CohortError(
                     f"{name} has {'the wrong shape' if size < 0 else f'{size} individuals'}.",
                     f"{num} individuals, the number in the first series.",
-                    "give every series, dose table and covariate one row per individual, in the same order.",
+                    "give every series, dose table and covariate one row per individual, in the "
+                    "same order.",
                 )
         for name, x in covariates.items():
             if not x.isfinite().all():
                 raise CohortError(
-                    f"Covariate {name!r} of individual {int((~x.isfinite()).nonzero()[0])} is not finite.",
+                    f"Covariate {name!r} of individual {int((~x.isfinite()).nonzero()[0])} is "
+                    "not finite.",
                     "a finite value for every individual.",
-                    "impute it (for instance by the median) and, if it matters, add an indicator covariate.",
+                    "impute it (for instance by the median) and, if it matters, add an "
+                    "indicator covariate.",
                 )
         object.__setattr__(self, "series", MappingProxyType(dict(self.series)))
         object.__setattr__(self, "covariates", MappingProxyType(covariates))
@@ -201,7 +233,9 @@ class Cohort:
             return self._select(_positions(key, len(self)))
         if key not in self.series:
             raise CohortError(
-                f"The cohort has no series {key!r}.", f"one of {sorted(self.series)}.", "check the name of the series."
+                f"The cohort has no series {key!r}.",
+                f"one of {sorted(self.series)}.",
+                "check the name of the series.",
             )
         return self.series[key]
 
@@ -231,22 +265,31 @@ class Cohort:
         return replace(self._map(lambda x: x[index.to(x.device)]), ids=ids)
 
     def repeat(self, num_copies: int) -> "Cohort":
-        r"""The cohort laid end to end ``num_copies`` times: individual i of copy k is row ``k * len + i``."""
+        r"""The cohort laid end to end ``num_copies`` times: individual i of copy k is row ``k * len
+        + i``.
+        """
         copies = self._map(lambda x: x.repeat(num_copies, *[1] * (x.dim() - 1)))
         return replace(copies, ids=self.ids * num_copies)
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Cohort":
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "Cohort":
         """The same cohort on another device or in another floating dtype."""
-        return replace(self._map(lambda x: x.to(device, dtype if x.is_floating_point() else None)), ids=self.ids)
+        return replace(
+            self._map(lambda x: x.to(device, dtype if x.is_floating_point() else None)),
+            ids=self.ids,
+        )
 
     def with_values(self, values: Mapping[str, Tensor]) -> "Cohort":
         r"""The same design with other observations.
 
         Args:
-            values: Per series (all or some) the new values, shape of the old ones; finite where recorded.
+            values: Per series (all or some) the new values, shape of the old ones; finite where
+                recorded.
         """
         series = {
-            name: Series(s.times, values[name], s.observed) if name in values else s for name, s in self.series.items()
+            name: Series(s.times, values[name], s.observed) if name in values else s
+            for name, s in self.series.items()
         }
         return replace(self, series=series)
 
@@ -254,7 +297,8 @@ class Cohort:
         r"""The same cohort with less recorded.
 
         Args:
-            observed: Per series (all or some) a mask, shape of the values; it is combined with the old one.
+            observed: Per series (all or some) a mask, shape of the values; it is combined with the
+                old one.
         """
         series = {
             name: Series(s.times, s.values, s.observed & observed[name]) if name in observed else s
@@ -263,12 +307,10 @@ class Cohort:
         return replace(self, series=series)
 
     def _map(self, fn: Callable[[Tensor], Tensor]) -> "Cohort":
-        series = {n: Series(fn(s.times), fn(s.values), fn(s.observed)) for n, s in self.series.items()}
-        doses = self.doses and Doses(
-            *(fn(x) for x in (self.doses.times, self.doses.amounts, self.doses.durations)),
-            compartment=fn(self.doses.compartment),
-            given=fn(self.doses.given),
-        )
+        series = {
+            n: Series(fn(s.times), fn(s.values), fn(s.observed)) for n, s in self.series.items()
+        }
+        doses = self.doses and Doses(**{name: fn(x) for name, x in vars(self.doses).items()})
         return Cohort(series, doses, {n: fn(x) for n, x in self.covariates.items()})
 
 
@@ -283,13 +325,18 @@ def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
     """
     first = cohorts[0]
     for other in cohorts[1:]:
-        same = set(other.series) == set(first.series) and set(other.covariates) == set(first.covariates)
+        same = set(other.series) == set(first.series) and set(other.covariates) == set(
+            first.covariates
+        )
         if not same or (other.doses is None) != (first.doses is None):
             raise CohortError(
-                f"A cohort with series {sorted(other.series)} and covariates {sorted(other.covariates)} meets "
+                f"A cohort with series {sorted(other.series)} and covariates "
+                f"{sorted(other.covariates)} meets "
                 f"one with {sorted(first.series)} and {sorted(first.covariates)}.",
-                "the same series and covariates in every cohort, and doses in all of them or in none.",
-                "add what is missing as an unrecorded series (`observed` False), or empty doses (`given` False).",
+                "the same series and covariates in every cohort, and doses in all of them or in "
+                "none.",
+                "add what is missing as an unrecorded series (`observed` False), or empty doses "
+                "(`given` False).",
             )
     series = {
         name: Series(
@@ -300,12 +347,21 @@ def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
         for name in first.series
     }
     all_doses = [c.doses for c in cohorts if c.doses is not None]
-    doses = Doses(
-        *(_pad_rows([getattr(d, name) for d in all_doses], 0.0) for name in ("times", "amounts", "durations")),
-        compartment=_pad_rows([d.compartment for d in all_doses], 1),
-        given=_pad_rows([d.given for d in all_doses], False),
-    ) if all_doses else None
-    covariates = {name: torch.cat([c.covariates[name] for c in cohorts]) for name in first.covariates}
+    doses = (
+        Doses(
+            **{
+                name: _pad_rows(
+                    [getattr(d, name) for d in all_doses], 1.0 if name == "compartment" else 0.0
+                )
+                for name in vars(all_doses[0])
+            }
+        )
+        if all_doses
+        else None
+    )
+    covariates = {
+        name: torch.cat([c.covariates[name] for c in cohorts]) for name in first.covariates
+    }
     return Cohort(series, doses, covariates, sum((c.ids for c in cohorts), ()))
 
 
@@ -325,7 +381,9 @@ def _pad_rows(tensors: Sequence[Tensor], fill: float | None) -> Tensor:
 
 def _floating(x: Tensor, name: str) -> Tensor:
     if not isinstance(x, Tensor):
-        raise CohortError(f"`{name}` is a {type(x).__name__}.", "a tensor.", f"pass torch.as_tensor({name}).")
+        raise CohortError(
+            f"`{name}` is a {type(x).__name__}.", "a tensor.", f"pass torch.as_tensor({name})."
+        )
     return x if x.is_floating_point() else x.to(torch.get_default_dtype())
 
 
@@ -336,17 +394,21 @@ def _observed(observed: Tensor | None, values: Tensor) -> Tensor:
         raise CohortError(
             f"`observed` has shape {tuple(observed.shape)}.",
             f"{tuple(values.shape)}, the shape of `values`.",
-            "pad every individual to the same number of times and set `observed` to False in the padding.",
+            "pad every individual to the same number of times and set `observed` to False in "
+            "the padding.",
         )
     if observed.dtype != torch.bool:
         raise CohortError(
-            f"`observed` has dtype {observed.dtype}.", "a boolean mask, True = recorded.", "pass `observed.bool()`."
+            f"`observed` has dtype {observed.dtype}.",
+            "a boolean mask, True = recorded.",
+            "pass `observed.bool()`.",
         )
     bad = observed & ~values.isfinite()
     if bad.any():
         where = bad.nonzero()[0].tolist()
         raise CohortError(
-            f"Individual {where[0]} has a recorded value that is not finite at time index {where[1]} "
+            f"Individual {where[0]} has a recorded value that is not finite at time index "
+            f"{where[1]} "
             f"({int(bad.sum())} such values in all).",
             "finite values wherever `observed` is True.",
             "set `observed` to False there if the value was not recorded, or correct it.",
@@ -359,7 +421,8 @@ def _check_times(times: Tensor, recorded: Tensor) -> Tensor:
     bad = ~known & (recorded | times.isinf())
     if bad.any():
         raise CohortError(
-            f"Individual {int(bad.any(1).nonzero()[0])} has a recorded value at a time that is not finite.",
+            f"Individual {int(bad.any(1).nonzero()[0])} has a recorded value at a time that is "
+            "not finite.",
             "a finite time for every recorded value.",
             "give the time; NaN is accepted only as padding behind the last recorded value.",
         )
@@ -370,15 +433,20 @@ def _check_times(times: Tensor, recorded: Tensor) -> Tensor:
         wrong = (gap | unsorted).any(1) | ~known[:, 0]
         i = int(wrong.nonzero()[0])
         raise CohortError(
-            f"The times of individual {i} are not sorted: {[round(t, 4) for t in times[i].tolist()[:12]]}.",
-            "times that do not decrease along the row (equal times are fine), known up to the padding.",
-            "sort each individual's rows by time before building the cohort; `nlme.read_table` does it.",
+            f"The times of individual {i} are not sorted: "
+            f"{[round(t, 4) for t in times[i].tolist()[:12]]}.",
+            "times that do not decrease along the row (equal times are fine), known up to the "
+            "padding.",
+            "sort each individual's rows by time before building the cohort; `nlme.read_table` "
+            "does it.",
         )
     return torch.where(known, times, filled)
 
 
 def _fill(values: Tensor, observed: Tensor) -> Tensor:
-    """Replace what was not recorded by a recorded value: the individual's first, else the series' first, else 1."""
+    """Replace what was not recorded by a recorded value: the individual's first, else the series'
+    first, else 1.
+    """
     if observed.all():
         return values
     anywhere = values[observed]
@@ -391,5 +459,9 @@ def _fill(values: Tensor, observed: Tensor) -> Tensor:
 
 def _positions(key: Index, size: int) -> Tensor:
     index = torch.arange(size)
-    picked = index[key] if isinstance(key, slice | int | Tensor) else index[torch.as_tensor(list(key), dtype=torch.long)]
+    picked = (
+        index[key]
+        if isinstance(key, slice | int | Tensor)
+        else index[torch.as_tensor(list(key), dtype=torch.long)]
+    )
     return picked.reshape(-1)

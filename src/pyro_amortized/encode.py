@@ -2,13 +2,14 @@ r"""Incomplete data -> numbers that a network can read.
 
 Every recorded time of every series becomes one *token*, and so does every dose:
 
-* per channel the 0/1 indicator of being recorded and the value on three scales (multiplied by the indicator):
-  linear, inverse hyperbolic sine (large ranges), and log of the size;
-* time since the start and since the last dose, linear and logarithmic, and the gap to the previous time;
+* per channel the 0/1 indicator of being recorded and the value on three scales (multiplied by the
+  indicator): linear, inverse hyperbolic sine (large ranges), and log of the size;
+* time since the start and since the last dose, linear and logarithmic, and the gap to the previous
+  time;
 * which series the token belongs to; for a dose its log amount and its duration.
 
-Tokens of what was not recorded, and padding, carry a mask of False. Static covariates and dose totals stand
-apart. Means and scales come from recorded values only.
+Tokens of what was not recorded, and padding, carry a mask of False. Static covariates and dose
+totals stand apart. Means and scales come from recorded values only.
 """
 
 from collections.abc import Sequence
@@ -58,7 +59,9 @@ class Standardize(nn.Module):
         if len(rows):
             sd = rows.std(0, correction=0)
             self.mean.copy_(rows.mean(0))
-            self.scale.copy_(torch.where(sd > 1e-8 * (1 + rows.abs().amax(0)), 1 / sd, torch.zeros_like(sd)))
+            self.scale.copy_(
+                torch.where(sd > 1e-8 * (1 + rows.abs().amax(0)), 1 / sd, torch.zeros_like(sd))
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardised features, at most 10 in size: one extreme value cannot drown the others."""
@@ -76,10 +79,18 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, series: Sequence[str], channels: Sequence[int], covariates: Sequence[str], has_doses: bool
+        self,
+        series: Sequence[str],
+        channels: Sequence[int],
+        covariates: Sequence[str],
+        has_doses: bool,
     ) -> None:
         super().__init__()
-        self.series, self.channels, self.covariates = tuple(series), tuple(channels), tuple(covariates)
+        self.series, self.channels, self.covariates = (
+            tuple(series),
+            tuple(channels),
+            tuple(covariates),
+        )
         self.has_doses = has_doses
         self.units: Tensor
         self.register_buffer("units", torch.ones(sum(self.channels) + 1, dtype=torch.float64))
@@ -100,7 +111,8 @@ class Encoder(nn.Module):
         r"""Raise unless the cohort has what the encoder reads.
 
         Raises:
-            GuideError: A series or covariate is missing, a number of channels differs, or doses appear or lack.
+            GuideError: A series or covariate is missing, a number of channels differs, or doses
+                appear or lack.
         """
         found = {
             "series": {n: _channels(cohort, n) for n in self.series if n in cohort},
@@ -117,7 +129,8 @@ class Encoder(nn.Module):
                 raise GuideError(
                     f"The cohort has {what} {found[what]}.",
                     f"{what} {expected}, as in the training data of the guide.",
-                    "bring the cohort into the form of the training data, or train a guide for this cohort.",
+                    "bring the cohort into the form of the training data, or train a guide for "
+                    "this cohort.",
                 )
 
     @property
@@ -167,12 +180,18 @@ class Encoder(nn.Module):
                 columns = slice(3 * c, 3 * c + 3)
                 part = Standardize(3)
                 part.fit(raw[..., columns][observed[..., c]])
-                self.values[j].mean[columns], self.values[j].scale[columns] = part.mean, part.scale
+                scales = self.values[j]
+                assert isinstance(scales, Standardize)
+                scales.mean[columns], scales.scale[columns] = part.mean, part.scale
             offset += self.channels[j]
-        times = torch.cat([cohort[name].times[_present(cohort, name)].abs() for name in self.series])
+        times = torch.cat(
+            [cohort[name].times[_present(cohort, name)].abs() for name in self.series]
+        )
         if bool((times > 0).any()):
             self.units[-1] = times[times > 0].median()
-        features = [_time_features(cohort, n, self.units[-1])[_present(cohort, n)] for n in self.series]
+        features = [
+            _time_features(cohort, n, self.units[-1])[_present(cohort, n)] for n in self.series
+        ]
         self.times.fit(torch.cat(features))
         if cohort.doses is not None:
             self.doses.fit(self._dose_features(cohort)[cohort.doses.given])
@@ -191,7 +210,12 @@ class Encoder(nn.Module):
         values = self.values[j](raw) * indicator.repeat_interleave(3, -1)
         num, width = raw.shape[:2]
         before, after = 4 * offset, 4 * (sum(self.channels) - offset - self.channels[j])
-        value_part = [raw.new_zeros(num, width, before), values, indicator, raw.new_zeros(num, width, after)]
+        value_part = [
+            raw.new_zeros(num, width, before),
+            values,
+            indicator,
+            raw.new_zeros(num, width, after),
+        ]
         label = raw.new_zeros(num, width, len(self.series))
         label[..., j] = 1.0
         times = self.times(_time_features(cohort, self.series[j], self.units[-1]))
@@ -202,7 +226,9 @@ class Encoder(nn.Module):
         features = self._dose_features(cohort)
         blank = features.new_zeros(*features.shape[:2], 4 * sum(self.channels) + len(self.series))
         assert cohort.doses is not None
-        clock = torch.zeros(*features.shape[:2], NUM_TIME_FEATURES, dtype=features.dtype, device=features.device)
+        clock = torch.zeros(
+            *features.shape[:2], NUM_TIME_FEATURES, dtype=features.dtype, device=features.device
+        )
         clock[..., 0] = cohort.doses.times / self.units[-1]
         clock[..., 1] = _log_size(clock[..., 0])
         one = torch.ones_like(features[..., :1])
@@ -211,7 +237,10 @@ class Encoder(nn.Module):
     def _dose_features(self, cohort: Cohort) -> Tensor:
         assert cohort.doses is not None
         amounts, durations = cohort.doses.amounts, cohort.doses.durations / self.units[-1]
-        return torch.stack([amounts, amounts.clamp(min=1e-12).log(), durations, cohort.doses.compartment.double()], -1)
+        return torch.stack(
+            [amounts, amounts.clamp(min=1e-12).log(), durations, cohort.doses.compartment.double()],
+            -1,
+        )
 
     def _static_features(self, cohort: Cohort) -> Tensor:
         columns = [cohort.covariates[name] for name in self.covariates]
@@ -237,7 +266,11 @@ def _present(cohort: Cohort, name: str) -> Tensor:
 
 def _flat_channels(cohort: Cohort, name: str) -> tuple[Tensor, Tensor]:
     s = cohort[name]
-    return (s.values, s.observed) if s.values.dim() == 3 else (s.values.unsqueeze(-1), s.observed.unsqueeze(-1))
+    return (
+        (s.values, s.observed)
+        if s.values.dim() == 3
+        else (s.values.unsqueeze(-1), s.observed.unsqueeze(-1))
+    )
 
 
 def _log_size(x: Tensor) -> Tensor:

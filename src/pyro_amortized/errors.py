@@ -1,8 +1,9 @@
 r"""The errors and warnings of the library.
 
-Every message has three parts: what was found, what was expected, how to mend it. A mistake of the user raises a
-child of :class:`AmortizedError` at the door; numerical trouble of one individual is never an exception, it is
-returned with the result and announced once by an :class:`AmortizedWarning`.
+Every message has three parts: what was found, what was expected, how to mend it. A mistake of the
+user raises a child of :class:`AmortizedError` at the door; numerical trouble of one individual is
+never an exception, it is returned with the result and announced once by an
+:class:`AmortizedWarning`.
 """
 
 

@@ -1,8 +1,9 @@
 r"""The inference phase: maximum marginal likelihood (or posterior mode) of the population.
 
-Several starts from the prior are settled on few draws; from the best, rounds of (draw, maximise) follow until a
-round on fresh draws has nothing to gain. Within a round the draws stay as they are, so the objective is smooth and
-its gradient exact. At the end the estimates are scored on fresh draws.
+Several starts from the prior are settled on few draws; from the best, rounds of (draw, maximise)
+follow until a round on fresh draws has nothing to gain. Within a round the draws stay as they are,
+so the objective is smooth and its gradient exact. At the end the estimates are scored on fresh
+draws.
 """
 
 import math
@@ -33,7 +34,9 @@ GAIN = 0.02
 
 
 class Bic(NamedTuple):
-    """The Bayesian information criterion in both conventions: log of the number of individuals or observations."""
+    """The Bayesian information criterion in both conventions: log of the number of individuals or
+    observations.
+    """
 
     individuals: float
     observations: float
@@ -50,11 +53,12 @@ class PopulationFit:
         structure: Structure of the model.
         criterion: ``"maximum likelihood"`` or ``"maximum a posteriori"``.
         vector: Estimates in unconstrained coordinates, shape ``(population,)``.
-        covariance: Their covariance from the observed information; NaN in directions the data do not determine.
+        covariance: Their covariance from the observed information; NaN in directions the data do
+            not determine.
         individuals: Corrected draws of every individual at the estimates, the fresh ones.
         marginal: log p(y_i | Psi) at the estimates on these fresh draws.
-        converged: Whether the optimiser converged, the last round had nothing to gain, and the curvature is that
-            of a maximum.
+        converged: Whether the optimiser converged, the last round had nothing to gain, and the
+            curvature is that of a maximum.
         message: What happened.
         num_rounds: Rounds of drawing and maximising.
     """
@@ -84,7 +88,9 @@ class PopulationFit:
 
     def derived(self, name: str) -> tuple[Tensor, Tensor]:
         """Estimate and standard error of one site."""
-        return delta_method(lambda z: self.structure.constrain_population(z)[name], self.vector, self.covariance)
+        return delta_method(
+            lambda z: self.structure.constrain_population(z)[name], self.vector, self.covariance
+        )
 
     @property
     def num_parameters(self) -> int:
@@ -105,13 +111,21 @@ class PopulationFit:
     def bic(self) -> Bic:
         """-2LL + P log(number of individuals), and -2LL + P log(number of observations)."""
         observations = sum(self.cohort[name].num_observations for name in self.structure.series)
-        return Bic(*(self.minus2ll + self.num_parameters * math.log(n) for n in (len(self.cohort), observations)))
+        return Bic(
+            *(
+                self.minus2ll + self.num_parameters * math.log(n)
+                for n in (len(self.cohort), observations)
+            )
+        )
 
     def shrinkage(self, num_draws: int = 2000, seed: int = 0) -> dict[str, float]:
-        r"""Eta shrinkage of every individual parameter, :math:`1 - \mathrm{sd}_i(\hat\eta_i) / \omega`.
+        r"""Eta shrinkage of every individual parameter,
+        :math:`1 - \mathrm{sd}_i(\hat\eta_i) / \omega`.
 
-        :math:`\hat\eta_i` is the conditional mean of an individual's parameter less its mean under the population,
-        :math:`\omega` the standard deviation under the population, both in unconstrained coordinates.
+        :math:`\hat\eta_i` is the conditional mean of an individual's parameter less its mean under
+        the population,
+        :math:`\omega` the standard deviation under the population, both in unconstrained
+        coordinates.
 
         Args:
             num_draws: Draws from the population, for its means and standard deviations.
@@ -121,7 +135,9 @@ class PopulationFit:
             Savic and Karlsson (2009), Importance of shrinkage in empirical Bayes estimates.
         """
         cohort = self.individuals.cohort
-        prior = self.structure.draw_individuals(cohort, self.estimates, num_draws, make_generator(seed))
+        prior = self.structure.draw_individuals(
+            cohort, self.estimates, num_draws, make_generator(seed)
+        )
         mean = self.individuals.moments()[0]
         eta = (mean - prior.mean(0)) / prior.std(0)
         spread = 1 - eta.std(0) if len(cohort) > 1 else torch.full_like(eta[0], math.nan)
@@ -130,7 +146,10 @@ class PopulationFit:
     def summary(self) -> FitSummary:
         """The fit as a table: ``print(fit.summary())``."""
         return FitSummary(
-            title=f"{self.criterion}, {len(self.cohort)} individuals, {self.cohort.num_observations} observations",
+            title=(
+                f"{self.criterion}, {len(self.cohort)} individuals, "
+                f"{self.cohort.num_observations} observations"
+            ),
             parameters=self._parameter_rows(),
             individuals=self._individual_rows(),
             shrinkage=self.shrinkage(),
@@ -153,7 +172,9 @@ class PopulationFit:
                 return self.structure.constrain_population(z)[name]
 
             lower, upper = confidence_interval(transform, self.vector, self.covariance)
-            labels = [name] if value.numel() == 1 else [f"{name}[{j}]" for j in range(value.numel())]
+            labels = (
+                [name] if value.numel() == 1 else [f"{name}[{j}]" for j in range(value.numel())]
+            )
             columns = (x.reshape(-1).tolist() for x in (value, error, lower, upper))
             rows += [ParameterRow(*row) for row in zip(labels, *columns, strict=True)]
         return rows
@@ -161,7 +182,9 @@ class PopulationFit:
     def _individual_rows(self) -> list[IndividualRow]:
         m = self.marginal
         columns = [x.tolist() for x in (-2 * m.log_likelihood, 2 * m.mc_error, m.ess, m.pareto_k)]
-        return [IndividualRow(*row) for row in zip(self.cohort.ids, *columns, m.method, strict=True)]
+        return [
+            IndividualRow(*row) for row in zip(self.cohort.ids, *columns, m.method, strict=True)
+        ]
 
 
 def fit_population(
@@ -178,12 +201,14 @@ def fit_population(
     r"""Fit a population model by maximum marginal likelihood.
 
     Args:
-        model: The population model: the guide's program, or another one with the same individual sites.
+        model: The population model: the guide's program, or another one with the same individual
+            sites.
         guide: The trained guide.
         cohort: The data.
-        start: Population to start from. Default: ``num_starts`` draws from the prior, the best of which goes on.
-        maximum_a_posteriori: Add the log prior density of the population (in the support, without Jacobian, as
-            Pyro's ``AutoDelta`` does).
+        start: Population to start from. Default: ``num_starts`` draws from the prior, the best of
+            which goes on.
+        maximum_a_posteriori: Add the log prior density of the population (in the support, without
+            Jacobian, as Pyro's ``AutoDelta`` does).
         num_draws: Draws per individual and round. The estimates' Monte Carlo error is about
             1 / sqrt(``num_draws``) of a standard error.
         num_starts: Number of starts.
@@ -199,22 +224,36 @@ def fit_population(
     generator = make_generator(seed)
     structure = structure_for(guide, model, cohort)
     if num_starts < 1:
-        raise FitError(f"`num_starts` is {num_starts}.", "at least 1.", "pass a positive `num_starts=`.")
+        raise FitError(
+            f"`num_starts` is {num_starts}.", "at least 1.", "pass a positive `num_starts=`."
+        )
     if start is not None:
         vector = structure.unconstrain_population(structure.check_population(start))
     else:
         vector = locate_population(
-            structure, guide, cohort, num_starts=num_starts, maximum_a_posteriori=maximum_a_posteriori, seed=generator
+            structure,
+            guide,
+            cohort,
+            num_starts=num_starts,
+            maximum_a_posteriori=maximum_a_posteriori,
+            seed=generator,
         ).vector
 
     def draw(at: Tensor) -> IndividualPosteriors:
         population = structure.constrain_population(at)
         return sample_individuals(
-            guide, cohort, population=population, num_draws=num_draws, seed=generator, structure=structure
+            guide,
+            cohort,
+            population=population,
+            num_draws=num_draws,
+            seed=generator,
+            structure=structure,
         )
 
     optimum, individuals, rounds, gain = _climb(vector, draw, maximum_a_posteriori)
-    curvature = laplace_covariance(population_objective(individuals, maximum_a_posteriori), optimum.vector)
+    curvature = laplace_covariance(
+        population_objective(individuals, maximum_a_posteriori), optimum.vector
+    )
     fresh = draw(optimum.vector)
     return PopulationFit(
         model=model,
@@ -232,7 +271,9 @@ def fit_population(
     )
 
 
-def _climb(vector: Tensor, draw: Any, maximum_a_posteriori: bool) -> tuple[Optimum, IndividualPosteriors, int, float]:
+def _climb(
+    vector: Tensor, draw: Any, maximum_a_posteriori: bool
+) -> tuple[Optimum, IndividualPosteriors, int, float]:
     """Draw and maximise in turn until fresh draws have nothing to gain."""
     gain, rounds = math.inf, 0
     while True:
@@ -259,7 +300,7 @@ def _message(optimum: Optimum, rounds: int, gain: float, is_maximum: bool) -> st
     if gain >= GAIN:
         parts.append("more rounds would still gain")
     if not is_maximum:
-        parts.append("the likelihood is flat in some direction: the data do not determine every parameter")
+        parts.append(
+            "the likelihood is flat in some direction: the data do not determine every parameter"
+        )
     return "; ".join(parts)
-
-

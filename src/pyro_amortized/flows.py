@@ -1,9 +1,10 @@
 r"""Inference networks: ``flow(context)`` is a distribution.
 
-A draw is :math:`u = a + B\,(\mu(h) + L(h)\, z)` with :math:`z = (S_1 \circ \dots \circ S_m)(\epsilon \mid h)`,
-:math:`\epsilon \sim \mathcal N(0, I)`: rational-quadratic spline couplings :math:`S` shape what is not Gaussian, a
-triangular affine head (:math:`\mu, L` from the context h) does the rest, and the fixed a, B standardise the
-training distribution. zuko supplies the spline.
+A draw is :math:`u = a + B\,(\mu(h) + L(h)\, z)` with
+:math:`z = (S_1 \circ \dots \circ S_m)(\epsilon \mid h)`,
+:math:`\epsilon \sim \mathcal N(0, I)`: rational-quadratic spline couplings :math:`S` shape what is
+not Gaussian, a triangular affine head (:math:`\mu, L` from the context h) does the rest, and the
+fixed a, B standardise the training distribution. zuko supplies the spline.
 """
 
 import functools
@@ -19,12 +20,13 @@ from .networks import mlp
 
 
 def _import_spline() -> Any:
-    """zuko switches torch's validation default off when it is imported; put it back."""
+    """Zuko switches torch's validation default off when it is imported; put it back."""
     found = Distribution._validate_args, Distribution.arg_constraints
     try:
         from zuko.transforms import MonotonicRQSTransform
     finally:
-        Distribution._validate_args, Distribution.arg_constraints = found
+        Distribution._validate_args = found[0]
+        Distribution.arg_constraints = found[1]  # type: ignore[method-assign]
     return MonotonicRQSTransform
 
 
@@ -32,7 +34,8 @@ MonotonicRQSTransform = _import_spline()
 
 
 class SplineCoupling(nn.Module):
-    r"""One rational-quadratic spline coupling: some dimensions are warped, given the others and the context.
+    r"""One rational-quadratic spline coupling: some dimensions are warped, given the others and the
+    context.
 
     Args:
         transformed: Dimensions that are warped; the others stay and condition them.
@@ -46,7 +49,12 @@ class SplineCoupling(nn.Module):
     """
 
     def __init__(
-        self, transformed: list[int], num_latent: int, num_context: int, width: int = 128, num_bins: int = 8
+        self,
+        transformed: list[int],
+        num_latent: int,
+        num_context: int,
+        width: int = 128,
+        num_bins: int = 8,
     ) -> None:
         super().__init__()
         kept = [j for j in range(num_latent) if j not in transformed]
@@ -55,7 +63,9 @@ class SplineCoupling(nn.Module):
         self.register_buffer("transformed", torch.tensor(transformed), persistent=False)
         self.register_buffer("kept", torch.tensor(kept, dtype=torch.long), persistent=False)
         self.num_bins = num_bins
-        self.hyper = mlp([len(kept) + num_context, width, width, len(transformed) * (3 * num_bins - 1)])
+        self.hyper = mlp(
+            [len(kept) + num_context, width, width, len(transformed) * (3 * num_bins - 1)]
+        )
         last = self.hyper[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
@@ -65,7 +75,9 @@ class SplineCoupling(nn.Module):
         """The spline that the untouched dimensions of ``x`` and the context ask for."""
         raw = self.hyper(torch.cat([x[..., self.kept], context.expand(*x.shape[:-1], -1)], -1))
         raw = raw.unflatten(-1, (len(self.transformed), 3 * self.num_bins - 1))
-        return MonotonicRQSTransform(*raw.split([self.num_bins, self.num_bins, self.num_bins - 1], -1))
+        return MonotonicRQSTransform(
+            *raw.split([self.num_bins, self.num_bins, self.num_bins - 1], -1)
+        )
 
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Towards the base: the warped ``x`` and the log Jacobian."""
@@ -90,7 +102,12 @@ class ConditionalFlow(nn.Module):
     """
 
     def __init__(
-        self, num_latent: int, num_context: int, num_couplings: int = 2, width: int = 128, num_bins: int = 8
+        self,
+        num_latent: int,
+        num_context: int,
+        num_couplings: int = 2,
+        width: int = 128,
+        num_bins: int = 8,
     ) -> None:
         super().__init__()
         self.settings = {"num_couplings": num_couplings, "width": width, "num_bins": num_bins}
@@ -120,7 +137,9 @@ class ConditionalFlow(nn.Module):
             lower = torch.zeros_like(scale)
             lower[..., row, column] = below * log_diagonal.exp()[..., row]
             scale = scale + lower
-        return self.loc + (self.scale_tril @ location.unsqueeze(-1)).squeeze(-1), self.scale_tril @ scale
+        return self.loc + (self.scale_tril @ location.unsqueeze(-1)).squeeze(
+            -1
+        ), self.scale_tril @ scale
 
 
 class FlowDistribution(TorchDistribution):  # type: ignore[misc]
@@ -158,7 +177,9 @@ class FlowDistribution(TorchDistribution):  # type: ignore[misc]
     def rsample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
         """Draws, shape ``(*sample_shape, *batch, num_latent)``."""
         location, scale = self._affine
-        z = torch.randn(self._extended_shape(sample_shape), dtype=location.dtype, device=location.device)
+        z = torch.randn(
+            self._extended_shape(sample_shape), dtype=location.dtype, device=location.device
+        )
         for coupling in reversed(self.flow.couplings):
             z = coupling.inverse(z, self.context)  # type: ignore[operator]
         return location + (scale @ z.unsqueeze(-1)).squeeze(-1)
@@ -167,7 +188,9 @@ class FlowDistribution(TorchDistribution):  # type: ignore[misc]
         """Log density, shape ``(*sample_shape, *batch)``."""
         location, scale = self._affine
         centered = (value - location).unsqueeze(-1)
-        z = torch.linalg.solve_triangular(scale.expand(*centered.shape[:-2], -1, -1), centered, upper=False).squeeze(-1)
+        z = torch.linalg.solve_triangular(
+            scale.expand(*centered.shape[:-2], -1, -1), centered, upper=False
+        ).squeeze(-1)
         total = -scale.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         for coupling in self.flow.couplings:
             z, log_abs_det = coupling(z, self.context)

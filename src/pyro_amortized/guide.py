@@ -1,9 +1,9 @@
 r"""The amortized posterior as a Pyro guide.
 
-:class:`AmortizedGuide` is an ``AutoGuide`` for the user's program: it samples the population sites from a normal
-distribution in unconstrained coordinates (learnable by SVI, set by :meth:`AmortizedGuide.at`), and then the
-individual sites from the amortized posterior given the data and the shared parameters. The networks are frozen
-and kept out of Pyro's parameter store.
+:class:`AmortizedGuide` is an ``AutoGuide`` for the user's program: it samples the population sites
+from a normal distribution in unconstrained coordinates (learnable by SVI, set by
+:meth:`AmortizedGuide.at`), and then the individual sites from the amortized posterior given the
+data and the shared parameters. The networks are frozen and kept out of Pyro's parameter store.
 """
 
 import json
@@ -18,7 +18,8 @@ import torch
 from pyro.distributions import Delta, MultivariateNormal
 from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroParam
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
@@ -30,7 +31,14 @@ from .history import TrainingHistory
 from .networks import DeepSet
 from .posterior import AmortizedPosterior
 from .simulate import TrainingDistribution
-from .structure import PLATE, Model, ModelStructure, Population, constrain_individuals, read_structure
+from .structure import (
+    PLATE,
+    Model,
+    ModelStructure,
+    Population,
+    constrain_individuals,
+    read_structure,
+)
 
 FORMAT_VERSION = 1
 
@@ -55,14 +63,16 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         history: TrainingHistory,
     ) -> None:
         super().__init__(model)
-        # In a tuple, so that Pyro does not register the networks' weights as parameters of the guide.
+        # In a tuple, so that Pyro does not register the networks' weights as parameters.
         self._held = (posterior.eval().requires_grad_(False),)
         self.structure = structure
         self.training_distribution = training_distribution
         self.history = history
         location = structure.unconstrain_population(structure.initial_population())
         self.loc = PyroParam(location, constraints.real, event_dim=1)
-        self.scale_tril = PyroParam(torch.eye(len(location), dtype=torch.float64) / 2, constraints.lower_cholesky)
+        self.scale_tril = PyroParam(
+            torch.eye(len(location), dtype=torch.float64) / 2, constraints.lower_cholesky
+        )
 
     @property
     def posterior(self) -> AmortizedPosterior:
@@ -73,7 +83,8 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         r"""The same guide with another population part.
 
         Args:
-            location: Unconstrained population parameters, shape ``(population,)``, for instance ``fit.vector``.
+            location: Unconstrained population parameters, shape ``(population,)``, for instance
+                ``fit.vector``.
             scale_tril: Cholesky factor of their covariance, for instance of ``fit.covariance``.
         """
         other = AmortizedGuide(
@@ -86,14 +97,18 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
     # The individual part.
 
     def shared_vector(self, population: Population) -> Tensor:
-        r"""Unconstrained shared parameters that the networks are conditioned on, shape ``(*, shared)``.
+        r"""Unconstrained shared parameters that the networks are conditioned on, shape ``(*,
+        shared)``.
 
-        A shared parameter that the population does not have (another residual error model) is replaced by the
-        median of its training distribution: the guide is then less exact, and its draws are corrected all the same.
+        A shared parameter that the population does not have (another residual error model) is
+        replaced by the median of its training distribution: the guide is then less exact, and its
+            draws are corrected all the same.
         """
         sites = [self.structure.population[name] for name in self.structure.shared]
         typical = self.training_distribution.shared.median(0).values if sites else torch.zeros(0)
-        fallback = typical.double().split([site.num_unconstrained for site in sites]) if sites else ()
+        fallback = (
+            typical.double().split([site.num_unconstrained for site in sites]) if sites else ()
+        )
         pieces = []
         for site, piece in zip(sites, fallback, strict=True):
             value = population.get(site.name)
@@ -101,7 +116,7 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
                 pieces.append(piece)
             else:
                 free = biject_to(site.support).inv(value.double())
-                pieces.append(free.reshape(value.shape[: value.dim() - len(site.shape)] + (-1,)))
+                pieces.append(free.reshape(*value.shape[: value.dim() - len(site.shape)], -1))
         batch = torch.broadcast_shapes(*(p.shape[:-1] for p in pieces)) if pieces else ()
         return torch.cat([p.expand(*batch, -1) for p in pieces], -1) if pieces else typical.double()
 
@@ -137,14 +152,18 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
             free = piece.reshape(piece.shape[:-1] + transform.inverse_shape(site.shape))
             value = transform(free)
             log_abs_det = transform.log_abs_det_jacobian(free, value)
-            density = -log_abs_det.reshape(piece.shape[:-1] + (-1,)).sum(-1)
+            density = -log_abs_det.reshape(*piece.shape[:-1], -1).sum(-1)
             law = Delta(value.to(cohort.dtype), log_density=density, event_dim=len(site.shape))
             values[name] = pyro.sample(name, law)
         return {name: values[name] for name in self.structure.population}
 
     def _is_sampled(self) -> Tensor:
         """Which unconstrained coordinates belong to sample sites (not to params)."""
-        flags = [not s.is_param for s in self.structure.population.values() for _ in range(s.num_unconstrained)]
+        flags = [
+            not s.is_param
+            for s in self.structure.population.values()
+            for _ in range(s.num_unconstrained)
+        ]
         return torch.tensor(flags)
 
     def _marginal_tril(self, sampled: Tensor) -> Tensor:
@@ -158,7 +177,11 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         dims = {PLATE: next(iter(sites.values())).dim}
         plates = {PLATE: pyro.plate(PLATE, len(cohort), dim=dims[PLATE])}
         for site in sites.values():
-            plates |= {name: pyro.plate(name, size, dim=dim) for name, size, dim in site.plates if name not in plates}
+            plates |= {
+                name: pyro.plate(name, size, dim=dim)
+                for name, size, dim in site.plates
+                if name not in plates
+            }
         extra = -dims[PLATE] - 1
         summary = self.posterior.summarize(cohort)
         summary = summary.reshape(len(cohort), *[1] * extra, -1)
@@ -172,23 +195,32 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
             with ExitStack() as stack:
                 for plate in (PLATE, *(p[0] for p in site.plates)):
                     stack.enter_context(plates[plate])
-                delta = Delta(values[name].to(cohort.dtype), log_density=-jacobians[name], event_dim=site.event_dim)
+                delta = Delta(
+                    values[name].to(cohort.dtype),
+                    log_density=-jacobians[name],
+                    event_dim=site.event_dim,
+                )
                 result[name] = pyro.sample(name, delta)
         return result
 
     @torch.no_grad()
     def median(self, cohort: Cohort, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Medians of 501 draws, by name; population sites at the median of their normal distribution."""
+        """Medians of 501 draws, by name; population sites at the median of their normal
+        distribution.
+        """
         population = self.structure.constrain_population(self.loc.detach())
         posterior = self.individual_posterior(cohort, population)
         middle = posterior.rsample(torch.Size([501])).median(0).values
         values, _ = self.structure.constrain(cohort, middle, population)
-        return {n: x for n, x in population.items() if not self.structure.population[n].is_param} | values
+        return {
+            n: x for n, x in population.items() if not self.structure.population[n].is_param
+        } | values
 
     # Files.
 
     def save(self, path: str | Path) -> None:
-        r"""Write the guide to a folder: ``weights.safetensors`` and ``guide.json``; nothing is pickled.
+        r"""Write the guide to a folder: ``weights.safetensors`` and ``guide.json``; nothing is
+        pickled.
 
         Args:
             path: The folder; it is made if it is not there.
@@ -203,20 +235,26 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         description = {
             "format_version": FORMAT_VERSION,
             "individual": _signature(self.structure.individual),
-            "shared": {name: self.structure.population[name].num_unconstrained for name in self.structure.shared},
+            "shared": {
+                name: self.structure.population[name].num_unconstrained
+                for name in self.structure.shared
+            },
             "population": _signature(self.structure.population),
             "encoder": self.posterior.encoder.settings,
             "summary": _summary_settings(self.posterior.summary),
             "flow": self.posterior.flow.settings,
             "history": asdict(self.history),
         }
-        for name, write in (
-            ("weights.safetensors", lambda p: save_file({n: x.contiguous() for n, x in tensors.items()}, p)),
-            ("guide.json", lambda p: p.write_text(json.dumps(description, indent=2) + "\n", "utf-8")),
-        ):
-            part = folder / f".{name}.part"
-            write(part)
-            part.replace(folder / name)
+        contiguous = {name: x.contiguous() for name, x in tensors.items()}
+        _write_whole(folder / "weights.safetensors", serialize(contiguous))
+        _write_whole(folder / "guide.json", (json.dumps(description, indent=2) + "\n").encode())
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def load_guide(path: str | Path, model: Model, cohort: Cohort) -> AmortizedGuide:
@@ -228,7 +266,8 @@ def load_guide(path: str | Path, model: Model, cohort: Cohort) -> AmortizedGuide
         cohort: Data to read the program with.
 
     Raises:
-        GuideError: The folder holds no guide, one of another format, or one for other individual parameters.
+        GuideError: The folder holds no guide, one of another format, or one for other individual
+            parameters.
     """
     folder = Path(path)
     if not (folder / "guide.json").is_file() or not (folder / "weights.safetensors").is_file():
@@ -247,18 +286,30 @@ def load_guide(path: str | Path, model: Model, cohort: Cohort) -> AmortizedGuide
     structure = read_structure(model, cohort)
     check_individual_sites(structure, description["individual"])
     found = {name: structure.population[name].num_unconstrained for name in structure.shared}
-    if found != description["shared"] or _signature(structure.population) != description["population"]:
+    if (
+        found != description["shared"]
+        or _signature(structure.population) != description["population"]
+    ):
         raise GuideError(
-            f"The program has population sites {_signature(structure.population)} with shared {list(found)}.",
-            f"{description['population']} with shared {list(description['shared'])}, as in the saved guide.",
-            "load the guide with the program it was trained for; fit other population models with it afterwards.",
+            f"The program has population sites {_signature(structure.population)} with shared "
+            f"{list(found)}.",
+            f"{description['population']} with shared {list(description['shared'])}, as in the "
+            "saved guide.",
+            "load the guide with the program it was trained for; fit other population models "
+            "with it afterwards.",
         )
     tensors = load_file(folder / "weights.safetensors")
     posterior = _empty_posterior(description, sum(found.values()), structure.num_latent)
-    own = {n.removeprefix("posterior."): x for n, x in tensors.items() if n.startswith("posterior.")}
+    own = {
+        n.removeprefix("posterior."): x for n, x in tensors.items() if n.startswith("posterior.")
+    }
     posterior.load_state_dict(own)
-    distribution = TrainingDistribution(*(tensors[f"training.{n}"] for n in ("loc", "scale_tril", "shared")))
-    guide = AmortizedGuide(model, structure, posterior, distribution, TrainingHistory(**description["history"]))
+    distribution = TrainingDistribution(
+        *(tensors[f"training.{n}"] for n in ("loc", "scale_tril", "shared"))
+    )
+    guide = AmortizedGuide(
+        model, structure, posterior, distribution, TrainingHistory(**description["history"])
+    )
     return guide.at(tensors["population.loc"], tensors["population.scale_tril"])
 
 
@@ -273,12 +324,14 @@ def check_individual_sites(structure: ModelStructure, expected: Mapping[str, int
         raise GuideError(
             f"The program has the individual sites {found} (name: unconstrained size).",
             f"{dict(expected)}, in this order, as in the guide's own program.",
-            "keep the individual sites as they are and change only the population model, or train a new guide.",
+            "keep the individual sites as they are and change only the population model, or "
+            "train a new guide.",
         )
 
 
 def structure_for(guide: AmortizedGuide, model: Model, cohort: Cohort) -> ModelStructure:
-    r"""The structure of a program that is to be used with a guide, which may have been trained for another.
+    r"""The structure of a program that is to be used with a guide, which may have been trained for
+    another.
 
     Raises:
         GuideError: Its individual sites differ from the guide's in name, size, order or support.
@@ -294,9 +347,11 @@ def structure_for(guide: AmortizedGuide, model: Model, cohort: Cohort) -> ModelS
     for name, value in mine.items():
         if value.shape != theirs[name].shape or not torch.allclose(value, theirs[name], rtol=1e-6):
             raise GuideError(
-                f"The individual site {name!r} has another shape or support than in the guide's own program.",
+                f"The individual site {name!r} has another shape or support than in the guide's "
+                "own program.",
                 "individual parameters on the same scale.",
-                "keep the distribution's support (for instance Normal on the log scale), or train a new guide.",
+                "keep the distribution's support (for instance Normal on the log scale), or "
+                "train a new guide.",
             )
     return structure
 
@@ -315,7 +370,9 @@ def _summary_settings(summary: torch.nn.Module) -> dict[str, int]:
     return summary.settings
 
 
-def _empty_posterior(description: Mapping[str, Any], num_shared: int, num_latent: int) -> AmortizedPosterior:
+def _empty_posterior(
+    description: Mapping[str, Any], num_shared: int, num_latent: int
+) -> AmortizedPosterior:
     encoder = Encoder(**description["encoder"])
     summary = DeepSet(encoder.num_features, encoder.num_static, **description["summary"])
     num_context = summary.num_summary + encoder.num_static + num_shared

@@ -6,8 +6,8 @@ For log weights :math:`\ell_k = \log w_k` of draws from a proposal,
           \mathrm{ESS} = \frac{(\sum_k w_k)^2}{\sum_k w_k^2}, \qquad
           \mathrm{se}(\log \hat Z) \approx \sqrt{\frac{K / \mathrm{ESS} - 1}{K - 1}},
 
-and Pareto k is the shape of a generalised Pareto distribution fitted to the largest weights. Takes and gives
-tensors with the draws first; knows no model and no data.
+and Pareto k is the shape of a generalised Pareto distribution fitted to the largest weights. Takes
+and gives tensors with the draws first; knows no model and no data.
 """
 
 import math
@@ -22,14 +22,17 @@ PARETO_K_LIMIT = 0.7
 
 @dataclass(frozen=True, eq=False)
 class ImportanceEstimate:
-    r"""Estimate of :math:`\log Z` from importance weights; every field has the batch shape of the weights.
+    r"""Estimate of :math:`\log Z` from importance weights; every field has the batch shape of the
+    weights.
 
     Args:
         log_mean: Log of the mean weight.
-        mc_error: Monte Carlo standard error of ``log_mean`` (delta method); inf where no weight is positive.
+        mc_error: Monte Carlo standard error of ``log_mean`` (delta method); inf where no weight is
+            positive.
         ess: Effective sample size, between 0 and the number of draws.
-        pareto_k: Shape of the weights' tail: below 0.7 the estimate is reliable. -inf where the weights are all
-            equal, inf where they cannot be judged (fewer than 25 draws, or fewer than 5 positive weights).
+        pareto_k: Shape of the weights' tail: below 0.7 the estimate is reliable. -inf where the
+            weights are all equal, inf where they cannot be judged (fewer than 25 draws, or fewer
+            than 5 positive weights).
     """
 
     log_mean: Tensor
@@ -42,7 +45,8 @@ def importance_estimate(log_weights: Tensor) -> ImportanceEstimate:
     r"""Mean of importance weights with its error and its diagnostics.
 
     Args:
-        log_weights: Shape ``(draw, *batch)``. A weight of -inf stays and counts; NaN counts as -inf.
+        log_weights: Shape ``(draw, *batch)``. A weight of -inf stays and counts; NaN counts as
+            -inf.
 
     Returns:
         The estimate, shape ``batch``.
@@ -95,7 +99,8 @@ def weighted_moments(draws: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Te
         weights: Normalised weights, shape ``(draw, *batch)``.
 
     Returns:
-        Mean, standard deviation, error of the mean, error of the standard deviation; ``(*batch, parameter)``.
+        Mean, standard deviation, error of the mean, error of the standard deviation; ``(*batch,
+        parameter)``.
     """
     w = weights.unsqueeze(-1)
     mean = (w * draws).sum(0)
@@ -118,7 +123,9 @@ def resample(weights: Tensor, num_draws: int, generator: Generator) -> Tensor:
     Returns:
         Indices into the draws, shape ``(num_draws, batch)``.
     """
-    return torch.multinomial(weights.T.cpu(), num_draws, True, generator=generator).T.to(weights.device)
+    return torch.multinomial(weights.T.cpu(), num_draws, True, generator=generator).T.to(
+        weights.device
+    )
 
 
 def _pareto_k(log_weights: Tensor) -> float:

@@ -4,15 +4,16 @@ Draws :math:`u_{ik}` from a proposal :math:`q_i` get the weights
 
 .. math:: w_{ik} = \frac{p(y_i \mid u_{ik}, c)\; p(u_{ik} \mid \Psi)}{q_i(u_{ik})},
 
-whose mean estimates :math:`p(y_i \mid \Psi)` without bias. The proposal is the guide's posterior. Where a tenth of
-the draws shows that its weights are poor (few effective draws, or a Pareto k above 0.7), that individual is refined
-on its own: a mixture of Student-t distributions :math:`t_i` is fitted to the weighted draws, and the others come
-from it and, in small part, from the population. All are weighted as draws of
+whose mean estimates :math:`p(y_i \mid \Psi)` without bias. The proposal is the guide's posterior.
+Where a tenth of the draws shows that its weights are poor (few effective draws, or a Pareto k above
+0.7), that individual is refined on its own: a mixture of Student-t distributions :math:`t_i` is
+fitted to the weighted draws, and the others come from it and, in small part, from the population.
+All are weighted as draws of
 
 .. math:: 0.1\, q_i + 0.85\, t_i + 0.05\, p(u \mid \Psi),
 
-of which the last part bounds the weights. Rounds with more components, fitted to more draws, follow where that is
-not enough. Any Pyro guide of the program can stand in for the amortized one.
+of which the last part bounds the weights. Rounds with more components, fitted to more draws, follow
+where that is not enough. Any Pyro guide of the program can stand in for the amortized one.
 """
 
 import warnings
@@ -39,6 +40,7 @@ from .isolation import foreign_program, make_generator, seeded
 from .sampler import FlowProposal, Proposal, Sampler
 from .structure import PLATE, ModelStructure, Population
 
+
 @dataclass(frozen=True, eq=False)
 class IndividualPosteriors:
     r"""Weighted posterior draws of every individual.
@@ -49,7 +51,8 @@ class IndividualPosteriors:
         population: The population parameters that the draws are conditioned on.
         unconstrained: Draws in unconstrained coordinates, shape ``(draw, individual, latent)``.
         log_proposal: Log density that they were drawn from, shape ``(draw, individual)``.
-        log_weights: Log target minus log proposal, shape ``(draw, individual)``; -inf where not finite.
+        log_weights: Log target minus log proposal, shape ``(draw, individual)``; -inf where not
+            finite.
         method: Per individual, what the draws come from: ``"guide"`` or ``"student-t mixture"``.
     """
 
@@ -68,7 +71,9 @@ class IndividualPosteriors:
 
     @property
     def estimate(self) -> ImportanceEstimate:
-        """log p(y_i | Psi) with its Monte Carlo error, ESS and Pareto k, shape ``(individual,)``."""
+        """Log p(y_i | Psi) with its Monte Carlo error, ESS and Pareto k, shape
+        ``(individual,)``.
+        """
         return importance_estimate(self.log_weights)
 
     @property
@@ -77,21 +82,31 @@ class IndividualPosteriors:
         return normalized_weights(self.log_weights)
 
     def moments(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mean and sd in unconstrained coordinates with their Monte Carlo errors, ``(individual, latent)`` each."""
+        """Mean and sd in unconstrained coordinates with their Monte Carlo errors, ``(individual,
+        latent)`` each.
+        """
         return weighted_moments(self.unconstrained, self.weights)
 
     def resampled(self, num_draws: int, seed: int | Generator = 0) -> Tensor:
-        """Equally weighted draws in unconstrained coordinates, shape ``(num_draws, individual, latent)``."""
+        """Equally weighted draws in unconstrained coordinates, shape ``(num_draws, individual,
+        latent)``.
+        """
         index = resample(self.weights, num_draws, make_generator(seed))
-        return self.unconstrained.gather(0, index.unsqueeze(-1).expand(-1, -1, self.unconstrained.shape[-1]))
+        return self.unconstrained.gather(
+            0, index.unsqueeze(-1).expand(-1, -1, self.unconstrained.shape[-1])
+        )
 
     def draws(self, num_draws: int, seed: int | Generator = 0) -> dict[str, Tensor]:
-        """Equally weighted draws of the individual sites, by name, shape ``(num_draws, individual, *event)``."""
+        """Equally weighted draws of the individual sites, by name, shape ``(num_draws, individual,
+        *event)``.
+        """
         picked = self.resampled(num_draws, seed)
         return self.structure.constrained_draws(self.cohort, picked, self.population)
 
     def predict(self, num_draws: int, seed: int | Generator = 0) -> dict[str, Tensor]:
-        """Posterior predictive observations by series, shape ``(num_draws, individual, time[, channel])``."""
+        """Posterior predictive observations by series, shape ``(num_draws, individual, time[,
+        channel])``.
+        """
         generator = make_generator(seed)
         picked = self.resampled(num_draws, generator)
         return self.structure.predict_draws(self.cohort, picked, self.population, generator)
@@ -110,8 +125,9 @@ def sample_individuals(
     r"""Corrected posterior draws of every individual, given the population.
 
     Args:
-        guide: An :class:`~pyro_amortized.AmortizedGuide`, or any Pyro guide that samples the individual sites of
-            the program when it is called with a cohort (then pass ``structure``).
+        guide: An :class:`~pyro_amortized.AmortizedGuide`, or any Pyro guide that samples the
+            individual sites of the program when it is called with a cohort (then pass
+            ``structure``).
         cohort: The data.
         population: Values of all population sites, for instance ``fit.estimates``.
         num_draws: Draws per individual.
@@ -134,7 +150,9 @@ def sample_individuals(
             "pass `structure=pa.read_structure(model, cohort)`.",
         )
     if num_draws < 25:
-        raise GuideError(f"`num_draws` is {num_draws}.", "at least 25.", "pass a larger `num_draws=`.")
+        raise GuideError(
+            f"`num_draws` is {num_draws}.", "at least 25.", "pass a larger `num_draws=`."
+        )
     generator = make_generator(seed)
     population = {name: x.detach() for name, x in structure.check_population(population).items()}
     cohort = cohort.to(dtype=torch.float64)
@@ -169,9 +187,13 @@ def _warn_poor(result: IndividualPosteriors) -> None:
     bad = result.estimate.pareto_k > PARETO_K_LIMIT
     if bool(bad.any()):
         rows = bad.nonzero()[:, 0].tolist()
-        named = ", ".join(f"{result.cohort.ids[i]} (k = {float(result.estimate.pareto_k[i]):.2f})" for i in rows[:10])
+        named = ", ".join(
+            f"{result.cohort.ids[i]} (k = {float(result.estimate.pareto_k[i]):.2f})"
+            for i in rows[:10]
+        )
         warnings.warn(
-            f"The weights of {len(rows)} of {len(result.cohort)} individuals are unreliable (Pareto k above "
+            f"The weights of {len(rows)} of {len(result.cohort)} individuals are unreliable "
+            "(Pareto k above "
             f"{PARETO_K_LIMIT}) after refinement: {named}{', ...' if len(rows) > 10 else ''}.",
             AmortizedWarning,
             stacklevel=3,
@@ -183,11 +205,20 @@ class ForeignProposal:
 
     has_density = False
 
-    def __init__(self, guide: Any, structure: ModelStructure, cohort: Cohort, population: Population) -> None:
-        self.guide, self.structure, self.cohort, self.population = guide, structure, cohort, population
+    def __init__(
+        self, guide: Any, structure: ModelStructure, cohort: Cohort, population: Population
+    ) -> None:
+        self.guide, self.structure, self.cohort, self.population = (
+            guide,
+            structure,
+            cohort,
+            population,
+        )
 
     def draw(self, num_draws: int, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Draws in unconstrained coordinates and their log density, from one call with the cohort laid end to end."""
+        """Draws in unconstrained coordinates and their log density, from one call with the cohort
+        laid end to end.
+        """
         many = self.cohort[rows].repeat(num_draws)
         conditioned = pyro.poutine.condition(self.guide, data=dict(self.population))
         with foreign_program(), seeded(generator):
@@ -204,7 +235,9 @@ class ForeignProposal:
         draws = self.structure.unconstrain(many, values, self.population)
         _, jacobian = self.structure.constrain(many, draws, self.population)
         shape = (num_draws, len(rows))
-        return draws.reshape(*shape, -1), (_plate_log_prob(trace, len(many)) + jacobian).reshape(shape)
+        return draws.reshape(*shape, -1), (_plate_log_prob(trace, len(many)) + jacobian).reshape(
+            shape
+        )
 
     def log_prob(self, draws: Tensor, rows: Tensor) -> Tensor:
         """Not known."""

@@ -1,8 +1,9 @@
 r"""What a call into foreign code may not leave behind.
 
-A user's program samples from torch's global generator, may build float32 constants, write to Pyro's parameter
-store and raise as soon as one value of one individual is not finite. The contexts of this module let the library
-run it reproducibly, in float64 and without validation, and put everything back as it was.
+A user's program samples from torch's global generator, may build float32 constants, write to Pyro's
+parameter store and raise as soon as one value of one individual is not finite. The contexts of this
+module let the library run it reproducibly, in float64 and without validation, and put everything
+back as it was.
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ def make_generator(seed: int | Generator) -> Generator:
     """A generator from a seed; a generator is handed through.
 
     Example:
-        >>> torch.rand(1, generator=make_generator(1)).item() == torch.rand(1, generator=make_generator(1)).item()
+        >>> first, second = (torch.rand(1, generator=make_generator(1)) for _ in range(2))
+        >>> bool(first == second)
         True
     """
     return seed if isinstance(seed, Generator) else torch.Generator().manual_seed(seed)
@@ -51,11 +53,12 @@ def double_precision() -> Iterator[None]:
 
 @contextmanager
 def foreign_program(validate: bool = False) -> Iterator[None]:
-    r"""Run a Pyro program for ourselves: hidden from the handlers outside, in float64, the parameter store kept.
+    r"""Run a Pyro program for ourselves: hidden from the handlers outside, in float64, the
+    parameter store kept.
 
     Args:
-        validate: Keep Pyro's validation as found. By default it is off, because one value that is not finite
-            would raise for the whole batch.
+        validate: Keep Pyro's validation as found. By default it is off, because one value that is
+            not finite would raise for the whole batch.
     """
     store = pyro.get_param_store()
     known = set(store.keys())

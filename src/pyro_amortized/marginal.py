@@ -5,7 +5,8 @@ For draws :math:`u_{ik} \sim q_i` of every individual, which stay as they are wh
 .. math:: \log \hat p(y \mid \Psi) = \sum_i \log \frac1K \sum_k
           \frac{p(y_i \mid u_{ik}, c)\; p(u_{ik} \mid \Psi)}{q_i(u_{ik})}
 
-is a smooth function of Psi, and its gradient is exact (Fisher's identity: draws and log q are constants).
+is a smooth function of Psi, and its gradient is exact (Fisher's identity: draws and log q are
+constants).
 """
 
 import math
@@ -30,7 +31,8 @@ from .structure import Model, ModelStructure, Population, collapsed_log_density
 
 @dataclass(frozen=True, eq=False)
 class MarginalLikelihood:
-    r"""log p(y_i | Psi) of every individual, by importance sampling. Fields have the shape ``(individual,)``.
+    r"""log p(y_i | Psi) of every individual, by importance sampling. Fields have the shape
+    ``(individual,)``.
 
     Args:
         log_likelihood: log p(y_i | Psi), all constants included.
@@ -50,7 +52,7 @@ class MarginalLikelihood:
 
     @property
     def total(self) -> float:
-        """log p(y | Psi), the sum over the individuals."""
+        """Log p(y | Psi), the sum over the individuals."""
         return float(self.log_likelihood.sum())
 
     @property
@@ -73,8 +75,12 @@ def summarize_weights(individuals: IndividualPosteriors) -> MarginalLikelihood:
     """The marginal likelihood at the population that the draws are conditioned on."""
     estimate = individuals.estimate
     return MarginalLikelihood(
-        estimate.log_mean, estimate.mc_error, estimate.ess, estimate.pareto_k,
-        individuals.num_draws, individuals.method,
+        estimate.log_mean,
+        estimate.mc_error,
+        estimate.ess,
+        estimate.pareto_k,
+        individuals.num_draws,
+        individuals.method,
     )
 
 
@@ -88,10 +94,11 @@ def marginal_likelihood(
     seed: int | Generator = 0,
     refine: bool = True,
 ) -> MarginalLikelihood:
-    r"""log p(y_i | Psi) of every individual at given population parameters.
+    r"""Log p(y_i | Psi) of every individual at given population parameters.
 
     Args:
-        model: The population model: the guide's program, or another one with the same individual sites.
+        model: The population model: the guide's program, or another one with the same individual
+            sites.
         guide: The trained guide.
         cohort: The data.
         population: Values of all population sites.
@@ -106,19 +113,28 @@ def marginal_likelihood(
     structure = structure_for(guide, model, cohort)
     return summarize_weights(
         sample_individuals(
-            guide, cohort, population=population, num_draws=num_draws, seed=seed, refine=refine, structure=structure
+            guide,
+            cohort,
+            population=population,
+            num_draws=num_draws,
+            seed=seed,
+            refine=refine,
+            structure=structure,
         )
     )
 
 
 def log_marginal(individuals: IndividualPosteriors, population: Population) -> Tensor:
-    r"""log p(y_i | Psi) at any population from the same draws, differentiable, shape ``(individual,)``.
+    r"""Log p(y_i | Psi) at any population from the same draws, differentiable, shape
+    ``(individual,)``.
 
     Args:
         individuals: Draws with their proposal density.
         population: Values of all population sites.
     """
-    density = individuals.structure.log_density(individuals.cohort, individuals.unconstrained, population)
+    density = individuals.structure.log_density(
+        individuals.cohort, individuals.unconstrained, population
+    )
     return _log_mean_weight(density.observation + density.individual, individuals.log_proposal)
 
 
@@ -127,14 +143,22 @@ def _log_mean_weight(log_target: Tensor, log_proposal: Tensor) -> Tensor:
     return log_weights.logsumexp(0) - math.log(len(log_weights))
 
 
-def population_objective(individuals: IndividualPosteriors, maximum_a_posteriori: bool) -> Callable[[Tensor], Tensor]:
-    """The log marginal likelihood (and log prior) as a function of the unconstrained population vector."""
+def population_objective(
+    individuals: IndividualPosteriors, maximum_a_posteriori: bool
+) -> Callable[[Tensor], Tensor]:
+    """The log marginal likelihood (and log prior) as a function of the unconstrained population
+    vector.
+    """
     structure = individuals.structure
 
     def objective(vector: Tensor) -> Tensor:
         population = structure.constrain_population(vector)
         value = log_marginal(individuals, population).sum()
-        return value + structure.log_prior(individuals.cohort, population) if maximum_a_posteriori else value
+        return (
+            value + structure.log_prior(individuals.cohort, population)
+            if maximum_a_posteriori
+            else value
+        )
 
     return objective
 
@@ -151,7 +175,8 @@ def locate_population(
 ) -> Optimum:
     r"""Find the neighbourhood of the best population from a few draws.
 
-    Every start is a population drawn from the prior: the guide's draws under its shared parameters, weighted by
+    Every start is a population drawn from the prior: the guide's draws under its shared parameters,
+        weighted by
     the model, already say where the population is; a few draws around there settle it.
 
     Args:
@@ -176,14 +201,25 @@ def locate_population(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", AmortizedWarning)
                 individuals = sample_individuals(
-                    guide, cohort, population=population, num_draws=num_draws, seed=generator, structure=structure
+                    guide,
+                    cohort,
+                    population=population,
+                    num_draws=num_draws,
+                    seed=generator,
+                    structure=structure,
                 )
-            optimum = maximize(population_objective(individuals, maximum_a_posteriori), vector, max_iterations=50)
+            optimum = maximize(
+                population_objective(individuals, maximum_a_posteriori), vector, max_iterations=50
+            )
             if not math.isfinite(optimum.value):
                 break
             vector = optimum.vector
         if math.isfinite(optimum.value):
-            found.append(_fresh(structure, guide, cohort, optimum, num_draws, maximum_a_posteriori, generator))
+            found.append(
+                _fresh(
+                    structure, guide, cohort, optimum, num_draws, maximum_a_posteriori, generator
+                )
+            )
     if not found:
         raise FitError(
             f"None of {num_starts} starts has a finite likelihood.",
@@ -207,7 +243,12 @@ def _fresh(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AmortizedWarning)
         individuals = sample_individuals(
-            guide, cohort, population=population, num_draws=num_draws, seed=generator, structure=structure
+            guide,
+            cohort,
+            population=population,
+            num_draws=num_draws,
+            seed=generator,
+            structure=structure,
         )
     with torch.no_grad():
         value = float(population_objective(individuals, maximum_a_posteriori)(optimum.vector))
@@ -218,12 +259,17 @@ class MarginalModel:
     r"""The collapsed model: a Pyro program over the population sites. Made by :func:`marginalize`.
 
     Called with a cohort it runs the population sites of the user's program and adds
-    ``pyro.factor("log_marginal", log p(y | Psi))``. The draws of the individuals are made at the first call with
-    a cohort and kept, so the density is a smooth function of the population.
+    ``pyro.factor("log_marginal", log p(y | Psi))``. The draws of the individuals are made at the
+    first call with a cohort and kept, so the density is a smooth function of the population.
     """
 
     def __init__(
-        self, model: Model, guide: AmortizedGuide, population: Population | None, num_draws: int, seed: int
+        self,
+        model: Model,
+        guide: AmortizedGuide,
+        population: Population | None,
+        num_draws: int,
+        seed: int,
     ) -> None:
         self.model, self.guide = model, guide
         self.population, self.num_draws, self.seed = population, num_draws, seed
@@ -240,10 +286,17 @@ class MarginalModel:
         generator, population = make_generator(self.seed), self.population
         structure = structure_for(self.guide, self.model, cohort)
         if population is None:
-            optimum = locate_population(structure, self.guide, cohort, maximum_a_posteriori=True, seed=generator)
+            optimum = locate_population(
+                structure, self.guide, cohort, maximum_a_posteriori=True, seed=generator
+            )
             population = structure.constrain_population(optimum.vector)
         return sample_individuals(
-            self.guide, cohort, population=population, num_draws=self.num_draws, seed=generator, structure=structure
+            self.guide,
+            cohort,
+            population=population,
+            num_draws=self.num_draws,
+            seed=generator,
+            structure=structure,
         )
 
     def __call__(self, cohort: Cohort, *args: Any, **kwargs: Any) -> None:
@@ -267,15 +320,17 @@ def marginalize(
     r"""Integrate the individual parameters out of a program.
 
     Args:
-        model: The population model: the guide's program, or another one with the same individual sites.
+        model: The population model: the guide's program, or another one with the same individual
+            sites.
         guide: The trained guide.
-        population: Where the draws are made, for instance ``fit.estimates``. Default: found by a quick search
-            for the posterior mode at the first call with a cohort.
+        population: Where the draws are made, for instance ``fit.estimates``. Default: found by a
+            quick search for the posterior mode at the first call with a cohort.
         num_draws: Draws per individual.
         seed: Seed of the draws.
 
     Returns:
-        A Pyro program of a cohort, over the population sites alone: for MCMC, SVI, Laplace. For instance
+        A Pyro program of a cohort, over the population sites alone: for MCMC, SVI, Laplace. For
+            instance
         ``MCMC(NUTS(marginalize(model, guide)), 500, 200).run(cohort)``.
     """
     return MarginalModel(model, guide, population, num_draws, seed)

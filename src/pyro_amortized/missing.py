@@ -18,10 +18,12 @@ Mechanism = Callable[[Cohort, Generator], Cohort]
 
 @dataclass(frozen=True)
 class RandomMissing:
-    r"""Values missing completely at random: of n recorded values, round(s n) go, at random positions.
+    r"""Values missing completely at random: of n recorded values, round(s n) go, at random
+    positions.
 
-    The share s is uniform between ``min_share`` and ``max_share``, drawn for every individual and series; a
-    fraction ``complete`` of the individuals loses nothing. Channels of one time go together.
+    The share s is uniform between ``min_share`` and ``max_share``, drawn for every individual and
+    series; a fraction ``complete`` of the individuals loses nothing. Channels of one time go
+    together.
 
     Args:
         min_share: Smallest share of the recorded times that go missing.
@@ -45,19 +47,24 @@ class RandomMissing:
     def __post_init__(self) -> None:
         if not (0 <= self.min_share <= self.max_share <= 1 and 0 <= self.complete <= 1):
             raise CohortError(
-                f"Missing shares from {self.min_share} to {self.max_share}, {self.complete} complete.",
+                f"Missing shares from {self.min_share} to {self.max_share}, {self.complete} "
+                "complete.",
                 "0 <= min_share <= max_share <= 1 and 0 <= complete <= 1.",
                 "correct the shares.",
             )
 
     def __call__(self, cohort: Cohort, generator: Generator) -> Cohort:
         """The cohort with less recorded."""
-        return cohort.with_observed({name: self._mask(s.observed, generator) for name, s in cohort.series.items()})
+        return cohort.with_observed(
+            {name: self._mask(s.observed, generator) for name, s in cohort.series.items()}
+        )
 
     def _mask(self, observed: Tensor, generator: Generator) -> Tensor:
         present = observed if observed.dim() == 2 else observed.any(-1)
         num, width = present.shape
-        share = self.min_share + (self.max_share - self.min_share) * torch.rand(num, 1, generator=generator)
+        share = self.min_share + (self.max_share - self.min_share) * torch.rand(
+            num, 1, generator=generator
+        )
         share = share * (torch.rand(num, 1, generator=generator) >= self.complete)
         missing = (share * present.sum(1, keepdim=True).cpu() + 0.5).floor()
         order = torch.rand(num, width, generator=generator).masked_fill(~present.cpu(), 2.0)
@@ -68,7 +75,8 @@ class RandomMissing:
 
 @dataclass(frozen=True)
 class Resample:
-    r"""The default design: individuals of a cohort (times, doses, covariates), drawn with replacement.
+    r"""The default design: individuals of a cohort (times, doses, covariates), drawn with
+    replacement.
 
     Args:
         cohort: Where the individuals come from.

@@ -1,8 +1,10 @@
-r"""Student-t mixtures fitted to weighted draws: proposals for individuals that the network does not cover well.
+r"""Student-t mixtures fitted to weighted draws: proposals for individuals that the network does not
+cover well.
 
-For every individual of a batch on its own, expectation-maximisation on the weighted draws gives the weights
-:math:`\pi_m`, means and covariances of a Gaussian mixture; the proposal is the mixture of Student-t distributions
-with these, whose tails are heavier than the target's. Knows only draws and weights.
+For every individual of a batch on its own, expectation-maximisation on the weighted draws gives the
+weights
+:math:`\pi_m`, means and covariances of a Gaussian mixture; the proposal is the mixture of Student-t
+distributions with these, whose tails are heavier than the target's. Knows only draws and weights.
 """
 
 import math
@@ -34,11 +36,17 @@ class StudentMixture:
         which = torch.multinomial(self.log_weights.exp(), num_draws, True, generator=generator).T
         rows = torch.arange(num)
         noise = torch.randn(num_draws, num, d, generator=generator, dtype=self.means.dtype)
-        chi2 = torch.randn(
-            num_draws, num, DEGREES_OF_FREEDOM, generator=generator, dtype=self.means.dtype
-        ).pow(2).sum(-1, keepdim=True)
+        chi2 = (
+            torch.randn(
+                num_draws, num, DEGREES_OF_FREEDOM, generator=generator, dtype=self.means.dtype
+            )
+            .pow(2)
+            .sum(-1, keepdim=True)
+        )
         noise = noise * (DEGREES_OF_FREEDOM / chi2).sqrt()
-        return self.means[rows, which] + (self.scale_trils[rows, which] @ noise.unsqueeze(-1)).squeeze(-1)
+        return self.means[rows, which] + (
+            self.scale_trils[rows, which] @ noise.unsqueeze(-1)
+        ).squeeze(-1)
 
     def log_prob(self, draws: Tensor) -> Tensor:
         """Log density, shape ``(draw, individual)``, of draws ``(draw, individual, latent)``."""
@@ -66,9 +74,10 @@ def fit_student_mixture(
         Mixtures whose covariances are those of the draws, a little inflated and never singular.
 
     References:
-        Cappé, Douc, Guillin, Marin, Robert (2008), Adaptive importance sampling in general mixture classes.
+        Cappé, Douc, Guillin, Marin, Robert (2008), Adaptive importance sampling in general mixture
+        classes.
     """
-    num_draws, num, d = draws.shape
+    _, num, d = draws.shape
     center = (weights.unsqueeze(-1) * draws).sum(0)
     spread = draws - center
     covariance = torch.einsum("ki,kid,kie->ide", weights, spread, spread)
@@ -88,9 +97,13 @@ def fit_student_mixture(
         safe = mass.clamp(min=1e-12).unsqueeze(-1)
         means = torch.einsum("kim,kid->imd", share, draws) / safe
         offset = draws.unsqueeze(2) - means
-        covariances = torch.einsum("kim,kimd,kime->imde", share, offset, offset) / safe.unsqueeze(-1)
+        covariances = torch.einsum("kim,kimd,kime->imde", share, offset, offset) / safe.unsqueeze(
+            -1
+        )
         # A component of few draws has no covariance of its own: blend it with the overall one.
-        effective = (share.sum(0) ** 2 / (share**2).sum(0).clamp(min=1e-300)).unsqueeze(-1).unsqueeze(-1)
+        effective = (
+            (share.sum(0) ** 2 / (share**2).sum(0).clamp(min=1e-300)).unsqueeze(-1).unsqueeze(-1)
+        )
         blend = (2 * d / (effective + 2 * d)).clamp(max=1.0)
         covariances = (1 - blend) * covariances + blend * overall + floor.unsqueeze(1)
         scale_trils = torch.linalg.cholesky(covariances)
@@ -101,4 +114,9 @@ def fit_student_mixture(
 def _mahalanobis(draws: Tensor, means: Tensor, scale_trils: Tensor) -> Tensor:
     """Squared distances, shape ``(draw, individual, component)``."""
     offset = (draws.unsqueeze(2) - means).permute(1, 2, 3, 0)
-    return torch.linalg.solve_triangular(scale_trils, offset, upper=False).pow(2).sum(2).permute(2, 0, 1)
+    return (
+        torch.linalg.solve_triangular(scale_trils, offset, upper=False)
+        .pow(2)
+        .sum(2)
+        .permute(2, 0, 1)
+    )

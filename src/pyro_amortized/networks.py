@@ -1,9 +1,11 @@
 r"""Summary networks: a set of tokens with a mask -> a summary of fixed length.
 
-Every network honours the mask exactly: neither what stands under it, nor how much padding there is, nor the rest
-of the batch changes the summary of an individual. They know no data, only ``(tokens, mask, static)``.
+Every network honours the mask exactly: neither what stands under it, nor how much padding there is,
+nor the rest of the batch changes the summary of an individual. They know no data, only ``(tokens,
+mask, static)``.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -18,7 +20,7 @@ def mlp(sizes: Sequence[int]) -> nn.Sequential:
         ['Linear', 'SiLU', 'Linear']
     """
     layers: list[nn.Module] = []
-    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for n_in, n_out in itertools.pairwise(sizes):
         layers += [nn.Linear(n_in, n_out), nn.SiLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -29,8 +31,9 @@ class DeepSet(nn.Module):
     .. math:: s = \rho\Big( \tfrac14 \sum_j \gamma(\tau_j),\; \text{softmax-weighted means of }
               \gamma(\tau_j),\; \log(1 + n) \Big)
 
-    over the n recorded tokens :math:`\tau_j`: sums collect information as data accumulate (as sufficient
-    statistics do), the weighted means pick out the tokens that matter. No token gives a sum of zero.
+    over the n recorded tokens :math:`\tau_j`: sums collect information as data accumulate (as
+    sufficient statistics do), the weighted means pick out the tokens that matter. No token gives a
+    sum of zero.
 
     Args:
         num_features: Number of features of a token.
@@ -44,7 +47,12 @@ class DeepSet(nn.Module):
     """
 
     def __init__(
-        self, num_features: int, num_static: int, num_summary: int = 64, width: int = 64, num_heads: int = 4
+        self,
+        num_features: int,
+        num_static: int,
+        num_summary: int = 64,
+        width: int = 64,
+        num_heads: int = 4,
     ) -> None:
         super().__init__()
         self.settings = {"num_summary": num_summary, "width": width, "num_heads": num_heads}
@@ -67,7 +75,9 @@ class DeepSet(nn.Module):
         num, length = mask.shape
         there = mask.unsqueeze(-1)
         tokens = torch.where(there, tokens, torch.zeros_like(tokens))
-        hidden = nn.functional.silu(self.token(torch.cat([tokens, static.unsqueeze(1).expand(-1, length, -1)], -1)))
+        hidden = nn.functional.silu(
+            self.token(torch.cat([tokens, static.unsqueeze(1).expand(-1, length, -1)], -1))
+        )
         attention = self.score(hidden).masked_fill(~there, -torch.inf).softmax(1).nan_to_num(0.0)
         weights = torch.cat([attention, there.to(tokens.dtype) / 4], -1)
         pooled = (weights.transpose(1, 2) @ hidden).reshape(num, -1)

@@ -1,10 +1,12 @@
-r"""Maximise a smooth function of a vector; its observed information. Plain numbers: no model, no data.
+r"""Maximise a smooth function of a vector; its observed information. Plain numbers: no model, no
+data.
 
 The gradient is exact (autograd); the information matrix is the central difference of gradients,
 
 .. math:: I_{ab} = -\frac{g_a(x + h e_b) - g_a(x - h e_b)}{2h},
 
-so that it needs no second derivative of an ODE solver, and under common random numbers it has no noise of its own.
+so that it needs no second derivative of an ODE solver, and under common random numbers it has no
+noise of its own.
 """
 
 from collections.abc import Callable
@@ -19,7 +21,9 @@ Objective = Callable[[Tensor], Tensor]
 
 
 class Optimum(NamedTuple):
-    """Where a function is largest: the vector, the value, whether the optimiser converged, and what it said."""
+    """Where a function is largest: the vector, the value, whether the optimiser converged, and what
+    it said.
+    """
 
     vector: Tensor
     value: float
@@ -31,7 +35,8 @@ def maximize(objective: Objective, start: Tensor, *, max_iterations: int = 200) 
     r"""Maximise by BFGS with exact gradients.
 
     Args:
-        objective: Differentiable function of a vector; a value that is not finite counts as very small.
+        objective: Differentiable function of a vector; a value that is not finite counts as very
+            small.
         start: Where to begin, shape ``(parameter,)``.
         max_iterations: Limit on the iterations.
 
@@ -43,22 +48,32 @@ def maximize(objective: Objective, start: Tensor, *, max_iterations: int = 200) 
         >>> best.vector.round(decimals=4), best.converged
         (tensor([2., 2.], dtype=torch.float64), True)
     """
-    best = {"value": -np.inf, "x": start.detach().double().numpy().copy()}
+    best_value, best_x = -np.inf, start.detach().double().numpy().copy()
 
     def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal best_value, best_x
         value, gradient = value_and_gradient(objective, torch.as_tensor(x))
         if not (np.isfinite(value) and bool(gradient.isfinite().all())):
             return 1e15, np.zeros_like(x)
-        if value > best["value"]:
-            best.update(value=value, x=x.copy())
+        if value > best_value:
+            best_value, best_x = value, x.copy()
         return -value, -gradient.numpy()
 
     result = scipy.optimize.minimize(
-        negative, best["x"], jac=True, method="BFGS", options={"maxiter": max_iterations, "gtol": 1e-4}
+        negative,
+        best_x,
+        jac=True,
+        method="BFGS",
+        options={"maxiter": max_iterations, "gtol": 1e-4},
     )
     # BFGS reports a loss of precision where the gradient is already as small as rounding allows.
     small = bool(np.abs(result.jac).max(initial=0.0) < 1e-2)
-    return Optimum(torch.as_tensor(best["x"]), float(best["value"]), bool(result.success) or small, str(result.message))
+    return Optimum(
+        torch.as_tensor(best_x),
+        float(best_value),
+        bool(result.success) or small,
+        str(result.message),
+    )
 
 
 def value_and_gradient(objective: Objective, vector: Tensor) -> tuple[float, Tensor]:

@@ -1,8 +1,10 @@
 r"""The amortized posterior: incomplete data of an individual -> the distribution of its parameters.
 
-.. math:: q(\phi \mid y, c) = \text{flow}\big(\phi;\; s(\text{encode}(y)),\, \text{covariates},\, c\big)
+.. math:: q(\phi \mid y, c) = \text{flow}\big(\phi;\; s(\text{encode}(y)),\, \text{covariates},\,
+    c\big)
 
-An object of its own, apart from any Pyro program: weights, the encoder's scales, and the training distribution.
+An object of its own, apart from any Pyro program: weights, the encoder's scales, and the training
+distribution.
 """
 
 import torch
@@ -23,7 +25,9 @@ class AmortizedPosterior(nn.Module):
         num_shared: Number of unconstrained shared parameters.
     """
 
-    def __init__(self, encoder: Encoder, summary: nn.Module, flow: ConditionalFlow, num_shared: int) -> None:
+    def __init__(
+        self, encoder: Encoder, summary: nn.Module, flow: ConditionalFlow, num_shared: int
+    ) -> None:
         super().__init__()
         self.encoder, self.summary, self.flow = encoder, summary, flow
         self.shared = Standardize(num_shared)
@@ -38,7 +42,8 @@ class AmortizedPosterior(nn.Module):
 
         Args:
             cohort: N individuals.
-            shared: Unconstrained shared parameters, shape ``(shared,)`` or ``(individual, shared)``.
+            shared: Unconstrained shared parameters, shape ``(shared,)`` or ``(individual,
+                shared)``.
 
         Returns:
             A distribution with batch shape ``(individual,)`` and event shape ``(latent,)``.
@@ -49,7 +54,9 @@ class AmortizedPosterior(nn.Module):
         return self.given(self.summarize(cohort), shared)
 
     def summarize(self, cohort: Cohort) -> Tensor:
-        """What the networks know of each individual, shape ``(individual, summary)``: summary and statics."""
+        """What the networks know of each individual, shape ``(individual, summary)``: summary and
+        statics.
+        """
         self.encoder.check(cohort)
         return self.summarize_encoded(self.encoder(cohort))
 

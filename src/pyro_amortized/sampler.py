@@ -1,4 +1,5 @@
-r"""Importance sampling of many small targets at once, each refined on its own where its weights are poor.
+r"""Importance sampling of many small targets at once, each refined on its own where its weights are
+poor.
 
 Knows no cohort and no program: targets, proposals and the defensive part are callables of draws
 ``(draw, row, latent)`` and of the rows they belong to.
@@ -13,7 +14,12 @@ import torch
 from torch import Generator, Tensor
 
 from .flows import FlowDistribution
-from .importance import PARETO_K_LIMIT, finite_or_zero_weight, importance_estimate, normalized_weights
+from .importance import (
+    PARETO_K_LIMIT,
+    finite_or_zero_weight,
+    importance_estimate,
+    normalized_weights,
+)
 from .isolation import seeded
 from .mixture import StudentMixture, fit_student_mixture
 
@@ -22,8 +28,9 @@ Draw = Callable[[int, Tensor, Generator], Tensor]
 MIN_PILOT = 100
 PILOT_SHARE = 0.1
 POPULATION_SHARE = 0.05
-# Components of the mixture, draws to fit it as a multiple of the final ones, and the efficiency below which an
-# individual needs the round: one component is cheap and worth it early, five are for what else would fail.
+# Components of the mixture, draws to fit it as a multiple of the final ones, and the efficiency
+# below which an individual needs the round: one component is cheap and worth it early, five are
+# for what else would fail.
 ROUNDS = ((1, 1, 0.8), (1, 1, 0.75), (3, 2, 0.5), (5, 4, 0.3))
 
 
@@ -95,22 +102,32 @@ class Sampler:
     log_population: Target
     proposal: Proposal
 
-    def sample(self, num_draws: int, num: int, generator: Generator, refine: bool) -> tuple[Weighted, tuple[str, ...]]:
+    def sample(
+        self, num_draws: int, num: int, generator: Generator, refine: bool
+    ) -> tuple[Weighted, tuple[str, ...]]:
         r"""Weighted draws of ``num`` individuals, and where they come from.
 
-        A share of the draws comes from the guide and shows whether it will do. Where it will, so does the rest;
-        where it will not, the rest comes from a mixture fitted to them, and all are weighted together.
+        A share of the draws comes from the guide and shows whether it will do. Where it will, so
+        does the rest; where it will not, the rest comes from a mixture fitted to them, and all are
+        weighted together.
         """
         rows = torch.arange(num)
-        num_pilot = num_draws if not refine else min(num_draws, max(MIN_PILOT, round(PILOT_SHARE * num_draws)))
+        num_pilot = (
+            num_draws
+            if not refine
+            else min(num_draws, max(MIN_PILOT, round(PILOT_SHARE * num_draws)))
+        )
         pilot = self._from_guide(num_pilot, rows, generator)
         if not refine:
             return pilot, ("guide",) * num
         bad = _poor(pilot.log_weights, ROUNDS[0][2])
         good_rows, bad_rows = (~bad).nonzero()[:, 0], bad.nonzero()[:, 0]
         shape = (num_draws, num)
-        result = Weighted(pilot.draws.new_empty(*shape, pilot.draws.shape[-1]), torch.empty(shape).double(),
-                          torch.empty(shape).double())
+        result = Weighted(
+            pilot.draws.new_empty(*shape, pilot.draws.shape[-1]),
+            torch.empty(shape).double(),
+            torch.empty(shape).double(),
+        )
         if len(good_rows):
             more = self._from_guide(num_draws - num_pilot, good_rows, generator)
             result.put(good_rows, _joined(pilot.take(good_rows), more))
@@ -120,10 +137,16 @@ class Sampler:
 
     def _from_guide(self, num_draws: int, rows: Tensor, generator: Generator) -> Weighted:
         draws, log_proposal = self.proposal.draw(num_draws, rows, generator)
-        return Weighted(draws, log_proposal, finite_or_zero_weight(self.target(draws, rows) - log_proposal))
+        return Weighted(
+            draws, log_proposal, finite_or_zero_weight(self.target(draws, rows) - log_proposal)
+        )
 
-    def _refine(self, pilot: Weighted, rows: Tensor, num_draws: int, generator: Generator) -> Weighted:
-        """Rounds of fitting a mixture and drawing from it, for those that are still poor; the best round counts."""
+    def _refine(
+        self, pilot: Weighted, rows: Tensor, num_draws: int, generator: Generator
+    ) -> Weighted:
+        """Rounds of fitting a mixture and drawing from it, for those that are still poor; the best
+        round counts.
+        """
         best: Weighted | None = None
         active = torch.arange(len(rows))
         for num_components, factor, efficiency in ROUNDS:
@@ -131,8 +154,13 @@ class Sampler:
                 active = _poor(best.log_weights, efficiency).nonzero()[:, 0]
             if len(active) == 0:
                 break
-            few, source = pilot.take(active), pilot.take(active) if best is None else best.take(active)
-            mixture = fit_student_mixture(source.draws, tempered_weights(source.log_weights), num_components, generator)
+            few, source = (
+                pilot.take(active),
+                pilot.take(active) if best is None else best.take(active),
+            )
+            mixture = fit_student_mixture(
+                source.draws, tempered_weights(source.log_weights), num_components, generator
+            )
             if factor > 1:
                 many = self._from_mixture(few, mixture, factor * num_draws, rows[active], generator)
                 weights = tempered_weights(many.log_weights)
@@ -147,13 +175,22 @@ class Sampler:
         return best
 
     def _from_mixture(
-        self, pilot: Weighted, mixture: StudentMixture, num_draws: int, rows: Tensor, generator: Generator
+        self,
+        pilot: Weighted,
+        mixture: StudentMixture,
+        num_draws: int,
+        rows: Tensor,
+        generator: Generator,
     ) -> Weighted:
-        """The pilot's draws and new ones, weighted as draws of one deterministic mixture of their proposals."""
+        """The pilot's draws and new ones, weighted as draws of one deterministic mixture of their
+        proposals.
+        """
         num_pilot = len(pilot.draws) if self.proposal.has_density else 0
         num_population = round(POPULATION_SHARE * num_draws)
         num_mixture = num_draws - num_pilot - num_population
-        new = torch.cat([mixture.draw(num_mixture, generator), self.population(num_population, rows, generator)])
+        new = torch.cat(
+            [mixture.draw(num_mixture, generator), self.population(num_population, rows, generator)]
+        )
         draws, log_target = new, self.target(new, rows)
         terms = []
         if num_pilot:
@@ -162,16 +199,22 @@ class Sampler:
             terms.append(math.log(num_pilot / num_draws) + self.proposal.log_prob(draws, rows))
         terms.append(math.log(num_mixture / num_draws) + mixture.log_prob(draws))
         terms.append(math.log(num_population / num_draws) + self.log_population(draws, rows))
-        log_proposal = torch.stack([t.nan_to_num(-math.inf, math.inf, -math.inf) for t in terms]).logsumexp(0)
+        log_proposal = torch.stack(
+            [t.nan_to_num(-math.inf, math.inf, -math.inf) for t in terms]
+        ).logsumexp(0)
         return Weighted(draws, log_proposal, finite_or_zero_weight(log_target - log_proposal))
 
 
 def _joined(a: Weighted, b: Weighted) -> Weighted:
-    return Weighted(*(torch.cat(pair) for pair in zip(vars(a).values(), vars(b).values(), strict=True)))
+    return Weighted(
+        *(torch.cat(pair) for pair in zip(vars(a).values(), vars(b).values(), strict=True))
+    )
 
 
 def tempered_weights(log_weights: Tensor) -> Tensor:
-    """Normalised weights, flattened where few draws carry all: a power below one keeps some 50 effective draws."""
+    """Normalised weights, flattened where few draws carry all: a power below one keeps some 50
+    effective draws.
+    """
     wanted = min(50.0, 0.2 * len(log_weights))
     power = torch.ones(log_weights.shape[1], dtype=log_weights.dtype)
     for _ in range(30):
@@ -197,4 +240,3 @@ def _score(log_weights: Tensor) -> Tensor:
     estimate = importance_estimate(log_weights)
     trusted = torch.where(estimate.pareto_k <= PARETO_K_LIMIT, 1.0, 0.01)
     return estimate.ess * trusted
-

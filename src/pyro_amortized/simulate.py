@@ -1,12 +1,13 @@
 r"""Training data from the user's own program.
 
-Individual parameters are drawn from a training distribution :math:`\tilde p(\phi)`, shared parameters c from their
-prior, observations from the program itself, over a design of times, doses, covariates and missingness:
+Individual parameters are drawn from a training distribution :math:`\tilde p(\phi)`, shared
+parameters c from their prior, observations from the program itself, over a design of times, doses,
+covariates and missingness:
 
 .. math:: u \sim \mathcal N(m, S S^\top), \qquad c \sim p(c), \qquad y \sim p(y \mid \phi(u), c).
 
-By default m and S are the moments of the individual parameters under the prior predictive, in unconstrained
-coordinates, inflated: wide enough for whatever population the data may ask for.
+By default m and S are the moments of the individual parameters under the prior predictive, in
+unconstrained coordinates, inflated: wide enough for whatever population the data may ask for.
 """
 
 import math
@@ -33,8 +34,8 @@ class TrainingDistribution:
     Args:
         loc: Mean m of the individual parameters in unconstrained coordinates, shape ``(latent,)``.
         scale_tril: Lower triangular S, shape ``(latent, latent)``.
-        shared: Draws of the shared parameters in unconstrained coordinates, shape ``(draw, shared)``; training
-            picks among them.
+        shared: Draws of the shared parameters in unconstrained coordinates, shape ``(draw,
+            shared)``; training picks among them.
 
     Raises:
         TrainingError: Shapes disagree or a value is not finite.
@@ -49,8 +50,9 @@ class TrainingDistribution:
         finite = all(bool(x.isfinite().all()) for x in (self.loc, self.scale_tril, self.shared))
         if self.scale_tril.shape != (d, d) or self.shared.dim() != 2 or not finite:
             raise TrainingError(
-                f"A training distribution of shapes {tuple(self.loc.shape)}, {tuple(self.scale_tril.shape)}, "
-                f"{tuple(self.shared.shape)}{'' if finite else ' with values that are not finite'}.",
+                f"A training distribution of shapes {tuple(self.loc.shape)}, "
+                f"{tuple(self.scale_tril.shape)}, "
+                f"{tuple(self.shared.shape)}{'' if finite else ', some values not finite'}.",
                 "(latent,), (latent, latent), (draw, shared), all finite.",
                 "narrow the priors of the population, or pass `training_distribution=` yourself.",
             )
@@ -65,20 +67,34 @@ class TrainingDistribution:
         return self.shared[torch.randint(len(self.shared), (num_draws,), generator=generator)]
 
     def log_prob(self, unconstrained: Tensor) -> Tensor:
-        """Log density of individual parameters, shape ``(*, latent)``, in unconstrained coordinates."""
+        """Log density of individual parameters, shape ``(*, latent)``, in unconstrained
+        coordinates.
+        """
         centered = (unconstrained - self.loc).unsqueeze(-1)
-        z = torch.linalg.solve_triangular(self.scale_tril.expand(*centered.shape[:-2], -1, -1), centered, upper=False)
+        z = torch.linalg.solve_triangular(
+            self.scale_tril.expand(*centered.shape[:-2], -1, -1), centered, upper=False
+        )
         log_det = self.scale_tril.diagonal().log().sum()
-        return -0.5 * z.squeeze(-1).pow(2).sum(-1) - log_det - 0.5 * len(self.loc) * math.log(2 * math.pi)
+        return (
+            -0.5 * z.squeeze(-1).pow(2).sum(-1)
+            - log_det
+            - 0.5 * len(self.loc) * math.log(2 * math.pi)
+        )
 
 
 def default_training_distribution(
-    structure: ModelStructure, cohort: Cohort, seed: int | Generator, *, inflation: float = 1.2, num_draws: int = 1000
+    structure: ModelStructure,
+    cohort: Cohort,
+    seed: int | Generator,
+    *,
+    inflation: float = 1.2,
+    num_draws: int = 1000,
 ) -> TrainingDistribution:
-    r"""The moments of the individual parameters under the prior predictive, inflated; c from its prior.
+    r"""The moments of the individual parameters under the prior predictive, inflated; c from its
+    prior.
 
-    Draws beyond three robust standard deviations count as three, so that a prior with heavy tails does not make
-    the training distribution arbitrarily wide.
+    Draws beyond three robust standard deviations count as three, so that a prior with heavy tails
+    does not make the training distribution arbitrarily wide.
 
     Args:
         structure: The program.
@@ -94,18 +110,25 @@ def default_training_distribution(
     finite = draws.isfinite().all(-1)
     if float(finite.double().mean()) < 0.9:
         raise TrainingError(
-            f"{int((~finite).sum())} of {len(draws)} draws of the individual parameters are not finite.",
+            f"{int((~finite).sum())} of {len(draws)} draws of the individual parameters are not "
+            "finite.",
             "a prior that gives finite individual parameters.",
             "narrow the priors of the population (for instance HalfNormal in place of HalfCauchy).",
         )
     center = draws[finite].median(0).values
-    spread = (draws[finite].quantile(0.841, 0) - draws[finite].quantile(0.159, 0)).clamp(min=1e-6) / 2
+    spread = (draws[finite].quantile(0.841, 0) - draws[finite].quantile(0.159, 0)).clamp(
+        min=1e-6
+    ) / 2
     standard = ((draws[finite] - center) / spread).clamp(-3, 3)
     covariance = torch.cov(standard.T).reshape(len(center), len(center))
     jitter = 1e-6 * torch.eye(len(center), dtype=covariance.dtype)
     scale_tril = spread.unsqueeze(-1) * torch.linalg.cholesky(covariance + jitter) * inflation
-    shared = torch.stack([structure.unconstrain_population(p, structure.shared) for p in populations])
-    return TrainingDistribution(center + spread * standard.mean(0), scale_tril, shared[shared.isfinite().all(-1)])
+    shared = torch.stack(
+        [structure.unconstrain_population(p, structure.shared) for p in populations]
+    )
+    return TrainingDistribution(
+        center + spread * standard.mean(0), scale_tril, shared[shared.isfinite().all(-1)]
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +171,8 @@ def simulate_training_set(
         progress: Show a progress bar.
 
     Returns:
-        The simulations that are finite. How many were not is stated, and announced if more than 1 %.
+        The simulations that are finite. How many were not is stated, and announced if more than 1
+        %.
 
     Raises:
         TrainingError: More than half of the simulations are not finite.
@@ -158,14 +182,16 @@ def simulate_training_set(
         warnings.warn(_slow_message(structure), AmortizedWarning, stacklevel=3)
     population: Population = structure.initial_population()
     parts, num_failed = [], 0
-    sizes = [min(CALL_SIZE, num_simulations - start) for start in range(0, num_simulations, CALL_SIZE)]
+    sizes = [
+        min(CALL_SIZE, num_simulations - start) for start in range(0, num_simulations, CALL_SIZE)
+    ]
     with tqdm(total=num_simulations, desc="simulating", disable=not progress, leave=False) as bar:
         for size in sizes:
             plan = design(size, generator)
             latent = distribution.draw(size, generator)
             shared = distribution.draw_shared(size, generator)
             if structure.layout is None:
-                shared = shared[:: LOOP_SIZE].repeat_interleave(LOOP_SIZE, 0)[:size]
+                shared = shared[::LOOP_SIZE].repeat_interleave(LOOP_SIZE, 0)[:size]
             cohort, failed = structure.simulate(plan, latent, shared, population, generator)
             kept = (~failed).nonzero()[:, 0]
             num_failed += int(failed.sum())
@@ -187,7 +213,8 @@ def _check_failures(num_failed: int, num_simulations: int) -> None:
         )
     if share > 0.01:
         warnings.warn(
-            f"{num_failed} of {num_simulations} simulations ({share:.1%}) were not finite and are not trained on. "
+            f"{num_failed} of {num_simulations} simulations ({share:.1%}) were not finite and "
+            "are not trained on. "
             "Individuals with such parameters are outside the training distribution.",
             AmortizedWarning,
             stacklevel=4,
@@ -198,7 +225,10 @@ def _slow_message(structure: ModelStructure) -> str:
     names = ", ".join(structure.shared)
     example = structure.shared[0]
     return (
-        f"The program cannot be run with one value of {names} per individual, so simulation calls it once per "
-        f"{LOOP_SIZE} individuals, which is slow. Write shared parameters so that they broadcast over individuals "
-        f"and times: `{example}[..., None]` in place of `{example}`, `.unbind(-1)` in place of `[0]`."
+        f"The program cannot be run with one value of {names} per individual, so simulation "
+        "calls it once per "
+        f"{LOOP_SIZE} individuals, which is slow. Write shared parameters so that they "
+        "broadcast over individuals "
+        f"and times: `{example}[..., None]` in place of `{example}`, `.unbind(-1)` in place of "
+        "`[0]`."
     )

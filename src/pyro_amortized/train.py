@@ -1,7 +1,8 @@
-r"""The learning phase: simulate, then minimise :math:`-E \log q(\phi \mid y, c)` over the simulations.
+r"""The learning phase: simulate, then minimise :math:`-E \log q(\phi \mid y, c)` over the
+simulations.
 
-Plain torch: Adam with a short warm-up and a cosine that ends at zero, averaged weights, a validation set, early
-stopping; the weights with the best validation loss are the result.
+Plain torch: Adam with a short warm-up and a cosine that ends at zero, averaged weights, a
+validation set, early stopping; the weights with the best validation loss are the result.
 """
 
 import copy
@@ -24,7 +25,12 @@ from .isolation import fork_seed, make_generator, seeded
 from .missing import Resample
 from .networks import DeepSet
 from .posterior import AmortizedPosterior
-from .simulate import TrainingDistribution, TrainingSet, default_training_distribution, simulate_training_set
+from .simulate import (
+    TrainingDistribution,
+    TrainingSet,
+    default_training_distribution,
+    simulate_training_set,
+)
 from .structure import Model, read_structure
 
 
@@ -34,7 +40,8 @@ class TrainingOptions:
 
     Args:
         batch_size: Simulations per step.
-        max_epochs: Passes over the simulations; the learning rate reaches zero at the end of the last.
+        max_epochs: Passes over the simulations; the learning rate reaches zero at the end of the
+            last.
         learning_rate: Largest learning rate.
         warmup: Share of the steps over which the learning rate rises.
         patience: Stop after this many epochs without a better validation loss.
@@ -59,11 +66,14 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         counts = min(self.batch_size, self.max_epochs, self.patience) >= 1
-        shares = 0 < self.validation_share < 1 and 0 <= self.warmup < 1 and 0 <= self.average_decay < 1
+        shares = (
+            0 < self.validation_share < 1 and 0 <= self.warmup < 1 and 0 <= self.average_decay < 1
+        )
         if not (counts and shares and self.learning_rate > 0 and self.max_gradient > 0):
             raise TrainingError(
                 f"Training options {self}.",
-                "counts of at least 1, shares between 0 and 1, a positive learning rate and gradient norm.",
+                "counts of at least 1, shares between 0 and 1, a positive learning rate and "
+                "gradient norm.",
                 "correct the option that is outside its range.",
             )
 
@@ -74,7 +84,7 @@ def train(
     *,
     num_simulations: int = 200_000,
     seed: int = 0,
-    options: TrainingOptions = TrainingOptions(),  # noqa: B008  (frozen)
+    options: TrainingOptions = TrainingOptions(),
     training_distribution: TrainingDistribution | None = None,
     progress: bool = True,
 ) -> AmortizedGuide:
@@ -82,8 +92,8 @@ def train(
 
     Args:
         model: The Pyro program.
-        data: A cohort, whose individuals (times, doses, covariates) are resampled with extra random missingness;
-            or a design of your own, ``(num_individuals, generator) -> Cohort``.
+        data: A cohort, whose individuals (times, doses, covariates) are resampled with extra random
+            missingness; or a design of your own, ``(num_individuals, generator) -> Cohort``.
         num_simulations: Number of simulated individuals.
         seed: Seed of everything that is random: simulation, initial weights, order of the batches.
         options: How to train.
@@ -108,7 +118,9 @@ def train(
     design: Design = Resample(data) if isinstance(data, Cohort) else data
     example = data if isinstance(data, Cohort) else design(64, generator)
     structure = read_structure(model, example)
-    distribution = training_distribution or default_training_distribution(structure, example, generator)
+    distribution = training_distribution or default_training_distribution(
+        structure, example, generator
+    )
     begin = time.perf_counter()
     simulations = simulate_training_set(
         structure, design, distribution, num_simulations, seed=generator, progress=progress
@@ -116,8 +128,14 @@ def train(
     seconds = time.perf_counter() - begin
     with seeded(generator):
         posterior = build_posterior(simulations, structure.series, distribution)
-        history = fit_posterior(posterior, simulations, options, generator=make_generator(fork_seed(generator)),
-                                progress=progress, simulation_seconds=seconds)
+        history = fit_posterior(
+            posterior,
+            simulations,
+            options,
+            generator=make_generator(fork_seed(generator)),
+            progress=progress,
+            simulation_seconds=seconds,
+        )
     return AmortizedGuide(model, structure, posterior.double(), distribution, history)
 
 
@@ -193,7 +211,9 @@ def fit_posterior(
 
 
 def _average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """Exponential average whose memory grows with the number of steps, so that the start is forgotten."""
+    """Exponential average whose memory grows with the number of steps, so that the start is
+    forgotten.
+    """
 
     def update(average: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
         return average.lerp(current, max(1 - decay, 10.0 / (10.0 + float(num_averaged))))
@@ -205,9 +225,18 @@ class _Run:
     """One training: the state that its epochs share."""
 
     def __init__(
-        self, posterior: AmortizedPosterior, batches: _Batches, options: TrainingOptions, generator: Generator
+        self,
+        posterior: AmortizedPosterior,
+        batches: _Batches,
+        options: TrainingOptions,
+        generator: Generator,
     ) -> None:
-        self.posterior, self.batches, self.options, self.generator = posterior, batches, options, generator
+        self.posterior, self.batches, self.options, self.generator = (
+            posterior,
+            batches,
+            options,
+            generator,
+        )
         order = torch.randperm(len(batches), generator=generator)
         num_validation = max(1, round(options.validation_share * len(batches)))
         self.validation, self.training = order[:num_validation], order[num_validation:]
@@ -231,24 +260,41 @@ class _Run:
         validation_loss: list[float] = []
         rates: list[float] = []
         best_epoch, best, stopped = 0, copy.deepcopy(self.posterior.state_dict()), "all epochs done"
-        with tqdm(total=self.options.max_epochs, desc="training", disable=not progress, unit="epoch") as bar:
+        with tqdm(
+            total=self.options.max_epochs, desc="training", disable=not progress, unit="epoch"
+        ) as bar:
             for epoch in range(self.options.max_epochs):
                 training_loss.append(self._epoch())
                 validation_loss.append(self._validate())
                 rates.append(float(self.optimizer.param_groups[0]["lr"]))
-                bar.set_postfix(loss=f"{training_loss[-1]:.3f}", validation=f"{validation_loss[-1]:.3f}")
+                bar.set_postfix(
+                    loss=f"{training_loss[-1]:.3f}", validation=f"{validation_loss[-1]:.3f}"
+                )
                 bar.update()
                 if validation_loss[-1] <= min(validation_loss):
-                    best_epoch, best = epoch, copy.deepcopy(self.average.module.state_dict())
+                    best_epoch, best = epoch, copy.deepcopy(self._averaged.state_dict())
                 elif epoch - best_epoch >= self.options.patience:
                     stopped = f"no better validation loss for {self.options.patience} epochs"
                     break
         self.posterior.load_state_dict(best)
         self.posterior.requires_grad_(False)
         return TrainingHistory(
-            training_loss, validation_loss, rates, best_epoch, len(self.batches), num_failed,
-            simulation_seconds, time.perf_counter() - begin, stopped,
+            training_loss,
+            validation_loss,
+            rates,
+            best_epoch,
+            len(self.batches),
+            num_failed,
+            simulation_seconds,
+            time.perf_counter() - begin,
+            stopped,
         )
+
+    @property
+    def _averaged(self) -> AmortizedPosterior:
+        module = self.average.module
+        assert isinstance(module, AmortizedPosterior)
+        return module
 
     def _epoch(self) -> float:
         size, total, count = self.options.batch_size, 0.0, 0
@@ -258,7 +304,7 @@ class _Run:
             loss = self.batches.loss(self.posterior, order[j * size : (j + 1) * size]).mean()
             self.optimizer.zero_grad(set_to_none=True)
             if bool(loss.isfinite()):
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 nn.utils.clip_grad_norm_(self.posterior.parameters(), self.options.max_gradient)
                 self.optimizer.step()
                 self.average.update_parameters(self.posterior)
@@ -268,5 +314,7 @@ class _Run:
 
     def _validate(self) -> float:
         with torch.no_grad():
-            losses = [self.batches.loss(self.average.module, rows) for rows in self.validation.split(8192)]  # type: ignore[arg-type]
+            losses = [
+                self.batches.loss(self._averaged, rows) for rows in self.validation.split(8192)
+            ]
         return float(torch.cat(losses).mean())

@@ -1,12 +1,13 @@
 r"""Uncertainty of population estimates from the curvature of the marginal likelihood.
 
-With the observed information I in unconstrained coordinates z, the covariance is :math:`I^{-1}`; for values
+With the observed information I in unconstrained coordinates z, the covariance is :math:`I^{-1}`;
+for values
 :math:`\theta = g(z)` in their support the delta method gives
 
 .. math:: \mathrm{cov}(\theta) \approx J\, I^{-1} J^\top, \qquad J = \partial g / \partial z .
 
-Confidence intervals are made in unconstrained coordinates and mapped into the support, so a standard deviation
-never has a negative bound.
+Confidence intervals are made in unconstrained coordinates and mapped into the support, so a
+standard deviation never has a negative bound.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from .optimize import Objective, observed_information
 
 
 class Curvature(NamedTuple):
-    """Covariance of a vector from the curvature of an objective, and whether the curvature was that of a maximum."""
+    """Covariance of a vector from the curvature of an objective, and whether the curvature was that
+    of a maximum.
+    """
 
     covariance: Tensor
     is_maximum: bool
@@ -33,21 +36,28 @@ def laplace_covariance(objective: Objective, vector: Tensor) -> Curvature:
         vector: Its maximum, shape ``(parameter,)``.
 
     Returns:
-        Covariance, shape ``(parameter, parameter)``. Where the objective does not fall off in every direction,
-        ``is_maximum`` is False and the covariance is NaN in the directions that are not determined.
+        Covariance, shape ``(parameter, parameter)``. Where the objective does not fall off in every
+        direction, ``is_maximum`` is False and the covariance is NaN in the directions that are not
+        determined.
     """
     information = observed_information(objective, vector)
     values, vectors = torch.linalg.eigh(information)
     good = values > 1e-8 * values.abs().max()
     inverse = torch.where(good, 1 / values, torch.zeros_like(values))
     covariance = (vectors * inverse) @ vectors.T
-    undetermined = vectors[:, ~good].abs().amax(1) > 1e-3 if bool((~good).any()) else torch.zeros(len(vector)).bool()
+    undetermined = (
+        vectors[:, ~good].abs().amax(1) > 1e-3
+        if bool((~good).any())
+        else torch.zeros(len(vector)).bool()
+    )
     covariance[undetermined] = torch.nan
     covariance[:, undetermined] = torch.nan
     return Curvature(covariance, bool(good.all()))
 
 
-def delta_method(transform: Callable[[Tensor], Tensor], vector: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+def delta_method(
+    transform: Callable[[Tensor], Tensor], vector: Tensor, covariance: Tensor
+) -> tuple[Tensor, Tensor]:
     r"""Value and standard error of a function of the population parameters.
 
     Args:
@@ -86,7 +96,9 @@ def confidence_interval(
     Returns:
         Lower and upper bounds, shape of the values.
     """
-    quantile = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(0.5 + level / 2, dtype=torch.float64))
+    quantile = torch.distributions.Normal(0.0, 1.0).icdf(
+        torch.tensor(0.5 + level / 2, dtype=torch.float64)
+    )
     half = quantile * covariance.diagonal().clamp(min=0).sqrt()
     ends = torch.stack([transform(vector - half), transform(vector + half)])
     return ends.amin(0), ends.amax(0)

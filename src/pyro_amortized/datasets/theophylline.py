@@ -7,11 +7,12 @@ from ..nlme.tables import read_table
 
 
 def theophylline() -> Cohort:
-    r"""Serum concentrations of theophylline in 12 individuals, 11 each, over 25 hours after one oral dose.
+    r"""Serum concentrations of theophylline in 12 individuals, 11 each, over 25 hours after one
+    oral dose.
 
     Returns:
-        Series ``concentration`` (mg/L, times in h), one dose each (mg, given at 0 h into the depot), covariate
-        ``weight`` (kg).
+        Series ``concentration`` (mg/L, times in h), one dose each (mg, given at 0 h into the
+        depot), covariate ``weight`` (kg).
 
     Example:
         >>> cohort = theophylline()

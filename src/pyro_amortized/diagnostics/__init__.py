@@ -1,4 +1,6 @@
-r"""Looking at results: calibration, export to ArviZ; figures in :mod:`pyro_amortized.diagnostics.plots`."""
+r"""Looking at results: calibration, export to ArviZ; figures in
+:mod:`pyro_amortized.diagnostics.plots`.
+"""
 
 from .calibration import Calibration as Calibration
 from .calibration import calibrate as calibrate

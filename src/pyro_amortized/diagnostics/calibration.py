@@ -1,12 +1,13 @@
 r"""Simulation-based calibration: is the truth where the posterior says it is?
 
-Individuals are simulated from the training distribution, :math:`\phi \sim \tilde p`, :math:`y \sim p(y \mid \phi, c)`.
-If :math:`p(\phi \mid y, c)` is right, the rank of the true value among posterior draws is uniform and a central 90 %
-interval covers it in 90 % of the cases, for every parameter. Both are computed for the guide as it is (*raw*) and
-for its draws corrected by the model's density.
+Individuals are simulated from the training distribution, :math:`\phi \sim \tilde p`,
+:math:`y \sim p(y \mid \phi, c)`. If :math:`p(\phi \mid y, c)` is right, the rank of the true value
+among posterior draws is uniform and a central 90 % interval covers it in 90 % of the cases, for
+every parameter. Both are computed for the guide as it is (*raw*) and for its draws corrected by the
+model's density.
 
-Uniform ranks do not prove a posterior right (the training distribution itself has them); see also the marginal
-likelihood against quadrature in the benchmarks.
+Uniform ranks do not prove a posterior right (the training distribution itself has them); see also
+the marginal likelihood against quadrature in the benchmarks.
 """
 
 from dataclasses import dataclass
@@ -29,11 +30,14 @@ class Calibration:
 
     Args:
         names: One label per parameter.
-        ranks: Rank of the true value among ``num_ranks`` corrected draws, shape ``(individual, latent)``.
+        ranks: Rank of the true value among ``num_ranks`` corrected draws, shape ``(individual,
+            latent)``.
         raw_ranks: The same for draws of the guide.
-        levels: Posterior probability below the true value, corrected, shape ``(individual, latent)``.
+        levels: Posterior probability below the true value, corrected, shape ``(individual,
+            latent)``.
         raw_levels: The same for the guide.
-        num_ranks: Number of draws among which the truth is ranked; ranks run from 0 to ``num_ranks``.
+        num_ranks: Number of draws among which the truth is ranked; ranks run from 0 to
+            ``num_ranks``.
         ess: Effective sample size of the corrected draws, shape ``(individual,)``.
         pareto_k: Their Pareto k.
     """
@@ -62,10 +66,14 @@ class Calibration:
             )
         ranks = (self.raw_ranks if raw else self.ranks) * num_bins // (self.num_ranks + 1)
         counts = [torch.bincount(column, minlength=num_bins).numpy() for column in ranks.unbind(1)]
-        return {name: float(chisquare(c).pvalue) for name, c in zip(self.names, counts, strict=True)}
+        return {
+            name: float(chisquare(c).pvalue) for name, c in zip(self.names, counts, strict=True)
+        }
 
     def coverage(self, level: float, *, raw: bool = False) -> dict[str, float]:
-        """Share of individuals whose true value lies in the central interval of a level, per parameter."""
+        """Share of individuals whose true value lies in the central interval of a level, per
+        parameter.
+        """
         below = self.raw_levels if raw else self.levels
         inside = ((below - 0.5).abs() <= level / 2).double().mean(0)
         return dict(zip(self.names, inside.tolist(), strict=True))
@@ -96,14 +104,18 @@ def calibrate(
     truth = training.draw(num_individuals, generator)
     shared = training.draw_shared(num_individuals, generator)
     plan = design(num_individuals, generator)
-    cohort, failed = structure.simulate(plan, truth, shared, structure.initial_population(), generator)
+    cohort, failed = structure.simulate(
+        plan, truth, shared, structure.initial_population(), generator
+    )
     kept = (~failed).nonzero()[:, 0]
     cohort, truth, shared = cohort[kept], truth[kept], shared[kept]
     law = guide.posterior.condition(cohort, shared)
     proposal = FlowProposal(law)
 
     def target(draws: Tensor, rows: Tensor) -> Tensor:
-        observation = [structure.log_observation(cohort[rows], part, shared[rows]) for part in draws.split(100)]
+        observation = [
+            structure.log_observation(cohort[rows], part, shared[rows]) for part in draws.split(100)
+        ]
         return torch.cat(observation) + training.log_prob(draws)
 
     def draw_training(num: int, rows: Tensor, generator: torch.Generator) -> Tensor:

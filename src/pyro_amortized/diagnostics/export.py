@@ -1,9 +1,9 @@
 r"""Results as ArviZ data: ``InferenceData`` with ArviZ 0.x, ``DataTree`` with ArviZ 1.x.
 
-Dimensions are ``chain, draw, individual`` and, for observations, a flat ``obs_id`` over what was recorded (with the
-individual and the time of each as coordinates), because cells that were not recorded break ArviZ's statistics.
-Draws are independent: there is one chain, ``r_hat`` means nothing, and ESS and Pareto k per individual stand in
-``sample_stats``.
+Dimensions are ``chain, draw, individual`` and, for observations, a flat ``obs_id`` over what was
+recorded (with the individual and the time of each as coordinates), because cells that were not
+recorded break ArviZ's statistics. Draws are independent: there is one chain, ``r_hat`` means
+nothing, and ESS and Pareto k per individual stand in ``sample_stats``.
 """
 
 from collections.abc import Mapping
@@ -21,24 +21,31 @@ from ..individual import IndividualPosteriors
 from ..isolation import make_generator
 
 
-def to_arviz(result: PopulationFit | IndividualPosteriors, *, num_draws: int = 1000, seed: int = 0) -> Any:
+def to_arviz(
+    result: PopulationFit | IndividualPosteriors, *, num_draws: int = 1000, seed: int = 0
+) -> Any:
     r"""Export a fit or individual posteriors.
 
     Args:
-        result: A population fit, whose population parameters are drawn from their normal approximation in
-            unconstrained coordinates; or individual posteriors, whose population is fixed.
+        result: A population fit, whose population parameters are drawn from their normal
+            approximation in unconstrained coordinates; or individual posteriors, whose population
+            is fixed.
         num_draws: Number of equally weighted draws.
         seed: Their seed.
 
     Returns:
         Groups ``posterior`` (population sites of a fit, individual sites given its estimates),
-        ``posterior_predictive``, ``log_likelihood`` (log p(y_i | phi_i, c) per individual), ``sample_stats``,
-        ``observed_data`` and ``constant_data``.
+        ``posterior_predictive``, ``log_likelihood`` (log p(y_i | phi_i, c) per individual),
+        ``sample_stats``, ``observed_data`` and ``constant_data``.
     """
     individuals = result.individuals if isinstance(result, PopulationFit) else result
     generator = make_generator(seed)
     picked = individuals.resampled(num_draws, generator)
-    structure, cohort, population = individuals.structure, individuals.cohort, individuals.population
+    structure, cohort, population = (
+        individuals.structure,
+        individuals.cohort,
+        individuals.population,
+    )
     posterior: dict[str, Tensor] = dict(structure.constrained_draws(cohort, picked, population))
     dims: dict[str, list[str]] = {name: ["individual"] for name in posterior}
     if isinstance(result, PopulationFit):
@@ -51,21 +58,33 @@ def to_arviz(result: PopulationFit | IndividualPosteriors, *, num_draws: int = 1
     masks = {name: cohort[name].observed for name in structure.series}
     groups = {
         "posterior": _dataset(posterior, dims, cohort, draws=True),
-        "posterior_predictive": _observations({n: predicted[n][:, masks[n]] for n in masks}, cohort, draws=True),
-        "log_likelihood": _dataset({"individual": density}, {"individual": ["individual"]}, cohort, draws=True),
-        "sample_stats": _dataset(stats, dict.fromkeys(stats, ["individual"]), cohort, draws=False),
-        "observed_data": _observations({n: cohort[n].values[masks[n]] for n in masks}, cohort, draws=False),
-        "constant_data": _dataset(cohort.covariates, dict.fromkeys(cohort.covariates, ["individual"]), cohort, draws=False),
+        "posterior_predictive": _observations(
+            {n: predicted[n][:, masks[n]] for n in masks}, cohort, draws=True
+        ),
+        "log_likelihood": _dataset(
+            {"individual": density}, {"individual": ["individual"]}, cohort, draws=True
+        ),
+        "sample_stats": _dataset(stats, {n: ["individual"] for n in stats}, cohort, draws=False),
+        "observed_data": _observations(
+            {n: cohort[n].values[masks[n]] for n in masks}, cohort, draws=False
+        ),
+        "constant_data": _dataset(
+            cohort.covariates, {n: ["individual"] for n in cohort.covariates}, cohort, draws=False
+        ),
     }
     return _container({name: group for name, group in groups.items() if group.data_vars})
 
 
-def _population_draws(fit: PopulationFit, num_draws: int, generator: torch.Generator) -> dict[str, Tensor]:
+def _population_draws(
+    fit: PopulationFit, num_draws: int, generator: torch.Generator
+) -> dict[str, Tensor]:
     known = ~fit.covariance.diagonal().isnan()
     noise = torch.zeros(num_draws, len(fit.vector), dtype=torch.float64)
     if bool(known.any()):
         scale = torch.linalg.cholesky(fit.covariance[known][:, known])
-        noise[:, known] = torch.randn(num_draws, len(scale), generator=generator, dtype=torch.float64) @ scale.T
+        noise[:, known] = (
+            torch.randn(num_draws, len(scale), generator=generator, dtype=torch.float64) @ scale.T
+        )
     return fit.structure.constrain_population(fit.vector + noise)
 
 

@@ -1,7 +1,7 @@
 r"""Figures: individual fits with bands, training curve, ranks.
 
-Every function returns a ``matplotlib.figure.Figure`` and leaves pyplot's state alone; ``figure.savefig(path)``.
-matplotlib comes with the extra ``pyro-amortized[plots]``.
+Every function returns a ``matplotlib.figure.Figure`` and leaves pyplot's state alone;
+``figure.savefig(path)``. matplotlib comes with the extra ``pyro-amortized[plots]``.
 """
 
 import math
@@ -34,7 +34,8 @@ def individual_fits(
 ) -> Figure:
     r"""Observations of every individual with its fitted curve.
 
-    Line: posterior median of the predicted mean. Dark band: its central 90 %. Light band: central 90 % of new
+    Line: posterior median of the predicted mean. Dark band: its central 90 %. Light band: central
+        90 % of new
     observations (residual error included).
 
     Args:
@@ -76,12 +77,21 @@ def individual_fits(
         _band(ax, times, mean[:, i], 0.40)
         ax.plot(times, mean[:, i].median(0).values.numpy(), color=FITTED, lw=1.4)
         seen = cohort[series].observed[i]
-        ax.plot(cohort[series].times[i][seen].numpy(), cohort[series].values[i][seen].numpy(), "o", ms=3.5, color=OBSERVED)
+        ax.plot(
+            cohort[series].times[i][seen].numpy(),
+            cohort[series].values[i][seen].numpy(),
+            "o",
+            ms=3.5,
+            color=OBSERVED,
+        )
         ax.set_title(f"individual {cohort.ids[i]}", fontsize=9)
         ax.tick_params(labelsize=8)
         _clean(ax)
     more = f" (first {shown} of {len(cohort)})" if shown < len(cohort) else ""
-    figure.suptitle(f"Individual fits{more}: median, 90 % band of the mean, 90 % band of observations", fontsize=10)
+    figure.suptitle(
+        f"Individual fits{more}: median, 90 % band of the mean, 90 % band of observations",
+        fontsize=10,
+    )
     figure.supxlabel("time", fontsize=9)
     figure.supylabel(series, fontsize=9)
     return figure
@@ -99,14 +109,19 @@ def training_curve(history: TrainingHistory) -> Figure:
         ax.plot(best + 1, history.validation_loss[best], "o", color=OBSERVED, label="kept")
     ax.set_xlabel("epoch")
     ax.set_ylabel("mean of -log q, nats")
-    ax.set_title(f"{history.num_simulations:,} simulations, {history.training_seconds:.0f} s; {history.stopped}", fontsize=9)
+    ax.set_title(
+        f"{history.num_simulations:,} simulations, {history.training_seconds:.0f} s; "
+        f"{history.stopped}",
+        fontsize=9,
+    )
     ax.legend(frameon=False, fontsize=8)
     _clean(ax)
     return figure
 
 
 def rank_histogram(calibration: Calibration, *, num_bins: int = 20) -> Figure:
-    r"""Histograms of the ranks, corrected above raw, with the central 99 % of what uniform ranks would give.
+    r"""Histograms of the ranks, corrected above raw, with the central 99 % of what uniform ranks
+    would give.
 
     Args:
         calibration: From :func:`~pyro_amortized.diagnostics.calibrate`.
@@ -117,13 +132,17 @@ def rank_histogram(calibration: Calibration, *, num_bins: int = 20) -> Figure:
     axes = figure.subplots(2, len(names), squeeze=False, sharex=True, sharey=True)
     num = len(calibration.ranks)
     low, high = (float(binom(num, 1 / num_bins).ppf(p)) for p in (0.005, 0.995))
-    for row, (label, ranks) in enumerate((("corrected", calibration.ranks), ("raw guide", calibration.raw_ranks))):
+    for row, (label, ranks) in enumerate(
+        (("corrected", calibration.ranks), ("raw guide", calibration.raw_ranks))
+    ):
         p_values = calibration.p_values(raw=row == 1)
         for column, name in enumerate(names):
             ax = axes[row][column]
             ax.axhspan(low, high, color=MUTED, alpha=0.25, lw=0)
             edges = torch.linspace(0, calibration.num_ranks + 1, num_bins + 1).numpy()
-            ax.hist(ranks[:, column].numpy(), bins=edges, color=FITTED if row == 0 else MUTED, alpha=0.8)
+            ax.hist(
+                ranks[:, column].numpy(), bins=edges, color=FITTED if row == 0 else MUTED, alpha=0.8
+            )
             ax.set_title(f"{name}, {label}\np = {p_values[name]:.2f}", fontsize=9)
             ax.tick_params(labelsize=8)
             _clean(ax)
@@ -133,15 +152,21 @@ def rank_histogram(calibration: Calibration, *, num_bins: int = 20) -> Figure:
 
 
 def _dense(cohort: Cohort, names: list[str], num_times: int) -> Cohort:
-    """The same individuals on a fine grid of times, from the first event to the last observation."""
+    """The same individuals on a fine grid of times, from the first event to the last
+    observation.
+    """
     series = dict(cohort.series)
     for name in names:
         s = cohort[name]
         first = s.times[:, :1]
         if cohort.doses is not None:
-            given = torch.where(cohort.doses.given, cohort.doses.times, torch.inf).amin(1, keepdim=True)
+            given = torch.where(cohort.doses.given, cohort.doses.times, torch.inf).amin(
+                1, keepdim=True
+            )
             first = torch.minimum(first, given)
-        grid = first + (s.times[:, -1:] - first) * torch.linspace(0, 1, num_times, dtype=s.times.dtype)
+        grid = first + (s.times[:, -1:] - first) * torch.linspace(
+            0, 1, num_times, dtype=s.times.dtype
+        )
         values = s.values[:, :1].expand(-1, num_times, *s.values.shape[2:])
         series[name] = Series(grid, values.contiguous(), torch.ones_like(values, dtype=torch.bool))
     return Cohort(series, cohort.doses, cohort.covariates, cohort.ids)

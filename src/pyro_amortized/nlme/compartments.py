@@ -1,11 +1,12 @@
 r"""Closed-form pharmacokinetics: concentrations after any number of doses, by superposition.
 
-One compartment with volume V, clearance CL and elimination rate k = CL / V; a dose A at time 0 gives
+One compartment with volume V, clearance CL and elimination rate k = CL / V; a dose A at time 0
+gives
 
 .. math::
    \text{bolus:}\quad     & f(t) = \tfrac{A}{V} e^{-kt} \\
-   \text{infusion over } D:\quad & f(t) = \tfrac{A}{D\,CL} (1 - e^{-k \min(t, D)})\, e^{-k \max(t - D, 0)} \\
-   \text{oral:}\quad      & f(t) = \tfrac{A\,k_a}{V} \frac{e^{-kt} - e^{-k_a t}}{k_a - k}
+   \text{infusion over } D:\quad & f(t) = \tfrac{A}{D\,CL} (1 - e^{-k \min(t, D)})\, e^{-k \max(t -
+   D, 0)} \\ \text{oral:}\quad      & f(t) = \tfrac{A\,k_a}{V} \frac{e^{-kt} - e^{-k_a t}}{k_a - k}
 
 A dose counts from its own time on: an observation at exactly that time sees it.
 """
@@ -17,13 +18,16 @@ from ..cohort import Doses
 from ..errors import ModelError
 
 
-def one_compartment(times: Tensor, doses: Doses, *, cl: Tensor, v: Tensor, ka: Tensor | None = None) -> Tensor:
+def one_compartment(
+    times: Tensor, doses: Doses, *, cl: Tensor, v: Tensor, ka: Tensor | None = None
+) -> Tensor:
     r"""Concentration in one compartment.
 
     Args:
         times: Observation times, shape ``(individual, time)``, unit of the doses' times.
-        doses: The doses. Without ``ka`` every dose enters the central compartment (1). With ``ka`` compartment 1
-            is the depot from which doses are absorbed and compartment 2 the central one, as in NONMEM's ADVAN2.
+        doses: The doses. Without ``ka`` every dose enters the central compartment (1). With ``ka``
+            compartment 1 is the depot from which doses are absorbed and compartment 2 the central
+            one, as in NONMEM's ADVAN2.
         cl: Clearance, shape ``(*, individual)``, volume per time.
         v: Volume, shape ``(*, individual)``.
         ka: Absorption rate, shape ``(*, individual)``, per time. It may equal k.
@@ -32,25 +36,33 @@ def one_compartment(times: Tensor, doses: Doses, *, cl: Tensor, v: Tensor, ka: T
         Concentration, shape ``(*, individual, time)``, amount per volume.
 
     Raises:
-        ModelError: A dose names a compartment that the model does not have, or is infused into the depot.
+        ModelError: A dose names a compartment that the model does not have, or is infused into the
+            depot.
 
     Example:
         >>> doses = Doses(torch.zeros(1, 1), torch.tensor([[100.0]]))
-        >>> one_compartment(torch.tensor([[0.0, 1.0]]), doses, cl=torch.tensor([10.0]), v=torch.tensor([10.0]))
+        >>> ten = torch.tensor([10.0])
+        >>> one_compartment(torch.tensor([[0.0, 1.0]]), doses, cl=ten, v=ten)
         tensor([[10.0000,  3.6788]])
 
     References:
-        Gibaldi and Perrier (1982), Pharmacokinetics, chapter 1; Bertrand and Mentré (2008), Mathematical
-        expressions of the pharmacokinetic models implemented in Monolix.
+        Gibaldi and Perrier (1982), Pharmacokinetics, chapter 1; Bertrand and Mentré (2008),
+        Mathematical expressions of the pharmacokinetic models implemented in Monolix.
     """
     _check_doses(doses, absorption=ka is not None)
     k = (cl / v)[..., None, None]
-    since = (times.unsqueeze(-1) - doses.times.unsqueeze(-2)).to(k.dtype)  # (individual, time, dose)
+    since = (times.unsqueeze(-1) - doses.times.unsqueeze(-2)).to(
+        k.dtype
+    )  # (individual, time, dose)
     started = since >= 0
     since = since.clamp(min=0)
     durations = doses.durations.unsqueeze(-2)
     safe = torch.where(durations > 0, durations, torch.ones_like(durations))
-    infused = -torch.expm1(-k * torch.minimum(since, safe)) / (k * safe) * torch.exp(-k * (since - safe).clamp(min=0))
+    infused = (
+        -torch.expm1(-k * torch.minimum(since, safe))
+        / (k * safe)
+        * torch.exp(-k * (since - safe).clamp(min=0))
+    )
     unit = torch.where(durations > 0, infused, torch.exp(-k * since))
     if ka is not None:
         absorbed = ka[..., None, None] * _difference_quotient(k, ka[..., None, None], since)
@@ -75,7 +87,8 @@ def _check_doses(doses: Doses, absorption: bool) -> None:
     if not set(compartments.unique().tolist()) <= allowed:
         raise ModelError(
             f"A dose enters compartment {max(compartments.tolist())}.",
-            f"compartments {sorted(allowed)}: {'1 depot, 2 central' if absorption else '1 central'}.",
+            f"compartments {sorted(allowed)}: "
+            f"{'1 depot, 2 central' if absorption else '1 central'}.",
             "correct `doses.compartment`, or write the model as an ODE with `nlme.solve`.",
         )
     if absorption and bool(((doses.durations > 0) & (doses.compartment == 1) & doses.given).any()):

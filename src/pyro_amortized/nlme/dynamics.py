@@ -1,10 +1,11 @@
 r"""Ordinary differential equations with doses, every individual on its own clock.
 
-torchdiffeq knows one time grid for the whole batch. Here the events of each individual (observations, starts and
-ends of doses) are sorted into knots :math:`t_0 \le t_1 \le \dots`; between knot j and j + 1 all individuals
-advance together in rescaled time,
+torchdiffeq knows one time grid for the whole batch. Here the events of each individual
+(observations, starts and ends of doses) are sorted into knots :math:`t_0 \le t_1 \le \dots`;
+between knot j and j + 1 all individuals advance together in rescaled time,
 
-.. math:: \frac{dx}{ds} = (t_{j+1} - t_j)\, [f(t_j + s (t_{j+1} - t_j), x) + r_j], \qquad s \in [0, 1],
+.. math:: \frac{dx}{ds} = (t_{j+1} - t_j)\, [f(t_j + s (t_{j+1} - t_j), x) + r_j], \qquad s \in [0,
+    1],
 
 with :math:`r_j` the rates of the infusions that are running; boluses jump the state at their knot.
 """
@@ -36,27 +37,29 @@ def solve(
     r"""States of an ODE at every individual's own times, after its own doses.
 
     Args:
-        f: Right-hand side ``f(t, x, parameters)``: ``t`` has shape ``(batch,)``, ``x`` ``(batch, state)``, every
-            parameter ``(batch,)``; returns dx/dt, shape of ``x``.
+        f: Right-hand side ``f(t, x, parameters)``: ``t`` has shape ``(batch,)``, ``x`` ``(batch,
+            state)``, every parameter ``(batch,)``; returns dx/dt, shape of ``x``.
         initial: State at ``start``, shape ``(state,)`` or ``(*, individual, state)``.
         times: Observation times, shape ``(individual, time)``, sorted, none before ``start``.
         parameters: By name, each of shape ``(*, individual)``.
-        doses: Doses into the states: compartment 1 is the first state. An observation at the time of a dose
-            sees the dose.
+        doses: Doses into the states: compartment 1 is the first state. An observation at the time
+            of a dose sees the dose.
         start: Time of the initial state.
-        rtol: Relative tolerance of the Dormand-Prince steps; the absolute one is a hundredth of it. It holds for
-            the worst individual, not for the mean over the batch.
+        rtol: Relative tolerance of the Dormand-Prince steps; the absolute one is a hundredth of it.
+            It holds for the worst individual, not for the mean over the batch.
 
     Returns:
-        States, shape ``(*, individual, time, state)``, differentiable in parameters and initial state. An
-        individual whose trajectory the solver cannot follow is NaN; the others are not affected.
+        States, shape ``(*, individual, time, state)``, differentiable in parameters and initial
+        state. An individual whose trajectory the solver cannot follow is NaN; the others are not
+        affected.
 
     Raises:
         ModelError: An event lies before ``start``, or a dose names a state that does not exist.
 
     Example:
         >>> decay = lambda t, x, p: -p["k"][:, None] * x
-        >>> x = solve(decay, torch.tensor([1.0]), torch.tensor([[0.0, 1.0]]), {"k": torch.tensor([1.0])})
+        >>> k = torch.tensor([1.0])
+        >>> x = solve(decay, torch.tensor([1.0]), torch.tensor([[0.0, 1.0]]), {"k": k})
         >>> x.squeeze()
         tensor([1.0000, 0.3679])
 
@@ -82,8 +85,12 @@ def solve(
     return found.reshape(*batch, times.shape[1], num_states)
 
 
-def _events(times: Tensor, doses: Doses | None, start: float, num_states: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Knots ``(individual, knot)``, jumps at them and rates behind them ``(individual, knot, state)``."""
+def _events(
+    times: Tensor, doses: Doses | None, start: float, num_states: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Knots ``(individual, knot)``, jumps at them and rates behind them ``(individual, knot,
+    state)``.
+    """
     first = torch.full_like(times[:, :1], start)
     if doses is None:
         knots = torch.cat([first, times], 1)
@@ -101,10 +108,14 @@ def _events(times: Tensor, doses: Doses | None, start: float, num_states: int) -
     knots = _after_start(torch.cat([first, times, begin, end], 1).sort(1).values, start)
     into = torch.nn.functional.one_hot(doses.compartment - 1, num_states).to(times.dtype)
     amounts = doses.amounts.to(times.dtype)
-    at = torch.nn.functional.one_hot(torch.searchsorted(knots, begin.contiguous()), knots.shape[1]).to(times.dtype)
+    at = torch.nn.functional.one_hot(
+        torch.searchsorted(knots, begin.contiguous()), knots.shape[1]
+    ).to(times.dtype)
     jumps = torch.einsum("idk,id,ids->iks", at, amounts * (given & ~infused), into)
     running = (begin.unsqueeze(1) <= knots.unsqueeze(2)) & (knots.unsqueeze(2) < end.unsqueeze(1))
-    rate = torch.where(infused, amounts / (end - begin).clamp(min=torch.finfo(times.dtype).tiny), 0.0)
+    rate = torch.where(
+        infused, amounts / (end - begin).clamp(min=torch.finfo(times.dtype).tiny), 0.0
+    )
     return knots, jumps, torch.einsum("ikd,id,ids->iks", running.to(times.dtype), rate, into)
 
 
@@ -119,7 +130,13 @@ def _after_start(knots: Tensor, start: float) -> Tensor:
 
 
 def _advance(
-    f: RightHandSide, x: Tensor, begin: Tensor, length: Tensor, rate: Tensor, parameters: Parameters, rtol: float
+    f: RightHandSide,
+    x: Tensor,
+    begin: Tensor,
+    length: Tensor,
+    rate: Tensor,
+    parameters: Parameters,
+    rtol: float,
 ) -> Tensor:
     """Advance every row by its own length of time; rows that cannot be followed become NaN."""
     moving = ((length > 0) & x.isfinite().all(-1)).nonzero()[:, 0]
@@ -131,7 +148,13 @@ def _advance(
 
 
 def _integrate(
-    f: RightHandSide, x: Tensor, begin: Tensor, length: Tensor, rate: Tensor, parameters: Parameters, rtol: float
+    f: RightHandSide,
+    x: Tensor,
+    begin: Tensor,
+    length: Tensor,
+    rate: Tensor,
+    parameters: Parameters,
+    rtol: float,
 ) -> Tensor:
     def rescaled(s: Tensor, y: Tensor) -> Tensor:
         return length.unsqueeze(-1) * (f(begin + s * length, y, parameters) + rate)
@@ -142,13 +165,23 @@ def _integrate(
     unit = torch.tensor([0.0, 1.0], dtype=x.dtype, device=x.device)
     options = {"norm": worst, "max_num_steps": MAX_STEPS}
     try:
-        end: Tensor = odeint(rescaled, x, unit, rtol=rtol, atol=rtol / 100, method="dopri5", options=options)[-1]
+        end: Tensor = odeint(
+            rescaled, x, unit, rtol=rtol, atol=rtol / 100, method="dopri5", options=options
+        )[-1]
     except AssertionError:  # torchdiffeq's sign for a step size of zero, NaN, or too many steps
         if len(x) == 1:
             return torch.full_like(x, torch.nan)
         halves = [slice(0, len(x) // 2), slice(len(x) // 2, None)]
         parts = [
-            _integrate(f, x[h], begin[h], length[h], rate[h], {n: v[h] for n, v in parameters.items()}, rtol)
+            _integrate(
+                f,
+                x[h],
+                begin[h],
+                length[h],
+                rate[h],
+                {n: v[h] for n, v in parameters.items()},
+                rtol,
+            )
             for h in halves
         ]
         return torch.cat(parts)

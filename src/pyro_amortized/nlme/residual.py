@@ -3,7 +3,8 @@ r"""Residual error: the distribution of an observation around its prediction f.
 .. math:: y_{ij} \sim \mathcal N(f_{ij}, \sigma_{ij}^2), \qquad
           \sigma = a, \quad \sigma = b f, \quad \text{or} \quad \sigma^2 = a^2 + b^2 f^2 .
 
-Each function gives a distribution over ``(*, individual, time)``; the program adds ``.mask(observed).to_event(1)``.
+Each function gives a distribution over ``(*, individual, time)``; the program adds
+``.mask(observed).to_event(1)``.
 """
 
 import torch
@@ -30,7 +31,8 @@ def proportional_error(prediction: Tensor, proportional: Tensor, floor: float = 
     Args:
         prediction: Model prediction f, shape ``(*, individual, time)``, unit of the observations.
         proportional: Coefficient of variation b, broadcastable to ``prediction``, no unit.
-        floor: Smallest standard deviation, unit of the observations: a prediction of zero has no error else.
+        floor: Smallest standard deviation, unit of the observations: a prediction of zero has no
+            error else.
 
     Returns:
         Distribution of the observations, batch shape of ``prediction``.

@@ -1,10 +1,12 @@
-r"""What the library knows about a user's program, and the densities and simulations it takes from it.
+r"""What the library knows about a user's program, and the densities and simulations it takes from
+it.
 
-With the individual parameters in unconstrained coordinates u (``latent`` of them per individual), population
-parameters Psi and shared parameters c (the part of Psi that observations depend on directly), a
-:class:`ModelStructure` gives
+With the individual parameters in unconstrained coordinates u (``latent`` of them per individual),
+population parameters Psi and shared parameters c (the part of Psi that observations depend on
+directly), a :class:`ModelStructure` gives
 
-.. math:: \log p(y_i \mid \phi(u_i), c), \qquad \log p(\phi(u_i) \mid \Psi) + \log |\partial\phi / \partial u|
+.. math:: \log p(y_i \mid \phi(u_i), c), \qquad \log p(\phi(u_i) \mid \Psi) + \log |\partial\phi /
+    \partial u|
 
 for K draws per individual at once: K draws are a cohort laid end to end K times.
 """
@@ -40,7 +42,8 @@ MAX_VALUES_PER_CALL = 4_000_000
 class IndividualLogDensity(NamedTuple):
     r"""Log densities per draw and individual, shape ``(draw, individual)``.
 
-    ``observation`` is log p(y | phi, c); ``individual`` is log p(phi | Psi) in unconstrained coordinates.
+    ``observation`` is log p(y | phi, c); ``individual`` is log p(phi | Psi) in unconstrained
+    coordinates.
     """
 
     observation: Tensor
@@ -57,8 +60,8 @@ class ModelStructure:
         individual: Latent sites inside the plate.
         observed: Observed sites inside the plate.
         shared: Names of the population sites on which observations depend directly.
-        layout: Trailing singleton dimensions that each shared parameter needs when it is drawn once per
-            individual, or None where no layout fits and simulation loops over ordinary calls.
+        layout: Trailing singleton dimensions that each shared parameter needs when it is drawn once
+            per individual, or None where no layout fits and simulation loops over ordinary calls.
     """
 
     model: Model
@@ -80,13 +83,23 @@ class ModelStructure:
 
     @property
     def latent_names(self) -> list[str]:
-        """One label per unconstrained coordinate: the name of the site, indexed where it has several."""
-        return [label for name, s in self.individual.items() for label in _labels(name, s.num_unconstrained)]
+        """One label per unconstrained coordinate: the name of the site, indexed where it has
+        several.
+        """
+        return [
+            label
+            for name, s in self.individual.items()
+            for label in _labels(name, s.num_unconstrained)
+        ]
 
     @property
     def population_names(self) -> list[str]:
         """One label per unconstrained coordinate of the population parameters."""
-        return [label for name, s in self.population.items() for label in _labels(name, s.num_unconstrained)]
+        return [
+            label
+            for name, s in self.population.items()
+            for label in _labels(name, s.num_unconstrained)
+        ]
 
     @property
     def series(self) -> list[str]:
@@ -99,28 +112,39 @@ class ModelStructure:
         """A population inside the support: one draw from the prior, and the params' own values."""
         return {name: site.initial for name, site in self.population.items()}
 
-    def constrain_population(self, vector: Tensor, names: tuple[str, ...] | None = None) -> dict[str, Tensor]:
+    def constrain_population(
+        self, vector: Tensor, names: tuple[str, ...] | None = None
+    ) -> dict[str, Tensor]:
         """Values by name from unconstrained coordinates, shape ``(*, population)``."""
-        sites = [self.population[name] for name in (names if names is not None else self.population)]
+        sites = [
+            self.population[name] for name in (names if names is not None else self.population)
+        ]
         pieces = vector.split([site.num_unconstrained for site in sites], -1)
         return {site.name: site.constrain(piece) for site, piece in zip(sites, pieces, strict=True)}
 
-    def unconstrain_population(self, population: Population, names: tuple[str, ...] | None = None) -> Tensor:
+    def unconstrain_population(
+        self, population: Population, names: tuple[str, ...] | None = None
+    ) -> Tensor:
         """Unconstrained coordinates of values by name, shape ``(population,)``."""
         names = names if names is not None else tuple(self.population)
         pieces = [self.population[name].unconstrain(population[name].double()) for name in names]
         return torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.float64)
 
     def check_population(self, population: Population) -> dict[str, Tensor]:
-        r"""The given values in float64, every site present, of the right shape and inside its support.
+        r"""The given values in float64, every site present, of the right shape and inside its
+        support.
 
         Raises:
             ModelError: A value is missing, superfluous, of the wrong shape or outside its support.
         """
-        extra, missing = set(population) - set(self.population), set(self.population) - set(population)
+        extra, missing = (
+            set(population) - set(self.population),
+            set(self.population) - set(population),
+        )
         if extra or missing:
             raise ModelError(
-                f"The population has {'no ' + str(sorted(missing)) if missing else 'unknown ' + str(sorted(extra))}.",
+                "The population has "
+                f"{'no ' + str(sorted(missing)) if missing else 'unknown ' + str(sorted(extra))}.",
                 f"a value for each of {list(self.population)}.",
                 "name every site outside the plate `individual`, and nothing else.",
             )
@@ -140,14 +164,21 @@ class ModelStructure:
         """Log prior density of the population sites (params have none), a scalar."""
         wanted = frozenset(self.population)
         trace = run_program(self.model, cohort.to(dtype=torch.float64), Assign(population), wanted)
-        terms = [site_log_prob(trace.nodes[n]).sum() for n, s in self.population.items() if not s.is_param]
+        terms = [
+            site_log_prob(trace.nodes[n]).sum()
+            for n, s in self.population.items()
+            if not s.is_param
+        ]
         return torch.stack(terms).sum() if terms else torch.zeros((), dtype=torch.float64)
 
-    def draw_populations(self, cohort: Cohort, num_draws: int, generator: Generator) -> list[dict[str, Tensor]]:
+    def draw_populations(
+        self, cohort: Cohort, num_draws: int, generator: Generator
+    ) -> list[dict[str, Tensor]]:
         r"""Draws from the prior of the population.
 
-        A ``pyro.param`` has no prior: it is drawn from a normal distribution about its value in unconstrained
-        coordinates, of sd 1, or of half its size where its support is the real line and that is more.
+        A ``pyro.param`` has no prior: it is drawn from a normal distribution about its value in
+        unconstrained coordinates, of sd 1, or of half its size where its support is the real line
+        and that is more.
         """
         wanted = frozenset(n for n, s in self.population.items() if not s.is_param)
         small, draws = cohort[:1].to(dtype=torch.float64), []
@@ -177,7 +208,9 @@ class ModelStructure:
         return {name: trace.nodes[name]["value"] for name in self.individual}, assign.log_abs_det()
 
     def unconstrain(self, cohort: Cohort, values: Population, population: Population) -> Tensor:
-        """Unconstrained coordinates, shape ``(individual, latent)``, of values in the program's own layout."""
+        """Unconstrained coordinates, shape ``(individual, latent)``, of values in the program's own
+        layout.
+        """
         assign = Assign(population, values=values)
         trace = run_program(self.model, cohort, assign, frozenset(self.individual))
         pieces = [
@@ -198,9 +231,13 @@ class ModelStructure:
         with seeded(generator):
             trace = run_program(self.model, many, Assign(population), frozenset(self.individual))
         values = {name: trace.nodes[name]["value"] for name in self.individual}
-        return self.unconstrain(many, values, population).reshape(num_draws, len(cohort), -1).detach()
+        return (
+            self.unconstrain(many, values, population).reshape(num_draws, len(cohort), -1).detach()
+        )
 
-    def constrained_draws(self, cohort: Cohort, unconstrained: Tensor, population: Population) -> dict[str, Tensor]:
+    def constrained_draws(
+        self, cohort: Cohort, unconstrained: Tensor, population: Population
+    ) -> dict[str, Tensor]:
         r"""Values of the individual sites, individuals first.
 
         Args:
@@ -223,7 +260,9 @@ class ModelStructure:
 
     # Densities.
 
-    def log_density(self, cohort: Cohort, unconstrained: Tensor, population: Population) -> IndividualLogDensity:
+    def log_density(
+        self, cohort: Cohort, unconstrained: Tensor, population: Population
+    ) -> IndividualLogDensity:
         r"""Log densities of K draws per individual, in float64, differentiable in the population.
 
         Args:
@@ -237,7 +276,10 @@ class ModelStructure:
         cohort = cohort.to(dtype=torch.float64)
         per_copy = sum(cohort[name].values.numel() for name in self.series)
         chunk = max(1, MAX_VALUES_PER_CALL // max(per_copy, 1))
-        parts = [self._log_density_of(cohort, part, population) for part in unconstrained.double().split(chunk)]
+        parts = [
+            self._log_density_of(cohort, part, population)
+            for part in unconstrained.double().split(chunk)
+        ]
         return IndividualLogDensity(*(torch.cat(x) for x in zip(*parts, strict=True)))
 
     def _log_density_of(
@@ -249,7 +291,10 @@ class ModelStructure:
         trace = run_program(self.model, cohort.repeat(num_draws), assign)
 
         def total(sites: Mapping[str, Any]) -> Tensor:
-            terms = [sum_per_individual(site_log_prob(trace.nodes[n]), s.dim, len(rows)) for n, s in sites.items()]
+            terms = [
+                sum_per_individual(site_log_prob(trace.nodes[n]), s.dim, len(rows))
+                for n, s in sites.items()
+            ]
             return torch.stack(terms).sum(0).reshape(num_draws, num)
 
         observation = total(self.observed)
@@ -259,7 +304,7 @@ class ModelStructure:
         return IndividualLogDensity(observation, individual)
 
     def log_observation(self, cohort: Cohort, unconstrained: Tensor, shared: Tensor) -> Tensor:
-        r"""log p(y | phi, c) where every individual has its own shared parameters.
+        r"""Log p(y | phi, c) where every individual has its own shared parameters.
 
         Args:
             cohort: N individuals.
@@ -273,22 +318,33 @@ class ModelStructure:
         if self.layout is not None:
             laid_out = population | lay_out(self, shared.double().repeat(num_draws, 1), self.layout)
             double = cohort.to(dtype=torch.float64)
-            return self._log_density_of(double, unconstrained.double(), laid_out, observation_only=True).observation
+            return self._log_density_of(
+                double, unconstrained.double(), laid_out, observation_only=True
+            ).observation
         columns = []
         for i in range(len(cohort)):
             one = population | self.constrain_population(shared[i].double(), self.shared)
-            columns.append(self.log_density(cohort[i], unconstrained[:, i : i + 1], one).observation)
+            columns.append(
+                self.log_density(cohort[i], unconstrained[:, i : i + 1], one).observation
+            )
         return torch.cat(columns, 1)
 
-    def predicted_mean(self, cohort: Cohort, unconstrained: Tensor, population: Population) -> dict[str, Tensor]:
-        """Means of the observations given each draw, by series, shape ``(draw, individual, time[, channel])``."""
+    def predicted_mean(
+        self, cohort: Cohort, unconstrained: Tensor, population: Population
+    ) -> dict[str, Tensor]:
+        """Means of the observations given each draw, by series, shape ``(draw, individual, time[,
+        channel])``.
+        """
         num_draws, num = unconstrained.shape[:2]
         many = cohort.to(dtype=torch.float64).repeat(num_draws)
-        assign = Assign(population, self.individual, unconstrained.reshape(num_draws * num, -1).double())
+        assign = Assign(
+            population, self.individual, unconstrained.reshape(num_draws * num, -1).double()
+        )
         with torch.no_grad():
             trace = run_program(self.model, many, assign)
         means = {
-            s.series: individual_first(trace.nodes[n]["fn"].mean, s.dim, s.event_dim) for n, s in self.observed.items()
+            s.series: individual_first(trace.nodes[n]["fn"].mean, s.dim, s.event_dim)
+            for n, s in self.observed.items()
         }
         return {name: x.reshape(num_draws, num, *x.shape[1:]) for name, x in means.items()}
 
@@ -310,23 +366,34 @@ class ModelStructure:
     # Simulation of training data.
 
     def simulate(
-        self, design: Cohort, unconstrained: Tensor, shared: Tensor, population: Population, generator: Generator
+        self,
+        design: Cohort,
+        unconstrained: Tensor,
+        shared: Tensor,
+        population: Population,
+        generator: Generator,
     ) -> tuple[Cohort, Tensor]:
         r"""Draw observations given individual and shared parameters.
 
         Args:
-            design: Times, doses, covariates and what is recorded of N individuals; its values are ignored.
+            design: Times, doses, covariates and what is recorded of N individuals; its values are
+                ignored.
             unconstrained: Individual parameters, shape ``(individual, latent)``.
-            shared: Unconstrained shared parameters of each individual, shape ``(individual, shared)``. Without a
-                layout the program is called once per distinct row.
+            shared: Unconstrained shared parameters of each individual, shape ``(individual,
+                shared)``. Without a layout the program is called once per distinct row.
             population: Values for the other population sites; they do not move the observations.
             generator: Source of randomness.
 
         Returns:
-            The design with simulated values, and whether each simulation failed, shape ``(individual,)``: then a
-            value that should be recorded is not finite, and nothing of that individual is marked as recorded.
+            The design with simulated values, and whether each simulation failed, shape
+            ``(individual,)``: then a value that should be recorded is not finite, and nothing of
+            that individual is marked as recorded.
         """
-        design, unconstrained, shared = design.to(dtype=torch.float64), unconstrained.double(), shared.double()
+        design, unconstrained, shared = (
+            design.to(dtype=torch.float64),
+            unconstrained.double(),
+            shared.double(),
+        )
         with seeded(generator):
             if self.layout is not None:
                 laid_out = dict(population) | lay_out(self, shared, self.layout)
@@ -335,12 +402,19 @@ class ModelStructure:
                 values = self._simulate_in_loop(design, unconstrained, shared, population)
         finite = {name: values[name].isfinite() | ~design[name].observed for name in values}
         failed = ~torch.stack([ok.flatten(1).all(1) for ok in finite.values()]).all(0)
-        kept = {name: ~failed.reshape(-1, *[1] * (x.dim() - 1)).expand_as(x) for name, x in values.items()}
+        kept = {
+            name: ~failed.reshape(-1, *[1] * (x.dim() - 1)).expand_as(x)
+            for name, x in values.items()
+        }
         safe = {name: x.nan_to_num(1.0, 1.0, 1.0) for name, x in values.items()}
         return design.with_observed(kept).with_values(safe), failed
 
-    def _simulated_values(self, cohort: Cohort, unconstrained: Tensor, population: Population) -> dict[str, Tensor]:
-        assign = Assign(population, self.individual, unconstrained, simulate=frozenset(self.observed))
+    def _simulated_values(
+        self, cohort: Cohort, unconstrained: Tensor, population: Population
+    ) -> dict[str, Tensor]:
+        assign = Assign(
+            population, self.individual, unconstrained, simulate=frozenset(self.observed)
+        )
         with torch.no_grad():
             trace = run_program(self.model, cohort, assign)
         return {
@@ -356,15 +430,21 @@ class ModelStructure:
         for j, row in enumerate(distinct):
             rows = (group == j).nonzero()[:, 0]
             one = dict(population) | self.constrain_population(row, self.shared)
-            for name, part in self._simulated_values(design[rows], unconstrained[rows], one).items():
+            for name, part in self._simulated_values(
+                design[rows], unconstrained[rows], one
+            ).items():
                 values[name][rows] = part
         return values
 
 
-def collapsed_log_density(structure: ModelStructure, cohort: Cohort, unconstrained: Tensor) -> Tensor:
-    r"""log p(y, phi | Psi) with the individual parameters held fixed, as part of the Pyro program around it.
+def collapsed_log_density(
+    structure: ModelStructure, cohort: Cohort, unconstrained: Tensor
+) -> Tensor:
+    r"""Log p(y, phi | Psi) with the individual parameters held fixed, as part of the Pyro program
+    around it.
 
-    The population sites stay visible to the handlers outside, everything in the plate is hidden from them.
+    The population sites stay visible to the handlers outside, everything in the plate is hidden
+    from them.
 
     Args:
         structure: The program.
@@ -376,11 +456,18 @@ def collapsed_log_density(structure: ModelStructure, cohort: Cohort, unconstrain
     """
     assign = Assign({}, structure.individual, unconstrained)
     handler = pyro.poutine.trace()
-    with pyro.poutine.block(expose=list(structure.population)), handler, assign, pyro.validation_enabled(False):
+    with (
+        pyro.poutine.block(expose=list(structure.population)),
+        handler,
+        assign,
+        pyro.validation_enabled(False),
+    ):
         structure.model(cohort)
-    sites = {**structure.observed, **structure.individual}
+    sites: dict[str, Any] = {**structure.observed, **structure.individual}
     nodes = handler.trace.nodes
-    terms = [sum_per_individual(site_log_prob(nodes[n]), s.dim, len(cohort)) for n, s in sites.items()]
+    terms = [
+        sum_per_individual(site_log_prob(nodes[n]), s.dim, len(cohort)) for n, s in sites.items()
+    ]
     return torch.stack(terms).sum(0) + assign.log_abs_det()
 
 
@@ -392,7 +479,8 @@ def constrain_individuals(
     Args:
         structure: The program.
         cohort: N individuals.
-        unconstrained: Shape ``(*, individual, latent)``; leading dimensions are plates outside the program.
+        unconstrained: Shape ``(*, individual, latent)``; leading dimensions are plates outside the
+            program.
         population: Values of the population sites, with the same leading dimensions.
     """
     assign = Assign(population, structure.individual, unconstrained)
@@ -400,7 +488,9 @@ def constrain_individuals(
     return {name: trace.nodes[name]["value"] for name in structure.individual}, assign.jacobians
 
 
-def lay_out(structure: ModelStructure, shared: Tensor, pads: Mapping[str, int]) -> dict[str, Tensor]:
+def lay_out(
+    structure: ModelStructure, shared: Tensor, pads: Mapping[str, int]
+) -> dict[str, Tensor]:
     r"""Shared parameters, one value per individual, shaped ``(individual, 1, ..., *event)``.
 
     Args:
@@ -412,7 +502,9 @@ def lay_out(structure: ModelStructure, shared: Tensor, pads: Mapping[str, int]) 
     sites = [structure.population[name] for name in structure.shared]
     pieces = shared.split([site.num_unconstrained for site in sites], -1)
     return {
-        site.name: site.constrain(piece).reshape(len(shared), *[1] * (-dim - 1 + pads[site.name]), *site.shape)
+        site.name: site.constrain(piece).reshape(
+            len(shared), *[1] * (-dim - 1 + pads[site.name]), *site.shape
+        )
         for site, piece in zip(sites, pieces, strict=True)
     }
 
@@ -426,4 +518,3 @@ def _scatter(site: PopulationSite) -> Tensor:
     real = torch.equal(center, site.initial.double().reshape(-1))
     sd = (center.abs() / 2).clamp(min=1.0) if real else torch.ones_like(center)
     return center + sd * torch.randn_like(center)
-

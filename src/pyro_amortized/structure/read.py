@@ -1,9 +1,11 @@
-r"""Read a Pyro program: which site plays which role, and does it do what a mixed-effects model must.
+r"""Read a Pyro program: which site plays which role, and does it do what a mixed-effects model
+must.
 
-Roles come from the plates: sites outside ``individual`` are population parameters, latent sites inside it are
-individual parameters, observed sites inside it are observations. Shared parameters are found by autograd of the
-observations' log density with the individual parameters held fixed, and by moving one parameter at a time (which
-also sees what autograd cannot: a comparison, a detached tensor).
+Roles come from the plates: sites outside ``individual`` are population parameters, latent sites
+inside it are individual parameters, observed sites inside it are observations. Shared parameters
+are found by autograd of the observations' log density with the individual parameters held fixed,
+and by moving one parameter at a time (which also sees what autograd cannot: a comparison, a
+detached tensor).
 """
 
 import itertools
@@ -48,9 +50,9 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
         The structure of the program.
 
     Raises:
-        ModelError: No plate ``individual``, an observation site that no series bears, shapes that disagree, a
-            discrete latent site, values under a mask that enter the density, and other things that the message
-            names.
+        ModelError: No plate ``individual``, an observation site that no series bears, shapes that
+            disagree, a discrete latent site, values under a mask that enter the density, and other
+            things that the message names.
     """
     cohort = cohort.to(dtype=torch.float64)
     generator = make_generator(0)
@@ -71,16 +73,24 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
             )
         elif node["is_observed"]:
             observed[name] = _observed_site(node, cohort)
-        elif not name.removesuffix("_unobserved") + "_observed" in nodes:
+        elif name.removesuffix("_unobserved") + "_observed" not in nodes:
             individual[name] = _individual_site(node, frame.size)
-    _require(individual, "latent", "phi = pyro.sample('phi', dist.Normal(typical, omega).to_event(1))")
-    _require(observed, "observed", "pyro.sample('concentration', law, obs=cohort['concentration'].values)")
+    _require(
+        individual, "latent", "phi = pyro.sample('phi', dist.Normal(typical, omega).to_event(1))"
+    )
+    _require(
+        observed,
+        "observed",
+        "pyro.sample('concentration', law, obs=cohort['concentration'].values)",
+    )
     structure = ModelStructure(model, population, individual, observed, ())
     _check_recorded(structure, nodes, cohort)
     seed = fork_seed(generator)
     shared = _shared_parameters(structure, cohort, seed)
     structure = ModelStructure(model, population, individual, observed, shared)
-    return ModelStructure(model, population, individual, observed, shared, _find_layout(structure, cohort, seed))
+    return ModelStructure(
+        model, population, individual, observed, shared, _find_layout(structure, cohort, seed)
+    )
 
 
 def _is_site(node: Mapping[str, Any]) -> bool:
@@ -97,7 +107,8 @@ def _individual_frame(trace: Trace, nodes: Mapping[str, Any], cohort: Cohort) ->
     frames = {f.name: f for node in nodes.values() for f in node["cond_indep_stack"]}
     if PLATE not in frames:
         raise ModelError(
-            f"The program has {'the plates ' + str(sorted(frames)) if frames else 'no plate with a site in it'}.",
+            "The program has "
+            f"{'the plates ' + str(sorted(frames)) if frames else 'no plate with a site in it'}.",
             f"a plate named {PLATE!r} around the individual parameters and the observations.",
             f"write `with pyro.plate({PLATE!r}, len(cohort)):` around them.",
         )
@@ -106,12 +117,14 @@ def _individual_frame(trace: Trace, nodes: Mapping[str, Any], cohort: Cohort) ->
         raise ModelError(
             f"The plate {PLATE!r} is a sequential loop.",
             "a vectorised plate.",
-            f"write `with pyro.plate({PLATE!r}, len(cohort)):` and compute all individuals at once.",
+            f"write `with pyro.plate({PLATE!r}, len(cohort)):` and compute all individuals at "
+            "once.",
         )
     full_size = frame.full_size or frame.size
     if frame.size != len(cohort) or full_size != len(cohort):
         raise ModelError(
-            f"The plate {PLATE!r} has size {frame.size} of {full_size}; the cohort has {len(cohort)} individuals.",
+            f"The plate {PLATE!r} has size {frame.size} of {full_size}; the cohort has "
+            f"{len(cohort)} individuals.",
             "a plate over all individuals of the cohort that the program is called with.",
             f"write `pyro.plate({PLATE!r}, len(cohort))`, without subsampling.",
         )
@@ -123,7 +136,8 @@ def _refuse_discrete(node: Mapping[str, Any]) -> None:
         raise ModelError(
             f"The latent site {node['name']!r} is discrete ({type(node['fn']).__name__}).",
             "latent sites of continuous support.",
-            "sum it out by hand (for instance dist.MixtureSameFamily), or make it a continuous parameter.",
+            "sum it out by hand (for instance dist.MixtureSameFamily), or make it a continuous "
+            "parameter.",
         )
 
 
@@ -134,7 +148,8 @@ def _population_site(node: Mapping[str, Any]) -> PopulationSite:
         if inside and node["kwargs"].get("event_dim") is not None:
             raise ModelError(
                 f"The parameter {name!r} has one value per individual.",
-                "individual parameters that are sample sites: without a distribution they have no marginal.",
+                "individual parameters that are sample sites: without a distribution they have "
+                "no marginal.",
                 f"write `pyro.sample({name!r}, ...)` inside the plate.",
             )
         support = node["kwargs"].get("constraint", torch.distributions.constraints.real)
@@ -153,9 +168,11 @@ def _check_batch_shape(node: Mapping[str, Any]) -> None:
     wrong = {d: n for d, n in enumerate(shape, -len(shape)) if n > 1 and declared.get(d) != n}
     if wrong:
         raise ModelError(
-            f"The site {node['name']!r} has batch shape {tuple(shape)}; its plates are {declared} (dimension: size).",
+            f"The site {node['name']!r} has batch shape {tuple(shape)}; its plates are "
+            f"{declared} (dimension: size).",
             "every batch dimension to be a plate, every other dimension to be an event.",
-            "put the mask on the values and then declare the event: `.mask(series.observed).to_event(1)`; "
+            "put the mask on the values and then declare the event: "
+            "`.mask(series.observed).to_event(1)`; "
             "or write one more `pyro.plate`.",
         )
 
@@ -169,7 +186,11 @@ def _individual_site(node: Mapping[str, Any], num: int) -> IndividualSite:
     axis = dim - (len(free) - len(fn.batch_shape))
     rest = torch.Size([n for j, n in enumerate(free, -len(free)) if j != axis])
     assert free[axis] == num
-    plates = tuple((f.name, f.size, f.dim) for f in node["cond_indep_stack"] if f.vectorized and f.name != PLATE)
+    plates = tuple(
+        (f.name, f.size, f.dim)
+        for f in node["cond_indep_stack"]
+        if f.vectorized and f.name != PLATE
+    )
     return IndividualSite(node["name"], dim, fn.event_dim, rest, plates)
 
 
@@ -187,7 +208,8 @@ def _observed_site(node: Mapping[str, Any], cohort: Cohort) -> ObservedSite:
     shape = tuple(node["fn"].batch_shape + node["fn"].event_shape)
     if found.shape != values.shape or shape != node["value"].shape:
         raise ModelError(
-            f"The observation site {name!r} has a value of shape {tuple(node['value'].shape)} and a distribution "
+            f"The observation site {name!r} has a value of shape {tuple(node['value'].shape)} "
+            "and a distribution "
             f"of shape {shape}; the series has {tuple(values.shape)}.",
             "a distribution with one value for each value of the series, individuals first.",
             "check the plates and `.to_event(1)`, and pass the whole `obs=cohort[...].values`.",
@@ -198,7 +220,8 @@ def _observed_site(node: Mapping[str, Any], cohort: Cohort) -> ObservedSite:
         raise ModelError(
             f"The observation site {name!r} observes something else than the series {series!r}.",
             "the recorded values of the series, unchanged.",
-            "transform the values when the cohort is built (for instance log values), not inside the program.",
+            "transform the values when the cohort is built (for instance log values), not "
+            "inside the program.",
         )
     return ObservedSite(name, series, dim, event_dim)
 
@@ -206,14 +229,19 @@ def _observed_site(node: Mapping[str, Any], cohort: Cohort) -> ObservedSite:
 def _require(sites: Mapping[str, Any], kind: str, example: str) -> None:
     if not sites:
         raise ModelError(
-            f"The plate {PLATE!r} has no {kind} site.", f"at least one {kind} site in it.", f"write `{example}`."
+            f"The plate {PLATE!r} has no {kind} site.",
+            f"at least one {kind} site in it.",
+            f"write `{example}`.",
         )
 
 
 def _check_recorded(structure: ModelStructure, nodes: Mapping[str, Any], cohort: Cohort) -> None:
-    """The mask of each observation site must be the series' own: nothing more enters, nothing less."""
+    """The mask of each observation site must be the series' own: nothing more enters, nothing
+    less.
+    """
     values = {
-        name: nodes[name]["value"].detach().double().clone().requires_grad_() for name in structure.observed
+        name: nodes[name]["value"].detach().double().clone().requires_grad_()
+        for name in structure.observed
     }
     fixed = {n: nodes[n]["value"].detach() for n in (*structure.population, *structure.individual)}
     trace = run_program(structure.model, cohort, Assign(fixed, values=fixed, observations=values))
@@ -221,32 +249,41 @@ def _check_recorded(structure: ModelStructure, nodes: Mapping[str, Any], cohort:
         node, recorded = trace.nodes[name], cohort[site.series].observed
         mask = torch.as_tensor(site_mask(node)).expand(node["value"].shape)
         masked = ~individual_first(mask, site.dim, site.event_dim)
-        grad = None
+        log_prob, grad = site_log_prob(node).sum(), None
         if not recorded.all() and log_prob.requires_grad:
-            grad = torch.autograd.grad(site_log_prob(node).sum(), values[name], allow_unused=True)[0]
-        if grad is not None and bool((individual_first(grad, site.dim, site.event_dim)[~recorded] != 0).any()):
+            grad = torch.autograd.grad(log_prob, values[name], allow_unused=True)[0]
+        if grad is not None and bool(
+            (individual_first(grad, site.dim, site.event_dim)[~recorded] != 0).any()
+        ):
             raise ModelError(
-                f"Values of the series {site.series!r} that were not recorded enter the density of {name!r}.",
+                f"Values of the series {site.series!r} that were not recorded enter the density "
+                f"of {name!r}.",
                 "a mask on the observation site.",
                 f"write `.mask(cohort[{site.series!r}].observed)` before `.to_event(1)`.",
             )
         if bool((masked & recorded).any()):
             raise ModelError(
-                f"The site {name!r} masks {int((masked & recorded).sum())} values that the cohort calls recorded.",
+                f"The site {name!r} masks {int((masked & recorded).sum())} values that the "
+                "cohort calls recorded.",
                 "one truth about what was recorded: the mask of the series.",
-                f"leave them out of the cohort with `cohort.with_observed({{{site.series!r}: mask}})`.",
+                "leave them out of the cohort with "
+                f"`cohort.with_observed({{{site.series!r}: mask}})`.",
             )
 
 
 def _shared_parameters(structure: ModelStructure, cohort: Cohort, seed: int) -> tuple[str, ...]:
-    """Population sites on which the observations depend when the individual parameters are held fixed."""
+    """Population sites on which the observations depend when the individual parameters are held
+    fixed.
+    """
     population, other = structure.draw_populations(cohort, 2, make_generator(seed))
     draws = structure.draw_individuals(cohort, population, 1, make_generator(seed))[0]
     fixed, _ = structure.constrain(cohort, draws, population)
 
     def observation(values: Mapping[str, Tensor]) -> Tensor:
         trace = run_program(structure.model, cohort, Assign(values, values=fixed))
-        return torch.stack([site_log_prob(trace.nodes[name]).sum() for name in structure.observed]).sum()
+        return torch.stack(
+            [site_log_prob(trace.nodes[name]).sum() for name in structure.observed]
+        ).sum()
 
     leaves = {n: x.clone().requires_grad_() for n, x in population.items()}
     base = observation(leaves)
@@ -263,7 +300,9 @@ def _shared_parameters(structure: ModelStructure, cohort: Cohort, seed: int) -> 
 
 
 def _find_layout(structure: ModelStructure, cohort: Cohort, seed: int) -> dict[str, int] | None:
-    """The first layout in which every individual may have its own shared parameters, checked exactly."""
+    """The first layout in which every individual may have its own shared parameters, checked
+    exactly.
+    """
     generator = make_generator(seed)
     small = cohort.repeat(-(-CHECK_SIZE // len(cohort)))[:CHECK_SIZE]
     draws = structure.draw_populations(small, CHECK_SIZE, generator)
@@ -271,7 +310,9 @@ def _find_layout(structure: ModelStructure, cohort: Cohort, seed: int) -> dict[s
     individuals = structure.draw_individuals(small, draws[0], 1, generator)[0]
     pads = itertools.product((0, 1), repeat=min(len(structure.shared), 6))
     for pad in sorted(pads, key=lambda p: len(set(p))):
-        layout = dict(zip(structure.shared, pad, strict=False)) | {n: pad[0] for n in structure.shared[6:]}
+        layout = dict(zip(structure.shared, pad, strict=False)) | {
+            n: pad[0] for n in structure.shared[6:]
+        }
         if _layout_fits(structure, small, individuals, shared, draws[0], layout, seed):
             return layout
     return None
@@ -286,16 +327,22 @@ def _layout_fits(
     layout: Mapping[str, int],
     seed: int,
 ) -> bool:
-    """Simulate in the layout, then ask the ordinary program for each individual's log density: equal or not."""
+    """Simulate in the layout, then ask the ordinary program for each individual's log density:
+    equal or not.
+    """
     laid_out = dict(population) | lay_out(structure, shared, layout)
-    assign = Assign(laid_out, structure.individual, individuals, simulate=frozenset(structure.observed))
+    assign = Assign(
+        laid_out, structure.individual, individuals, simulate=frozenset(structure.observed)
+    )
     try:
         with seeded(seed), torch.no_grad():
             trace = run_program(structure.model, cohort, assign)
         found = _per_individual(structure, trace, len(cohort))
         values = {name: trace.nodes[name]["value"] for name in structure.observed}
-        shapes = {name: tuple(individual_first(values[name], s.dim, s.event_dim).shape)
-                  for name, s in structure.observed.items()}
+        shapes = {
+            name: tuple(individual_first(values[name], s.dim, s.event_dim).shape)
+            for name, s in structure.observed.items()
+        }
     except (RuntimeError, ValueError, IndexError, TypeError):
         return False
     if any(shapes[name] != cohort[s.series].values.shape for name, s in structure.observed.items()):
@@ -303,7 +350,9 @@ def _layout_fits(
     for i in range(len(cohort)):
         one = dict(population) | structure.constrain_population(shared[i], structure.shared)
         ordinary = run_program(
-            structure.model, cohort, Assign(one, structure.individual, individuals, observations=values)
+            structure.model,
+            cohort,
+            Assign(one, structure.individual, individuals, observations=values),
         )
         expected = _per_individual(structure, ordinary, len(cohort))[i]
         if not torch.allclose(found[i], expected, rtol=1e-8, atol=1e-8, equal_nan=True):
@@ -312,7 +361,8 @@ def _layout_fits(
 
 
 def _per_individual(structure: ModelStructure, trace: Trace, num: int) -> Tensor:
-    terms = [sum_per_individual(site_log_prob(trace.nodes[n]), s.dim, num) for n, s in structure.observed.items()]
+    terms = [
+        sum_per_individual(site_log_prob(trace.nodes[n]), s.dim, num)
+        for n, s in structure.observed.items()
+    ]
     return torch.stack(terms).sum(0)
-
-

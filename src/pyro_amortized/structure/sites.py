@@ -1,8 +1,8 @@
 r"""Sites of a mixed-effects program, and the handler that runs the program with chosen values.
 
-Individual sites are addressed in *unconstrained coordinates*: one row of numbers per individual, cut into the
-sites in the order of the program and mapped into each site's support **while the program runs**, so that a
-support may depend on what was sampled before it.
+Individual sites are addressed in *unconstrained coordinates*: one row of numbers per individual,
+cut into the sites in the order of the program and mapped into each site's support **while the
+program runs**, so that a support may depend on what was sampled before it.
 """
 
 from collections.abc import Callable, Mapping
@@ -105,7 +105,9 @@ def individual_first(x: Tensor, dim: int, event_dim: int = 0) -> Tensor:
 
 
 def sum_per_individual(log_prob: Tensor, dim: int, num_individuals: int) -> Tensor:
-    """Sum the log density of a site over all batch dimensions but the individual's: ``(individual,)``."""
+    """Sum the log density of a site over all batch dimensions but the individual's:
+    ``(individual,)``.
+    """
     if log_prob.dim() < -dim:
         log_prob = log_prob.expand(num_individuals, *[1] * (-dim - 1))
     rows = log_prob.movedim(dim, 0).reshape(log_prob.shape[dim], -1).sum(1)
@@ -120,7 +122,8 @@ class Assign(Messenger):  # type: ignore[misc]
         individual: The individual sites, in the order of their coordinates.
         unconstrained: Unconstrained coordinates, shape ``(individual, latent)``; or
         values: values of individual sites by name.
-        simulate: Names of observed sites whose observation is ignored, and drawn or taken from ``observations``.
+        simulate: Names of observed sites whose observation is ignored, and drawn or taken from
+            ``observations``.
         observations: Values for these sites, in the site's own layout.
     """
 
@@ -146,9 +149,13 @@ class Assign(Messenger):  # type: ignore[misc]
             self.pieces = dict(zip(self.individual, unconstrained.split(sizes, -1), strict=True))
 
     def log_abs_det(self) -> Tensor:
-        """Log Jacobian of all individual sites together, shape ``(individual,)``, after the program has run."""
+        """Log Jacobian of all individual sites together, shape ``(individual,)``, after the program
+        has run.
+        """
         num = len(next(iter(self.pieces.values())))
-        terms = [sum_per_individual(self.jacobians[n], s.dim, num) for n, s in self.individual.items()]
+        terms = [
+            sum_per_individual(self.jacobians[n], s.dim, num) for n, s in self.individual.items()
+        ]
         return torch.stack(terms).sum(0)
 
     def _pyro_param(self, msg: Any) -> None:
@@ -173,7 +180,9 @@ class Assign(Messenger):  # type: ignore[misc]
             msg.update(value=value, is_observed=True)
 
 
-def constrain_site(site: IndividualSite, support: Constraint, piece: Tensor) -> tuple[Tensor, Tensor]:
+def constrain_site(
+    site: IndividualSite, support: Constraint, piece: Tensor
+) -> tuple[Tensor, Tensor]:
     r"""Map one site's unconstrained coordinates into its support.
 
     Args:
@@ -194,11 +203,15 @@ def constrain_site(site: IndividualSite, support: Constraint, piece: Tensor) -> 
 
 
 def unconstrain_site(site: IndividualSite, support: Constraint, value: Tensor) -> Tensor:
-    """Unconstrained coordinates, shape ``(individual, num_unconstrained)``, of a value in the site's layout."""
+    """Unconstrained coordinates, shape ``(individual, num_unconstrained)``, of a value in the
+    site's layout.
+    """
     transform = biject_to(support)
     free = transform.inv(value)
     added = transform.domain.event_dim - transform.codomain.event_dim
-    return free.movedim(site.dim - added - site.event_dim, 0).reshape(value.shape[site.dim - site.event_dim], -1)
+    return free.movedim(site.dim - added - site.event_dim, 0).reshape(
+        value.shape[site.dim - site.event_dim], -1
+    )
 
 
 class _Enough(Exception):
@@ -206,7 +219,9 @@ class _Enough(Exception):
 
 
 class _StopAfter(Messenger):  # type: ignore[misc]
-    """Leave the program as soon as all wanted sites have a value (the dynamics behind them need not run)."""
+    """Leave the program as soon as all wanted sites have a value (the dynamics behind them need not
+    run).
+    """
 
     def __init__(self, wanted: frozenset[str]) -> None:
         super().__init__()
@@ -221,7 +236,11 @@ class _StopAfter(Messenger):  # type: ignore[misc]
 
 
 def run_program(
-    model: Model, cohort: Cohort, assign: Assign, wanted: frozenset[str] | None = None, validate: bool = False
+    model: Model,
+    cohort: Cohort,
+    assign: Assign,
+    wanted: frozenset[str] | None = None,
+    validate: bool = False,
 ) -> Trace:
     r"""Trace a program with chosen values, hidden from handlers outside.
 
@@ -252,7 +271,9 @@ def site_log_prob(site: Mapping[str, Any]) -> Tensor:
 
 
 def site_mask(site: Mapping[str, Any]) -> Tensor | bool:
-    """The mask of a site, from ``.mask(...)`` under any number of wrappers and from ``poutine.mask``."""
+    """The mask of a site, from ``.mask(...)`` under any number of wrappers and from
+    ``poutine.mask``.
+    """
     mask: Tensor | bool = True if site["mask"] is None else site["mask"]
     fn, event_dim = site["fn"], site["fn"].event_dim
     mask = _append_dims(mask, event_dim)
