@@ -56,7 +56,7 @@ class Standardize(nn.Module):
 
     def fit(self, rows: Tensor) -> None:
         """Take mean and scale from rows, shape ``(row, feature)``."""
-        if len(rows):
+        if rows.numel():
             sd = rows.std(0, correction=0)
             self.mean.copy_(rows.mean(0))
             self.scale.copy_(

@@ -132,10 +132,17 @@ def log_marginal(individuals: IndividualPosteriors, population: Population) -> T
         individuals: Draws with their proposal density.
         population: Values of all population sites.
     """
-    density = individuals.structure.log_density(
-        individuals.cohort, individuals.unconstrained, population
-    )
-    return _log_mean_weight(density.observation + density.individual, individuals.log_proposal)
+    return _fixed_log_marginal(individuals)(population)
+
+
+def _fixed_log_marginal(individuals: IndividualPosteriors) -> Callable[[Population], Tensor]:
+    density = individuals.structure.fixed_draws(individuals.cohort, individuals.unconstrained)
+
+    def value(population: Population) -> Tensor:
+        found = density(population)
+        return _log_mean_weight(found.observation + found.individual, individuals.log_proposal)
+
+    return value
 
 
 def _log_mean_weight(log_target: Tensor, log_proposal: Tensor) -> Tensor:
@@ -149,11 +156,11 @@ def population_objective(
     """The log marginal likelihood (and log prior) as a function of the unconstrained population
     vector.
     """
-    structure = individuals.structure
+    structure, log_likelihood = individuals.structure, _fixed_log_marginal(individuals)
 
     def objective(vector: Tensor) -> Tensor:
         population = structure.constrain_population(vector)
-        value = log_marginal(individuals, population).sum()
+        value = log_likelihood(population).sum()
         return (
             value + structure.log_prior(individuals.cohort, population)
             if maximum_a_posteriori

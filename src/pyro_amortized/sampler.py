@@ -112,11 +112,9 @@ class Sampler:
         weighted together.
         """
         rows = torch.arange(num)
-        num_pilot = (
-            num_draws
-            if not refine
-            else min(num_draws, max(MIN_PILOT, round(PILOT_SHARE * num_draws)))
-        )
+        num_pilot = num_draws
+        if refine:
+            num_pilot = min(num_draws // 2, max(MIN_PILOT, round(PILOT_SHARE * num_draws)))
         pilot = self._from_guide(num_pilot, rows, generator)
         if not refine:
             return pilot, ("guide",) * num

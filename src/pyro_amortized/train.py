@@ -48,7 +48,8 @@ class TrainingOptions:
         validation_share: Share of the simulations that is kept for validation.
         average_decay: Decay of the exponential average of the weights.
         max_gradient: Norm at which gradients are clipped.
-        num_threads: Threads of torch while training, or None to leave them as they are.
+        num_threads: Threads of torch while training, or None to leave them as they are. At these sizes a
+            second thread gains a tenth, and costs tenfold as soon as another process wants the core.
 
     Raises:
         TrainingError: A setting is outside its range.
@@ -62,7 +63,7 @@ class TrainingOptions:
     validation_share: float = 0.05
     average_decay: float = 0.998
     max_gradient: float = 5.0
-    num_threads: int | None = None
+    num_threads: int | None = 1
 
     def __post_init__(self) -> None:
         counts = min(self.batch_size, self.max_epochs, self.patience) >= 1

@@ -160,7 +160,8 @@ def _integrate(
         return length.unsqueeze(-1) * (f(begin + s * length, y, parameters) + rate)
 
     def worst(y: Tensor) -> Tensor:
-        return y.reshape(len(x), -1).pow(2).mean(-1).sqrt().max()
+        # Detached: the steps are no function of the parameters, and a norm of zero has no gradient.
+        return y.detach().reshape(len(x), -1).pow(2).mean(-1).sqrt().max()
 
     unit = torch.tensor([0.0, 1.0], dtype=x.dtype, device=x.device)
     options = {"norm": worst, "max_num_steps": MAX_STEPS}

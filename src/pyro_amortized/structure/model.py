@@ -11,7 +11,7 @@ directly), a :class:`ModelStructure` gives
 for K draws per individual at once: K draws are a cohort laid end to end K times.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -273,34 +273,42 @@ class ModelStructure:
         Returns:
             Shape ``(draw, individual)`` each. What is not finite is returned as it is, not raised.
         """
+        return self.fixed_draws(cohort, unconstrained)(population)
+
+    def fixed_draws(
+        self, cohort: Cohort, unconstrained: Tensor
+    ) -> Callable[[Population], IndividualLogDensity]:
+        """:meth:`log_density` as a function of the population, everything else prepared once."""
         cohort = cohort.to(dtype=torch.float64)
         per_copy = sum(cohort[name].values.numel() for name in self.series)
         chunk = max(1, MAX_VALUES_PER_CALL // max(per_copy, 1))
-        parts = [
-            self._log_density_of(cohort, part, population)
-            for part in unconstrained.double().split(chunk)
-        ]
-        return IndividualLogDensity(*(torch.cat(x) for x in zip(*parts, strict=True)))
+        parts = [(cohort.repeat(len(x)), x) for x in unconstrained.double().split(chunk)]
+
+        def density(population: Population) -> IndividualLogDensity:
+            found = [self._log_density_of(many, draws, population) for many, draws in parts]
+            return IndividualLogDensity(*(torch.cat(x) for x in zip(*found, strict=True)))
+
+        return density
 
     def _log_density_of(
-        self, cohort: Cohort, draws: Tensor, population: Population, observation_only: bool = False
+        self, many: Cohort, draws: Tensor, population: Population, observation_only: bool = False
     ) -> IndividualLogDensity:
-        num_draws, num = draws.shape[:2]
-        rows = draws.reshape(num_draws * num, -1)
+        """Densities of draws ``(draw, individual, latent)``; ``many`` is the cohort once per draw."""
+        shape, rows = draws.shape[:2], draws.flatten(0, 1)
         assign = Assign(population, self.individual, rows)
-        trace = run_program(self.model, cohort.repeat(num_draws), assign)
+        trace = run_program(self.model, many, assign)
 
         def total(sites: Mapping[str, Any]) -> Tensor:
             terms = [
                 sum_per_individual(site_log_prob(trace.nodes[n]), s.dim, len(rows))
                 for n, s in sites.items()
             ]
-            return torch.stack(terms).sum(0).reshape(num_draws, num)
+            return torch.stack(terms).sum(0).reshape(shape)
 
         observation = total(self.observed)
         if observation_only:
             return IndividualLogDensity(observation, torch.zeros_like(observation))
-        individual = total(self.individual) + assign.log_abs_det().reshape(num_draws, num)
+        individual = total(self.individual) + assign.log_abs_det().reshape(shape)
         return IndividualLogDensity(observation, individual)
 
     def log_observation(self, cohort: Cohort, unconstrained: Tensor, shared: Tensor) -> Tensor:
@@ -317,9 +325,9 @@ class ModelStructure:
         population, num_draws = self.initial_population(), len(unconstrained)
         if self.layout is not None:
             laid_out = population | lay_out(self, shared.double().repeat(num_draws, 1), self.layout)
-            double = cohort.to(dtype=torch.float64)
+            many = cohort.to(dtype=torch.float64).repeat(num_draws)
             return self._log_density_of(
-                double, unconstrained.double(), laid_out, observation_only=True
+                many, unconstrained.double(), laid_out, observation_only=True
             ).observation
         columns = []
         for i in range(len(cohort)):

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from ..cohort import Cohort
-from ..errors import ModelError
+from ..errors import AmortizedError, ModelError
 from ..isolation import fork_seed, make_generator, seeded
 from .model import ModelStructure, lay_out
 from .sites import (
@@ -56,8 +56,7 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
     """
     cohort = cohort.to(dtype=torch.float64)
     generator = make_generator(0)
-    with seeded(generator):
-        trace = run_program(model, cohort, Assign({}), validate=True)
+    trace = _first_run(model, cohort, fork_seed(generator))
     nodes = {n: s for n, s in trace.nodes.items() if _is_site(s)}
     frame = _individual_frame(trace, nodes, cohort)
     population, individual, observed = {}, {}, {}
@@ -91,6 +90,22 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
     return ModelStructure(
         model, population, individual, observed, shared, _find_layout(structure, cohort, seed)
     )
+
+
+def _first_run(model: Model, cohort: Cohort, seed: int) -> Trace:
+    """One ordinary run, under Pyro's validation as found, so that its own messages reach the user."""
+    try:
+        with seeded(seed):
+            return run_program(model, cohort, Assign({}), validate=True)
+    except AmortizedError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"The program fails when it is called with the cohort: {type(error).__name__}: {error}",
+            f"a program that runs for these {len(cohort)} individuals, whose plate {PLATE!r} has "
+            f"size {len(cohort)}.",
+            "run `pyro.poutine.trace(model).get_trace(cohort)` and mend what it says.",
+        ) from error
 
 
 def _is_site(node: Mapping[str, Any]) -> bool:

@@ -1,0 +1,52 @@
+import warnings
+
+import pyro
+import pytest
+import torch
+
+with warnings.catch_warnings():  # ArviZ 0.x announces its next version whenever it is imported
+    warnings.simplefilter("ignore")
+    import arviz  # noqa: F401
+
+import pyro_amortized as pa
+
+torch.set_num_threads(1)  # threads of several processes on two cores stall each other
+
+from .exact import linear_cohort, linear_program
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    """Seed, clear the parameter store; fail a test that leaves a global setting changed."""
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    found = _settings()
+    yield
+    left = _settings()
+    pyro.clear_param_store()
+    assert left == found
+
+
+def _settings():
+    return (
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+        pyro.distributions.is_validation_enabled(),
+        torch.distributions.Distribution._validate_args,
+        torch.is_grad_enabled(),
+    )
+
+
+@pytest.fixture(scope="session")
+def linear():
+    """The linear Gaussian cohort of the exact results."""
+    return linear_cohort()
+
+
+@pytest.fixture(scope="session")
+def linear_guide(linear):
+    """A small guide for the linear Gaussian model, trained in seconds."""
+    options = pa.TrainingOptions(max_epochs=4)
+    return pa.train(
+        linear_program, linear, num_simulations=30_000, seed=1, options=options, progress=False
+    )

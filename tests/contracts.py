@@ -1,0 +1,78 @@
+"""What every summary network and every flow must keep."""
+
+import torch
+
+
+def check_summary(network, num_features, num_static):
+    """What is masked cannot matter: not its value, not the padding, not the rest of the batch."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(6, 7, num_features, generator=generator)
+    static = torch.randn(6, num_static, generator=generator)
+    mask = torch.rand(6, 7, generator=generator) > 0.4
+    mask[0] = False  # nothing recorded
+    base = network(tokens, mask, static)
+    assert base.shape == (6, network.num_summary)
+    assert base.isfinite().all()
+
+    def same(other, rows=slice(None)):
+        assert torch.allclose(other, base[rows], atol=1e-5)
+
+    for fill in (0.0, 1e6, float("nan"), float("inf")):
+        same(network(torch.where(mask.unsqueeze(-1), tokens, fill), mask, static))
+    padded = torch.cat([tokens, torch.full((6, 5, num_features), 9.0)], 1)
+    same(network(padded, torch.cat([mask, torch.zeros(6, 5, dtype=torch.bool)], 1), static))
+    same(network(tokens[2:4], mask[2:4], static[2:4]), slice(2, 4))
+    order = torch.randperm(7, generator=generator)
+    same(network(tokens[:, order], mask[:, order], static))
+    moved = tokens.clone()
+    moved[mask] += 0.5
+    assert not torch.allclose(network(moved, mask, static)[1:], base[1:], atol=1e-3)
+
+
+def check_flow(flow, context):
+    """Inverse, Jacobian by autograd, density that integrates to one, gradients for every weight."""
+    law = flow(context)
+    draws = law.rsample((50,))
+    assert draws.shape == (50, *context.shape[:-1], flow.num_latent)
+    z = draws
+    for coupling in flow.couplings:
+        z, _ = coupling(z, context)
+    back = z
+    for coupling in reversed(flow.couplings):
+        back = coupling.inverse(back, context)
+    assert torch.allclose(back, draws, atol=1e-5)
+    _check_jacobian(flow, context)
+    _check_total_mass(flow, context)
+    law.log_prob(draws.detach()).mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in flow.parameters())
+
+
+def _check_jacobian(flow, context):
+    law = flow(context[:1])
+
+    def to_base(x):
+        location, scale = flow.affine(context[:1])
+        z = torch.linalg.solve_triangular(scale, (x - location).unsqueeze(-1), upper=False)[..., 0]
+        for coupling in flow.couplings:
+            z, _ = coupling(z, context[:1])
+        return z
+
+    x = law.sample()
+    jacobian = torch.autograd.functional.jacobian(to_base, x)[0, :, 0, :]
+    base = torch.distributions.Normal(0.0, 1.0).log_prob(to_base(x)).sum()
+    expected = base + torch.linalg.slogdet(jacobian).logabsdet
+    assert torch.allclose(law.log_prob(x)[0], expected, atol=1e-5)
+
+
+def _check_total_mass(flow, context):
+    """E_r[q / r] = 1 under a wide normal r, within Monte Carlo error."""
+    law = flow(context[:1])
+    draws = law.sample((4000,))[:, 0]
+    wide = torch.distributions.MultivariateNormal(
+        draws.mean(0), 1.6 * torch.cov(draws.T).reshape(flow.num_latent, flow.num_latent)
+    )
+    points = wide.sample((60_000,))
+    ratio = (law.log_prob(points.unsqueeze(1))[:, 0] - wide.log_prob(points)).exp().detach()
+    error = ratio.std() / len(ratio) ** 0.5
+    assert abs(ratio.mean() - 1) < 4 * error + 1e-3
+    assert error < 0.05

@@ -1,0 +1,103 @@
+import arviz
+import numpy as np
+import pytest
+import torch
+import xarray
+
+import pyro_amortized as pa
+from pyro_amortized.diagnostics import calibrate, plots, to_arviz
+from pyro_amortized.errors import CohortError, TrainingError
+
+from .exact import TRUTH, linear_program
+
+
+@pytest.fixture(scope="module")
+def fit(linear, linear_guide):
+    return pa.fit_population(linear_program, linear_guide, linear, start=TRUTH, num_draws=300)
+
+
+@pytest.fixture(scope="module", params=[0.0, 0.3, 0.6])
+def calibration(request, linear, linear_guide):
+    design = pa.Resample(linear, pa.RandomMissing(request.param, request.param))
+    return calibrate(linear_guide, design, num_individuals=400, num_draws=400, seed=2)
+
+
+def test_corrected_ranks_are_uniform_and_intervals_cover(calibration):
+    assert all(p > 0.005 for p in calibration.p_values().values())
+    for level in (0.5, 0.9):
+        error = (level * (1 - level) / 400) ** 0.5
+        for found in calibration.coverage(level).values():
+            assert abs(found - level) < 3.5 * error
+
+
+def test_calibration_sees_a_wrong_guide(linear, linear_guide):
+    """Widen the guide by half: its raw ranks give it away, the corrected ones stay uniform."""
+    design = pa.Resample(linear)
+    posterior = linear_guide.posterior
+    last = posterior.flow.head[-1]
+    kept = last.bias.clone()
+    try:
+        last.bias[2:4] += 0.5
+        wrong = calibrate(linear_guide, design, num_individuals=400, num_draws=400, seed=3)
+    finally:
+        last.bias.copy_(kept)
+    assert min(wrong.p_values(raw=True).values()) < 1e-4
+    assert min(wrong.p_values().values()) > 0.001
+
+
+def test_bins_must_divide_the_ranks(calibration):
+    with pytest.raises(TrainingError, match="bins"):
+        calibration.p_values(num_bins=7)
+
+
+def test_arviz_groups_and_dimensions(fit, linear, tmp_path):
+    data = to_arviz(fit, num_draws=100)
+    posterior = data["posterior"]
+    assert posterior["phi"].dims[:3] == ("chain", "draw", "individual")
+    assert posterior["mean"].shape == (1, 100, 2)
+    assert (np.asarray(posterior["omega"]) > 0).all()
+    num = linear.num_observations
+    assert data["observed_data"]["y"].shape == (num,)
+    assert data["posterior_predictive"]["y"].shape == (1, 100, num)
+    assert not np.isnan(np.asarray(data["observed_data"]["y"])).any()
+    assert data["sample_stats"]["pareto_k"].shape == (40,)
+    center = np.asarray(posterior["mean"]).mean((0, 1))
+    assert np.allclose(center, fit.estimates["mean"].numpy(), atol=0.1)
+    path = tmp_path / "fit.nc"
+    data.to_netcdf(str(path))
+    with xarray.open_dataset(path, group="posterior") as again:
+        assert np.allclose(again["mean"], posterior["mean"])
+
+
+def test_arviz_summarises(fit):
+    with np.errstate(all="ignore"):
+        table = arviz.summary(to_arviz(fit, num_draws=100), var_names=["sigma"], kind="stats")
+    assert float(table["mean"].iloc[0]) == pytest.approx(float(fit.estimates["sigma"]), rel=0.1)
+
+
+def test_individual_posteriors_export_alone(fit):
+    data = to_arviz(fit.individuals, num_draws=50)
+    assert set(data["posterior"].data_vars) == {"phi"}
+
+
+def test_figures_are_drawn(fit, calibration, tmp_path):
+    figures = {
+        "fits": plots.individual_fits(fit, num_draws=30, max_individuals=6),
+        "training": plots.training_curve(fit.guide.history),
+        "ranks": plots.rank_histogram(calibration),
+    }
+    for name, figure in figures.items():
+        path = tmp_path / f"{name}.png"
+        figure.savefig(path, dpi=40)
+        assert path.stat().st_size > 3000
+    axes = figures["fits"].axes
+    drawn = sum(len(line.get_xdata()) for line in axes[0].lines if line.get_marker() == "o")
+    assert drawn == int(fit.cohort["y"].observed[0].sum())
+    with pytest.raises(CohortError, match="cannot be shown"):
+        plots.individual_fits(fit, series="z")
+
+
+def test_raw_and_corrected_differ_only_by_weights(calibration):
+    assert calibration.ranks.shape == calibration.raw_ranks.shape
+    assert calibration.ranks.max() <= 99
+    assert torch.isfinite(calibration.levels).all()

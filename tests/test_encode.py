@@ -1,0 +1,88 @@
+import pytest
+import torch
+
+from pyro_amortized import Cohort, Doses, Series, concatenate, datasets
+from pyro_amortized.encode import Encoder
+from pyro_amortized.errors import GuideError
+
+from .programs import growth_cohort
+
+
+@pytest.fixture
+def encoder():
+    return Encoder.fitted(growth_cohort(200), ["y"])
+
+
+def test_fill_padding_and_neighbours_do_not_matter(encoder):
+    cohort = growth_cohort(6, 3)
+    y = cohort["y"]
+    base = encoder(cohort)
+    filled = Cohort(
+        {"y": Series(y.times, torch.where(y.observed, y.values, 1e9), y.observed)},
+        covariates=cohort.covariates,
+    )
+    assert torch.equal(encoder(filled).tokens, base.tokens)
+    longer = concatenate([cohort, _wider(cohort)])
+    assert torch.allclose(encoder(longer).tokens[:6, :5], base.tokens)
+    assert not encoder(longer).mask[:6, 5:].any()
+    assert torch.allclose(encoder(cohort[2:4]).tokens, base.tokens[2:4])
+
+
+def _wider(cohort):
+    y = cohort["y"]
+    return Cohort(
+        {
+            "y": Series(
+                torch.cat([y.times, y.times[:, -1:] + 1], 1),
+                torch.cat([y.values, y.values[:, -1:]], 1),
+            )
+        },
+        covariates=cohort.covariates,
+    )
+
+
+def test_scales_come_from_recorded_values_only():
+    cohort = growth_cohort(300)
+    y = cohort["y"]
+    blanked = Cohort(
+        {"y": Series(y.times, torch.where(y.observed, y.values, -1e6), y.observed)},
+        covariates=cohort.covariates,
+    )
+    one, two = Encoder.fitted(cohort, ["y"]), Encoder.fitted(blanked, ["y"])
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, two.state_dict()[name])
+
+
+def test_indicator_says_which_channel_was_recorded():
+    values = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]).repeat(5, 1, 1)
+    observed = torch.tensor([[[True, False], [True, True]]]).repeat(5, 1, 1)
+    times = torch.tensor([[0.0, 1.0]]).repeat(5, 1)
+    cohort = Cohort({"y": Series(times, values, observed)})
+    encoded = Encoder.fitted(cohort, ["y"])(cohort)
+    # Features: three scales of each channel, then one indicator per channel.
+    assert encoded.tokens[0, :, 6:8].tolist() == [[1.0, 0.0], [1.0, 1.0]]
+    assert encoded.tokens[0, 0, 3:6].abs().sum() == 0
+
+
+def test_doses_are_tokens():
+    cohort = datasets.theophylline()
+    encoded = Encoder.fitted(cohort, ["concentration"])(cohort)
+    assert encoded.mask.shape == (12, 12)
+    more = Cohort(
+        cohort.series,
+        Doses(cohort.doses.times, 2 * cohort.doses.amounts, given=cohort.doses.given),
+        cohort.covariates,
+    )
+    encoder = Encoder.fitted(cohort, ["concentration"])
+    assert not torch.equal(encoder(more).tokens, encoder(cohort).tokens)
+
+
+def test_cohorts_of_another_form_are_refused(encoder):
+    cohort = growth_cohort(3)
+    with pytest.raises(GuideError, match="covariates"):
+        encoder.check(Cohort(cohort.series))
+    with pytest.raises(GuideError, match="series"):
+        encoder.check(Cohort({"z": cohort["y"]}, covariates=cohort.covariates))
+    doses = Doses(torch.zeros(3, 1), torch.ones(3, 1))
+    with pytest.raises(GuideError, match="doses"):
+        encoder.check(Cohort(cohort.series, doses, cohort.covariates))

@@ -1,0 +1,32 @@
+"""The README shows what runs; the examples run small."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_readme_shows_the_quickstart():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert (ROOT / "examples" / "quickstart.py").read_text("utf-8") in blocks
+
+
+@pytest.mark.example
+def test_theophylline_example_runs(tmp_path):
+    command = [
+        sys.executable,
+        str(ROOT / "examples" / "theophylline.py"),
+        "--output",
+        str(tmp_path),
+    ]
+    command += ["--simulations", "10000", "--epochs", "2", "--calibration", "30"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=500)
+    for word in ("exact", "-2LL", "typical[0]", "Pareto k", str(tmp_path)):
+        assert word in done.stdout
+    files = {p.name for p in tmp_path.iterdir()}
+    assert {"individual_fits.png", "training_curve.png", "ranks.png", "theophylline.nc"} <= files
+    assert (tmp_path / "guide" / "weights.safetensors").is_file()
