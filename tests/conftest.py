@@ -46,7 +46,7 @@ def linear():
 @pytest.fixture(scope="session")
 def linear_guide(linear):
     """A small guide for the linear Gaussian model, trained in seconds."""
-    options = pa.TrainingOptions(max_epochs=4)
+    options = pa.TrainingOptions(max_epochs=8, batch_size=256)
     return pa.train(
-        linear_program, linear, num_simulations=30_000, seed=1, options=options, progress=False
+        linear_program, linear, num_simulations=40_000, seed=1, options=options, progress=False
     )

@@ -30,3 +30,11 @@ def test_theophylline_example_runs(tmp_path):
     files = {p.name for p in tmp_path.iterdir()}
     assert {"individual_fits.png", "training_curve.png", "ranks.png", "theophylline.nc"} <= files
     assert (tmp_path / "guide" / "weights.safetensors").is_file()
+
+
+@pytest.mark.example
+def test_ode_example_equals_the_closed_form():
+    command = [sys.executable, str(ROOT / "examples" / "theophylline_ode.py")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    difference = float(done.stdout.split()[-1])
+    assert difference < 1e-5

@@ -65,8 +65,7 @@ def test_failed_simulations_are_counted_and_announced(linear):
             law = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
             pyro.sample("y", law, obs=y.values)
 
-    with pyro.validation_enabled(False):
-        structure = pa.read_structure(fragile, linear)
+    structure = pa.read_structure(fragile, linear)
     distribution = default_training_distribution(structure, linear, 0, num_draws=200)
     with pytest.warns(AmortizedWarning, match="not finite"):
         found = simulate_training_set(structure, pa.Resample(linear), distribution, 2000, seed=1)
@@ -88,10 +87,10 @@ def test_loop_simulation_says_what_to_change():
 def test_guide_is_a_real_autoguide_with_a_history(linear_guide):
     assert isinstance(linear_guide, AutoGuide)
     history = linear_guide.history
-    assert len(history.training_loss) == len(history.validation_loss) == 4
+    assert len(history.training_loss) == len(history.validation_loss) == 8
     assert history.validation_loss[history.best_epoch] == min(history.validation_loss)
     assert history.validation_loss[-1] < history.validation_loss[0]
-    assert history.num_simulations == 30_000
+    assert history.num_simulations == 40_000
     assert history.num_failed == 0
 
 
@@ -157,7 +156,7 @@ def test_every_style_trains_scores_and_guides(name):
         found = pa.sample_individuals(guide, cohort, population=population, num_draws=200)
     assert found.estimate.log_mean.isfinite().all()
     svi = SVI(STYLES[name], guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
-    assert svi.step(cohort) == pytest.approx(svi.step(cohort), rel=10)
+    assert torch.tensor([svi.step(cohort) for _ in range(3)]).isfinite().all()
     trace = pyro.poutine.trace(guide).get_trace(cohort)
     replayed = pyro.poutine.trace(pyro.poutine.replay(STYLES[name], trace)).get_trace(cohort)
     for site in guide.structure.individual:

@@ -76,7 +76,7 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
 
     @property
     def posterior(self) -> AmortizedPosterior:
-        """The amortized posterior: encoder, summary network and flow."""
+        """Encoder, summary network and flow."""
         return self._held[0]
 
     def at(self, location: Tensor, scale_tril: Tensor) -> "AmortizedGuide":
@@ -102,7 +102,7 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
 
         A shared parameter that the population does not have (another residual error model) is
         replaced by the median of its training distribution: the guide is then less exact, and its
-            draws are corrected all the same.
+        draws are corrected all the same.
         """
         sites = [self.structure.population[name] for name in self.structure.shared]
         typical = self.training_distribution.shared.median(0).values if sites else torch.zeros(0)

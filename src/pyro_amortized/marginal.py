@@ -263,7 +263,7 @@ def _fresh(
 
 
 class MarginalModel:
-    r"""The collapsed model: a Pyro program over the population sites. Made by :func:`marginalize`.
+    rr"""The
 
     Called with a cohort it runs the population sites of the user's program and adds
     ``pyro.factor("log_marginal", log p(y | Psi))``. The draws of the individuals are made at the
@@ -336,8 +336,7 @@ def marginalize(
         seed: Seed of the draws.
 
     Returns:
-        A Pyro program of a cohort, over the population sites alone: for MCMC, SVI, Laplace. For
-            instance
-        ``MCMC(NUTS(marginalize(model, guide)), 500, 200).run(cohort)``.
+        A Pyro program of a cohort, over the population sites alone, for MCMC, SVI, Laplace; for
+        instance ``MCMC(NUTS(marginalize(model, guide)), 500, 200).run(cohort)``.
     """
     return MarginalModel(model, guide, population, num_draws, seed)

@@ -48,8 +48,9 @@ class TrainingOptions:
         validation_share: Share of the simulations that is kept for validation.
         average_decay: Decay of the exponential average of the weights.
         max_gradient: Norm at which gradients are clipped.
-        num_threads: Threads of torch while training, or None to leave them as they are. At these sizes a
-            second thread gains a tenth, and costs tenfold as soon as another process wants the core.
+        num_threads: Threads of torch while training, or None to leave them as they are. At these
+            sizes a second thread gains a tenth, and costs tenfold as soon as another process wants
+            the core.
 
     Raises:
         TrainingError: A setting is outside its range.

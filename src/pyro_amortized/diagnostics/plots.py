@@ -34,9 +34,8 @@ def individual_fits(
 ) -> Figure:
     r"""Observations of every individual with its fitted curve.
 
-    Line: posterior median of the predicted mean. Dark band: its central 90 %. Light band: central
-        90 % of new
-    observations (residual error included).
+    The line is the posterior median of the predicted mean, the dark band its central 90 %, the
+    light band the central 90 % of new observations (residual error included).
 
     Args:
         result: A fit, or individual posteriors.

@@ -83,9 +83,7 @@ class ModelStructure:
 
     @property
     def latent_names(self) -> list[str]:
-        """One label per unconstrained coordinate: the name of the site, indexed where it has
-        several.
-        """
+        """One label per unconstrained coordinate, the name of the site, indexed if it has several."""
         return [
             label
             for name, s in self.individual.items()
@@ -293,7 +291,9 @@ class ModelStructure:
     def _log_density_of(
         self, many: Cohort, draws: Tensor, population: Population, observation_only: bool = False
     ) -> IndividualLogDensity:
-        """Densities of draws ``(draw, individual, latent)``; ``many`` is the cohort once per draw."""
+        """Densities of draws ``(draw, individual, latent)``; ``many`` is the cohort once per
+        draw.
+        """
         shape, rows = draws.shape[:2], draws.flatten(0, 1)
         assign = Assign(population, self.individual, rows)
         trace = run_program(self.model, many, assign)

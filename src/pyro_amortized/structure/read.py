@@ -93,19 +93,28 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
 
 
 def _first_run(model: Model, cohort: Cohort, seed: int) -> Trace:
-    """One ordinary run, under Pyro's validation as found, so that its own messages reach the user."""
+    """One ordinary run.
+
+    Under Pyro's validation as found, so that its messages reach the user; but without it where
+    only a value of this draw is at fault (not finite, outside a support).
+    """
     try:
         with seeded(seed):
             return run_program(model, cohort, Assign({}), validate=True)
     except AmortizedError:
         raise
     except Exception as error:
-        raise ModelError(
-            f"The program fails when it is called with the cohort: {type(error).__name__}: {error}",
-            f"a program that runs for these {len(cohort)} individuals, whose plate {PLATE!r} has "
-            f"size {len(cohort)}.",
-            "run `pyro.poutine.trace(model).get_trace(cohort)` and mend what it says.",
-        ) from error
+        try:
+            with seeded(seed):
+                return run_program(model, cohort, Assign({}))
+        except Exception:
+            raise ModelError(
+                "The program fails when it is called with the cohort: "
+                f"{type(error).__name__}: {error}",
+                f"a program that runs for these {len(cohort)} individuals, whose plate {PLATE!r} "
+                f"has size {len(cohort)}.",
+                "run `pyro.poutine.trace(model).get_trace(cohort)` and mend what it says.",
+            ) from error
 
 
 def _is_site(node: Mapping[str, Any]) -> bool:
@@ -268,7 +277,7 @@ def _check_recorded(structure: ModelStructure, nodes: Mapping[str, Any], cohort:
         if not recorded.all() and log_prob.requires_grad:
             grad = torch.autograd.grad(log_prob, values[name], allow_unused=True)[0]
         if grad is not None and bool(
-            (individual_first(grad, site.dim, site.event_dim)[~recorded] != 0).any()
+            (individual_first(grad.nan_to_num(0.0), site.dim, site.event_dim)[~recorded] != 0).any()
         ):
             raise ModelError(
                 f"Values of the series {site.series!r} that were not recorded enter the density "
