@@ -249,7 +249,7 @@ def main():
     options = pa.TrainingOptions(max_epochs=3 if quick else pa.TrainingOptions().max_epochs)
     begin = time.perf_counter()
     guide = pa.train(
-        model, cohort, num_simulations=20_000 if quick else 200_000, seed=1, options=options
+        model, cohort, num_simulations=20_000 if quick else 300_000, seed=1, options=options
     )
     trained = time.perf_counter() - begin
     print(f"trained in {trained:.0f} s, validation loss {min(guide.history.validation_loss):.3f}")

@@ -71,8 +71,8 @@ def main(output, num_simulations, max_epochs, num_calibration):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("output"))
-    parser.add_argument("--simulations", type=int, default=200_000)
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--simulations", type=int, default=300_000)
+    parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--calibration", type=int, default=300, help="simulated individuals")
     arguments = parser.parse_args()
     torch.manual_seed(0)

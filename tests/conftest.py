@@ -1,12 +1,7 @@
-import warnings
-
 import pyro
 import pytest
+import quickstart
 import torch
-
-with warnings.catch_warnings():  # ArviZ 0.x announces its next version whenever it is imported
-    warnings.simplefilter("ignore")
-    import arviz  # noqa: F401
 
 import pyro_amortized as pa
 
@@ -34,6 +29,20 @@ def _settings():
         pyro.distributions.is_validation_enabled(),
         torch.distributions.Distribution._validate_args,
         torch.is_grad_enabled(),
+    )
+
+
+@pytest.fixture(scope="session")
+def theophylline_guide():
+    """A small guide for the program of the quickstart; far from converged, and corrected."""
+    options = pa.TrainingOptions(max_epochs=6)
+    return pa.train(
+        quickstart.model,
+        quickstart.cohort,
+        num_simulations=40_000,
+        seed=1,
+        options=options,
+        progress=False,
     )
 
 

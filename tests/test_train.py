@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
@@ -268,7 +269,10 @@ def test_saved_guide_draws_the_same_in_a_new_process(linear, linear_guide, tmp_p
         "found = pa.sample_individuals(guide, cohort, population=TRUTH, num_draws=50, seed=3)\n"
         "print(json.dumps(found.unconstrained.flatten().tolist()))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root
+    )
     here = pa.sample_individuals(linear_guide, linear, population=TRUTH, num_draws=50, seed=3)
     there = torch.tensor(json.loads(done.stdout.splitlines()[-1]), dtype=torch.float64)
     assert torch.allclose(here.unconstrained.flatten(), there, rtol=1e-12, atol=1e-12)

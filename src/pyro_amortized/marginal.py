@@ -263,7 +263,7 @@ def _fresh(
 
 
 class MarginalModel:
-    rr"""The
+    r"""The collapsed model: a Pyro program over the population sites. Made by :func:`marginalize`.
 
     Called with a cohort it runs the population sites of the user's program and adds
     ``pyro.factor("log_marginal", log p(y | Psi))``. The draws of the individuals are made at the

@@ -57,8 +57,8 @@ class TrainingOptions:
     """
 
     batch_size: int = 512
-    max_epochs: int = 30
-    learning_rate: float = 2e-3
+    max_epochs: int = 16
+    learning_rate: float = 5e-3
     warmup: float = 0.03
     patience: int = 6
     validation_share: float = 0.05
@@ -84,7 +84,7 @@ def train(
     model: Model,
     data: Cohort | Design,
     *,
-    num_simulations: int = 200_000,
+    num_simulations: int = 300_000,
     seed: int = 0,
     options: TrainingOptions = TrainingOptions(),
     training_distribution: TrainingDistribution | None = None,

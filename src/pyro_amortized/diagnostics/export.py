@@ -6,10 +6,10 @@ recorded break ArviZ's statistics. Draws are independent: there is one chain, ``
 nothing, and ESS and Pareto k per individual stand in ``sample_stats``.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import arviz
 import numpy as np
 import torch
 import xarray
@@ -19,6 +19,10 @@ from ..cohort import Cohort
 from ..fit import PopulationFit
 from ..individual import IndividualPosteriors
 from ..isolation import make_generator
+
+with warnings.catch_warnings():  # ArviZ 0.x announces its next version whenever it is imported
+    warnings.simplefilter("ignore", FutureWarning)
+    import arviz
 
 
 def to_arviz(

@@ -83,7 +83,7 @@ class ModelStructure:
 
     @property
     def latent_names(self) -> list[str]:
-        """One label per unconstrained coordinate, the name of the site, indexed if it has several."""
+        """One label, ``site`` or ``site[j]``, per unconstrained coordinate of an individual."""
         return [
             label
             for name, s in self.individual.items()
