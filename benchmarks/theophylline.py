@@ -262,7 +262,7 @@ def main():
         "linear": linear(20_000 if quick else 100_000, 3 if quick else 12),
         "calibration": calibration(guide, 100 if quick else 500),
         "swap_in": swap(guide, fitted),
-        "nuts": nuts(guide, fitted, 40 if quick else 1000),
+        "nuts": nuts(guide, fitted, 40 if quick else 2000),
     }
     print(json.dumps(result))
 

@@ -31,6 +31,8 @@ from .uncertainty import confidence_interval, delta_method, laplace_covariance
 
 MAX_ROUNDS = 6
 GAIN = 0.02
+MAX_GAIN = 1.0
+MIN_EFFICIENCY = 0.1
 
 
 class Bic(NamedTuple):
@@ -255,6 +257,8 @@ def fit_population(
         population_objective(individuals, maximum_a_posteriori), optimum.vector
     )
     fresh = draw(optimum.vector)
+    few = float(fresh.estimate.ess.median()) < MIN_EFFICIENCY * num_draws
+    covered = not few and gain < MAX_GAIN
     return PopulationFit(
         model=model,
         guide=guide,
@@ -262,11 +266,13 @@ def fit_population(
         structure=structure,
         criterion="maximum a posteriori" if maximum_a_posteriori else "maximum likelihood",
         vector=optimum.vector,
-        covariance=curvature.covariance,
+        covariance=curvature.covariance
+        if covered
+        else torch.full_like(curvature.covariance, torch.nan),
         individuals=fresh,
         marginal=summarize_weights(fresh),
-        converged=optimum.converged and gain < GAIN and curvature.is_maximum,
-        message=_message(optimum, rounds, gain, curvature.is_maximum),
+        converged=optimum.converged and gain < GAIN and curvature.is_maximum and covered,
+        message=_message(optimum, rounds, gain, curvature.is_maximum, covered),
         num_rounds=rounds,
     )
 
@@ -293,12 +299,17 @@ def _climb(
             return optimum, individuals, rounds, gain
 
 
-def _message(optimum: Optimum, rounds: int, gain: float, is_maximum: bool) -> str:
+def _message(optimum: Optimum, rounds: int, gain: float, is_maximum: bool, covered: bool) -> str:
     parts = [f"{rounds} rounds of draws; the last gained {gain:.3f} in log likelihood"]
     if not optimum.converged:
         parts.append(f"the optimiser did not converge: {optimum.message}")
     if gain >= GAIN:
         parts.append("more rounds would still gain")
+    if not covered:
+        parts.append(
+            "the draws do not follow the population, so there are no standard errors: "
+            "a standard deviation of the individual parameters may be zero"
+        )
     if not is_maximum:
         parts.append(
             "the likelihood is flat in some direction: the data do not determine every parameter"

@@ -137,9 +137,8 @@ class ConditionalFlow(nn.Module):
             lower = torch.zeros_like(scale)
             lower[..., row, column] = below * log_diagonal.exp()[..., row]
             scale = scale + lower
-        return self.loc + (self.scale_tril @ location.unsqueeze(-1)).squeeze(
-            -1
-        ), self.scale_tril @ scale
+        location = self.loc + (self.scale_tril @ location.unsqueeze(-1)).squeeze(-1)
+        return location, self.scale_tril @ scale
 
 
 class FlowDistribution(TorchDistribution):  # type: ignore[misc]

@@ -123,9 +123,8 @@ def resample(weights: Tensor, num_draws: int, generator: Generator) -> Tensor:
     Returns:
         Indices into the draws, shape ``(num_draws, batch)``.
     """
-    return torch.multinomial(weights.T.cpu(), num_draws, True, generator=generator).T.to(
-        weights.device
-    )
+    index = torch.multinomial(weights.T.cpu(), num_draws, True, generator=generator)
+    return index.T.to(weights.device)
 
 
 def _pareto_k(log_weights: Tensor) -> float:

@@ -234,10 +234,9 @@ class ForeignProposal:
         values = {name: trace.nodes[name]["value"].double() for name in self.structure.individual}
         draws = self.structure.unconstrain(many, values, self.population)
         _, jacobian = self.structure.constrain(many, draws, self.population)
+        log_prob = _plate_log_prob(trace, len(many)) + jacobian
         shape = (num_draws, len(rows))
-        return draws.reshape(*shape, -1), (_plate_log_prob(trace, len(many)) + jacobian).reshape(
-            shape
-        )
+        return draws.reshape(*shape, -1), log_prob.reshape(shape)
 
     def log_prob(self, draws: Tensor, rows: Tensor) -> Tensor:
         """Not known."""

@@ -170,6 +170,43 @@ def population_objective(
     return objective
 
 
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """What every start of a search has in common."""
+
+    structure: ModelStructure
+    guide: AmortizedGuide
+    cohort: Cohort
+    num_draws: int
+    maximum_a_posteriori: bool
+    generator: Generator
+
+    def objective(self, vector: Tensor) -> Callable[[Tensor], Tensor]:
+        """The objective on draws made at a population."""
+        with warnings.catch_warnings():  # poor weights are no news on the way
+            warnings.simplefilter("ignore", AmortizedWarning)
+            individuals = sample_individuals(
+                self.guide,
+                self.cohort,
+                population=self.structure.constrain_population(vector),
+                num_draws=self.num_draws,
+                seed=self.generator,
+                structure=self.structure,
+            )
+        return population_objective(individuals, self.maximum_a_posteriori)
+
+    def climb(self, vector: Tensor) -> Optimum:
+        """Two rounds of drawing and maximising, the end scored on fresh draws."""
+        for _ in range(2):
+            optimum = maximize(self.objective(vector), vector, max_iterations=50)
+            if not math.isfinite(optimum.value):
+                return optimum
+            vector = optimum.vector
+        with torch.no_grad():
+            value = float(self.objective(vector)(vector))
+        return optimum._replace(value=value if math.isfinite(value) else -math.inf)
+
+
 def locate_population(
     structure: ModelStructure,
     guide: AmortizedGuide,
@@ -182,9 +219,8 @@ def locate_population(
 ) -> Optimum:
     r"""Find the neighbourhood of the best population from a few draws.
 
-    Every start is a population drawn from the prior: the guide's draws under its shared parameters,
-        weighted by
-    the model, already say where the population is; a few draws around there settle it.
+    Every start is a population drawn from the prior. The guide's draws under its shared parameters,
+    weighted by the model, already say where the population is; a few draws around there settle it.
 
     Args:
         structure: The population model.
@@ -199,67 +235,17 @@ def locate_population(
         FitError: No start leads to a finite likelihood.
     """
     generator = make_generator(seed)
+    search = _Search(structure, guide, cohort, num_draws, maximum_a_posteriori, generator)
     starts = structure.draw_populations(cohort, num_starts, generator)
-    found = []
-    for start in starts:
-        vector = structure.unconstrain_population(start)
-        for _ in range(2):
-            population = structure.constrain_population(vector)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", AmortizedWarning)
-                individuals = sample_individuals(
-                    guide,
-                    cohort,
-                    population=population,
-                    num_draws=num_draws,
-                    seed=generator,
-                    structure=structure,
-                )
-            optimum = maximize(
-                population_objective(individuals, maximum_a_posteriori), vector, max_iterations=50
-            )
-            if not math.isfinite(optimum.value):
-                break
-            vector = optimum.vector
-        if math.isfinite(optimum.value):
-            found.append(
-                _fresh(
-                    structure, guide, cohort, optimum, num_draws, maximum_a_posteriori, generator
-                )
-            )
-    if not found:
+    found = [search.climb(structure.unconstrain_population(start)) for start in starts]
+    best = max(found, key=lambda optimum: optimum.value)
+    if not math.isfinite(best.value):
         raise FitError(
             f"None of {num_starts} starts has a finite likelihood.",
             "data that the model can produce under its prior.",
             "check units and priors, and `plots.individual_fits`; or pass `start=`.",
         )
-    return max(found, key=lambda optimum: optimum.value)
-
-
-def _fresh(
-    structure: ModelStructure,
-    guide: AmortizedGuide,
-    cohort: Cohort,
-    optimum: Optimum,
-    num_draws: int,
-    maximum_a_posteriori: bool,
-    generator: Generator,
-) -> Optimum:
-    """The same point scored on fresh draws: the draws it was found with flatter it."""
-    population = structure.constrain_population(optimum.vector)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AmortizedWarning)
-        individuals = sample_individuals(
-            guide,
-            cohort,
-            population=population,
-            num_draws=num_draws,
-            seed=generator,
-            structure=structure,
-        )
-    with torch.no_grad():
-        value = float(population_objective(individuals, maximum_a_posteriori)(optimum.vector))
-    return optimum._replace(value=value if math.isfinite(value) else -math.inf)
+    return best
 
 
 class MarginalModel:

@@ -97,9 +97,8 @@ def fit_student_mixture(
         safe = mass.clamp(min=1e-12).unsqueeze(-1)
         means = torch.einsum("kim,kid->imd", share, draws) / safe
         offset = draws.unsqueeze(2) - means
-        covariances = torch.einsum("kim,kimd,kime->imde", share, offset, offset) / safe.unsqueeze(
-            -1
-        )
+        covariances = torch.einsum("kim,kimd,kime->imde", share, offset, offset)
+        covariances = covariances / safe.unsqueeze(-1)
         # A component of few draws has no covariance of its own: blend it with the overall one.
         effective = (
             (share.sum(0) ** 2 / (share**2).sum(0).clamp(min=1e-300)).unsqueeze(-1).unsqueeze(-1)

@@ -119,7 +119,7 @@ class Sampler:
         if not refine:
             return pilot, ("guide",) * num
         bad = _poor(pilot.log_weights, ROUNDS[0][2])
-        good_rows, bad_rows = (~bad).nonzero()[:, 0], bad.nonzero()[:, 0]
+        good_rows = (~bad).nonzero()[:, 0]
         shape = (num_draws, num)
         result = Weighted(
             pilot.draws.new_empty(*shape, pilot.draws.shape[-1]),
@@ -129,6 +129,9 @@ class Sampler:
         if len(good_rows):
             more = self._from_guide(num_draws - num_pilot, good_rows, generator)
             result.put(good_rows, _joined(pilot.take(good_rows), more))
+            # All draws may show what the pilot's did not.
+            bad[good_rows] = _poor(result.log_weights[:, good_rows], ROUNDS[1][2])
+        bad_rows = bad.nonzero()[:, 0]
         if len(bad_rows):
             result.put(bad_rows, self._refine(pilot.take(bad_rows), bad_rows, num_draws, generator))
         return result, tuple("student-t mixture" if x else "guide" for x in bad.tolist())
@@ -142,9 +145,7 @@ class Sampler:
     def _refine(
         self, pilot: Weighted, rows: Tensor, num_draws: int, generator: Generator
     ) -> Weighted:
-        """Rounds of fitting a mixture and drawing from it, for those that are still poor; the best
-        round counts.
-        """
+        """Fit a mixture, draw from it, again while weights are poor; the best round counts."""
         best: Weighted | None = None
         active = torch.arange(len(rows))
         for num_components, factor, efficiency in ROUNDS:
@@ -152,17 +153,13 @@ class Sampler:
                 active = _poor(best.log_weights, efficiency).nonzero()[:, 0]
             if len(active) == 0:
                 break
-            few, source = (
-                pilot.take(active),
-                pilot.take(active) if best is None else best.take(active),
-            )
-            mixture = fit_student_mixture(
-                source.draws, tempered_weights(source.log_weights), num_components, generator
-            )
+            few = pilot.take(active)
+            source = few if best is None else best.take(active)
+            mixture = _fitted(source, num_components, generator)
             if factor > 1:
-                many = self._from_mixture(few, mixture, factor * num_draws, rows[active], generator)
-                weights = tempered_weights(many.log_weights)
-                mixture = fit_student_mixture(many.draws, weights, num_components, generator)
+                size = factor * num_draws
+                many = self._from_mixture(few, mixture, size, rows[active], generator)
+                mixture = _fitted(many, num_components, generator)
             found = self._from_mixture(few, mixture, num_draws, rows[active], generator)
             if best is None:
                 best = found
@@ -209,19 +206,24 @@ def _joined(a: Weighted, b: Weighted) -> Weighted:
     )
 
 
-def tempered_weights(log_weights: Tensor) -> Tensor:
-    """Normalised weights, flattened where few draws carry all: a power below one keeps some 50
-    effective draws.
-    """
-    wanted = min(50.0, 0.2 * len(log_weights))
+def tempered_weights(log_weights: Tensor, wanted: float) -> Tensor:
+    """Normalised weights, flattened by a power below one until ``wanted`` draws are effective."""
     power = torch.ones(log_weights.shape[1], dtype=log_weights.dtype)
+    weights = normalized_weights(log_weights)
     for _ in range(30):
-        weights = normalized_weights(_scaled(log_weights, power))
-        few = 1 / weights.pow(2).sum(0) < wanted
+        few = 1 / weights.pow(2).sum(0) < min(wanted, 0.2 * len(log_weights))
         if not bool(few.any()):
             break
         power = torch.where(few, power * 0.7, power)
-    return normalized_weights(_scaled(log_weights, power))
+        weights = normalized_weights(_scaled(log_weights, power))
+    return weights
+
+
+def _fitted(source: Weighted, num_components: int, generator: Generator) -> StudentMixture:
+    """A mixture for weighted draws: a covariance needs some five effective draws per dimension."""
+    wanted = min(50.0, max(10.0, 5.0 * num_components * source.draws.shape[-1]))
+    weights = tempered_weights(source.log_weights, wanted)
+    return fit_student_mixture(source.draws, weights, num_components, generator)
 
 
 def _scaled(log_weights: Tensor, power: Tensor) -> Tensor:

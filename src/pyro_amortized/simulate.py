@@ -116,9 +116,8 @@ def default_training_distribution(
             "narrow the priors of the population (for instance HalfNormal in place of HalfCauchy).",
         )
     center = draws[finite].median(0).values
-    spread = (draws[finite].quantile(0.841, 0) - draws[finite].quantile(0.159, 0)).clamp(
-        min=1e-6
-    ) / 2
+    low, high = draws[finite].quantile(0.159, 0), draws[finite].quantile(0.841, 0)
+    spread = (high - low).clamp(min=1e-6) / 2
     standard = ((draws[finite] - center) / spread).clamp(-3, 3)
     covariance = torch.cov(standard.T).reshape(len(center), len(center))
     jitter = 1e-6 * torch.eye(len(center), dtype=covariance.dtype)

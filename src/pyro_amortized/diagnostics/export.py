@@ -131,6 +131,6 @@ def _container(groups: dict[str, xarray.Dataset]) -> Any:
             if dim in group.dims:
                 group.coords[dim] = np.arange(group.sizes[dim])
         group.attrs["inference_library"] = "pyro_amortized"
-    if hasattr(arviz, "InferenceData"):
+    if int(arviz.__version__.split(".")[0]) < 1:
         return arviz.InferenceData(**groups)
     return xarray.DataTree.from_dict(groups)

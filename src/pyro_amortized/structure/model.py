@@ -20,14 +20,10 @@ import torch
 from torch import Generator, Tensor
 
 from ..cohort import Cohort
-from ..errors import ModelError
 from ..isolation import seeded
+from .roles import Population, Roles
 from .sites import (
     Assign,
-    IndividualSite,
-    Model,
-    ObservedSite,
-    PopulationSite,
     individual_first,
     run_program,
     site_log_prob,
@@ -35,7 +31,6 @@ from .sites import (
     unconstrain_site,
 )
 
-Population = Mapping[str, Tensor]
 MAX_VALUES_PER_CALL = 4_000_000
 
 
@@ -51,143 +46,11 @@ class IndividualLogDensity(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class ModelStructure:
-    r"""The roles of a program's sites. Made by :func:`read_structure`.
+class ModelStructure(Roles):
+    r"""What the library knows about a program, its densities and simulations.
 
-    Args:
-        model: The program.
-        population: Sites and params outside the plate, by name, in the order of the program.
-        individual: Latent sites inside the plate.
-        observed: Observed sites inside the plate.
-        shared: Names of the population sites on which observations depend directly.
-        layout: Trailing singleton dimensions that each shared parameter needs when it is drawn once
-            per individual, or None where no layout fits and simulation loops over ordinary calls.
+    Made by :func:`read_structure`; the fields are those of its base, the roles of the sites.
     """
-
-    model: Model
-    population: Mapping[str, PopulationSite]
-    individual: Mapping[str, IndividualSite]
-    observed: Mapping[str, ObservedSite]
-    shared: tuple[str, ...]
-    layout: Mapping[str, int] | None = None
-
-    @property
-    def num_latent(self) -> int:
-        """Number of unconstrained coordinates of one individual."""
-        return sum(site.num_unconstrained for site in self.individual.values())
-
-    @property
-    def num_shared(self) -> int:
-        """Number of unconstrained coordinates of the shared parameters."""
-        return sum(self.population[name].num_unconstrained for name in self.shared)
-
-    @property
-    def latent_names(self) -> list[str]:
-        """One label, ``site`` or ``site[j]``, per unconstrained coordinate of an individual."""
-        return [
-            label
-            for name, s in self.individual.items()
-            for label in _labels(name, s.num_unconstrained)
-        ]
-
-    @property
-    def population_names(self) -> list[str]:
-        """One label per unconstrained coordinate of the population parameters."""
-        return [
-            label
-            for name, s in self.population.items()
-            for label in _labels(name, s.num_unconstrained)
-        ]
-
-    @property
-    def series(self) -> list[str]:
-        """Names of the series that the program observes."""
-        return [site.series for site in self.observed.values()]
-
-    # Population parameters: dictionaries of values and flat unconstrained vectors.
-
-    def initial_population(self) -> dict[str, Tensor]:
-        """A population inside the support: one draw from the prior, and the params' own values."""
-        return {name: site.initial for name, site in self.population.items()}
-
-    def constrain_population(
-        self, vector: Tensor, names: tuple[str, ...] | None = None
-    ) -> dict[str, Tensor]:
-        """Values by name from unconstrained coordinates, shape ``(*, population)``."""
-        sites = [
-            self.population[name] for name in (names if names is not None else self.population)
-        ]
-        pieces = vector.split([site.num_unconstrained for site in sites], -1)
-        return {site.name: site.constrain(piece) for site, piece in zip(sites, pieces, strict=True)}
-
-    def unconstrain_population(
-        self, population: Population, names: tuple[str, ...] | None = None
-    ) -> Tensor:
-        """Unconstrained coordinates of values by name, shape ``(population,)``."""
-        names = names if names is not None else tuple(self.population)
-        pieces = [self.population[name].unconstrain(population[name].double()) for name in names]
-        return torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.float64)
-
-    def check_population(self, population: Population) -> dict[str, Tensor]:
-        r"""The given values in float64, every site present, of the right shape and inside its
-        support.
-
-        Raises:
-            ModelError: A value is missing, superfluous, of the wrong shape or outside its support.
-        """
-        extra, missing = (
-            set(population) - set(self.population),
-            set(self.population) - set(population),
-        )
-        if extra or missing:
-            raise ModelError(
-                "The population has "
-                f"{'no ' + str(sorted(missing)) if missing else 'unknown ' + str(sorted(extra))}.",
-                f"a value for each of {list(self.population)}.",
-                "name every site outside the plate `individual`, and nothing else.",
-            )
-        checked = {}
-        for name, site in self.population.items():
-            value = torch.as_tensor(population[name]).double()
-            if value.shape != site.shape or not bool(site.support.check(value).all()):
-                raise ModelError(
-                    f"Population parameter {name!r} is {value.tolist()}.",
-                    f"shape {tuple(site.shape)}, inside its support {site.support}.",
-                    f"correct population[{name!r}].",
-                )
-            checked[name] = value
-        return checked
-
-    def log_prior(self, cohort: Cohort, population: Population) -> Tensor:
-        """Log prior density of the population sites (params have none), a scalar."""
-        wanted = frozenset(self.population)
-        trace = run_program(self.model, cohort.to(dtype=torch.float64), Assign(population), wanted)
-        terms = [
-            site_log_prob(trace.nodes[n]).sum()
-            for n, s in self.population.items()
-            if not s.is_param
-        ]
-        return torch.stack(terms).sum() if terms else torch.zeros((), dtype=torch.float64)
-
-    def draw_populations(
-        self, cohort: Cohort, num_draws: int, generator: Generator
-    ) -> list[dict[str, Tensor]]:
-        r"""Draws from the prior of the population.
-
-        A ``pyro.param`` has no prior: it is drawn from a normal distribution about its value in
-        unconstrained coordinates, of sd 1, or of half its size where its support is the real line
-        and that is more.
-        """
-        wanted = frozenset(n for n, s in self.population.items() if not s.is_param)
-        small, draws = cohort[:1].to(dtype=torch.float64), []
-        params = {n: s for n, s in self.population.items() if s.is_param}
-        with seeded(generator):
-            for _ in range(num_draws):
-                values = {name: site.constrain(_scatter(site)) for name, site in params.items()}
-                trace = run_program(self.model, small, Assign(values), wanted)
-                values |= {name: trace.nodes[name]["value"].detach() for name in wanted}
-                draws.append({name: values[name] for name in self.population})
-        return draws
 
     # Individual parameters.
 
@@ -249,12 +112,10 @@ class ModelStructure:
         num_draws, num = unconstrained.shape[:2]
         many = cohort.to(dtype=torch.float64).repeat(num_draws)
         values, _ = self.constrain(many, unconstrained.reshape(num_draws * num, -1), population)
-        return {
-            name: (rows := individual_first(values[name], site.dim, site.event_dim)).reshape(
-                num_draws, num, *rows.shape[1:]
-            )
-            for name, site in self.individual.items()
+        rows = {
+            n: individual_first(values[n], s.dim, s.event_dim) for n, s in self.individual.items()
         }
+        return {name: x.reshape(num_draws, num, *x.shape[1:]) for name, x in rows.items()}
 
     # Densities.
 
@@ -515,14 +376,3 @@ def lay_out(
         )
         for site, piece in zip(sites, pieces, strict=True)
     }
-
-
-def _labels(name: str, size: int) -> list[str]:
-    return [name] if size == 1 else [f"{name}[{j}]" for j in range(size)]
-
-
-def _scatter(site: PopulationSite) -> Tensor:
-    center = site.unconstrain(site.initial.double())
-    real = torch.equal(center, site.initial.double().reshape(-1))
-    sd = (center.abs() / 2).clamp(min=1.0) if real else torch.ones_like(center)
-    return center + sd * torch.randn_like(center)

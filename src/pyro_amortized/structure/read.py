@@ -8,7 +8,6 @@ and by moving one parameter at a time (which also sees what autograd cannot: a c
 detached tensor).
 """
 
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +20,8 @@ from torch.distributions import biject_to
 from ..cohort import Cohort
 from ..errors import AmortizedError, ModelError
 from ..isolation import fork_seed, make_generator, seeded
-from .model import ModelStructure, lay_out
+from .layout import find_layout
+from .model import ModelStructure
 from .sites import (
     PLATE,
     Assign,
@@ -33,10 +33,7 @@ from .sites import (
     run_program,
     site_log_prob,
     site_mask,
-    sum_per_individual,
 )
-
-CHECK_SIZE = 5
 
 
 def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
@@ -88,7 +85,7 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
     shared = _shared_parameters(structure, cohort, seed)
     structure = ModelStructure(model, population, individual, observed, shared)
     return ModelStructure(
-        model, population, individual, observed, shared, _find_layout(structure, cohort, seed)
+        model, population, individual, observed, shared, find_layout(structure, cohort, seed)
     )
 
 
@@ -321,72 +318,3 @@ def _shared_parameters(structure: ModelStructure, cohort: Cohort, seed: int) -> 
             if not torch.allclose(moved, base.detach(), rtol=1e-12, atol=1e-12, equal_nan=True):
                 shared.add(name)
     return tuple(name for name in structure.population if name in shared)
-
-
-def _find_layout(structure: ModelStructure, cohort: Cohort, seed: int) -> dict[str, int] | None:
-    """The first layout in which every individual may have its own shared parameters, checked
-    exactly.
-    """
-    generator = make_generator(seed)
-    small = cohort.repeat(-(-CHECK_SIZE // len(cohort)))[:CHECK_SIZE]
-    draws = structure.draw_populations(small, CHECK_SIZE, generator)
-    shared = torch.stack([structure.unconstrain_population(d, structure.shared) for d in draws])
-    individuals = structure.draw_individuals(small, draws[0], 1, generator)[0]
-    pads = itertools.product((0, 1), repeat=min(len(structure.shared), 6))
-    for pad in sorted(pads, key=lambda p: len(set(p))):
-        layout = dict(zip(structure.shared, pad, strict=False)) | {
-            n: pad[0] for n in structure.shared[6:]
-        }
-        if _layout_fits(structure, small, individuals, shared, draws[0], layout, seed):
-            return layout
-    return None
-
-
-def _layout_fits(
-    structure: ModelStructure,
-    cohort: Cohort,
-    individuals: Tensor,
-    shared: Tensor,
-    population: Mapping[str, Tensor],
-    layout: Mapping[str, int],
-    seed: int,
-) -> bool:
-    """Simulate in the layout, then ask the ordinary program for each individual's log density:
-    equal or not.
-    """
-    laid_out = dict(population) | lay_out(structure, shared, layout)
-    assign = Assign(
-        laid_out, structure.individual, individuals, simulate=frozenset(structure.observed)
-    )
-    try:
-        with seeded(seed), torch.no_grad():
-            trace = run_program(structure.model, cohort, assign)
-        found = _per_individual(structure, trace, len(cohort))
-        values = {name: trace.nodes[name]["value"] for name in structure.observed}
-        shapes = {
-            name: tuple(individual_first(values[name], s.dim, s.event_dim).shape)
-            for name, s in structure.observed.items()
-        }
-    except (RuntimeError, ValueError, IndexError, TypeError):
-        return False
-    if any(shapes[name] != cohort[s.series].values.shape for name, s in structure.observed.items()):
-        return False
-    for i in range(len(cohort)):
-        one = dict(population) | structure.constrain_population(shared[i], structure.shared)
-        ordinary = run_program(
-            structure.model,
-            cohort,
-            Assign(one, structure.individual, individuals, observations=values),
-        )
-        expected = _per_individual(structure, ordinary, len(cohort))[i]
-        if not torch.allclose(found[i], expected, rtol=1e-8, atol=1e-8, equal_nan=True):
-            return False
-    return True
-
-
-def _per_individual(structure: ModelStructure, trace: Trace, num: int) -> Tensor:
-    terms = [
-        sum_per_individual(site_log_prob(trace.nodes[n]), s.dim, num)
-        for n, s in structure.observed.items()
-    ]
-    return torch.stack(terms).sum(0)

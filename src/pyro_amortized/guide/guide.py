@@ -7,7 +7,6 @@ data and the shared parameters. The networks are frozen and kept out of Pyro's p
 """
 
 import json
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -18,29 +17,23 @@ import torch
 from pyro.distributions import Delta, MultivariateNormal
 from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroParam
-from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
-from .cohort import Cohort
-from .encode import Encoder
-from .errors import GuideError
-from .flows import ConditionalFlow, FlowDistribution
-from .history import TrainingHistory
-from .networks import DeepSet
-from .posterior import AmortizedPosterior
-from .simulate import TrainingDistribution
-from .structure import (
+from ..cohort import Cohort
+from ..flows import FlowDistribution
+from ..history import TrainingHistory
+from ..posterior import AmortizedPosterior
+from ..simulate import TrainingDistribution
+from ..structure import (
     PLATE,
     Model,
     ModelStructure,
     Population,
     constrain_individuals,
-    read_structure,
 )
-
-FORMAT_VERSION = 1
+from .files import FORMAT_VERSION, signature, summary_settings, write_whole
 
 
 class AmortizedGuide(AutoGuide):  # type: ignore[misc]
@@ -234,147 +227,17 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         tensors |= {"population.scale_tril": self.scale_tril.detach()}
         description = {
             "format_version": FORMAT_VERSION,
-            "individual": _signature(self.structure.individual),
+            "individual": signature(self.structure.individual),
             "shared": {
                 name: self.structure.population[name].num_unconstrained
                 for name in self.structure.shared
             },
-            "population": _signature(self.structure.population),
+            "population": signature(self.structure.population),
             "encoder": self.posterior.encoder.settings,
-            "summary": _summary_settings(self.posterior.summary),
+            "summary": summary_settings(self.posterior.summary),
             "flow": self.posterior.flow.settings,
             "history": asdict(self.history),
         }
         contiguous = {name: x.contiguous() for name, x in tensors.items()}
-        _write_whole(folder / "weights.safetensors", serialize(contiguous))
-        _write_whole(folder / "guide.json", (json.dumps(description, indent=2) + "\n").encode())
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
-
-
-def load_guide(path: str | Path, model: Model, cohort: Cohort) -> AmortizedGuide:
-    r"""Load a guide that :meth:`AmortizedGuide.save` wrote.
-
-    Args:
-        path: The folder.
-        model: The program that the guide was trained for.
-        cohort: Data to read the program with.
-
-    Raises:
-        GuideError: The folder holds no guide, one of another format, or one for other individual
-            parameters.
-    """
-    folder = Path(path)
-    if not (folder / "guide.json").is_file() or not (folder / "weights.safetensors").is_file():
-        raise GuideError(
-            f"{folder} holds no guide.json with weights.safetensors.",
-            "a folder written by `guide.save(path)`.",
-            "check the path.",
-        )
-    description = json.loads((folder / "guide.json").read_text("utf-8"))
-    if description.get("format_version") != FORMAT_VERSION:
-        raise GuideError(
-            f"The guide has format version {description.get('format_version')}.",
-            f"version {FORMAT_VERSION}.",
-            "train it again, or use the version of the library that wrote it.",
-        )
-    structure = read_structure(model, cohort)
-    check_individual_sites(structure, description["individual"])
-    found = {name: structure.population[name].num_unconstrained for name in structure.shared}
-    if (
-        found != description["shared"]
-        or _signature(structure.population) != description["population"]
-    ):
-        raise GuideError(
-            f"The program has population sites {_signature(structure.population)} with shared "
-            f"{list(found)}.",
-            f"{description['population']} with shared {list(description['shared'])}, as in the "
-            "saved guide.",
-            "load the guide with the program it was trained for; fit other population models "
-            "with it afterwards.",
-        )
-    tensors = load_file(folder / "weights.safetensors")
-    posterior = _empty_posterior(description, sum(found.values()), structure.num_latent)
-    own = {
-        n.removeprefix("posterior."): x for n, x in tensors.items() if n.startswith("posterior.")
-    }
-    posterior.load_state_dict(own)
-    distribution = TrainingDistribution(
-        *(tensors[f"training.{n}"] for n in ("loc", "scale_tril", "shared"))
-    )
-    guide = AmortizedGuide(
-        model, structure, posterior, distribution, TrainingHistory(**description["history"])
-    )
-    return guide.at(tensors["population.loc"], tensors["population.scale_tril"])
-
-
-def check_individual_sites(structure: ModelStructure, expected: Mapping[str, int]) -> None:
-    r"""Raise unless a program has the individual sites that a guide was trained for.
-
-    Raises:
-        GuideError: Names, sizes or order of the individual sites differ.
-    """
-    found = _signature(structure.individual)
-    if list(found.items()) != list(expected.items()):
-        raise GuideError(
-            f"The program has the individual sites {found} (name: unconstrained size).",
-            f"{dict(expected)}, in this order, as in the guide's own program.",
-            "keep the individual sites as they are and change only the population model, or "
-            "train a new guide.",
-        )
-
-
-def structure_for(guide: AmortizedGuide, model: Model, cohort: Cohort) -> ModelStructure:
-    r"""The structure of a program that is to be used with a guide, which may have been trained for
-    another.
-
-    Raises:
-        GuideError: Its individual sites differ from the guide's in name, size, order or support.
-    """
-    if model is guide.model:
-        return guide.structure
-    structure = read_structure(model, cohort)
-    check_individual_sites(structure, _signature(guide.structure.individual))
-    middle = guide.training_distribution.loc.expand(len(cohort), -1)
-    double = cohort.to(dtype=torch.float64)
-    mine, _ = structure.constrain(double, middle, structure.initial_population())
-    theirs, _ = guide.structure.constrain(double, middle, guide.structure.initial_population())
-    for name, value in mine.items():
-        if value.shape != theirs[name].shape or not torch.allclose(value, theirs[name], rtol=1e-6):
-            raise GuideError(
-                f"The individual site {name!r} has another shape or support than in the guide's "
-                "own program.",
-                "individual parameters on the same scale.",
-                "keep the distribution's support (for instance Normal on the log scale), or "
-                "train a new guide.",
-            )
-    return structure
-
-
-def _signature(sites: Mapping[str, Any]) -> dict[str, int]:
-    return {name: site.num_unconstrained for name, site in sites.items()}
-
-
-def _summary_settings(summary: torch.nn.Module) -> dict[str, int]:
-    if not isinstance(summary, DeepSet):
-        raise GuideError(
-            f"The summary network is a {type(summary).__name__}.",
-            "a DeepSet: other networks cannot be rebuilt from a file yet.",
-            "save the network's state_dict yourself.",
-        )
-    return summary.settings
-
-
-def _empty_posterior(
-    description: Mapping[str, Any], num_shared: int, num_latent: int
-) -> AmortizedPosterior:
-    encoder = Encoder(**description["encoder"])
-    summary = DeepSet(encoder.num_features, encoder.num_static, **description["summary"])
-    num_context = summary.num_summary + encoder.num_static + num_shared
-    flow = ConditionalFlow(num_latent, num_context, **description["flow"])
-    return AmortizedPosterior(encoder, summary, flow, num_shared).double()
+        write_whole(folder / "weights.safetensors", serialize(contiguous))
+        write_whole(folder / "guide.json", (json.dumps(description, indent=2) + "\n").encode())

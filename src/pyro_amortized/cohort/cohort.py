@@ -17,137 +17,11 @@ from typing import overload
 import torch
 from torch import Generator, Tensor
 
-from .errors import CohortError
+from ..errors import CohortError
+from .records import Doses, Series, floating
 
 Index = int | slice | Sequence[int] | Tensor
 Design = Callable[[int, Generator], "Cohort"]
-
-
-@dataclass(frozen=True, eq=False)
-class Series:
-    r"""One observed quantity of every individual over time.
-
-    Args:
-        times: Times, shape ``(individual, time)``, not decreasing, in the unit of the data. NaN is
-            accepted behind the last recorded value of an individual (padding) and replaced by the
-            last time.
-        values: Observations, shape ``(individual, time)`` or ``(individual, time, channel)``. NaN
-            is accepted where ``observed`` is False.
-        observed: True where a value was recorded, shape of ``values``. Default: where ``values`` is
-            not NaN.
-
-    Raises:
-        CohortError: Shapes disagree, times are not sorted, a recorded value is not finite.
-
-    Example:
-        >>> values = torch.tensor([[1.5, float("nan"), 3.0]])
-        >>> series = Series(torch.tensor([[0.0, 1.0, 2.0]]), values)
-        >>> series.observed
-        tensor([[ True, False,  True]])
-    """
-
-    times: Tensor
-    values: Tensor
-    observed: Tensor = None  # type: ignore[assignment]  # filled in __post_init__
-
-    def __post_init__(self) -> None:
-        values = _floating(self.values, "values")
-        times = _floating(self.times, "times").to(values.device, values.dtype)
-        if values.dim() not in (2, 3) or 0 in values.shape:
-            raise CohortError(
-                f"`values` has shape {tuple(values.shape)}.",
-                "(individual, time) or (individual, time, channel), none of them empty.",
-                "put the individuals first and give every individual at least one (possibly "
-                "unrecorded) time.",
-            )
-        if times.shape != values.shape[:2]:
-            raise CohortError(
-                f"`times` has shape {tuple(times.shape)}, `values` {tuple(values.shape)}.",
-                f"`times` of shape {tuple(values.shape[:2])}, (individual, time).",
-                "give every individual its own row of times; `times.expand(N, -1)` repeats a "
-                "common grid.",
-            )
-        observed = _observed(self.observed, values)
-        recorded = observed if observed.dim() == 2 else observed.any(-1)
-        object.__setattr__(self, "times", _check_times(times, recorded))
-        object.__setattr__(self, "values", _fill(values, observed))
-        object.__setattr__(self, "observed", observed)
-
-    @property
-    def num_observations(self) -> int:
-        """Number of recorded values."""
-        return int(self.observed.sum())
-
-
-@dataclass(frozen=True, eq=False)
-class Doses:
-    r"""The doses of every individual, padded to the same number.
-
-    Args:
-        times: Dosing times, shape ``(individual, dose)``, in the unit of the series.
-        amounts: Amounts, shape of ``times``, in the unit of amount of the data. Ignored in the
-            padding.
-        durations: Durations of infusion, shape of ``times``; 0 is a bolus. Default: all 0.
-        compartment: Number of the compartment that receives the dose, 1 first, shape of ``times``.
-            Default: all 1.
-        given: True where a dose was given, False in the padding, shape of ``times``. Default: all
-            True.
-
-    Raises:
-        CohortError: Shapes disagree, or a given dose is not finite or negative.
-    """
-
-    times: Tensor
-    amounts: Tensor
-    durations: Tensor = None  # type: ignore[assignment]
-    compartment: Tensor = None  # type: ignore[assignment]
-    given: Tensor = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        amounts = _floating(self.amounts, "amounts")
-        times = _floating(self.times, "times of the doses").to(amounts.dtype)
-        given = torch.ones_like(amounts, dtype=torch.bool) if self.given is None else self.given
-        durations = torch.zeros_like(amounts) if self.durations is None else self.durations
-        compartment = (
-            torch.ones_like(amounts, dtype=torch.long)
-            if self.compartment is None
-            else self.compartment
-        )
-        fields = {
-            "times": times,
-            "durations": durations,
-            "compartment": compartment,
-            "given": given,
-        }
-        for name, tensor in fields.items():
-            if tensor.shape != amounts.shape or amounts.dim() != 2:
-                raise CohortError(
-                    f"`{name}` of the doses has shape {tuple(tensor.shape)}, `amounts` "
-                    f"{tuple(amounts.shape)}.",
-                    "the same shape (individual, dose) for every field of the doses.",
-                    "pad every individual to the same number of doses and set `given` to False "
-                    "in the padding.",
-                )
-        if given.dtype != torch.bool:
-            raise CohortError(
-                f"`given` has dtype {given.dtype}.",
-                "a boolean mask, True = given.",
-                "pass `given.bool()`.",
-            )
-        bad = given & ~(times.isfinite() & (amounts >= 0) & amounts.isfinite() & (durations >= 0))
-        if bad.any():
-            raise CohortError(
-                f"Individual {int(bad.any(1).nonzero()[0])} has a dose that is not finite or "
-                "negative.",
-                "finite times, amounts >= 0 and durations >= 0 wherever `given` is True.",
-                "correct the dose, or set `given` to False if it is padding.",
-            )
-        zero = torch.zeros((), dtype=amounts.dtype, device=amounts.device)
-        object.__setattr__(self, "times", torch.where(given, times, zero))
-        object.__setattr__(self, "amounts", torch.where(given, amounts, zero))
-        object.__setattr__(self, "durations", torch.where(given, durations.to(amounts.dtype), zero))
-        object.__setattr__(self, "compartment", compartment.long())
-        object.__setattr__(self, "given", given)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +65,7 @@ class Cohort:
             )
         num = len(next(iter(self.series.values())).values)
         covariates = {
-            name: _floating(torch.as_tensor(x), name) for name, x in self.covariates.items()
+            name: floating(torch.as_tensor(x), name) for name, x in self.covariates.items()
         }
         sizes = {f"series {name!r}": len(s.values) for name, s in self.series.items()}
         sizes |= {
@@ -377,84 +251,6 @@ def _pad_rows(tensors: Sequence[Tensor], fill: float | None) -> Tensor:
         return torch.cat([t, tail], 1)
 
     return torch.cat([pad(t) for t in tensors])
-
-
-def _floating(x: Tensor, name: str) -> Tensor:
-    if not isinstance(x, Tensor):
-        raise CohortError(
-            f"`{name}` is a {type(x).__name__}.", "a tensor.", f"pass torch.as_tensor({name})."
-        )
-    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
-
-
-def _observed(observed: Tensor | None, values: Tensor) -> Tensor:
-    if observed is None:
-        observed = ~values.isnan()
-    if observed.shape != values.shape:
-        raise CohortError(
-            f"`observed` has shape {tuple(observed.shape)}.",
-            f"{tuple(values.shape)}, the shape of `values`.",
-            "pad every individual to the same number of times and set `observed` to False in "
-            "the padding.",
-        )
-    if observed.dtype != torch.bool:
-        raise CohortError(
-            f"`observed` has dtype {observed.dtype}.",
-            "a boolean mask, True = recorded.",
-            "pass `observed.bool()`.",
-        )
-    bad = observed & ~values.isfinite()
-    if bad.any():
-        where = bad.nonzero()[0].tolist()
-        raise CohortError(
-            f"Individual {where[0]} has a recorded value that is not finite at time index "
-            f"{where[1]} "
-            f"({int(bad.sum())} such values in all).",
-            "finite values wherever `observed` is True.",
-            "set `observed` to False there if the value was not recorded, or correct it.",
-        )
-    return observed
-
-
-def _check_times(times: Tensor, recorded: Tensor) -> Tensor:
-    known = times.isfinite()
-    bad = ~known & (recorded | times.isinf())
-    if bad.any():
-        raise CohortError(
-            f"Individual {int(bad.any(1).nonzero()[0])} has a recorded value at a time that is "
-            "not finite.",
-            "a finite time for every recorded value.",
-            "give the time; NaN is accepted only as padding behind the last recorded value.",
-        )
-    filled = torch.where(known, times, torch.finfo(times.dtype).min).cummax(1).values
-    gap = ~known & (known.flip(1).cummax(1).values.flip(1) if known.shape[1] else known)
-    unsorted = (times.nan_to_num(0.0) < filled) & known
-    if gap.any() or unsorted.any() or not known[:, 0].all():
-        wrong = (gap | unsorted).any(1) | ~known[:, 0]
-        i = int(wrong.nonzero()[0])
-        raise CohortError(
-            f"The times of individual {i} are not sorted: "
-            f"{[round(t, 4) for t in times[i].tolist()[:12]]}.",
-            "times that do not decrease along the row (equal times are fine), known up to the "
-            "padding.",
-            "sort each individual's rows by time before building the cohort; `nlme.read_table` "
-            "does it.",
-        )
-    return torch.where(known, times, filled)
-
-
-def _fill(values: Tensor, observed: Tensor) -> Tensor:
-    """Replace what was not recorded by a recorded value: the individual's first, else the series'
-    first, else 1.
-    """
-    if observed.all():
-        return values
-    anywhere = values[observed]
-    overall = anywhere[0] if len(anywhere) else values.new_ones(())
-    first = observed.to(torch.uint8).argmax(1, keepdim=True)
-    own = values.gather(1, first)
-    own = torch.where(observed.any(1, keepdim=True), own, overall)
-    return torch.where(observed, values, own)
 
 
 def _positions(key: Index, size: int) -> Tensor:

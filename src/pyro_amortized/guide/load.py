@@ -1,0 +1,115 @@
+r"""Guides from files, and guides beside other programs than their own."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from ..cohort import Cohort
+from ..errors import GuideError
+from ..history import TrainingHistory
+from ..simulate import TrainingDistribution
+from ..structure import Model, ModelStructure, read_structure
+from .files import FORMAT_VERSION, empty_posterior, signature
+from .guide import AmortizedGuide
+
+
+def load_guide(path: str | Path, model: Model, cohort: Cohort) -> AmortizedGuide:
+    r"""Load a guide that :meth:`AmortizedGuide.save` wrote.
+
+    Args:
+        path: The folder.
+        model: The program that the guide was trained for.
+        cohort: Data to read the program with.
+
+    Raises:
+        GuideError: The folder holds no guide, one of another format, or one for other individual
+            parameters.
+    """
+    folder = Path(path)
+    if not (folder / "guide.json").is_file() or not (folder / "weights.safetensors").is_file():
+        raise GuideError(
+            f"{folder} holds no guide.json with weights.safetensors.",
+            "a folder written by `guide.save(path)`.",
+            "check the path.",
+        )
+    description = json.loads((folder / "guide.json").read_text("utf-8"))
+    if description.get("format_version") != FORMAT_VERSION:
+        raise GuideError(
+            f"The guide has format version {description.get('format_version')}.",
+            f"version {FORMAT_VERSION}.",
+            "train it again, or use the version of the library that wrote it.",
+        )
+    structure = read_structure(model, cohort)
+    check_individual_sites(structure, description["individual"])
+    found = {name: structure.population[name].num_unconstrained for name in structure.shared}
+    if (
+        found != description["shared"]
+        or signature(structure.population) != description["population"]
+    ):
+        raise GuideError(
+            f"The program has population sites {signature(structure.population)} with shared "
+            f"{list(found)}.",
+            f"{description['population']} with shared {list(description['shared'])}, as in the "
+            "saved guide.",
+            "load the guide with the program it was trained for; fit other population models "
+            "with it afterwards.",
+        )
+    tensors = load_file(folder / "weights.safetensors")
+    posterior = empty_posterior(description, sum(found.values()), structure.num_latent)
+    own = {
+        n.removeprefix("posterior."): x for n, x in tensors.items() if n.startswith("posterior.")
+    }
+    posterior.load_state_dict(own)
+    distribution = TrainingDistribution(
+        *(tensors[f"training.{n}"] for n in ("loc", "scale_tril", "shared"))
+    )
+    guide = AmortizedGuide(
+        model, structure, posterior, distribution, TrainingHistory(**description["history"])
+    )
+    return guide.at(tensors["population.loc"], tensors["population.scale_tril"])
+
+
+def check_individual_sites(structure: ModelStructure, expected: Mapping[str, int]) -> None:
+    r"""Raise unless a program has the individual sites that a guide was trained for.
+
+    Raises:
+        GuideError: Names, sizes or order of the individual sites differ.
+    """
+    found = signature(structure.individual)
+    if list(found.items()) != list(expected.items()):
+        raise GuideError(
+            f"The program has the individual sites {found} (name: unconstrained size).",
+            f"{dict(expected)}, in this order, as in the guide's own program.",
+            "keep the individual sites as they are and change only the population model, or "
+            "train a new guide.",
+        )
+
+
+def structure_for(guide: AmortizedGuide, model: Model, cohort: Cohort) -> ModelStructure:
+    r"""The structure of a program that is to be used with a guide, which may have been trained for
+    another.
+
+    Raises:
+        GuideError: Its individual sites differ from the guide's in name, size, order or support.
+    """
+    if model is guide.model:
+        return guide.structure
+    structure = read_structure(model, cohort)
+    check_individual_sites(structure, signature(guide.structure.individual))
+    middle = guide.training_distribution.loc.expand(len(cohort), -1)
+    double = cohort.to(dtype=torch.float64)
+    mine, _ = structure.constrain(double, middle, structure.initial_population())
+    theirs, _ = guide.structure.constrain(double, middle, guide.structure.initial_population())
+    for name, value in mine.items():
+        if value.shape != theirs[name].shape or not torch.allclose(value, theirs[name], rtol=1e-6):
+            raise GuideError(
+                f"The individual site {name!r} has another shape or support than in the guide's "
+                "own program.",
+                "individual parameters on the same scale.",
+                "keep the distribution's support (for instance Normal on the log scale), or "
+                "train a new guide.",
+            )
+    return structure
