@@ -53,7 +53,7 @@ def importance_estimate(log_weights: Tensor) -> ImportanceEstimate:
 
     Example:
         >>> estimate = importance_estimate(torch.zeros(100, 2))
-        >>> estimate.log_mean, estimate.ess
+        >>> estimate.log_mean, estimate.ess.round()
         (tensor([0., 0.]), tensor([100., 100.]))
 
     References:
