@@ -165,7 +165,7 @@ def sample_individuals(
         return structure.draw_individuals(cohort[rows], population, num, generator)
 
     def log_population(draws: Tensor, rows: Tensor) -> Tensor:
-        return structure.log_density(cohort[rows], draws, population).individual
+        return structure.log_individual(cohort[rows], draws, population)
 
     with torch.no_grad():
         proposal: Proposal = (

@@ -2,9 +2,9 @@ r"""Pyro program -> :class:`ModelStructure`: the only reader of Pyro programs.""
 
 from .model import IndividualLogDensity as IndividualLogDensity
 from .model import ModelStructure as ModelStructure
-from .model import collapsed_log_density as collapsed_log_density
-from .model import constrain_individuals as constrain_individuals
 from .read import read_structure as read_structure
 from .roles import Population as Population
 from .sites import PLATE as PLATE
 from .sites import Model as Model
+from .within import collapsed_log_density as collapsed_log_density
+from .within import constrain_individuals as constrain_individuals

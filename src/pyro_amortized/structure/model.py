@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import pyro
 import torch
+from pyro.poutine.trace_struct import Trace
 from torch import Generator, Tensor
 
 from ..cohort import Cohort
@@ -159,18 +159,30 @@ class ModelStructure(Roles):
         assign = Assign(population, self.individual, rows)
         trace = run_program(self.model, many, assign)
 
-        def total(sites: Mapping[str, Any]) -> Tensor:
-            terms = [
-                sum_per_individual(site_log_prob(trace.nodes[n]), s.dim, len(rows))
-                for n, s in sites.items()
-            ]
-            return torch.stack(terms).sum(0).reshape(shape)
-
-        observation = total(self.observed)
+        observation = self.total(self.observed, trace, len(rows)).reshape(shape)
         if observation_only:
             return IndividualLogDensity(observation, torch.zeros_like(observation))
-        individual = total(self.individual) + assign.log_abs_det().reshape(shape)
-        return IndividualLogDensity(observation, individual)
+        individual = self.total(self.individual, trace, len(rows)) + assign.log_abs_det()
+        return IndividualLogDensity(observation, individual.reshape(shape))
+
+    def log_individual(
+        self, cohort: Cohort, unconstrained: Tensor, population: Population
+    ) -> Tensor:
+        """The second part of :meth:`log_density` alone; the observations are not reached."""
+        shape, rows = unconstrained.shape[:2], unconstrained.double().flatten(0, 1)
+        assign = Assign(population, self.individual, rows)
+        many = cohort.to(dtype=torch.float64).repeat(shape[0])
+        trace = run_program(self.model, many, assign, frozenset(self.individual))
+        total = self.total(self.individual, trace, len(rows)) + assign.log_abs_det()
+        return total.reshape(shape)
+
+    @staticmethod
+    def total(sites: Mapping[str, Any], trace: Trace, num: int) -> Tensor:
+        """Log density of some sites together, per individual."""
+        terms = [
+            sum_per_individual(site_log_prob(trace.nodes[n]), s.dim, num) for n, s in sites.items()
+        ]
+        return torch.stack(terms).sum(0)
 
     def log_observation(self, cohort: Cohort, unconstrained: Tensor, shared: Tensor) -> Tensor:
         r"""Log p(y | phi, c) where every individual has its own shared parameters.
@@ -304,57 +316,6 @@ class ModelStructure(Roles):
             ).items():
                 values[name][rows] = part
         return values
-
-
-def collapsed_log_density(
-    structure: ModelStructure, cohort: Cohort, unconstrained: Tensor
-) -> Tensor:
-    r"""Log p(y, phi | Psi) with the individual parameters held fixed, as part of the Pyro program
-    around it.
-
-    The population sites stay visible to the handlers outside, everything in the plate is hidden
-    from them.
-
-    Args:
-        structure: The program.
-        cohort: As many individuals as rows.
-        unconstrained: Shape ``(row, latent)``.
-
-    Returns:
-        Shape ``(row,)``.
-    """
-    assign = Assign({}, structure.individual, unconstrained)
-    handler = pyro.poutine.trace()
-    with (
-        pyro.poutine.block(expose=list(structure.population)),
-        handler,
-        assign,
-        pyro.validation_enabled(False),
-    ):
-        structure.model(cohort)
-    sites: dict[str, Any] = {**structure.observed, **structure.individual}
-    nodes = handler.trace.nodes
-    terms = [
-        sum_per_individual(site_log_prob(nodes[n]), s.dim, len(cohort)) for n, s in sites.items()
-    ]
-    return torch.stack(terms).sum(0) + assign.log_abs_det()
-
-
-def constrain_individuals(
-    structure: ModelStructure, cohort: Cohort, unconstrained: Tensor, population: Population
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    r"""Values of the individual sites and their log Jacobians, in the program's own layout.
-
-    Args:
-        structure: The program.
-        cohort: N individuals.
-        unconstrained: Shape ``(*, individual, latent)``; leading dimensions are plates outside the
-            program.
-        population: Values of the population sites, with the same leading dimensions.
-    """
-    assign = Assign(population, structure.individual, unconstrained)
-    trace = run_program(structure.model, cohort, assign, frozenset(structure.individual))
-    return {name: trace.nodes[name]["value"] for name in structure.individual}, assign.jacobians
 
 
 def lay_out(
