@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, Importance, Predictive, RenyiELBO, Trace_ELBO
-from pyro.infer.autoguide import AutoGuide, AutoNormal
+from pyro.infer.autoguide import AutoGuide, AutoGuideList, AutoNormal
 from pyro.infer.importance import vectorized_importance_weights
 
 import pyro_amortized as pa
@@ -210,6 +210,16 @@ def test_same_program_runs_without_the_guide(linear):
         linear_program, AutoNormal(linear_program), pyro.optim.Adam({"lr": 0.02}), Trace_ELBO()
     )
     assert torch.tensor(svi.step(linear)).isfinite()
+
+
+def test_guide_stands_alone(linear, linear_guide):
+    parts = AutoGuideList(linear_program)
+    hidden = pyro.poutine.block(linear_program, hide=["phi"])
+    parts.append(AutoNormal(hidden))
+    other = linear_guide.at(linear_guide.loc, linear_guide.scale_tril)
+    parts.append(other)
+    with pytest.raises(GuideError, match="AutoGuideList"):
+        parts(linear)
 
 
 def test_guide_follows_the_size_of_its_cohort(linear, linear_guide):

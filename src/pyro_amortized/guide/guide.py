@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints
 
 from ..cohort import Cohort
+from ..errors import GuideError
 from ..flows import FlowDistribution
 from ..history import TrainingHistory
 from ..posterior import AmortizedPosterior
@@ -121,6 +122,12 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
 
     def forward(self, cohort: Cohort, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample all latent sites of the program; values by name."""
+        if self.master is not None:
+            raise GuideError(
+                "The AmortizedGuide is part of an AutoGuideList.",
+                "an AmortizedGuide that stands alone: it samples the population sites too.",
+                "pass it to SVI or Importance itself, and set its population part with `guide.at`.",
+            )
         population = self._sample_population(cohort)
         individual = self._sample_individuals(cohort, population)
         params = [name for name, site in self.structure.population.items() if site.is_param]
