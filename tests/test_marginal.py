@@ -36,6 +36,21 @@ def test_marginal_likelihood_without_bias(linear, linear_guide):
     assert 0.3 < float(z.pow(2).mean()) < 1.4
 
 
+def test_refinement_is_without_bias(linear, linear_guide):
+    """Draws that adapt must not estimate: reused, they bias the total by several of its errors."""
+    tight = dict(TRUTH, omega=TRUTH["omega"] / 3)
+    exact = exact_log_marginal(linear, tight).sum()
+    z = []
+    for seed in range(20):
+        found = pa.marginal_likelihood(
+            linear_program, linear_guide, linear, tight, num_draws=300, seed=seed
+        )
+        z.append((found.total - float(exact)) / found.total_mc_error)
+    assert found.method.count("student-t mixture") > 20
+    # Jensen's bias of the log is half the summed variance, under a tenth of an error here.
+    assert abs(sum(z) / 20) < 0.8
+
+
 def test_uncorrected_guide_far_off_is_refined(linear, linear_guide):
     """Far from where the guide was trained its weights are poor; refinement mends them."""
     far = {k: v.clone() for k, v in TRUTH.items()}

@@ -4,16 +4,16 @@ Draws :math:`u_{ik}` from a proposal :math:`q_i` get the weights
 
 .. math:: w_{ik} = \frac{p(y_i \mid u_{ik}, c)\; p(u_{ik} \mid \Psi)}{q_i(u_{ik})},
 
-whose mean estimates :math:`p(y_i \mid \Psi)` without bias. The proposal is the guide's posterior.
-Where a tenth of the draws shows that its weights are poor (few effective draws, or a Pareto k above
-0.7), that individual is refined on its own: a mixture of Student-t distributions :math:`t_i` is
-fitted to the weighted draws, and the others come from it and, in small part, from the population.
-All are weighted as draws of
+whose mean estimates :math:`p(y_i \mid \Psi)` without bias. The proposal is the guide's posterior. Where
+a pilot shows that its weights are poor (few effective draws, or a Pareto k above 0.7), that
+individual is refined on its own: a Student-t distribution :math:`t_i` is fitted to its weighted
+draws, and fresh draws come from
 
-.. math:: 0.1\, q_i + 0.85\, t_i + 0.05\, p(u \mid \Psi),
+.. math:: 0.9\, t_i + 0.05\, q_i + 0.05\, p(u \mid \Psi),
 
-of which the last part bounds the weights. Rounds with more components, fitted to more draws, follow
-where that is not enough. Any Pyro guide of the program can stand in for the amortized one.
+of which the last part bounds the weights. Mixtures with more components follow where that is not
+enough. Draws that adapt never estimate. Any Pyro guide of the program can stand in for the
+amortized one.
 """
 
 import warnings

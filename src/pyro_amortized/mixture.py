@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-DEGREES_OF_FREEDOM = 8
+DEGREES_OF_FREEDOM = 16
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,11 +27,14 @@ Target = Callable[[Tensor, Tensor], Tensor]
 Draw = Callable[[int, Tensor, Generator], Tensor]
 MIN_PILOT = 100
 PILOT_SHARE = 0.1
-POPULATION_SHARE = 0.05
-# Components of the mixture, draws to fit it as a multiple of the final ones, and the efficiency
-# below which an individual needs the round: one component is cheap and worth it early, five are
-# for what else would fail.
-ROUNDS = ((1, 1, 0.8), (1, 1, 0.75), (3, 2, 0.5), (5, 4, 0.3))
+NUM_BATCHES = 1
+GUIDE_SHARE, POPULATION_SHARE = 0.05, 0.05
+# Efficiency (effective share of the draws) from which a guide is good, and fair.
+GOOD, FAIR = 0.8, 0.5
+# Later rounds: components of the mixture, draws to fit it as a multiple of the final ones, and the
+# efficiency below which an individual needs the round: one component is cheap and worth it early,
+# five are for what else would fail.
+ROUNDS = ((1, 1, 0.6), (3, 2, 0.5), (5, 4, 0.3))
 
 
 class Proposal(Protocol):
@@ -107,30 +110,22 @@ class Sampler:
     ) -> tuple[Weighted, tuple[str, ...]]:
         r"""Weighted draws of ``num`` individuals, and where they come from.
 
-        A share of the draws comes from the guide and shows whether it will do. Where it will, so
-        does the rest; where it will not, the rest comes from a mixture fitted to them, and all are
-        weighted together.
+        A pilot from the guide shows whether it will do. Where it will, all draws come from it;
+        where it will not, they come from a mixture fitted to the pilot. Draws that decide or fit
+        anything are never among the draws that estimate: that would bias the estimate.
         """
         rows = torch.arange(num)
-        num_pilot = num_draws
-        if refine:
-            num_pilot = min(num_draws // 2, max(MIN_PILOT, round(PILOT_SHARE * num_draws)))
-        pilot = self._from_guide(num_pilot, rows, generator)
         if not refine:
-            return pilot, ("guide",) * num
-        bad = _poor(pilot.log_weights, ROUNDS[0][2])
+            return self._from_guide(num_draws, rows, generator), ("guide",) * num
+        num_pilot = max(MIN_PILOT, round(PILOT_SHARE * num_draws))
+        pilot = self._from_guide(num_pilot, rows, generator)
+        bad = _poor(pilot.log_weights, GOOD)
         good_rows = (~bad).nonzero()[:, 0]
-        shape = (num_draws, num)
-        result = Weighted(
-            pilot.draws.new_empty(*shape, pilot.draws.shape[-1]),
-            torch.empty(shape).double(),
-            torch.empty(shape).double(),
-        )
+        result = _empty(num_draws, num, pilot)
         if len(good_rows):
-            more = self._from_guide(num_draws - num_pilot, good_rows, generator)
-            result.put(good_rows, _joined(pilot.take(good_rows), more))
-            # All draws may show what the pilot's did not.
-            bad[good_rows] = _poor(result.log_weights[:, good_rows], ROUNDS[1][2])
+            found = self._from_guide(num_draws, good_rows, generator)
+            result.put(good_rows, found)
+            bad[good_rows] = _poor(found.log_weights, FAIR)
         bad_rows = bad.nonzero()[:, 0]
         if len(bad_rows):
             result.put(bad_rows, self._refine(pilot.take(bad_rows), bad_rows, num_draws, generator))
@@ -138,72 +133,59 @@ class Sampler:
 
     def _from_guide(self, num_draws: int, rows: Tensor, generator: Generator) -> Weighted:
         draws, log_proposal = self.proposal.draw(num_draws, rows, generator)
-        return Weighted(
-            draws, log_proposal, finite_or_zero_weight(self.target(draws, rows) - log_proposal)
-        )
+        return self._weigh(draws, log_proposal, rows)
+
+    def _weigh(self, draws: Tensor, log_proposal: Tensor, rows: Tensor) -> Weighted:
+        log_weights = finite_or_zero_weight(self.target(draws, rows) - log_proposal)
+        return Weighted(draws, log_proposal, log_weights)
 
     def _refine(
         self, pilot: Weighted, rows: Tensor, num_draws: int, generator: Generator
     ) -> Weighted:
-        """Fit a mixture, draw from it, again while weights are poor; the best round counts."""
-        best: Weighted | None = None
-        active = torch.arange(len(rows))
+        """Adapt a mixture on small batches, draw from it; more components where that is poor."""
+        batch = pilot
+        for _ in range(NUM_BATCHES):
+            mixture = _fitted(batch, 1, generator)
+            batch = self._from_mixture(mixture, len(pilot.draws), rows, generator)
+        mixture = _fitted(batch, 1, generator)
+        best = self._from_mixture(mixture, num_draws, rows, generator)
         for num_components, factor, efficiency in ROUNDS:
-            if best is not None:
-                active = _poor(best.log_weights, efficiency).nonzero()[:, 0]
+            active = _poor(best.log_weights, efficiency).nonzero()[:, 0]
             if len(active) == 0:
                 break
-            few = pilot.take(active)
-            source = few if best is None else best.take(active)
-            mixture = _fitted(source, num_components, generator)
+            mixture = _fitted(best.take(active), num_components, generator)
             if factor > 1:
-                size = factor * num_draws
-                many = self._from_mixture(few, mixture, size, rows[active], generator)
+                many = self._from_mixture(mixture, factor * num_draws, rows[active], generator)
                 mixture = _fitted(many, num_components, generator)
-            found = self._from_mixture(few, mixture, num_draws, rows[active], generator)
-            if best is None:
-                best = found
-            else:
-                better = _score(found.log_weights) > _score(best.log_weights[:, active])
-                best.put(active[better], found.take(better))
-        assert best is not None
+            found = self._from_mixture(mixture, num_draws, rows[active], generator)
+            better = _score(found.log_weights) > _score(best.log_weights[:, active])
+            best.put(active[better], found.take(better))
         return best
 
     def _from_mixture(
-        self,
-        pilot: Weighted,
-        mixture: StudentMixture,
-        num_draws: int,
-        rows: Tensor,
-        generator: Generator,
+        self, mixture: StudentMixture, num_draws: int, rows: Tensor, generator: Generator
     ) -> Weighted:
-        """The pilot's draws and new ones, weighted as draws of one deterministic mixture of their
-        proposals.
-        """
-        num_pilot = len(pilot.draws) if self.proposal.has_density else 0
+        """Draws of the deterministic mixture of Student-t mixture, guide and population."""
+        num_guide = round(GUIDE_SHARE * num_draws) if self.proposal.has_density else 0
         num_population = round(POPULATION_SHARE * num_draws)
-        num_mixture = num_draws - num_pilot - num_population
-        new = torch.cat(
-            [mixture.draw(num_mixture, generator), self.population(num_population, rows, generator)]
-        )
-        draws, log_target = new, self.target(new, rows)
-        terms = []
-        if num_pilot:
-            draws = torch.cat([pilot.draws, new])
-            log_target = torch.cat([pilot.log_weights + pilot.log_proposal, log_target])
-            terms.append(math.log(num_pilot / num_draws) + self.proposal.log_prob(draws, rows))
-        terms.append(math.log(num_mixture / num_draws) + mixture.log_prob(draws))
+        num_mixture = num_draws - num_guide - num_population
+        parts = [mixture.draw(num_mixture, generator)]
+        if num_guide:
+            parts.append(self.proposal.draw(num_guide, rows, generator)[0])
+        parts.append(self.population(num_population, rows, generator))
+        draws = torch.cat(parts)
+        terms = [math.log(num_mixture / num_draws) + mixture.log_prob(draws)]
+        if num_guide:
+            terms.append(math.log(num_guide / num_draws) + self.proposal.log_prob(draws, rows))
         terms.append(math.log(num_population / num_draws) + self.log_population(draws, rows))
-        log_proposal = torch.stack(
-            [t.nan_to_num(-math.inf, math.inf, -math.inf) for t in terms]
-        ).logsumexp(0)
-        return Weighted(draws, log_proposal, finite_or_zero_weight(log_target - log_proposal))
+        known = [t.nan_to_num(-math.inf, math.inf, -math.inf) for t in terms]
+        return self._weigh(draws, torch.stack(known).logsumexp(0), rows)
 
 
-def _joined(a: Weighted, b: Weighted) -> Weighted:
-    return Weighted(
-        *(torch.cat(pair) for pair in zip(vars(a).values(), vars(b).values(), strict=True))
-    )
+def _empty(num_draws: int, num: int, like: Weighted) -> Weighted:
+    shape = (num_draws, num)
+    draws = like.draws.new_empty(*shape, like.draws.shape[-1])
+    return Weighted(draws, draws.new_empty(shape), draws.new_empty(shape))
 
 
 def tempered_weights(log_weights: Tensor, wanted: float) -> Tensor:
