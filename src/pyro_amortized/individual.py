@@ -4,8 +4,8 @@ Draws :math:`u_{ik}` from a proposal :math:`q_i` get the weights
 
 .. math:: w_{ik} = \frac{p(y_i \mid u_{ik}, c)\; p(u_{ik} \mid \Psi)}{q_i(u_{ik})},
 
-whose mean estimates :math:`p(y_i \mid \Psi)` without bias. The proposal is the guide's posterior. Where
-a pilot shows that its weights are poor (few effective draws, or a Pareto k above 0.7), that
+whose mean estimates :math:`p(y_i \mid \Psi)` without bias. The proposal is the guide's posterior.
+Where a pilot shows that its weights are poor (few effective draws, or a Pareto k above 0.7), that
 individual is refined on its own: a Student-t distribution :math:`t_i` is fitted to its weighted
 draws, and fresh draws come from
 
