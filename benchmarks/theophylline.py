@@ -23,6 +23,8 @@ from quickstart import cohort, model
 
 import pyro_amortized as pa
 from pyro_amortized.diagnostics import calibrate
+from tests.exact import THEOPHYLLINE as EXACT
+from tests.exact import theophylline_population as population
 from tests.exact import (
     TRUTH,
     exact_fit,
@@ -34,14 +36,6 @@ from tests.exact import (
 
 # With the pilot and one batch of adaptation, a tenth each, 3,840 draws per individual in all.
 DRAWS = 3200
-EXACT = json.loads((ROOT / "benchmarks" / "exact" / "theophylline.json").read_text("utf-8"))
-
-
-def population(point):
-    p = EXACT[point]["params"]
-    omega2 = torch.tensor([p["omega2_ka"], p["omega2_cl"], p["omega2_v"]], dtype=torch.float64)
-    typical = torch.tensor([p["lka"], p["lcl"], p["lv"]], dtype=torch.float64)
-    return {"typical": typical, "omega": omega2.sqrt(), "sigma": torch.tensor(p["add_sd"]).double()}
 
 
 def worst(found, exact, error):

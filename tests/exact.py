@@ -7,6 +7,9 @@ r"""A linear Gaussian mixed model with missing entries, whose every quantity is 
 over the recorded rows, X_i = (1, t_i). This is the gold standard of every floor.
 """
 
+import json
+from pathlib import Path
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -98,3 +101,17 @@ def exact_fit(cohort):
     optimum = maximize(objective, start)
     hessian = torch.autograd.functional.hessian(objective, optimum.vector)
     return optimum.vector, optimum.value, torch.linalg.inv(-hessian)
+
+
+# Theophylline: the marginal likelihood by quadrature, at two given points and at its maximum.
+
+_FILE = Path(__file__).parent.parent / "benchmarks" / "exact" / "theophylline.json"
+THEOPHYLLINE = json.loads(_FILE.read_text("utf-8"))
+
+
+def theophylline_population(point):
+    """Values of the population sites of the quickstart at a point of ``THEOPHYLLINE``."""
+    p = THEOPHYLLINE[point]["params"]
+    omega2 = torch.tensor([p["omega2_ka"], p["omega2_cl"], p["omega2_v"]], dtype=torch.float64)
+    typical = torch.tensor([p["lka"], p["lcl"], p["lv"]], dtype=torch.float64)
+    return {"typical": typical, "omega": omega2.sqrt(), "sigma": torch.tensor(p["add_sd"]).double()}

@@ -1,8 +1,5 @@
 """The real data against quadrature (``benchmarks/exact/theophylline.json``)."""
 
-import json
-from pathlib import Path
-
 import pyro
 import pytest
 import torch
@@ -12,15 +9,8 @@ from theophylline_ode import concentration
 
 import pyro_amortized as pa
 
-ROOT = Path(__file__).parent.parent
-EXACT = json.loads((ROOT / "benchmarks" / "exact" / "theophylline.json").read_text("utf-8"))
-
-
-def population(point):
-    p = EXACT[point]["params"]
-    omega2 = torch.tensor([p["omega2_ka"], p["omega2_cl"], p["omega2_v"]], dtype=torch.float64)
-    typical = torch.tensor([p["lka"], p["lcl"], p["lv"]], dtype=torch.float64)
-    return {"typical": typical, "omega": omega2.sqrt(), "sigma": torch.tensor(p["add_sd"]).double()}
+from .exact import THEOPHYLLINE as EXACT
+from .exact import theophylline_population as population
 
 
 @pytest.fixture(scope="module")
