@@ -1,8 +1,10 @@
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 import pyro_amortized as pa
-from pyro_amortized.errors import AmortizedWarning, GuideError
+from pyro_amortized.errors import AmortizedWarning, GuideError, ModelError
 
 from .exact import TRUTH, exact_posterior, linear_cohort
 
@@ -45,6 +47,33 @@ def test_hopeless_individuals_are_named_not_dropped(linear, linear_guide):
         found = pa.sample_individuals(linear_guide, linear, population=hopeless, num_draws=100)
     assert found.log_weights.shape == (100, 40)
     assert (found.estimate.pareto_k > 0.7).any()
+
+
+def test_a_mask_that_the_training_data_did_not_need(linear_guide):
+    """Complete training data hide a forgotten mask; the first cohort with holes must not."""
+
+    def forgotten(cohort):
+        sigma = pyro.sample("sigma", dist.LogNormal(-1.0, 0.5))
+        with pyro.plate("individual", len(cohort)):
+            level = pyro.sample("level", dist.Normal(0.0, 1.0))
+            y = cohort["y"]
+            law = dist.Normal(level[..., None] + 0 * y.times, sigma[..., None]).to_event(1)
+            pyro.sample("y", law, obs=y.values)
+
+    holes = linear_cohort(8)
+    times = holes["y"].times
+    complete = pa.Cohort({"y": pa.Series(times, torch.ones_like(times))})
+    options = pa.TrainingOptions(max_epochs=1)
+    guide = pa.train(forgotten, complete, num_simulations=300, options=options, progress=False)
+    population = {"sigma": torch.tensor(0.5)}
+    pa.sample_individuals(guide, complete, population=population, num_draws=50, refine=False)
+    for use in (
+        lambda: pa.sample_individuals(guide, holes, population=population),
+        lambda: pa.marginal_likelihood(forgotten, guide, holes, population),
+        lambda: pa.fit_population(forgotten, guide, holes),
+    ):
+        with pytest.raises(ModelError, match="not recorded enter the density"):
+            use()
 
 
 def test_too_few_draws(linear, linear_guide):

@@ -38,7 +38,7 @@ from .importance import (
 )
 from .isolation import foreign_program, make_generator, seeded
 from .sampler import FlowProposal, Proposal, Sampler
-from .structure import PLATE, ModelStructure, Population
+from .structure import PLATE, ModelStructure, Population, check_recorded
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,13 +142,15 @@ def sample_individuals(
         GuideError: The guide lacks individual sites of the program, or there is no structure.
         ModelError: A population value is missing or outside its support.
     """
-    structure = structure or getattr(guide, "structure", None)
     if structure is None:
-        raise GuideError(
-            f"A guide of type {type(guide).__name__} without a structure.",
-            "an AmortizedGuide, or `structure=` for any other guide.",
-            "pass `structure=pa.read_structure(model, cohort)`.",
-        )
+        structure = getattr(guide, "structure", None)
+        if structure is None:
+            raise GuideError(
+                f"A guide of type {type(guide).__name__} without a structure.",
+                "an AmortizedGuide, or `structure=` for any other guide.",
+                "pass `structure=pa.read_structure(model, cohort)`.",
+            )
+        check_recorded(structure, cohort)
     if num_draws < 25:
         raise GuideError(
             f"`num_draws` is {num_draws}.", "at least 25.", "pass a larger `num_draws=`."

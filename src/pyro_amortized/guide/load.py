@@ -11,7 +11,7 @@ from ..cohort import Cohort
 from ..errors import GuideError
 from ..history import TrainingHistory
 from ..simulate import TrainingDistribution
-from ..structure import Model, ModelStructure, read_structure
+from ..structure import Model, ModelStructure, check_recorded, read_structure
 from .files import FORMAT_VERSION, empty_posterior, signature
 from .guide import AmortizedGuide
 
@@ -96,6 +96,7 @@ def structure_for(guide: AmortizedGuide, model: Model, cohort: Cohort) -> ModelS
         GuideError: Its individual sites differ from the guide's in name, size, order or support.
     """
     if model is guide.model:
+        check_recorded(guide.structure, cohort)
         return guide.structure
     structure = read_structure(model, cohort)
     check_individual_sites(structure, signature(guide.structure.individual))

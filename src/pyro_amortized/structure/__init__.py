@@ -2,6 +2,7 @@ r"""Pyro program -> :class:`ModelStructure`: the only reader of Pyro programs.""
 
 from .model import IndividualLogDensity as IndividualLogDensity
 from .model import ModelStructure as ModelStructure
+from .read import check_recorded as check_recorded
 from .read import read_structure as read_structure
 from .roles import Population as Population
 from .sites import PLATE as PLATE

@@ -80,7 +80,7 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
         "pyro.sample('concentration', law, obs=cohort['concentration'].values)",
     )
     structure = ModelStructure(model, population, individual, observed, ())
-    _check_recorded(structure, nodes, cohort)
+    check_recorded(structure, cohort)
     seed = fork_seed(generator)
     shared = _shared_parameters(structure, cohort, seed)
     structure = ModelStructure(model, population, individual, observed, shared)
@@ -256,16 +256,25 @@ def _require(sites: Mapping[str, Any], kind: str, example: str) -> None:
         )
 
 
-def _check_recorded(structure: ModelStructure, nodes: Mapping[str, Any], cohort: Cohort) -> None:
-    """The mask of each observation site must be the series' own: nothing more enters, nothing
-    less.
+def check_recorded(structure: ModelStructure, cohort: Cohort) -> None:
+    r"""Raise unless the program's masks are the cohort's own: nothing more enters, nothing less.
+
+    Raises:
+        ModelError: A value that was not recorded enters a density, or a recorded one is masked.
     """
-    values = {
-        name: nodes[name]["value"].detach().double().clone().requires_grad_()
-        for name in structure.observed
-    }
-    fixed = {n: nodes[n]["value"].detach() for n in (*structure.population, *structure.individual)}
-    trace = run_program(structure.model, cohort, Assign(fixed, values=fixed, observations=values))
+    cohort = cohort.to(dtype=torch.float64)
+    population = structure.initial_population()
+    draws = structure.draw_individuals(cohort, population, 1, make_generator(0))[0]
+    with seeded(0):
+        plain = run_program(
+            structure.model, cohort, Assign(population, structure.individual, draws)
+        )
+        values = {
+            name: plain.nodes[name]["value"].detach().double().clone().requires_grad_()
+            for name in structure.observed
+        }
+        assign = Assign(population, structure.individual, draws, observations=values)
+        trace = run_program(structure.model, cohort, assign)
     for name, site in structure.observed.items():
         node, recorded = trace.nodes[name], cohort[site.series].observed
         mask = torch.as_tensor(site_mask(node)).expand(node["value"].shape)
