@@ -21,6 +21,22 @@ def test_maximum_and_information():
     assert torch.allclose(curvature.covariance, torch.linalg.inv(A), atol=1e-6)
 
 
+def test_parameters_of_very_different_size():
+    """One parameter in hundreds, one in thousandths: found with scales, and the information too."""
+    scale = torch.tensor([300.0, 0.003], dtype=torch.float64)
+    middle = torch.tensor([700.0, 0.002], dtype=torch.float64)
+
+    def objective(x):
+        d = (x - middle) / scale
+        return -0.5 * d @ A @ d
+
+    best = maximize(objective, torch.zeros(2), scale=scale)
+    assert torch.allclose((best.vector - middle) / scale, torch.zeros(2).double(), atol=1e-3)
+    expected = torch.outer(scale, scale) * torch.linalg.inv(A)
+    covariance = laplace_covariance(objective, best.vector, scale).covariance
+    assert torch.allclose(covariance / expected, torch.ones(2, 2).double(), atol=1e-4)
+
+
 def test_values_that_are_not_finite_are_survived():
     best = maximize(lambda x: torch.log(x).sum() - x.sum(), torch.full((2,), 5.0))
     assert torch.allclose(best.vector, torch.ones(2).double(), atol=1e-3)

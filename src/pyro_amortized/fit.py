@@ -7,8 +7,9 @@ draws.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -252,9 +253,10 @@ def fit_population(
             structure=structure,
         )
 
-    optimum, individuals, rounds, gain = _climb(vector, draw, maximum_a_posteriori)
+    scale = structure.population_scale(cohort, generator)
+    optimum, individuals, rounds, gain = _climb(vector, draw, maximum_a_posteriori, scale)
     curvature = laplace_covariance(
-        population_objective(individuals, maximum_a_posteriori), optimum.vector
+        population_objective(individuals, maximum_a_posteriori), optimum.vector, scale
     )
     fresh = draw(optimum.vector)
     few = float(fresh.estimate.ess.median()) < MIN_EFFICIENCY * num_draws
@@ -278,7 +280,10 @@ def fit_population(
 
 
 def _climb(
-    vector: Tensor, draw: Any, maximum_a_posteriori: bool
+    vector: Tensor,
+    draw: Callable[[Tensor], IndividualPosteriors],
+    maximum_a_posteriori: bool,
+    scale: Tensor,
 ) -> tuple[Optimum, IndividualPosteriors, int, float]:
     """Draw and maximise in turn until fresh draws have nothing to gain."""
     gain, rounds = math.inf, 0
@@ -293,7 +298,7 @@ def _climb(
                 "a start under which every individual's data are possible.",
                 "pass another `start=`, or check the data against the model.",
             )
-        optimum = maximize(objective, vector)
+        optimum = maximize(objective, vector, scale=scale)
         gain, vector, rounds = optimum.value - before, optimum.vector, rounds + 1
         if (gain < GAIN and rounds > 1) or rounds == MAX_ROUNDS:
             return optimum, individuals, rounds, gain

@@ -180,6 +180,7 @@ class _Search:
     num_draws: int
     maximum_a_posteriori: bool
     generator: Generator
+    scale: Tensor
 
     def objective(self, vector: Tensor) -> Callable[[Tensor], Tensor]:
         """The objective on draws made at a population."""
@@ -198,7 +199,8 @@ class _Search:
     def climb(self, vector: Tensor) -> Optimum:
         """Two rounds of drawing and maximising, the end scored on fresh draws."""
         for _ in range(2):
-            optimum = maximize(self.objective(vector), vector, max_iterations=50)
+            objective = self.objective(vector)
+            optimum = maximize(objective, vector, scale=self.scale, max_iterations=50)
             if not math.isfinite(optimum.value):
                 return optimum
             vector = optimum.vector
@@ -235,7 +237,8 @@ def locate_population(
         FitError: No start leads to a finite likelihood.
     """
     generator = make_generator(seed)
-    search = _Search(structure, guide, cohort, num_draws, maximum_a_posteriori, generator)
+    scale = structure.population_scale(cohort, generator)
+    search = _Search(structure, guide, cohort, num_draws, maximum_a_posteriori, generator, scale)
     starts = structure.draw_populations(cohort, num_starts, generator)
     found = [search.climb(structure.unconstrain_population(start)) for start in starts]
     best = max(found, key=lambda optimum: optimum.value)

@@ -31,13 +31,17 @@ class Optimum(NamedTuple):
     message: str
 
 
-def maximize(objective: Objective, start: Tensor, *, max_iterations: int = 200) -> Optimum:
+def maximize(
+    objective: Objective, start: Tensor, *, scale: Tensor | None = None, max_iterations: int = 200
+) -> Optimum:
     r"""Maximise by BFGS with exact gradients.
 
     Args:
         objective: Differentiable function of a vector; a value that is not finite counts as very
             small.
         start: Where to begin, shape ``(parameter,)``.
+        scale: Size of a large step in each parameter, shape ``(parameter,)``; the optimiser moves
+            multiples of it. Default: 1.
         max_iterations: Limit on the iterations.
 
     Returns:
@@ -48,32 +52,26 @@ def maximize(objective: Objective, start: Tensor, *, max_iterations: int = 200) 
         >>> best.vector.round(decimals=4), best.converged
         (tensor([2., 2.], dtype=torch.float64), True)
     """
-    best_value, best_x = -np.inf, start.detach().double().numpy().copy()
+    origin = start.detach().double()
+    unit = torch.ones_like(origin) if scale is None else scale.double()
+    best_value, best_x = -np.inf, np.zeros(len(origin))
 
     def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal best_value, best_x
-        value, gradient = value_and_gradient(objective, torch.as_tensor(x))
+        value, gradient = value_and_gradient(objective, origin + unit * torch.as_tensor(x))
         if not (np.isfinite(value) and bool(gradient.isfinite().all())):
             return 1e15, np.zeros_like(x)
         if value > best_value:
             best_value, best_x = value, x.copy()
-        return -value, -gradient.numpy()
+        return -value, -(gradient * unit).numpy()
 
     result = scipy.optimize.minimize(
-        negative,
-        best_x,
-        jac=True,
-        method="BFGS",
-        options={"maxiter": max_iterations, "gtol": 1e-4},
+        negative, best_x, jac=True, method="BFGS", options={"maxiter": max_iterations, "gtol": 1e-4}
     )
-    # BFGS reports a loss of precision where the gradient is already as small as rounding allows.
-    small = bool(np.abs(result.jac).max(initial=0.0) < 1e-2)
-    return Optimum(
-        torch.as_tensor(best_x),
-        float(best_value),
-        bool(result.success) or small,
-        str(result.message),
-    )
+    # BFGS reports a loss of precision where the gradient is as small as rounding allows.
+    converged = bool(result.success) or bool(np.abs(result.jac).max(initial=0.0) < 1e-2)
+    vector = origin + unit * torch.as_tensor(best_x)
+    return Optimum(vector, float(best_value), converged, str(result.message))
 
 
 def value_and_gradient(objective: Objective, vector: Tensor) -> tuple[float, Tensor]:
@@ -86,14 +84,21 @@ def value_and_gradient(objective: Objective, vector: Tensor) -> tuple[float, Ten
     return float(value.detach()), gradient
 
 
-def observed_information(objective: Objective, vector: Tensor, step: float = 1e-3) -> Tensor:
-    """Negative Hessian of a function at a point, symmetric, shape ``(parameter, parameter)``."""
+def observed_information(
+    objective: Objective, vector: Tensor, step: Tensor | float = 1e-3
+) -> Tensor:
+    """Negative Hessian of a function at a point, symmetric, shape ``(parameter, parameter)``.
+
+    Args:
+        objective: Differentiable function of a vector.
+        vector: The point.
+        step: Step of the differences, one for all or one per parameter.
+    """
+    steps = torch.as_tensor(step, dtype=torch.float64).expand(len(vector))
     columns = []
-    for j in range(len(vector)):
-        shift = torch.zeros_like(vector)
-        shift[j] = step
+    for shift, size in zip(torch.diag(steps), steps, strict=True):
         ahead = value_and_gradient(objective, vector + shift)[1]
         behind = value_and_gradient(objective, vector - shift)[1]
-        columns.append((behind - ahead) / (2 * step))
+        columns.append((behind - ahead) / (2 * size))
     information = torch.stack(columns, 1)
     return (information + information.T) / 2

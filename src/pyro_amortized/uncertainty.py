@@ -28,28 +28,29 @@ class Curvature(NamedTuple):
     is_maximum: bool
 
 
-def laplace_covariance(objective: Objective, vector: Tensor) -> Curvature:
+def laplace_covariance(
+    objective: Objective, vector: Tensor, scale: Tensor | None = None
+) -> Curvature:
     r"""Inverse observed information at a maximum.
 
     Args:
         objective: Log likelihood (or log posterior) as a function of the vector.
         vector: Its maximum, shape ``(parameter,)``.
+        scale: Size of a large step in each parameter; differences are taken over a thousandth of
+            it. Default: 1.
 
     Returns:
         Covariance, shape ``(parameter, parameter)``. Where the objective does not fall off in every
         direction, ``is_maximum`` is False and the covariance is NaN in the directions that are not
         determined.
     """
-    information = observed_information(objective, vector)
+    unit = torch.ones_like(vector) if scale is None else scale.double()
+    information = observed_information(objective, vector, 1e-3 * unit) * torch.outer(unit, unit)
     values, vectors = torch.linalg.eigh(information)
     good = values > 1e-8 * values.abs().max()
     inverse = torch.where(good, 1 / values, torch.zeros_like(values))
-    covariance = (vectors * inverse) @ vectors.T
-    undetermined = (
-        vectors[:, ~good].abs().amax(1) > 1e-3
-        if bool((~good).any())
-        else torch.zeros(len(vector)).bool()
-    )
+    covariance = (vectors * inverse) @ vectors.T * torch.outer(unit, unit)
+    undetermined = (vectors[:, ~good].abs() > 1e-3).any(1)
     covariance[undetermined] = torch.nan
     covariance[:, undetermined] = torch.nan
     return Curvature(covariance, bool(good.all()))

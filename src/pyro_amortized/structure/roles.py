@@ -165,6 +165,12 @@ class Roles:
                 draws.append({name: values[name] for name in self.population})
         return draws
 
+    def population_scale(self, cohort: Cohort, generator: Generator, num_draws: int = 40) -> Tensor:
+        """Standard deviations of the prior, unconstrained, shape ``(population,)``."""
+        draws = self.draw_populations(cohort, num_draws, generator)
+        spread = torch.stack([self.unconstrain_population(d) for d in draws]).std(0)
+        return torch.where(spread.isfinite() & (spread > 0), spread, torch.ones_like(spread))
+
 
 def _labels(name: str, size: int) -> list[str]:
     return [name] if size == 1 else [f"{name}[{j}]" for j in range(size)]
