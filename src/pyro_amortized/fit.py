@@ -311,12 +311,10 @@ def _message(optimum: Optimum, rounds: int, gain: float, is_maximum: bool, cover
     if gain >= GAIN:
         parts.append("more rounds would still gain")
     if not covered:
-        parts.append(
-            "the draws do not follow the population, so there are no standard errors: "
-            "a standard deviation of the individual parameters may be zero"
-        )
+        parts.append("the draws do not follow the population, so there are no standard errors")
     if not is_maximum:
         parts.append(
-            "the likelihood is flat in some direction: the data do not determine every parameter"
+            "the likelihood has no proper maximum: the data do not determine every parameter, or "
+            "a standard deviation of the individual parameters may be zero"
         )
     return "; ".join(parts)

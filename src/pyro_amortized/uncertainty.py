@@ -51,9 +51,11 @@ def laplace_covariance(
     inverse = torch.where(good, 1 / values, torch.zeros_like(values))
     covariance = (vectors * inverse) @ vectors.T * torch.outer(unit, unit)
     undetermined = (vectors[:, ~good].abs() > 1e-3).any(1)
-    covariance[undetermined] = torch.nan
-    covariance[:, undetermined] = torch.nan
-    return Curvature(covariance, bool(good.all()))
+    # Narrower than the differences can resolve: fixed draws pinned by a variance of nearly zero.
+    pinned = covariance.diagonal().clamp(min=0).sqrt() < 1e-4 * unit
+    covariance[undetermined | pinned] = torch.nan
+    covariance[:, undetermined | pinned] = torch.nan
+    return Curvature(covariance, bool(good.all()) and not bool(pinned.any()))
 
 
 def delta_method(
