@@ -84,7 +84,7 @@ def calibrate(
     design: Design,
     *,
     num_individuals: int = 500,
-    num_draws: int = 1000,
+    num_draws: int = 2000,
     num_ranks: int = 99,
     seed: int = 0,
 ) -> Calibration:
@@ -95,7 +95,8 @@ def calibrate(
         design: Where times, doses, covariates and missingness come from, for instance
             ``Resample(cohort, RandomMissing(0.3, 0.3))``.
         num_individuals: Number of simulated individuals.
-        num_draws: Weighted draws per individual.
+        num_draws: Weighted draws per individual. Resampling few effective draws is overconfident,
+            which the ranks of thousands of individuals see; more draws mend it.
         num_ranks: Draws among which the truth is ranked.
         seed: Seed of everything.
     """
