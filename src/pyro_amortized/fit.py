@@ -213,7 +213,8 @@ def fit_population(
         maximum_a_posteriori: Add the log prior density of the population (in the support, without
             Jacobian, as Pyro's ``AutoDelta`` does).
         num_draws: Draws per individual and round. The estimates' Monte Carlo error is about
-            1 / sqrt(``num_draws``) of a standard error.
+            1 / sqrt(``num_draws``) of a standard error, and several times that for parameters
+            without variability between individuals, on which all draws depend.
         num_starts: Number of starts.
         seed: Seed of all draws.
 
