@@ -23,6 +23,8 @@ from .missing import Resample as Resample
 from .simulate import TrainingDistribution as TrainingDistribution
 from .structure import ModelStructure as ModelStructure
 from .structure import read_structure as read_structure
+from .train import Networks as Networks
+from .train import Tracker as Tracker
 from .train import TrainingOptions as TrainingOptions
 from .train import train as train
 from .uncertainty import delta_method as delta_method

@@ -12,7 +12,7 @@ Tokens of what was not recorded, and padding, carry a mask of False. Static cova
 totals stand apart. Means and scales come from recorded values only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .cohort import Cohort, Index
 from .errors import GuideError
+from .grid import onto_grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,8 @@ class Encoder(nn.Module):
         channels: Number of channels of each.
         covariates: Names of the covariates.
         has_doses: Whether the cohorts have doses.
+        grid: Times of each series if all individuals share them: tokens then stand in the places of
+            the grid, recorded or not. None for individual times.
     """
 
     def __init__(
@@ -84,8 +87,10 @@ class Encoder(nn.Module):
         channels: Sequence[int],
         covariates: Sequence[str],
         has_doses: bool,
+        grid: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
+        self.grid = {name: list(grid[name]) for name in series} if grid is not None else None
         self.series, self.channels, self.covariates = (
             tuple(series),
             tuple(channels),
@@ -100,10 +105,15 @@ class Encoder(nn.Module):
         self.static = Standardize(self.num_static)
 
     @classmethod
-    def fitted(cls, cohort: Cohort, series: Sequence[str]) -> "Encoder":
+    def fitted(
+        cls,
+        cohort: Cohort,
+        series: Sequence[str],
+        grid: Mapping[str, Sequence[float]] | None = None,
+    ) -> "Encoder":
         """An encoder with the names, channels and scales of simulated training data."""
         channels = [_channels(cohort, name) for name in series]
-        encoder = cls(series, channels, sorted(cohort.covariates), cohort.doses is not None)
+        encoder = cls(series, channels, sorted(cohort.covariates), cohort.doses is not None, grid)
         encoder._fit(cohort)
         return encoder
 
@@ -141,7 +151,18 @@ class Encoder(nn.Module):
             "channels": list(self.channels),
             "covariates": list(self.covariates),
             "has_doses": self.has_doses,
+            "grid": self.grid,
         }
+
+    @property
+    def num_places(self) -> int:
+        """Tokens in fixed places: the points of the grid, 0 without one."""
+        return sum(len(times) for times in self.grid.values()) if self.grid is not None else 0
+
+    @property
+    def num_values(self) -> int:
+        """Leading features of a token that hold values and indicators."""
+        return 4 * sum(self.channels)
 
     @property
     def num_features(self) -> int:
@@ -157,6 +178,8 @@ class Encoder(nn.Module):
     def forward(self, cohort: Cohort) -> Encoded:
         """Encode a cohort, in float64."""
         cohort = cohort.to(dtype=torch.float64)
+        if self.grid is not None:
+            cohort = onto_grid(cohort, self.grid)
         parts = [self._series_tokens(cohort, j) for j in range(len(self.series))]
         masks = [_present(cohort, name) for name in self.series]
         if self.has_doses and cohort.doses is not None:

@@ -6,6 +6,7 @@ A mechanism is a callable ``(cohort, generator) -> cohort with less recorded``; 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -14,6 +15,24 @@ from .cohort import Cohort
 from .errors import CohortError
 
 Mechanism = Callable[[Cohort, Generator], Cohort]
+
+
+@runtime_checkable
+class Remaskable(Protocol):
+    r"""A design that says apart what is simulated and what then goes missing.
+
+    Training simulates from ``complete`` once and draws fresh missingness on every pass.
+    """
+
+    missing: Mechanism
+
+    def __call__(self, num_individuals: int, generator: Generator) -> Cohort:
+        """A design with its missingness."""
+        ...
+
+    def complete(self, num_individuals: int, generator: Generator) -> Cohort:
+        """The same before anything extra goes missing."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -88,5 +107,9 @@ class Resample:
 
     def __call__(self, num_individuals: int, generator: Generator) -> Cohort:
         """A design of ``num_individuals`` individuals; its values are placeholders."""
+        return self.missing(self.complete(num_individuals, generator), generator)
+
+    def complete(self, num_individuals: int, generator: Generator) -> Cohort:
+        """The same before anything extra goes missing."""
         index = torch.randint(len(self.cohort), (num_individuals,), generator=generator)
-        return self.missing(self.cohort[index], generator)
+        return self.cohort[index]

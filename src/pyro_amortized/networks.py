@@ -84,3 +84,53 @@ class DeepSet(nn.Module):
         count = mask.sum(1, keepdim=True).to(tokens.dtype).log1p()
         summary: Tensor = self.pooled(torch.cat([pooled, count, static], -1))
         return summary
+
+
+class GridNetwork(nn.Module):
+    r"""Summary of values in fixed places: one hidden layer over all of them, with their indicators.
+
+    Tokens behind the places (doses) go through a :class:`DeepSet`. What is not recorded enters as
+    zero beside an indicator of zero; more columns than places cannot be read, and are refused by
+    the encoder that lays out the grid.
+
+    Args:
+        num_features: Number of features of a token.
+        num_static: Number of static features.
+        num_places: Number of tokens in fixed places; they come first.
+        num_values: Leading features of these tokens that are read: values and indicators.
+        has_more: Whether other tokens follow.
+        width: Width of the hidden layer, and length of the summary.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_static: int,
+        *,
+        num_places: int,
+        num_values: int,
+        has_more: bool = False,
+        width: int = 128,
+    ) -> None:
+        super().__init__()
+        self.settings = {
+            "num_places": num_places,
+            "num_values": num_values,
+            "has_more": has_more,
+            "width": width,
+        }
+        self.num_places, self.num_values, self.num_summary = num_places, num_values, width
+        self.others = DeepSet(num_features, num_static, 32, 32, 2) if has_more else None
+        num_inputs = num_places * num_values + num_static + (32 if has_more else 0)
+        self.layer = nn.Linear(num_inputs, width)
+
+    def forward(self, tokens: Tensor, mask: Tensor, static: Tensor) -> Tensor:
+        """Summaries; arguments and result as of :class:`DeepSet`."""
+        there = mask[:, : self.num_places].unsqueeze(-1)
+        values = tokens[:, : self.num_places, : self.num_values]
+        parts = [torch.where(there, values, torch.zeros_like(values)).flatten(1), static]
+        if self.others is not None:
+            rest = slice(self.num_places, None)
+            parts.append(self.others(tokens[:, rest], mask[:, rest], static))
+        summary: Tensor = nn.functional.silu(self.layer(torch.cat(parts, -1)))
+        return summary

@@ -12,16 +12,18 @@ unconstrained coordinates, inflated: wide enough for whatever population the dat
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
-from tqdm import tqdm
 
 from .cohort import Cohort, Design, concatenate
 from .errors import AmortizedWarning, TrainingError
 from .isolation import make_generator
-from .structure import ModelStructure, Population
+from .missing import Remaskable
+from .structure import ModelStructure
 
 CALL_SIZE = 16_384
 LOOP_SIZE = 128
@@ -150,14 +152,84 @@ class TrainingSet:
         return len(self.cohort)
 
 
+@dataclass(frozen=True, eq=False)
+class Simulator:
+    r"""Simulates any shard of a training set, in any order and any process: shard k depends on the
+    seed and k alone.
+
+    Args:
+        structure: The program.
+        design: Where times, doses, covariates and missingness come from. Of a design that tells
+            what goes missing apart (:class:`~pyro_amortized.missing.Remaskable`), the complete
+            form is simulated.
+        distribution: Where individual and shared parameters come from.
+        seed: Seed of all shards.
+        num_noise: Observations drawn per individual and shared parameters: the program runs once,
+            its observation laws are sampled this many times.
+    """
+
+    structure: ModelStructure
+    design: Design
+    distribution: TrainingDistribution
+    seed: int
+    num_noise: int = 1
+
+    def __call__(self, shard: int, num_simulations: int) -> TrainingSet:
+        """Shard number ``shard`` (-1: the validation set), without the simulations that are not
+        finite.
+        """
+        generator = shard_generator(self.seed, shard)
+        structure, sizes = self.structure, []
+        for start in range(0, num_simulations, CALL_SIZE):
+            sizes.append(min(CALL_SIZE, num_simulations - start))
+        parts = [self._call(structure, size, generator) for size in sizes]
+        return concatenate_sets(parts)
+
+    def _call(self, structure: ModelStructure, size: int, generator: Generator) -> TrainingSet:
+        design = self.design
+        plan = (
+            design.complete(size, generator)
+            if isinstance(design, Remaskable)
+            else design(size, generator)
+        )
+        latent = self.distribution.draw(size, generator)
+        shared = self.distribution.draw_shared(size, generator)
+        if structure.layout is None:
+            shared = shared[::LOOP_SIZE].repeat_interleave(LOOP_SIZE, 0)[:size]
+        cohorts, failed = structure.simulate_repeatedly(
+            plan, latent, shared, structure.initial_population(), generator, self.num_noise
+        )
+        kept = (~failed).nonzero()[:, 0]
+        sets = [TrainingSet(c[kept], latent[kept], shared[kept], 0) for c in cohorts]
+        whole = concatenate_sets(sets)
+        return TrainingSet(whole.cohort, whole.unconstrained, whole.shared, int(failed.sum()))
+
+
+def shard_generator(seed: int, *place: int) -> Generator:
+    """A generator for one place (a shard, a pass) of a seeded run; places are independent."""
+    words = np.random.SeedSequence([seed, *(p + 1 for p in place)]).generate_state(2)
+    return Generator().manual_seed((int(words[0]) << 31) ^ int(words[1]))
+
+
+def concatenate_sets(sets: Sequence[TrainingSet]) -> TrainingSet:
+    """Lay training sets end to end."""
+    if len(sets) == 1:
+        return sets[0]
+    return TrainingSet(
+        concatenate([s.cohort for s in sets]),
+        torch.cat([s.unconstrained for s in sets]),
+        torch.cat([s.shared for s in sets]),
+        sum(s.num_failed for s in sets),
+    )
+
+
 def simulate_training_set(
     structure: ModelStructure,
     design: Design,
     distribution: TrainingDistribution,
     num_simulations: int,
     *,
-    seed: int | Generator,
-    progress: bool = False,
+    seed: int,
 ) -> TrainingSet:
     r"""Simulate a training set in large calls of the program.
 
@@ -166,8 +238,7 @@ def simulate_training_set(
         design: Where times, doses, covariates and missingness come from.
         distribution: Where individual and shared parameters come from.
         num_simulations: Number of individuals to simulate.
-        seed: Seed or generator.
-        progress: Show a progress bar.
+        seed: Seed.
 
     Returns:
         The simulations that are finite. How many were not is stated, and announced if more than 1
@@ -176,33 +247,27 @@ def simulate_training_set(
     Raises:
         TrainingError: More than half of the simulations are not finite.
     """
-    generator = make_generator(seed)
+    announce_layout(structure)
+    found = Simulator(structure, design, distribution, seed)(0, num_simulations)
+    check_failures(found.num_failed, num_simulations)
+    if isinstance(design, Remaskable):
+        masked = design.missing(found.cohort, shard_generator(seed, 0, 0))
+        found = TrainingSet(masked, found.unconstrained, found.shared, found.num_failed)
+    return found
+
+
+def announce_layout(structure: ModelStructure) -> None:
+    """Warn if simulation has to call the program in a loop."""
     if structure.layout is None:
         warnings.warn(_slow_message(structure), AmortizedWarning, stacklevel=3)
-    population: Population = structure.initial_population()
-    parts, num_failed = [], 0
-    sizes = [
-        min(CALL_SIZE, num_simulations - start) for start in range(0, num_simulations, CALL_SIZE)
-    ]
-    with tqdm(total=num_simulations, desc="simulating", disable=not progress, leave=False) as bar:
-        for size in sizes:
-            plan = design(size, generator)
-            latent = distribution.draw(size, generator)
-            shared = distribution.draw_shared(size, generator)
-            if structure.layout is None:
-                shared = shared[::LOOP_SIZE].repeat_interleave(LOOP_SIZE, 0)[:size]
-            cohort, failed = structure.simulate(plan, latent, shared, population, generator)
-            kept = (~failed).nonzero()[:, 0]
-            num_failed += int(failed.sum())
-            if len(kept):
-                parts.append((cohort[kept], latent[kept], shared[kept]))
-            bar.update(size)
-    _check_failures(num_failed, num_simulations)
-    cohorts, latents, shareds = zip(*parts, strict=True)
-    return TrainingSet(concatenate(cohorts), torch.cat(latents), torch.cat(shareds), num_failed)
 
 
-def _check_failures(num_failed: int, num_simulations: int) -> None:
+def check_failures(num_failed: int, num_simulations: int, announce: bool = True) -> None:
+    r"""Say how many simulations were not finite, if more than 1 %.
+
+    Raises:
+        TrainingError: More than half of them.
+    """
     share = num_failed / num_simulations
     if share > 0.5:
         raise TrainingError(
@@ -210,7 +275,7 @@ def _check_failures(num_failed: int, num_simulations: int) -> None:
             "a model that can be simulated under most of its training distribution.",
             "narrow the priors of the population, or pass `training_distribution=`.",
         )
-    if share > 0.01:
+    if announce and share > 0.01:
         warnings.warn(
             f"{num_failed} of {num_simulations} simulations ({share:.1%}) were not finite and "
             "are not trained on. "

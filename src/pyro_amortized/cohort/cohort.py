@@ -12,7 +12,7 @@ it says when, under which doses and with what missing the training data are simu
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Generator, Tensor
@@ -94,6 +94,9 @@ class Cohort:
         object.__setattr__(self, "covariates", MappingProxyType(covariates))
         ids = tuple(str(x) for x in self.ids) or tuple(str(i + 1) for i in range(num))
         object.__setattr__(self, "ids", ids)
+
+    def __reduce__(self) -> tuple[type["Cohort"], tuple[Any, ...]]:
+        return Cohort, (dict(self.series), self.doses, dict(self.covariates), self.ids)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -3,25 +3,18 @@ not there.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..couplings import CouplingFlow
 from ..encode import Encoder
 from ..errors import GuideError
 from ..flows import ConditionalFlow
-from ..networks import DeepSet
+from ..networks import DeepSet, GridNetwork
 from ..posterior import AmortizedPosterior
 
-FORMAT_VERSION = 1
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
+FORMAT_VERSION = 2
 
 
 def signature(sites: Mapping[str, Any]) -> dict[str, int]:
@@ -29,15 +22,15 @@ def signature(sites: Mapping[str, Any]) -> dict[str, int]:
     return {name: site.num_unconstrained for name, site in sites.items()}
 
 
-def summary_settings(summary: torch.nn.Module) -> dict[str, int]:
-    """The arguments that make a summary network again."""
-    if not isinstance(summary, DeepSet):
+def summary_settings(summary: torch.nn.Module) -> dict[str, Any]:
+    """The kind of a summary network and the arguments that make it again."""
+    if not isinstance(summary, DeepSet | GridNetwork):
         raise GuideError(
             f"The summary network is a {type(summary).__name__}.",
-            "a DeepSet: other networks cannot be rebuilt from a file yet.",
+            "a DeepSet or GridNetwork: other networks cannot be rebuilt from a file yet.",
             "save the network's state_dict yourself.",
         )
-    return summary.settings
+    return {"kind": type(summary).__name__, **summary.settings}
 
 
 def empty_posterior(
@@ -45,7 +38,10 @@ def empty_posterior(
 ) -> AmortizedPosterior:
     """Networks of the described sizes, in float64, to be filled from a file."""
     encoder = Encoder(**description["encoder"])
-    summary = DeepSet(encoder.num_features, encoder.num_static, **description["summary"])
+    settings = dict(description["summary"])
+    kind = {"DeepSet": DeepSet, "GridNetwork": GridNetwork}[settings.pop("kind", "DeepSet")]
+    summary = kind(encoder.num_features, encoder.num_static, **settings)
     num_context = summary.num_summary + encoder.num_static + num_shared
-    flow = ConditionalFlow(num_latent, num_context, **description["flow"])
+    kinds = {1: CouplingFlow, 2: ConditionalFlow}
+    flow = kinds[description["format_version"]](num_latent, num_context, **description["flow"])
     return AmortizedPosterior(encoder, summary, flow, num_shared).double()

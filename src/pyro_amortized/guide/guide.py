@@ -23,6 +23,7 @@ from torch.distributions import biject_to, constraints
 
 from ..cohort import Cohort
 from ..errors import GuideError
+from ..files import write_whole
 from ..flows import FlowDistribution
 from ..history import TrainingHistory
 from ..posterior import AmortizedPosterior
@@ -34,7 +35,7 @@ from ..structure import (
     Population,
     constrain_individuals,
 )
-from .files import FORMAT_VERSION, signature, summary_settings, write_whole
+from .files import FORMAT_VERSION, signature, summary_settings
 
 
 class AmortizedGuide(AutoGuide):  # type: ignore[misc]

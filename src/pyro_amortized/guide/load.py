@@ -36,11 +36,11 @@ def load_guide(path: str | Path, model: Model, cohort: Cohort) -> AmortizedGuide
             "check the path.",
         )
     description = json.loads((folder / "guide.json").read_text("utf-8"))
-    if description.get("format_version") != FORMAT_VERSION:
+    if description.get("format_version") not in range(1, FORMAT_VERSION + 1):
         raise GuideError(
             f"The guide has format version {description.get('format_version')}.",
-            f"version {FORMAT_VERSION}.",
-            "train it again, or use the version of the library that wrote it.",
+            f"version {FORMAT_VERSION} or older.",
+            "use the version of the library that wrote it, or train it again.",
         )
     structure = read_structure(model, cohort)
     check_individual_sites(structure, description["individual"])

@@ -241,7 +241,7 @@ class ModelStructure(Roles):
         many = cohort.to(dtype=torch.float64).repeat(num_draws)
         rows = unconstrained.reshape(num_draws * num, -1).double()
         with seeded(generator):
-            values = self._simulated_values(many, rows, population)
+            values = self._simulated_values(many, rows, population)[0]
         return {name: x.reshape(num_draws, num, *x.shape[1:]) for name, x in values.items()}
 
     # Simulation of training data.
@@ -270,38 +270,80 @@ class ModelStructure(Roles):
             ``(individual,)``: then a value that should be recorded is not finite, and nothing of
             that individual is marked as recorded.
         """
+        cohorts, failed = self.simulate_repeatedly(
+            design, unconstrained, shared, population, generator, 1
+        )
+        return cohorts[0], failed
+
+    def simulate_repeatedly(
+        self,
+        design: Cohort,
+        unconstrained: Tensor,
+        shared: Tensor,
+        population: Population,
+        generator: Generator,
+        num_noise: int,
+    ) -> tuple[list[Cohort], Tensor]:
+        r""":meth:`simulate` with several draws of the observations from one run of the program.
+
+        The dynamics are solved once; the laws of the observation sites are sampled ``num_noise``
+        times. That is exact where no observation site's law depends on another observation; a
+        program with several observation sites is therefore run ``num_noise`` times.
+        """
         design, unconstrained, shared = (
             design.to(dtype=torch.float64),
             unconstrained.double(),
             shared.double(),
         )
+        again = num_noise if len(self.observed) > 1 or self.layout is None else 1
+        runs: list[dict[str, Tensor]] = []
         with seeded(generator):
-            if self.layout is not None:
-                laid_out = dict(population) | lay_out(self, shared, self.layout)
-                values = self._simulated_values(design, unconstrained, laid_out)
-            else:
-                values = self._simulate_in_loop(design, unconstrained, shared, population)
-        finite = {name: values[name].isfinite() | ~design[name].observed for name in values}
-        failed = ~torch.stack([ok.flatten(1).all(1) for ok in finite.values()]).all(0)
+            for _ in range(again):
+                if self.layout is not None:
+                    laid_out = dict(population) | lay_out(self, shared, self.layout)
+                    runs += self._simulated_values(
+                        design, unconstrained, laid_out, num_noise // again
+                    )
+                else:
+                    runs += [self._simulate_in_loop(design, unconstrained, shared, population)]
+        finite = [v[name].isfinite() | ~design[name].observed for v in runs for name in v]
+        failed = ~torch.stack([ok.flatten(1).all(1) for ok in finite]).all(0)
+        return [self._completed(design, values, failed) for values in runs], failed
+
+    @staticmethod
+    def _completed(design: Cohort, values: dict[str, Tensor], failed: Tensor) -> Cohort:
         kept = {
             name: ~failed.reshape(-1, *[1] * (x.dim() - 1)).expand_as(x)
             for name, x in values.items()
         }
         safe = {name: x.nan_to_num(1.0, 1.0, 1.0) for name, x in values.items()}
-        return design.with_observed(kept).with_values(safe), failed
+        return design.with_observed(kept).with_values(safe)
 
     def _simulated_values(
-        self, cohort: Cohort, unconstrained: Tensor, population: Population
-    ) -> dict[str, Tensor]:
+        self,
+        cohort: Cohort,
+        unconstrained: Tensor,
+        population: Population,
+        num_noise: int = 1,
+    ) -> list[dict[str, Tensor]]:
+        """Values of the observation sites, by series, once per draw of the noise."""
         assign = Assign(
             population, self.individual, unconstrained, simulate=frozenset(self.observed)
         )
         with torch.no_grad():
             trace = run_program(self.model, cohort, assign)
-        return {
-            site.series: individual_first(trace.nodes[name]["value"], site.dim, site.event_dim)
-            for name, site in self.observed.items()
-        }
+            first = {name: trace.nodes[name]["value"] for name in self.observed}
+            more = [
+                {name: trace.nodes[name]["fn"]() for name in self.observed}
+                for _ in range(num_noise - 1)
+            ]
+        return [
+            {
+                site.series: individual_first(values[name], site.dim, site.event_dim)
+                for name, site in self.observed.items()
+            }
+            for values in [first, *more]
+        ]
 
     def _simulate_in_loop(
         self, design: Cohort, unconstrained: Tensor, shared: Tensor, population: Population
@@ -311,9 +353,9 @@ class ModelStructure(Roles):
         for j, row in enumerate(distinct):
             rows = (group == j).nonzero()[:, 0]
             one = dict(population) | self.constrain_population(row, self.shared)
-            for name, part in self._simulated_values(
-                design[rows], unconstrained[rows], one
-            ).items():
+            for name, part in self._simulated_values(design[rows], unconstrained[rows], one)[
+                0
+            ].items():
                 values[name][rows] = part
         return values
 

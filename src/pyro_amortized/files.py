@@ -1,0 +1,65 @@
+r"""Files that are whole or not there, and tensors with a description beside them.
+
+A file is written under another name, flushed to the disk and then renamed, so that a process killed
+at any moment leaves the old file or the new one. Tensors go into safetensors (memory-mapped when
+read, nothing pickled) with a JSON description in the header.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from .errors import AmortizedError
+
+KEY = "pyro_amortized"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], description: Any) -> None:
+    """Write tensors and a description that JSON can hold into one file."""
+    whole = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    write_whole(path, save(whole, {KEY: json.dumps(description)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+    r"""Read what :func:`write_tensors` wrote.
+
+    Raises:
+        AmortizedError: The file is damaged or was not written by this library.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            description = json.loads((file.metadata() or {})[KEY])
+            return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118
+    except (KeyError, ValueError, RuntimeError, OSError) as error:
+        raise AmortizedError(
+            f"{path} cannot be read: {error}.",
+            "a whole file that this library wrote.",
+            "delete it; what it held is then made again.",
+        ) from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise AmortizedError(
+            f"{path} is damaged: {error}.",
+            "a whole file that this library wrote.",
+            "delete it; what it held is then made again.",
+        ) from error

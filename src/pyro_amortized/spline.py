@@ -1,0 +1,162 @@
+r"""The monotone rational-quadratic spline, fused.
+
+On bin j of a spline with knots :math:`(x_j, y_j)` and derivatives :math:`d_j`, with
+:math:`t = (x - x_j) / w_j` and :math:`s = h_j / w_j`,
+
+.. math:: y = y_j + h_j \frac{s t^2 + d_j t (1 - t)}{s + (d_j + d_{j+1} - 2 s)\, t (1 - t)},
+
+strictly increasing, with a closed-form inverse; outside :math:`[-5, 5]` it is the identity. Forward
+and derivative are written out by hand: composed of single operations, autograd records about 150 of
+them per call, and at the sizes of a training step (a few thousand numbers) their bookkeeping took
+most of the time.
+
+References:
+    Gregory and Delbourgo (1982), Piecewise rational quadratic interpolation to monotonic data;
+    Durkan et al. (2019), Neural spline flows.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+BOUND = 5.0
+SMALLEST = 1e-3  # of a bin, as a share of the interval, and of a derivative
+UNIT_SLOPE = math.log(math.expm1(1.0 - SMALLEST))
+
+
+def num_parameters(num_bins: int) -> int:
+    """Numbers that describe one spline: widths, heights, inner derivatives."""
+    return 3 * num_bins - 1
+
+
+class _Bin(NamedTuple):
+    """The bin of every point: its number, knots, sizes and derivatives, and the softmax shares."""
+
+    shares: Tensor
+    index: Tensor
+    left: Tensor
+    bottom: Tensor
+    width: Tensor
+    height: Tensor
+    raw_slopes: Tensor
+    slopes: Tensor
+
+
+def _find_bin(x: Tensor, raw: Tensor, axis: int) -> _Bin:
+    """The bin that holds ``x`` along the horizontal (``axis`` 0) or vertical (1) axis."""
+    num_bins = (raw.shape[-1] + 1) // 3
+    shares = raw[..., : 2 * num_bins].unflatten(-1, (2, num_bins)).softmax(-1)
+    sizes = shares * (2 * BOUND * (1 - SMALLEST * num_bins)) + 2 * BOUND * SMALLEST
+    ends = sizes.cumsum(-1) - BOUND
+    index = (x.unsqueeze(-1) >= ends[..., axis, :-1]).sum(-1, keepdim=True)
+    both = index.unsqueeze(-2).expand(*index.shape[:-1], 2, 1)
+    size = sizes.gather(-1, both).squeeze(-1)
+    left, bottom = (ends.gather(-1, both).squeeze(-1) - size).unbind(-1)
+    width, height = size.unbind(-1)
+    padded = functional.pad(raw[..., 2 * num_bins :], (1, 1)) + UNIT_SLOPE
+    raw_slopes = padded.gather(-1, torch.cat([index, index + 1], -1))
+    slopes = functional.softplus(raw_slopes) + SMALLEST
+    return _Bin(shares, index, left, bottom, width, height, raw_slopes, slopes)
+
+
+class _Forward(torch.autograd.Function):
+    """Value and log derivative, with the gradient written out."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        inside = x.abs() < BOUND
+        found = _find_bin(torch.where(inside, x, 0.0), raw, 0)
+        first, second = found.slopes.unbind(-1)
+        slope = found.height / found.width
+        t = (torch.where(inside, x, found.left) - found.left) / found.width
+        o = 1 - t
+        product = t * o
+        bend = first + second - 2 * slope
+        below = slope + bend * product
+        ratio = t * (slope * t + first * o) / below
+        inner = second * t * t + 2 * slope * product + first * o * o
+        y = torch.where(inside, found.bottom + found.height * ratio, x)
+        log_slope = torch.where(inside, 2 * (slope / below).log() + inner.log(), 0.0)
+        ctx.save_for_backward(
+            *(inside, found.shares, found.index, found.width, found.height, found.raw_slopes),
+            *(first, second, slope, t, bend, below, ratio, inner),
+        )
+        return y, log_slope
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        inside, shares, index, width, height, raw_slopes, *rest = ctx.saved_tensors
+        first, second, slope, t, bend, below, ratio, inner = rest
+        of_y, of_log = (torch.where(inside, g, 0.0) for g in gradients)
+        o = 1 - t
+        product, m = t * o, o - t
+        # d y and d log slope by (t, slope, first, second), each over its common divisor.
+        a, b, c = of_y * height / below, of_log / inner, 2 * of_log / below
+        by_t = a * (2 * slope * t + first * m - ratio * bend * m) - c * bend * m
+        by_t = by_t + 2 * b * (second * t + slope * m - first * o)
+        by_slope = a * (t * t - ratio * (1 - 2 * product)) + 2 * of_log / slope
+        by_slope = by_slope + 2 * b * product - c * (1 - 2 * product)
+        common = -(a * ratio + c) * product
+        by_first, by_second = common + a * product + b * o * o, common + b * t * t
+        # Through t and slope to the position and the sizes of the bin.
+        by_x, share = by_t / width, by_slope / width
+        by_height, by_width = of_y * ratio + share, -(share * slope + by_x * t)
+        by_sizes = _spread(index, (-by_x, of_y), (by_width, by_height), shares.shape[-1])
+        weighted = shares * by_sizes
+        scale = 2 * BOUND * (1 - SMALLEST * shares.shape[-1])
+        by_raw = (weighted - shares * weighted.sum(-1, keepdim=True)) * scale
+        by_slopes = torch.stack([by_first, by_second], -1) * raw_slopes.sigmoid()
+        inner_slopes = by_slopes.new_zeros(*by_slopes.shape[:-1], shares.shape[-1] + 1)
+        inner_slopes.scatter_(-1, torch.cat([index, index + 1], -1), by_slopes)
+        parts = [by_raw.flatten(-2), inner_slopes[..., 1:-1]]
+        return torch.where(inside, by_x, gradients[0]), torch.cat(parts, -1)
+
+
+def _spread(
+    index: Tensor, before: tuple[Tensor, Tensor], here: tuple[Tensor, Tensor], num_bins: int
+) -> Tensor:
+    """Gradient of the sizes: bins before the point's own shift it, its own stretches it."""
+    bins = torch.arange(num_bins, device=index.device)
+    below, at = (bins < index).unsqueeze(-2), (bins == index).unsqueeze(-2)
+    shift, stretch = (torch.stack(pair, -1).unsqueeze(-1) for pair in (before, here))
+    return torch.where(below, shift, torch.where(at, stretch, 0.0))
+
+
+def spline(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Value and log derivative of a spline.
+
+    Args:
+        x: Points, any shape.
+        raw: Unconstrained description of the spline of every point, shape ``(*x.shape, 3 * num_bins
+            - 1)``; all zero is the identity.
+
+    Returns:
+        Value and log derivative, shape of ``x``. Gradients are first-order only.
+
+    Example:
+        >>> y, log_slope = spline(torch.tensor([-7.0, 0.3]), torch.zeros(2, 23))
+        >>> torch.allclose(y, torch.tensor([-7.0, 0.3])), bool(log_slope.abs().max() < 1e-5)
+        (True, True)
+    """
+    y, log_slope = _Forward.apply(x, raw)  # type: ignore[no-untyped-call]
+    return y, log_slope
+
+
+def inverse_spline(y: Tensor, raw: Tensor) -> Tensor:
+    """The ``x`` whose :func:`spline` is ``y``, same shapes; differentiable by autograd."""
+    inside = y.abs() < BOUND
+    found = _find_bin(torch.where(inside, y, 0.0), raw, 1)
+    first, second = found.slopes.unbind(-1)
+    slope = found.height / found.width
+    rise = torch.where(inside, y, found.bottom) - found.bottom
+    bent = rise * (first + second - 2 * slope)
+    a = found.height * (slope - first) + bent
+    b = found.height * first - bent
+    root = (b * b + 4 * a * slope * rise).clamp(min=0).sqrt()
+    t = 2 * slope * rise / (b + root)
+    return torch.where(inside, found.left + t * found.width, y)

@@ -1,0 +1,135 @@
+r"""Simulations on disk: a folder of shards, larger than memory, whole at any moment.
+
+Shard k is one safetensors file (memory-mapped when read, nothing pickled). A shard is there whole
+or not at all, and depends on nothing but the settings of the run and k: a run that was killed
+simulates only what is not there yet, and several processes may fill one folder.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .cohort import Cohort, Doses, Series
+from .errors import TrainingError
+from .files import read_tensors, write_tensors
+from .simulate import TrainingSet
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SimulationStore:
+    r"""A folder of simulated shards.
+
+    Args:
+        folder: The folder; made if it is not there.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, shard: int) -> Path:
+        """File of a shard; -1 is the validation set."""
+        return self.folder / ("validation" if shard < 0 else f"shard-{shard:06d}.safetensors")
+
+    def __contains__(self, shard: int) -> bool:
+        return self.path(shard).is_file()
+
+    def write(self, shard: int, simulations: TrainingSet) -> None:
+        """Write a shard, whole or not at all."""
+        tensors = {
+            "unconstrained": simulations.unconstrained,
+            "shared": simulations.shared,
+        } | _cohort_tensors(simulations.cohort)
+        once = [name for name, x in tensors.items() if len(x) > 1 and bool((x == x[:1]).all())]
+        kept = {name: x[:1].clone() if name in once else x for name, x in tensors.items()}
+        description = {
+            "schema_version": SCHEMA_VERSION,
+            "num_rows": len(simulations),
+            "num_failed": simulations.num_failed,
+            "once": once,
+        }
+        write_tensors(self.path(shard), kept, description)
+
+    def read(self, shard: int) -> TrainingSet:
+        r"""Read a shard.
+
+        Raises:
+            AmortizedError: The file is damaged.
+            TrainingError: It was written by a newer version of the library.
+        """
+        tensors, description = read_tensors(self.path(shard))
+        check_schema(self.path(shard), description, SCHEMA_VERSION)
+        num = description["num_rows"]
+        whole = {
+            name: x.expand(num, *x.shape[1:]) if name in description["once"] else x
+            for name, x in tensors.items()
+        }
+        return TrainingSet(
+            _cohort(whole, num), whole["unconstrained"], whole["shared"], description["num_failed"]
+        )
+
+
+def check_schema(path: Path, description: Any, newest: int) -> None:
+    r"""Raise if a file is of a newer schema than this version knows.
+
+    Raises:
+        TrainingError: It is.
+    """
+    if description["schema_version"] > newest:
+        raise TrainingError(
+            f"{path} has schema version {description['schema_version']}.",
+            f"version {newest} or older.",
+            "use the version of the library that wrote it, or another folder.",
+        )
+
+
+def _cohort_tensors(cohort: Cohort) -> dict[str, Tensor]:
+    tensors = {}
+    for name, s in cohort.series.items():
+        tensors |= {f"series.{name}.{field}": x for field, x in vars(s).items()}
+    if cohort.doses is not None:
+        tensors |= {f"doses.{field}": x for field, x in vars(cohort.doses).items()}
+    return tensors | {f"covariates.{name}": x for name, x in cohort.covariates.items()}
+
+
+def _cohort(tensors: dict[str, Tensor], num: int) -> Cohort:
+    def under(start: str) -> dict[str, Tensor]:
+        return {n.removeprefix(start): x for n, x in tensors.items() if n.startswith(start)}
+
+    series: dict[str, dict[str, Tensor]] = {}
+    for name, x in under("series.").items():
+        owner, field = name.rsplit(".", 1)
+        series.setdefault(owner, {})[field] = x
+    doses = under("doses.")
+    return Cohort(
+        {name: Series(**fields) for name, fields in series.items()},
+        Doses(**doses) if doses else None,
+        under("covariates."),
+        ("",) * num,
+    )
+
+
+def rows_of(simulations: TrainingSet, rows: Tensor) -> TrainingSet:
+    """Some individuals of a training set."""
+    return TrainingSet(
+        simulations.cohort[rows],
+        simulations.unconstrained[rows],
+        simulations.shared[rows],
+        simulations.num_failed,
+    )
+
+
+def in_single_precision(simulations: TrainingSet) -> TrainingSet:
+    """Observations in float32, as they are stored: in memory or on disk, training sees the
+    same.
+    """
+    cohort = simulations.cohort.to(dtype=torch.float32)
+    return TrainingSet(
+        cohort, simulations.unconstrained, simulations.shared, simulations.num_failed
+    )

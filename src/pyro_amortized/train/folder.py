@@ -1,0 +1,80 @@
+r"""The folder of a run: its settings, simulations and checkpoint.
+
+A run that was interrupted is taken up by calling :func:`~pyro_amortized.train` again with the same
+arguments; anything that would make another run of it is refused.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import TrainingError
+from ..files import write_whole
+from ..simulate import Simulator
+from ..store import SCHEMA_VERSION
+from .options import Networks, TrainingOptions
+
+PROBE = 10**9
+FREE = ("num_workers", "num_threads", "device", "autocast", "checkpoint_seconds")
+
+
+def settings(
+    simulator: Simulator, options: TrainingOptions, networks: Networks, **more: Any
+) -> dict[str, Any]:
+    """What makes a run this run: everything that moves the weights, as JSON."""
+    structure, training = simulator.structure, simulator.distribution
+    probe = simulator(PROBE, 32)
+    means = {n: float(s.values.double().mean()) for n, s in probe.cohort.series.items()}
+    kept = {name: x for name, x in asdict(options).items() if name not in FREE}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "seed": simulator.seed,
+        **more,
+        "options": kept,
+        "networks": asdict(networks),
+        "individual": list(structure.individual),
+        "shared": list(structure.shared),
+        "training_distribution": [training.loc.tolist(), training.scale_tril.tolist()],
+        "probe": means,
+    }
+
+
+def claim(folder: Path, wanted: dict[str, Any]) -> None:
+    r"""Make the folder of a run, or check that it is the folder of this run.
+
+    Raises:
+        TrainingError: The folder holds another run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "run.json"
+    if not path.is_file():
+        write_whole(path, (json.dumps(wanted, indent=2) + "\n").encode())
+        return
+    found = json.loads(path.read_text("utf-8"))
+    different = [name for name in wanted if not _same(found.get(name), wanted[name])]
+    if different:
+        shown = ", ".join(f"{n} = {_short(found.get(n))} (now {_short(wanted[n])})" for n in different)
+        raise TrainingError(
+            f"{folder} holds another run: {shown}.",
+            "the arguments, the program and the data that the run was begun with.",
+            "go on with these, or pass another folder.",
+        )
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, float) and isinstance(other, float):
+        pair = torch.tensor([one, other], dtype=torch.float64)
+        return bool(torch.isclose(pair[0], pair[1], rtol=1e-5, atol=1e-10, equal_nan=True))
+    return bool(one == other)
+
+
+def _short(x: Any) -> str:
+    text = str(x)
+    return text if len(text) <= 80 else text[:77] + "..."

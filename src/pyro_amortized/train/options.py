@@ -1,0 +1,187 @@
+r"""How to train: options, networks, time budgets."""
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..encode import Encoder
+from ..errors import TrainingError
+from ..flows import ConditionalFlow
+from ..networks import DeepSet, GridNetwork
+from ..posterior import AmortizedPosterior
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    r"""How to train.
+
+    Args:
+        batch_size: Simulations per step, over all processes.
+        max_epochs: Passes over the simulations; the learning rate reaches zero at the end of the
+            last. Default: 12, more where that makes fewer than 6,000 steps.
+        learning_rate: Largest learning rate.
+        warmup: Number of steps over which the learning rate rises.
+        patience: After this many checks without a better validation loss the learning rate is
+            brought down to zero at once, from the best weights, and training ends.
+        min_improvement: Smallest fall of the validation loss, in nats, that counts as better.
+        validation_share: Share of the simulations that is kept for validation.
+        average_decay: Decay of the exponential average of the weights.
+        max_gradient: Norm at which gradients are clipped.
+        weight_decay: Decoupled decay of the weight matrices.
+        num_noise: Observations drawn per simulation: where the dynamics cost much, one solution gives
+            several training pairs.
+        num_workers: Processes that simulate ahead. Default: those of the active
+            ``joblib.parallel_config``; without one, the other cores of this machine where
+            simulation takes long, none where it does not.
+        num_threads: Threads of torch while training, or None to leave them as they are. At these
+            sizes a second thread gains a tenth, and costs tenfold as soon as another process wants
+            the core.
+        device: Where the networks are trained: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+        autocast: Precision of the matrix products on a GPU, for instance ``torch.bfloat16``, or
+            None for float32.
+        checkpoint_seconds: Least time between two checkpoints, if there is a folder for them.
+
+    Raises:
+        TrainingError: A setting is outside its range.
+    """
+
+    batch_size: int = 512
+    max_epochs: int | None = None
+    learning_rate: float = 1e-2
+    warmup: int = 100
+    patience: int = 4
+    min_improvement: float = 1e-4
+    validation_share: float = 0.05
+    average_decay: float = 0.998
+    max_gradient: float = 5.0
+    weight_decay: float = 0.0
+    num_noise: int = 1
+    num_workers: int | None = None
+    num_threads: int | None = 1
+    device: str = "cpu"
+    autocast: torch.dtype | None = None
+    checkpoint_seconds: float = 20.0
+
+    def __post_init__(self) -> None:
+        counts = (self.batch_size, self.max_epochs or 1, self.patience, self.num_noise)
+        counts += () if self.max_epochs is None else (self.max_epochs,)
+        shares = 0 < self.validation_share < 1 and 0 <= self.average_decay < 1
+        least = (self.warmup, self.min_improvement, self.weight_decay, self.checkpoint_seconds)
+        positive = self.learning_rate > 0 and self.max_gradient > 0
+        workers = self.num_workers is None or self.num_workers >= 0
+        if not (min(counts) >= 1 and shares and min(least) >= 0 and positive and workers):
+            raise TrainingError(
+                f"Training options {self}.",
+                "counts of at least 1, shares between 0 and 1, a positive learning rate and "
+                "gradient norm.",
+                "correct the option that is outside its range.",
+            )
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise TrainingError(
+                f"The device {self.device!r} cannot be used: {str(error).splitlines()[0]}",
+                "a device that torch sees here.",
+                'pass `device="cpu"`, or install a build of torch for the device.',
+            ) from error
+
+
+@dataclass(frozen=True)
+class Networks:
+    r"""Sizes of the networks; what is None is chosen from the shape of the problem.
+
+    Args:
+        grid: Read the values in fixed places of a time grid. Default: where all individuals of the
+            design share their times.
+        width: Width of the hidden layers.
+        depth: Hidden layers between context and head. Default: 1 behind a grid without shared
+            parameters, else 2.
+        num_summary: Length of the summary of a set.
+        set_width: Width of the layers that read single tokens.
+        num_layers: Spline layers of the flow; 0 gives a Gaussian.
+        num_bins: Bins of a spline.
+        layer_width: Hidden units of a spline layer per parameter. Default: 64 up to four
+            parameters, else 32.
+
+    Raises:
+        TrainingError: A size is not positive.
+    """
+
+    grid: bool | None = None
+    width: int = 128
+    depth: int | None = None
+    num_summary: int = 64
+    set_width: int = 64
+    num_layers: int = 1
+    num_bins: int = 8
+    layer_width: int | None = None
+
+    def __post_init__(self) -> None:
+        sizes = (self.width, self.num_summary, self.set_width, self.depth, self.layer_width)
+        if min(s for s in sizes if s is not None) < 1 or self.num_layers < 0 or self.num_bins < 2:
+            raise TrainingError(
+                f"Networks of sizes {self}.",
+                "sizes of at least 1, two bins or more, no negative number of layers.",
+                "correct the size that is outside its range.",
+            )
+
+    def build(self, encoder: Encoder, num_latent: int, num_shared: int) -> AmortizedPosterior:
+        """Untrained networks for an encoder."""
+        summary: nn.Module
+        if encoder.grid is not None:
+            summary = GridNetwork(
+                encoder.num_features,
+                encoder.num_static,
+                num_places=encoder.num_places,
+                num_values=encoder.num_values,
+                has_more=encoder.has_doses,
+                width=self.width,
+            )
+        else:
+            summary = DeepSet(
+                encoder.num_features, encoder.num_static, self.num_summary, self.set_width
+            )
+        simple = encoder.grid is not None and num_shared == 0
+        flow = ConditionalFlow(
+            num_latent,
+            summary.num_summary + encoder.num_static + num_shared,
+            num_layers=self.num_layers,
+            width=self.width,
+            depth=self.depth or (1 if simple else 2),
+            num_bins=self.num_bins,
+            layer_width=self.layer_width or (64 if num_latent <= 4 else 32),
+        )
+        return AmortizedPosterior(encoder, summary, flow, num_shared)
+
+
+UNITS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "hour": 3600}
+
+
+def seconds(budget: str | float | None) -> float | None:
+    r"""A time budget in seconds.
+
+    Raises:
+        TrainingError: It is not a positive number of seconds or a text like ``"5min"``.
+
+    Example:
+        >>> seconds("1.5min"), seconds("2 h"), seconds(30)
+        (90.0, 7200.0, 30.0)
+    """
+    if budget is None:
+        return None
+    text = budget if isinstance(budget, str) else f"{budget} s"
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]+?)s?\s*", text.lower())
+    try:
+        unit = "s" if match is not None and match[2] == "" else match and match[2]
+        found = float(match[1]) * UNITS[unit or ""] if match is not None else 0.0
+    except (KeyError, ValueError):
+        found = 0.0
+    if found <= 0:
+        raise TrainingError(
+            f"`budget` is {budget!r}.",
+            'a positive number of seconds, or a text like "30s", "5min", "1.5h".',
+            "correct the budget.",
+        )
+    return found

@@ -1,0 +1,18 @@
+r"""Trackers: whoever wants to listen while a network trains."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+
+class Tracker(Protocol):
+    r"""What a tracker must have. The module ``mlflow`` has it as it stands; TensorBoard and W&B need
+    the three lines of the page *Training*.
+    """
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Settings of the run, once."""
+
+    def log_metric(self, key: str, value: float, step: int) -> None:
+        """A number at a step: ``training_loss``, ``validation_loss``, ``learning_rate``,
+        ``num_simulations``.
+        """

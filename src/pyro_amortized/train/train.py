@@ -1,0 +1,194 @@
+r"""From a program to a trained guide."""
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Generator
+
+from ..bank import Bank
+from ..cohort import Cohort, Design
+from ..encode import Encoder
+from ..errors import TrainingError
+from ..grid import common_grid
+from ..guide import AmortizedGuide
+from ..history import TrainingHistory
+from ..isolation import make_generator, seeded
+from ..missing import Remaskable, Resample
+from ..posterior import AmortizedPosterior
+from ..simulate import (
+    Simulator,
+    TrainingDistribution,
+    TrainingSet,
+    announce_layout,
+    check_failures,
+    default_training_distribution,
+    shard_generator,
+)
+from ..structure import Model, read_structure
+from .feed import Feed
+from .loss import local_device, rank
+from .options import Networks, TrainingOptions, seconds
+from .plan import Plan, open_bank
+from .run import Run
+from .tracker import Tracker
+
+
+def train(
+    model: Model,
+    data: Cohort | Design,
+    *,
+    num_simulations: int | None = None,
+    budget: str | float | None = None,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    options: TrainingOptions = TrainingOptions(),
+    networks: Networks = Networks(),
+    training_distribution: TrainingDistribution | None = None,
+    tracker: Tracker | None = None,
+    progress: bool = True,
+) -> AmortizedGuide:
+    r"""Train an amortized guide for a mixed-effects program.
+
+    Args:
+        model: The Pyro program.
+        data: A cohort, whose individuals (times, doses, covariates) are resampled with extra random
+            missingness; or a design of your own, ``(num_individuals, generator) -> Cohort``.
+        num_simulations: Number of simulated individuals. Default: 300,000; under a time budget, as
+            many as can be made beside the training.
+        budget: Wall time for everything, in seconds or as ``"30s"``, ``"5min"``, ``"1h"``: the
+            learning rate reaches zero when it is used up. Such a run depends on the speed of the
+            machine; without a budget, a seed determines the weights.
+        seed: Seed of everything that is random: simulation, initial weights, order of the batches.
+        folder: Where simulations and checkpoints are kept. A run that was killed goes on from there
+            when it is called again with the same arguments, and ends with the weights of an
+            undisturbed one. Default: memory (or a temporary folder, if memory is too small).
+        options: How to train.
+        networks: Sizes of the networks.
+        training_distribution: What individual and shared parameters are drawn from. Default: see
+            :func:`~pyro_amortized.simulate.default_training_distribution`.
+        tracker: Listens to losses: ``mlflow``, or anything with ``log_params`` and ``log_metric``.
+        progress: Show progress bars on standard error.
+
+    Returns:
+        The guide; ``guide.history`` tells how training went, and what would improve it.
+
+    Raises:
+        ModelError: The program is not a mixed-effects model that the library can read.
+        TrainingError: Too few simulations, too many of them not finite, or a folder that holds
+            another run.
+    """
+    begin, limit = time.monotonic(), seconds(budget)
+    _check_request(num_simulations, seed)
+    generator = make_generator(seed)
+    design: Design = Resample(data) if isinstance(data, Cohort) else data
+    example = data if isinstance(data, Cohort) else design(64, generator)
+    structure = read_structure(model, example)
+    distribution = training_distribution or default_training_distribution(
+        structure, example, generator
+    )
+    announce_layout(structure)
+    plan = Plan(
+        simulator=Simulator(structure, design, distribution, seed, options.num_noise),
+        options=options,
+        networks=networks,
+        num_simulations=num_simulations,
+        begin=begin,
+        limit=limit,
+        folder=None if folder is None else Path(folder),
+        progress=progress,
+    )
+    with ExitStack() as stack:
+        stack.enter_context(_num_threads(options.num_threads))
+        bank, validation = open_bank(plan, stack)
+        posterior = _build(plan, bank, generator)
+        history = _fit(plan, posterior, bank, validation, tracker)
+    return AmortizedGuide(model, structure, posterior.cpu().double(), distribution, history)
+
+
+def _check_request(num_simulations: int | None, seed: int) -> None:
+    if num_simulations is not None and num_simulations < 100:
+        raise TrainingError(
+            f"`num_simulations` is {num_simulations}.",
+            "at least 100, usually 100,000 or more.",
+            "pass a larger `num_simulations=`.",
+        )
+    if not isinstance(seed, int) or seed < 0:
+        raise TrainingError(
+            f"`seed` is {seed!r}.", "an integer, 0 or larger.", "pass `seed=1`, say."
+        )
+
+
+@contextmanager
+def _num_threads(num_threads: int | None) -> Iterator[None]:
+    found = torch.get_num_threads()
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(found)
+
+
+def _build(plan: Plan, bank: Bank, generator: Generator) -> AmortizedPosterior:
+    """Untrained networks, with the scales of the first shard."""
+    simulator = plan.simulator
+    structure, design = simulator.structure, simulator.design
+    first = bank.get(0)
+    masked = first.cohort
+    if isinstance(design, Remaskable):
+        masked = design.missing(masked, shard_generator(simulator.seed, 4))
+    grid = None
+    if plan.networks.grid is not False:
+        grid = common_grid(first.cohort, structure.series)
+        if grid is None and plan.networks.grid:
+            raise TrainingError(
+                "The individuals of the design do not share their times.",
+                "one increasing time grid for all individuals, as `networks.grid=True` asks for.",
+                "leave `grid` at None.",
+            )
+    with seeded(generator):
+        encoder = Encoder.fitted(masked, structure.series, grid)
+        posterior = plan.networks.build(
+            encoder, first.unconstrained.shape[1], first.shared.shape[1]
+        )
+    posterior.flow.loc.copy_(simulator.distribution.loc)
+    posterior.flow.scale_tril.copy_(simulator.distribution.scale_tril)
+    posterior.shared.fit(first.shared.double())
+    return posterior.to(local_device(plan.options.device))
+
+
+def _fit(
+    plan: Plan,
+    posterior: AmortizedPosterior,
+    bank: Bank,
+    validation: TrainingSet,
+    tracker: Tracker | None,
+) -> TrainingHistory:
+    options = plan.options
+    feed = Feed(bank, copy.deepcopy(posterior.encoder).cpu(), plan.simulator.seed)
+    run = Run(
+        posterior,
+        feed,
+        feed.pairs(validation, 0).to(posterior.flow.loc.device),
+        replace(options, max_epochs=plan.max_epochs(bank)),
+        deadline=None if plan.limit is None else plan.begin + plan.limit,
+        checkpoint=None if plan.folder is None else plan.folder / "checkpoint.safetensors",
+        tracker=tracker,
+    )
+    if tracker is not None and rank() == 0:
+        tracker.log_params(asdict(options) | asdict(plan.networks) | {"seed": feed.seed})
+    run.run(plan.progress and rank() == 0)
+    used = sum(bank.num_failed.values())
+    num = len(bank.num_failed) * bank.shard_size if bank.num_shards is None else bank.total
+    check_failures(used, max(num, 1))
+    return run.history(
+        num_simulations=num + len(validation),
+        num_failed=used + validation.num_failed,
+        simulation_seconds=bank.simulation_seconds,
+        advice=run.advice(),
+    )
