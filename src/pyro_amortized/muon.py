@@ -36,9 +36,14 @@ def orthogonalize(matrices: Tensor, num_steps: int = 5) -> Tensor:
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.transpose(-1, -2) if tall else matrices
     x = x / (x.norm(dim=(-1, -2), keepdim=True) + 1e-7)
+    batch, single = x.shape[:-2], x.numel() == x.shape[-1] * x.shape[-2]
+    x = x.reshape(x.shape[-2:]) if single else x.flatten(0, -3)
+    multiply_add = torch.addmm if single else torch.baddbmm
     for _ in range(num_steps):
         gram = x @ x.transpose(-1, -2)
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        update = multiply_add(gram, gram, gram, beta=b, alpha=c)
+        x = multiply_add(x, update, x, beta=a)
+    x = x.reshape(*batch, *x.shape[-2:])
     return x.transpose(-1, -2) if tall else x
 
 

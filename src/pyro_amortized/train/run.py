@@ -24,6 +24,7 @@ from .schedule import Schedule
 from .tracker import Tracker
 
 NUM_CHECKS = 20
+SMALLEST_MATRIX = 16  # thinner ones have little to orthogonalise: Adam
 
 
 @dataclass
@@ -92,11 +93,12 @@ class Run:
         self.average = AveragedModel(posterior, multi_avg_fn=_average(options.average_decay))
         self.best = copy.deepcopy(posterior.state_dict())
         weights = [p for p in posterior.parameters() if p.requires_grad]
-        matrices = [p for p in weights if p.dim() >= 2]
+        matrices = [p for p in weights if p.dim() >= 2 and min(p.shape[-2:]) >= SMALLEST_MATRIX]
+        others = [p for p in weights if all(p is not m for m in matrices)]
         rate = options.learning_rate
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             "muon": Muon(matrices, lr=rate, weight_decay=options.weight_decay),
-            "adam": torch.optim.Adam([p for p in weights if p.dim() < 2], lr=rate, fused=True),
+            "adam": torch.optim.Adam(others, lr=rate, fused=True),
         }
         self.progress = Progress()
         if checkpoint is not None and checkpoint.is_file():
