@@ -4,6 +4,7 @@ import torch
 from pyro_amortized import Cohort, Doses, Series, concatenate, datasets
 from pyro_amortized.encode import Encoder
 from pyro_amortized.errors import GuideError
+from pyro_amortized.grid import common_grid
 
 from .programs import growth_cohort
 
@@ -86,3 +87,52 @@ def test_cohorts_of_another_form_are_refused(encoder):
     doses = Doses(torch.zeros(3, 1), torch.ones(3, 1))
     with pytest.raises(GuideError, match="doses"):
         encoder.check(Cohort(cohort.series, doses, cohort.covariates))
+
+
+# Common time grids.
+
+
+def gridded(num=30):
+    times = torch.tensor([0.0, 1.0, 2.5, 4.0]).expand(num, -1)
+    values = torch.rand(num, 4, generator=torch.Generator().manual_seed(0)) + 1
+    observed = torch.ones(num, 4, dtype=torch.bool)
+    observed[:, 2] = torch.arange(num) % 2 == 0
+    return Cohort({"y": Series(times, values, observed)})
+
+
+def test_a_grid_is_found_only_where_it_is_common():
+    assert common_grid(gridded(), ["y"]) == {"y": [0.0, 1.0, 2.5, 4.0]}
+    assert common_grid(growth_cohort(5), ["y"]) is None
+    twice = torch.tensor([[0.0, 1.0, 1.0]])
+    assert common_grid(Cohort({"y": Series(twice, torch.ones(1, 3))}), ["y"]) is None
+
+
+def test_columns_are_brought_onto_the_grid_by_their_times():
+    cohort = gridded()
+    encoder = Encoder.fitted(cohort, ["y"], common_grid(cohort, ["y"]))
+    base, y = encoder(cohort), cohort["y"]
+    kept = y.observed.clone()
+    kept[:, 1] = False
+    fewer = Cohort(
+        {"y": Series(y.times[:, [0, 2, 3]], y.values[:, [0, 2, 3]], y.observed[:, [0, 2, 3]])}
+    )
+    masked = encoder(Cohort({"y": Series(y.times, y.values, kept)}))
+    assert torch.equal(encoder(fewer).tokens, masked.tokens)
+    assert torch.equal(encoder(fewer).mask, masked.mask)
+    extra = torch.cat([y.times, torch.full((30, 1), 9.0)], 1)  # an unrecorded time off the grid
+    longer = Series(
+        extra,
+        torch.cat([y.values, y.values[:, :1]], 1),
+        torch.cat([y.observed, torch.zeros(30, 1, dtype=torch.bool)], 1),
+    )
+    assert torch.equal(encoder(Cohort({"y": longer})).tokens, base.tokens)
+
+
+def test_times_off_the_grid_are_refused_with_the_individual():
+    cohort = gridded()
+    encoder = Encoder.fitted(cohort, ["y"], common_grid(cohort, ["y"]))
+    times = torch.tensor([[0.0, 1.0], [0.0, 1.3]])
+    with pytest.raises(GuideError, match=r"Individual 'b' has values of 'y' at time 1.3"):
+        encoder(Cohort({"y": Series(times, torch.ones(2, 2))}, ids=("a", "b")))
+    with pytest.raises(GuideError, match="two values"):
+        encoder(Cohort({"y": Series(torch.tensor([[0.0, 1.0, 1.0]]), torch.ones(1, 3))}))

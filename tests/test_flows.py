@@ -4,23 +4,48 @@ import sys
 import pytest
 import torch
 
+from pyro_amortized.couplings import CouplingFlow
 from pyro_amortized.flows import ConditionalFlow
 
 from .contracts import check_flow
 
 
-@pytest.mark.parametrize(("num_latent", "num_couplings"), [(1, 2), (2, 2), (3, 4), (6, 4)])
-def test_flow_keeps_the_contract(num_latent, num_couplings):
-    torch.manual_seed(num_latent)
-    flow = ConditionalFlow(num_latent, 4, num_couplings, width=16)
-    with torch.no_grad():  # away from the identity that splines start at
+def disturb(flow, size):
+    """Away from the identity that splines start at."""
+    with torch.no_grad():
         for parameter in flow.parameters():
-            parameter.add_((0.2 if num_latent < 4 else 0.1) * torch.randn_like(parameter))
-        flow.loc.copy_(torch.randn(num_latent))
-        flow.scale_tril.copy_(
-            torch.eye(num_latent) + 0.3 * torch.ones(num_latent, num_latent).tril()
-        )
-    check_flow(flow.double(), torch.randn(3, 4, dtype=torch.float64))
+            parameter.add_(size * torch.randn_like(parameter))
+        flow.loc.copy_(torch.randn(flow.num_latent))
+        ones = torch.ones(flow.num_latent, flow.num_latent)
+        flow.scale_tril.copy_(torch.eye(flow.num_latent) + 0.3 * ones.tril())
+    return flow.double()
+
+
+@pytest.mark.parametrize(("num_latent", "num_layers"), [(1, 1), (2, 1), (3, 2), (6, 2), (4, 0)])
+def test_flow_keeps_the_contract(num_latent, num_layers):
+    torch.manual_seed(num_latent)
+    flow = ConditionalFlow(num_latent, 4, num_layers=num_layers, width=16, layer_width=8)
+    check_flow(
+        disturb(flow, 0.2 if num_latent < 4 else 0.1), torch.randn(3, 4, dtype=torch.float64)
+    )
+
+
+@pytest.mark.parametrize("num_latent", [1, 3])
+def test_flow_of_the_first_release_keeps_the_contract(num_latent):
+    torch.manual_seed(num_latent)
+    flow = CouplingFlow(num_latent, 4, num_couplings=2, width=16, num_bins=8)
+    check_flow(disturb(flow, 0.2), torch.randn(3, 4, dtype=torch.float64))
+
+
+def test_a_dimension_sees_only_the_ones_before_it():
+    torch.manual_seed(0)
+    flow = disturb(ConditionalFlow(3, 4, width=16, layer_width=8), 0.3)
+    (layer,) = flow.layers
+    context = layer.context(flow.trunk(torch.randn(1, 4, dtype=torch.float64)))
+    x = torch.randn(1, 3, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda x: layer(x, context)[0], x)[0, :, 0]
+    assert torch.equal(jacobian.triu(1), torch.zeros(3, 3).double())
+    assert jacobian.tril(-1).abs().sum() > 0
 
 
 def test_flow_distribution_batches():
@@ -35,7 +60,7 @@ def test_flow_distribution_batches():
 
 
 def test_importing_leaves_torch_validation_on():
-    """zuko switches it off; in a fresh process the library must not."""
+    """Whatever the libraries below do on import, in a fresh process."""
     code = (
         "import warnings; warnings.simplefilter('ignore')\n"
         "import torch, pyro_amortized\n"

@@ -1,5 +1,5 @@
-r"""The bank of simulations: shards that are made here, by worker processes or on a cluster, and kept
-in memory or on disk.
+r"""The bank of simulations: shards made here, by worker processes or on a cluster, and kept in
+memory or on disk.
 
 Simulation runs on any joblib backend: processes of this machine by default, a Dask or Ray cluster
 under ``joblib.parallel_config(backend=...)``. A background thread collects the shards while the
@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 from joblib import Parallel, delayed
-from joblib.parallel import LokyBackend, get_active_backend
+from joblib.externals.loky import as_completed, get_reusable_executor
+from joblib.parallel import LokyBackend, ThreadingBackend, get_active_backend
 from torch import Tensor
 
+from .errors import TrainingError
 from .simulate import Simulator, TrainingSet
 from .store import SimulationStore, in_single_precision
 
@@ -56,18 +58,43 @@ class Workers:
     num_workers: int = 0
     backend: Any = None
 
-    def parallel(self) -> Parallel:
-        """A joblib pool that gives results as they come."""
-        chosen = {} if self.backend is None else {"backend": self.backend}
-        return Parallel(n_jobs=self.num_workers, return_as="generator_unordered", **chosen)
+    def results(self, tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        """Results of ``_work(*task)`` as they come, in any order."""
+        if self.backend is not None:
+            pool = Parallel(
+                n_jobs=self.num_workers, return_as="generator_unordered", backend=self.backend
+            )
+            yield from pool(delayed(_work)(*task) for task in tasks)
+            return
+        # joblib's own pool of processes: `Parallel` would run a single job in this process.
+        executor = get_reusable_executor(max_workers=self.num_workers, timeout=120)
+        futures = [executor.submit(_work, *task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
 
     @classmethod
     def active(cls) -> "Workers | None":
-        """The workers that the caller chose by ``joblib.parallel_config``, if he did."""
+        r"""The workers that the caller chose by ``joblib.parallel_config``, if he did.
+
+        Raises:
+            TrainingError: He chose threads.
+        """
         backend, num_jobs = get_active_backend()
-        if isinstance(backend, LokyBackend) and num_jobs == 1:
+        if isinstance(backend, ThreadingBackend):
+            raise TrainingError(
+                "joblib is set to run in threads.",
+                "processes: a Pyro program is not safe to run in several threads.",
+                'use `joblib.parallel_config(backend="loky")`, "dask" or "ray".',
+            )
+        local = isinstance(backend, LokyBackend)
+        if local and num_jobs in (None, 1):
             return None
-        return cls(max(1, backend.effective_n_jobs(-1 if num_jobs == 1 else num_jobs)), backend)
+        found = backend.effective_n_jobs(-1 if num_jobs in (1, None) else num_jobs)
+        return cls(max(1, found), None if local else backend)
 
 
 @dataclass(eq=False)
@@ -220,12 +247,12 @@ class Bank:
                     self._changed.wait(1.0)
 
     def _simulate_in_workers(self, shards: Sequence[int]) -> None:
-        jobs = self.workers.parallel()
-        found = jobs(delayed(_work)(self.simulator, k, self.size(k), self.store) for k in shards)
+        found = self.workers.results(
+            [(self.simulator, k, self.size(k), self.store) for k in shards]
+        )
         for shard, simulations in found:
             self._put(shard, simulations)
             if self._closing:
-                found.close()
                 return
 
 
@@ -243,4 +270,3 @@ def _work(
 def _is_lost_worker(error: BaseException) -> bool:
     names = {type(e).__name__ for e in (error, error.__cause__) if e is not None}
     return bool(names & {"TerminatedWorkerError", "BrokenProcessPool", "KilledWorker"})
-

@@ -1,5 +1,5 @@
-r"""The flow of version 0.1: two spline couplings behind an affine head. Kept so that guides saved by
-that version load and draw as they did; new guides use :mod:`pyro_amortized.flows`.
+r"""The flow of version 0.1: two spline couplings behind an affine head. Kept so that guides saved
+by that version load and draw as they did; new guides use :mod:`pyro_amortized.flows`.
 """
 
 import math
@@ -15,7 +15,7 @@ BOUND, SLOPE = 5.0, math.log(1e-3)
 
 
 class _Knots:
-    """Knots and derivatives of a spline from raw numbers, in the parametrisation of that version."""
+    """Knots and derivatives of a spline from raw numbers, as that version had them."""
 
     def __init__(self, raw: Tensor, num_bins: int) -> None:
         widths, heights, slopes = raw.split([num_bins, num_bins, num_bins - 1], -1)
@@ -111,7 +111,7 @@ class CouplingFlow(nn.Module):
         return FlowDistribution(self, context)
 
     def prepare(self, context: Tensor) -> FlowState:
-        """Location, log scales, lower triangle of the head; the context itself for the couplings."""
+        """Location, log scales and lower triangle of the head; the context for the couplings."""
         d = self.num_latent
         location, log_scale, below = self.head(context).split([d, d, d * (d - 1) // 2], -1)
         row, column = torch.tril_indices(d, d, -1, device=context.device)

@@ -46,7 +46,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         AmortizedError: The file is damaged or was not written by this library.
     """
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})[KEY])
             return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118
     except (KeyError, ValueError, RuntimeError, OSError) as error:

@@ -50,9 +50,7 @@ class SplineLayer(nn.Module):
         rank = torch.tensor([self.order.index(j) for j in range(num_latent)])
         before = rank.unsqueeze(0) < rank.unsqueeze(1)
         self.before: Tensor
-        self.register_buffer(
-            "before", before.float().repeat_interleave(width, 0), persistent=False
-        )
+        self.register_buffer("before", before.float().repeat_interleave(width, 0), persistent=False)
         self.context = nn.Linear(num_hidden, num_latent * width)
         self.given = nn.Linear(num_latent, num_latent * width, bias=False)
         self.weight = nn.Parameter(torch.zeros(num_latent, width, num_parameters(num_bins)))
@@ -68,9 +66,7 @@ class SplineLayer(nn.Module):
         Returns:
             The warped ``z`` and the log Jacobian, shape ``(*lead,)``.
         """
-        hidden = functional.silu(
-            functional.linear(z, self.given.weight * self.before) + context
-        )
+        hidden = functional.silu(functional.linear(z, self.given.weight * self.before) + context)
         rows = hidden.reshape(-1, self.num_latent, self.width).transpose(0, 1)
         raw = torch.baddbmm(self.bias, rows, self.weight).transpose(0, 1)
         y, log_slope = spline(z, raw.reshape(*z.shape, -1))
@@ -160,7 +156,7 @@ class ConditionalFlow(nn.Module):
         row, column = torch.tril_indices(d, d, -1, device=context.device)
         lower = below.new_zeros(*below.shape[:-1], d, d)
         lower[..., row, column] = below
-        contexts = [layer.context(hidden) for layer in self.layers]  # type: ignore[operator,union-attr]
+        contexts = [layer.context(hidden) for layer in self.layers]  # type: ignore[operator]
         return FlowState(location, 8 * torch.tanh(log_precision / 8), lower, contexts)
 
     def to_base(self, value: Tensor, state: FlowState) -> tuple[Tensor, Tensor]:
@@ -184,7 +180,7 @@ class ConditionalFlow(nn.Module):
     def from_base(self, z: Tensor, state: FlowState) -> Tensor:
         """The inverse of :meth:`to_base`."""
         for layer, context in zip(reversed(self.layers), reversed(state.contexts), strict=True):
-            z = layer.inverse(z, context)  # type: ignore[operator,union-attr]
+            z = layer.inverse(z, context)  # type: ignore[operator]
         scaled = (z * (-state.log_precision).exp()).unsqueeze(-1)
         unit = state.lower.expand(*scaled.shape[:-2], -1, -1)
         centered = torch.linalg.solve_triangular(unit, scaled, upper=False, unitriangular=True)

@@ -8,7 +8,7 @@ class TrainingHistory:
     r"""What happened during training. Lists have one entry per check of the validation loss.
 
     Args:
-        training_loss: Mean :math:`-\log q` over the training simulations since the last check, nats.
+        training_loss: Mean :math:`-\log q` over the training simulations since the last check.
         validation_loss: The same over the validation simulations, averaged weights.
         learning_rate: Learning rate at the check.
         seconds: Wall time of training at the check, without simulation beforehand.

@@ -1,11 +1,11 @@
 r"""The optimiser of the networks: Muon for matrices, Adam for the rest.
 
 Muon replaces the momentum of a weight matrix by the nearest orthogonal matrix, so that all its
-directions move alike; five Newton-Schulz steps find it. On the amortized posteriors of this library
-it halves the remaining error in the same time (``benchmarks/README.md``). ``torch.optim.Muon`` does
-these steps in bfloat16, which processors without native bfloat16 take 20 times longer for (measured:
-14 ms against 0.7 ms for a matrix of 128 x 128); here they are done in float32, and matrices of equal
-shape together.
+directions move alike; five Newton-Schulz steps find it. On the amortized posteriors of this
+library it halves the remaining error in the same time (``benchmarks/README.md``).
+``torch.optim.Muon`` does these steps in bfloat16, for which processors without native bfloat16 take
+20 times longer (measured: 14 ms against 0.7 ms for a matrix of 128 x 128); here they are done in
+float32, and matrices of equal shape together.
 
 References:
     Jordan et al. (2024), Muon: an optimizer for hidden layers in neural networks; the scale
@@ -68,7 +68,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(weights, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One update of all weights that have a gradient."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}

@@ -200,6 +200,8 @@ class Simulator:
             plan, latent, shared, structure.initial_population(), generator, self.num_noise
         )
         kept = (~failed).nonzero()[:, 0]
+        if not len(kept):
+            check_failures(size, size)
         sets = [TrainingSet(c[kept], latent[kept], shared[kept], 0) for c in cohorts]
         whole = concatenate_sets(sets)
         return TrainingSet(whole.cohort, whole.unconstrained, whole.shared, int(failed.sum()))

@@ -37,7 +37,7 @@ class _Bin(NamedTuple):
     """The bin of every point: its number, knots, sizes and derivatives, and the softmax shares."""
 
     shares: Tensor
-    index: Tensor
+    number: Tensor
     left: Tensor
     bottom: Tensor
     width: Tensor
@@ -82,13 +82,13 @@ class _Forward(torch.autograd.Function):
         y = torch.where(inside, found.bottom + found.height * ratio, x)
         log_slope = torch.where(inside, 2 * (slope / below).log() + inner.log(), 0.0)
         ctx.save_for_backward(
-            *(inside, found.shares, found.index, found.width, found.height, found.raw_slopes),
+            *(inside, found.shares, found.number, found.width, found.height, found.raw_slopes),
             *(first, second, slope, t, bend, below, ratio, inner),
         )
         return y, log_slope
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         inside, shares, index, width, height, raw_slopes, *rest = ctx.saved_tensors
         first, second, slope, t, bend, below, ratio, inner = rest

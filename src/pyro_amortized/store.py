@@ -35,7 +35,8 @@ class SimulationStore:
 
     def path(self, shard: int) -> Path:
         """File of a shard; -1 is the validation set."""
-        return self.folder / ("validation" if shard < 0 else f"shard-{shard:06d}.safetensors")
+        name = "validation" if shard < 0 else f"shard-{shard:06d}"
+        return self.folder / f"{name}.safetensors"
 
     def __contains__(self, shard: int) -> bool:
         return self.path(shard).is_file()
@@ -90,7 +91,7 @@ def check_schema(path: Path, description: Any, newest: int) -> None:
 
 
 def _cohort_tensors(cohort: Cohort) -> dict[str, Tensor]:
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, s in cohort.series.items():
         tensors |= {f"series.{name}.{field}": x for field, x in vars(s).items()}
     if cohort.doses is not None:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..cohort import Cohort
 from ..isolation import make_generator, seeded
-from .model import ModelStructure, lay_out
+from .model import ModelStructure
+from .simulation import lay_out
 from .sites import Assign, individual_first, run_program, site_log_prob, sum_per_individual
 
 CHECK_SIZE = 5

@@ -22,6 +22,7 @@ from torch import Generator, Tensor
 from ..cohort import Cohort
 from ..isolation import seeded
 from .roles import Population, Roles
+from .simulation import completed, lay_out, simulated_runs, simulated_values
 from .sites import (
     Assign,
     individual_first,
@@ -241,7 +242,7 @@ class ModelStructure(Roles):
         many = cohort.to(dtype=torch.float64).repeat(num_draws)
         rows = unconstrained.reshape(num_draws * num, -1).double()
         with seeded(generator):
-            values = self._simulated_values(many, rows, population)[0]
+            values = simulated_values(self, many, rows, population)[0]
         return {name: x.reshape(num_draws, num, *x.shape[1:]) for name, x in values.items()}
 
     # Simulation of training data.
@@ -290,92 +291,11 @@ class ModelStructure(Roles):
         times. That is exact where no observation site's law depends on another observation; a
         program with several observation sites is therefore run ``num_noise`` times.
         """
-        design, unconstrained, shared = (
-            design.to(dtype=torch.float64),
-            unconstrained.double(),
-            shared.double(),
-        )
-        again = num_noise if len(self.observed) > 1 or self.layout is None else 1
-        runs: list[dict[str, Tensor]] = []
+        design = design.to(dtype=torch.float64)
         with seeded(generator):
-            for _ in range(again):
-                if self.layout is not None:
-                    laid_out = dict(population) | lay_out(self, shared, self.layout)
-                    runs += self._simulated_values(
-                        design, unconstrained, laid_out, num_noise // again
-                    )
-                else:
-                    runs += [self._simulate_in_loop(design, unconstrained, shared, population)]
+            runs = simulated_runs(
+                self, design, unconstrained.double(), shared.double(), population, num_noise
+            )
         finite = [v[name].isfinite() | ~design[name].observed for v in runs for name in v]
         failed = ~torch.stack([ok.flatten(1).all(1) for ok in finite]).all(0)
-        return [self._completed(design, values, failed) for values in runs], failed
-
-    @staticmethod
-    def _completed(design: Cohort, values: dict[str, Tensor], failed: Tensor) -> Cohort:
-        kept = {
-            name: ~failed.reshape(-1, *[1] * (x.dim() - 1)).expand_as(x)
-            for name, x in values.items()
-        }
-        safe = {name: x.nan_to_num(1.0, 1.0, 1.0) for name, x in values.items()}
-        return design.with_observed(kept).with_values(safe)
-
-    def _simulated_values(
-        self,
-        cohort: Cohort,
-        unconstrained: Tensor,
-        population: Population,
-        num_noise: int = 1,
-    ) -> list[dict[str, Tensor]]:
-        """Values of the observation sites, by series, once per draw of the noise."""
-        assign = Assign(
-            population, self.individual, unconstrained, simulate=frozenset(self.observed)
-        )
-        with torch.no_grad():
-            trace = run_program(self.model, cohort, assign)
-            first = {name: trace.nodes[name]["value"] for name in self.observed}
-            more = [
-                {name: trace.nodes[name]["fn"]() for name in self.observed}
-                for _ in range(num_noise - 1)
-            ]
-        return [
-            {
-                site.series: individual_first(values[name], site.dim, site.event_dim)
-                for name, site in self.observed.items()
-            }
-            for values in [first, *more]
-        ]
-
-    def _simulate_in_loop(
-        self, design: Cohort, unconstrained: Tensor, shared: Tensor, population: Population
-    ) -> dict[str, Tensor]:
-        distinct, group = shared.unique(dim=0, return_inverse=True)
-        values = {name: torch.empty_like(design[name].values) for name in self.series}
-        for j, row in enumerate(distinct):
-            rows = (group == j).nonzero()[:, 0]
-            one = dict(population) | self.constrain_population(row, self.shared)
-            for name, part in self._simulated_values(design[rows], unconstrained[rows], one)[
-                0
-            ].items():
-                values[name][rows] = part
-        return values
-
-
-def lay_out(
-    structure: ModelStructure, shared: Tensor, pads: Mapping[str, int]
-) -> dict[str, Tensor]:
-    r"""Shared parameters, one value per individual, shaped ``(individual, 1, ..., *event)``.
-
-    Args:
-        structure: The program.
-        shared: Unconstrained shared parameters, shape ``(individual, shared)``.
-        pads: Trailing singleton dimensions beyond those of the plate, by name.
-    """
-    dim = min(site.dim for site in structure.individual.values())
-    sites = [structure.population[name] for name in structure.shared]
-    pieces = shared.split([site.num_unconstrained for site in sites], -1)
-    return {
-        site.name: site.constrain(piece).reshape(
-            len(shared), *[1] * (-dim - 1 + pads[site.name]), *site.shape
-        )
-        for site, piece in zip(sites, pieces, strict=True)
-    }
+        return [completed(design, values, failed) for values in runs], failed

@@ -9,7 +9,7 @@ runs in a thread, a shard ahead of the network.
 import queue
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -118,7 +118,7 @@ class Feed:
             seen[shard] += 1
             position += 1
 
-    def stream(self, epoch: int, position: int, ahead: int = 1) -> Iterator[tuple[Place, Pairs]]:
+    def stream(self, epoch: int, position: int, ahead: int = 1) -> Generator[tuple[Place, Pairs]]:
         """Places with their pairs, prepared in a thread."""
         ready: queue.Queue[tuple[Place, Pairs] | BaseException] = queue.Queue(ahead)
         stop = threading.Event()

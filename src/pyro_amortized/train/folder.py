@@ -56,7 +56,9 @@ def claim(folder: Path, wanted: dict[str, Any]) -> None:
     found = json.loads(path.read_text("utf-8"))
     different = [name for name in wanted if not _same(found.get(name), wanted[name])]
     if different:
-        shown = ", ".join(f"{n} = {_short(found.get(n))} (now {_short(wanted[n])})" for n in different)
+        shown = ", ".join(
+            f"{n} = {_short(found.get(n))} (now {_short(wanted[n])})" for n in different
+        )
         raise TrainingError(
             f"{folder} holds another run: {shown}.",
             "the arguments, the program and the data that the run was begun with.",

@@ -1,4 +1,6 @@
-r"""The objective: the mean of :math:`-\log q(u \mid y, c)` over pairs, and how processes share it."""
+r"""The objective, the mean of :math:`-\log q(u \mid y, c)` over pairs, and how processes share
+it.
+"""
 
 import os
 
@@ -12,7 +14,7 @@ from .feed import Pairs
 
 
 class Loss(nn.Module):
-    """Mean of :math:`-\\log q` over pairs."""
+    r"""Mean of :math:`-\log q` over pairs."""
 
     def __init__(self, posterior: AmortizedPosterior) -> None:
         super().__init__()

@@ -30,8 +30,8 @@ class TrainingOptions:
         average_decay: Decay of the exponential average of the weights.
         max_gradient: Norm at which gradients are clipped.
         weight_decay: Decoupled decay of the weight matrices.
-        num_noise: Observations drawn per simulation: where the dynamics cost much, one solution gives
-            several training pairs.
+        num_noise: Observations drawn per simulation: where the dynamics cost much, one solution
+            gives several training pairs.
         num_workers: Processes that simulate ahead. Default: those of the active
             ``joblib.parallel_config``; without one, the other cores of this machine where
             simulation takes long, none where it does not.
@@ -65,8 +65,8 @@ class TrainingOptions:
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        counts = (self.batch_size, self.max_epochs or 1, self.patience, self.num_noise)
-        counts += () if self.max_epochs is None else (self.max_epochs,)
+        counts = [self.batch_size, self.patience, self.num_noise]
+        counts += [] if self.max_epochs is None else [self.max_epochs]
         shares = 0 < self.validation_share < 1 and 0 <= self.average_decay < 1
         least = (self.warmup, self.min_improvement, self.weight_decay, self.checkpoint_seconds)
         positive = self.learning_rate > 0 and self.max_gradient > 0
@@ -114,7 +114,7 @@ class Networks:
     depth: int | None = None
     num_summary: int = 64
     set_width: int = 64
-    num_layers: int = 1
+    num_layers: int = 2
     num_bins: int = 8
     layer_width: int | None = None
 

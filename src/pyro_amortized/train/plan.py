@@ -18,6 +18,7 @@ from .options import Networks, TrainingOptions
 
 DEFAULT_SIMULATIONS = 300_000
 SHARD_SIZE = 8192
+MIN_VALIDATION = 200  # or a quarter of the simulations
 MAX_VALIDATION = 8192
 MIN_STEPS = 6000
 MIN_EPOCHS = 12
@@ -54,7 +55,8 @@ class Plan:
     def num_validation(self) -> int:
         """Simulations that are kept for validation."""
         num = self.num_simulations or DEFAULT_SIMULATIONS
-        return max(20, min(round(self.options.validation_share * num), MAX_VALIDATION))
+        share = max(round(self.options.validation_share * num), min(MIN_VALIDATION, num // 4))
+        return min(share, MAX_VALIDATION)
 
     def max_epochs(self, bank: Bank) -> int:
         """Passes over the bank: as asked for, else at least 12 and at least 6,000 steps."""
@@ -153,9 +155,7 @@ def _fill(plan: Plan, bank: Bank) -> None:
     bank.start()
     if bank.workers.num_workers:
         return
-    with tqdm(
-        total=bank.total, desc="simulating", disable=not plan.progress, leave=False
-    ) as bar:
+    with tqdm(total=bank.total, desc="simulating", disable=not plan.progress, leave=False) as bar:
         for shard in range(bank.num_shards):
             if bank.is_mine(shard):
                 bank.get(shard)

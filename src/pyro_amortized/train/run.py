@@ -49,12 +49,12 @@ class Progress:
     stopped: str = ""
 
 
-def _average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+def _average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
     """Exponential average whose memory grows with the number of steps, so that the start is
     forgotten.
     """
 
-    def update(average: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+    def update(average: Any, current: Any, num_averaged: Tensor | int) -> None:
         weight = max(1 - decay, 10.0 / (10.0 + float(num_averaged)))
         torch._foreach_lerp_(average, current, weight)
 
@@ -284,16 +284,23 @@ class Run:
         simulations would gain about g / 4.
         """
         losses, last = self.progress.validation_loss, len(self.progress.validation_loss)
-        pairs = self.feed.pairs(self.feed.bank.get(0), 0, 0)
-        pairs = pairs[torch.arange(min(len(pairs), len(self.validation)))].to(self.device)
-        gap = losses[self.progress.best_epoch] + float(log_q(self.posterior, pairs).mean())
-        error = 3 / math.sqrt(len(self.validation))
-        if gap > max(0.02, error):
+        seen = self.feed.pairs(self.feed.bank.get(0), 0, 0)
+        seen = seen[torch.arange(min(len(seen), len(self.validation)))].to(self.device)
+        old, new = (log_q(self.posterior, pairs).double() for pairs in (seen, self.validation))
+        gap = float(old.mean() - new.mean())
+        error = float((old.var() / len(old) + new.var() / len(new)).sqrt())
+        if gap > max(0.02, 2.5 * error):
             return (
                 f"simulations limit the result: on those it saw the loss is {gap:.3f} nats lower "
                 f"than on new ones; twice as many would gain about {gap / 4:.3f} nats"
             )
-        fall = losses[last // 2] - min(losses) if last >= 4 else math.inf
+        if losses[-1] > min(losses) + 0.02:
+            return (
+                "simulations limit the result: the loss on new data was lowest at check "
+                f"{self.progress.best_epoch + 1} of {last} and rose by "
+                f"{losses[-1] - min(losses):.3f} nats afterwards; simulate more"
+            )
+        fall = min(losses[: last // 2 + 1]) - min(losses) if last >= 4 else math.inf
         if fall > 0.02 and not self.progress.cooling_from:
             return (
                 f"time limits the result: the loss fell by {fall:.3f} nats over the second half; "

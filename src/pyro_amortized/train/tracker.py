@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 
 class Tracker(Protocol):
-    r"""What a tracker must have. The module ``mlflow`` has it as it stands; TensorBoard and W&B need
-    the three lines of the page *Training*.
+    r"""What a tracker must have. The module ``mlflow`` has it as it stands; TensorBoard and W&B
+    need the few lines of the page *Training*.
     """
 
     def log_params(self, params: Mapping[str, Any]) -> None:
