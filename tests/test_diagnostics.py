@@ -34,10 +34,10 @@ def test_calibration_sees_a_wrong_guide(linear, linear_guide):
     """Widen the guide twofold: its raw ranks give it away, the corrected ones stay uniform."""
     design = pa.Resample(linear)
     posterior = linear_guide.posterior
-    last = posterior.flow.head[-1]
+    last = posterior.flow.head
     kept = last.bias.clone()
     try:
-        last.bias[2:4] += 0.8
+        last.bias[2:4] -= 0.8
         wrong = calibrate(linear_guide, design, num_individuals=400, num_draws=400, seed=3)
     finally:
         last.bias.copy_(kept)

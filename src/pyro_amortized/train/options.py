@@ -1,7 +1,7 @@
 r"""How to train: options, networks, time budgets."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -12,13 +12,19 @@ from ..flows import ConditionalFlow
 from ..networks import DeepSet, GridNetwork
 from ..posterior import AmortizedPosterior
 
+FEW, SOME = 20_000, 150_000  # training pairs
+MIN_STEPS = 6000
+MIN_EPOCHS = 12
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
     r"""How to train.
 
     Args:
-        batch_size: Simulations per step, over all processes.
+        batch_size: Simulations per step, over all processes. Default: 512; with few simulations
+            fewer (128 up to 20,000, 256 up to 150,000), whose noise keeps the networks from
+            learning them by heart.
         max_epochs: Passes over the simulations; the learning rate reaches zero at the end of the
             last. Default: 12, more where that makes fewer than 6,000 steps.
         learning_rate: Largest learning rate.
@@ -29,7 +35,8 @@ class TrainingOptions:
         validation_share: Share of the simulations that is kept for validation.
         average_decay: Decay of the exponential average of the weights.
         max_gradient: Norm at which gradients are clipped.
-        weight_decay: Decoupled decay of the weight matrices.
+        weight_decay: Decoupled decay of the weight matrices, per unit of learning rate. Default: 0;
+            with few simulations 0.5 (up to 20,000) or 0.2 (up to 150,000).
         num_noise: Observations drawn per simulation: where the dynamics cost much, one solution
             gives several training pairs.
         num_workers: Processes that simulate ahead. Default: those of the active
@@ -47,7 +54,7 @@ class TrainingOptions:
         TrainingError: A setting is outside its range.
     """
 
-    batch_size: int = 512
+    batch_size: int | None = None
     max_epochs: int | None = None
     learning_rate: float = 1e-2
     warmup: int = 100
@@ -56,7 +63,7 @@ class TrainingOptions:
     validation_share: float = 0.05
     average_decay: float = 0.998
     max_gradient: float = 5.0
-    weight_decay: float = 0.0
+    weight_decay: float | None = None
     num_noise: int = 1
     num_workers: int | None = None
     num_threads: int | None = 1
@@ -65,10 +72,10 @@ class TrainingOptions:
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        counts = [self.batch_size, self.patience, self.num_noise]
-        counts += [] if self.max_epochs is None else [self.max_epochs]
+        counts = [self.patience, self.num_noise]
+        counts += [x for x in (self.max_epochs, self.batch_size) if x is not None]
         shares = 0 < self.validation_share < 1 and 0 <= self.average_decay < 1
-        least = (self.warmup, self.min_improvement, self.weight_decay, self.checkpoint_seconds)
+        least = (self.warmup, self.min_improvement, self.weight_decay or 0, self.checkpoint_seconds)
         positive = self.learning_rate > 0 and self.max_gradient > 0
         workers = self.num_workers is None or self.num_workers >= 0
         if not (min(counts) >= 1 and shares and min(least) >= 0 and positive and workers):
@@ -86,6 +93,22 @@ class TrainingOptions:
                 "a device that torch sees here.",
                 'pass `device="cpu"`, or install a build of torch for the device.',
             ) from error
+
+    def resolved(self, num_pairs: int | None) -> "TrainingOptions":
+        """The same with what was left open chosen for a number of training pairs (None: without
+        end).
+        """
+        few = num_pairs is not None and num_pairs <= FEW
+        some = num_pairs is not None and num_pairs <= SOME
+        size = self.batch_size or (128 if few else 256 if some else 512)
+        decay = self.weight_decay
+        if decay is None:
+            decay = 0.5 if few else 0.2 if some else 0.0
+        epochs = self.max_epochs
+        if epochs is None:
+            per_pass = max(1, (num_pairs or MIN_STEPS * size) // size)
+            epochs = max(MIN_EPOCHS, -(-MIN_STEPS // per_pass))
+        return replace(self, batch_size=size, weight_decay=decay, max_epochs=epochs)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,6 @@ DEFAULT_SIMULATIONS = 300_000
 SHARD_SIZE = 8192
 MIN_VALIDATION = 200  # or a quarter of the simulations
 MAX_VALIDATION = 8192
-MIN_STEPS = 6000
-MIN_EPOCHS = 12
 SLOW = 8.0  # seconds of simulation from which worker processes pay for their start
 HEAD_START = 0.1  # share of a time budget that is simulated before training begins
 ENOUGH_AHEAD = 100_000
@@ -58,12 +56,10 @@ class Plan:
         share = max(round(self.options.validation_share * num), min(MIN_VALIDATION, num // 4))
         return min(share, MAX_VALIDATION)
 
-    def max_epochs(self, bank: Bank) -> int:
-        """Passes over the bank: as asked for, else at least 12 and at least 6,000 steps."""
-        if self.options.max_epochs is not None or bank.num_shards is None:
-            return self.options.max_epochs or 1
-        steps = max(1, bank.total * self.options.num_noise // self.options.batch_size)
-        return max(MIN_EPOCHS, -(-MIN_STEPS // steps))
+    def resolved_options(self, bank: Bank) -> TrainingOptions:
+        """The options with everything chosen."""
+        num = None if bank.num_shards is None else bank.total * self.options.num_noise
+        return self.options.resolved(num)
 
 
 def open_bank(plan: Plan, stack: ExitStack) -> tuple[Bank, TrainingSet]:

@@ -68,7 +68,7 @@ class Run:
         posterior: The networks, in float32, on their device.
         feed: What they are trained on.
         validation: What they are checked on.
-        options: How.
+        options: How, with everything chosen.
         deadline: Time at which training ends (``time.monotonic``), or None.
         checkpoint: File of the checkpoint, or None.
         tracker: Who listens.
@@ -87,6 +87,7 @@ class Run:
     ) -> None:
         self.posterior, self.feed, self.options = posterior, feed, options
         self.device = posterior.flow.loc.device
+        self.batch_size = options.batch_size or 512
         self.validation, self.checkpoint, self.tracker = validation, checkpoint, tracker
         self.begin, self.deadline = time.monotonic(), deadline
         self.loss = shared_loss(Loss(posterior))
@@ -97,7 +98,7 @@ class Run:
         others = [p for p in weights if all(p is not m for m in matrices)]
         rate = options.learning_rate
         self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "muon": Muon(matrices, lr=rate, weight_decay=options.weight_decay),
+            "muon": Muon(matrices, lr=rate, weight_decay=options.weight_decay or 0.0),
             "adam": torch.optim.Adam(others, lr=rate, fused=True),
         }
         self.progress = Progress()
@@ -149,7 +150,7 @@ class Run:
         if self.deadline is None:
             assert bank.num_shards is not None
             per_pass = sum(
-                max(1, bank.size(k) * options.num_noise // options.batch_size)
+                max(1, bank.size(k) * options.num_noise // self.batch_size)
                 for k in range(bank.num_shards)
             )
             total = per_pass * (options.max_epochs or 1)
@@ -176,12 +177,14 @@ class Run:
         return bool(self.progress.stopped) or finished or self._now() >= 1.0
 
     def _reason(self) -> str:
+        if self.progress.cooling_from is not None:
+            return f"no better validation loss for {self.options.patience} checks, cooled down"
         if self.deadline is not None:
             return "time budget used"
         return "all epochs done"
 
     def _shard(self, place: Place, pairs: Pairs) -> None:
-        size = min(self.options.batch_size, len(pairs))
+        size = min(self.batch_size, len(pairs))
         order = self.feed.rows(place, len(pairs)).to(self.device)
         schedule, state = self._schedule(), self.progress
         for j in range(len(pairs) // size):

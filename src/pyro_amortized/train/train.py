@@ -4,7 +4,7 @@ import copy
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -169,13 +169,13 @@ def _fit(
     validation: TrainingSet,
     tracker: Tracker | None,
 ) -> TrainingHistory:
-    options = plan.options
+    options = plan.resolved_options(bank)
     feed = Feed(bank, copy.deepcopy(posterior.encoder).cpu(), plan.simulator.seed)
     run = Run(
         posterior,
         feed,
         feed.pairs(validation, 0).to(posterior.flow.loc.device),
-        replace(options, max_epochs=plan.max_epochs(bank)),
+        options,
         deadline=None if plan.limit is None else plan.begin + plan.limit,
         checkpoint=None if plan.folder is None else plan.folder / "checkpoint.safetensors",
         tracker=tracker,

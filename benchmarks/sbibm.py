@@ -1,0 +1,297 @@
+r"""Reference posteriors of the sbibm benchmark: classifier accuracy of raw and corrected draws.
+
+    python benchmarks/sbibm.py --sklearn PYTHON [--tasks ...] [--simulations 10000 100000]
+
+PYTHON is the interpreter of an environment with scikit-learn (sbi's has it). The simulators are
+rewritten as Pyro programs; the reference draws lie in ``../shared/references/sbibm``. Published: NPE
+with a spline flow, mean over ten observations (Lueckmann et al. 2021).
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch.distributions import constraints
+
+import pyro_amortized as pa
+from pyro_amortized import Cohort, Series
+from pyro_amortized.importance import resample
+from pyro_amortized.sampler import FlowProposal, Sampler
+from pyro_amortized.simulate import TrainingDistribution
+
+REFERENCES = Path(__file__).parents[2] / "shared" / "references" / "sbibm"
+PUBLISHED = {
+    "two_moons": (0.606, 0.542),
+    "slcp": (0.901, 0.831),
+    "gaussian_linear": (0.552, 0.506),
+    "sir": (0.680, 0.585),
+    "lotka_volterra": (0.997, 0.981),
+}
+
+
+class Crescent(TorchDistribution):
+    """Two moons: a noisy half circle, shifted."""
+
+    arg_constraints: dict = {}
+    support = constraints.real_vector
+
+    def __init__(self, shift):
+        self.shift = shift
+        super().__init__(shift.shape[:-1], shift.shape[-1:], validate_args=False)
+
+    def expand(self, batch_shape, _instance=None):
+        return Crescent(self.shift.expand(*batch_shape, 2))
+
+    def sample(self, sample_shape=torch.Size()):
+        shape = self._extended_shape(sample_shape)[:-1]
+        angle = math.pi * (torch.rand(shape, dtype=self.shift.dtype) - 0.5)
+        radius = 0.1 + 0.01 * torch.randn(shape, dtype=self.shift.dtype)
+        return self.shift + torch.stack([radius * angle.cos() + 0.25, radius * angle.sin()], -1)
+
+    def log_prob(self, value):
+        x, y = (value - self.shift).unbind(-1)
+        radius = ((x - 0.25) ** 2 + y**2).sqrt()
+        inside = dist.Normal(0.1, 0.01).log_prob(radius) - (math.pi * radius).log()
+        return torch.where(x > 0.25, inside, -torch.inf)
+
+
+def runge_kutta(slope, state, times, num_steps):
+    """States at the times, shape (*, time, state)."""
+    found = [state]
+    for gap in np.diff(times):
+        h = float(gap) / num_steps
+        for _ in range(num_steps):
+            a = slope(state)
+            b = slope(state + h / 2 * a)
+            c = slope(state + h / 2 * b)
+            d = slope(state + h * c)
+            state = state + h / 6 * (a + 2 * b + 2 * c + d)
+        found.append(state)
+    return torch.stack(found, -2)
+
+
+def uniform(z, low, high):
+    return low + (high - low) * torch.special.ndtr(z)
+
+
+def two_moons(theta):
+    a, b = theta.unbind(-1)
+    return Crescent(torch.stack([-(a + b).abs(), b - a], -1) / math.sqrt(2))
+
+
+def slcp(theta):
+    mean = theta[..., :2].unsqueeze(-2).expand(*theta.shape[:-1], 4, 2)
+    s1, s2, rho = theta[..., 2] ** 2, theta[..., 3] ** 2, theta[..., 4].tanh()
+    first, second, cross = s1**2 + 1e-6, s2**2 + 1e-6, rho * s1 * s2
+    low = first.sqrt()
+    below = cross / low
+    zero = torch.zeros_like(low)
+    rows = [torch.stack([low, zero], -1), torch.stack([below, (second - below**2).sqrt()], -1)]
+    scale_tril = torch.stack(rows, -2).unsqueeze(-3)
+    return dist.MultivariateNormal(mean, scale_tril=scale_tril.expand(*mean.shape, 2)).to_event(1)
+
+
+def gaussian_linear(theta):
+    return dist.Normal(theta, math.sqrt(0.1)).to_event(1)
+
+
+SIR_TIMES = 17.0 * np.arange(10)
+LV_TIMES = 2.1 * np.arange(10)
+
+
+def sir(theta):
+    beta, gamma = theta.unbind(-1)
+
+    def slope(x):
+        s, i = x.unbind(-1)
+        infected = beta * s * i
+        return torch.stack([-infected, infected - gamma * i], -1)
+
+    start = torch.tensor([1 - 1e-6, 1e-6]).expand(*theta.shape[:-1], 2)
+    share = runge_kutta(slope, start, SIR_TIMES, 68)[..., 1].clamp(1e-12, 1 - 1e-12)
+    return dist.Binomial(1000, share).to_event(1)
+
+
+def lotka_volterra(theta):
+    alpha, beta, gamma, delta = theta.unbind(-1)
+
+    def slope(log):
+        x, y = log.exp().unbind(-1)
+        return torch.stack([alpha - beta * y, delta * x - gamma], -1)
+
+    start = torch.tensor([30.0, 1.0]).log().expand(*theta.shape[:-1], 2)
+    return dist.LogNormal(runge_kutta(slope, start, LV_TIMES, 80), 0.1).to_event(2)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A simulator, its parameters as functions of standard normal ones, and the layout of its
+    data.
+    """
+
+    law: object
+    size: int
+    to_theta: object
+    to_z: object
+    shape: tuple[int, ...]
+    swap: bool = False
+
+    def read(self, numbers):
+        data = torch.as_tensor(numbers, dtype=torch.float64)
+        if self.swap:  # all of the first channel, then all of the second
+            return data.reshape(-1, *self.shape[::-1]).transpose(-1, -2)
+        return data.reshape(-1, *self.shape)
+
+    def model(self, cohort):
+        with pyro.plate("individual", len(cohort)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(self.size), 1.0).to_event(1))
+            pyro.sample("y", self.law(self.to_theta(z)), obs=cohort["y"].values)
+
+    def cohort(self, values):
+        num, length = values.shape[:2]
+        times = torch.arange(length, dtype=torch.float64).expand(num, -1)
+        return Cohort({"y": Series(times, values)})
+
+
+def log_normal(mean, sd):
+    mean, sd = torch.tensor(mean).double(), torch.tensor(sd).double()
+    return lambda z: (mean + sd * z).exp(), lambda theta: (theta.log() - mean) / sd
+
+
+def box(low, high):
+    return lambda z: uniform(z, low, high), lambda t: torch.special.ndtri((t - low) / (high - low))
+
+
+def scaled(sd):
+    return lambda z: sd * z, lambda theta: theta / sd
+
+
+LV = log_normal([-0.125, -3.0, -0.125, -3.0], [0.5] * 4)
+TASKS = {
+    "two_moons": Task(two_moons, 2, *box(-1.0, 1.0), (2,)),
+    "slcp": Task(slcp, 5, *box(-3.0, 3.0), (4, 2)),
+    "gaussian_linear": Task(gaussian_linear, 10, *scaled(math.sqrt(0.1)), (10,)),
+    "sir": Task(sir, 2, *log_normal([math.log(0.4), math.log(0.125)], [0.5, 0.2]), (10,)),
+    "lotka_volterra": Task(lotka_volterra, 4, *LV, (10, 2), swap=True),
+}
+
+
+def run(name, num_simulations, observations, num_draws):
+    """Pairs of (reference, ours) draws, raw and corrected, per observation, and notes."""
+    task = TASKS[name]
+    layout = task.cohort(torch.ones(50, *task.shape, dtype=torch.float64))
+    distribution = TrainingDistribution(
+        torch.zeros(task.size).double(), torch.eye(task.size).double(), torch.zeros(10, 0).double()
+    )
+    begin = time.perf_counter()
+    guide = pa.train(
+        task.model,
+        pa.Resample(layout, lambda cohort, generator: cohort),
+        seed=1,
+        num_simulations=num_simulations,
+        training_distribution=distribution,
+        progress=False,
+    )
+    seconds = time.perf_counter() - begin
+    folders = [REFERENCES / name / str(j) for j in range(1, observations + 1)]
+    data = torch.cat([task.read(pd.read_csv(f / "observation.csv").to_numpy()) for f in folders])
+    reference = [
+        pd.read_csv(f / "reference_posterior_samples.csv.bz2").to_numpy()[:num_draws]
+        for f in folders
+    ]
+    cohort, none = task.cohort(data), torch.zeros(len(data), 0)
+    torch.manual_seed(1)
+    law = guide.posterior.condition(cohort, none)
+    raw = law.sample((num_draws,))
+
+    def target(draws, rows):
+        return guide.structure.log_observation(
+            cohort[rows], draws, none[rows]
+        ) + distribution.log_prob(draws)
+
+    def prior(num, rows, generator):
+        return distribution.draw(num * len(rows), generator).reshape(num, len(rows), -1)
+
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        sampler = Sampler(
+            target, prior, lambda draws, rows: distribution.log_prob(draws), FlowProposal(law)
+        )
+        drawn, _ = sampler.sample(8 * num_draws, len(cohort), generator, refine=True)
+    weights = drawn.log_weights.softmax(0)
+    picked = resample(weights, num_draws, generator).unsqueeze(-1).expand(-1, -1, task.size)
+    corrected = drawn.draws.gather(0, picked)
+    ess = (1 / (weights**2).sum(0)).tolist()
+    history = guide.history
+    notes = {
+        "seconds": round(seconds, 1),
+        "steps": history.num_steps,
+        "nll": min(history.validation_loss),
+        "ess": [round(x) for x in ess],
+        "advice": history.advice,
+        "stopped": history.stopped,
+    }
+    pairs = [(r, task.to_theta(raw[:, j]).numpy()) for j, r in enumerate(reference)]
+    pairs += [(r, task.to_theta(corrected[:, j]).numpy()) for j, r in enumerate(reference)]
+    return pairs, notes
+
+
+def c2st(python, pairs):
+    """Classifier accuracies, by scikit-learn in another environment."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pairs.npz"
+        np.savez(
+            path,
+            **{f"{n}{j}": x for j, p in enumerate(pairs) for n, x in zip("ab", p, strict=True)},
+        )
+        command = [python, str(Path(__file__).parent / "peers" / "c2st.py"), str(path)]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [float(line) for line in text.split()]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sklearn", help="interpreter of an environment with scikit-learn")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--simulations", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--observations", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=5000)
+    arguments = parser.parse_args()
+    if not REFERENCES.is_dir():
+        raise SystemExit("the reference posteriors (shared/references/sbibm) are not here")
+    torch.set_num_threads(1)
+    table = {}
+    for name in arguments.tasks:
+        for num in arguments.simulations:
+            pairs, notes = run(name, num, arguments.observations, arguments.draws)
+            row = dict(notes)
+            if arguments.sklearn:
+                found = c2st(arguments.sklearn, pairs)
+                half = len(found) // 2
+                row |= {
+                    "raw": float(np.mean(found[:half])),
+                    "corrected": float(np.mean(found[half:])),
+                    "all": found,
+                }
+            published = dict(zip((10_000, 100_000), PUBLISHED[name], strict=True)).get(num)
+            table.setdefault(name, {})[str(num)] = row | {"published_npe": published}
+            print(
+                f"{name:16}{num:8,} raw {row.get('raw', math.nan):.3f} corrected {row.get('corrected', math.nan):.3f} published NPE {published} | {notes}",
+                flush=True,
+            )
+    print(json.dumps(table))
+
+
+if __name__ == "__main__":
+    main()
