@@ -233,7 +233,7 @@ def grid_reference(problem, cohort, num_draws, seed, size=121, block=50):
     return Reference(*(torch.cat(x) for x in zip(*found, strict=True)), ess=math.inf)
 
 
-def sampled_reference(problem, guide, cohort, num_draws, seed, size=40_000):
+def sampled_reference(problem, guide, cohort, num_draws, seed, size):
     """Any number of parameters: many weighted draws of the guide, a tenth of them from the prior."""
     generator = make_generator(seed)
     torch.manual_seed(seed)

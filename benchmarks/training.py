@@ -45,7 +45,8 @@ def prepare(problem, folder, quick):
             training_distribution=problem.training,
             progress=False,
         )
-        reference = sampled_reference(problem, guide, cohort[:num_ref], num_draws, 778)
+        size = 5_000 if problem.name == "fitzhugh_nagumo" else 40_000
+        reference = sampled_reference(problem, guide, cohort[:num_ref], num_draws, 778, size)
     torch.save(reference.__dict__, folder / f"{problem.name}.ref")
     size = 20_000 if quick else (SLOW_POOL if problem.name == "fitzhugh_nagumo" else POOL)
     pools = [
@@ -210,7 +211,9 @@ def jobs(arguments, folder):
                         ],
                         [m],
                     )
-                    for m in (minutes if label == "bayesflow_tuned" else minutes[-1:])
+                    for m in {"bayesflow_tuned": minutes, "bayesflow": minutes[-1:]}.get(
+                        label, minutes[1:2] or minutes
+                    )
                 ]
                 for label, more in kinds
             ]

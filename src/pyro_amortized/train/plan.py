@@ -113,7 +113,8 @@ def _open(
             return Bank(
                 plan.simulator, SHARD_SIZE, None, SHARD_SIZE, store, workers, max(capacity, 1)
             )
-        num = int(0.3 * plan.limit / seconds_each) + plan.num_validation + 100
+        most = MAX_MEMORY / bytes_each
+        num = int(min(0.3 * plan.limit / seconds_each, most)) + plan.num_validation + 100
     num = (num or DEFAULT_SIMULATIONS) - plan.num_validation
     num = max(20, round(mean_over_ranks(float(num))))
     expected = num * seconds_each
