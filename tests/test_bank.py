@@ -10,10 +10,13 @@ import pytest
 import torch
 
 import pyro_amortized as pa
-from pyro_amortized.bank import Bank, Workers
-from pyro_amortized.errors import TrainingError
+from pyro_amortized.bank import Bank
+from pyro_amortized.diagnostics import calibrate
+from pyro_amortized.errors import AmortizedError
+from pyro_amortized.marginal import locate_population
 from pyro_amortized.simulate import Simulator, default_training_distribution
 from pyro_amortized.store import SimulationStore
+from pyro_amortized.workers import Workers
 
 from .exact import linear_program
 
@@ -115,7 +118,7 @@ def test_workers_follow_the_active_joblib_configuration():
     with joblib.parallel_config(backend="loky", n_jobs=2):
         assert Workers.active().num_workers == 2
     threads = joblib.parallel_config(backend="threading", n_jobs=3)
-    with threads, pytest.raises(TrainingError, match="threads"):
+    with threads, pytest.raises(AmortizedError, match="threads"):
         Workers.active()
 
 
@@ -139,3 +142,18 @@ def test_a_dask_cluster_simulates_and_survives_a_lost_worker(simulator, tmp_path
         bank.close()
     expected = values(Bank(simulator, 200, 8, 200))
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.slow
+def test_starts_and_calibration_in_workers_give_the_same(linear, linear_guide):
+    def both():
+        where = locate_population(linear_guide.structure, linear_guide, linear, num_starts=2)
+        design = pa.Resample(linear)
+        ranks = calibrate(linear_guide, design, num_individuals=200, num_draws=100, seed=1)
+        return where, ranks
+
+    here = both()
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        there = both()
+    assert torch.allclose(here[0].vector, there[0].vector, atol=1e-8)
+    assert torch.equal(here[1].ranks, there[1].ranks)

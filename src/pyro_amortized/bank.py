@@ -1,8 +1,7 @@
 r"""The bank of simulations: shards made here, by worker processes or on a cluster, and kept in
 memory or on disk.
 
-Simulation runs on any joblib backend: processes of this machine by default, a Dask or Ray cluster
-under ``joblib.parallel_config(backend=...)``. A background thread collects the shards while the
+A background thread collects the shards while the
 network trains on the ones that are there. A lost worker costs the shards it was on, which are made
 again: a shard depends on its number alone.
 """
@@ -11,17 +10,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from joblib import Parallel, delayed
-from joblib.externals.loky import as_completed, get_reusable_executor
-from joblib.parallel import LokyBackend, ThreadingBackend, get_active_backend
 from torch import Tensor
 
-from .errors import TrainingError
 from .simulate import Simulator, TrainingSet
 from .store import SimulationStore, in_single_precision
+from .workers import Workers, is_lost_worker
 
 MAX_LOSSES = 5
 MAX_MEMORY = 2 * 2**30
@@ -46,57 +41,6 @@ def num_bytes(simulations: TrainingSet) -> int:
     return sum(x.numel() * x.element_size() for x in tensors)
 
 
-@dataclass(frozen=True)
-class Workers:
-    r"""Processes that simulate: joblib's own on this machine, or those of a cluster.
-
-    Args:
-        num_workers: How many.
-        backend: The joblib backend, or None for processes of this machine.
-    """
-
-    num_workers: int = 0
-    backend: Any = None
-
-    def results(self, tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-        """Results of ``_work(*task)`` as they come, in any order."""
-        if self.backend is not None:
-            pool = Parallel(
-                n_jobs=self.num_workers, return_as="generator_unordered", backend=self.backend
-            )
-            yield from pool(delayed(_work)(*task) for task in tasks)
-            return
-        # joblib's own pool of processes: `Parallel` would run a single job in this process.
-        executor = get_reusable_executor(max_workers=self.num_workers, timeout=120)
-        futures = [executor.submit(_work, *task) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
-
-    @classmethod
-    def active(cls) -> "Workers | None":
-        r"""The workers that the caller chose by ``joblib.parallel_config``, if he did.
-
-        Raises:
-            TrainingError: He chose threads.
-        """
-        backend, num_jobs = get_active_backend()
-        if isinstance(backend, ThreadingBackend):
-            raise TrainingError(
-                "joblib is set to run in threads.",
-                "processes: a Pyro program is not safe to run in several threads.",
-                'use `joblib.parallel_config(backend="loky")`, "dask" or "ray".',
-            )
-        local = isinstance(backend, LokyBackend)
-        if local and num_jobs in (None, 1):
-            return None
-        found = backend.effective_n_jobs(-1 if num_jobs in (1, None) else num_jobs)
-        return cls(max(1, found), None if local else backend)
-
-
 @dataclass(eq=False)
 class Bank:
     r"""Shards of simulations, by number.
@@ -118,7 +62,7 @@ class Bank:
     num_shards: int | None
     last_size: int
     store: SimulationStore | None = None
-    workers: Workers = Workers()
+    workers: Workers = field(default_factory=Workers)
     capacity: int = 10**6
     place: tuple[int, int] = (0, 1)
     num_failed: dict[int, int] = field(default_factory=dict)
@@ -219,7 +163,7 @@ class Bank:
                     try:
                         self._simulate_in_workers(wanted)
                     except Exception as error:
-                        if not _is_lost_worker(error) or losses >= MAX_LOSSES:
+                        if not is_lost_worker(error) or losses >= MAX_LOSSES:
                             raise
                         losses += 1
                     wanted = [k for k in wanted if not self._there(k)]
@@ -247,9 +191,8 @@ class Bank:
                     self._changed.wait(1.0)
 
     def _simulate_in_workers(self, shards: Sequence[int]) -> None:
-        found = self.workers.results(
-            [(self.simulator, k, self.size(k), self.store) for k in shards]
-        )
+        tasks = [(self.simulator, k, self.size(k), self.store) for k in shards]
+        found = self.workers.results(_work, tasks)
         for shard, simulations in found:
             self._put(shard, simulations)
             if self._closing:
@@ -265,8 +208,3 @@ def _work(
     if shard not in store:
         store.write(shard, _simulate(simulator, shard, size))
     return shard, None
-
-
-def _is_lost_worker(error: BaseException) -> bool:
-    names = {type(e).__name__ for e in (error, error.__cause__) if e is not None}
-    return bool(names & {"TerminatedWorkerError", "BrokenProcessPool", "KilledWorker"})

@@ -24,9 +24,10 @@ from .errors import AmortizedWarning, FitError
 from .guide import AmortizedGuide, structure_for
 from .importance import finite_or_zero_weight
 from .individual import IndividualPosteriors, sample_individuals
-from .isolation import make_generator
+from .isolation import fork_seed, make_generator
 from .optimize import Optimum, maximize
 from .structure import Model, ModelStructure, Population, collapsed_log_density
+from .workers import run_each
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,10 +180,9 @@ class _Search:
     cohort: Cohort
     num_draws: int
     maximum_a_posteriori: bool
-    generator: Generator
     scale: Tensor
 
-    def objective(self, vector: Tensor) -> Callable[[Tensor], Tensor]:
+    def objective(self, vector: Tensor, generator: Generator) -> Callable[[Tensor], Tensor]:
         """The objective on draws made at a population."""
         with warnings.catch_warnings():  # poor weights are no news on the way
             warnings.simplefilter("ignore", AmortizedWarning)
@@ -191,21 +191,22 @@ class _Search:
                 self.cohort,
                 population=self.structure.constrain_population(vector),
                 num_draws=self.num_draws,
-                seed=self.generator,
+                seed=generator,
                 structure=self.structure,
             )
         return population_objective(individuals, self.maximum_a_posteriori)
 
-    def climb(self, vector: Tensor) -> Optimum:
+    def climb(self, vector: Tensor, seed: int) -> Optimum:
         """Two rounds of drawing and maximising, the end scored on fresh draws."""
+        generator = make_generator(seed)
         for _ in range(2):
-            objective = self.objective(vector)
+            objective = self.objective(vector, generator)
             optimum = maximize(objective, vector, scale=self.scale, max_iterations=50)
             if not math.isfinite(optimum.value):
                 return optimum
             vector = optimum.vector
         with torch.no_grad():
-            value = float(self.objective(vector)(vector))
+            value = float(self.objective(vector, generator)(vector))
         return optimum._replace(value=value if math.isfinite(value) else -math.inf)
 
 
@@ -223,6 +224,7 @@ def locate_population(
 
     Every start is a population drawn from the prior. The guide's draws under its shared parameters,
     weighted by the model, already say where the population is; a few draws around there settle it.
+    Under ``joblib.parallel_config`` the starts run in parallel; what comes out is the same.
 
     Args:
         structure: The population model.
@@ -238,9 +240,12 @@ def locate_population(
     """
     generator = make_generator(seed)
     scale = structure.population_scale(cohort, generator)
-    search = _Search(structure, guide, cohort, num_draws, maximum_a_posteriori, generator, scale)
+    search = _Search(structure, guide, cohort, num_draws, maximum_a_posteriori, scale)
     starts = structure.draw_populations(cohort, num_starts, generator)
-    found = [search.climb(structure.unconstrain_population(start)) for start in starts]
+    found: list[Optimum] = run_each(
+        search.climb,
+        [(structure.unconstrain_population(start), fork_seed(generator)) for start in starts],
+    )
     best = max(found, key=lambda optimum: optimum.value)
     if not math.isfinite(best.value):
         raise FitError(

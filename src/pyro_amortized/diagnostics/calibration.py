@@ -20,8 +20,14 @@ from ..cohort import Design
 from ..errors import TrainingError
 from ..guide import AmortizedGuide
 from ..importance import importance_estimate, normalized_weights, resample
-from ..isolation import make_generator
+from ..isolation import fork_seed, make_generator
+from ..posterior import AmortizedPosterior
 from ..sampler import FlowProposal, Sampler
+from ..simulate import TrainingDistribution
+from ..structure import ModelStructure
+from ..workers import run_each
+
+BLOCK = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +104,36 @@ def calibrate(
         num_draws: Weighted draws per individual. Resampling few effective draws is overconfident,
             which the ranks of thousands of individuals see; more draws mend it.
         num_ranks: Draws among which the truth is ranked.
-        seed: Seed of everything.
+        seed: Seed of everything. Blocks of 100 individuals have seeds of their own; under
+            ``joblib.parallel_config`` they run in parallel, with the same result.
     """
     generator = make_generator(seed)
-    structure, training = guide.structure, guide.training_distribution
+    parts = run_each(
+        _calibrate_block,
+        [
+            (
+                *(guide.posterior, guide.structure, guide.training_distribution, design),
+                *(min(BLOCK, num_individuals - start), num_draws, num_ranks, fork_seed(generator)),
+            )
+            for start in range(0, num_individuals, BLOCK)
+        ],
+    )
+    fields = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+    return Calibration(names=guide.structure.latent_names, num_ranks=num_ranks, **fields)
+
+
+def _calibrate_block(  # noqa: PLR0913  (what a worker needs, each on its own)
+    posterior: AmortizedPosterior,
+    structure: ModelStructure,
+    training: TrainingDistribution,
+    design: Design,
+    num_individuals: int,
+    num_draws: int,
+    num_ranks: int,
+    seed: int,
+) -> dict[str, Tensor]:
+    """Ranks, levels and weights of some individuals, by field of :class:`Calibration`."""
+    generator = make_generator(seed)
     truth = training.draw(num_individuals, generator)
     shared = training.draw_shared(num_individuals, generator)
     plan = design(num_individuals, generator)
@@ -110,7 +142,7 @@ def calibrate(
     )
     kept = (~failed).nonzero()[:, 0]
     cohort, truth, shared = cohort[kept], truth[kept], shared[kept]
-    law = guide.posterior.condition(cohort, shared)
+    law = posterior.condition(cohort, shared)
     proposal = FlowProposal(law)
 
     def target(draws: Tensor, rows: Tensor) -> Tensor:
@@ -132,13 +164,11 @@ def calibrate(
     weights = normalized_weights(drawn.log_weights)
     picked = resample(weights, num_ranks, generator).unsqueeze(-1).expand(-1, -1, truth.shape[1])
     estimate = importance_estimate(drawn.log_weights)
-    return Calibration(
-        names=structure.latent_names,
+    return dict(
         ranks=(drawn.draws.gather(0, picked) < truth).sum(0),
         raw_ranks=(raw[:num_ranks] < truth).sum(0),
         levels=(weights.unsqueeze(-1) * (drawn.draws < truth)).sum(0),
         raw_levels=(raw < truth).double().mean(0),
-        num_ranks=num_ranks,
         ess=estimate.ess,
         pareto_k=estimate.pareto_k,
     )

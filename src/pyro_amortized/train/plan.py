@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..bank import MAX_MEMORY, Bank, Workers, num_bytes
+from ..bank import MAX_MEMORY, Bank, num_bytes
 from ..simulate import Simulator, TrainingSet, check_failures
 from ..store import SimulationStore, in_single_precision
+from ..workers import Workers
 from .folder import claim, settings
 from .loss import mean_over_ranks, num_ranks, rank
 from .options import Networks, TrainingOptions
