@@ -43,7 +43,7 @@ PUBLISHED = {
 class Crescent(TorchDistribution):
     """Two moons: a noisy half circle, shifted."""
 
-    arg_constraints: dict = {}
+    arg_constraints: dict = {}  # noqa: RUF012
     support = constraints.real_vector
 
     def __init__(self, shift):
@@ -53,7 +53,7 @@ class Crescent(TorchDistribution):
     def expand(self, batch_shape, _instance=None):
         return Crescent(self.shift.expand(*batch_shape, 2))
 
-    def sample(self, sample_shape=torch.Size()):
+    def sample(self, sample_shape=torch.Size()):  # noqa: B008
         shape = self._extended_shape(sample_shape)[:-1]
         angle = math.pi * (torch.rand(shape, dtype=self.shift.dtype) - 0.5)
         radius = 0.1 + 0.01 * torch.randn(shape, dtype=self.shift.dtype)

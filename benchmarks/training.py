@@ -40,12 +40,12 @@ def prepare(problem, folder, quick):
         guide = pa.train(
             problem.model,
             problem.design,
-            budget="20s" if quick else "3min",
+            budget="20s" if quick else "2min",
             seed=99,
             training_distribution=problem.training,
             progress=False,
         )
-        size = 5_000 if problem.name == "fitzhugh_nagumo" else 40_000
+        size = 5_000
         reference = sampled_reference(problem, guide, cohort[:num_ref], num_draws, 778, size)
     torch.save(reference.__dict__, folder / f"{problem.name}.ref")
     size = 20_000 if quick else (SLOW_POOL if problem.name == "fitzhugh_nagumo" else POOL)
@@ -159,64 +159,38 @@ class Job:
 
 
 def jobs(arguments, folder):
-    """All runs, peers alternating."""
+    """All runs, peers alternating. The longest run only on the conversion reaction, and of the peers
+    only with the better learning rate; the time-series network only there.
+    """
     found = []
     for name in arguments.problems:
-        data = str(folder / f"{name}.npz")
-        minutes = (
-            arguments.minutes
-            if name == "conversion_reaction" or arguments.all_minutes
-            else arguments.minutes[:2]
-        )
+        first = name == "conversion_reaction"
+        long = arguments.minutes if first or arguments.all_minutes else arguments.minutes[:2]
+        short = long if arguments.all_minutes else long[:2]
+        data, out = str(folder / f"{name}.npz"), str(folder / f"{name}.{{label}}.{{minutes}}.npz")
         mine = [sys.executable, __file__, "--folder", str(folder), "--one", name]
-        rows = [[Job(name, "ours", [*mine, "--minutes", str(m)], [m]) for m in minutes]]
+        rows = [[Job(name, "ours", [*mine, "--minutes", str(m)], [m]) for m in long]]
         if arguments.sbi:
-            base = [arguments.sbi, str(HERE / "peers/sbi_npe.py"), data]
-            rows.append(
-                [
-                    Job(
-                        name,
-                        label,
-                        [
-                            *base,
-                            str(folder / f"{name}.{label}.{{}}.npz"),
-                            "--learning-rate",
-                            str(lr),
-                            "--minutes",
-                            *map(str, minutes),
-                        ],
-                        minutes,
-                    )
-                    for label, lr in (("sbi_tuned", 3e-3), ("sbi", 5e-4))
-                ]
-            )
+            script = [arguments.sbi, str(HERE / "peers/sbi_npe.py"), data]
+            for label, rate, times in (("sbi_tuned", "3e-3", long), ("sbi", "5e-4", short)):
+                target = out.format(label=label, minutes="{}")
+                command = [*script, target, "--learning-rate", rate, "--minutes", *map(str, times)]
+                rows.append([Job(name, label, command, times)])
         if arguments.bayesflow:
-            base = [arguments.bayesflow, str(HERE / "peers/bayesflow_flow.py"), data]
-            kinds = (
-                ("bayesflow_tuned", ["--learning-rate", "3e-3"]),
-                ("bayesflow", []),
-                ("bayesflow_series", ["--series"]),
-            )
-            rows += [
-                [
-                    Job(
-                        name,
-                        label,
-                        [
-                            *base,
-                            str(folder / f"{name}.{label}.{{}}.npz"),
-                            *more,
-                            "--minutes",
-                            str(m),
-                        ],
-                        [m],
-                    )
-                    for m in {"bayesflow_tuned": minutes, "bayesflow": minutes[-1:]}.get(
-                        label, minutes[1:2] or minutes
-                    )
-                ]
-                for label, more in kinds
+            script = [arguments.bayesflow, str(HERE / "peers/bayesflow_flow.py"), data]
+            kinds = [
+                ("bayesflow_tuned", ["--learning-rate", "3e-3"], long),
+                ("bayesflow", [], short[-1:]),
             ]
+            kinds += [("bayesflow_series", ["--series"], short[-1:])] if first else []
+            for label, more, times in kinds:
+                target = out.format(label=label, minutes="{}")
+                rows.append(
+                    [
+                        Job(name, label, [*script, target, *more, "--minutes", str(m)], [m])
+                        for m in times
+                    ]
+                )
         longest = max(len(r) for r in rows)
         found += [r[j] for j in range(longest) for r in rows if j < len(r)]
     return found

@@ -5,6 +5,7 @@ Every function returns a ``matplotlib.figure.Figure`` and leaves pyplot's state 
 """
 
 import math
+import textwrap
 from typing import Any
 
 import torch
@@ -97,21 +98,36 @@ def individual_fits(
 
 
 def training_curve(history: TrainingHistory) -> Figure:
-    r"""Training and validation loss per epoch, with the epoch whose weights were kept."""
+    r"""Training and validation loss at every check, with the one whose weights were kept, and the
+    learning rate.
+    """
     figure = Figure(figsize=(6.0, 3.6), layout="constrained")
     ax = figure.subplots()
-    epochs = range(1, len(history.training_loss) + 1)
-    ax.plot(epochs, history.training_loss, color=MUTED, label="training")
-    ax.plot(epochs, history.validation_loss, color=FITTED, label="validation (averaged weights)")
-    if history.validation_loss:
+    losses = history.training_loss, history.validation_loss
+    times = history.seconds or list(range(1, len(losses[0]) + 1))
+    ax.plot(times, losses[0], color=MUTED, label="training")
+    ax.plot(times, losses[1], color=FITTED, label="validation (averaged weights)")
+    if losses[1]:
         best = history.best_epoch
-        ax.plot(best + 1, history.validation_loss[best], "o", color=OBSERVED, label="kept")
-    ax.set_xlabel("epoch")
+        ax.plot(times[best], losses[1][best], "o", color=OBSERVED, label="kept")
+        high = torch.tensor(losses[1][min(2, len(losses[1]) - 1) :]).max()
+        low = min(losses[1])
+        ax.set_ylim(
+            low - 0.15 * (float(high) - low + 0.05), float(high) + 0.1 * (float(high) - low)
+        )
+    rate = ax.twinx()
+    rate.plot(times, history.learning_rate, color=MUTED, lw=0.8, ls=":")
+    rate.set_ylabel("learning rate (dotted)", fontsize=8, color=MUTED)
+    rate.tick_params(labelsize=7, colors=MUTED)
+    rate.set_ylim(bottom=0)
+    rate.spines[["top", "left"]].set_visible(False)
+    ax.set_xlabel("seconds" if history.seconds else "epoch")
     ax.set_ylabel("mean of -log q, nats")
     ax.set_title(
-        f"{history.num_simulations:,} simulations, {history.training_seconds:.0f} s; "
-        f"{history.stopped}",
-        fontsize=9,
+        f"{history.num_simulations:,} simulations, {history.num_steps:,} steps, "
+        f"{history.training_seconds:.0f} s; {history.stopped}\n"
+        + "\n".join(textwrap.wrap(history.advice, 90)),
+        fontsize=8,
     )
     ax.legend(frameon=False, fontsize=8)
     _clean(ax)

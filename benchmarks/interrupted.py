@@ -1,0 +1,76 @@
+r"""A small run killed by ``kill -9`` at 20 random moments: each resumes and ends equal to the whole one.
+
+python benchmarks/interrupted.py [--kills 20]
+"""
+
+import argparse
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RUN = """
+import sys, warnings; warnings.simplefilter("ignore")
+import torch; torch.set_num_threads(1)
+import pyro_amortized as pa
+from pyro_amortized.train import plan
+from tests.exact import linear_cohort, linear_program
+plan.SHARD_SIZE = 1024
+options = pa.TrainingOptions(max_epochs=4, batch_size=128, checkpoint_seconds=0.0)
+guide = pa.train(linear_program, linear_cohort(), num_simulations=12_000, seed=3, folder=sys.argv[1],
+                 options=options, progress=False)
+guide.save(sys.argv[2])
+"""
+
+
+def start(folder, out):
+    return subprocess.Popen([sys.executable, "-c", RUN, str(folder), str(out)], cwd=ROOT)
+
+
+def state(folder):
+    """How far a run had come."""
+    shards = len(list(folder.glob("simulations/*.safetensors"))) if folder.is_dir() else 0
+    return f"{shards} shards, {'a' if (folder / 'checkpoint.safetensors').is_file() else 'no'} checkpoint"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    moments = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as place:
+        place = Path(place)
+        begin = time.monotonic()
+        assert start(place / "whole", place / "a").wait() == 0
+        length = time.monotonic() - begin
+        expected = (place / "a" / "weights.safetensors").read_bytes()
+        equal = killed = 0
+        for j in range(arguments.kills):
+            shutil.rmtree(place / "torn", ignore_errors=True)
+            process = start(place / "torn", place / "b")
+            moment = moments.uniform(0.25, 1.0) * length  # before that it is still importing
+            time.sleep(moment)
+            alive = process.poll() is None
+            process.send_signal(signal.SIGKILL) if alive else None
+            process.wait()
+            killed += alive
+            found = state(place / "torn")
+            assert start(place / "torn", place / "b").wait() == 0
+            same = (place / "b" / "weights.safetensors").read_bytes() == expected
+            equal += same
+            print(
+                f"{j + 1:3} killed after {moment:5.1f} s of {length:.1f} ({found}): {'equal' if same else 'DIFFERENT'}{'' if alive else ' (had ended)'}",
+                flush=True,
+            )
+    print(json.dumps({"runs": arguments.kills, "killed_alive": killed, "equal": equal}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+r"""Where the milliseconds of a training step go, by number of parameters and times; simulations per
+second; one and two processes.
+
+    python benchmarks/steps.py
+"""
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pyro
+import torch
+from pyro.infer import CSIS
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+import pyro_amortized as pa
+from problems import CONVERSION, FITZHUGH, PK
+from pyro_amortized.bank import Bank
+
+from pyro_amortized.flows import ConditionalFlow
+from pyro_amortized.muon import Muon
+from pyro_amortized.networks import DeepSet, GridNetwork
+from pyro_amortized.simulate import Simulator
+from pyro_amortized.store import SimulationStore
+from pyro_amortized.workers import Workers
+
+BATCH = 512
+
+
+def clock(function, repeats=30):
+    """Median milliseconds of a call."""
+    found = []
+    for _ in range(repeats + 5):
+        begin = time.perf_counter()
+        function()
+        found.append(1e3 * (time.perf_counter() - begin))
+    return sorted(found[5:])[repeats // 2]
+
+
+def step(num_latent, num_times, grid):
+    """Milliseconds of the parts of a step."""
+    tokens, mask, static = (
+        torch.randn(BATCH, num_times, 10),
+        torch.rand(BATCH, num_times) > 0.2,
+        torch.zeros(BATCH, 0),
+    )
+    summary = GridNetwork(10, 0, num_places=num_times, num_values=4) if grid else DeepSet(10, 0)
+    width = 64 if num_latent <= 4 else 32
+    flow = ConditionalFlow(
+        num_latent, summary.num_summary, num_layers=2, depth=1 if grid else 2, layer_width=width
+    )
+    u = torch.randn(BATCH, num_latent)
+    weights = [*summary.parameters(), *flow.parameters()]
+    matrices = [p for p in weights if p.dim() >= 2 and min(p.shape[-2:]) >= 16]
+    others = [p for p in weights if all(p is not m for m in matrices)]
+    optimizers = [Muon(matrices, lr=1e-3), torch.optim.Adam(others, lr=1e-3, fused=True)]
+
+    def loss():
+        return -flow(summary(tokens, mask, static)).log_prob(u).mean()
+
+    def whole():
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss().backward()
+        nn.utils.clip_grad_norm_(weights, 5.0)
+        for optimizer in optimizers:
+            optimizer.step()
+
+    total = clock(whole)
+    with torch.no_grad():
+        parts = {"summary": clock(lambda: summary(tokens, mask, static)), "loss": clock(loss)}
+    parts["backward"] = clock(lambda: loss().backward()) - parts["loss"]
+    parts["muon"] = clock(optimizers[0].step)
+    return {"total": total} | parts
+
+
+def csis_step():
+    """Pyro's compiled sequential importance sampling, one gradient step of the same batch."""
+
+    def model(observations=None):
+        law = pyro.distributions.Normal(CONVERSION.loc.float(), 0.5).to_event(1)
+        k = pyro.sample("log_k", law).exp()
+        total = k.sum()
+        mean = k[0] / total * (1 - torch.exp(-total * CONVERSION.times.float()))
+        given = (observations or {}).get("y")
+        pyro.sample(
+            "y",
+            pyro.distributions.Normal(mean, 0.015).to_event(1),
+            obs=torch.zeros(11) if given is None else given,
+        )
+
+    network = nn.Sequential(nn.Linear(11, 64), nn.SiLU(), nn.Linear(64, 4))
+
+    def guide(observations=None):
+        pyro.module("network", network)
+        location, log_scale = network(observations["y"]).chunk(2)
+        pyro.sample("log_k", pyro.distributions.Normal(location, log_scale.exp()).to_event(1))
+
+    csis = CSIS(model, guide, pyro.optim.Adam({"lr": 1e-3}), training_batch_size=BATCH)
+    return clock(csis.step, 3)
+
+
+def simulations_per_second(problem, num_workers, size=8192, num_shards=4):
+    example = problem.design(64, torch.Generator().manual_seed(0))
+    structure = pa.read_structure(problem.model, example)
+    simulator = Simulator(structure, problem.design, problem.training, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        warm = Bank(simulator, 64, 2 * max(num_workers, 1), 64, None, Workers(num_workers))
+        warm.start()
+        [warm.get(k) for k in range(warm.num_shards)]
+        warm.close()
+        store = SimulationStore(Path(folder))
+        bank = Bank(simulator, size, num_shards, size, store, Workers(num_workers))
+        begin = time.perf_counter()
+        bank.start()
+        [bank.get(k) for k in range(num_shards)]
+        seconds = time.perf_counter() - begin
+        bank.close()
+    return num_shards * size / seconds
+
+
+def main():
+    torch.set_num_threads(1)
+    table = {"step_ms": {}, "simulations_per_second": {}}
+    print(f"milliseconds of a step of {BATCH}, one thread")
+    for grid in (True, False):
+        for num_times in (3, 20, 200):
+            for num_latent in (2, 4, 12):
+                found = step(num_latent, num_times, grid)
+                key = f"{'grid' if grid else 'set'} {num_times} times, d = {num_latent}"
+                table["step_ms"][key] = found
+                print(
+                    f"{key:24}" + "".join(f"{n} {x:7.2f}  " for n, x in found.items()), flush=True
+                )
+    table["csis_step_ms"] = csis_step()
+    print(
+        f"Pyro's CSIS, conversion reaction, batch {BATCH}: {table['csis_step_ms']:.0f} ms",
+        flush=True,
+    )
+    for problem in (CONVERSION, PK, FITZHUGH):
+        found = {str(n): round(simulations_per_second(problem, n)) for n in (0, 1, 2)}
+        table["simulations_per_second"][problem.name] = found
+        print(
+            f"{problem.name}: simulations per second in this process, 1 worker, 2 workers: {found}",
+            flush=True,
+        )
+    print(json.dumps(table))
+
+
+if __name__ == "__main__":
+    main()
