@@ -14,9 +14,12 @@ import pytest
 import torch
 
 import pyro_amortized as pa
+from pyro_amortized.encode import Encoded, Encoder
 from pyro_amortized.errors import AmortizedError, TrainingError
 from pyro_amortized.missing import RandomMissing
 from pyro_amortized.simulate import Simulator, default_training_distribution
+from pyro_amortized.train.feed import Pairs
+from pyro_amortized.train.loss import Loss
 from pyro_amortized.train.schedule import Schedule
 
 from .exact import TRUTH, exact_posterior, linear_program
@@ -354,3 +357,14 @@ def test_training_on_a_gpu(linear):
     guide = train(linear, options=options)
     assert guide.history.validation_loss[-1] < guide.history.validation_loss[0]
     assert guide.posterior.flow.loc.device.type == "cpu"
+
+
+def test_half_precision_moves_the_loss_little():
+    torch.manual_seed(0)
+    encoder = Encoder(["y"], [1], [], has_doses=False)
+    posterior = pa.Networks().build(encoder, 2, 0)
+    tokens = torch.randn(200, 5, encoder.num_features)
+    encoded = Encoded(tokens, torch.rand(200, 5) > 0.2, torch.zeros(200, 0))
+    pairs = Pairs(encoded, torch.randn(200, 2), torch.zeros(200, 0))
+    whole, half = (float(Loss(posterior, kind)(pairs).detach()) for kind in (None, torch.bfloat16))
+    assert half == pytest.approx(whole, abs=0.02)

@@ -9,7 +9,9 @@ from pyro_amortized.store import SimulationStore
 
 
 def training_set(cohort):
-    num = len(cohort)
+    cohort, num = cohort.to(dtype=torch.float64), len(cohort)
+    values = {n: s.values.float().double() for n, s in cohort.series.items()}
+    cohort = cohort.with_values(values)
     return TrainingSet(cohort, torch.randn(num, 3), torch.randn(num, 1), num_failed=2)
 
 
@@ -31,6 +33,7 @@ def test_what_is_written_is_read(tmp_path, cohort):
     assert found.num_failed == 2
     assert torch.equal(found.unconstrained, given.unconstrained)
     assert torch.equal(found.shared, given.shared)
+    cohort = given.cohort
     for name, series in cohort.series.items():
         for field in ("times", "values", "observed"):
             assert torch.equal(getattr(found.cohort[name], field), getattr(series, field))

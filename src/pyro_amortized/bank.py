@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .simulate import Simulator, TrainingSet
-from .store import SimulationStore, in_single_precision
+from .store import SimulationStore, rounded
 from .workers import Workers, is_lost_worker
 
 MAX_LOSSES = 5
@@ -26,7 +26,7 @@ def _simulate(simulator: Simulator, shard: int, size: int) -> TrainingSet:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return in_single_precision(simulator(shard, size))
+        return rounded(simulator(shard, size))
     finally:
         torch.set_num_threads(threads)
 
@@ -151,7 +151,7 @@ class Bank:
             self._closing = True
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join(timeout=60.0)
+            self._thread.join(timeout=2.0)  # a daemon: it may finish its shard alone
             self._thread = None
 
     def _produce(self) -> None:

@@ -47,6 +47,8 @@ class SimulationStore:
             "unconstrained": simulations.unconstrained,
             "shared": simulations.shared,
         } | _cohort_tensors(simulations.cohort)
+        for name in simulations.cohort.series:
+            tensors[f"series.{name}.values"] = tensors[f"series.{name}.values"].float()
         once = [name for name, x in tensors.items() if len(x) > 1 and bool((x == x[:1]).all())]
         kept = {name: x[:1].clone() if name in once else x for name, x in tensors.items()}
         description = {
@@ -109,28 +111,21 @@ def _cohort(tensors: dict[str, Tensor], num: int) -> Cohort:
         series.setdefault(owner, {})[field] = x
     doses = under("doses.")
     return Cohort(
-        {name: Series(**fields) for name, fields in series.items()},
+        {n: Series(f["times"], f["values"].double(), f["observed"]) for n, f in series.items()},
         Doses(**doses) if doses else None,
         under("covariates."),
         ("",) * num,
     )
 
 
-def rows_of(simulations: TrainingSet, rows: Tensor) -> TrainingSet:
-    """Some individuals of a training set."""
-    return TrainingSet(
-        simulations.cohort[rows],
-        simulations.unconstrained[rows],
-        simulations.shared[rows],
-        simulations.num_failed,
-    )
-
-
-def in_single_precision(simulations: TrainingSet) -> TrainingSet:
-    """Observations in float32, as they are stored: in memory or on disk, training sees the
-    same.
+def rounded(simulations: TrainingSet) -> TrainingSet:
+    """Observations rounded to float32, as they are stored: in memory or on disk, training sees the
+    same. Times, doses and covariates keep their digits.
     """
-    cohort = simulations.cohort.to(dtype=torch.float32)
+    values = {n: s.values.float().double() for n, s in simulations.cohort.series.items()}
     return TrainingSet(
-        cohort, simulations.unconstrained, simulations.shared, simulations.num_failed
+        simulations.cohort.to(dtype=torch.float64).with_values(values),
+        simulations.unconstrained,
+        simulations.shared,
+        simulations.num_failed,
     )

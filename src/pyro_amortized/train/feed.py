@@ -151,4 +151,4 @@ class Feed:
                 yield item
         finally:
             stop.set()
-            thread.join(timeout=60.0)
+            thread.join(timeout=2.0)  # a daemon: it may still wait for a shard

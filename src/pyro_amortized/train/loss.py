@@ -16,18 +16,27 @@ from .feed import Pairs
 class Loss(nn.Module):
     r"""Mean of :math:`-\log q` over pairs."""
 
-    def __init__(self, posterior: AmortizedPosterior) -> None:
+    def __init__(self, posterior: AmortizedPosterior, autocast: torch.dtype | None) -> None:
         super().__init__()
-        self.posterior = posterior
+        self.posterior, self.autocast = posterior, autocast
 
     def forward(self, pairs: Pairs) -> Tensor:
         """Mean over the pairs, nats."""
-        return -log_q(self.posterior, pairs).mean()
+        return -log_q(self.posterior, pairs, self.autocast).mean()
 
 
-def log_q(posterior: AmortizedPosterior, pairs: Pairs) -> Tensor:
-    """Log density of each pair's parameters given its data, shape ``(pair,)``."""
-    summary = posterior.summarize_encoded(pairs.encoded)
+def log_q(
+    posterior: AmortizedPosterior, pairs: Pairs, autocast: torch.dtype | None = None
+) -> Tensor:
+    """Log density of each pair's parameters given its data, shape ``(pair,)``.
+
+    The summary network may run in half precision; the flow, whose densities need their digits, never
+    does.
+    """
+    kind = pairs.unconstrained.device.type
+    with torch.autocast(kind, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+        summary = posterior.summarize_encoded(pairs.encoded)
+    summary = summary.to(posterior.dtype)
     return posterior.given(summary, pairs.shared).log_prob(pairs.unconstrained)
 
 

@@ -46,8 +46,8 @@ class TrainingOptions:
             sizes a second thread gains a tenth, and costs tenfold as soon as another process wants
             the core.
         device: Where the networks are trained: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
-        autocast: Precision of the matrix products on a GPU, for instance ``torch.bfloat16``, or
-            None for float32.
+        autocast: Precision of the summary network's matrix products, for instance
+            ``torch.bfloat16`` on a GPU, or None for float32.
         checkpoint_seconds: Least time between two checkpoints, if there is a folder for them.
 
     Raises:

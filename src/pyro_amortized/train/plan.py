@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from ..bank import MAX_MEMORY, Bank, num_bytes
 from ..simulate import Simulator, TrainingSet, check_failures
-from ..store import SimulationStore, in_single_precision
+from ..store import SimulationStore, rounded
 from ..workers import Workers
-from .folder import claim, settings
+from .folder import PROBE, claim, settings
 from .loss import mean_over_ranks, num_ranks, rank
 from .options import Networks, TrainingOptions
 
@@ -21,6 +21,7 @@ DEFAULT_SIMULATIONS = 300_000
 SHARD_SIZE = 8192
 MIN_VALIDATION = 200  # or a quarter of the simulations
 MAX_VALIDATION = 8192
+NUM_TIMED = 256
 SLOW = 8.0  # seconds of simulation from which worker processes pay for their start
 HEAD_START = 0.1  # share of a time budget that is simulated before training begins
 ENOUGH_AHEAD = 100_000
@@ -50,12 +51,19 @@ class Plan:
     folder: Path | None
     progress: bool
 
-    @property
-    def num_validation(self) -> int:
-        """Simulations that are kept for validation."""
+    def num_validation(self, seconds_each: float) -> int:
+        """Simulations that are kept for validation; few where time is short and simulation slow."""
         num = self.num_simulations or DEFAULT_SIMULATIONS
         share = max(round(self.options.validation_share * num), min(MIN_VALIDATION, num // 4))
+        if self.limit is not None and self.num_simulations is None:
+            share = min(share, max(MIN_VALIDATION, int(0.05 * self.limit / seconds_each)))
         return min(share, MAX_VALIDATION)
+
+    def shard_size(self, seconds_each: float) -> int:
+        """Simulations per shard; smaller where a whole one would use up the time budget."""
+        if self.limit is None:
+            return SHARD_SIZE
+        return min(SHARD_SIZE, max(256, int(0.03 * self.limit / seconds_each)))
 
     def resolved_options(self, bank: Bank) -> TrainingOptions:
         """The options with everything chosen."""
@@ -81,18 +89,18 @@ def open_bank(plan: Plan, stack: ExitStack) -> tuple[Bank, TrainingSet]:
 
 def _validation(plan: Plan, store: SimulationStore | None) -> tuple[TrainingSet, float]:
     """The validation set, and the seconds that one simulation takes."""
-    begin, num = time.perf_counter(), plan.num_validation
-    if store is None:
-        found = in_single_precision(plan.simulator(-1, num))
-    elif -1 in store:
+    plan.simulator(PROBE, 2)  # what a first call costs more
+    begin = time.perf_counter()
+    plan.simulator(PROBE, NUM_TIMED)
+    seconds_each = mean_over_ranks((time.perf_counter() - begin) / NUM_TIMED)
+    if store is not None and -1 in store:
         found = store.read(-1)
-        plan.simulator(-1, min(num, 512))  # for the time it takes
-        num = min(num, 512)
     else:
-        found = in_single_precision(plan.simulator(-1, num))
-        store.write(-1, found)
-    check_failures(found.num_failed, plan.num_validation, announce=False)
-    return found, (time.perf_counter() - begin) / num
+        found = rounded(plan.simulator(-1, plan.num_validation(seconds_each)))
+        if store is not None:
+            store.write(-1, found)
+    check_failures(found.num_failed, len(found) + found.num_failed, announce=False)
+    return found, seconds_each
 
 
 def _open(
@@ -105,25 +113,25 @@ def _open(
     num = plan.num_simulations
     asked = plan.options.num_workers
     workers = Workers.active() or Workers(0 if asked is None else asked)
-    spare = max(0, (os.cpu_count() or 1) - 1)
+    spare = max(0, (os.cpu_count() or 1) // num_ranks() - 1)
+    size = plan.shard_size(seconds_each)
+    num_validation = plan.num_validation(seconds_each)
     if num is None and plan.limit is not None and num_ranks() == 1:
         if asked is None and not workers.num_workers and plan.limit > 3 * SLOW:
             workers = Workers(spare)
         if workers.num_workers:
-            capacity = 10**6 if store is not None else int(MAX_MEMORY / bytes_each / SHARD_SIZE)
-            return Bank(
-                plan.simulator, SHARD_SIZE, None, SHARD_SIZE, store, workers, max(capacity, 1)
-            )
+            capacity = 10**6 if store is not None else int(MAX_MEMORY / bytes_each / size)
+            return Bank(plan.simulator, size, None, size, store, workers, max(capacity, 1))
         most = MAX_MEMORY / bytes_each
-        num = int(min(0.3 * plan.limit / seconds_each, most)) + plan.num_validation + 100
-    num = (num or DEFAULT_SIMULATIONS) - plan.num_validation
+        num = int(min(0.3 * plan.limit / seconds_each, most)) + num_validation + 100
+    num = (num or DEFAULT_SIMULATIONS) - num_validation
     num = max(20, round(mean_over_ranks(float(num))))
     expected = num * seconds_each
     if asked is None and not workers.num_workers and expected > SLOW:
         workers = Workers(spare)
     if store is None and num * bytes_each > MAX_MEMORY:
         store = SimulationStore(Path(stack.enter_context(tempfile.TemporaryDirectory())))
-    size = min(SHARD_SIZE, num)
+    size = min(size, num)
     num_shards = -(-num // size)
     return Bank(
         plan.simulator,
@@ -142,7 +150,7 @@ def _fill(plan: Plan, bank: Bank) -> None:
     if bank.num_shards is None:
         assert plan.limit is not None
         begin, shard = time.monotonic(), 0
-        while shard < min(bank.capacity, ENOUGH_AHEAD // SHARD_SIZE):
+        while shard < min(bank.capacity, max(1, ENOUGH_AHEAD // bank.shard_size)):
             bank.get(shard)
             shard += 1
             if time.monotonic() - begin > HEAD_START * plan.limit:

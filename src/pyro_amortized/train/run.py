@@ -40,6 +40,7 @@ class Progress:
     best_epoch: int = 0
     best_loss: float = math.inf
     elapsed: float = 0.0
+    planned: float | None = None
     running_total: float = 0.0
     running_count: int = 0
     training_loss: list[float] = field(default_factory=list)
@@ -90,7 +91,7 @@ class Run:
         self.batch_size = options.batch_size or 512
         self.validation, self.checkpoint, self.tracker = validation, checkpoint, tracker
         self.begin, self.deadline = time.monotonic(), deadline
-        self.loss = shared_loss(Loss(posterior))
+        self.loss = shared_loss(Loss(posterior, options.autocast))
         self.average = AveragedModel(posterior, multi_avg_fn=_average(options.average_decay))
         self.best = copy.deepcopy(posterior.state_dict())
         weights = [p for p in posterior.parameters() if p.requires_grad]
@@ -101,7 +102,8 @@ class Run:
             "muon": Muon(matrices, lr=rate, weight_decay=options.weight_decay or 0.0),
             "adam": torch.optim.Adam(others, lr=rate, fused=True),
         }
-        self.progress = Progress()
+        planned = None if deadline is None else deadline - self.begin
+        self.progress = Progress(planned=planned)
         if checkpoint is not None and checkpoint.is_file():
             self._resume(checkpoint)
 
@@ -157,10 +159,9 @@ class Run:
         return Schedule(options.learning_rate, options.warmup, total, self.progress.cooling_from)
 
     def _share_of_time(self) -> float:
-        if self.deadline is None:
+        if self.progress.planned is None:
             return 0.0
-        planned = self.deadline - self.begin + self.progress.elapsed
-        return min(1.0, self._elapsed() / max(planned, 1e-9))
+        return min(1.0, self._elapsed() / max(self.progress.planned, 1e-9))
 
     def _elapsed(self) -> float:
         return self.progress.elapsed + time.monotonic() - self.begin
@@ -197,10 +198,8 @@ class Run:
             state.num_pairs += size
 
     def _step(self, pairs: Pairs, rate: float) -> None:
-        kind, state = self.device.type, self.progress
-        half = self.options.autocast
-        with torch.autocast(kind, dtype=half or torch.float32, enabled=half is not None):
-            loss: Tensor = self.loss(pairs)
+        state = self.progress
+        loss: Tensor = self.loss(pairs)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
