@@ -72,7 +72,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("output"))
     parser.add_argument("--simulations", type=int, default=300_000)
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int)
     parser.add_argument("--calibration", type=int, default=300, help="simulated individuals")
     arguments = parser.parse_args()
     torch.manual_seed(0)

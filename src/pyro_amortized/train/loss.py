@@ -30,8 +30,8 @@ def log_q(
 ) -> Tensor:
     """Log density of each pair's parameters given its data, shape ``(pair,)``.
 
-    The summary network may run in half precision; the flow, whose densities need their digits, never
-    does.
+    The summary network may run in half precision; the flow, whose densities need their digits,
+    never does.
     """
     kind = pairs.unconstrained.device.type
     with torch.autocast(kind, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
