@@ -5,6 +5,8 @@ second; one and two processes.
 """
 
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -122,6 +124,45 @@ def simulations_per_second(problem, num_workers, size=8192, num_shards=4):
     return num_shards * size / seconds
 
 
+SHARED = """
+import os, sys, warnings; warnings.simplefilter("ignore")
+sys.path.insert(0, os.path.join(os.getcwd(), "benchmarks"))
+import torch; torch.set_num_threads(1)
+import torch.distributed as dist
+import pyro_amortized as pa
+from problems import CONVERSION
+if int(os.environ["WORLD_SIZE"]) > 1:
+    dist.init_process_group("gloo")
+options = pa.TrainingOptions(max_epochs=1, batch_size=2048, num_workers=0)
+guide = pa.train(CONVERSION.model, CONVERSION.design, num_simulations=300_000, seed=1, options=options,
+                 training_distribution=CONVERSION.training, progress=False)
+if os.environ["RANK"] == "0":
+    print(1e3 * guide.history.training_seconds / guide.history.num_steps)
+"""
+
+
+def shared_training(num, port=29_600):
+    """Milliseconds of a step of 2,048, shared by several processes (gloo)."""
+    processes = []
+    for rank in range(num):
+        place = {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(num),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", SHARED],
+                cwd=Path(__file__).parents[1],
+                env=os.environ | place,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return float([p.communicate()[0] for p in processes][0])
+
+
 def main():
     torch.set_num_threads(1)
     table = {"step_ms": {}, "simulations_per_second": {}}
@@ -147,6 +188,8 @@ def main():
             f"{problem.name}: simulations per second in this process, 1 worker, 2 workers: {found}",
             flush=True,
         )
+    table["shared_step_ms"] = {str(n): shared_training(n) for n in (1, 2)}
+    print(f"a step of 2,048 in one and two processes: {table['shared_step_ms']}", flush=True)
     print(json.dumps(table))
 
 
