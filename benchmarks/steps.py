@@ -160,7 +160,8 @@ def shared_training(num, port=29_600):
                 text=True,
             )
         )
-    return float([p.communicate()[0] for p in processes][0])
+    texts = [p.communicate()[0] for p in processes]
+    return float(texts[0])
 
 
 def main():

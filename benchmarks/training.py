@@ -172,7 +172,8 @@ def jobs(arguments, folder):
         rows = [[Job(name, "ours", [*mine, "--minutes", str(m)], [m]) for m in long]]
         if arguments.sbi:
             script = [arguments.sbi, str(HERE / "peers/sbi_npe.py"), data]
-            for label, rate, times in (("sbi_tuned", "3e-3", long), ("sbi", "5e-4", short)):
+            rates = [("sbi_tuned", "3e-3", long), ("sbi", "5e-4", short)]
+            for label, rate, times in rates[: 1 if arguments.tuned_only else 2]:
                 target = out.format(label=label, minutes="{}")
                 command = [*script, target, "--learning-rate", rate, "--minutes", *map(str, times)]
                 rows.append([Job(name, label, command, times)])
@@ -183,7 +184,7 @@ def jobs(arguments, folder):
                 ("bayesflow", [], short[-1:]),
             ]
             kinds += [("bayesflow_series", ["--series"], short[-1:])] if first else []
-            for label, more, times in kinds:
+            for label, more, times in kinds[: 1 if arguments.tuned_only else 3]:
                 target = out.format(label=label, minutes="{}")
                 rows.append(
                     [
@@ -258,6 +259,9 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, nargs="+", default=[1.0, 3.0, 10.0])
     parser.add_argument(
         "--all-minutes", action="store_true", help="the longest run for every problem"
+    )
+    parser.add_argument(
+        "--tuned-only", action="store_true", help="leave out the peers' default rates"
     )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--folder", type=Path)
