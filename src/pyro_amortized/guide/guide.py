@@ -69,6 +69,12 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
             torch.eye(len(location), dtype=torch.float64) / 2, constraints.lower_cholesky
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # AutoGuide drops the model when it is pickled, from the guide that stays here too.
+        parts = (self.posterior, self.training_distribution, self.history)
+        place = (self.loc.detach().clone(), self.scale_tril.detach().clone())
+        return _restored, (self.model, self.structure, *parts, *place)
+
     @property
     def posterior(self) -> AmortizedPosterior:
         """Encoder, summary network and flow."""
@@ -249,3 +255,17 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         contiguous = {name: x.contiguous() for name, x in tensors.items()}
         write_whole(folder / "weights.safetensors", serialize(contiguous))
         write_whole(folder / "guide.json", (json.dumps(description, indent=2) + "\n").encode())
+
+
+def _restored(
+    model: Model,
+    structure: ModelStructure,
+    posterior: AmortizedPosterior,
+    training_distribution: TrainingDistribution,
+    history: TrainingHistory,
+    location: Tensor,
+    scale_tril: Tensor,
+) -> AmortizedGuide:
+    """A guide from another process."""
+    guide = AmortizedGuide(model, structure, posterior, training_distribution, history)
+    return guide.at(location, scale_tril)
