@@ -28,7 +28,7 @@ class TrainingOptions:
         max_epochs: Passes over the simulations; the learning rate reaches zero at the end of the
             last. Default: 12, more where that makes fewer than 6,000 steps.
         learning_rate: Largest learning rate.
-        warmup: Number of steps over which the learning rate rises.
+        warmup: Number of steps over which the learning rate rises, at most a tenth of all.
         patience: After this many checks without a better validation loss the learning rate is
             brought down to zero at once, from the best weights, and training ends.
         min_improvement: Smallest fall of the validation loss, in nats, that counts as better.

@@ -18,7 +18,7 @@ class Schedule:
 
     Args:
         peak: Largest learning rate.
-        warmup: Steps over which the rate rises.
+        warmup: Steps over which the rate rises, at most a tenth of the planned ones.
         total_steps: Planned steps, or None under a time budget.
         cooling_from: Step at which the cool-down began, or None.
     """
@@ -39,5 +39,8 @@ class Schedule:
 
     def rate(self, step: int, progress: float) -> float:
         """Learning rate of a step."""
-        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        warmup = self.warmup
+        if self.total_steps is not None:
+            warmup = min(warmup, self.total_steps // 10)
+        rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
         return self.peak * rise * 0.5 * (1 + math.cos(math.pi * progress))
