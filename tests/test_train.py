@@ -127,24 +127,25 @@ def test_training_leaves_global_state_alone(linear):
 
 
 def test_early_stopping_keeps_the_best_weights(linear):
-    """With far too large a learning rate the loss stops falling long before the last epoch."""
-    options = pa.TrainingOptions(max_epochs=40, batch_size=64, patience=2, learning_rate=0.05)
+    """A few simulations without fresh missingness are soon learned by heart."""
+    options = pa.TrainingOptions(max_epochs=200, batch_size=64, patience=3, learning_rate=0.02)
+    few = pa.Resample(linear, pa.RandomMissing(0.0, 0.0))
     guide = pa.train(
-        linear_program, linear, num_simulations=600, seed=1, options=options, progress=False
+        linear_program, few, num_simulations=400, seed=1, options=options, progress=False
     )
     history = guide.history
     assert len(history.validation_loss) < 20
     assert "no better validation loss" in history.stopped
     losses = history.validation_loss
     assert losses[history.best_epoch] == min(losses)
-    design, generator = pa.Resample(linear), make_generator(0)
+    design, generator = few, make_generator(0)
     structure, training = guide.structure, guide.training_distribution
     latent, shared = training.draw(500, generator), training.draw_shared(500, generator)
     fresh, _ = structure.simulate(
         design(500, generator), latent, shared, structure.initial_population(), generator
     )
     found = -guide.posterior.condition(fresh, shared).log_prob(latent).mean()
-    assert found == pytest.approx(min(losses), abs=0.4)  # the best weights, not the last
+    assert found == pytest.approx(min(losses), abs=0.5)  # the best weights, not the last
 
 
 def test_a_design_of_ones_own(linear):
