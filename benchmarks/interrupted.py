@@ -15,22 +15,13 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-RUN = """
-import sys, warnings; warnings.simplefilter("ignore")
-import torch; torch.set_num_threads(1)
-import pyro_amortized as pa
-from pyro_amortized.train import plan
-from tests.exact import linear_cohort, linear_program
-plan.SHARD_SIZE = 1024
-options = pa.TrainingOptions(max_epochs=4, batch_size=128, checkpoint_seconds=0.0)
-guide = pa.train(linear_program, linear_cohort(), num_simulations=12_000, seed=3, folder=sys.argv[1],
-                 options=options, progress=False)
-guide.save(sys.argv[2])
-"""
 
 
 def start(folder, out):
-    return subprocess.Popen([sys.executable, "-c", RUN, str(folder), str(out)], cwd=ROOT)
+    sizes = ["--num-simulations", "12000", "--max-epochs", "4"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.resumable", str(folder), str(out), *sizes], cwd=ROOT
+    )
 
 
 def state(folder):

@@ -1,9 +1,8 @@
 r"""The bank of simulations: shards made here, by worker processes or on a cluster, and kept in
 memory or on disk.
 
-A background thread collects the shards while the
-network trains on the ones that are there. A lost worker costs the shards it was on, which are made
-again: a shard depends on its number alone.
+A background thread collects the shards while the network trains on the ones that are there. A lost
+worker costs the shards it was on, which are made again: a shard depends on its number alone.
 """
 
 import threading
@@ -11,9 +10,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
+from .isolation import torch_threads
 from .simulate import Simulator, TrainingSet
 from .store import SimulationStore, rounded
 from .workers import Workers, is_lost_worker
@@ -23,12 +22,8 @@ MAX_MEMORY = 2 * 2**30
 
 
 def _simulate(simulator: Simulator, shard: int, size: int) -> TrainingSet:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         return rounded(simulator(shard, size))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def num_bytes(simulations: TrainingSet) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -49,17 +49,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         with safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})[KEY])
             return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118
-    except (KeyError, ValueError, RuntimeError, OSError) as error:
+    except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
         raise AmortizedError(
             f"{path} cannot be read: {error}.",
-            "a whole file that this library wrote.",
-            "delete it; what it held is then made again.",
-        ) from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise AmortizedError(
-            f"{path} is damaged: {error}.",
             "a whole file that this library wrote.",
             "delete it; what it held is then made again.",
         ) from error

@@ -18,6 +18,7 @@ class TrainingHistory:
         num_steps: Steps of the optimiser.
         num_pairs: Pairs of data and parameters seen, with repetition (fresh missingness and noise
             count).
+        num_skipped: Steps whose gradient was not finite, which moved nothing.
         simulation_seconds: Wall time of the simulation in this process.
         training_seconds: Wall time of the training.
         stopped: Why training ended.
@@ -33,6 +34,7 @@ class TrainingHistory:
     num_failed: int = 0
     num_steps: int = 0
     num_pairs: int = 0
+    num_skipped: int = 0
     simulation_seconds: float = 0.0
     training_seconds: float = 0.0
     stopped: str = ""

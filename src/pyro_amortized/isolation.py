@@ -41,6 +41,18 @@ def seeded(seed: int | Generator) -> Iterator[None]:
 
 
 @contextmanager
+def torch_threads(num_threads: int | None) -> Iterator[None]:
+    """Run with a number of torch threads (None: as found); restore it afterwards."""
+    found = torch.get_num_threads()
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(found)
+
+
+@contextmanager
 def double_precision() -> Iterator[None]:
     """Run with float64 as torch's default dtype, so that constants of a program do not round."""
     found = torch.get_default_dtype()

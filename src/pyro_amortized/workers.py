@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from joblib import Parallel, delayed
 from joblib.externals.loky import as_completed, get_reusable_executor
 from joblib.parallel import LokyBackend, ThreadingBackend, get_active_backend
 
 from .errors import AmortizedError
+from .isolation import torch_threads
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,5 @@ def run_each(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> 
 
 
 def _numbered(function: Callable[..., Any], number: int, task: tuple[Any, ...]) -> tuple[int, Any]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         return number, function(*task)
-    finally:
-        torch.set_num_threads(threads)

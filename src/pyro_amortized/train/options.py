@@ -94,6 +94,13 @@ class TrainingOptions:
                 'pass `device="cpu"`, or install a build of torch for the device.',
             ) from error
 
+    @property
+    def chosen(self) -> tuple[int, int]:
+        """Batch size and number of passes, once :meth:`resolved`."""
+        assert self.batch_size is not None
+        assert self.max_epochs is not None
+        return self.batch_size, self.max_epochs
+
     def resolved(self, num_pairs: int | None) -> "TrainingOptions":
         """The same with what was left open chosen for a number of training pairs (None: without
         end).
@@ -197,8 +204,7 @@ def seconds(budget: str | float | None) -> float | None:
     text = budget if isinstance(budget, str) else f"{budget} s"
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]+?)s?\s*", text.lower())
     try:
-        unit = "s" if match is not None and match[2] == "" else match and match[2]
-        found = float(match[1]) * UNITS[unit or ""] if match is not None else 0.0
+        found = float(match[1]) * UNITS[match[2]] if match is not None else 0.0
     except (KeyError, ValueError):
         found = 0.0
     if found <= 0:

@@ -110,39 +110,35 @@ def _open(
     bytes_each: float,
     stack: ExitStack,
 ) -> Bank:
-    num = plan.num_simulations
-    asked = plan.options.num_workers
-    workers = Workers.active() or Workers(0 if asked is None else asked)
-    spare = max(0, (os.cpu_count() or 1) // num_ranks() - 1)
+    """A bank that grows while a time budget lasts, or one of fixed size."""
     size = plan.shard_size(seconds_each)
-    num_validation = plan.num_validation(seconds_each)
-    if num is None and plan.limit is not None and num_ranks() == 1:
-        if asked is None and not workers.num_workers and plan.limit > 3 * SLOW:
-            workers = Workers(spare)
-        if workers.num_workers:
+    if plan.num_simulations is None and plan.limit is not None:
+        workers = _workers(plan.options, plan.limit / 3)
+        if num_ranks() == 1 and workers.num_workers:
             capacity = 10**6 if store is not None else int(MAX_MEMORY / bytes_each / size)
             return Bank(plan.simulator, size, None, size, store, workers, max(capacity, 1))
-        most = MAX_MEMORY / bytes_each
-        num = int(min(0.3 * plan.limit / seconds_each, most)) + num_validation + 100
-    num = (num or DEFAULT_SIMULATIONS) - num_validation
+        num = 100 + int(min(0.3 * plan.limit / seconds_each, MAX_MEMORY / bytes_each))
+    else:
+        asked = plan.num_simulations or DEFAULT_SIMULATIONS
+        num = asked - plan.num_validation(seconds_each)
     num = max(20, round(mean_over_ranks(float(num))))
-    expected = num * seconds_each
-    if asked is None and not workers.num_workers and expected > SLOW:
-        workers = Workers(spare)
+    # A folder is common to all processes that train together, a temporary one is not.
+    place = (0, 1) if store is None else (rank(), num_ranks())
     if store is None and num * bytes_each > MAX_MEMORY:
         store = SimulationStore(Path(stack.enter_context(tempfile.TemporaryDirectory())))
     size = min(size, num)
     num_shards = -(-num // size)
-    return Bank(
-        plan.simulator,
-        size,
-        num_shards,
-        num - (num_shards - 1) * size,
-        store,
-        workers,
-        num_shards,
-        (rank(), num_ranks()),
-    )
+    last_size = num - (num_shards - 1) * size
+    workers = _workers(plan.options, num * seconds_each)
+    return Bank(plan.simulator, size, num_shards, last_size, store, workers, num_shards, place)
+
+
+def _workers(options: TrainingOptions, expected: float) -> Workers:
+    """Who simulates what would take one process an expected number of seconds."""
+    if options.num_workers is not None:
+        return Workers(options.num_workers)
+    spare = max(0, (os.cpu_count() or 1) // num_ranks() - 1)
+    return Workers.active() or Workers(spare if expected > SLOW else 0)
 
 
 def _fill(plan: Plan, bank: Bank) -> None:

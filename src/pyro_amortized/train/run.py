@@ -3,7 +3,9 @@ r"""One training: steps, checks, checkpoints."""
 import copy
 import math
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from ..errors import AmortizedWarning, TrainingError
 from ..history import TrainingHistory
 from ..muon import Muon
 from ..posterior import AmortizedPosterior
@@ -35,6 +38,7 @@ class Progress:
     position: int = 0
     step: int = 0
     num_pairs: int = 0
+    num_skipped: int = 0
     cooling_from: int | None = None
     stalled: int = 0
     best_epoch: int = 0
@@ -88,9 +92,10 @@ class Run:
     ) -> None:
         self.posterior, self.feed, self.options = posterior, feed, options
         self.device = posterior.flow.loc.device
-        self.batch_size = options.batch_size or 512
+        self.batch_size, self.num_passes = options.chosen
         self.validation, self.checkpoint, self.tracker = validation, checkpoint, tracker
         self.begin, self.deadline = time.monotonic(), deadline
+        self.saved = self.begin
         self.loss = shared_loss(Loss(posterior, options.autocast))
         self.average = AveragedModel(posterior, multi_avg_fn=_average(options.average_decay))
         self.best = copy.deepcopy(posterior.state_dict())
@@ -110,41 +115,62 @@ class Run:
     # The loop.
 
     def run(self, progress: bool) -> None:
-        """Train to the end and load the best weights."""
-        state, bank = self.progress, self.feed.bank
-        saved = time.monotonic()
+        r"""Train to the end and load the best weights.
+
+        Raises:
+            TrainingError: The validation loss was never finite.
+        """
+        state = self.progress
         stream = self.feed.stream(state.epoch, state.position)
-        with tqdm(
+        bar = tqdm(
             total=100, initial=self._percent(), desc="training", disable=not progress, unit="%"
-        ) as bar:
-            try:
-                for place, pairs in stream:
-                    if self._over():
-                        break
-                    self._shard(place, pairs.to(self.device))
-                    last = bank.num_shards is not None and place.position == bank.num_shards - 1
-                    state.epoch = place.epoch + 1 if last else place.epoch
-                    state.position = 0 if last else place.position + 1
-                    if self._due():
-                        self._check()
-                    bar.set_postfix(
-                        validation=f"{state.validation_loss[-1]:.3f}"
-                        if state.validation_loss
-                        else "",
-                        refresh=False,
-                    )
-                    bar.update(self._percent() - bar.n)
-                    if time.monotonic() - saved >= self.options.checkpoint_seconds:
-                        self.save()
-                        saved = time.monotonic()
-            finally:
-                stream.close()
+        )
+        with bar, closing(stream):
+            for place, pairs in stream:
+                if self._over():
+                    break
+                self._shard(place, pairs.to(self.device))
+                self._after(place, bar)
         if state.running_count or not state.validation_loss:
             self._check()
         state.stopped = state.stopped or self._reason()
         self.save()
+        self._check_learned()
         self.posterior.load_state_dict(self.best)
         self.posterior.requires_grad_(False)
+
+    def _after(self, place: Place, bar: "tqdm[Any]") -> None:
+        """What follows a shard: the next place, a check, the bar, a checkpoint."""
+        state, num_shards = self.progress, self.feed.bank.num_shards
+        last = num_shards is not None and place.position == num_shards - 1
+        state.epoch = place.epoch + 1 if last else place.epoch
+        state.position = 0 if last else place.position + 1
+        if self._due():
+            self._check()
+        if state.validation_loss:
+            bar.set_postfix(validation=f"{state.validation_loss[-1]:.3f}", refresh=False)
+        bar.update(self._percent() - bar.n)
+        if time.monotonic() - self.saved >= self.options.checkpoint_seconds:
+            self.save()
+            self.saved = time.monotonic()
+
+    def _check_learned(self) -> None:
+        state = self.progress
+        if not math.isfinite(state.best_loss):
+            raise TrainingError(
+                f"The validation loss was never finite in {state.step} steps, of which "
+                f"{state.num_skipped} had a gradient that is not finite.",
+                "a loss that falls.",
+                "look at the simulated data (`simulate_training_set`) for extreme values, narrow "
+                "the priors, or lower `TrainingOptions.learning_rate`.",
+            )
+        if state.num_skipped > 0.01 * state.step:
+            warnings.warn(
+                f"{state.num_skipped} of {state.step} training steps had a gradient that is not "
+                "finite and moved nothing.",
+                AmortizedWarning,
+                stacklevel=5,
+            )
 
     def _schedule(self) -> Schedule:
         bank, options = self.feed.bank, self.options
@@ -155,7 +181,7 @@ class Run:
                 max(1, bank.size(k) * options.num_noise // self.batch_size)
                 for k in range(bank.num_shards)
             )
-            total = per_pass * (options.max_epochs or 1)
+            total = per_pass * self.num_passes
         return Schedule(options.learning_rate, options.warmup, total, self.progress.cooling_from)
 
     def _share_of_time(self) -> float:
@@ -174,7 +200,7 @@ class Run:
         return int(100 * self._schedule().progress(self.progress.step, self._share_of_time()))
 
     def _over(self) -> bool:
-        finished = self.deadline is None and self.progress.epoch >= (self.options.max_epochs or 1)
+        finished = self.deadline is None and self.progress.epoch >= self.num_passes
         return bool(self.progress.stopped) or finished or self._now() >= 1.0
 
     def _reason(self) -> str:
@@ -212,6 +238,8 @@ class Run:
             self.average.update_parameters(self.posterior)
             state.running_total += float(loss.detach())
             state.running_count += 1
+        else:
+            state.num_skipped += 1
         state.step += 1
 
     # Checks.
@@ -276,40 +304,6 @@ class Run:
             self.tracker.log_metric(name, getattr(state, name)[-1], state.step)
         self.tracker.log_metric("num_pairs", float(state.num_pairs), state.step)
 
-    @torch.no_grad()
-    def advice(self) -> str:
-        r"""What limits the result.
-
-        With n simulations and a network that can learn P numbers from them, the loss on new data
-        exceeds the best possible by about P / 2n, and the loss on the simulations themselves falls
-        short of it by as much (Akaike 1974). So a gap g between the two says: twice as many
-        simulations would gain about g / 4.
-        """
-        losses, last = self.progress.validation_loss, len(self.progress.validation_loss)
-        seen = self.feed.pairs(self.feed.bank.get(0), 0, 0)
-        seen = seen[torch.arange(min(len(seen), len(self.validation)))].to(self.device)
-        old, new = (log_q(self.posterior, pairs).double() for pairs in (seen, self.validation))
-        gap = float(old.mean() - new.mean())
-        error = float((old.var() / len(old) + new.var() / len(new)).sqrt())
-        if gap > max(0.02, 2.5 * error):
-            return (
-                f"simulations limit the result: on those it saw the loss is {gap:.3f} nats lower "
-                f"than on new ones; twice as many would gain about {gap / 4:.3f} nats"
-            )
-        if losses[-1] > min(losses) + 0.02:
-            return (
-                "simulations limit the result: the loss on new data was lowest at check "
-                f"{self.progress.best_epoch + 1} of {last} and rose by "
-                f"{losses[-1] - min(losses):.3f} nats afterwards; simulate more"
-            )
-        fall = min(losses[: last // 2 + 1]) - min(losses) if last >= 4 else math.inf
-        if fall > 0.02 and not self.progress.cooling_from:
-            return (
-                f"time limits the result: the loss fell by {fall:.3f} nats over the second half; "
-                "train longer (more epochs or a larger budget)"
-            )
-        return "neither simulations nor time limit the result by more than 0.02 nats"
-
     # Checkpoints and record.
 
     def save(self) -> None:
@@ -344,6 +338,7 @@ class Run:
             best_epoch=state.best_epoch,
             num_steps=state.step,
             num_pairs=state.num_pairs,
+            num_skipped=state.num_skipped,
             training_seconds=self._elapsed(),
             stopped=state.stopped,
             **counts,

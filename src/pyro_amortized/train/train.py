@@ -2,12 +2,10 @@ r"""From a program to a trained guide."""
 
 import copy
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from torch import Generator
 
 from ..bank import Bank
@@ -17,7 +15,7 @@ from ..errors import TrainingError
 from ..grid import common_grid
 from ..guide import AmortizedGuide
 from ..history import TrainingHistory
-from ..isolation import make_generator, seeded
+from ..isolation import make_generator, seeded, torch_threads
 from ..missing import Remaskable, Resample
 from ..posterior import AmortizedPosterior
 from ..simulate import (
@@ -30,6 +28,7 @@ from ..simulate import (
     shard_generator,
 )
 from ..structure import Model, read_structure
+from .advice import advice
 from .feed import Feed
 from .loss import local_device, rank
 from .options import Networks, TrainingOptions, seconds
@@ -103,7 +102,7 @@ def train(
         progress=progress,
     )
     with ExitStack() as stack:
-        stack.enter_context(_num_threads(options.num_threads))
+        stack.enter_context(torch_threads(options.num_threads))
         bank, validation = open_bank(plan, stack)
         posterior = _build(plan, bank, generator)
         history = _fit(plan, posterior, bank, validation, tracker)
@@ -121,17 +120,6 @@ def _check_request(num_simulations: int | None, seed: int) -> None:
         raise TrainingError(
             f"`seed` is {seed!r}.", "an integer, 0 or larger.", "pass `seed=1`, say."
         )
-
-
-@contextmanager
-def _num_threads(num_threads: int | None) -> Iterator[None]:
-    found = torch.get_num_threads()
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(found)
 
 
 def _build(plan: Plan, bank: Bank, generator: Generator) -> AmortizedPosterior:
@@ -185,10 +173,11 @@ def _fit(
     run.run(plan.progress and rank() == 0)
     used = sum(bank.num_failed.values())
     num = len(bank.num_failed) * bank.shard_size if bank.num_shards is None else bank.total
+    seen = feed.pairs(bank.get(0), 0, 0).to(run.device)
     check_failures(used, max(num, 1))
     return run.history(
-        num_simulations=num + len(validation),
+        num_simulations=num + len(validation) // plan.options.num_noise,
         num_failed=used + validation.num_failed,
         simulation_seconds=bank.simulation_seconds,
-        advice=run.advice(),
+        advice=advice(run.progress, posterior, seen, run.validation),
     )
