@@ -24,7 +24,7 @@ from pyro_amortized.bank import Bank
 
 from pyro_amortized.flows import ConditionalFlow
 from pyro_amortized.muon import Muon
-from pyro_amortized.networks import DeepSet, GridNetwork
+from pyro_amortized.networks import DeepSet, GridNetwork, TokenLayout
 from pyro_amortized.simulate import Simulator
 from pyro_amortized.store import SimulationStore
 from pyro_amortized.workers import Workers
@@ -49,7 +49,7 @@ def step(num_latent, num_times, grid):
         torch.rand(BATCH, num_times) > 0.2,
         torch.zeros(BATCH, 0),
     )
-    summary = GridNetwork(10, 0, num_places=num_times, num_values=4) if grid else DeepSet(10, 0)
+    summary = GridNetwork(TokenLayout(10, 0, num_times, 4)) if grid else DeepSet(TokenLayout(10, 0))
     width = 64 if num_latent <= 4 else 32
     flow = ConditionalFlow(
         num_latent, summary.num_summary, num_layers=2, depth=1 if grid else 2, layer_width=width

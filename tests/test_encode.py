@@ -2,16 +2,20 @@ import pytest
 import torch
 
 from pyro_amortized import Cohort, Doses, Series, concatenate, datasets
-from pyro_amortized.encode import Encoder
+from pyro_amortized.encode import Form, Tokens
 from pyro_amortized.errors import GuideError
 from pyro_amortized.grid import common_grid
 
 from .programs import growth_cohort
 
 
+def fitted(cohort, series, grid=None, encoding=None):
+    return (encoding or Tokens()).encoder(Form.of(cohort, series, grid)).fit(cohort)
+
+
 @pytest.fixture
 def encoder():
-    return Encoder.fitted(growth_cohort(200), ["y"])
+    return fitted(growth_cohort(200), ["y"])
 
 
 def test_fill_padding_and_neighbours_do_not_matter(encoder):
@@ -49,7 +53,7 @@ def test_scales_come_from_recorded_values_only():
         {"y": Series(y.times, torch.where(y.observed, y.values, -1e6), y.observed)},
         covariates=cohort.covariates,
     )
-    one, two = Encoder.fitted(cohort, ["y"]), Encoder.fitted(blanked, ["y"])
+    one, two = fitted(cohort, ["y"]), fitted(blanked, ["y"])
     for name, value in one.state_dict().items():
         assert torch.equal(value, two.state_dict()[name])
 
@@ -59,7 +63,7 @@ def test_indicator_says_which_channel_was_recorded():
     observed = torch.tensor([[[True, False], [True, True]]]).repeat(5, 1, 1)
     times = torch.tensor([[0.0, 1.0]]).repeat(5, 1)
     cohort = Cohort({"y": Series(times, values, observed)})
-    encoded = Encoder.fitted(cohort, ["y"])(cohort)
+    encoded = fitted(cohort, ["y"])(cohort)
     # Features: three scales of each channel, then one indicator per channel.
     assert encoded.tokens[0, :, 6:8].tolist() == [[1.0, 0.0], [1.0, 1.0]]
     assert encoded.tokens[0, 0, 3:6].abs().sum() == 0
@@ -67,14 +71,14 @@ def test_indicator_says_which_channel_was_recorded():
 
 def test_doses_are_tokens():
     cohort = datasets.theophylline()
-    encoded = Encoder.fitted(cohort, ["concentration"])(cohort)
+    encoded = fitted(cohort, ["concentration"])(cohort)
     assert encoded.mask.shape == (12, 12)
     more = Cohort(
         cohort.series,
         Doses(cohort.doses.times, 2 * cohort.doses.amounts, given=cohort.doses.given),
         cohort.covariates,
     )
-    encoder = Encoder.fitted(cohort, ["concentration"])
+    encoder = fitted(cohort, ["concentration"])
     assert not torch.equal(encoder(more).tokens, encoder(cohort).tokens)
 
 
@@ -109,7 +113,7 @@ def test_a_grid_is_found_only_where_it_is_common():
 
 def test_columns_are_brought_onto_the_grid_by_their_times():
     cohort = gridded()
-    encoder = Encoder.fitted(cohort, ["y"], common_grid(cohort, ["y"]))
+    encoder = fitted(cohort, ["y"], common_grid(cohort, ["y"]))
     base, y = encoder(cohort), cohort["y"]
     kept = y.observed.clone()
     kept[:, 1] = False
@@ -130,7 +134,7 @@ def test_columns_are_brought_onto_the_grid_by_their_times():
 
 def test_times_off_the_grid_are_refused_with_the_individual():
     cohort = gridded()
-    encoder = Encoder.fitted(cohort, ["y"], common_grid(cohort, ["y"]))
+    encoder = fitted(cohort, ["y"], common_grid(cohort, ["y"]))
     times = torch.tensor([[0.0, 1.0], [0.0, 1.3]])
     with pytest.raises(GuideError, match=r"Individual 'b' has values of 'y' at time 1.3"):
         encoder(Cohort({"y": Series(times, torch.ones(2, 2))}, ids=("a", "b")))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pyro_amortized as pa
-from pyro_amortized.encode import Encoded, Encoder
+from pyro_amortized.encode import Encoded, Form, Tokens
 from pyro_amortized.errors import TrainingError
 from pyro_amortized.missing import RandomMissing
 from pyro_amortized.simulate import Simulator, default_training_distribution
@@ -60,10 +60,10 @@ def test_noise_is_drawn_several_times_from_one_solution(linear):
 def test_networks_follow_the_shape_of_the_problem(linear):
     times = torch.linspace(0, 3, 5, dtype=torch.float64).expand(20, -1)
     common = pa.Cohort({"y": pa.Series(times, torch.ones(20, 5, dtype=torch.float64))})
-    assert train(common).posterior.encoder.grid is not None
-    assert train(linear).posterior.encoder.grid is None
+    assert train(common).posterior.encoder.form.grid is not None
+    assert train(linear).posterior.encoder.form.grid is None
     free = train(common, networks=pa.Networks(grid=False))
-    assert free.posterior.encoder.grid is None
+    assert free.posterior.encoder.form.grid is None
     with pytest.raises(TrainingError, match="share their times"):
         train(linear, networks=pa.Networks(grid=True))
     with pytest.raises(TrainingError, match="sizes"):
@@ -112,9 +112,9 @@ def test_training_on_a_gpu(linear):
 
 def test_half_precision_moves_the_loss_little():
     torch.manual_seed(0)
-    encoder = Encoder(["y"], [1], [], has_doses=False)
+    encoder = Tokens().encoder(Form(("y",), (1,), (), has_doses=False))
     posterior = pa.Networks().build(encoder, 2, 0)
-    tokens = torch.randn(200, 5, encoder.num_features)
+    tokens = torch.randn(200, 5, encoder.layout.num_features)
     encoded = Encoded(tokens, torch.rand(200, 5) > 0.2, torch.zeros(200, 0))
     pairs = Pairs(encoded, torch.randn(200, 2), torch.zeros(200, 0))
     whole, half = (float(Loss(posterior, kind)(pairs).detach()) for kind in (None, torch.bfloat16))

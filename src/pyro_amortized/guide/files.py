@@ -2,19 +2,22 @@ r"""The form of a saved guide: which sites it is for, which networks, and files 
 not there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
+from .. import encode, networks
 from ..couplings import CouplingFlow
-from ..encode import Encoder
+from ..encode import Encoder, Form
 from ..errors import GuideError
 from ..flows import ConditionalFlow
-from ..networks import DeepSet, GridNetwork
+from ..networks import summary_size
 from ..posterior import AmortizedPosterior
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+OF_LAYOUT = ("num_places", "num_values", "has_more")
 
 
 def signature(sites: Mapping[str, Any]) -> dict[str, int]:
@@ -22,26 +25,63 @@ def signature(sites: Mapping[str, Any]) -> dict[str, int]:
     return {name: site.num_unconstrained for name, site in sites.items()}
 
 
-def summary_settings(summary: torch.nn.Module) -> dict[str, Any]:
+def summary_settings(summary: nn.Module) -> dict[str, Any]:
     """The kind of a summary network and the arguments that make it again."""
-    if not isinstance(summary, DeepSet | GridNetwork):
+    settings = getattr(summary, "settings", None)
+    if not isinstance(settings, dict):
         raise GuideError(
-            f"The summary network is a {type(summary).__name__}.",
-            "a DeepSet or GridNetwork: other networks cannot be rebuilt from a file yet.",
-            "save the network's state_dict yourself.",
+            f"The summary network is a {type(summary).__name__} without `settings`.",
+            "a network of the library, or one with an attribute `settings`: the keyword arguments, "
+            "besides the layout, that make it again.",
+            "set `self.settings` in its `__init__`, or save its state_dict yourself.",
         )
-    return {"kind": type(summary).__name__, **summary.settings}
+    return {"kind": type(summary).__name__, **settings}
 
 
 def empty_posterior(
-    description: Mapping[str, Any], num_shared: int, num_latent: int
+    description: Mapping[str, Any], num_shared: int, num_latent: int, classes: Sequence[type]
 ) -> AmortizedPosterior:
     """Networks of the described sizes, in float64, to be filled from a file."""
-    encoder = Encoder(**description["encoder"])
+    version = description["format_version"]
+    encoder = _encoder(dict(description["encoder"]), classes)
     settings = dict(description["summary"])
-    kind = {"DeepSet": DeepSet, "GridNetwork": GridNetwork}[settings.pop("kind", "DeepSet")]
-    summary = kind(encoder.num_features, encoder.num_static, **settings)
-    num_context = summary.num_summary + encoder.num_static + num_shared
-    kinds = {1: CouplingFlow, 2: ConditionalFlow}
-    flow = kinds[description["format_version"]](num_latent, num_context, **description["flow"])
+    kind = _class(networks, settings.pop("kind", "DeepSet"), classes)
+    if version < 3:
+        settings = {name: x for name, x in settings.items() if name not in OF_LAYOUT}
+    if "cell" in settings:
+        settings["cell"] = {"GRU": nn.GRU, "LSTM": nn.LSTM}[settings["cell"]]
+    summary = kind(encoder.layout, **settings)
+    num_context = summary_size(summary) + encoder.num_static + num_shared
+    flow = {1: CouplingFlow, 2: ConditionalFlow, 3: ConditionalFlow}[version](
+        num_latent, num_context, **description["flow"]
+    )
     return AmortizedPosterior(encoder, summary, flow, num_shared).double()
+
+
+def _encoder(settings: dict[str, Any], classes: Sequence[type]) -> Encoder:
+    kind = _class(encode, settings.pop("encoding", "Tokens"), classes)
+    chosen = settings.pop("encoding_settings", {"num_frequencies": 0})
+    names = ("series", "channels", "covariates")
+    form = Form(**settings | {name: tuple(settings[name]) for name in names})
+    encoder: Encoder = kind(**chosen).encoder(form)
+    return encoder
+
+
+def _class(module: Any, name: str, classes: Sequence[type]) -> Any:
+    """A class of the library, or one that the caller brought."""
+    own = {c.__name__: c for c in classes}
+    found = own.get(name, getattr(module, name, None))
+    if found is None:
+        raise GuideError(
+            f"The guide was trained with a {name} that the library does not have.",
+            f"the class, in `load_guide(..., classes=[{name}])`.",
+            "import it from where it was defined for the training, and pass it.",
+        )
+    return found
+
+
+def posterior_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The posterior's own tensors of a file."""
+    return {
+        n.removeprefix("posterior."): x for n, x in tensors.items() if n.startswith("posterior.")
+    }

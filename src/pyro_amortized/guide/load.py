@@ -1,7 +1,7 @@
 r"""Guides from files, and guides beside other programs than their own."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,17 +12,20 @@ from ..errors import GuideError
 from ..history import TrainingHistory
 from ..simulate import TrainingDistribution
 from ..structure import Model, ModelStructure, check_recorded, read_structure
-from .files import FORMAT_VERSION, empty_posterior, signature
+from .files import FORMAT_VERSION, empty_posterior, posterior_tensors, signature
 from .guide import AmortizedGuide
 
 
-def load_guide(path: str | Path, model: Model, cohort: Cohort) -> AmortizedGuide:
+def load_guide(
+    path: str | Path, model: Model, cohort: Cohort, *, classes: Sequence[type] = ()
+) -> AmortizedGuide:
     r"""Load a guide that :meth:`AmortizedGuide.save` wrote.
 
     Args:
         path: The folder.
         model: The program that the guide was trained for.
         cohort: Data to read the program with.
+        classes: Encodings and summary networks of your own that the guide was trained with.
 
     Raises:
         GuideError: The folder holds no guide, one of another format, or one for other individual
@@ -58,11 +61,9 @@ def load_guide(path: str | Path, model: Model, cohort: Cohort) -> AmortizedGuide
             "with it afterwards.",
         )
     tensors = load_file(folder / "weights.safetensors")
-    posterior = empty_posterior(description, sum(found.values()), structure.num_latent)
-    own = {
-        n.removeprefix("posterior."): x for n, x in tensors.items() if n.startswith("posterior.")
-    }
-    posterior.load_state_dict(own)
+    num_shared = sum(found.values())
+    posterior = empty_posterior(description, num_shared, structure.num_latent, classes)
+    posterior.load_state_dict(posterior_tensors(tensors))
     distribution = TrainingDistribution(
         *(tensors[f"training.{n}"] for n in ("loc", "scale_tril", "shared"))
     )

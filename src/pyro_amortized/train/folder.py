@@ -34,7 +34,7 @@ def settings(
         "seed": simulator.seed,
         **more,
         "options": kept,
-        "networks": asdict(networks),
+        "networks": networks.description,
         "individual": list(structure.individual),
         "shared": list(structure.shared),
         "training_distribution": [training.loc.tolist(), training.scale_tril.tolist()],

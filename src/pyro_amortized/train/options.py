@@ -1,15 +1,18 @@
 r"""How to train: options, networks, time budgets."""
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
-from ..encode import Encoder
+from ..encode import Encoder, Encoding, Tokens
 from ..errors import TrainingError
 from ..flows import ConditionalFlow
-from ..networks import DeepSet, GridNetwork
+from ..networks import DeepSet, GridNetwork, TokenLayout, summary_size
 from ..posterior import AmortizedPosterior
 
 FEW, SOME = 20_000, 150_000  # training pairs
@@ -120,9 +123,14 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class Networks:
-    r"""Sizes of the networks; what is None is chosen from the shape of the problem.
+    r"""Encoding, summary network and flow; what is None is chosen from the shape of the problem.
 
     Args:
+        encoding: How incomplete data become numbers, see :mod:`pyro_amortized.encode`.
+        summary: The summary network: a class or function of a
+            :class:`~pyro_amortized.networks.TokenLayout`, for instance ``AttentionNetwork`` or
+            ``partial(AttentionNetwork, width=128)``. Default: ``GridNetwork`` on a common time
+            grid, else ``DeepSet``, of the sizes below.
         grid: Read the values in fixed places of a time grid. Default: where all individuals of the
             design share their times.
         width: Width of the hidden layers.
@@ -139,6 +147,8 @@ class Networks:
         TrainingError: A size is not positive.
     """
 
+    encoding: Encoding = field(default_factory=Tokens)
+    summary: Callable[[TokenLayout], nn.Module] | None = None
     grid: bool | None = None
     width: int = 128
     depth: int | None = None
@@ -157,26 +167,32 @@ class Networks:
                 "correct the size that is outside its range.",
             )
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """The choices as JSON."""
+        encoding: Any = self.encoding
+        chosen: Any = self.summary
+        keywords = {}
+        if isinstance(chosen, partial):
+            chosen, keywords = chosen.func, {n: str(x) for n, x in chosen.keywords.items()}
+        name = None if chosen is None else [getattr(chosen, "__name__", str(chosen)), keywords]
+        sizes = {n: x for n, x in vars(self).items() if n not in ("encoding", "summary")}
+        return {
+            "encoding": [type(encoding).__name__, asdict(encoding)],
+            "summary": name,
+            **sizes,
+        }
+
     def build(self, encoder: Encoder, num_latent: int, num_shared: int) -> AmortizedPosterior:
         """Untrained networks for an encoder."""
-        summary: nn.Module
-        if encoder.grid is not None:
-            summary = GridNetwork(
-                encoder.num_features,
-                encoder.num_static,
-                num_places=encoder.num_places,
-                num_values=encoder.num_values,
-                has_more=encoder.has_doses,
-                width=self.width,
-            )
-        else:
-            summary = DeepSet(
-                encoder.num_features, encoder.num_static, self.num_summary, self.set_width
-            )
-        simple = encoder.grid is not None and num_shared == 0
+        choose: Callable[[TokenLayout], nn.Module] = partial(GridNetwork, width=self.width)
+        if encoder.form.grid is None:
+            choose = partial(DeepSet, num_summary=self.num_summary, width=self.set_width)
+        summary = (self.summary or choose)(encoder.layout)
+        simple = isinstance(summary, GridNetwork) and num_shared == 0
         flow = ConditionalFlow(
             num_latent,
-            summary.num_summary + encoder.num_static + num_shared,
+            summary_size(summary) + encoder.num_static + num_shared,
             num_layers=self.num_layers,
             width=self.width,
             depth=self.depth or (1 if simple else 2),

@@ -10,7 +10,7 @@ from torch import Generator
 
 from ..bank import Bank
 from ..cohort import Cohort, Design
-from ..encode import Encoder
+from ..encode import Form
 from ..errors import TrainingError
 from ..grid import common_grid
 from ..guide import AmortizedGuide
@@ -140,7 +140,8 @@ def _build(plan: Plan, bank: Bank, generator: Generator) -> AmortizedPosterior:
                 "leave `grid` at None.",
             )
     with seeded(generator):
-        encoder = Encoder.fitted(masked, structure.series, grid)
+        form = Form.of(masked, structure.series, grid)
+        encoder = plan.networks.encoding.encoder(form).fit(masked)
         posterior = plan.networks.build(
             encoder, first.unconstrained.shape[1], first.shared.shape[1]
         )
@@ -169,7 +170,7 @@ def _fit(
         tracker=tracker,
     )
     if tracker is not None and rank() == 0:
-        tracker.log_params(asdict(options) | asdict(plan.networks) | {"seed": feed.seed})
+        tracker.log_params(asdict(options) | plan.networks.description | {"seed": feed.seed})
     run.run(plan.progress and rank() == 0)
     used = sum(bank.num_failed.values())
     num = len(bank.num_failed) * bank.shard_size if bank.num_shards is None else bank.total
