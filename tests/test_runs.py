@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import pyro_amortized as pa
+from pyro_amortized.encode import Tokens
 from pyro_amortized.errors import AmortizedError, TrainingError
 
 from .small import QUICK, train
@@ -110,7 +111,9 @@ def test_checkpoint_of_this_release_is_taken_up(linear, tmp_path):
 
     shutil.copytree(Path(__file__).parent / "releases" / "run_0_2_0", tmp_path / "run")
     guide = train(
-        linear, tmp_path / "run", networks=pa.Networks(width=8, set_width=8, num_summary=8)
+        linear,
+        tmp_path / "run",
+        networks=pa.Networks(Tokens(0), width=8, set_width=8, num_summary=8),
     )
     assert guide.history.num_steps > 7
     assert guide.history.validation_loss[-1] < guide.history.validation_loss[0]

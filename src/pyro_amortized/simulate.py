@@ -38,6 +38,9 @@ class TrainingDistribution:
         scale_tril: Lower triangular S, shape ``(latent, latent)``.
         shared: Draws of the shared parameters in unconstrained coordinates, shape ``(draw,
             shared)``; training picks among them.
+        prior: A program without population parameters, whose own distribution of the individual
+            parameters is drawn from in place of the normal one; m and S then only set the scale of
+            the networks.
 
     Raises:
         TrainingError: Shapes disagree or a value is not finite.
@@ -46,6 +49,7 @@ class TrainingDistribution:
     loc: Tensor
     scale_tril: Tensor
     shared: Tensor
+    prior: ModelStructure | None = None
 
     def __post_init__(self) -> None:
         d = len(self.loc)
@@ -63,6 +67,21 @@ class TrainingDistribution:
         """Individual parameters, shape ``(draw, latent)``."""
         noise = torch.randn(num_draws, len(self.loc), generator=generator, dtype=torch.float64)
         return self.loc + noise @ self.scale_tril.T
+
+    def draw_for(self, cohort: Cohort, num_draws: int, generator: Generator) -> Tensor:
+        """Individual parameters for the individuals of a cohort, shape ``(draw, individual,
+        latent)``.
+        """
+        if self.prior is not None:
+            return self.prior.draw_individuals(cohort, {}, num_draws, generator)
+        num = len(cohort)
+        return self.draw(num_draws * num, generator).reshape(num_draws, num, -1)
+
+    def log_prob_for(self, cohort: Cohort, unconstrained: Tensor) -> Tensor:
+        """Log density of what :meth:`draw_for` draws, shape ``(draw, individual)``."""
+        if self.prior is not None:
+            return self.prior.log_individual(cohort, unconstrained, {})
+        return self.log_prob(unconstrained)
 
     def draw_shared(self, num_draws: int, generator: Generator) -> Tensor:
         """Shared parameters, shape ``(draw, shared)``."""
@@ -95,6 +114,9 @@ def default_training_distribution(
     r"""The moments of the individual parameters under the prior predictive, inflated; c from its
     prior.
 
+    A program without population parameters says itself how they are distributed: it is taken at its
+    word.
+
     Draws beyond three robust standard deviations count as three, so that a prior with heavy tails
     does not make the training distribution arbitrarily wide.
 
@@ -123,12 +145,15 @@ def default_training_distribution(
     standard = ((draws[finite] - center) / spread).clamp(-3, 3)
     covariance = torch.cov(standard.T).reshape(len(center), len(center))
     jitter = 1e-6 * torch.eye(len(center), dtype=covariance.dtype)
-    scale_tril = spread.unsqueeze(-1) * torch.linalg.cholesky(covariance + jitter) * inflation
+    scale_tril = spread.unsqueeze(-1) * torch.linalg.cholesky(covariance + jitter)
+    prior = None if structure.population else structure
+    if prior is None:
+        scale_tril = scale_tril * inflation
     shared = torch.stack(
         [structure.unconstrain_population(p, structure.shared) for p in populations]
     )
     return TrainingDistribution(
-        center + spread * standard.mean(0), scale_tril, shared[shared.isfinite().all(-1)]
+        center + spread * standard.mean(0), scale_tril, shared[shared.isfinite().all(-1)], prior
     )
 
 
@@ -192,7 +217,7 @@ class Simulator:
             if isinstance(design, Remaskable)
             else design(size, generator)
         )
-        latent = self.distribution.draw(size, generator)
+        latent = self.distribution.draw_for(plan, 1, generator)[0]
         shared = self.distribution.draw_shared(size, generator)
         if structure.layout is None:
             shared = shared[::LOOP_SIZE].repeat_interleave(LOOP_SIZE, 0)[:size]

@@ -21,6 +21,7 @@ from ..errors import TrainingError
 from ..guide import AmortizedGuide
 from ..importance import importance_estimate, normalized_weights, resample
 from ..isolation import fork_seed, make_generator
+from ..missing import Remaskable
 from ..posterior import AmortizedPosterior
 from ..sampler import FlowProposal, Sampler
 from ..simulate import TrainingDistribution
@@ -134,14 +135,17 @@ def _calibrate_block(  # noqa: PLR0913  (what a worker needs, each on its own)
 ) -> dict[str, Tensor]:
     """Ranks, levels and weights of some individuals, by field of :class:`Calibration`."""
     generator = make_generator(seed)
-    truth = training.draw(num_individuals, generator)
+    complete = design.complete if isinstance(design, Remaskable) else design
+    plan = complete(num_individuals, generator)
+    truth = training.draw_for(plan, 1, generator)[0]
     shared = training.draw_shared(num_individuals, generator)
-    plan = design(num_individuals, generator)
     cohort, failed = structure.simulate(
         plan, truth, shared, structure.initial_population(), generator
     )
     kept = (~failed).nonzero()[:, 0]
     cohort, truth, shared = cohort[kept], truth[kept], shared[kept]
+    if isinstance(design, Remaskable):  # a mechanism may look at the values
+        cohort = design.missing(cohort, generator)
     law = posterior.condition(cohort, shared)
     proposal = FlowProposal(law)
 
@@ -149,13 +153,13 @@ def _calibrate_block(  # noqa: PLR0913  (what a worker needs, each on its own)
         observation = [
             structure.log_observation(cohort[rows], part, shared[rows]) for part in draws.split(100)
         ]
-        return torch.cat(observation) + training.log_prob(draws)
+        return torch.cat(observation) + training.log_prob_for(cohort[rows], draws)
 
     def draw_training(num: int, rows: Tensor, generator: torch.Generator) -> Tensor:
-        return training.draw(num * len(rows), generator).reshape(num, len(rows), -1)
+        return training.draw_for(cohort[rows], num, generator)
 
     def log_training(draws: Tensor, rows: Tensor) -> Tensor:
-        return training.log_prob(draws)
+        return training.log_prob_for(cohort[rows], draws)
 
     with torch.no_grad():
         sampler = Sampler(target, draw_training, log_training, proposal)

@@ -117,6 +117,17 @@ class Encoder(nn.Module, ABC):
         """
         return like.new_zeros(*times.shape, self.num_series_features)
 
+    @property
+    def num_moments(self) -> int:
+        """Number of static features that :meth:`moments` adds."""
+        return 0
+
+    def moments(self, cohort: Cohort) -> Tensor:
+        """Features of whole individuals, shape ``(individual, moment)``, for instance sums over
+        their recorded values.
+        """
+        return self.units.new_zeros(len(cohort), 0)
+
     # What all share.
 
     @property
@@ -132,8 +143,8 @@ class Encoder(nn.Module, ABC):
 
     @property
     def num_static(self) -> int:
-        """Number of static features: covariates, and two totals of the doses."""
-        return len(self.form.covariates) + (2 if self.form.has_doses else 0)
+        """Number of static features: covariates, two totals of the doses, moments."""
+        return len(self.form.covariates) + (2 if self.form.has_doses else 0) + self.num_moments
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -228,4 +239,5 @@ class Encoder(nn.Module, ABC):
         if self.form.has_doses and cohort.doses is not None:
             total = cohort.doses.amounts.sum(1)
             columns += [total.clamp(min=1e-12).log(), cohort.doses.given.double().sum(1)]
-        return torch.stack(columns, -1) if columns else self.units.new_zeros(len(cohort), 0)
+        known = torch.stack(columns, -1) if columns else self.units.new_zeros(len(cohort), 0)
+        return torch.cat([known, self.moments(cohort)], -1) if self.num_moments else known

@@ -6,15 +6,22 @@ A token has
   the size), zero where the channel was not recorded, and per channel the 0/1 indicator of that;
 * which series it belongs to;
 * time since the start and since the last dose, linear and logarithmic, and the gap to the previous
-  recorded time;
-* with ``num_frequencies`` K: sine and cosine of time at the frequencies k / 2T, k = 1..K (T the
-  span of the training times), and the standardised value of each channel times each of these.
+  recorded time.
 
 Tokens of what was not recorded, and padding, carry a mask of False. On a common grid the tokens
 stand in its places, and a network over fixed places reads values and indicators alone.
+
+Where times are individual, a network that adds up tokens reads precise times badly. So the sums
+that matter are made here: with ``num_frequencies`` K, and z = exp(i pi (t - t0) / T) for the span T
+of the training times, the *Fourier moments* of each channel
+
+.. math:: \sum_j y_j z_j^k,\; k = 1..K, \qquad \sum_j z_j^k,\; k = 1..2K
+
+over its recorded values stand among the static features. With Gaussian noise they are sufficient
+statistics of every course f that K frequencies span: the likelihood needs
+:math:`\sum_j y_j f(t_j)` and :math:`\sum_j f(t_j)^2`, and products of K frequencies have 2K.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -26,28 +33,26 @@ from .encoded import Standardize, by_channel, present
 from .encoder import Encoder, Form
 
 NUM_TIME_FEATURES = 5
-DEFAULT_FREQUENCIES = 16
+DEFAULT_FREQUENCIES = 24
+PI = 3.141592653589793
 
 
 @dataclass(frozen=True)
 class Tokens:
-    r"""Every recorded time a token: value on three scales, indicator, series, times, gaps, Fourier
-    features of time.
+    r"""Every recorded time a token: value on three scales, indicator, series, times, gaps; and
+    Fourier moments of each channel where times are individual.
 
     The recommended encoding, and the default. For any pattern, fixed and individual times, several
     series and channels, doses. It fails where the network that reads it is too small for the
     information in many tokens; a common grid is learned faster, and used where there is one.
 
     Args:
-        num_frequencies: Number of Fourier frequencies of time. Default: 16 for individual times, 0
-            on a common grid, whose networks read places, not times.
+        num_frequencies: Number K of frequencies of the moments, in half cycles per span of the
+            training times. Default: 24 for individual times, 0 on a common grid, whose networks
+            read places, not times.
 
     Raises:
         GuideError: The number is negative.
-
-    References:
-        Tancik et al. (2020), Fourier features let networks learn high frequency functions in low
-        dimensional domains.
     """
 
     num_frequencies: int | None = None
@@ -72,12 +77,17 @@ class TokenEncoder(Encoder):
 
     def __init__(self, form: Form, encoding: Tokens) -> None:
         super().__init__(form, encoding)
-        self.num_frequencies = encoding.num_frequencies or 0
         self.values = nn.ModuleList(Standardize(3 * n) for n in form.channels)
         self.times = Standardize(NUM_TIME_FEATURES)
         if self.num_frequencies:
             self.span: Tensor
             self.register_buffer("span", torch.tensor([0.0, 1.0], dtype=torch.float64))
+
+    @property
+    def num_frequencies(self) -> int:
+        """Number of frequencies of the moments."""
+        assert isinstance(self.encoding, Tokens)
+        return self.encoding.num_frequencies or 0
 
     @property
     def num_values(self) -> int:
@@ -86,9 +96,13 @@ class TokenEncoder(Encoder):
 
     @property
     def num_series_features(self) -> int:
-        """Values and indicators, labels, times, Fourier features."""
-        waves = 2 * self.num_frequencies * (1 + sum(self.form.channels))
-        return self.num_values + len(self.form.series) + NUM_TIME_FEATURES + waves
+        """Values and indicators, labels, times."""
+        return self.num_values + len(self.form.series) + NUM_TIME_FEATURES
+
+    @property
+    def num_moments(self) -> int:
+        """Per channel K complex moments of the values and 2K of the times."""
+        return 6 * self.num_frequencies * sum(self.form.channels)
 
     def series_tokens(self, cohort: Cohort, j: int) -> tuple[Tensor, Tensor]:
         """Features and mask of series number j."""
@@ -102,26 +116,32 @@ class TokenEncoder(Encoder):
         parts = [raw.new_zeros(num, width, 4 * offset), values, indicator]
         parts += [raw.new_zeros(num, width, 4 * after), self.labels(cohort, j)]
         parts.append(self.times(_time_features(cohort, name, self.units[-1])))
-        if self.num_frequencies:
-            waves = self._waves(cohort[name].times)
-            moved = (values[..., ::3].unsqueeze(-1) * waves.unsqueeze(-2)).flatten(-2)
-            size = waves.shape[-1]
-            parts += [waves, raw.new_zeros(num, width, offset * size), moved]
-            parts.append(raw.new_zeros(num, width, after * size))
         return torch.cat(parts, -1), present(cohort, name)
 
     def dose_times(self, times: Tensor, like: Tensor) -> Tensor:
-        """A dose has its time, linear and logarithmic, and its waves."""
+        """A dose has its time, linear and logarithmic."""
         clock = like.new_zeros(*times.shape, NUM_TIME_FEATURES)
         clock[..., 0] = times / self.units[-1]
         clock[..., 1] = _log_size(clock[..., 0])
         blank = like.new_zeros(*times.shape, self.num_values + len(self.form.series))
-        parts = [blank, self.times(clock)]
-        if self.num_frequencies:
-            waves = self._waves(times)
-            values = like.new_zeros(*times.shape, waves.shape[-1] * sum(self.form.channels))
-            parts += [waves, values]
-        return torch.cat(parts, -1)
+        return torch.cat([blank, self.times(clock)], -1)
+
+    def moments(self, cohort: Cohort) -> Tensor:
+        """Fourier moments of the recorded values and times of each channel."""
+        found = []
+        for j, name in enumerate(self.form.series):
+            raw, observed = self._value_features(cohort, j)
+            values = self.values[j](raw)[..., ::3] * observed
+            seen = observed.to(torch.complex128)
+            phase = (cohort[name].times - self.span[0]) / self.span[1] * PI
+            step = torch.polar(torch.ones_like(phase), phase)
+            power = step
+            for k in range(1, 2 * self.num_frequencies + 1):
+                found.append(torch.einsum("nt,ntc->nc", power, seen))
+                if k <= self.num_frequencies:
+                    found.append(torch.einsum("nt,ntc->nc", power, values.to(power.dtype)))
+                power = power * step
+        return torch.view_as_real(torch.cat(found, -1)).flatten(1)
 
     def fit_series(self, cohort: Cohort) -> None:
         """Scales of values and times."""
@@ -148,12 +168,6 @@ class TokenEncoder(Encoder):
             if len(times):
                 length = (times.max() - times.min()).clamp(min=1e-12)
                 self.span.copy_(torch.stack([times.min(), length]))
-
-    def _waves(self, times: Tensor) -> Tensor:
-        """Sines and cosines of time, shape ``(*, time, 2 K)``."""
-        steps = torch.arange(1, self.num_frequencies + 1, dtype=times.dtype, device=times.device)
-        phase = ((times - self.span[0]) / self.span[1]).unsqueeze(-1) * (math.pi * steps)
-        return torch.cat([phase.sin(), phase.cos()], -1)
 
     def _value_features(self, cohort: Cohort, j: int) -> tuple[Tensor, Tensor]:
         offset = sum(self.form.channels[:j])

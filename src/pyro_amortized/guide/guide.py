@@ -250,6 +250,7 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
             "encoder": self.posterior.encoder.settings,
             "summary": summary_settings(self.posterior.summary),
             "flow": self.posterior.flow.settings,
+            "trained_on_prior": training.prior is not None,
             "history": asdict(self.history),
         }
         contiguous = {name: x.contiguous() for name, x in tensors.items()}

@@ -64,9 +64,9 @@ def load_guide(
     num_shared = sum(found.values())
     posterior = empty_posterior(description, num_shared, structure.num_latent, classes)
     posterior.load_state_dict(posterior_tensors(tensors))
-    distribution = TrainingDistribution(
-        *(tensors[f"training.{n}"] for n in ("loc", "scale_tril", "shared"))
-    )
+    prior = structure if description.get("trained_on_prior") else None
+    loc, scale_tril, shared = (tensors[f"training.{n}"] for n in ("loc", "scale_tril", "shared"))
+    distribution = TrainingDistribution(loc, scale_tril, shared, prior)
     guide = AmortizedGuide(
         model, structure, posterior, distribution, TrainingHistory(**description["history"])
     )

@@ -48,12 +48,14 @@ class DeepSet(nn.Module):
         Returns:
             Shape ``(individual, num_summary)``.
         """
-        num, length = mask.shape
-        there = mask.unsqueeze(-1)
+        num, there = len(mask), mask.unsqueeze(-1)
         tokens = torch.where(there, tokens, torch.zeros_like(tokens))
-        hidden = nn.functional.silu(
-            self.token(torch.cat([tokens, static.unsqueeze(1).expand(-1, length, -1)], -1))
-        )
+        first, rest = self.token[0], self.token[1:]
+        assert isinstance(first, nn.Linear)
+        own, common = first.weight.split([tokens.shape[-1], static.shape[-1]], 1)
+        seen = nn.functional.linear(static, common, first.bias)  # once, not once per token
+        hidden = nn.functional.linear(tokens, own) + seen.unsqueeze(1)
+        hidden = nn.functional.silu(rest(hidden))
         attention = self.score(hidden).masked_fill(~there, -torch.inf).softmax(1).nan_to_num(0.0)
         weights = torch.cat([attention, there.to(tokens.dtype) / 4], -1)
         pooled = (weights.transpose(1, 2) @ hidden).reshape(num, -1)

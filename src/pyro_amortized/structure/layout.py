@@ -26,6 +26,8 @@ def find_layout(structure: ModelStructure, cohort: Cohort, seed: int) -> dict[st
     """The first layout in which every individual may have its own shared parameters, checked
     exactly.
     """
+    if structure.shared and not all(site.has_density for site in structure.observed.values()):
+        return None  # nothing to check a layout with
     generator = make_generator(seed)
     small = cohort.repeat(-(-CHECK_SIZE // len(cohort)))[:CHECK_SIZE]
     draws = structure.draw_populations(small, CHECK_SIZE, generator)

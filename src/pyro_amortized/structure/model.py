@@ -19,7 +19,8 @@ import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Generator, Tensor
 
-from ..cohort import Cohort
+from ..cohort import Cohort, as_scheduled
+from ..errors import ModelError
 from ..isolation import seeded
 from .roles import Population, Roles
 from .simulation import completed, lay_out, simulated_runs, simulated_values
@@ -120,6 +121,21 @@ class ModelStructure(Roles):
 
     # Densities.
 
+    def check_density(self) -> None:
+        r"""Raise unless all observations have a density.
+
+        Raises:
+            ModelError: One can only be simulated.
+        """
+        without = [site.name for site in self.observed.values() if not site.has_density]
+        if without:
+            raise ModelError(
+                f"The observations {without} can be simulated, but have no density.",
+                "a density, which weights and marginal likelihood are made of.",
+                "use the uncorrected posterior, `guide.individual_posterior`, and calibrate it; or "
+                "write a law with a density.",
+            )
+
     def log_density(
         self, cohort: Cohort, unconstrained: Tensor, population: Population
     ) -> IndividualLogDensity:
@@ -156,10 +172,10 @@ class ModelStructure(Roles):
         """Densities of draws ``(draw, individual, latent)``; ``many`` is the cohort once per
         draw.
         """
+        self.check_density()
         shape, rows = draws.shape[:2], draws.flatten(0, 1)
         assign = Assign(population, self.individual, rows)
         trace = run_program(self.model, many, assign)
-
         observation = self.total(self.observed, trace, len(rows)).reshape(shape)
         if observation_only:
             return IndividualLogDensity(observation, torch.zeros_like(observation))
@@ -291,7 +307,7 @@ class ModelStructure(Roles):
         times. That is exact where no observation site's law depends on another observation; a
         program with several observation sites is therefore run ``num_noise`` times.
         """
-        design = design.to(dtype=torch.float64)
+        design = as_scheduled(design.to(dtype=torch.float64))
         with seeded(generator):
             runs = simulated_runs(
                 self, design, unconstrained.double(), shared.double(), population, num_noise

@@ -17,7 +17,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ..cohort import Cohort
+from ..cohort import Cohort, check_told
 from ..errors import AmortizedError, ModelError
 from ..isolation import fork_seed, make_generator, seeded
 from .layout import find_layout
@@ -29,6 +29,7 @@ from .sites import (
     Model,
     ObservedSite,
     PopulationSite,
+    has_density,
     individual_first,
     run_program,
     site_log_prob,
@@ -244,7 +245,7 @@ def _observed_site(node: Mapping[str, Any], cohort: Cohort) -> ObservedSite:
             "transform the values when the cohort is built (for instance log values), not "
             "inside the program.",
         )
-    return ObservedSite(name, series, dim, event_dim)
+    return ObservedSite(name, series, dim, event_dim, has_density(node))
 
 
 def _require(sites: Mapping[str, Any], kind: str, example: str) -> None:
@@ -263,6 +264,7 @@ def check_recorded(structure: ModelStructure, cohort: Cohort) -> None:
         ModelError: A value that was not recorded enters a density, or a recorded one is masked.
     """
     cohort = cohort.to(dtype=torch.float64)
+    check_told(cohort)
     population = structure.initial_population()
     draws = structure.draw_individuals(cohort, population, 1, make_generator(0))[0]
     with seeded(0):
@@ -303,8 +305,10 @@ def check_recorded(structure: ModelStructure, cohort: Cohort) -> None:
 
 def _shared_parameters(structure: ModelStructure, cohort: Cohort, seed: int) -> tuple[str, ...]:
     """Population sites on which the observations depend when the individual parameters are held
-    fixed.
+    fixed; all of them where that cannot be seen from a density.
     """
+    if not all(site.has_density for site in structure.observed.values()):
+        return tuple(structure.population)
     population, other = structure.draw_populations(cohort, 2, make_generator(seed))
     draws = structure.draw_individuals(cohort, population, 1, make_generator(seed))[0]
     fixed, _ = structure.constrain(cohort, draws, population)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..cohort import Cohort
+from ..cohort import Cohort, as_recorded
 from .roles import Population, Roles
 from .sites import Assign, individual_first, run_program
 
@@ -38,7 +38,7 @@ def completed(design: Cohort, values: dict[str, Tensor], failed: Tensor) -> Coho
         name: ~failed.reshape(-1, *[1] * (x.dim() - 1)).expand_as(x) for name, x in values.items()
     }
     safe = {name: x.nan_to_num(1.0, 1.0, 1.0) for name, x in values.items()}
-    return design.with_observed(kept).with_values(safe)
+    return as_recorded(design.with_observed(kept).with_values(safe))
 
 
 def simulated_values(

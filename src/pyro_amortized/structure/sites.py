@@ -91,12 +91,14 @@ class ObservedSite:
         series: Name of the series in the cohort.
         dim: Batch dimension of the plate at this site, negative.
         event_dim: Number of event dimensions.
+        has_density: False where the law can only be simulated.
     """
 
     name: str
     series: str
     dim: int
     event_dim: int
+    has_density: bool = True
 
 
 def individual_first(x: Tensor, dim: int, event_dim: int = 0) -> Tensor:
@@ -282,6 +284,14 @@ def site_mask(site: Mapping[str, Any]) -> Tensor | bool:
         mask = mask & _append_dims(own, fn.event_dim)
         fn = fn.base_dist
     return mask
+
+
+def has_density(site: Mapping[str, Any]) -> bool:
+    """Whether the law of a site has a density (a law says otherwise by ``has_density = False``)."""
+    fn = site["fn"]
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return bool(getattr(fn, "has_density", True))
 
 
 def _append_dims(mask: Tensor | bool, num_dims: int) -> Tensor | bool:

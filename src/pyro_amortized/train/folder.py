@@ -18,6 +18,7 @@ from ..store import SCHEMA_VERSION
 from .options import Networks, TrainingOptions
 
 PROBE = 10**9
+EARLIER = {"encoding": ["Tokens", {"num_frequencies": 0}], "summary": None}
 FREE = ("num_workers", "num_threads", "device", "autocast", "checkpoint_seconds")
 
 
@@ -39,6 +40,7 @@ def settings(
         "shared": list(structure.shared),
         "training_distribution": [training.loc.tolist(), training.scale_tril.tolist()],
         "probe": means,
+        **({} if training.prior is None else {"trained_on_prior": True}),
     }
 
 
@@ -54,6 +56,8 @@ def claim(folder: Path, wanted: dict[str, Any]) -> None:
         write_whole(path, (json.dumps(wanted, indent=2) + "\n").encode())
         return
     found = json.loads(path.read_text("utf-8"))
+    if isinstance(found.get("networks"), dict):  # of version 0.2 or older: what there was then
+        found["networks"] = {**EARLIER, **found["networks"]}
     different = [name for name in wanted if not _same(found.get(name), wanted[name])]
     if different:
         shown = ", ".join(

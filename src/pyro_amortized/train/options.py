@@ -172,15 +172,14 @@ class Networks:
         """The choices as JSON."""
         encoding: Any = self.encoding
         chosen: Any = self.summary
-        keywords = {}
-        if isinstance(chosen, partial):
-            chosen, keywords = chosen.func, {n: str(x) for n, x in chosen.keywords.items()}
-        name = None if chosen is None else [getattr(chosen, "__name__", str(chosen)), keywords]
-        sizes = {n: x for n, x in vars(self).items() if n not in ("encoding", "summary")}
-        return {
+        summary = None
+        if chosen is not None:
+            keywords = {n: str(x) for n, x in getattr(chosen, "keywords", {}).items()}
+            chosen = getattr(chosen, "func", chosen)
+            summary = [getattr(chosen, "__name__", str(chosen)), keywords]
+        return vars(self) | {
             "encoding": [type(encoding).__name__, asdict(encoding)],
-            "summary": name,
-            **sizes,
+            "summary": summary,
         }
 
     def build(self, encoder: Encoder, num_latent: int, num_shared: int) -> AmortizedPosterior:

@@ -16,7 +16,7 @@ from ..grid import common_grid
 from ..guide import AmortizedGuide
 from ..history import TrainingHistory
 from ..isolation import make_generator, seeded, torch_threads
-from ..missing import Remaskable, Resample
+from ..missing import Remaskable, default_design
 from ..posterior import AmortizedPosterior
 from ..simulate import (
     Simulator,
@@ -84,7 +84,7 @@ def train(
     begin, limit = time.monotonic(), seconds(budget)
     _check_request(num_simulations, seed)
     generator = make_generator(seed)
-    design: Design = Resample(data) if isinstance(data, Cohort) else data
+    design: Design = default_design(data) if isinstance(data, Cohort) else data
     example = data if isinstance(data, Cohort) else design(64, generator)
     structure = read_structure(model, example)
     distribution = training_distribution or default_training_distribution(
