@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from pyro_amortized import Cohort, Doses, Series, concatenate, datasets
-from pyro_amortized.encode import Form, Tokens
+from pyro_amortized.encode import Deletion, FillIn, Form, Indicator, TimeLabels, Tokens
 from pyro_amortized.errors import GuideError
 from pyro_amortized.grid import common_grid
+from pyro_amortized.guide.files import _encoder
 
 from .programs import growth_cohort
 
@@ -140,3 +141,86 @@ def test_times_off_the_grid_are_refused_with_the_individual():
         encoder(Cohort({"y": Series(times, torch.ones(2, 2))}, ids=("a", "b")))
     with pytest.raises(GuideError, match="two values"):
         encoder(Cohort({"y": Series(torch.tensor([[0.0, 1.0, 1.0]]), torch.ones(1, 3))}))
+
+
+# Published encodings, and what they cannot tell apart.
+
+
+def test_fill_in_cannot_tell_a_filled_value_from_a_recorded_one():
+    cohort = gridded()
+    grid = common_grid(cohort, ["y"])
+    y = cohort["y"]
+    value = float(y.values[0, 1])
+    hidden = y.observed.clone()
+    hidden[0, 1] = False
+    less = cohort.with_observed({"y": hidden})
+    fill, indicator = (
+        fitted(cohort, ["y"], grid, encoding) for encoding in (FillIn(value), Indicator(value))
+    )
+    assert torch.allclose(fill(less).tokens[0], fill(cohort).tokens[0])
+    assert not torch.allclose(indicator(less).tokens[0], indicator(cohort).tokens[0])
+    assert indicator(less).tokens[0, 1, 1] == 0
+    assert fill(less).mask.all()
+    for encoding in (FillIn(0.0), Indicator(0.0)):
+        with pytest.raises(GuideError, match="times of their own"):
+            fitted(growth_cohort(5), ["y"], None, encoding)
+
+
+def test_labels_and_deletion_keep_recorded_values_only():
+    cohort = growth_cohort(200)
+    raw, normalised, deleted = (
+        fitted(cohort, ["y"], None, e) for e in (TimeLabels(), TimeLabels(True), Deletion())
+    )
+    y = cohort["y"]
+    assert torch.equal(raw(cohort).mask, y.observed)
+    seen = y.observed
+    assert torch.allclose(raw(cohort).tokens[..., 1][seen], y.times[seen])
+    assert normalised(cohort).tokens[..., 1].max() <= 1
+    assert deleted(cohort).tokens.shape[-1] == 1
+    assert raw(cohort).tokens[..., 0][seen].mean().abs() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "encoding", [FillIn(-1.0), Indicator(-1.0), TimeLabels(), Deletion(), Tokens(), Tokens(3)]
+)
+@pytest.mark.parametrize("channels", [0, 2])
+def test_encodings_share_one_interface(encoding, channels):
+    """Two series, doses, covariates; scales from recorded values; settings make it again."""
+    generator = torch.Generator().manual_seed(1)
+    shape = (40, 4, channels) if channels else (40, 4)
+    values = torch.randn(shape, generator=generator).double()
+    observed = torch.rand(shape, generator=generator) > 0.3
+    times = torch.tensor([0.0, 1.0, 2.5, 4.0]).double().expand(40, -1)
+    series = {n: Series(times, values + k, observed) for k, n in enumerate(("y", "z"))}
+    doses = Doses(torch.zeros(40, 1), torch.rand(40, 1) + 1)
+    cohort = Cohort(series, doses, {"age": torch.rand(40)})
+    grid = common_grid(cohort, ["y", "z"])
+    encoder = fitted(cohort, ["y", "z"], grid, encoding)
+    encoded = encoder(cohort)
+    layout = encoder.layout
+    assert encoded.tokens.shape == (40, 9, layout.num_features)
+    assert encoded.static.shape == (40, layout.num_static)
+    blank = {
+        n: Series(s.times, torch.where(s.observed, s.values, 1e6), s.observed)
+        for n, s in series.items()
+    }
+    same = encoder(Cohort(blank, doses, cohort.covariates))
+    assert torch.equal(same.tokens, encoded.tokens)
+    assert torch.equal(same.static, encoded.static)
+    again = _encoder(dict(encoder.settings), ())
+    again.load_state_dict(encoder.state_dict())
+    assert torch.equal(again(cohort).tokens, encoded.tokens)
+
+
+def test_moments_are_sums_over_recorded_values():
+    cohort = growth_cohort(50)
+    encoder = fitted(cohort, ["y"], None, Tokens(3))
+    y = cohort["y"]
+    scaled = (y.values / encoder.units[0] - encoder.values[0].mean[0]) * encoder.values[0].scale[0]
+    phase = (y.times - encoder.span[0]) / encoder.span[1] * torch.pi
+    found = encoder.moments(cohort).reshape(50, -1, 2)
+    expected = (y.observed * (2 * phase).cos()).sum(1), (y.observed * scaled * phase.sin()).sum(1)
+    assert torch.allclose(found[:, 2, 0], expected[0])
+    assert torch.allclose(found[:, 1, 1], expected[1])
+    longer = concatenate([cohort, _wider(cohort)])
+    assert torch.allclose(encoder.moments(longer)[:50], encoder.moments(cohort))

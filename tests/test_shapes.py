@@ -1,15 +1,19 @@
 """What is trained on, with which networks, where."""
 
+from functools import partial
+
 import joblib
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from torch import nn
 
 import pyro_amortized as pa
-from pyro_amortized.encode import Encoded, Form, Tokens
-from pyro_amortized.errors import TrainingError
+from pyro_amortized.encode import Encoded, Form, TimeLabels, Tokens
+from pyro_amortized.errors import GuideError, TrainingError
 from pyro_amortized.missing import RandomMissing
+from pyro_amortized.networks import AttentionNetwork, ConvolutionalNetwork, RecurrentNetwork
 from pyro_amortized.simulate import Simulator, default_training_distribution
 from pyro_amortized.train.feed import Pairs
 from pyro_amortized.train.loss import Loss
@@ -115,7 +119,7 @@ def test_half_precision_moves_the_loss_little():
     encoder = Tokens().encoder(Form(("y",), (1,), (), has_doses=False))
     posterior = pa.Networks().build(encoder, 2, 0)
     tokens = torch.randn(200, 5, encoder.layout.num_features)
-    encoded = Encoded(tokens, torch.rand(200, 5) > 0.2, torch.zeros(200, 0))
+    encoded = Encoded(tokens, torch.rand(200, 5) > 0.2, torch.randn(200, encoder.num_static))
     pairs = Pairs(encoded, torch.randn(200, 2), torch.zeros(200, 0))
     whole, half = (float(Loss(posterior, kind)(pairs).detach()) for kind in (None, torch.bfloat16))
     assert half == pytest.approx(whole, abs=0.02)
@@ -131,3 +135,50 @@ def test_workers_asked_for_go_before_those_of_joblib():
     with joblib.parallel_config(backend="loky", n_jobs=2):
         assert _workers(pa.TrainingOptions(num_workers=0), 1e9).num_workers == 0
         assert _workers(pa.TrainingOptions(), 0.0).num_workers == 2
+
+
+class Averaged(nn.Module):
+    """A summary network of one's own."""
+
+    def __init__(self, layout, width=8):
+        super().__init__()
+        self.settings, self.num_summary = {"width": width}, width
+        self.layer = nn.Linear(layout.num_features, width)
+
+    def forward(self, tokens, mask, static):
+        there = mask.unsqueeze(-1)
+        return (self.layer(tokens) * there).sum(1) / there.sum(1).clamp(min=1)
+
+
+@pytest.mark.parametrize(
+    "networks",
+    [
+        pa.Networks(TimeLabels(), partial(RecurrentNetwork, width=8, cell=nn.LSTM)),
+        pa.Networks(summary=partial(AttentionNetwork, width=8, num_summary=8)),
+        pa.Networks(Tokens(2), ConvolutionalNetwork),
+        pa.Networks(summary=Averaged),
+    ],
+)
+def test_guides_with_any_network_are_saved_and_loaded(linear, tmp_path, networks):
+    guide = train(linear, networks=networks)
+    guide.save(tmp_path)
+    loaded = pa.load_guide(tmp_path, linear_program, linear, classes=[Averaged])
+    points = torch.zeros(len(linear), 2, dtype=torch.float64)
+    laws = [g.individual_posterior(linear, TRUTH) for g in (guide, loaded)]
+    assert torch.equal(laws[0].log_prob(points), laws[1].log_prob(points))
+    assert loaded.patterns == guide.patterns
+    if networks.summary is Averaged:
+        with pytest.raises(GuideError, match=r"classes=\[Averaged\]"):
+            pa.load_guide(tmp_path, linear_program, linear)
+
+
+def test_with_nothing_recorded_the_answer_is_the_training_distribution(linear):
+    """Within what a short training gives: moments of the guide for empty data."""
+    guide = train(linear, num_simulations=6000, options=pa.TrainingOptions(max_epochs=10))
+    empty = linear.with_observed({"y": torch.zeros_like(linear["y"].observed)})
+    torch.manual_seed(0)
+    draws = guide.individual_posterior(empty, TRUTH).sample((2000,))
+    training = guide.training_distribution
+    sd = training.scale_tril.pow(2).sum(1).sqrt()
+    assert ((draws.mean((0, 1)) - training.loc).abs() < 0.3 * sd).all()
+    assert ((draws.std(0).mean(0) / sd).log().abs() < 0.25).all()

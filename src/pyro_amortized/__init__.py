@@ -26,5 +26,6 @@ from .structure import read_structure as read_structure
 from .train import Networks as Networks
 from .train import Tracker as Tracker
 from .train import TrainingOptions as TrainingOptions
+from .train import sharpen as sharpen
 from .train import train as train
 from .uncertainty import delta_method as delta_method

@@ -192,6 +192,8 @@ class Flow(Protocol):
     """What a network needs to give a :class:`FlowDistribution`."""
 
     num_latent: int
+    loc: Tensor
+    scale_tril: Tensor
 
     def prepare(self, context: Tensor) -> FlowState:
         """Everything about a context that does not depend on the value."""
@@ -230,6 +232,22 @@ class FlowDistribution(TorchDistribution):  # type: ignore[misc]
     def take(self, rows: Tensor) -> "FlowDistribution":
         """The distribution of some rows of the first batch dimension."""
         return FlowDistribution(self.flow, self.context[rows])
+
+    @property
+    def flow_dtype(self) -> torch.dtype:
+        """Floating dtype of the network."""
+        return self.context.dtype
+
+    def head(self) -> tuple[Tensor, Tensor]:
+        """Location and lower triangular scale of the Gaussian that the splines shape, shapes
+        ``(*batch, num_latent)`` and ``(*batch, num_latent, num_latent)``.
+        """
+        state = self._state
+        unit = state.lower + torch.eye(self.flow.num_latent).to(state.lower)
+        scale = torch.diag_embed((-state.log_precision).exp())
+        tril = torch.linalg.solve_triangular(unit, scale, upper=False, unitriangular=True)
+        outer = self.flow.scale_tril
+        return self.flow.loc + functional.linear(state.location, outer), outer @ tril
 
     @functools.cached_property
     def _state(self) -> FlowState:

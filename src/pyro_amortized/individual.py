@@ -169,6 +169,8 @@ def sample_individuals(
     def log_population(draws: Tensor, rows: Tensor) -> Tensor:
         return structure.log_individual(cohort[rows], draws, population)
 
+    if isinstance(guide, AmortizedGuide):
+        _warn_unusual(guide.patterns.unusual(cohort))
     with torch.no_grad():
         proposal: Proposal = (
             FlowProposal(guide.individual_posterior(cohort, population))
@@ -183,6 +185,18 @@ def sample_individuals(
     if refine:
         _warn_poor(result)
     return result
+
+
+def _warn_unusual(unusual: Mapping[str, str]) -> None:
+    if unusual:
+        named = "; ".join(f"{label}: {why}" for label, why in list(unusual.items())[:5])
+        warnings.warn(
+            f"The missing values of {len(unusual)} individuals follow patterns far outside those "
+            f"the guide was trained on ({named}{'; ...' if len(unusual) > 5 else ''}). Their draws "
+            "are corrected all the same; train on a design that has such patterns to need fewer.",
+            AmortizedWarning,
+            stacklevel=3,
+        )
 
 
 def _warn_poor(result: IndividualPosteriors) -> None:

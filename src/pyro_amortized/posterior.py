@@ -53,6 +53,13 @@ class AmortizedPosterior(nn.Module):
         """
         return self.given(self.summarize(cohort), shared)
 
+    def for_plate(self, cohort: Cohort, shared: Tensor, extra: int) -> FlowDistribution:
+        """The same with singleton dimensions behind the individual's, as a plate has them; shared
+        parameters may have draws in front.
+        """
+        summary = self.summarize(cohort)
+        return self.given(summary.reshape(len(cohort), *[1] * extra, -1), shared)
+
     def summarize(self, cohort: Cohort) -> Tensor:
         """What the networks know of each individual, shape ``(individual, summary)``: summary and
         statics.

@@ -24,6 +24,7 @@ from ..isolation import fork_seed, make_generator
 from ..missing import Remaskable
 from ..posterior import AmortizedPosterior
 from ..sampler import FlowProposal, Sampler
+from ..sharpened import SharpenedPosterior
 from ..simulate import TrainingDistribution
 from ..structure import ModelStructure
 from ..workers import run_each
@@ -124,7 +125,7 @@ def calibrate(
 
 
 def _calibrate_block(  # noqa: PLR0913  (what a worker needs, each on its own)
-    posterior: AmortizedPosterior,
+    posterior: AmortizedPosterior | SharpenedPosterior,
     structure: ModelStructure,
     training: TrainingDistribution,
     design: Design,

@@ -33,6 +33,7 @@ class Form:
         has_doses: Whether the cohorts have doses.
         grid: Times of each series if all individuals share them: tokens then stand in the places of
             the grid, recorded or not. None for individual times.
+        num_times: Largest number of times of a series.
     """
 
     series: tuple[str, ...]
@@ -40,6 +41,7 @@ class Form:
     covariates: tuple[str, ...]
     has_doses: bool
     grid: Mapping[str, Sequence[float]] | None = None
+    num_times: int = 0
 
     @classmethod
     def of(
@@ -51,7 +53,8 @@ class Form:
         """The form of a cohort."""
         channels = tuple(num_channels(cohort, name) for name in series)
         covariates = tuple(sorted(cohort.covariates))
-        return cls(tuple(series), channels, covariates, cohort.doses is not None, grid)
+        longest = max(cohort[name].times.shape[1] for name in series)
+        return cls(tuple(series), channels, covariates, cohort.doses is not None, grid, longest)
 
     @property
     def num_places(self) -> int:

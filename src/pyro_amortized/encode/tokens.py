@@ -33,7 +33,7 @@ from .encoded import Standardize, by_channel, present
 from .encoder import Encoder, Form
 
 NUM_TIME_FEATURES = 5
-DEFAULT_FREQUENCIES = 24
+MAX_FREQUENCIES = 24
 PI = 3.141592653589793
 
 
@@ -48,8 +48,8 @@ class Tokens:
 
     Args:
         num_frequencies: Number K of frequencies of the moments, in half cycles per span of the
-            training times. Default: 24 for individual times, 0 on a common grid, whose networks
-            read places, not times.
+            training times. Default: 0.6 per time of the longest series, at most 24, as that many
+            times tell no more apart; 0 on a common grid, whose networks read places, not times.
 
     Raises:
         GuideError: The number is negative.
@@ -68,7 +68,7 @@ class Tokens:
     def encoder(self, form: Form) -> "TokenEncoder":
         """The encoder for cohorts of a form."""
         num = self.num_frequencies
-        default = DEFAULT_FREQUENCIES if form.grid is None else 0
+        default = min(MAX_FREQUENCIES, round(0.6 * form.num_times)) if form.grid is None else 0
         return TokenEncoder(form, Tokens(default if num is None else num))
 
 

@@ -15,6 +15,9 @@ from ..errors import GuideError
 from ..flows import ConditionalFlow
 from ..networks import summary_size
 from ..posterior import AmortizedPosterior
+from ..sharpened import SharpenedPosterior
+from ..simulate import TrainingDistribution
+from ..structure import ModelStructure
 
 FORMAT_VERSION = 3
 OF_LAYOUT = ("num_places", "num_values", "has_more")
@@ -36,6 +39,33 @@ def summary_settings(summary: nn.Module) -> dict[str, Any]:
             "set `self.settings` in its `__init__`, or save its state_dict yourself.",
         )
     return {"kind": type(summary).__name__, **settings}
+
+
+def posterior_settings(posterior: AmortizedPosterior | SharpenedPosterior) -> dict[str, Any]:
+    """What makes the networks again, without their weights."""
+    if isinstance(posterior, SharpenedPosterior):
+        second = {**posterior.flow.settings, "num_steps": posterior.num_steps}
+        return {**posterior_settings(posterior.first), "sharpened": second}
+    return {
+        "encoder": posterior.encoder.settings,
+        "summary": summary_settings(posterior.summary),
+        "flow": posterior.flow.settings,
+    }
+
+
+def sharpened_posterior(
+    description: Mapping[str, Any],
+    first: AmortizedPosterior,
+    structure: ModelStructure,
+    training: TrainingDistribution,
+) -> SharpenedPosterior:
+    """The second flow put behind the first posterior, to be filled from a file."""
+    settings = dict(description["sharpened"])
+    num_steps = settings.pop("num_steps")
+    num_latent = first.flow.num_latent
+    width = SharpenedPosterior.num_context(first, num_latent)
+    flow = ConditionalFlow(num_latent, width, **settings).double()
+    return SharpenedPosterior(first, flow, structure, training, num_steps)
 
 
 def empty_posterior(

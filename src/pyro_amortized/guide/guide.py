@@ -26,7 +26,9 @@ from ..errors import GuideError
 from ..files import write_whole
 from ..flows import FlowDistribution
 from ..history import TrainingHistory
+from ..patterns import TrainingPatterns
 from ..posterior import AmortizedPosterior
+from ..sharpened import SharpenedDistribution, SharpenedPosterior
 from ..simulate import TrainingDistribution
 from ..structure import (
     PLATE,
@@ -35,7 +37,7 @@ from ..structure import (
     Population,
     constrain_individuals,
 )
-from .files import FORMAT_VERSION, signature, summary_settings
+from .files import FORMAT_VERSION, posterior_settings, signature
 
 
 class AmortizedGuide(AutoGuide):  # type: ignore[misc]
@@ -47,15 +49,17 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         posterior: The amortized posterior, float64, frozen.
         training_distribution: What it was trained on.
         history: How it was trained.
+        patterns: Which patterns of missing values it was trained on.
     """
 
     def __init__(
         self,
         model: Model,
         structure: ModelStructure,
-        posterior: AmortizedPosterior,
+        posterior: AmortizedPosterior | SharpenedPosterior,
         training_distribution: TrainingDistribution,
         history: TrainingHistory,
+        patterns: TrainingPatterns = TrainingPatterns(),
     ) -> None:
         super().__init__(model)
         # In a tuple, so that Pyro does not register the networks' weights as parameters.
@@ -63,6 +67,7 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         self.structure = structure
         self.training_distribution = training_distribution
         self.history = history
+        self.patterns = patterns
         location = structure.unconstrain_population(structure.initial_population())
         self.loc = PyroParam(location, constraints.real, event_dim=1)
         self.scale_tril = PyroParam(
@@ -71,13 +76,13 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # AutoGuide drops the model when it is pickled, from the guide that stays here too.
-        parts = (self.posterior, self.training_distribution, self.history)
+        parts = (self.posterior, self.training_distribution, self.history, self.patterns)
         place = (self.loc.detach().clone(), self.scale_tril.detach().clone())
         return _restored, (self.model, self.structure, *parts, *place)
 
     @property
-    def posterior(self) -> AmortizedPosterior:
-        """Encoder, summary network and flow."""
+    def posterior(self) -> AmortizedPosterior | SharpenedPosterior:
+        """Encoder, summary network and flow; or these with Newton steps behind them."""
         return self._held[0]
 
     def at(self, location: Tensor, scale_tril: Tensor) -> "AmortizedGuide":
@@ -88,9 +93,8 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
                 ``fit.vector``.
             scale_tril: Cholesky factor of their covariance, for instance of ``fit.covariance``.
         """
-        other = AmortizedGuide(
-            self.model, self.structure, self.posterior, self.training_distribution, self.history
-        )
+        parts = (self.posterior, self.training_distribution, self.history, self.patterns)
+        other = AmortizedGuide(self.model, self.structure, *parts)
         other.loc = location.detach().clone().double()
         other.scale_tril = scale_tril.detach().clone().double()
         return other
@@ -121,7 +125,9 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         batch = torch.broadcast_shapes(*(p.shape[:-1] for p in pieces)) if pieces else ()
         return torch.cat([p.expand(*batch, -1) for p in pieces], -1) if pieces else typical.double()
 
-    def individual_posterior(self, cohort: Cohort, population: Population) -> FlowDistribution:
+    def individual_posterior(
+        self, cohort: Cohort, population: Population
+    ) -> FlowDistribution | SharpenedDistribution:
         """The posterior of every individual in unconstrained coordinates, before correction."""
         return self.posterior.condition(cohort, self.shared_vector(population))
 
@@ -190,9 +196,7 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
                 if name not in plates
             }
         extra = -dims[PLATE] - 1
-        summary = self.posterior.summarize(cohort)
-        summary = summary.reshape(len(cohort), *[1] * extra, -1)
-        law = self.posterior.given(summary, self.shared_vector(population))
+        law = self.posterior.for_plate(cohort, self.shared_vector(population), extra)
         with plates[PLATE]:
             drawn = pyro.sample("_individual_latent", law, infer={"is_auxiliary": True})
         rows = drawn.reshape(*drawn.shape[: drawn.dim() - extra - 1], drawn.shape[-1])
@@ -247,26 +251,26 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
                 for name in self.structure.shared
             },
             "population": signature(self.structure.population),
-            "encoder": self.posterior.encoder.settings,
-            "summary": summary_settings(self.posterior.summary),
-            "flow": self.posterior.flow.settings,
+            **posterior_settings(self.posterior),
             "trained_on_prior": training.prior is not None,
             "history": asdict(self.history),
+            "patterns": self.patterns.settings,
         }
         contiguous = {name: x.contiguous() for name, x in tensors.items()}
         write_whole(folder / "weights.safetensors", serialize(contiguous))
         write_whole(folder / "guide.json", (json.dumps(description, indent=2) + "\n").encode())
 
 
-def _restored(
+def _restored(  # noqa: PLR0913  (the parts of a guide)
     model: Model,
     structure: ModelStructure,
-    posterior: AmortizedPosterior,
+    posterior: AmortizedPosterior | SharpenedPosterior,
     training_distribution: TrainingDistribution,
     history: TrainingHistory,
+    patterns: TrainingPatterns,
     location: Tensor,
     scale_tril: Tensor,
 ) -> AmortizedGuide:
     """A guide from another process."""
-    guide = AmortizedGuide(model, structure, posterior, training_distribution, history)
+    guide = AmortizedGuide(model, structure, posterior, training_distribution, history, patterns)
     return guide.at(location, scale_tril)

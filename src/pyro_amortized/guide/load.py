@@ -10,9 +10,18 @@ from safetensors.torch import load_file
 from ..cohort import Cohort
 from ..errors import GuideError
 from ..history import TrainingHistory
+from ..patterns import TrainingPatterns
+from ..posterior import AmortizedPosterior
+from ..sharpened import SharpenedPosterior
 from ..simulate import TrainingDistribution
 from ..structure import Model, ModelStructure, check_recorded, read_structure
-from .files import FORMAT_VERSION, empty_posterior, posterior_tensors, signature
+from .files import (
+    FORMAT_VERSION,
+    empty_posterior,
+    posterior_tensors,
+    sharpened_posterior,
+    signature,
+)
 from .guide import AmortizedGuide
 
 
@@ -61,15 +70,17 @@ def load_guide(
             "with it afterwards.",
         )
     tensors = load_file(folder / "weights.safetensors")
-    num_shared = sum(found.values())
-    posterior = empty_posterior(description, num_shared, structure.num_latent, classes)
-    posterior.load_state_dict(posterior_tensors(tensors))
     prior = structure if description.get("trained_on_prior") else None
     loc, scale_tril, shared = (tensors[f"training.{n}"] for n in ("loc", "scale_tril", "shared"))
     distribution = TrainingDistribution(loc, scale_tril, shared, prior)
-    guide = AmortizedGuide(
-        model, structure, posterior, distribution, TrainingHistory(**description["history"])
-    )
+    first = empty_posterior(description, sum(found.values()), structure.num_latent, classes)
+    posterior: AmortizedPosterior | SharpenedPosterior = first
+    if "sharpened" in description:
+        posterior = sharpened_posterior(description, first, structure, distribution)
+    posterior.load_state_dict(posterior_tensors(tensors))
+    history = TrainingHistory(**description["history"])
+    patterns = TrainingPatterns(**description.get("patterns", {}))
+    guide = AmortizedGuide(model, structure, posterior, distribution, history, patterns)
     return guide.at(tensors["population.loc"], tensors["population.scale_tril"])
 
 

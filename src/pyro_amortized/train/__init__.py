@@ -4,5 +4,6 @@ simulations.
 
 from .options import Networks as Networks
 from .options import TrainingOptions as TrainingOptions
+from .sharpen import sharpen as sharpen
 from .tracker import Tracker as Tracker
 from .train import train as train

@@ -4,7 +4,6 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,17 +16,16 @@ from tqdm import tqdm
 
 from ..errors import AmortizedWarning, TrainingError
 from ..history import TrainingHistory
-from ..muon import Muon
 from ..posterior import AmortizedPosterior
 from .checkpoint import load_optimizer, read_checkpoint, write_checkpoint
 from .feed import Feed, Pairs, Place
 from .loss import Loss, log_q, mean_over_ranks, num_ranks, rank, shared_loss
+from .optimizers import average, make_optimizers, set_rate
 from .options import TrainingOptions
 from .schedule import Schedule
 from .tracker import Tracker
 
 NUM_CHECKS = 20
-SMALLEST_MATRIX = 16  # thinner ones have little to orthogonalise: Adam
 
 
 @dataclass
@@ -52,18 +50,6 @@ class Progress:
     learning_rate: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     stopped: str = ""
-
-
-def _average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
-    """Exponential average whose memory grows with the number of steps, so that the start is
-    forgotten.
-    """
-
-    def update(average: Any, current: Any, num_averaged: Tensor | int) -> None:
-        weight = max(1 - decay, 10.0 / (10.0 + float(num_averaged)))
-        torch._foreach_lerp_(average, current, weight)
-
-    return update
 
 
 class Run:
@@ -97,16 +83,9 @@ class Run:
         self.begin, self.deadline = time.monotonic(), deadline
         self.saved = self.begin
         self.loss = shared_loss(Loss(posterior, options.autocast))
-        self.average = AveragedModel(posterior, multi_avg_fn=_average(options.average_decay))
+        self.average = AveragedModel(posterior, multi_avg_fn=average(options.average_decay))
         self.best = copy.deepcopy(posterior.state_dict())
-        weights = [p for p in posterior.parameters() if p.requires_grad]
-        matrices = [p for p in weights if p.dim() >= 2 and min(p.shape[-2:]) >= SMALLEST_MATRIX]
-        others = [p for p in weights if all(p is not m for m in matrices)]
-        rate = options.learning_rate
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "muon": Muon(matrices, lr=rate, weight_decay=options.weight_decay or 0.0),
-            "adam": torch.optim.Adam(others, lr=rate, fused=True),
-        }
+        self.optimizers = make_optimizers(posterior, options)
         planned = None if deadline is None else deadline - self.begin
         self.progress = Progress(planned=planned)
         if checkpoint is not None and checkpoint.is_file():
@@ -226,10 +205,7 @@ class Run:
     def _step(self, pairs: Pairs, rate: float) -> None:
         state = self.progress
         loss: Tensor = self.loss(pairs)
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+        set_rate(self.optimizers, rate)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.posterior.parameters(), self.options.max_gradient)
         if bool(norm.isfinite()):

@@ -17,6 +17,7 @@ from ..guide import AmortizedGuide
 from ..history import TrainingHistory
 from ..isolation import make_generator, seeded, torch_threads
 from ..missing import Remaskable, default_design
+from ..patterns import TrainingPatterns
 from ..posterior import AmortizedPosterior
 from ..simulate import (
     Simulator,
@@ -104,9 +105,10 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(torch_threads(options.num_threads))
         bank, validation = open_bank(plan, stack)
-        posterior = _build(plan, bank, generator)
+        posterior, patterns = _build(plan, bank, generator)
         history = _fit(plan, posterior, bank, validation, tracker)
-    return AmortizedGuide(model, structure, posterior.cpu().double(), distribution, history)
+    whole = posterior.cpu().double()
+    return AmortizedGuide(model, structure, whole, distribution, history, patterns)
 
 
 def _check_request(num_simulations: int | None, seed: int) -> None:
@@ -122,8 +124,10 @@ def _check_request(num_simulations: int | None, seed: int) -> None:
         )
 
 
-def _build(plan: Plan, bank: Bank, generator: Generator) -> AmortizedPosterior:
-    """Untrained networks, with the scales of the first shard."""
+def _build(
+    plan: Plan, bank: Bank, generator: Generator
+) -> tuple[AmortizedPosterior, TrainingPatterns]:
+    """Untrained networks, with the scales of the first shard, and its patterns."""
     simulator = plan.simulator
     structure, design = simulator.structure, simulator.design
     first = bank.get(0)
@@ -148,7 +152,8 @@ def _build(plan: Plan, bank: Bank, generator: Generator) -> AmortizedPosterior:
     posterior.flow.loc.copy_(simulator.distribution.loc)
     posterior.flow.scale_tril.copy_(simulator.distribution.scale_tril)
     posterior.shared.fit(first.shared.double())
-    return posterior.to(local_device(plan.options.device))
+    patterns = TrainingPatterns.of(masked, structure.series, grid)
+    return posterior.to(local_device(plan.options.device)), patterns
 
 
 def _fit(
