@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 Target = Callable[[Tensor], Tensor]
-LEAST_PRECISION, LARGEST_PRECISION = 0.25, 1e6  # of a step, relative to the scale before
+LEAST_PRECISION, LARGEST_PRECISION = 1e-3, 1e6  # of a step, relative to the scale before
 LENGTHS = (2.0, 1.0, 0.5, 0.25, 0.1, 0.03)
-FLOOR = -1e6  # of log densities relative to the centre
+FLOOR = -100.0  # relative to the centre, of what is not finite
 
 
 class Curved(NamedTuple):
@@ -105,7 +105,7 @@ def _look(
     """Value in the centre, and in all points relative to it."""
     values = target(location + torch.einsum("nij,kj->kni", scale_tril, points))
     centre = torch.where(values[0].isfinite(), values[0], -1e300)
-    relative = (values - centre).nan_to_num(FLOOR, -FLOOR, FLOOR).clamp(min=FLOOR)
+    relative = (values - centre).nan_to_num(FLOOR, -FLOOR, FLOOR).clamp(-1e6, 1e6)
     return centre, relative
 
 

@@ -1,5 +1,6 @@
 r"""From a trained guide to one that the model's own density sharpens."""
 
+import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,7 +26,8 @@ from .schedule import Schedule
 
 SHARD_SIZE = 4096
 SHARE_OF_TIME = 0.6  # of a budget, for simulation and Newton steps
-MIN_STEPS = 3000
+MIN_STEPS = 2000
+PATIENCE = 12  # passes without a better loss on new data
 
 
 def sharpen(
@@ -170,21 +172,23 @@ def _train_second(
     deadline: float | None,
     progress: bool,
 ) -> TrainingHistory:
-    """Train the second flow; it ends with its averaged weights."""
+    """Train the second flow; it ends with the averaged weights that were best on new data, the
+    untrained ones (a Gaussian around the mode) among them.
+    """
     options = options.resolved(len(rows))
     size, num_passes = options.chosen
-    num, begin = rows.num_validation, time.monotonic()
-    per_pass = max(1, (len(rows) - num) // size)
+    new, begin = slice(0, rows.num_validation), time.monotonic()
+    per_pass = max(1, (len(rows) - rows.num_validation) // size)
     total = max(MIN_STEPS, num_passes * per_pass)
     schedule = Schedule(options.learning_rate, options.warmup, None if deadline else total)
     optimizers = make_optimizers(flow, options)
     averaged = AveragedModel(flow, multi_avg_fn=average(options.average_decay))
-    generator, step, losses = shard_generator(seed, 7), 0, []
-    bar = tqdm(total=100, desc="sharpening", disable=not progress, unit="%")
-    with bar:
-        while True:
-            order = num + torch.randperm(len(rows) - num, generator=generator)
-            for picked in order.split(size)[:per_pass]:
+    generator, step, done = shard_generator(seed, 7), 0, 0.0
+    best, losses = copy.deepcopy(flow.state_dict()), [_loss(flow, rows, new)]
+    with tqdm(total=100, desc="sharpening", disable=not progress, unit="%") as bar:
+        while done < 1.0 and losses.index(min(losses)) >= len(losses) - PATIENCE:
+            order = torch.randperm(len(rows) - rows.num_validation, generator=generator)
+            for picked in (order + rows.num_validation).split(size)[:per_pass]:
                 share = 0.0
                 if deadline is not None:
                     share = min(1.0, (time.monotonic() - begin) / max(deadline - begin, 1e-9))
@@ -192,19 +196,22 @@ def _train_second(
                 if done >= 1.0:
                     break
                 set_rate(optimizers, schedule.rate(step, done))
-                loss = -rows.log_q(flow, picked).mean()
-                loss.backward()
+                (-rows.log_q(flow, picked).mean()).backward()
                 norm = nn.utils.clip_grad_norm_(flow.parameters(), options.max_gradient)
                 if bool(norm.isfinite()):
                     for optimizer in optimizers.values():
                         optimizer.step()
                     averaged.update_parameters(flow)
                 step += 1
-                bar.update(int(100 * done) - bar.n)
-            with torch.no_grad():
-                losses.append(-float(rows.log_q(averaged.module, slice(0, num)).mean()))
-            if done >= 1.0:
-                break
-    flow.load_state_dict(averaged.module.state_dict())
+            bar.update(int(100 * done) - bar.n)
+            losses.append(_loss(averaged.module, rows, new))
+            if losses[-1] <= min(losses):
+                best = copy.deepcopy(averaged.module.state_dict())
+    flow.load_state_dict(best)
     flow.requires_grad_(False)
-    return TrainingHistory(validation_loss=losses[-1:], num_steps=step)
+    return TrainingHistory(validation_loss=losses, num_steps=step)
+
+
+@torch.no_grad()
+def _loss(flow: nn.Module, rows: Rows, picked: slice) -> float:
+    return -float(rows.log_q(flow, picked).mean())
