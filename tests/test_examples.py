@@ -38,3 +38,24 @@ def test_ode_example_equals_the_closed_form():
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
     difference = float(done.stdout.split()[-1])
     assert difference < 1e-5
+
+
+@pytest.mark.example
+@pytest.mark.parametrize(
+    "name",
+    [
+        "conversion",
+        "imputation",
+        "deletion",
+        "recording",
+        "sinusoid",
+        "fitzhugh_nagumo",
+        "sir",
+    ],
+)
+def test_missing_data_examples_run(tmp_path, name):
+    script = ROOT / "examples" / "missing_data" / f"{name}.py"
+    command = [sys.executable, str(script), "--output", str(tmp_path), "--budget", "3s"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip()
+    assert (tmp_path / f"{name}.png").stat().st_size > 10_000

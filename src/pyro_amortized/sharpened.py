@@ -80,8 +80,13 @@ class SharpenedPosterior(nn.Module):
     def condition(self, cohort: Cohort, shared: Tensor) -> "SharpenedDistribution":
         r"""The posterior of every individual's parameters, in unconstrained coordinates.
 
-        Arguments and errors as of :meth:`AmortizedPosterior.condition
-        <pyro_amortized.posterior.AmortizedPosterior.condition>`.
+        Args:
+            cohort: N individuals.
+            shared: Unconstrained shared parameters, shape ``(shared,)`` or ``(individual,
+                shared)``.
+
+        Raises:
+            GuideError: The cohort is not of the form of the training data.
         """
         law = self.first.condition(cohort, shared)
         parts = [

@@ -58,7 +58,7 @@ class Form:
 
     @property
     def num_places(self) -> int:
-        """Tokens in fixed places: the points of the grid, 0 without one."""
+        """Number of tokens in fixed places, the points of the grid; 0 without one."""
         return sum(len(times) for times in self.grid.values()) if self.grid is not None else 0
 
 
