@@ -10,6 +10,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.cohort import as_recorded, as_scheduled, check_told, with_recorded
+from pyro_amortized.diagnostics import calibrate
 from pyro_amortized.errors import CohortError, ModelError
 from pyro_amortized.missing import NumberMissing, Schedule, default_design
 from pyro_amortized.simulate import Simulator, default_training_distribution
@@ -71,13 +72,16 @@ def test_the_density_of_a_missing_value_is_the_share_that_would_be_lost():
         assert float(total[i]) == pytest.approx(float(expected), abs=1e-6)
 
 
-def test_ignoring_the_mechanism_is_biased_and_saying_it_is_not():
+def test_ignoring_the_mechanism_is_biased_and_saying_it_is_not(tmp_path):
     guide = pa.train(by_value, DESIGN, num_simulations=8000, options=OPTIONS, progress=False)
     assert guide.training_distribution.prior is not None
     _, found = simulated(300)
     posterior = pa.sample_individuals(guide, found.cohort, population={}, num_draws=400)
     mean, sd, _, _ = posterior.moments()
     z = (mean - found.unconstrained) / sd
+    guide.save(tmp_path)
+    loaded = pa.load_guide(tmp_path, by_value, found.cohort)
+    assert loaded.training_distribution.prior is loaded.structure
     assert abs(float(z.mean())) < 4 / 300**0.5
     assert float(z.std()) == pytest.approx(1.0, abs=4 / (2 * 300) ** 0.5)
     y = found.cohort["y"]
@@ -127,6 +131,9 @@ def test_a_law_without_density_trains_and_refuses_to_be_scored():
     assert draws.isfinite().all()
     with pytest.raises(ModelError, match="no density"):
         pa.sample_individuals(guide, cohort, population=population)
+    calibration = calibrate(guide, design, num_individuals=100, num_draws=200)
+    assert torch.equal(calibration.ranks, calibration.raw_ranks)
+    assert calibration.ess.isnan().all()
 
 
 # Masks.
@@ -156,7 +163,10 @@ def test_masks_of_all_kinds_mean_the_same():
     cohort = growth_cohort(7, 2)
     y = cohort["y"]
     nan = pa.Series(y.times, torch.where(y.observed, y.values, math.nan))
-    cohorts = [cohort, pa.Cohort({"y": nan}, covariates=cohort.covariates)]
+    frame = nlme.to_table(cohort, "y")
+    frame["MDV"] = 0  # the empty DV alone says that nothing was recorded
+    table = nlme.read_table(frame, series="y", covariates=["weight"]).to(dtype=torch.float64)
+    cohorts = [cohort, pa.Cohort({"y": nan}, covariates=cohort.covariates), table]
     draws = torch.randn(3, 7, 1, generator=torch.Generator().manual_seed(0)).double()
     population = {"mean": torch.tensor(0.2, dtype=torch.float64)}
     densities, simulations, guides = [], [], []

@@ -48,6 +48,9 @@ class Calibration:
             ``num_ranks``.
         ess: Effective sample size of the corrected draws, shape ``(individual,)``.
         pareto_k: Their Pareto k.
+
+    Where observations have no density nothing can be corrected: ``ranks`` and ``levels`` are those
+    of the guide, ``ess`` and ``pareto_k`` NaN.
     """
 
     names: list[str]
@@ -147,8 +150,15 @@ def _calibrate_block(  # noqa: PLR0913  (what a worker needs, each on its own)
     cohort, truth, shared = cohort[kept], truth[kept], shared[kept]
     if isinstance(design, Remaskable):  # a mechanism may look at the values
         cohort = design.missing(cohort, generator)
-    law = posterior.condition(cohort, shared)
-    proposal = FlowProposal(law)
+    proposal = FlowProposal(posterior.condition(cohort, shared))
+    with torch.no_grad():
+        raw, _ = proposal.draw(num_draws, torch.arange(len(cohort)), generator)
+    raw_levels = (raw < truth).double().mean(0)
+    found = {"raw_ranks": (raw[:num_ranks] < truth).sum(0), "raw_levels": raw_levels}
+    if not all(site.has_density for site in structure.observed.values()):
+        unknown = torch.full((len(cohort),), torch.nan, dtype=torch.float64)
+        same = {"ranks": found["raw_ranks"], "levels": raw_levels}
+        return found | same | {"ess": unknown, "pareto_k": unknown}
 
     def target(draws: Tensor, rows: Tensor) -> Tensor:
         observation = [
@@ -165,15 +175,19 @@ def _calibrate_block(  # noqa: PLR0913  (what a worker needs, each on its own)
     with torch.no_grad():
         sampler = Sampler(target, draw_training, log_training, proposal)
         drawn, _ = sampler.sample(num_draws, len(cohort), generator, refine=True)
-        raw, _ = proposal.draw(num_draws, torch.arange(len(cohort)), generator)
-    weights = normalized_weights(drawn.log_weights)
+    return found | _corrected(drawn.draws, drawn.log_weights, truth, num_ranks, generator)
+
+
+def _corrected(
+    draws: Tensor, log_weights: Tensor, truth: Tensor, num_ranks: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Ranks, levels, ESS and k of weighted draws."""
+    weights = normalized_weights(log_weights)
     picked = resample(weights, num_ranks, generator).unsqueeze(-1).expand(-1, -1, truth.shape[1])
-    estimate = importance_estimate(drawn.log_weights)
-    return dict(
-        ranks=(drawn.draws.gather(0, picked) < truth).sum(0),
-        raw_ranks=(raw[:num_ranks] < truth).sum(0),
-        levels=(weights.unsqueeze(-1) * (drawn.draws < truth)).sum(0),
-        raw_levels=(raw < truth).double().mean(0),
-        ess=estimate.ess,
-        pareto_k=estimate.pareto_k,
-    )
+    estimate = importance_estimate(log_weights)
+    return {
+        "ranks": (draws.gather(0, picked) < truth).sum(0),
+        "levels": (weights.unsqueeze(-1) * (draws < truth)).sum(0),
+        "ess": estimate.ess,
+        "pareto_k": estimate.pareto_k,
+    }

@@ -126,7 +126,7 @@ class Networks:
     r"""Encoding, summary network and flow; what is None is chosen from the shape of the problem.
 
     Args:
-        encoding: How incomplete data become numbers, see :mod:`pyro_amortized.encode`.
+        encoding: How incomplete data become numbers, for instance ``Indicator()``.
         summary: The summary network: a class or function of a
             :class:`~pyro_amortized.networks.TokenLayout`, for instance ``AttentionNetwork`` or
             ``partial(AttentionNetwork, width=128)``. Default: ``GridNetwork`` on a common time
