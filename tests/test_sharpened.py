@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 from pyro.infer import Importance, Predictive
+from pyro.infer.importance import vectorized_importance_weights
 
 import pyro_amortized as pa
 from pyro_amortized.errors import GuideError
@@ -131,6 +132,13 @@ def test_a_sharpened_guide_is_a_guide(linear, sharp):
     assert drawn["phi"].shape[-2:] == (len(linear), 2)
     posterior = Importance(linear_program, guide=sharp, num_samples=3).run(linear)
     assert torch.tensor(posterior.log_weights).isfinite().all()
+    weights, _, _ = vectorized_importance_weights(
+        linear_program, sharp, linear, num_samples=4, max_plate_nesting=1
+    )
+    assert weights.shape == (4,)
+    assert weights.isfinite().all()
+    fit = pa.fit_population(linear_program, sharp, linear, num_draws=500)
+    assert fit.converged, fit.message
     found = pa.sample_individuals(sharp, linear, population=TRUTH, num_draws=200, seed=1)
     assert (found.estimate.ess > 50).all()
     again = pickle.loads(pickle.dumps(sharp))
