@@ -85,15 +85,6 @@ TIMES = torch.arange(11.0)
 design = Schedule({"y": TIMES, "y_recorded": TIMES})
 
 
-def ignoring_model(cohort):
-    """The same without a word about what is missing."""
-    with pyro.plate("individual", len(cohort)):
-        log_k1 = pyro.sample("log_k1", dist.Normal(LOC, SCALE))
-        y = cohort["y"]
-        law = dist.Normal(reaction(log_k1, y.times), NOISE).mask(y.observed)
-        pyro.sample("y", law.to_event(1), obs=y.values)
-
-
 def main(output, budget):
     figure, panels = plt.subplots(1, 2, figsize=(8.5, 4), layout="constrained")
     kinds = {"p": number_model, "b": value_model}

@@ -31,7 +31,7 @@ from .posterior import AmortizedPosterior
 from .simulate import TrainingDistribution
 from .structure import ModelStructure
 
-SHARE_OF_FIRST = 0.001
+SHARE_OF_FIRST = 0.01
 NUM_STARTS = 32
 ROWS = 4096
 
@@ -133,7 +133,7 @@ class SharpenedPosterior(nn.Module):
 
 class SharpenedDistribution(TorchDistribution):  # type: ignore[misc]
     r"""The distribution that a sharpened posterior gives: the second flow around the mode, and a
-    thousandth of the first answer.
+    hundredth of the first answer.
 
     Args:
         first: The first answer.
