@@ -65,7 +65,7 @@ def main(output, budget):
         panel.plot(times, middle[i])
         panel.plot(times[seen], y.values[i][seen], "k.", label="recorded")
         panel.set(xlabel="time", title=f"{int(seen.sum())} of 21 recorded")
-    panels[0].legend()
+    panels[1].legend(loc="upper right")
     panels[0].set_ylabel("v")
     output.mkdir(parents=True, exist_ok=True)
     figure.savefig(output / "fitzhugh_nagumo.png", dpi=130)
