@@ -79,7 +79,7 @@ class Schedule:
         >>> from pyro_amortized.missing import NumberMissing
         >>> design = Schedule({"y": [0.0, 5.0, 10.0]}, NumberMissing(0, 2))
         >>> design(4, torch.Generator().manual_seed(0))["y"].observed.sum(1)
-        tensor([1, 2, 1, 2])
+        tensor([1, 3, 1, 3])
     """
 
     times: Mapping[str, Sequence[float] | Tensor]
