@@ -65,7 +65,7 @@ def _place(cohort: Cohort, name: str, grid: Tensor) -> Series:
     found = cohort[name]
     times, num = found.times.double(), len(cohort)
     nearest = torch.searchsorted((grid[1:] + grid[:-1]) / 2, times.contiguous())
-    present = found.observed if found.observed.dim() == 2 else found.observed.any(-1)
+    present = found.present
     off = present & ((grid[nearest] - times).abs() > _slack(grid))
     count = torch.zeros(num, len(grid), dtype=torch.long, device=times.device)
     count.scatter_add_(1, nearest, present.long())

@@ -47,7 +47,7 @@ class TrainingPatterns:
                 if len(known):
                     ranges[f"{name}: {feature}"] = [float(known.min()), float(known.max())]
             if grid is not None:
-                places[name] = _present(cohort, name).double().mean(0).tolist()
+                places[name] = cohort[name].present.double().mean(0).tolist()
         return cls(ranges, places, grid)
 
     def unusual(self, cohort: Cohort) -> dict[str, str]:
@@ -71,7 +71,7 @@ class TrainingPatterns:
                     f"{feature} of {name!r} is {float(x[i]):g}, in training {low:g} to {high:g}",
                 )
         for name, shares in self.places.items():
-            present, share = _present(cohort, name), torch.tensor(shares)
+            present, share = cohort[name].present, torch.tensor(shares)
             odd = torch.where(present, share == 0, share == 1)
             for i, place in odd.nonzero().tolist():
                 time = float(cohort[name].times[i, place])
@@ -85,14 +85,9 @@ class TrainingPatterns:
         return {"ranges": dict(self.ranges), "places": dict(self.places), "grid": self.grid}
 
 
-def _present(cohort: Cohort, name: str) -> Tensor:
-    observed = cohort[name].observed
-    return observed if observed.dim() == 2 else observed.any(-1)
-
-
 def _features(cohort: Cohort, name: str) -> dict[str, Tensor]:
     """Features of each individual's pattern; NaN where nothing was recorded."""
-    s, present = cohort[name], _present(cohort, name)
+    s, present = cohort[name], cohort[name].present
     times = s.times.double()
     late, early = torch.where(present, times, -torch.inf), torch.where(present, times, torch.inf)
     so_far = late.cummax(1).values

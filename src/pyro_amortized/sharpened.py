@@ -202,12 +202,18 @@ class SharpenedDistribution(TorchDistribution):  # type: ignore[misc]
         rough = self.first.log_prob(value.to(self.first.flow_dtype))
         return mixed(self.sharp_log_prob(value), rough.to(value.dtype))
 
-    def sharp_log_prob(self, value: Tensor) -> Tensor:
-        """Log density of the second flow alone."""
+    def standardized(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Values as z, shape ``(*sample_shape, *batch, latent)``, and the log determinant of L,
+        shape ``(*batch,)``.
+        """
         centered = (value - self.location).unsqueeze(-1)
         tril = self.scale_tril.expand(*centered.shape[:-2], -1, -1)
         z = torch.linalg.solve_triangular(tril, centered, upper=False).squeeze(-1)
-        log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return z, self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    def sharp_log_prob(self, value: Tensor) -> Tensor:
+        """Log density of the second flow alone."""
+        z, log_det = self.standardized(value)
         sharp: Tensor = self.second.log_prob(z.to(self.second.flow_dtype)).to(value.dtype)
         return sharp - log_det
 

@@ -65,6 +65,11 @@ class Series:
         """Number of recorded values."""
         return int(self.observed.sum())
 
+    @property
+    def present(self) -> Tensor:
+        """True where any channel was recorded, shape ``(individual, time)``."""
+        return self.observed if self.observed.dim() == 2 else self.observed.any(-1)
+
 
 @dataclass(frozen=True, eq=False)
 class Doses:

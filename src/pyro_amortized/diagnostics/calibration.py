@@ -155,7 +155,7 @@ def _calibrate_block(  # noqa: PLR0913  (what a worker needs, each on its own)
         raw, _ = proposal.draw(num_draws, torch.arange(len(cohort)), generator)
     raw_levels = (raw < truth).double().mean(0)
     found = {"raw_ranks": (raw[:num_ranks] < truth).sum(0), "raw_levels": raw_levels}
-    if not all(site.has_density for site in structure.observed.values()):
+    if not structure.has_density:
         unknown = torch.full((len(cohort),), torch.nan, dtype=torch.float64)
         same = {"ranks": found["raw_ranks"], "levels": raw_levels}
         return found | same | {"ess": unknown, "pareto_k": unknown}

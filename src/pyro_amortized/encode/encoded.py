@@ -61,8 +61,7 @@ def num_channels(cohort: Cohort, name: str) -> int:
 
 def present(cohort: Cohort, name: str) -> Tensor:
     """True where anything was recorded, shape ``(individual, time)``."""
-    observed = cohort[name].observed
-    return observed if observed.dim() == 2 else observed.any(-1)
+    return cohort[name].present
 
 
 def by_channel(cohort: Cohort, name: str) -> tuple[Tensor, Tensor]:

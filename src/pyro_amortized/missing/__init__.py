@@ -6,12 +6,14 @@ Missingness that depends on parameters, or on the value itself, is part of the m
 site named ``<name>_recorded`` (see the guide on missing data).
 """
 
+from .combinations import AllOf as AllOf
+from .combinations import OneOf as OneOf
+from .combinations import OnlySeries as OnlySeries
 from .design import Remaskable as Remaskable
 from .design import Resample as Resample
 from .design import Schedule as Schedule
 from .design import default_design as default_design
 from .design import nothing_missing as nothing_missing
-from .mechanisms import AllOf as AllOf
 from .mechanisms import BelowLimit as BelowLimit
 from .mechanisms import BernoulliMissing as BernoulliMissing
 from .mechanisms import ChannelMissing as ChannelMissing
@@ -19,7 +21,5 @@ from .mechanisms import Dropout as Dropout
 from .mechanisms import Gaps as Gaps
 from .mechanisms import Mechanism as Mechanism
 from .mechanisms import NumberMissing as NumberMissing
-from .mechanisms import OneOf as OneOf
-from .mechanisms import OnlySeries as OnlySeries
 from .mechanisms import PatternsOf as PatternsOf
 from .mechanisms import RandomMissing as RandomMissing

@@ -1,38 +1,34 @@
 r"""Missingness mechanisms: a cohort -> the cohort with less recorded.
 
 A mechanism is a callable ``(cohort, generator) -> Cohort``. What is recorded already stays the
-upper bound: mechanisms combine by going one after another (:class:`AllOf`) or by lot
-(:class:`OneOf`). Except for :class:`BelowLimit` they do not look at values, so that what they leave
-out may be left out of the likelihood (missing at random).
+upper bound. Except for :class:`BelowLimit` they do not look at values, so that what they leave out
+may be left out of the likelihood (missing at random).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from ..cohort import Cohort, concatenate
+from ..cohort import Cohort
 from ..errors import CohortError
 
 Mechanism = Callable[[Cohort, Generator], Cohort]
 
 
-def _check(holds: bool, found: str, expected: str) -> None:
+def check_setting(holds: bool, found: str, expected: str) -> None:
+    """Raise a :class:`CohortError` unless a setting holds."""
     if not holds:
         raise CohortError(found, expected, "correct the setting.")
 
 
-def _masked(
-    cohort: Cohort, draw: Callable[[Tensor], Tensor], series: Sequence[str] | None = None
-) -> Cohort:
-    """Apply a draw of kept places, ``(individual, time) -> same``, to some series."""
-    names = cohort.series if series is None else series
+def _masked(cohort: Cohort, draw: Callable[[Tensor], Tensor]) -> Cohort:
+    """Apply a draw of kept places, ``(individual, time) -> same``, to every series."""
     masks = {}
-    for name in names:
-        observed = cohort[name].observed
-        there = (observed if observed.dim() == 2 else observed.any(-1)).cpu()
-        kept = draw(there).to(observed.device)
+    for name, s in cohort.series.items():
+        observed = s.observed
+        kept = draw(s.present.cpu()).to(observed.device)
         masks[name] = kept if observed.dim() == 2 else kept.unsqueeze(-1).expand_as(observed)
     return cohort.with_observed(masks)
 
@@ -72,7 +68,7 @@ class RandomMissing:
     complete: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(
+        check_setting(
             0 <= self.min_share <= self.max_share <= 1 and 0 <= self.complete <= 1,
             f"Missing shares from {self.min_share} to {self.max_share}, {self.complete} complete.",
             "0 <= min_share <= max_share <= 1 and 0 <= complete <= 1.",
@@ -110,7 +106,7 @@ class NumberMissing:
     most: int
 
     def __post_init__(self) -> None:
-        _check(
+        check_setting(
             0 <= self.least <= self.most,
             f"{self.least} to {self.most} values missing.",
             "0 <= least <= most.",
@@ -144,7 +140,7 @@ class BernoulliMissing:
 
     def __post_init__(self) -> None:
         most = self.least if self.most is None else self.most
-        _check(
+        check_setting(
             0 <= self.least <= most <= 1,
             f"Probabilities of missing from {self.least} to {most}.",
             "0 <= least <= most <= 1.",
@@ -176,7 +172,7 @@ class ChannelMissing:
     probability: float
 
     def __post_init__(self) -> None:
-        _check(
+        check_setting(
             0 <= self.probability <= 1,
             f"Probability {self.probability} that a channel is missing.",
             "a probability.",
@@ -206,7 +202,7 @@ class Gaps:
     longest: int
 
     def __post_init__(self) -> None:
-        _check(self.longest >= 0, f"Gaps of up to {self.longest} times.", "0 or more.")
+        check_setting(self.longest >= 0, f"Gaps of up to {self.longest} times.", "0 or more.")
 
     def __call__(self, cohort: Cohort, generator: Generator) -> Cohort:
         """The cohort with less recorded."""
@@ -236,7 +232,7 @@ class Dropout:
     least: int = 1
 
     def __post_init__(self) -> None:
-        _check(self.least >= 0, f"At least {self.least} times before dropout.", "0 or more.")
+        check_setting(self.least >= 0, f"At least {self.least} times before dropout.", "0 or more.")
 
     def __call__(self, cohort: Cohort, generator: Generator) -> Cohort:
         """The cohort with less recorded."""
@@ -298,74 +294,3 @@ class PatternsOf:
                 )
             masks[name] = pattern[picked.to(pattern.device)].to(s.observed.device)
         return cohort.with_observed(masks)
-
-
-@dataclass(frozen=True)
-class AllOf:
-    r"""Mechanisms one after another.
-
-    Args:
-        mechanisms: Two or more.
-    """
-
-    mechanisms: tuple[Mechanism, ...]
-
-    def __call__(self, cohort: Cohort, generator: Generator) -> Cohort:
-        """The cohort with less recorded."""
-        for mechanism in self.mechanisms:
-            cohort = mechanism(cohort, generator)
-        return cohort
-
-
-@dataclass(frozen=True)
-class OneOf:
-    r"""For each individual one mechanism, by lot.
-
-    Args:
-        mechanisms: Two or more.
-        weights: Their probabilities up to a factor. Default: equal.
-
-    Raises:
-        CohortError: Weights and mechanisms differ in number, or a weight is negative.
-    """
-
-    mechanisms: tuple[Mechanism, ...]
-    weights: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        weights = self.weights or (1.0,) * len(self.mechanisms)
-        _check(
-            len(weights) == len(self.mechanisms) > 0 and min(weights) >= 0 and sum(weights) > 0,
-            f"{len(self.mechanisms)} mechanisms with weights {weights}.",
-            "one weight of 0 or more for each, not all zero.",
-        )
-
-    def __call__(self, cohort: Cohort, generator: Generator) -> Cohort:
-        """The cohort with less recorded."""
-        weights = torch.tensor(self.weights or (1.0,) * len(self.mechanisms))
-        lot = torch.multinomial(weights, len(cohort), replacement=True, generator=generator)
-        parts, rows = [], []
-        for k, mechanism in enumerate(self.mechanisms):
-            chosen = (lot == k).nonzero()[:, 0]
-            if len(chosen):
-                parts.append(mechanism(cohort[chosen], generator))
-                rows.append(chosen)
-        return concatenate(parts)[torch.cat(rows).argsort()]
-
-
-@dataclass(frozen=True)
-class OnlySeries:
-    r"""A mechanism for some series; the others stay as they are.
-
-    Args:
-        series: Their names.
-        mechanism: What happens to them.
-    """
-
-    series: tuple[str, ...]
-    mechanism: Mechanism
-
-    def __call__(self, cohort: Cohort, generator: Generator) -> Cohort:
-        """The cohort with less recorded."""
-        less = self.mechanism(cohort, generator)
-        return cohort.with_observed({name: less[name].observed for name in self.series})

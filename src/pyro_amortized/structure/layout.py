@@ -26,7 +26,7 @@ def find_layout(structure: ModelStructure, cohort: Cohort, seed: int) -> dict[st
     """The first layout in which every individual may have its own shared parameters, checked
     exactly.
     """
-    if structure.shared and not all(site.has_density for site in structure.observed.values()):
+    if structure.shared and not structure.has_density:
         return None  # nothing to check a layout with
     generator = make_generator(seed)
     small = cohort.repeat(-(-CHECK_SIZE // len(cohort)))[:CHECK_SIZE]

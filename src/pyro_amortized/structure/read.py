@@ -307,7 +307,7 @@ def _shared_parameters(structure: ModelStructure, cohort: Cohort, seed: int) -> 
     """Population sites on which the observations depend when the individual parameters are held
     fixed; all of them where that cannot be seen from a density.
     """
-    if not all(site.has_density for site in structure.observed.values()):
+    if not structure.has_density:
         return tuple(structure.population)
     population, other = structure.draw_populations(cohort, 2, make_generator(seed))
     draws = structure.draw_individuals(cohort, population, 1, make_generator(seed))[0]

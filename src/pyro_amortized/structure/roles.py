@@ -80,6 +80,11 @@ class Roles:
         """Names of the series that the program observes."""
         return [site.series for site in self.observed.values()]
 
+    @property
+    def has_density(self) -> bool:
+        """Whether all observations have a density; some can only be simulated."""
+        return all(site.has_density for site in self.observed.values())
+
     # Population parameters: dictionaries of values and flat unconstrained vectors.
 
     def initial_population(self) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from ..muon import Muon
 from .options import TrainingOptions
@@ -32,6 +33,24 @@ def set_rate(optimizers: dict[str, torch.optim.Optimizer], rate: float) -> None:
         optimizer.zero_grad(set_to_none=True)
         for group in optimizer.param_groups:
             group["lr"] = rate
+
+
+def take_step(
+    optimizers: dict[str, torch.optim.Optimizer],
+    network: nn.Module,
+    averaged: AveragedModel,
+    max_gradient: float,
+) -> bool:
+    """Clip the gradients, step, average; nothing moves, and the answer is False, where a gradient
+    is not finite.
+    """
+    norm = nn.utils.clip_grad_norm_(network.parameters(), max_gradient)
+    if not bool(norm.isfinite()):
+        return False
+    for optimizer in optimizers.values():
+        optimizer.step()
+    averaged.update_parameters(network)
+    return True
 
 
 def average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:

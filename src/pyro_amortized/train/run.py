@@ -20,7 +20,7 @@ from ..posterior import AmortizedPosterior
 from .checkpoint import load_optimizer, read_checkpoint, write_checkpoint
 from .feed import Feed, Pairs, Place
 from .loss import Loss, log_q, mean_over_ranks, num_ranks, rank, shared_loss
-from .optimizers import average, make_optimizers, set_rate
+from .optimizers import average, make_optimizers, set_rate, take_step
 from .options import TrainingOptions
 from .schedule import Schedule
 from .tracker import Tracker
@@ -207,11 +207,8 @@ class Run:
         loss: Tensor = self.loss(pairs)
         set_rate(self.optimizers, rate)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.posterior.parameters(), self.options.max_gradient)
-        if bool(norm.isfinite()):
-            for optimizer in self.optimizers.values():
-                optimizer.step()
-            self.average.update_parameters(self.posterior)
+        limit = self.options.max_gradient
+        if take_step(self.optimizers, self.posterior, self.average, limit):
             state.running_total += float(loss.detach())
             state.running_count += 1
         else:
