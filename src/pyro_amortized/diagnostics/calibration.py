@@ -16,7 +16,7 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
-from ..cohort import Design
+from ..cohort import Cohort, Design
 from ..errors import TrainingError
 from ..guide import AmortizedGuide
 from ..importance import importance_estimate, normalized_weights, resample
@@ -139,17 +139,7 @@ def _calibrate_block(  # noqa: PLR0913  (what a worker needs, each on its own)
 ) -> dict[str, Tensor]:
     """Ranks, levels and weights of some individuals, by field of :class:`Calibration`."""
     generator = make_generator(seed)
-    complete = design.complete if isinstance(design, Remaskable) else design
-    plan = complete(num_individuals, generator)
-    truth = training.draw_for(plan, 1, generator)[0]
-    shared = training.draw_shared(num_individuals, generator)
-    cohort, failed = structure.simulate(
-        plan, truth, shared, structure.initial_population(), generator
-    )
-    kept = (~failed).nonzero()[:, 0]
-    cohort, truth, shared = cohort[kept], truth[kept], shared[kept]
-    if isinstance(design, Remaskable):  # a mechanism may look at the values
-        cohort = design.missing(cohort, generator)
+    cohort, truth, shared = _fresh(structure, training, design, num_individuals, generator)
     proposal = FlowProposal(posterior.condition(cohort, shared))
     with torch.no_grad():
         raw, _ = proposal.draw(num_draws, torch.arange(len(cohort)), generator)
@@ -176,6 +166,28 @@ def _calibrate_block(  # noqa: PLR0913  (what a worker needs, each on its own)
         sampler = Sampler(target, draw_training, log_training, proposal)
         drawn, _ = sampler.sample(num_draws, len(cohort), generator, refine=True)
     return found | _corrected(drawn.draws, drawn.log_weights, truth, num_ranks, generator)
+
+
+def _fresh(
+    structure: ModelStructure,
+    training: TrainingDistribution,
+    design: Design,
+    num_individuals: int,
+    generator: torch.Generator,
+) -> tuple[Cohort, Tensor, Tensor]:
+    """Simulated individuals with what is then recorded, their true and shared parameters."""
+    complete = design.complete if isinstance(design, Remaskable) else design
+    plan = complete(num_individuals, generator)
+    truth = training.draw_for(plan, 1, generator)[0]
+    shared = training.draw_shared(num_individuals, generator)
+    cohort, failed = structure.simulate(
+        plan, truth, shared, structure.initial_population(), generator
+    )
+    kept = (~failed).nonzero()[:, 0]
+    cohort, truth, shared = cohort[kept], truth[kept], shared[kept]
+    if isinstance(design, Remaskable):  # a mechanism may look at the values
+        cohort = design.missing(cohort, generator)
+    return cohort, truth, shared
 
 
 def _corrected(

@@ -18,7 +18,7 @@ Mechanism = Callable[[Cohort, Generator], Cohort]
 
 
 def check_setting(holds: bool, found: str, expected: str) -> None:
-    """Raise a :class:`CohortError` unless a setting holds."""
+    """Raise a ``CohortError`` unless a setting holds."""
     if not holds:
         raise CohortError(found, expected, "correct the setting.")
 

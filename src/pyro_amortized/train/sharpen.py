@@ -79,17 +79,11 @@ def sharpen(
         whole = SharpenedPosterior(
             first, flow, guide.structure, guide.training_distribution, num_steps
         )
-        parts = []
         until = None if limit is None else begin + SHARE_OF_TIME * limit
-        for part in tqdm(
-            _prepared(whole, simulator, num_simulations, until),
-            total=-(-num_simulations // SHARD_SIZE),
-            desc="Newton steps",
-            disable=not progress,
-            leave=False,
-        ):
-            parts.append(part)
-        rows = Rows(*(torch.cat(x) for x in zip(*(vars(p).values() for p in parts), strict=True)))
+        shards = _prepared(whole, simulator, num_simulations, until)
+        total = -(-num_simulations // SHARD_SIZE)
+        bar = tqdm(shards, total=total, desc="Newton steps", disable=not progress, leave=False)
+        rows = Rows(*(torch.cat(x) for x in zip(*(vars(p).values() for p in bar), strict=True)))
         deadline = None if limit is None else begin + limit
         history = _train_second(flow, rows, options, seed, deadline, progress)
     before, after = (
