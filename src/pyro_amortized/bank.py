@@ -30,7 +30,8 @@ def num_bytes(simulations: TrainingSet) -> int:
     """Memory that a training set takes."""
     cohort = simulations.cohort
     tensors: list[Tensor] = [simulations.unconstrained, simulations.shared]
-    tensors += [x for s in cohort.series.values() for x in vars(s).values()]
+    groups = (cohort.series, cohort.time_varying)
+    tensors += [x for group in groups for s in group.values() for x in vars(s).values()]
     tensors += list(cohort.covariates.values())
     tensors += list(vars(cohort.doses).values()) if cohort.doses is not None else []
     return sum(x.numel() * x.element_size() for x in tensors)

@@ -94,8 +94,9 @@ def check_schema(path: Path, description: Any, newest: int) -> None:
 
 def _cohort_tensors(cohort: Cohort) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
-    for name, s in cohort.series.items():
-        tensors |= {f"series.{name}.{field}": x for field, x in vars(s).items()}
+    for kind, group in (("series", cohort.series), ("varying", cohort.time_varying)):
+        for name, s in group.items():
+            tensors |= {f"{kind}.{name}.{field}": x for field, x in vars(s).items()}
     if cohort.doses is not None:
         tensors |= {f"doses.{field}": x for field, x in vars(cohort.doses).items()}
     return tensors | {f"covariates.{name}": x for name, x in cohort.covariates.items()}
@@ -105,16 +106,22 @@ def _cohort(tensors: dict[str, Tensor], num: int) -> Cohort:
     def under(start: str) -> dict[str, Tensor]:
         return {n.removeprefix(start): x for n, x in tensors.items() if n.startswith(start)}
 
-    series: dict[str, dict[str, Tensor]] = {}
-    for name, x in under("series.").items():
-        owner, field = name.rsplit(".", 1)
-        series.setdefault(owner, {})[field] = x
+    def group(start: str) -> dict[str, Series]:
+        found: dict[str, dict[str, Tensor]] = {}
+        for name, x in under(start).items():
+            owner, field = name.rsplit(".", 1)
+            found.setdefault(owner, {})[field] = x
+        return {
+            n: Series(f["times"], f["values"].double(), f["observed"]) for n, f in found.items()
+        }
+
     doses = under("doses.")
     return Cohort(
-        {n: Series(f["times"], f["values"].double(), f["observed"]) for n, f in series.items()},
+        group("series."),
         Doses(**doses) if doses else None,
         under("covariates."),
         ("",) * num,
+        group("varying."),
     )
 
 

@@ -4,11 +4,11 @@ from .cohort import Cohort as Cohort
 from .cohort import Design as Design
 from .cohort import Index as Index
 from .cohort import concatenate as concatenate
+from .doses import Doses as Doses
 from .recorded import RECORDED as RECORDED
 from .recorded import as_recorded as as_recorded
 from .recorded import as_scheduled as as_scheduled
 from .recorded import check_told as check_told
 from .recorded import told as told
 from .recorded import with_recorded as with_recorded
-from .records import Doses as Doses
 from .records import Series as Series

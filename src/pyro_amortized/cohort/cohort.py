@@ -18,7 +18,8 @@ import torch
 from torch import Generator, Tensor
 
 from ..errors import CohortError
-from .records import Doses, Series, floating
+from .doses import Doses
+from .records import Series, floating
 
 Index = int | slice | Sequence[int] | Tensor
 Design = Callable[[int, Generator], "Cohort"]
@@ -37,6 +38,9 @@ class Cohort:
         doses: What was given, or None.
         covariates: Name and values, shape ``(individual,)``, of each covariate; finite.
         ids: Labels of the individuals. Default: "1", "2", ...
+        time_varying: Name and :class:`Series` of each covariate that varies over time (and of
+            occasions and limits of quantification): known to the model, not observed by it.
+            ``cohort.time_varying["weight"].at(times)`` carries the last value forward.
 
     Raises:
         CohortError: The parts disagree about the number of individuals, or a covariate is not
@@ -55,6 +59,7 @@ class Cohort:
     doses: Doses | None = None
     covariates: Mapping[str, Tensor] = field(default_factory=dict)
     ids: tuple[str, ...] = ()
+    time_varying: Mapping[str, Series] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.series:
@@ -71,6 +76,7 @@ class Cohort:
         sizes |= {
             f"covariate {name!r}": len(x) if x.dim() == 1 else -1 for name, x in covariates.items()
         }
+        sizes |= {f"time_varying {n!r}": len(s.values) for n, s in self.time_varying.items()}
         sizes |= {"doses": len(self.doses.times)} if self.doses else {}
         sizes |= {"ids": len(self.ids)} if self.ids else {}
         for name, size in sizes.items():
@@ -92,11 +98,13 @@ class Cohort:
                 )
         object.__setattr__(self, "series", MappingProxyType(dict(self.series)))
         object.__setattr__(self, "covariates", MappingProxyType(covariates))
+        object.__setattr__(self, "time_varying", MappingProxyType(dict(self.time_varying)))
         ids = tuple(str(x) for x in self.ids) or tuple(str(i + 1) for i in range(num))
         object.__setattr__(self, "ids", ids)
 
     def __reduce__(self) -> tuple[type["Cohort"], tuple[Any, ...]]:
-        return Cohort, (dict(self.series), self.doses, dict(self.covariates), self.ids)
+        parts = (dict(self.series), self.doses, dict(self.covariates), self.ids)
+        return Cohort, (*parts, dict(self.time_varying))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -184,11 +192,13 @@ class Cohort:
         return replace(self, series=series)
 
     def _map(self, fn: Callable[[Tensor], Tensor]) -> "Cohort":
-        series = {
-            n: Series(fn(s.times), fn(s.values), fn(s.observed)) for n, s in self.series.items()
-        }
+        series, varying = (
+            {n: Series(fn(s.times), fn(s.values), fn(s.observed)) for n, s in group.items()}
+            for group in (self.series, self.time_varying)
+        )
         doses = self.doses and Doses(**{name: fn(x) for name, x in vars(self.doses).items()})
-        return Cohort(series, doses, {n: fn(x) for n, x in self.covariates.items()})
+        covariates = {n: fn(x) for n, x in self.covariates.items()}
+        return Cohort(series, doses, covariates, time_varying=varying)
 
 
 def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
@@ -202,44 +212,42 @@ def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
     """
     first = cohorts[0]
     for other in cohorts[1:]:
-        same = set(other.series) == set(first.series) and set(other.covariates) == set(
-            first.covariates
-        )
-        if not same or (other.doses is None) != (first.doses is None):
+        if _form(other) != _form(first):
             raise CohortError(
-                f"A cohort with series {sorted(other.series)} and covariates "
-                f"{sorted(other.covariates)} meets "
-                f"one with {sorted(first.series)} and {sorted(first.covariates)}.",
+                f"A cohort of {_form(other)} meets one of {_form(first)}.",
                 "the same series and covariates in every cohort, and doses in all of them or in "
                 "none.",
                 "add what is missing as an unrecorded series (`observed` False), or empty doses "
                 "(`given` False).",
             )
-    series = {
-        name: Series(
-            _pad_rows([c[name].times for c in cohorts], None),
-            _pad_rows([c[name].values for c in cohorts], 0.0),
-            _pad_rows([c[name].observed for c in cohorts], False),
-        )
-        for name in first.series
-    }
+    series = {name: _end_to_end([c[name] for c in cohorts]) for name in first.series}
+    varying = {n: _end_to_end([c.time_varying[n] for c in cohorts]) for n in first.time_varying}
     all_doses = [c.doses for c in cohorts if c.doses is not None]
-    doses = (
-        Doses(
-            **{
-                name: _pad_rows(
-                    [getattr(d, name) for d in all_doses], 1.0 if name == "compartment" else 0.0
-                )
-                for name in vars(all_doses[0])
-            }
-        )
-        if all_doses
-        else None
-    )
+    doses = None
+    if all_doses:
+        columns = {n: [getattr(d, n) for d in all_doses] for n in vars(all_doses[0])}
+        doses = Doses(**{n: _pad_rows(x, float(n == "compartment")) for n, x in columns.items()})
     covariates = {
         name: torch.cat([c.covariates[name] for c in cohorts]) for name in first.covariates
     }
-    return Cohort(series, doses, covariates, sum((c.ids for c in cohorts), ()))
+    return Cohort(series, doses, covariates, sum((c.ids for c in cohorts), ()), varying)
+
+
+def _form(cohort: Cohort) -> dict[str, object]:
+    return {
+        "series": sorted(cohort.series),
+        "covariates": sorted(cohort.covariates),
+        "time-varying covariates": sorted(cohort.time_varying),
+        "doses": cohort.doses is not None,
+    }
+
+
+def _end_to_end(parts: Sequence[Series]) -> Series:
+    return Series(
+        _pad_rows([s.times for s in parts], None),
+        _pad_rows([s.values for s in parts], 0.0),
+        _pad_rows([s.observed for s in parts], False),
+    )
 
 
 def _pad_rows(tensors: Sequence[Tensor], fill: float | None) -> Tensor:

@@ -1,6 +1,4 @@
-r"""What was recorded and what was given: series of observations, doses. Checked and filled at the
-door.
-"""
+r"""What was recorded: series of observations. Checked and filled at the door."""
 
 from dataclasses import dataclass
 
@@ -60,6 +58,38 @@ class Series:
         object.__setattr__(self, "values", _fill(values, observed))
         object.__setattr__(self, "observed", observed)
 
+    def at(self, times: Tensor) -> Tensor:
+        r"""Value at each time: the last one recorded until then, else the first recorded one.
+
+        Last observation carried forward, for covariates that vary over time.
+
+        Args:
+            times: Shape ``(individual, when)``.
+
+        Returns:
+            Shape ``(individual, when)``.
+
+        Raises:
+            CohortError: The series has channels.
+
+        Example:
+            >>> weight = Series(torch.tensor([[0.0, 10.0]]), torch.tensor([[70.0, 68.0]]))
+            >>> weight.at(torch.tensor([[0.0, 9.0, 10.0, 30.0]]))
+            tensor([[70., 70., 68., 68.]])
+        """
+        if self.values.dim() != 2:
+            raise CohortError(
+                f"A series of shape {tuple(self.values.shape)} is asked for its value at a time.",
+                "one value per time, (individual, time).",
+                "split the channels into series of their own.",
+            )
+        known = torch.arange(self.times.shape[1], device=self.times.device)
+        last = torch.where(self.observed, known, -1).cummax(1).values
+        first = self.observed.to(torch.uint8).argmax(1, keepdim=True)
+        before = torch.searchsorted(self.times.contiguous(), times.contiguous(), right=True) - 1
+        place = torch.where(before >= 0, last.gather(1, before.clamp(min=0)), -1)
+        return self.values.gather(1, torch.where(place >= 0, place, first))
+
     @property
     def num_observations(self) -> int:
         """Number of recorded values."""
@@ -69,77 +99,6 @@ class Series:
     def present(self) -> Tensor:
         """True where any channel was recorded, shape ``(individual, time)``."""
         return self.observed if self.observed.dim() == 2 else self.observed.any(-1)
-
-
-@dataclass(frozen=True, eq=False)
-class Doses:
-    r"""The doses of every individual, padded to the same number.
-
-    Args:
-        times: Dosing times, shape ``(individual, dose)``, in the unit of the series.
-        amounts: Amounts, shape of ``times``, in the unit of amount of the data. Ignored in the
-            padding.
-        durations: Durations of infusion, shape of ``times``; 0 is a bolus. Default: all 0.
-        compartment: Number of the compartment that receives the dose, 1 first, shape of ``times``.
-            Default: all 1.
-        given: True where a dose was given, False in the padding, shape of ``times``. Default: all
-            True.
-
-    Raises:
-        CohortError: Shapes disagree, or a given dose is not finite or negative.
-    """
-
-    times: Tensor
-    amounts: Tensor
-    durations: Tensor = None  # type: ignore[assignment]
-    compartment: Tensor = None  # type: ignore[assignment]
-    given: Tensor = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        amounts = floating(self.amounts, "amounts")
-        times = floating(self.times, "times of the doses").to(amounts.dtype)
-        given = torch.ones_like(amounts, dtype=torch.bool) if self.given is None else self.given
-        durations = torch.zeros_like(amounts) if self.durations is None else self.durations
-        compartment = (
-            torch.ones_like(amounts, dtype=torch.long)
-            if self.compartment is None
-            else self.compartment
-        )
-        fields = {
-            "times": times,
-            "durations": durations,
-            "compartment": compartment,
-            "given": given,
-        }
-        for name, tensor in fields.items():
-            if tensor.shape != amounts.shape or amounts.dim() != 2:
-                raise CohortError(
-                    f"`{name}` of the doses has shape {tuple(tensor.shape)}, `amounts` "
-                    f"{tuple(amounts.shape)}.",
-                    "the same shape (individual, dose) for every field of the doses.",
-                    "pad every individual to the same number of doses and set `given` to False "
-                    "in the padding.",
-                )
-        if given.dtype != torch.bool:
-            raise CohortError(
-                f"`given` has dtype {given.dtype}.",
-                "a boolean mask, True = given.",
-                "pass `given.bool()`.",
-            )
-        bad = given & ~(times.isfinite() & (amounts >= 0) & amounts.isfinite() & (durations >= 0))
-        if bad.any():
-            raise CohortError(
-                f"Individual {int(bad.any(1).nonzero()[0])} has a dose that is not finite or "
-                "negative.",
-                "finite times, amounts >= 0 and durations >= 0 wherever `given` is True.",
-                "correct the dose, or set `given` to False if it is padding.",
-            )
-        zero = torch.zeros((), dtype=amounts.dtype, device=amounts.device)
-        object.__setattr__(self, "times", torch.where(given, times, zero))
-        object.__setattr__(self, "amounts", torch.where(given, amounts, zero))
-        object.__setattr__(self, "durations", torch.where(given, durations.to(amounts.dtype), zero))
-        object.__setattr__(self, "compartment", compartment.long())
-        object.__setattr__(self, "given", given)
 
 
 def floating(x: Tensor, name: str) -> Tensor:

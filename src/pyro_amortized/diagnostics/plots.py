@@ -6,6 +6,7 @@ Every function returns a ``matplotlib.figure.Figure`` and leaves pyplot's state 
 
 import math
 import textwrap
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -184,7 +185,7 @@ def _dense(cohort: Cohort, names: list[str], num_times: int) -> Cohort:
         )
         values = s.values[:, :1].expand(-1, num_times, *s.values.shape[2:])
         series[name] = Series(grid, values.contiguous(), torch.ones_like(values, dtype=torch.bool))
-    return Cohort(series, cohort.doses, cohort.covariates, cohort.ids)
+    return replace(cohort, series=series)
 
 
 def _band(ax: Any, times: Any, draws: Tensor, alpha: float) -> None:

@@ -20,6 +20,7 @@ from ..networks import TokenLayout
 from .encoded import Encoded, Standardize, num_channels, present
 
 NUM_DOSE_FEATURES = 4
+NUM_EVENT_FEATURES = 3
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Form:
         grid: Times of each series if all individuals share them: tokens then stand in the places of
             the grid, recorded or not. None for individual times.
         num_times: Largest number of times of a series.
+        time_varying: Names of the covariates that vary over time.
+        has_events: Whether doses have steady states, resets or rates of the model.
     """
 
     series: tuple[str, ...]
@@ -42,6 +45,8 @@ class Form:
     has_doses: bool
     grid: Mapping[str, Sequence[float]] | None = None
     num_times: int = 0
+    time_varying: tuple[str, ...] = ()
+    has_events: bool = False
 
     @classmethod
     def of(
@@ -54,7 +59,19 @@ class Form:
         channels = tuple(num_channels(cohort, name) for name in series)
         covariates = tuple(sorted(cohort.covariates))
         longest = max(cohort[name].times.shape[1] for name in series)
-        return cls(tuple(series), channels, covariates, cohort.doses is not None, grid, longest)
+        doses = cohort.doses
+        varying = tuple(sorted(cohort.time_varying))
+        events = doses is not None and doses.has_events
+        return cls(
+            tuple(series), channels, covariates, doses is not None, grid, longest, varying, events
+        )
+
+    @property
+    def num_dose_features(self) -> int:
+        """Number of features of a dose: amount on two scales, duration, compartment; interval,
+        steady state and reset where there are any.
+        """
+        return NUM_DOSE_FEATURES + (NUM_EVENT_FEATURES if self.has_events else 0)
 
     @property
     def num_places(self) -> int:
@@ -89,7 +106,7 @@ class Encoder(nn.Module, ABC):
         self.form, self.encoding = form, encoding
         self.units: Tensor
         self.register_buffer("units", torch.ones(sum(form.channels) + 1, dtype=torch.float64))
-        self.doses = Standardize(NUM_DOSE_FEATURES)
+        self.doses = Standardize(form.num_dose_features)
         self.static = Standardize(self.num_static)
 
     # What a child defines.
@@ -137,7 +154,7 @@ class Encoder(nn.Module, ABC):
     def layout(self) -> TokenLayout:
         """What a summary network must know of the tokens."""
         return TokenLayout(
-            self.num_series_features + (NUM_DOSE_FEATURES + 1 if self.form.has_doses else 0),
+            self.num_series_features + (self.form.num_dose_features + 1 if self.form.has_doses else 0),
             self.num_static,
             self.form.num_places,
             self.num_values,
@@ -146,8 +163,11 @@ class Encoder(nn.Module, ABC):
 
     @property
     def num_static(self) -> int:
-        """Number of static features: covariates, two totals of the doses, moments."""
-        return len(self.form.covariates) + (2 if self.form.has_doses else 0) + self.num_moments
+        """Number of static features: covariates, three values of those that vary over time, two
+        totals of the doses, moments.
+        """
+        known = len(self.form.covariates) + 3 * len(self.form.time_varying)
+        return known + (2 if self.form.has_doses else 0) + self.num_moments
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -184,11 +204,13 @@ class Encoder(nn.Module, ABC):
         found = {
             "series": {n: num_channels(cohort, n) for n in form.series if n in cohort},
             "covariates": sorted(set(cohort.covariates) & set(form.covariates)),
+            "time-varying covariates": sorted(set(cohort.time_varying) & set(form.time_varying)),
             "doses": cohort.doses is not None,
         }
         wanted = {
             "series": dict(zip(form.series, form.channels, strict=True)),
             "covariates": sorted(form.covariates),
+            "time-varying covariates": sorted(form.time_varying),
             "doses": form.has_doses,
         }
         for what, expected in wanted.items():
@@ -208,7 +230,7 @@ class Encoder(nn.Module, ABC):
         found = [self.series_tokens(cohort, j) for j in range(len(self.form.series))]
         parts, masks = [tokens for tokens, _ in found], [mask for _, mask in found]
         if self.form.has_doses and cohort.doses is not None:
-            blank = NUM_DOSE_FEATURES + 1
+            blank = self.form.num_dose_features + 1
             parts = [torch.cat([x, x.new_zeros(*x.shape[:2], blank)], -1) for x in parts]
             parts.append(self._dose_tokens(cohort))
             masks.append(cohort.doses.given)
@@ -232,13 +254,19 @@ class Encoder(nn.Module, ABC):
     def _dose_features(self, cohort: Cohort) -> Tensor:
         assert cohort.doses is not None
         amounts, durations = cohort.doses.amounts, cohort.doses.durations / self.units[-1]
-        return torch.stack(
-            [amounts, amounts.clamp(min=1e-12).log(), durations, cohort.doses.compartment.double()],
-            -1,
-        )
+        compartment = cohort.doses.compartment.double()
+        columns = [amounts, amounts.clamp(min=1e-12).log(), durations, compartment]
+        if self.form.has_events:
+            columns.append(cohort.doses.intervals / self.units[-1])
+            columns += [cohort.doses.steady_state.double(), cohort.doses.reset.double()]
+        return torch.stack(columns, -1)
 
     def _static_features(self, cohort: Cohort) -> Tensor:
         columns = [cohort.covariates[name] for name in self.form.covariates]
+        for name in self.form.time_varying:
+            s = cohort.time_varying[name]
+            filled = s.at(s.times)
+            columns += [filled[:, 0], filled.mean(1), filled[:, -1]]
         if self.form.has_doses and cohort.doses is not None:
             total = cohort.doses.amounts.sum(1)
             columns += [total.clamp(min=1e-12).log(), cohort.doses.given.double().sum(1)]

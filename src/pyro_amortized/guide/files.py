@@ -91,8 +91,8 @@ def empty_posterior(
 def _encoder(settings: dict[str, Any], classes: Sequence[type]) -> Encoder:
     kind = _class(encode, settings.pop("encoding", "Tokens"), classes)
     chosen = settings.pop("encoding_settings", {"num_frequencies": 0})
-    names = ("series", "channels", "covariates")
-    form = Form(**settings | {name: tuple(settings[name]) for name in names})
+    names = ("series", "channels", "covariates", "time_varying")
+    form = Form(**settings | {name: tuple(settings.get(name, ())) for name in names})
     encoder: Encoder = kind(**chosen).encoder(form)
     return encoder
 
