@@ -172,9 +172,6 @@ def test_events_before_the_start_and_unknown_compartments():
         nlme.solve(oral, torch.zeros(2), torch.ones(1, 1).double(), p, doses=doses)
     with pytest.raises(ModelError, match="compartment 3"):
         nlme.one_compartment(torch.ones(1, 1), doses, **p)
-    depot = Doses(torch.zeros(1, 1), torch.ones(1, 1), torch.ones(1, 1))
-    with pytest.raises(ModelError, match="infused"):
-        nlme.one_compartment(torch.ones(1, 1), depot, **p)
 
 
 def test_residual_errors():

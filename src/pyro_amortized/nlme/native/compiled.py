@@ -1,0 +1,252 @@
+r"""Compiled systems: made once per right-hand side, run over threads, checked against the program."""
+
+import inspect
+import logging
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .kernels import OK, STIFF, TOO_MANY_STEPS, explicit_source, implicit_source
+from .tracing import NotTraceable, Traced, trace
+
+RightHandSide = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
+LOG = logging.getLogger("pyro_amortized.nlme")
+MAX_STATES = 40
+MAX_REMEMBERED = 64
+SOURCES = {"explicit": explicit_source, "implicit": implicit_source}
+DETECTION_STEPS = 5_000
+STIFF_SHARE = 0.05
+
+_kernels: dict[str, Any] = {}
+_systems: "OrderedDict[Any, System]" = OrderedDict()
+_refused: dict[Any, str] = {}
+
+
+@dataclass(eq=False)
+class System:
+    r"""A traced right-hand side and its solvers, compiled when first needed.
+
+    Args:
+        traced: The scalar expressions.
+        is_stiff: Whether the explicit solver gave up on it before.
+    """
+
+    traced: Traced
+    is_stiff: bool = False
+    _made: dict[str, Any] = field(default_factory=dict)
+
+    def kernel(self, method: str) -> Any:
+        """The compiled solver, "explicit" or "implicit"."""
+        if method not in self._made:
+            self._made[method] = _compiled(SOURCES[method](self.traced))
+        return self._made[method]
+
+
+def _compiled(source: str) -> Any:
+    if source not in _kernels:
+        names: dict[str, Any] = {}
+        exec(compile(source, "<pyro_amortized solver>", "exec"), names)
+        _kernels[source] = names["kernel"]
+    return _kernels[source]
+
+
+def system_for(
+    f: RightHandSide, num_states: int, parameters: Mapping[str, Tensor], state: Tensor
+) -> System | None:
+    r"""The compiled system of a right-hand side, or None where it cannot be compiled.
+
+    The reason is logged once. A function that refers to nothing that may change is traced once;
+    another one, for instance with a tensor in its closure, at every call, which finds the compiled
+    code again.
+
+    Args:
+        f: Right-hand side.
+        num_states: Number of states.
+        parameters: By name, shape ``(row,)``.
+        state: Some states to compare the expressions with the program at, shape ``(row, state)``.
+    """
+    names = tuple(parameters)
+    key = identity(f)
+    key = (key, num_states, names) if key is not None else None
+    if key is not None and key in _systems:
+        _systems.move_to_end(key)
+        return _systems[key]
+    if key is not None and key in _refused:
+        return None
+    try:
+        system = System(_traced(f, num_states, names, parameters, state))
+    except NotTraceable as reason:
+        name = getattr(f, "__qualname__", type(f).__name__)
+        LOG.warning("%s is solved by torchdiffeq, not compiled: %s.", name, reason)
+        if key is not None:
+            _refused[key] = str(reason)
+        return None
+    if key is not None:
+        _systems[key] = system
+        if len(_systems) > MAX_REMEMBERED:
+            _systems.popitem(last=False)
+    return system
+
+
+def _traced(
+    f: RightHandSide,
+    num_states: int,
+    names: tuple[str, ...],
+    parameters: Mapping[str, Tensor],
+    state: Tensor,
+) -> Traced:
+    if num_states > MAX_STATES:
+        raise NotTraceable(f"it has {num_states} states, more than {MAX_STATES}")
+    try:
+        import numba  # noqa: F401
+    except ImportError as error:
+        raise NotTraceable("numba is not installed") from error
+    traced = trace(f, num_states, names)
+    _check(f, traced, parameters, state)
+    return traced
+
+
+def _check(
+    f: RightHandSide, traced: Traced, parameters: Mapping[str, Tensor], state: Tensor
+) -> None:
+    """Compare the expressions with the program at a few states of this call, and beside them."""
+    from .expressions import evaluate
+
+    rows = slice(0, 3)
+    for shift, t in ((1.0, 0.0), (1.1, 1.7)):
+        x = state[rows].double() * shift + (shift - 1.0)
+        values = {name: value[rows].double() for name, value in parameters.items()}
+        with torch.no_grad():
+            expected = f(torch.full_like(x[:, 0], t), x, values).double()
+        for i in range(len(x)):
+            known = {"t": t} | {f"x{s}": float(v) for s, v in enumerate(x[i])}
+            known |= {f"p{j}": float(v[i]) for j, v in enumerate(values.values())}
+            found = torch.tensor(evaluate(traced.slopes, known), dtype=torch.float64)
+            known_there = expected[i].isfinite()
+            if not torch.allclose(
+                found[known_there], expected[i][known_there], rtol=1e-9, atol=1e-12
+            ):
+                raise NotTraceable(
+                    f"its expressions give {found.tolist()} where the program gives "
+                    f"{expected[i].tolist()}"
+                )
+
+
+def identity(f: Any, depth: int = 0) -> Any:
+    """What a function computes with, as a key; None if that may change without notice."""
+    if not isinstance(f, types.FunctionType) or depth > 5:
+        return None
+    parts: list[Any] = [f.__code__, f.__defaults__]
+    cells = [c.cell_contents for c in f.__closure__ or ()] + list((f.__kwdefaults__ or {}).values())
+    names = inspect.getclosurevars(f).globals
+    for value in [*cells, *names.values(), *(f.__defaults__ or ())]:
+        if isinstance(value, int | float | str | type | types.ModuleType | types.BuiltinFunctionType):
+            parts.append(value)
+        elif isinstance(value, types.FunctionType) and value is not f:
+            inner = identity(value, depth + 1)
+            if inner is None:
+                return None
+            parts.append(inner)
+        else:
+            return None
+    return tuple(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    r"""Rows to solve, as NumPy arrays in float64.
+
+    Args:
+        start: Time of the initial states.
+        initial: Shape ``(row, state)``.
+        parameters: Shape ``(row, piece, parameter)``.
+        event_times: Shape ``(row, event)``, sorted, infinite in the padding.
+        event_kinds: Kinds of the events, as numbered in the kernels.
+        event_places: Compartment (0 first), vector or piece of each event.
+        event_sizes: Amount or rate of each event.
+        vectors: States that events set or add, shape ``(row, vector, state)``.
+        times: Observation times, shape ``(row, time)``, sorted.
+    """
+
+    start: float
+    initial: Any
+    parameters: Any
+    event_times: Any
+    event_kinds: Any
+    event_places: Any
+    event_sizes: Any
+    vectors: Any
+    times: Any
+
+    def rows(self, index: Any) -> "Problem":
+        """Some of the rows."""
+        return Problem(self.start, *(x[index] for x in list(vars(self).values())[1:]))
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """States ``(row, time, state)``, status and number of steps ``(row,)``."""
+
+    states: Any
+    status: Any
+    steps: Any
+
+
+def run(
+    system: System, problem: Problem, method: str, rtol: float, atol: float, max_steps: int
+) -> Found:
+    r"""Solve all rows, over as many threads as torch has.
+
+    Args:
+        system: What to solve.
+        problem: Where.
+        method: "explicit", "implicit", or "auto": explicit, and implicit for rows on which that is
+            stiff or takes more than 5,000 steps. A system with more than 5 % such rows is solved
+            implicitly from then on.
+        rtol: Relative tolerance, of every row.
+        atol: Absolute tolerance.
+        max_steps: Largest number of steps of a row.
+    """
+    if method != "auto":
+        return _run(system.kernel(method), problem, rtol, atol, max_steps, False)
+    if system.is_stiff:
+        return _run(system.kernel("implicit"), problem, rtol, atol, max_steps, False)
+    limit = min(max_steps, DETECTION_STEPS)
+    found = _run(system.kernel("explicit"), problem, rtol, atol, limit, True)
+    again = np.flatnonzero((found.status == STIFF) | (found.status == TOO_MANY_STEPS))
+    if len(again):
+        system.is_stiff = len(again) > STIFF_SHARE * len(found.status)
+        part = _run(system.kernel("implicit"), problem.rows(again), rtol, atol, max_steps, False)
+        found.states[again], found.status[again] = part.states, part.status
+        found.steps[again] += part.steps
+    return found
+
+
+def _run(
+    kernel: Any, problem: Problem, rtol: float, atol: float, max_steps: int, detect: bool
+) -> Found:
+    num, num_states = problem.initial.shape
+    out = np.empty((num, problem.times.shape[1], num_states))
+    status = np.full(num, OK, dtype=np.int64)
+    steps = np.zeros(num, dtype=np.int64)
+    inputs = tuple(vars(problem).values())
+
+    def part(low: int, high: int) -> None:
+        kernel(*inputs, rtol, atol, max_steps, detect, out, status, steps, low, high)
+
+    threads = min(torch.get_num_threads(), max(1, num // 64))
+    if threads == 1:
+        part(0, num)
+    else:
+        edges = np.linspace(0, num, 4 * threads + 1).astype(int).tolist()
+        part(0, 0)  # compiles before the threads start
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(part, edges[:-1], edges[1:]))
+    return Found(out, status, steps)

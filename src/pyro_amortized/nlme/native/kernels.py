@@ -1,0 +1,480 @@
+r"""Source of compiled solvers: one loop per individual, with its own steps and events.
+
+Every individual has a sorted list of events (doses, starts and ends of infusions, resets, changes
+of parameters) and its observation times. Steps end at events, where the state jumps; observations
+are read off the continuous extension of the step that covers them. The source is plain Python over
+scalars, compiled by numba; systems of few states are written out, larger ones loop over arrays.
+
+Explicit: the pairs of order 5(4) of Tsitouras with its free interpolant and a PI controller.
+Implicit: Rodas4, an L-stable Rosenbrock method of order 4(3) with a dense output of order 3; the
+Jacobian comes from symbolic differentiation.
+
+References:
+    Tsitouras (2011), Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying
+    assumption; Hairer and Wanner (1996), Solving Ordinary Differential Equations II, IV.2
+    (stiffness test), IV.7 and IV.10 (Rodas).
+"""
+
+import textwrap
+
+from .expressions import Node, derivatives, write
+from .tracing import Traced
+
+UNROLLED = 12
+OK, TOO_MANY_STEPS, NOT_FINITE, STEP_TOO_SMALL, NO_STEADY_STATE, STIFF = range(6)
+ADD, RATE, RESET, SET_STATE, ADD_STATE, PIECE = range(1, 7)
+
+_A = (
+    (0.161,),
+    (-0.008480655492356989, 0.335480655492357),
+    (2.8971530571054935, -6.359448489975075, 4.3622954328695815),
+    (5.325864828439257, -11.748883564062828, 7.4955393428898365, -0.09249506636175525),
+    (
+        5.86145544294642,
+        -12.92096931784711,
+        8.159367898576159,
+        -0.071584973281401,
+        -0.028269050394068383,
+    ),
+    (
+        0.09646076681806523,
+        0.01,
+        0.4798896504144996,
+        1.379008574103742,
+        -3.290069515436081,
+        2.324710524099774,
+    ),
+)
+_C = (0.161, 0.327, 0.9, 0.9800255409045097, 1.0, 1.0)
+_ERROR = (
+    0.00178001105222577714,
+    0.0008164344596567469,
+    -0.007880878010261995,
+    0.1447110071732629,
+    -0.5823571654525552,
+    0.45808210592918697,
+    -1 / 66,
+)
+_DENSE = (
+    (-2.763706197274826, 2.9132554618219126, -1.0530884977290216),
+    (0.13169999999999998, -0.2234, 0.1017),
+    (3.9302962368947516, -5.941033872131505, 2.490627285651253),
+    (-12.411077166933676, 30.33818863028232, -16.548102889244902),
+    (37.50931341651104, -88.1789048947664, 47.37952196281928),
+    (-27.896526289197286, 65.09189467479366, -34.87065786149661),
+    (1.5, -4.0, 2.5),
+)
+
+_RODAS_A = (
+    (1.544,),
+    (0.9466785280815826, 0.2557011698983284),
+    (3.314825187068521, 2.896124015972201, 0.9986419139977817),
+    (1.221224509226641, 6.019134481288629, 12.53708332932087, -0.6878860361058950),
+)
+_RODAS_C = (
+    (-5.6688,),
+    (-2.430093356833875, -0.2063599157091915),
+    (-0.1073529058151375, -9.594562251023355, -20.47028614809616),
+    (7.496443313967647, -10.24680431464352, -33.99990352819905, 11.70890893206160),
+    (
+        8.083246795921522,
+        -7.981132988064893,
+        -31.52159432874371,
+        16.31930543123136,
+        -6.058818238834054,
+    ),
+)
+_RODAS_TIMES = (0.0, 0.386, 0.21, 0.63, 1.0, 1.0)
+_RODAS_D = (0.25, -0.1043, 0.1035, -0.0362)
+_RODAS_H = (
+    (10.12623508344586, -7.487995877610167, -34.80091861555747, -7.992771707568823, 1.025137723295662),
+    (-0.6762803392801253, 6.087714651680015, 16.43084320892478, 24.76722511418386, -6.594389125716872),
+)
+
+_SHELL = """
+import math
+import numba
+import numpy as np
+
+{functions}
+
+@numba.njit(nogil=True, error_model="numpy", fastmath={{"contract", "arcp", "nsz"}})
+def kernel(start, initial, params, ev_time, ev_kind, ev_where, ev_size, vectors, obs, rtol, atol,
+           max_steps, detect, out, status, steps, low, high):
+    num_events, num_times = ev_time.shape[1], obs.shape[1]
+{allocate}
+    for i in range(low, high):
+        t = start
+{begin}
+        e = 0
+        o = 0
+        count = 0
+        code = 0
+        fresh = False
+        h = 0.0
+        last = 1e-4
+        stiff = 0
+        calm = 0
+        while True:
+            due = ev_time[i, e] if e < num_events else math.inf
+            while o < num_times and obs[i, o] <= t and obs[i, o] < due:
+{record}
+                o += 1
+            if o >= num_times:
+                break
+            if due <= t:
+                kind = ev_kind[i, e]
+                at = ev_where[i, e]
+                size = ev_size[i, e]
+{events}
+                e += 1
+                fresh = False
+                continue
+            stop = min(due, obs[i, num_times - 1])
+            if count >= max_steps:
+                code = 1
+                break
+            count += 1
+            if not fresh:
+{slope}
+                fresh = True
+                if h == 0.0:
+{first}
+            step = min(h, stop - t)
+            hits = step >= stop - t
+            if not hits and stop - t - step < 0.1 * step:
+                step = 0.5 * (stop - t)
+            if step <= 1e-14 * max(abs(t), abs(stop)) and not hits:
+                code = 3
+                break
+{stages}
+            if not (err < 1e300):
+                h = 0.1 * step
+                hits = False
+                if h < 1e-13 * max(1.0, abs(stop - t)):
+                    code = 2
+                    break
+                if {restart}:
+                    fresh = False
+                continue
+            factor = err ** {order}
+            if err > 1.0:
+                h = step / min(5.0, factor / 0.9)
+                continue
+            grow = max(0.1, min(5.0, factor / (last ** 0.04) / 0.9))
+            last = max(err, 1e-4)
+            ahead = stop if hits else t + step
+{detect}
+            while o < num_times and obs[i, o] <= ahead and obs[i, o] < due:
+                w = (obs[i, o] - t) / step
+{dense}
+                o += 1
+            t = ahead
+{accept}
+            if step >= h or not hits:
+                h = step / grow
+            else:
+                h = max(h, step / grow)
+        steps[i] = count
+        status[i] = code
+        if code != 0:
+            for j in range(num_times):
+                for s in range({size}):
+                    out[i, j, s] = math.nan
+"""
+
+
+class _Writer:
+    """Statements over all states, written out or as loops."""
+
+    def __init__(self, traced: Traced) -> None:
+        self.size, self.num_parameters = traced.num_states, traced.num_parameters
+        self.unrolled = self.size <= UNROLLED
+        self.arrays: list[str] = []
+
+    def array(self, *names: str) -> None:
+        self.arrays += names
+
+    def each(self, *templates: str) -> str:
+        """Statements for every state; ``#`` is its place."""
+        if self.unrolled:
+            return "\n".join(t.replace("#", f"_{s}").replace("@", str(s)) for t in templates for s in range(self.size))
+        body = "\n".join("    " + t.replace("#", "[s]").replace("@", "s") for t in templates)
+        return f"for s in range({self.size}):\n{body}"
+
+    def slope(self, result: str, t: str, x: str) -> str:
+        """Call of the right-hand side, rates included."""
+        if not self.unrolled:
+            return f"rhs({t}, {x}, p, r, {result})"
+        names = [f"{result}_{s}" for s in range(self.size)]
+        args = [t] + [f"{x}_{s}" for s in range(self.size)] + self.parameters
+        call = f"{', '.join(names)}, = rhs({', '.join(args)})"
+        return call + "\n" + self.each(f"{result}# += r#")
+
+    @property
+    def parameters(self) -> list[str]:
+        return [f"p_{j}" for j in range(self.num_parameters)]
+
+    def load(self, piece: str) -> str:
+        """Parameters of a piece."""
+        if self.unrolled:
+            return "\n".join(
+                f"p_{j} = params[i, {piece}, {j}]" for j in range(self.num_parameters)
+            ) or "pass"
+        return f"for j in range({self.num_parameters}):\n    p[j] = params[i, {piece}, j]"
+
+    def pick(self, statement: str) -> str:
+        """A statement for the state in place ``at``."""
+        if self.unrolled:
+            return "\n".join(f"if at == {s}:\n    {statement.replace('#', f'_{s}')}" for s in range(self.size))
+        return statement.replace("#", "[at]")
+
+    def total(self, name: str, term: str) -> str:
+        """Sum of a term over all states."""
+        if self.unrolled:
+            return f"{name} = " + " + ".join(term.replace("#", f"_{s}") for s in range(self.size))
+        return f"{name} = 0.0\n" + self.each(f"{name} += {term}")
+
+    def begin(self) -> str:
+        return self.each("x# = initial[i, @]", "r# = 0.0") + "\n" + self.load("0")
+
+    def allocate(self) -> str:
+        names = [] if self.unrolled else ["x", "r", *self.arrays]
+        lines = [f"{name} = np.empty({self.size})" for name in names]
+        lines += [] if self.unrolled else [f"p = np.empty({max(1, self.num_parameters)})"]
+        return "\n".join(lines) or "pass"
+
+    def events(self) -> str:
+        blocks = [
+            ("kind == 1", self.pick("x# += size")),
+            ("kind == 2", self.pick("r# += size")),
+            ("kind == 3", self.each("x# = initial[i, @]", "r# = 0.0")),
+            ("kind == 4", self.each("x# = vectors[i, at, @]", "r# = 0.0")),
+            ("kind == 5", self.each("x# += vectors[i, at, @]")),
+            ("kind == 6", self.load("at")),
+        ]
+        text = []
+        for j, (condition, body) in enumerate(blocks):
+            text.append(f"{'if' if j == 0 else 'elif'} {condition}:\n" + textwrap.indent(body, "    "))
+        return "\n".join(text)
+
+    def function(self, roots: list[Node]) -> str:
+        """The right-hand side as a function of scalars or of arrays."""
+        lines = write(roots, [f"y_{s}" for s in range(self.size)])
+        loads, ends = self._loads()
+        if self.unrolled:
+            head = ["t"] + [f"x{s}" for s in range(self.size)] + [f"p{j}" for j in range(self.num_parameters)]
+            ends = ["return (" + ", ".join(f"y_{s}" for s in range(self.size)) + ",)"]
+            return _define("rhs", head, lines + ends)
+        ends = [f"out[{s}] = y_{s} + r[{s}]" for s in range(self.size)]
+        return _define("rhs", ["t", "x", "p", "r", "out"], loads + lines + ends)
+
+    def _loads(self) -> tuple[list[str], list[str]]:
+        loads = [f"x{s} = x[{s}]" for s in range(self.size)]
+        return loads + [f"p{j} = p[{j}]" for j in range(self.num_parameters)], []
+
+    def jacobian(self, roots: list[Node]) -> str:
+        """df/dx and df/dt, written into arrays."""
+        names = [f"x{s}" for s in range(self.size)] + ["t"]
+        rows = [derivatives(root, names) for root in roots]
+        entries, results = [], []
+        for a in range(self.size):
+            for b in range(self.size + 1):
+                if not (rows[a][b].is_const and rows[a][b].value == 0):
+                    entries.append(rows[a][b])
+                    results.append(f"jac[{a}, {b}]" if b < self.size else f"dft[{a}]")
+        loads, _ = self._loads()
+        clear = [f"for a in range({self.size}):", "    dft[a] = 0.0"]
+        clear += [f"    for b in range({self.size}):", "        jac[a, b] = 0.0"]
+        if self.unrolled:
+            head = ["t"] + [f"x{s}" for s in range(self.size)] + [f"p{j}" for j in range(self.num_parameters)]
+            return _define("jacobian", [*head, "jac", "dft"], clear + write(entries, results))
+        return _define("jacobian", ["t", "x", "p", "jac", "dft"], clear + loads + write(entries, results))
+
+    def call_jacobian(self) -> str:
+        if not self.unrolled:
+            return "jacobian(t, x, p, jac, dft)"
+        args = ["t"] + [f"x_{s}" for s in range(self.size)] + self.parameters
+        return f"jacobian({', '.join(args)}, jac, dft)"
+
+
+def _define(name: str, args: list[str], lines: list[str]) -> str:
+    body = textwrap.indent("\n".join(lines), "    ")
+    header = '@numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "arcp", "nsz"})'
+    return f"{header}\ndef {name}({', '.join(args)}):\n{body}\n"
+
+
+def _fill(functions: list[str], size: int, **parts: str) -> str:
+    depth = {
+        "allocate": 1,
+        "begin": 2,
+        "record": 4,
+        "events": 4,
+        "slope": 4,
+        "first": 5,
+        "stages": 3,
+        "detect": 3,
+        "dense": 4,
+        "accept": 3,
+    }
+    filled = {n: textwrap.indent(parts[n], "    " * d) for n, d in depth.items()}
+    rest = {n: parts[n] for n in ("restart", "order")}
+    return _SHELL.format(functions="\n\n".join(functions), size=size, **filled, **rest)
+
+
+def _first_step(writer: _Writer, order: float) -> str:
+    """Size of the first step, from the sizes of the state and its slope (Hairer et al., II.4)."""
+    return "\n".join(
+        [
+            writer.total("a", "(x# / (atol + rtol * abs(x#))) ** 2"),
+            writer.total("b", "(k1# / (atol + rtol * abs(x#))) ** 2"),
+            "h = 0.01 * math.sqrt(a / b) if a > 1e-10 and b > 1e-10 else 1e-6",
+            writer.total("c", "(k1# / (atol + rtol * abs(x#) + rtol * abs(h * k1#))) ** 2"),
+            f"h = max(h, min(0.1 * (stop - t), (0.01 / math.sqrt(max(c, 1e-30) / {writer.size})) ** {order}))",
+            "if not (h < 1e300):",
+            "    h = 1e-6",
+        ]
+    )
+
+
+def explicit_source(traced: Traced) -> str:
+    """Source of the explicit solver of a system."""
+    w = _Writer(traced)
+    w.array("k1", "k2", "k3", "k4", "k5", "k6", "k7", "y", "g")
+    stages = []
+    for j, row in enumerate(_A):
+        terms = " + ".join(f"{a!r} * k{m + 1}#" for m, a in enumerate(row))
+        target = "g" if j == 4 else "y"
+        stages.append(w.each(f"{target}# = x# + step * ({terms})"))
+        stages.append(w.slope(f"k{j + 2}", f"t + {_C[j]!r} * step", target))
+    wrong = " + ".join(f"{b!r} * k{m + 1}#" for m, b in enumerate(_ERROR))
+    scale = "(atol + rtol * max(abs(x#), abs(y#)))"
+    stages.append(w.total("err", f"(step * ({wrong}) / {scale}) ** 2"))
+    stages.append(f"err = math.sqrt(err / {w.size})")
+    detect = [
+        "if detect:",
+        textwrap.indent(w.total("above", "(k7# - k6#) ** 2"), "    "),
+        textwrap.indent(w.total("below", "(y# - g#) ** 2"), "    "),
+        "    if step * step * above > 10.5 * below and below > 0.0:",
+        "        stiff += 1",
+        "        calm = 0",
+        "        if stiff >= 15:",
+        "            code = 5",
+        "            break",
+        "    else:",
+        "        calm += 1",
+        "        if calm >= 6:",
+        "            stiff = 0",
+    ]
+    weights = [f"b{m + 1} = w * w * ({p!r} + w * ({q!r} + w * {r!r}))" for m, (p, q, r) in enumerate(_DENSE)]
+    weights[0] += " + w"
+    dense = " + ".join(f"b{m} * k{m}#" for m in range(1, 8))
+    return _fill(
+        [w.function(traced.slopes)],
+        w.size,
+        allocate=w.allocate(),
+        begin=w.begin(),
+        record=w.each("out[i, o, @] = x#"),
+        events=w.events(),
+        slope=w.slope("k1", "t", "x"),
+        first=_first_step(w, 0.2),
+        stages="\n".join(stages),
+        detect="\n".join(detect),
+        dense="\n".join([*weights, w.each(f"out[i, o, @] = x# + step * ({dense})")]),
+        accept=w.each("x# = y#", "k1# = k7#"),
+        restart="False",
+        order="0.17",
+    )
+
+
+_LU = """
+@numba.njit(nogil=True, error_model="numpy")
+def factor_matrix(a, pivot):
+    for c in range({size}):
+        best = c
+        for b in range(c + 1, {size}):
+            if abs(a[b, c]) > abs(a[best, c]):
+                best = b
+        pivot[c] = best
+        if best != c:
+            for b in range({size}):
+                held = a[c, b]
+                a[c, b] = a[best, b]
+                a[best, b] = held
+        inverse = 1.0 / a[c, c]
+        a[c, c] = inverse
+        for b in range(c + 1, {size}):
+            if a[b, c] != 0.0:
+                a[b, c] *= inverse
+                for d in range(c + 1, {size}):
+                    a[b, d] -= a[b, c] * a[c, d]
+
+@numba.njit(nogil=True, error_model="numpy")
+def back_substitute(a, pivot, b):
+    for c in range({size}):
+        best = pivot[c]
+        if best != c:
+            held = b[c]
+            b[c] = b[best]
+            b[best] = held
+    for c in range({size}):
+        for d in range(c + 1, {size}):
+            b[d] -= a[d, c] * b[c]
+    for c in range({size} - 1, -1, -1):
+        for d in range(c + 1, {size}):
+            b[c] -= a[c, d] * b[d]
+        b[c] *= a[c, c]
+"""
+
+
+def implicit_source(traced: Traced) -> str:
+    """Source of the stiff solver of a system."""
+    w = _Writer(traced)
+    w.array("k1", "k2", "y", "q1", "q2")
+    n = w.size
+    lines = [w.call_jacobian(), f"for a in range({n}):", f"    for b in range({n}):"]
+    lines += ["        matrix[a, b] = -jac[a, b]", "    matrix[a, a] += 4.0 / step"]
+    lines += ["factor_matrix(matrix, pivot)", "scale = 1.0 / step"]
+    for j in range(6):
+        if j:
+            if j < 5:
+                terms = " + ".join(f"{a!r} * u[{m}, @]" for m, a in enumerate(_RODAS_A[j - 1]))
+                lines.append(w.each(f"y# = x# + {terms}"))
+            else:
+                lines.append(w.each("y# = y# + u[4, @]"))
+            lines.append(w.slope("k2", f"t + {_RODAS_TIMES[j]!r} * step", "y"))
+        slope = "k2" if j else "k1"
+        later = f" + step * ({_RODAS_D[j]!r}) * dft[@]" if j < 4 else ""
+        if j:
+            terms = " + ".join(f"{c!r} * u[{m}, @]" for m, c in enumerate(_RODAS_C[j - 1]))
+            later += f" + scale * ({terms})"
+        lines.append(w.each(f"u[{j}, @] = {slope}#{later}"))
+        lines.append(f"back_substitute(matrix, pivot, u[{j}])")
+    lines.append(w.each("y# = y# + u[5, @]"))
+    lines += ["err = 0.0"]
+    lines.append(w.each("err += (u[5, @] / (atol + rtol * max(abs(x#), abs(y#)))) ** 2"))
+    lines.append(f"err = math.sqrt(err / {n})")
+    first, second = (" + ".join(f"{c!r} * u[{m}, @]" for m, c in enumerate(row)) for row in _RODAS_H)
+    dense = w.each(
+        f"q1# = {first}",
+        f"q2# = {second}",
+        "out[i, o, @] = (1.0 - w) * x# + w * (y# + (1.0 - w) * (q1# + w * q2#))",
+    )
+    allocate = [f"jac = np.empty(({n}, {n}))", f"matrix = np.empty(({n}, {n}))", f"dft = np.empty({n})"]
+    allocate += [f"pivot = np.empty({n}, np.int64)", f"u = np.empty((6, {n}))", w.allocate()]
+    return _fill(
+        [w.function(traced.slopes), w.jacobian(traced.slopes), _LU.format(size=n)],
+        n,
+        allocate="\n".join(allocate),
+        begin=w.begin(),
+        record=w.each("out[i, o, @] = x#"),
+        events=w.events(),
+        slope=w.slope("k1", "t", "x"),
+        first=_first_step(w, 0.25),
+        stages="\n".join(lines),
+        detect="pass",
+        dense=dense,
+        accept=w.each("x# = y#") + "\nfresh = False",
+        restart="False",
+        order="0.21",
+    )
