@@ -2,6 +2,7 @@ r"""Compiled systems: made once per right-hand side, run over threads, checked a
 
 import inspect
 import logging
+import os
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -24,6 +25,9 @@ SOURCES = {"explicit": explicit_source, "implicit": implicit_source}
 DETECTION_STEPS = 5_000
 STIFF_SHARE = 0.05
 
+ROWS_PER_THREAD = 256
+
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _kernels: dict[str, Any] = {}
 _systems: "OrderedDict[Any, System]" = OrderedDict()
 _refused: dict[Any, str] = {}
@@ -229,6 +233,15 @@ def run(
     return found
 
 
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that wait for work; a forked process makes its own."""
+    key = (os.getpid(), threads)
+    if key not in _pools:
+        _pools.clear()
+        _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="pyro_amortized-solver")
+    return _pools[key]
+
+
 def _run(
     kernel: Any, problem: Problem, rtol: float, atol: float, max_steps: int, detect: bool
 ) -> Found:
@@ -241,12 +254,11 @@ def _run(
     def part(low: int, high: int) -> None:
         kernel(*inputs, rtol, atol, max_steps, detect, out, status, steps, low, high)
 
-    threads = min(torch.get_num_threads(), max(1, num // 64))
+    threads = min(torch.get_num_threads(), max(1, num // ROWS_PER_THREAD))
     if threads == 1:
         part(0, num)
     else:
         edges = np.linspace(0, num, 4 * threads + 1).astype(int).tolist()
         part(0, 0)  # compiles before the threads start
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(part, edges[:-1], edges[1:]))
+        list(_pool(threads).map(part, edges[:-1], edges[1:]))
     return Found(out, status, steps)

@@ -198,6 +198,52 @@ def topological(roots: Iterable[Node]) -> Iterator[Node]:
             stack.extend((arg, False) for arg in node.args if id(arg) not in seen)
 
 
+def hoisted(roots: list[Node], fixed: str) -> tuple[list[Node], list[Node]]:
+    r"""Take out what depends on fixed symbols alone, to be computed once.
+
+    Division by something fixed becomes multiplication by its inverse.
+
+    Args:
+        roots: Expressions.
+        fixed: First letter of the names of the fixed symbols.
+
+    Returns:
+        The expressions with symbols ``q0``, ``q1``, ... and what these stand for.
+    """
+    made: dict[int, Node] = {}
+    is_fixed: dict[int, bool] = {}
+    for node in topological(roots):
+        args = tuple(made[id(arg)] for arg in node.args)
+        if node.op == "symbol":
+            known = str(node.value).startswith(fixed)
+        else:
+            known = all(is_fixed[id(arg)] for arg in node.args)
+        if node.op == "div" and not known and is_fixed[id(node.args[1])]:
+            inverse = apply("div", 1.0, args[1])
+            made[id(inverse)], is_fixed[id(inverse)] = inverse, True
+            args, node_op = (args[0], inverse), "mul"
+        else:
+            node_op = node.op
+        new = Node(node_op, args, node.value) if args else node
+        made[id(node)], is_fixed[id(node)] = new, known
+        made[id(new)], is_fixed[id(new)] = new, known
+    taken: dict[int, Node] = {}
+    values: list[Node] = []
+
+    def placed(node: Node) -> Node:
+        if id(node) not in taken:
+            if is_fixed[id(node)] and node.args:
+                values.append(node)
+                taken[id(node)] = symbol(f"q{len(values) - 1}")
+            elif node.args:
+                taken[id(node)] = Node(node.op, tuple(placed(a) for a in node.args), node.value)
+            else:
+                taken[id(node)] = node
+        return taken[id(node)]
+
+    return [placed(made[id(root)]) for root in roots], values
+
+
 def symbols(roots: Iterable[Node]) -> set[str]:
     """Names of the symbols below the roots."""
     return {str(n.value) for n in topological(roots) if n.op == "symbol"}

@@ -17,11 +17,15 @@ References:
 
 import textwrap
 
-from .expressions import Node, derivatives, write
+from .expressions import Node, derivatives, hoisted, write
 from .tracing import Traced
 
 UNROLLED = 12
 OK, TOO_MANY_STEPS, NOT_FINITE, STEP_TOO_SMALL, NO_STEADY_STATE, STIFF = range(6)
+# What a step may err by: relative to the state, or to a hundredth of its largest value so far.
+SCALE = "(atol + rtol * max(max(abs(x#), abs(y#)), 0.01 * m#))"
+MAXIMUM = "m# = max(m#, abs(x#))"
+
 ADD, RATE, RESET, SET_STATE, ADD_STATE, PIECE = range(1, 7)
 
 _A = (
@@ -112,7 +116,7 @@ def kernel(start, initial, params, ev_time, ev_kind, ev_where, ev_size, vectors,
         code = 0
         fresh = False
         h = 0.0
-        last = 1e-4
+        last = -9.0
         stiff = 0
         calm = 0
         while True:
@@ -157,12 +161,12 @@ def kernel(start, initial, params, ev_time, ev_kind, ev_where, ev_size, vectors,
                 if {restart}:
                     fresh = False
                 continue
-            factor = err ** {order}
+            size = 0.5 * math.log(err) if err > 1e-16 else -18.0
             if err > 1.0:
-                h = step / min(5.0, factor / 0.9)
+                h = step / min(5.0, math.exp({order} * size) / 0.9)
                 continue
-            grow = max(0.1, min(5.0, factor / (last ** 0.04) / 0.9))
-            last = max(err, 1e-4)
+            grow = max(0.1, min(5.0, math.exp({order} * size - 0.04 * last) / 0.9))
+            last = max(size, -9.0)
             ahead = stop if hits else t + step
 {detect}
             while o < num_times and obs[i, o] <= ahead and obs[i, o] < due:
@@ -188,7 +192,9 @@ class _Writer:
     """Statements over all states, written out or as loops."""
 
     def __init__(self, traced: Traced) -> None:
-        self.size, self.num_parameters = traced.num_states, traced.num_parameters
+        self.size, self.num_given = traced.num_states, traced.num_parameters
+        self.slopes, self.prepared = hoisted(traced.slopes, "p")
+        self.num_parameters = self.num_given + len(self.prepared)
         self.unrolled = self.size <= UNROLLED
         self.arrays: list[str] = []
 
@@ -213,15 +219,26 @@ class _Writer:
 
     @property
     def parameters(self) -> list[str]:
-        return [f"p_{j}" for j in range(self.num_parameters)]
+        return [f"p_{j}" for j in range(self.num_given)] + [
+            f"q_{j}" for j in range(len(self.prepared))
+        ]
+
+    @property
+    def parameter_names(self) -> list[str]:
+        return [f"p{j}" for j in range(self.num_given)] + [
+            f"q{j}" for j in range(len(self.prepared))
+        ]
 
     def load(self, piece: str) -> str:
         """Parameters of a piece."""
+        lines = [f"p{j} = params[i, {piece}, {j}]" for j in range(self.num_given)]
+        lines += write(self.prepared, [f"q{j}" for j in range(len(self.prepared))])
         if self.unrolled:
-            return "\n".join(
-                f"p_{j} = params[i, {piece}, {j}]" for j in range(self.num_parameters)
-            ) or "pass"
-        return f"for j in range({self.num_parameters}):\n    p[j] = params[i, {piece}, j]"
+            pairs = zip(self.parameters, self.parameter_names, strict=True)
+            lines += [f"{kept} = {name}" for kept, name in pairs]
+        else:
+            lines += [f"p[{j}] = {name}" for j, name in enumerate(self.parameter_names)]
+        return "\n".join(lines) or "pass"
 
     def pick(self, statement: str) -> str:
         """A statement for the state in place ``at``."""
@@ -236,21 +253,21 @@ class _Writer:
         return f"{name} = 0.0\n" + self.each(f"{name} += {term}")
 
     def begin(self) -> str:
-        return self.each("x# = initial[i, @]", "r# = 0.0") + "\n" + self.load("0")
+        return self.each("x# = initial[i, @]", "r# = 0.0", "m# = abs(x#)") + "\n" + self.load("0")
 
     def allocate(self) -> str:
-        names = [] if self.unrolled else ["x", "r", *self.arrays]
+        names = [] if self.unrolled else ["x", "r", "m", *self.arrays]
         lines = [f"{name} = np.empty({self.size})" for name in names]
         lines += [] if self.unrolled else [f"p = np.empty({max(1, self.num_parameters)})"]
         return "\n".join(lines) or "pass"
 
     def events(self) -> str:
         blocks = [
-            ("kind == 1", self.pick("x# += size")),
+            ("kind == 1", self.pick("x# += size") + "\n" + self.each(MAXIMUM)),
             ("kind == 2", self.pick("r# += size")),
             ("kind == 3", self.each("x# = initial[i, @]", "r# = 0.0")),
-            ("kind == 4", self.each("x# = vectors[i, at, @]", "r# = 0.0")),
-            ("kind == 5", self.each("x# += vectors[i, at, @]")),
+            ("kind == 4", self.each("x# = vectors[i, at, @]", "r# = 0.0", MAXIMUM)),
+            ("kind == 5", self.each("x# += vectors[i, at, @]", MAXIMUM)),
             ("kind == 6", self.load("at")),
         ]
         text = []
@@ -263,7 +280,7 @@ class _Writer:
         lines = write(roots, [f"y_{s}" for s in range(self.size)])
         loads, ends = self._loads()
         if self.unrolled:
-            head = ["t"] + [f"x{s}" for s in range(self.size)] + [f"p{j}" for j in range(self.num_parameters)]
+            head = ["t"] + [f"x{s}" for s in range(self.size)] + self.parameter_names
             ends = ["return (" + ", ".join(f"y_{s}" for s in range(self.size)) + ",)"]
             return _define("rhs", head, lines + ends)
         ends = [f"out[{s}] = y_{s} + r[{s}]" for s in range(self.size)]
@@ -271,7 +288,7 @@ class _Writer:
 
     def _loads(self) -> tuple[list[str], list[str]]:
         loads = [f"x{s} = x[{s}]" for s in range(self.size)]
-        return loads + [f"p{j} = p[{j}]" for j in range(self.num_parameters)], []
+        return loads + [f"{name} = p[{j}]" for j, name in enumerate(self.parameter_names)], []
 
     def jacobian(self, roots: list[Node]) -> str:
         """df/dx and df/dt, written into arrays."""
@@ -287,7 +304,7 @@ class _Writer:
         clear = [f"for a in range({self.size}):", "    dft[a] = 0.0"]
         clear += [f"    for b in range({self.size}):", "        jac[a, b] = 0.0"]
         if self.unrolled:
-            head = ["t"] + [f"x{s}" for s in range(self.size)] + [f"p{j}" for j in range(self.num_parameters)]
+            head = ["t"] + [f"x{s}" for s in range(self.size)] + self.parameter_names
             return _define("jacobian", [*head, "jac", "dft"], clear + write(entries, results))
         return _define("jacobian", ["t", "x", "p", "jac", "dft"], clear + loads + write(entries, results))
 
@@ -348,9 +365,8 @@ def explicit_source(traced: Traced) -> str:
         stages.append(w.each(f"{target}# = x# + step * ({terms})"))
         stages.append(w.slope(f"k{j + 2}", f"t + {_C[j]!r} * step", target))
     wrong = " + ".join(f"{b!r} * k{m + 1}#" for m, b in enumerate(_ERROR))
-    scale = "(atol + rtol * max(abs(x#), abs(y#)))"
-    stages.append(w.total("err", f"(step * ({wrong}) / {scale}) ** 2"))
-    stages.append(f"err = math.sqrt(err / {w.size})")
+    stages.append(w.total("err", f"(step * ({wrong}) / {SCALE}) ** 2"))
+    stages.append(f"err *= {1 / w.size!r}")
     detect = [
         "if detect:",
         textwrap.indent(w.total("above", "(k7# - k6#) ** 2"), "    "),
@@ -370,7 +386,7 @@ def explicit_source(traced: Traced) -> str:
     weights[0] += " + w"
     dense = " + ".join(f"b{m} * k{m}#" for m in range(1, 8))
     return _fill(
-        [w.function(traced.slopes)],
+        [w.function(w.slopes)],
         w.size,
         allocate=w.allocate(),
         begin=w.begin(),
@@ -381,7 +397,7 @@ def explicit_source(traced: Traced) -> str:
         stages="\n".join(stages),
         detect="\n".join(detect),
         dense="\n".join([*weights, w.each(f"out[i, o, @] = x# + step * ({dense})")]),
-        accept=w.each("x# = y#", "k1# = k7#"),
+        accept=w.each("x# = y#", "k1# = k7#", MAXIMUM),
         restart="False",
         order="0.17",
     )
@@ -452,8 +468,8 @@ def implicit_source(traced: Traced) -> str:
         lines.append(f"back_substitute(matrix, pivot, u[{j}])")
     lines.append(w.each("y# = y# + u[5, @]"))
     lines += ["err = 0.0"]
-    lines.append(w.each("err += (u[5, @] / (atol + rtol * max(abs(x#), abs(y#)))) ** 2"))
-    lines.append(f"err = math.sqrt(err / {n})")
+    lines.append(w.each(f"err += (u[5, @] / {SCALE}) ** 2"))
+    lines.append(f"err *= {1 / n!r}")
     first, second = (" + ".join(f"{c!r} * u[{m}, @]" for m, c in enumerate(row)) for row in _RODAS_H)
     dense = w.each(
         f"q1# = {first}",
@@ -463,7 +479,7 @@ def implicit_source(traced: Traced) -> str:
     allocate = [f"jac = np.empty(({n}, {n}))", f"matrix = np.empty(({n}, {n}))", f"dft = np.empty({n})"]
     allocate += [f"pivot = np.empty({n}, np.int64)", f"u = np.empty((6, {n}))", w.allocate()]
     return _fill(
-        [w.function(traced.slopes), w.jacobian(traced.slopes), _LU.format(size=n)],
+        [w.function(w.slopes), w.jacobian(w.slopes), _LU.format(size=n)],
         n,
         allocate="\n".join(allocate),
         begin=w.begin(),
@@ -474,7 +490,7 @@ def implicit_source(traced: Traced) -> str:
         stages="\n".join(lines),
         detect="pass",
         dense=dense,
-        accept=w.each("x# = y#") + "\nfresh = False",
+        accept=w.each("x# = y#", MAXIMUM) + "\nfresh = False",
         restart="False",
         order="0.21",
     )

@@ -1,0 +1,329 @@
+r"""Trajectories per second at equal error: compiled solver, torchdiffeq, torchode, SciPy, formula.
+
+Four problems, batches of 1, 128 and 4,096 individuals with parameters of their own. Every solver
+runs at the loosest tolerance of a list whose error is at most 1e-4: the 99th percentile over the
+individuals of the largest error over their times and states, relative to the individual's largest
+value of that state (of the central compartment alone for the pharmacokinetics), against the compiled explicit (for the stiff problem implicit) solver at rtol
+1e-11, which agrees with SciPy's Radau (``--check``). Runs of all solvers are interleaved; the
+figure is the median. The last line is JSON.
+
+    python benchmarks/dynamics.py            # minutes
+    python benchmarks/dynamics.py --quick
+"""
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+
+from pyro_amortized import nlme
+from pyro_amortized.cohort import Doses
+from pyro_amortized.nlme.native import compiled
+
+TARGET = 1e-4
+TOLERANCES = [10.0**-k for k in np.arange(2, 11.5, 0.25)]
+HELD_SECONDS = 90.0
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def lognormal(num, mean, sd, seed):
+    return mean * torch.exp(sd * torch.randn(num, generator=generator(seed), dtype=torch.float64))
+
+
+class Conversion:
+    """A <-> B, rates k1 and k2; eleven common times."""
+
+    name, states, stiff = "conversion_reaction", 2, False
+
+    def __init__(self, num):
+        self.p = {"k1": lognormal(num, 0.5, 0.5, 1), "k2": lognormal(num, 0.5, 0.5, 2)}
+        self.times = torch.linspace(0, 10, 11, dtype=torch.float64).expand(num, -1)
+        self.initial, self.doses = torch.tensor([1.0, 0.0], dtype=torch.float64), None
+
+    @staticmethod
+    def f(t, x, p):
+        flow = p["k1"] * x[:, 0] - p["k2"] * x[:, 1]
+        return torch.stack([-flow, flow], -1)
+
+    def closed(self):
+        k1, k2 = self.p["k1"][:, None], self.p["k2"][:, None]
+        b = k1 / (k1 + k2) * -torch.expm1(-(k1 + k2) * self.times)
+        return torch.stack([1 - b, b], -1)
+
+
+class Pharmacokinetics:
+    """One compartment, oral; five doses and twenty observations at individual times."""
+
+    name, states, stiff, observed = "pk", 2, False, 1
+
+    def __init__(self, num):
+        g = generator(3)
+        self.p = {"ka": lognormal(num, 1.5, 0.5, 4), "cl": lognormal(num, 2.0, 0.3, 5), "v": lognormal(num, 20.0, 0.3, 6)}
+        days = 24.0 * torch.arange(5, dtype=torch.float64)
+        at = days + 2 * torch.rand(num, 5, generator=g, dtype=torch.float64)
+        self.doses = Doses(at, 100 + 50 * torch.rand(num, 5, generator=g, dtype=torch.float64))
+        self.times = (120 * torch.rand(num, 20, generator=g, dtype=torch.float64)).sort(1).values
+        self.initial = torch.zeros(2, dtype=torch.float64)
+
+    @staticmethod
+    def f(t, x, p):
+        absorbed = p["ka"] * x[:, 0]
+        return torch.stack([-absorbed, absorbed - p["cl"] / p["v"] * x[:, 1]], -1)
+
+    def closed(self):
+        central = nlme.one_compartment(self.times, self.doses, **self.p) * self.p["v"][:, None]
+        return central.unsqueeze(-1)
+
+
+class FitzHughNagumo:
+    """Excitable membrane; 21 common times, as in Radev et al. and van Boekel."""
+
+    name, states, stiff = "fitzhugh_nagumo", 2, False
+
+    def __init__(self, num):
+        self.p = {"a": lognormal(num, 0.2, 0.3, 7), "b": lognormal(num, 0.2, 0.3, 8), "c": lognormal(num, 3.0, 0.2, 9)}
+        self.times = torch.linspace(0, 20, 21, dtype=torch.float64).expand(num, -1)
+        self.initial, self.doses = torch.tensor([-1.0, 1.0], dtype=torch.float64), None
+
+    @staticmethod
+    def f(t, x, p):
+        v, w = x.unbind(-1)
+        return torch.stack([p["c"] * (v - v**3 / 3 + w), -(v - p["a"] + p["b"] * w) / p["c"]], -1)
+
+
+class Stiff:
+    """Robertson's reaction feeding an enzyme that binds and releases its product; five states."""
+
+    name, states, stiff = "stiff", 5, True
+
+    def __init__(self, num):
+        self.p = {"k1": lognormal(num, 0.04, 0.3, 10), "k2": lognormal(num, 3e4, 0.3, 11), "k3": lognormal(num, 1e2, 0.3, 12), "on": lognormal(num, 1e3, 0.3, 13), "off": lognormal(num, 10.0, 0.3, 14)}
+        self.times = torch.linspace(1, 40, 10, dtype=torch.float64).expand(num, -1)
+        self.initial = torch.tensor([1.0, 0.0, 0.0, 0.1, 0.0], dtype=torch.float64)
+        self.doses = None
+
+    @staticmethod
+    def f(t, x, p):
+        a, b, c, e, bound = x.unbind(-1)
+        first, second, back = p["k1"] * a, p["k2"] * b * b, p["k3"] * b * c
+        on, off = p["on"] * c * e, p["off"] * bound
+        return torch.stack([-first + back, first - back - second, second - on + off, off - on, on - off], -1)
+
+
+PROBLEMS = (Conversion, Pharmacokinetics, FitzHughNagumo, Stiff)
+
+
+def ours(problem, solver, rtol):
+    with torch.no_grad():
+        return nlme.solve(problem.f, problem.initial, problem.times, problem.p, doses=problem.doses, control=nlme.Control(solver, rtol=rtol, atol=rtol * 1e-2, max_steps=100_000))
+
+
+def scipy_lsoda(problem, rtol, method="LSODA"):
+    """One call per trajectory and interval between doses, the right-hand side in plain Python."""
+    f = SCALAR[problem.name]
+    num = len(problem.times)
+    out = np.empty((num, problem.times.shape[1], problem.states))
+    values = np.stack([v.numpy() for v in problem.p.values()], -1)
+    for i in range(num):
+        p, times = tuple(values[i].tolist()), problem.times[i].numpy()
+        stops = [] if problem.doses is None else problem.doses.times[i].tolist()
+        state, now, end = problem.initial.numpy().copy(), 0.0, float(times[-1])
+        for j, stop in enumerate([*stops, end]):
+            stop = min(stop, end)
+            inside = (times >= now) & ((times < stop) if j < len(stops) else (times <= stop))
+            if stop > now:
+                grid = np.unique(np.append(times[inside], stop))
+                found = solve_ivp(f, (now, stop), state, method, grid, args=p, rtol=rtol, atol=rtol * 1e-2)
+                out[i, inside] = found.y.T[np.searchsorted(grid, times[inside])]
+                state = found.y[:, -1].copy()
+            elif inside.any():
+                out[i, inside] = state
+            now = stop
+            if j < len(stops) and stops[j] <= end:
+                state[0] += float(problem.doses.amounts[i, j])
+    return torch.from_numpy(out)
+
+
+SCALAR = {
+    "conversion_reaction": lambda t, x, k1, k2: (-(k1 * x[0] - k2 * x[1]), k1 * x[0] - k2 * x[1]),
+    "pk": lambda t, x, ka, cl, v: (-ka * x[0], ka * x[0] - cl / v * x[1]),
+    "fitzhugh_nagumo": lambda t, x, a, b, c: (c * (x[0] - x[0] ** 3 / 3 + x[1]), -(x[0] - a + b * x[1]) / c),
+    "stiff": lambda t, x, k1, k2, k3, on, off: (
+        -k1 * x[0] + k3 * x[1] * x[2],
+        k1 * x[0] - k3 * x[1] * x[2] - k2 * x[1] * x[1],
+        k2 * x[1] * x[1] - on * x[2] * x[3] + off * x[4],
+        off * x[4] - on * x[2] * x[3],
+        on * x[2] * x[3] - off * x[4],
+    ),
+}
+
+
+def torchode_solve(problem, rtol):
+    """torchode's Tsit5, every individual with its own steps; between doses in rescaled time."""
+    import torchode as to
+
+    num = len(problem.times)
+
+    def advance(x, begin, end, grid):
+        def field(t, y):
+            return problem.f(t, y, problem.p)
+
+        term = to.ODETerm(field)
+        method = to.Tsit5(term=term)
+        controller = to.IntegralController(atol=rtol * 1e-2, rtol=rtol, term=term)
+        found = to.AutoDiffAdjoint(method, controller).solve(to.InitialValueProblem(y0=x, t_start=begin, t_end=end, t_eval=grid))
+        return found.ys
+
+    x = problem.initial.expand(num, -1).contiguous()
+    with torch.no_grad():
+        if problem.doses is None:
+            begin = torch.zeros(num, dtype=torch.float64)
+            return advance(x, begin, problem.times[:, -1].contiguous(), problem.times.contiguous())
+        merged = torch.cat([problem.doses.times, problem.times], 1)
+        knots, order = merged.sort(1)
+        before, path = torch.zeros(num, dtype=torch.float64), []
+        for j in range(knots.shape[1]):
+            end = torch.maximum(knots[:, j], before + 1e-9)
+            x = advance(x, before, end, end.unsqueeze(1))[:, -1]
+            dose = order[:, j] < problem.doses.times.shape[1]
+            amount = problem.doses.amounts.gather(1, order[:, j : j + 1].clamp(max=problem.doses.times.shape[1] - 1))[:, 0]
+            x = x + torch.stack([amount * dose, torch.zeros_like(amount)], -1)
+            path.append(x)
+            before = end
+        position = order.argsort(1)[:, problem.doses.times.shape[1] :]
+        return torch.stack(path, 1).gather(1, position.unsqueeze(-1).expand(-1, -1, problem.states))
+
+
+def error(found, truth, observed=None):
+    if observed is not None:
+        found, truth = found[..., observed:], truth[..., observed:]
+    scale = truth.abs().amax(1, keepdim=True).clamp(min=1e-12)
+    worst = ((found - truth).abs() / scale).flatten(1).amax(1)
+    return float(torch.nan_to_num(worst, nan=1e9).quantile(0.99))
+
+
+def tolerance_for(solve, truth, observed=None, limit=HELD_SECONDS):
+    begun = time.perf_counter()
+    for rtol in TOLERANCES:
+        try:
+            found = error(solve(rtol), truth, observed)
+        except Exception as reason:
+            return None, type(reason).__name__
+        if found <= TARGET:
+            return rtol, found
+        if time.perf_counter() - begun > limit:
+            return None, "too slow"
+    return None, "misses the error"
+
+
+def solvers_of(problem, num):
+    found = {
+        "compiled": lambda rtol: ours(problem, "implicit" if problem.stiff else "explicit", rtol),
+        "torchdiffeq": lambda rtol: ours(problem, "torchdiffeq", rtol),
+        "torchode": lambda rtol: torchode_solve(problem, rtol),
+        "scipy": lambda rtol: scipy_lsoda(problem, rtol),
+    }
+    return found
+
+
+def subset(problem_class, num, size):
+    problem = problem_class(num)
+    problem.p = {n: x[:size] for n, x in problem.p.items()}
+    problem.times = problem.times[:size]
+    if problem.doses is not None:
+        problem.doses = Doses(**{n: x[:size] for n, x in vars(problem.doses).items()})
+    return problem
+
+
+def seconds(action):
+    begun = time.perf_counter()
+    action()
+    return time.perf_counter() - begun
+
+
+def measure(problem_class, batch, repeats, scipy_rows):
+    problem = problem_class(batch)
+    tuning = problem_class(min(batch, 512)) if batch > 512 else problem
+    truth_of = lambda p: ours(p, "implicit" if p.stiff else "explicit", 1e-11)
+    truth, row = truth_of(tuning), {}
+    runs, chosen = {}, {}
+    for name, solve in solvers_of(tuning, len(tuning.times)).items():
+        if name == "scipy":
+            small = subset(problem_class, batch, min(batch, scipy_rows))
+            tuned, size = (lambda rtol, s=small: scipy_lsoda(s, rtol)), len(small.times)
+            target = truth_of(small)
+        else:
+            tuned, size, target = solve, batch, truth
+        rtol, reached = tolerance_for(tuned, target, getattr(problem, "observed", None))
+        chosen[name] = {"rtol": rtol, "error": reached}
+        if rtol is not None:
+            full = (lambda r=rtol, s=small: scipy_lsoda(s, r)) if name == "scipy" else (lambda r=rtol, n=name: solvers_of(problem, batch)[n](r))
+            runs[name] = (full, size)
+    if hasattr(problem, "closed"):
+        runs["formula"] = (problem.closed, batch)
+    taken = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, (full, _) in runs.items():
+            if sum(taken[name]) < HELD_SECONDS / 3 or len(taken[name]) < 1:
+                taken[name].append(seconds(full))
+    for name, (_, size) in runs.items():
+        row[name] = {"per_second": size / statistics.median(taken[name]), "runs": len(taken[name])}
+    for name, found in chosen.items():
+        row.setdefault(name, {}).update(found)
+    return row
+
+
+def compile_seconds():
+    found = {}
+    for problem_class in PROBLEMS:
+        problem = problem_class(2)
+        compiled._kernels.clear()
+        compiled._systems.clear()
+        solver = "implicit" if problem.stiff else "explicit"
+        found[problem.name] = seconds(lambda p=problem, s=solver: ours(p, s, 1e-4))
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--check", action="store_true", help="compare the reference with SciPy's Radau")
+    parser.add_argument("--problems", nargs="*")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_default_dtype(torch.float64)
+    compiling = compile_seconds()
+    print("seconds to trace and compile (the first includes numba's own start):", {n: round(s, 2) for n, s in compiling.items()}, flush=True)
+    batches = (64,) if arguments.quick else (1, 128, 4096)
+    table = {}
+    for problem_class in PROBLEMS:
+        if arguments.problems and problem_class.name not in arguments.problems:
+            continue
+        if arguments.check:
+            p = problem_class(8)
+            difference = error(scipy_lsoda(p, 1e-11, "Radau"), ours(p, "implicit" if p.stiff else "explicit", 1e-11))
+            print(problem_class.name, "reference against Radau:", difference, flush=True)
+        for batch in batches:
+            row = measure(problem_class, batch, 1 if arguments.quick else 7, 4 if arguments.quick else 64)
+            table.setdefault(problem_class.name, {})[batch] = row
+            shown = {n: f"{r['per_second']:,.0f}/s (rtol {r.get('rtol', 0) or 0:.0e}, error {r.get('error', 0):.1e})" if "per_second" in r else r.get("error") for n, r in row.items()}
+            print(problem_class.name, batch, shown, flush=True)
+    largest = batches[-1]
+    speedup = {
+        name: rows[largest]["compiled"]["per_second"] / rows[largest]["torchdiffeq"]["per_second"]
+        for name, rows in table.items()
+        if "per_second" in rows[largest]["torchdiffeq"]
+    }
+    print(json.dumps({"speedup_over_torchdiffeq": speedup, "threads": torch.get_num_threads(), "compile_seconds": compiling, "table": table}))
+
+
+if __name__ == "__main__":
+    main()
