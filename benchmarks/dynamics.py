@@ -66,7 +66,11 @@ class Pharmacokinetics:
 
     def __init__(self, num):
         g = generator(3)
-        self.p = {"ka": lognormal(num, 1.5, 0.5, 4), "cl": lognormal(num, 2.0, 0.3, 5), "v": lognormal(num, 20.0, 0.3, 6)}
+        self.p = {
+            "ka": lognormal(num, 1.5, 0.5, 4),
+            "cl": lognormal(num, 2.0, 0.3, 5),
+            "v": lognormal(num, 20.0, 0.3, 6),
+        }
         days = 24.0 * torch.arange(5, dtype=torch.float64)
         at = days + 2 * torch.rand(num, 5, generator=g, dtype=torch.float64)
         self.doses = Doses(at, 100 + 50 * torch.rand(num, 5, generator=g, dtype=torch.float64))
@@ -89,7 +93,11 @@ class FitzHughNagumo:
     name, states, stiff = "fitzhugh_nagumo", 2, False
 
     def __init__(self, num):
-        self.p = {"a": lognormal(num, 0.2, 0.3, 7), "b": lognormal(num, 0.2, 0.3, 8), "c": lognormal(num, 3.0, 0.2, 9)}
+        self.p = {
+            "a": lognormal(num, 0.2, 0.3, 7),
+            "b": lognormal(num, 0.2, 0.3, 8),
+            "c": lognormal(num, 3.0, 0.2, 9),
+        }
         self.times = torch.linspace(0, 20, 21, dtype=torch.float64).expand(num, -1)
         self.initial, self.doses = torch.tensor([-1.0, 1.0], dtype=torch.float64), None
 
@@ -105,7 +113,13 @@ class Stiff:
     name, states, stiff = "stiff", 5, True
 
     def __init__(self, num):
-        self.p = {"k1": lognormal(num, 0.04, 0.3, 10), "k2": lognormal(num, 3e4, 0.3, 11), "k3": lognormal(num, 1e2, 0.3, 12), "on": lognormal(num, 1e3, 0.3, 13), "off": lognormal(num, 10.0, 0.3, 14)}
+        self.p = {
+            "k1": lognormal(num, 0.04, 0.3, 10),
+            "k2": lognormal(num, 3e4, 0.3, 11),
+            "k3": lognormal(num, 1e2, 0.3, 12),
+            "on": lognormal(num, 1e3, 0.3, 13),
+            "off": lognormal(num, 10.0, 0.3, 14),
+        }
         self.times = torch.linspace(1, 40, 10, dtype=torch.float64).expand(num, -1)
         self.initial = torch.tensor([1.0, 0.0, 0.0, 0.1, 0.0], dtype=torch.float64)
         self.doses = None
@@ -115,7 +129,9 @@ class Stiff:
         a, b, c, e, bound = x.unbind(-1)
         first, second, back = p["k1"] * a, p["k2"] * b * b, p["k3"] * b * c
         on, off = p["on"] * c * e, p["off"] * bound
-        return torch.stack([-first + back, first - back - second, second - on + off, off - on, on - off], -1)
+        return torch.stack(
+            [-first + back, first - back - second, second - on + off, off - on, on - off], -1
+        )
 
 
 PROBLEMS = (Conversion, Pharmacokinetics, FitzHughNagumo, Stiff)
@@ -123,7 +139,17 @@ PROBLEMS = (Conversion, Pharmacokinetics, FitzHughNagumo, Stiff)
 
 def ours(problem, solver, rtol):
     with torch.no_grad():
-        return nlme.solve(problem.f, problem.initial, problem.times, problem.p, doses=problem.doses, control=nlme.Control(solver, rtol=rtol, atol=rtol * 1e-2, max_steps=100_000))
+        return nlme.solve(
+            problem.f,
+            problem.initial,
+            problem.times,
+            problem.p,
+            doses=problem.doses,
+            solver=solver,
+            rtol=rtol,
+            atol=rtol * 1e-2,
+            max_steps=100_000,
+        )
 
 
 def scipy_lsoda(problem, rtol, method="LSODA"):
@@ -141,7 +167,9 @@ def scipy_lsoda(problem, rtol, method="LSODA"):
             inside = (times >= now) & ((times < stop) if j < len(stops) else (times <= stop))
             if stop > now:
                 grid = np.unique(np.append(times[inside], stop))
-                found = solve_ivp(f, (now, stop), state, method, grid, args=p, rtol=rtol, atol=rtol * 1e-2)
+                found = solve_ivp(
+                    f, (now, stop), state, method, grid, args=p, rtol=rtol, atol=rtol * 1e-2
+                )
                 out[i, inside] = found.y.T[np.searchsorted(grid, times[inside])]
                 state = found.y[:, -1].copy()
             elif inside.any():
@@ -155,7 +183,10 @@ def scipy_lsoda(problem, rtol, method="LSODA"):
 SCALAR = {
     "conversion_reaction": lambda t, x, k1, k2: (-(k1 * x[0] - k2 * x[1]), k1 * x[0] - k2 * x[1]),
     "pk": lambda t, x, ka, cl, v: (-ka * x[0], ka * x[0] - cl / v * x[1]),
-    "fitzhugh_nagumo": lambda t, x, a, b, c: (c * (x[0] - x[0] ** 3 / 3 + x[1]), -(x[0] - a + b * x[1]) / c),
+    "fitzhugh_nagumo": lambda t, x, a, b, c: (
+        c * (x[0] - x[0] ** 3 / 3 + x[1]),
+        -(x[0] - a + b * x[1]) / c,
+    ),
     "stiff": lambda t, x, k1, k2, k3, on, off: (
         -k1 * x[0] + k3 * x[1] * x[2],
         k1 * x[0] - k3 * x[1] * x[2] - k2 * x[1] * x[1],
@@ -179,7 +210,9 @@ def torchode_solve(problem, rtol):
         term = to.ODETerm(field)
         method = to.Tsit5(term=term)
         controller = to.IntegralController(atol=rtol * 1e-2, rtol=rtol, term=term)
-        found = to.AutoDiffAdjoint(method, controller).solve(to.InitialValueProblem(y0=x, t_start=begin, t_end=end, t_eval=grid))
+        found = to.AutoDiffAdjoint(method, controller).solve(
+            to.InitialValueProblem(y0=x, t_start=begin, t_end=end, t_eval=grid)
+        )
         return found.ys
 
     x = problem.initial.expand(num, -1).contiguous()
@@ -194,7 +227,9 @@ def torchode_solve(problem, rtol):
             end = torch.maximum(knots[:, j], before + 1e-9)
             x = advance(x, before, end, end.unsqueeze(1))[:, -1]
             dose = order[:, j] < problem.doses.times.shape[1]
-            amount = problem.doses.amounts.gather(1, order[:, j : j + 1].clamp(max=problem.doses.times.shape[1] - 1))[:, 0]
+            amount = problem.doses.amounts.gather(
+                1, order[:, j : j + 1].clamp(max=problem.doses.times.shape[1] - 1)
+            )[:, 0]
             x = x + torch.stack([amount * dose, torch.zeros_like(amount)], -1)
             path.append(x)
             before = end
@@ -265,7 +300,11 @@ def measure(problem_class, batch, repeats, scipy_rows):
         rtol, reached = tolerance_for(tuned, target, getattr(problem, "observed", None))
         chosen[name] = {"rtol": rtol, "error": reached}
         if rtol is not None:
-            full = (lambda r=rtol, s=small: scipy_lsoda(s, r)) if name == "scipy" else (lambda r=rtol, n=name: solvers_of(problem, batch)[n](r))
+            full = (
+                (lambda r=rtol, s=small: scipy_lsoda(s, r))
+                if name == "scipy"
+                else (lambda r=rtol, n=name: solvers_of(problem, batch)[n](r))
+            )
             runs[name] = (full, size)
     if hasattr(problem, "closed"):
         runs["formula"] = (problem.closed, batch)
@@ -295,13 +334,19 @@ def compile_seconds():
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--check", action="store_true", help="compare the reference with SciPy's Radau")
+    parser.add_argument(
+        "--check", action="store_true", help="compare the reference with SciPy's Radau"
+    )
     parser.add_argument("--problems", nargs="*")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_default_dtype(torch.float64)
     compiling = compile_seconds()
-    print("seconds to trace and compile (the first includes numba's own start):", {n: round(s, 2) for n, s in compiling.items()}, flush=True)
+    print(
+        "seconds to trace and compile (the first includes numba's own start):",
+        {n: round(s, 2) for n, s in compiling.items()},
+        flush=True,
+    )
     batches = (64,) if arguments.quick else (1, 128, 4096)
     table = {}
     for problem_class in PROBLEMS:
@@ -309,12 +354,22 @@ def main():
             continue
         if arguments.check:
             p = problem_class(8)
-            difference = error(scipy_lsoda(p, 1e-11, "Radau"), ours(p, "implicit" if p.stiff else "explicit", 1e-11))
+            difference = error(
+                scipy_lsoda(p, 1e-11, "Radau"),
+                ours(p, "implicit" if p.stiff else "explicit", 1e-11),
+            )
             print(problem_class.name, "reference against Radau:", difference, flush=True)
         for batch in batches:
-            row = measure(problem_class, batch, 1 if arguments.quick else 7, 4 if arguments.quick else 64)
+            row = measure(
+                problem_class, batch, 1 if arguments.quick else 7, 4 if arguments.quick else 64
+            )
             table.setdefault(problem_class.name, {})[batch] = row
-            shown = {n: f"{r['per_second']:,.0f}/s (rtol {r.get('rtol', 0) or 0:.0e}, error {r.get('error', 0):.1e})" if "per_second" in r else r.get("error") for n, r in row.items()}
+            shown = {
+                n: f"{r['per_second']:,.0f}/s (rtol {r.get('rtol', 0) or 0:.0e}, error {r.get('error', 0):.1e})"
+                if "per_second" in r
+                else r.get("error")
+                for n, r in row.items()
+            }
             print(problem_class.name, batch, shown, flush=True)
     largest = batches[-1]
     speedup = {
@@ -322,7 +377,16 @@ def main():
         for name, rows in table.items()
         if "per_second" in rows[largest]["torchdiffeq"]
     }
-    print(json.dumps({"speedup_over_torchdiffeq": speedup, "threads": torch.get_num_threads(), "compile_seconds": compiling, "table": table}))
+    print(
+        json.dumps(
+            {
+                "speedup_over_torchdiffeq": speedup,
+                "threads": torch.get_num_threads(),
+                "compile_seconds": compiling,
+                "table": table,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -66,7 +66,9 @@ class Doses:
             "steady_state": torch.zeros_like(amounts, dtype=torch.long),
             "reset": torch.zeros_like(amounts, dtype=torch.bool),
         }
-        found = {n: d if getattr(self, n) is None else getattr(self, n) for n, d in defaults.items()}
+        found = {
+            n: d if getattr(self, n) is None else getattr(self, n) for n, d in defaults.items()
+        }
         found |= {"times": times, "amounts": amounts}
         for name, tensor in found.items():
             if tensor.shape != amounts.shape or amounts.dim() != 2:

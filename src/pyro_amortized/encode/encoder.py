@@ -154,7 +154,8 @@ class Encoder(nn.Module, ABC):
     def layout(self) -> TokenLayout:
         """What a summary network must know of the tokens."""
         return TokenLayout(
-            self.num_series_features + (self.form.num_dose_features + 1 if self.form.has_doses else 0),
+            self.num_series_features
+            + (self.form.num_dose_features + 1 if self.form.has_doses else 0),
             self.num_static,
             self.form.num_places,
             self.num_values,

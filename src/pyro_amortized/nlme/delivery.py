@@ -111,8 +111,14 @@ def arrivals(doses: Doses, delivery: Delivery | None = None) -> Arrivals:
             )
         quantity = _per_dose(value, doses, 1.0)
         durations = torch.where(modelled, amounts / quantity if code == -1 else quantity, durations)
-    return Arrivals(doses, doses.times + lag, amounts.to(torch.promote_types(dtype, amounts.dtype)),
-                    durations, _until(doses), lag)
+    return Arrivals(
+        doses,
+        doses.times + lag,
+        amounts.to(torch.promote_types(dtype, amounts.dtype)),
+        durations,
+        _until(doses),
+        lag,
+    )
 
 
 def _per_dose(value: PerCompartment, doses: Doses, default: float) -> Tensor:

@@ -1,15 +1,22 @@
 r"""Residual error: the distribution of an observation around its prediction f.
 
 .. math:: y_{ij} \sim \mathcal N(f_{ij}, \sigma_{ij}^2), \qquad
-          \sigma = a, \quad \sigma = b f, \quad \text{or} \quad \sigma^2 = a^2 + b^2 f^2 .
+          \sigma = a, \quad \sigma = b f, \quad \sigma = a + b f \text{ (combined 1)} \quad
+          \text{or} \quad \sigma^2 = a^2 + b^2 f^2 \text{ (combined 2)} .
 
 Each function gives a distribution over ``(*, individual, time)``; the program adds
-``.mask(observed).to_event(1)``.
+``.mask(observed).to_event(1)``. Parameters broadcast to the prediction: write ``sigma[..., None]``
+where every individual or draw has its own. Counts and binary outcomes have Pyro's own laws
+(``Poisson``, ``NegativeBinomial``, ``Bernoulli``, ``OrderedLogistic``).
 """
 
 import torch
-from pyro.distributions import Normal
+from pyro.distributions import LogNormal, Normal, StudentT
 from torch import Tensor
+
+from ..errors import ModelError
+
+FLOOR = 1e-6
 
 
 def additive_error(prediction: Tensor, additive: Tensor) -> Normal:
@@ -25,7 +32,7 @@ def additive_error(prediction: Tensor, additive: Tensor) -> Normal:
     return Normal(prediction, additive.expand(prediction.shape))
 
 
-def proportional_error(prediction: Tensor, proportional: Tensor, floor: float = 1e-6) -> Normal:
+def proportional_error(prediction: Tensor, proportional: Tensor, floor: float = FLOOR) -> Normal:
     r"""Residual error with a constant coefficient of variation.
 
     Args:
@@ -40,18 +47,23 @@ def proportional_error(prediction: Tensor, proportional: Tensor, floor: float = 
     return Normal(prediction, (proportional * prediction.abs()).clamp(min=floor))
 
 
-def combined_error(prediction: Tensor, additive: Tensor, proportional: Tensor) -> Normal:
+def combined_error(
+    prediction: Tensor, additive: Tensor, proportional: Tensor, kind: int = 2
+) -> Normal:
     r"""Residual error with a constant and a proportional part.
-
-    .. math:: y_{ij} \sim \mathcal{N}(f_{ij},\, a^2 + b^2 f_{ij}^2)
 
     Args:
         prediction: Model prediction f, shape ``(*, individual, time)``, unit of the observations.
         additive: Standard deviation a, broadcastable to ``prediction``, same unit.
         proportional: Coefficient of variation b, broadcastable to ``prediction``, no unit.
+        kind: 2: variances add, :math:`\sigma^2 = a^2 + b^2 f^2` (NONMEM's usual form, Monolix'
+            "combined2"); 1: standard deviations add, :math:`\sigma = a + b |f|` ("combined1").
 
     Returns:
         Distribution of the observations, batch shape of ``prediction``.
+
+    Raises:
+        ModelError: Another kind.
 
     Example:
         >>> law = combined_error(torch.tensor([0.0, 3.0]), torch.tensor(1.0), torch.tensor(0.5))
@@ -59,6 +71,42 @@ def combined_error(prediction: Tensor, additive: Tensor, proportional: Tensor) -
         tensor([1.0000, 1.8028])
 
     References:
-        Davidian and Giltinan (1995), Nonlinear Models for Repeated Measurement Data.
+        Davidian and Giltinan (1995), Nonlinear Models for Repeated Measurement Data; Proost (2017),
+        Combined proportional and additive residual error models in population pharmacokinetic
+        modelling.
     """
-    return Normal(prediction, torch.hypot(additive, proportional * prediction))
+    if kind not in (1, 2):
+        raise ModelError(f"kind={kind!r}.", "1 or 2.", "correct `kind`.")
+    share = proportional * prediction.abs()
+    return Normal(prediction, torch.hypot(additive, share) if kind == 2 else additive + share)
+
+
+def lognormal_error(prediction: Tensor, scale: Tensor, floor: float = FLOOR) -> LogNormal:
+    r"""Log-normal residual error: :math:`\log y \sim \mathcal N(\log f, s^2)`.
+
+    Args:
+        prediction: Model prediction f, the median, shape ``(*, individual, time)``; positive.
+        scale: Standard deviation s of the logarithm, broadcastable to ``prediction``.
+        floor: Smallest prediction, unit of the observations.
+
+    Returns:
+        Distribution of the observations, batch shape of ``prediction``.
+    """
+    return LogNormal(prediction.clamp(min=floor).log(), scale.expand(prediction.shape))
+
+
+def student_error(prediction: Tensor, scale: Tensor, degrees: Tensor | float) -> StudentT:
+    r"""Student-t residual error, for data with outliers.
+
+    Args:
+        prediction: Model prediction f, shape ``(*, individual, time)``, unit of the observations.
+        scale: Scale of the t distribution (its standard deviation is scale times
+            sqrt(degrees / (degrees - 2))), broadcastable to ``prediction``; for instance
+            ``combined_error(...).scale``.
+        degrees: Degrees of freedom, broadcastable to ``prediction``.
+
+    Returns:
+        Distribution of the observations, batch shape of ``prediction``.
+    """
+    freedom = torch.as_tensor(degrees, dtype=prediction.dtype, device=prediction.device)
+    return StudentT(freedom.expand(prediction.shape), prediction, scale.expand(prediction.shape))

@@ -22,6 +22,7 @@ from torch import Generator, Tensor
 from ..cohort import Cohort, as_scheduled
 from ..errors import ModelError
 from ..isolation import seeded
+from ..remember import Memory, remembering
 from .roles import Population, Roles
 from .simulation import completed, lay_out, simulated_runs, simulated_values
 from .sites import (
@@ -160,8 +161,11 @@ class ModelStructure(Roles):
         chunk = max(1, MAX_VALUES_PER_CALL // max(per_copy, 1))
         parts = [(cohort.repeat(len(x)), x) for x in unconstrained.double().split(chunk)]
 
+        memory = Memory()  # the draws stay: their dynamics are solved once
+
         def density(population: Population) -> IndividualLogDensity:
-            found = [self._log_density_of(many, draws, population) for many, draws in parts]
+            with remembering(memory):
+                found = [self._log_density_of(many, draws, population) for many, draws in parts]
             return IndividualLogDensity(*(torch.cat(x) for x in zip(*found, strict=True)))
 
         return density

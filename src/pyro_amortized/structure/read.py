@@ -2,13 +2,15 @@ r"""Read a Pyro program: which site plays which role, and does it do what a mixe
 must.
 
 Roles come from the plates: sites outside ``individual`` are population parameters, latent sites
-inside it are individual parameters, observed sites inside it are observations. Shared parameters
+inside it are individual parameters (but those declared with ``infer={"nuisance": True}``, which are
+simulated and dropped), observed sites inside it are observations. Shared parameters
 are found by autograd of the observations' log density with the individual parameters held fixed,
 and by moving one parameter at a time (which also sees what autograd cannot: a comparison, a
 detached tensor).
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -58,9 +60,12 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
     nodes = {n: s for n, s in trace.nodes.items() if _is_site(s)}
     frame = _individual_frame(trace, nodes, cohort)
     population, individual, observed = {}, {}, {}
+    nuisance: list[str] = []
     for name, node in nodes.items():
         inside = any(f.name == PLATE for f in node["cond_indep_stack"])
-        if node["type"] == "param" or (not inside and not node["is_observed"]):
+        if node["infer"].get("nuisance", False) and not node["is_observed"]:
+            nuisance.append(name)
+        elif node["type"] == "param" or (not inside and not node["is_observed"]):
             population[name] = _population_site(node)
         elif not inside:
             raise ModelError(
@@ -80,6 +85,8 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
         "observed",
         "pyro.sample('concentration', law, obs=cohort['concentration'].values)",
     )
+    if nuisance:  # integrating over it is what nobody can do
+        observed = {n: replace(site, has_density=False) for n, site in observed.items()}
     structure = ModelStructure(model, population, individual, observed, ())
     check_recorded(structure, cohort)
     seed = fork_seed(generator)

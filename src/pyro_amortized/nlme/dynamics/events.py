@@ -51,7 +51,9 @@ class _Listed:
             self.parts.append((when, kind, place, size, where))
 
 
-def list_events(found: Arrivals | None, changes: Tensor | None, start: float, like: Tensor) -> Events:
+def list_events(
+    found: Arrivals | None, changes: Tensor | None, start: float, like: Tensor
+) -> Events:
     r"""All events but observations.
 
     Args:

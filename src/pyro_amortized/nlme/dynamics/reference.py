@@ -82,9 +82,7 @@ def solve_rows(f: RightHandSide, rows: Rows, tolerance: Tolerance) -> tuple[Tens
             piece = torch.where(kind == PIECE, where, piece)
         path.append(state)
     position = order.argsort(1)[:, num_events:]
-    found = torch.stack(path, 1).gather(
-        1, position.unsqueeze(-1).expand(-1, -1, state.shape[-1])
-    )
+    found = torch.stack(path, 1).gather(1, position.unsqueeze(-1).expand(-1, -1, state.shape[-1]))
     failed = found.isnan().flatten(1).any(1)
     return found, torch.where(failed, TOO_MANY_STEPS, OK)
 

@@ -3,7 +3,7 @@ r"""Ordinary differential equations with doses, every individual on its own cloc
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -61,17 +61,7 @@ class Piecewise:
 
 @dataclass(frozen=True, eq=False)
 class Control:
-    r"""How dynamics are solved.
-
-    Args:
-        solver: "compiled" writes the right-hand side out, compiles it and gives every individual
-            its own steps; without gradients. "explicit" and "implicit" fix its method, which else
-            is explicit, and implicit for what turns out stiff. "torchdiffeq" (Dormand-Prince) takes
-            any right-hand side and is differentiable. "auto" takes torchdiffeq where a gradient is
-            asked for or compilation is not possible (the reason is logged), else the compiled one.
-        rtol: Relative tolerance; it holds for every individual, not for the mean over the batch.
-        atol: Absolute tolerance. Default: a hundredth of the relative one.
-        max_steps: Largest number of steps of an individual (of a segment, under torchdiffeq).
+    r"""How dynamics are solved; the fields are options of :func:`solve`.
 
     Raises:
         ModelError: A solver that does not exist, or a tolerance that is not positive.
@@ -101,9 +91,6 @@ class Control:
         return Tolerance(self.rtol, atol, self.max_steps)
 
 
-DEFAULT = Control()
-
-
 class Solution(NamedTuple):
     r"""States and what became of each individual.
 
@@ -123,6 +110,19 @@ class Solution(NamedTuple):
         return self.status != OK
 
 
+class Options(TypedDict, total=False):
+    """Options of :func:`solve` and :func:`integrate`."""
+
+    doses: Doses | None
+    delivery: Delivery | None
+    piecewise: Piecewise | None
+    start: float
+    solver: Solver
+    rtol: float
+    atol: float | None
+    max_steps: int
+
+
 def solve(
     f: RightHandSide,
     initial: Tensor,
@@ -133,7 +133,10 @@ def solve(
     delivery: Delivery | None = None,
     piecewise: Piecewise | None = None,
     start: float = 0.0,
-    control: Control = DEFAULT,
+    solver: Solver = "auto",
+    rtol: float = 1e-7,
+    atol: float | None = None,
+    max_steps: int = 20_000,
 ) -> Tensor:
     r"""States of an ODE at every individual's own times, after its own doses.
 
@@ -148,7 +151,16 @@ def solve(
         delivery: Lag time, bioavailability, modelled rates and durations of the doses.
         piecewise: Parameters that jump over time.
         start: Time of the initial state.
-        control: Solver and tolerances.
+        solver: "compiled" writes the right-hand side out, compiles it and gives every individual
+            its own steps; without gradients. "explicit" and "implicit" fix its method, which else
+            is explicit (order 5), and implicit (Rodas4, for stiff systems) where the explicit one
+            finds an individual stiff. "torchdiffeq" (Dormand-Prince) takes any right-hand side and
+            is differentiable. "auto" takes torchdiffeq where a gradient is asked for or compilation
+            is not possible (the reason is logged), else the compiled one.
+        rtol: Relative tolerance; it holds for every individual, not for the mean over the batch.
+        atol: Absolute tolerance. Default: a hundredth of the relative one; the compiled solvers
+            also forgive a hundredth of the largest value that a state has had.
+        max_steps: Largest number of steps of an individual (of a segment, under torchdiffeq).
 
     Returns:
         States, shape ``(*, individual, time, state)``, differentiable in parameters, initial state
@@ -179,7 +191,10 @@ def solve(
         delivery=delivery,
         piecewise=piecewise,
         start=start,
-        control=control,
+        solver=solver,
+        rtol=rtol,
+        atol=atol,
+        max_steps=max_steps,
     )
     if bool(found.failed.any()):
         _log(found)
@@ -191,36 +206,30 @@ def integrate(
     initial: Tensor,
     times: Tensor,
     parameters: Mapping[str, Tensor],
-    *,
-    doses: Doses | None = None,
-    delivery: Delivery | None = None,
-    piecewise: Piecewise | None = None,
-    start: float = 0.0,
-    control: Control = DEFAULT,
+    **options: Unpack[Options],
 ) -> Solution:
-    r""":func:`solve` with a status per individual.
+    r""":func:`solve`, with a status per individual.
 
     Args:
         f: Right-hand side.
         initial: State at ``start``.
         times: Observation times.
         parameters: By name.
-        doses: Doses into the states.
-        delivery: How doses arrive.
-        piecewise: Parameters that jump over time.
-        start: Time of the initial state.
-        control: Solver and tolerances.
+        options: Those of :func:`solve`.
 
     Raises:
         ModelError: As :func:`solve`.
     """
-    task = _Task(f, control)
-    task.prepare(initial, times, parameters, piecewise, doses, delivery, start)
+    given = dict(options)
+    settings = {n: given[n] for n in ("solver", "rtol", "atol", "max_steps") if n in given}
+    control, start = Control(**settings), options.get("start", 0.0)
+    task = _Task(f, control, start)
+    task.prepare(initial, times, parameters, options)
     key = identity(f)
     if key is None or task.needs_gradient:
         return task.solution()
     return recall(
-        (key, control, start, task.batch, len(task.parameters)),
+        (key, control, start, task.batch, tuple(task.parameters)),
         task.inputs,
         task.solution,
         lambda s: s.states.numel() * s.states.element_size(),
@@ -233,6 +242,7 @@ class _Task:
 
     f: RightHandSide
     control: Control
+    start: float
     batch: torch.Size = field(init=False)
     parameters: dict[str, Tensor] = field(init=False)
     inputs: list[Tensor] = field(init=False)
@@ -242,12 +252,11 @@ class _Task:
         initial: Tensor,
         times: Tensor,
         parameters: Mapping[str, Tensor],
-        piecewise: Piecewise | None,
-        doses: Doses | None,
-        delivery: Delivery | None,
-        start: float,
+        options: Options,
     ) -> None:
-        self.start, self.delivery = start, delivery
+        start = self.start
+        piecewise, doses = options.get("piecewise"), options.get("doses")
+        delivery = options.get("delivery")
         self.arriving = arrivals(doses, delivery) if doses is not None else None
         changes = piecewise.changes if piecewise is not None else None
         self.pieces = changes.shape[1] + 1 if changes is not None else 1
@@ -364,7 +373,10 @@ class _Task:
         part = Rows(
             0.0,
             rows.initial[used],
-            {n: _piece_at(x[used], rows.events, used, begin + own_length) for n, x in rows.parameters.items()},
+            {
+                n: _piece_at(x[used], rows.events, used, begin + own_length)
+                for n, x in rows.parameters.items()
+            },
             Events(*(x[used] for x in vars(events).values())),
             rows.vectors[used],
             own_length.unsqueeze(-1),

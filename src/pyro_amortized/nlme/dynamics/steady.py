@@ -28,6 +28,7 @@ def period_events(found: Arrivals, column: int, length: Tensor) -> Events:
     Returns:
         Events in time since the beginning of the interval, shape ``(*, individual, 4)``.
     """
+
     def of(x: Tensor) -> Tensor:
         return x[..., min(column, x.shape[-1] - 1)]
 

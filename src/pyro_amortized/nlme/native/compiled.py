@@ -151,7 +151,9 @@ def identity(f: Any, depth: int = 0) -> Any:
     cells = [c.cell_contents for c in f.__closure__ or ()] + list((f.__kwdefaults__ or {}).values())
     names = inspect.getclosurevars(f).globals
     for value in [*cells, *names.values(), *(f.__defaults__ or ())]:
-        if isinstance(value, int | float | str | type | types.ModuleType | types.BuiltinFunctionType):
+        if isinstance(
+            value, int | float | str | type | types.ModuleType | types.BuiltinFunctionType
+        ):
             parts.append(value)
         elif isinstance(value, types.FunctionType) and value is not f:
             inner = identity(value, depth + 1)

@@ -91,8 +91,20 @@ _RODAS_C = (
 _RODAS_TIMES = (0.0, 0.386, 0.21, 0.63, 1.0, 1.0)
 _RODAS_D = (0.25, -0.1043, 0.1035, -0.0362)
 _RODAS_H = (
-    (10.12623508344586, -7.487995877610167, -34.80091861555747, -7.992771707568823, 1.025137723295662),
-    (-0.6762803392801253, 6.087714651680015, 16.43084320892478, 24.76722511418386, -6.594389125716872),
+    (
+        10.12623508344586,
+        -7.487995877610167,
+        -34.80091861555747,
+        -7.992771707568823,
+        1.025137723295662,
+    ),
+    (
+        -0.6762803392801253,
+        6.087714651680015,
+        16.43084320892478,
+        24.76722511418386,
+        -6.594389125716872,
+    ),
 )
 
 _SHELL = """
@@ -204,7 +216,11 @@ class _Writer:
     def each(self, *templates: str) -> str:
         """Statements for every state; ``#`` is its place."""
         if self.unrolled:
-            return "\n".join(t.replace("#", f"_{s}").replace("@", str(s)) for t in templates for s in range(self.size))
+            return "\n".join(
+                t.replace("#", f"_{s}").replace("@", str(s))
+                for t in templates
+                for s in range(self.size)
+            )
         body = "\n".join("    " + t.replace("#", "[s]").replace("@", "s") for t in templates)
         return f"for s in range({self.size}):\n{body}"
 
@@ -243,7 +259,9 @@ class _Writer:
     def pick(self, statement: str) -> str:
         """A statement for the state in place ``at``."""
         if self.unrolled:
-            return "\n".join(f"if at == {s}:\n    {statement.replace('#', f'_{s}')}" for s in range(self.size))
+            return "\n".join(
+                f"if at == {s}:\n    {statement.replace('#', f'_{s}')}" for s in range(self.size)
+            )
         return statement.replace("#", "[at]")
 
     def total(self, name: str, term: str) -> str:
@@ -272,7 +290,9 @@ class _Writer:
         ]
         text = []
         for j, (condition, body) in enumerate(blocks):
-            text.append(f"{'if' if j == 0 else 'elif'} {condition}:\n" + textwrap.indent(body, "    "))
+            text.append(
+                f"{'if' if j == 0 else 'elif'} {condition}:\n" + textwrap.indent(body, "    ")
+            )
         return "\n".join(text)
 
     def function(self, roots: list[Node]) -> str:
@@ -306,7 +326,9 @@ class _Writer:
         if self.unrolled:
             head = ["t"] + [f"x{s}" for s in range(self.size)] + self.parameter_names
             return _define("jacobian", [*head, "jac", "dft"], clear + write(entries, results))
-        return _define("jacobian", ["t", "x", "p", "jac", "dft"], clear + loads + write(entries, results))
+        return _define(
+            "jacobian", ["t", "x", "p", "jac", "dft"], clear + loads + write(entries, results)
+        )
 
     def call_jacobian(self) -> str:
         if not self.unrolled:
@@ -382,7 +404,10 @@ def explicit_source(traced: Traced) -> str:
         "        if calm >= 6:",
         "            stiff = 0",
     ]
-    weights = [f"b{m + 1} = w * w * ({p!r} + w * ({q!r} + w * {r!r}))" for m, (p, q, r) in enumerate(_DENSE)]
+    weights = [
+        f"b{m + 1} = w * w * ({p!r} + w * ({q!r} + w * {r!r}))"
+        for m, (p, q, r) in enumerate(_DENSE)
+    ]
     weights[0] += " + w"
     dense = " + ".join(f"b{m} * k{m}#" for m in range(1, 8))
     return _fill(
@@ -470,13 +495,19 @@ def implicit_source(traced: Traced) -> str:
     lines += ["err = 0.0"]
     lines.append(w.each(f"err += (u[5, @] / {SCALE}) ** 2"))
     lines.append(f"err *= {1 / n!r}")
-    first, second = (" + ".join(f"{c!r} * u[{m}, @]" for m, c in enumerate(row)) for row in _RODAS_H)
+    first, second = (
+        " + ".join(f"{c!r} * u[{m}, @]" for m, c in enumerate(row)) for row in _RODAS_H
+    )
     dense = w.each(
         f"q1# = {first}",
         f"q2# = {second}",
         "out[i, o, @] = (1.0 - w) * x# + w * (y# + (1.0 - w) * (q1# + w * q2#))",
     )
-    allocate = [f"jac = np.empty(({n}, {n}))", f"matrix = np.empty(({n}, {n}))", f"dft = np.empty({n})"]
+    allocate = [
+        f"jac = np.empty(({n}, {n}))",
+        f"matrix = np.empty(({n}, {n}))",
+        f"dft = np.empty({n})",
+    ]
     allocate += [f"pivot = np.empty({n}, np.int64)", f"u = np.empty((6, {n}))", w.allocate()]
     return _fill(
         [w.function(w.slopes), w.jacobian(w.slopes), _LU.format(size=n)],

@@ -55,6 +55,7 @@ def trace(
     Raises:
         NotTraceable: It branches on values, mixes individuals, or uses an unknown operator.
     """
+
     def positional(t: Tensor, x: Tensor, *values: Tensor) -> Tensor:
         return f(t, x, dict(zip(names, values, strict=True)))
 
@@ -192,7 +193,9 @@ def _prod(x: Any, dim: int, keepdim: bool = False, **_: Any) -> Any:
     return np.asarray(np.prod(x, axis=dim, keepdims=keepdim), dtype=object)
 
 
-def _slice(x: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Any:
+def _slice(
+    x: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Any:
     end = None if end is None or end > x.shape[dim] else end
     return x[(*[slice(None)] * (dim % x.ndim), slice(start, end, step))]
 
