@@ -1,9 +1,9 @@
 r"""Theophylline: concentrations after one oral dose in twelve individuals."""
 
-from importlib.resources import as_file, files
+from dataclasses import replace
 
 from ..cohort import Cohort
-from ..nlme.tables import read_table
+from .loading import shipped
 
 
 def theophylline() -> Cohort:
@@ -22,6 +22,5 @@ def theophylline() -> Cohort:
     References:
         Data set ``Theoph`` of R; Boeckmann, Sheiner and Beal (1994), NONMEM Users Guide, part V.
     """
-    with as_file(files(__package__) / "theophylline.csv") as path:
-        cohort = read_table(path, series="concentration", covariates=["WT"])
-    return Cohort(cohort.series, cohort.doses, {"weight": cohort.covariates["WT"]}, cohort.ids)
+    cohort = shipped("theophylline", series="concentration", covariates=["WT"])
+    return replace(cohort, covariates={"weight": cohort.covariates["WT"]})

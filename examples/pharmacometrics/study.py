@@ -1,0 +1,27 @@
+"""Train, fit, print, draw: what the examples of this folder share."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import pyro_amortized as pa
+from pyro_amortized.diagnostics import plots
+
+
+def run(name, model, cohort, series=("concentration",), budget="60s"):
+    """Fit a model to its cohort; figures go to ``output/``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--output", type=Path, default=Path("output"))
+    parser.add_argument("--budget", default=budget, help="time to train, for instance 60s")
+    arguments = parser.parse_args()
+    guide = pa.train(model, cohort, budget=arguments.budget, seed=1)
+    fit = pa.fit_population(model, guide, cohort, seed=1)
+    print(fit.summary())
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for observed in series:
+        path = arguments.output / f"{name}_{observed}.png"
+        plots.individual_fits(fit, series=observed).savefig(path, dpi=110)
+        print(f"individual fits: {path}")
+    return fit

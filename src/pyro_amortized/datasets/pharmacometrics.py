@@ -1,0 +1,85 @@
+r"""Classic data sets of pharmacometrics, and one of growth."""
+
+from dataclasses import replace
+
+from ..cohort import Cohort
+from .loading import shipped
+
+
+def phenobarbital() -> Cohort:
+    r"""Phenobarbital in 59 neonates: 155 concentrations during repeated intravenous doses.
+
+    Returns:
+        Series ``concentration`` (mg/L, times in h), doses (mg, boluses), covariates ``weight`` (kg)
+        and ``apgar`` (score, 1 to 10).
+
+    Example:
+        >>> cohort = phenobarbital()
+        >>> len(cohort), cohort.num_observations
+        (59, 155)
+
+    References:
+        Data set ``Phenobarb`` of the R package nlme; Grasela and Donn (1985), Neonatal population
+        pharmacokinetics of phenobarbital derived from routine clinical data.
+    """
+    cohort = shipped("phenobarbital", series="concentration", covariates=["WT", "APGR"])
+    weight, apgar = cohort.covariates["WT"], cohort.covariates["APGR"]
+    return replace(cohort, covariates={"weight": weight, "apgar": apgar})
+
+
+def warfarin() -> Cohort:
+    r"""Warfarin in 32 individuals: 251 concentrations and 232 effects after one oral dose.
+
+    Returns:
+        Series ``concentration`` (mg/L) and ``pca`` (prothrombin complex activity, % of normal),
+        each with times of its own (h); one dose each (mg, given at 0 h into the depot); covariates
+        ``weight`` (kg), ``age`` (years) and ``male`` (0 or 1).
+
+    Example:
+        >>> cohort = warfarin()
+        >>> len(cohort), cohort["concentration"].num_observations, cohort["pca"].num_observations
+        (32, 251, 232)
+
+    References:
+        O'Reilly, Aggeler and Leong (1963), Studies on the coumarin anticoagulant drugs; O'Reilly
+        and Aggeler (1968), Studies on coumarin anticoagulant drugs.
+    """
+    names = {"cp": "concentration", "pca": "pca"}
+    cohort = shipped("warfarin", series=names, covariates=["WT", "AGE", "SEX"])
+    found = cohort.covariates
+    covariates = {"weight": found["WT"], "age": found["AGE"], "male": found["SEX"]}
+    return replace(cohort, covariates=covariates)
+
+
+def indometh() -> Cohort:
+    r"""Indometacin in 6 individuals: 11 concentrations each after 25 mg intravenously.
+
+    Returns:
+        Series ``concentration`` (mg/L, times in h), one dose each (mg, bolus at 0 h).
+
+    Example:
+        >>> len(indometh()), indometh().num_observations
+        (6, 66)
+
+    References:
+        Data set ``Indometh`` of R; Kwan, Breault, Umbenhauer, McMahon and Duggan (1976), Kinetics
+        of indomethacin absorption, elimination, and enterohepatic circulation in man.
+    """
+    return shipped("indometh", series="concentration")
+
+
+def orange() -> Cohort:
+    r"""Growth of 5 orange trees: trunk circumference at 7 ages.
+
+    Returns:
+        Series ``circumference`` (mm, times in days).
+
+    Example:
+        >>> len(orange()), orange().num_observations
+        (5, 35)
+
+    References:
+        Data set ``Orange`` of R; Draper and Smith (1998), Applied Regression Analysis, exercise
+        24.N.
+    """
+    return shipped("orange", series="circumference")
