@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ..cohort import Doses
 from ..errors import ModelError
-from .delivery import Delivery, arrivals
+from ..remember import recall
+from .delivery import Arrivals, Delivery, arrivals
 from .superposition import Response, Superposition, through
 
 TINY = 1e-12
@@ -202,7 +203,32 @@ def _central(
 ) -> Tensor:
     """Amount in the last compartment, shape ``(*, individual, time)``."""
     _check_doses(doses, 2 if ka is not None else 1)
-    ready = Superposition(times, arrivals(doses, delivery))
+    found = arrivals(doses, delivery)
+    extra = [x for x in (ka, formation) if x is not None]
+    inputs = [times, found.begin, found.amounts, found.durations, found.until, *rates]
+    inputs += [*coefficients, *extra, *vars(doses).values()]
+    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+        return _superposed(times, found, rates, coefficients, ka, formation)
+    key = ("compartments", len(rates), ka is None, formation is None)
+    total: Tensor = recall(
+        key,
+        inputs,
+        lambda: _superposed(times, found, rates, coefficients, ka, formation),
+        lambda x: x.numel() * x.element_size(),
+    )
+    return total
+
+
+def _superposed(
+    times: Tensor,
+    found: Arrivals,
+    rates: list[Tensor],
+    coefficients: list[Tensor],
+    ka: Tensor | None,
+    formation: Tensor | None,
+) -> Tensor:
+    doses = found.doses
+    ready = Superposition(times, found)
     direct: Response = ready.response
     if formation is not None:
         direct = through(direct, formation[..., None, None])

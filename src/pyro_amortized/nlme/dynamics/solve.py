@@ -59,7 +59,7 @@ class Piecewise:
     parameters: Mapping[str, Tensor]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Control:
     r"""How dynamics are solved; the fields are options of :func:`solve`.
 
