@@ -198,7 +198,7 @@ SCALAR = {
 
 
 def torchode_solve(problem, rtol):
-    """torchode's Tsit5, every individual with its own steps; between doses in rescaled time."""
+    """Tsit5 of torchode, every individual with its own steps; between doses in rescaled time."""
     import torchode as to
 
     num = len(problem.times)
@@ -287,7 +287,10 @@ def seconds(action):
 def measure(problem_class, batch, repeats, scipy_rows):
     problem = problem_class(batch)
     tuning = problem_class(min(batch, 512)) if batch > 512 else problem
-    truth_of = lambda p: ours(p, "implicit" if p.stiff else "explicit", 1e-11)
+
+    def truth_of(p):
+        return ours(p, "implicit" if p.stiff else "explicit", 1e-11)
+
     truth, row = truth_of(tuning), {}
     runs, chosen = {}, {}
     for name, solve in solvers_of(tuning, len(tuning.times)).items():

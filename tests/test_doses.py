@@ -151,7 +151,7 @@ def test_predictions_of_nonmem(name, solver):
 
 @pytest.mark.skipif(not EVENTS.is_file(), reason="the reference data are not in a user's checkout")
 def test_the_whole_table_of_events():
-    """54 individuals of every kind of record; all but those in which NONMEM is known to be wrong."""
+    """Individuals of every kind of record; all but those in which NONMEM is known to be wrong."""
     rows = pd.read_csv(EVENTS)
     num = 0
     for i, mine in rows.groupby("id"):

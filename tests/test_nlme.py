@@ -1,6 +1,3 @@
-import math
-
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from pyro_amortized import Doses, datasets, nlme
-from pyro_amortized.errors import CohortError, ModelError, TableError
+from pyro_amortized.errors import CohortError, ModelError
 
 
 def dosing(num=4, seed=0):

@@ -219,15 +219,17 @@ def _log_minus(larger: Tensor, smaller: Tensor) -> Tensor:
 
 
 def _student_log_cdf(law: Any, value: Tensor) -> Tensor:
-    r"""By Gauss-Legendre quadrature of 64 nodes in the angle :math:`\arctan(t / \sqrt\nu)`, in which
-    the density is a power of the cosine; torch has no distribution function of Student's law.
+    r"""By Gauss-Legendre quadrature of 64 nodes in the angle :math:`\arctan(t / \sqrt\nu)`, in
+    which the density is a power of the cosine; torch has no distribution function of Student's law.
     """
     nodes, weights = np.polynomial.legendre.leggauss(NUM_NODES)
     df, standard = torch.broadcast_tensors(law.df, (value - law.loc) / law.scale)
     shape = (-1, *[1] * standard.dim())
     u = torch.as_tensor((nodes + 1) / 2, dtype=standard.dtype).reshape(shape)
     log_w = torch.as_tensor(weights / 2, dtype=standard.dtype).log().reshape(shape)
-    length = torch.atan2(df.sqrt(), -standard)  # angle above -pi/2, exact in the left tail
+    upper = standard > 0
+    length = torch.atan2(df.sqrt(), standard.abs())  # angle from the nearer end, exact far out
     terms = (df - 1) * torch.sin(length * u).log() + log_w
     constant = torch.lgamma((df + 1) / 2) - torch.lgamma(df / 2) - 0.5 * math.log(math.pi)
-    return torch.logsumexp(terms, 0) + length.log() + constant
+    tail = torch.logsumexp(terms, 0) + length.log() + constant
+    return torch.where(upper, torch.log1p(-tail.exp().clamp(max=0.5)), tail)

@@ -15,7 +15,7 @@ their population site, ``()`` or one more dimension per batch; covariates ``(ind
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import pyro.distributions as dist
 import torch
@@ -43,7 +43,9 @@ def fixed_effects(design: Tensor, coefficients: Tensor) -> Tensor:
     Example:
         >>> weight = torch.tensor([0.0, 0.2])                       # log(weight / 70)
         >>> one, zero = torch.ones(2), torch.zeros(2)
-        >>> rows = [torch.stack([one, zero, 0.75 * weight], -1), torch.stack([zero, one, weight], -1)]
+        >>> clearance = torch.stack([one, zero, 0.75 * weight], -1)
+        >>> volume = torch.stack([zero, one, weight], -1)
+        >>> rows = [clearance, volume]
         >>> fixed_effects(torch.stack(rows, -2), torch.tensor([1.0, 3.0, 1.0]))
         tensor([[1.0000, 3.0000],
                 [1.1500, 3.2000]])
@@ -255,7 +257,8 @@ def categorical_effect(levels: Tensor, coefficients: Tensor) -> Tensor:
     return torch.cat([zero, coefficients], -1)[..., index].exp()
 
 
-class Occasions(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Occasions:
     r"""Occasions of every individual, for variability between them.
 
     Args:

@@ -17,7 +17,14 @@ from ..cohort import Cohort
 from ..isolation import make_generator, seeded
 from .model import ModelStructure
 from .simulation import lay_out
-from .sites import Assign, individual_first, run_program, site_log_prob, sum_per_individual
+from .sites import (
+    Assign,
+    has_density,
+    individual_first,
+    run_program,
+    site_log_prob,
+    sum_per_individual,
+)
 
 CHECK_SIZE = 5
 
@@ -26,7 +33,7 @@ def find_layout(structure: ModelStructure, cohort: Cohort, seed: int) -> dict[st
     """The first layout in which every individual may have its own shared parameters, checked
     exactly.
     """
-    if structure.shared and not structure.has_density:
+    if structure.shared and not structure.has_density and not structure.nuisance:
         return None  # nothing to check a layout with
     generator = make_generator(seed)
     small = cohort.repeat(-(-CHECK_SIZE // len(cohort)))[:CHECK_SIZE]
@@ -63,13 +70,16 @@ def _layout_fits(
         with seeded(seed), torch.no_grad():
             trace = run_program(structure.model, cohort, assign)
         found = _per_individual(structure, trace, len(cohort))
-        values = {name: trace.nodes[name]["value"] for name in structure.observed}
+        names = [*structure.observed, *structure.nuisance]
+        values = {name: trace.nodes[name]["value"] for name in names}
         shapes = {
             name: tuple(individual_first(values[name], s.dim, s.event_dim).shape)
             for name, s in structure.observed.items()
         }
     except (RuntimeError, ValueError, IndexError, TypeError):
         return False
+    if not all(has_density(trace.nodes[name]) for name in structure.observed):
+        return False  # nothing to check with
     if any(shapes[name] != cohort[s.series].values.shape for name, s in structure.observed.items()):
         return False
     for i in range(len(cohort)):

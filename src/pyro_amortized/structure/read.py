@@ -87,14 +87,14 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
     )
     if nuisance:  # integrating over it is what nobody can do
         observed = {n: replace(site, has_density=False) for n, site in observed.items()}
-    structure = ModelStructure(model, population, individual, observed, ())
+    structure = ModelStructure(
+        model, population, individual, observed, (), nuisance=tuple(nuisance)
+    )
     check_recorded(structure, cohort)
     seed = fork_seed(generator)
     shared = _shared_parameters(structure, cohort, seed)
-    structure = ModelStructure(model, population, individual, observed, shared)
-    return ModelStructure(
-        model, population, individual, observed, shared, find_layout(structure, cohort, seed)
-    )
+    structure = replace(structure, shared=shared)
+    return replace(structure, layout=find_layout(structure, cohort, seed))
 
 
 def _first_run(model: Model, cohort: Cohort, seed: int) -> Trace:
@@ -312,19 +312,25 @@ def check_recorded(structure: ModelStructure, cohort: Cohort) -> None:
 
 def _shared_parameters(structure: ModelStructure, cohort: Cohort, seed: int) -> tuple[str, ...]:
     """Population sites on which the observations depend when the individual parameters are held
-    fixed; all of them where that cannot be seen from a density.
+    fixed (and the nuisance, on whose law they may depend as well); all of them where that cannot be
+    seen from a density.
     """
-    if not structure.has_density:
+    if not structure.has_density and not structure.nuisance:
         return tuple(structure.population)
     population, other = structure.draw_populations(cohort, 2, make_generator(seed))
     draws = structure.draw_individuals(cohort, population, 1, make_generator(seed))[0]
     fixed, _ = structure.constrain(cohort, draws, population)
+    if structure.nuisance:
+        with seeded(seed):
+            trace = run_program(structure.model, cohort, Assign(population, values=fixed))
+        if not all(has_density(trace.nodes[name]) for name in structure.observed):
+            return tuple(structure.population)
+        fixed |= {name: trace.nodes[name]["value"].detach() for name in structure.nuisance}
 
     def observation(values: Mapping[str, Tensor]) -> Tensor:
         trace = run_program(structure.model, cohort, Assign(values, values=fixed))
-        return torch.stack(
-            [site_log_prob(trace.nodes[name]).sum() for name in structure.observed]
-        ).sum()
+        names = [*structure.observed, *structure.nuisance]
+        return torch.stack([site_log_prob(trace.nodes[name]).sum() for name in names]).sum()
 
     leaves = {n: x.clone().requires_grad_() for n, x in population.items()}
     base = observation(leaves)

@@ -38,6 +38,7 @@ class Roles:
         shared: Names of the population sites on which observations depend directly.
         layout: Trailing singleton dimensions that each shared parameter needs when it is drawn once
             per individual, or None where no layout fits and simulation loops over ordinary calls.
+        nuisance: Names of latent sites inside the plate that are simulated and dropped.
     """
 
     model: Model
@@ -46,6 +47,7 @@ class Roles:
     observed: Mapping[str, ObservedSite]
     shared: tuple[str, ...]
     layout: Mapping[str, int] | None = None
+    nuisance: tuple[str, ...] = ()
 
     @property
     def num_latent(self) -> int:

@@ -124,8 +124,8 @@ def _dose_events(found: Arrivals, start: float) -> list[Events]:
         )
         stacked.append(columns)
     # Dose by dose, so that equal times keep the order of the records.
-    columns = [torch.stack(x, -1).flatten(-2) for x in zip(*stacked, strict=True)]
-    return [Events(*columns)]
+    flat = [torch.stack(x, -1).flatten(-2) for x in zip(*stacked, strict=True)]
+    return [Events(*flat)]
 
 
 def _arrive(listed: _Listed, found: Arrivals, begin: Tensor, where: Tensor) -> None:

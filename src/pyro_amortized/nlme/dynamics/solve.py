@@ -11,7 +11,7 @@ from torch import Tensor
 from ...cohort import Doses
 from ...errors import ModelError
 from ...remember import recall
-from ..delivery import Arrivals, Delivery, arrivals
+from ..delivery import Delivery, arrivals
 from ..native.compiled import (
     Problem,
     RightHandSide,
@@ -220,9 +220,13 @@ def integrate(
     Raises:
         ModelError: As :func:`solve`.
     """
-    given = dict(options)
-    settings = {n: given[n] for n in ("solver", "rtol", "atol", "max_steps") if n in given}
-    control, start = Control(**settings), options.get("start", 0.0)
+    control = Control(
+        options.get("solver", "auto"),
+        options.get("rtol", 1e-7),
+        options.get("atol"),
+        options.get("max_steps", 20_000),
+    )
+    start = options.get("start", 0.0)
     task = _Task(f, control, start)
     task.prepare(initial, times, parameters, options)
     key = identity(f)
@@ -457,16 +461,16 @@ def _check_inputs(
             "(individual, time).",
             "`times.expand(N, -1)` repeats a common grid.",
         )
-    if bool((times < start - 1e-9 * max(1.0, abs(start))).any()):
+    if bool((times[:, 0] < start - 1e-9 * max(1.0, abs(start))).any()):
         raise ModelError(
             f"An event lies at time {float(times.min())}, before the start {start}.",
             "observations and doses at or after the time of the initial state.",
             "pass an earlier `start=`.",
         )
-    if bool((times.diff(dim=1) < 0).any()):
+    back = times[:, 1:] < times[:, :-1]
+    if bool(back.any()):
         raise ModelError(
-            f"The times of individual {int((times.diff(dim=1) < 0).any(1).nonzero()[0])} are not "
-            "sorted.",
+            f"The times of individual {int(back.any(1).nonzero()[0])} are not sorted.",
             "times that do not decrease along the row.",
             "sort them, as a `Series` of a cohort is.",
         )

@@ -59,7 +59,7 @@ def period_events(found: Arrivals, column: int, length: Tensor) -> Events:
 
 
 def fixed_point(period: PeriodMap, first: Tensor, rtol: float) -> tuple[Tensor, Tensor]:
-    r"""x with x = P(x) for every row, by Newton's method with differences; no gradients.
+    r"""Solve x = P(x) for every row, by Newton's method with differences; no gradients.
 
     Args:
         period: P, from ``(copy * row, state)`` (copies of all rows, laid end to end) to the same.

@@ -1,4 +1,4 @@
-r"""Compiled systems: made once per right-hand side, run over threads, checked against the program."""
+r"""Compiled systems: made once per right-hand side, checked against it, run over threads."""
 
 import inspect
 import logging
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from .kernels import OK, STIFF, TOO_MANY_STEPS, explicit_source, implicit_source
+from .lanes import lanes_source
 from .tracing import NotTraceable, Traced, trace
 
 RightHandSide = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 LOG = logging.getLogger("pyro_amortized.nlme")
 MAX_STATES = 40
 MAX_REMEMBERED = 64
-SOURCES = {"explicit": explicit_source, "implicit": implicit_source}
 DETECTION_STEPS = 5_000
 STIFF_SHARE = 0.05
 
@@ -49,7 +49,11 @@ class System:
     def kernel(self, method: str) -> Any:
         """The compiled solver, "explicit" or "implicit"."""
         if method not in self._made:
-            self._made[method] = _compiled(SOURCES[method](self.traced))
+            if method == "implicit":
+                source = implicit_source(self.traced)
+            else:
+                source = lanes_source(self.traced) or explicit_source(self.traced)
+            self._made[method] = _compiled(source)
         return self._made[method]
 
 

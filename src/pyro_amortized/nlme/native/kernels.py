@@ -28,7 +28,7 @@ MAXIMUM = "m# = max(m#, abs(x#))"
 
 ADD, RATE, RESET, SET_STATE, ADD_STATE, PIECE = range(1, 7)
 
-_A = (
+A = (
     (0.161,),
     (-0.008480655492356989, 0.335480655492357),
     (2.8971530571054935, -6.359448489975075, 4.3622954328695815),
@@ -49,8 +49,8 @@ _A = (
         2.324710524099774,
     ),
 )
-_C = (0.161, 0.327, 0.9, 0.9800255409045097, 1.0, 1.0)
-_ERROR = (
+C = (0.161, 0.327, 0.9, 0.9800255409045097, 1.0, 1.0)
+ERROR = (
     0.00178001105222577714,
     0.0008164344596567469,
     -0.007880878010261995,
@@ -59,7 +59,7 @@ _ERROR = (
     0.45808210592918697,
     -1 / 66,
 )
-_DENSE = (
+DENSE = (
     (-2.763706197274826, 2.9132554618219126, -1.0530884977290216),
     (0.13169999999999998, -0.2234, 0.1017),
     (3.9302962368947516, -5.941033872131505, 2.490627285651253),
@@ -369,7 +369,8 @@ def _first_step(writer: _Writer, order: float) -> str:
             writer.total("b", "(k1# / (atol + rtol * abs(x#))) ** 2"),
             "h = 0.01 * math.sqrt(a / b) if a > 1e-10 and b > 1e-10 else 1e-6",
             writer.total("c", "(k1# / (atol + rtol * abs(x#) + rtol * abs(h * k1#))) ** 2"),
-            f"h = max(h, min(0.1 * (stop - t), (0.01 / math.sqrt(max(c, 1e-30) / {writer.size})) ** {order}))",
+            f"c = (0.01 / math.sqrt(max(c, 1e-30) / {writer.size})) ** {order}",
+            "h = max(h, min(0.1 * (stop - t), c))",
             "if not (h < 1e300):",
             "    h = 1e-6",
         ]
@@ -381,12 +382,12 @@ def explicit_source(traced: Traced) -> str:
     w = _Writer(traced)
     w.array("k1", "k2", "k3", "k4", "k5", "k6", "k7", "y", "g")
     stages = []
-    for j, row in enumerate(_A):
+    for j, row in enumerate(A):
         terms = " + ".join(f"{a!r} * k{m + 1}#" for m, a in enumerate(row))
         target = "g" if j == 4 else "y"
         stages.append(w.each(f"{target}# = x# + step * ({terms})"))
-        stages.append(w.slope(f"k{j + 2}", f"t + {_C[j]!r} * step", target))
-    wrong = " + ".join(f"{b!r} * k{m + 1}#" for m, b in enumerate(_ERROR))
+        stages.append(w.slope(f"k{j + 2}", f"t + {C[j]!r} * step", target))
+    wrong = " + ".join(f"{b!r} * k{m + 1}#" for m, b in enumerate(ERROR))
     stages.append(w.total("err", f"(step * ({wrong}) / {SCALE}) ** 2"))
     stages.append(f"err *= {1 / w.size!r}")
     detect = [
@@ -405,8 +406,7 @@ def explicit_source(traced: Traced) -> str:
         "            stiff = 0",
     ]
     weights = [
-        f"b{m + 1} = w * w * ({p!r} + w * ({q!r} + w * {r!r}))"
-        for m, (p, q, r) in enumerate(_DENSE)
+        f"b{m + 1} = w * w * ({p!r} + w * ({q!r} + w * {r!r}))" for m, (p, q, r) in enumerate(DENSE)
     ]
     weights[0] += " + w"
     dense = " + ".join(f"b{m} * k{m}#" for m in range(1, 8))

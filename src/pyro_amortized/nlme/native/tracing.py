@@ -209,7 +209,6 @@ def _expand(x: Any, sizes: Sequence[int], **_: Any) -> Any:
 
 
 def _matmul(a: Any, b: Any) -> Any:
-    found = np.einsum("...ij,...jk->...ik", a, b) if False else None
     if a.ndim == 1 and b.ndim == 1:
         return np.asarray(sum(a * b), dtype=object)
     left = a if a.ndim > 1 else a[None]
@@ -224,7 +223,7 @@ def _full(size: Sequence[int], value: float, **_: Any) -> Any:
 
 
 def _index(x: Any, indices: Sequence[Any]) -> Any:
-    places = []
+    places: list[Any] = []
     for index in indices:
         if index is None:
             places.append(slice(None))

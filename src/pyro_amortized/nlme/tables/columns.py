@@ -225,7 +225,7 @@ def _calendar(table: Table, ids: list[str], unit: str, date: str | None) -> Numb
     else:
         seconds = _days(table, date) * 86400.0 + _time_of_day(table)
     first: dict[str, float] = {}
-    for name, now in zip(ids, seconds, strict=True):
+    for name, now in zip(ids, seconds.tolist(), strict=True):
         first[name] = min(first.get(name, np.inf), now)
     origin = np.array([first[name] for name in ids])
     return np.asarray((seconds - origin) / UNITS[unit], dtype=float)

@@ -185,20 +185,17 @@ def _doses(columns: Columns, rows: Rows) -> Doses:
         if mine:
             table[i, : len(mine), :7] = mine
             table[i, : len(mine), 7] = 1.0
-    time, amount, rate, compartment, interval, steady, reset, given = torch.from_numpy(
-        table
-    ).unbind(-1)
-    interval = torch.where(steady > 0, interval, 0.0)
+    names = ("time", "amount", "rate", "compartment", "interval", "steady", "reset", "given")
+    column = dict(zip(names, torch.from_numpy(table).unbind(-1), strict=True))
     return Doses(
-        time,
-        amount,
-        None,  # type: ignore[arg-type]
-        compartment.long(),
-        given.bool(),
-        rate,
-        interval,
-        steady.long(),
-        reset.bool(),
+        column["time"],
+        column["amount"],
+        compartment=column["compartment"].long(),
+        given=column["given"].bool(),
+        rates=column["rate"],
+        intervals=torch.where(column["steady"] > 0, column["interval"], 0.0),
+        steady_state=column["steady"].long(),
+        reset=column["reset"].bool(),
     )
 
 
