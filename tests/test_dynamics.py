@@ -12,7 +12,8 @@ from pyro_amortized.cohort import Doses
 from pyro_amortized.errors import ModelError
 from pyro_amortized.nlme.dynamics import REASONS
 from pyro_amortized.nlme.native import compiled
-from pyro_amortized.nlme.native.expressions import apply, derivatives, evaluate, symbol
+from pyro_amortized.nlme.native.calculus import derivatives
+from pyro_amortized.nlme.native.expressions import apply, evaluate, symbol
 from pyro_amortized.nlme.native.tracing import NotTraceable, trace
 from pyro_amortized.remember import Memory, remembering
 

@@ -1,5 +1,6 @@
 """The README shows what runs; the examples run small."""
 
+import json
 import re
 import subprocess
 import sys
@@ -59,3 +60,22 @@ def test_missing_data_examples_run(tmp_path, name):
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
     assert done.stdout.strip()
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+
+
+@pytest.mark.example
+@pytest.mark.parametrize("name", ["warfarin_turnover", "indometh", "orange"])
+def test_pharmacometrics_examples_run(tmp_path, name):
+    script = ROOT / "examples" / "pharmacometrics" / f"{name}.py"
+    command = [sys.executable, str(script), "--output", str(tmp_path), "--budget", "3s"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=500)
+    assert "-2LL" in done.stdout
+    assert list(tmp_path.glob(f"{name}_*.png"))
+
+
+@pytest.mark.benchmark
+def test_benchmark_of_dynamics_runs():
+    command = [sys.executable, str(ROOT / "benchmarks" / "dynamics.py"), "--quick"]
+    command += ["--problems", "conversion_reaction"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=500)
+    row = json.loads(done.stdout.splitlines()[-1])
+    assert row["speedup_over_torchdiffeq"]["conversion_reaction"] > 1

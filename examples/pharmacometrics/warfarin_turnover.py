@@ -34,15 +34,12 @@ def model(cohort):
         zero = torch.zeros_like(e0)
         start = torch.stack([zero, zero, e0], -1)
         y, z = cohort["concentration"], cohort["pca"]
-        times = torch.cat([y.times, z.times], 1)
-        ordered, place = times.sort(dim=1, stable=True)
-        x = nlme.solve(turnover, start, ordered, p, doses=cohort.doses, rtol=1e-6)
-        x = x.gather(1, place.argsort(1).unsqueeze(-1).expand(-1, -1, 3))
-        central, pca = x[:, : y.times.shape[1], 1], x[:, y.times.shape[1] :, 2]
+        times, split = nlme.merge_times(y.times, z.times)
+        at_y, at_z = split(nlme.solve(turnover, start, times, p, doses=cohort.doses, rtol=1e-6))
         a, b, sd = error[..., None, :].unbind(-1)
-        law = nlme.combined_error(central / v.unsqueeze(-1), a, b)
+        law = nlme.combined_error(at_y[..., 1] / v.unsqueeze(-1), a, b)
         pyro.sample("concentration", law.mask(y.observed).to_event(1), obs=y.values)
-        law = nlme.additive_error(pca, sd)
+        law = nlme.additive_error(at_z[..., 2], sd)
         pyro.sample("pca", law.mask(z.observed).to_event(1), obs=z.values)
 
 

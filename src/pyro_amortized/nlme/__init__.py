@@ -13,6 +13,7 @@ from .delivery import Delivery as Delivery
 from .dynamics import Piecewise as Piecewise
 from .dynamics import Solution as Solution
 from .dynamics import integrate as integrate
+from .dynamics import merge_times as merge_times
 from .dynamics import solve as solve
 from .effects import Occasions as Occasions
 from .effects import allometric as allometric

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .kernels import OK, STIFF, TOO_MANY_STEPS, explicit_source, implicit_source
+from .implicit import implicit_source
+from .kernels import OK, STIFF, TOO_MANY_STEPS, explicit_source
 from .lanes import lanes_source
 from .tracing import NotTraceable, Traced, trace
 

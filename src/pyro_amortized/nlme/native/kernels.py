@@ -17,7 +17,9 @@ References:
 
 import textwrap
 
-from .expressions import Node, derivatives, hoisted, write
+from .calculus import derivatives, hoisted
+from .coefficients import DENSE, ERROR, A, C
+from .expressions import Node, write
 from .tracing import Traced
 
 UNROLLED = 12
@@ -27,85 +29,6 @@ SCALE = "(atol + rtol * max(max(abs(x#), abs(y#)), 0.01 * m#))"
 MAXIMUM = "m# = max(m#, abs(x#))"
 
 ADD, RATE, RESET, SET_STATE, ADD_STATE, PIECE = range(1, 7)
-
-A = (
-    (0.161,),
-    (-0.008480655492356989, 0.335480655492357),
-    (2.8971530571054935, -6.359448489975075, 4.3622954328695815),
-    (5.325864828439257, -11.748883564062828, 7.4955393428898365, -0.09249506636175525),
-    (
-        5.86145544294642,
-        -12.92096931784711,
-        8.159367898576159,
-        -0.071584973281401,
-        -0.028269050394068383,
-    ),
-    (
-        0.09646076681806523,
-        0.01,
-        0.4798896504144996,
-        1.379008574103742,
-        -3.290069515436081,
-        2.324710524099774,
-    ),
-)
-C = (0.161, 0.327, 0.9, 0.9800255409045097, 1.0, 1.0)
-ERROR = (
-    0.00178001105222577714,
-    0.0008164344596567469,
-    -0.007880878010261995,
-    0.1447110071732629,
-    -0.5823571654525552,
-    0.45808210592918697,
-    -1 / 66,
-)
-DENSE = (
-    (-2.763706197274826, 2.9132554618219126, -1.0530884977290216),
-    (0.13169999999999998, -0.2234, 0.1017),
-    (3.9302962368947516, -5.941033872131505, 2.490627285651253),
-    (-12.411077166933676, 30.33818863028232, -16.548102889244902),
-    (37.50931341651104, -88.1789048947664, 47.37952196281928),
-    (-27.896526289197286, 65.09189467479366, -34.87065786149661),
-    (1.5, -4.0, 2.5),
-)
-
-_RODAS_A = (
-    (1.544,),
-    (0.9466785280815826, 0.2557011698983284),
-    (3.314825187068521, 2.896124015972201, 0.9986419139977817),
-    (1.221224509226641, 6.019134481288629, 12.53708332932087, -0.6878860361058950),
-)
-_RODAS_C = (
-    (-5.6688,),
-    (-2.430093356833875, -0.2063599157091915),
-    (-0.1073529058151375, -9.594562251023355, -20.47028614809616),
-    (7.496443313967647, -10.24680431464352, -33.99990352819905, 11.70890893206160),
-    (
-        8.083246795921522,
-        -7.981132988064893,
-        -31.52159432874371,
-        16.31930543123136,
-        -6.058818238834054,
-    ),
-)
-_RODAS_TIMES = (0.0, 0.386, 0.21, 0.63, 1.0, 1.0)
-_RODAS_D = (0.25, -0.1043, 0.1035, -0.0362)
-_RODAS_H = (
-    (
-        10.12623508344586,
-        -7.487995877610167,
-        -34.80091861555747,
-        -7.992771707568823,
-        1.025137723295662,
-    ),
-    (
-        -0.6762803392801253,
-        6.087714651680015,
-        16.43084320892478,
-        24.76722511418386,
-        -6.594389125716872,
-    ),
-)
 
 _SHELL = """
 import math
@@ -200,7 +123,7 @@ def kernel(start, initial, params, ev_time, ev_kind, ev_where, ev_size, vectors,
 """
 
 
-class _Writer:
+class Writer:
     """Statements over all states, written out or as loops."""
 
     def __init__(self, traced: Traced) -> None:
@@ -211,6 +134,7 @@ class _Writer:
         self.arrays: list[str] = []
 
     def array(self, *names: str) -> None:
+        """Name work arrays, one entry per state."""
         self.arrays += names
 
     def each(self, *templates: str) -> str:
@@ -235,12 +159,14 @@ class _Writer:
 
     @property
     def parameters(self) -> list[str]:
+        """Names of the parameters, kept between the steps."""
         return [f"p_{j}" for j in range(self.num_given)] + [
             f"q_{j}" for j in range(len(self.prepared))
         ]
 
     @property
     def parameter_names(self) -> list[str]:
+        """Their names inside the right-hand side."""
         return [f"p{j}" for j in range(self.num_given)] + [
             f"q{j}" for j in range(len(self.prepared))
         ]
@@ -271,15 +197,18 @@ class _Writer:
         return f"{name} = 0.0\n" + self.each(f"{name} += {term}")
 
     def begin(self) -> str:
+        """Statements before the first step of an individual."""
         return self.each("x# = initial[i, @]", "r# = 0.0", "m# = abs(x#)") + "\n" + self.load("0")
 
     def allocate(self) -> str:
+        """Statements that make the work arrays."""
         names = [] if self.unrolled else ["x", "r", "m", *self.arrays]
         lines = [f"{name} = np.empty({self.size})" for name in names]
         lines += [] if self.unrolled else [f"p = np.empty({max(1, self.num_parameters)})"]
         return "\n".join(lines) or "pass"
 
     def events(self) -> str:
+        """Statements of an event, by its kind."""
         blocks = [
             ("kind == 1", self.pick("x# += size") + "\n" + self.each(MAXIMUM)),
             ("kind == 2", self.pick("r# += size")),
@@ -302,9 +231,9 @@ class _Writer:
         if self.unrolled:
             head = ["t"] + [f"x{s}" for s in range(self.size)] + self.parameter_names
             ends = ["return (" + ", ".join(f"y_{s}" for s in range(self.size)) + ",)"]
-            return _define("rhs", head, lines + ends)
+            return define("rhs", head, lines + ends)
         ends = [f"out[{s}] = y_{s} + r[{s}]" for s in range(self.size)]
-        return _define("rhs", ["t", "x", "p", "r", "out"], loads + lines + ends)
+        return define("rhs", ["t", "x", "p", "r", "out"], loads + lines + ends)
 
     def _loads(self) -> tuple[list[str], list[str]]:
         loads = [f"x{s} = x[{s}]" for s in range(self.size)]
@@ -325,25 +254,28 @@ class _Writer:
         clear += [f"    for b in range({self.size}):", "        jac[a, b] = 0.0"]
         if self.unrolled:
             head = ["t"] + [f"x{s}" for s in range(self.size)] + self.parameter_names
-            return _define("jacobian", [*head, "jac", "dft"], clear + write(entries, results))
-        return _define(
+            return define("jacobian", [*head, "jac", "dft"], clear + write(entries, results))
+        return define(
             "jacobian", ["t", "x", "p", "jac", "dft"], clear + loads + write(entries, results)
         )
 
     def call_jacobian(self) -> str:
+        """Statement that fills the Jacobian."""
         if not self.unrolled:
             return "jacobian(t, x, p, jac, dft)"
         args = ["t"] + [f"x_{s}" for s in range(self.size)] + self.parameters
         return f"jacobian({', '.join(args)}, jac, dft)"
 
 
-def _define(name: str, args: list[str], lines: list[str]) -> str:
+def define(name: str, args: list[str], lines: list[str]) -> str:
+    """Source of a compiled function."""
     body = textwrap.indent("\n".join(lines), "    ")
     header = '@numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "arcp", "nsz"})'
     return f"{header}\ndef {name}({', '.join(args)}):\n{body}\n"
 
 
-def _fill(functions: list[str], size: int, **parts: str) -> str:
+def fill(functions: list[str], size: int, **parts: str) -> str:
+    """Source of a kernel from its parts, each indented to its place."""
     depth = {
         "allocate": 1,
         "begin": 2,
@@ -361,7 +293,7 @@ def _fill(functions: list[str], size: int, **parts: str) -> str:
     return _SHELL.format(functions="\n\n".join(functions), size=size, **filled, **rest)
 
 
-def _first_step(writer: _Writer, order: float) -> str:
+def first_step(writer: Writer, order: float) -> str:
     """Size of the first step, from the sizes of the state and its slope (Hairer et al., II.4)."""
     return "\n".join(
         [
@@ -379,7 +311,7 @@ def _first_step(writer: _Writer, order: float) -> str:
 
 def explicit_source(traced: Traced) -> str:
     """Source of the explicit solver of a system."""
-    w = _Writer(traced)
+    w = Writer(traced)
     w.array("k1", "k2", "k3", "k4", "k5", "k6", "k7", "y", "g")
     stages = []
     for j, row in enumerate(A):
@@ -410,7 +342,7 @@ def explicit_source(traced: Traced) -> str:
     ]
     weights[0] += " + w"
     dense = " + ".join(f"b{m} * k{m}#" for m in range(1, 8))
-    return _fill(
+    return fill(
         [w.function(w.slopes)],
         w.size,
         allocate=w.allocate(),
@@ -418,110 +350,11 @@ def explicit_source(traced: Traced) -> str:
         record=w.each("out[i, o, @] = x#"),
         events=w.events(),
         slope=w.slope("k1", "t", "x"),
-        first=_first_step(w, 0.2),
+        first=first_step(w, 0.2),
         stages="\n".join(stages),
         detect="\n".join(detect),
         dense="\n".join([*weights, w.each(f"out[i, o, @] = x# + step * ({dense})")]),
         accept=w.each("x# = y#", "k1# = k7#", MAXIMUM),
         restart="False",
         order="0.17",
-    )
-
-
-_LU = """
-@numba.njit(nogil=True, error_model="numpy")
-def factor_matrix(a, pivot):
-    for c in range({size}):
-        best = c
-        for b in range(c + 1, {size}):
-            if abs(a[b, c]) > abs(a[best, c]):
-                best = b
-        pivot[c] = best
-        if best != c:
-            for b in range({size}):
-                held = a[c, b]
-                a[c, b] = a[best, b]
-                a[best, b] = held
-        inverse = 1.0 / a[c, c]
-        a[c, c] = inverse
-        for b in range(c + 1, {size}):
-            if a[b, c] != 0.0:
-                a[b, c] *= inverse
-                for d in range(c + 1, {size}):
-                    a[b, d] -= a[b, c] * a[c, d]
-
-@numba.njit(nogil=True, error_model="numpy")
-def back_substitute(a, pivot, b):
-    for c in range({size}):
-        best = pivot[c]
-        if best != c:
-            held = b[c]
-            b[c] = b[best]
-            b[best] = held
-    for c in range({size}):
-        for d in range(c + 1, {size}):
-            b[d] -= a[d, c] * b[c]
-    for c in range({size} - 1, -1, -1):
-        for d in range(c + 1, {size}):
-            b[c] -= a[c, d] * b[d]
-        b[c] *= a[c, c]
-"""
-
-
-def implicit_source(traced: Traced) -> str:
-    """Source of the stiff solver of a system."""
-    w = _Writer(traced)
-    w.array("k1", "k2", "y", "q1", "q2")
-    n = w.size
-    lines = [w.call_jacobian(), f"for a in range({n}):", f"    for b in range({n}):"]
-    lines += ["        matrix[a, b] = -jac[a, b]", "    matrix[a, a] += 4.0 / step"]
-    lines += ["factor_matrix(matrix, pivot)", "scale = 1.0 / step"]
-    for j in range(6):
-        if j:
-            if j < 5:
-                terms = " + ".join(f"{a!r} * u[{m}, @]" for m, a in enumerate(_RODAS_A[j - 1]))
-                lines.append(w.each(f"y# = x# + {terms}"))
-            else:
-                lines.append(w.each("y# = y# + u[4, @]"))
-            lines.append(w.slope("k2", f"t + {_RODAS_TIMES[j]!r} * step", "y"))
-        slope = "k2" if j else "k1"
-        later = f" + step * ({_RODAS_D[j]!r}) * dft[@]" if j < 4 else ""
-        if j:
-            terms = " + ".join(f"{c!r} * u[{m}, @]" for m, c in enumerate(_RODAS_C[j - 1]))
-            later += f" + scale * ({terms})"
-        lines.append(w.each(f"u[{j}, @] = {slope}#{later}"))
-        lines.append(f"back_substitute(matrix, pivot, u[{j}])")
-    lines.append(w.each("y# = y# + u[5, @]"))
-    lines += ["err = 0.0"]
-    lines.append(w.each(f"err += (u[5, @] / {SCALE}) ** 2"))
-    lines.append(f"err *= {1 / n!r}")
-    first, second = (
-        " + ".join(f"{c!r} * u[{m}, @]" for m, c in enumerate(row)) for row in _RODAS_H
-    )
-    dense = w.each(
-        f"q1# = {first}",
-        f"q2# = {second}",
-        "out[i, o, @] = (1.0 - w) * x# + w * (y# + (1.0 - w) * (q1# + w * q2#))",
-    )
-    allocate = [
-        f"jac = np.empty(({n}, {n}))",
-        f"matrix = np.empty(({n}, {n}))",
-        f"dft = np.empty({n})",
-    ]
-    allocate += [f"pivot = np.empty({n}, np.int64)", f"u = np.empty((6, {n}))", w.allocate()]
-    return _fill(
-        [w.function(w.slopes), w.jacobian(w.slopes), _LU.format(size=n)],
-        n,
-        allocate="\n".join(allocate),
-        begin=w.begin(),
-        record=w.each("out[i, o, @] = x#"),
-        events=w.events(),
-        slope=w.slope("k1", "t", "x"),
-        first=_first_step(w, 0.25),
-        stages="\n".join(lines),
-        detect="pass",
-        dense=dense,
-        accept=w.each("x# = y#", MAXIMUM) + "\nfresh = False",
-        restart="False",
-        order="0.21",
     )

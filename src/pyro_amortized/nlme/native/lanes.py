@@ -8,8 +8,9 @@ is done lane by lane between the steps.
 
 import textwrap
 
-from .expressions import hoisted, write
-from .kernels import DENSE, ERROR, A, C
+from .calculus import hoisted
+from .coefficients import DENSE, ERROR, A, C
+from .expressions import write
 from .tracing import Traced
 
 LANES = 8
