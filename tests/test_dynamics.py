@@ -232,6 +232,7 @@ def test_what_cannot_be_compiled_falls_back_and_says_why(caplog):
     def mixing(t, x, p):
         return -x * x.mean() * p["k"].unsqueeze(-1)
 
+    compiled._told.clear()
     for f, reason in ((branching, "GuardOnDataDependent|data-dependent|Error"), (mixing, "mixed")):
         caplog.clear()
         x = nlme.integrate(f, one(1.0), TIMES, {"k": one(1.0)})
@@ -255,6 +256,22 @@ def test_captured_tensors_are_read_again():
     second = nlme.solve(decay, one(1.0), TIMES, {"one": one(1.0)})
     assert float(first[0, 2, 0]) == pytest.approx(np.exp(-1), rel=1e-6)
     assert float(second[0, 2, 0]) == pytest.approx(np.exp(-2), rel=1e-6)
+
+
+def test_captured_values_that_keep_changing_are_not_compiled_for_ever(caplog):
+    rate = torch.tensor(1.0, dtype=torch.float64)
+
+    def decay(t, x, p):
+        return -rate * x
+
+    solvers = []
+    for j in range(10):
+        rate.fill_(1.0 + j / 10)
+        found = nlme.integrate(decay, one(1.0), TIMES, {}, solver="auto")
+        solvers.append(found.solver)
+        assert float(found.states[0, 2, 0]) == pytest.approx(np.exp(-1 - j / 10), rel=1e-6)
+    assert solvers == ["compiled"] * 8 + ["torchdiffeq"] * 2
+    assert caplog.text.count("keep changing; pass them as parameters") == 1
 
 
 def test_closures_over_numbers_are_told_apart():

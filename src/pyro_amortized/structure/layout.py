@@ -78,7 +78,8 @@ def _layout_fits(
         }
     except (RuntimeError, ValueError, IndexError, TypeError):
         return False
-    if not all(has_density(trace.nodes[name]) for name in structure.observed):
+    unknown = not all(has_density(trace.nodes[name]) for name in structure.observed)
+    if structure.shared and unknown:
         return False  # nothing to check with
     if any(shapes[name] != cohort[s.series].values.shape for name, s in structure.observed.items()):
         return False

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..cohort import Cohort, as_recorded
+from ..counted import failures_counted
 from .roles import Population, Roles
 from .sites import Assign, individual_first, run_program
 
@@ -52,7 +53,7 @@ def simulated_values(
     assign = Assign(
         population, structure.individual, unconstrained, simulate=frozenset(structure.observed)
     )
-    with torch.no_grad():
+    with torch.no_grad(), failures_counted():
         trace = run_program(structure.model, cohort, assign)
         first = {name: trace.nodes[name]["value"] for name in structure.observed}
         more = [

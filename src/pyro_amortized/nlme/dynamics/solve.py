@@ -7,6 +7,7 @@ from typing import TypedDict, Unpack
 from torch import Tensor
 
 from ...cohort import Doses
+from ...counted import caller_counts
 from ...remember import recall
 from ..delivery import Delivery
 from ..native.compiled import RightHandSide, identity
@@ -70,7 +71,8 @@ def solve(
     Returns:
         States, shape ``(*, individual, time, state)``, differentiable in parameters, initial state
         and delivery. An individual whose trajectory the solver cannot follow is NaN, and logged
-        with the reason; the others are not affected. :func:`integrate` returns a status.
+        with the reason (but not in simulations of training data, where failures are counted and
+        reported together); the others are not affected. :func:`integrate` returns a status.
 
     Raises:
         ModelError: An event lies before ``start``, a dose names a state that does not exist, a
@@ -102,7 +104,7 @@ def solve(
         atol=atol,
         max_steps=max_steps,
     )
-    if bool(found.failed.any()):
+    if not caller_counts() and bool(found.failed.any()):
         _log(found)
     return found.states
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .expressions import write
 from .implicit import implicit_source
 from .kernels import OK, STIFF, TOO_MANY_STEPS, explicit_source
 from .lanes import lanes_source
@@ -23,6 +24,8 @@ RightHandSide = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 LOG = logging.getLogger("pyro_amortized.nlme")
 MAX_STATES = 40
 MAX_REMEMBERED = 64
+MAX_STATEMENTS = 1_000
+MAX_VERSIONS = 8
 DETECTION_STEPS = 5_000
 STIFF_SHARE = 0.05
 
@@ -32,6 +35,8 @@ _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _kernels: dict[str, Any] = {}
 _systems: "OrderedDict[Any, System]" = OrderedDict()
 _refused: dict[Any, str] = {}
+_versions: dict[Any, set[str]] = {}
+_told: set[tuple[str, str]] = set()
 
 
 @dataclass(eq=False)
@@ -73,7 +78,7 @@ def system_for(
 
     The reason is logged once. A function that refers to nothing that may change is traced once;
     another one, for instance with a tensor in its closure, at every call, which finds the compiled
-    code again.
+    code again, unless what it refers to has changed; after eight versions it is no longer compiled.
 
     Args:
         f: Right-hand side.
@@ -90,18 +95,39 @@ def system_for(
     if key is not None and key in _refused:
         return None
     try:
-        system = System(_traced(f, num_states, names, parameters, state))
+        system = _version(f, _traced(f, num_states, names, parameters, state))
     except NotTraceable as reason:
         name = getattr(f, "__qualname__", type(f).__name__)
-        LOG.warning("%s is solved by torchdiffeq, not compiled: %s.", name, reason)
+        if (name, str(reason)) not in _told:
+            LOG.warning("%s is solved by torchdiffeq, not compiled: %s.", name, reason)
+            _told.add((name, str(reason)))
         if key is not None:
             _refused[key] = str(reason)
         return None
     if key is not None:
-        _systems[key] = system
-        if len(_systems) > MAX_REMEMBERED:
-            _systems.popitem(last=False)
+        _remember(key, system)
     return system
+
+
+def _version(f: RightHandSide, traced: Traced) -> System:
+    """The system of these expressions, which a function may have had before."""
+    text = "\n".join(write(traced.slopes, [f"y{s}" for s in range(traced.num_states)]))
+    if text.count("\n") > MAX_STATEMENTS:
+        raise NotTraceable(f"it has more than {MAX_STATEMENTS} operations")
+    key = (text, traced.num_parameters)
+    if key not in _systems:
+        versions = _versions.setdefault(getattr(f, "__code__", type(f)), set())
+        if len(versions) >= MAX_VERSIONS:
+            raise NotTraceable("the values that it captures keep changing; pass them as parameters")
+        versions.add(text)
+        _remember(key, System(traced))
+    return _systems[key]
+
+
+def _remember(key: Any, system: System) -> None:
+    _systems[key] = system
+    if len(_systems) > MAX_REMEMBERED:
+        _systems.popitem(last=False)
 
 
 def _traced(
