@@ -372,8 +372,8 @@ def test_wrong_calls(change, match):
 
 def test_dtype_and_threads():
     """float32 in, float32 out; the same rows whatever the number of threads."""
-    k = torch.rand(2000)
-    times = TIMES.float().expand(2000, -1)
+    k = torch.rand(20_000)
+    times = TIMES.float().expand(20_000, -1)
     alone = nlme.solve(DECAY, torch.ones(1), times, {"k": k})
     assert alone.dtype == torch.float32
     found = torch.get_num_threads()

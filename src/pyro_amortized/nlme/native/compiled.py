@@ -29,7 +29,7 @@ MAX_VERSIONS = 8
 DETECTION_STEPS = 5_000
 STIFF_SHARE = 0.05
 
-ROWS_PER_THREAD = 256
+STEPS_PER_THREAD = 100_000  # less is done before a second thread has started
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _kernels: dict[str, Any] = {}
@@ -46,10 +46,12 @@ class System:
     Args:
         traced: The scalar expressions.
         is_stiff: Whether the explicit solver gave up on it before.
+        usual_steps: Mean number of steps of a row, as last seen.
     """
 
     traced: Traced
     is_stiff: bool = False
+    usual_steps: float = 100.0
     _made: dict[str, Any] = field(default_factory=dict)
 
     def kernel(self, method: str) -> Any:
@@ -252,15 +254,15 @@ def run(
         max_steps: Largest number of steps of a row.
     """
     if method != "auto":
-        return _run(system.kernel(method), problem, rtol, atol, max_steps, False)
+        return _run(system, method, problem, rtol, atol, max_steps, False)
     if system.is_stiff:
-        return _run(system.kernel("implicit"), problem, rtol, atol, max_steps, False)
+        return _run(system, "implicit", problem, rtol, atol, max_steps, False)
     limit = min(max_steps, DETECTION_STEPS)
-    found = _run(system.kernel("explicit"), problem, rtol, atol, limit, True)
+    found = _run(system, "explicit", problem, rtol, atol, limit, True)
     again = np.flatnonzero((found.status == STIFF) | (found.status == TOO_MANY_STEPS))
     if len(again):
         system.is_stiff = len(again) > STIFF_SHARE * len(found.status)
-        part = _run(system.kernel("implicit"), problem.rows(again), rtol, atol, max_steps, False)
+        part = _run(system, "implicit", problem.rows(again), rtol, atol, max_steps, False)
         found.states[again], found.status[again] = part.states, part.status
         found.steps[again] += part.steps
     return found
@@ -276,8 +278,15 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _run(
-    kernel: Any, problem: Problem, rtol: float, atol: float, max_steps: int, detect: bool
+    system: System,
+    method: str,
+    problem: Problem,
+    rtol: float,
+    atol: float,
+    max_steps: int,
+    detect: bool,
 ) -> Found:
+    kernel = system.kernel(method)
     num, num_states = problem.initial.shape
     out = np.empty((num, problem.times.shape[1], num_states))
     status = np.full(num, OK, dtype=np.int64)
@@ -287,11 +296,14 @@ def _run(
     def part(low: int, high: int) -> None:
         kernel(*inputs, rtol, atol, max_steps, detect, out, status, steps, low, high)
 
-    threads = min(torch.get_num_threads(), max(1, num // ROWS_PER_THREAD))
+    work = int(num * system.usual_steps) // STEPS_PER_THREAD
+    threads = min(torch.get_num_threads(), max(1, work))
     if threads == 1:
         part(0, num)
     else:
         edges = np.linspace(0, num, 4 * threads + 1).astype(int).tolist()
         part(0, 0)  # compiles before the threads start
         list(_pool(threads).map(part, edges[:-1], edges[1:]))
+    if num:
+        system.usual_steps = float(steps.mean())
     return Found(out, status, steps)

@@ -22,7 +22,7 @@ from .coefficients import DENSE, ERROR, A, C
 from .expressions import Node, write
 from .tracing import Traced
 
-UNROLLED = 12
+UNROLLED = 4
 OK, TOO_MANY_STEPS, NOT_FINITE, STEP_TOO_SMALL, NO_STEADY_STATE, STIFF = range(6)
 # What a step may err by: relative to the state, or to a hundredth of its largest value so far.
 SCALE = "(atol + rtol * max(max(abs(x#), abs(y#)), 0.01 * m#))"
