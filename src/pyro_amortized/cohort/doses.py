@@ -30,7 +30,8 @@ class Doses:
         rates: What is known of an infusion, as in NONMEM's column RATE, shape of ``times``. 0: the
             duration, as in ``durations``. Positive: the rate; ``durations`` becomes amount / rate
             and, where a bioavailability acts, changes with it. -1: the rate is a quantity of the
-            model, -2: the duration is; both come from a :class:`~pyro_amortized.nlme.Delivery`.
+            model, -2: the duration is; both come from a
+            :class:`~pyro_amortized.nlme.delivery.Delivery`.
         intervals: Dosing interval of steady state, shape of ``times``; 0 without.
         steady_state: 0; 1 where the dose is the last of an endless train of its kind and the past
             is forgotten; 2 where that train adds to the past; shape of ``times``. With amount 0 and
@@ -100,8 +101,8 @@ class Doses:
 
     @property
     def has_events(self) -> bool:
-        """Whether there is more than boluses and infusions: steady state, resets, quantities of the
-        model.
+        """True where there is more than boluses and infusions, such as steady states, resets, and
+        rates or durations of the model.
         """
         return bool((self.steady_state > 0).any() | self.reset.any() | (self.rates < 0).any())
 

@@ -68,7 +68,7 @@ class Form:
 
     @property
     def num_dose_features(self) -> int:
-        """Number of features of a dose: amount on two scales, duration, compartment; interval,
+        """Features per dose, that is amount on two scales, duration, compartment, and interval,
         steady state and reset where there are any.
         """
         return NUM_DOSE_FEATURES + (NUM_EVENT_FEATURES if self.has_events else 0)

@@ -10,7 +10,7 @@ at time 0 gives in one compartment
    D, 0)} \\ \text{oral:}\quad      & f(t) = \tfrac{A\,k_a}{V} \frac{e^{-kt} - e^{-k_a t}}{k_a - k}
 
 A dose counts from its own time on: an observation at exactly that time sees it. A chain of transit
-compartments is written as an ODE, :func:`~pyro_amortized.nlme.solve`.
+compartments is written as an ODE, :func:`~pyro_amortized.nlme.dynamics.solve.solve`.
 """
 
 import torch

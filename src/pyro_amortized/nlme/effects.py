@@ -265,7 +265,7 @@ class Occasions:
         number: Largest number of occasions of an individual, the size of the plate ``occasion``.
         index: Occasion of each time of the series, 0 first, shape ``(individual, time)``.
         changes: Time at which each further occasion begins, ``(individual, occasion - 1)``;
-            infinite where there is none. For :class:`~pyro_amortized.nlme.Piecewise`.
+            infinite where there is none. For :class:`~pyro_amortized.nlme.dynamics.task.Piecewise`.
     """
 
     number: int

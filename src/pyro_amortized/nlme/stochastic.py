@@ -38,7 +38,7 @@ def euler_maruyama(
     Call it inside the plate ``individual`` (of dimension -1); it samples the site ``name``.
 
     Args:
-        drift: ``f(t, x, parameters)`` as for :func:`~pyro_amortized.nlme.solve`.
+        drift: ``f(t, x, parameters)`` as for :func:`~pyro_amortized.nlme.dynamics.solve.solve`.
         diffusion: Of the same form; the standard deviation of each state per square root of time.
         initial: State at time 0, shape ``(state,)`` or ``(individual, state)``.
         times: Observation times, shape ``(individual, time)``, sorted.

@@ -86,7 +86,7 @@ class Solution(NamedTuple):
 
     Args:
         states: Shape ``(*, individual, time, state)``; NaN for individuals that failed.
-        status: Shape ``(*, individual)``; 0 is solved, else a key of :data:`REASONS`.
+        status: Shape ``(*, individual)``; 0 is solved, else a key of ``REASONS``.
         solver: "compiled" or "torchdiffeq".
     """
 

@@ -47,7 +47,7 @@ def read_table(
 
     Additional doses (ADDL) become doses of their own. Censored values are recorded as their limit;
     the limits stand in ``cohort.time_varying`` as ``<series>_low``, ``<series>_high`` and
-    ``<series>_floor``, for :class:`~pyro_amortized.nlme.Censored`. The column OCC becomes
+    ``<series>_floor``, for :class:`~pyro_amortized.nlme.censoring.Censored`. The column OCC becomes
     ``cohort.time_varying["OCC"]``. An observation that stands before a dose of the same time does
     not see it: its time is moved by some units in the last place. What is not used, carried
     forward or sorted is logged under ``pyro_amortized.nlme``.
