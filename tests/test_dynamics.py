@@ -258,6 +258,21 @@ def test_captured_tensors_are_read_again():
     assert float(second[0, 2, 0]) == pytest.approx(np.exp(-2), rel=1e-6)
 
 
+def test_gradients_of_captured_tensors_are_not_lost():
+    """A population parameter that the right-hand side refers to by itself."""
+    rate = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+
+    def decay(t, x, p):
+        return -rate * x * p["one"].unsqueeze(-1)
+
+    found = nlme.integrate(decay, one(1.0), TIMES, {"one": one(1.0)})
+    assert found.solver == "torchdiffeq"
+    (gradient,) = torch.autograd.grad(found.states[0, 2, 0], rate)
+    assert float(gradient) == pytest.approx(-np.exp(-1.3), rel=1e-5)
+    with torch.no_grad():
+        assert nlme.integrate(decay, one(1.0), TIMES, {"one": one(1.0)}).solver == "compiled"
+
+
 def test_captured_values_that_keep_changing_are_not_compiled_for_ever(caplog):
     rate = torch.tensor(1.0, dtype=torch.float64)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...cohort import Doses
 from ...errors import ModelError
 from ..delivery import Delivery, arrivals
-from ..native.compiled import Problem, RightHandSide, System, run, system_for
+from ..native.compiled import Problem, RightHandSide, System, identity, run, system_for
 from ..native.kernels import (
     NO_STEADY_STATE,
     NOT_FINITE,
@@ -110,6 +110,7 @@ class Task:
     batch: torch.Size = field(init=False)
     parameters: dict[str, Tensor] = field(init=False)
     inputs: list[Tensor] = field(init=False)
+    needs_gradient: bool = field(init=False)
 
     def prepare(
         self,
@@ -143,12 +144,20 @@ class Task:
         self.inputs = [*self.parameters.values(), initial, times, *vars(self._events).values()]
         if self.arriving is not None and bool((self.arriving.doses.steady_state > 0).any()):
             found = self.arriving
-            self.inputs += [found.lag, found.durations, found.amounts, found.doses.intervals]
+            self.inputs += [found.lag, found.durations, found.amounts]
+            self.inputs += [found.doses.intervals, found.doses.rates, found.doses.times]
+        self.needs_gradient = torch.is_grad_enabled() and (
+            any(x.requires_grad for x in self.inputs) or self._captures_gradient()
+        )
 
-    @property
-    def needs_gradient(self) -> bool:
-        """Whether a gradient is asked for."""
-        return torch.is_grad_enabled() and any(x.requires_grad for x in self.inputs)
+    def _captures_gradient(self) -> bool:
+        """Whether the right-hand side itself refers to something that needs a gradient."""
+        if identity(self.f) is not None:
+            return False
+        x = self.initial.detach().to(self.dtype).reshape(-1, self.num_states)[:1]
+        one = {n: v.detach().to(self.dtype).reshape(-1)[:1] for n, v in self.parameters.items()}
+        slope = self.f(torch.full_like(x[:, 0], self.start), x, one)
+        return isinstance(slope, Tensor) and slope.requires_grad
 
     def solution(self) -> Solution:
         """Solve."""
