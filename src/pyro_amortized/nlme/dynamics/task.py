@@ -19,6 +19,7 @@ from ..native.kernels import (
     STIFF,
     TOO_MANY_STEPS,
 )
+from .checks import check_inputs
 from .events import PIECE, Events, list_events
 from .reference import Rows, Tolerance, solve_rows
 from .steady import fixed_point, period_events, with_gradient
@@ -127,7 +128,7 @@ class Task:
         changes = piecewise.changes if piecewise is not None else None
         self.pieces = changes.shape[1] + 1 if changes is not None else 1
         varying = dict(piecewise.parameters) if piecewise is not None else {}
-        _check_inputs(initial, times, parameters, varying, start, doses)
+        check_inputs(initial, times, parameters, varying, start, doses)
         shapes = [x.shape for x in parameters.values()] + [x.shape[:-1] for x in varying.values()]
         self._events = list_events(self.arriving, changes, start, times)
         shapes += [initial.shape[:-1], times.shape[:1], self._events.times.shape[:-1]]
@@ -317,46 +318,3 @@ def _compiled(
     found = run(system, problem, method, tolerance.rtol, tolerance.atol, tolerance.max_steps)
     states = torch.from_numpy(found.states).to(rows.initial.dtype)
     return states, torch.from_numpy(found.status)
-
-
-def _check_inputs(
-    initial: Tensor,
-    times: Tensor,
-    parameters: Mapping[str, Tensor],
-    varying: Mapping[str, Tensor],
-    start: float,
-    doses: Doses | None,
-) -> None:
-    if times.dim() != 2:
-        raise ModelError(
-            f"`times` has shape {tuple(times.shape)}.",
-            "(individual, time).",
-            "`times.expand(N, -1)` repeats a common grid.",
-        )
-    if bool((times[:, 0] < start - 1e-9 * max(1.0, abs(start))).any()):
-        raise ModelError(
-            f"An event lies at time {float(times.min())}, before the start {start}.",
-            "observations and doses at or after the time of the initial state.",
-            "pass an earlier `start=`.",
-        )
-    back = times[:, 1:] < times[:, :-1]
-    if bool(back.any()):
-        raise ModelError(
-            f"The times of individual {int(back.any(1).nonzero()[0])} are not sorted.",
-            "times that do not decrease along the row.",
-            "sort them, as a `Series` of a cohort is.",
-        )
-    both = set(parameters) & set(varying)
-    if both or not initial.dim():
-        raise ModelError(
-            f"Parameters {sorted(both)} are given twice, or `initial` has no states.",
-            "every parameter once, and `initial` of shape (*, individual, state) or (state,).",
-            "correct the call.",
-        )
-    if doses is not None and bool((doses.compartment[doses.given] > initial.shape[-1]).any()):
-        raise ModelError(
-            f"A dose enters compartment {int(doses.compartment.max())} of {initial.shape[-1]} "
-            "states.",
-            f"compartments 1 to {initial.shape[-1]}.",
-            "correct `doses.compartment`, or give the dynamics more states.",
-        )

@@ -1,0 +1,56 @@
+"""Whether a call of the solver makes sense."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ...cohort import Doses
+from ...errors import ModelError
+
+
+def check_inputs(
+    initial: Tensor,
+    times: Tensor,
+    parameters: Mapping[str, Tensor],
+    varying: Mapping[str, Tensor],
+    start: float,
+    doses: Doses | None,
+) -> None:
+    r"""Raise where a call cannot be solved as it is written.
+
+    Raises:
+        ModelError: A shape, a time, a name or a compartment is wrong.
+    """
+    if times.dim() != 2:
+        raise ModelError(
+            f"`times` has shape {tuple(times.shape)}.",
+            "(individual, time).",
+            "`times.expand(N, -1)` repeats a common grid.",
+        )
+    if bool((times[:, 0] < start - 1e-9 * max(1.0, abs(start))).any()):
+        raise ModelError(
+            f"An event lies at time {float(times.min())}, before the start {start}.",
+            "observations and doses at or after the time of the initial state.",
+            "pass an earlier `start=`.",
+        )
+    back = times[:, 1:] < times[:, :-1]
+    if bool(back.any()):
+        raise ModelError(
+            f"The times of individual {int(back.any(1).nonzero()[0])} are not sorted.",
+            "times that do not decrease along the row.",
+            "sort them, as a `Series` of a cohort is.",
+        )
+    both = set(parameters) & set(varying)
+    if both or not initial.dim():
+        raise ModelError(
+            f"Parameters {sorted(both)} are given twice, or `initial` has no states.",
+            "every parameter once, and `initial` of shape (*, individual, state) or (state,).",
+            "correct the call.",
+        )
+    if doses is not None and bool((doses.compartment[doses.given] > initial.shape[-1]).any()):
+        raise ModelError(
+            f"A dose enters compartment {int(doses.compartment.max())} of {initial.shape[-1]} "
+            "states.",
+            f"compartments 1 to {initial.shape[-1]}.",
+            "correct `doses.compartment`, or give the dynamics more states.",
+        )
