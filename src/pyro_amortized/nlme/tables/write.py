@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from ...cohort import Cohort, Series
 from ...errors import TableError
@@ -129,13 +130,20 @@ def _length(s: Series, i: int) -> int:
 
 
 def _others(varying: dict[str, Series], i: int, known: list[float]) -> list[dict[str, Any]]:
-    there = set(known)
-    more = {float(t) for s in varying.values() for t in s.times[i][s.observed[i]].tolist()}
-    return [
-        {"TIME": t, "DV": np.nan, "EVID": 2, "MDV": 1, "_order": 3}
-        for t in sorted(more - there)
-        if not any(abs(t - k) <= 8 * np.finfo(float).eps * max(1.0, abs(k)) for k in there)
-    ]
+    """Rows for records of covariates that find no row, or too few rows, of their time."""
+    recorded = [s.times[i][s.observed[i]] for s in varying.values()]
+    there = torch.tensor(known, dtype=torch.float64)
+    more: list[float] = []
+    for t in sorted({float(t) for times in recorded for t in times}):
+        needed = max(int(_near(times, t).sum()) for times in recorded)
+        rows = int(_near(there, t).sum() + _near(torch.tensor(more, dtype=torch.float64), t).sum())
+        more += [t] * (needed - rows)
+    return [{"TIME": t, "DV": np.nan, "EVID": 2, "MDV": 1, "_order": 3} for t in more]
+
+
+def _near(times: Tensor, time: float) -> Tensor:
+    """Equal but for the units in the last place by which reading moves a row before a dose."""
+    return (times - time).abs() <= 8 * np.finfo(float).eps * max(1.0, abs(time))
 
 
 def _add_varying(rows: list[dict[str, Any]], varying: dict[str, Series], i: int) -> None:
