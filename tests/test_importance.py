@@ -2,8 +2,10 @@ import math
 
 import pytest
 import torch
+from pyro.ops.stats import fit_generalized_pareto
 
 from pyro_amortized.importance import (
+    generalized_pareto_shape,
     importance_estimate,
     normalized_weights,
     resample,
@@ -80,3 +82,12 @@ def test_resampling_follows_the_weights():
     index = resample(weights, 20_000, torch.Generator().manual_seed(0))
     assert float((index[:, 0] == 1).double().mean()) == pytest.approx(0.9, abs=0.01)
     assert (index[:, 1] == 0).all()
+
+
+def test_all_columns_at_once_agree_with_pyro_column_by_column():
+    generator = torch.Generator().manual_seed(3)
+    shapes = torch.tensor([-0.3, 0.1, 0.6, 1.4]).double()
+    uniform = torch.rand(200, 4, generator=generator, dtype=torch.float64)
+    excess = (((1 - uniform) ** -shapes - 1) / shapes).sort(0).values
+    expected = [fit_generalized_pareto(column)[0] for column in excess.unbind(1)]
+    assert torch.allclose(generalized_pareto_shape(excess), torch.tensor(expected).double())

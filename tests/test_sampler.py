@@ -6,7 +6,8 @@ import torch
 
 from pyro_amortized.importance import importance_estimate, normalized_weights
 from pyro_amortized.mixture import fit_student_mixture
-from pyro_amortized.sampler import Sampler, tempered_weights
+from pyro_amortized.modes import tempered_weights
+from pyro_amortized.sampler import Sampler
 
 
 class NormalProposal:
@@ -56,7 +57,7 @@ def test_good_proposals_are_left_alone():
     drawn, method = run(
         lambda x: torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(-1), NormalProposal(0.0, 1.1)
     )
-    assert method == ("guide",) * 4
+    assert method == (False,) * 4
     assert drawn.draws.shape == (2000, 4, 2)
 
 
@@ -64,7 +65,7 @@ def test_a_narrow_target_is_found():
     for proposal in (NormalProposal(0.0, 1.0), Foreign(0.0, 1.0)):
         drawn, method = run(narrow, proposal)
         found = importance_estimate(drawn.log_weights)
-        assert "student-t mixture" in method
+        assert True in method
         assert (found.ess > 1000).all()
         assert (found.pareto_k < 0.7).all()
         assert (found.log_mean.abs() < 4 * found.mc_error + 1e-3).all()

@@ -178,7 +178,8 @@ def sample_individuals(
             else ForeignProposal(guide, structure, cohort, population)
         )
         sampler = Sampler(target, draw_population, log_population, proposal)
-        drawn, method = sampler.sample(num_draws, len(cohort), generator, refine)
+        drawn, refined = sampler.sample(num_draws, len(cohort), generator, refine)
+    method = tuple("student-t mixture" if x else "guide" for x in refined)
     result = IndividualPosteriors(
         structure, cohort, population, drawn.draws, drawn.log_proposal, drawn.log_weights, method
     )

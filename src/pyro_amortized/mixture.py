@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-DEGREES_OF_FREEDOM = 16
+DEGREES_OF_FREEDOM = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +29,10 @@ class StudentMixture:
     log_weights: Tensor
     means: Tensor
     scale_trils: Tensor
+
+    def take(self, rows: Tensor) -> "StudentMixture":
+        """The mixtures of some individuals."""
+        return StudentMixture(self.log_weights[rows], self.means[rows], self.scale_trils[rows])
 
     def draw(self, num_draws: int, generator: Generator) -> Tensor:
         """Draws, shape ``(draw, individual, latent)``."""
@@ -51,7 +55,7 @@ class StudentMixture:
     def log_prob(self, draws: Tensor) -> Tensor:
         """Log density, shape ``(draw, individual)``, of draws ``(draw, individual, latent)``."""
         nu, d = DEGREES_OF_FREEDOM, draws.shape[-1]
-        square = _mahalanobis(draws, self.means, self.scale_trils)
+        square = squared_distance(draws, self.means, self.scale_trils)
         log_det = self.scale_trils.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         constant = math.lgamma((nu + d) / 2) - math.lgamma(nu / 2) - d / 2 * math.log(nu * math.pi)
         component = constant - log_det - (nu + d) / 2 * torch.log1p(square / nu)
@@ -59,7 +63,13 @@ class StudentMixture:
 
 
 def fit_student_mixture(
-    draws: Tensor, weights: Tensor, num_components: int, generator: Generator, num_steps: int = 15
+    draws: Tensor,
+    weights: Tensor,
+    num_components: int,
+    generator: Generator,
+    *,
+    num_steps: int = 15,
+    start: StudentMixture | None = None,
 ) -> StudentMixture:
     r"""Fit one mixture per individual to weighted draws.
 
@@ -69,6 +79,7 @@ def fit_student_mixture(
         num_components: Components per individual; each starts at a draw picked by weight.
         generator: Picks the starts.
         num_steps: Steps of expectation-maximisation.
+        start: Mixtures of as many components to begin with.
 
     Returns:
         Mixtures whose covariances are those of the draws, a little inflated and never singular.
@@ -83,14 +94,20 @@ def fit_student_mixture(
     covariance = torch.einsum("ki,kid,kie->ide", weights, spread, spread)
     floor = 1e-3 * covariance.diagonal(dim1=-2, dim2=-1).clamp(min=1e-10).diag_embed()
     overall = (covariance + floor).unsqueeze(1).expand(-1, num_components, -1, -1)
-    starts = torch.multinomial(weights.T, num_components, True, generator=generator)
-    means = draws.permute(1, 0, 2).gather(1, starts.unsqueeze(-1).expand(-1, -1, d))
-    if num_components == 1:
-        means = center.unsqueeze(1)
-    scale_trils = torch.linalg.cholesky(overall / (1 if num_components == 1 else 2))
-    log_pi = torch.full((num, num_components), -math.log(num_components), dtype=draws.dtype)
+    if start is None:
+        starts = torch.multinomial(weights.T, num_components, True, generator=generator)
+        means = draws.permute(1, 0, 2).gather(1, starts.unsqueeze(-1).expand(-1, -1, d))
+        if num_components == 1:
+            means = center.unsqueeze(1)
+        scale_trils = torch.linalg.cholesky(overall / (1 if num_components == 1 else 2))
+        log_pi = torch.full((num, num_components), -math.log(num_components), dtype=draws.dtype)
+    else:
+        log_pi, means, scale_trils = start.log_weights, start.means, start.scale_trils
+        overall = scale_trils @ scale_trils.transpose(-1, -2)
+    # Modes may lie far apart: their own spread says what is narrow, not that of all together.
+    own_floor = floor.unsqueeze(1) * (1.0 if num_components == 1 else 1e-3)
     for _ in range(num_steps if num_components > 1 else 1):
-        square = _mahalanobis(draws, means, scale_trils)
+        square = squared_distance(draws, means, scale_trils)
         log_component = log_pi - scale_trils.diagonal(dim1=-2, dim2=-1).log().sum(-1) - square / 2
         share = log_component.softmax(-1) * weights.unsqueeze(-1)
         mass = share.sum(0)
@@ -104,14 +121,14 @@ def fit_student_mixture(
             (share.sum(0) ** 2 / (share**2).sum(0).clamp(min=1e-300)).unsqueeze(-1).unsqueeze(-1)
         )
         blend = (2 * d / (effective + 2 * d)).clamp(max=1.0)
-        covariances = (1 - blend) * covariances + blend * overall + floor.unsqueeze(1)
+        covariances = (1 - blend) * covariances + blend * overall + own_floor
         scale_trils = torch.linalg.cholesky(covariances)
         log_pi = (mass.clamp(min=1e-3) / mass.clamp(min=1e-3).sum(-1, keepdim=True)).log()
     return StudentMixture(log_pi, means, scale_trils)
 
 
-def _mahalanobis(draws: Tensor, means: Tensor, scale_trils: Tensor) -> Tensor:
-    """Squared distances, shape ``(draw, individual, component)``."""
+def squared_distance(draws: Tensor, means: Tensor, scale_trils: Tensor) -> Tensor:
+    """Squared Mahalanobis distances, shape ``(draw, individual, component)``."""
     offset = (draws.unsqueeze(2) - means).permute(1, 2, 3, 0)
     return (
         torch.linalg.solve_triangular(scale_trils, offset, upper=False)

@@ -18,16 +18,18 @@ from .importance import (
     PARETO_K_LIMIT,
     finite_or_zero_weight,
     importance_estimate,
-    normalized_weights,
 )
 from .isolation import seeded
 from .mixture import StudentMixture, fit_student_mixture
+from .modes import located_mixture, tempered_weights
 
 Target = Callable[[Tensor, Tensor], Tensor]
 Draw = Callable[[int, Tensor, Generator], Tensor]
 MIN_PILOT = 100
 PILOT_SHARE = 0.1
-NUM_BATCHES = 1
+MAX_DRAWS = 400_000  # of all individuals that are sampled together
+# A pilot with fewer effective draws says too little about a covariance: the modes are climbed to.
+THIN = 20.0
 GUIDE_SHARE, POPULATION_SHARE = 0.05, 0.05
 # Efficiency (effective share of the draws) from which a guide is good, and fair.
 GOOD, FAIR = 0.8, 0.5
@@ -106,30 +108,59 @@ class Sampler:
     proposal: Proposal
 
     def sample(
-        self, num_draws: int, num: int, generator: Generator, refine: bool
-    ) -> tuple[Weighted, tuple[str, ...]]:
-        r"""Weighted draws of ``num`` individuals, and where they come from.
+        self,
+        num_draws: int,
+        num: int,
+        generator: Generator,
+        refine: bool,
+        pilot: Weighted | None = None,
+    ) -> tuple[Weighted, tuple[bool, ...]]:
+        r"""Weighted draws of ``num`` individuals, and whether each was refined.
 
         A pilot from the guide shows whether it will do. Where it will, all draws come from it;
         where it will not, they come from a mixture fitted to the pilot. Draws that decide or fit
         anything are never among the draws that estimate: that would bias the estimate.
+
+        Args:
+            num_draws: Draws per individual.
+            num: Number of individuals; they are taken some at a time.
+            generator: Source of randomness.
+            refine: Refine individuals whose weights are poor.
+            pilot: Weighted draws made before (for another population, say), in place of those
+                from the guide.
         """
-        rows = torch.arange(num)
-        if not refine:
-            return self._from_guide(num_draws, rows, generator), ("guide",) * num
-        num_pilot = max(MIN_PILOT, round(PILOT_SHARE * num_draws))
-        pilot = self._from_guide(num_pilot, rows, generator)
-        bad = _poor(pilot.log_weights, GOOD)
-        good_rows = (~bad).nonzero()[:, 0]
-        result = _empty(num_draws, num, pilot)
-        if len(good_rows):
-            found = self._from_guide(num_draws, good_rows, generator)
-            result.put(good_rows, found)
-            bad[good_rows] = _poor(found.log_weights, FAIR)
-        bad_rows = bad.nonzero()[:, 0]
-        if len(bad_rows):
-            result.put(bad_rows, self._refine(pilot.take(bad_rows), bad_rows, num_draws, generator))
-        return result, tuple("student-t mixture" if x else "guide" for x in bad.tolist())
+        parts, refined = [], []
+        for rows in torch.arange(num).split(max(1, MAX_DRAWS // num_draws)):
+            if not refine:
+                parts.append(self._from_guide(num_draws, rows, generator))
+                refined += [False] * len(rows)
+                continue
+            known = None if pilot is None else pilot.take(rows)
+            found, bad = self._sample_rows(num_draws, rows, generator, known)
+            parts.append(found)
+            refined += bad.tolist()
+        columns = (torch.cat(x, 1) for x in zip(*(vars(p).values() for p in parts), strict=True))
+        return Weighted(*columns), tuple(refined)
+
+    def _sample_rows(
+        self, num_draws: int, rows: Tensor, generator: Generator, pilot: Weighted | None
+    ) -> tuple[Weighted, Tensor]:
+        if pilot is None:
+            num_pilot = max(MIN_PILOT, round(PILOT_SHARE * num_draws))
+            pilot = self._from_guide(num_pilot, rows, generator)
+            bad = _poor(pilot.log_weights, GOOD)
+        else:
+            bad = torch.ones(len(rows), dtype=torch.bool)
+        good = (~bad).nonzero()[:, 0]
+        result = _empty(num_draws, len(rows), pilot)
+        if len(good):
+            found = self._from_guide(num_draws, rows[good], generator)
+            result.put(good, found)
+            bad[good] = _poor(found.log_weights, FAIR)
+        left = bad.nonzero()[:, 0]
+        if len(left):
+            result.put(left, self._refine(pilot.take(left), rows[left], num_draws, generator))
+        return result, bad
 
     def _from_guide(self, num_draws: int, rows: Tensor, generator: Generator) -> Weighted:
         draws, log_proposal = self.proposal.draw(num_draws, rows, generator)
@@ -143,24 +174,52 @@ class Sampler:
         self, pilot: Weighted, rows: Tensor, num_draws: int, generator: Generator
     ) -> Weighted:
         """Adapt a mixture on small batches, draw from it; more components where that is poor."""
-        batch = pilot
-        for _ in range(NUM_BATCHES):
-            mixture = _fitted(batch, 1, generator)
-            batch = self._from_mixture(mixture, len(pilot.draws), rows, generator)
-        mixture = _fitted(batch, 1, generator)
-        best = self._from_mixture(mixture, num_draws, rows, generator)
+        thin = importance_estimate(pilot.log_weights).ess < THIN
+        best = _empty(num_draws, len(rows), pilot)
+        for picked, located in ((~thin, False), (thin, True)):
+            where = picked.nonzero()[:, 0]
+            if len(where):
+                adapt = self._locate if located else self._adapt
+                mixture = adapt(pilot.take(where), rows[where], generator)
+                found = self._from_mixture(mixture, num_draws, rows[where], generator)
+                start = mixture if located else None
+                best.put(where, self._improve(found, rows[where], generator, start))
+        return best
+
+    def _improve(
+        self, best: Weighted, rows: Tensor, generator: Generator, start: StudentMixture | None
+    ) -> Weighted:
+        """Rounds with more components and draws (from ``start``, with the same components and more
+        draws) for individuals whose weights are poor.
+        """
+        num_draws = len(best.draws)
         for num_components, factor, efficiency in ROUNDS:
             active = _poor(best.log_weights, efficiency).nonzero()[:, 0]
             if len(active) == 0:
                 break
-            mixture = _fitted(best.take(active), num_components, generator)
+            known = None if start is None else start.take(active)
+            mixture = _fitted(best.take(active), num_components, generator, known)
             if factor > 1:
                 many = self._from_mixture(mixture, factor * num_draws, rows[active], generator)
-                mixture = _fitted(many, num_components, generator)
+                mixture = _fitted(many, num_components, generator, known)
             found = self._from_mixture(mixture, num_draws, rows[active], generator)
             better = _score(found.log_weights) > _score(best.log_weights[:, active])
             best.put(active[better], found.take(better))
         return best
+
+    def _adapt(self, pilot: Weighted, rows: Tensor, generator: Generator) -> StudentMixture:
+        """One component, fitted to the pilot and once more to its own draws."""
+        mixture = _fitted(pilot, 1, generator)
+        return _fitted(self._from_mixture(mixture, len(pilot.draws), rows, generator), 1, generator)
+
+    def _locate(self, pilot: Weighted, rows: Tensor, generator: Generator) -> StudentMixture:
+        """The mixture around the modes."""
+
+        def target(points: Tensor) -> Tensor:
+            apart = points.reshape(-1, len(rows), points.shape[-1])
+            return self.target(apart, rows).reshape(points.shape[:-1])
+
+        return located_mixture(target, pilot.draws, pilot.log_weights, generator)
 
     def _from_mixture(
         self, mixture: StudentMixture, num_draws: int, rows: Tensor, generator: Generator
@@ -188,28 +247,20 @@ def _empty(num_draws: int, num: int, like: Weighted) -> Weighted:
     return Weighted(draws, draws.new_empty(shape), draws.new_empty(shape))
 
 
-def tempered_weights(log_weights: Tensor, wanted: float) -> Tensor:
-    """Normalised weights, flattened by a power below one until ``wanted`` draws are effective."""
-    power = torch.ones(log_weights.shape[1], dtype=log_weights.dtype)
-    weights = normalized_weights(log_weights)
-    for _ in range(30):
-        few = 1 / weights.pow(2).sum(0) < min(wanted, 0.2 * len(log_weights))
-        if not bool(few.any()):
-            break
-        power = torch.where(few, power * 0.7, power)
-        weights = normalized_weights(_scaled(log_weights, power))
-    return weights
-
-
-def _fitted(source: Weighted, num_components: int, generator: Generator) -> StudentMixture:
-    """A mixture for weighted draws: a covariance needs some five effective draws per dimension."""
+def _fitted(
+    source: Weighted,
+    num_components: int,
+    generator: Generator,
+    start: StudentMixture | None = None,
+) -> StudentMixture:
+    """A mixture for weighted draws (with as many components as ``start``, if it is given): a
+    covariance needs some five effective draws per dimension.
+    """
+    if start is not None:
+        num_components = start.means.shape[1]
     wanted = min(50.0, max(10.0, 5.0 * num_components * source.draws.shape[-1]))
     weights = tempered_weights(source.log_weights, wanted)
-    return fit_student_mixture(source.draws, weights, num_components, generator)
-
-
-def _scaled(log_weights: Tensor, power: Tensor) -> Tensor:
-    return torch.where(log_weights == -math.inf, log_weights, log_weights * power)
+    return fit_student_mixture(source.draws, weights, num_components, generator, start=start)
 
 
 def _poor(log_weights: Tensor, efficiency: float) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from ..errors import CohortError
 from .doses import Doses
+from .lazy import Lazy
 from .records import Series, floating
 
 Index = int | slice | Sequence[int] | Tensor
@@ -153,8 +154,25 @@ class Cohort:
         r"""The cohort laid end to end ``num_copies`` times: individual i of copy k is row ``k * len
         + i``.
         """
-        copies = self._map(lambda x: x.repeat(num_copies, *[1] * (x.dim() - 1)))
-        return replace(copies, ids=self.ids * num_copies)
+
+        def copied(x: Tensor) -> Tensor:
+            return x.repeat(num_copies, *[1] * (x.dim() - 1))
+
+        def lazy(group: Mapping[str, Series]) -> Mapping[str, Series]:
+            return Lazy(tuple(group), lambda name: group[name].repeat(num_copies))
+
+        # Nothing is checked again, and the series are copied when they are looked at.
+        copies = object.__new__(Cohort)
+        parts = {
+            "series": lazy(self.series),
+            "doses": self.doses and Doses(**{n: copied(x) for n, x in vars(self.doses).items()}),
+            "covariates": MappingProxyType({n: copied(x) for n, x in self.covariates.items()}),
+            "ids": self.ids * num_copies,
+            "time_varying": lazy(self.time_varying),
+        }
+        for name, part in parts.items():
+            object.__setattr__(copies, name, part)
+        return copies
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None

@@ -58,6 +58,13 @@ class Series:
         object.__setattr__(self, "values", _fill(values, observed))
         object.__setattr__(self, "observed", observed)
 
+    def repeat(self, num_copies: int) -> "Series":
+        """The series of all individuals laid end to end ``num_copies`` times, not checked again."""
+        copies = object.__new__(Series)
+        for name, x in vars(self).items():
+            object.__setattr__(copies, name, x.repeat(num_copies, *[1] * (x.dim() - 1)))
+        return copies
+
     def at(self, times: Tensor) -> Tensor:
         r"""Value at each time: the last one recorded until then, else the first recorded one.
 

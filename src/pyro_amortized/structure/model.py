@@ -11,7 +11,7 @@ directly), a :class:`ModelStructure` gives
 for K draws per individual at once: K draws are a cohort laid end to end K times.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -186,13 +186,33 @@ class ModelStructure(Roles):
         individual = self.total(self.individual, trace, len(rows)) + assign.log_abs_det()
         return IndividualLogDensity(observation, individual.reshape(shape))
 
+    def log_observations(
+        self, cohort: Cohort, unconstrained: Tensor, populations: Sequence[Population]
+    ) -> list[Tensor]:
+        """The first part of :meth:`log_density` at several populations, whose dynamics are solved
+        once where they are the same.
+        """
+        per_copy = sum(cohort[name].values.numel() for name in self.series)
+        chunk = max(1, MAX_VALUES_PER_CALL // max(per_copy, 1))
+        parts = []
+        for draws in unconstrained.double().split(chunk):
+            many = cohort.repeat(len(draws))
+            with remembering(Memory()):
+                found = [self._log_density_of(many, draws, p, True) for p in populations]
+            parts.append([x.observation for x in found])
+        return [torch.cat(x) for x in zip(*parts, strict=True)]
+
     def log_individual(
         self, cohort: Cohort, unconstrained: Tensor, population: Population
     ) -> Tensor:
         """The second part of :meth:`log_density` alone; the observations are not reached."""
-        shape, rows = unconstrained.shape[:2], unconstrained.double().flatten(0, 1)
+        many = cohort.to(dtype=torch.float64).repeat(len(unconstrained))
+        return self.log_individual_of(many, unconstrained.double(), population)
+
+    def log_individual_of(self, many: Cohort, draws: Tensor, population: Population) -> Tensor:
+        """The same where ``many`` is the cohort once per draw already."""
+        shape, rows = draws.shape[:2], draws.flatten(0, 1)
         assign = Assign(population, self.individual, rows)
-        many = cohort.to(dtype=torch.float64).repeat(shape[0])
         trace = run_program(self.model, many, assign, frozenset(self.individual))
         total = self.total(self.individual, trace, len(rows)) + assign.log_abs_det()
         return total.reshape(shape)

@@ -1,0 +1,208 @@
+r"""The marginal likelihood of every individual as a function of the population, on fixed draws.
+
+For draws :math:`u_{ik} \sim q_i`, which stay as they are while Psi moves,
+
+.. math:: \log \hat p(y_i \mid \Psi) = \log \frac1K \sum_k
+          \frac{p(y_i \mid u_{ik}, c)\; p(u_{ik} \mid \Psi)}{q_i(u_{ik})} .
+
+The first factor is dear (it solves the dynamics, and touches every observation), and moves with the
+shared parameters c alone. Where there are many individuals it is therefore expanded, for every draw
+on its own, to second order about some :math:`c_0`:
+
+.. math:: \log p(y_i \mid u_{ik}, c) \approx a_{ik} + g_{ik}^\top (c - c_0)
+          + \tfrac12 (c - c_0)^\top H_{ik} (c - c_0) .
+
+Value, gradient and curvature of the likelihood at :math:`c_0` are then those of the exact one.
+Individuals are taken some at a time, so memory stays bounded; a gradient runs every part once more.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .cohort import Cohort
+from .importance import finite_or_zero_weight
+from .individual import IndividualPosteriors
+from .structure import ModelStructure, Population
+
+MAX_EXACT = 4_000_000  # values of all draws, beyond which the observations are expanded
+MAX_ROWS = 400_000  # draws of the individuals that are taken together
+STEP = 1e-3  # of the differences, in units of the scale of c
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Draws of some individuals: the cohort once per draw, and log proposal less what the
+    observations say, expanded.
+    """
+
+    many: Cohort
+    draws: Tensor
+    offset: Tensor
+    gradient: Tensor
+    hessian: Tensor
+
+
+class ExactLikelihood:
+    r"""Log p(y_i | Psi) by running the whole program; for few individuals.
+
+    Args:
+        individuals: The draws.
+    """
+
+    def __init__(self, individuals: IndividualPosteriors) -> None:
+        self.individuals = individuals
+        self._density = individuals.structure.fixed_draws(
+            individuals.cohort, individuals.unconstrained
+        )
+
+    def log_weights(self, population: Population) -> Tensor:
+        """Log weights of the draws, shape ``(draw, individual)``."""
+        found = self._density(population)
+        log_target = found.observation + found.individual
+        return finite_or_zero_weight(log_target - self.individuals.log_proposal)
+
+    def __call__(self, population: Population) -> Tensor:
+        """Log p(y_i | Psi), shape ``(individual,)``, differentiable."""
+        return log_mean(self.log_weights(population))
+
+
+class ExpandedLikelihood:
+    r"""Log p(y_i | Psi) with the observations' densities expanded in the shared parameters.
+
+    Args:
+        individuals: The draws.
+        population: Where it is expanded.
+        scale: Size of a large step in each unconstrained population parameter.
+    """
+
+    def __init__(
+        self, individuals: IndividualPosteriors, population: Population, scale: Tensor
+    ) -> None:
+        self.individuals, structure = individuals, individuals.structure
+        self.structure = structure
+        self.center = structure.unconstrain_population(population, structure.shared).detach()
+        steps = STEP * scale[shared_coordinates(structure)]
+        size = max(1, MAX_ROWS // individuals.num_draws)
+        cohort = individuals.cohort.to(dtype=torch.float64)
+        with torch.no_grad():
+            self.parts = [
+                self._part(cohort[rows], rows, dict(population), steps)
+                for rows in torch.arange(len(cohort)).split(size)
+            ]
+
+    def _part(self, cohort: Cohort, rows: Tensor, population: Population, steps: Tensor) -> Part:
+        draws = self.individuals.unconstrained[:, rows]
+        structure, center = self.structure, self.center
+
+        def observation(some: Sequence[Tensor]) -> list[Tensor]:
+            moved = [
+                dict(population) | structure.constrain_population(center + x, structure.shared)
+                for x in some
+            ]
+            return structure.log_observations(cohort, draws, moved)
+
+        offset, gradient, hessian = expansion(observation, steps)
+        offset = offset - self.individuals.log_proposal[:, rows]
+        return Part(cohort.repeat(len(draws)), draws, offset, gradient, hessian)
+
+    def log_weights(self, population: Population) -> Tensor:
+        """Log weights of the draws, shape ``(draw, individual)``."""
+        with torch.no_grad():
+            return torch.cat([self._part_weights(part, population) for part in self.parts], 1)
+
+    def _part_weights(self, part: Part, population: Population) -> Tensor:
+        found = self.structure.log_individual_of(part.many, part.draws, population)
+        found = found + part.offset
+        if len(self.center):
+            shared = self.structure.unconstrain_population(population, self.structure.shared)
+            move = shared - self.center
+            found = found + (part.gradient + 0.5 * part.hessian @ move) @ move
+        return finite_or_zero_weight(found)
+
+    def __call__(self, population: Population) -> Tensor:
+        """Log p(y_i | Psi), shape ``(individual,)``, differentiable."""
+        names, values = list(population), list(population.values())
+
+        def value(part: Part, *values: Tensor) -> Tensor:
+            return log_mean(self._part_weights(part, dict(zip(names, values, strict=True))))
+
+        if len(self.parts) == 1 or not torch.is_grad_enabled():
+            return torch.cat([value(part, *values) for part in self.parts])
+        parts = [checkpoint(value, part, *values, use_reentrant=False) for part in self.parts]
+        return torch.cat(parts)
+
+
+Likelihood = ExactLikelihood | ExpandedLikelihood
+
+
+def is_small(individuals: IndividualPosteriors) -> bool:
+    """Whether the exact likelihood is cheap enough to be followed everywhere."""
+    names = individuals.structure.series
+    values = sum(individuals.cohort[name].values.numel() for name in names)
+    return values * individuals.num_draws <= MAX_EXACT
+
+
+def make_likelihood(
+    individuals: IndividualPosteriors, population: Population, scale: Tensor
+) -> Likelihood:
+    """The exact likelihood where it is cheap, else the one expanded about a population."""
+    if is_small(individuals):
+        return ExactLikelihood(individuals)
+    return ExpandedLikelihood(individuals, population, scale)
+
+
+def log_mean(log_weights: Tensor) -> Tensor:
+    """Log of the mean weight over the draws."""
+    return log_weights.logsumexp(0) - math.log(len(log_weights))
+
+
+def shared_coordinates(structure: ModelStructure) -> Tensor:
+    """Which unconstrained population coordinates belong to shared parameters."""
+    flags = [
+        name in structure.shared
+        for name, site in structure.population.items()
+        for _ in range(site.num_unconstrained)
+    ]
+    return torch.tensor(flags, dtype=torch.bool)
+
+
+def expansion(
+    function: Callable[[Sequence[Tensor]], list[Tensor]], steps: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Value, gradient and Hessian at zero by central differences.
+
+    Args:
+        function: Values (of any one shape) at some points, each of shape ``(p,)``.
+        steps: Step in each coordinate, shape ``(p,)``.
+
+    Returns:
+        Shapes ``(*, )``, ``(*, p)``, ``(*, p, p)``.
+
+    Example:
+        >>> value, gradient, hessian = expansion(
+        ...     lambda points: [x[0] + x[0] * x[1] for x in points], torch.ones(2))
+        >>> gradient, hessian
+        (tensor([1., 0.]), tensor([[0., 1.],
+                [1., 0.]]))
+    """
+    p, shifts = len(steps), torch.diag(steps)
+    pairs = [(a, b) for a in range(p) for b in range(a)]
+    points = [torch.zeros_like(steps), *shifts, *-shifts]
+    points += [shifts[a] + shifts[b] for a, b in pairs]
+    value, *around = function(points)
+    ahead, behind, both = around[:p], around[p : 2 * p], around[2 * p :]
+    gradient = value.new_zeros(*value.shape, p)
+    hessian = value.new_zeros(*value.shape, p, p)
+    for a in range(p):
+        gradient[..., a] = (ahead[a] - behind[a]) / (2 * steps[a])
+        hessian[..., a, a] = (ahead[a] - 2 * value + behind[a]) / steps[a] ** 2
+    for (a, b), corner in zip(pairs, both, strict=True):
+        curved = (hessian[..., a, a] * steps[a] ** 2 + hessian[..., b, b] * steps[b] ** 2) / 2
+        rest = corner - value - gradient[..., a] * steps[a] - gradient[..., b] * steps[b] - curved
+        hessian[..., a, b] = hessian[..., b, a] = rest / (steps[a] * steps[b])
+    return value, gradient, hessian
