@@ -13,7 +13,7 @@ import pyro_amortized as pa
 from pyro_amortized.bank import Bank
 from pyro_amortized.diagnostics import calibrate
 from pyro_amortized.errors import AmortizedError
-from pyro_amortized.marginal import locate_population
+from pyro_amortized.search import locate_population
 from pyro_amortized.simulate import Simulator, default_training_distribution
 from pyro_amortized.store import SimulationStore
 from pyro_amortized.workers import Workers

@@ -6,7 +6,8 @@ from pyro.infer.autoguide import AutoNormal
 
 import pyro_amortized as pa
 from pyro_amortized.errors import GuideError, ModelError
-from pyro_amortized.marginal import locate_population, log_marginal
+from pyro_amortized.marginal import log_marginal
+from pyro_amortized.search import locate_population
 
 from .exact import TRUTH, exact_fit, exact_log_marginal, linear_program
 

@@ -7,30 +7,25 @@ draws.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from .cohort import Cohort
 from .errors import FitError
 from .guide import AmortizedGuide, structure_for
-from .individual import IndividualPosteriors, sample_individuals
+from .individual import IndividualPosteriors
 from .isolation import make_generator
-from .marginal import (
-    MarginalLikelihood,
-    locate_population,
-    population_objective,
-    summarize_weights,
-)
-from .optimize import Optimum, maximize
+from .marginal import MarginalLikelihood, summarize_weights
+from .optimize import Optimum
+from .search import Ascent, Search, locate_population
 from .structure import Model, ModelStructure, Population
 from .summary import FitSummary, IndividualRow, ParameterRow
 from .uncertainty import confidence_interval, delta_method, laplace_covariance
 
-MAX_ROUNDS = 6
+MAX_ROUNDS = 12
 GAIN = 0.02
 MAX_GAIN = 1.0
 MIN_EFFICIENCY = 0.1
@@ -243,23 +238,17 @@ def fit_population(
             seed=generator,
         ).vector
 
-    def draw(at: Tensor) -> IndividualPosteriors:
-        population = structure.constrain_population(at)
-        return sample_individuals(
-            guide,
-            cohort,
-            population=population,
-            num_draws=num_draws,
-            seed=generator,
-            structure=structure,
-        )
-
     scale = structure.population_scale(cohort, generator)
-    optimum, individuals, rounds, gain = _climb(vector, draw, maximum_a_posteriori, scale)
+    search = Search(structure, guide, cohort, maximum_a_posteriori, scale)
+    least = GAIN + len(vector) / num_draws
+    ascent, individuals, rounds = _climb(search, vector, num_draws, generator, least)
+    optimum, gain = ascent.optimum, ascent.gain
+    free = ~ascent.held
     curvature = laplace_covariance(
-        population_objective(individuals, maximum_a_posteriori), optimum.vector, scale
+        search.objective(ascent.likelihood), optimum.vector, scale, free=free
     )
-    fresh = draw(optimum.vector)
+    vanished = [n for n, x in zip(structure.population_names, free.tolist(), strict=True) if not x]
+    fresh = search.draw(optimum.vector, num_draws, generator, individuals, quiet=False)
     few = float(fresh.estimate.ess.median()) < MIN_EFFICIENCY * num_draws
     covered = not few and gain < MAX_GAIN
     return PopulationFit(
@@ -274,43 +263,47 @@ def fit_population(
         else torch.full_like(curvature.covariance, torch.nan),
         individuals=fresh,
         marginal=summarize_weights(fresh),
-        converged=optimum.converged and gain < GAIN and curvature.is_maximum and covered,
-        message=_message(optimum, rounds, gain, curvature.is_maximum, covered),
+        converged=optimum.converged and gain < least and curvature.is_maximum and covered,
+        message=_message(optimum, rounds, gain, least, curvature.is_maximum, covered, vanished),
         num_rounds=rounds,
     )
 
 
 def _climb(
-    vector: Tensor,
-    draw: Callable[[Tensor], IndividualPosteriors],
-    maximum_a_posteriori: bool,
-    scale: Tensor,
-) -> tuple[Optimum, IndividualPosteriors, int, float]:
+    search: Search, vector: Tensor, num_draws: int, generator: Generator, least: float
+) -> tuple[Ascent, IndividualPosteriors, int]:
     """Draw and maximise in turn until fresh draws have nothing to gain."""
-    gain, rounds = math.inf, 0
+    individuals, rounds = None, 0
     while True:
-        individuals = draw(vector)
-        objective = population_objective(individuals, maximum_a_posteriori)
-        with torch.no_grad():
-            before = float(objective(vector))
-        if not math.isfinite(before):
+        individuals = search.draw(vector, num_draws, generator, individuals)
+        ascent = search.ascend(individuals, vector)
+        if not math.isfinite(ascent.gain):
             raise FitError(
                 "The likelihood at the start is not finite.",
                 "a start under which every individual's data are possible.",
                 "pass another `start=`, or check the data against the model.",
             )
-        optimum = maximize(objective, vector, scale=scale)
-        gain, vector, rounds = optimum.value - before, optimum.vector, rounds + 1
-        if (gain < GAIN and rounds > 1) or rounds == MAX_ROUNDS:
-            return optimum, individuals, rounds, gain
+        vector, rounds = ascent.optimum.vector, rounds + 1
+        if (ascent.gain < least and rounds > 1) or rounds == MAX_ROUNDS:
+            return ascent, individuals, rounds
 
 
-def _message(optimum: Optimum, rounds: int, gain: float, is_maximum: bool, covered: bool) -> str:
+def _message(
+    optimum: Optimum,
+    rounds: int,
+    gain: float,
+    least: float,
+    is_maximum: bool,
+    covered: bool,
+    vanished: list[str],
+) -> str:
     parts = [f"{rounds} rounds of draws; the last gained {gain:.3f} in log likelihood"]
     if not optimum.converged:
         parts.append(f"the optimiser did not converge: {optimum.message}")
-    if gain >= GAIN:
+    if gain >= least:
         parts.append("more rounds would still gain")
+    if vanished:
+        parts.append(f"{', '.join(vanished)} cannot be told from zero, and is held where it is")
     if not covered:
         parts.append("the draws do not follow the population, so there are no standard errors")
     if not is_maximum:

@@ -72,6 +72,31 @@ def importance_estimate(log_weights: Tensor) -> ImportanceEstimate:
     )
 
 
+def log_mean_difference(log_weights: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Difference of two log mean weights of the same draws, with its Monte Carlo error.
+
+    .. math:: \mathrm{se}^2 \approx \sum_k (\bar w_k - \bar w_k')^2
+
+    for weights normalised to one each: what both share cancels.
+
+    Args:
+        log_weights: Shape ``(draw, *batch)``.
+        other: The weights to compare with, same shape.
+
+    Returns:
+        ``log mean(w) - log mean(w')`` and its error, shape ``batch``.
+
+    Example:
+        >>> log_weights = torch.randn(100, 3)
+        >>> log_mean_difference(log_weights + 1.0, log_weights)
+        (tensor([1., 1., 1.]), tensor([0., 0., 0.]))
+    """
+    found = log_weights.logsumexp(0) - other.logsumexp(0)
+    apart = normalized_weights(log_weights) - normalized_weights(other)
+    error = apart.pow(2).sum(0).sqrt()
+    return found, torch.where(found.isfinite(), error, torch.inf)
+
+
 def effective_sample_size(log_weights: Tensor) -> Tensor:
     """Effective sample size over the first dimension; 0 where no weight is positive."""
     ess = (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()

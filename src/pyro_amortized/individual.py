@@ -37,7 +37,7 @@ from .importance import (
     weighted_moments,
 )
 from .isolation import foreign_program, make_generator, seeded
-from .sampler import FlowProposal, Proposal, Sampler
+from .sampler import FlowProposal, Proposal, Refinement, Sampler
 from .structure import PLATE, ModelStructure, Population, check_recorded
 
 
@@ -54,6 +54,7 @@ class IndividualPosteriors:
         log_weights: Log target minus log proposal, shape ``(draw, individual)``; -inf where not
             finite.
         method: Per individual, what the draws come from: ``"guide"`` or ``"student-t mixture"``.
+        refinement: The mixtures.
     """
 
     structure: ModelStructure
@@ -63,6 +64,7 @@ class IndividualPosteriors:
     log_proposal: Tensor
     log_weights: Tensor
     method: tuple[str, ...]
+    refinement: Refinement
 
     @property
     def num_draws(self) -> int:
@@ -121,6 +123,7 @@ def sample_individuals(
     seed: int | Generator = 0,
     refine: bool = True,
     structure: ModelStructure | None = None,
+    before: IndividualPosteriors | None = None,
 ) -> IndividualPosteriors:
     r"""Corrected posterior draws of every individual, given the population.
 
@@ -134,6 +137,8 @@ def sample_individuals(
         seed: Seed or generator.
         refine: Refine individuals whose weights are poor.
         structure: Structure of the program, if it is not the guide's own.
+        before: Draws of the same individuals at another population: the mixtures that served
+            there are tried first. No draw is used again.
 
     Returns:
         Weighted draws. Individuals that stay poor are announced by one warning and keep their k.
@@ -178,10 +183,20 @@ def sample_individuals(
             else ForeignProposal(guide, structure, cohort, population)
         )
         sampler = Sampler(target, draw_population, log_population, proposal)
-        drawn, refined = sampler.sample(num_draws, len(cohort), generator, refine)
+        drawn, refinement = sampler.sample(
+            num_draws, len(cohort), generator, refine, None if before is None else before.refinement
+        )
+    refined = refinement.refined.tolist()
     method = tuple("student-t mixture" if x else "guide" for x in refined)
     result = IndividualPosteriors(
-        structure, cohort, population, drawn.draws, drawn.log_proposal, drawn.log_weights, method
+        structure,
+        cohort,
+        population,
+        drawn.draws,
+        drawn.log_proposal,
+        drawn.log_weights,
+        method,
+        refinement,
     )
     if refine:
         _warn_poor(result)

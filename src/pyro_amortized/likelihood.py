@@ -29,7 +29,7 @@ from .importance import finite_or_zero_weight
 from .individual import IndividualPosteriors
 from .structure import ModelStructure, Population
 
-MAX_EXACT = 4_000_000  # values of all draws, beyond which the observations are expanded
+MAX_EXACT = 1_000_000  # values of all draws, beyond which the observations are expanded
 MAX_ROWS = 400_000  # draws of the individuals that are taken together
 STEP = 1e-3  # of the differences, in units of the scale of c
 
@@ -66,25 +66,27 @@ class ExactLikelihood:
         log_target = found.observation + found.individual
         return finite_or_zero_weight(log_target - self.individuals.log_proposal)
 
+    def moments(self, population: Population) -> Tensor:
+        """Log p(y_i | Psi) and log ESS, shape ``(2, individual)``, differentiable."""
+        return log_moments(self.log_weights(population))
+
     def __call__(self, population: Population) -> Tensor:
         """Log p(y_i | Psi), shape ``(individual,)``, differentiable."""
-        return log_mean(self.log_weights(population))
+        return self.moments(population)[0]
 
 
 class ExpandedLikelihood:
-    r"""Log p(y_i | Psi) with the observations' densities expanded in the shared parameters.
+    r"""Log p(y_i | Psi) with the observations' densities expanded in the shared parameters, about
+    the population of the draws.
 
     Args:
         individuals: The draws.
-        population: Where it is expanded.
         scale: Size of a large step in each unconstrained population parameter.
     """
 
-    def __init__(
-        self, individuals: IndividualPosteriors, population: Population, scale: Tensor
-    ) -> None:
+    def __init__(self, individuals: IndividualPosteriors, scale: Tensor) -> None:
         self.individuals, structure = individuals, individuals.structure
-        self.structure = structure
+        population, self.structure = individuals.population, structure
         self.center = structure.unconstrain_population(population, structure.shared).detach()
         steps = STEP * scale[shared_coordinates(structure)]
         size = max(1, MAX_ROWS // individuals.num_draws)
@@ -98,17 +100,20 @@ class ExpandedLikelihood:
     def _part(self, cohort: Cohort, rows: Tensor, population: Population, steps: Tensor) -> Part:
         draws = self.individuals.unconstrained[:, rows]
         structure, center = self.structure, self.center
+        many = cohort.repeat(len(draws))
+        weights = self.individuals.log_weights[:, rows]
+        known = structure.log_individual_of(many, draws, population)
+        observation = weights + self.individuals.log_proposal[:, rows] - known
 
-        def observation(some: Sequence[Tensor]) -> list[Tensor]:
+        def around(some: Sequence[Tensor]) -> list[Tensor]:
             moved = [
                 dict(population) | structure.constrain_population(center + x, structure.shared)
                 for x in some
             ]
-            return structure.log_observations(cohort, draws, moved)
+            return structure.log_observations(cohort, draws, moved) if some else []
 
-        offset, gradient, hessian = expansion(observation, steps)
-        offset = offset - self.individuals.log_proposal[:, rows]
-        return Part(cohort.repeat(len(draws)), draws, offset, gradient, hessian)
+        _, gradient, hessian = expansion(around, steps, observation)
+        return Part(many, draws, weights - known, gradient, hessian)
 
     def log_weights(self, population: Population) -> Tensor:
         """Log weights of the draws, shape ``(draw, individual)``."""
@@ -124,17 +129,21 @@ class ExpandedLikelihood:
             found = found + (part.gradient + 0.5 * part.hessian @ move) @ move
         return finite_or_zero_weight(found)
 
-    def __call__(self, population: Population) -> Tensor:
-        """Log p(y_i | Psi), shape ``(individual,)``, differentiable."""
+    def moments(self, population: Population) -> Tensor:
+        """Log p(y_i | Psi) and log ESS, shape ``(2, individual)``, differentiable."""
         names, values = list(population), list(population.values())
 
         def value(part: Part, *values: Tensor) -> Tensor:
-            return log_mean(self._part_weights(part, dict(zip(names, values, strict=True))))
+            return log_moments(self._part_weights(part, dict(zip(names, values, strict=True))))
 
         if len(self.parts) == 1 or not torch.is_grad_enabled():
-            return torch.cat([value(part, *values) for part in self.parts])
+            return torch.cat([value(part, *values) for part in self.parts], 1)
         parts = [checkpoint(value, part, *values, use_reentrant=False) for part in self.parts]
-        return torch.cat(parts)
+        return torch.cat(parts, 1)
+
+    def __call__(self, population: Population) -> Tensor:
+        """Log p(y_i | Psi), shape ``(individual,)``, differentiable."""
+        return self.moments(population)[0]
 
 
 Likelihood = ExactLikelihood | ExpandedLikelihood
@@ -147,18 +156,25 @@ def is_small(individuals: IndividualPosteriors) -> bool:
     return values * individuals.num_draws <= MAX_EXACT
 
 
-def make_likelihood(
-    individuals: IndividualPosteriors, population: Population, scale: Tensor
-) -> Likelihood:
-    """The exact likelihood where it is cheap, else the one expanded about a population."""
+def make_likelihood(individuals: IndividualPosteriors, scale: Tensor) -> Likelihood:
+    """The exact likelihood where it is cheap, else the one expanded about where the draws were
+    made.
+    """
     if is_small(individuals):
         return ExactLikelihood(individuals)
-    return ExpandedLikelihood(individuals, population, scale)
+    return ExpandedLikelihood(individuals, scale)
 
 
 def log_mean(log_weights: Tensor) -> Tensor:
     """Log of the mean weight over the draws."""
     return log_weights.logsumexp(0) - math.log(len(log_weights))
+
+
+def log_moments(log_weights: Tensor) -> Tensor:
+    """Log of the mean weight and of the effective sample size, shape ``(2, individual)``."""
+    log_sum = log_weights.logsumexp(0)
+    log_ess = 2 * log_sum - (2 * log_weights).logsumexp(0)
+    return torch.stack([log_sum - math.log(len(log_weights)), log_ess])
 
 
 def shared_coordinates(structure: ModelStructure) -> Tensor:
@@ -172,29 +188,31 @@ def shared_coordinates(structure: ModelStructure) -> Tensor:
 
 
 def expansion(
-    function: Callable[[Sequence[Tensor]], list[Tensor]], steps: Tensor
+    function: Callable[[Sequence[Tensor]], list[Tensor]], steps: Tensor, value: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Value, gradient and Hessian at zero by central differences.
+    r"""Value, gradient and Hessian at zero by central differences; no slope where the value is not
+    finite.
 
     Args:
         function: Values (of any one shape) at some points, each of shape ``(p,)``.
         steps: Step in each coordinate, shape ``(p,)``.
+        value: Values at zero.
 
     Returns:
         Shapes ``(*, )``, ``(*, p)``, ``(*, p, p)``.
 
     Example:
         >>> value, gradient, hessian = expansion(
-        ...     lambda points: [x[0] + x[0] * x[1] for x in points], torch.ones(2))
+        ...     lambda points: [x[0] + x[0] * x[1] for x in points],
+        ...     torch.ones(2), torch.zeros(()))
         >>> gradient, hessian
         (tensor([1., 0.]), tensor([[0., 1.],
                 [1., 0.]]))
     """
     p, shifts = len(steps), torch.diag(steps)
     pairs = [(a, b) for a in range(p) for b in range(a)]
-    points = [torch.zeros_like(steps), *shifts, *-shifts]
-    points += [shifts[a] + shifts[b] for a, b in pairs]
-    value, *around = function(points)
+    points = [*shifts, *-shifts, *(shifts[a] + shifts[b] for a, b in pairs)]
+    around = function(points)
     ahead, behind, both = around[:p], around[p : 2 * p], around[2 * p :]
     gradient = value.new_zeros(*value.shape, p)
     hessian = value.new_zeros(*value.shape, p, p)
@@ -205,4 +223,6 @@ def expansion(
         curved = (hessian[..., a, a] * steps[a] ** 2 + hessian[..., b, b] * steps[b] ** 2) / 2
         rest = corner - value - gradient[..., a] * steps[a] - gradient[..., b] * steps[b] - curved
         hessian[..., a, b] = hessian[..., b, a] = rest / (steps[a] * steps[b])
+    finite = gradient.isfinite().all(-1) & hessian.isfinite().all(-1).all(-1) & value.isfinite()
+    gradient[~finite], hessian[~finite] = 0.0, 0.0
     return value, gradient, hessian

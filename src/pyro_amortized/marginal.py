@@ -9,25 +9,20 @@ is a smooth function of Psi, and its gradient is exact (Fisher's identity: draws
 constants).
 """
 
-import math
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pyro
-import torch
 from torch import Generator, Tensor
 
 from .cohort import Cohort
-from .errors import AmortizedWarning, FitError
 from .guide import AmortizedGuide, structure_for
 from .importance import finite_or_zero_weight
 from .individual import IndividualPosteriors, sample_individuals
-from .isolation import fork_seed, make_generator
-from .optimize import Optimum, maximize
-from .structure import Model, ModelStructure, Population, collapsed_log_density
-from .workers import run_each
+from .isolation import make_generator
+from .likelihood import ExactLikelihood, log_mean
+from .search import locate_population
+from .structure import Model, Population, collapsed_log_density
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,127 +128,7 @@ def log_marginal(individuals: IndividualPosteriors, population: Population) -> T
         individuals: Draws with their proposal density.
         population: Values of all population sites.
     """
-    return _fixed_log_marginal(individuals)(population)
-
-
-def _fixed_log_marginal(individuals: IndividualPosteriors) -> Callable[[Population], Tensor]:
-    density = individuals.structure.fixed_draws(individuals.cohort, individuals.unconstrained)
-
-    def value(population: Population) -> Tensor:
-        found = density(population)
-        return _log_mean_weight(found.observation + found.individual, individuals.log_proposal)
-
-    return value
-
-
-def _log_mean_weight(log_target: Tensor, log_proposal: Tensor) -> Tensor:
-    log_weights = finite_or_zero_weight(log_target - log_proposal)
-    return log_weights.logsumexp(0) - math.log(len(log_weights))
-
-
-def population_objective(
-    individuals: IndividualPosteriors, maximum_a_posteriori: bool
-) -> Callable[[Tensor], Tensor]:
-    """The log marginal likelihood (and log prior) as a function of the unconstrained population
-    vector.
-    """
-    structure, log_likelihood = individuals.structure, _fixed_log_marginal(individuals)
-
-    def objective(vector: Tensor) -> Tensor:
-        population = structure.constrain_population(vector)
-        value = log_likelihood(population).sum()
-        return (
-            value + structure.log_prior(individuals.cohort, population)
-            if maximum_a_posteriori
-            else value
-        )
-
-    return objective
-
-
-@dataclass(frozen=True, eq=False)
-class _Search:
-    """What every start of a search has in common."""
-
-    structure: ModelStructure
-    guide: AmortizedGuide
-    cohort: Cohort
-    num_draws: int
-    maximum_a_posteriori: bool
-    scale: Tensor
-
-    def objective(self, vector: Tensor, generator: Generator) -> Callable[[Tensor], Tensor]:
-        """The objective on draws made at a population."""
-        with warnings.catch_warnings():  # poor weights are no news on the way
-            warnings.simplefilter("ignore", AmortizedWarning)
-            individuals = sample_individuals(
-                self.guide,
-                self.cohort,
-                population=self.structure.constrain_population(vector),
-                num_draws=self.num_draws,
-                seed=generator,
-                structure=self.structure,
-            )
-        return population_objective(individuals, self.maximum_a_posteriori)
-
-    def climb(self, vector: Tensor, seed: int) -> Optimum:
-        """Two rounds of drawing and maximising, the end scored on fresh draws."""
-        generator = make_generator(seed)
-        for _ in range(2):
-            objective = self.objective(vector, generator)
-            optimum = maximize(objective, vector, scale=self.scale, max_iterations=50)
-            if not math.isfinite(optimum.value):
-                return optimum
-            vector = optimum.vector
-        with torch.no_grad():
-            value = float(self.objective(vector, generator)(vector))
-        return optimum._replace(value=value if math.isfinite(value) else -math.inf)
-
-
-def locate_population(
-    structure: ModelStructure,
-    guide: AmortizedGuide,
-    cohort: Cohort,
-    *,
-    num_starts: int = 4,
-    num_draws: int = 200,
-    maximum_a_posteriori: bool = False,
-    seed: int | Generator = 0,
-) -> Optimum:
-    r"""Find the neighbourhood of the best population from a few draws.
-
-    Every start is a population drawn from the prior. The guide's draws under its shared parameters,
-    weighted by the model, already say where the population is; a few draws around there settle it.
-    Under ``joblib.parallel_config`` the starts run in parallel; what comes out is the same.
-
-    Args:
-        structure: The population model.
-        guide: The trained guide.
-        cohort: The data.
-        num_starts: Number of starts; the best on fresh draws is returned.
-        num_draws: Draws per individual.
-        maximum_a_posteriori: Add the log prior.
-        seed: Seed or generator.
-
-    Raises:
-        FitError: No start leads to a finite likelihood.
-    """
-    generator = make_generator(seed)
-    scale = structure.population_scale(cohort, generator)
-    search = _Search(structure, guide, cohort, num_draws, maximum_a_posteriori, scale)
-    starts = structure.draw_populations(cohort, num_starts, generator)
-    found: list[Optimum] = run_each(
-        search.climb,
-        [(structure.unconstrain_population(start), fork_seed(generator)) for start in starts],
-    )
-    best = max(found, key=lambda optimum: optimum.value)
-    if not math.isfinite(best.value):
-        raise FitError(
-            f"None of {num_starts} starts has a finite likelihood.",
-            "data that the model can produce under its prior.",
-            "check units and priors, and `plots.individual_fits`; or pass `start=`.",
-        )
-    return best
+    return ExactLikelihood(individuals)(population)
 
 
 class MarginalModel:
@@ -307,7 +182,8 @@ class MarginalModel:
         rows = individuals.unconstrained.flatten(0, 1)
         log_target = collapsed_log_density(individuals.structure, self._kept[2], rows)
         log_target = log_target.reshape(individuals.log_proposal.shape)
-        pyro.factor("log_marginal", _log_mean_weight(log_target, individuals.log_proposal).sum())
+        log_weights = finite_or_zero_weight(log_target - individuals.log_proposal)
+        pyro.factor("log_marginal", log_mean(log_weights).sum())
 
 
 def marginalize(

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
 DEGREES_OF_FREEDOM = 4
+UNUSED = -30.0  # log weight of a component that only fills up
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,14 @@ class StudentMixture:
     def take(self, rows: Tensor) -> "StudentMixture":
         """The mixtures of some individuals."""
         return StudentMixture(self.log_weights[rows], self.means[rows], self.scale_trils[rows])
+
+    def put(self, rows: Tensor, other: "StudentMixture") -> None:
+        """Replace the mixtures of some individuals by others of no more components, in place."""
+        short = self.means.shape[1] - other.means.shape[1]
+        self.means[rows] = torch.cat([other.means, other.means[:, :1].expand(-1, short, -1)], 1)
+        first = other.scale_trils[:, :1].expand(-1, short, -1, -1)
+        self.scale_trils[rows] = torch.cat([other.scale_trils, first], 1)
+        self.log_weights[rows] = functional.pad(other.log_weights, (0, short), value=UNUSED)
 
     def draw(self, num_draws: int, generator: Generator) -> Tensor:
         """Draws, shape ``(draw, individual, latent)``."""

@@ -1,10 +1,10 @@
 r"""Mixtures around the modes of many small targets, found by climbing and walking.
 
 Where a proposal is far too wide, a few of its draws carry all the weight, and their covariance says
-nothing. Newton steps from the best on either side of a gap, say, lead to the modes; the curvature there
-gives normal approximations. From their draws a few walkers per target explore what the curvature
-does not show, ridges and tails, by differential evolution: a step of walker a is the difference of
-two others,
+nothing. Newton steps from the best of them, on either side of a gap say, lead to the modes; the
+curvature there gives normal approximations. From their draws a few walkers per target explore what
+the curvature does not show, ridges and tails, by differential evolution: a step of walker a is the
+difference of two others,
 
 .. math:: x_a' = x_a + \gamma (x_b - x_c) + \epsilon, \qquad \gamma = 2.38 / \sqrt{2 d},
 
@@ -22,12 +22,12 @@ from .importance import normalized_weights
 from .mixture import StudentMixture, fit_student_mixture, squared_distance
 from .newton import Target, newton
 
-NUM_MODES, NUM_STEPS = 5, 6
-NUM_WALKERS, NUM_WALKED, NUM_KEPT = 32, 80, 40  # NUM_WALKERS is even
+NUM_MODES, NUM_STEPS = 5, 5
+NUM_WALKERS = 32  # an even number
 
 
 def located_mixture(
-    target: Target, draws: Tensor, log_weights: Tensor, generator: Generator
+    target: Target, draws: Tensor, log_weights: Tensor, generator: Generator, num_walked: int = 80
 ) -> StudentMixture:
     r"""A mixture around the modes of each target.
 
@@ -36,12 +36,13 @@ def located_mixture(
             + i`` belongs to target i.
         draws: Of a proposal, shape ``(draw, N, latent)``.
         log_weights: Their log weights, shape ``(draw, N)``.
-        generator: Picks the starts.
+        generator: Source of randomness.
+        num_walked: Steps of the walkers; the second half of them counts.
 
     Returns:
         ``NUM_MODES`` components.
     """
-    num, d = draws.shape[1:]
+    num = draws.shape[1]
     centered = draws - draws.mean(0)
     covariance = torch.einsum("knd,kne->nde", centered, centered) / len(draws)
     jitter = 1e-9 * covariance.diagonal(dim1=1, dim2=2).clamp(min=1e-12).diag_embed()
@@ -56,8 +57,8 @@ def located_mixture(
     mass, again = _masses(modes, scales, height)
     share = mass.softmax(-1).clamp(min=0.08)
     around = StudentMixture((share / share.sum(1, keepdim=True)).log(), modes, scales)
-    walked = walk(target, around.draw(NUM_WALKERS, generator), NUM_WALKED, generator)
-    kept = walked[-NUM_KEPT:].flatten(0, 1)
+    walked = walk(target, around.draw(NUM_WALKERS, generator), num_walked, generator)
+    kept = walked[num_walked // 2 :].flatten(0, 1)
     # A component whose mode was found before starts from anywhere the walkers have been.
     anywhere = kept[torch.randint(len(kept), (NUM_MODES, num), generator=generator), rows]
     means = torch.where(again.unsqueeze(-1), anywhere.transpose(0, 1), modes)

@@ -8,7 +8,7 @@ Knows no cohort and no program: targets, proposals and the defensive part are ca
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -16,11 +16,12 @@ from torch import Generator, Tensor
 from .flows import FlowDistribution
 from .importance import (
     PARETO_K_LIMIT,
+    effective_sample_size,
     finite_or_zero_weight,
     importance_estimate,
 )
 from .isolation import seeded
-from .mixture import StudentMixture, fit_student_mixture
+from .mixture import UNUSED, StudentMixture, fit_student_mixture
 from .modes import located_mixture, tempered_weights
 
 Target = Callable[[Tensor, Tensor], Tensor]
@@ -33,9 +34,11 @@ THIN = 20.0
 GUIDE_SHARE, POPULATION_SHARE = 0.05, 0.05
 # Efficiency (effective share of the draws) from which a guide is good, and fair.
 GOOD, FAIR = 0.8, 0.5
+STILL_FAIR = 0.35  # of a mixture, when the population has moved
 # Later rounds: components of the mixture, draws to fit it as a multiple of the final ones, and the
 # efficiency below which an individual needs the round: one component is cheap and worth it early,
 # five are for what else would fail.
+MAX_COMPONENTS = 5
 ROUNDS = ((1, 1, 0.6), (3, 2, 0.5), (5, 4, 0.3))
 
 
@@ -92,6 +95,27 @@ class Weighted:
 
 
 @dataclass(frozen=True, eq=False)
+class Refinement:
+    """Which individuals draw from a mixture, shape ``(row,)``, and from which; the mixtures of the
+    others mean nothing.
+    """
+
+    refined: Tensor
+    mixture: StudentMixture
+
+    def take(self, rows: Tensor) -> "Refinement":
+        """Some of the individuals."""
+        return Refinement(self.refined[rows], self.mixture.take(rows))
+
+
+class Sampled(NamedTuple):
+    """Weighted draws, and what they come from."""
+
+    weighted: Weighted
+    refinement: Refinement
+
+
+@dataclass(frozen=True, eq=False)
 class Sampler:
     r"""Importance sampling of a batch of targets, with refinement per individual.
 
@@ -113,9 +137,9 @@ class Sampler:
         num: int,
         generator: Generator,
         refine: bool,
-        pilot: Weighted | None = None,
-    ) -> tuple[Weighted, tuple[bool, ...]]:
-        r"""Weighted draws of ``num`` individuals, and whether each was refined.
+        known: Refinement | None = None,
+    ) -> Sampled:
+        r"""Weighted draws of ``num`` individuals, and where they come from.
 
         A pilot from the guide shows whether it will do. Where it will, all draws come from it;
         where it will not, they come from a mixture fitted to the pilot. Draws that decide or fit
@@ -126,41 +150,79 @@ class Sampler:
             num: Number of individuals; they are taken some at a time.
             generator: Source of randomness.
             refine: Refine individuals whose weights are poor.
-            pilot: Weighted draws made before (for another population, say), in place of those
-                from the guide.
+            known: What served before, for another population say: tried first.
         """
-        parts, refined = [], []
+        parts = []
         for rows in torch.arange(num).split(max(1, MAX_DRAWS // num_draws)):
-            if not refine:
-                parts.append(self._from_guide(num_draws, rows, generator))
-                refined += [False] * len(rows)
-                continue
-            known = None if pilot is None else pilot.take(rows)
-            found, bad = self._sample_rows(num_draws, rows, generator, known)
-            parts.append(found)
-            refined += bad.tolist()
-        columns = (torch.cat(x, 1) for x in zip(*(vars(p).values() for p in parts), strict=True))
-        return Weighted(*columns), tuple(refined)
+            if refine:
+                before = None if known is None else known.take(rows)
+                parts.append(self._sample_rows(num_draws, rows, generator, before))
+            else:
+                found = self._from_guide(num_draws, rows, generator)
+                none = torch.zeros(len(rows), dtype=torch.bool)
+                parts.append(Sampled(found, Refinement(none, _no_mixture(found))))
+        whole = zip(*(vars(p.weighted).values() for p in parts), strict=True)
+        mixtures = zip(*(vars(p.refinement.mixture).values() for p in parts), strict=True)
+        refined = torch.cat([p.refinement.refined for p in parts])
+        mixture = StudentMixture(*(torch.cat(x) for x in mixtures))
+        return Sampled(Weighted(*(torch.cat(x, 1) for x in whole)), Refinement(refined, mixture))
 
     def _sample_rows(
-        self, num_draws: int, rows: Tensor, generator: Generator, pilot: Weighted | None
-    ) -> tuple[Weighted, Tensor]:
-        if pilot is None:
-            num_pilot = max(MIN_PILOT, round(PILOT_SHARE * num_draws))
-            pilot = self._from_guide(num_pilot, rows, generator)
-            bad = _poor(pilot.log_weights, GOOD)
-        else:
-            bad = torch.ones(len(rows), dtype=torch.bool)
+        self, num_draws: int, rows: Tensor, generator: Generator, known: Refinement | None
+    ) -> Sampled:
+        if known is not None:
+            return self._sample_again(num_draws, rows, generator, known)
+        num_pilot = max(MIN_PILOT, round(PILOT_SHARE * num_draws))
+        pilot = self._from_guide(num_pilot, rows, generator)
+        bad = _poor(pilot.log_weights, GOOD)
         good = (~bad).nonzero()[:, 0]
-        result = _empty(num_draws, len(rows), pilot)
+        result, mixture = _empty(num_draws, len(rows), pilot), _no_mixture(pilot)
         if len(good):
             found = self._from_guide(num_draws, rows[good], generator)
             result.put(good, found)
             bad[good] = _poor(found.log_weights, FAIR)
         left = bad.nonzero()[:, 0]
         if len(left):
-            result.put(left, self._refine(pilot.take(left), rows[left], num_draws, generator))
-        return result, bad
+            found, adapted = self._refine(pilot.take(left), rows[left], num_draws, generator)
+            result.put(left, found)
+            mixture.put(left, adapted)
+        return Sampled(result, Refinement(bad, mixture))
+
+    def _sample_again(
+        self, num_draws: int, rows: Tensor, generator: Generator, known: Refinement
+    ) -> Sampled:
+        """From what served before; where it no longer does, from the beginning."""
+        result = None
+        for where, refined in (((~known.refined), False), (known.refined, True)):
+            mine = where.nonzero()[:, 0]
+            if len(mine) == 0:
+                continue
+            found = (
+                self._from_mixture(known.mixture.take(mine), num_draws, rows[mine], generator, True)
+                if refined
+                else self._from_guide(num_draws, rows[mine], generator)
+            )
+            result = _empty(num_draws, len(rows), found) if result is None else result
+            result.put(mine, found)
+        assert result is not None
+        wanted = torch.where(known.refined, STILL_FAIR, FAIR)
+        mixture = StudentMixture(*(x.clone() for x in vars(known.mixture).values()))
+        bad = _poor(result.log_weights, wanted)
+        bent = (
+            bad & known.refined & (effective_sample_size(result.log_weights) >= THIN)
+        ).nonzero()[:, 0]
+        if len(bent):  # shaped anew by the weights, with all its modes
+            adapted = _fitted(result.take(bent), 0, generator, mixture.take(bent))
+            mixture.put(bent, adapted)
+            found = self._from_mixture(adapted, num_draws, rows[bent], generator, True)
+            result.put(bent, found)
+            bad[bent] = _poor(found.log_weights, STILL_FAIR)
+        left = bad.nonzero()[:, 0]
+        if len(left):
+            found, adapted = self._refine(result.take(left), rows[left], num_draws, generator)
+            result.put(left, found)
+            mixture.put(left, adapted)
+        return Sampled(result, Refinement(known.refined | bad, mixture))
 
     def _from_guide(self, num_draws: int, rows: Tensor, generator: Generator) -> Weighted:
         draws, log_proposal = self.proposal.draw(num_draws, rows, generator)
@@ -172,60 +234,83 @@ class Sampler:
 
     def _refine(
         self, pilot: Weighted, rows: Tensor, num_draws: int, generator: Generator
-    ) -> Weighted:
+    ) -> tuple[Weighted, StudentMixture]:
         """Adapt a mixture on small batches, draw from it; more components where that is poor."""
-        thin = importance_estimate(pilot.log_weights).ess < THIN
-        best = _empty(num_draws, len(rows), pilot)
+        thin = effective_sample_size(pilot.log_weights) < THIN
+        best, mixtures = _empty(num_draws, len(rows), pilot), _no_mixture(pilot)
         for picked, located in ((~thin, False), (thin, True)):
             where = picked.nonzero()[:, 0]
             if len(where):
                 adapt = self._locate if located else self._adapt
-                mixture = adapt(pilot.take(where), rows[where], generator)
-                found = self._from_mixture(mixture, num_draws, rows[where], generator)
-                start = mixture if located else None
-                best.put(where, self._improve(found, rows[where], generator, start))
-        return best
+                mixture = adapt(pilot.take(where), rows[where], num_draws, generator)
+                mixtures.put(where, mixture)
+                best.put(
+                    where,
+                    self._from_mixture(mixture, num_draws, rows[where], generator, located),
+                )
+        self._improve(best, mixtures, rows, thin, generator)
+        return best, mixtures
 
     def _improve(
-        self, best: Weighted, rows: Tensor, generator: Generator, start: StudentMixture | None
-    ) -> Weighted:
-        """Rounds with more components and draws (from ``start``, with the same components and more
-        draws) for individuals whose weights are poor.
+        self,
+        best: Weighted,
+        mixtures: StudentMixture,
+        rows: Tensor,
+        located: Tensor,
+        generator: Generator,
+    ) -> None:
+        """Rounds with more components (where the modes are known, from these) and more draws for
+        individuals whose weights are poor; in place.
         """
         num_draws = len(best.draws)
         for num_components, factor, efficiency in ROUNDS:
-            active = _poor(best.log_weights, efficiency).nonzero()[:, 0]
-            if len(active) == 0:
-                break
-            known = None if start is None else start.take(active)
-            mixture = _fitted(best.take(active), num_components, generator, known)
-            if factor > 1:
-                many = self._from_mixture(mixture, factor * num_draws, rows[active], generator)
-                mixture = _fitted(many, num_components, generator, known)
-            found = self._from_mixture(mixture, num_draws, rows[active], generator)
-            better = _score(found.log_weights) > _score(best.log_weights[:, active])
-            best.put(active[better], found.take(better))
-        return best
+            poor = _poor(best.log_weights, efficiency)
+            for picked in (poor & ~located, poor & located):
+                active = picked.nonzero()[:, 0]
+                if len(active) == 0:
+                    continue
+                known = mixtures.take(active) if bool(located[active[0]]) else None
+                mixture = _fitted(best.take(active), num_components, generator, known)
+                if factor > 1:
+                    many = self._from_mixture(mixture, factor * num_draws, rows[active], generator)
+                    mixture = _fitted(many, num_components, generator, known)
+                found = self._from_mixture(mixture, num_draws, rows[active], generator)
+                better = _score(found.log_weights) > _score(best.log_weights[:, active])
+                best.put(active[better], found.take(better))
+                mixtures.put(active[better], mixture.take(better))
 
-    def _adapt(self, pilot: Weighted, rows: Tensor, generator: Generator) -> StudentMixture:
+    def _adapt(
+        self, pilot: Weighted, rows: Tensor, num_draws: int, generator: Generator
+    ) -> StudentMixture:
         """One component, fitted to the pilot and once more to its own draws."""
         mixture = _fitted(pilot, 1, generator)
         return _fitted(self._from_mixture(mixture, len(pilot.draws), rows, generator), 1, generator)
 
-    def _locate(self, pilot: Weighted, rows: Tensor, generator: Generator) -> StudentMixture:
-        """The mixture around the modes."""
+    def _locate(
+        self, pilot: Weighted, rows: Tensor, num_draws: int, generator: Generator
+    ) -> StudentMixture:
+        """The mixture around the modes; more effort where more draws are wanted."""
+        num_walked = min(100, max(40, num_draws // 10))
 
         def target(points: Tensor) -> Tensor:
             apart = points.reshape(-1, len(rows), points.shape[-1])
             return self.target(apart, rows).reshape(points.shape[:-1])
 
-        return located_mixture(target, pilot.draws, pilot.log_weights, generator)
+        return located_mixture(target, pilot.draws, pilot.log_weights, generator, num_walked)
 
     def _from_mixture(
-        self, mixture: StudentMixture, num_draws: int, rows: Tensor, generator: Generator
+        self,
+        mixture: StudentMixture,
+        num_draws: int,
+        rows: Tensor,
+        generator: Generator,
+        without_guide: bool = False,
     ) -> Weighted:
-        """Draws of the deterministic mixture of Student-t mixture, guide and population."""
-        num_guide = round(GUIDE_SHARE * num_draws) if self.proposal.has_density else 0
+        """Draws of the deterministic mixture of Student-t mixture, guide and population; without
+        the guide where it was too wide to be of use.
+        """
+        with_guide = self.proposal.has_density and not without_guide
+        num_guide = round(GUIDE_SHARE * num_draws) if with_guide else 0
         num_population = round(POPULATION_SHARE * num_draws)
         num_mixture = num_draws - num_guide - num_population
         parts = [mixture.draw(num_mixture, generator)]
@@ -263,7 +348,18 @@ def _fitted(
     return fit_student_mixture(source.draws, weights, num_components, generator, start=start)
 
 
-def _poor(log_weights: Tensor, efficiency: float) -> Tensor:
+def _no_mixture(like: Weighted) -> StudentMixture:
+    """Room for a mixture of each individual."""
+    num, d = like.draws.shape[1:]
+    eye = torch.eye(d, dtype=like.draws.dtype, device=like.draws.device)
+    return StudentMixture(
+        like.draws.new_full((num, MAX_COMPONENTS), UNUSED),
+        like.draws.new_zeros(num, MAX_COMPONENTS, d),
+        eye.repeat(num, MAX_COMPONENTS, 1, 1),
+    )
+
+
+def _poor(log_weights: Tensor, efficiency: float | Tensor) -> Tensor:
     estimate = importance_estimate(log_weights)
     return (estimate.ess < efficiency * len(log_weights)) | (estimate.pareto_k > PARETO_K_LIMIT)
 

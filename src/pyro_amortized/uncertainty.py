@@ -29,7 +29,10 @@ class Curvature(NamedTuple):
 
 
 def laplace_covariance(
-    objective: Objective, vector: Tensor, scale: Tensor | None = None
+    objective: Objective,
+    vector: Tensor,
+    scale: Tensor | None = None,
+    free: Tensor | None = None,
 ) -> Curvature:
     r"""Inverse observed information at a maximum.
 
@@ -38,6 +41,8 @@ def laplace_covariance(
         vector: Its maximum, shape ``(parameter,)``.
         scale: Size of a large step in each parameter; differences are taken over a thousandth of
             it. Default: 1.
+        free: Coordinates that were maximised over; the others are held, their covariance is NaN.
+            Default: all.
 
     Returns:
         Covariance, shape ``(parameter, parameter)``. Where the objective does not fall off in every
@@ -45,6 +50,13 @@ def laplace_covariance(
         determined.
     """
     unit = torch.ones_like(vector) if scale is None else scale.double()
+    if free is not None and not bool(free.all()):
+        inner = laplace_covariance(
+            lambda x: objective(vector.masked_scatter(free, x)), vector[free], unit[free]
+        )
+        covariance = torch.full((len(vector),) * 2, torch.nan, dtype=torch.float64)
+        covariance[free.unsqueeze(0) & free.unsqueeze(1)] = inner.covariance.flatten()
+        return Curvature(covariance, inner.is_maximum)
     information = observed_information(objective, vector, 1e-3 * unit) * torch.outer(unit, unit)
     values, vectors = torch.linalg.eigh(information)
     good = values > 1e-8 * values.abs().max()

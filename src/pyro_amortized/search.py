@@ -1,0 +1,244 @@
+r"""The search for the best population: draw, maximise, draw again.
+
+Within a round the draws stay as they are, so the objective is smooth and its gradient exact; what a
+round finds is where the next one draws. Mixtures that were fitted to single individuals are tried
+again before anything is fitted anew. Several starts from the prior are settled on few draws and few
+individuals.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from .cohort import Cohort
+from .errors import AmortizedWarning, FitError
+from .guide import AmortizedGuide
+from .importance import log_mean_difference
+from .individual import IndividualPosteriors, sample_individuals
+from .isolation import fork_seed, make_generator
+from .likelihood import ExpandedLikelihood, Likelihood, make_likelihood, shared_coordinates
+from .optimize import Optimum, maximize
+from .structure import ModelStructure, Population
+from .workers import run_each
+
+MAX_LOCATED = 60  # individuals whose likelihood settles the starts
+LOST = 1.5  # largest mean fall of log ESS in a round
+FLAT, LEAST_SLOPE = 0.05, 0.3  # change of the log likelihood; of a log standard deviation
+START_ROUNDS, START_GAIN = 6, 0.5
+TRUST = 1.0  # largest move of an expanded likelihood's parameters, in prior standard deviations
+
+
+class Ascent(NamedTuple):
+    """One round: where it ended, the likelihood that it climbed, what it gained, and the
+    coordinates that were held because a variance vanishes.
+    """
+
+    optimum: Optimum
+    likelihood: Likelihood
+    gain: float
+    held: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    r"""What all rounds of a search have in common.
+
+    Args:
+        structure: The population model.
+        guide: The trained guide.
+        cohort: The data.
+        maximum_a_posteriori: Add the log prior.
+        scale: Size of a large step in each unconstrained parameter.
+    """
+
+    structure: ModelStructure
+    guide: AmortizedGuide
+    cohort: Cohort
+    maximum_a_posteriori: bool
+    scale: Tensor
+
+    def draw(
+        self,
+        vector: Tensor,
+        num_draws: int,
+        generator: Generator,
+        before: IndividualPosteriors | None = None,
+        quiet: bool = True,
+    ) -> IndividualPosteriors:
+        """Draws of every individual at a population."""
+        with warnings.catch_warnings():
+            if quiet:  # poor weights are no news on the way
+                warnings.simplefilter("ignore", AmortizedWarning)
+            return sample_individuals(
+                self.guide,
+                self.cohort,
+                population=self.structure.constrain_population(vector),
+                num_draws=num_draws,
+                seed=generator,
+                structure=self.structure,
+                before=before,
+            )
+
+    def objective(self, likelihood: Likelihood) -> Callable[[Tensor], Tensor]:
+        """The log likelihood of all individuals (and the log prior) of an unconstrained vector."""
+
+        def value(vector: Tensor) -> Tensor:
+            population = self.structure.constrain_population(vector)
+            return likelihood(population).sum() + self._log_prior(population)
+
+        return value
+
+    def _log_prior(self, population: Population) -> Tensor:
+        if not self.maximum_a_posteriori:
+            return torch.zeros((), dtype=torch.float64)
+        return self.structure.log_prior(self.cohort, population)
+
+    def vanishing(self, likelihood: Likelihood, vector: Tensor) -> Tensor:
+        r"""Which coordinates only say how little an individual parameter varies.
+
+        If neither half nor twice the standard deviation of an individual parameter makes the data
+        more or less likely, it cannot be told from zero; draws that narrow would pin the mean. The
+        coordinates that it hangs on are then held where they are.
+
+        Returns:
+            Shape ``(population,)``.
+        """
+        structure, few = self.structure, self.cohort[: min(len(self.cohort), 100)]
+
+        def log_sd(at: Tensor) -> Tensor:
+            population = structure.constrain_population(at)
+            draws = structure.draw_individuals(few, population, 20, make_generator(0))
+            return draws.std(0).log().mean(0)
+
+        held = torch.zeros(len(vector), dtype=torch.bool)
+        with torch.no_grad():
+            here = likelihood.log_weights(structure.constrain_population(vector))
+            for j, step in enumerate(torch.eye(len(vector), dtype=torch.float64)):
+                slope = (log_sd(vector + 0.1 * step) - log_sd(vector - 0.1 * step)) / 0.2
+                steepest = slope[slope.abs().argmax()]
+                if abs(float(steepest)) > LEAST_SLOPE:
+                    size = math.log(2) / steepest * step
+                    changes = []
+                    for at in (vector - size, vector + size):
+                        there = likelihood.log_weights(structure.constrain_population(at))
+                        change, error = log_mean_difference(there, here)
+                        slack = FLAT + 2 * float(error.pow(2).sum().sqrt())
+                        changes.append(float(change.sum()) / slack)
+                    held[j] = abs(changes[0]) < 1 and changes[1] < 1
+        return held
+
+    def ascend(
+        self,
+        individuals: IndividualPosteriors,
+        vector: Tensor,
+        rough: bool = False,
+    ) -> Ascent:
+        """Maximise on fixed draws, which were made at ``vector``, as far as they are to be trusted:
+        until they have lost most of their effective number, and an expanded likelihood not far from
+        where it was expanded. A rough ascent stops early, and does not look for variances that
+        vanish.
+        """
+        likelihood = make_likelihood(individuals, self.scale)
+        objective = self.objective(likelihood)
+        with torch.no_grad():
+            before = float(objective(vector))
+            log_ess = likelihood.moments(individuals.population)[1]
+        expanded = isinstance(likelihood, ExpandedLikelihood)
+        shared = shared_coordinates(self.structure) & torch.tensor(expanded)
+        penalty = 10.0 * len(self.cohort)
+
+        def within(x: Tensor) -> Tensor:
+            population = self.structure.constrain_population(x)
+            found, left = likelihood.moments(population)
+            lost = (log_ess - left).nan_to_num(0.0, 0.0, 0.0).mean()
+            move = ((x - vector) / self.scale)[shared].abs()
+            outside = (lost - LOST).relu().pow(2) + (move - TRUST).relu().pow(2).sum()
+            total = found.sum() - penalty * outside
+            return total + self._log_prior(population)
+
+        held = torch.zeros(len(vector), dtype=torch.bool)
+        if not rough:
+            held = self.vanishing(likelihood, vector)
+        free = ~held
+
+        def of_free(x: Tensor) -> Tensor:
+            return within(vector.masked_scatter(free, x))
+
+        found = maximize(
+            of_free, vector[free], scale=self.scale[free], max_iterations=50 if rough else 200
+        )
+        optimum = found._replace(vector=vector.masked_scatter(free, found.vector))
+        return Ascent(optimum, likelihood, optimum.value - before, held)
+
+    def climb(self, vector: Tensor, num_draws: int, seed: int) -> Optimum:
+        """Rounds of drawing and maximising, the end scored on fresh draws."""
+        generator, individuals = make_generator(seed), None
+        for _ in range(START_ROUNDS):
+            individuals = self.draw(vector, num_draws, generator, individuals)
+            optimum, _, gain, _ = self.ascend(individuals, vector, rough=True)
+            if not math.isfinite(optimum.value):
+                return optimum
+            vector = optimum.vector
+            if gain < START_GAIN:
+                break
+        fresh = self.draw(vector, num_draws, generator, individuals)
+        value = float(fresh.estimate.log_mean.sum())
+        value += float(self._log_prior(self.structure.constrain_population(vector)))
+        return optimum._replace(value=value if math.isfinite(value) else -math.inf)
+
+
+def locate_population(
+    structure: ModelStructure,
+    guide: AmortizedGuide,
+    cohort: Cohort,
+    *,
+    num_starts: int = 4,
+    num_draws: int = 200,
+    maximum_a_posteriori: bool = False,
+    seed: int | Generator = 0,
+) -> Optimum:
+    r"""Find the neighbourhood of the best population from a few draws.
+
+    Every start is a population drawn from the prior. The guide's draws under its shared parameters,
+    weighted by the model, already say where the population is; a few draws around there settle it.
+    Of a large cohort, individuals picked at random stand for all.
+    Under ``joblib.parallel_config`` the starts run in parallel; what comes out is the same.
+
+    Args:
+        structure: The population model.
+        guide: The trained guide.
+        cohort: The data.
+        num_starts: Number of starts; the best on fresh draws is returned.
+        num_draws: Draws per individual.
+        maximum_a_posteriori: Add the log prior.
+        seed: Seed or generator.
+
+    Raises:
+        FitError: No start leads to a finite likelihood.
+    """
+    generator = make_generator(seed)
+    scale = structure.population_scale(cohort, generator)
+    if len(cohort) > MAX_LOCATED:
+        cohort = cohort[torch.randperm(len(cohort), generator=generator)[:MAX_LOCATED]]
+    search = Search(structure, guide, cohort, maximum_a_posteriori, scale)
+    starts = structure.draw_populations(cohort, num_starts, generator)
+    found: list[Optimum] = run_each(
+        search.climb,
+        [
+            (structure.unconstrain_population(start), num_draws, fork_seed(generator))
+            for start in starts
+        ],
+    )
+    best = max(found, key=lambda optimum: optimum.value)
+    if not math.isfinite(best.value):
+        raise FitError(
+            f"None of {num_starts} starts has a finite likelihood.",
+            "data that the model can produce under its prior.",
+            "check units and priors, and `plots.individual_fits`; or pass `start=`.",
+        )
+    return best
