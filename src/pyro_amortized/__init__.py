@@ -2,13 +2,17 @@ r"""Amortized inference for nonlinear mixed-effects models written in Pyro."""
 
 from . import datasets as datasets
 from . import nlme as nlme
+from .bootstrap import bootstrap as bootstrap
+from .bootstrap import simulate_population as simulate_population
 from .cohort import Cohort as Cohort
 from .cohort import Doses as Doses
 from .cohort import Series as Series
 from .cohort import concatenate as concatenate
+from .compare import compare as compare
+from .compare import difference as difference
+from .compare import likelihood_ratio_test as likelihood_ratio_test
 from .errors import AmortizedError as AmortizedError
 from .errors import AmortizedWarning as AmortizedWarning
-from .fit import PopulationFit as PopulationFit
 from .fit import fit_population as fit_population
 from .guide import AmortizedGuide as AmortizedGuide
 from .guide import load_guide as load_guide
@@ -20,6 +24,9 @@ from .marginal import marginal_likelihood as marginal_likelihood
 from .marginal import marginalize as marginalize
 from .missing import RandomMissing as RandomMissing
 from .missing import Resample as Resample
+from .population import sample_population as sample_population
+from .profiles import profile_likelihood as profile_likelihood
+from .result import PopulationFit as PopulationFit
 from .simulate import TrainingDistribution as TrainingDistribution
 from .structure import ModelStructure as ModelStructure
 from .structure import read_structure as read_structure

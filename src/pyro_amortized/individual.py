@@ -18,7 +18,7 @@ amortized one.
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -82,6 +82,18 @@ class IndividualPosteriors:
     def weights(self) -> Tensor:
         """Normalised weights, shape ``(draw, individual)``."""
         return normalized_weights(self.log_weights)
+
+    def some(self, num_draws: int, seed: int | Generator = 0) -> "IndividualPosteriors":
+        """A random part of the weighted draws, the same places for all individuals."""
+        if num_draws >= self.num_draws:
+            return self
+        picked = torch.randperm(self.num_draws, generator=make_generator(seed))[:num_draws]
+        return replace(
+            self,
+            unconstrained=self.unconstrained[picked],
+            log_proposal=self.log_proposal[picked],
+            log_weights=self.log_weights[picked],
+        )
 
     def moments(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mean and sd in unconstrained coordinates with their Monte Carlo errors, ``(individual,

@@ -27,7 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from .cohort import Cohort
 from .importance import finite_or_zero_weight
 from .individual import IndividualPosteriors
-from .structure import ModelStructure, Population
+from .structure import Population
 
 MAX_EXACT = 1_000_000  # values of all draws, beyond which the observations are expanded
 MAX_ROWS = 400_000  # draws of the individuals that are taken together
@@ -88,7 +88,7 @@ class ExpandedLikelihood:
         self.individuals, structure = individuals, individuals.structure
         population, self.structure = individuals.population, structure
         self.center = structure.unconstrain_population(population, structure.shared).detach()
-        steps = STEP * scale[shared_coordinates(structure)]
+        steps = STEP * scale[structure.coordinates(structure.shared)]
         size = max(1, MAX_ROWS // individuals.num_draws)
         cohort = individuals.cohort.to(dtype=torch.float64)
         with torch.no_grad():
@@ -175,16 +175,6 @@ def log_moments(log_weights: Tensor) -> Tensor:
     log_sum = log_weights.logsumexp(0)
     log_ess = 2 * log_sum - (2 * log_weights).logsumexp(0)
     return torch.stack([log_sum - math.log(len(log_weights)), log_ess])
-
-
-def shared_coordinates(structure: ModelStructure) -> Tensor:
-    """Which unconstrained population coordinates belong to shared parameters."""
-    flags = [
-        name in structure.shared
-        for name, site in structure.population.items()
-        for _ in range(site.num_unconstrained)
-    ]
-    return torch.tensor(flags, dtype=torch.bool)
 
 
 def expansion(

@@ -21,7 +21,7 @@ from .guide import AmortizedGuide
 from .importance import log_mean_difference
 from .individual import IndividualPosteriors, sample_individuals
 from .isolation import fork_seed, make_generator
-from .likelihood import ExpandedLikelihood, Likelihood, make_likelihood, shared_coordinates
+from .likelihood import ExpandedLikelihood, Likelihood, make_likelihood
 from .optimize import Optimum, maximize
 from .structure import ModelStructure, Population
 from .workers import run_each
@@ -29,7 +29,7 @@ from .workers import run_each
 MAX_LOCATED = 60  # individuals whose likelihood settles the starts
 LOST = 1.5  # largest mean fall of log ESS in a round
 FLAT, LEAST_SLOPE = 0.05, 0.3  # change of the log likelihood; of a log standard deviation
-START_ROUNDS, START_GAIN = 6, 0.5
+START_ROUNDS, START_GAIN = 6, 2.0
 TRUST = 1.0  # largest move of an expanded likelihood's parameters, in prior standard deviations
 
 
@@ -136,12 +136,13 @@ class Search:
         self,
         individuals: IndividualPosteriors,
         vector: Tensor,
+        held: Tensor,
         rough: bool = False,
     ) -> Ascent:
         """Maximise on fixed draws, which were made at ``vector``, as far as they are to be trusted:
         until they have lost most of their effective number, and an expanded likelihood not far from
         where it was expanded. A rough ascent stops early, and does not look for variances that
-        vanish.
+        vanish; those found before stay held.
         """
         likelihood = make_likelihood(individuals, self.scale)
         objective = self.objective(likelihood)
@@ -149,7 +150,7 @@ class Search:
             before = float(objective(vector))
             log_ess = likelihood.moments(individuals.population)[1]
         expanded = isinstance(likelihood, ExpandedLikelihood)
-        shared = shared_coordinates(self.structure) & torch.tensor(expanded)
+        shared = self.structure.coordinates(self.structure.shared) & torch.tensor(expanded)
         penalty = 10.0 * len(self.cohort)
 
         def within(x: Tensor) -> Tensor:
@@ -161,9 +162,8 @@ class Search:
             total = found.sum() - penalty * outside
             return total + self._log_prior(population)
 
-        held = torch.zeros(len(vector), dtype=torch.bool)
         if not rough:
-            held = self.vanishing(likelihood, vector)
+            held = held | self.vanishing(likelihood, vector)
         free = ~held
 
         def of_free(x: Tensor) -> Tensor:
@@ -175,12 +175,12 @@ class Search:
         optimum = found._replace(vector=vector.masked_scatter(free, found.vector))
         return Ascent(optimum, likelihood, optimum.value - before, held)
 
-    def climb(self, vector: Tensor, num_draws: int, seed: int) -> Optimum:
+    def climb(self, vector: Tensor, held: Tensor, num_draws: int, seed: int) -> Optimum:
         """Rounds of drawing and maximising, the end scored on fresh draws."""
         generator, individuals = make_generator(seed), None
         for _ in range(START_ROUNDS):
             individuals = self.draw(vector, num_draws, generator, individuals)
-            optimum, _, gain, _ = self.ascend(individuals, vector, rough=True)
+            optimum, _, gain, _ = self.ascend(individuals, vector, held, rough=True)
             if not math.isfinite(optimum.value):
                 return optimum
             vector = optimum.vector
@@ -200,6 +200,7 @@ def locate_population(
     num_starts: int = 4,
     num_draws: int = 200,
     maximum_a_posteriori: bool = False,
+    fixed: Population | None = None,
     seed: int | Generator = 0,
 ) -> Optimum:
     r"""Find the neighbourhood of the best population from a few draws.
@@ -216,6 +217,7 @@ def locate_population(
         num_starts: Number of starts; the best on fresh draws is returned.
         num_draws: Draws per individual.
         maximum_a_posteriori: Add the log prior.
+        fixed: Values of sites that are held.
         seed: Seed or generator.
 
     Raises:
@@ -230,7 +232,12 @@ def locate_population(
     found: list[Optimum] = run_each(
         search.climb,
         [
-            (structure.unconstrain_population(start), num_draws, fork_seed(generator))
+            (
+                structure.unconstrain_population(start | dict(fixed or {})),
+                structure.coordinates(fixed or {}),
+                num_draws,
+                fork_seed(generator),
+            )
             for start in starts
         ],
     )

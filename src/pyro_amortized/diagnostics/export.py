@@ -16,9 +16,9 @@ import xarray
 from torch import Tensor
 
 from ..cohort import Cohort
-from ..fit import PopulationFit
 from ..individual import IndividualPosteriors
 from ..isolation import make_generator
+from ..result import PopulationFit
 
 with warnings.catch_warnings():  # ArviZ 0.x announces its next version whenever it is imported
     warnings.simplefilter("ignore", FutureWarning)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ..cohort import Cohort, Series
 from ..errors import CohortError
-from ..fit import PopulationFit
 from ..history import TrainingHistory
 from ..individual import IndividualPosteriors
 from ..isolation import make_generator
+from ..result import PopulationFit
 from .calibration import Calibration
 
 OBSERVED, FITTED, MUTED = "#1f2a44", "#c8553d", "#8a8f98"

@@ -28,6 +28,7 @@ from .simulation import completed, lay_out, simulated_runs, simulated_values
 from .sites import (
     Assign,
     individual_first,
+    plain_support,
     run_program,
     site_log_prob,
     sum_per_individual,
@@ -78,7 +79,9 @@ class ModelStructure(Roles):
         assign = Assign(population, values=values)
         trace = run_program(self.model, cohort, assign, frozenset(self.individual))
         pieces = [
-            unconstrain_site(site, trace.nodes[name]["fn"].support, trace.nodes[name]["value"])
+            unconstrain_site(
+                site, plain_support(trace.nodes[name]["fn"]), trace.nodes[name]["value"]
+            )
             for name, site in self.individual.items()
         ]
         return torch.cat(pieces, -1)

@@ -33,6 +33,7 @@ from .sites import (
     PopulationSite,
     has_density,
     individual_first,
+    plain_support,
     run_program,
     site_log_prob,
     site_mask,
@@ -161,7 +162,7 @@ def _individual_frame(trace: Trace, nodes: Mapping[str, Any], cohort: Cohort) ->
 
 
 def _refuse_discrete(node: Mapping[str, Any]) -> None:
-    if node["fn"].support.is_discrete:
+    if plain_support(node["fn"]).is_discrete:
         raise ModelError(
             f"The latent site {node['name']!r} is discrete ({type(node['fn']).__name__}).",
             "latent sites of continuous support.",
@@ -184,7 +185,7 @@ def _population_site(node: Mapping[str, Any]) -> PopulationSite:
         support = node["kwargs"].get("constraint", torch.distributions.constraints.real)
         return PopulationSite(name, value.shape, support, True, value)
     _refuse_discrete(node)
-    return PopulationSite(name, value.shape, node["fn"].support, False, value)
+    return PopulationSite(name, value.shape, plain_support(node["fn"]), False, value)
 
 
 def _frame_dim(node: Mapping[str, Any]) -> int:
@@ -210,7 +211,7 @@ def _individual_site(node: Mapping[str, Any], num: int) -> IndividualSite:
     _refuse_discrete(node)
     _check_batch_shape(node)
     fn, dim = node["fn"], _frame_dim(node)
-    transform = biject_to(fn.support)
+    transform = biject_to(plain_support(fn))
     free = transform.inverse_shape(node["value"].shape)
     axis = dim - (len(free) - len(fn.batch_shape))
     rest = torch.Size([n for j, n in enumerate(free, -len(free)) if j != axis])

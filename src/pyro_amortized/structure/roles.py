@@ -4,11 +4,12 @@ Population parameters are dictionaries of values by name; as a flat vector of un
 coordinates they are what an optimiser moves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
+from torch.distributions import biject_to
 
 from ..cohort import Cohort
 from ..errors import ModelError
@@ -110,6 +111,33 @@ class Roles:
         names = names if names is not None else tuple(self.population)
         pieces = [self.population[name].unconstrain(population[name].double()) for name in names]
         return torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.float64)
+
+    def log_abs_det(self, vector: Tensor) -> Tensor:
+        """Log Jacobian of :meth:`constrain_population`, of the sites with a prior; a scalar."""
+        pieces = vector.split([site.num_unconstrained for site in self.population.values()], -1)
+        total = vector.new_zeros(())
+        for site, piece in zip(self.population.values(), pieces, strict=True):
+            if not site.is_param:
+                transform = biject_to(site.support)
+                free = piece.reshape(transform.inverse_shape(site.shape))
+                total = total + transform.log_abs_det_jacobian(free, transform(free)).sum()
+        return total
+
+    def coordinates(self, names: Collection[str]) -> Tensor:
+        """Which unconstrained population coordinates belong to some sites, shape
+        ``(population,)``.
+        """
+        flags = [n in names for n, s in self.population.items() for _ in range(s.num_unconstrained)]
+        return torch.tensor(flags, dtype=torch.bool)
+
+    def check_some(self, values: Population) -> dict[str, Tensor]:
+        r"""The given values of some sites in float64.
+
+        Raises:
+            ModelError: As :meth:`check_population`.
+        """
+        checked = self.check_population(self.initial_population() | dict(values))
+        return {name: checked[name] for name in values}
 
     def check_population(self, population: Population) -> dict[str, Tensor]:
         r"""The given values in float64, every site present, of the right shape and inside its

@@ -101,6 +101,16 @@ class ObservedSite:
     has_density: bool = True
 
 
+def plain_support(fn: Any) -> Constraint:
+    """The support of a law; a mixture's is that of its components, which torch wraps."""
+    support = fn.support
+    return getattr(support, "base_constraint", support) if _is_mixture(fn) else support
+
+
+def _is_mixture(fn: Any) -> bool:
+    return isinstance(fn, torch.distributions.MixtureSameFamily)
+
+
 def individual_first(x: Tensor, dim: int, event_dim: int = 0) -> Tensor:
     """Move the dimension of the plate to the front: ``(individual, ...)``."""
     return x.movedim(dim - event_dim, 0)
@@ -177,7 +187,7 @@ class Assign(Messenger):  # type: ignore[misc]
             msg.update(value=self.values[name], is_observed=True)
         elif name in self.pieces:
             value, self.jacobians[name] = constrain_site(
-                self.individual[name], msg["fn"].support, self.pieces[name]
+                self.individual[name], plain_support(msg["fn"]), self.pieces[name]
             )
             msg.update(value=value, is_observed=True)
 
