@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 DEGREES_OF_FREEDOM = 4
+STRETCH = 4.0  # of the widest axis, at most to the population's width
 UNUSED = -30.0  # log weight of a component that only fills up
 
 
@@ -31,6 +32,24 @@ class StudentMixture:
     log_weights: Tensor
     means: Tensor
     scale_trils: Tensor
+
+    def stretched(self, population_sd: Tensor) -> "StudentMixture":
+        r"""The same mixtures, each component wider along one axis: the one that is widest as a part
+        of the population, where tails and ridges lie that the draws have not shown.
+
+        Args:
+            population_sd: Standard deviations under the population, shape ``(individual,
+                latent)``.
+        """
+        sd = population_sd.clamp(min=1e-300)[:, None, :, None]
+        white = self.scale_trils / sd
+        shares, vectors = torch.linalg.eigh(white @ white.transpose(-1, -2))
+        widest = shares[..., -1:].clamp(min=1e-300)
+        wider = (STRETCH**2 * widest).clamp(max=1.0).maximum(widest)
+        axis = vectors[..., -1:] * sd
+        outer = axis @ axis.transpose(-1, -2) * (wider - widest).unsqueeze(-1)
+        covariance = self.scale_trils @ self.scale_trils.transpose(-1, -2) + outer
+        return StudentMixture(self.log_weights, self.means, torch.linalg.cholesky(covariance))
 
     def take(self, rows: Tensor) -> "StudentMixture":
         """The mixtures of some individuals."""

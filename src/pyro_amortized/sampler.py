@@ -31,7 +31,7 @@ PILOT_SHARE = 0.1
 MAX_DRAWS = 400_000  # of all individuals that are sampled together
 # A pilot with fewer effective draws says too little about a covariance: the modes are climbed to.
 THIN = 20.0
-GUIDE_SHARE, POPULATION_SHARE = 0.05, 0.05
+GUIDE_SHARE, POPULATION_SHARE, STRETCHED_SHARE = 0.05, 0.05, 0.1
 # Efficiency (effective share of the draws) from which a guide is good, and fair.
 GOOD, FAIR = 0.8, 0.5
 STILL_FAIR = 0.35  # of a mixture, when the population has moved
@@ -290,7 +290,7 @@ class Sampler:
         self, pilot: Weighted, rows: Tensor, num_draws: int, generator: Generator
     ) -> StudentMixture:
         """The mixture around the modes; more effort where more draws are wanted."""
-        num_walked = min(100, max(40, num_draws // 10))
+        num_walked = min(100, max(60, num_draws // 10))
 
         def target(points: Tensor) -> Tensor:
             apart = points.reshape(-1, len(rows), points.shape[-1])
@@ -306,23 +306,34 @@ class Sampler:
         generator: Generator,
         without_guide: bool = False,
     ) -> Weighted:
-        """Draws of the deterministic mixture of Student-t mixture, guide and population; without
-        the guide where it was too wide to be of use.
+        """Draws of the deterministic mixture of Student-t mixture, guide and population; where the
+        guide was too wide to be of use, of a stretched mixture in its place.
         """
         with_guide = self.proposal.has_density and not without_guide
         num_guide = round(GUIDE_SHARE * num_draws) if with_guide else 0
+        num_stretched = round(STRETCHED_SHARE * num_draws) if without_guide else 0
         num_population = round(POPULATION_SHARE * num_draws)
-        num_mixture = num_draws - num_guide - num_population
+        num_mixture = num_draws - num_guide - num_stretched - num_population
         parts = [mixture.draw(num_mixture, generator)]
         if num_guide:
             parts.append(self.proposal.draw(num_guide, rows, generator)[0])
-        parts.append(self.population(num_population, rows, generator))
-        draws = torch.cat(parts)
-        terms = [math.log(num_mixture / num_draws) + mixture.log_prob(draws)]
+        population = self.population(max(num_population, 50), rows, generator)
+        parts.append(population[:num_population])
+        terms: list[tuple[int, Callable[[Tensor], Tensor]]] = [
+            (num_population, lambda x: self.log_population(x, rows)),
+            (num_mixture, mixture.log_prob),
+        ]
         if num_guide:
-            terms.append(math.log(num_guide / num_draws) + self.proposal.log_prob(draws, rows))
-        terms.append(math.log(num_population / num_draws) + self.log_population(draws, rows))
-        known = [t.nan_to_num(-math.inf, math.inf, -math.inf) for t in terms]
+            terms.append((num_guide, lambda x: self.proposal.log_prob(x, rows)))
+        if num_stretched:
+            stretched = mixture.stretched(population.std(0))
+            parts.append(stretched.draw(num_stretched, generator))
+            terms.append((num_stretched, stretched.log_prob))
+        draws = torch.cat(parts)
+        known = [
+            math.log(num / num_draws) + log_prob(draws).nan_to_num(-math.inf, math.inf, -math.inf)
+            for num, log_prob in terms
+        ]
         return self._weigh(draws, torch.stack(known).logsumexp(0), rows)
 
 

@@ -26,7 +26,7 @@ from .optimize import Optimum, maximize
 from .structure import ModelStructure, Population
 from .workers import run_each
 
-MAX_LOCATED = 60  # individuals whose likelihood settles the starts
+MAX_LOCATED = 40  # individuals whose likelihood settles the starts
 LOST = 1.5  # largest mean fall of log ESS in a round
 FLAT, LEAST_SLOPE = 0.05, 0.3  # change of the log likelihood; of a log standard deviation
 START_ROUNDS, START_GAIN = 6, 2.0

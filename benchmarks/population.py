@@ -1,0 +1,322 @@
+r"""Population inference: mRNA transfection, growth with N, theophylline models, coverage.
+
+    .venv/bin/python benchmarks/population.py [--only mrna,growth,theophylline,coverage,experiments]
+        [--training 540] [--cohorts 200] [--sizes 50,1000,10000] [--guide FOLDER]
+
+Needs ../shared/references for the mRNA data. Prints tables, and one JSON line at the end.
+
+mRNA (Froehlich et al. 2018; the task of Arruda et al. 2024): five log parameters of each cell, all
+with random effects, shared residual error, 180 times; delta and gamma are exchangeable. Errors are
+mean squared errors over the means and variances of delta, gamma, k and t0 against the sample truth.
+"""
+
+import argparse
+import json
+import math
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyro
+import pyro.distributions as dist
+import torch
+
+import pyro_amortized as pa
+from pyro_amortized import Cohort, Series, nlme
+
+ROOT = Path(__file__).parents[1]
+REFERENCES = ROOT.parent / "shared" / "references" / "mrna"
+sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
+
+
+def curve(phi, times):
+    """log(p(t) + offset), finite where delta equals gamma."""
+    delta, gamma, k, t0, offset = (x[..., None] for x in phi.exp().unbind(-1))
+    since = (times - t0).clamp(min=0.0)
+    slow, gap = torch.minimum(delta, gamma), (delta - gamma).abs()
+    x = gap * since
+    ratio = torch.where(x > 1e-8, -torch.expm1(-x) / x.clamp(min=1e-8), 1 - x / 2)
+    return (k * since * torch.exp(-slow * since) * ratio + offset).log()
+
+
+def mrna(cohort):
+    center = torch.tensor([-0.5, -4.0, 6.0, -0.5, 2.0])
+    typical = pyro.sample(
+        "typical", dist.Normal(center, torch.tensor([1.0, 2.0, 1.0, 1.0, 0.5])).to_event(1)
+    )
+    spread = torch.tensor([0.0, 0.7, -2.0, -1.0, -3.5])
+    omega = pyro.sample(
+        "omega", dist.LogNormal(spread, torch.tensor([0.5, 0.5, 1.0, 0.7, 1.0])).to_event(1)
+    )
+    sigma = pyro.sample("sigma", dist.LogNormal(-3.0, 0.5))
+    with pyro.plate("individual", len(cohort)):
+        phi = pyro.sample("phi", dist.Normal(typical, omega).to_event(1))
+        y = cohort["y"]
+        law = dist.Normal(curve(phi, y.times), sigma[..., None]).mask(y.observed).to_event(1)
+        pyro.sample("y", law, obs=y.values)
+
+
+def mrna_50():
+    table = pd.read_csv(REFERENCES / "mrna_50.csv")
+    values, times = (
+        torch.tensor(table[name].to_numpy().reshape(50, 180)) for name in ("value", "time")
+    )
+    return Cohort({"y": Series(times, values)}, ids=tuple(table["variable"][::180]))
+
+
+def mrna_points():
+    points = {}
+    for _, row in pd.read_csv(REFERENCES / "exact_points.csv").iterrows():
+        numbers = torch.tensor(row.to_numpy()[1:].astype(float))
+        population = {"typical": numbers[:5], "omega": numbers[5:10], "sigma": numbers[10]}
+        points[row["point"]] = population, float(numbers[11]), float(numbers[12])
+    return points
+
+
+def mrna_large():
+    """10,000 simulated cells and their log parameters, by the recipe of the references."""
+    np.random.seed(0)  # noqa: NPY002  (the published recipe)
+    truth = mrna_points()["population_truth_voff1e-3"][0]
+    mean, sd = truth["typical"][:4].numpy(), truth["omega"][:4].numpy()
+    phi = np.random.multivariate_normal(mean, np.diag(sd**2), size=10_000)  # noqa: NPY002
+    phi = np.concatenate([phi, np.full((10_000, 1), math.log(8))], 1)
+    times = torch.arange(1, 181).double() / 6
+    clean = np.float32(curve(torch.tensor(phi), times).numpy())
+    values = clean + math.sqrt(0.001) * np.random.normal(size=(10_000, 180))  # noqa: NPY002
+    series = Series(times.expand(10_000, -1).clone(), torch.tensor(values))
+    return Cohort({"y": series}), torch.tensor(phi)
+
+
+def memory():
+    """Largest memory of this process so far, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def mrna_guide(seconds, folder):
+    cohort = mrna_50()
+    if folder and (Path(folder) / "guide.json").exists():
+        return pa.load_guide(folder, mrna, cohort), None
+    begin = time.perf_counter()
+    guide = pa.train(mrna, cohort, budget=seconds, seed=1, progress=False)
+    if folder:
+        guide.save(folder)
+    return guide, time.perf_counter() - begin
+
+
+def error(fit, truth):
+    mean, variance = truth.mean(0)[:4], truth.var(0, correction=0)[:4]
+    found = fit.estimates["typical"][:4], fit.estimates["omega"][:4] ** 2
+    return float(torch.cat([found[0] - mean, found[1] - variance]).pow(2).mean())
+
+
+def benchmark_mrna(guide, sizes):
+    results, cohort = {}, mrna_50()
+    print("\nmRNA, 50 cells: log likelihood at given points, 1,000 draws")
+    given = {}
+    for name, (population, exact, own) in mrna_points().items():
+        begin = time.perf_counter()
+        found = pa.marginal_likelihood(mrna, guide, cohort, population, num_draws=1000, seed=1)
+        z = (found.total - exact) / math.hypot(found.total_mc_error, own)
+        given[name] = {"value": found.total, "mc_error": found.total_mc_error, "z": z}
+        print(
+            f"{name:28s} {found.total:10.2f} (exact {exact:.2f}), MC error "
+            f"{found.total_mc_error:.2f}, z {z:5.1f}, largest k {float(found.pareto_k.max()):.2f}, "
+            f"{time.perf_counter() - begin:.1f} s"
+        )
+    large, phi = mrna_large()
+    for size in sizes:
+        data, truth = (cohort, phi[:50]) if size == 50 else (large[:size], phi[:size])
+        begin = time.perf_counter()
+        fit = pa.fit_population(mrna, guide, data, num_draws=1000 if size == 50 else None, seed=1)
+        seconds = time.perf_counter() - begin
+        k = fit.marginal.pareto_k
+        results[str(size)] = {
+            "log_likelihood": fit.marginal.total,
+            "mc_error": fit.marginal.total_mc_error,
+            "mse": error(fit, truth),
+            "seconds": seconds,
+            "draws": fit.marginal.num_draws,
+            "converged": fit.converged,
+            "poor": int((k > 0.7).sum()),
+            "memory_gb": memory(),
+        }
+        print(f"\nN = {size}: {fit.message}")
+        print(json.dumps(results[str(size)]))
+        for name, value in fit.estimates.items():
+            print(
+                f"  {name}: {value.numpy().round(4)} +- {fit.standard_errors[name].numpy().round(4)}"
+            )
+    return results | {"points": given}
+
+
+def benchmark_growth(guide):
+    large, _ = mrna_large()
+    rows = []
+    print("\nGrowth: one fit from the truth; N, draws, seconds, largest memory so far (GB)")
+    start = mrna_points()["population_truth_voff1e-3"][0]
+    for size, draws in [(50, 200), (100, 200), (500, 200), (1000, 200), (100, 800), (500, 800)]:
+        begin = time.perf_counter()
+        pa.fit_population(mrna, guide, large[:size], start=start, num_draws=draws, seed=1)
+        rows.append((size, draws, time.perf_counter() - begin, memory()))
+        print("{:6d} {:6d} {:8.1f} {:6.2f}".format(*rows[-1]))
+    return rows
+
+
+# Theophylline: several population models by one guide.
+
+
+def theophylline_model(weight=False, full=False, combined=False):
+    """Population models of the same individual parameters (log ka, CL, V)."""
+
+    def model(cohort):
+        center = torch.tensor([0.5, 1.0, 3.5])
+        typical = pyro.sample("typical", dist.Normal(center, 1.0).to_event(1))
+        omega = pyro.sample("omega", dist.HalfNormal(torch.ones(3)).to_event(1))
+        a = pyro.sample("a", dist.HalfNormal(1.0))
+        b = pyro.sample("b", dist.HalfNormal(0.3)) if combined else torch.zeros(())
+        mean = typical
+        if weight:
+            slope = pyro.sample("slope", dist.Normal(0.75, 1.0))
+            shift = slope * (cohort.covariates["weight"] / 70).log()
+            mean = typical + torch.stack([0 * shift, shift, 0 * shift], -1)
+        law = dist.Normal(mean, omega).to_event(1)
+        if full:
+            corr = pyro.sample("corr", dist.LKJCholesky(3, 2.0))
+            law = dist.MultivariateNormal(mean, scale_tril=omega[:, None] * corr)
+        with pyro.plate("individual", len(cohort)):
+            phi = pyro.sample("phi", law)
+            ka, cl, v = phi.exp().unbind(-1)
+            c = cohort["concentration"]
+            predicted = nlme.one_compartment(c.times, cohort.doses, ka=ka, cl=cl, v=v)
+            law = nlme.combined_error(predicted, a[..., None], b[..., None])
+            pyro.sample("concentration", law.mask(c.observed).to_event(1), obs=c.values)
+
+    return model
+
+
+def benchmark_theophylline():
+    cohort, begin = pa.datasets.theophylline(), time.perf_counter()
+    models = {
+        "base": theophylline_model(),
+        "weight on CL": theophylline_model(weight=True),
+        "full Omega": theophylline_model(full=True),
+        "combined error": theophylline_model(combined=True),
+        "all three": theophylline_model(weight=True, full=True, combined=True),
+    }
+    guide = pa.train(models["combined error"], cohort, budget="90s", seed=1, progress=False)
+    print(f"\nTheophylline: one guide ({time.perf_counter() - begin:.0f} s), five models")
+    fits, seconds = {}, {}
+    for name, model in models.items():
+        begin = time.perf_counter()
+        fits[name] = pa.fit_population(model, guide, cohort, seed=1)
+        seconds[name] = time.perf_counter() - begin
+        print(f"{name:16s} {seconds[name]:5.1f} s  {fits[name].message}")
+    table = pa.compare(fits)
+    print(table)
+    base = fits["base"]
+    tests = {n: pa.likelihood_ratio_test(base, f) for n, f in fits.items() if n != "base"}
+    for name, test in tests.items():
+        print(
+            f"base against {name}: {test.statistic:.3f} (MC error {test.mc_error:.3f}), "
+            f"{test.degrees_of_freedom} df, p {test.p_value:.3f}"
+        )
+    return {
+        name: {
+            "minus2ll": fit.minus2ll,
+            "seconds": seconds[name],
+            "converged": fit.converged,
+            "difference": tests[name].statistic if name in tests else 0.0,
+            "mc_error": tests[name].mc_error if name in tests else 0.0,
+        }
+        for name, fit in fits.items()
+    }
+
+
+# Coverage: the linear Gaussian model of the tests, whose likelihood is closed.
+
+
+def benchmark_coverage(num_cohorts):
+    import warnings
+
+    from tests.exact import TRUTH, linear_cohort, linear_program
+
+    warnings.simplefilter("ignore", pa.AmortizedWarning)
+    guide = pa.train(
+        linear_program, linear_cohort(num=200), num_simulations=40_000, seed=1, progress=False
+    )
+    truth = torch.cat([TRUTH["mean"], TRUTH["omega"], TRUTH["sigma"][None]])
+    names = ["mean[0]", "mean[1]", "omega[0]", "omega[1]", "sigma"]
+    hits, skipped, widths, begin = [], 0, [], time.perf_counter()
+    for seed in range(num_cohorts):
+        cohort = linear_cohort(num=30, width=8, missing=0.1, seed=1000 + seed)
+        fit = pa.fit_population(linear_program, guide, cohort, num_draws=400, seed=1)
+        if not bool(fit.estimated.all()):
+            skipped += 1
+            continue
+        rows = fit.summary().parameters
+        profiles = [pa.profile_likelihood(fit, name) for name in names]
+        boot = pa.bootstrap(fit, num_replicates=100, num_draws=300, seed=1).interval()
+        low, high = (
+            torch.cat([boot[n][side].reshape(-1) for n in ("mean", "omega", "sigma")])
+            for side in (0, 1)
+        )
+        bounds = [
+            [(r.lower, r.upper) for r in rows],
+            [(p.lower, p.upper) for p in profiles],
+            list(zip(low.tolist(), high.tolist(), strict=True)),
+        ]
+        hits.append(
+            [[a <= t <= b for (a, b), t in zip(x, truth.tolist(), strict=True)] for x in bounds]
+        )
+        widths.append([[b - a for a, b in x] for x in bounds])
+    share = torch.tensor(hits).double().mean(0)
+    width = torch.tensor(widths).double().median(0).values
+    print(
+        f"\nCoverage of 95 % intervals, {len(hits)} cohorts of 30 ({skipped} with a variance of zero), "
+        f"{time.perf_counter() - begin:.0f} s"
+    )
+    kinds = ["standard error", "profile", "bootstrap"]
+    for kind, row, wide in zip(kinds, share, width, strict=True):
+        cells = [f"{x:.3f} ({w:.3f})" for x, w in zip(row.tolist(), wide.tolist(), strict=True)]
+        print(f"{kind:15s} " + "  ".join(f"{n} {x}" for n, x in zip(names, cells, strict=True)))
+    return {
+        k: dict(zip(names, row.tolist(), strict=True)) for k, row in zip(kinds, share, strict=True)
+    } | {
+        "cohorts": len(hits),
+        "skipped": skipped,
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", default="mrna,growth,theophylline,coverage")
+    parser.add_argument("--training", type=float, default=540.0)
+    parser.add_argument("--cohorts", type=int, default=200)
+    parser.add_argument("--sizes", default="50,1000,10000")
+    parser.add_argument("--guide", default="")
+    arguments = parser.parse_args()
+    wanted, results = arguments.only.split(","), {}
+    if {"mrna", "growth"} & set(wanted):
+        if not REFERENCES.exists():
+            print(f"The mRNA data are not there ({REFERENCES}): skipped.")
+            wanted = [x for x in wanted if x not in ("mrna", "growth")]
+        else:
+            guide, seconds = mrna_guide(arguments.training, arguments.guide)
+            print(f"mRNA guide: {seconds or 0:.0f} s of training, {guide.history.num_steps} steps")
+            results["training_seconds"] = seconds
+    if "mrna" in wanted:
+        results["mrna"] = benchmark_mrna(guide, [int(x) for x in arguments.sizes.split(",")])
+    if "growth" in wanted:
+        results["growth"] = benchmark_growth(guide)
+    if "theophylline" in wanted:
+        results["theophylline"] = benchmark_theophylline()
+    if "coverage" in wanted:
+        results["coverage"] = benchmark_coverage(arguments.cohorts)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
