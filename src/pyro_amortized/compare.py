@@ -18,8 +18,16 @@ import torch
 from torch import Tensor
 
 from .errors import FitError
-from .importance import finite_or_zero_weight, log_mean_difference
+from .importance import (
+    PARETO_K_LIMIT,
+    finite_or_zero_weight,
+    importance_estimate,
+    log_mean_difference,
+)
+from .marginal import MarginalLikelihood
 from .result import PopulationFit
+
+LEAST_SHARE = 0.05  # of the draws that are effective under the other model
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +75,14 @@ def difference(first: PopulationFit, second: PopulationFit) -> Difference:
     r"""Difference of two fits' log likelihoods on common draws.
 
     Each fit's draws serve both models; the two answers are averaged by their errors, per
-    individual.
+    individual. An individual whose draws serve neither other model is scored on draws of each
+    model's own, with the larger error of that.
 
     Raises:
         FitError: The fits are of different data, or their individual parameters differ.
     """
     _check_pair(first, second)
-    answers = []
+    answers = [_apart(first.marginal, second.marginal)]
     for mine, other, sign in ((first, second, 1.0), (second, first, -1.0)):
         individuals = mine.individuals
         with torch.no_grad():
@@ -82,11 +91,20 @@ def difference(first: PopulationFit, second: PopulationFit) -> Difference:
             )
         theirs = finite_or_zero_weight(sum(density) - individuals.log_proposal)
         found, error = log_mean_difference(individuals.log_weights, theirs)
-        answers.append((sign * found, error))
+        estimate = importance_estimate(theirs)
+        poor = (estimate.pareto_k > PARETO_K_LIMIT) | (estimate.ess < LEAST_SHARE * len(theirs))
+        answers.append((sign * found, error.masked_fill(poor, torch.inf)))
     precision = torch.stack([1 / (e**2 + 1e-12) for _, e in answers])
+    precision[0] = torch.where(precision[1:].sum(0) > 0, 0.0, precision[0])
     share = precision / precision.sum(0)
     value = torch.stack([d.nan_to_num(0.0, 0.0, 0.0) for d, _ in answers])
     return Difference((share * value).sum(0), precision.sum(0).rsqrt())
+
+
+def _apart(first: MarginalLikelihood, second: MarginalLikelihood) -> tuple[Tensor, Tensor]:
+    """The difference of likelihoods that were found on draws of their own."""
+    error = (first.mc_error**2 + second.mc_error**2).sqrt()
+    return first.log_likelihood - second.log_likelihood, error
 
 
 def likelihood_ratio_test(smaller: PopulationFit, larger: PopulationFit) -> LikelihoodRatio:

@@ -28,7 +28,8 @@ from .workers import run_each
 
 MAX_LOCATED = 40  # individuals whose likelihood settles the starts
 LOST = 1.5  # largest mean fall of log ESS in a round
-FLAT, LEAST_SLOPE = 0.05, 0.3  # change of the log likelihood; of a log standard deviation
+FLAT, CALM = 0.05, 0.1  # change of the log likelihood, of all and of one, that counts as none
+LEAST_SLOPE = 0.3  # of a log standard deviation in a coordinate that it hangs on
 START_ROUNDS, START_GAIN = 6, 2.0
 TRUST = 1.0  # largest move of an expanded likelihood's parameters, in prior standard deviations
 
@@ -99,10 +100,11 @@ class Search:
         return self.structure.log_prior(self.cohort, population)
 
     def vanishing(self, likelihood: Likelihood, vector: Tensor) -> Tensor:
-        r"""Which coordinates only say how little an individual parameter varies.
+        r"""Which coordinates only say how little the individual parameters, or the narrowest
+        combination of them, vary.
 
-        If neither half nor twice the standard deviation of an individual parameter makes the data
-        more or less likely, it cannot be told from zero; draws that narrow would pin the mean. The
+        If neither half nor twice that standard deviation makes the data of any individual more or
+        less likely, it cannot be told from zero; draws that narrow would pin the mean. The
         coordinates that it hangs on are then held where they are.
 
         Returns:
@@ -110,27 +112,40 @@ class Search:
         """
         structure, few = self.structure, self.cohort[: min(len(self.cohort), 100)]
 
-        def log_sd(at: Tensor) -> Tensor:
+        def deviations(at: Tensor) -> Tensor:
             population = structure.constrain_population(at)
-            draws = structure.draw_individuals(few, population, 20, make_generator(0))
-            return draws.std(0).log().mean(0)
+            draws = structure.draw_individuals(few, population, 50, make_generator(0))
+            return draws - draws.mean(0)
+
+        here = deviations(vector).flatten(0, 1)
+        sd = here.std(0).clamp(min=1e-300)
+        axes = torch.linalg.eigh(torch.corrcoef((here / sd).T).reshape(len(sd), -1)).eigenvectors
+        axes = torch.cat([torch.eye(len(sd), dtype=axes.dtype), axes[:, :1]], 1) / sd.unsqueeze(-1)
+
+        def log_sd(at: Tensor) -> Tensor:  # of each parameter, and of the narrowest combination
+            return (deviations(at).flatten(0, 1) @ axes).std(0).log()
 
         held = torch.zeros(len(vector), dtype=torch.bool)
         with torch.no_grad():
-            here = likelihood.log_weights(structure.constrain_population(vector))
+            known = likelihood.log_weights(structure.constrain_population(vector))
             for j, step in enumerate(torch.eye(len(vector), dtype=torch.float64)):
                 slope = (log_sd(vector + 0.1 * step) - log_sd(vector - 0.1 * step)) / 0.2
                 steepest = slope[slope.abs().argmax()]
                 if abs(float(steepest)) > LEAST_SLOPE:
                     size = math.log(2) / steepest * step
-                    changes = []
-                    for at in (vector - size, vector + size):
-                        there = likelihood.log_weights(structure.constrain_population(at))
-                        change, error = log_mean_difference(there, here)
-                        slack = FLAT + 2 * float(error.pow(2).sum().sqrt())
-                        changes.append(float(change.sum()) / slack)
-                    held[j] = abs(changes[0]) < 1 and changes[1] < 1
+                    fewer, less = self._change(likelihood, vector - size, known)
+                    more, _ = self._change(likelihood, vector + size, known)
+                    held[j] = abs(fewer) < 1 and more < 1 and less < CALM
         return held
+
+    def _change(self, likelihood: Likelihood, at: Tensor, known: Tensor) -> tuple[float, float]:
+        """Change of the log likelihood in units of what counts as none, and the usual change of an
+        individual.
+        """
+        there = likelihood.log_weights(self.structure.constrain_population(at))
+        change, error = log_mean_difference(there, known)
+        slack = FLAT + 2 * float(error.pow(2).sum().sqrt())
+        return float(change.sum()) / slack, float(change.abs().median())
 
     def ascend(
         self,
