@@ -290,7 +290,7 @@ class Sampler:
         self, pilot: Weighted, rows: Tensor, num_draws: int, generator: Generator
     ) -> StudentMixture:
         """The mixture around the modes; more effort where more draws are wanted."""
-        num_walked = min(100, max(60, num_draws // 10))
+        num_walked = min(200, max(60, num_draws // 10))
 
         def target(points: Tensor) -> Tensor:
             apart = points.reshape(-1, len(rows), points.shape[-1])
@@ -304,14 +304,14 @@ class Sampler:
         num_draws: int,
         rows: Tensor,
         generator: Generator,
-        without_guide: bool = False,
+        stretch: bool = False,
     ) -> Weighted:
         """Draws of the deterministic mixture of Student-t mixture, guide and population; where the
-        guide was too wide to be of use, of a stretched mixture in its place.
+        guide was far too wide, also of a stretched mixture.
         """
-        with_guide = self.proposal.has_density and not without_guide
+        with_guide = self.proposal.has_density
         num_guide = round(GUIDE_SHARE * num_draws) if with_guide else 0
-        num_stretched = round(STRETCHED_SHARE * num_draws) if without_guide else 0
+        num_stretched = round(STRETCHED_SHARE * num_draws) if stretch else 0
         num_population = round(POPULATION_SHARE * num_draws)
         num_mixture = num_draws - num_guide - num_stretched - num_population
         parts = [mixture.draw(num_mixture, generator)]
