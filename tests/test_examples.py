@@ -42,6 +42,15 @@ def test_ode_example_equals_the_closed_form():
 
 
 @pytest.mark.example
+def test_population_example_runs():
+    script = ROOT / "examples" / "population.py"
+    command = [sys.executable, str(script), "--budget", "15s", "--replicates", "10"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=500)
+    for word in ("combined error", "LikelihoodRatio", "sandwich", "profile interval"):
+        assert word in done.stdout
+
+
+@pytest.mark.example
 @pytest.mark.parametrize(
     "name",
     [

@@ -10,7 +10,7 @@ from pyro_amortized.mixture import StudentMixture
 from pyro_amortized.modes import located_mixture, walk
 from pyro_amortized.sampler import Sampler
 
-from .test_sampler import NormalProposal
+from .test_sampler import Foreign, NormalProposal
 
 D, NUM = 4, 6
 
@@ -96,7 +96,7 @@ def test_what_served_before_is_tried_first():
     def population(num, rows, generator):
         return 2 * torch.randn(num, len(rows), D, generator=generator, dtype=torch.float64)
 
-    sampler = Sampler(target, population, lambda x, rows: wide.log_prob(x, rows), wide)
+    sampler = Sampler(target, population, lambda x, rows: wide.log_prob(x, rows), Foreign(0.0, 1.0))
     generator = torch.Generator().manual_seed(1)
     again = sampler.sample(500, NUM, generator, refine=True, known=found.refinement)
     assert sum(calls) <= 2 * 500 * NUM  # at most one batch to adapt
