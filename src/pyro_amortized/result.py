@@ -99,8 +99,8 @@ class PopulationFit:
 
     @property
     def estimated(self) -> Tensor:
-        """Which unconstrained coordinates have a covariance: neither fixed nor held at a variance
-        of zero nor left open by the data; shape ``(population,)``.
+        """Which unconstrained coordinates have a covariance, that is, were neither fixed nor held
+        at a variance of zero nor left open by the data.
         """
         return ~self.covariance.diagonal().isnan()
 
