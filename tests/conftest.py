@@ -7,7 +7,7 @@ import pyro_amortized as pa
 
 torch.set_num_threads(1)  # threads of several processes on two cores stall each other
 
-from .exact import linear_cohort, linear_program
+from .exact import exact_fit, linear_cohort, linear_program
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +59,15 @@ def linear_guide(linear):
     return pa.train(
         linear_program, linear, num_simulations=40_000, seed=1, options=options, progress=False
     )
+
+
+@pytest.fixture(scope="session")
+def fit(linear, linear_guide):
+    """The linear Gaussian cohort, fitted."""
+    return pa.fit_population(linear_program, linear_guide, linear, num_draws=1000, seed=2)
+
+
+@pytest.fixture(scope="session")
+def exact(linear):
+    """Its exact maximum of the likelihood."""
+    return exact_fit(linear)

@@ -8,17 +8,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized.errors import FitError
 
-from .exact import TRUTH, exact_fit, exact_posterior, linear_program
-
-
-@pytest.fixture(scope="module")
-def fit(linear, linear_guide):
-    return pa.fit_population(linear_program, linear_guide, linear, num_draws=1000, seed=2)
-
-
-@pytest.fixture(scope="module")
-def exact(linear):
-    return exact_fit(linear)
+from .exact import TRUTH, exact_posterior, linear_program
 
 
 def test_estimates_standard_errors_and_likelihood(fit, exact):

@@ -1,5 +1,7 @@
 """Uncertainty, comparison and special population models against the exact linear Gaussian model."""
 
+from dataclasses import replace
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -12,16 +14,6 @@ from pyro_amortized.likelihood import ExactLikelihood, ExpandedLikelihood
 from pyro_amortized.optimize import maximize
 
 from .exact import TRUTH, exact_fit, exact_log_marginal, linear_cohort, linear_program, unpack
-
-
-@pytest.fixture(scope="module")
-def fit(linear, linear_guide):
-    return pa.fit_population(linear_program, linear_guide, linear, num_draws=1000, seed=2)
-
-
-@pytest.fixture(scope="module")
-def exact(linear):
-    return exact_fit(linear)
 
 
 def common_program(cohort):
@@ -174,6 +166,26 @@ def test_what_has_no_standard_error_is_refused(fit):
         pa.profile_likelihood(fit, "nu")
     with pytest.raises(FitError, match="1 replicates"):
         pa.bootstrap(fit, num_replicates=1)
+
+
+def test_posterior_modes_are_refused(fit):
+    mode = replace(fit, search=replace(fit.search, maximum_a_posteriori=True))
+    with pytest.raises(FitError, match="A bootstrap of a fit by maximum a posteriori"):
+        pa.bootstrap(mode)
+    with pytest.raises(FitError, match="A profile likelihood of a fit"):
+        pa.profile_likelihood(mode, "sigma")
+
+
+def test_what_is_fixed_wins_over_the_start(fit, linear, linear_guide):
+    found = pa.fit_population(
+        linear_program,
+        linear_guide,
+        linear,
+        start=fit.estimates,
+        fixed={"sigma": torch.tensor(0.5)},
+        num_draws=200,
+    )
+    assert float(found.estimates["sigma"]) == pytest.approx(0.5)
 
 
 # Comparison.

@@ -84,12 +84,14 @@ def bootstrap(
         seed: Seed.
 
     Raises:
-        FitError: There are fewer than two replicates, or the fit has no standard errors.
+        FitError: There are fewer than two replicates, the fit has no standard errors, or it
+            maximised the posterior density.
 
     References:
         Thai et al. (2013), A comparison of bootstrap approaches for estimating uncertainty of
         parameters in linear mixed-effects models.
     """
+    fit.check_likelihood("A bootstrap")
     if num_replicates < 2 or not bool(fit.estimated.any()):
         raise FitError(
             f"A bootstrap of {num_replicates} replicates of a fit "

@@ -78,7 +78,7 @@ def fit_population(
     fixed = structure.check_some(fixed or {})
     held = structure.coordinates(fixed)
     if start is not None:
-        vector = structure.unconstrain_population(structure.check_population(fixed | dict(start)))
+        vector = structure.unconstrain_population(structure.check_population(dict(start) | fixed))
     else:
         vector = locate_population(
             structure,

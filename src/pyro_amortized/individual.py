@@ -37,7 +37,8 @@ from .importance import (
     weighted_moments,
 )
 from .isolation import foreign_program, make_generator, seeded
-from .sampler import FlowProposal, Proposal, Refinement, Sampler
+from .proposals import FlowProposal, Proposal, Refinement
+from .sampler import Sampler
 from .structure import PLATE, ModelStructure, Population, check_recorded
 
 

@@ -112,7 +112,7 @@ class ExpandedLikelihood:
             ]
             return structure.log_observations(cohort, draws, moved) if some else []
 
-        _, gradient, hessian = expansion(around, steps, observation)
+        gradient, hessian = expansion(around, steps, observation)
         return Part(many, draws, weights - known, gradient, hessian)
 
     def log_weights(self, population: Population) -> Tensor:
@@ -179,8 +179,8 @@ def log_moments(log_weights: Tensor) -> Tensor:
 
 def expansion(
     function: Callable[[Sequence[Tensor]], list[Tensor]], steps: Tensor, value: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Value, gradient and Hessian at zero by central differences; no slope where the value is not
+) -> tuple[Tensor, Tensor]:
+    r"""Gradient and Hessian at zero by central differences; no slope where the value is not
     finite.
 
     Args:
@@ -189,10 +189,10 @@ def expansion(
         value: Values at zero.
 
     Returns:
-        Shapes ``(*, )``, ``(*, p)``, ``(*, p, p)``.
+        Shapes ``(*, p)`` and ``(*, p, p)``.
 
     Example:
-        >>> value, gradient, hessian = expansion(
+        >>> gradient, hessian = expansion(
         ...     lambda points: [x[0] + x[0] * x[1] for x in points],
         ...     torch.ones(2), torch.zeros(()))
         >>> gradient, hessian
@@ -215,4 +215,4 @@ def expansion(
         hessian[..., a, b] = hessian[..., b, a] = rest / (steps[a] * steps[b])
     finite = gradient.isfinite().all(-1) & hessian.isfinite().all(-1).all(-1) & value.isfinite()
     gradient[~finite], hessian[~finite] = 0.0, 0.0
-    return value, gradient, hessian
+    return gradient, hessian

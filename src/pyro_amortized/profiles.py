@@ -51,12 +51,14 @@ def profile_likelihood(fit: PopulationFit, name: str, level: float = 0.95) -> Pr
         level: Coverage of the interval.
 
     Raises:
-        FitError: There is no such parameter, or it has no standard error to begin with.
+        FitError: There is no such parameter, it has no standard error to begin with, or the fit
+            maximised the posterior density.
 
     References:
         Venzon and Moolgavkar (1988), A method for computing profile-likelihood-based confidence
         intervals.
     """
+    fit.check_likelihood("A profile likelihood")
     names = fit.structure.population_names
     if name not in names or not bool(fit.estimated[names.index(name)]):
         known = [n for n, x in zip(names, fit.estimated.tolist(), strict=True) if x]

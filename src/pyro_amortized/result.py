@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .cohort import Cohort
+from .errors import FitError
 from .guide import AmortizedGuide
 from .individual import IndividualPosteriors
 from .isolation import make_generator
@@ -147,6 +148,23 @@ class PopulationFit:
         middle = inverse @ (scores.T @ scores) @ inverse
         result[known.unsqueeze(0) & known.unsqueeze(1)] = middle.flatten()
         return result
+
+    def check_likelihood(self, what: str) -> None:
+        r"""Raise unless the fit maximised the likelihood alone.
+
+        Args:
+            what: What asks for it, for the message.
+
+        Raises:
+            FitError: It maximised the posterior density.
+        """
+        if self.search.maximum_a_posteriori:
+            raise FitError(
+                f"{what} of a fit by maximum a posteriori.",
+                "a fit by maximum likelihood.",
+                "fit without `maximum_a_posteriori=True`, or use `sample_population`, whose draws "
+                "take the prior in.",
+            )
 
     def derived(self, name: str) -> tuple[Tensor, Tensor]:
         """Estimate and standard error of one site."""

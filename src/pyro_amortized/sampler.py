@@ -8,21 +8,19 @@ Knows no cohort and no program: targets, proposals and the defensive part are ca
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
 
 import torch
 from torch import Generator, Tensor
 
-from .flows import FlowDistribution
 from .importance import (
     PARETO_K_LIMIT,
     effective_sample_size,
     finite_or_zero_weight,
     importance_estimate,
 )
-from .isolation import seeded
 from .mixture import UNUSED, StudentMixture, fit_student_mixture
 from .modes import located_mixture, tempered_weights
+from .proposals import Proposal, Refinement, Sampled, Weighted
 
 Target = Callable[[Tensor, Tensor], Tensor]
 Draw = Callable[[int, Tensor, Generator], Tensor]
@@ -40,79 +38,6 @@ STILL_FAIR = 0.35  # of a mixture, when the population has moved
 # five are for what else would fail.
 MAX_COMPONENTS = 5
 ROUNDS = ((1, 1, 0.6), (3, 2, 0.5), (5, 4, 0.3))
-
-
-class Proposal(Protocol):
-    """What draws come from first."""
-
-    has_density: bool
-
-    def draw(self, num_draws: int, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Draws ``(draw, row, latent)`` and their log density ``(draw, row)``."""
-        ...
-
-    def log_prob(self, draws: Tensor, rows: Tensor) -> Tensor:
-        """Log density at any draws, where ``has_density`` is True."""
-        ...
-
-
-class FlowProposal:
-    """The amortized posterior of every row as a proposal."""
-
-    has_density = True
-
-    def __init__(self, law: FlowDistribution) -> None:
-        self.law = law
-
-    def draw(self, num_draws: int, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Draws and their log density."""
-        law = self.law.take(rows)
-        with seeded(generator):
-            draws = law.rsample(torch.Size([num_draws]))
-        return draws, law.log_prob(draws)
-
-    def log_prob(self, draws: Tensor, rows: Tensor) -> Tensor:
-        """Log density at any draws."""
-        return self.law.take(rows).log_prob(draws)
-
-
-@dataclass(frozen=True, eq=False)
-class Weighted:
-    """Draws ``(draw, row, latent)``, their log proposal density and log weights ``(draw, row)``."""
-
-    draws: Tensor
-    log_proposal: Tensor
-    log_weights: Tensor
-
-    def take(self, rows: Tensor) -> "Weighted":
-        """Some of the individuals."""
-        return Weighted(self.draws[:, rows], self.log_proposal[:, rows], self.log_weights[:, rows])
-
-    def put(self, rows: Tensor, other: "Weighted") -> None:
-        """Replace some of the individuals, in place."""
-        for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True):
-            mine[:, rows] = theirs
-
-
-@dataclass(frozen=True, eq=False)
-class Refinement:
-    """Which individuals draw from a mixture, shape ``(row,)``, and from which; the mixtures of the
-    others mean nothing.
-    """
-
-    refined: Tensor
-    mixture: StudentMixture
-
-    def take(self, rows: Tensor) -> "Refinement":
-        """Some of the individuals."""
-        return Refinement(self.refined[rows], self.mixture.take(rows))
-
-
-class Sampled(NamedTuple):
-    """Weighted draws, and what they come from."""
-
-    weighted: Weighted
-    refinement: Refinement
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,11 +106,7 @@ class Sampler:
             found = self._from_guide(num_draws, rows[good], generator)
             result.put(good, found)
             bad[good] = _poor(found.log_weights, FAIR)
-        left = bad.nonzero()[:, 0]
-        if len(left):
-            found, adapted = self._refine(pilot.take(left), rows[left], num_draws, generator)
-            result.put(left, found)
-            mixture.put(left, adapted)
+        self._mend(result, mixture, bad, pilot, rows, generator)
         return Sampled(result, Refinement(bad, mixture))
 
     def _sample_again(
@@ -217,12 +138,25 @@ class Sampler:
             found = self._from_mixture(adapted, num_draws, rows[bent], generator, True)
             result.put(bent, found)
             bad[bent] = _poor(found.log_weights, STILL_FAIR)
+        self._mend(result, mixture, bad, result, rows, generator)
+        return Sampled(result, Refinement(known.refined | bad, mixture))
+
+    def _mend(
+        self,
+        result: Weighted,
+        mixture: StudentMixture,
+        bad: Tensor,
+        pilot: Weighted,
+        rows: Tensor,
+        generator: Generator,
+    ) -> None:
+        """Refine the bad ones, from weighted draws that are not used again; in place."""
         left = bad.nonzero()[:, 0]
         if len(left):
-            found, adapted = self._refine(result.take(left), rows[left], num_draws, generator)
+            num_draws = len(result.draws)
+            found, adapted = self._refine(pilot.take(left), rows[left], num_draws, generator)
             result.put(left, found)
             mixture.put(left, adapted)
-        return Sampled(result, Refinement(known.refined | bad, mixture))
 
     def _from_guide(self, num_draws: int, rows: Tensor, generator: Generator) -> Weighted:
         draws, log_proposal = self.proposal.draw(num_draws, rows, generator)
@@ -269,12 +203,14 @@ class Sampler:
                 active = picked.nonzero()[:, 0]
                 if len(active) == 0:
                     continue
-                known = mixtures.take(active) if bool(located[active[0]]) else None
+                stretch = bool(located[active[0]])
+                known = mixtures.take(active) if stretch else None
                 mixture = _fitted(best.take(active), num_components, generator, known)
                 if factor > 1:
-                    many = self._from_mixture(mixture, factor * num_draws, rows[active], generator)
+                    size = factor * num_draws
+                    many = self._from_mixture(mixture, size, rows[active], generator, stretch)
                     mixture = _fitted(many, num_components, generator, known)
-                found = self._from_mixture(mixture, num_draws, rows[active], generator)
+                found = self._from_mixture(mixture, num_draws, rows[active], generator, stretch)
                 better = _score(found.log_weights) > _score(best.log_weights[:, active])
                 best.put(active[better], found.take(better))
                 mixtures.put(active[better], mixture.take(better))

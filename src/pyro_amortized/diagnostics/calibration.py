@@ -23,7 +23,8 @@ from ..importance import importance_estimate, normalized_weights, resample
 from ..isolation import fork_seed, make_generator
 from ..missing import Remaskable
 from ..posterior import AmortizedPosterior
-from ..sampler import FlowProposal, Sampler
+from ..proposals import FlowProposal
+from ..sampler import Sampler
 from ..sharpened import SharpenedPosterior
 from ..simulate import TrainingDistribution
 from ..structure import ModelStructure
