@@ -24,6 +24,8 @@ from .structure import Model, Population
 from .uncertainty import laplace_covariance
 
 MAX_ROUNDS = 12
+MIN_FEW = 100
+NEAR = 3.0  # gain of a round on few draws from which on it takes all of them
 GAIN = 0.02
 MAX_GAIN = 1.0
 MIN_EFFICIENCY = 0.1
@@ -127,11 +129,15 @@ def fit_population(
 def _climb(
     search: Search, vector: Tensor, num_draws: int, generator: Generator, least: float, held: Tensor
 ) -> tuple[Ascent, IndividualPosteriors, int]:
-    """Draw and maximise in turn until fresh draws have nothing to gain."""
-    individuals, rounds = None, 0
+    """Draw and maximise in turn until fresh draws have nothing to gain; a quarter of the draws
+    leads to the neighbourhood.
+    """
+    individuals, ascent, rounds, near = None, None, 0, False
+    few = min(num_draws, max(MIN_FEW, num_draws // 4))
     while True:
-        individuals = search.draw(vector, num_draws, generator, individuals)
-        ascent = search.ascend(individuals, vector, held)
+        num = num_draws if near else few
+        individuals = search.draw(vector, num, generator, individuals)
+        ascent = search.ascend(individuals, vector, held, last=ascent)
         held = ascent.held
         if not math.isfinite(ascent.gain):
             raise FitError(
@@ -140,8 +146,9 @@ def _climb(
                 "pass another `start=`, or check the data against the model.",
             )
         vector, rounds = ascent.optimum.vector, rounds + 1
-        if (ascent.gain < least and rounds > 1) or rounds == MAX_ROUNDS:
+        if (ascent.gain < least and near) or rounds == MAX_ROUNDS:
             return ascent, individuals, rounds
+        near = near or ascent.gain < max(NEAR, len(search.cohort) / 2) or rounds == MAX_ROUNDS // 2
 
 
 def _message(

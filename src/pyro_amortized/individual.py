@@ -9,9 +9,9 @@ Where a pilot shows that its weights are poor (few effective draws, or a Pareto 
 individual is refined on its own: a Student-t distribution :math:`t_i` is fitted to its weighted
 draws, and fresh draws come from
 
-.. math:: 0.9\, t_i + 0.05\, q_i + 0.05\, p(u \mid \Psi),
+.. math:: 0.9\, t_i + 0.05\, \hat q_i + 0.05\, p(u \mid \Psi),
 
-of which the last part bounds the weights. Mixtures with more components follow where that is not
+with a mixture :math:`\hat q_i` in the shape of the guide; the last part bounds the weights. Mixtures with more components follow where that is not
 enough. Draws that adapt never estimate. Any Pyro guide of the program can stand in for the
 amortized one.
 """
@@ -246,9 +246,7 @@ def _warn_poor(result: IndividualPosteriors) -> None:
 
 
 class ForeignProposal:
-    """Any Pyro guide as a proposal: its density is known only at its own draws."""
-
-    has_density = False
+    """Any Pyro guide as a proposal."""
 
     def __init__(
         self, guide: Any, structure: ModelStructure, cohort: Cohort, population: Population
@@ -282,10 +280,6 @@ class ForeignProposal:
         log_prob = _plate_log_prob(trace, len(many)) + jacobian
         shape = (num_draws, len(rows))
         return draws.reshape(*shape, -1), log_prob.reshape(shape)
-
-    def log_prob(self, draws: Tensor, rows: Tensor) -> Tensor:
-        """Not known."""
-        raise AssertionError("the density of a foreign guide is known only at its own draws")
 
 
 def _plate_log_prob(trace: Any, num: int) -> Tensor:

@@ -29,7 +29,7 @@ from .importance import finite_or_zero_weight
 from .individual import IndividualPosteriors
 from .structure import Population
 
-MAX_EXACT = 1_000_000  # values of all draws, beyond which the observations are expanded
+MAX_EXACT = 300_000  # values of all draws, beyond which the observations are expanded
 MAX_ROWS = 400_000  # draws of the individuals that are taken together
 STEP = 1e-3  # of the differences, in units of the scale of c
 
@@ -158,9 +158,9 @@ def is_small(individuals: IndividualPosteriors) -> bool:
 
 def make_likelihood(individuals: IndividualPosteriors, scale: Tensor) -> Likelihood:
     """The exact likelihood where it is cheap, else the one expanded about where the draws were
-    made.
+    made, which without shared parameters is exact too.
     """
-    if is_small(individuals):
+    if is_small(individuals) and individuals.structure.shared:
         return ExactLikelihood(individuals)
     return ExpandedLikelihood(individuals, scale)
 

@@ -8,6 +8,7 @@ distributions with these, whose tails are heavier than the target's. Knows only 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 DEGREES_OF_FREEDOM = 4
 STRETCH = 4.0  # of the widest axis, at most to the population's width
+MAX_TOGETHER = 60_000  # draws times components of the individuals that are fitted together
 UNUSED = -30.0  # log weight of a component that only fills up
 
 
@@ -54,6 +56,11 @@ class StudentMixture:
     def take(self, rows: Tensor) -> "StudentMixture":
         """The mixtures of some individuals."""
         return StudentMixture(self.log_weights[rows], self.means[rows], self.scale_trils[rows])
+
+    @staticmethod
+    def cat(parts: Sequence["StudentMixture"]) -> "StudentMixture":
+        """The mixtures of all individuals of several parts."""
+        return StudentMixture(*(torch.cat(x) for x in zip(*map(_fields, parts), strict=True)))
 
     def put(self, rows: Tensor, other: "StudentMixture") -> None:
         """Replace the mixtures of some individuals by others of no more components, in place."""
@@ -117,51 +124,85 @@ def fit_student_mixture(
         Cappé, Douc, Guillin, Marin, Robert (2008), Adaptive importance sampling in general mixture
         classes.
     """
-    _, num, d = draws.shape
-    center = (weights.unsqueeze(-1) * draws).sum(0)
-    spread = draws - center
-    covariance = torch.einsum("ki,kid,kie->ide", weights, spread, spread)
-    floor = 1e-3 * covariance.diagonal(dim1=-2, dim2=-1).clamp(min=1e-10).diag_embed()
-    overall = (covariance + floor).unsqueeze(1).expand(-1, num_components, -1, -1)
+    rows = max(1, MAX_TOGETHER // (len(draws) * num_components))
+    if draws.shape[1] > rows:  # what stays in the processor's cache is faster
+        parts = [
+            fit_student_mixture(
+                draws[:, part],
+                weights[:, part],
+                num_components,
+                generator,
+                num_steps=num_steps,
+                start=None if start is None else start.take(part),
+            )
+            for part in torch.arange(draws.shape[1]).split(rows)
+        ]
+        return StudentMixture.cat(parts)
+    draws, weights = draws.transpose(0, 1).contiguous(), weights.T.contiguous()
+    d = draws.shape[-1]
+    overall = _covariance(draws, weights, (weights.unsqueeze(-1) * draws).sum(1))
+    floor = 1e-3 * overall.diagonal(dim1=-2, dim2=-1).clamp(min=1e-10).diag_embed()
     if start is None:
-        starts = torch.multinomial(weights.T, num_components, True, generator=generator)
-        means = draws.permute(1, 0, 2).gather(1, starts.unsqueeze(-1).expand(-1, -1, d))
-        if num_components == 1:
-            means = center.unsqueeze(1)
-        scale_trils = torch.linalg.cholesky(overall / (1 if num_components == 1 else 2))
-        log_pi = torch.full((num, num_components), -math.log(num_components), dtype=draws.dtype)
+        start = _first_mixture(draws, weights, num_components, overall + floor, generator)
+        overall = (overall + floor).unsqueeze(1)
     else:
-        log_pi, means, scale_trils = start.log_weights, start.means, start.scale_trils
-        overall = scale_trils @ scale_trils.transpose(-1, -2)
+        overall = start.scale_trils @ start.scale_trils.transpose(-1, -2)
     # Modes may lie far apart: their own spread says what is narrow, not that of all together.
     own_floor = floor.unsqueeze(1) * (1.0 if num_components == 1 else 1e-3)
+    log_pi, means, scale_trils = _fields(start)
     for _ in range(num_steps if num_components > 1 else 1):
-        square = squared_distance(draws, means, scale_trils)
-        log_component = log_pi - scale_trils.diagonal(dim1=-2, dim2=-1).log().sum(-1) - square / 2
-        share = log_component.softmax(-1) * weights.unsqueeze(-1)
-        mass = share.sum(0)
+        square = _squared_distance(draws, means, scale_trils)
+        log_det = scale_trils.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        log_component = (log_pi - log_det).unsqueeze(-1) - square / 2
+        share = log_component.softmax(1) * weights.unsqueeze(1)
+        mass = share.sum(-1)
         safe = mass.clamp(min=1e-12).unsqueeze(-1)
-        means = torch.einsum("kim,kid->imd", share, draws) / safe
-        offset = draws.unsqueeze(2) - means
-        covariances = torch.einsum("kim,kimd,kime->imde", share, offset, offset)
-        covariances = covariances / safe.unsqueeze(-1)
+        means = share @ draws / safe
+        covariances = _covariance(draws.unsqueeze(1), share, means) / safe.unsqueeze(-1)
         # A component of few draws has no covariance of its own: blend it with the overall one.
-        effective = (
-            (share.sum(0) ** 2 / (share**2).sum(0).clamp(min=1e-300)).unsqueeze(-1).unsqueeze(-1)
-        )
-        blend = (2 * d / (effective + 2 * d)).clamp(max=1.0)
+        effective = mass**2 / share.pow(2).sum(-1).clamp(min=1e-300)
+        blend = (2 * d / (effective + 2 * d)).clamp(max=1.0)[..., None, None]
         covariances = (1 - blend) * covariances + blend * overall + own_floor
         scale_trils = torch.linalg.cholesky(covariances)
         log_pi = (mass.clamp(min=1e-3) / mass.clamp(min=1e-3).sum(-1, keepdim=True)).log()
     return StudentMixture(log_pi, means, scale_trils)
 
 
+def _fields(mixture: StudentMixture) -> tuple[Tensor, Tensor, Tensor]:
+    return mixture.log_weights, mixture.means, mixture.scale_trils
+
+
+def _covariance(draws: Tensor, weights: Tensor, center: Tensor) -> Tensor:
+    """Weighted second moments about a center, of draws ``(*, draw, latent)``."""
+    offset = draws - center.unsqueeze(-2)
+    return (offset * weights.unsqueeze(-1)).transpose(-1, -2) @ offset
+
+
+def _first_mixture(
+    draws: Tensor, weights: Tensor, num_components: int, overall: Tensor, generator: Generator
+) -> StudentMixture:
+    """Components at draws picked by weight (one alone at their mean); individuals first."""
+    num, d = len(draws), draws.shape[-1]
+    starts = torch.multinomial(weights, num_components, True, generator=generator)
+    means = draws.gather(1, starts.unsqueeze(-1).expand(-1, -1, d))
+    if num_components == 1:
+        means = (weights.unsqueeze(-1) * draws).sum(1, keepdim=True)
+    wide = overall / (1 if num_components == 1 else 2)
+    scale_trils = torch.linalg.cholesky(wide).unsqueeze(1).expand(-1, num_components, -1, -1)
+    log_pi = draws.new_full((num, num_components), -math.log(num_components))
+    return StudentMixture(log_pi, means, scale_trils)
+
+
+def _squared_distance(draws: Tensor, means: Tensor, scale_trils: Tensor) -> Tensor:
+    """Squared Mahalanobis distances ``(individual, component, draw)`` of draws ``(individual, draw,
+    latent)``.
+    """
+    eye = torch.eye(draws.shape[-1], dtype=draws.dtype).expand_as(scale_trils)
+    whiten = torch.linalg.solve_triangular(scale_trils, eye, upper=False).transpose(-1, -2)
+    white = draws.unsqueeze(1) @ whiten - means.unsqueeze(-2) @ whiten
+    return white.pow(2).sum(-1)
+
+
 def squared_distance(draws: Tensor, means: Tensor, scale_trils: Tensor) -> Tensor:
     """Squared Mahalanobis distances, shape ``(draw, individual, component)``."""
-    offset = (draws.unsqueeze(2) - means).permute(1, 2, 3, 0)
-    return (
-        torch.linalg.solve_triangular(scale_trils, offset, upper=False)
-        .pow(2)
-        .sum(2)
-        .permute(2, 0, 1)
-    )
+    return _squared_distance(draws.transpose(0, 1), means, scale_trils).permute(2, 0, 1)

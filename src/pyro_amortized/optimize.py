@@ -10,7 +10,7 @@ noise of its own.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.optimize
@@ -21,18 +21,24 @@ Objective = Callable[[Tensor], Tensor]
 
 
 class Optimum(NamedTuple):
-    """Where a function is largest: the vector, the value, whether the optimiser converged, and what
-    it said.
+    """Where a function is largest: the vector, the value, whether the optimiser converged, what it
+    said, and the inverse curvature that it found, in units of the scale.
     """
 
     vector: Tensor
     value: float
     converged: bool
     message: str
+    curvature: Tensor
 
 
 def maximize(
-    objective: Objective, start: Tensor, *, scale: Tensor | None = None, max_iterations: int = 200
+    objective: Objective,
+    start: Tensor,
+    *,
+    scale: Tensor | None = None,
+    max_iterations: int = 200,
+    curvature: Tensor | None = None,
 ) -> Optimum:
     r"""Maximise by BFGS with exact gradients.
 
@@ -43,6 +49,8 @@ def maximize(
         scale: Size of a large step in each parameter, shape ``(parameter,)``; the optimiser moves
             multiples of it. Default: 1.
         max_iterations: Limit on the iterations.
+        curvature: Of an optimum of a similar function, to begin with; shape ``(parameter,
+            parameter)``.
 
     Returns:
         The best point seen.
@@ -65,13 +73,16 @@ def maximize(
             best_value, best_x = value, x.copy()
         return -value, -(gradient * unit).numpy()
 
-    result = scipy.optimize.minimize(
-        negative, best_x, jac=True, method="BFGS", options={"maxiter": max_iterations, "gtol": 1e-4}
-    )
+    options: dict[str, Any] = {"maxiter": max_iterations, "gtol": 1e-4}
+    if curvature is not None and int(torch.linalg.cholesky_ex(curvature).info) == 0:
+        options["hess_inv0"] = curvature.numpy()
+    result = scipy.optimize.minimize(negative, best_x, jac=True, method="BFGS", options=options)
     # BFGS reports a loss of precision where the gradient is as small as rounding allows.
     converged = bool(result.success) or bool(np.abs(result.jac).max(initial=0.0) < 1e-2)
     vector = origin + unit * torch.as_tensor(best_x)
-    return Optimum(vector, float(best_value), converged, str(result.message))
+    inverse = torch.as_tensor(result.hess_inv).reshape(len(origin), len(origin))
+    found = (inverse + inverse.T) / 2
+    return Optimum(vector, float(best_value), converged, str(result.message), found)
 
 
 def value_and_gradient(objective: Objective, vector: Tensor) -> tuple[float, Tensor]:

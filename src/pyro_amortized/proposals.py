@@ -1,5 +1,6 @@
 r"""What importance sampling draws from and gives: proposals, weighted draws, refinements."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -11,24 +12,19 @@ from .isolation import seeded
 from .mixture import StudentMixture
 
 
+MAX_TOGETHER = 8_000
+
+
 class Proposal(Protocol):
     """What draws come from first."""
-
-    has_density: bool
 
     def draw(self, num_draws: int, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Draws ``(draw, row, latent)`` and their log density ``(draw, row)``."""
         ...
 
-    def log_prob(self, draws: Tensor, rows: Tensor) -> Tensor:
-        """Log density at any draws, where ``has_density`` is True."""
-        ...
-
 
 class FlowProposal:
     """The amortized posterior of every row as a proposal."""
-
-    has_density = True
 
     def __init__(self, law: FlowDistribution) -> None:
         self.law = law
@@ -36,13 +32,18 @@ class FlowProposal:
     def draw(self, num_draws: int, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Draws and their log density."""
         law = self.law.take(rows)
+        sizes = _sizes(num_draws, len(rows))
         with seeded(generator):
-            draws = law.rsample(torch.Size([num_draws]))
-        return draws, law.log_prob(draws)
+            draws = torch.cat([law.rsample(torch.Size([n])) for n in sizes])
+        return draws, torch.cat([law.log_prob(x) for x in draws.split(sizes)])
 
-    def log_prob(self, draws: Tensor, rows: Tensor) -> Tensor:
-        """Log density at any draws."""
-        return self.law.take(rows).log_prob(draws)
+
+def _sizes(num_draws: int, num: int) -> list[int]:
+    """Draws of ``num`` individuals that go through the network together: what stays in the
+    processor's cache is several times faster.
+    """
+    size = max(1, MAX_TOGETHER // num)
+    return [min(size, num_draws - i) for i in range(0, num_draws, size)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,16 +66,26 @@ class Weighted:
 
 @dataclass(frozen=True, eq=False)
 class Refinement:
-    """Which individuals draw from a mixture, shape ``(row,)``, and from which; the mixtures of the
-    others mean nothing.
+    """Which individuals draw from a mixture, shape ``(row,)``, from which, and where the guide
+    lies; the mixtures of the others mean nothing.
     """
 
     refined: Tensor
     mixture: StudentMixture
+    guide: StudentMixture
 
     def take(self, rows: Tensor) -> "Refinement":
         """Some of the individuals."""
-        return Refinement(self.refined[rows], self.mixture.take(rows))
+        return Refinement(self.refined[rows], self.mixture.take(rows), self.guide.take(rows))
+
+    @staticmethod
+    def cat(parts: Sequence["Refinement"]) -> "Refinement":
+        """All individuals of several parts."""
+        return Refinement(
+            torch.cat([p.refined for p in parts]),
+            StudentMixture.cat([p.mixture for p in parts]),
+            StudentMixture.cat([p.guide for p in parts]),
+        )
 
 
 class Sampled(NamedTuple):

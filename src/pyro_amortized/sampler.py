@@ -30,9 +30,10 @@ MAX_DRAWS = 400_000  # of all individuals that are sampled together
 # A pilot with fewer effective draws says too little about a covariance: the modes are climbed to.
 THIN = 20.0
 GUIDE_SHARE, POPULATION_SHARE, STRETCHED_SHARE = 0.05, 0.05, 0.1
+MAX_SHAPE, NUM_GUIDE = 200, 3  # draws and components that say where the guide lies
 # Efficiency (effective share of the draws) from which a guide is good, and fair.
 GOOD, FAIR = 0.8, 0.5
-STILL_FAIR = 0.35  # of a mixture, when the population has moved
+STILL_FAIR = 0.45  # of a mixture, when the population has moved
 # Later rounds: components of the mixture, draws to fit it as a multiple of the final ones, and the
 # efficiency below which an individual needs the round: one component is cheap and worth it early,
 # five are for what else would fail.
@@ -84,13 +85,10 @@ class Sampler:
                 parts.append(self._sample_rows(num_draws, rows, generator, before))
             else:
                 found = self._from_guide(num_draws, rows, generator)
-                none = torch.zeros(len(rows), dtype=torch.bool)
-                parts.append(Sampled(found, Refinement(none, _no_mixture(found))))
+                parts.append(Sampled(found, _no_refinement(found)))
         whole = zip(*(vars(p.weighted).values() for p in parts), strict=True)
-        mixtures = zip(*(vars(p.refinement.mixture).values() for p in parts), strict=True)
-        refined = torch.cat([p.refinement.refined for p in parts])
-        mixture = StudentMixture(*(torch.cat(x) for x in mixtures))
-        return Sampled(Weighted(*(torch.cat(x, 1) for x in whole)), Refinement(refined, mixture))
+        refinement = Refinement.cat([p.refinement for p in parts])
+        return Sampled(Weighted(*(torch.cat(x, 1) for x in whole)), refinement)
 
     def _sample_rows(
         self, num_draws: int, rows: Tensor, generator: Generator, known: Refinement | None
@@ -101,13 +99,14 @@ class Sampler:
         pilot = self._from_guide(num_pilot, rows, generator)
         bad = _poor(pilot.log_weights, GOOD)
         good = (~bad).nonzero()[:, 0]
-        result, mixture = _empty(num_draws, len(rows), pilot), _no_mixture(pilot)
+        result = _empty(num_draws, len(rows), pilot)
         if len(good):
             found = self._from_guide(num_draws, rows[good], generator)
             result.put(good, found)
             bad[good] = _poor(found.log_weights, FAIR)
-        self._mend(result, mixture, bad, pilot, rows, generator)
-        return Sampled(result, Refinement(bad, mixture))
+        drawn = Sampled(result, _no_refinement(pilot))
+        self._mend(drawn, bad, pilot, rows, generator)
+        return drawn
 
     def _sample_again(
         self, num_draws: int, rows: Tensor, generator: Generator, known: Refinement
@@ -119,44 +118,42 @@ class Sampler:
             if len(mine) == 0:
                 continue
             found = (
-                self._from_mixture(known.mixture.take(mine), num_draws, rows[mine], generator, True)
+                self._from_mixture(known.take(mine), num_draws, rows[mine], generator, True)
                 if refined
                 else self._from_guide(num_draws, rows[mine], generator)
             )
             result = _empty(num_draws, len(rows), found) if result is None else result
             result.put(mine, found)
         assert result is not None
-        wanted = torch.where(known.refined, STILL_FAIR, FAIR)
-        mixture = StudentMixture(*(x.clone() for x in vars(known.mixture).values()))
-        bad = _poor(result.log_weights, wanted)
-        bent = (
-            bad & known.refined & (effective_sample_size(result.log_weights) >= THIN)
-        ).nonzero()[:, 0]
+        bad = _poor(result.log_weights, torch.where(known.refined, STILL_FAIR, FAIR))
+        drawn = Sampled(result, Refinement.cat([known]))
+        rich = effective_sample_size(result.log_weights) >= THIN
+        bent = (bad & known.refined & rich).nonzero()[:, 0]
         if len(bent):  # shaped anew by the weights, with all its modes
-            adapted = _fitted(result.take(bent), 0, generator, mixture.take(bent))
-            mixture.put(bent, adapted)
-            found = self._from_mixture(adapted, num_draws, rows[bent], generator, True)
+            adapted = _fitted(result.take(bent), 0, generator, known.mixture.take(bent))
+            drawn.refinement.mixture.put(bent, adapted)
+            again = drawn.refinement.take(bent)
+            found = self._from_mixture(again, num_draws, rows[bent], generator, True)
             result.put(bent, found)
             bad[bent] = _poor(found.log_weights, STILL_FAIR)
-        self._mend(result, mixture, bad, result, rows, generator)
-        return Sampled(result, Refinement(known.refined | bad, mixture))
+        self._mend(drawn, bad, result, rows, generator)
+        return drawn
 
     def _mend(
-        self,
-        result: Weighted,
-        mixture: StudentMixture,
-        bad: Tensor,
-        pilot: Weighted,
-        rows: Tensor,
-        generator: Generator,
+        self, drawn: Sampled, bad: Tensor, pilot: Weighted, rows: Tensor, generator: Generator
     ) -> None:
         """Refine the bad ones, from weighted draws that are not used again; in place."""
+        refinement = drawn.refinement
+        new = (bad & ~refinement.refined).nonzero()[:, 0]
+        if len(new):  # their draws come from the guide
+            refinement.guide.put(new, _shape(pilot.draws[:MAX_SHAPE, new], generator))
         left = bad.nonzero()[:, 0]
         if len(left):
-            num_draws = len(result.draws)
-            found, adapted = self._refine(pilot.take(left), rows[left], num_draws, generator)
-            result.put(left, found)
-            mixture.put(left, adapted)
+            part, num_draws = refinement.take(left), len(drawn.weighted.draws)
+            found = self._refine(part, pilot.take(left), rows[left], num_draws, generator)
+            drawn.weighted.put(left, found)
+            refinement.mixture.put(left, part.mixture)
+        refinement.refined.logical_or_(bad)
 
     def _from_guide(self, num_draws: int, rows: Tensor, generator: Generator) -> Weighted:
         draws, log_proposal = self.proposal.draw(num_draws, rows, generator)
@@ -167,28 +164,39 @@ class Sampler:
         return Weighted(draws, log_proposal, log_weights)
 
     def _refine(
-        self, pilot: Weighted, rows: Tensor, num_draws: int, generator: Generator
-    ) -> tuple[Weighted, StudentMixture]:
-        """Adapt a mixture on small batches, draw from it; more components where that is poor."""
+        self,
+        part: Refinement,
+        pilot: Weighted,
+        rows: Tensor,
+        num_draws: int,
+        generator: Generator,
+    ) -> Weighted:
+        """Adapt mixtures on small batches, draw from them; more components where that is poor. The
+        mixtures are put into ``part``.
+        """
         thin = effective_sample_size(pilot.log_weights) < THIN
-        best, mixtures = _empty(num_draws, len(rows), pilot), _no_mixture(pilot)
+        best = _empty(num_draws, len(rows), pilot)
         for picked, located in ((~thin, False), (thin, True)):
             where = picked.nonzero()[:, 0]
-            if len(where):
-                adapt = self._locate if located else self._adapt
-                mixture = adapt(pilot.take(where), rows[where], num_draws, generator)
-                mixtures.put(where, mixture)
-                best.put(
-                    where,
-                    self._from_mixture(mixture, num_draws, rows[where], generator, located),
-                )
-        self._improve(best, mixtures, rows, thin, generator)
-        return best, mixtures
+            if len(where) == 0:
+                continue
+            if located:
+                mixture = self._locate(pilot.take(where), rows[where], num_draws, generator)
+                part.mixture.put(where, mixture)
+            else:  # one component, fitted to the pilot and once more to its own draws
+                part.mixture.put(where, _fitted(pilot.take(where), 1, generator))
+                size, mine = len(pilot.draws), part.take(where)
+                again = self._from_mixture(mine, size, rows[where], generator)
+                part.mixture.put(where, _fitted(again, 1, generator))
+            mine = part.take(where)
+            best.put(where, self._from_mixture(mine, num_draws, rows[where], generator, located))
+        self._improve(best, part, rows, thin, generator)
+        return best
 
     def _improve(
         self,
         best: Weighted,
-        mixtures: StudentMixture,
+        part: Refinement,
         rows: Tensor,
         located: Tensor,
         generator: Generator,
@@ -204,23 +212,20 @@ class Sampler:
                 if len(active) == 0:
                     continue
                 stretch = bool(located[active[0]])
-                known = mixtures.take(active) if stretch else None
-                mixture = _fitted(best.take(active), num_components, generator, known)
+                mine = part.take(active)
+                known = part.mixture.take(active) if stretch else None
+                everyone = torch.arange(len(active))
+                mine.mixture.put(
+                    everyone, _fitted(best.take(active), num_components, generator, known)
+                )
                 if factor > 1:
                     size = factor * num_draws
-                    many = self._from_mixture(mixture, size, rows[active], generator, stretch)
-                    mixture = _fitted(many, num_components, generator, known)
-                found = self._from_mixture(mixture, num_draws, rows[active], generator, stretch)
+                    many = self._from_mixture(mine, size, rows[active], generator, stretch)
+                    mine.mixture.put(everyone, _fitted(many, num_components, generator, known))
+                found = self._from_mixture(mine, num_draws, rows[active], generator, stretch)
                 better = _score(found.log_weights) > _score(best.log_weights[:, active])
                 best.put(active[better], found.take(better))
-                mixtures.put(active[better], mixture.take(better))
-
-    def _adapt(
-        self, pilot: Weighted, rows: Tensor, num_draws: int, generator: Generator
-    ) -> StudentMixture:
-        """One component, fitted to the pilot and once more to its own draws."""
-        mixture = _fitted(pilot, 1, generator)
-        return _fitted(self._from_mixture(mixture, len(pilot.draws), rows, generator), 1, generator)
+                part.mixture.put(active[better], mine.mixture.take(better))
 
     def _locate(
         self, pilot: Weighted, rows: Tensor, num_draws: int, generator: Generator
@@ -236,38 +241,33 @@ class Sampler:
 
     def _from_mixture(
         self,
-        mixture: StudentMixture,
+        part: Refinement,
         num_draws: int,
         rows: Tensor,
         generator: Generator,
         stretch: bool = False,
     ) -> Weighted:
-        """Draws of the deterministic mixture of Student-t mixture, guide and population; where the
-        guide was far too wide, also of a stretched mixture.
+        """Draws of the deterministic mixture of Student-t mixture, guide (its shape, at a fiftieth
+        of its cost) and population; where the guide was far too wide, also of a stretched mixture.
         """
-        with_guide = self.proposal.has_density
-        num_guide = round(GUIDE_SHARE * num_draws) if with_guide else 0
+        num_guide = round(GUIDE_SHARE * num_draws)
         num_stretched = round(STRETCHED_SHARE * num_draws) if stretch else 0
-        num_population = round(POPULATION_SHARE * num_draws)
+        num_population = max(1, round(POPULATION_SHARE * num_draws))
         num_mixture = num_draws - num_guide - num_stretched - num_population
-        parts = [mixture.draw(num_mixture, generator)]
-        if num_guide:
-            parts.append(self.proposal.draw(num_guide, rows, generator)[0])
         population = self.population(max(num_population, 50), rows, generator)
-        parts.append(population[:num_population])
-        terms: list[tuple[int, Callable[[Tensor], Tensor]]] = [
-            (num_population, lambda x: self.log_population(x, rows)),
-            (num_mixture, mixture.log_prob),
-        ]
-        if num_guide:
-            terms.append((num_guide, lambda x: self.proposal.log_prob(x, rows)))
+        sources = [(num_mixture, part.mixture), (num_guide, part.guide)]
         if num_stretched:
-            stretched = mixture.stretched(population.std(0))
-            parts.append(stretched.draw(num_stretched, generator))
-            terms.append((num_stretched, stretched.log_prob))
-        draws = torch.cat(parts)
+            sources.append((num_stretched, part.mixture.stretched(population.std(0))))
+        draws = [x.draw(num, generator) for num, x in sources] + [population[:num_population]]
+        terms: list[tuple[int, Callable[[Tensor], Tensor]]] = [(n, x.log_prob) for n, x in sources]
+        terms.append((num_population, lambda x: self.log_population(x, rows)))
+        return self._weigh_mixture(torch.cat(draws), terms, rows)
+
+    def _weigh_mixture(
+        self, draws: Tensor, terms: list[tuple[int, Callable[[Tensor], Tensor]]], rows: Tensor
+    ) -> Weighted:
         known = [
-            math.log(num / num_draws) + log_prob(draws).nan_to_num(-math.inf, math.inf, -math.inf)
+            math.log(num / len(draws)) + log_prob(draws).nan_to_num(-math.inf, math.inf, -math.inf)
             for num, log_prob in terms
         ]
         return self._weigh(draws, torch.stack(known).logsumexp(0), rows)
@@ -295,14 +295,27 @@ def _fitted(
     return fit_student_mixture(source.draws, weights, num_components, generator, start=start)
 
 
-def _no_mixture(like: Weighted) -> StudentMixture:
-    """Room for a mixture of each individual."""
+def _shape(draws: Tensor, generator: Generator) -> StudentMixture:
+    """Where draws lie."""
+    draws = draws.nan_to_num(0.0, 0.0, 0.0)
+    equal = torch.full(draws.shape[:2], 1 / len(draws), dtype=draws.dtype)
+    return fit_student_mixture(draws, equal, NUM_GUIDE, generator)
+
+
+def _no_refinement(like: Weighted) -> Refinement:
+    """No individual is refined, and there is room for the mixtures of each."""
     num, d = like.draws.shape[1:]
-    eye = torch.eye(d, dtype=like.draws.dtype, device=like.draws.device)
-    return StudentMixture(
-        like.draws.new_full((num, MAX_COMPONENTS), UNUSED),
-        like.draws.new_zeros(num, MAX_COMPONENTS, d),
-        eye.repeat(num, MAX_COMPONENTS, 1, 1),
+
+    def room(num_components: int) -> StudentMixture:
+        eye = torch.eye(d, dtype=like.draws.dtype, device=like.draws.device)
+        return StudentMixture(
+            like.draws.new_full((num, num_components), UNUSED),
+            like.draws.new_zeros(num, num_components, d),
+            eye.repeat(num, num_components, 1, 1),
+        )
+
+    return Refinement(
+        torch.zeros(num, dtype=torch.bool), room(MAX_COMPONENTS), room(NUM_GUIDE)
     )
 
 

@@ -26,11 +26,11 @@ from .optimize import Optimum, maximize
 from .structure import ModelStructure, Population
 from .workers import run_each
 
-MAX_LOCATED = 40  # individuals whose likelihood settles the starts
+MAX_LOCATED = 24  # individuals whose likelihood settles the starts
 LOST = 1.5  # largest mean fall of log ESS in a round
 FLAT, CALM = 0.05, 0.1  # change of the log likelihood, of all and of one, that counts as none
 LEAST_SLOPE = 0.3  # of a log standard deviation in a coordinate that it hangs on
-START_ROUNDS, START_GAIN = 6, 2.0
+START_ROUNDS, START_GAIN = 4, 10.0
 TRUST = 1.0  # largest move of an expanded likelihood's parameters, in prior standard deviations
 
 
@@ -153,10 +153,11 @@ class Search:
         vector: Tensor,
         held: Tensor,
         rough: bool = False,
+        last: Ascent | None = None,
     ) -> Ascent:
         """Maximise on fixed draws, which were made at ``vector``, as far as they are to be trusted:
         until they have lost most of their effective number, and an expanded likelihood not far from
-        where it was expanded. A rough ascent stops early, and does not look for variances that
+        where it was expanded. The curvature of the ascent before is where this one begins. A rough ascent stops early, and does not look for variances that
         vanish; those found before stay held.
         """
         likelihood = make_likelihood(individuals, self.scale)
@@ -184,8 +185,13 @@ class Search:
         def of_free(x: Tensor) -> Tensor:
             return within(vector.masked_scatter(free, x))
 
+        known = last is not None and bool((last.held == held).all())
         found = maximize(
-            of_free, vector[free], scale=self.scale[free], max_iterations=50 if rough else 200
+            of_free,
+            vector[free],
+            scale=self.scale[free],
+            max_iterations=50 if rough else 200,
+            curvature=last.optimum.curvature if last is not None and known else None,
         )
         optimum = found._replace(vector=vector.masked_scatter(free, found.vector))
         return Ascent(optimum, likelihood, optimum.value - before, held)
