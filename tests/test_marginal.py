@@ -65,7 +65,7 @@ def test_uncorrected_guide_far_off_is_refined(linear, linear_guide):
 
 
 def test_log_marginal_moves_with_the_population(linear, linear_guide):
-    individuals = pa.sample_individuals(linear_guide, linear, population=TRUTH, num_draws=1000)
+    individuals = pa.sample_individuals(linear_guide, linear, population=TRUTH, num_draws=4000)
     vector = linear_guide.structure.unconstrain_population(TRUTH).requires_grad_()
     population = linear_guide.structure.constrain_population(vector)
     (gradient,) = torch.autograd.grad(log_marginal(individuals, population).sum(), vector)

@@ -151,6 +151,7 @@ def _simulated(fit: PopulationFit, num_draws: int, generator: Generator) -> tupl
         start=fit.estimates,
         fixed=held,
         num_draws=num_draws,
+        estimator=fit.structure.estimator,
         seed=seed,
     )
     return found.vector, found.converged

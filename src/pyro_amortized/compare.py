@@ -244,6 +244,15 @@ def _check_pair(first: PopulationFit, second: PopulationFit) -> None:
             "fits of one cohort.",
             "fit both models to the same cohort.",
         )
+    kinds = (first.estimator, second.estimator)
+    free = "likelihood-free" in kinds
+    if kinds[0] != kinds[1] or (free and first.guide is not second.guide):
+        raise FitError(
+            f"The fits are {kinds[0]} and {kinds[1]}{', by two guides' if free else ''}.",
+            "fits by one estimator, likelihood-free ones by one guide: each guide leaves out "
+            "constants of its own.",
+            "fit both with the same `estimator=` and guide.",
+        )
     names = (first.structure.latent_names, second.structure.latent_names)
     if names[0] != names[1]:
         raise FitError(

@@ -20,7 +20,8 @@ from .marginal import summarize_weights
 from .optimize import Optimum
 from .result import PopulationFit
 from .search import Ascent, Search, locate_population
-from .structure import Model, Population
+from .structure import Estimator, Model, Population
+from .surrogate import structure_with
 from .uncertainty import laplace_covariance
 
 MAX_ROUNDS = 12
@@ -41,6 +42,7 @@ def fit_population(
     maximum_a_posteriori: bool = False,
     num_draws: int | None = None,
     num_starts: int = 4,
+    estimator: Estimator | None = None,
     seed: int = 0,
 ) -> PopulationFit:
     r"""Fit a population model by maximum marginal likelihood.
@@ -60,6 +62,9 @@ def fit_population(
             1 / sqrt(``num_draws``) of a standard error, and several times that for parameters
             without variability between individuals, on which all draws depend.
         num_starts: Number of starts.
+        estimator: ``"corrected"`` by the model's density, or ``"likelihood-free"``, by what the
+            guide has learned in its place (see :mod:`pyro_amortized.surrogate`). Default: corrected
+            where the model has a density. ``fit.estimator`` and the summary say which.
         seed: Seed of all draws.
 
     Returns:
@@ -70,7 +75,7 @@ def fit_population(
         GuideError: The individual sites of the model differ from the guide's.
     """
     generator = make_generator(seed)
-    structure = structure_for(guide, model, cohort)
+    structure = structure_with(structure_for(guide, model, cohort), guide, estimator)
     if num_starts < 1:
         raise FitError(
             f"`num_starts` is {num_starts}.", "at least 1.", "pass a positive `num_starts=`."

@@ -11,9 +11,9 @@ draws, and fresh draws come from
 
 .. math:: 0.9\, t_i + 0.05\, \hat q_i + 0.05\, p(u \mid \Psi),
 
-with a mixture :math:`\hat q_i` in the shape of the guide; the last part bounds the weights. Mixtures with more components follow where that is not
-enough. Draws that adapt never estimate. Any Pyro guide of the program can stand in for the
-amortized one.
+with a mixture :math:`\hat q_i` in the shape of the guide; the last part bounds the weights.
+Mixtures with more components follow where that is not enough. Draws that adapt never estimate. Any
+Pyro guide of the program can stand in for the amortized one.
 """
 
 import warnings
@@ -39,7 +39,8 @@ from .importance import (
 from .isolation import foreign_program, make_generator, seeded
 from .proposals import FlowProposal, Proposal, Refinement
 from .sampler import Sampler
-from .structure import PLATE, ModelStructure, Population, check_recorded
+from .structure import PLATE, Estimator, ModelStructure, Population, check_recorded
+from .surrogate import structure_with
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +138,7 @@ def sample_individuals(
     refine: bool = True,
     structure: ModelStructure | None = None,
     before: IndividualPosteriors | None = None,
+    estimator: Estimator | None = None,
 ) -> IndividualPosteriors:
     r"""Corrected posterior draws of every individual, given the population.
 
@@ -152,6 +154,9 @@ def sample_individuals(
         structure: Structure of the program, if it is not the guide's own.
         before: Draws of the same individuals at another population: the mixtures that served
             there are tried first. No draw is used again.
+        estimator: ``"corrected"`` by the program's density, or ``"likelihood-free"``, by what the
+            guide has learned in its place (see :mod:`pyro_amortized.surrogate`). Default: corrected
+            where the program has a density. ``result.structure.estimator`` says which.
 
     Returns:
         Weighted draws. Individuals that stay poor are announced by one warning and keep their k.
@@ -169,6 +174,8 @@ def sample_individuals(
                 "pass `structure=pa.read_structure(model, cohort)`.",
             )
         check_recorded(structure, cohort)
+    if isinstance(guide, AmortizedGuide):
+        structure = structure_with(structure, guide, estimator)
     if num_draws < 25:
         raise GuideError(
             f"`num_draws` is {num_draws}.", "at least 25.", "pass a larger `num_draws=`."

@@ -22,7 +22,7 @@ from .individual import IndividualPosteriors, sample_individuals
 from .isolation import make_generator
 from .likelihood import ExactLikelihood, log_mean
 from .search import locate_population
-from .structure import Model, Population, collapsed_log_density
+from .structure import Estimator, Model, Population, collapsed_log_density
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,8 @@ class MarginalLikelihood:
         pareto_k: Pareto k of the weights; above 0.7 the value is not to be trusted.
         num_draws: Draws per individual.
         method: What the draws of each individual come from.
+        estimator: ``"corrected"``, or ``"likelihood-free"``: then a constant per individual is
+            missing, and nothing corrects the guide's errors.
     """
 
     log_likelihood: Tensor
@@ -45,6 +47,7 @@ class MarginalLikelihood:
     pareto_k: Tensor
     num_draws: int
     method: tuple[str, ...]
+    estimator: Estimator = "corrected"
 
     @property
     def total(self) -> float:
@@ -77,6 +80,7 @@ def summarize_weights(individuals: IndividualPosteriors) -> MarginalLikelihood:
         estimate.pareto_k,
         individuals.num_draws,
         individuals.method,
+        individuals.structure.estimator,
     )
 
 
@@ -89,6 +93,7 @@ def marginal_likelihood(
     num_draws: int = 1000,
     seed: int | Generator = 0,
     refine: bool = True,
+    estimator: Estimator | None = None,
 ) -> MarginalLikelihood:
     r"""Log p(y_i | Psi) of every individual at given population parameters.
 
@@ -101,9 +106,12 @@ def marginal_likelihood(
         num_draws: Draws per individual.
         seed: Seed or generator.
         refine: Refine individuals whose weights are poor.
+        estimator: ``"corrected"`` by the model's density, or ``"likelihood-free"`` (see
+            :mod:`pyro_amortized.surrogate`). Default: corrected where the model has a density.
 
     Raises:
-        GuideError: The individual sites of the model differ from the guide's.
+        GuideError: The individual sites of the model differ from the guide's, or it has not
+            learned what the estimator needs.
         ModelError: A population value is missing or outside its support.
     """
     structure = structure_for(guide, model, cohort)
@@ -116,6 +124,7 @@ def marginal_likelihood(
             seed=seed,
             refine=refine,
             structure=structure,
+            estimator=estimator,
         )
     )
 
@@ -161,6 +170,7 @@ class MarginalModel:
     def _sample(self, cohort: Cohort) -> IndividualPosteriors:
         generator, population = make_generator(self.seed), self.population
         structure = structure_for(self.guide, self.model, cohort)
+        structure.check_density()
         if population is None:
             optimum = locate_population(
                 structure, self.guide, cohort, maximum_a_posteriori=True, seed=generator

@@ -3,8 +3,8 @@ r"""The amortized posterior: incomplete data of an individual -> the distributio
 .. math:: q(\phi \mid y, c) = \text{flow}\big(\phi;\; s(\text{encode}(y)),\, \text{covariates},\,
     c\big)
 
-An object of its own, apart from any Pyro program: weights, the encoder's scales, and the training
-distribution.
+Where the program has no density, a second flow learns :math:`q(c \mid y)`. An object of its own,
+apart from any Pyro program: weights, the encoder's scales, and the training distribution.
 """
 
 import torch
@@ -23,13 +23,20 @@ class AmortizedPosterior(nn.Module):
         summary: Turns ``(tokens, mask, static)`` into a summary of length ``num_summary``.
         flow: The inference network.
         num_shared: Number of unconstrained shared parameters.
+        shared_flow: The flow of the shared parameters, if they are to be learned too.
     """
 
     def __init__(
-        self, encoder: Encoder, summary: nn.Module, flow: ConditionalFlow, num_shared: int
+        self,
+        encoder: Encoder,
+        summary: nn.Module,
+        flow: ConditionalFlow,
+        num_shared: int,
+        shared_flow: ConditionalFlow | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.summary, self.flow = encoder, summary, flow
+        self.shared_flow = shared_flow
         self.shared = Standardize(num_shared)
 
     @property
@@ -83,4 +90,14 @@ class AmortizedPosterior(nn.Module):
         batch = torch.broadcast_shapes(summary.shape[:-1], standard.shape[:-1])
         context = torch.cat([summary.expand(*batch, -1), standard.expand(*batch, -1)], -1)
         distribution: FlowDistribution = self.flow(context)
+        return distribution
+
+    def shared_given(self, summary: Tensor) -> FlowDistribution:
+        r"""The posterior of the shared parameters given one individual's data, unconstrained.
+
+        Args:
+            summary: Shape ``(*batch, summary)``, from :meth:`summarize`.
+        """
+        assert self.shared_flow is not None
+        distribution: FlowDistribution = self.shared_flow(summary)
         return distribution

@@ -11,7 +11,6 @@ from .flows import FlowDistribution
 from .isolation import seeded
 from .mixture import StudentMixture
 
-
 MAX_TOGETHER = 8_000
 
 

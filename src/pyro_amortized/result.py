@@ -25,7 +25,7 @@ from .isolation import make_generator
 from .likelihood import Likelihood, make_likelihood
 from .marginal import MarginalLikelihood
 from .search import Search
-from .structure import Model, ModelStructure
+from .structure import Estimator, Model, ModelStructure
 from .summary import FitSummary, IndividualRow, ParameterRow
 from .uncertainty import confidence_interval, delta_method
 
@@ -94,6 +94,13 @@ class PopulationFit:
             name: delta_method(self._site(name), self.vector, self.robust_covariance)[1]
             for name in self.structure.population
         }
+
+    @property
+    def estimator(self) -> Estimator:
+        """``"corrected"`` by the model's density, or ``"likelihood-free"``: not corrected, and
+        -2LL known up to a constant.
+        """
+        return self.structure.estimator
 
     def _site(self, name: str) -> Callable[[Tensor], Tensor]:
         return lambda z: self.structure.constrain_population(z)[name]
@@ -227,7 +234,7 @@ class PopulationFit:
         return FitSummary(
             title=(
                 f"{self.criterion}, {len(self.cohort)} individuals, "
-                f"{self.cohort.num_observations} observations"
+                f"{self.cohort.num_observations} observations{_caution(self.estimator)}"
             ),
             parameters=self._parameter_rows(),
             individuals=self._individual_rows(),
@@ -260,3 +267,12 @@ class PopulationFit:
         return [
             IndividualRow(*row) for row in zip(self.cohort.ids, *columns, m.method, strict=True)
         ]
+
+
+def _caution(estimator: str) -> str:
+    if estimator == "corrected":
+        return ""
+    return (
+        "\nLIKELIHOOD-FREE: the guide's own errors are not corrected (calibrate it), and -2LL is "
+        "known up to a constant"
+    )

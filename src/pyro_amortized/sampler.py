@@ -314,9 +314,7 @@ def _no_refinement(like: Weighted) -> Refinement:
             eye.repeat(num, num_components, 1, 1),
         )
 
-    return Refinement(
-        torch.zeros(num, dtype=torch.bool), room(MAX_COMPONENTS), room(NUM_GUIDE)
-    )
+    return Refinement(torch.zeros(num, dtype=torch.bool), room(MAX_COMPONENTS), room(NUM_GUIDE))
 
 
 def _poor(log_weights: Tensor, efficiency: float | Tensor) -> Tensor:

@@ -157,8 +157,9 @@ class Search:
     ) -> Ascent:
         """Maximise on fixed draws, which were made at ``vector``, as far as they are to be trusted:
         until they have lost most of their effective number, and an expanded likelihood not far from
-        where it was expanded. The curvature of the ascent before is where this one begins. A rough ascent stops early, and does not look for variances that
-        vanish; those found before stay held.
+        where it was expanded. The curvature of the last ascent is where this one begins. A rough
+        ascent stops early, and does not look for variances that vanish; those found before stay
+        held.
         """
         likelihood = make_likelihood(individuals, self.scale)
         objective = self.objective(likelihood)

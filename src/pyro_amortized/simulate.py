@@ -13,7 +13,7 @@ unconstrained coordinates, inflated: wide enough for whatever population the dat
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,6 +38,8 @@ class TrainingDistribution:
         scale_tril: Lower triangular S, shape ``(latent, latent)``.
         shared: Draws of the shared parameters in unconstrained coordinates, shape ``(draw,
             shared)``; training picks among them.
+        shared_law: Mean and lower triangular scale of the normal distribution that shared
+            parameters are drawn from in place of ``shared``; their density is then known.
         prior: A program without population parameters, whose own distribution of the individual
             parameters is drawn from in place of the normal one; m and S then only set the scale of
             the networks.
@@ -50,6 +52,7 @@ class TrainingDistribution:
     scale_tril: Tensor
     shared: Tensor
     prior: ModelStructure | None = None
+    shared_law: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
         d = len(self.loc)
@@ -65,8 +68,7 @@ class TrainingDistribution:
 
     def draw(self, num_draws: int, generator: Generator) -> Tensor:
         """Individual parameters, shape ``(draw, latent)``."""
-        noise = torch.randn(num_draws, len(self.loc), generator=generator, dtype=torch.float64)
-        return self.loc + noise @ self.scale_tril.T
+        return _normal_draws(self.loc, self.scale_tril, num_draws, generator)
 
     def draw_for(self, cohort: Cohort, num_draws: int, generator: Generator) -> Tensor:
         """Individual parameters for the individuals of a cohort, shape ``(draw, individual,
@@ -85,22 +87,56 @@ class TrainingDistribution:
 
     def draw_shared(self, num_draws: int, generator: Generator) -> Tensor:
         """Shared parameters, shape ``(draw, shared)``."""
+        if self.shared_law is not None:
+            return _normal_draws(*self.shared_law, num_draws, generator)
         return self.shared[torch.randint(len(self.shared), (num_draws,), generator=generator)]
 
     def log_prob(self, unconstrained: Tensor) -> Tensor:
         """Log density of individual parameters, shape ``(*, latent)``, in unconstrained
         coordinates.
         """
-        centered = (unconstrained - self.loc).unsqueeze(-1)
-        z = torch.linalg.solve_triangular(
-            self.scale_tril.expand(*centered.shape[:-2], -1, -1), centered, upper=False
-        )
-        log_det = self.scale_tril.diagonal().log().sum()
-        return (
-            -0.5 * z.squeeze(-1).pow(2).sum(-1)
-            - log_det
-            - 0.5 * len(self.loc) * math.log(2 * math.pi)
-        )
+        return _normal_log_prob(self.loc, self.scale_tril, unconstrained)
+
+    def log_prob_shared(self, shared: Tensor) -> Tensor:
+        """Log density of unconstrained shared parameters, shape ``(*, shared)``, where it is
+        known.
+        """
+        assert self.shared_law is not None
+        return _normal_log_prob(*self.shared_law, shared)
+
+    def with_normal_shared(self, inflation: float = 1.2) -> "TrainingDistribution":
+        """The same with a normal distribution of the shared parameters, of inflated moments."""
+        if self.shared_law is not None or self.shared.shape[1] == 0:
+            return self
+        loc, spread = robust_moments(self.shared)
+        return replace(self, shared_law=(loc, inflation * spread))
+
+
+def _normal_draws(loc: Tensor, scale_tril: Tensor, num: int, generator: Generator) -> Tensor:
+    noise = torch.randn(num, len(loc), generator=generator, dtype=torch.float64)
+    return loc + noise @ scale_tril.T
+
+
+def _normal_log_prob(loc: Tensor, scale_tril: Tensor, value: Tensor) -> Tensor:
+    centered = (value - loc).unsqueeze(-1)
+    tril = scale_tril.expand(*centered.shape[:-2], -1, -1)
+    z = torch.linalg.solve_triangular(tril, centered, upper=False).squeeze(-1)
+    log_det = scale_tril.diagonal().log().sum()
+    return -0.5 * z.pow(2).sum(-1) - log_det - 0.5 * len(loc) * math.log(2 * math.pi)
+
+
+def robust_moments(draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and lower triangular scale of draws ``(draw, d)``, of which those beyond three robust
+    standard deviations count as three.
+    """
+    center = draws.median(0).values
+    low, high = draws.quantile(0.159, 0), draws.quantile(0.841, 0)
+    spread = (high - low).clamp(min=1e-6) / 2
+    standard = ((draws - center) / spread).clamp(-3, 3)
+    covariance = torch.cov(standard.T).reshape(len(center), len(center))
+    jitter = 1e-6 * torch.eye(len(center), dtype=covariance.dtype)
+    scale_tril = spread.unsqueeze(-1) * torch.linalg.cholesky(covariance + jitter)
+    return center + spread * standard.mean(0), scale_tril
 
 
 def default_training_distribution(
@@ -139,22 +175,14 @@ def default_training_distribution(
             "a prior that gives finite individual parameters.",
             "narrow the priors of the population (for instance HalfNormal in place of HalfCauchy).",
         )
-    center = draws[finite].median(0).values
-    low, high = draws[finite].quantile(0.159, 0), draws[finite].quantile(0.841, 0)
-    spread = (high - low).clamp(min=1e-6) / 2
-    standard = ((draws[finite] - center) / spread).clamp(-3, 3)
-    covariance = torch.cov(standard.T).reshape(len(center), len(center))
-    jitter = 1e-6 * torch.eye(len(center), dtype=covariance.dtype)
-    scale_tril = spread.unsqueeze(-1) * torch.linalg.cholesky(covariance + jitter)
+    loc, scale_tril = robust_moments(draws[finite])
     prior = None if structure.population else structure
     if prior is None:
         scale_tril = scale_tril * inflation
     shared = torch.stack(
         [structure.unconstrain_population(p, structure.shared) for p in populations]
     )
-    return TrainingDistribution(
-        center + spread * standard.mean(0), scale_tril, shared[shared.isfinite().all(-1)], prior
-    )
+    return TrainingDistribution(loc, scale_tril, shared[shared.isfinite().all(-1)], prior)
 
 
 @dataclass(frozen=True, eq=False)

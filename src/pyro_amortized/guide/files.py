@@ -19,7 +19,7 @@ from ..sharpened import SharpenedPosterior
 from ..simulate import TrainingDistribution
 from ..structure import ModelStructure
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 OF_LAYOUT = ("num_places", "num_values", "has_more")
 
 
@@ -46,11 +46,14 @@ def posterior_settings(posterior: AmortizedPosterior | SharpenedPosterior) -> di
     if isinstance(posterior, SharpenedPosterior):
         second = {**posterior.flow.settings, "num_steps": posterior.num_steps}
         return {**posterior_settings(posterior.first), "sharpened": second}
-    return {
+    settings = {
         "encoder": posterior.encoder.settings,
         "summary": summary_settings(posterior.summary),
         "flow": posterior.flow.settings,
     }
+    if posterior.shared_flow is not None:
+        settings["shared_flow"] = posterior.shared_flow.settings
+    return settings
 
 
 def sharpened_posterior(
@@ -81,11 +84,13 @@ def empty_posterior(
     if "cell" in settings:
         settings["cell"] = {"GRU": nn.GRU, "LSTM": nn.LSTM}[settings["cell"]]
     summary = kind(encoder.layout, **settings)
-    num_context = summary_size(summary) + encoder.num_static + num_shared
-    flow = {1: CouplingFlow, 2: ConditionalFlow, 3: ConditionalFlow}[version](
-        num_latent, num_context, **description["flow"]
-    )
-    return AmortizedPosterior(encoder, summary, flow, num_shared).double()
+    num_summary = summary_size(summary) + encoder.num_static
+    chosen: Any = CouplingFlow if version == 1 else ConditionalFlow
+    flow = chosen(num_latent, num_summary + num_shared, **description["flow"])
+    second = None
+    if "shared_flow" in description:
+        second = ConditionalFlow(num_shared, num_summary, **description["shared_flow"])
+    return AmortizedPosterior(encoder, summary, flow, num_shared, second).double()
 
 
 def _encoder(settings: dict[str, Any], classes: Sequence[type]) -> Encoder:

@@ -242,6 +242,9 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         training = self.training_distribution
         tensors |= {"training.loc": training.loc, "training.scale_tril": training.scale_tril}
         tensors |= {"training.shared": training.shared, "population.loc": self.loc.detach()}
+        if training.shared_law is not None:
+            tensors |= {"training.shared_loc": training.shared_law[0]}
+            tensors |= {"training.shared_scale_tril": training.shared_law[1]}
         tensors |= {"population.scale_tril": self.scale_tril.detach()}
         description = {
             "format_version": FORMAT_VERSION,

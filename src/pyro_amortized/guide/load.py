@@ -72,7 +72,10 @@ def load_guide(
     tensors = load_file(folder / "weights.safetensors")
     prior = structure if description.get("trained_on_prior") else None
     loc, scale_tril, shared = (tensors[f"training.{n}"] for n in ("loc", "scale_tril", "shared"))
-    distribution = TrainingDistribution(loc, scale_tril, shared, prior)
+    law = None
+    if "training.shared_loc" in tensors:
+        law = tensors["training.shared_loc"], tensors["training.shared_scale_tril"]
+    distribution = TrainingDistribution(loc, scale_tril, shared, prior, law)
     first = empty_posterior(description, sum(found.values()), structure.num_latent, classes)
     posterior: AmortizedPosterior | SharpenedPosterior = first
     if "sharpened" in description:

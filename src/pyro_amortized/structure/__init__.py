@@ -1,5 +1,6 @@
 r"""Pyro program -> :class:`ModelStructure`: the only reader of Pyro programs."""
 
+from .model import Estimator as Estimator
 from .model import IndividualLogDensity as IndividualLogDensity
 from .model import ModelStructure as ModelStructure
 from .read import check_recorded as check_recorded

@@ -13,7 +13,7 @@ for K draws per individual at once: K draws are a cohort laid end to end K times
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pyro.poutine.trace_struct import Trace
@@ -35,9 +35,12 @@ from .sites import (
     unconstrain_site,
 )
 
-# Values of a series in one call of the program: what stays in the processor's cache is several times
-# faster than what does not. Parts that are kept for gradients are larger and fewer.
+# Values of a series in one call of the program: what stays in the processor's cache is several
+# times faster than what does not. Parts that are kept for gradients are larger and fewer.
 MAX_VALUES_PER_CALL, MAX_VALUES_KEPT = 400_000, 4_000_000
+
+
+Estimator = Literal["corrected", "likelihood-free"]
 
 
 class IndividualLogDensity(NamedTuple):
@@ -127,6 +130,13 @@ class ModelStructure(Roles):
 
     # Densities.
 
+    @property
+    def estimator(self) -> Estimator:
+        """Whose density of the observations :meth:`log_density` is: ``"corrected"``, the program's
+        own.
+        """
+        return "corrected"
+
     def check_density(self) -> None:
         r"""Raise unless all observations have a density.
 
@@ -138,8 +148,8 @@ class ModelStructure(Roles):
             raise ModelError(
                 f"The observations {without} can be simulated, but have no density.",
                 "a density, which weights and marginal likelihood are made of.",
-                "use the uncorrected posterior, `guide.individual_posterior`, and calibrate it; or "
-                "write a law with a density.",
+                'pass `estimator="likelihood-free"`, and calibrate the guide; or write a law with '
+                "a density.",
             )
 
     def log_density(

@@ -37,7 +37,11 @@ def log_q(
     with torch.autocast(kind, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
         summary = posterior.summarize_encoded(pairs.encoded)
     summary = summary.to(posterior.dtype)
-    return posterior.given(summary, pairs.shared).log_prob(pairs.unconstrained)
+    found = posterior.given(summary, pairs.shared).log_prob(pairs.unconstrained)
+    if posterior.shared_flow is None:
+        return found
+    shared = pairs.shared.to(posterior.dtype)
+    return found + posterior.shared_given(summary).log_prob(shared)
 
 
 def rank() -> int:

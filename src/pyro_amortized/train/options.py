@@ -142,6 +142,9 @@ class Networks:
         num_bins: Bins of a spline.
         layer_width: Hidden units of a spline layer per parameter. Default: 64 up to four
             parameters, else 32.
+        learn_shared: Learn also q(c | y), the posterior of the shared parameters given one
+            individual's data, which the likelihood-free estimator needs. Default: where the
+            observations have no density.
 
     Raises:
         TrainingError: A size is not positive.
@@ -157,6 +160,7 @@ class Networks:
     num_layers: int = 2
     num_bins: int = 8
     layer_width: int | None = None
+    learn_shared: bool | None = None
 
     def __post_init__(self) -> None:
         sizes = (self.width, self.num_summary, self.set_width, self.depth, self.layer_width)
@@ -189,16 +193,22 @@ class Networks:
             choose = partial(DeepSet, num_summary=self.num_summary, width=self.set_width)
         summary = (self.summary or choose)(encoder.layout)
         simple = isinstance(summary, GridNetwork) and num_shared == 0
-        flow = ConditionalFlow(
-            num_latent,
-            summary_size(summary) + encoder.num_static + num_shared,
-            num_layers=self.num_layers,
-            width=self.width,
-            depth=self.depth or (1 if simple else 2),
-            num_bins=self.num_bins,
-            layer_width=self.layer_width or (64 if num_latent <= 4 else 32),
-        )
-        return AmortizedPosterior(encoder, summary, flow, num_shared)
+        num_summary = summary_size(summary) + encoder.num_static
+
+        def flow(num: int, num_context: int) -> ConditionalFlow:
+            return ConditionalFlow(
+                num,
+                num_context,
+                num_layers=self.num_layers,
+                width=self.width,
+                depth=self.depth or (1 if simple else 2),
+                num_bins=self.num_bins,
+                layer_width=self.layer_width or (64 if num <= 4 else 32),
+            )
+
+        first = flow(num_latent, num_summary + num_shared)
+        second = flow(num_shared, num_summary) if self.learn_shared and num_shared else None
+        return AmortizedPosterior(encoder, summary, first, num_shared, second)
 
 
 UNITS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "hour": 3600}

@@ -3,7 +3,7 @@ r"""From a program to a trained guide."""
 import copy
 import time
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import Generator
@@ -92,6 +92,12 @@ def train(
         structure, example, generator
     )
     announce_layout(structure)
+    if networks.learn_shared is None:
+        networks = replace(
+            networks, learn_shared=bool(structure.shared) and not structure.has_density
+        )
+    if networks.learn_shared:
+        distribution = distribution.with_normal_shared()
     plan = Plan(
         simulator=Simulator(structure, design, distribution, seed, options.num_noise),
         options=options,
@@ -152,6 +158,10 @@ def _build(
     posterior.flow.loc.copy_(simulator.distribution.loc)
     posterior.flow.scale_tril.copy_(simulator.distribution.scale_tril)
     posterior.shared.fit(first.shared.double())
+    if posterior.shared_flow is not None:
+        assert simulator.distribution.shared_law is not None
+        posterior.shared_flow.loc.copy_(simulator.distribution.shared_law[0])
+        posterior.shared_flow.scale_tril.copy_(simulator.distribution.shared_law[1])
     patterns = TrainingPatterns.of(masked, structure.series, grid)
     return posterior.to(local_device(plan.options.device)), patterns
 
