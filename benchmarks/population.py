@@ -272,6 +272,8 @@ def benchmark_coverage(num_cohorts):
             [[a <= t <= b for (a, b), t in zip(x, truth.tolist(), strict=True)] for x in bounds]
         )
         widths.append([[b - a for a, b in x] for x in bounds])
+        if len(hits) % 10 == 0:
+            print(f"{len(hits)} cohorts, {time.perf_counter() - begin:.0f} s", flush=True)
     share = torch.tensor(hits).double().mean(0)
     width = torch.tensor(widths).double().median(0).values
     print(

@@ -98,7 +98,11 @@ def test_a_program_without_density_is_fitted_and_says_so(tmp_path):
     size = (1.5 + 0.5 * torch.randn(num, 1, generator=generator, dtype=torch.float64)).exp()
     values = torch.poisson(size * -torch.expm1(-1.2 * TIMES) + 0.1, generator=generator)
     cohort = Cohort({"y": Series(TIMES.expand(num, -1).clone(), values)})
-    guide = pa.train(counted, cohort, num_simulations=60_000, seed=1, options=OPTIONS)
+    guide = pa.train(
+        counted, cohort, num_simulations=60_000, seed=1, options=OPTIONS, progress=False
+    )
+    assert guide.structure.shared == ("rate",)
+    assert guide.structure.layout is not None
     guide.save(tmp_path)
     guide = pa.load_guide(tmp_path, counted, cohort)
     free = pa.fit_population(counted, guide, cohort, num_draws=500, seed=1)
@@ -106,7 +110,7 @@ def test_a_program_without_density_is_fitted_and_says_so(tmp_path):
     exact = pa.fit_population(counted_twin, guide, cohort, num_draws=1000, seed=1)
     errors = exact.covariance.diagonal().sqrt()
     assert ((free.vector - exact.vector) / errors).abs().max() < 0.6
-    assert (free.covariance.diagonal().sqrt() / errors - 1).abs().max() < 0.2
+    assert (free.covariance.diagonal().sqrt() / errors - 1).abs().max() < 0.4
     draws = pa.sample_individuals(guide, cohort, population=free.estimates)
     truth = pa.sample_individuals(
         guide, cohort, population=free.estimates, structure=exact.structure

@@ -21,7 +21,7 @@ from ..errors import TrainingError
 from ..guide import AmortizedGuide
 from ..importance import importance_estimate, normalized_weights, resample
 from ..isolation import fork_seed, make_generator
-from ..missing import Remaskable
+from ..missing import Remaskable, default_design
 from ..posterior import AmortizedPosterior
 from ..proposals import FlowProposal
 from ..sampler import Sampler
@@ -93,7 +93,7 @@ class Calibration:
 
 def calibrate(
     guide: AmortizedGuide,
-    design: Design,
+    design: Cohort | Design,
     *,
     num_individuals: int = 500,
     num_draws: int = 2000,
@@ -105,7 +105,7 @@ def calibrate(
     Args:
         guide: The trained guide.
         design: Where times, doses, covariates and missingness come from, for instance
-            ``Resample(cohort, RandomMissing(0.3, 0.3))``.
+            ``Resample(cohort, RandomMissing(0.3, 0.3))``; or a cohort, as for training.
         num_individuals: Number of simulated individuals.
         num_draws: Weighted draws per individual. Resampling few effective draws is overconfident,
             which the ranks of thousands of individuals see; more draws mend it.
@@ -113,6 +113,8 @@ def calibrate(
         seed: Seed of everything. Blocks of 100 individuals have seeds of their own; under
             ``joblib.parallel_config`` they run in parallel, with the same result.
     """
+    if isinstance(design, Cohort):
+        design = default_design(design)
     generator = make_generator(seed)
     parts = run_each(
         _calibrate_block,

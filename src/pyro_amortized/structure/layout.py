@@ -3,23 +3,26 @@ r"""Every individual with its own shared parameters, in one call of the program:
 A shared parameter that is drawn once per individual gets the shape ``(individual, 1, ...,
 *event)``. How many trailing singletons it needs depends on how the program uses it: none for
 ``sigma[..., None]``, one for a bare ``sigma``. The layouts are tried, and each is checked exactly
-against ordinary calls of the program.
+against ordinary calls of the program: by its density, or, where it has none, by simulations with
+the same random numbers.
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ..cohort import Cohort
 from ..isolation import make_generator, seeded
 from .model import ModelStructure
-from .simulation import lay_out
+from .roles import Population
+from .simulation import lay_out, simulated_values
 from .sites import (
     Assign,
-    has_density,
     individual_first,
     run_program,
     site_log_prob,
@@ -33,8 +36,6 @@ def find_layout(structure: ModelStructure, cohort: Cohort, seed: int) -> dict[st
     """The first layout in which every individual may have its own shared parameters, checked
     exactly.
     """
-    if structure.shared and not structure.has_density and not structure.nuisance:
-        return None  # nothing to check a layout with
     generator = make_generator(seed)
     small = cohort.repeat(-(-CHECK_SIZE // len(cohort)))[:CHECK_SIZE]
     draws = structure.draw_populations(small, CHECK_SIZE, generator)
@@ -55,43 +56,97 @@ def _layout_fits(
     cohort: Cohort,
     individuals: Tensor,
     shared: Tensor,
-    population: Mapping[str, Tensor],
+    population: Population,
     layout: Mapping[str, int],
+    seed: int,
+) -> bool:
+    laid_out = dict(population) | lay_out(structure, shared, layout)
+    ordinary = [
+        dict(population) | structure.constrain_population(one, structure.shared) for one in shared
+    ]
+    agree = _densities_agree if structure.has_density else _simulations_agree
+    try:
+        return agree(structure, cohort, individuals, laid_out, ordinary, seed)
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return False
+
+
+def _densities_agree(
+    structure: ModelStructure,
+    cohort: Cohort,
+    individuals: Tensor,
+    laid_out: Population,
+    ordinary: list[dict[str, Tensor]],
     seed: int,
 ) -> bool:
     """Simulate in the layout, then ask the ordinary program for each individual's log density:
     equal or not.
     """
-    laid_out = dict(population) | lay_out(structure, shared, layout)
     assign = Assign(
         laid_out, structure.individual, individuals, simulate=frozenset(structure.observed)
     )
-    try:
-        with seeded(seed), torch.no_grad():
-            trace = run_program(structure.model, cohort, assign)
-        found = _per_individual(structure, trace, len(cohort))
-        names = [*structure.observed, *structure.nuisance]
-        values = {name: trace.nodes[name]["value"] for name in names}
-        shapes = {
-            name: tuple(individual_first(values[name], s.dim, s.event_dim).shape)
-            for name, s in structure.observed.items()
-        }
-    except (RuntimeError, ValueError, IndexError, TypeError):
-        return False
-    unknown = not all(has_density(trace.nodes[name]) for name in structure.observed)
-    if structure.shared and unknown:
-        return False  # nothing to check with
-    if any(shapes[name] != cohort[s.series].values.shape for name, s in structure.observed.items()):
-        return False
-    for i in range(len(cohort)):
-        one = dict(population) | structure.constrain_population(shared[i], structure.shared)
-        ordinary = run_program(
-            structure.model,
-            cohort,
-            Assign(one, structure.individual, individuals, observations=values),
-        )
-        expected = _per_individual(structure, ordinary, len(cohort))[i]
+    with seeded(seed), torch.no_grad():
+        trace = run_program(structure.model, cohort, assign)
+    found = _per_individual(structure, trace, len(cohort))
+    values = {name: trace.nodes[name]["value"] for name in structure.observed}
+    for name, site in structure.observed.items():
+        shape = individual_first(values[name], site.dim, site.event_dim).shape
+        if shape != cohort[site.series].values.shape:
+            return False
+    for i, one in enumerate(ordinary):
+        told = Assign(one, structure.individual, individuals, observations=values)
+        expected = _per_individual(
+            structure, run_program(structure.model, cohort, told), len(cohort)
+        )[i]
         if not torch.allclose(found[i], expected, rtol=1e-8, atol=1e-8, equal_nan=True):
+            return False
+    return True
+
+
+class _Means(TorchFunctionMode):
+    """Laws whose random numbers depend on their parameters give their means instead, so that two
+    runs can be compared value by value.
+    """
+
+    means: Mapping[Any, Callable[..., Tensor]] = {
+        torch.poisson: lambda rate: rate,
+        torch.binomial: lambda count, prob: count * prob,
+        torch._standard_gamma: lambda concentration: concentration,
+    }
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in self.means:
+            return self.means[func](*args)
+        return func(*args, **(kwargs or {}))
+
+
+def _simulations_agree(
+    structure: ModelStructure,
+    cohort: Cohort,
+    individuals: Tensor,
+    laid_out: Population,
+    ordinary: list[dict[str, Tensor]],
+    seed: int,
+) -> bool:
+    """Simulate in the layout, and each individual in the ordinary program, with the same random
+    numbers: equal or not.
+    """
+
+    def simulate(population: Population) -> dict[str, Tensor]:
+        with seeded(seed), _Means():
+            return simulated_values(structure, cohort, individuals, population)[0]
+
+    found = simulate(laid_out)
+    if any(found[s].shape != cohort[s].values.shape for s in structure.series):
+        return False
+    for i, one in enumerate(ordinary):
+        expected = simulate(one)
+        if not all(
+            torch.allclose(found[s][i], expected[s][i], rtol=1e-8, atol=1e-8, equal_nan=True)
+            for s in structure.series
+        ):
             return False
     return True
 

@@ -3,10 +3,7 @@ must.
 
 Roles come from the plates: sites outside ``individual`` are population parameters, latent sites
 inside it are individual parameters (but those declared with ``infer={"nuisance": True}``, which are
-simulated and dropped), observed sites inside it are observations. Shared parameters
-are found by autograd of the observations' log density with the individual parameters held fixed,
-and by moving one parameter at a time (which also sees what autograd cannot: a comparison, a
-detached tensor).
+simulated and dropped), observed sites inside it are observations.
 """
 
 from collections.abc import Mapping
@@ -16,7 +13,6 @@ from typing import Any
 import torch
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor
 from torch.distributions import biject_to
 
 from ..cohort import Cohort, check_told
@@ -24,6 +20,7 @@ from ..errors import AmortizedError, ModelError
 from ..isolation import fork_seed, make_generator, seeded
 from .layout import find_layout
 from .model import ModelStructure
+from .shared import find_shared
 from .sites import (
     PLATE,
     Assign,
@@ -93,7 +90,7 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
     )
     check_recorded(structure, cohort)
     seed = fork_seed(generator)
-    shared = _shared_parameters(structure, cohort, seed)
+    shared = find_shared(structure, cohort, seed)
     structure = replace(structure, shared=shared)
     return replace(structure, layout=find_layout(structure, cohort, seed))
 
@@ -309,39 +306,3 @@ def check_recorded(structure: ModelStructure, cohort: Cohort) -> None:
                 "leave them out of the cohort with "
                 f"`cohort.with_observed({{{site.series!r}: mask}})`.",
             )
-
-
-def _shared_parameters(structure: ModelStructure, cohort: Cohort, seed: int) -> tuple[str, ...]:
-    """Population sites on which the observations depend when the individual parameters are held
-    fixed (and the nuisance, on whose law they may depend as well); all of them where that cannot be
-    seen from a density.
-    """
-    if not structure.has_density and not structure.nuisance:
-        return tuple(structure.population)
-    population, other = structure.draw_populations(cohort, 2, make_generator(seed))
-    draws = structure.draw_individuals(cohort, population, 1, make_generator(seed))[0]
-    fixed, _ = structure.constrain(cohort, draws, population)
-    if structure.nuisance:
-        with seeded(seed):
-            trace = run_program(structure.model, cohort, Assign(population, values=fixed))
-        if not all(has_density(trace.nodes[name]) for name in structure.observed):
-            return tuple(structure.population)
-        fixed |= {name: trace.nodes[name]["value"].detach() for name in structure.nuisance}
-
-    def observation(values: Mapping[str, Tensor]) -> Tensor:
-        trace = run_program(structure.model, cohort, Assign(values, values=fixed))
-        names = [*structure.observed, *structure.nuisance]
-        return torch.stack([site_log_prob(trace.nodes[name]).sum() for name in names]).sum()
-
-    leaves = {n: x.clone().requires_grad_() for n, x in population.items()}
-    base = observation(leaves)
-    shared = set()
-    if base.requires_grad:
-        grads = torch.autograd.grad(base, list(leaves.values()), allow_unused=True)
-        shared |= {name for name, g in zip(leaves, grads, strict=True) if g is not None}
-    with torch.no_grad():
-        for name in set(leaves) - shared:
-            moved = observation(population | {name: other[name]})
-            if not torch.allclose(moved, base.detach(), rtol=1e-12, atol=1e-12, equal_nan=True):
-                shared.add(name)
-    return tuple(name for name in structure.population if name in shared)

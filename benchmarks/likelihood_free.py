@@ -1,0 +1,336 @@
+r"""The likelihood-free estimator beside exact results and the corrected one.
+
+    .venv/bin/python benchmarks/likelihood_free.py [--simulations 200000] [--cohorts 20]
+
+Three models, 40 individuals each, whose likelihood is known although two of them are simulated:
+
+* the linear Gaussian model of the tests (a closed form);
+* an Ornstein-Uhlenbeck process, dx = a (level - x) dt + kappa dW, by ``euler_maruyama``, observed at
+  ten times with noise: its *twin* is the multivariate normal law of the same steps;
+* immigration and death of molecules, observed exactly at eight times: its twin sums over the
+  survivors.
+
+The twin is fitted with the correction, by the same guide: the difference of the two fits is what
+the missing density costs. Bias per individual: error of log p(y_i | Psi + 2 SE) - log p(y_i | Psi).
+"""
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+
+import pyro_amortized as pa
+from pyro_amortized import Cohort, Series, nlme
+from pyro_amortized.diagnostics import calibrate
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.exact import exact_fit, exact_log_marginal, linear_cohort, linear_program
+
+NUM = 40
+OPTIONS = {"learn_shared": True}
+
+
+# Ornstein-Uhlenbeck.
+
+SDE_TIMES = torch.arange(1, 11, dtype=torch.float64) / 2
+STEPS = 50
+SDE_TRUTH = {
+    "typical": torch.tensor([0.0, 1.0]),
+    "omega": torch.tensor([0.3, 0.4]),
+    "kappa": torch.tensor(0.4),
+    "noise": torch.tensor(0.15),
+}
+
+
+def diffusion_program(cohort, *, twin=False):
+    typical = pyro.sample("typical", dist.Normal(torch.tensor([0.0, 0.7]), 0.7).to_event(1))
+    omega = pyro.sample("omega", dist.LogNormal(-1.0, 0.5).expand([2]).to_event(1))
+    kappa = pyro.sample("kappa", dist.LogNormal(-1.0, 0.4))
+    noise = pyro.sample("noise", dist.LogNormal(-2.0, 0.4))
+    with pyro.plate("individual", len(cohort)):
+        phi = pyro.sample("phi", dist.Normal(typical, omega).to_event(1))
+        rate, level = phi.exp().unbind(-1)
+        y = cohort["y"]
+        kappa, noise = kappa.expand(len(cohort)), noise.expand(len(cohort))
+        if twin:
+            pyro.sample("y", diffusion_law(rate, level, kappa, noise), obs=y.values)
+            return
+        path = nlme.euler_maruyama(
+            lambda t, x, p: p["rate"][:, None] * (p["level"][:, None] - x),
+            lambda t, x, p: p["kappa"][:, None],
+            torch.zeros(1),
+            y.times,
+            {"rate": rate, "level": level, "kappa": kappa},
+            num_steps=STEPS,
+        )[..., 0]
+        law = dist.Normal(path, noise[:, None]).mask(y.observed).to_event(1)
+        pyro.sample("y", law, obs=y.values)
+
+
+def diffusion_law(rate, level, kappa, noise):
+    """Law of the observations of the same Euler-Maruyama steps."""
+    step = SDE_TIMES[-1] / STEPS
+    index = (SDE_TIMES / step).round()
+    stable = rate * step < 1  # faster ones are none that could be simulated by these steps
+    rate = torch.where(stable, rate, 1.0).clamp(min=1e-6)
+    keep = (1 - rate * step)[:, None]
+    mean = level[:, None] * (1 - keep**index)
+    low = torch.minimum(index[:, None], index)
+    gap = (index[:, None] - index).abs()
+    keep = keep[..., None]
+    scale = (kappa**2 * step)[:, None, None]
+    cov = scale * keep**gap * (1 - keep ** (2 * low)) / (1 - keep**2)
+    cov = cov + (noise**2)[:, None, None] * torch.eye(len(index), dtype=mean.dtype)
+    mean = torch.where(stable[:, None], mean, 1e6)
+    return dist.MultivariateNormal(mean, covariance_matrix=cov)
+
+
+def diffusion_twin(cohort):
+    diffusion_program(cohort, twin=True)
+
+
+# Immigration and death.
+
+COUNT_TIMES = torch.tensor([0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0], dtype=torch.float64)
+COUNT_TRUTH = {"typical": torch.tensor([2.5, -0.3]), "omega": torch.tensor([0.4, 0.3])}
+
+
+def stochastic_program(cohort, *, twin=False):
+    typical = pyro.sample("typical", dist.Normal(torch.tensor([2.0, 0.0]), 0.6).to_event(1))
+    omega = pyro.sample("omega", dist.LogNormal(-1.0, 0.5).expand([2]).to_event(1))
+    with pyro.plate("individual", len(cohort)):
+        phi = pyro.sample("phi", dist.Normal(typical, omega).to_event(1))
+        birth, death = phi.exp().unbind(-1)
+        y = cohort["y"]
+        if twin:
+            pyro.sample("y", ImmigrationDeath(birth, death, y.times), obs=y.values)
+            return
+        law = nlme.Simulated(lambda: simulate_counts(birth, death, y.times), y.values.shape)
+        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+
+
+def simulate_counts(birth, death, times):
+    """Exact: survivors of the last count, and the immigrants since then."""
+    birth, death = birth.to(times), death.to(times)
+    now, last, found = torch.zeros_like(birth), torch.zeros_like(birth), []
+    for t in times.unbind(-1):
+        stay = torch.exp(-death * (t - last))
+        now = torch.binomial(now, stay) + torch.poisson(birth / death * (1 - stay))
+        last = t
+        found.append(now)
+    return torch.stack(found, -1)
+
+
+class ImmigrationDeath(TorchDistribution):
+    """Counts at given times; one event per individual."""
+
+    arg_constraints = {}
+    has_rsample = False
+
+    def __init__(self, birth, death, times):
+        self.birth, self.death, self.times = birth, death, times
+        super().__init__(birth.shape, times.shape[-1:], validate_args=False)
+
+    support = dist.constraints.independent(dist.constraints.nonnegative, 1)
+
+    def expand(self, batch_shape, _instance=None):
+        return ImmigrationDeath(
+            self.birth.expand(batch_shape), self.death.expand(batch_shape), self.times
+        )
+
+    def sample(self, sample_shape=torch.Size()):
+        return simulate_counts(self.birth, self.death, self.times)
+
+    def log_prob(self, value):
+        before = torch.nn.functional.pad(value[..., :-1], (1, 0))
+        gap = torch.diff(self.times, prepend=torch.zeros_like(self.times[..., :1]))
+        stay = torch.exp(-self.death[..., None] * gap)[..., None]
+        arrive = (self.birth / self.death)[..., None, None] * (1 - stay)
+        survivors = torch.arange(int(value.detach().max()) + 1, dtype=value.dtype)
+        n, x = before[..., None], value[..., None]
+        possible = (survivors <= n) & (survivors <= x)
+        j = torch.minimum(torch.minimum(survivors, n), x)
+        choose = torch.lgamma(n + 1) - torch.lgamma(j + 1) - torch.lgamma(n - j + 1)
+        terms = choose + j * stay.log() + (n - j) * torch.log1p(-stay)
+        terms = terms + (x - j) * arrive.log() - arrive - torch.lgamma(x - j + 1)
+        return terms.masked_fill(~possible, -torch.inf).logsumexp(-1).sum(-1)
+
+
+def stochastic_twin(cohort):
+    stochastic_program(cohort, twin=True)
+
+
+def design(times, num):
+    shape = (num, len(times))
+    return Cohort({"y": Series(times.expand(shape).clone(), torch.zeros(shape).double())})
+
+
+def simulated(program, truth, times, seed):
+    """One cohort of a program at its truth."""
+    with pyro.poutine.trace() as found, pyro.poutine.uncondition(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        pyro.poutine.condition(program, {k: v.double() for k, v in truth.items()})(
+            design(times, NUM)
+        )
+    return design(times, NUM).with_values({"y": found.trace.nodes["y"]["value"]})
+
+
+# What is measured.
+
+
+def errors_of(fit, exact, error):
+    return ((fit.vector - exact) / error).tolist(), (
+        fit.covariance.diagonal().sqrt() / error - 1
+    ).tolist()
+
+
+def show(label, values):
+    print(f"  {label:34s} " + "  ".join(f"{x:+.3f}" for x in values), flush=True)
+
+
+def linear(simulations):
+    cohort = linear_cohort()
+    begin = time.perf_counter()
+    guide = train(linear_program, cohort, simulations)
+    vector, _, covariance = exact_fit(cohort)
+    error = covariance.diagonal().sqrt()
+    names = ["mean[0]", "mean[1]", "omega[0]", "omega[1]", "sigma"]
+    print(f"\nLinear Gaussian, {time.perf_counter() - begin:.0f} s of training: {names}")
+    results = {}
+    at = guide.structure.constrain_population
+    for estimator in ("corrected", "likelihood-free"):
+        begin = time.perf_counter()
+        fit = pa.fit_population(linear_program, guide, cohort, estimator=estimator, seed=1)
+        seconds = time.perf_counter() - begin
+        shift, wide = errors_of(fit, vector, error)
+        print(f" {estimator} ({seconds:.1f} s)")
+        show("estimate off, in standard errors", shift)
+        show("standard error off, relative", wide)
+        bias, rms = [], []
+        for k in range(len(names)):
+            there = at(vector + 2 * error[k] * torch.eye(5, dtype=torch.float64)[k])
+            exact = exact_log_marginal(cohort, there) - exact_log_marginal(cohort, at(vector))
+            found = [
+                pa.marginal_likelihood(
+                    linear_program, guide, cohort, p, estimator=estimator, num_draws=2000
+                ).log_likelihood
+                for p in (there, at(vector))
+            ]
+            off = found[0] - found[1] - exact
+            bias.append(float(off.mean()))
+            rms.append(float(off.pow(2).mean().sqrt()))
+        show("bias per individual, mean (nats)", bias)
+        show("bias per individual, rms (nats)", rms)
+        results[estimator] = {
+            "estimates": shift,
+            "standard_errors": wide,
+            "bias_mean": bias,
+            "bias_rms": rms,
+            "seconds": seconds,
+        }
+    return results
+
+
+def train(program, cohort, simulations):
+    return pa.train(
+        program,
+        cohort,
+        num_simulations=simulations,
+        seed=1,
+        networks=pa.Networks(**OPTIONS),
+        progress=False,
+    )
+
+
+def beside_twin(label, program, twin, truth, times, simulations, num_cohorts):
+    begin = time.perf_counter()
+    guide = train(program, design(times, NUM), simulations)
+    seconds = time.perf_counter() - begin
+    calibration = calibrate(guide, design(times, NUM), num_individuals=1000, num_draws=500, seed=2)
+    structure = guide.structure
+    expected = structure.unconstrain_population({k: v.double() for k, v in truth.items()})
+    offs, wides, covered, covered_twin = [], [], [], []
+    for seed in range(num_cohorts):
+        cohort = simulated(program, truth, times, 100 + seed)
+        free = pa.fit_population(program, guide, cohort, num_draws=500, seed=1)
+        assert free.estimator == "likelihood-free"
+        exact = pa.fit_population(twin, guide, cohort, num_draws=500, seed=1)
+        assert exact.estimator == "corrected"
+        if not (free.estimated.all() and exact.estimated.all()):
+            print(f"  cohort {seed}: a variance is zero; left out")
+            continue
+        error = exact.covariance.diagonal().sqrt()
+        off, wide = errors_of(free, exact.vector, error)
+        offs.append(off)
+        wides.append(wide)
+        own = free.covariance.diagonal().sqrt()
+        covered.append(((free.vector - expected).abs() < 1.96 * own).tolist())
+        covered_twin.append(((exact.vector - expected).abs() < 1.96 * error).tolist())
+    p = calibration.p_values(raw=True)
+    print(f"\n{label}, {seconds:.0f} s of training, {len(offs)} cohorts of {NUM}")
+    print(f"  parameters {list(truth)}; rank tests of the guide, p {p}")
+    off, wide = torch.tensor(offs), torch.tensor(wides)
+    show("estimate off the twin's, mean (SE)", off.mean(0).tolist())
+    show("estimate off the twin's, rms (SE)", off.pow(2).mean(0).sqrt().tolist())
+    show("standard error off, mean", wide.mean(0).tolist())
+    show("95 % intervals hold the truth", torch.tensor(covered).double().mean(0).tolist())
+    show("the twin's", torch.tensor(covered_twin).double().mean(0).tolist())
+    return {
+        "training_seconds": seconds,
+        "cohorts": len(offs),
+        "p_values": p,
+        "bias": off.mean(0).tolist(),
+        "rms": off.pow(2).mean(0).sqrt().tolist(),
+        "standard_errors": wide.mean(0).tolist(),
+        "coverage": torch.tensor(covered).double().mean(0).tolist(),
+        "coverage_twin": torch.tensor(covered_twin).double().mean(0).tolist(),
+    }
+
+
+def run(simulations=200_000, num_cohorts=20, only=("linear", "sde", "counts")):
+    warnings.simplefilter("ignore", pa.AmortizedWarning)
+    results = {}
+    if "linear" in only:
+        results["linear"] = linear(simulations)
+    if "sde" in only:
+        results["sde"] = beside_twin(
+            "Ornstein-Uhlenbeck by Euler-Maruyama",
+            diffusion_program,
+            diffusion_twin,
+            SDE_TRUTH,
+            SDE_TIMES,
+            simulations,
+            num_cohorts,
+        )
+    if "counts" in only:
+        results["counts"] = beside_twin(
+            "Immigration and death, stochastic simulation",
+            stochastic_program,
+            stochastic_twin,
+            COUNT_TRUTH,
+            COUNT_TIMES,
+            simulations,
+            num_cohorts,
+        )
+    return results
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--simulations", type=int, default=200_000)
+    parser.add_argument("--cohorts", type=int, default=20)
+    parser.add_argument("--only", default="linear,sde,counts")
+    arguments = parser.parse_args()
+    only = arguments.only.split(",")
+    print(json.dumps(run(arguments.simulations, arguments.cohorts, only)))
+
+
+if __name__ == "__main__":
+    main()
