@@ -91,9 +91,9 @@ def unpack(vector):
     return {"mean": vector[:2], "omega": vector[2:4].exp(), "sigma": vector[4].exp()}
 
 
-def exact_fit(cohort):
+def exact_fit(cohort, truth=TRUTH):
     """Maximum likelihood: unconstrained (mean, log omega, log sigma), value, covariance."""
-    start = torch.cat([TRUTH["mean"], TRUTH["omega"].log(), TRUTH["sigma"].log()[None]])
+    start = torch.cat([truth["mean"], truth["omega"].log(), truth["sigma"].log()[None]])
 
     def objective(vector):
         return exact_log_marginal(cohort, unpack(vector)).sum()

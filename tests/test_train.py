@@ -77,6 +77,20 @@ def test_failed_simulations_are_counted_and_announced(linear):
     assert len(found) == 2000 - found.num_failed
 
 
+def test_simulations_beyond_single_precision_have_failed(linear):
+    def explosive(cohort):
+        with pyro.plate("individual", len(cohort)):
+            rate = pyro.sample("rate", dist.Normal(0.0, 80.0))
+            y = cohort["y"]
+            law = dist.Normal(torch.exp(rate[..., None] + 0 * y.times), 1.0)
+            pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+
+    options = pa.TrainingOptions(max_epochs=1)
+    with pytest.warns(AmortizedWarning, match="not finite"):
+        guide = pa.train(explosive, linear, num_simulations=500, options=options, progress=False)
+    assert guide.history.num_failed > 0
+
+
 def test_loop_simulation_says_what_to_change():
     with pytest.warns(AmortizedWarning, match=r"\[\.\.\., None\]"):
         small_train(STYLES["indexed"], growth_cohort(6), num_simulations=500)

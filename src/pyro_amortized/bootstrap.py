@@ -152,6 +152,7 @@ def _simulated(fit: PopulationFit, num_draws: int, generator: Generator) -> tupl
         fixed=held,
         num_draws=num_draws,
         estimator=fit.structure.estimator,
+        retrain=False,
         seed=seed,
     )
     return found.vector, found.converged

@@ -7,6 +7,7 @@ draws.
 """
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor
@@ -19,6 +20,7 @@ from .isolation import make_generator
 from .marginal import summarize_weights
 from .optimize import Optimum
 from .result import PopulationFit
+from .retrain import reasons_to_retrain, retrained
 from .search import Ascent, Search, locate_population
 from .structure import Estimator, Model, Population
 from .surrogate import structure_with
@@ -43,6 +45,7 @@ def fit_population(
     num_draws: int | None = None,
     num_starts: int = 4,
     estimator: Estimator | None = None,
+    retrain: bool | None = None,
     seed: int = 0,
 ) -> PopulationFit:
     r"""Fit a population model by maximum marginal likelihood.
@@ -65,6 +68,9 @@ def fit_population(
         estimator: ``"corrected"`` by the model's density, or ``"likelihood-free"``, by what the
             guide has learned in its place (see :mod:`pyro_amortized.surrogate`). Default: corrected
             where the model has a density. ``fit.estimator`` and the summary say which.
+        retrain: Train the guide further around the fit, and fit once more from there with it:
+            ``fit.guide`` is then the new guide. Default: where the fit asks for it
+            (:func:`~pyro_amortized.retrain.reasons_to_retrain`), with a warning.
         seed: Seed of all draws.
 
     Returns:
@@ -74,12 +80,35 @@ def fit_population(
         FitError: No start has a finite likelihood.
         GuideError: The individual sites of the model differ from the guide's.
     """
-    generator = make_generator(seed)
-    structure = structure_with(structure_for(guide, model, cohort), guide, estimator)
     if num_starts < 1:
         raise FitError(
             f"`num_starts` is {num_starts}.", "at least 1.", "pass a positive `num_starts=`."
         )
+    asked = (fixed, maximum_a_posteriori, num_draws, num_starts, estimator, seed)
+    first = _fit(model, guide, cohort, start, *asked)
+    reasons = [] if retrain is not None else reasons_to_retrain(first)
+    if not (retrain or reasons):
+        return first
+    better = retrained(first, reasons, seed)
+    second = _fit(model, better, cohort, first.estimates, *asked)
+    return replace(second, message=f"{second.message}; the guide was trained again around a fit")
+
+
+def _fit(
+    model: Model,
+    guide: AmortizedGuide,
+    cohort: Cohort,
+    start: Population | None,
+    fixed: Population | None,
+    maximum_a_posteriori: bool,
+    num_draws: int | None,
+    num_starts: int,
+    estimator: Estimator | None,
+    seed: int,
+) -> PopulationFit:
+    """One fit with the guide as it is."""
+    generator = make_generator(seed)
+    structure = structure_with(structure_for(guide, model, cohort), guide, estimator)
     if num_draws is None:
         num_draws = round(min(2000, max(200, 20_000 / math.sqrt(len(cohort)))))
     fixed = structure.check_some(fixed or {})

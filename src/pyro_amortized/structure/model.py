@@ -327,8 +327,8 @@ class ModelStructure(Roles):
 
         Returns:
             The design with simulated values, and whether each simulation failed, shape
-            ``(individual,)``: then a value that should be recorded is not finite, and nothing of
-            that individual is marked as recorded.
+            ``(individual,)``: then a value that should be recorded is not finite in single
+            precision, and nothing of that individual is marked as recorded.
         """
         cohorts, failed = self.simulate_repeatedly(
             design, unconstrained, shared, population, generator, 1
@@ -355,6 +355,6 @@ class ModelStructure(Roles):
             runs = simulated_runs(
                 self, design, unconstrained.double(), shared.double(), population, num_noise
             )
-        finite = [v[name].isfinite() | ~design[name].observed for v in runs for name in v]
+        finite = [v[name].float().isfinite() | ~design[name].observed for v in runs for name in v]
         failed = ~torch.stack([ok.flatten(1).all(1) for ok in finite]).all(0)
         return [completed(design, values, failed) for values in runs], failed

@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..bank import MAX_MEMORY, Bank, num_bytes
+from ..posterior import AmortizedPosterior
 from ..simulate import Simulator, TrainingSet, check_failures
 from ..store import SimulationStore, rounded
 from ..workers import Workers
@@ -40,6 +41,7 @@ class Plan:
         limit: Time budget in seconds.
         folder: Where simulations and checkpoints are kept.
         progress: Show progress bars.
+        warm_start: Networks to go on from.
     """
 
     simulator: Simulator
@@ -50,6 +52,7 @@ class Plan:
     limit: float | None
     folder: Path | None
     progress: bool
+    warm_start: AmortizedPosterior | None = None
 
     def num_validation(self, seconds_each: float) -> int:
         """Simulations that are kept for validation; few where time is short and simulation slow."""
@@ -77,6 +80,8 @@ def open_bank(plan: Plan, stack: ExitStack) -> tuple[Bank, TrainingSet]:
     if plan.folder is not None:
         if rank() == 0:
             more = {"num_simulations": plan.num_simulations, "budget": plan.limit}
+            if plan.warm_start is not None:
+                more["warm_start"] = float(sum(x.sum() for x in plan.warm_start.parameters()))
             claim(plan.folder, settings(plan.simulator, plan.options, plan.networks, **more))
         store = SimulationStore(plan.folder / "simulations")
     validation, seconds_each = _validation(plan, store)

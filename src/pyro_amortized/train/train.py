@@ -28,7 +28,8 @@ from ..simulate import (
     default_training_distribution,
     shard_generator,
 )
-from ..structure import Model, read_structure
+from ..structure import Model, ModelStructure, read_structure
+from ..surrogate import learned
 from .advice import advice
 from .feed import Feed
 from .loss import local_device, rank
@@ -49,6 +50,7 @@ def train(
     options: TrainingOptions = TrainingOptions(),
     networks: Networks = Networks(),
     training_distribution: TrainingDistribution | None = None,
+    warm_start: AmortizedGuide | None = None,
     tracker: Tracker | None = None,
     progress: bool = True,
 ) -> AmortizedGuide:
@@ -71,6 +73,8 @@ def train(
         networks: Sizes of the networks.
         training_distribution: What individual and shared parameters are drawn from. Default: see
             :func:`~pyro_amortized.simulate.default_training_distribution`.
+        warm_start: A guide of a program with the same sites and series, whose networks are trained
+            further; ``networks`` is then ignored.
         tracker: Listens to losses: ``mlflow``, or anything with ``log_params`` and ``log_metric``.
         progress: Show progress bars on standard error.
 
@@ -79,8 +83,8 @@ def train(
 
     Raises:
         ModelError: The program is not a mixed-effects model that the library can read.
-        TrainingError: Too few simulations, too many of them not finite, or a folder that holds
-            another run.
+        TrainingError: Too few simulations, too many of them not finite, a folder that holds
+            another run, or a warm start from a guide of other sites.
     """
     begin, limit = time.monotonic(), seconds(budget)
     _check_request(num_simulations, seed)
@@ -92,6 +96,9 @@ def train(
         structure, example, generator
     )
     announce_layout(structure)
+    warm = None if warm_start is None else _networks_of(warm_start, structure)
+    if warm is not None:
+        networks = replace(networks, learn_shared=warm.shared_flow is not None)
     if networks.learn_shared is None:
         networks = replace(
             networks, learn_shared=bool(structure.shared) and not structure.has_density
@@ -107,6 +114,7 @@ def train(
         limit=limit,
         folder=None if folder is None else Path(folder),
         progress=progress,
+        warm_start=warm,
     )
     with ExitStack() as stack:
         stack.enter_context(torch_threads(options.num_threads))
@@ -130,6 +138,20 @@ def _check_request(num_simulations: int | None, seed: int) -> None:
         )
 
 
+def _networks_of(guide: AmortizedGuide, structure: ModelStructure) -> AmortizedPosterior:
+    """The networks of a guide whose sites and series are those of a program."""
+    mine = (structure.latent_names, structure.shared, list(structure.series))
+    theirs = guide.structure
+    if mine != (theirs.latent_names, theirs.shared, list(theirs.series)):
+        raise TrainingError(
+            f"A warm start from a guide of {theirs.latent_names}, {theirs.shared}, "
+            f"{list(theirs.series)} (individual parameters, shared parameters, series).",
+            f"a guide of {mine[0]}, {mine[1]}, {mine[2]}, as the program has them.",
+            "train without `warm_start=`.",
+        )
+    return learned(guide)
+
+
 def _build(
     plan: Plan, bank: Bank, generator: Generator
 ) -> tuple[AmortizedPosterior, TrainingPatterns]:
@@ -149,6 +171,13 @@ def _build(
                 "one increasing time grid for all individuals, as `networks.grid=True` asks for.",
                 "leave `grid` at None.",
             )
+    patterns = TrainingPatterns.of(masked, structure.series, grid)
+    if plan.warm_start is not None:
+        warm = copy.deepcopy(plan.warm_start).requires_grad_(True)
+        for network in (warm.summary, warm.flow, warm.shared_flow):
+            if network is not None:
+                network.float()
+        return warm.to(local_device(plan.options.device)), patterns
     with seeded(generator):
         form = Form.of(masked, structure.series, grid)
         encoder = plan.networks.encoding.encoder(form).fit(masked)
@@ -162,7 +191,6 @@ def _build(
         assert simulator.distribution.shared_law is not None
         posterior.shared_flow.loc.copy_(simulator.distribution.shared_law[0])
         posterior.shared_flow.scale_tril.copy_(simulator.distribution.shared_law[1])
-    patterns = TrainingPatterns.of(masked, structure.series, grid)
     return posterior.to(local_device(plan.options.device)), patterns
 
 
