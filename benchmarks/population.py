@@ -258,7 +258,7 @@ def benchmark_coverage(num_cohorts):
             continue
         rows = fit.summary().parameters
         profiles = [pa.profile_likelihood(fit, name) for name in names]
-        boot = pa.bootstrap(fit, num_replicates=100, num_draws=300, seed=1).interval()
+        boot = pa.bootstrap(fit, num_replicates=200, num_draws=300, seed=1).interval()
         low, high = (
             torch.cat([boot[n][side].reshape(-1) for n in ("mean", "omega", "sigma")])
             for side in (0, 1)

@@ -1,5 +1,10 @@
+import math
+import warnings
+
 import arviz
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 import xarray
@@ -8,7 +13,7 @@ import pyro_amortized as pa
 from pyro_amortized.diagnostics import calibrate, plots, to_arviz
 from pyro_amortized.errors import CohortError, TrainingError
 
-from .exact import TRUTH, linear_program
+from .exact import TRUTH, exact_log_marginal, linear_program
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +106,41 @@ def test_raw_and_corrected_differ_only_by_weights(calibration):
     assert calibration.ranks.shape == calibration.raw_ranks.shape
     assert calibration.ranks.max() <= 99
     assert torch.isfinite(calibration.levels).all()
+
+
+def test_models_are_compared_leaving_out_one_individual_at_a_time(linear, linear_guide, fit):
+    """Beside the exact likelihood at the same draws of the population."""
+
+    def flat(cohort):
+        """Too little variability of the slope."""
+        mean = pyro.sample("mean", dist.Normal(torch.zeros(2), 2.0).to_event(1))
+        omega = pyro.sample("omega", dist.HalfNormal(1.0))
+        sigma = pyro.sample("sigma", dist.LogNormal(-1.0, 0.5))
+        with pyro.plate("individual", len(cohort)):
+            scale = torch.stack([omega, 0.1 * torch.ones(())], -1)
+            phi = pyro.sample("phi", dist.Normal(mean, scale).to_event(1))
+            y = cohort["y"]
+            prediction = phi[..., :1] + phi[..., 1:] * y.times
+            law = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
+            pyro.sample("y", law, obs=y.values)
+
+    other = pa.fit_population(flat, linear_guide, linear, num_draws=500, retrain=False, seed=1)
+    data = {}
+    for name, one in {"full": fit, "flat": other}.items():
+        draws = pa.sample_population(one, num_draws=400, num_proposals=1500, seed=1)
+        data[name] = to_arviz(draws)
+        assert data[name]["posterior"]["phi"].shape == (1, 400, 40, 2)
+    found = arviz.loo(data["full"], pointwise=True)
+    structure, total = fit.structure, fit.marginal.log_likelihood.sum()
+    elpd = float(found.elpd_loo if hasattr(found, "elpd_loo") else found.elpd)
+    assert 2 < float(total) - elpd < 10
+    draws = pa.sample_population(fit, num_draws=400, num_proposals=1500, seed=1)
+    exact = torch.stack(
+        [exact_log_marginal(linear, structure.constrain_population(v)) for v in draws.vectors]
+    )
+    left_out = -(torch.logsumexp(-exact, 0) - math.log(400))
+    assert elpd == pytest.approx(float(left_out.sum()), abs=0.5)
+    with warnings.catch_warnings():  # of pandas, about ArviZ
+        warnings.simplefilter("ignore")
+        table = arviz.compare(data)
+    assert table.index[0] == "full"

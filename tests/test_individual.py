@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import pyro_amortized as pa
+from pyro_amortized import individual
 from pyro_amortized.errors import AmortizedWarning, GuideError, ModelError
 
-from .exact import TRUTH, exact_posterior, linear_cohort
+from .exact import TRUTH, exact_log_marginal, exact_posterior, linear_cohort
 
 
 def test_means_and_sds_are_exact(linear, linear_guide):
@@ -47,6 +48,21 @@ def test_hopeless_individuals_are_named_not_dropped(linear, linear_guide):
         found = pa.sample_individuals(linear_guide, linear, population=hopeless, num_draws=100)
     assert found.log_weights.shape == (100, 40)
     assert (found.estimate.pareto_k > 0.7).any()
+
+
+def test_the_worst_individuals_get_a_chain_of_nuts(linear, linear_guide, monkeypatch):
+    monkeypatch.setattr(individual, "MIN_ESS", 1e6)
+    monkeypatch.setattr(individual, "MIN_EFFICIENCY", 1.0)
+    state = torch.get_rng_state()
+    with pytest.warns(AmortizedWarning, match="unreliable.*nuts"):
+        found = pa.sample_individuals(
+            linear_guide, linear, population=TRUTH, num_draws=300, max_chains=2
+        )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert found.method.count("nuts") == 2
+    exact = exact_log_marginal(linear, TRUTH)
+    off = (found.estimate.log_mean - exact) / found.estimate.mc_error
+    assert off.abs().max() < 5
 
 
 def test_a_mask_that_the_training_data_did_not_need(linear_guide):

@@ -6,6 +6,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from scipy.stats import norm
+from scipy.stats import t as student_t
 
 import pyro_amortized as pa
 from pyro_amortized.errors import FitError
@@ -132,6 +134,16 @@ def test_bootstraps_agree_with_standard_errors(fit):
         assert ((ratio - 1).abs() < 0.5).all(), name  # omega[1] is skewed
     low, high = found.interval()["omega"]
     assert ((low < fit.estimates["omega"]) & (fit.estimates["omega"] < high)).all()
+    plain = found.interval(method="percentile")["sigma"]
+    logs = found.estimates["sigma"].log()
+    wide = float(student_t.ppf(0.025, 39)) * (40 / 39) ** 0.5
+    tail = float(norm.cdf(wide))
+    assert torch.allclose(plain[0].log(), logs.quantile(tail), atol=0.02)
+    basic = found.interval()["sigma"]  # mirrored about the estimate, in logarithms
+    center = fit.estimates["sigma"].log()
+    assert torch.allclose(basic[0].log() + plain[1].log(), 2 * center, atol=0.02)
+    with pytest.raises(FitError, match="percentile"):
+        found.interval(method="studentized")
 
 
 def test_parametric_bootstrap(fit):

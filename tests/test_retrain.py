@@ -10,7 +10,7 @@ from pyro_amortized import retrain
 from pyro_amortized.errors import TrainingError
 
 from .exact import TRUTH, exact_fit, linear_cohort, linear_program
-from .programs import several_supports, growth_cohort
+from .programs import growth_cohort, several_supports
 from .small import QUICK
 
 FAR = TRUTH | {"mean": torch.tensor([12.0, 0.5], dtype=torch.float64)}

@@ -101,3 +101,30 @@ def test_mixture_density_integrates_to_one():
     error = ratio.std(0) / len(ratio) ** 0.5
     assert ((ratio.mean(0) - 1).abs() < 4 * error).all()
     assert torch.allclose(sample.mean(0), torch.tensor(3.0).double(), atol=0.2)
+
+
+def test_a_chain_finds_what_draws_have_missed():
+    """Weighted draws far from a bent ridge; the mixture fitted to the chain has its mass, 1."""
+
+    def ridge(x, rows):
+        first = torch.distributions.Normal(0.0, 1.0).log_prob(x[..., 0])
+        second = torch.distributions.Normal(x[..., 0] ** 2, 0.3).log_prob(x[..., 1])
+        return first + second
+
+    wide, poor = NormalProposal(0.0, 4.0), NormalProposal(4.0, 0.5)
+
+    def population(num_draws, rows, generator):
+        return wide.draw(num_draws, rows, generator)[0]
+
+    sampler = Sampler(ridge, population, wide.log_prob, poor)
+    generator = torch.Generator().manual_seed(1)
+    found = sampler.sample(1000, 2, generator, refine=False)
+    assert (importance_estimate(found.weighted.log_weights).ess < 20).all()
+    assert sampler.follow_chains(found, torch.tensor([1]), generator) == [1]
+    after = importance_estimate(found.weighted.log_weights)
+    assert found.refinement.refined.tolist() == [False, True]
+    assert after.ess[0] < 20 < 200 < after.ess[1]
+    assert after.pareto_k[1] < 0.7
+    assert after.log_mean[1].abs() < 4 * after.mc_error[1]
+    flat = Sampler(lambda x, rows: ridge(x.detach(), rows), population, wide.log_prob, poor)
+    assert flat.follow_chains(found, torch.tensor([0]), generator) == []

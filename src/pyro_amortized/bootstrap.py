@@ -9,9 +9,12 @@ so the draws of the fit serve again and nothing is simulated. Parametric: cohort
 the fit and fitted anew; the guide is amortized.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
+from scipy.stats import norm as normal
+from scipy.stats import t as student_t
 from torch import Generator, Tensor
 
 from .cohort import Cohort
@@ -55,13 +58,35 @@ class Bootstrap:
         """Standard deviations of the estimates by site, in the support."""
         return {name: x.std(0) for name, x in self.estimates.items()}
 
-    def interval(self, level: float = 0.95) -> dict[str, tuple[Tensor, Tensor]]:
-        """Percentile intervals by site, in the support."""
-        tail = (1 - level) / 2
-        return {
-            name: (x.quantile(tail, 0), x.quantile(1 - tail, 0))
-            for name, x in self.estimates.items()
-        }
+    def interval(
+        self, level: float = 0.95, *, method: str = "basic"
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        r"""Intervals by site, in the support.
+
+        Variances of few individuals are estimated too small, and those of a resampled cohort once
+        more: ``"basic"`` intervals mirror the replicates about the estimate, in unconstrained
+        coordinates, and so correct for it; ``"percentile"`` intervals do not. Nonparametric ones
+        are expanded by the quantile of Student's t.
+
+        Args:
+            level: Probability of the interval.
+            method: ``"basic"`` or ``"percentile"``.
+
+        References:
+            Davison and Hinkley (1997), Bootstrap methods and their application, section 5.2.
+            Hesterberg (2015), What teachers should know about the bootstrap.
+        """
+        if method not in ("basic", "percentile"):
+            raise FitError(
+                f"`method` is {method!r}.", '"basic" or "percentile".', "correct `method=`."
+            )
+        tail, num = (1 - level) / 2, len(self.fit.cohort)
+        if self.kind == "nonparametric" and num > 2:
+            wide = float(student_t.ppf(tail, num - 1)) * math.sqrt(num / (num - 1))
+            tail = float(normal.cdf(wide))
+        vectors = self.vectors if method == "percentile" else 2 * self.fit.vector - self.vectors
+        sites = self.fit.structure.constrain_population(vectors)
+        return {n: (x.quantile(tail, 0), x.quantile(1 - tail, 0)) for n, x in sites.items()}
 
 
 def bootstrap(

@@ -37,10 +37,13 @@ from .importance import (
     weighted_moments,
 )
 from .isolation import foreign_program, make_generator, seeded
-from .proposals import FlowProposal, Proposal, Refinement
+from .proposals import FlowProposal, Proposal, Refinement, Sampled
 from .sampler import Sampler
 from .structure import PLATE, Estimator, ModelStructure, Population, check_recorded
 from .surrogate import structure_with
+
+MAX_CHAINS = 3
+MIN_ESS, MIN_EFFICIENCY = 20.0, 0.1  # effective draws of an individual, and their share
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +58,9 @@ class IndividualPosteriors:
         log_proposal: Log density that they were drawn from, shape ``(draw, individual)``.
         log_weights: Log target minus log proposal, shape ``(draw, individual)``; -inf where not
             finite.
-        method: Per individual, what the draws come from: ``"guide"`` or ``"student-t mixture"``.
+        method: Per individual, what the draws come from: ``"guide"``, ``"student-t mixture"``, or
+            ``"nuts"`` where a chain was run last (the draws come from a mixture fitted to it, or
+            from the one before where that is better).
         refinement: The mixtures.
     """
 
@@ -139,6 +144,7 @@ def sample_individuals(
     structure: ModelStructure | None = None,
     before: IndividualPosteriors | None = None,
     estimator: Estimator | None = None,
+    max_chains: int = MAX_CHAINS,
 ) -> IndividualPosteriors:
     r"""Corrected posterior draws of every individual, given the population.
 
@@ -157,9 +163,13 @@ def sample_individuals(
         estimator: ``"corrected"`` by the program's density, or ``"likelihood-free"``, by what the
             guide has learned in its place (see :mod:`pyro_amortized.surrogate`). Default: corrected
             where the program has a density. ``result.structure.estimator`` says which.
+        max_chains: Individuals whose Pareto k stays above 0.7, or who keep fewer than 20 effective
+            draws, get a chain of NUTS of their own, the worst first, at most so many; a mixture
+            fitted to the chain is then drawn from.
 
     Returns:
-        Weighted draws. Individuals that stay poor are announced by one warning and keep their k.
+        Weighted draws. Individuals that stay poor are announced by one warning, and keep their k
+        and the method that was tried last.
 
     Raises:
         GuideError: The guide lacks individual sites of the program, or there is no structure.
@@ -206,8 +216,14 @@ def sample_individuals(
         drawn, refinement = sampler.sample(
             num_draws, len(cohort), generator, refine, None if before is None else before.refinement
         )
-    refined = refinement.refined.tolist()
-    method = tuple("student-t mixture" if x else "guide" for x in refined)
+        sampled, chains = Sampled(drawn, refinement), []
+        if refine and max_chains:
+            found = importance_estimate(drawn.log_weights)
+            poor = unreliable(found, num_draws).nonzero()[:, 0]
+            worst = poor[found.ess[poor].argsort()][:max_chains]
+            chains = sampler.follow_chains(sampled, worst, generator)
+    kinds = ["student-t mixture" if x else "guide" for x in refinement.refined.tolist()]
+    method = tuple("nuts" if i in chains else x for i, x in enumerate(kinds))
     result = IndividualPosteriors(
         structure,
         cohort,
@@ -223,6 +239,17 @@ def sample_individuals(
     return result
 
 
+def unreliable(estimate: ImportanceEstimate, num_draws: int) -> Tensor:
+    r"""Individuals whose weights cannot be trusted, shape ``(individual,)``.
+
+    Args:
+        estimate: What their weights say.
+        num_draws: How many there are of each.
+    """
+    few = estimate.ess < min(MIN_ESS, MIN_EFFICIENCY * num_draws)
+    return few | ~(estimate.pareto_k <= PARETO_K_LIMIT)
+
+
 def _warn_unusual(unusual: Mapping[str, str]) -> None:
     if unusual:
         named = "; ".join(f"{label}: {why}" for label, why in list(unusual.items())[:5])
@@ -236,17 +263,19 @@ def _warn_unusual(unusual: Mapping[str, str]) -> None:
 
 
 def _warn_poor(result: IndividualPosteriors) -> None:
-    bad = result.estimate.pareto_k > PARETO_K_LIMIT
+    bad = unreliable(result.estimate, result.num_draws)
     if bool(bad.any()):
-        rows = bad.nonzero()[:, 0].tolist()
+        worst = result.estimate.ess.argsort()
+        rows = worst[bad[worst]].tolist()
         named = ", ".join(
-            f"{result.cohort.ids[i]} (k = {float(result.estimate.pareto_k[i]):.2f})"
+            f"{result.cohort.ids[i]} (k = {float(result.estimate.pareto_k[i]):.2f}, "
+            f"ESS {float(result.estimate.ess[i]):.0f}, {result.method[i]})"
             for i in rows[:10]
         )
         warnings.warn(
             f"The weights of {len(rows)} of {len(result.cohort)} individuals are unreliable "
-            "(Pareto k above "
-            f"{PARETO_K_LIMIT}) after refinement: {named}{', ...' if len(rows) > 10 else ''}.",
+            f"(Pareto k above {PARETO_K_LIMIT}, or fewer than {MIN_ESS:.0f} effective draws) after "
+            f"refinement: {named}{', ...' if len(rows) > 10 else ''}.",
             AmortizedWarning,
             stacklevel=3,
         )

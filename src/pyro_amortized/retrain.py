@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .errors import AmortizedWarning
 from .guide import AmortizedGuide
-from .importance import PARETO_K_LIMIT
+from .individual import unreliable
 from .isolation import make_generator
 from .result import PopulationFit
 from .simulate import TrainingDistribution, robust_moments
@@ -54,7 +54,7 @@ def reasons_to_retrain(fit: PopulationFit) -> list[str]:
             "distribution"
         )
     estimate = fit.individuals.estimate
-    poor = estimate.pareto_k > PARETO_K_LIMIT
+    poor = unreliable(estimate, fit.individuals.num_draws)
     if int(poor.sum()) >= MIN_POOR and float(poor.double().mean()) > POOR_SHARE:
         reasons.append(
             f"the weights of {int(poor.sum())} of {len(poor)} individuals are unreliable"

@@ -20,6 +20,7 @@ from .importance import (
 )
 from .mixture import UNUSED, StudentMixture, fit_student_mixture
 from .modes import located_mixture, tempered_weights
+from .nuts import nuts_draws
 from .proposals import Proposal, Refinement, Sampled, Weighted
 
 Target = Callable[[Tensor, Tensor], Tensor]
@@ -154,6 +155,48 @@ class Sampler:
             drawn.weighted.put(left, found)
             refinement.mixture.put(left, part.mixture)
         refinement.refined.logical_or_(bad)
+
+    def follow_chains(self, drawn: Sampled, rows: Tensor, generator: Generator) -> list[int]:
+        r"""Individuals that no mixture has followed: one fitted to a chain of NUTS, in place where
+        its draws are better.
+
+        Args:
+            drawn: What :meth:`sample` gave.
+            rows: The individuals.
+            generator: Source of randomness.
+
+        Returns:
+            Those that a chain was run for; the others' density has no gradient.
+        """
+        tried = []
+        for row in rows.unsqueeze(1):
+            mine = drawn.weighted.take(row)
+            rough = _fitted(mine, 1, generator)
+            start = mine.draws[mine.log_weights[:, 0].argmax(), 0]
+            chain = nuts_draws(
+                lambda u, row=row: self.target(u.reshape(1, 1, -1), row)[0, 0],  # type: ignore[misc]
+                start,
+                rough.scale_trils[0, 0],
+                generator,
+            )
+            if chain is None:
+                continue
+            tried.append(int(row))
+            part, points = drawn.refinement.take(row), chain.unsqueeze(1)
+            equal = torch.full(points.shape[:2], 1 / len(points), dtype=points.dtype)
+            everyone = torch.zeros(1, dtype=torch.long)
+            part.mixture.put(
+                everyone, fit_student_mixture(points, equal, MAX_COMPONENTS, generator)
+            )
+            if not bool(part.refined):
+                part.guide.put(everyone, _shape(mine.draws[:MAX_SHAPE], generator))
+            found = self._from_mixture(part, len(mine.draws), row, generator)
+            if bool(_score(found.log_weights) > _score(mine.log_weights)):
+                drawn.weighted.put(row, found)
+                drawn.refinement.mixture.put(row, part.mixture)
+                drawn.refinement.guide.put(row, part.guide)
+                drawn.refinement.refined[row] = True
+        return tried
 
     def _from_guide(self, num_draws: int, rows: Tensor, generator: Generator) -> Weighted:
         draws, log_proposal = self.proposal.draw(num_draws, rows, generator)

@@ -19,7 +19,7 @@ from .cohort import Cohort
 from .errors import AmortizedWarning, FitError
 from .guide import AmortizedGuide
 from .importance import log_mean_difference
-from .individual import IndividualPosteriors, sample_individuals
+from .individual import MAX_CHAINS, IndividualPosteriors, sample_individuals
 from .isolation import fork_seed, make_generator
 from .likelihood import ExpandedLikelihood, Likelihood, make_likelihood
 from .optimize import Optimum, maximize
@@ -83,6 +83,7 @@ class Search:
                 seed=generator,
                 structure=self.structure,
                 before=before,
+                max_chains=0 if quiet else MAX_CHAINS,
             )
 
     def objective(self, likelihood: Likelihood) -> Callable[[Tensor], Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..cohort import Cohort
 from ..individual import IndividualPosteriors
 from ..isolation import make_generator
+from ..population import PopulationDraws
 from ..result import PopulationFit
 
 with warnings.catch_warnings():  # ArviZ 0.x announces its next version whenever it is imported
@@ -26,22 +27,31 @@ with warnings.catch_warnings():  # ArviZ 0.x announces its next version whenever
 
 
 def to_arviz(
-    result: PopulationFit | IndividualPosteriors, *, num_draws: int = 1000, seed: int = 0
+    result: PopulationFit | IndividualPosteriors | PopulationDraws,
+    *,
+    num_draws: int = 1000,
+    seed: int = 0,
 ) -> Any:
-    r"""Export a fit or individual posteriors.
+    r"""Export a fit, individual posteriors, or posterior draws of the population.
 
     Args:
         result: A population fit, whose population parameters are drawn from their normal
-            approximation in unconstrained coordinates; or individual posteriors, whose population
-            is fixed.
-        num_draws: Number of equally weighted draws.
+            approximation in unconstrained coordinates; individual posteriors, whose population
+            is fixed; or draws of :func:`~pyro_amortized.sample_population`, with individual
+            parameters that carry the population's uncertainty, and the *marginal* likelihood of
+            every individual: ``arviz.loo`` and ``arviz.compare`` then leave out one individual at a
+            time.
+        num_draws: Number of equally weighted draws; draws of the population are all exported.
         seed: Their seed.
 
     Returns:
         Groups ``posterior`` (population sites of a fit, individual sites given its estimates),
         ``posterior_predictive``, ``log_likelihood`` (log p(y_i | phi_i, c) per individual),
-        ``sample_stats``, ``observed_data`` and ``constant_data``.
+        ``sample_stats``, ``observed_data`` and ``constant_data``. For draws of the population
+        ``log_likelihood`` is log p(y_i | Psi) per individual, and there are no predictions.
     """
+    if isinstance(result, PopulationDraws):
+        return _population_container(result, seed)
     individuals = result.individuals if isinstance(result, PopulationFit) else result
     generator = make_generator(seed)
     picked = individuals.resampled(num_draws, generator)
@@ -69,6 +79,31 @@ def to_arviz(
             {"individual": density}, {"individual": ["individual"]}, cohort, draws=True
         ),
         "sample_stats": _dataset(stats, {n: ["individual"] for n in stats}, cohort, draws=False),
+        "observed_data": _observations(
+            {n: cohort[n].values[masks[n]] for n in masks}, cohort, draws=False
+        ),
+        "constant_data": _dataset(
+            cohort.covariates, {n: ["individual"] for n in cohort.covariates}, cohort, draws=False
+        ),
+    }
+    return _container({name: group for name, group in groups.items() if group.data_vars})
+
+
+def _population_container(result: PopulationDraws, seed: int) -> Any:
+    fit = result.fit
+    cohort, structure = fit.cohort, fit.structure
+    picked = result.individuals(seed)
+    individual = [
+        structure.constrained_draws(cohort, one.unsqueeze(0), structure.constrain_population(v))
+        for one, v in zip(picked, result.vectors, strict=True)
+    ]
+    posterior = {n: torch.cat([x[n] for x in individual]) for n in structure.individual}
+    dims = {name: ["individual"] for name in posterior}
+    likelihood = {"individual": result.log_likelihoods()}
+    masks = {name: cohort[name].observed for name in structure.series}
+    groups = {
+        "posterior": _dataset(posterior | result.draws, dims, cohort, draws=True),
+        "log_likelihood": _dataset(likelihood, {"individual": ["individual"]}, cohort, draws=True),
         "observed_data": _observations(
             {n: cohort[n].values[masks[n]] for n in masks}, cohort, draws=False
         ),
