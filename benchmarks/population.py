@@ -1,7 +1,9 @@
-r"""Population inference: mRNA transfection, growth with N, theophylline models, coverage.
+r"""Population inference: mRNA transfection, growth with N, theophylline models, coverage, two
+experiments, the likelihood-free estimator.
 
-    .venv/bin/python benchmarks/population.py [--only mrna,growth,theophylline,coverage,experiments]
-        [--training 540] [--cohorts 200] [--sizes 50,1000,10000] [--guide FOLDER]
+    .venv/bin/python benchmarks/population.py
+        [--only mrna,growth,theophylline,coverage,experiments,likelihood_free]
+        [--training 540] [--cohorts 200] [--sizes 50,1000,10000] [--guide FOLDER] [--picture FILE]
 
 Needs ../shared/references for the mRNA data. Prints tables, and one JSON line at the end.
 
@@ -14,7 +16,9 @@ import argparse
 import json
 import math
 import resource
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -25,7 +29,7 @@ import pyro.distributions as dist
 import torch
 
 import pyro_amortized as pa
-from pyro_amortized import Cohort, Series, nlme
+from pyro_amortized import Cohort, Doses, Series, nlme
 
 ROOT = Path(__file__).parents[1]
 REFERENCES = ROOT.parent / "shared" / "references" / "mrna"
@@ -152,17 +156,58 @@ def benchmark_mrna(guide, sizes):
     return results | {"points": given}
 
 
-def benchmark_growth(guide):
-    large, _ = mrna_large()
-    rows = []
-    print("\nGrowth: one fit from the truth; N, draws, seconds, largest memory so far (GB)")
+GROWTH = [(n, 200) for n in (50, 100, 500, 1000, 5000, 10_000)] + [(500, 400), (500, 800)]
+
+
+def growth_row(guide, size, draws):
+    """One fit from the truth: a process of its own, whose memory is the fit's."""
+    data = mrna_large()[0][:size]
     start = mrna_points()["population_truth_voff1e-3"][0]
-    for size, draws in [(50, 200), (100, 200), (500, 200), (1000, 200), (100, 800), (500, 800)]:
-        begin = time.perf_counter()
-        pa.fit_population(mrna, guide, large[:size], start=start, num_draws=draws, seed=1)
-        rows.append((size, draws, time.perf_counter() - begin, memory()))
-        print("{:6d} {:6d} {:8.1f} {:6.2f}".format(*rows[-1]))
+    begin = time.perf_counter()
+    fit = pa.fit_population(mrna, guide, data, start=start, num_draws=draws, seed=1)
+    return {
+        "individuals": size,
+        "draws": draws,
+        "seconds": time.perf_counter() - begin,
+        "rounds": fit.num_rounds,
+        "memory_gb": memory(),
+    }
+
+
+def benchmark_growth(guide, picture):
+    print("\nGrowth: one fit from the truth; N, draws, seconds, rounds, largest memory (GB)")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        guide.save(folder)
+        for size, draws in GROWTH:
+            command = [sys.executable, __file__, "--guide", folder, "--row", f"{size},{draws}"]
+            found = subprocess.run(command, check=True, capture_output=True, text=True)
+            row = json.loads(found.stdout.splitlines()[-1])
+            rows.append(row)
+            print(
+                f"{row['individuals']:6d} {row['draws']:6d} {row['seconds']:8.1f} "
+                f"{row['rounds']:4d} {row['memory_gb']:6.2f}",
+                flush=True,
+            )
+    if picture:
+        growth_figure(rows, picture)
     return rows
+
+
+def growth_figure(rows, picture):
+    import matplotlib.pyplot as plt
+
+    rows = [r for r in rows if r["draws"] == 200]
+    sizes = [r["individuals"] for r in rows]
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    for axis, name, label in zip(
+        axes, ("seconds", "memory_gb"), ("wall time (s)", "largest memory (GB)"), strict=True
+    ):
+        axis.loglog(sizes, [r[name] for r in rows], "o-")
+        axis.set(xlabel="individuals of 180 observations", ylabel=label)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(picture, dpi=150)
+    plt.close(figure)
 
 
 # Theophylline: several population models by one guide.
@@ -292,14 +337,103 @@ def benchmark_coverage(num_cohorts):
     }
 
 
+# Two experiments: other times and doses, a clearance and a residual error of their own.
+
+EXPERIMENTS = {
+    "typical": torch.tensor([0.5, 1.0, 3.5]),
+    "slower": torch.tensor(-0.4),
+    "omega": torch.tensor([0.4, 0.25, 0.2]),
+    "sigma": torch.tensor([0.15, 0.25]),
+}
+
+
+def two_experiments(cohort):
+    center = torch.tensor([0.3, 0.8, 3.2])
+    typical = pyro.sample("typical", dist.Normal(center, 0.7).to_event(1))
+    slower = pyro.sample("slower", dist.Normal(0.0, 0.7))
+    omega = pyro.sample("omega", dist.LogNormal(-1.2, 0.5).expand([3]).to_event(1))
+    sigma = pyro.sample("sigma", dist.LogNormal(-1.5, 0.5).expand([2]).to_event(1))
+    second = cohort.covariates["second"]
+    one = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+    mean = typical + (slower * second)[:, None] * one
+    with pyro.plate("individual", len(cohort)):
+        phi = pyro.sample("phi", dist.Normal(mean, omega).to_event(1))
+        ka, cl, v = phi.exp().unbind(-1)
+        y = cohort["y"]
+        error = torch.where(second == 1, sigma[..., 1], sigma[..., 0])
+        predicted = nlme.one_compartment(y.times, cohort.doses, ka=ka, cl=cl, v=v)
+        law = nlme.lognormal_error(predicted, error[..., None])
+        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+
+
+def experiments_design(num=24):
+    def one(times, amount, second, first):
+        shape = (num, len(times))
+        values = Series(
+            torch.tensor(times).double().expand(shape).clone(), torch.ones(shape).double()
+        )
+        doses = Doses(times=torch.zeros(num, 1).double(), amounts=torch.full((num, 1), amount))
+        return Cohort(
+            {"y": values},
+            doses=doses,
+            covariates={"second": torch.full((num,), second).double()},
+            ids=tuple(str(first + i) for i in range(num)),
+        )
+
+    rich = one([0.25, 0.5, 1.0, 2.0, 4.0, 7.0, 12.0, 24.0], 320.0, 0.0, 1)
+    return pa.concatenate([rich, one([1.5, 6.0, 18.0, 36.0], 500.0, 1.0, 1 + num)])
+
+
+def benchmark_experiments(num_cohorts):
+    import warnings
+
+    warnings.simplefilter("ignore", pa.AmortizedWarning)
+    design, begin = experiments_design(), time.perf_counter()
+    guide = pa.train(two_experiments, design, num_simulations=100_000, seed=1, progress=False)
+    print(f"\nTwo experiments: {time.perf_counter() - begin:.0f} s of training")
+    structure = guide.structure
+    truth = {name: value.double() for name, value in EXPERIMENTS.items()}
+    expected = structure.unconstrain_population(truth)
+    apart, seconds, skipped = [], [], 0
+    for seed in range(num_cohorts):
+        cohort = pa.simulate_population(structure, design, truth, 100 + seed)
+        begin = time.perf_counter()
+        fit = pa.fit_population(two_experiments, guide, cohort, num_draws=400, seed=1)
+        seconds.append(time.perf_counter() - begin)
+        if not (fit.converged and bool(fit.estimated.all())):
+            skipped += 1
+            continue
+        apart.append((fit.vector - expected) / fit.covariance.diagonal().sqrt())
+    z = torch.stack(apart)
+    cover = (z.abs() < 1.96).double().mean(0)
+    print(
+        f"{len(z)} cohorts of 24 + 24 ({skipped} not converged or with a variance of zero), "
+        f"{sorted(seconds)[len(seconds) // 2]:.1f} s per fit (median)"
+    )
+    rows = zip(structure.population_names, z.mean(0), z.std(0), cover, strict=True)
+    found = {n: {"bias": float(a), "sd": float(b), "coverage": float(c)} for n, a, b, c in rows}
+    for name, row in found.items():
+        print(f"  {name:12s} " + "  ".join(f"{k} {x:+.3f}" for k, x in row.items()))
+    return found | {"cohorts": len(z), "skipped": skipped}
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", default="mrna,growth,theophylline,coverage")
+    parser.add_argument(
+        "--only", default="mrna,growth,theophylline,coverage,experiments,likelihood_free"
+    )
     parser.add_argument("--training", type=float, default=540.0)
     parser.add_argument("--cohorts", type=int, default=200)
     parser.add_argument("--sizes", default="50,1000,10000")
     parser.add_argument("--guide", default="")
+    parser.add_argument("--picture", default="")
+    parser.add_argument("--row", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.row:
+        guide, _ = mrna_guide(arguments.training, arguments.guide)
+        size, draws = (int(x) for x in arguments.row.split(","))
+        print(json.dumps(growth_row(guide, size, draws)))
+        return
     wanted, results = arguments.only.split(","), {}
     if {"mrna", "growth"} & set(wanted):
         if not REFERENCES.exists():
@@ -312,11 +446,17 @@ def main():
     if "mrna" in wanted:
         results["mrna"] = benchmark_mrna(guide, [int(x) for x in arguments.sizes.split(",")])
     if "growth" in wanted:
-        results["growth"] = benchmark_growth(guide)
+        results["growth"] = benchmark_growth(guide, arguments.picture)
     if "theophylline" in wanted:
         results["theophylline"] = benchmark_theophylline()
     if "coverage" in wanted:
         results["coverage"] = benchmark_coverage(arguments.cohorts)
+    if "experiments" in wanted:
+        results["experiments"] = benchmark_experiments(min(arguments.cohorts, 100))
+    if "likelihood_free" in wanted:
+        import likelihood_free
+
+        results["likelihood_free"] = likelihood_free.run()
     print(json.dumps(results))
 
 

@@ -10,7 +10,8 @@ the training distribution :math:`\tilde p(\phi)\,\tilde p(c)`,
 Put in the place of the density it serves whatever needs one: draws, population fits, profiles. The
 constant is that of the individual's data under the training distribution, so differences between
 populations and between population models keep their meaning. Nothing corrects the network: its
-errors are those of the result, and add up over the individuals.
+errors are those of the result, and add up over the individuals. Shared parameters beyond those of
+the training distribution are held off by a penalty.
 """
 
 from dataclasses import dataclass, field, fields
@@ -26,6 +27,7 @@ from .posterior import AmortizedPosterior
 from .structure import Estimator, IndividualLogDensity, ModelStructure, Population
 
 ESTIMATORS = ("corrected", "likelihood-free")
+MAX_RADIUS = 3.3  # of shared parameters, in standard deviations of the training distribution
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -58,8 +60,11 @@ class SurrogateStructure(ModelStructure):
                 summary = posterior.summarize(many[torch.arange(num)])
             self._summaries[many] = summary
         shared = guide.shared_vector(population)
+        outside = torch.zeros((), dtype=torch.float64)
+        if training.shared_law is not None:
+            shared, outside = _within(shared, *training.shared_law)
         observation = posterior.given(summary, shared).log_prob(draws)
-        observation = observation - training.log_prob(draws)
+        observation = observation - training.log_prob(draws) - outside
         if posterior.shared_flow is not None:
             known = posterior.shared_given(summary).log_prob(shared.expand(num, -1))
             observation = observation + known - training.log_prob_shared(shared)
@@ -67,6 +72,18 @@ class SurrogateStructure(ModelStructure):
             return IndividualLogDensity(observation, torch.zeros_like(observation))
         individual = self.log_individual_of(many, draws, population)
         return IndividualLogDensity(observation, individual)
+
+
+def _within(shared: Tensor, loc: Tensor, scale_tril: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest shared parameters that training has seen, and a penalty for the distance: beyond
+    them the networks know nothing, and the ratio of two vanishing densities may be anything.
+    """
+    z = torch.linalg.solve_triangular(scale_tril, (shared - loc).unsqueeze(-1), upper=False)
+    radius = z.norm()
+    if radius <= MAX_RADIUS:
+        return shared, torch.zeros_like(radius)
+    nearest = loc + (scale_tril @ z * (MAX_RADIUS / radius)).squeeze(-1)
+    return nearest, 0.5 * (radius - MAX_RADIUS).pow(2)
 
 
 def learned(guide: AmortizedGuide) -> AmortizedPosterior:
