@@ -181,7 +181,7 @@ def test_what_has_no_standard_error_is_refused(fit):
 
 
 def test_posterior_modes_are_refused(fit):
-    mode = replace(fit, search=replace(fit.search, maximum_a_posteriori=True))
+    mode = replace(fit, criterion="maximum a posteriori")
     with pytest.raises(FitError, match="A bootstrap of a fit by maximum a posteriori"):
         pa.bootstrap(mode)
     with pytest.raises(FitError, match="A profile likelihood of a fit"):

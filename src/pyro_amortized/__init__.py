@@ -22,6 +22,7 @@ from .individual import sample_individuals as sample_individuals
 from .marginal import MarginalLikelihood as MarginalLikelihood
 from .marginal import marginal_likelihood as marginal_likelihood
 from .marginal import marginalize as marginalize
+from .mcmc import AmortizedMCMC as AmortizedMCMC
 from .missing import RandomMissing as RandomMissing
 from .missing import Resample as Resample
 from .population import sample_population as sample_population

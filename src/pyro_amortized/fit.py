@@ -21,7 +21,7 @@ from .marginal import summarize_weights
 from .optimize import Optimum
 from .result import PopulationFit
 from .retrain import reasons_to_retrain, retrained
-from .search import Ascent, Search, locate_population
+from .search import Ascent, Criterion, Search, locate_population
 from .structure import Estimator, Model, Population
 from .surrogate import structure_with
 from .uncertainty import laplace_covariance
@@ -84,29 +84,30 @@ def fit_population(
         raise FitError(
             f"`num_starts` is {num_starts}.", "at least 1.", "pass a positive `num_starts=`."
         )
-    asked = (fixed, maximum_a_posteriori, num_draws, num_starts, estimator, seed)
-    first = _fit(model, guide, cohort, start, *asked)
+    criterion: Criterion = "maximum a posteriori" if maximum_a_posteriori else "maximum likelihood"
+    asked = (fixed, criterion, num_draws, num_starts, estimator, seed)
+    first = fit_once(model, guide, cohort, start, *asked)
     reasons = [] if retrain is not None else reasons_to_retrain(first)
     if not (retrain or reasons):
         return first
     better = retrained(first, reasons, seed)
-    second = _fit(model, better, cohort, first.estimates, *asked)
+    second = fit_once(model, better, cohort, first.estimates, *asked)
     return replace(second, message=f"{second.message}; the guide was trained again around a fit")
 
 
-def _fit(
+def fit_once(
     model: Model,
     guide: AmortizedGuide,
     cohort: Cohort,
-    start: Population | None,
-    fixed: Population | None,
-    maximum_a_posteriori: bool,
-    num_draws: int | None,
-    num_starts: int,
-    estimator: Estimator | None,
-    seed: int,
+    start: Population | None = None,
+    fixed: Population | None = None,
+    criterion: Criterion = "maximum likelihood",
+    num_draws: int | None = None,
+    num_starts: int = 4,
+    estimator: Estimator | None = None,
+    seed: int = 0,
 ) -> PopulationFit:
-    """One fit with the guide as it is."""
+    """One fit with the guide as it is; arguments as of :func:`fit_population`."""
     generator = make_generator(seed)
     structure = structure_with(structure_for(guide, model, cohort), guide, estimator)
     if num_draws is None:
@@ -121,13 +122,13 @@ def _fit(
             guide,
             cohort,
             num_starts=num_starts,
-            maximum_a_posteriori=maximum_a_posteriori,
+            criterion=criterion,
             fixed=fixed,
             seed=generator,
         ).vector
 
     scale = structure.population_scale(cohort, generator)
-    search = Search(structure, guide, cohort, maximum_a_posteriori, scale)
+    search = Search(structure, guide, cohort, criterion, scale)
     least = GAIN + 2 * len(vector) / num_draws
     ascent, individuals, rounds = _climb(search, vector, num_draws, generator, least, held)
     optimum, gain = ascent.optimum, ascent.gain
@@ -145,7 +146,7 @@ def _fit(
         guide=guide,
         cohort=cohort,
         structure=structure,
-        criterion="maximum a posteriori" if maximum_a_posteriori else "maximum likelihood",
+        criterion=criterion,
         vector=optimum.vector,
         covariance=curvature.covariance
         if covered

@@ -173,7 +173,7 @@ class MarginalModel:
         structure.check_density()
         if population is None:
             optimum = locate_population(
-                structure, self.guide, cohort, maximum_a_posteriori=True, seed=generator
+                structure, self.guide, cohort, criterion="posterior mode", seed=generator
             )
             population = structure.constrain_population(optimum.vector)
         return sample_individuals(

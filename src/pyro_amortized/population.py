@@ -5,21 +5,31 @@ estimates, with the covariance of the fit, are weighted by
 
 .. math:: p(\Psi)\, \prod_i \hat p(y_i \mid \Psi)
 
-on the draws of the fit, and resampled. Given each draw of the population, one of the draws of every
-individual is picked by its weight under that population.
+on the draws of the fit. A mixture is fitted to them, from which (and a tenth from the first
+distribution) the draws come that are weighted and resampled. Given each draw of the population, one
+of the draws of every individual is picked by its weight under that population.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .errors import FitError
-from .importance import importance_estimate, normalized_weights, resample
+from .importance import (
+    effective_sample_size,
+    finite_or_zero_weight,
+    importance_estimate,
+    normalized_weights,
+    resample,
+)
 from .isolation import make_generator
+from .mixture import StudentMixture, fit_student_mixture
+from .modes import tempered_weights
 from .result import PopulationFit
 
-DEGREES_OF_FREEDOM = 7
+MAX_ROUNDS, ENOUGH, NUM_COMPONENTS = 3, 0.7, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +71,15 @@ class PopulationDraws:
             found.append(fit.individuals.unconstrained[picked, rows])
         return torch.stack(found)
 
+    def individual_sites(self, seed: int = 0) -> dict[str, Tensor]:
+        """The same by site, in their support, shape ``(draw, individual, *event)``."""
+        structure, cohort = self.fit.structure, self.fit.cohort
+        found = [
+            structure.constrained_draws(cohort, one[None], structure.constrain_population(vector))
+            for one, vector in zip(self.individuals(seed), self.vectors, strict=True)
+        ]
+        return {name: torch.cat([x[name] for x in found]) for name in structure.individual}
+
 
 def sample_population(
     fit: PopulationFit, *, num_draws: int = 500, num_proposals: int = 2000, seed: int = 0
@@ -91,23 +110,54 @@ def sample_population(
             "look at `fit.message`, or use NUTS on `marginalize(model, guide)`.",
         )
     generator = make_generator(seed)
-    scale = torch.linalg.cholesky(fit.covariance[known][:, known])
-    law = torch.distributions.MultivariateNormal(torch.zeros(len(scale)).double(), scale_tril=scale)
-    noise = torch.randn(num_proposals, len(scale), generator=generator, dtype=torch.float64)
-    chi2 = torch.randn(num_proposals, DEGREES_OF_FREEDOM, generator=generator, dtype=torch.float64)
-    stretch = (DEGREES_OF_FREEDOM / chi2.pow(2).sum(1, keepdim=True)).sqrt()
-    moves = (noise @ scale.T) * stretch
-    vectors = fit.vector.repeat(num_proposals, 1)
-    vectors[:, known] += moves
-    square = -2 * (law.log_prob(moves) - law.log_prob(torch.zeros_like(moves[0])))
-    nu, d = DEGREES_OF_FREEDOM, len(scale)
-    log_proposal = -(nu + d) / 2 * torch.log1p(square / nu)
-    with torch.no_grad():
-        log_target = torch.stack([_log_posterior(fit, vector) for vector in vectors])
-    log_weights = (log_target - log_proposal).unsqueeze(1)
+    target = _Posterior(fit, known)
+    first = _student(fit.vector[known], torch.linalg.cholesky(fit.covariance[known][:, known]))
+    mixture = first
+    for _ in range(MAX_ROUNDS):
+        pilot = mixture.draw(max(100, num_proposals // 4), generator)
+        log_weights = target(pilot) - mixture.log_prob(pilot)
+        if float(effective_sample_size(log_weights)) > ENOUGH * len(pilot):
+            break
+        weights = tempered_weights(log_weights, 5.0 * NUM_COMPONENTS * pilot.shape[-1])
+        mixture = fit_student_mixture(pilot, weights, NUM_COMPONENTS, generator)
+    num_first = num_proposals // 10
+    draws = torch.cat(
+        [mixture.draw(num_proposals - num_first, generator), first.draw(num_first, generator)]
+    )
+    parts = torch.stack(
+        [mixture.log_prob(draws) + math.log(0.9), first.log_prob(draws) + math.log(0.1)]
+    )
+    log_weights = target(draws) - parts.logsumexp(0)
     estimate = importance_estimate(log_weights)
     index = resample(normalized_weights(log_weights), num_draws, generator)[:, 0]
-    return PopulationDraws(fit, vectors[index], float(estimate.ess), float(estimate.pareto_k))
+    vectors = target.whole(draws[index, 0])
+    shuffled = torch.randperm(num_draws, generator=generator)
+    return PopulationDraws(fit, vectors[shuffled], float(estimate.ess), float(estimate.pareto_k))
+
+
+def _student(center: Tensor, scale_tril: Tensor) -> StudentMixture:
+    """One Student-t distribution."""
+    return StudentMixture(
+        torch.zeros(1, 1).double(), center.reshape(1, 1, -1), scale_tril[None, None]
+    )
+
+
+class _Posterior:
+    """Log posterior density of what varies, up to a constant; shape ``(draw, 1)``."""
+
+    def __init__(self, fit: PopulationFit, known: Tensor) -> None:
+        self.fit, self.known = fit, known
+
+    def whole(self, draws: Tensor) -> Tensor:
+        """All coordinates, of those that vary."""
+        vectors = self.fit.vector.repeat(len(draws), 1)
+        vectors[:, self.known] = draws
+        return vectors
+
+    def __call__(self, draws: Tensor) -> Tensor:
+        with torch.no_grad():
+            values = [_log_posterior(self.fit, vector) for vector in self.whole(draws[:, 0])]
+        return finite_or_zero_weight(torch.stack(values)).unsqueeze(1)
 
 
 def _log_posterior(fit: PopulationFit, vector: Tensor) -> Tensor:

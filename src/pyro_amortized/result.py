@@ -24,7 +24,7 @@ from .individual import IndividualPosteriors
 from .isolation import make_generator
 from .likelihood import Likelihood, make_likelihood
 from .marginal import MarginalLikelihood
-from .search import Search
+from .search import Criterion, Search
 from .structure import Estimator, Model, ModelStructure
 from .summary import FitSummary, IndividualRow, ParameterRow
 from .uncertainty import confidence_interval, delta_method
@@ -48,7 +48,7 @@ class PopulationFit:
         guide: The guide.
         cohort: The data.
         structure: Structure of the model.
-        criterion: ``"maximum likelihood"`` or ``"maximum a posteriori"``.
+        criterion: ``"maximum likelihood"``, ``"maximum a posteriori"`` or ``"posterior mode"``.
         vector: Estimates in unconstrained coordinates, shape ``(population,)``.
         covariance: Their covariance from the observed information; NaN in directions the data do
             not determine.
@@ -66,7 +66,7 @@ class PopulationFit:
     guide: AmortizedGuide
     cohort: Cohort
     structure: ModelStructure
-    criterion: str
+    criterion: Criterion
     vector: Tensor
     covariance: Tensor
     individuals: IndividualPosteriors
@@ -165,7 +165,7 @@ class PopulationFit:
         Raises:
             FitError: It maximised the posterior density.
         """
-        if self.search.maximum_a_posteriori:
+        if self.criterion != "maximum likelihood":
             raise FitError(
                 f"{what} of a fit by maximum a posteriori.",
                 "a fit by maximum likelihood.",

@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -33,6 +33,10 @@ LEAST_SLOPE = 0.3  # of a log standard deviation in a coordinate that it hangs o
 START_ROUNDS, START_GAIN = 4, 10.0
 TRUST = 1.0  # largest move of an expanded likelihood's parameters, in prior standard deviations
 
+# The likelihood; with the prior density in the support (as ``AutoDelta`` does); with the prior
+# density in unconstrained coordinates (as ``AutoLaplace`` does and NUTS samples).
+Criterion = Literal["maximum likelihood", "maximum a posteriori", "posterior mode"]
+
 
 class Ascent(NamedTuple):
     """One round: where it ended, the likelihood that it climbed, what it gained, and the
@@ -53,14 +57,14 @@ class Search:
         structure: The population model.
         guide: The trained guide.
         cohort: The data.
-        maximum_a_posteriori: Add the log prior.
+        criterion: What is maximised.
         scale: Size of a large step in each unconstrained parameter.
     """
 
     structure: ModelStructure
     guide: AmortizedGuide
     cohort: Cohort
-    maximum_a_posteriori: bool
+    criterion: Criterion
     scale: Tensor
 
     def draw(
@@ -91,14 +95,17 @@ class Search:
 
         def value(vector: Tensor) -> Tensor:
             population = self.structure.constrain_population(vector)
-            return likelihood(population).sum() + self._log_prior(population)
+            return likelihood(population).sum() + self._log_prior(population, vector)
 
         return value
 
-    def _log_prior(self, population: Population) -> Tensor:
-        if not self.maximum_a_posteriori:
+    def _log_prior(self, population: Population, vector: Tensor) -> Tensor:
+        if self.criterion == "maximum likelihood":
             return torch.zeros((), dtype=torch.float64)
-        return self.structure.log_prior(self.cohort, population)
+        log_prior = self.structure.log_prior(self.cohort, population)
+        if self.criterion == "posterior mode":
+            log_prior = log_prior + self.structure.log_abs_det(vector)
+        return log_prior
 
     def vanishing(self, likelihood: Likelihood, vector: Tensor) -> Tensor:
         r"""Which coordinates only say how little the individual parameters, or the narrowest
@@ -178,9 +185,9 @@ class Search:
             move = ((x - vector) / self.scale)[shared].abs()
             outside = (lost - LOST).relu().pow(2) + (move - TRUST).relu().pow(2).sum()
             total = found.sum() - penalty * outside
-            return total + self._log_prior(population)
+            return total + self._log_prior(population, x)
 
-        if not rough:
+        if not rough and self.criterion != "posterior mode":  # which has a proper one
             held = held | self.vanishing(likelihood, vector)
         free = ~held
 
@@ -211,7 +218,7 @@ class Search:
                 break
         fresh = self.draw(vector, num_draws, generator, individuals)
         value = float(fresh.estimate.log_mean.sum())
-        value += float(self._log_prior(self.structure.constrain_population(vector)))
+        value += float(self._log_prior(self.structure.constrain_population(vector), vector))
         return optimum._replace(value=value if math.isfinite(value) else -math.inf)
 
 
@@ -222,7 +229,7 @@ def locate_population(
     *,
     num_starts: int = 4,
     num_draws: int = 200,
-    maximum_a_posteriori: bool = False,
+    criterion: Criterion = "maximum likelihood",
     fixed: Population | None = None,
     seed: int | Generator = 0,
 ) -> Optimum:
@@ -239,7 +246,7 @@ def locate_population(
         cohort: The data.
         num_starts: Number of starts; the best on fresh draws is returned.
         num_draws: Draws per individual.
-        maximum_a_posteriori: Add the log prior.
+        criterion: What is maximised.
         fixed: Values of sites that are held.
         seed: Seed or generator.
 
@@ -250,7 +257,7 @@ def locate_population(
     scale = structure.population_scale(cohort, generator)
     if len(cohort) > MAX_LOCATED:
         cohort = cohort[torch.randperm(len(cohort), generator=generator)[:MAX_LOCATED]]
-    search = Search(structure, guide, cohort, maximum_a_posteriori, scale)
+    search = Search(structure, guide, cohort, criterion, scale)
     starts = structure.draw_populations(cohort, num_starts, generator)
     found: list[Optimum] = run_each(
         search.climb,

@@ -92,12 +92,7 @@ def to_arviz(
 def _population_container(result: PopulationDraws, seed: int) -> Any:
     fit = result.fit
     cohort, structure = fit.cohort, fit.structure
-    picked = result.individuals(seed)
-    individual = [
-        structure.constrained_draws(cohort, one.unsqueeze(0), structure.constrain_population(v))
-        for one, v in zip(picked, result.vectors, strict=True)
-    ]
-    posterior = {n: torch.cat([x[n] for x in individual]) for n in structure.individual}
+    posterior = result.individual_sites(seed)
     dims = {name: ["individual"] for name in posterior}
     likelihood = {"individual": result.log_likelihoods()}
     masks = {name: cohort[name].observed for name in structure.series}

@@ -1,0 +1,173 @@
+r"""In the place of ``pyro.infer.MCMC``: one line of a script changes.
+
+The population is drawn from its posterior by sampling-importance resampling on the collapsed model,
+about its mode (see :mod:`pyro_amortized.population`); then every individual given each draw of the
+population. Draws are independent, so that chains are a matter of form.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pyro.infer.mcmc.util import diagnostics, print_summary, select_samples
+from torch import Tensor
+
+from .cohort import Cohort
+from .errors import FitError
+from .fit import fit_once
+from .guide import AmortizedGuide
+from .individual import unreliable
+from .isolation import fork_seed, make_generator
+from .population import PopulationDraws, sample_population
+from .result import PopulationFit
+from .structure import Estimator, Model
+
+PROPOSALS = 2  # weighted draws per draw that is asked for
+
+
+class Kernel(NamedTuple):
+    """What made the draws, for those who ask an MCMC for its kernel's model (as ArviZ does)."""
+
+    model: Model
+
+
+class AmortizedMCMC:
+    r"""Posterior draws of a program with the interface of ``pyro.infer.MCMC``.
+
+    Args:
+        model: The population model: the guide's program, or another one with the same individual
+            sites.
+        guide: The trained guide.
+        num_samples: Draws per chain.
+        num_chains: Chains that the draws are said to be in; all draws are independent.
+        num_draws: Weighted draws per individual behind them.
+        estimator: As of :func:`~pyro_amortized.fit_population`.
+        seed: Seed of everything.
+
+    Raises:
+        FitError: A count is not positive.
+
+    Example:
+        ``mcmc = MCMC(NUTS(model), num_samples=1000, warmup_steps=500)`` becomes
+        ``mcmc = AmortizedMCMC(model, guide, num_samples=1000)``; ``mcmc.run(cohort)`` and what
+        follows stay.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        guide: AmortizedGuide,
+        num_samples: int = 1000,
+        *,
+        num_chains: int = 1,
+        num_draws: int = 1000,
+        estimator: Estimator | None = None,
+        seed: int = 0,
+    ) -> None:
+        if min(num_samples, num_chains) < 1:
+            raise FitError(
+                f"{num_samples} draws in {num_chains} chains.",
+                "at least one draw and one chain.",
+                "pass positive `num_samples=` and `num_chains=`.",
+            )
+        self.kernel = Kernel(model)
+        self.guide, self.num_samples, self.num_chains = guide, num_samples, num_chains
+        self.num_draws, self.estimator, self.seed = num_draws, estimator, seed
+        self._args: tuple[Any, ...] = ()
+        self._kwargs: dict[str, Any] = {}
+        self._found: tuple[PopulationDraws, Mapping[str, Tensor]] | None = None
+
+    def run(self, cohort: Cohort) -> None:
+        r"""Draw from the posterior.
+
+        Args:
+            cohort: The data.
+
+        Raises:
+            FitError: The posterior mode was not found; the message says why.
+        """
+        generator = make_generator(self.seed)
+        mode = fit_once(
+            self.kernel.model,
+            self.guide,
+            cohort,
+            criterion="posterior mode",
+            num_draws=self.num_draws,
+            estimator=self.estimator,
+            seed=fork_seed(generator),
+        )
+        total = self.num_samples * self.num_chains
+        draws = sample_population(
+            mode, num_draws=total, num_proposals=PROPOSALS * total, seed=fork_seed(generator)
+        )
+        samples = draws.draws | draws.individual_sites(fork_seed(generator))
+        self._args = (cohort,)
+        self._found = (
+            draws,
+            {
+                name: x.reshape(self.num_chains, self.num_samples, *x.shape[1:])
+                for name, x in samples.items()
+            },
+        )
+
+    def _ran(self) -> tuple[PopulationDraws, Mapping[str, Tensor]]:
+        if self._found is None:
+            raise FitError("There are no draws yet.", "a run.", "call `run(cohort)` first.")
+        return self._found
+
+    @property
+    def draws(self) -> PopulationDraws:
+        """The draws of the population, with their effective number and Pareto k."""
+        return self._ran()[0]
+
+    @property
+    def mode(self) -> PopulationFit:
+        """The posterior mode in unconstrained coordinates, and the draws of the individuals."""
+        return self._ran()[0].fit
+
+    def get_samples(
+        self, num_samples: int | None = None, group_by_chain: bool = False
+    ) -> dict[str, Tensor]:
+        r"""Draws by site: of the population, shape ``(draw, *site)``, and of the individuals,
+        ``(draw, individual, *event)``.
+
+        Args:
+            num_samples: Resample so many, with replacement. Default: all draws as they are.
+            group_by_chain: Keep a leading dimension of chains.
+        """
+        found: dict[str, Tensor] = select_samples(dict(self._ran()[1]), num_samples, group_by_chain)
+        return found
+
+    def diagnostics(self) -> dict[str, Any]:
+        r"""Effective sample size and split R-hat by site, as of an MCMC, and what says more here:
+        ``"pareto_k"`` and ``"ess"`` of the weighted draws of the population, and
+        ``"individuals"``, those whose own weights are unreliable, with their Pareto k.
+
+        Divergences there are none.
+        """
+        draws, samples = self._ran()
+        found: dict[str, Any] = diagnostics(dict(samples))
+        estimate = draws.fit.individuals.estimate
+        poor = unreliable(estimate, draws.fit.individuals.num_draws).nonzero()[:, 0].tolist()
+        ids = draws.fit.cohort.ids
+        found["divergences"] = {f"chain {i}": [] for i in range(self.num_chains)}
+        found["acceptance rate"] = {f"chain {i}": 1.0 for i in range(self.num_chains)}
+        found["pareto_k"], found["ess"] = draws.pareto_k, draws.ess
+        found["individuals"] = {ids[i]: float(estimate.pareto_k[i]) for i in poor}
+        return found
+
+    def summary(self, prob: float = 0.9) -> None:
+        r"""Print the table of an MCMC, and how far the draws are to be trusted.
+
+        Args:
+            prob: Probability mass of the intervals.
+        """
+        draws, samples = self._ran()
+        print_summary(dict(samples), prob=prob)
+        poor = self.diagnostics()["individuals"]
+        total = self.num_samples * self.num_chains
+        print(
+            f"Population: {total} draws picked from {PROPOSALS * total} weighted ones, of which "
+            f"{draws.ess:.0f} are effective; Pareto k {draws.pareto_k:.2f}"
+            f"{'' if draws.pareto_k <= 0.7 else ' (above 0.7: not to be trusted)'}"
+        )
+        print(f"Individuals whose weights are unreliable: {len(poor)}")

@@ -1,0 +1,96 @@
+"""One line changed: the posterior of population and individuals beside NUTS."""
+
+import warnings
+
+import arviz
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import MCMC, NUTS
+
+import pyro_amortized as pa
+from pyro_amortized.errors import FitError
+
+from .exact import exact_log_marginal, exact_posterior, linear_program
+
+
+def exact_program(cohort):
+    """The population sites of the linear program, with the closed form of the rest."""
+    mean = pyro.sample("mean", dist.Normal(torch.tensor([0.5, 0.5]), 1.0).to_event(1))
+    omega = pyro.sample("omega", dist.HalfNormal(torch.ones(2)).to_event(1))
+    sigma = pyro.sample("sigma", dist.LogNormal(-1.0, 0.5))
+    population = {"mean": mean.double(), "omega": omega.double(), "sigma": sigma.double()}
+    pyro.factor("marginal", exact_log_marginal(cohort, population).sum())
+
+
+@pytest.fixture(scope="module")
+def mcmc(linear, linear_guide):
+    state, before = torch.get_rng_state(), len(pyro.get_param_store())
+    found = pa.AmortizedMCMC(linear_program, linear_guide, num_samples=500, num_chains=2, seed=1)
+    found.run(linear)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(pyro.get_param_store()) == before
+    return found
+
+
+def moments(samples):
+    return {name: (x.double().mean(0), x.double().std(0)) for name, x in samples.items()}
+
+
+def test_the_population_is_that_of_nuts_on_the_exact_marginal(mcmc, linear):
+    pyro.set_rng_seed(1)
+    kernel = NUTS(exact_program, max_tree_depth=6)
+    chain = MCMC(kernel, num_samples=500, warmup_steps=200, disable_progbar=True)
+    chain.run(linear)
+    ours = moments(mcmc.get_samples())
+    for name, (mean, sd) in moments(chain.get_samples()).items():
+        assert ((ours[name][0] - mean) / sd).abs().max() < 0.25, name
+        assert (ours[name][1] / sd - 1).abs().max() < 0.25, name
+
+
+def test_individuals_carry_the_uncertainty_of_the_population(mcmc, linear):
+    samples = mcmc.get_samples()
+    rows = torch.arange(0, 1000, 10)
+    exact = [
+        exact_posterior(linear, {n: samples[n][i].double() for n in ("mean", "omega", "sigma")})
+        for i in rows
+    ]
+    mean = torch.stack([m for m, _ in exact])
+    within = torch.stack([c.diagonal(dim1=-2, dim2=-1) for _, c in exact]).mean(0)
+    sd = (within + mean.var(0)).sqrt()
+    assert samples["phi"].shape == (1000, 40, 2)
+    assert ((samples["phi"].mean(0) - mean.mean(0)) / sd).abs().max() < 0.25
+    assert (samples["phi"].std(0) / sd - 1).abs().mean() < 0.05
+
+
+def test_it_is_used_like_an_mcmc(mcmc, capsys):
+    grouped = mcmc.get_samples(group_by_chain=True)
+    assert grouped["mean"].shape == (2, 500, 2)
+    assert mcmc.get_samples(num_samples=7)["phi"].shape == (7, 40, 2)
+    found = mcmc.diagnostics()
+    assert found["mean"]["r_hat"].max() < 1.05
+    assert found["pareto_k"] < 0.7
+    assert found["divergences"] == {"chain 0": [], "chain 1": []}
+    assert found["individuals"] == {}
+    mcmc.summary(prob=0.8)
+    printed = capsys.readouterr().out
+    assert "omega[0]" in printed
+    assert "Pareto k" in printed
+
+
+@pytest.mark.skipif(not hasattr(arviz, "from_pyro"), reason="ArviZ 1.x has no from_pyro")
+def test_arviz_takes_it_as_an_mcmc(mcmc):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = arviz.from_pyro(mcmc)
+    assert data.posterior["phi"].shape == (2, 500, 40, 2)
+    assert not data.sample_stats["diverging"].any()
+    assert set(data.observed_data) == {"y"}
+
+
+def test_what_cannot_be_asked_of_it(linear_guide):
+    with pytest.raises(FitError, match="at least one"):
+        pa.AmortizedMCMC(linear_program, linear_guide, num_samples=0)
+    with pytest.raises(FitError, match="run"):
+        pa.AmortizedMCMC(linear_program, linear_guide).get_samples()
