@@ -61,7 +61,7 @@ def fit_population(
         maximum_a_posteriori: Add the log prior density of the population (in the support, without
             Jacobian, as Pyro's ``AutoDelta`` does).
         num_draws: Draws per individual and round. Default: 2,000, and from 100 individuals on
-            20,000 / sqrt(N), at least 200. The estimates' Monte Carlo error is about
+            20,000 / sqrt(N), at least 300. The estimates' Monte Carlo error is about
             1 / sqrt(``num_draws``) of a standard error, and several times that for parameters
             without variability between individuals, on which all draws depend.
         num_starts: Number of starts.
@@ -111,7 +111,7 @@ def fit_once(
     generator = make_generator(seed)
     structure = structure_with(structure_for(guide, model, cohort), guide, estimator)
     if num_draws is None:
-        num_draws = round(min(2000, max(200, 20_000 / math.sqrt(len(cohort)))))
+        num_draws = round(min(2000, max(300, 20_000 / math.sqrt(len(cohort)))))
     fixed = structure.check_some(fixed or {})
     held = structure.coordinates(fixed)
     if start is not None:
