@@ -130,7 +130,9 @@ def test_models_are_compared_leaving_out_one_individual_at_a_time(linear, linear
         draws = pa.sample_population(one, num_draws=400, num_proposals=1500, seed=1)
         data[name] = to_arviz(draws)
         assert data[name]["posterior"]["phi"].shape == (1, 400, 40, 2)
-    found = arviz.loo(data["full"], pointwise=True)
+    with warnings.catch_warnings():  # a Pareto k of 0.62 is one too many for 400 draws
+        warnings.simplefilter("ignore")
+        found = arviz.loo(data["full"], pointwise=True)
     structure, total = fit.structure, fit.marginal.log_likelihood.sum()
     elpd = float(found.elpd_loo if hasattr(found, "elpd_loo") else found.elpd)
     assert 2 < float(total) - elpd < 10
