@@ -18,7 +18,11 @@ from ..store import SCHEMA_VERSION
 from .options import Networks, TrainingOptions
 
 PROBE = 10**9
-EARLIER = {"encoding": ["Tokens", {"num_frequencies": 0}], "summary": None}
+EARLIER = {
+    "encoding": ["Tokens", {"num_frequencies": 0}],
+    "summary": None,
+    "learn_shared": False,
+}
 FREE = ("num_workers", "num_threads", "device", "autocast", "checkpoint_seconds")
 
 
