@@ -37,10 +37,10 @@ def to_arviz(
     Args:
         result: A population fit, whose population parameters are drawn from their normal
             approximation in unconstrained coordinates; individual posteriors, whose population
-            is fixed; or draws of :func:`~pyro_amortized.sample_population`, with individual
-            parameters that carry the population's uncertainty, and the *marginal* likelihood of
-            every individual: ``arviz.loo`` and ``arviz.compare`` then leave out one individual at a
-            time.
+            is fixed; or draws of :func:`~pyro_amortized.population.sample_population`, with
+            individual parameters that carry the population's uncertainty, and the *marginal*
+            likelihood of every individual: ``arviz.loo`` and ``arviz.compare`` then leave out one
+            individual at a time.
         num_draws: Number of equally weighted draws; draws of the population are all exported.
         seed: Their seed.
 
