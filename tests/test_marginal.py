@@ -99,10 +99,10 @@ def test_other_individual_sites_are_refused(linear, linear_guide):
 
 
 def test_locate_population_finds_the_neighbourhood(linear, linear_guide):
-    vector, _, covariance = exact_fit(linear)
-    found = locate_population(linear_guide.structure, linear_guide, linear, seed=3)
-    apart = (found.vector - vector).abs()  # found on 24 of the 40 individuals
-    assert (apart < 2.5 * covariance.diagonal().sqrt()).all()
+    few = linear[:24]  # of more it takes as many at random
+    vector, _, covariance = exact_fit(few)
+    found = locate_population(linear_guide.structure, linear_guide, few, seed=3)
+    assert ((found.vector - vector).abs() < covariance.diagonal().sqrt()).all()
 
 
 def test_marginalize_is_a_pyro_program(linear, linear_guide):

@@ -122,7 +122,7 @@ def test_profiles_against_exact_profiles(fit, linear, exact, name, index):
         return maximize(objective, vector[free]).value
 
     for bound in (profile.lower, profile.upper):
-        assert abs(2 * (value - height(bound)) - 3.84) < 0.8
+        assert abs(2 * (value - height(bound)) - 3.84) < 0.4
     assert profile.minus2ll.min() < 1e-6
     assert (profile.values[1:] > profile.values[:-1]).all()
 
@@ -290,7 +290,7 @@ def test_a_variance_of_zero_is_held_and_named(linear_guide):
     assert -0.5 * found.minus2ll > best.value - 0.3
     assert found.standard_errors["omega"].isnan().tolist() == [False, True]
     apart = found.vector[[0, 1, 2, 4]] - best.vector
-    assert (apart.abs() < 0.9 * found.covariance.diagonal()[[0, 1, 2, 4]].sqrt()).all()
+    assert (apart.abs() < 0.7 * found.covariance.diagonal()[[0, 1, 2, 4]].sqrt()).all()
 
 
 @pytest.mark.filterwarnings("ignore:The missing values")

@@ -72,6 +72,9 @@ class Bootstrap:
             level: Probability of the interval.
             method: ``"basic"`` or ``"percentile"``.
 
+        Raises:
+            FitError: The method is neither.
+
         References:
             Davison and Hinkley (1997), Bootstrap methods and their application, section 5.2.
             Hesterberg (2015), What teachers should know about the bootstrap.

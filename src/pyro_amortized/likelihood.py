@@ -29,7 +29,7 @@ from .importance import finite_or_zero_weight
 from .individual import IndividualPosteriors
 from .structure import Population
 
-MAX_EXACT = 300_000  # values of all draws, beyond which the observations are expanded
+MAX_EXACT = 1_000_000  # values of all draws, beyond which the observations are expanded
 MAX_ROWS = 400_000  # draws of the individuals that are taken together
 STEP = 1e-3  # of the differences, in units of the scale of c
 

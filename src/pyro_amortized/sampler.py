@@ -168,35 +168,33 @@ class Sampler:
         Returns:
             Those that a chain was run for; the others' density has no gradient.
         """
-        tried = []
-        for row in rows.unsqueeze(1):
-            mine = drawn.weighted.take(row)
-            rough = _fitted(mine, 1, generator)
-            start = mine.draws[mine.log_weights[:, 0].argmax(), 0]
-            chain = nuts_draws(
-                lambda u, row=row: self.target(u.reshape(1, 1, -1), row)[0, 0],  # type: ignore[misc]
-                start,
-                rough.scale_trils[0, 0],
-                generator,
-            )
-            if chain is None:
-                continue
-            tried.append(int(row))
-            part, points = drawn.refinement.take(row), chain.unsqueeze(1)
-            equal = torch.full(points.shape[:2], 1 / len(points), dtype=points.dtype)
-            everyone = torch.zeros(1, dtype=torch.long)
-            part.mixture.put(
-                everyone, fit_student_mixture(points, equal, MAX_COMPONENTS, generator)
-            )
-            if not bool(part.refined):
-                part.guide.put(everyone, _shape(mine.draws[:MAX_SHAPE], generator))
-            found = self._from_mixture(part, len(mine.draws), row, generator)
-            if bool(_score(found.log_weights) > _score(mine.log_weights)):
-                drawn.weighted.put(row, found)
-                drawn.refinement.mixture.put(row, part.mixture)
-                drawn.refinement.guide.put(row, part.guide)
-                drawn.refinement.refined[row] = True
-        return tried
+        return [int(row) for row in rows.unsqueeze(1) if self._follow_chain(drawn, row, generator)]
+
+    def _follow_chain(self, drawn: Sampled, row: Tensor, generator: Generator) -> bool:
+        """One of them; False where there was no chain."""
+        mine = drawn.weighted.take(row)
+        rough = _fitted(mine, 1, generator)
+
+        def log_density(point: Tensor) -> Tensor:
+            return self.target(point.reshape(1, 1, -1), row)[0, 0]
+
+        start = mine.draws[mine.log_weights[:, 0].argmax(), 0]
+        chain = nuts_draws(log_density, start, rough.scale_trils[0, 0], generator)
+        if chain is None:
+            return False
+        part, points = drawn.refinement.take(row), chain.unsqueeze(1)
+        equal = torch.full(points.shape[:2], 1 / len(points), dtype=points.dtype)
+        first = torch.zeros(1, dtype=torch.long)
+        part.mixture.put(first, fit_student_mixture(points, equal, MAX_COMPONENTS, generator))
+        if not bool(part.refined):
+            part.guide.put(first, _shape(mine.draws[:MAX_SHAPE], generator))
+        found = self._from_mixture(part, len(mine.draws), row, generator)
+        if bool(_score(found.log_weights) > _score(mine.log_weights)):
+            drawn.weighted.put(row, found)
+            drawn.refinement.mixture.put(row, part.mixture)
+            drawn.refinement.guide.put(row, part.guide)
+            drawn.refinement.refined[row] = True
+        return True
 
     def _from_guide(self, num_draws: int, rows: Tensor, generator: Generator) -> Weighted:
         draws, log_proposal = self.proposal.draw(num_draws, rows, generator)

@@ -79,14 +79,21 @@ def to_arviz(
             {"individual": density}, {"individual": ["individual"]}, cohort, draws=True
         ),
         "sample_stats": _dataset(stats, {n: ["individual"] for n in stats}, cohort, draws=False),
+    }
+    return _container(groups | _data_groups(cohort, masks))
+
+
+def _data_groups(cohort: Cohort, masks: Mapping[str, Tensor]) -> dict[str, xarray.Dataset]:
+    """What was recorded, and the covariates."""
+    covariates = cohort.covariates
+    return {
         "observed_data": _observations(
             {n: cohort[n].values[masks[n]] for n in masks}, cohort, draws=False
         ),
         "constant_data": _dataset(
-            cohort.covariates, {n: ["individual"] for n in cohort.covariates}, cohort, draws=False
+            covariates, {n: ["individual"] for n in covariates}, cohort, draws=False
         ),
     }
-    return _container({name: group for name, group in groups.items() if group.data_vars})
 
 
 def _population_container(result: PopulationDraws, seed: int) -> Any:
@@ -99,14 +106,8 @@ def _population_container(result: PopulationDraws, seed: int) -> Any:
     groups = {
         "posterior": _dataset(posterior | result.draws, dims, cohort, draws=True),
         "log_likelihood": _dataset(likelihood, {"individual": ["individual"]}, cohort, draws=True),
-        "observed_data": _observations(
-            {n: cohort[n].values[masks[n]] for n in masks}, cohort, draws=False
-        ),
-        "constant_data": _dataset(
-            cohort.covariates, {n: ["individual"] for n in cohort.covariates}, cohort, draws=False
-        ),
     }
-    return _container({name: group for name, group in groups.items() if group.data_vars})
+    return _container(groups | _data_groups(cohort, masks))
 
 
 def _population_draws(
@@ -156,6 +157,7 @@ def _observations(values: Mapping[str, Tensor], cohort: Cohort, *, draws: bool) 
 
 
 def _container(groups: dict[str, xarray.Dataset]) -> Any:
+    groups = {name: group for name, group in groups.items() if group.data_vars}
     for group in groups.values():
         for dim in ("chain", "draw"):
             if dim in group.dims:
