@@ -280,17 +280,21 @@ def test_a_variance_of_zero_is_held_and_named(linear_guide):
     assert found.converged, found.message
     assert "omega[1] cannot be told from zero" in found.message
 
-    def objective(x):
-        omega = torch.stack([x[2].exp(), torch.zeros(()).double()])
+    assert found.standard_errors["omega"].isnan().tolist() == [False, True]
+    free, narrow = [0, 1, 2, 4], found.estimates["omega"][1].double()
+
+    def exact(x, narrow=narrow):
+        omega = torch.stack([x[2].exp(), narrow])
         return exact_log_marginal(
             cohort, {"mean": x[:2], "omega": omega, "sigma": x[3].exp()}
         ).sum()
 
-    best = maximize(objective, found.vector[[0, 1, 2, 4]])
-    assert -0.5 * found.minus2ll > best.value - 0.3
-    assert found.standard_errors["omega"].isnan().tolist() == [False, True]
-    apart = found.vector[[0, 1, 2, 4]] - best.vector
-    assert (apart.abs() < 0.7 * found.covariance.diagonal()[[0, 1, 2, 4]].sqrt()).all()
+    best = maximize(exact, found.vector[free])  # with what is held where it is held
+    assert abs(found.minus2ll + 2 * best.value) < 4 * found.marginal.minus2ll_mc_error + 0.2
+    none = maximize(lambda x: exact(x, torch.zeros(()).double()), found.vector[free])
+    assert best.value - none.value < 1.92  # what it says is so: zero is within the data's reach
+    apart = found.vector[free] - best.vector
+    assert (apart.abs() < 0.5 * found.covariance.diagonal()[free].sqrt()).all()
 
 
 @pytest.mark.filterwarnings("ignore:The missing values")
