@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pyro_amortized as pa
-from pyro_amortized import individual
+from pyro_amortized import rescue
 from pyro_amortized.errors import AmortizedWarning, GuideError, ModelError
 
 from .exact import TRUTH, exact_log_marginal, exact_posterior, linear_cohort
@@ -51,8 +51,8 @@ def test_hopeless_individuals_are_named_not_dropped(linear, linear_guide):
 
 
 def test_the_worst_individuals_get_a_chain_of_nuts(linear, linear_guide, monkeypatch):
-    monkeypatch.setattr(individual, "MIN_ESS", 1e6)
-    monkeypatch.setattr(individual, "MIN_EFFICIENCY", 1.0)
+    monkeypatch.setattr(rescue, "MIN_ESS", 1e6)
+    monkeypatch.setattr(rescue, "MIN_EFFICIENCY", 1.0)
     state = torch.get_rng_state()
     with pytest.warns(AmortizedWarning, match="unreliable.*nuts"):
         found = pa.sample_individuals(

@@ -7,6 +7,7 @@ import torch
 from pyro_amortized.importance import importance_estimate, normalized_weights
 from pyro_amortized.mixture import fit_student_mixture
 from pyro_amortized.modes import tempered_weights
+from pyro_amortized.rescue import follow_chains
 from pyro_amortized.sampler import Sampler
 
 
@@ -120,11 +121,11 @@ def test_a_chain_finds_what_draws_have_missed():
     generator = torch.Generator().manual_seed(1)
     found = sampler.sample(1000, 2, generator, refine=False)
     assert (importance_estimate(found.weighted.log_weights).ess < 20).all()
-    assert sampler.follow_chains(found, torch.tensor([1]), generator) == [1]
+    assert follow_chains(sampler, found, torch.tensor([1]), generator) == [1]
     after = importance_estimate(found.weighted.log_weights)
     assert found.refinement.refined.tolist() == [False, True]
     assert after.ess[0] < 20 < 200 < after.ess[1]
     assert after.pareto_k[1] < 0.7
     assert after.log_mean[1].abs() < 4 * after.mc_error[1]
     flat = Sampler(lambda x, rows: ridge(x.detach(), rows), population, wide.log_prob, poor)
-    assert flat.follow_chains(found, torch.tensor([0]), generator) == []
+    assert follow_chains(flat, found, torch.tensor([0]), generator) == []

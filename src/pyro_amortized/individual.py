@@ -38,12 +38,10 @@ from .importance import (
 )
 from .isolation import foreign_program, make_generator, seeded
 from .proposals import FlowProposal, Proposal, Refinement, Sampled
+from .rescue import MAX_CHAINS, MIN_ESS, rescue, unreliable
 from .sampler import Sampler
 from .structure import PLATE, Estimator, ModelStructure, Population, check_recorded
 from .surrogate import structure_with
-
-MAX_CHAINS = 3
-MIN_ESS, MIN_EFFICIENCY = 20.0, 0.1  # effective draws of an individual, and their share
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,10 +216,7 @@ def sample_individuals(
         )
         sampled, chains = Sampled(drawn, refinement), []
         if refine and max_chains:
-            found = importance_estimate(drawn.log_weights)
-            poor = unreliable(found, num_draws).nonzero()[:, 0]
-            worst = poor[found.ess[poor].argsort()][:max_chains]
-            chains = sampler.follow_chains(sampled, worst, generator)
+            chains = rescue(sampler, sampled, generator, max_chains)
     kinds = ["student-t mixture" if x else "guide" for x in refinement.refined.tolist()]
     method = tuple("nuts" if i in chains else x for i, x in enumerate(kinds))
     result = IndividualPosteriors(
@@ -237,17 +232,6 @@ def sample_individuals(
     if refine:
         _warn_poor(result)
     return result
-
-
-def unreliable(estimate: ImportanceEstimate, num_draws: int) -> Tensor:
-    r"""Individuals whose weights cannot be trusted, shape ``(individual,)``.
-
-    Args:
-        estimate: What their weights say.
-        num_draws: How many there are of each.
-    """
-    few = estimate.ess < min(MIN_ESS, MIN_EFFICIENCY * num_draws)
-    return few | ~(estimate.pareto_k <= PARETO_K_LIMIT)
 
 
 def _warn_unusual(unusual: Mapping[str, str]) -> None:

@@ -30,6 +30,7 @@ from .individual import IndividualPosteriors
 from .structure import Population
 
 MAX_EXACT = 1_000_000  # values of all draws, beyond which the observations are expanded
+MAX_ROUGH = 200_000  # the same where only the neighbourhood of the best population is sought
 MAX_ROWS = 400_000  # draws of the individuals that are taken together
 STEP = 1e-3  # of the differences, in units of the scale of c
 
@@ -149,18 +150,20 @@ class ExpandedLikelihood:
 Likelihood = ExactLikelihood | ExpandedLikelihood
 
 
-def is_small(individuals: IndividualPosteriors) -> bool:
+def is_small(individuals: IndividualPosteriors, rough: bool = False) -> bool:
     """Whether the exact likelihood is cheap enough to be followed everywhere."""
     names = individuals.structure.series
     values = sum(individuals.cohort[name].values.numel() for name in names)
-    return values * individuals.num_draws <= MAX_EXACT
+    return values * individuals.num_draws <= (MAX_ROUGH if rough else MAX_EXACT)
 
 
-def make_likelihood(individuals: IndividualPosteriors, scale: Tensor) -> Likelihood:
+def make_likelihood(
+    individuals: IndividualPosteriors, scale: Tensor, rough: bool = False
+) -> Likelihood:
     """The exact likelihood where it is cheap, else the one expanded about where the draws were
     made, which without shared parameters is exact too.
     """
-    if is_small(individuals) and individuals.structure.shared:
+    if is_small(individuals, rough) and individuals.structure.shared:
         return ExactLikelihood(individuals)
     return ExpandedLikelihood(individuals, scale)
 

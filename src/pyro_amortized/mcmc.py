@@ -15,9 +15,9 @@ from .cohort import Cohort
 from .errors import FitError
 from .fit import fit_once
 from .guide import AmortizedGuide
-from .individual import unreliable
 from .isolation import fork_seed, make_generator
 from .population import PopulationDraws, sample_population
+from .rescue import unreliable
 from .result import PopulationFit
 from .structure import Estimator, Model
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from .errors import AmortizedWarning
 from .guide import AmortizedGuide
-from .individual import unreliable
 from .isolation import make_generator
+from .rescue import unreliable
 from .result import PopulationFit
 from .simulate import TrainingDistribution, robust_moments
 from .train import TrainingOptions, train

@@ -20,7 +20,6 @@ from .importance import (
 )
 from .mixture import UNUSED, StudentMixture, fit_student_mixture
 from .modes import located_mixture, tempered_weights
-from .nuts import nuts_draws
 from .proposals import Proposal, Refinement, Sampled, Weighted
 
 Target = Callable[[Tensor, Tensor], Tensor]
@@ -85,7 +84,7 @@ class Sampler:
                 before = None if known is None else known.take(rows)
                 parts.append(self._sample_rows(num_draws, rows, generator, before))
             else:
-                found = self._from_guide(num_draws, rows, generator)
+                found = self.from_guide(num_draws, rows, generator)
                 parts.append(Sampled(found, _no_refinement(found)))
         whole = zip(*(vars(p.weighted).values() for p in parts), strict=True)
         refinement = Refinement.cat([p.refinement for p in parts])
@@ -97,12 +96,12 @@ class Sampler:
         if known is not None:
             return self._sample_again(num_draws, rows, generator, known)
         num_pilot = max(MIN_PILOT, round(PILOT_SHARE * num_draws))
-        pilot = self._from_guide(num_pilot, rows, generator)
+        pilot = self.from_guide(num_pilot, rows, generator)
         bad = _poor(pilot.log_weights, GOOD)
         good = (~bad).nonzero()[:, 0]
         result = _empty(num_draws, len(rows), pilot)
         if len(good):
-            found = self._from_guide(num_draws, rows[good], generator)
+            found = self.from_guide(num_draws, rows[good], generator)
             result.put(good, found)
             bad[good] = _poor(found.log_weights, FAIR)
         drawn = Sampled(result, _no_refinement(pilot))
@@ -119,9 +118,9 @@ class Sampler:
             if len(mine) == 0:
                 continue
             found = (
-                self._from_mixture(known.take(mine), num_draws, rows[mine], generator, True)
+                self.from_mixture(known.take(mine), num_draws, rows[mine], generator, True)
                 if refined
-                else self._from_guide(num_draws, rows[mine], generator)
+                else self.from_guide(num_draws, rows[mine], generator)
             )
             result = _empty(num_draws, len(rows), found) if result is None else result
             result.put(mine, found)
@@ -131,10 +130,10 @@ class Sampler:
         rich = effective_sample_size(result.log_weights) >= THIN
         bent = (bad & known.refined & rich).nonzero()[:, 0]
         if len(bent):  # shaped anew by the weights, with all its modes
-            adapted = _fitted(result.take(bent), 0, generator, known.mixture.take(bent))
+            adapted = fitted(result.take(bent), 0, generator, known.mixture.take(bent))
             drawn.refinement.mixture.put(bent, adapted)
             again = drawn.refinement.take(bent)
-            found = self._from_mixture(again, num_draws, rows[bent], generator, True)
+            found = self.from_mixture(again, num_draws, rows[bent], generator, True)
             result.put(bent, found)
             bad[bent] = _poor(found.log_weights, STILL_FAIR)
         self._mend(drawn, bad, result, rows, generator)
@@ -147,56 +146,17 @@ class Sampler:
         refinement = drawn.refinement
         new = (bad & ~refinement.refined).nonzero()[:, 0]
         if len(new):  # their draws come from the guide
-            refinement.guide.put(new, _shape(pilot.draws[:MAX_SHAPE, new], generator))
+            refinement.guide.put(new, shape_of(pilot.draws[:MAX_SHAPE, new], generator))
         left = bad.nonzero()[:, 0]
         if len(left):
             part, num_draws = refinement.take(left), len(drawn.weighted.draws)
-            found = self._refine(part, pilot.take(left), rows[left], num_draws, generator)
+            found = self.refined_draws(part, pilot.take(left), rows[left], num_draws, generator)
             drawn.weighted.put(left, found)
             refinement.mixture.put(left, part.mixture)
         refinement.refined.logical_or_(bad)
 
-    def follow_chains(self, drawn: Sampled, rows: Tensor, generator: Generator) -> list[int]:
-        r"""Individuals that no mixture has followed: one fitted to a chain of NUTS, in place where
-        its draws are better.
-
-        Args:
-            drawn: What :meth:`sample` gave.
-            rows: The individuals.
-            generator: Source of randomness.
-
-        Returns:
-            Those that a chain was run for; the others' density has no gradient.
-        """
-        return [int(row) for row in rows.unsqueeze(1) if self._follow_chain(drawn, row, generator)]
-
-    def _follow_chain(self, drawn: Sampled, row: Tensor, generator: Generator) -> bool:
-        """One of them; False where there was no chain."""
-        mine = drawn.weighted.take(row)
-        rough = _fitted(mine, 1, generator)
-
-        def log_density(point: Tensor) -> Tensor:
-            return self.target(point.reshape(1, 1, -1), row)[0, 0]
-
-        start = mine.draws[mine.log_weights[:, 0].argmax(), 0]
-        chain = nuts_draws(log_density, start, rough.scale_trils[0, 0], generator)
-        if chain is None:
-            return False
-        part, points = drawn.refinement.take(row), chain.unsqueeze(1)
-        equal = torch.full(points.shape[:2], 1 / len(points), dtype=points.dtype)
-        first = torch.zeros(1, dtype=torch.long)
-        part.mixture.put(first, fit_student_mixture(points, equal, MAX_COMPONENTS, generator))
-        if not bool(part.refined):
-            part.guide.put(first, _shape(mine.draws[:MAX_SHAPE], generator))
-        found = self._from_mixture(part, len(mine.draws), row, generator)
-        if bool(_score(found.log_weights) > _score(mine.log_weights)):
-            drawn.weighted.put(row, found)
-            drawn.refinement.mixture.put(row, part.mixture)
-            drawn.refinement.guide.put(row, part.guide)
-            drawn.refinement.refined[row] = True
-        return True
-
-    def _from_guide(self, num_draws: int, rows: Tensor, generator: Generator) -> Weighted:
+    def from_guide(self, num_draws: int, rows: Tensor, generator: Generator) -> Weighted:
+        """Weighted draws of some individuals from the guide."""
         draws, log_proposal = self.proposal.draw(num_draws, rows, generator)
         return self._weigh(draws, log_proposal, rows)
 
@@ -204,7 +164,7 @@ class Sampler:
         log_weights = finite_or_zero_weight(self.target(draws, rows) - log_proposal)
         return Weighted(draws, log_proposal, log_weights)
 
-    def _refine(
+    def refined_draws(
         self,
         part: Refinement,
         pilot: Weighted,
@@ -225,12 +185,12 @@ class Sampler:
                 mixture = self._locate(pilot.take(where), rows[where], num_draws, generator)
                 part.mixture.put(where, mixture)
             else:  # one component, fitted to the pilot and once more to its own draws
-                part.mixture.put(where, _fitted(pilot.take(where), 1, generator))
+                part.mixture.put(where, fitted(pilot.take(where), 1, generator))
                 size, mine = len(pilot.draws), part.take(where)
-                again = self._from_mixture(mine, size, rows[where], generator)
-                part.mixture.put(where, _fitted(again, 1, generator))
+                again = self.from_mixture(mine, size, rows[where], generator)
+                part.mixture.put(where, fitted(again, 1, generator))
             mine = part.take(where)
-            best.put(where, self._from_mixture(mine, num_draws, rows[where], generator, located))
+            best.put(where, self.from_mixture(mine, num_draws, rows[where], generator, located))
         self._improve(best, part, rows, thin, generator)
         return best
 
@@ -257,14 +217,14 @@ class Sampler:
                 known = part.mixture.take(active) if stretch else None
                 everyone = torch.arange(len(active))
                 mine.mixture.put(
-                    everyone, _fitted(best.take(active), num_components, generator, known)
+                    everyone, fitted(best.take(active), num_components, generator, known)
                 )
                 if factor > 1:
                     size = factor * num_draws
-                    many = self._from_mixture(mine, size, rows[active], generator, stretch)
-                    mine.mixture.put(everyone, _fitted(many, num_components, generator, known))
-                found = self._from_mixture(mine, num_draws, rows[active], generator, stretch)
-                better = _score(found.log_weights) > _score(best.log_weights[:, active])
+                    many = self.from_mixture(mine, size, rows[active], generator, stretch)
+                    mine.mixture.put(everyone, fitted(many, num_components, generator, known))
+                found = self.from_mixture(mine, num_draws, rows[active], generator, stretch)
+                better = score(found.log_weights) > score(best.log_weights[:, active])
                 best.put(active[better], found.take(better))
                 part.mixture.put(active[better], mine.mixture.take(better))
 
@@ -280,7 +240,7 @@ class Sampler:
 
         return located_mixture(target, pilot.draws, pilot.log_weights, generator, num_walked)
 
-    def _from_mixture(
+    def from_mixture(
         self,
         part: Refinement,
         num_draws: int,
@@ -320,7 +280,7 @@ def _empty(num_draws: int, num: int, like: Weighted) -> Weighted:
     return Weighted(draws, draws.new_empty(shape), draws.new_empty(shape))
 
 
-def _fitted(
+def fitted(
     source: Weighted,
     num_components: int,
     generator: Generator,
@@ -336,7 +296,7 @@ def _fitted(
     return fit_student_mixture(source.draws, weights, num_components, generator, start=start)
 
 
-def _shape(draws: Tensor, generator: Generator) -> StudentMixture:
+def shape_of(draws: Tensor, generator: Generator) -> StudentMixture:
     """Where draws lie."""
     draws = draws.nan_to_num(0.0, 0.0, 0.0)
     equal = torch.full(draws.shape[:2], 1 / len(draws), dtype=draws.dtype)
@@ -363,7 +323,7 @@ def _poor(log_weights: Tensor, efficiency: float | Tensor) -> Tensor:
     return (estimate.ess < efficiency * len(log_weights)) | (estimate.pareto_k > PARETO_K_LIMIT)
 
 
-def _score(log_weights: Tensor) -> Tensor:
+def score(log_weights: Tensor) -> Tensor:
     """Effective draws; weights that cannot be trusted (Pareto k) count for little."""
     estimate = importance_estimate(log_weights)
     trusted = torch.where(estimate.pareto_k <= PARETO_K_LIMIT, 1.0, 0.01)

@@ -19,10 +19,11 @@ from .cohort import Cohort
 from .errors import AmortizedWarning, FitError
 from .guide import AmortizedGuide
 from .importance import log_mean_difference
-from .individual import MAX_CHAINS, IndividualPosteriors, sample_individuals
+from .individual import IndividualPosteriors, sample_individuals
 from .isolation import fork_seed, make_generator
 from .likelihood import ExpandedLikelihood, Likelihood, make_likelihood
 from .optimize import Optimum, maximize
+from .rescue import MAX_CHAINS
 from .structure import ModelStructure, Population
 from .workers import run_each
 
@@ -169,7 +170,7 @@ class Search:
         ascent stops early, and does not look for variances that vanish; those found before stay
         held.
         """
-        likelihood = make_likelihood(individuals, self.scale)
+        likelihood = make_likelihood(individuals, self.scale, rough)
         objective = self.objective(likelihood)
         with torch.no_grad():
             before = float(objective(vector))
