@@ -75,9 +75,11 @@ def test_parts_of_the_individuals_make_no_difference(fit, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:The missing values")
 def test_many_individuals_find_the_exact_maximum(linear_guide, monkeypatch):
-    """With expanded likelihoods, starts on some of the individuals, several parts."""
+    """With expanded likelihoods, starts on some of the individuals, then more, several parts."""
     monkeypatch.setattr("pyro_amortized.likelihood.MAX_EXACT", 1000)
     monkeypatch.setattr("pyro_amortized.likelihood.MAX_ROWS", 50_000)
+    monkeypatch.setattr("pyro_amortized.search.MANY", 400)
+    monkeypatch.setattr("pyro_amortized.search.MAX_SETTLED", 100)
     cohort = linear_cohort(num=400, seed=5)
     vector, value, covariance = exact_fit(cohort)
     se = covariance.diagonal().sqrt()

@@ -9,7 +9,7 @@ individuals.
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -28,6 +28,7 @@ from .structure import ModelStructure, Population
 from .workers import run_each
 
 MAX_LOCATED = 24  # individuals whose likelihood settles the starts
+MANY, MAX_SETTLED = 4000, 1000  # of so many, so many lead on before all are drawn
 LOST = 1.5  # largest mean fall of log ESS in a round
 FLAT, CALM = 0.05, 0.1  # change of the log likelihood, of all and of one, that counts as none
 LEAST_SLOPE = 0.3  # of a log standard deviation in a coordinate that it hangs on
@@ -67,6 +68,13 @@ class Search:
     cohort: Cohort
     criterion: Criterion
     scale: Tensor
+
+    def part(self, num: int, generator: Generator) -> "Search":
+        """The same search with some individuals, picked at random."""
+        if len(self.cohort) <= num:
+            return self
+        picked = torch.randperm(len(self.cohort), generator=generator)[:num]
+        return replace(self, cohort=self.cohort[picked])
 
     def draw(
         self,
@@ -238,7 +246,8 @@ def locate_population(
 
     Every start is a population drawn from the prior. The guide's draws under its shared parameters,
     weighted by the model, already say where the population is; a few draws around there settle it.
-    Of a large cohort, individuals picked at random stand for all.
+    Of a large cohort, individuals picked at random stand for all; of a very large one, more of them
+    then lead on from the best start.
     Under ``joblib.parallel_config`` the starts run in parallel; what comes out is the same.
 
     Args:
@@ -256,16 +265,16 @@ def locate_population(
     """
     generator = make_generator(seed)
     scale = structure.population_scale(cohort, generator)
-    if len(cohort) > MAX_LOCATED:
-        cohort = cohort[torch.randperm(len(cohort), generator=generator)[:MAX_LOCATED]]
-    search = Search(structure, guide, cohort, criterion, scale)
-    starts = structure.draw_populations(cohort, num_starts, generator)
+    everyone = Search(structure, guide, cohort, criterion, scale)
+    search = everyone.part(MAX_LOCATED, generator)
+    starts = structure.draw_populations(search.cohort, num_starts, generator)
+    held = structure.coordinates(fixed or {})
     found: list[Optimum] = run_each(
         search.climb,
         [
             (
                 structure.unconstrain_population(start | dict(fixed or {})),
-                structure.coordinates(fixed or {}),
+                held,
                 num_draws,
                 fork_seed(generator),
             )
@@ -273,6 +282,9 @@ def locate_population(
         ],
     )
     best = max(found, key=lambda optimum: optimum.value)
+    if len(cohort) >= MANY and math.isfinite(best.value):
+        search = everyone.part(MAX_SETTLED, generator)
+        best = search.climb(best.vector, held, num_draws, fork_seed(generator))
     if not math.isfinite(best.value):
         raise FitError(
             f"None of {num_starts} starts has a finite likelihood.",

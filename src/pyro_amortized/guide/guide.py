@@ -7,6 +7,7 @@ data and the shared parameters. The networks are frozen and kept out of Pyro's p
 """
 
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -226,6 +227,65 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         return {
             n: x for n, x in population.items() if not self.structure.population[n].is_param
         } | values
+
+    @torch.no_grad()
+    def sample_posterior(
+        self, cohort: Cohort, *args: Any, num_samples: int = 1, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        r"""Draws of all latent sites at once, by name; each draw has its own population.
+
+        The individuals' are those of the network, before correction: for corrected ones see
+        :class:`~pyro_amortized.mcmc.AmortizedMCMC`. Pyro's generator is used, as in any guide.
+
+        Args:
+            cohort: N individuals.
+            *args: As of the program; not looked at.
+            **kwargs: As of the program; not looked at.
+            num_samples: Number of draws.
+
+        Returns:
+            Shapes ``(num_samples, *site)``.
+
+        Raises:
+            GuideError: ``num_samples`` is less than one.
+        """
+        if num_samples < 1:
+            raise GuideError(
+                f"`num_samples` is {num_samples}.", "at least 1.", "pass a positive `num_samples=`."
+            )
+        dims = [dim for site in self.structure.individual.values() for *_, dim in site.plates]
+        dims += [site.dim for site in self.structure.individual.values()]
+        alone = self(cohort)
+        with pyro.plate("_draws", num_samples, dim=min(dims) - 1):
+            draws = self(cohort)
+        return {name: draws[name].reshape(num_samples, *x.shape) for name, x in alone.items()}
+
+    def quantiles(
+        self, quantiles: Sequence[float] | Tensor, cohort: Cohort, *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        r"""Quantiles of 2,001 draws of every latent site, by name.
+
+        Args:
+            quantiles: Levels between zero and one, as of Pyro's ``AutoNormal.quantiles``.
+            cohort: N individuals.
+            *args: As of the program; not looked at.
+            **kwargs: As of the program; not looked at.
+
+        Returns:
+            Shapes ``(quantile, *site)``.
+
+        Raises:
+            GuideError: A level lies outside [0, 1].
+        """
+        levels = torch.as_tensor(quantiles, dtype=torch.float64)
+        if not bool(((levels >= 0) & (levels <= 1)).all()):
+            raise GuideError(
+                f"The quantiles are {levels.tolist()}.",
+                "levels between 0 and 1.",
+                "pass for instance `guide.quantiles([0.05, 0.5, 0.95], cohort)`.",
+            )
+        draws = self.sample_posterior(cohort, num_samples=2001)
+        return {n: x.quantile(levels.to(x.dtype), dim=0) for n, x in draws.items()}
 
     # Files.
 
