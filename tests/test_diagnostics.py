@@ -1,5 +1,6 @@
 import math
 import warnings
+from importlib.metadata import version
 
 import arviz
 import numpy as np
@@ -56,7 +57,7 @@ def test_bins_must_divide_the_ranks(calibration):
 
 
 def test_arviz_groups_and_dimensions(fit, linear, tmp_path):
-    data = to_arviz(fit, num_draws=100)
+    data = to_arviz(fit, num_draws=100, seed=3)
     posterior = data["posterior"]
     assert posterior["phi"].dims[:3] == ("chain", "draw", "individual")
     assert posterior["mean"].shape == (1, 100, 2)
@@ -72,6 +73,9 @@ def test_arviz_groups_and_dimensions(fit, linear, tmp_path):
     data.to_netcdf(str(path))
     with xarray.open_dataset(path, group="posterior") as again:
         assert np.allclose(again["mean"], posterior["mean"])
+        assert again.attrs["estimator"] == "corrected"
+        assert again.attrs["seed"] == 3
+        assert again.attrs["torch_version"] == version("torch")
 
 
 def test_arviz_summarises(fit):

@@ -8,6 +8,7 @@ nothing, and ESS and Pareto k per individual stand in ``sample_stats``.
 
 import warnings
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,8 @@ def to_arviz(
         ``posterior_predictive``, ``log_likelihood`` (log p(y_i | phi_i, c) per individual),
         ``sample_stats``, ``observed_data`` and ``constant_data``. For draws of the population
         ``log_likelihood`` is log p(y_i | Psi) per individual, and there are no predictions.
+        Every group's attributes name the estimator, the seed, and the versions of this library,
+        torch and Pyro.
     """
     if isinstance(result, PopulationDraws):
         return _population_container(result, seed)
@@ -80,7 +83,7 @@ def to_arviz(
         ),
         "sample_stats": _dataset(stats, {n: ["individual"] for n in stats}, cohort, draws=False),
     }
-    return _container(groups | _data_groups(cohort, masks))
+    return _container(groups | _data_groups(cohort, masks), individuals.structure.estimator, seed)
 
 
 def _data_groups(cohort: Cohort, masks: Mapping[str, Tensor]) -> dict[str, xarray.Dataset]:
@@ -107,7 +110,7 @@ def _population_container(result: PopulationDraws, seed: int) -> Any:
         "posterior": _dataset(posterior | result.draws, dims, cohort, draws=True),
         "log_likelihood": _dataset(likelihood, {"individual": ["individual"]}, cohort, draws=True),
     }
-    return _container(groups | _data_groups(cohort, masks))
+    return _container(groups | _data_groups(cohort, masks), structure.estimator, seed)
 
 
 def _population_draws(
@@ -156,13 +159,20 @@ def _observations(values: Mapping[str, Tensor], cohort: Cohort, *, draws: bool) 
     return xarray.Dataset(variables, coords=coords)
 
 
-def _container(groups: dict[str, xarray.Dataset]) -> Any:
+def _container(groups: dict[str, xarray.Dataset], estimator: str, seed: int) -> Any:
     groups = {name: group for name, group in groups.items() if group.data_vars}
+    attributes = {"inference_library": "pyro_amortized", "estimator": estimator, "seed": seed}
+    for name, label in (
+        ("pyro-amortized", "inference_library"),
+        ("torch", "torch"),
+        ("pyro-ppl", "pyro"),
+    ):
+        attributes[f"{label}_version"] = version(name)
     for group in groups.values():
         for dim in ("chain", "draw"):
             if dim in group.dims:
                 group.coords[dim] = np.arange(group.sizes[dim])
-        group.attrs["inference_library"] = "pyro_amortized"
+        group.attrs.update(attributes)
     if int(arviz.__version__.split(".")[0]) < 1:
         return arviz.InferenceData(**groups)
     return xarray.DataTree.from_dict(groups)
