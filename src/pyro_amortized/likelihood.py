@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from .cohort import Cohort
 from .importance import finite_or_zero_weight
 from .individual import IndividualPosteriors
+from .optimize import value_and_gradient
 from .structure import Population
 
 MAX_EXACT = 1_000_000  # values of all draws, beyond which the observations are expanded
@@ -53,19 +54,23 @@ class ExactLikelihood:
 
     Args:
         individuals: The draws.
+        dead: Draws that count as impossible wherever the population goes, shape ``(draw,
+            individual)``; the program is not run at them. Default: none.
     """
 
-    def __init__(self, individuals: IndividualPosteriors) -> None:
-        self.individuals = individuals
-        self._density = individuals.structure.fixed_draws(
-            individuals.cohort, individuals.unconstrained
-        )
+    def __init__(self, individuals: IndividualPosteriors, dead: Tensor | None = None) -> None:
+        self.individuals, self.dead = individuals, dead
+        draws = individuals.unconstrained
+        if dead is not None:
+            draws = with_stand_ins(draws, individuals.log_weights, dead)
+        self._density = individuals.structure.fixed_draws(individuals.cohort, draws)
 
     def log_weights(self, population: Population) -> Tensor:
         """Log weights of the draws, shape ``(draw, individual)``."""
         found = self._density(population)
         log_target = found.observation + found.individual
-        return finite_or_zero_weight(log_target - self.individuals.log_proposal)
+        log_weights = finite_or_zero_weight(log_target - self.individuals.log_proposal)
+        return log_weights if self.dead is None else log_weights.masked_fill(self.dead, -math.inf)
 
     def moments(self, population: Population) -> Tensor:
         """Log p(y_i | Psi) and log ESS, shape ``(2, individual)``, differentiable."""
@@ -80,14 +85,23 @@ class ExpandedLikelihood:
     r"""Log p(y_i | Psi) with the observations' densities expanded in the shared parameters, about
     the population of the draws.
 
+    Draws of weight zero stay so: no program is asked for slopes at them.
+
     Args:
         individuals: The draws.
         scale: Size of a large step in each unconstrained population parameter.
+        about: Population to expand about. Default: that of the draws.
     """
 
-    def __init__(self, individuals: IndividualPosteriors, scale: Tensor) -> None:
-        self.individuals, structure = individuals, individuals.structure
-        population, self.structure = individuals.population, structure
+    def __init__(
+        self,
+        individuals: IndividualPosteriors,
+        scale: Tensor,
+        about: Population | None = None,
+    ) -> None:
+        self.individuals, self.scale, structure = individuals, scale, individuals.structure
+        self.structure, self.moved = structure, about is not None
+        population = individuals.population if about is None else about
         self.center = structure.unconstrain_population(population, structure.shared).detach()
         steps = STEP * scale[structure.coordinates(structure.shared)]
         size = max(1, MAX_ROWS // individuals.num_draws)
@@ -103,8 +117,15 @@ class ExpandedLikelihood:
         structure, center = self.structure, self.center
         many = cohort.repeat(len(draws))
         weights = self.individuals.log_weights[:, rows]
-        known = structure.log_individual_of(many, draws, population)
-        observation = weights + self.individuals.log_proposal[:, rows] - known
+        log_proposal = self.individuals.log_proposal[:, rows]
+        dead = weights == -math.inf
+        draws = with_stand_ins(draws, weights, dead)
+        if self.moved:
+            (observation,) = structure.log_observations(cohort, draws, [population])
+            observation = observation.masked_fill(dead, -math.inf)
+        else:
+            known = structure.log_individual_of(many, draws, population)
+            observation = weights + log_proposal - known
 
         def around(some: Sequence[Tensor]) -> list[Tensor]:
             moved = [
@@ -114,7 +135,7 @@ class ExpandedLikelihood:
             return structure.log_observations(cohort, draws, moved) if some else []
 
         gradient, hessian = expansion(around, steps, observation)
-        return Part(many, draws, weights - known, gradient, hessian)
+        return Part(many, draws, observation - log_proposal, gradient, hessian)
 
     def log_weights(self, population: Population) -> Tensor:
         """Log weights of the draws, shape ``(draw, individual)``."""
@@ -150,6 +171,21 @@ class ExpandedLikelihood:
 Likelihood = ExactLikelihood | ExpandedLikelihood
 
 
+def with_stand_ins(draws: Tensor, log_weights: Tensor, dead: Tensor) -> Tensor:
+    r"""Draws, with the individual's best in the place of some: what a program gives at a draw that
+    cannot be may have no gradient, and zero times NaN is NaN.
+
+    Args:
+        draws: Shape ``(draw, individual, latent)``.
+        log_weights: Shape ``(draw, individual)``.
+        dead: Which to replace, shape ``(draw, individual)``.
+    """
+    if not bool(dead.any()):
+        return draws
+    best = log_weights.argmax(0)
+    return torch.where(dead.unsqueeze(-1), draws[best, torch.arange(draws.shape[1])], draws)
+
+
 def is_small(individuals: IndividualPosteriors, rough: bool = False) -> bool:
     """Whether the exact likelihood is cheap enough to be followed everywhere."""
     names = individuals.structure.series
@@ -160,12 +196,28 @@ def is_small(individuals: IndividualPosteriors, rough: bool = False) -> bool:
 def make_likelihood(
     individuals: IndividualPosteriors, scale: Tensor, rough: bool = False
 ) -> Likelihood:
-    """The exact likelihood where it is cheap, else the one expanded about where the draws were
-    made, which without shared parameters is exact too.
+    """The exact likelihood where it is cheap and has a gradient, else the one expanded about where
+    the draws were made, which without shared parameters is exact too.
     """
     if is_small(individuals, rough) and individuals.structure.shared:
-        return ExactLikelihood(individuals)
+        dead = individuals.log_weights == -math.inf
+        for without in (None, dead) if bool(dead.any()) else (None,):
+            exact = ExactLikelihood(individuals, without)
+            if _has_gradient(exact):
+                return exact
     return ExpandedLikelihood(individuals, scale)
+
+
+def _has_gradient(likelihood: ExactLikelihood) -> bool:
+    """Whether the gradient where the draws were made is finite."""
+    individuals = likelihood.individuals
+    structure = individuals.structure
+    vector = structure.unconstrain_population(individuals.population)
+
+    def total(x: Tensor) -> Tensor:
+        return likelihood(structure.constrain_population(x)).sum()
+
+    return bool(value_and_gradient(total, vector)[1].isfinite().all())
 
 
 def log_mean(log_weights: Tensor) -> Tensor:

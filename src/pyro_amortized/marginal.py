@@ -9,8 +9,9 @@ is a smooth function of Psi, and its gradient is exact (Fisher's identity: draws
 constants).
 """
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 from torch import Generator, Tensor
@@ -20,7 +21,7 @@ from .guide import AmortizedGuide, structure_for
 from .importance import finite_or_zero_weight
 from .individual import IndividualPosteriors, sample_individuals
 from .isolation import make_generator
-from .likelihood import ExactLikelihood, log_mean
+from .likelihood import ExactLikelihood, log_mean, with_stand_ins
 from .search import locate_population
 from .structure import Estimator, Model, Population, collapsed_log_density
 
@@ -140,6 +141,18 @@ def log_marginal(individuals: IndividualPosteriors, population: Population) -> T
     return ExactLikelihood(individuals)(population)
 
 
+class _Kept(NamedTuple):
+    """What a collapsed model keeps for a cohort: the draws, which of them count as impossible, and
+    rows of the program for all of them.
+    """
+
+    cohort: Cohort
+    individuals: IndividualPosteriors
+    dead: Tensor
+    many: Cohort
+    rows: Tensor
+
+
 class MarginalModel:
     r"""The collapsed model: a Pyro program over the population sites. Made by :func:`marginalize`.
 
@@ -158,14 +171,20 @@ class MarginalModel:
     ) -> None:
         self.model, self.guide = model, guide
         self.population, self.num_draws, self.seed = population, num_draws, seed
-        self._kept: tuple[Cohort, IndividualPosteriors, Cohort] | None = None
+        self._kept: _Kept | None = None
 
     def individuals(self, cohort: Cohort) -> IndividualPosteriors:
         """The draws for a cohort: made once, then kept."""
-        if self._kept is None or self._kept[0] is not cohort:
-            individuals = self._sample(cohort)
-            self._kept = cohort, individuals, individuals.cohort.repeat(individuals.num_draws)
-        return self._kept[1]
+        return self._keep(cohort).individuals
+
+    def _keep(self, cohort: Cohort) -> _Kept:
+        if self._kept is None or self._kept.cohort is not cohort:
+            found = self._sample(cohort)
+            dead = found.log_weights == -math.inf
+            draws = with_stand_ins(found.unconstrained, found.log_weights, dead)
+            many = found.cohort.repeat(found.num_draws)
+            self._kept = _Kept(cohort, found, dead, many, draws.flatten(0, 1))
+        return self._kept
 
     def _sample(self, cohort: Cohort) -> IndividualPosteriors:
         generator, population = make_generator(self.seed), self.population
@@ -187,12 +206,12 @@ class MarginalModel:
 
     def __call__(self, cohort: Cohort, *args: Any, **kwargs: Any) -> None:
         """Run the population sites and add the log marginal likelihood."""
-        individuals = self.individuals(cohort)
-        assert self._kept is not None
-        rows = individuals.unconstrained.flatten(0, 1)
-        log_target = collapsed_log_density(individuals.structure, self._kept[2], rows)
+        kept = self._keep(cohort)
+        individuals = kept.individuals
+        log_target = collapsed_log_density(individuals.structure, kept.many, kept.rows)
         log_target = log_target.reshape(individuals.log_proposal.shape)
         log_weights = finite_or_zero_weight(log_target - individuals.log_proposal)
+        log_weights = log_weights.masked_fill(kept.dead, -math.inf)
         pyro.factor("log_marginal", log_mean(log_weights).sum())
 
 

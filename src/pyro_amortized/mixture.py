@@ -15,9 +15,12 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from .factor import factored
+
 DEGREES_OF_FREEDOM = 4
 STRETCH = 4.0  # of the widest axis, at most to the population's width
 MAX_TOGETHER = 60_000  # draws times components of the individuals that are fitted together
+WIDE = 1e100  # in units of the population, of which nothing is wider
 UNUSED = -30.0  # log weight of a component that only fills up
 
 
@@ -44,14 +47,14 @@ class StudentMixture:
                 latent)``.
         """
         sd = population_sd.clamp(min=1e-300)[:, None, :, None]
-        white = self.scale_trils / sd
+        white = (self.scale_trils / sd).clamp(-WIDE, WIDE)
         shares, vectors = torch.linalg.eigh(white @ white.transpose(-1, -2))
         widest = shares[..., -1:].clamp(min=1e-300)
         wider = (STRETCH**2 * widest).clamp(max=1.0).maximum(widest)
         axis = vectors[..., -1:] * sd
         outer = axis @ axis.transpose(-1, -2) * (wider - widest).unsqueeze(-1)
         covariance = self.scale_trils @ self.scale_trils.transpose(-1, -2) + outer
-        return StudentMixture(self.log_weights, self.means, torch.linalg.cholesky(covariance))
+        return StudentMixture(self.log_weights, self.means, factored(covariance))
 
     def take(self, rows: Tensor) -> "StudentMixture":
         """The mixtures of some individuals."""
@@ -138,6 +141,7 @@ def fit_student_mixture(
             for part in torch.arange(draws.shape[1]).split(rows)
         ]
         return StudentMixture.cat(parts)
+    draws = draws.nan_to_num(0.0, 0.0, 0.0)  # such a draw has no weight
     draws, weights = draws.transpose(0, 1).contiguous(), weights.T.contiguous()
     d = draws.shape[-1]
     overall = _covariance(draws, weights, (weights.unsqueeze(-1) * draws).sum(1))
@@ -163,7 +167,7 @@ def fit_student_mixture(
         effective = mass**2 / share.pow(2).sum(-1).clamp(min=1e-300)
         blend = (2 * d / (effective + 2 * d)).clamp(max=1.0)[..., None, None]
         covariances = (1 - blend) * covariances + blend * overall + own_floor
-        scale_trils = torch.linalg.cholesky(covariances)
+        scale_trils = factored(covariances)
         log_pi = (mass.clamp(min=1e-3) / mass.clamp(min=1e-3).sum(-1, keepdim=True)).log()
     return StudentMixture(log_pi, means, scale_trils)
 
@@ -188,7 +192,7 @@ def _first_mixture(
     if num_components == 1:
         means = (weights.unsqueeze(-1) * draws).sum(1, keepdim=True)
     wide = overall / (1 if num_components == 1 else 2)
-    scale_trils = torch.linalg.cholesky(wide).unsqueeze(1).expand(-1, num_components, -1, -1)
+    scale_trils = factored(wide).unsqueeze(1).expand(-1, num_components, -1, -1)
     log_pi = draws.new_full((num, num_components), -math.log(num_components))
     return StudentMixture(log_pi, means, scale_trils)
 

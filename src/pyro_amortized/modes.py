@@ -18,6 +18,7 @@ References:
 import torch
 from torch import Generator, Tensor
 
+from .factor import factored
 from .importance import normalized_weights
 from .mixture import StudentMixture, fit_student_mixture, squared_distance
 from .newton import Target, newton
@@ -46,7 +47,7 @@ def located_mixture(
     centered = draws - draws.mean(0)
     covariance = torch.einsum("knd,kne->nde", centered, centered) / len(draws)
     jitter = 1e-9 * covariance.diagonal(dim1=1, dim2=2).clamp(min=1e-12).diag_embed()
-    scale = torch.linalg.cholesky(covariance + jitter)
+    scale = factored(covariance + jitter)
     starts = _starts(draws, log_weights)
     found = newton(target, starts.flatten(0, 1), scale.repeat(NUM_MODES, 1, 1), NUM_STEPS)
     height, rows = target(found.location.unsqueeze(0))[0], torch.arange(num)

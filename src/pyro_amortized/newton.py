@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .factor import factored
+
 Target = Callable[[Tensor], Tensor]
 LEAST_PRECISION, LARGEST_PRECISION = 1e-3, 1e6  # of a step, relative to the scale before
 LENGTHS = (2.0, 1.0, 0.5, 0.25, 0.1, 0.03)
@@ -125,4 +127,4 @@ def _step(relative: Tensor, scale_tril: Tensor) -> tuple[Tensor, Tensor]:
     root = scale_tril @ axes / precision.sqrt().unsqueeze(1)
     jitter = 1e-12 * root.pow(2).sum((1, 2), keepdim=True) * torch.eye(d).to(root)
     step = (scale_tril @ move.unsqueeze(-1)).squeeze(-1)
-    return step, torch.linalg.cholesky(root @ root.transpose(1, 2) + jitter)
+    return step, factored(root @ root.transpose(1, 2) + jitter)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .errors import FitError
+from .factor import factored
 from .importance import (
     effective_sample_size,
     finite_or_zero_weight,
@@ -111,7 +112,7 @@ def sample_population(
         )
     generator = make_generator(seed)
     target = _Posterior(fit, known)
-    first = _student(fit.vector[known], torch.linalg.cholesky(fit.covariance[known][:, known]))
+    first = _student(fit.vector[known], factored(fit.covariance[known][:, known]))
     mixture = first
     for _ in range(MAX_ROUNDS):
         pilot = mixture.draw(max(100, num_proposals // 4), generator)

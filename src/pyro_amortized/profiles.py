@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from .errors import FitError
+from .likelihood import ExpandedLikelihood, Likelihood
 from .optimize import Optimum, maximize
 from .result import PopulationFit
 
 FARTHEST = 5.0  # standard errors
+NEAR, MAX_EXPANSIONS = 0.2, 4  # standard errors of the shared parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,13 +95,36 @@ class _Walk:
         self.seen = {self.center: (self.top, self.best)}
 
     def _maximum(self, start: Tensor) -> Optimum:
-        free = self.free
+        """The maximum over what is free; an expanded likelihood is expanded anew there."""
+        likelihood = self._expanded_at(start, self.fit.likelihood)
+        for _ in range(MAX_EXPANSIONS):
+            found = self._climb(likelihood, start)
+            again = self._expanded_at(found.vector, likelihood)
+            if again is likelihood:
+                break
+            likelihood, start = again, found.vector
+        return found
+
+    def _climb(self, likelihood: Likelihood, start: Tensor) -> Optimum:
+        free, constrain = self.free, self.fit.structure.constrain_population
 
         def objective(x: Tensor) -> Tensor:
-            return self.fit.log_likelihoods(start.masked_scatter(free, x)).sum()
+            return likelihood(constrain(start.masked_scatter(free, x))).sum()
 
         found = maximize(objective, start[free], scale=self.scale[free], max_iterations=50)
         return found._replace(vector=start.masked_scatter(free, found.vector))
+
+    def _expanded_at(self, vector: Tensor, likelihood: Likelihood) -> Likelihood:
+        """The same where it is exact, or was expanded near."""
+        structure = self.fit.structure
+        if not (isinstance(likelihood, ExpandedLikelihood) and structure.shared):
+            return likelihood
+        which = structure.coordinates(structure.shared)
+        apart = (vector[which] - likelihood.center) / self.scale[which]
+        if float(apart.abs().max()) < NEAR:
+            return likelihood
+        about = structure.constrain_population(vector)
+        return ExpandedLikelihood(likelihood.individuals, likelihood.scale, about)
 
     def height(self, z: float) -> float:
         """The profile at a value of the coordinate."""

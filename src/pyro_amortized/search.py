@@ -134,9 +134,10 @@ class Search:
             draws = structure.draw_individuals(few, population, 50, make_generator(0))
             return draws - draws.mean(0)
 
-        here = deviations(vector).flatten(0, 1)
+        here = deviations(vector).flatten(0, 1).nan_to_num(0.0, 0.0, 0.0)
         sd = here.std(0).clamp(min=1e-300)
-        axes = torch.linalg.eigh(torch.corrcoef((here / sd).T).reshape(len(sd), -1)).eigenvectors
+        correlation = torch.corrcoef((here / sd).T).reshape(len(sd), -1).nan_to_num(0.0)
+        axes = torch.linalg.eigh(correlation).eigenvectors
         axes = torch.cat([torch.eye(len(sd), dtype=axes.dtype), axes[:, :1]], 1) / sd.unsqueeze(-1)
 
         def log_sd(at: Tensor) -> Tensor:  # of each parameter, and of the narrowest combination

@@ -21,6 +21,7 @@ from torch import Generator, Tensor
 
 from .cohort import Cohort, Design, concatenate
 from .errors import AmortizedWarning, TrainingError
+from .factor import factored
 from .isolation import make_generator
 from .missing import Remaskable
 from .structure import ModelStructure
@@ -135,7 +136,7 @@ def robust_moments(draws: Tensor) -> tuple[Tensor, Tensor]:
     standard = ((draws - center) / spread).clamp(-3, 3)
     covariance = torch.cov(standard.T).reshape(len(center), len(center))
     jitter = 1e-6 * torch.eye(len(center), dtype=covariance.dtype)
-    scale_tril = spread.unsqueeze(-1) * torch.linalg.cholesky(covariance + jitter)
+    scale_tril = spread.unsqueeze(-1) * factored(covariance + jitter)
     return center + spread * standard.mean(0), scale_tril
 
 

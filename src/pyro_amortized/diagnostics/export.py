@@ -17,6 +17,7 @@ import xarray
 from torch import Tensor
 
 from ..cohort import Cohort
+from ..factor import factored
 from ..individual import IndividualPosteriors
 from ..isolation import make_generator
 from ..population import PopulationDraws
@@ -119,7 +120,7 @@ def _population_draws(
     known = ~fit.covariance.diagonal().isnan()
     noise = torch.zeros(num_draws, len(fit.vector), dtype=torch.float64)
     if bool(known.any()):
-        scale = torch.linalg.cholesky(fit.covariance[known][:, known])
+        scale = factored(fit.covariance[known][:, known])
         noise[:, known] = (
             torch.randn(num_draws, len(scale), generator=generator, dtype=torch.float64) @ scale.T
         )

@@ -24,6 +24,7 @@ from torch.distributions import biject_to, constraints
 
 from ..cohort import Cohort
 from ..errors import GuideError
+from ..factor import factored
 from ..files import write_whole
 from ..flows import FlowDistribution
 from ..history import TrainingHistory
@@ -184,7 +185,7 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         if bool(sampled.all()):
             return self.scale_tril
         covariance = (self.scale_tril @ self.scale_tril.T)[sampled][:, sampled]
-        return torch.linalg.cholesky(covariance)
+        return factored(covariance)
 
     def _sample_individuals(self, cohort: Cohort, population: Population) -> dict[str, Tensor]:
         sites = self.structure.individual
