@@ -56,6 +56,10 @@ class StudentMixture:
         covariance = self.scale_trils @ self.scale_trils.transpose(-1, -2) + outer
         return StudentMixture(self.log_weights, self.means, factored(covariance))
 
+    def widened(self, factor: float) -> "StudentMixture":
+        """The same mixtures, each component wider in all directions."""
+        return StudentMixture(self.log_weights, self.means, factor * self.scale_trils)
+
     def take(self, rows: Tensor) -> "StudentMixture":
         """The mixtures of some individuals."""
         return StudentMixture(self.log_weights[rows], self.means[rows], self.scale_trils[rows])

@@ -30,6 +30,8 @@ MAX_DRAWS = 400_000  # of all individuals that are sampled together
 # A pilot with fewer effective draws says too little about a covariance: the modes are climbed to.
 THIN = 20.0
 GUIDE_SHARE, POPULATION_SHARE, STRETCHED_SHARE = 0.05, 0.05, 0.1
+NUM_SPREAD = 50  # draws that say how wide the population is
+WIDER, LEAST_ADAPTED = 2.5, 600  # of located mixtures that are fitted to their own draws
 MAX_SHAPE, NUM_GUIDE = 200, 3  # draws and components that say where the guide lies
 # Efficiency (effective share of the draws) from which a guide is good, and fair.
 GOOD, FAIR = 0.8, 0.5
@@ -238,7 +240,24 @@ class Sampler:
             apart = points.reshape(-1, len(rows), points.shape[-1])
             return self.target(apart, rows).reshape(points.shape[:-1])
 
-        return located_mixture(target, pilot.draws, pilot.log_weights, generator, num_walked)
+        mixture = located_mixture(target, pilot.draws, pilot.log_weights, generator, num_walked)
+        return self._adapted(mixture, rows, max(num_draws, LEAST_ADAPTED), generator)
+
+    def _adapted(
+        self, mixture: StudentMixture, rows: Tensor, num_draws: int, generator: Generator
+    ) -> StudentMixture:
+        """The mixture fitted once more, to weighted draws of itself, of a wider and of a stretched
+        one: walkers seldom reach the far end of a bent ridge.
+        """
+        spread = self.population(NUM_SPREAD, rows, generator).std(0)
+        sources = [
+            (num_draws - 2 * (num_draws // 4), mixture),
+            (num_draws // 4, mixture.widened(WIDER)),
+            (num_draws // 4, mixture.stretched(spread)),
+        ]
+        draws = torch.cat([x.draw(num, generator) for num, x in sources])
+        found = self._weigh_mixture(draws, [(n, x.log_prob) for n, x in sources], rows)
+        return fitted(found, 0, generator, mixture)
 
     def from_mixture(
         self,
@@ -255,7 +274,7 @@ class Sampler:
         num_stretched = round(STRETCHED_SHARE * num_draws) if stretch else 0
         num_population = max(1, round(POPULATION_SHARE * num_draws))
         num_mixture = num_draws - num_guide - num_stretched - num_population
-        population = self.population(max(num_population, 50), rows, generator)
+        population = self.population(max(num_population, NUM_SPREAD), rows, generator)
         sources = [(num_mixture, part.mixture), (num_guide, part.guide)]
         if num_stretched:
             sources.append((num_stretched, part.mixture.stretched(population.std(0))))

@@ -20,6 +20,7 @@ from torch.distributions.utils import _sum_rightmost
 
 from ..cohort import Cohort
 from ..isolation import foreign_program
+from .density import log_prob_of
 
 PLATE = "individual"
 Model = Callable[[Cohort], Any]
@@ -278,7 +279,7 @@ def run_program(
 
 def site_log_prob(site: Mapping[str, Any]) -> Tensor:
     """Log density of a traced site, its scale and mask applied."""
-    log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    log_prob = log_prob_of(site["fn"], site["value"], *site["args"], **site["kwargs"])
     return pyro.distributions.util.scale_and_mask(log_prob, site["scale"], site["mask"])
 
 
