@@ -11,6 +11,7 @@ from .cohort import concatenate as concatenate
 from .compare import compare as compare
 from .compare import difference as difference
 from .compare import likelihood_ratio_test as likelihood_ratio_test
+from .elbo import MarginalELBO as MarginalELBO
 from .errors import AmortizedError as AmortizedError
 from .errors import AmortizedWarning as AmortizedWarning
 from .fit import fit_population as fit_population

@@ -40,7 +40,14 @@ from .isolation import foreign_program, make_generator, seeded
 from .proposals import FlowProposal, Proposal, Refinement, Sampled
 from .rescue import MAX_CHAINS, MIN_ESS, rescue, unreliable
 from .sampler import Sampler
-from .structure import PLATE, Estimator, ModelStructure, Population, check_recorded
+from .structure import (
+    PLATE,
+    Estimator,
+    ModelStructure,
+    Population,
+    check_recorded,
+    log_prob_by_individual,
+)
 from .surrogate import structure_with
 
 
@@ -286,7 +293,6 @@ class ForeignProposal:
         conditioned = pyro.poutine.condition(self.guide, data=dict(self.population))
         with foreign_program(), seeded(generator):
             trace = pyro.poutine.trace(conditioned).get_trace(many)
-            trace.compute_log_prob()
         missing = [name for name in self.structure.individual if name not in trace]
         if missing:
             raise GuideError(
@@ -297,17 +303,6 @@ class ForeignProposal:
         values = {name: trace.nodes[name]["value"].double() for name in self.structure.individual}
         draws = self.structure.unconstrain(many, values, self.population)
         _, jacobian = self.structure.constrain(many, draws, self.population)
-        log_prob = _plate_log_prob(trace, len(many)) + jacobian
+        log_prob = log_prob_by_individual(trace, len(many))[1] + jacobian
         shape = (num_draws, len(rows))
         return draws.reshape(*shape, -1), log_prob.reshape(shape)
-
-
-def _plate_log_prob(trace: Any, num: int) -> Tensor:
-    """Log density of everything that a guide sampled in the plate, shape ``(individual,)``."""
-    total = torch.zeros(num, dtype=torch.float64)
-    for site in trace.nodes.values():
-        frame = next((f for f in site.get("cond_indep_stack", ()) if f.name == PLATE), None)
-        if site["type"] == "sample" and frame is not None:
-            rows = site["log_prob"].movedim(frame.dim, 0)
-            total = total + rows.reshape(len(rows), -1).sum(1)
-    return total

@@ -2,16 +2,20 @@ r"""The form of a saved guide: which sites it is for, which networks, and files 
 not there.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors.torch import save as serialize
+from torch import Tensor, nn
 
 from .. import encode, networks
 from ..couplings import CouplingFlow
 from ..encode import Encoder, Form
 from ..errors import GuideError
+from ..files import write_whole
 from ..flows import ConditionalFlow
 from ..networks import summary_size
 from ..posterior import AmortizedPosterior
@@ -120,3 +124,20 @@ def posterior_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
     return {
         n.removeprefix("posterior."): x for n, x in tensors.items() if n.startswith("posterior.")
     }
+
+
+def training_tensors(training: TrainingDistribution) -> dict[str, Tensor]:
+    """A training distribution as named tensors."""
+    tensors = {"loc": training.loc, "scale_tril": training.scale_tril, "shared": training.shared}
+    if training.shared_law is not None:
+        tensors |= {"shared_loc": training.shared_law[0]}
+        tensors |= {"shared_scale_tril": training.shared_law[1]}
+    return {f"training.{name}": x for name, x in tensors.items()}
+
+
+def write_guide(folder: Path, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
+    """Write the two files of a guide, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contiguous = {name: x.contiguous() for name, x in tensors.items()}
+    write_whole(folder / "weights.safetensors", serialize(contiguous))
+    write_whole(folder / "guide.json", (json.dumps(description, indent=2) + "\n").encode())

@@ -6,7 +6,7 @@ from a normal distribution in unconstrained coordinates (learnable by SVI, set b
 data and the shared parameters. The networks are frozen and kept out of Pyro's parameter store.
 """
 
-import json
+import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -15,17 +15,14 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import Delta, MultivariateNormal
+from pyro.distributions import Delta
 from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroParam
-from safetensors.torch import save as serialize
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
 from ..cohort import Cohort
 from ..errors import GuideError
-from ..factor import factored
-from ..files import write_whole
 from ..flows import FlowDistribution
 from ..history import TrainingHistory
 from ..patterns import TrainingPatterns
@@ -39,7 +36,8 @@ from ..structure import (
     Population,
     constrain_individuals,
 )
-from .files import FORMAT_VERSION, posterior_settings, signature
+from .files import FORMAT_VERSION, posterior_settings, signature, training_tensors, write_guide
+from .population import PopulationPart, median_of_population, sample_population_part
 
 
 class AmortizedGuide(AutoGuide):  # type: ignore[misc]
@@ -66,6 +64,9 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         super().__init__(model)
         # In a tuple, so that Pyro does not register the networks' weights as parameters.
         self._held = (posterior.eval().requires_grad_(False),)
+        # In a tuple for the same reason: another guide's parameters keep their own names.
+        self._population_part: tuple[PopulationPart | None] = (None,)
+        self.tuned = False
         self.structure = structure
         self.training_distribution = training_distribution
         self.history = history
@@ -80,7 +81,8 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         # AutoGuide drops the model when it is pickled, from the guide that stays here too.
         parts = (self.posterior, self.training_distribution, self.history, self.patterns)
         place = (self.loc.detach().clone(), self.scale_tril.detach().clone())
-        return _restored, (self.model, self.structure, *parts, *place)
+        extra = (self._part, self.tuned)
+        return _restored, (self.model, self.structure, *parts, *place, *extra)
 
     @property
     def posterior(self) -> AmortizedPosterior | SharpenedPosterior:
@@ -95,10 +97,46 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
                 ``fit.vector``.
             scale_tril: Cholesky factor of their covariance, for instance of ``fit.covariance``.
         """
-        parts = (self.posterior, self.training_distribution, self.history, self.patterns)
-        other = AmortizedGuide(self.model, self.structure, *parts)
+        other = self._copy(self.posterior, None, self.tuned)
         other.loc = location.detach().clone().double()
         other.scale_tril = scale_tril.detach().clone().double()
+        return other
+
+    def with_population(self, population: PopulationPart) -> "AmortizedGuide":
+        r"""The same guide with another guide for the population sites.
+
+        Args:
+            population: Any Pyro guide that samples the population sites and returns their values by
+                name, as Pyro's automatic guides do: for instance
+                ``AutoMultivariateNormal(poutine.block(model, expose=["typical", "omega"]))``.
+
+        Raises:
+            GuideError: When called: it does not return all population sites.
+        """
+        return self._copy(self.posterior, population, self.tuned)
+
+    def trainable(self) -> "AmortizedGuide":
+        r"""A copy whose networks are in Pyro's parameter store (under ``amortized_posterior``), so
+        that ``SVI`` trains them further on the data themselves. A small learning rate (1e-4) is
+        wise; draws are corrected as before.
+        """
+        return self._copy(copy.deepcopy(self.posterior), self._part, True)
+
+    @property
+    def _part(self) -> PopulationPart | None:
+        return self._population_part[0]
+
+    def _copy(
+        self,
+        posterior: AmortizedPosterior | SharpenedPosterior,
+        population: PopulationPart | None,
+        tuned: bool,
+    ) -> "AmortizedGuide":
+        parts = (posterior, self.training_distribution, self.history, self.patterns)
+        other = AmortizedGuide(self.model, self.structure, *parts)
+        other.posterior.requires_grad_(tuned)
+        other._population_part, other.tuned = (population,), tuned
+        other.loc, other.scale_tril = self.loc.detach().clone(), self.scale_tril.detach().clone()
         return other
 
     # The individual part.
@@ -141,51 +179,15 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
             raise GuideError(
                 "The AmortizedGuide is part of an AutoGuideList.",
                 "an AmortizedGuide that stands alone: it samples the population sites too.",
-                "pass it to SVI or Importance itself, and set its population part with `guide.at`.",
+                "pass it to SVI or Importance itself; `guide.with_population(AutoNormal(...))` "
+                "puts any guide of the population in it, `guide.at` a normal distribution.",
             )
-        population = self._sample_population(cohort)
+        population = sample_population_part(
+            self.structure, cohort, self._part or (self.loc, self.scale_tril)
+        )
         individual = self._sample_individuals(cohort, population)
         params = [name for name, site in self.structure.population.items() if site.is_param]
         return {name: x for name, x in population.items() if name not in params} | individual
-
-    def _sample_population(self, cohort: Cohort) -> dict[str, Tensor]:
-        sites = {name: s for name, s in self.structure.population.items() if not s.is_param}
-        store = pyro.get_param_store()
-        values: dict[str, Tensor] = {
-            name: store[name].detach() if name in store else site.initial
-            for name, site in self.structure.population.items()
-            if site.is_param
-        }
-        if not sites:
-            return values
-        sampled = self._is_sampled()
-        law = MultivariateNormal(self.loc[sampled], scale_tril=self._marginal_tril(sampled))
-        vector = pyro.sample("_population_latent", law, infer={"is_auxiliary": True})
-        pieces = vector.split([site.num_unconstrained for site in sites.values()], -1)
-        for (name, site), piece in zip(sites.items(), pieces, strict=True):
-            transform = biject_to(site.support)
-            free = piece.reshape(piece.shape[:-1] + transform.inverse_shape(site.shape))
-            value = transform(free)
-            log_abs_det = transform.log_abs_det_jacobian(free, value)
-            density = -log_abs_det.reshape(*piece.shape[:-1], -1).sum(-1)
-            law = Delta(value.to(cohort.dtype), log_density=density, event_dim=len(site.shape))
-            values[name] = pyro.sample(name, law)
-        return {name: values[name] for name in self.structure.population}
-
-    def _is_sampled(self) -> Tensor:
-        """Which unconstrained coordinates belong to sample sites (not to params)."""
-        flags = [
-            not s.is_param
-            for s in self.structure.population.values()
-            for _ in range(s.num_unconstrained)
-        ]
-        return torch.tensor(flags)
-
-    def _marginal_tril(self, sampled: Tensor) -> Tensor:
-        if bool(sampled.all()):
-            return self.scale_tril
-        covariance = (self.scale_tril @ self.scale_tril.T)[sampled][:, sampled]
-        return factored(covariance)
 
     def _sample_individuals(self, cohort: Cohort, population: Population) -> dict[str, Tensor]:
         sites = self.structure.individual
@@ -198,6 +200,8 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
                 if name not in plates
             }
         extra = -dims[PLATE] - 1
+        if self.tuned:
+            pyro.module("amortized_posterior", self.posterior)
         law = self.posterior.for_plate(cohort, self.shared_vector(population), extra)
         with plates[PLATE]:
             drawn = pyro.sample("_individual_latent", law, infer={"is_auxiliary": True})
@@ -221,7 +225,7 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         """Medians of 501 draws, by name; population sites at the median of their normal
         distribution.
         """
-        population = self.structure.constrain_population(self.loc.detach())
+        population = median_of_population(self.structure, cohort, self._part or self.loc.detach())
         posterior = self.individual_posterior(cohort, population)
         middle = posterior.rsample(torch.Size([501])).median(0).values
         values, _ = self.structure.constrain(cohort, middle, population)
@@ -297,32 +301,24 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         Args:
             path: The folder; it is made if it is not there.
         """
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {f"posterior.{name}": x for name, x in self.posterior.state_dict().items()}
-        training = self.training_distribution
-        tensors |= {"training.loc": training.loc, "training.scale_tril": training.scale_tril}
-        tensors |= {"training.shared": training.shared, "population.loc": self.loc.detach()}
-        if training.shared_law is not None:
-            tensors |= {"training.shared_loc": training.shared_law[0]}
-            tensors |= {"training.shared_scale_tril": training.shared_law[1]}
-        tensors |= {"population.scale_tril": self.scale_tril.detach()}
+        posterior, training = self.posterior, self.training_distribution
+        tensors = {f"posterior.{name}": x for name, x in posterior.state_dict().items()}
+        tensors |= training_tensors(training) | {
+            "population.loc": self.loc.detach(),
+            "population.scale_tril": self.scale_tril.detach(),
+        }
+        shared = {n: self.structure.population[n].num_unconstrained for n in self.structure.shared}
         description = {
             "format_version": FORMAT_VERSION,
             "individual": signature(self.structure.individual),
-            "shared": {
-                name: self.structure.population[name].num_unconstrained
-                for name in self.structure.shared
-            },
+            "shared": shared,
             "population": signature(self.structure.population),
-            **posterior_settings(self.posterior),
+            **posterior_settings(posterior),
             "trained_on_prior": training.prior is not None,
             "history": asdict(self.history),
             "patterns": self.patterns.settings,
         }
-        contiguous = {name: x.contiguous() for name, x in tensors.items()}
-        write_whole(folder / "weights.safetensors", serialize(contiguous))
-        write_whole(folder / "guide.json", (json.dumps(description, indent=2) + "\n").encode())
+        write_guide(Path(path), tensors, description)
 
 
 def _restored(  # noqa: PLR0913  (the parts of a guide)
@@ -334,7 +330,10 @@ def _restored(  # noqa: PLR0913  (the parts of a guide)
     patterns: TrainingPatterns,
     location: Tensor,
     scale_tril: Tensor,
+    population: PopulationPart | None,
+    tuned: bool,
 ) -> AmortizedGuide:
     """A guide from another process."""
     guide = AmortizedGuide(model, structure, posterior, training_distribution, history, patterns)
-    return guide.at(location, scale_tril)
+    placed = guide.at(location, scale_tril)
+    return placed._copy(posterior, population, tuned)

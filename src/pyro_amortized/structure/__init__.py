@@ -10,3 +10,4 @@ from .sites import PLATE as PLATE
 from .sites import Model as Model
 from .within import collapsed_log_density as collapsed_log_density
 from .within import constrain_individuals as constrain_individuals
+from .within import log_prob_by_individual as log_prob_by_individual
