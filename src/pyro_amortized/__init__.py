@@ -2,6 +2,8 @@ r"""Amortized inference for nonlinear mixed-effects models written in Pyro."""
 
 from . import datasets as datasets
 from . import nlme as nlme
+from .adapt import adapt as adapt
+from .adapt import end_to_end as end_to_end
 from .bootstrap import bootstrap as bootstrap
 from .bootstrap import simulate_population as simulate_population
 from .cohort import Cohort as Cohort
