@@ -1,7 +1,15 @@
-r"""Looking at results: calibration, export to ArviZ; figures in
-:mod:`pyro_amortized.diagnostics.plots`.
+r"""Looking at results: calibration, the battery of checks, residuals, data against training, export
+to ArviZ; figures in :mod:`pyro_amortized.diagnostics.plots`, a page by :func:`report`.
 """
 
+from .battery import Check as Check
+from .battery import Diagnosis as Diagnosis
+from .battery import diagnose as diagnose
+from .battery import influence as influence
 from .calibration import Calibration as Calibration
 from .calibration import calibrate as calibrate
+from .data import DataCheck as DataCheck
+from .data import check_data as check_data
 from .export import to_arviz as to_arviz
+from .residuals import Residuals as Residuals
+from .residuals import residuals as residuals

@@ -10,8 +10,11 @@ Uniform ranks do not prove a posterior right (the training distribution itself h
 the marginal likelihood against quadrature in the benchmarks.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import torch
 from scipy.stats import chisquare
 from torch import Tensor
@@ -19,7 +22,14 @@ from torch import Tensor
 from ..cohort import Cohort, Design
 from ..errors import TrainingError
 from ..guide import AmortizedGuide
-from ..importance import importance_estimate, normalized_weights, resample
+from ..importance import (
+    effective_sample_size,
+    finite_or_zero_weight,
+    importance_estimate,
+    normalized_weights,
+    resample,
+    weighted_moments,
+)
 from ..isolation import fork_seed, make_generator
 from ..missing import Remaskable, default_design
 from ..posterior import AmortizedPosterior
@@ -29,6 +39,7 @@ from ..sharpened import SharpenedPosterior
 from ..simulate import TrainingDistribution
 from ..structure import ModelStructure
 from ..workers import run_each
+from .uniform import independence_p_value, uniform_p_value
 
 BLOCK = 100
 
@@ -49,6 +60,16 @@ class Calibration:
             ``num_ranks``.
         ess: Effective sample size of the corrected draws, shape ``(individual,)``.
         pareto_k: Their Pareto k.
+        truth: True individual parameters, unconstrained, shape ``(individual, latent)``.
+        means: Their posterior means, corrected, same shape.
+        sds: Their posterior standard deviations, corrected, same shape.
+        tarp: Posterior probability of what is nearer to a random place than the truth, corrected:
+            uniform for a right posterior, whatever the shape; shape ``(individual,)``.
+        raw_tarp: The same for the guide.
+        raw_efficiency: Share of the guide's own draws that are effective, shape ``(individual,)``.
+        num_recorded: Number of recorded values of each individual.
+        share_missing: Share of what was scheduled that is not recorded.
+        covariates: Covariates of the simulated individuals.
 
     Where observations have no density nothing can be corrected: ``ranks`` and ``levels`` are those
     of the guide, ``ess`` and ``pareto_k`` NaN.
@@ -62,6 +83,82 @@ class Calibration:
     num_ranks: int
     ess: Tensor
     pareto_k: Tensor
+    truth: Tensor
+    means: Tensor
+    sds: Tensor
+    tarp: Tensor
+    raw_tarp: Tensor
+    raw_efficiency: Tensor
+    num_recorded: Tensor
+    share_missing: Tensor
+    covariates: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ranks)
+
+    def where(self, picked: Tensor) -> "Calibration":
+        r"""The same of some individuals: those of one experiment, with many values missing, ...
+
+        Args:
+            picked: Boolean, shape ``(individual,)``; for instance
+                ``calibration.share_missing > 0.3`` or ``calibration.covariates["arm"] == 1``.
+        """
+        fields: dict[str, Any] = {
+            n: x[picked] for n, x in vars(self).items() if isinstance(x, Tensor)
+        }
+        covariates = {name: x[picked] for name, x in self.covariates.items()}
+        return replace(self, **fields, covariates=covariates)
+
+    def uniform_p_values(self, *, raw: bool = False) -> dict[str, float]:
+        r"""P-values of the ranks' whole distribution function against simultaneous bands, per
+        parameter.
+
+        Args:
+            raw: For the guide as it is.
+        """
+        ranks = self.raw_ranks if raw else self.ranks
+        jitter = np.random.default_rng(0).random(tuple(ranks.shape))
+        found = uniform_p_value((ranks.numpy() + jitter) / (self.num_ranks + 1))
+        return dict(zip(self.names, found.tolist(), strict=True))
+
+    def tarp_p_value(self, *, raw: bool = False) -> float:
+        r"""P-value of uniform coverage of the joint posterior.
+
+        Args:
+            raw: For the guide as it is.
+
+        References:
+            Lemos, Coogan, Hezaveh, Perreault-Levasseur (2023), Sampling-based accuracy testing of
+            posterior estimators for general inference.
+        """
+        return float(uniform_p_value((self.raw_tarp if raw else self.tarp).numpy()[:, None])[0])
+
+    def local_p_values(self, *, raw: bool = False) -> dict[str, float]:
+        r"""P-values of levels that do not depend on the data, per parameter: on the posterior mean
+        and log sd of all parameters and the number of recorded values. Ranks that are uniform on
+        the average may hide errors that cancel between data sets.
+
+        Args:
+            raw: For the guide as it is.
+        """
+        levels = (self.raw_levels if raw else self.levels).numpy()
+        data = [self.means, self.sds.clamp(min=1e-12).log(), self.num_recorded[:, None].double()]
+        features = torch.cat(data, 1).numpy()
+        found = [independence_p_value(column, features) for column in levels.T]
+        return dict(zip(self.names, found, strict=True))
+
+    def contraction(self) -> dict[str, float]:
+        """Share of the training distribution's variance that the data take away, per parameter: 0
+        where they say nothing, 1 where they say all.
+        """
+        share = 1 - self.sds.pow(2).mean(0) / self.truth.var(0)
+        return dict(zip(self.names, share.tolist(), strict=True))
+
+    def recovery(self) -> dict[str, float]:
+        """Correlation of posterior means with the truth, per parameter."""
+        pairs = zip(self.truth.T, self.means.T, strict=True)
+        found = [float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in pairs]
+        return dict(zip(self.names, found, strict=True))
 
     def p_values(self, *, raw: bool = False, num_bins: int = 10) -> dict[str, float]:
         r"""Chi-square p-value of uniform ranks, per parameter.
@@ -126,8 +223,11 @@ def calibrate(
             for start in range(0, num_individuals, BLOCK)
         ],
     )
-    fields = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
-    return Calibration(names=guide.structure.latent_names, num_ranks=num_ranks, **fields)
+    whole = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+    covariates = {n.split(":", 1)[1]: x for n, x in whole.items() if n.startswith("covariate:")}
+    fields = {n: x for n, x in whole.items() if not n.startswith("covariate:")}
+    names = guide.structure.latent_names
+    return Calibration(names=names, num_ranks=num_ranks, covariates=covariates, **fields)
 
 
 def _calibrate_block(  # noqa: PLR0913  (what a worker needs, each on its own)
@@ -145,13 +245,18 @@ def _calibrate_block(  # noqa: PLR0913  (what a worker needs, each on its own)
     cohort, truth, shared = _fresh(structure, training, design, num_individuals, generator)
     proposal = FlowProposal(posterior.condition(cohort, shared))
     with torch.no_grad():
-        raw, _ = proposal.draw(num_draws, torch.arange(len(cohort)), generator)
+        raw, log_proposal = proposal.draw(num_draws, torch.arange(len(cohort)), generator)
+    place = training.draw_for(cohort, 1, generator)[0]
+    equal = torch.full(raw.shape[:2], 1 / num_draws, dtype=torch.float64)
     raw_levels = (raw < truth).double().mean(0)
     found = {"raw_ranks": (raw[:num_ranks] < truth).sum(0), "raw_levels": raw_levels}
+    found |= {"truth": truth, "raw_tarp": _nearer(raw, equal, truth, place)}
+    found |= _of_data(structure, cohort)
     if not structure.has_density:
         unknown = torch.full((len(cohort),), torch.nan, dtype=torch.float64)
-        same = {"ranks": found["raw_ranks"], "levels": raw_levels}
-        return found | same | {"ess": unknown, "pareto_k": unknown}
+        same = {"ranks": found["raw_ranks"], "levels": raw_levels, "tarp": found["raw_tarp"]}
+        same |= {"means": raw.mean(0), "sds": raw.std(0)}
+        return found | same | {"ess": unknown, "pareto_k": unknown, "raw_efficiency": unknown}
 
     def target(draws: Tensor, rows: Tensor) -> Tensor:
         observation = [
@@ -166,9 +271,32 @@ def _calibrate_block(  # noqa: PLR0913  (what a worker needs, each on its own)
         return training.log_prob_for(cohort[rows], draws)
 
     with torch.no_grad():
+        rows = torch.arange(len(cohort))
+        own = effective_sample_size(finite_or_zero_weight(target(raw, rows) - log_proposal))
+        found |= {"raw_efficiency": own / num_draws}
         sampler = Sampler(target, draw_training, log_training, proposal)
         drawn, _ = sampler.sample(num_draws, len(cohort), generator, refine=True)
+    weights = normalized_weights(drawn.log_weights)
+    found |= {"tarp": _nearer(drawn.draws, weights, truth, place)}
     return found | _corrected(drawn.draws, drawn.log_weights, truth, num_ranks, generator)
+
+
+def _nearer(draws: Tensor, weights: Tensor, truth: Tensor, place: Tensor) -> Tensor:
+    """Posterior probability of being nearer to a place than the truth, each coordinate in units of
+    the truths' spread; shape ``(individual,)``.
+    """
+    unit = truth.std(0).clamp(min=1e-12) if len(truth) > 1 else torch.ones_like(truth[0])
+    near = ((draws - place) / unit).norm(dim=-1) < ((truth - place) / unit).norm(dim=-1)
+    return (weights * near).sum(0)
+
+
+def _of_data(structure: ModelStructure, cohort: Cohort) -> dict[str, Tensor]:
+    """What each individual's data are like, by field; covariates by ``covariate:name``."""
+    recorded = sum(cohort[n].observed.flatten(1).sum(1) for n in structure.series)
+    scheduled = sum(cohort[n].observed[0].numel() for n in structure.series)
+    found = {"num_recorded": torch.as_tensor(recorded)}
+    found["share_missing"] = 1 - found["num_recorded"].double() / scheduled
+    return found | {f"covariate:{name}": x for name, x in cohort.covariates.items()}
 
 
 def _fresh(
@@ -200,7 +328,10 @@ def _corrected(
     weights = normalized_weights(log_weights)
     picked = resample(weights, num_ranks, generator).unsqueeze(-1).expand(-1, -1, truth.shape[1])
     estimate = importance_estimate(log_weights)
+    means, sds, *_ = weighted_moments(draws, weights)
     return {
+        "means": means,
+        "sds": sds,
         "ranks": (draws.gather(0, picked) < truth).sum(0),
         "levels": (weights.unsqueeze(-1) * (draws < truth)).sum(0),
         "ess": estimate.ess,

@@ -152,6 +152,11 @@ class Censored(_Derived):
         self.low, self.high = self._bound(low, -torch.inf), self._bound(high, torch.inf)
         self.floor = self._bound(floor, -torch.inf)
 
+    @property
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """Where values are clipped, batch shape each."""
+        return self.low, self.high
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density between the limits, log probability at them."""
         value, low, high = broadcast_all(value, self.low, self.high)

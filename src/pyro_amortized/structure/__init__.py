@@ -8,6 +8,9 @@ from .read import read_structure as read_structure
 from .roles import Population as Population
 from .sites import PLATE as PLATE
 from .sites import Model as Model
+from .values import at_limits as at_limits
+from .values import predicted_moments as predicted_moments
+from .values import value_log_probs as value_log_probs
 from .within import collapsed_log_density as collapsed_log_density
 from .within import constrain_individuals as constrain_individuals
 from .within import log_prob_by_individual as log_prob_by_individual

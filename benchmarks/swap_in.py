@@ -1,0 +1,174 @@
+r"""In the place of MCMC and SVI: time and error on four models, and what amortization is worth.
+
+    .venv/bin/python benchmarks/swap_in.py [--only theophylline,warfarin,eight_schools,radon,cohorts]
+        [--training 60] [--samples 1000] [--reference 2000]
+
+Posterior means of all population and individual sites by NUTS (``--samples`` after half as many of
+warm-up), by SVI with ``AutoNormal`` and ``AutoMultivariateNormal`` (3,000 steps, means of 1,000
+draws), and by ``AmortizedMCMC`` (1,000 draws; its training apart), each against another, longer run
+of NUTS. Errors are in posterior standard deviations: the largest and the root mean square over all
+coordinates. All on the CPU; one core with ``taskset -c 0`` and ``OMP_NUM_THREADS=1``. ``cohorts``
+times 1, 10 and 100 cohorts of the design of theophylline. Ends in one JSON line.
+"""
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pyro
+import torch
+from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from pyro.infer.autoguide.initialization import init_to_value
+
+import pyro_amortized as pa
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "examples" / "pharmacometrics")]
+
+import other_models
+import quickstart
+import warfarin
+
+SVI_STEPS = 3000
+
+
+def problems():
+    """Program, data, and where chains and variational fits of it start."""
+    schools, radon = other_models.schools_problem(), other_models.radon_problem()
+    typical = {"typical": torch.tensor([0.5, 1.0, 3.5]).double()}
+    typical_warfarin = {"typical": torch.tensor([-0.5, -2.0, 2.1]).double()}
+    return {
+        "theophylline": (quickstart.model, quickstart.cohort, typical),
+        "warfarin": (warfarin.model, warfarin.cohort, typical_warfarin),
+        "eight_schools": (schools.program, schools.cohort, None),
+        "radon": (radon.program, radon.cohort, None),
+    }
+
+
+def start(values):
+    return {} if values is None else {"init_strategy": init_to_value(values=values)}
+
+
+def run_nuts(program, cohort, values, num, warmup, seed):
+    pyro.set_rng_seed(seed)
+    begin = time.perf_counter()
+    chain = MCMC(NUTS(program, **start(values)), num, warmup, disable_progbar=True)
+    chain.run(cohort)
+    return chain.get_samples(), time.perf_counter() - begin
+
+
+def run_svi(kind, program, cohort, values, seed):
+    pyro.clear_param_store()
+    pyro.set_rng_seed(seed)
+    begin = time.perf_counter()
+    more = start(values)
+    if "init_strategy" in more:
+        more = {"init_loc_fn": more["init_strategy"]}
+    guide = kind(program, **more)
+    optim = pyro.optim.ClippedAdam({"lr": 0.01, "lrd": 0.1 ** (1 / SVI_STEPS)})
+    svi = SVI(program, guide, optim, Trace_ELBO())
+    for _ in range(SVI_STEPS):
+        svi.step(cohort)
+    with torch.no_grad():
+        draws = [guide(cohort) for _ in range(1000)]
+    found = {n: torch.stack([d[n] for d in draws]) for n in draws[0]}
+    pyro.clear_param_store()
+    return found, time.perf_counter() - begin
+
+
+def run_ours(program, cohort, seconds):
+    begin = time.perf_counter()
+    guide = pa.train(program, cohort, budget=seconds, seed=1, progress=False)
+    trained = time.perf_counter()
+    chain = pa.AmortizedMCMC(program, guide, 1000, seed=1)
+    chain.run(cohort)
+    return chain.get_samples(), trained - begin, time.perf_counter() - trained, guide
+
+
+def errors(found, reference):
+    z = []
+    for name, x in reference.items():
+        x, mine = x.double(), found[name].double()
+        mean = mine.mean(0).reshape(x.shape[1:])
+        z.append(((mean - x.mean(0)) / x.std(0)).flatten())
+    z = torch.cat(z)
+    return {
+        "max_mean_error_sd": float(z.abs().max()),
+        "rms_mean_error_sd": float(z.pow(2).mean() ** 0.5),
+    }
+
+
+def one(name, program, cohort, values, arguments):
+    rows = {}
+    samples, train_seconds, seconds, _ = run_ours(program, cohort, arguments.training)
+    rows["ours"] = {"seconds": seconds, "train_seconds": train_seconds}
+    nuts, nuts_seconds = run_nuts(
+        program, cohort, values, arguments.samples, arguments.samples // 2, seed=2
+    )
+    rows["nuts"] = {"seconds": nuts_seconds}
+    found = {"ours": samples, "nuts": nuts}
+    for label, kind in (("svi_normal", AutoNormal), ("svi_mvn", AutoMultivariateNormal)):
+        found[label], elapsed = run_svi(kind, program, cohort, values, seed=3)
+        rows[label] = {"seconds": elapsed}
+    reference, long_seconds = run_nuts(program, cohort, values, arguments.reference, 1000, seed=4)
+    print(f"\n{name}: {len(cohort)} individuals; reference {long_seconds:.0f} s")
+    print(f"{'':12s}{'seconds':>9s}{'training':>10s}{'largest':>9s}{'rms error, sd':>15s}")
+    for label, row in rows.items():
+        row |= errors(found[label], reference)
+        print(
+            f"{label:12s}{row['seconds']:9.1f}{row.get('train_seconds', 0.0):10.1f}"
+            f"{row['max_mean_error_sd']:9.2f}{row['rms_mean_error_sd']:15.3f}",
+            flush=True,
+        )
+    return rows
+
+
+def cohorts(arguments):
+    """Cohorts simulated from the fit to the data: one guide for all, a chain for each."""
+    program, cohort, values = problems()["theophylline"]
+    _, train_seconds, _, guide = run_ours(program, cohort, arguments.training)
+    fit = pa.fit_population(program, guide, cohort, seed=1)
+    data = [pa.simulate_population(fit.structure, cohort, fit.estimates, s) for s in range(10)]
+    begin = time.perf_counter()
+    for s, one in enumerate(data):
+        pa.AmortizedMCMC(program, guide, 1000, seed=s).run(one)
+    ours = (time.perf_counter() - begin) / len(data)
+    begin = time.perf_counter()
+    for s, one in enumerate(data[:2]):
+        run_nuts(program, one, values, arguments.samples, arguments.samples // 2, seed=s)
+    nuts = (time.perf_counter() - begin) / 2
+    print(
+        f"\nCohorts of theophylline's design: ours {ours:.1f} s each after {train_seconds:.0f} s of "
+        f"training (mean of 10), NUTS {nuts:.0f} s each (mean of 2)"
+    )
+    ratios = {}
+    for num in (1, 10, 100):
+        ratios[str(num)] = num * nuts / (train_seconds + num * ours)
+        print(
+            f"{num:4d} cohorts: NUTS takes {ratios[str(num)]:.1f} times as long, training included"
+        )
+    return {"ours": ours, "nuts": nuts, "train_seconds": train_seconds, "ratios": ratios}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", default="theophylline,warfarin,eight_schools,radon,cohorts")
+    parser.add_argument("--training", type=float, default=60.0)
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--reference", type=int, default=2000)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore", pa.AmortizedWarning)
+    results, known = {}, problems()
+    for name in arguments.only.split(","):
+        results[name] = (
+            cohorts(arguments) if name == "cohorts" else one(name, *known[name], arguments)
+        )
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
