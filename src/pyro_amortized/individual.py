@@ -117,10 +117,17 @@ class IndividualPosteriors:
         """Equally weighted draws in unconstrained coordinates, shape ``(num_draws, individual,
         latent)``.
         """
+        return self.resampled_with_places(num_draws, seed)[0]
+
+    def resampled_with_places(
+        self, num_draws: int, seed: int | Generator = 0
+    ) -> tuple[Tensor, Tensor]:
+        """The same, and which of the weighted draws each one is, shape ``(num_draws,
+        individual)``.
+        """
         index = resample(self.weights, num_draws, make_generator(seed))
-        return self.unconstrained.gather(
-            0, index.unsqueeze(-1).expand(-1, -1, self.unconstrained.shape[-1])
-        )
+        wide = index.unsqueeze(-1).expand(-1, -1, self.unconstrained.shape[-1])
+        return self.unconstrained.gather(0, wide), index
 
     def draws(self, num_draws: int, seed: int | Generator = 0) -> dict[str, Tensor]:
         """Equally weighted draws of the individual sites, by name, shape ``(num_draws, individual,

@@ -9,6 +9,7 @@ from .roles import Population as Population
 from .sites import PLATE as PLATE
 from .sites import Model as Model
 from .values import at_limits as at_limits
+from .values import individual_prior_terms as individual_prior_terms
 from .values import predicted_moments as predicted_moments
 from .values import value_log_probs as value_log_probs
 from .within import collapsed_log_density as collapsed_log_density

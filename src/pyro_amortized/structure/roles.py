@@ -171,14 +171,18 @@ class Roles:
 
     def log_prior(self, cohort: Cohort, population: Population) -> Tensor:
         """Log prior density of the population sites (params have none), a scalar."""
+        terms = list(self.log_priors(cohort, population).values())
+        return torch.stack(terms).sum() if terms else torch.zeros((), dtype=torch.float64)
+
+    def log_priors(self, cohort: Cohort, population: Population) -> dict[str, Tensor]:
+        """The same by site, scalars."""
         wanted = frozenset(self.population)
         trace = run_program(self.model, cohort.to(dtype=torch.float64), Assign(population), wanted)
-        terms = [
-            site_log_prob(trace.nodes[n]).sum()
+        return {
+            n: site_log_prob(trace.nodes[n]).sum()
             for n, s in self.population.items()
             if not s.is_param
-        ]
-        return torch.stack(terms).sum() if terms else torch.zeros((), dtype=torch.float64)
+        }
 
     def draw_populations(
         self, cohort: Cohort, num_draws: int, generator: Generator

@@ -11,7 +11,13 @@ from torch import Tensor
 from ..cohort import Cohort
 from .model import ModelStructure
 from .roles import Population
-from .sites import Assign, individual_first, run_program
+from .sites import (
+    Assign,
+    individual_first,
+    run_program,
+    site_log_prob,
+    sum_per_individual,
+)
 
 MAX_VALUES = 2_000_000
 
@@ -50,6 +56,32 @@ def predicted_moments(
         out.
     """
     return _of_laws(structure, cohort, unconstrained, population, _moments)
+
+
+def individual_prior_terms(
+    structure: ModelStructure, cohort: Cohort, unconstrained: Tensor, population: Population
+) -> dict[str, Tensor]:
+    r"""Log density of each individual site given the population, in its support.
+
+    Args:
+        structure: The program.
+        cohort: N individuals.
+        unconstrained: Shape ``(draw, individual, latent)``.
+        population: Values of the population sites.
+
+    Returns:
+        By site, shape ``(draw, individual)``.
+    """
+    shape = unconstrained.shape[:2]
+    many = cohort.to(dtype=torch.float64).repeat(shape[0])
+    assign = Assign(population, structure.individual, unconstrained.double().flatten(0, 1))
+    trace = run_program(structure.model, many, assign, frozenset(structure.individual))
+    return {
+        name: sum_per_individual(site_log_prob(trace.nodes[name]), site.dim, len(many)).reshape(
+            shape
+        )
+        for name, site in structure.individual.items()
+    }
 
 
 def at_limits(
