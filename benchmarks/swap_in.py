@@ -39,13 +39,25 @@ SVI_STEPS = 3000
 def problems():
     """Program, data, and where chains and variational fits of it start."""
     schools, radon = other_models.schools_problem(), other_models.radon_problem()
-    typical = {"typical": torch.tensor([0.5, 1.0, 3.5]).double()}
-    typical_warfarin = {"typical": torch.tensor([-0.5, -2.0, 2.1]).double()}
+    theophylline = at([0.5, 1.0, 3.5], 0.3, 12) | {"sigma": torch.tensor(0.7)}
+    residual = {"a": torch.tensor(0.3), "b": torch.tensor(0.1)}
     return {
-        "theophylline": (quickstart.model, quickstart.cohort, typical),
-        "warfarin": (warfarin.model, warfarin.cohort, typical_warfarin),
+        "theophylline": (quickstart.model, quickstart.cohort, theophylline),
+        "warfarin": (warfarin.model, warfarin.cohort, at([-0.5, -2.0, 2.1], 0.3, 32) | residual),
         "eight_schools": (schools.program, schools.cohort, None),
         "radon": (radon.program, radon.cohort, None),
+    }
+
+
+def at(typical, omega, num):
+    """Every individual at the centre of the prior: from anywhere else chains may end in the mode
+    with absorption and elimination exchanged.
+    """
+    center = torch.tensor(typical)
+    return {
+        "typical": center,
+        "omega": torch.full_like(center, omega),
+        "phi": center.expand(num, -1).clone(),
     }
 
 

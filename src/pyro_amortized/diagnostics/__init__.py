@@ -10,6 +10,8 @@ from .calibration import Calibration as Calibration
 from .calibration import calibrate as calibrate
 from .data import DataCheck as DataCheck
 from .data import check_data as check_data
+from .drawing import model_drawing as model_drawing
 from .export import to_arviz as to_arviz
+from .report import report as report
 from .residuals import Residuals as Residuals
 from .residuals import residuals as residuals
