@@ -39,6 +39,7 @@ FAILED_P, LOOK_P = 1e-3, 1e-2  # of all tests of one kind together (Bonferroni)
 FAIR, POOR = 0.3, 0.1  # median share of effective draws of the uncorrected guide
 LEAST_MOVE = 1e-3  # of the data by a parameter, in standard deviations of the observations
 LEAST_CONTRACTION = 0.02
+LEAST_VALUES = 20  # that residuals are judged by
 
 
 @dataclass(frozen=True)
@@ -326,20 +327,24 @@ def _of_data(data: DataCheck) -> Check:
 
 
 def _of_residuals(r: Residuals) -> list[Check]:
-    """Mean, variance and trends of the npde, whose law under the model is known."""
-    z = r.npde[~r.censored & r.npde.isfinite()].numpy()
-    if len(z) < 20:
+    """Mean, variance, distribution and trends of the npde, whose law under the model is known; and
+    whether individual residuals spread more where predictions are higher (predictions of the
+    population for trends: those of the individuals follow the data).
+    """
+    known = ~r.censored & r.npde.isfinite()
+    z, time = r.npde[known].numpy(), r.times[known].numpy()
+    if len(z) < LEAST_VALUES:
         return []
-    time, pred = (x[~r.censored & r.npde.isfinite()].numpy() for x in (r.times, r.individual))
     tests = {
         "the mean": float(scipy.stats.ttest_1samp(z, 0.0).pvalue),
         "the variance": _variance_p_value(z),
         "the distribution": float(scipy.stats.kstest(z, "norm").pvalue),
         "the trend over time": _spearman(z, time),
     }
-    if np.isfinite(pred).all():
+    pred, own, left = (x[known].numpy() for x in (r.population, r.individual, r.iwres))
+    if np.isfinite(pred).all() and np.isfinite(left).all():
         tests["the trend over predictions"] = _spearman(z, pred)
-        tests["the spread over predictions"] = _spearman(np.abs(z), pred)
+        tests["the spread over predictions"] = _spearman(np.abs(left), own)
     advice = "the residual error model, or the structural model, does not fit"
     return [_by_p(f"residuals of {r.series}", tests, advice, "model")]
 

@@ -16,6 +16,7 @@ The corrected estimator does not need the data to be inside; it then needs more 
 deserves a look.
 """
 
+import warnings
 from dataclasses import dataclass, replace
 
 import pandas
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..cohort import Cohort
-from ..errors import GuideError
+from ..errors import AmortizedWarning, GuideError
 from ..guide import AmortizedGuide
 from ..individual import IndividualPosteriors, sample_individuals
 from ..isolation import make_generator
@@ -136,9 +137,11 @@ def check_data(
             )
     predictive = torch.full((len(cohort),), torch.nan, dtype=torch.float64)
     if population is not None and individuals is None:
-        individuals = sample_individuals(
-            guide, cohort, population=population, num_draws=1000, seed=generator
-        )
+        with warnings.catch_warnings():  # what it warns of is among the reasons
+            warnings.simplefilter("ignore", AmortizedWarning)
+            individuals = sample_individuals(
+                guide, cohort, population=population, num_draws=1000, seed=generator
+            )
     if individuals is not None and structure.has_density:
         predictive, far = _predictive(individuals, generator)
         for i in ((predictive < LEAST_P) & (far > FAR)).nonzero()[:, 0].tolist():

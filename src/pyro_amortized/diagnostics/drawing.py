@@ -25,7 +25,7 @@ def model_drawing(structure: ModelStructure, num_individuals: int) -> str:
     """
     layers = [list(structure.population), list(structure.individual), structure.series]
     wide = max(3, *(len(x) for x in layers))
-    width, height = WIDTH * wide + 40, 3 * ROW + 60
+    width, height = WIDTH * wide + 40, 3 * ROW + 14
     places = {}
     for depth, names in enumerate(layers):
         for j, name in enumerate(names):

@@ -39,8 +39,10 @@ nav a { margin-right: 0.9rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: 0.25rem 0.7rem; text-align: right; }
-th:first-child, td:first-child, td.words { text-align: left; }
-td.words { min-width: 14rem; }
+th:first-child, td:first-child, .words { text-align: left; }
+td { white-space: nowrap; }
+td.words { white-space: normal; min-width: 14rem; }
+.wide { margin: 1rem 0; }
 figure { margin: 1rem 0; } figure img, figure svg { max-width: 100%; height: auto;
   background: #ffffff; border-radius: 4px; }
 figcaption { font-size: 0.9rem; }
@@ -255,7 +257,10 @@ def _list(rows: list[tuple[str, str]]) -> str:
 
 
 def _table(table: pandas.DataFrame, words: set[str] | None = None) -> str:
-    head = "".join(f'<th scope="col">{escape(str(c))}</th>' for c in table.columns)
+    head = "".join(
+        f'<th scope="col"{" class=words" if c in (words or ()) else ""}>{escape(str(c))}</th>'
+        for c in table.columns
+    )
     rows = "".join(
         "<tr>"
         + "".join(
