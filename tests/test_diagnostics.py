@@ -150,3 +150,51 @@ def test_models_are_compared_leaving_out_one_individual_at_a_time(linear, linear
         warnings.simplefilter("ignore")
         table = arviz.compare(data)
     assert table.index[0] == "full"
+
+
+def test_every_group_is_exported(fit, linear):
+    data = to_arviz(fit, num_draws=80, num_prior_draws=30, seed=3)
+    num = linear.num_observations
+    assert data["prior"]["phi"].shape == (1, 30, 40, 2)
+    assert data["prior"]["omega"].shape == (1, 30, 2)
+    assert data["prior_predictive"]["y"].shape == (1, 30, num)
+    assert set(data["log_prior"].data_vars) == {"phi", "mean", "omega", "sigma"}
+    likelihood, stats = data["log_likelihood"], data["sample_stats"]
+    assert likelihood["y"].shape == (1, 80, num)
+    rows = np.asarray(likelihood["y_individual"])
+    first = np.asarray(likelihood["y"])[0][:, rows == linear.ids[0]].sum(1)
+    assert np.allclose(first, np.asarray(likelihood["individual_log_likelihood"])[0, :, 0])
+    weight = np.asarray(stats["log_p"]) - np.asarray(stats["log_q"])
+    assert np.allclose(weight, np.asarray(stats["log_weight"]))
+    attributes = data["posterior"].attrs
+    assert attributes["model"] == "linear_program"
+    assert len(attributes["model_hash"]) == 16
+    mean = np.asarray(data["posterior"]["mean"])[0, 5]
+    middle = torch.tensor([0.5, 0.5]).double()
+    expected = torch.distributions.Normal(middle, 1.0).log_prob(torch.tensor(mean)).sum()
+    assert float(data["log_prior"]["mean"][0, 5]) == pytest.approx(float(expected))
+
+
+def test_loo_of_observations_and_of_individuals(fit):
+    data = to_arviz(fit, num_draws=200, num_prior_draws=0)
+    assert "prior" not in data
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = arviz.loo(data, var_name="y")
+    elpd = float(found.elpd_loo if hasattr(found, "elpd_loo") else found.elpd)
+    assert math.isfinite(elpd)
+
+
+def test_an_amortized_mcmc_is_exported(linear, linear_guide):
+    mcmc = pa.AmortizedMCMC(linear_program, linear_guide, 60, num_draws=200, seed=1)
+    mcmc.run(linear)
+    data = to_arviz(mcmc, num_prior_draws=0)
+    assert data["posterior"]["phi"].shape == (1, 60, 40, 2)
+    assert data["posterior_predictive"]["y"].shape == (1, 60, linear.num_observations)
+    assert data["log_likelihood"]["individual_log_likelihood"].shape == (1, 60, 40)
+
+
+def test_a_calibration_is_exported(calibration):
+    data = to_arviz(calibration)
+    assert data["prior_sbc"]["truth"].shape == data["sample_stats"]["ranks"].shape
+    assert list(np.asarray(data["prior_sbc"]["parameter"])) == calibration.names

@@ -13,6 +13,7 @@ from scipy.stats import t as student_t
 import pyro_amortized as pa
 from pyro_amortized.errors import FitError
 from pyro_amortized.importance import log_mean_difference
+from pyro_amortized.interpolated import InterpolatedLikelihood
 from pyro_amortized.likelihood import ExactLikelihood, ExpandedLikelihood
 from pyro_amortized.optimize import maximize
 
@@ -220,6 +221,23 @@ def test_population_draws_against_the_exact_posterior(fit, linear):
     assert (draws.std(0) > 0.85 * given).all()
     assert draws.std(0).mean() > given.mean()  # wider than with the population held
     assert structure.latent_names == ["phi[0]", "phi[1]"]
+
+
+def test_an_interpolated_likelihood_is_the_exact_one(fit):
+    """Inside the box to many digits, outside by the program itself."""
+    structure = fit.structure
+    shared = structure.coordinates(structure.shared)
+    radius = 5 * fit.covariance.diagonal()[shared].sqrt()
+    quick = InterpolatedLikelihood(ExactLikelihood(fit.individuals), fit.vector[shared], radius)
+    scale = torch.linalg.cholesky(fit.covariance)
+    generator = torch.Generator().manual_seed(0)
+    for size in (0.0, 1.0, 2.0, 12.0):
+        noise = torch.randn(len(fit.vector), generator=generator).double()
+        population = structure.constrain_population(fit.vector + size * scale @ noise)
+        exact = ExactLikelihood(fit.individuals)(population)
+        assert torch.allclose(quick(population), exact, atol=1e-4)
+    draws = pa.sample_population(fit, num_draws=50, num_proposals=400, seed=1)
+    assert isinstance(draws.likelihood, InterpolatedLikelihood)
 
 
 def test_what_has_no_standard_error_is_refused(fit):

@@ -59,7 +59,7 @@ class AmortizedMCMC:
         num_samples: int = 1000,
         *,
         num_chains: int = 1,
-        num_draws: int = 1000,
+        num_draws: int = 400,
         estimator: Estimator | None = None,
         seed: int = 0,
     ) -> None:

@@ -25,12 +25,18 @@ from .importance import (
     normalized_weights,
     resample,
 )
+from .interpolated import InterpolatedLikelihood
 from .isolation import make_generator
+from .likelihood import ExactLikelihood, Likelihood
 from .mixture import StudentMixture, fit_student_mixture
 from .modes import tempered_weights
 from .result import PopulationFit
 
 MAX_ROUNDS, ENOUGH, NUM_COMPONENTS = 3, 0.7, 3
+# Draws at which an interpolated likelihood is tried, and how near the exact one it must be; half of
+# the width of its box in standard errors.
+NUM_TRIED, CLOSE, FARTHEST = 20, 0.01, 5.0
+AnyLikelihood = Likelihood | InterpolatedLikelihood
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +48,15 @@ class PopulationDraws:
         vectors: Equally weighted draws, unconstrained, shape ``(draw, population)``.
         ess: Effective number of the weighted draws they were picked from.
         pareto_k: Pareto k of the weights; above 0.7 use NUTS on ``marginalize(model, guide)``.
+        likelihood: Log p(y_i | Psi) on the draws of the fit: the fit's own, or the same
+            interpolated in the shared parameters, where that agrees within 0.01.
     """
 
     fit: PopulationFit
     vectors: Tensor
     ess: float
     pareto_k: float
+    likelihood: AnyLikelihood
 
     @property
     def draws(self) -> dict[str, Tensor]:
@@ -56,8 +65,9 @@ class PopulationDraws:
 
     def log_likelihoods(self) -> Tensor:
         """Log p(y_i | Psi) at every draw, shape ``(draw, individual)``."""
+        constrain = self.fit.structure.constrain_population
         with torch.no_grad():
-            return torch.stack([self.fit.log_likelihoods(vector) for vector in self.vectors])
+            return torch.stack([self.likelihood(constrain(vector)) for vector in self.vectors])
 
     def individuals(self, seed: int = 0) -> Tensor:
         """One draw of every individual's parameters per draw of the population, unconstrained,
@@ -67,19 +77,27 @@ class PopulationDraws:
         rows, found = torch.arange(len(fit.cohort)), []
         for vector in self.vectors:
             population = fit.structure.constrain_population(vector)
-            weights = normalized_weights(fit.likelihood.log_weights(population))
+            with torch.no_grad():
+                weights = normalized_weights(self.likelihood.log_weights(population))
             picked = resample(weights, 1, generator)[0]
             found.append(fit.individuals.unconstrained[picked, rows])
         return torch.stack(found)
 
     def individual_sites(self, seed: int = 0) -> dict[str, Tensor]:
         """The same by site, in their support, shape ``(draw, individual, *event)``."""
-        structure, cohort = self.fit.structure, self.fit.cohort
-        found = [
-            structure.constrained_draws(cohort, one[None], structure.constrain_population(vector))
-            for one, vector in zip(self.individuals(seed), self.vectors, strict=True)
-        ]
-        return {name: torch.cat([x[name] for x in found]) for name in structure.individual}
+        structure, cohort, drawn = self.fit.structure, self.fit.cohort, self.individuals(seed)
+        populations = [structure.constrain_population(vector) for vector in self.vectors]
+
+        def each(rows: range) -> dict[str, Tensor]:
+            found = [structure.constrained_draws(cohort, drawn[[i]], populations[i]) for i in rows]
+            return {name: torch.cat([x[name] for x in found]) for name in structure.individual}
+
+        # Few supports move with the population; where none does, one call serves all draws.
+        together = structure.constrained_draws(cohort, drawn, populations[0])
+        few = range(min(3, len(drawn)))
+        if all(torch.equal(x, together[name][: len(few)]) for name, x in each(few).items()):
+            return together
+        return each(range(len(drawn)))
 
 
 def sample_population(
@@ -111,11 +129,11 @@ def sample_population(
             "look at `fit.message`, or use NUTS on `marginalize(model, guide)`.",
         )
     generator = make_generator(seed)
-    target = _Posterior(fit, known)
     first = _student(fit.vector[known], factored(fit.covariance[known][:, known]))
+    target = _Posterior(fit, known, first.draw(NUM_TRIED, generator))
     mixture = first
     for _ in range(MAX_ROUNDS):
-        pilot = mixture.draw(max(100, num_proposals // 4), generator)
+        pilot = mixture.draw(max(100, num_proposals // 8), generator)
         log_weights = target(pilot) - mixture.log_prob(pilot)
         if float(effective_sample_size(log_weights)) > ENOUGH * len(pilot):
             break
@@ -133,7 +151,8 @@ def sample_population(
     index = resample(normalized_weights(log_weights), num_draws, generator)[:, 0]
     vectors = target.whole(draws[index, 0])
     shuffled = torch.randperm(num_draws, generator=generator)
-    return PopulationDraws(fit, vectors[shuffled], float(estimate.ess), float(estimate.pareto_k))
+    ess, pareto_k = float(estimate.ess), float(estimate.pareto_k)
+    return PopulationDraws(fit, vectors[shuffled], ess, pareto_k, target.likelihood)
 
 
 def _student(center: Tensor, scale_tril: Tensor) -> StudentMixture:
@@ -146,8 +165,24 @@ def _student(center: Tensor, scale_tril: Tensor) -> StudentMixture:
 class _Posterior:
     """Log posterior density of what varies, up to a constant; shape ``(draw, 1)``."""
 
-    def __init__(self, fit: PopulationFit, known: Tensor) -> None:
+    def __init__(self, fit: PopulationFit, known: Tensor, tried: Tensor) -> None:
         self.fit, self.known = fit, known
+        self.one = fit.cohort[:1].to(dtype=torch.float64)  # enough for the population's sites
+        self.likelihood: AnyLikelihood = fit.likelihood
+        exact, shared = fit.likelihood, fit.structure.coordinates(fit.structure.shared)
+        if not (
+            isinstance(exact, ExactLikelihood)
+            and InterpolatedLikelihood.fits(fit.individuals)
+            and bool(known[shared].all())
+        ):
+            return
+        radius = FARTHEST * fit.covariance.diagonal()[shared].sqrt()
+        quick = InterpolatedLikelihood(exact, fit.vector[shared], radius)
+        places = [fit.structure.constrain_population(v) for v in self.whole(tried[:, 0])]
+        with torch.no_grad():
+            apart = torch.stack([(quick(p) - exact(p)).sum() for p in places])
+        if float(apart.abs().max()) < CLOSE:
+            self.likelihood = quick
 
     def whole(self, draws: Tensor) -> Tensor:
         """All coordinates, of those that vary."""
@@ -157,12 +192,11 @@ class _Posterior:
 
     def __call__(self, draws: Tensor) -> Tensor:
         with torch.no_grad():
-            values = [_log_posterior(self.fit, vector) for vector in self.whole(draws[:, 0])]
+            values = [self._log_posterior(vector) for vector in self.whole(draws[:, 0])]
         return finite_or_zero_weight(torch.stack(values)).unsqueeze(1)
 
-
-def _log_posterior(fit: PopulationFit, vector: Tensor) -> Tensor:
-    structure = fit.structure
-    population = structure.constrain_population(vector)
-    prior = structure.log_prior(fit.cohort[:1], population) + structure.log_abs_det(vector)
-    return fit.log_likelihoods(vector).sum() + prior
+    def _log_posterior(self, vector: Tensor) -> Tensor:
+        structure = self.fit.structure
+        population = structure.constrain_population(vector)
+        prior = structure.log_prior(self.one, population) + structure.log_abs_det(vector)
+        return self.likelihood(population).sum() + prior

@@ -178,6 +178,10 @@ class Cohort:
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "Cohort":
         """The same cohort on another device or in another floating dtype."""
+        if device is None and all(
+            x.dtype == dtype for x in self._tensors() if x.is_floating_point()
+        ):
+            return self
         return replace(
             self._map(lambda x: x.to(device, dtype if x.is_floating_point() else None)),
             ids=self.ids,
@@ -208,6 +212,14 @@ class Cohort:
             for name, s in self.series.items()
         }
         return replace(self, series=series)
+
+    def _tensors(self) -> Iterator[Tensor]:
+        for group in (self.series, self.time_varying):
+            for s in group.values():
+                yield from (s.times, s.values)
+        yield from self.covariates.values()
+        if self.doses is not None:
+            yield from vars(self.doses).values()
 
     def _map(self, fn: Callable[[Tensor], Tensor]) -> "Cohort":
         series, varying = (
