@@ -31,10 +31,11 @@ from ..missing import default_design
 from ..result import PopulationFit
 from ..structure import ModelStructure
 from .calibration import Calibration, calibrate
-from .data import DataCheck, check_data
+from .data import HARDLY, DataCheck, check_data
 from .residuals import Residuals, residuals
 
 Status = Literal["passed", "look", "failed"]
+About = Literal["inference", "model"]
 FAILED_P, LOOK_P = 1e-3, 1e-2  # of all tests of one kind together (Bonferroni)
 FAIR, POOR = 0.3, 0.1  # median share of effective draws of the uncorrected guide
 LEAST_MOVE = 1e-3  # of the data by a parameter, in standard deviations of the observations
@@ -58,7 +59,7 @@ class Check:
     status: Status
     value: float
     words: str
-    about: Literal["inference", "model"] = "inference"
+    about: About = "inference"
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +168,7 @@ def _by_p(
     name: str,
     p_values: dict[str, float],
     advice: str,
-    about: Literal["inference", "model"] = "inference",
+    about: About = "inference",
 ) -> Check:
     """Passed where the smallest of several p-values is no smaller than chance makes it."""
     worst = min(p_values, key=lambda n: p_values[n])
@@ -178,7 +179,7 @@ def _by_p(
 
 
 def _of_ranks(c: Calibration) -> list[Check]:
-    train = "train the guide longer (`guide.history.advice`); corrected results bear it"
+    train = "train the guide longer (`guide.history.advice`); the correction mends what it costs"
     report = "results are biased: more draws, or report the model as a defect"
     checks = [_softened(_by_p("ranks, raw guide", c.uniform_p_values(raw=True), train))]
     checks += [
@@ -323,7 +324,10 @@ def _of_fit(fit: PopulationFit) -> list[Check]:
 def _of_data(data: DataCheck) -> Check:
     share = len(data.outside) / len(data.ids)
     status: Status = "passed" if share == 0 else "failed" if share > 0.05 else "look"
-    return Check("data inside the training", status, share, data.verdict)
+    words = [w for why in data.reasons.values() for w in why]
+    unlikely = bool(words) and all(w.startswith(HARDLY) for w in words)
+    about: About = "model" if unlikely else "inference"
+    return Check("data inside the training", status, share, data.verdict, about)
 
 
 def _of_residuals(r: Residuals) -> list[Check]:

@@ -33,6 +33,7 @@ from ..missing.design import nothing_missing
 from ..structure import ModelStructure, Population
 from ..surrogate import learned
 
+HARDLY = "the model hardly produces"
 NUM_SIMULATED, LEAST_SIMULATED = 1000, 100
 MARGIN = 1.25  # of the largest value in training, beyond which an individual lies outside
 MAX_VALUES = 400_000
@@ -146,7 +147,7 @@ def check_data(
         predictive, far = _predictive(individuals, generator)
         for i in ((predictive < LEAST_P) & (far > FAR)).nonzero()[:, 0].tolist():
             reasons[cohort.ids[i]].append(
-                f"the model hardly produces it (posterior predictive p {float(predictive[i]):.3f}, "
+                f"{HARDLY} it (posterior predictive p {float(predictive[i]):.3f}, "
                 f"{float(far[i]):.0f} sd)"
             )
     reasons = {label: why for label, why in reasons.items() if why}

@@ -49,7 +49,7 @@ def to_arviz(
     Args:
         result: A population fit, whose population parameters are drawn from their normal
             approximation in unconstrained coordinates; individual posteriors, whose population is
-            fixed; draws of :func:`~pyro_amortized.sample_population` or an
+            fixed; draws of :func:`~pyro_amortized.population.sample_population` or an
             :class:`~pyro_amortized.AmortizedMCMC` that ran, with individual parameters that carry
             the population's uncertainty; or a calibration.
         num_draws: Number of equally weighted draws; draws of the population are all exported.

@@ -17,7 +17,7 @@ def profile(found: ProfileLikelihood, ax: Axes | None = None) -> Figure:
     r"""A profile likelihood with its interval.
 
     Args:
-        found: From :func:`~pyro_amortized.profile_likelihood`.
+        found: From :func:`~pyro_amortized.profiles.profile_likelihood`.
         ax: Draw here. Default: a figure of its own.
     """
     ax = ax or Figure(figsize=(4.2, 3.2), layout="constrained").subplots()

@@ -93,7 +93,7 @@ def visual_predictive_check(
         if limit is not None:
             ax = axes[len(strata) + j]
             shares = (simulated <= limit).double()
-            _share_panel(ax, at_limit.double(), shares, mine, place, edges)
+            _share_panel(ax, at_limit.double(), shares, times, mine, place)
             labelled(ax, "time", "share at the limit")
     return figure
 
@@ -158,15 +158,15 @@ def _panel(
 
 
 def _share_panel(
-    ax: Axes, data: Tensor, simulated: Tensor, mine: Tensor, place: Tensor, edges: np.ndarray
+    ax: Axes, data: Tensor, simulated: Tensor, times: Tensor, mine: Tensor, place: Tensor
 ) -> None:
     """Share of values at the limit in every bin."""
     middle, shares, low, high = [], [], [], []
-    for b in range(len(edges) - 1):
+    for b in range(int(place.max()) + 1):
         cells = mine & (place == b)
         if not bool(cells.any()):
             continue
-        middle.append((edges[b] + edges[b + 1]) / 2)
+        middle.append(float(times[cells].median()))
         shares.append(float(data[cells].mean()))
         each = simulated[:, cells].mean(1)
         low.append(float(each.quantile(0.05)))
