@@ -3,6 +3,7 @@ import warnings
 from importlib.metadata import version
 
 import arviz
+import matplotlib.pyplot as plt
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -198,3 +199,27 @@ def test_a_calibration_is_exported(calibration):
     data = to_arviz(calibration)
     assert data["prior_sbc"]["truth"].shape == data["sample_stats"]["ranks"].shape
     assert list(np.asarray(data["prior_sbc"]["parameter"])) == calibration.names
+
+
+def test_arviz_draws_and_judges_what_is_exported(fit):
+    """On both major versions, whose figures have other names."""
+    plt.switch_backend("Agg")
+    data = to_arviz(fit, num_draws=100, num_prior_draws=20)
+    old = hasattr(arviz, "plot_ppc")
+    figures = [
+        lambda: arviz.plot_forest(data, var_names=["omega"]),
+        lambda: arviz.plot_pair(data, var_names=["mean", "sigma"]),
+        lambda: (
+            arviz.plot_ppc(data, var_names=["y"])
+            if old
+            else arviz.plot_ppc_dist(data, var_names=["y"])
+        ),
+        lambda: (
+            arviz.plot_loo_pit(data, y="y") if old else arviz.plot_loo_pit(data, var_names=["y"])
+        ),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for draw in figures:
+            assert draw() is not None
+    plt.close("all")
