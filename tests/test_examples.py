@@ -42,6 +42,17 @@ def test_ode_example_equals_the_closed_form():
 
 
 @pytest.mark.example
+def test_diagnose_example_runs(tmp_path):
+    script = ROOT / "examples" / "diagnose.py"
+    command = [sys.executable, str(script), "censored", "--budget", "10s", "--individuals", "100"]
+    command += ["--output", str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=500)
+    assert "checks" in done.stdout
+    assert (tmp_path / "censored.html").stat().st_size > 100_000
+    assert len(list(tmp_path.glob("*.png"))) == 4
+
+
+@pytest.mark.example
 def test_population_example_runs():
     script = ROOT / "examples" / "population.py"
     command = [sys.executable, str(script), "--budget", "15s", "--replicates", "10"]
