@@ -228,6 +228,19 @@ def test_npde_of_the_right_model_are_standard_normal():
     assert torch.corrcoef(share.T)[4, 5] > 0.5
 
 
+def test_npde_of_counts_are_standard_normal():
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(num):
+        rate = torch.randn(num, 1, generator=generator).double().mul(0.5).exp()
+        return torch.poisson(rate.expand(-1, 4).contiguous(), generator=generator)
+
+    seen = torch.ones(300, 4, dtype=torch.bool)
+    simulated = draw(300 * 500).reshape(500, 300, 4)
+    _, npde = _distribution_errors(draw(300), seen, simulated, generator)
+    assert kstest(npde.flatten().numpy(), "norm").pvalue > 1e-3
+
+
 def test_series_that_are_not_there(fit):
     with pytest.raises(CohortError, match="cannot be shown"):
         residuals(fit, series="z")

@@ -160,11 +160,19 @@ def residuals(
 def _distribution_errors(
     values: Tensor, seen: Tensor, simulated: Tensor, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Pd and npde of recorded values; ties with simulations are broken at random."""
+    """Pd and npde of recorded values. Ties (counts, values at a limit) are broken at random, by
+    noise of the smallest difference between simulated values, on data and simulations alike.
+    """
     num = len(simulated)
-    jitter = torch.rand(values.shape, generator=generator, dtype=torch.float64)
-    below, equal = (simulated < values).double().sum(0), (simulated == values).double().sum(0)
-    share = ((below + jitter * equal) / num).clamp(0.5 / num, 1 - 0.5 / num)
+    steps = simulated.sort(0).values.diff(dim=0)
+    gap = torch.where(steps > 0, steps, torch.inf).amin(0)
+    gap = torch.where(gap.isfinite(), gap, 1.0)
+
+    def dithered(x: Tensor) -> Tensor:
+        return x + gap * torch.rand(x.shape, generator=generator, dtype=torch.float64)
+
+    values, simulated = dithered(values.double()), dithered(simulated.double())
+    share = (simulated < values).double().mean(0).clamp(0.5 / num, 1 - 0.5 / num)
     npde = torch.full_like(share, torch.nan)
     for i in range(len(values)):
         columns = seen[i].nonzero()[:, 0]

@@ -169,9 +169,7 @@ def _moments(site: Any) -> Tensor | None:
         return None
     value = site["value"]
     mean, sd = (
-        x.broadcast_to(x.shape).reshape(value.shape)
-        if x.numel() == value.numel()
-        else x.expand_as(value)
+        x.reshape(value.shape) if x.numel() == value.numel() else x.expand_as(value)
         for x in (mean, variance.sqrt())
     )
     return torch.stack([mean, sd], -1)
