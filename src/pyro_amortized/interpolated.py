@@ -33,6 +33,7 @@ class InterpolatedLikelihood:
     def __init__(self, exact: ExactLikelihood, center: Tensor, radius: Tensor) -> None:
         self.exact, self.center, self.radius = exact, center, radius
         individuals: IndividualPosteriors = exact.individuals
+        self.individuals = individuals
         self.structure = individuals.structure
         dead = individuals.log_weights == -math.inf
         cohort = individuals.cohort.to(dtype=torch.float64)
@@ -56,12 +57,22 @@ class InterpolatedLikelihood:
         """Whether there are shared parameters, few enough for a grid."""
         return individuals.structure.num_shared in NUM_NODES
 
+    def covers(self, vectors: Tensor) -> Tensor:
+        """Which populations ``(draw, population)``, unconstrained, lie in the box."""
+        shared = vectors[:, self.structure.coordinates(self.structure.shared)]
+        return ((shared - self.center).abs() <= self.radius).all(-1)
+
     def log_weights(self, population: Population) -> Tensor:
         """Log weights of the draws, shape ``(draw, individual)``."""
+        vector = self.structure.unconstrain_population(population)
+        if bool(self.covers(vector.unsqueeze(0))[0]):
+            return self.log_weights_within(population)
+        return self.exact.log_weights(population)
+
+    def log_weights_within(self, population: Population) -> Tensor:
+        """The same of a population that is known to lie in the box."""
         shared = self.structure.unconstrain_population(population, self.structure.shared)
         place = (shared - self.center) / self.radius
-        if bool((place.abs() > 1).any()):
-            return self.exact.log_weights(population)
         weights = torch.ones(1, dtype=torch.float64)
         for x in place:
             weights = (weights.unsqueeze(-1) * self._basis(x)).flatten()
@@ -72,13 +83,12 @@ class InterpolatedLikelihood:
     def _basis(self, x: Tensor) -> Tensor:
         """Values of the Lagrange polynomials of the nodes, by the barycentric formula."""
         apart = x - self.nodes
-        if bool((apart == 0).any()):
-            return (apart == 0).double()
+        here = apart == 0
         weights = torch.ones_like(self.nodes)
         weights[1::2] = -1.0
         weights[[0, -1]] *= 0.5
-        terms = weights / apart
-        return terms / terms.sum()
+        terms = weights / torch.where(here, 1.0, apart)
+        return torch.where(here.any(), here.double(), terms / terms.sum())
 
     def __call__(self, population: Population) -> Tensor:
         """Log p(y_i | Psi), shape ``(individual,)``."""

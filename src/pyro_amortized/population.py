@@ -11,11 +11,13 @@ of the draws of every individual is picked by its weight under that population.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .at_each import AtEach
 from .errors import FitError
 from .factor import factored
 from .importance import (
@@ -27,7 +29,7 @@ from .importance import (
 )
 from .interpolated import InterpolatedLikelihood
 from .isolation import make_generator
-from .likelihood import ExactLikelihood, Likelihood
+from .likelihood import ExactLikelihood, Likelihood, log_mean
 from .mixture import StudentMixture, fit_student_mixture
 from .modes import tempered_weights
 from .result import PopulationFit
@@ -36,6 +38,7 @@ MAX_ROUNDS, ENOUGH, NUM_COMPONENTS = 3, 0.7, 3
 # Draws at which an interpolated likelihood is tried, and how near the exact one it must be; half of
 # the width of its box in standard errors.
 NUM_TRIED, CLOSE, FARTHEST = 20, 0.01, 5.0
+MAX_WEIGHTS = 400_000  # of all draws at the populations that are taken together
 AnyLikelihood = Likelihood | InterpolatedLikelihood
 
 
@@ -65,23 +68,20 @@ class PopulationDraws:
 
     def log_likelihoods(self) -> Tensor:
         """Log p(y_i | Psi) at every draw, shape ``(draw, individual)``."""
-        constrain = self.fit.structure.constrain_population
-        with torch.no_grad():
-            return torch.stack([self.likelihood(constrain(vector)) for vector in self.vectors])
+        return _EachPopulation(self.likelihood, log_mean)(self.vectors)
 
     def individuals(self, seed: int = 0) -> Tensor:
         """One draw of every individual's parameters per draw of the population, unconstrained,
         shape ``(draw, individual, latent)``.
         """
-        generator, fit = make_generator(seed), self.fit
-        rows, found = torch.arange(len(fit.cohort)), []
-        for vector in self.vectors:
-            population = fit.structure.constrain_population(vector)
-            with torch.no_grad():
-                weights = normalized_weights(self.likelihood.log_weights(population))
-            picked = resample(weights, 1, generator)[0]
+        generator, fit, found = make_generator(seed), self.fit, []
+        rows = torch.arange(len(fit.cohort))
+        each = _EachPopulation(self.likelihood, normalized_weights)
+        for some in self.vectors.split(each.size):
+            weights = each(some).movedim(1, 0)  # (draw, population, individual)
+            picked = resample(weights.flatten(1), 1, generator).reshape(weights.shape[1:])
             found.append(fit.individuals.unconstrained[picked, rows])
-        return torch.stack(found)
+        return torch.cat(found)
 
     def individual_sites(self, seed: int = 0) -> dict[str, Tensor]:
         """The same by site, in their support, shape ``(draw, individual, *event)``."""
@@ -191,12 +191,46 @@ class _Posterior:
         return vectors
 
     def __call__(self, draws: Tensor) -> Tensor:
-        with torch.no_grad():
-            values = [self._log_posterior(vector) for vector in self.whole(draws[:, 0])]
-        return finite_or_zero_weight(torch.stack(values)).unsqueeze(1)
+        def log_prior(vector: Tensor) -> Tensor:
+            population = structure.constrain_population(vector)
+            return structure.log_prior(self.one, population) + structure.log_abs_det(vector)
 
-    def _log_posterior(self, vector: Tensor) -> Tensor:
-        structure = self.fit.structure
-        population = structure.constrain_population(vector)
-        prior = structure.log_prior(self.one, population) + structure.log_abs_det(vector)
-        return self.likelihood(population).sum() + prior
+        structure, vectors = self.fit.structure, self.whole(draws[:, 0])
+        known = _EachPopulation(self.likelihood, log_mean)(vectors).sum(-1)
+        prior = AtEach(log_prior, len(vectors))(vectors)
+        return finite_or_zero_weight(known + prior).unsqueeze(1)
+
+
+class _EachPopulation:
+    """What is made of the log weights ``(draw, individual)`` of a likelihood, at many populations:
+    shape ``(population, *)``.
+    """
+
+    def __init__(self, likelihood: AnyLikelihood, function: Callable[[Tensor], Tensor]) -> None:
+        individuals, self.likelihood = likelihood.individuals, likelihood
+        structure = individuals.structure
+        self.size = max(1, MAX_WEIGHTS // individuals.log_weights.numel())
+        if isinstance(likelihood, ExactLikelihood):  # solves dynamics
+            self.size = 1
+
+        def anywhere(vector: Tensor) -> Tensor:
+            return function(likelihood.log_weights(structure.constrain_population(vector)))
+
+        def within(vector: Tensor) -> Tensor:
+            assert isinstance(likelihood, InterpolatedLikelihood)
+            return function(likelihood.log_weights_within(structure.constrain_population(vector)))
+
+        interpolated = isinstance(likelihood, InterpolatedLikelihood)
+        self.within = AtEach(within if interpolated else anywhere, self.size)
+        self.outside = AtEach(anywhere, 1)
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        if not isinstance(self.likelihood, InterpolatedLikelihood):
+            return self.within(vectors)
+        inside = self.likelihood.covers(vectors)
+        parts = [(inside, self.within), (~inside, self.outside)]
+        found = [(rows, each(vectors[rows])) for rows, each in parts if bool(rows.any())]
+        whole = found[0][1].new_empty(len(vectors), *found[0][1].shape[1:])
+        for rows, values in found:
+            whole[rows] = values
+        return whole

@@ -83,6 +83,7 @@ class Search:
         generator: Generator,
         before: IndividualPosteriors | None = None,
         quiet: bool = True,
+        refine: bool = True,
     ) -> IndividualPosteriors:
         """Draws of every individual at a population."""
         with warnings.catch_warnings():
@@ -94,6 +95,7 @@ class Search:
                 population=self.structure.constrain_population(vector),
                 num_draws=num_draws,
                 seed=generator,
+                refine=refine,
                 structure=self.structure,
                 before=before,
                 max_chains=0 if quiet else MAX_CHAINS,
@@ -218,6 +220,11 @@ class Search:
     def climb(self, vector: Tensor, held: Tensor, num_draws: int, seed: int) -> Optimum:
         """Rounds of drawing and maximising, the end scored on fresh draws."""
         generator, individuals = make_generator(seed), None
+        # At a population far off, the guide's own draws say enough of where to go.
+        raw = self.draw(vector, num_draws, generator, refine=False)
+        optimum = self.ascend(raw, vector, held, rough=True).optimum
+        if math.isfinite(optimum.value):
+            vector = optimum.vector
         for _ in range(START_ROUNDS):
             individuals = self.draw(vector, num_draws, generator, individuals)
             optimum, _, gain, _ = self.ascend(individuals, vector, held, rough=True)
