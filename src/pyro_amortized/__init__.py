@@ -31,6 +31,7 @@ from .missing import Resample as Resample
 from .population import sample_population as sample_population
 from .profiles import profile_likelihood as profile_likelihood
 from .result import PopulationFit as PopulationFit
+from .saved import load_fit as load_fit
 from .simulate import TrainingDistribution as TrainingDistribution
 from .structure import ModelStructure as ModelStructure
 from .structure import read_structure as read_structure

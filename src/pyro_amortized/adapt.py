@@ -18,6 +18,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import constraints
 
+from .checks import check_is, check_program
 from .cohort import Cohort
 from .errors import ModelError
 from .structure import PLATE, Model
@@ -84,6 +85,9 @@ def adapt(
         >>> trace.nodes["y"]["fn"].batch_shape, trace.nodes["effect"]["cond_indep_stack"][0].name
         (torch.Size([2]), 'individual')
     """
+    check_program(model, ModelError)
+    check_program(arguments, ModelError)
+    check_is("observations", observations, Mapping, "pass {site: series}.", ModelError)
     return _Adapted(model, arguments, plate, dict(observations))
 
 

@@ -17,9 +17,11 @@ from scipy.stats import norm as normal
 from scipy.stats import t as student_t
 from torch import Generator, Tensor
 
+from .checks import check_count, check_is
 from .cohort import Cohort
 from .errors import FitError
 from .fit import fit_population
+from .individual import MIN_DRAWS
 from .isolation import make_generator
 from .likelihood import make_likelihood
 from .optimize import maximize
@@ -119,13 +121,15 @@ def bootstrap(
         Thai et al. (2013), A comparison of bootstrap approaches for estimating uncertainty of
         parameters in linear mixed-effects models.
     """
+    check_is("fit", fit, PopulationFit, "pass what `fit_population` gives.", FitError)
     fit.check_likelihood("A bootstrap")
-    if num_replicates < 2 or not bool(fit.estimated.any()):
+    check_count("num_replicates", num_replicates, least=2, error=FitError)
+    check_count("num_draws", num_draws, least=MIN_DRAWS, error=FitError)
+    if not bool(fit.estimated.any()):
         raise FitError(
-            f"A bootstrap of {num_replicates} replicates of a fit "
-            f"{'with' if bool(fit.estimated.any()) else 'without'} standard errors.",
-            "two replicates or more, and a fit that converged.",
-            "pass a larger `num_replicates=`, or mend the fit first (`fit.message`).",
+            "A bootstrap of a fit without standard errors.",
+            "a fit that converged.",
+            "mend the fit first (`fit.message`).",
         )
     generator = make_generator(seed)
     found = (
@@ -202,8 +206,9 @@ def simulate_population(
 
     Raises:
         FitError: A simulation is not finite.
+        ModelError: A population value is missing or outside its support.
     """
-    generator = make_generator(seed)
+    generator, population = make_generator(seed), structure.check_population(population)
     draws = structure.draw_individuals(design, population, 1, generator)[0]
     shared = structure.unconstrain_population(population, structure.shared)
     simulated, failed = structure.simulate(

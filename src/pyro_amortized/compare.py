@@ -17,6 +17,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from .checks import check_is
 from .errors import FitError
 from .importance import (
     PARETO_K_LIMIT,
@@ -229,6 +230,8 @@ def compare(fits: Mapping[str, PopulationFit]) -> Comparison:
 
 
 def _check_pair(first: PopulationFit, second: PopulationFit) -> None:
+    for fit in (first, second):
+        check_is("fit", fit, PopulationFit, "pass what `fit_population` gives.", FitError)
     same = first.cohort is second.cohort or (
         first.cohort.ids == second.cohort.ids
         and all(

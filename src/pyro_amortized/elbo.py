@@ -21,6 +21,7 @@ from pyro.infer.util import torch_item
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from .checks import check_count
 from .cohort import Cohort
 from .errors import FitError
 from .likelihood import log_mean
@@ -48,8 +49,8 @@ class MarginalELBO(ELBO):  # type: ignore[misc]
     def __init__(self, num_particles: int = 10, *, num_individuals: int | None = None) -> None:
         counts = {"num_particles": num_particles, "num_individuals": num_individuals}
         for name, value in counts.items():
-            if value is not None and value < 1:
-                raise FitError(f"`{name}` is {value}.", "at least 1.", "pass a positive number.")
+            if value is not None:
+                check_count(name, value, error=FitError)
         super().__init__(num_particles=num_particles)
         self.num_individuals = num_individuals
 

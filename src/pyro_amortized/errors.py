@@ -26,12 +26,20 @@ class AmortizedError(ValueError):
 
     def __init__(self, found: str, expected: str, mend: str) -> None:
         super().__init__(found, expected, mend)
-        self.found = found
-        self.expected = expected
-        self.mend = mend
+        self.found, self.expected, self.mend = (_sentence(x) for x in (found, expected, mend))
 
     def __str__(self) -> str:
         return f"{self.found}\nExpected: {self.expected}\nTo mend it: {self.mend}"
+
+
+def _sentence(text: str) -> str:
+    """What others said (the message of an error, say) ends with a full stop too."""
+    text = text.strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+class SettingError(AmortizedError):
+    """An argument is of the wrong kind or outside its range."""
 
 
 class CohortError(AmortizedError):

@@ -18,6 +18,7 @@ from torch import Tensor
 from .errors import AmortizedError
 
 KEY = "pyro_amortized"
+MAX_JSON = 100 * 2**20  # bytes
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -31,6 +32,43 @@ def write_whole(path: Path, content: bytes) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    r"""Make a folder, if it is not there.
+
+    Raises:
+        AmortizedError: There is a file of that name, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AmortizedError(
+            f"The folder {folder} cannot be made: {error.strerror}.",
+            "a folder, or a place where one can be made.",
+            "pass another path.",
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    r"""Read a file that holds one JSON object.
+
+    Raises:
+        AmortizedError: The file cannot be read or holds something else.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise ValueError(f"it has {path.stat().st_size} bytes, {MAX_JSON} at most are read")
+        found = json.loads(path.read_text("utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}, not an object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise AmortizedError(
+            f"{path} cannot be read: {error}.",
+            "a whole file that this library wrote.",
+            "check the path; where a run was broken off, delete the file and start again.",
+        ) from error
+    return found
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], description: Any) -> None:

@@ -12,10 +12,11 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
+from .checks import check_count
 from .cohort import Cohort
 from .errors import FitError
 from .guide import AmortizedGuide, structure_for
-from .individual import IndividualPosteriors
+from .individual import MIN_DRAWS, IndividualPosteriors
 from .isolation import make_generator
 from .marginal import summarize_weights
 from .optimize import Optimum
@@ -80,10 +81,7 @@ def fit_population(
         FitError: No start has a finite likelihood.
         GuideError: The individual sites of the model differ from the guide's.
     """
-    if num_starts < 1:
-        raise FitError(
-            f"`num_starts` is {num_starts}.", "at least 1.", "pass a positive `num_starts=`."
-        )
+    check_count("num_starts", num_starts, error=FitError)
     criterion: Criterion = "maximum a posteriori" if maximum_a_posteriori else "maximum likelihood"
     asked = (fixed, criterion, num_draws, num_starts, estimator, seed)
     first = fit_once(model, guide, cohort, start, *asked)
@@ -109,11 +107,19 @@ def fit_once(
 ) -> PopulationFit:
     """One fit with the guide as it is; arguments as of :func:`fit_population`."""
     generator = make_generator(seed)
+    if num_draws is not None:
+        check_count("num_draws", num_draws, least=MIN_DRAWS, error=FitError)
     structure = structure_with(structure_for(guide, model, cohort), guide, estimator)
     if num_draws is None:
         num_draws = round(min(2000, max(300, 20_000 / math.sqrt(len(cohort)))))
     fixed = structure.check_some(fixed or {})
     held = structure.coordinates(fixed)
+    if bool(held.all()):
+        raise FitError(
+            f"All population parameters are fixed: {list(fixed)}.",
+            "one free parameter or more.",
+            "leave one out of `fixed=`; for a score alone use `marginal_likelihood`.",
+        )
     if start is not None:
         vector = structure.unconstrain_population(structure.check_population(dict(start) | fixed))
     else:

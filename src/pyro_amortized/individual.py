@@ -25,6 +25,7 @@ import pyro
 import torch
 from torch import Generator, Tensor
 
+from .checks import check_count, check_is
 from .cohort import Cohort
 from .errors import AmortizedWarning, GuideError
 from .guide import AmortizedGuide
@@ -49,6 +50,8 @@ from .structure import (
     log_prob_by_individual,
 )
 from .surrogate import structure_with
+
+MIN_DRAWS = 25  # that Pareto k can be found of
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +190,7 @@ def sample_individuals(
         GuideError: The guide lacks individual sites of the program, or there is no structure.
         ModelError: A population value is missing or outside its support.
     """
+    check_is("cohort", cohort, Cohort, "pass a Cohort, as `read_table` gives.", GuideError)
     if structure is None:
         structure = getattr(guide, "structure", None)
         if structure is None:
@@ -198,10 +202,7 @@ def sample_individuals(
         check_recorded(structure, cohort)
     if isinstance(guide, AmortizedGuide):
         structure = structure_with(structure, guide, estimator)
-    if num_draws < 25:
-        raise GuideError(
-            f"`num_draws` is {num_draws}.", "at least 25.", "pass a larger `num_draws=`."
-        )
+    check_count("num_draws", num_draws, least=MIN_DRAWS, error=GuideError)
     generator = make_generator(seed)
     population = {name: x.detach() for name, x in structure.check_population(population).items()}
     cohort = cohort.to(dtype=torch.float64)

@@ -13,6 +13,8 @@ import pyro
 import torch
 from torch import Generator
 
+from .checks import check_seed
+
 
 def make_generator(seed: int | Generator) -> Generator:
     """A generator from a seed; a generator is handed through.
@@ -22,6 +24,7 @@ def make_generator(seed: int | Generator) -> Generator:
         >>> bool(first == second)
         True
     """
+    check_seed(seed)
     return seed if isinstance(seed, Generator) else torch.Generator().manual_seed(seed)
 
 

@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 import pyro
 from torch import Generator, Tensor
 
+from .checks import check_count, check_is, check_program, check_seed
 from .cohort import Cohort
+from .errors import FitError
 from .guide import AmortizedGuide, structure_for
 from .importance import finite_or_zero_weight
-from .individual import IndividualPosteriors, sample_individuals
+from .individual import MIN_DRAWS, IndividualPosteriors, sample_individuals
 from .isolation import make_generator
 from .likelihood import ExactLikelihood, log_mean, with_stand_ins
 from .search import locate_population
@@ -169,6 +171,11 @@ class MarginalModel:
         num_draws: int,
         seed: int,
     ) -> None:
+        check_program(model, FitError)
+        mend = "load it first, `load_guide(path, model, cohort)`."
+        check_is("guide", guide, AmortizedGuide, mend, FitError)
+        check_count("num_draws", num_draws, least=MIN_DRAWS, error=FitError)
+        check_seed(seed, FitError)
         self.model, self.guide = model, guide
         self.population, self.num_draws, self.seed = population, num_draws, seed
         self._kept: _Kept | None = None

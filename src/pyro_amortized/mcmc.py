@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pyro.infer.mcmc.util import diagnostics, print_summary, select_samples
 from torch import Tensor
 
+from .checks import check_count
 from .cohort import Cohort
 from .errors import FitError
 from .fit import fit_once
@@ -63,12 +64,8 @@ class AmortizedMCMC:
         estimator: Estimator | None = None,
         seed: int = 0,
     ) -> None:
-        if min(num_samples, num_chains) < 1:
-            raise FitError(
-                f"{num_samples} draws in {num_chains} chains.",
-                "at least one draw and one chain.",
-                "pass positive `num_samples=` and `num_chains=`.",
-            )
+        check_count("num_samples", num_samples, error=FitError)
+        check_count("num_chains", num_chains, error=FitError)
         self.kernel = Kernel(model)
         self.guide, self.num_samples, self.num_chains = guide, num_samples, num_chains
         self.num_draws, self.estimator, self.seed = num_draws, estimator, seed

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .at_each import AtEach
+from .checks import check_count, check_is
 from .errors import FitError
 from .factor import factored
 from .importance import (
@@ -121,6 +122,9 @@ def sample_population(
         uncertainty distributions in nonlinear mixed effects models using sampling importance
         resampling.
     """
+    check_is("fit", fit, PopulationFit, "pass what `fit_population` gives.", FitError)
+    check_count("num_draws", num_draws, error=FitError)
+    check_count("num_proposals", num_proposals, error=FitError)
     known = fit.estimated
     if not bool(known.any()):
         raise FitError(

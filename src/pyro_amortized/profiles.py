@@ -13,6 +13,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from .checks import check_is, check_number
 from .errors import FitError
 from .likelihood import ExpandedLikelihood, Likelihood
 from .optimize import Optimum, maximize
@@ -60,6 +61,8 @@ def profile_likelihood(fit: PopulationFit, name: str, level: float = 0.95) -> Pr
         Venzon and Moolgavkar (1988), A method for computing profile-likelihood-based confidence
         intervals.
     """
+    check_is("fit", fit, PopulationFit, "pass what `fit_population` gives.", FitError)
+    check_number("level", level, 0, 1, with_low=False, with_high=False, error=FitError)
     fit.check_likelihood("A profile likelihood")
     names = fit.structure.population_names
     if name not in names or not bool(fit.estimated[names.index(name)]):

@@ -12,6 +12,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from .cohort import Cohort
 from .errors import FitError
+from .fit_files import GUIDE, write_fit
 from .guide import AmortizedGuide
 from .individual import IndividualPosteriors
 from .isolation import make_generator
@@ -228,6 +230,31 @@ class PopulationFit:
         eta = (mean - prior.mean(0)) / prior.std(0)
         spread = 1 - eta.std(0) if len(cohort) > 1 else torch.full_like(eta[0], math.nan)
         return dict(zip(self.structure.latent_names, spread.tolist(), strict=True))
+
+    def save(self, path: str | Path) -> None:
+        r"""Write the fit to a folder: data, draws and estimates in ``fit.safetensors``, the guide
+        in the folder ``guide``; nothing is pickled. :func:`~pyro_amortized.load_fit` reads it.
+
+        Args:
+            path: The folder; it is made if it is not there.
+        """
+        folder = Path(path)
+        self.guide.save(folder / GUIDE)
+        estimates = {
+            "vector": self.vector,
+            "covariance": self.covariance,
+            "scale": self.search.scale,
+        }
+        description = {
+            "criterion": self.criterion,
+            "estimator": self.estimator,
+            "population": self.structure.population_names,
+            "converged": self.converged,
+            "message": self.message,
+            "num_rounds": self.num_rounds,
+            "fixed": list(self.fixed),
+        }
+        write_fit(folder, self.individuals, estimates, description)
 
     def summary(self) -> FitSummary:
         """The fit as a table: ``print(fit.summary())``."""

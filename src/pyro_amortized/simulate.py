@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from .cohort import Cohort, Design, concatenate
+from .cohort import Cohort, Design, end_to_end
 from .errors import AmortizedWarning, TrainingError
 from .factor import factored
 from .isolation import make_generator
@@ -237,7 +237,7 @@ class Simulator:
         for start in range(0, num_simulations, CALL_SIZE):
             sizes.append(min(CALL_SIZE, num_simulations - start))
         parts = [self._call(structure, size, generator) for size in sizes]
-        return concatenate_sets(parts)
+        return end_to_end_sets(parts)
 
     def _call(self, structure: ModelStructure, size: int, generator: Generator) -> TrainingSet:
         design = self.design
@@ -257,7 +257,7 @@ class Simulator:
         if not len(kept):
             check_failures(size, size)
         sets = [TrainingSet(c[kept], latent[kept], shared[kept], 0) for c in cohorts]
-        whole = concatenate_sets(sets)
+        whole = end_to_end_sets(sets)
         return TrainingSet(whole.cohort, whole.unconstrained, whole.shared, int(failed.sum()))
 
 
@@ -267,12 +267,12 @@ def shard_generator(seed: int, *place: int) -> Generator:
     return Generator().manual_seed((int(words[0]) << 31) ^ int(words[1]))
 
 
-def concatenate_sets(sets: Sequence[TrainingSet]) -> TrainingSet:
+def end_to_end_sets(sets: Sequence[TrainingSet]) -> TrainingSet:
     """Lay training sets end to end."""
     if len(sets) == 1:
         return sets[0]
     return TrainingSet(
-        concatenate([s.cohort for s in sets]),
+        end_to_end([s.cohort for s in sets]),
         torch.cat([s.unconstrained for s in sets]),
         torch.cat([s.shared for s in sets]),
         sum(s.num_failed for s in sets),

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .cohort import Cohort, Doses, Series
+from .cohort import Cohort, Doses, Labels, Series
 from .errors import TrainingError
 from .files import read_tensors, write_tensors
 from .simulate import TrainingSet
@@ -46,7 +46,7 @@ class SimulationStore:
         tensors = {
             "unconstrained": simulations.unconstrained,
             "shared": simulations.shared,
-        } | _cohort_tensors(simulations.cohort)
+        } | cohort_tensors(simulations.cohort)
         for name in simulations.cohort.series:
             tensors[f"series.{name}.values"] = tensors[f"series.{name}.values"].float()
         once = [name for name, x in tensors.items() if len(x) > 1 and bool((x == x[:1]).all())]
@@ -74,7 +74,10 @@ class SimulationStore:
             for name, x in tensors.items()
         }
         return TrainingSet(
-            _cohort(whole, num), whole["unconstrained"], whole["shared"], description["num_failed"]
+            cohort_of(whole, Labels(("",) * num)),
+            whole["unconstrained"],
+            whole["shared"],
+            description["num_failed"],
         )
 
 
@@ -92,7 +95,8 @@ def check_schema(path: Path, description: Any, newest: int) -> None:
         )
 
 
-def _cohort_tensors(cohort: Cohort) -> dict[str, Tensor]:
+def cohort_tensors(cohort: Cohort) -> dict[str, Tensor]:
+    """A cohort as named tensors, without its labels."""
     tensors: dict[str, Tensor] = {}
     for kind, group in (("series", cohort.series), ("varying", cohort.time_varying)):
         for name, s in group.items():
@@ -102,7 +106,9 @@ def _cohort_tensors(cohort: Cohort) -> dict[str, Tensor]:
     return tensors | {f"covariates.{name}": x for name, x in cohort.covariates.items()}
 
 
-def _cohort(tensors: dict[str, Tensor], num: int) -> Cohort:
+def cohort_of(tensors: dict[str, Tensor], labels: Labels) -> Cohort:
+    """The cohort of named tensors."""
+
     def under(start: str) -> dict[str, Tensor]:
         return {n.removeprefix(start): x for n, x in tensors.items() if n.startswith(start)}
 
@@ -120,7 +126,7 @@ def _cohort(tensors: dict[str, Tensor], num: int) -> Cohort:
         group("series."),
         Doses(**doses) if doses else None,
         under("covariates."),
-        ("",) * num,
+        labels,
         group("varying."),
     )
 

@@ -9,7 +9,7 @@ A *design* is a callable ``(num_individuals, generator) -> Cohort`` whose values
 it says when, under which doses and with what missing the training data are simulated.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, overload
@@ -17,12 +17,14 @@ from typing import Any, overload
 import torch
 from torch import Generator, Tensor
 
+from ..checks import check_count
 from ..errors import CohortError
+from .checked import Index, check_kinds, checked_covariate, positions
 from .doses import Doses
+from .labels import Labels, make_labels
 from .lazy import Lazy
-from .records import Series, floating
+from .records import Series
 
-Index = int | slice | Sequence[int] | Tensor
 Design = Callable[[int, Generator], "Cohort"]
 
 
@@ -63,45 +65,27 @@ class Cohort:
     time_varying: Mapping[str, Series] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.series:
-            raise CohortError(
-                "The cohort has no series.",
-                "at least one observed quantity.",
-                'pass series={"concentration": Series(times, values)}.',
-            )
+        check_kinds(self.series, self.covariates, self.doses, self.time_varying)
         num = len(next(iter(self.series.values())).values)
-        covariates = {
-            name: floating(torch.as_tensor(x), name) for name, x in self.covariates.items()
-        }
-        sizes = {f"series {name!r}": len(s.values) for name, s in self.series.items()}
-        sizes |= {
-            f"covariate {name!r}": len(x) if x.dim() == 1 else -1 for name, x in covariates.items()
-        }
-        sizes |= {f"time_varying {n!r}": len(s.values) for n, s in self.time_varying.items()}
-        sizes |= {"doses": len(self.doses.times)} if self.doses else {}
-        sizes |= {"ids": len(self.ids)} if self.ids else {}
+        covariates = {name: checked_covariate(name, x) for name, x in self.covariates.items()}
+        labels = make_labels(self.ids, num)
+        sizes = {f"Series {name!r}": len(s.values) for name, s in self.series.items()}
+        sizes |= {f"Covariate {n!r}": len(x) for n, x in covariates.items()}
+        sizes |= {f"Time-varying {n!r}": len(s.values) for n, s in self.time_varying.items()}
+        sizes |= {"`doses`": len(self.doses.times)} if self.doses else {}
+        sizes |= {"`ids`": len(labels)}
         for name, size in sizes.items():
             if size != num:
                 raise CohortError(
-                    f"{name} has {'the wrong shape' if size < 0 else f'{size} individuals'}.",
+                    f"{name} has {size} individuals.",
                     f"{num} individuals, the number in the first series.",
                     "give every series, dose table and covariate one row per individual, in the "
                     "same order.",
                 )
-        for name, x in covariates.items():
-            if not x.isfinite().all():
-                raise CohortError(
-                    f"Covariate {name!r} of individual {int((~x.isfinite()).nonzero()[0])} is "
-                    "not finite.",
-                    "a finite value for every individual.",
-                    "impute it (for instance by the median) and, if it matters, add an "
-                    "indicator covariate.",
-                )
         object.__setattr__(self, "series", MappingProxyType(dict(self.series)))
         object.__setattr__(self, "covariates", MappingProxyType(covariates))
         object.__setattr__(self, "time_varying", MappingProxyType(dict(self.time_varying)))
-        ids = tuple(str(x) for x in self.ids) or tuple(str(i + 1) for i in range(num))
-        object.__setattr__(self, "ids", ids)
+        object.__setattr__(self, "ids", labels)
 
     def __reduce__(self) -> tuple[type["Cohort"], tuple[Any, ...]]:
         parts = (dict(self.series), self.doses, dict(self.covariates), self.ids)
@@ -116,7 +100,7 @@ class Cohort:
     def __getitem__(self, key: Index) -> "Cohort": ...
     def __getitem__(self, key: str | Index) -> "Series | Cohort":
         if not isinstance(key, str):
-            return self._select(_positions(key, len(self)))
+            return self._select(positions(key, len(self)))
         if key not in self.series:
             raise CohortError(
                 f"The cohort has no series {key!r}.",
@@ -147,13 +131,18 @@ class Cohort:
         return next(iter(self.series.values())).values.device
 
     def _select(self, index: Tensor) -> "Cohort":
-        ids = tuple(self.ids[i] for i in index.tolist())
+        numbered = make_labels(self.ids, 0).numbered
+        ids = Labels.of((self.ids[i] for i in index.tolist()), numbered)
         return replace(self._map(lambda x: x[index.to(x.device)]), ids=ids)
 
     def repeat(self, num_copies: int) -> "Cohort":
         r"""The cohort laid end to end ``num_copies`` times: individual i of copy k is row ``k * len
         + i``.
+
+        Raises:
+            SettingError: ``num_copies`` is not positive.
         """
+        check_count("num_copies", num_copies)
 
         def copied(x: Tensor) -> Tensor:
             return x.repeat(num_copies, *[1] * (x.dim() - 1))
@@ -167,7 +156,7 @@ class Cohort:
             "series": lazy(self.series),
             "doses": self.doses and Doses(**{n: copied(x) for n, x in vars(self.doses).items()}),
             "covariates": MappingProxyType({n: copied(x) for n, x in self.covariates.items()}),
-            "ids": self.ids * num_copies,
+            "ids": Labels(self.ids * num_copies),
             "time_varying": lazy(self.time_varying),
         }
         for name, part in parts.items():
@@ -177,15 +166,26 @@ class Cohort:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "Cohort":
-        """The same cohort on another device or in another floating dtype."""
+        r"""The same cohort on another device or in another floating dtype.
+
+        Raises:
+            CohortError: The dtype is not a floating one, or torch does not see the device.
+        """
+        if dtype is not None and not dtype.is_floating_point:
+            raise CohortError(f"`dtype` is {dtype}.", "a floating dtype.", "pass torch.float64.")
         if device is None and all(
             x.dtype == dtype for x in self._tensors() if x.is_floating_point()
         ):
             return self
-        return replace(
-            self._map(lambda x: x.to(device, dtype if x.is_floating_point() else None)),
-            ids=self.ids,
-        )
+        try:
+            moved = self._map(lambda x: x.to(device, dtype if x.is_floating_point() else None))
+        except (RuntimeError, AssertionError) as error:
+            raise CohortError(
+                f"The cohort cannot be moved to {device!r}: {str(error).splitlines()[0]}",
+                "a device that torch sees here.",
+                'pass "cpu", or install a build of torch for the device.',
+            ) from error
+        return replace(moved, ids=self.ids)
 
     def with_values(self, values: Mapping[str, Tensor]) -> "Cohort":
         r"""The same design with other observations.
@@ -193,7 +193,12 @@ class Cohort:
         Args:
             values: Per series (all or some) the new values, shape of the old ones; finite where
                 recorded.
+
+        Raises:
+            CohortError: A name that no series has, another shape, a recorded value that is not
+                finite.
         """
+        self._check_names(values)
         series = {
             name: Series(s.times, values[name], s.observed) if name in values else s
             for name, s in self.series.items()
@@ -206,12 +211,38 @@ class Cohort:
         Args:
             observed: Per series (all or some) a mask, shape of the values; it is combined with the
                 old one.
+
+        Raises:
+            CohortError: A name that no series has, another shape, or not a boolean mask.
         """
+        self._check_names(observed)
+        for name, mask in observed.items():
+            expected = self[name].observed
+            if (
+                not isinstance(mask, Tensor)
+                or mask.dtype != torch.bool
+                or mask.shape != (expected.shape)
+            ):
+                what = f"{tuple(mask.shape)} of {mask.dtype}" if isinstance(mask, Tensor) else mask
+                raise CohortError(
+                    f"The mask of series {name!r} is {what}.",
+                    f"a boolean tensor of shape {tuple(expected.shape)}, True = recorded.",
+                    "pass a mask for every value of the series.",
+                )
         series = {
             name: Series(s.times, s.values, s.observed & observed[name]) if name in observed else s
             for name, s in self.series.items()
         }
         return replace(self, series=series)
+
+    def _check_names(self, some: Mapping[str, Any]) -> None:
+        unknown = [name for name in some if name not in self.series]
+        if unknown:
+            raise CohortError(
+                f"The cohort has no series {unknown[0]!r}.",
+                f"names among {sorted(self.series)}.",
+                "check the name of the series.",
+            )
 
     def _tensors(self) -> Iterator[Tensor]:
         for group in (self.series, self.time_varying):
@@ -229,76 +260,3 @@ class Cohort:
         doses = self.doses and Doses(**{name: fn(x) for name, x in vars(self.doses).items()})
         covariates = {n: fn(x) for n, x in self.covariates.items()}
         return Cohort(series, doses, covariates, time_varying=varying)
-
-
-def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
-    r"""Lay cohorts of the same series and covariates end to end, padding times and doses.
-
-    Args:
-        cohorts: One or more cohorts.
-
-    Raises:
-        CohortError: The cohorts differ in their series, covariates or in whether they have doses.
-    """
-    first = cohorts[0]
-    for other in cohorts[1:]:
-        if _form(other) != _form(first):
-            raise CohortError(
-                f"A cohort of {_form(other)} meets one of {_form(first)}.",
-                "the same series and covariates in every cohort, and doses in all of them or in "
-                "none.",
-                "add what is missing as an unrecorded series (`observed` False), or empty doses "
-                "(`given` False).",
-            )
-    series = {name: _end_to_end([c[name] for c in cohorts]) for name in first.series}
-    varying = {n: _end_to_end([c.time_varying[n] for c in cohorts]) for n in first.time_varying}
-    all_doses = [c.doses for c in cohorts if c.doses is not None]
-    doses = None
-    if all_doses:
-        columns = {n: [getattr(d, n) for d in all_doses] for n in vars(all_doses[0])}
-        doses = Doses(**{n: _pad_rows(x, float(n == "compartment")) for n, x in columns.items()})
-    covariates = {
-        name: torch.cat([c.covariates[name] for c in cohorts]) for name in first.covariates
-    }
-    return Cohort(series, doses, covariates, sum((c.ids for c in cohorts), ()), varying)
-
-
-def _form(cohort: Cohort) -> dict[str, object]:
-    return {
-        "series": sorted(cohort.series),
-        "covariates": sorted(cohort.covariates),
-        "time-varying covariates": sorted(cohort.time_varying),
-        "doses": cohort.doses is not None,
-    }
-
-
-def _end_to_end(parts: Sequence[Series]) -> Series:
-    return Series(
-        _pad_rows([s.times for s in parts], None),
-        _pad_rows([s.values for s in parts], 0.0),
-        _pad_rows([s.observed for s in parts], False),
-    )
-
-
-def _pad_rows(tensors: Sequence[Tensor], fill: float | None) -> Tensor:
-    length = max(t.shape[1] for t in tensors)
-
-    def pad(t: Tensor) -> Tensor:
-        short = length - t.shape[1]
-        if fill is None:
-            tail = t[:, -1:].expand(-1, short)
-        else:
-            tail = torch.full((len(t), short, *t.shape[2:]), fill, dtype=t.dtype, device=t.device)
-        return torch.cat([t, tail], 1)
-
-    return torch.cat([pad(t) for t in tensors])
-
-
-def _positions(key: Index, size: int) -> Tensor:
-    index = torch.arange(size)
-    picked = (
-        index[key]
-        if isinstance(key, slice | int | Tensor)
-        else index[torch.as_tensor(list(key), dtype=torch.long)]
-    )
-    return picked.reshape(-1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from ..checks import check_is
 from ..errors import CohortError
 from .records import floating
 
@@ -72,6 +73,7 @@ class Doses:
         }
         found |= {"times": times, "amounts": amounts}
         for name, tensor in found.items():
+            check_is(name, tensor, Tensor, "pass a tensor.", CohortError)
             if tensor.shape != amounts.shape or amounts.dim() != 2:
                 raise CohortError(
                     f"`{name}` of the doses has shape {tuple(tensor.shape)}, `amounts` "

@@ -90,6 +90,13 @@ class Series:
                 "one value per time, (individual, time).",
                 "split the channels into series of their own.",
             )
+        if times.dim() != 2 or len(times) != len(self.times):
+            raise CohortError(
+                f"A series of {len(self.times)} individuals is asked at times of shape "
+                f"{tuple(times.shape)}.",
+                "one row of times per individual, (individual, when).",
+                "pass times of the same individuals, for instance those of a series.",
+            )
         known = torch.arange(self.times.shape[1], device=self.times.device)
         last = torch.where(self.observed, known, -1).cummax(1).values
         first = self.observed.to(torch.uint8).argmax(1, keepdim=True)
@@ -114,12 +121,22 @@ def floating(x: Tensor, name: str) -> Tensor:
         raise CohortError(
             f"`{name}` is a {type(x).__name__}.", "a tensor.", f"pass torch.as_tensor({name})."
         )
+    if x.is_complex():
+        raise CohortError(
+            f"`{name}` is complex ({x.dtype}).", "real numbers.", f"pass {name}.real, say."
+        )
     return x if x.is_floating_point() else x.to(torch.get_default_dtype())
 
 
 def _observed(observed: Tensor | None, values: Tensor) -> Tensor:
     if observed is None:
         observed = ~values.isnan()
+    if not isinstance(observed, Tensor):
+        raise CohortError(
+            f"`observed` is a {type(observed).__name__}.",
+            "a boolean tensor, True = recorded.",
+            "pass torch.as_tensor(observed).",
+        )
     if observed.shape != values.shape:
         raise CohortError(
             f"`observed` has shape {tuple(observed.shape)}.",

@@ -21,6 +21,7 @@ import pandas
 import scipy.stats
 from torch import Generator
 
+from ..checks import check_is
 from ..cohort import Cohort, Design
 from ..errors import TrainingError
 from ..guide import AmortizedGuide
@@ -135,9 +136,9 @@ def diagnose(
     Example:
         ``print(diagnose(fit))``; ``diagnose(fit).table()``; ``plots.battery(diagnose(fit))``.
     """
+    check_is("subject", subject, (PopulationFit, AmortizedGuide), "pass a fit or a guide.")
     fit = subject if isinstance(subject, PopulationFit) else None
-    guide = fit.guide if fit is not None else subject
-    assert isinstance(guide, AmortizedGuide)
+    guide = subject.guide if isinstance(subject, PopulationFit) else subject
     if design is None:
         if fit is None:
             raise TrainingError(

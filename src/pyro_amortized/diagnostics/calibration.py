@@ -19,8 +19,9 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
+from ..checks import check_count, check_is
 from ..cohort import Cohort, Design
-from ..errors import TrainingError
+from ..errors import SettingError, TrainingError
 from ..guide import AmortizedGuide
 from ..importance import (
     effective_sample_size,
@@ -30,6 +31,7 @@ from ..importance import (
     resample,
     weighted_moments,
 )
+from ..individual import MIN_DRAWS
 from ..isolation import fork_seed, make_generator
 from ..missing import Remaskable, default_design
 from ..posterior import AmortizedPosterior
@@ -210,6 +212,10 @@ def calibrate(
         seed: Seed of everything. Blocks of 100 individuals have seeds of their own; under
             ``joblib.parallel_config`` they run in parallel, with the same result.
     """
+    check_is("guide", guide, AmortizedGuide, "pass a trained or loaded guide.", SettingError)
+    check_count("num_individuals", num_individuals)
+    check_count("num_draws", num_draws, least=MIN_DRAWS)
+    check_count("num_ranks", num_ranks, most=num_draws)
     if isinstance(design, Cohort):
         design = default_design(design)
     generator = make_generator(seed)

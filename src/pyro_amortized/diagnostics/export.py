@@ -19,6 +19,7 @@ import torch
 import xarray
 from torch import Generator, Tensor
 
+from ..checks import check_count, check_is
 from ..cohort import Cohort
 from ..factor import factored
 from ..individual import IndividualPosteriors
@@ -70,6 +71,10 @@ def to_arviz(
         group's attributes name the model and a hash of its source, the estimator, the seed, and
         the versions of this library, torch and Pyro.
     """
+    known = (PopulationFit, IndividualPosteriors, PopulationDraws, AmortizedMCMC, Calibration)
+    check_is("result", result, known, "pass what the library's functions give.")
+    check_count("num_draws", num_draws)
+    check_count("num_prior_draws", num_prior_draws, least=0)
     if isinstance(result, Calibration):
         return _contained(_calibration_groups(result), {"seed": seed})
     if isinstance(result, AmortizedMCMC):

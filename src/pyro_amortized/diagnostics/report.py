@@ -17,6 +17,8 @@ from typing import Any
 
 import pandas
 
+from ..checks import check_is
+from ..errors import SettingError
 from ..files import write_whole
 from ..result import PopulationFit
 from .battery import Diagnosis, diagnose
@@ -80,8 +82,16 @@ def report(
         The battery's findings.
 
     Raises:
+        SettingError: No fit, or a folder that is not there.
         ModuleNotFoundError: matplotlib is missing: install ``pyro-amortized[plots]``.
     """
+    check_is("fit", fit, PopulationFit, "pass what `fit_population` gives.")
+    if not Path(path).resolve().parent.is_dir():
+        raise SettingError(
+            f"There is no folder {Path(path).resolve().parent}.",
+            "a file in a folder that is there.",
+            "make the folder, or pass another path.",
+        )
     found = diagnose(fit, seed=seed) if diagnosis is None else diagnosis
     sections = [
         _verdicts(found),

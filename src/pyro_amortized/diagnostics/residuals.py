@@ -25,6 +25,7 @@ import pandas
 import torch
 from torch import Generator, Tensor
 
+from ..checks import check_is
 from ..errors import CohortError
 from ..factor import factored
 from ..individual import IndividualPosteriors
@@ -99,6 +100,8 @@ def check_series(individuals: IndividualPosteriors, series: str | None) -> str:
 
 def individuals_of(result: PopulationFit | IndividualPosteriors) -> IndividualPosteriors:
     """The individual posteriors of a result."""
+    mend = "pass what `fit_population` or `sample_individuals` gives."
+    check_is("result", result, (PopulationFit, IndividualPosteriors), mend)
     return result.individuals if isinstance(result, PopulationFit) else result
 
 

@@ -15,7 +15,7 @@ from .. import encode, networks
 from ..couplings import CouplingFlow
 from ..encode import Encoder, Form
 from ..errors import GuideError
-from ..files import write_whole
+from ..files import make_folder, write_whole
 from ..flows import ConditionalFlow
 from ..networks import summary_size
 from ..posterior import AmortizedPosterior
@@ -109,7 +109,7 @@ def _encoder(settings: dict[str, Any], classes: Sequence[type]) -> Encoder:
 def _class(module: Any, name: str, classes: Sequence[type]) -> Any:
     """A class of the library, or one that the caller brought."""
     own = {c.__name__: c for c in classes}
-    found = own.get(name, getattr(module, name, None))
+    found = own.get(name) or _public_class(module, name)
     if found is None:
         raise GuideError(
             f"The guide was trained with a {name} that the library does not have.",
@@ -117,6 +117,17 @@ def _class(module: Any, name: str, classes: Sequence[type]) -> Any:
             "import it from where it was defined for the training, and pass it.",
         )
     return found
+
+
+def _public_class(module: Any, name: str) -> Any:
+    """An encoding or a network that a module of the library offers: nothing else that can be
+    called.
+    """
+    found = vars(module).get(name)
+    named = isinstance(name, str) and not name.startswith("_")
+    wanted = isinstance(found, type) and (issubclass(found, nn.Module) or hasattr(found, "encoder"))
+    home = str(getattr(found, "__module__", "")).startswith(f"{__package__.split('.')[0]}.")
+    return found if named and wanted and home else None
 
 
 def posterior_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -137,7 +148,7 @@ def training_tensors(training: TrainingDistribution) -> dict[str, Tensor]:
 
 def write_guide(folder: Path, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
     """Write the two files of a guide, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     contiguous = {name: x.contiguous() for name, x in tensors.items()}
     write_whole(folder / "weights.safetensors", serialize(contiguous))
     write_whole(folder / "guide.json", (json.dumps(description, indent=2) + "\n").encode())

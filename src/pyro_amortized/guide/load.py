@@ -1,14 +1,15 @@
 r"""Guides from files, and guides beside other programs than their own."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from torch import Tensor
 
+from ..checks import check_is, check_program
 from ..cohort import Cohort
-from ..errors import GuideError
+from ..errors import AmortizedError, GuideError
 from ..history import TrainingHistory
 from ..patterns import TrainingPatterns
 from ..posterior import AmortizedPosterior
@@ -16,13 +17,20 @@ from ..sharpened import SharpenedPosterior
 from ..simulate import TrainingDistribution
 from ..structure import Model, ModelStructure, check_recorded, read_structure
 from .files import (
-    FORMAT_VERSION,
     empty_posterior,
     posterior_tensors,
     sharpened_posterior,
     signature,
 )
 from .guide import AmortizedGuide
+from .strangers import (
+    check_folder,
+    check_tensors,
+    damaged,
+    read_description,
+    read_weights,
+    training_shapes,
+)
 
 
 def load_guide(
@@ -40,20 +48,8 @@ def load_guide(
         GuideError: The folder holds no guide, one of another format, or one for other individual
             parameters.
     """
-    folder = Path(path)
-    if not (folder / "guide.json").is_file() or not (folder / "weights.safetensors").is_file():
-        raise GuideError(
-            f"{folder} holds no guide.json with weights.safetensors.",
-            "a folder written by `guide.save(path)`.",
-            "check the path.",
-        )
-    description = json.loads((folder / "guide.json").read_text("utf-8"))
-    if description.get("format_version") not in range(1, FORMAT_VERSION + 1):
-        raise GuideError(
-            f"The guide has format version {description.get('format_version')}.",
-            f"version {FORMAT_VERSION} or older.",
-            "use the version of the library that wrote it, or train it again.",
-        )
+    folder = check_folder(path)
+    description = read_description(folder / "guide.json")
     structure = read_structure(model, cohort)
     check_individual_sites(structure, description["individual"])
     found = {name: structure.population[name].num_unconstrained for name in structure.shared}
@@ -69,20 +65,46 @@ def load_guide(
             "load the guide with the program it was trained for; fit other population models "
             "with it afterwards.",
         )
-    tensors = load_file(folder / "weights.safetensors")
+    tensors = read_weights(folder / "weights.safetensors")
+    check_tensors(tensors, training_shapes(structure, tensors, description["format_version"]))
+    try:
+        return _restored(model, structure, description, tensors, classes)
+    except (TypeError, KeyError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        if isinstance(error, AmortizedError):
+            raise
+        raise damaged(folder / "guide.json", f"{type(error).__name__}: {error}") from error
+
+
+def _restored(
+    model: Model,
+    structure: ModelStructure,
+    description: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    classes: Sequence[type],
+) -> AmortizedGuide:
+    """The guide of a description and its tensors. Sizes are compared before anything is made."""
     prior = structure if description.get("trained_on_prior") else None
     loc, scale_tril, shared = (tensors[f"training.{n}"] for n in ("loc", "scale_tril", "shared"))
     law = None
     if "training.shared_loc" in tensors:
         law = tensors["training.shared_loc"], tensors["training.shared_scale_tril"]
     distribution = TrainingDistribution(loc, scale_tril, shared, prior, law)
-    first = empty_posterior(description, sum(found.values()), structure.num_latent, classes)
-    posterior: AmortizedPosterior | SharpenedPosterior = first
-    if "sharpened" in description:
-        posterior = sharpened_posterior(description, first, structure, distribution)
-    posterior.load_state_dict(posterior_tensors(tensors))
     history = TrainingHistory(**description["history"])
     patterns = TrainingPatterns(**description.get("patterns", {}))
+
+    def build() -> AmortizedPosterior | SharpenedPosterior:
+        num_shared, num_latent = structure.num_shared, structure.num_latent
+        first = empty_posterior(description, num_shared, num_latent, classes)
+        if "sharpened" in description:
+            return sharpened_posterior(description, first, structure, distribution)
+        return first
+
+    with torch.device("cpu" if classes else "meta"):  # classes of one's own are trusted
+        shapes = {name: x.shape for name, x in build().state_dict().items()}
+    mine = posterior_tensors(tensors)
+    check_tensors(mine, shapes, "posterior.", exact=True)
+    posterior = build()
+    posterior.load_state_dict(mine)
     guide = AmortizedGuide(model, structure, posterior, distribution, history, patterns)
     return guide.at(tensors["population.loc"], tensors["population.scale_tril"])
 
@@ -110,6 +132,10 @@ def structure_for(guide: AmortizedGuide, model: Model, cohort: Cohort) -> ModelS
     Raises:
         GuideError: Its individual sites differ from the guide's in name, size, order or support.
     """
+    mend = "load it first, `load_guide(path, model, cohort)`."
+    check_is("guide", guide, AmortizedGuide, mend, GuideError)
+    check_program(model, GuideError)
+    check_is("cohort", cohort, Cohort, "pass a Cohort, as `read_table` gives.", GuideError)
     if model is guide.model:
         check_recorded(guide.structure, cohort)
         return guide.structure

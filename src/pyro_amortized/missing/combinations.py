@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from ..cohort import Cohort, concatenate
+from ..cohort import Cohort, end_to_end
 from .mechanisms import Mechanism, check_setting
 
 
@@ -59,7 +59,7 @@ class OneOf:
             if len(chosen):
                 parts.append(mechanism(cohort[chosen], generator))
                 rows.append(chosen)
-        return concatenate(parts)[torch.cat(rows).argsort()]
+        return end_to_end(parts)[torch.cat(rows).argsort()]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
+from ..checks import check_is
 from ..cohort import Cohort, Design, Series, told
 from ..errors import CohortError
 from .mechanisms import Mechanism, RandomMissing
@@ -47,6 +48,9 @@ class Resample:
 
     cohort: Cohort
     missing: Mechanism = field(default_factory=lambda: RandomMissing(complete=0.25))
+
+    def __post_init__(self) -> None:
+        check_is("cohort", self.cohort, Cohort, "pass the cohort to resample.", CohortError)
 
     def __call__(self, num_individuals: int, generator: Generator) -> Cohort:
         """A design of ``num_individuals`` individuals; its values are placeholders."""

@@ -15,6 +15,7 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch.distributions import biject_to
 
+from ..checks import check_is, check_program
 from ..cohort import Cohort, check_told
 from ..errors import AmortizedError, ModelError
 from ..isolation import fork_seed, make_generator, seeded
@@ -35,6 +36,9 @@ from .sites import (
     site_log_prob,
     site_mask,
 )
+from .sound import check_same_sites, check_sound
+
+NUM_RUNS = 4  # in which the sites must be the same
 
 
 def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
@@ -52,10 +56,15 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
             disagree, a discrete latent site, values under a mask that enter the density, and other
             things that the message names.
     """
+    check_program(model, ModelError)
+    check_is("cohort", cohort, Cohort, "pass a Cohort, as `read_table` gives.", ModelError)
     cohort = cohort.to(dtype=torch.float64)
     generator = make_generator(0)
     trace = _first_run(model, cohort, fork_seed(generator))
     nodes = {n: s for n, s in trace.nodes.items() if _is_site(s)}
+    for _ in range(NUM_RUNS):
+        again = _first_run(model, cohort, fork_seed(generator)).nodes
+        check_same_sites(nodes, {n: s for n, s in again.items() if _is_site(s)})
     frame = _individual_frame(trace, nodes, cohort)
     population, individual, observed = {}, {}, {}
     nuisance: list[str] = []
@@ -90,6 +99,7 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
     )
     check_recorded(structure, cohort)
     seed = fork_seed(generator)
+    check_sound(structure, cohort, seed)
     shared = find_shared(structure, cohort, seed)
     structure = replace(structure, shared=shared)
     return replace(structure, layout=find_layout(structure, cohort, seed))

@@ -159,7 +159,14 @@ class Roles:
             )
         checked = {}
         for name, site in self.population.items():
-            value = torch.as_tensor(population[name]).double()
+            try:
+                value = torch.as_tensor(population[name]).double()
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise ModelError(
+                    f"Population parameter {name!r} is a {type(population[name]).__name__}.",
+                    f"a tensor of shape {tuple(site.shape)}.",
+                    f"correct population[{name!r}].",
+                ) from error
             if value.shape != site.shape or not bool(site.support.check(value).all()):
                 raise ModelError(
                     f"Population parameter {name!r} is {value.tolist()}.",

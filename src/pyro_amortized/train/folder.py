@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import TrainingError
-from ..files import write_whole
+from ..files import make_folder, read_json, write_whole
 from ..simulate import Simulator
 from ..store import SCHEMA_VERSION
 from .options import Networks, TrainingOptions
@@ -54,12 +54,12 @@ def claim(folder: Path, wanted: dict[str, Any]) -> None:
     Raises:
         TrainingError: The folder holds another run.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / "run.json"
     if not path.is_file():
         write_whole(path, (json.dumps(wanted, indent=2) + "\n").encode())
         return
-    found = json.loads(path.read_text("utf-8"))
+    found = read_json(path)
     if isinstance(found.get("networks"), dict):  # of version 0.2 or older: what there was then
         found["networks"] = {**EARLIER, **found["networks"]}
     different = [name for name in wanted if not _same(found.get(name), wanted[name])]

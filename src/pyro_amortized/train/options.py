@@ -1,5 +1,6 @@
 r"""How to train: options, networks, time budgets."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..checks import check_count, check_number
 from ..encode import Encoder, Encoding, Tokens
 from ..errors import TrainingError
 from ..flows import ConditionalFlow
@@ -18,6 +20,25 @@ from ..posterior import AmortizedPosterior
 FEW, SOME = 20_000, 150_000  # training pairs
 MIN_STEPS = 6000
 MIN_EPOCHS = 12
+# Smallest values of what is counted.
+LEAST = {
+    "batch_size": 1,
+    "max_epochs": 1,
+    "warmup": 0,
+    "patience": 1,
+    "num_noise": 1,
+    "num_workers": 0,
+    "num_threads": 1,
+}
+SIZES = {
+    "width": 1,
+    "depth": 1,
+    "num_summary": 1,
+    "set_width": 1,
+    "num_layers": 0,
+    "num_bins": 2,
+    "layer_width": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -75,22 +96,21 @@ class TrainingOptions:
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        counts = [self.patience, self.num_noise]
-        counts += [x for x in (self.max_epochs, self.batch_size) if x is not None]
-        shares = 0 < self.validation_share < 1 and 0 <= self.average_decay < 1
-        least = (self.warmup, self.min_improvement, self.weight_decay or 0, self.checkpoint_seconds)
-        positive = self.learning_rate > 0 and self.max_gradient > 0
-        workers = self.num_workers is None or self.num_workers >= 0
-        if not (min(counts) >= 1 and shares and min(least) >= 0 and positive and workers):
-            raise TrainingError(
-                f"Training options {self}.",
-                "counts of at least 1, shares between 0 and 1, a positive learning rate and "
-                "gradient norm.",
-                "correct the option that is outside its range.",
-            )
+        for name, least in LEAST.items():
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name), least=least, error=TrainingError)
+        for name in ("learning_rate", "max_gradient"):
+            check_number(name, getattr(self, name), 0, with_low=False, error=TrainingError)
+        for name in ("min_improvement", "checkpoint_seconds"):
+            check_number(name, getattr(self, name), 0, error=TrainingError)
+        if self.weight_decay is not None:
+            check_number("weight_decay", self.weight_decay, 0, error=TrainingError)
+        for name, closed in (("validation_share", False), ("average_decay", True)):
+            value = getattr(self, name)
+            check_number(name, value, 0, 1, with_low=closed, with_high=False, error=TrainingError)
         try:
             torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, TypeError) as error:
             raise TrainingError(
                 f"The device {self.device!r} cannot be used: {str(error).splitlines()[0]}",
                 "a device that torch sees here.",
@@ -163,13 +183,9 @@ class Networks:
     learn_shared: bool | None = None
 
     def __post_init__(self) -> None:
-        sizes = (self.width, self.num_summary, self.set_width, self.depth, self.layer_width)
-        if min(s for s in sizes if s is not None) < 1 or self.num_layers < 0 or self.num_bins < 2:
-            raise TrainingError(
-                f"Networks of sizes {self}.",
-                "sizes of at least 1, two bins or more, no negative number of layers.",
-                "correct the size that is outside its range.",
-            )
+        for name, least in SIZES.items():
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name), least=least, error=TrainingError)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -232,7 +248,7 @@ def seconds(budget: str | float | None) -> float | None:
         found = float(match[1]) * UNITS[match[2]] if match is not None else 0.0
     except (KeyError, ValueError):
         found = 0.0
-    if found <= 0:
+    if not 0 < found < math.inf:
         raise TrainingError(
             f"`budget` is {budget!r}.",
             'a positive number of seconds, or a text like "30s", "5min", "1.5h".',

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from ..checks import check_count, check_is
 from ..cohort import Cohort, Design
-from ..errors import GuideError
+from ..errors import GuideError, TrainingError
 from ..flows import ConditionalFlow, FlowDistribution
 from ..guide import AmortizedGuide
 from ..history import TrainingHistory
@@ -66,6 +67,10 @@ def sharpen(
         GuideError: The guide is sharpened already, or its observations have no density.
     """
     begin, limit = time.monotonic(), seconds(budget)
+    mend = "load it first, `load_guide(path, model, cohort)`."
+    check_is("guide", guide, AmortizedGuide, mend, TrainingError)
+    check_count("num_simulations", num_simulations, least=100, error=TrainingError)
+    check_count("num_steps", num_steps, error=TrainingError)
     first = guide.posterior
     if not isinstance(first, AmortizedPosterior):
         raise GuideError(

@@ -1,9 +1,10 @@
 r"""Trackers: whoever wants to listen while a network trains."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Tracker(Protocol):
     r"""What a tracker must have. The module ``mlflow`` has it as it stands; TensorBoard and W&B
     need the few lines of the page *Training*.

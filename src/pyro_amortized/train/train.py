@@ -5,10 +5,12 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Generator
 
 from ..bank import Bank
+from ..checks import check_count, check_is, check_program
 from ..cohort import Cohort, Design
 from ..encode import Form
 from ..errors import TrainingError
@@ -37,6 +39,8 @@ from .options import Networks, TrainingOptions, seconds
 from .plan import Plan, open_bank
 from .run import Run
 from .tracker import Tracker
+
+NUM_EXAMPLE = 64
 
 
 def train(
@@ -87,10 +91,14 @@ def train(
             another run, or a warm start from a guide of other sites.
     """
     begin, limit = time.monotonic(), seconds(budget)
-    _check_request(num_simulations, seed)
+    check_program(model, TrainingError)
+    if num_simulations is not None:
+        check_count("num_simulations", num_simulations, least=100, error=TrainingError)
+    check_count("seed", seed, least=0, error=TrainingError)
+    _check_kinds(options, networks, training_distribution, warm_start, tracker)
     generator = make_generator(seed)
     design: Design = default_design(data) if isinstance(data, Cohort) else data
-    example = data if isinstance(data, Cohort) else design(64, generator)
+    example = data if isinstance(data, Cohort) else _example(design, generator)
     structure = read_structure(model, example)
     distribution = training_distribution or default_training_distribution(
         structure, example, generator
@@ -125,17 +133,48 @@ def train(
     return AmortizedGuide(model, structure, whole, distribution, history, patterns)
 
 
-def _check_request(num_simulations: int | None, seed: int) -> None:
-    if num_simulations is not None and num_simulations < 100:
-        raise TrainingError(
-            f"`num_simulations` is {num_simulations}.",
-            "at least 100, usually 100,000 or more.",
-            "pass a larger `num_simulations=`.",
+def _check_kinds(
+    options: Any, networks: Any, distribution: Any, warm_start: Any, tracker: Any
+) -> None:
+    error = TrainingError
+    check_is("options", options, TrainingOptions, "pass TrainingOptions(...).", error)
+    check_is("networks", networks, Networks, "pass Networks(...).", error)
+    if distribution is not None:
+        mend = "leave it out, or take `training_around(fit)`."
+        check_is("training_distribution", distribution, TrainingDistribution, mend, error)
+    if warm_start is not None:
+        mend = "load it first, `load_guide(path, model, cohort)`."
+        check_is("warm_start", warm_start, AmortizedGuide, mend, error)
+    if tracker is not None and not isinstance(tracker, Tracker):
+        raise error(
+            f"The tracker is a {type(tracker).__name__}.",
+            "something with `log_params(params)` and `log_metric(key, value, step)`.",
+            "pass `mlflow`, or an object with these two.",
         )
-    if not isinstance(seed, int) or seed < 0:
-        raise TrainingError(
-            f"`seed` is {seed!r}.", "an integer, 0 or larger.", "pass `seed=1`, say."
-        )
+
+
+def _example(design: Any, generator: Generator) -> Cohort:
+    """A cohort of a design of the user's own, which must give what it is asked for."""
+    asked = ((NUM_EXAMPLE // 2, make_generator(0)), (NUM_EXAMPLE, generator))
+    for num, source in asked:
+        try:
+            found = design(num, source)
+        except TypeError as error:
+            raise TrainingError(
+                f"The data are a {type(design).__name__} that is no cohort and fails as a design: "
+                f"{error}",
+                "a Cohort, or a design: a function of a number of individuals and a generator.",
+                "write `def design(num_individuals, generator): ... return cohort`.",
+            ) from error
+        size = len(found) if isinstance(found, Cohort) else None
+        if size != num:
+            what = f"a {type(found).__name__}" if size is None else f"{size} individuals"
+            raise TrainingError(
+                f"The design gives {what} where {num} individuals are asked for.",
+                "a Cohort of so many individuals.",
+                "use `num_individuals`, the first argument, for the number of rows.",
+            )
+    return found
 
 
 def _networks_of(guide: AmortizedGuide, structure: ModelStructure) -> AmortizedPosterior:

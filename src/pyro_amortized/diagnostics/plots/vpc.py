@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ...checks import check_count
 from ...errors import CohortError
 from ...individual import IndividualPosteriors
 from ...isolation import make_generator
@@ -55,6 +56,8 @@ def visual_predictive_check(
         Bergstrand, Hooker, Wallin, Karlsson (2011), Prediction-corrected visual predictive checks
         for diagnosing nonlinear mixed-effects models.
     """
+    check_count("num_bins", num_bins)
+    check_count("num_simulations", num_simulations)
     individuals, generator = individuals_of(result), make_generator(seed)
     name = check_series(individuals, series)
     structure, cohort = individuals.structure, individuals.cohort

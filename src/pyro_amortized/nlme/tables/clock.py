@@ -20,7 +20,10 @@ def times(table: Table, ids: list[str], unit: str) -> Numbers:
         TableError: A time cannot be read, or clock times go backwards without a date.
     """
     if unit not in UNITS:
-        raise TableError(f"time_unit={unit!r}.", f"one of {list(UNITS)}.", "correct `time_unit`.")
+        found = f"`time_unit` is {unit!r}."
+        raise TableError(found, f"one of {list(UNITS)}.", "correct `time_unit`.")
+            f"`time_unit` is {unit!r}.", f"one of {list(UNITS)}.", "correct `time_unit`."
+        )
     column = table.frame["TIME"]
     blank = column.map(is_blank).to_numpy(dtype=bool)
     table.refuse(blank, "TIME", "a time in every row.", "fill in the time.")

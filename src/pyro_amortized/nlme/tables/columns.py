@@ -8,6 +8,8 @@ import numpy as np
 from .clock import times
 from .loading import NUMERIC, Mask, Numbers, Table
 
+MAX_ADDITIONAL = 10_000  # doses; each becomes one of its own
+
 
 @dataclass(frozen=True, eq=False)
 class Columns:
@@ -55,7 +57,11 @@ def _check_allowed(table: Table, number: dict[str, Numbers]) -> None:
         ("BLQ", lambda x: ~np.isin(x, (0, 1)), "0 or 1."),
         ("AMT", lambda x: ~(np.isfinite(x) & (x >= 0)), "a finite amount, 0 or more."),
         ("II", lambda x: ~(np.isfinite(x) & (x >= 0)), "a finite interval, 0 or more."),
-        ("ADDL", lambda x: ~(np.isfinite(x) & (x >= 0) & (x % 1 == 0)), "a whole number."),
+        (
+            "ADDL",
+            lambda x: ~(np.isfinite(x) & (x >= 0) & (x <= MAX_ADDITIONAL) & (x % 1 == 0)),
+            f"a whole number, {MAX_ADDITIONAL:,} at most.",
+        ),
         (
             "RATE",
             lambda x: ~(np.isfinite(x) & ((x >= 0) | (x == -1) | (x == -2))),

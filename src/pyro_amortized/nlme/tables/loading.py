@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ...checks import check_is
 from ...errors import TableError
 
 LOG = logging.getLogger("pyro_amortized.nlme")
@@ -86,6 +87,7 @@ def load(table: str | Path | pd.DataFrame) -> Table:
         TableError: The file cannot be read, a needed column is missing or there twice, or there is
             no row.
     """
+    check_is("table", table, (str, Path, pd.DataFrame), "pass a path or a frame.", TableError)
     if isinstance(table, pd.DataFrame):
         frame = table.copy()
         labels = frame.index
@@ -117,6 +119,8 @@ def load(table: str | Path | pd.DataFrame) -> Table:
 def _from_file(path: Path) -> tuple[pd.DataFrame, pd.Index]:
     """The rows, and the line of the file that each stands in."""
     try:
+        if not path.exists():  # pandas would fetch an address
+            raise FileNotFoundError(path)
         frame = pd.read_csv(path, comment="#", na_values=["."], skipinitialspace=True)
         text = path.read_text("utf-8").splitlines()
         lines = [n for n, x in enumerate(text, 1) if x.strip() and not x.startswith("#")][1:]
@@ -125,7 +129,7 @@ def _from_file(path: Path) -> tuple[pd.DataFrame, pd.Index]:
         raise TableError(
             f"There is no file {path}.", "the path of a CSV file.", "check the path."
         ) from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OSError) as error:
         raise TableError(
             f"{path} cannot be read: {str(error).strip().splitlines()[-1]}",
             "a CSV file with a header and equally many cells in every line.",

@@ -80,6 +80,13 @@ def read_table(
         >>> cohort["concentration"].observed
         tensor([[ True, False]])
     """
+    for argument, names in (("covariates", covariates), ("time_varying", time_varying)):
+        if isinstance(names, str):
+            raise TableError(
+                f"`{argument}` is the text {names!r}.",
+                "a list of names of columns.",
+                f"pass `{argument}=[{names!r}]`.",
+            )
     loaded = load(table)
     ids = identifiers(loaded)
     columns = read_columns(loaded, ids, time_unit)

@@ -1,0 +1,125 @@
+r"""Is a program what a mixed-effects model must be: the same sites in every run, no randomness but
+that of its sites, and individuals that know nothing of each other?
+
+Whatever breaks these rules runs, and gives wrong numbers: training resamples individuals, scores
+are taken of some of them at a time.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..cohort import Cohort
+from ..errors import ModelError
+from ..isolation import make_generator, seeded
+from .model import ModelStructure
+from .sites import Assign, run_program
+
+FEW = 3
+RELATIVE, ABSOLUTE = 1e-3, 1e-3  # adaptive solvers move a little with their company
+
+
+def check_same_sites(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    r"""Raise unless two runs have the same sites.
+
+    Raises:
+        ModelError: A site is in one of them only, or has another shape.
+    """
+    for name in [*first, *second]:
+        here, there = first.get(name), second.get(name)
+        if here is None or there is None or here["value"].shape != there["value"].shape:
+            raise ModelError(
+                f"The site {name!r} is not the same in two runs of the program (it is missing, or "
+                "has another shape).",
+                "the same sites in every run.",
+                "let no random number or data decide which sites there are; use a parameter that "
+                "is zero, or two programs that are compared.",
+            )
+
+
+def check_sound(structure: ModelStructure, cohort: Cohort, seed: int) -> None:
+    r"""Raise unless every individual has a density of its own.
+
+    Raises:
+        ModelError: A population site is as large as the cohort, the density is another one when
+            the program runs once more, or it moves with the other individuals.
+    """
+    few = cohort[: min(FEW, len(cohort))] if len(cohort) > 1 else cohort.repeat(2)
+    population = _population(structure, few)
+    generator = make_generator(seed)
+    draws = structure.draw_individuals(few, population, 1, generator)
+    if not structure.has_density:
+        return
+    with torch.no_grad():
+        with seeded(1):
+            together = _density(structure, few, draws, population)
+        with seeded(2):
+            again = _density(structure, few, draws, population)
+        if not torch.allclose(together, again, 1e-6, 1e-6, equal_nan=True):
+            raise ModelError(
+                "The program gives two densities for the same values.",
+                "no randomness but that of its sites.",
+                "draw random numbers by `pyro.sample` (with `infer={'nuisance': True}`, if they "
+                "are to be simulated only).",
+            )
+        for i in range(len(few)):
+            _check_alone(structure, few, i, draws, population, together[i])
+
+
+def _population(structure: ModelStructure, few: Cohort) -> dict[str, Tensor]:
+    """The population, whose sites must fit a cohort of any size."""
+    wanted = frozenset(structure.population)
+    try:
+        trace = run_program(structure.model, few, Assign({}), wanted)
+    except Exception as error:
+        raise _depends(f"fails for {len(few)} of them: {type(error).__name__}: {error}") from error
+    for name, site in structure.population.items():
+        found = tuple(trace.nodes[name]["value"].shape)
+        if found != tuple(site.shape):
+            raise ModelError(
+                f"The population site {name!r} has shape {tuple(site.shape)} with the cohort, and "
+                f"{found} with {len(few)} of its individuals.",
+                "population sites whose size does not depend on the cohort.",
+                f"move {name!r} into the plate, if every individual has one; or pick by a "
+                "covariate, `level[cohort.covariates['group'].long()]`.",
+            )
+    return structure.initial_population()
+
+
+def _density(
+    structure: ModelStructure, cohort: Cohort, draws: Tensor, population: Mapping[str, Tensor]
+) -> Tensor:
+    """Both parts, shape ``(individual, 2)``."""
+    return torch.stack(list(structure.log_density(cohort, draws, population)), -1)[0]
+
+
+def _check_alone(
+    structure: ModelStructure,
+    few: Cohort,
+    i: int,
+    draws: Tensor,
+    population: Mapping[str, Tensor],
+    together: Tensor,
+) -> None:
+    try:
+        alone = _density(structure, few[[i]], draws[:, [i]], population)[0]
+    except Exception as error:
+        raise _depends(f"fails for one alone: {type(error).__name__}: {error}") from error
+    finite = alone.isfinite() & together.isfinite()
+    apart = (alone - together).abs() > ABSOLUTE + RELATIVE * together.abs()
+    if bool((finite & apart).any()):
+        raise _depends(
+            f"gives individual {few.ids[i]!r} the log density {float(together.sum()):.6g} beside "
+            f"the others and {float(alone.sum()):.6g} alone"
+        )
+
+
+def _depends(what: str) -> ModelError:
+    return ModelError(
+        f"The density of an individual depends on the other individuals: the program {what}.",
+        "individuals that are independent given the population, in the order of the cohort.",
+        "compute every individual from its own row; take fixed references (weight / 70), not the "
+        "mean of the cohort.",
+    )

@@ -1,0 +1,24 @@
+"""What can be handed in wrongly: the table behind ``tests/test_bad_inputs.py`` and
+``docs/reliability.md``.
+
+Every entry is a label, what is done wrongly (a function of a :class:`~tests.bad_inputs.kit.Kit`),
+and a fragment that the message must contain.
+"""
+
+from .cohorts import COHORTS
+from .fits import FITS
+from .folders import FOLDERS
+from .models import MODELS
+from .settings import SETTINGS
+from .tables import TABLES
+from .warned import WARNED
+
+ERRORS = {
+    **COHORTS,
+    **MODELS,
+    **SETTINGS,
+    **FITS,
+    **FOLDERS,
+    **TABLES,
+}
+__all__ = ["ERRORS", "WARNED"]

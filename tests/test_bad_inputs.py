@@ -1,0 +1,54 @@
+"""Everything that can be handed in wrongly ends in an error of three parts (the table in
+``tests/bad_inputs``): never in a traceback from inside torch, a hang, or a plausible number.
+"""
+
+import signal
+import warnings
+
+import pytest
+
+import pyro_amortized as pa
+
+from .bad_inputs import ERRORS
+from .bad_inputs.kit import Kit
+
+PATIENCE = 60  # seconds
+
+
+@pytest.fixture
+def kit(linear, linear_guide, fit, tmp_path):
+    return Kit(linear, linear_guide, fit, tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def no_hang():
+    """An entry that takes longer than a minute fails."""
+
+    def stop(*_):
+        raise TimeoutError(f"longer than {PATIENCE} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(PATIENCE)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("label", ERRORS)
+def test_bad_input_is_told_in_three_parts(label, kit):
+    attempt, fragment = ERRORS[label]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pa.AmortizedWarning)
+        with pytest.raises(pa.AmortizedError) as caught:
+            attempt(kit)
+    error = caught.value
+    assert fragment in str(error), str(error)
+    for part in (error.found, error.expected, error.mend):
+        assert len(part) > 3, str(error)
+    assert error.found[0].isupper() or not error.found[0].isalpha()
+    assert error.found.rstrip()[-1] in ".!?)", error.found
+
+
+def test_the_table_is_long():
+    assert len(ERRORS) >= 150
