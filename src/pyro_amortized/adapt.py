@@ -35,10 +35,17 @@ class _Adapted:
 
     def __call__(self, cohort: Cohort) -> Any:
         given = self.arguments(cohort)
-        with _Renaming(cohort, self.plate, self.observations):
-            if isinstance(given, Mapping):
-                return self.model(**given)
-            return self.model(*given)
+        with _Renaming(cohort, self.plate, self.observations) as renaming:
+            found = self.model(**given) if isinstance(given, Mapping) else self.model(*given)
+        missing = {self.plate, *self.observations} - renaming.seen
+        if missing:
+            raise ModelError(
+                f"The program has no plate or site {sorted(missing)}; it has "
+                f"{sorted(renaming.seen)}.",
+                "the plate of the individuals, and the observation sites, by their own names.",
+                "correct `plate=` or `observations=`.",
+            )
+        return found
 
 
 def adapt(
@@ -64,7 +71,7 @@ def adapt(
         A program that can be trained on, fitted, and run under ``MCMC`` and ``SVI``.
 
     Raises:
-        ModelError: When called: an observation site has a shape that is neither ``(individual,
+        ModelError: When called: a plate or site of that name is not there; an observation site has a shape that is neither ``(individual,
             time)`` nor that end to end.
 
     Example:
@@ -105,8 +112,10 @@ class _Renaming(Messenger):  # type: ignore[misc]
     def __init__(self, cohort: Cohort, plate: str, observations: Mapping[str, str]) -> None:
         super().__init__()
         self.cohort, self.plate, self.observations = cohort, plate, observations
+        self.seen: set[str] = set()
 
     def _pyro_sample(self, msg: Any) -> None:
+        self.seen.add(msg["name"])
         if site_is_subsample(msg):
             if msg["name"] == self.plate:
                 msg["name"] = PLATE

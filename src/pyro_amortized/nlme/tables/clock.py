@@ -22,8 +22,6 @@ def times(table: Table, ids: list[str], unit: str) -> Numbers:
     if unit not in UNITS:
         found = f"`time_unit` is {unit!r}."
         raise TableError(found, f"one of {list(UNITS)}.", "correct `time_unit`.")
-            f"`time_unit` is {unit!r}.", f"one of {list(UNITS)}.", "correct `time_unit`."
-        )
     column = table.frame["TIME"]
     blank = column.map(is_blank).to_numpy(dtype=bool)
     table.refuse(blank, "TIME", "a time in every row.", "fill in the time.")
