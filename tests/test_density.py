@@ -5,7 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_amortized.structure.density import _constant_normal, log_prob_of
+from pyro_amortized.structure.density import _normal, log_prob_of
 
 
 def values(*shape):
@@ -24,6 +24,7 @@ LAWS = {
     "two events": lambda f, s: dist.Normal(f, s[..., None]).to_event(2),
     "mask outside": lambda f, s: dist.Normal(f, s[..., None]).to_event(1).mask(MASK[:, 0]),
     "no event": lambda f, s: dist.Normal(f, s[..., None]).mask(MASK),
+    "sd per parameter": lambda f, s: dist.Normal(f, s.mean() * torch.arange(1.0, 6.0)).to_event(1),
     "log-normal": lambda f, s: dist.LogNormal(f, s[..., None]).to_event(1),
     "student": lambda f, s: dist.StudentT(4.0, f, s[..., None]).mask(MASK).to_event(1),
 }
@@ -56,5 +57,5 @@ def test_what_is_masked_cannot_matter():
     y = values(4, 5).masked_fill(~MASK, torch.nan)
     with pyro.validation_enabled(False):
         law = dist.Normal(values(4, 5), torch.ones(()).double()).mask(MASK).to_event(1)
-        assert _constant_normal(law)[0] is not None
+        assert _normal(law)[0] is not None
         assert log_prob_of(law, y).isfinite().all()

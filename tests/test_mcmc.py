@@ -90,7 +90,7 @@ def test_arviz_takes_it_as_an_mcmc(mcmc):
 
 
 def test_what_cannot_be_asked_of_it(linear_guide):
-    with pytest.raises(FitError, match="at least one"):
+    with pytest.raises(FitError, match="at least 1"):
         pa.AmortizedMCMC(linear_program, linear_guide, num_samples=0)
     with pytest.raises(FitError, match="run"):
         pa.AmortizedMCMC(linear_program, linear_guide).get_samples()

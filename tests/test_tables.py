@@ -311,7 +311,7 @@ def test_missing_columns_and_files(tmp_path):
         nlme.read_table(table(), series={"cp": "conc"})
     with pytest.raises(TableError, match="endpoint 'x'"):
         nlme.read_table(table(DVID="cp"), series={"x": "conc"})
-    with pytest.raises(TableError, match="time_unit='weeks'"):
+    with pytest.raises(TableError, match="`time_unit` is 'weeks'"):
         nlme.read_table(table(), time_unit="weeks")
 
 

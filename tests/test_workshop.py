@@ -295,7 +295,7 @@ def test_variability_between_occasions_in_a_program():
 
 def test_time_varying_covariates_travel_with_the_cohort(tmp_path):
     cohort = occasions_cohort()
-    both = concatenate([cohort, cohort[[0]]])
+    both = concatenate([cohort, replace(cohort[[0]], ids=("again",))])
     for found in (
         cohort[[0]],
         cohort.repeat(2)[[0]],
@@ -303,7 +303,7 @@ def test_time_varying_covariates_travel_with_the_cohort(tmp_path):
         both[[0]],
     ):
         assert found.time_varying["OCC"].values[0, :6].tolist() == [1, 1, 1, 2, 2, 2]
-    with pytest.raises(CohortError, match="time_varying 'OCC'"):
+    with pytest.raises(CohortError, match="Time-varying 'OCC'"):
         replace(
             cohort,
             time_varying={"OCC": Series(d(0.0).reshape(1, 1), d(1.0).reshape(1, 1))},

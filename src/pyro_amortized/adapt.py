@@ -71,8 +71,8 @@ def adapt(
         A program that can be trained on, fitted, and run under ``MCMC`` and ``SVI``.
 
     Raises:
-        ModelError: When called: a plate or site of that name is not there; an observation site has a shape that is neither ``(individual,
-            time)`` nor that end to end.
+        ModelError: When called: a plate or site of that name is not there; an observation site has
+            a shape that is neither ``(individual, time)`` nor that end to end.
 
     Example:
         >>> import pyro, pyro.distributions as dist

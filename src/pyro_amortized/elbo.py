@@ -70,6 +70,16 @@ class MarginalELBO(ELBO):  # type: ignore[misc]
                 "models*).",
             )
         cohort, num = args[0], len(args[0])
+        scale = self._scale(num)
+        many = cohort.repeat(self.num_particles)
+        modelled, guided = self._get_trace(model, guide, (many, *args[1:]), kwargs)
+        population, individual = log_prob_by_individual(modelled, len(many))
+        of_guide, of_individual = log_prob_by_individual(guided, len(many))
+        log_weights = (individual - of_individual).reshape(self.num_particles, num)
+        return -(population - of_guide + scale * log_mean(log_weights).sum())
+
+    def _scale(self, num: int) -> float:
+        """Individuals of the whole cohort for each one of a minibatch."""
         scale = (self.num_individuals or num) / num
         if scale < 1:
             raise FitError(
@@ -77,12 +87,7 @@ class MarginalELBO(ELBO):  # type: ignore[misc]
                 "at most all of them.",
                 "set `num_individuals=` to the size of the whole cohort.",
             )
-        many = cohort.repeat(self.num_particles)
-        modelled, guided = self._get_trace(model, guide, (many, *args[1:]), kwargs)
-        population, individual = log_prob_by_individual(modelled, len(many))
-        of_guide, of_individual = log_prob_by_individual(guided, len(many))
-        log_weights = (individual - of_individual).reshape(self.num_particles, num)
-        return -(population - of_guide + scale * log_mean(log_weights).sum())
+        return scale
 
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """The negative bound."""

@@ -206,26 +206,10 @@ def sample_individuals(
     generator = make_generator(seed)
     population = {name: x.detach() for name, x in structure.check_population(population).items()}
     cohort = cohort.to(dtype=torch.float64)
-
-    def target(draws: Tensor, rows: Tensor) -> Tensor:
-        density = structure.log_density(cohort[rows], draws, population)
-        return density.observation + density.individual
-
-    def draw_population(num: int, rows: Tensor, generator: Generator) -> Tensor:
-        return structure.draw_individuals(cohort[rows], population, num, generator)
-
-    def log_population(draws: Tensor, rows: Tensor) -> Tensor:
-        return structure.log_individual(cohort[rows], draws, population)
-
     if isinstance(guide, AmortizedGuide):
         _warn_unusual(guide.patterns.unusual(cohort))
     with torch.no_grad():
-        proposal: Proposal = (
-            FlowProposal(guide.individual_posterior(cohort, population))
-            if isinstance(guide, AmortizedGuide)
-            else ForeignProposal(guide, structure, cohort, population)
-        )
-        sampler = Sampler(target, draw_population, log_population, proposal)
+        sampler = make_sampler(guide, structure, cohort, population)
         drawn, refinement = sampler.sample(
             num_draws, len(cohort), generator, refine, None if before is None else before.refinement
         )
@@ -247,6 +231,29 @@ def sample_individuals(
     if refine:
         _warn_poor(result)
     return result
+
+
+def make_sampler(
+    guide: Any, structure: ModelStructure, cohort: Cohort, population: Population
+) -> Sampler:
+    """What samples the individuals of a cohort in float64 given the population."""
+
+    def target(draws: Tensor, rows: Tensor) -> Tensor:
+        density = structure.log_density(cohort[rows], draws, population)
+        return density.observation + density.individual
+
+    def draw_population(num: int, rows: Tensor, generator: Generator) -> Tensor:
+        return structure.draw_individuals(cohort[rows], population, num, generator)
+
+    def log_population(draws: Tensor, rows: Tensor) -> Tensor:
+        return structure.log_individual(cohort[rows], draws, population)
+
+    proposal: Proposal = (
+        FlowProposal(guide.individual_posterior(cohort, population))
+        if isinstance(guide, AmortizedGuide)
+        else ForeignProposal(guide, structure, cohort, population)
+    )
+    return Sampler(target, draw_population, log_population, proposal)
 
 
 def _warn_unusual(unusual: Mapping[str, str]) -> None:

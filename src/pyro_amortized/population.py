@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from .at_each import AtEach
 from .checks import check_count, check_is
@@ -30,15 +30,18 @@ from .importance import (
 )
 from .interpolated import InterpolatedLikelihood
 from .isolation import make_generator
-from .likelihood import ExactLikelihood, Likelihood, log_mean
+from .likelihood import ExactLikelihood, Likelihood, log_mean, make_likelihood
 from .mixture import StudentMixture, fit_student_mixture
 from .modes import tempered_weights
 from .result import PopulationFit
+from .widened import widened
 
 MAX_ROUNDS, ENOUGH, NUM_COMPONENTS = 3, 0.7, 3
 # Draws at which an interpolated likelihood is tried, and how near the exact one it must be; half of
 # the width of its box in standard errors.
 NUM_TRIED, CLOSE, FARTHEST = 20, 0.01, 5.0
+# Mean fall of log ESS from which the draws are made anew, for so many populations together.
+LOST, NUM_WIDENED = 0.3, 7
 MAX_WEIGHTS = 400_000  # of all draws at the populations that are taken together
 AnyLikelihood = Likelihood | InterpolatedLikelihood
 
@@ -76,12 +79,13 @@ class PopulationDraws:
         shape ``(draw, individual, latent)``.
         """
         generator, fit, found = make_generator(seed), self.fit, []
+        drawn = self.likelihood.individuals.unconstrained
         rows = torch.arange(len(fit.cohort))
         each = _EachPopulation(self.likelihood, normalized_weights)
         for some in self.vectors.split(each.size):
             weights = each(some).movedim(1, 0)  # (draw, population, individual)
             picked = resample(weights.flatten(1), 1, generator).reshape(weights.shape[1:])
-            found.append(fit.individuals.unconstrained[picked, rows])
+            found.append(drawn[picked, rows])
         return torch.cat(found)
 
     def individual_sites(self, seed: int = 0) -> dict[str, Tensor]:
@@ -134,7 +138,7 @@ def sample_population(
         )
     generator = make_generator(seed)
     first = _student(fit.vector[known], factored(fit.covariance[known][:, known]))
-    target = _Posterior(fit, known, first.draw(NUM_TRIED, generator))
+    target = _Posterior(fit, known, first.draw(NUM_TRIED, generator), generator)
     mixture = first
     for _ in range(MAX_ROUNDS):
         pilot = mixture.draw(max(100, num_proposals // 8), generator)
@@ -169,11 +173,17 @@ def _student(center: Tensor, scale_tril: Tensor) -> StudentMixture:
 class _Posterior:
     """Log posterior density of what varies, up to a constant; shape ``(draw, 1)``."""
 
-    def __init__(self, fit: PopulationFit, known: Tensor, tried: Tensor) -> None:
+    def __init__(
+        self, fit: PopulationFit, known: Tensor, tried: Tensor, generator: Generator
+    ) -> None:
         self.fit, self.known = fit, known
         self.one = fit.cohort[:1].to(dtype=torch.float64)  # enough for the population's sites
         self.likelihood: AnyLikelihood = fit.likelihood
-        exact, shared = fit.likelihood, fit.structure.coordinates(fit.structure.shared)
+        vectors = self.whole(tried[:, 0])
+        if self._lost(vectors) > LOST:
+            individuals = widened(fit, [fit.vector, *vectors[:NUM_WIDENED]], generator)
+            self.likelihood = make_likelihood(individuals, fit.search.scale)
+        exact, shared = self.likelihood, fit.structure.coordinates(fit.structure.shared)
         if not (
             isinstance(exact, ExactLikelihood)
             and InterpolatedLikelihood.fits(fit.individuals)
@@ -182,11 +192,24 @@ class _Posterior:
             return
         radius = FARTHEST * fit.covariance.diagonal()[shared].sqrt()
         quick = InterpolatedLikelihood(exact, fit.vector[shared], radius)
-        places = [fit.structure.constrain_population(v) for v in self.whole(tried[:, 0])]
+        places = [fit.structure.constrain_population(v) for v in vectors]
         with torch.no_grad():
             apart = torch.stack([(quick(p) - exact(p)).sum() for p in places])
         if float(apart.abs().max()) < CLOSE:
             self.likelihood = quick
+
+    def _lost(self, vectors: Tensor) -> float:
+        """Mean fall of log ESS from the estimates to other populations, of the worst tenth of the
+        individuals.
+        """
+        constrain = self.fit.structure.constrain_population
+        with torch.no_grad():
+            here, *there = [
+                self.fit.likelihood.moments(constrain(v))[1]
+                for v in (self.fit.vector, *vectors[:NUM_WIDENED])
+            ]
+        fall = torch.stack([here - x for x in there]).nan_to_num(math.inf).mean(0)
+        return float(fall.topk(max(1, len(fall) // 10)).values.mean())
 
     def whole(self, draws: Tensor) -> Tensor:
         """All coordinates, of those that vary."""

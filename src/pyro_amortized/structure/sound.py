@@ -64,8 +64,9 @@ def check_sound(structure: ModelStructure, cohort: Cohort, seed: int) -> None:
                 "draw random numbers by `pyro.sample` (with `infer={'nuisance': True}`, if they "
                 "are to be simulated only).",
             )
+        others = structure.draw_individuals(few, population, 1, generator)
         for i in range(len(few)):
-            _check_alone(structure, few, i, draws, population, together[i])
+            _check_alone(structure, few, i, draws, others, population, together[i])
 
 
 def _population(structure: ModelStructure, few: Cohort) -> dict[str, Tensor]:
@@ -100,19 +101,25 @@ def _check_alone(
     few: Cohort,
     i: int,
     draws: Tensor,
+    others: Tensor,
     population: Mapping[str, Tensor],
     together: Tensor,
 ) -> None:
+    """An individual alone; where its sites are then others (fewer occasions, say), beside others
+    with other parameters.
+    """
     try:
-        alone = _density(structure, few[[i]], draws[:, [i]], population)[0]
-    except Exception as error:
-        raise _depends(f"fails for one alone: {type(error).__name__}: {error}") from error
-    finite = alone.isfinite() & together.isfinite()
-    apart = (alone - together).abs() > ABSOLUTE + RELATIVE * together.abs()
+        found, how = _density(structure, few[[i]], draws[:, [i]], population)[0], "alone"
+    except Exception:
+        beside = others.clone()
+        beside[:, i] = draws[:, i]
+        found, how = _density(structure, few, beside, population)[i], "beside changed others"
+    finite = found.isfinite() & together.isfinite()
+    apart = (found - together).abs() > ABSOLUTE + RELATIVE * together.abs()
     if bool((finite & apart).any()):
         raise _depends(
             f"gives individual {few.ids[i]!r} the log density {float(together.sum()):.6g} beside "
-            f"the others and {float(alone.sum()):.6g} alone"
+            f"the others and {float(found.sum()):.6g} {how}"
         )
 
 
