@@ -24,7 +24,9 @@ LAWS = {
     "two events": lambda f, s: dist.Normal(f, s[..., None]).to_event(2),
     "mask outside": lambda f, s: dist.Normal(f, s[..., None]).to_event(1).mask(MASK[:, 0]),
     "no event": lambda f, s: dist.Normal(f, s[..., None]).mask(MASK),
-    "sd per parameter": lambda f, s: dist.Normal(f, s.mean() * torch.arange(1.0, 6.0)).to_event(1),
+    "sd per parameter": lambda f, s: dist.Normal(
+        f, s.mean() * torch.arange(1.0, 6.0).double()
+    ).to_event(1),
     "log-normal": lambda f, s: dist.LogNormal(f, s[..., None]).to_event(1),
     "student": lambda f, s: dist.StudentT(4.0, f, s[..., None]).mask(MASK).to_event(1),
 }
