@@ -4,8 +4,13 @@ A user's program samples from torch's global generator, may build float32 consta
 parameter store and raise as soon as one value of one individual is not finite. The contexts of this
 module let the library run it reproducibly, in float64 and without validation, and put everything
 back as it was.
+
+All of this state belongs to the process, as Pyro's stack of handlers does: one thread at a time has
+it, and others wait.
 """
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +19,18 @@ import torch
 from torch import Generator
 
 from .checks import check_seed
+
+_LOCK = threading.RLock()
+
+
+def _new_lock() -> None:
+    """Nobody holds it in a forked process."""
+    global _LOCK
+    _LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 def make_generator(seed: int | Generator) -> Generator:
@@ -38,7 +55,7 @@ def seeded(seed: int | Generator) -> Iterator[None]:
     """Run with torch's global generators seeded; restore them afterwards."""
     seed = fork_seed(seed) if isinstance(seed, Generator) else seed
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
+    with _LOCK, torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 
@@ -76,8 +93,8 @@ def foreign_program(validate: bool = False) -> Iterator[None]:
             not finite would raise for the whole batch.
     """
     store = pyro.get_param_store()
-    known = set(store.keys())
-    with pyro.poutine.block(), double_precision():
+    with _LOCK, pyro.poutine.block(), double_precision():
+        known = set(store.keys())
         try:
             if validate:
                 yield

@@ -50,6 +50,25 @@ def _set(*names, to):
 def _bytes(k, change):
     path = _saved(k) / "weights.safetensors"
     path.write_bytes(change(path.read_bytes()))
+    _forget(k)
+    return _load(k)
+
+
+def _forget(k):
+    """What an attacker would do: no digest of the weights in the description."""
+    path = k.folder / "guide.json"
+    description = json.loads(path.read_text())
+    del description["weights"]
+    path.write_text(json.dumps(description))
+
+
+def _swapped(k):
+    """The weights of one guide with the description of another."""
+    path = _saved(k) / "weights.safetensors"
+    tensors = load_file(path)
+    save_file(
+        {n: x * 1.5 if n.startswith("posterior.flow") else x for n, x in tensors.items()}, path
+    )
     return _load(k)
 
 
@@ -58,6 +77,7 @@ def _weights(k, change):
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path)
+    _forget(k)
     return _load(k)
 
 
@@ -228,6 +248,7 @@ FOLDERS = {
             lambda k: _bytes(k, lambda b: b[:30] + bytes([b[30] ^ 255]) + b[31:]),
             "weights",
         ),
+        "weights of another training": (_swapped, "other weights"),
         "a weight lacks": (
             lambda k: _weights(k, lambda t: t.pop(_first(t))),
             "posterior.flow",

@@ -4,6 +4,7 @@ not there.
 
 import json
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,12 @@ def training_tensors(training: TrainingDistribution) -> dict[str, Tensor]:
 
 
 def write_guide(folder: Path, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
-    """Write the two files of a guide, each whole or not at all."""
+    """Write the two files of a guide, each whole or not at all; the description knows the weights
+    it belongs to.
+    """
     make_folder(folder)
     contiguous = {name: x.contiguous() for name, x in tensors.items()}
-    write_whole(folder / "weights.safetensors", serialize(contiguous))
-    write_whole(folder / "guide.json", (json.dumps(description, indent=2) + "\n").encode())
+    content = serialize(contiguous)
+    whole = {**description, "weights": sha256(content).hexdigest()}
+    write_whole(folder / "weights.safetensors", content)
+    write_whole(folder / "guide.json", (json.dumps(whole, indent=2) + "\n").encode())

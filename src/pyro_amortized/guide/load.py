@@ -11,6 +11,7 @@ from ..checks import check_is, check_program
 from ..cohort import Cohort
 from ..errors import AmortizedError, GuideError
 from ..history import TrainingHistory
+from ..isolation import seeded
 from ..patterns import TrainingPatterns
 from ..posterior import AmortizedPosterior
 from ..sharpened import SharpenedPosterior
@@ -65,7 +66,7 @@ def load_guide(
             "load the guide with the program it was trained for; fit other population models "
             "with it afterwards.",
         )
-    tensors = read_weights(folder / "weights.safetensors")
+    tensors = read_weights(folder / "weights.safetensors", description.get("weights"))
     check_tensors(tensors, training_shapes(structure, tensors, description["format_version"]))
     try:
         return _restored(model, structure, description, tensors, classes)
@@ -99,11 +100,12 @@ def _restored(
             return sharpened_posterior(description, first, structure, distribution)
         return first
 
-    with torch.device("cpu" if classes else "meta"):  # classes of one's own are trusted
+    with seeded(0), torch.device("cpu" if classes else "meta"):  # one's own classes are trusted
         shapes = {name: x.shape for name, x in build().state_dict().items()}
     mine = posterior_tensors(tensors)
     check_tensors(mine, shapes, "posterior.", exact=True)
-    posterior = build()
+    with seeded(0):
+        posterior = build()
     posterior.load_state_dict(mine)
     guide = AmortizedGuide(model, structure, posterior, distribution, history, patterns)
     return guide.at(tensors["population.loc"], tensors["population.scale_tril"])

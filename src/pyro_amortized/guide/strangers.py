@@ -7,6 +7,7 @@ with the tensors of the file before memory is taken.
 
 from collections.abc import Mapping
 from dataclasses import fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +103,21 @@ def _check_sizes(path: Path, place: str, name: str, value: Any) -> None:
         raise damaged(path, f"{place} is {value!r}, no number")
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, digest: Any) -> dict[str, Tensor]:
     r"""The tensors of a guide.
 
+    Args:
+        path: The file.
+        digest: SHA-256 of its content, as the description says; None in older guides.
+
     Raises:
-        GuideError: The file is damaged.
+        GuideError: The file is damaged, or not the one that the description was written with.
     """
     try:
-        return load_file(path)
+        tensors = load_file(path)
+        if digest is not None and digest != sha256(path.read_bytes()).hexdigest():
+            raise ValueError("guide.json was written with other weights")
+        return tensors
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise damaged(path, str(error)) from error
 

@@ -73,7 +73,8 @@ def _population(structure: ModelStructure, few: Cohort) -> dict[str, Tensor]:
     """The population, whose sites must fit a cohort of any size."""
     wanted = frozenset(structure.population)
     try:
-        trace = run_program(structure.model, few, Assign({}), wanted)
+        with seeded(0):
+            trace = run_program(structure.model, few, Assign({}), wanted)
     except Exception as error:
         raise _depends(f"fails for {len(few)} of them: {type(error).__name__}: {error}") from error
     for name, site in structure.population.items():

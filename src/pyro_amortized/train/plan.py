@@ -7,10 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ..bank import MAX_MEMORY, Bank, num_bytes
 from ..posterior import AmortizedPosterior
+from ..progress import bar as progress_bar
 from ..simulate import Simulator, TrainingSet, check_failures
 from ..store import SimulationStore, rounded
 from ..workers import Workers
@@ -162,7 +161,7 @@ def _fill(plan: Plan, bank: Bank) -> None:
     bank.start()
     if bank.workers.num_workers:
         return
-    with tqdm(total=bank.total, desc="simulating", disable=not plan.progress, leave=False) as bar:
+    with progress_bar(plan.progress, total=bank.total, desc="simulating", leave=False) as bar:
         for shard in range(bank.num_shards):
             if bank.is_mine(shard):
                 bank.get(shard)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ..errors import AmortizedWarning, TrainingError
 from ..history import TrainingHistory
 from ..posterior import AmortizedPosterior
+from ..progress import bar as progress_bar
 from .checkpoint import load_optimizer, read_checkpoint, write_checkpoint
 from .feed import Feed, Pairs, Place
 from .loss import Loss, log_q, mean_over_ranks, num_ranks, rank, shared_loss
@@ -101,9 +102,7 @@ class Run:
         """
         state = self.progress
         stream = self.feed.stream(state.epoch, state.position)
-        bar = tqdm(
-            total=100, initial=self._percent(), desc="training", disable=not progress, unit="%"
-        )
+        bar = progress_bar(progress, total=100, initial=self._percent(), desc="training", unit="%")
         with bar, closing(stream):
             for place, pairs in stream:
                 if self._over():

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
 from ..checks import check_count, check_is
 from ..cohort import Cohort, Design
@@ -19,6 +18,7 @@ from ..history import TrainingHistory
 from ..isolation import seeded, torch_threads
 from ..missing import Remaskable, default_design
 from ..posterior import AmortizedPosterior
+from ..progress import bar as progress_bar
 from ..sharpened import SharpenedPosterior, mixed
 from ..simulate import Simulator, shard_generator
 from .optimizers import average, make_optimizers, set_rate, take_step
@@ -87,7 +87,7 @@ def sharpen(
         until = None if limit is None else begin + SHARE_OF_TIME * limit
         shards = _prepared(whole, simulator, num_simulations, until)
         total = -(-num_simulations // SHARD_SIZE)
-        bar = tqdm(shards, total=total, desc="Newton steps", disable=not progress, leave=False)
+        bar = progress_bar(progress, iterable=shards, total=total, desc="Newton steps", leave=False)
         rows = Rows(*(torch.cat(x) for x in zip(*(vars(p).values() for p in bar), strict=True)))
         deadline = None if limit is None else begin + limit
         history = _train_second(flow, rows, options, seed, deadline, progress)
@@ -182,7 +182,7 @@ def _train_second(
     averaged = AveragedModel(flow, multi_avg_fn=average(options.average_decay))
     generator, step, done = shard_generator(seed, 7), 0, 0.0
     best, losses = copy.deepcopy(flow.state_dict()), [_loss(flow, rows, new)]
-    with tqdm(total=100, desc="sharpening", disable=not progress, unit="%") as bar:
+    with progress_bar(progress, total=100, desc="sharpening", unit="%") as bar:
         while done < 1.0 and losses.index(min(losses)) >= len(losses) - PATIENCE:
             order = torch.randperm(len(rows) - rows.num_validation, generator=generator)
             for picked in (order + rows.num_validation).split(size)[:per_pass]:
