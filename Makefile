@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip
 
-.PHONY: install demo test check format docs bench clean
+.PHONY: install demo test check format docs bench versions clean
 
 install: $(STAMP)
 
@@ -37,6 +37,10 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/theophylline.py
+
+# The quick tests under the oldest and newest releases, on every Python that is here.
+versions:
+	scripts/versions.sh
 
 clean:
 	rm -rf $(VENV) output docs/_build

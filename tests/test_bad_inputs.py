@@ -9,7 +9,7 @@ import pytest
 
 import pyro_amortized as pa
 
-from .bad_inputs import ERRORS
+from .bad_inputs import ERRORS, FINE, WARNED
 from .bad_inputs.kit import Kit
 
 PATIENCE = 60  # seconds
@@ -48,6 +48,24 @@ def test_bad_input_is_told_in_three_parts(label, kit):
         assert len(part) > 3, str(error)
     assert error.found[0].isupper() or not error.found[0].isalpha()
     assert error.found.rstrip()[-1] in ".!?)", error.found
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("label", WARNED)
+def test_odd_individuals_are_named(label, kit):
+    attempt, who = WARNED[label]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pa.AmortizedWarning)
+        reasons = attempt(kit)
+    assert reasons.get(who), reasons
+    assert len(reasons) <= 6, reasons  # not everybody
+
+
+@pytest.mark.parametrize("label", FINE)
+def test_the_unusual_is_computed(label, kit):
+    found = FINE[label](kit)
+    assert found.log_likelihood.isfinite().all()
+    assert found.mc_error.isfinite().all()
 
 
 def test_the_table_is_long():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .cohort import Cohort, Doses, Labels, Series
-from .errors import TrainingError
+from .errors import AmortizedError, CohortError, TrainingError
 from .files import read_tensors, write_tensors
 from .simulate import TrainingSet
 
@@ -67,18 +67,24 @@ class SimulationStore:
             TrainingError: It was written by a newer version of the library.
         """
         tensors, description = read_tensors(self.path(shard))
-        check_schema(self.path(shard), description, SCHEMA_VERSION)
-        num = description["num_rows"]
-        whole = {
-            name: x.expand(num, *x.shape[1:]) if name in description["once"] else x
-            for name, x in tensors.items()
-        }
-        return TrainingSet(
-            cohort_of(whole, Labels(("",) * num)),
-            whole["unconstrained"],
-            whole["shared"],
-            description["num_failed"],
-        )
+        try:
+            check_schema(self.path(shard), description, SCHEMA_VERSION)
+            num = description["num_rows"]
+            whole = {
+                name: x.expand(num, *x.shape[1:]) if name in description["once"] else x
+                for name, x in tensors.items()
+            }
+            cohort = cohort_of(whole, Labels(("",) * num))
+            found = (whole["unconstrained"], whole["shared"], int(description["num_failed"]))
+            return TrainingSet(cohort, *found)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            if isinstance(error, AmortizedError) and not isinstance(error, CohortError):
+                raise
+            raise TrainingError(
+                f"{self.path(shard)} cannot be used: {error!r}",
+                "a whole file that this library wrote.",
+                "delete it; what it held is then made again.",
+            ) from error
 
 
 def check_schema(path: Path, description: Any, newest: int) -> None:

@@ -11,7 +11,7 @@ from .folders import FOLDERS
 from .models import MODELS
 from .settings import SETTINGS
 from .tables import TABLES
-from .warned import WARNED
+from .warned import FINE, WARNED
 
 ERRORS = {
     **COHORTS,
@@ -21,4 +21,4 @@ ERRORS = {
     **FOLDERS,
     **TABLES,
 }
-__all__ = ["ERRORS", "WARNED"]
+__all__ = ["ERRORS", "FINE", "WARNED"]

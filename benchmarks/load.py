@@ -1,0 +1,136 @@
+r"""Long life: large cohorts, many guides, many fits, and what memory does meanwhile.
+
+    .venv/bin/python benchmarks/load.py [--individuals 100000] [--guides 1000] [--fits 60]
+
+Scores ``--individuals`` individuals of 10 observations; loads and uses ``--guides`` guides one after
+another in one process; fits ``--fits`` cohorts in a loop, with everything a working day does
+(scores, draws of the population, an export). Memory (resident, MB) is taken after a tenth and at the
+end. Ends in one JSON line.
+"""
+
+import argparse
+import gc
+import json
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import pyro
+import pyro.distributions as dist
+import torch
+
+import pyro_amortized as pa
+from pyro_amortized.diagnostics import to_arviz
+
+TRUTH = {
+    "mean": torch.tensor([1.0, 0.5]).double(),
+    "omega": torch.tensor([0.6, 0.3]).double(),
+    "sigma": torch.tensor(0.4).double(),
+}
+
+
+def program(cohort):
+    mean = pyro.sample("mean", dist.Normal(torch.tensor([0.5, 0.5]), 1.0).to_event(1))
+    omega = pyro.sample("omega", dist.HalfNormal(torch.ones(2)).to_event(1))
+    sigma = pyro.sample("sigma", dist.LogNormal(-1.0, 0.5))
+    with pyro.plate("individual", len(cohort)):
+        phi = pyro.sample("phi", dist.Normal(mean, omega).to_event(1))
+        y = cohort["y"]
+        prediction = phi[..., :1] + phi[..., 1:] * y.times
+        law = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
+        pyro.sample("y", law, obs=y.values)
+
+
+def simulated(num, seed):
+    generator = torch.Generator().manual_seed(seed)
+    times = torch.linspace(0.5, 4.0, 10).double().expand(num, -1).clone()
+    noise = torch.randn(num, 12, generator=generator, dtype=torch.float64)
+    phi = TRUTH["mean"] + TRUTH["omega"] * noise[:, :2]
+    values = phi[:, :1] + phi[:, 1:] * times + TRUTH["sigma"] * noise[:, 2:]
+    return pa.Cohort({"y": pa.Series(times, values)})
+
+
+def exact(cohort):
+    y = cohort["y"]
+    design = torch.stack([torch.ones_like(y.times[0]), y.times[0]], -1)
+    covariance = design @ torch.diag(TRUTH["omega"] ** 2) @ design.T
+    covariance = covariance + TRUTH["sigma"] ** 2 * torch.eye(10).double()
+    law = torch.distributions.MultivariateNormal(design @ TRUTH["mean"], covariance)
+    return law.log_prob(y.values)
+
+
+def memory():
+    """Resident memory now, in MB."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def over_time(num, what):
+    """Memory after a tenth and after all, and the seconds of one."""
+    begin, first = time.perf_counter(), None
+    for k in range(num):
+        what(k)
+        if k + 1 == max(1, num // 10):
+            first = memory()
+    seconds = (time.perf_counter() - begin) / num
+    return {"number": num, "seconds_each": seconds, "first_mb": first, "last_mb": memory()}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--individuals", type=int, default=100_000)
+    parser.add_argument("--guides", type=int, default=1000)
+    parser.add_argument("--fits", type=int, default=60)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore", pa.AmortizedWarning)
+    small = simulated(40, 1)
+    guide = pa.train(program, small, num_simulations=50_000, seed=1, progress=False)
+    results = {}
+
+    large, before = simulated(arguments.individuals, 2), memory()
+    begin = time.perf_counter()
+    found = pa.marginal_likelihood(program, guide, large, TRUTH, num_draws=200, seed=1)
+    seconds = time.perf_counter() - begin
+    z = (found.log_likelihood - exact(large)) / found.mc_error.clamp(min=1e-3)
+    total = float((found.log_likelihood - exact(large)).sum() / found.mc_error.pow(2).sum().sqrt())
+    results["score"] = {
+        "individuals": len(large),
+        "seconds": seconds,
+        "total_z": total,
+        "sd_z": float(z.std()),
+        "peak_mb": before,
+    }
+    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1e3
+    results["score"]["peak_mb"] = peak
+    print(
+        f"{len(large):,} individuals x 10 values x 200 draws: {seconds:.0f} s, error of the total "
+        f"{total:.2f} MC errors, peak {peak:.0f} MB",
+        flush=True,
+    )
+    del large, found, z
+
+    with tempfile.TemporaryDirectory() as folder:
+        guide.save(folder)
+
+        def use(k):
+            loaded = pa.load_guide(folder, program, small)
+            pa.marginal_likelihood(program, loaded, small[:5], TRUTH, num_draws=50, seed=k)
+
+        results["guides"] = over_time(arguments.guides, use)
+    print(f"guides loaded and used: {results['guides']}", flush=True)
+
+    def day(k):
+        fit = pa.fit_population(program, guide, simulated(30, k), num_draws=300, seed=k)
+        pa.sample_population(fit, num_draws=50, num_proposals=200, seed=k)
+        to_arviz(fit, num_draws=50, num_prior_draws=0, seed=k)
+        fit.summary()
+
+    results["fits"] = over_time(arguments.fits, day)
+    print(f"fits with all that follows: {results['fits']}", flush=True)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
