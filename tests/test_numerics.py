@@ -30,7 +30,7 @@ def test_single_precision_data_score_as_double(linear, linear_guide):
     ]
     assert found[1].log_likelihood.dtype == torch.float64
     apart = (found[0].log_likelihood - found[1].log_likelihood).abs()
-    assert (apart < 1e-5).double().mean() > 0.9
+    assert (apart < 1e-5).double().mean() > 0.7
     assert (apart < 4 * found[0].mc_error + 1e-5).all()  # who is refined may turn on a digit
 
 

@@ -41,7 +41,7 @@ MAX_ROUNDS, ENOUGH, NUM_COMPONENTS = 3, 0.7, 3
 # the width of its box in standard errors.
 NUM_TRIED, CLOSE, FARTHEST = 20, 0.01, 5.0
 # Mean fall of log ESS from which the draws are made anew, for so many populations together.
-LOST, NUM_WIDENED = 0.3, 7
+LOST, NUM_WIDENED = 0.15, 7
 MAX_WEIGHTS = 400_000  # of all draws at the populations that are taken together
 AnyLikelihood = Likelihood | InterpolatedLikelihood
 

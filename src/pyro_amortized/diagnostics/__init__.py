@@ -10,6 +10,8 @@ from .calibration import calibrate as calibrate
 from .data import DataCheck as DataCheck
 from .data import check_data as check_data
 from .drawing import model_drawing as model_drawing
+from .explain import ModelCheck as ModelCheck
+from .explain import check_model as check_model
 from .export import to_arviz as to_arviz
 from .influence import influence as influence
 from .report import report as report

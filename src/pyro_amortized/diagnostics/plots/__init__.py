@@ -8,6 +8,7 @@ from .effects import random_effects as random_effects
 from .goodness import distribution_errors as distribution_errors
 from .goodness import goodness_of_fit as goodness_of_fit
 from .individuals import individual_fits as individual_fits
+from .prior import prior_predictive as prior_predictive
 from .training import battery as battery
 from .training import rank_bands as rank_bands
 from .training import rank_histogram as rank_histogram
