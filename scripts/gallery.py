@@ -1,0 +1,128 @@
+"""Pages of the gallery from the examples: ``python scripts/gallery.py [--run NAME,...] [--check]``.
+
+Every example of the list is a script that ends with a figure; its docstring is the text of its page,
+its last sentence what it shows. ``--run`` makes figures anew (minutes each); ``--check`` fails where
+a page is not what the scripts say.
+"""
+
+import argparse
+import ast
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FIGURES, PAGES = ROOT / "docs" / "figures" / "gallery", ROOT / "docs" / "gallery"
+# Name of the page: script, figure that it writes, title, what it shows.
+EXAMPLES = {
+    "theophylline": (
+        "theophylline.py", "individual_fits.png", "Theophylline",
+        "A fit from the program alone, within Monte Carlo error of the exact maximum likelihood.",
+    ),
+    "warfarin": (
+        "pharmacometrics/warfarin.py", "warfarin_concentration.png", "Warfarin, concentrations",
+        "One compartment with combined error on 32 subjects: minutes to train, seconds to fit.",
+    ),
+    "warfarin_turnover": (
+        "pharmacometrics/warfarin_turnover.py", "warfarin_turnover_pca.png", "Warfarin, PK/PD",
+        "Two endpoints from one compiled ODE, with times of their own.",
+    ),
+    "phenobarbital": (
+        "pharmacometrics/phenobarbital.py", "phenobarbital_concentration.png",
+        "Phenobarbital with weight",
+        "One to six samples per neonate are enough, with weight on clearance and volume.",
+    ),
+    "censored": (
+        "pharmacometrics/theophylline_censored.py", "theophylline_censored_concentration.png",
+        "Below the limit of quantification",
+        "Values below the limit enter as what they are: less than the limit (method M3).",
+    ),
+    "single_cells": (
+        "gallery/single_cells.py", "single_cells.png", "Single cells",
+        "Both modes of every cell's posterior are drawn.",
+    ),
+    "two_experiments": (
+        "gallery/two_experiments.py", "two_experiments.png", "Two experiments in one fit",
+        "One guide serves two designs; one parameter is specific to each study.",
+    ),
+    "seizures": (
+        "gallery/seizures.py", "seizures.png", "Regression without dynamics",
+        "A Poisson random-intercept model, in the place of MCMC.",
+    ),
+    "fitzhugh_nagumo": (
+        "missing_data/fitzhugh_nagumo.py", "fitzhugh_nagumo.png", "FitzHugh-Nagumo, half unseen",
+        "Half of the time points missing, parameters at the walls of their box.",
+    ),
+    "sir": (
+        "missing_data/sir.py", "sir.png", "An epidemic, twice",
+        "The same lines train for the ODE and for the stochastic simulation without a density.",
+    ),
+    "recording": (
+        "missing_data/recording.py", "recording.png", "Missing not at random",
+        "That a value is missing says something, and the program says what.",
+    ),
+    "imputation": (
+        "missing_data/imputation.py", "imputation.png", "Imputation, wrongly and rightly",
+        "Straight lines between recorded values are biased and too sure.",
+    ),
+}  # fmt: skip
+
+
+def make_figure(name: str) -> None:
+    """Run an example and keep its figure."""
+    script, figure, _, _ = EXAMPLES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(ROOT / "examples" / script), "--output", folder]
+        subprocess.run(command, check=True)
+        FIGURES.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(folder) / figure, FIGURES / f"{name}.png")
+
+
+def pages() -> dict[Path, str]:
+    """Content of every page."""
+    cards, found = [], {}
+    for name, (script, _, title, shows) in EXAMPLES.items():
+        doc = ast.get_docstring(ast.parse((ROOT / "examples" / script).read_text("utf-8"))) or ""
+        found[PAGES / f"{name}.md"] = (
+            f"# {title}\n\n{doc}\n\n```{{image}} ../figures/gallery/{name}.png\n:alt: {title}\n```\n\n"
+            f"{shows} Run it by `.venv/bin/python examples/{script}`.\n\n"
+            f"```{{literalinclude}} ../../examples/{script}\n:language: python\n```\n"
+        )
+        cards.append(
+            f"## {title}\n\n[{shows}](gallery/{name}.md)\n\n"
+            f"```{{image}} figures/gallery/{name}.png\n:alt: {title}\n:width: 320px\n"
+            f":target: gallery/{name}.html\n```\n"
+        )
+    names = "\n".join(f"gallery/{name}" for name in EXAMPLES)
+    intro = (
+        "# Gallery\n\nEvery example is a script of less than 120 lines; all of them run small in "
+        "the tests.\n"
+    )
+    toc = f"```{{toctree}}\n:hidden:\n\n{names}\n```\n"
+    found[ROOT / "docs" / "gallery.md"] = "\n".join([intro, toc, *cards])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", default="", help="names, separated by commas")
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    for name in filter(None, arguments.run.split(",")):
+        make_figure(name)
+    old = [
+        path
+        for path, text in pages().items()
+        if not path.is_file() or path.read_text("utf-8") != text
+    ]
+    if arguments.check and old:
+        raise SystemExit(f"not up to date: {[str(p.relative_to(ROOT)) for p in old]}")
+    for path, text in pages().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
