@@ -1,5 +1,6 @@
 """One line changed: the posterior of population and individuals beside NUTS."""
 
+import time
 import warnings
 
 import arviz
@@ -94,3 +95,44 @@ def test_what_cannot_be_asked_of_it(linear_guide):
         pa.AmortizedMCMC(linear_program, linear_guide, num_samples=0)
     with pytest.raises(FitError, match="run"):
         pa.AmortizedMCMC(linear_program, linear_guide).get_samples()
+
+
+SCRIPT = """
+from pyro.infer import MCMC, NUTS
+chain = {line}
+chain.run(cohort)
+samples = chain.get_samples()
+"""
+BEFORE = "MCMC(NUTS(model, max_tree_depth=6), 500, 200, disable_progbar=True)"
+AFTER = "pa.AmortizedMCMC(model, guide, 500)"
+
+
+@pytest.mark.slow
+def test_one_line_of_a_script_changes(linear, linear_guide):
+    """The same script, population and individuals; the ratio of the times is printed (pytest -s)
+    for 1, 10 and 100 cohorts of the design. `benchmarks/swap_in.py` times it properly.
+    """
+    cohort, found, seconds = linear[:12], {}, {}
+    for line in (BEFORE, AFTER):
+        pyro.set_rng_seed(3)
+        names = {"model": linear_program, "cohort": cohort, "guide": linear_guide, "pa": pa}
+        begin = time.perf_counter()
+        exec(SCRIPT.format(line=line), names)
+        seconds[line] = time.perf_counter() - begin
+        found[line] = moments(names["samples"])
+    history = linear_guide.history
+    training = history.training_seconds + history.simulation_seconds
+    ratios = [n * seconds[BEFORE] / (training + n * seconds[AFTER]) for n in (1, 10, 100)]
+    print(f"NUTS takes {ratios} times as long for 1, 10, 100 cohorts, training included")  # noqa: T201
+    assert found[AFTER].keys() == found[BEFORE].keys()
+    z = torch.cat(
+        [
+            (
+                (found[AFTER][name][0] - mean.reshape(found[AFTER][name][0].shape))
+                / sd.reshape(found[AFTER][name][0].shape)
+            ).flatten()
+            for name, (mean, sd) in found[BEFORE].items()
+        ]
+    )
+    assert z.pow(2).mean().sqrt() < 0.2
+    assert z.abs().max() < 0.5  # two chains of 500 draws
