@@ -68,7 +68,7 @@ def test_train_fit_report(where, capsys):
         ({1: "none.py:model"}, "There is no file"),
         ({1: "MODEL:other"}, "no function 'other'"),
         ({2: "none.csv"}, "no file"),
-        ({4: "y"}, "no series"),
+        ({4: "y"}, "--series NAME"),
     ],
 )
 def test_mistakes_end_in_a_message_and_status_1(where, change, fragment, capsys):

@@ -103,8 +103,8 @@ chain = {line}
 chain.run(cohort)
 samples = chain.get_samples()
 """
-BEFORE = "MCMC(NUTS(model, max_tree_depth=6), 500, 200, disable_progbar=True)"
-AFTER = "pa.AmortizedMCMC(model, guide, 500)"
+BEFORE = "MCMC(NUTS(model, max_tree_depth=6), 400, 200, disable_progbar=True)"
+AFTER = "pa.AmortizedMCMC(model, guide, 400)"
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_one_line_of_a_script_changes(linear, linear_guide):
     """The same script, population and individuals; the ratio of the times is printed (pytest -s)
     for 1, 10 and 100 cohorts of the design. `benchmarks/swap_in.py` times it properly.
     """
-    cohort, found, seconds = linear[:12], {}, {}
+    cohort, found, seconds = linear, {}, {}
     for line in (BEFORE, AFTER):
         pyro.set_rng_seed(3)
         names = {"model": linear_program, "cohort": cohort, "guide": linear_guide, "pa": pa}
@@ -135,4 +135,4 @@ def test_one_line_of_a_script_changes(linear, linear_guide):
         ]
     )
     assert z.pow(2).mean().sqrt() < 0.2
-    assert z.abs().max() < 0.5  # two chains of 500 draws
+    assert z.abs().max() < 0.6  # two chains of 400 draws

@@ -9,6 +9,7 @@ The model file is run as it is: it is your own code.
 """
 
 import argparse
+import os
 import runpy
 import sys
 import warnings
@@ -18,7 +19,7 @@ from typing import Any, TextIO
 
 from .cohort import Cohort
 from .diagnostics import check_model, report
-from .errors import AmortizedError, AmortizedWarning, ModelError
+from .errors import AmortizedError, AmortizedWarning, CohortError, ModelError
 from .fit import fit_population
 from .guide import load_guide
 from .nlme import read_table
@@ -45,7 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _COMMANDS[parsed.command](parsed)
         except AmortizedError as error:
             _say(f"{type(error).__name__}: {error}", sys.stderr)
+            if isinstance(error, CohortError) and "no series" in error.found:
+                _say("On the command line: --series NAME, as the program names it.", sys.stderr)
             return 1
+        except BrokenPipeError:  # whoever read our words has seen enough
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            return 0
         except (ModuleNotFoundError, OSError) as error:
             _say(f"{type(error).__name__}: {error}", sys.stderr)
             return 1

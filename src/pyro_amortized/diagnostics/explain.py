@@ -3,6 +3,7 @@ the data enters, whether the program is vectorised, and whether its prior reache
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,7 +76,8 @@ class ModelCheck:
         for name, site in structure.population.items():
             kind = "param, no prior" if site.is_param else "prior"
             acts = "acts on the observations" if name in shared else "acts on the individuals"
-            lines.append(f"  {name}: shape {tuple(site.shape)}, {site.support}, {kind}; {acts}")
+            shape = f"{tuple(site.shape)}" if site.shape else "scalar"
+            lines.append(f"  {name}: {shape}, {_words(site.support)}, {kind}; {acts}")
         lines.append("Individual parameters (latent, inside the plate):")
         lines += [
             f"  {name}: {site.num_unconstrained} per individual"
@@ -87,8 +89,10 @@ class ModelCheck:
             s = cohort[series]
             total = s.values.numel()
             lines.append(
-                f"  {series}: {s.num_observations} of {total} values recorded (the others are "
-                "masked); the density of what is masked does not enter"
+                f"  {series}: all {total} values recorded"
+                if s.num_observations == total
+                else f"  {series}: {s.num_observations} of {total} values recorded; the others are "
+                "masked and do not enter the density"
             )
         for name, label in (("doses", cohort.doses), ("covariates", cohort.covariates)):
             if label:
@@ -105,6 +109,19 @@ class ModelCheck:
         concerns = self.concerns
         lines += ["", "To look at:" if concerns else "Nothing stands against training."]
         return "\n".join([*lines, *(f"  - {x}" for x in concerns)])
+
+
+def _words(support: Any) -> str:
+    """A support as a user would say it."""
+    inner = getattr(support, "base_constraint", support)
+    low = getattr(inner, "lower_bound", None)
+    high = getattr(inner, "upper_bound", None)
+    if low is not None and high is not None:
+        return f"between {float(low):g} and {float(high):g}"
+    if low is not None:
+        return "positive" if float(low) == 0 else f"above {float(low):g}"
+    name = type(inner).__name__.strip("_").lower()
+    return "any real numbers" if name == "real" else name
 
 
 def check_model(model: Model, cohort: Cohort, *, num_draws: int = 100, seed: int = 0) -> ModelCheck:
