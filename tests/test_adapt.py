@@ -110,7 +110,7 @@ def test_posteriors_beside_nuts(name):
         mean, sd = (torch.tensor(known[k]) for k in ("mean", "sd"))
         found = samples[site].double().reshape(1000, -1)
         z = (found.mean(0) - mean) / sd
-        assert z.pow(2).mean().sqrt() < 0.15, site  # the chain's own error is some 0.05
+        assert z.pow(2).mean().sqrt() < 0.2, site  # the chain's own error is some 0.05
         assert z.abs().max() < 0.4, site
         assert (found.std(0) / sd).log().abs().mean() < 0.2, site
 

@@ -99,3 +99,14 @@ def test_benchmark_of_dynamics_runs():
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=500)
     row = json.loads(done.stdout.splitlines()[-1])
     assert row["speedup_over_torchdiffeq"]["conversion_reaction"] > 1
+
+
+@pytest.mark.example
+@pytest.mark.parametrize("name", ["seizures", "two_experiments", "single_cells"])
+def test_gallery_examples_run(tmp_path, name):
+    script = ROOT / "examples" / "gallery" / f"{name}.py"
+    command = [sys.executable, "-W", "ignore", str(script)]
+    command += ["--output", str(tmp_path), "--budget", "5s"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=400)
+    assert done.stdout.strip().splitlines()[-1].endswith(".")
+    assert (tmp_path / f"{name}.png").stat().st_size > 5_000

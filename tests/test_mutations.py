@@ -95,7 +95,7 @@ def seeds_count(guide, cohort):
 def ranks_are_uniform(guide, cohort):
     little = pa.Resample(cohort, pa.RandomMissing(0.8, 1.0))
     found = calibrate(guide, little, num_individuals=300, num_draws=300, num_ranks=49, seed=1)
-    assert min(found.uniform_p_values().values()) > 1e-4
+    assert min(found.uniform_p_values().values()) > 1e-3
 
 
 def simulations_are_those_of_the_prior(guide, cohort):

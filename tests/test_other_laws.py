@@ -130,10 +130,11 @@ def test_a_variance_of_zero_is_said_not_dressed_up():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pa.AmortizedWarning)
         fit = pa.fit_population(logistic, guide, cohort, num_draws=300)
-    if float(fit.estimates["spread"]) < 0.02:
-        assert not fit.converged
-        assert "may be zero" in fit.message
-        assert fit.standard_errors["center"].isnan()
+    assert "spread cannot be told from zero" in fit.message
+    assert fit.standard_errors["spread"].isnan()
+    # Held at about the largest value that cannot: draws that are narrower would pin the center.
+    assert 0.2 < float(fit.estimates["spread"]) < 1.0
+    assert 0.15 < float(fit.standard_errors["center"]) < 0.3
     assert fit.minus2ll == pytest.approx(
         by_quadrature(cohort, *(float(fit.estimates[n]) for n in ("center", "spread"))),
         abs=3 * fit.marginal.minus2ll_mc_error + 0.1,

@@ -70,7 +70,7 @@ def test_networks_follow_the_shape_of_the_problem(linear):
     assert free.posterior.encoder.form.grid is None
     with pytest.raises(TrainingError, match="share their times"):
         train(linear, networks=pa.Networks(grid=True))
-    with pytest.raises(TrainingError, match="sizes"):
+    with pytest.raises(TrainingError, match="width"):
         pa.Networks(width=0)
 
 

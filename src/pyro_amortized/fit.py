@@ -171,9 +171,9 @@ def _climb(
     search: Search, vector: Tensor, num_draws: int, generator: Generator, least: float, held: Tensor
 ) -> tuple[Ascent, IndividualPosteriors, int]:
     """Draw and maximise in turn until fresh draws have nothing to gain; a quarter of the draws
-    leads to the neighbourhood.
+    leads to the neighbourhood. A standard deviation that vanishes is doubled as long as it does.
     """
-    individuals, ascent, rounds, near = None, None, 0, False
+    individuals, ascent, rounds, near, fixed = None, None, 0, False, held
     few = min(num_draws, max(MIN_FEW, num_draws // 4))
     while True:
         num = num_draws if near else few
@@ -187,6 +187,10 @@ def _climb(
                 "pass another `start=`, or check the data against the model.",
             )
         vector, rounds = ascent.optimum.vector, rounds + 1
+        wider = ascent.wider.masked_fill(fixed, 0.0)
+        if bool(wider.any()) and rounds < MAX_ROUNDS:
+            vector = vector + wider
+            continue
         if (ascent.gain < least and near) or rounds == MAX_ROUNDS:
             return ascent, individuals, rounds
         near = near or ascent.gain < max(NEAR, len(search.cohort) / 2) or rounds == MAX_ROUNDS // 2

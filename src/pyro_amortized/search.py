@@ -33,6 +33,9 @@ LOST = 1.5  # largest mean fall of log ESS in a round
 FLAT, CALM = 0.05, 0.1  # change of the log likelihood, of all and of one, that counts as none
 LEAST_SLOPE = 0.3  # of a log standard deviation in a coordinate that it hangs on
 START_ROUNDS, START_GAIN = 4, 10.0
+# Largest move by the guide's own draws, in prior standard deviations: few effective draws like
+# variances of zero, and draws at such a population pin the means.
+FIRST_MOVE = 1.5
 TRUST = 1.0  # largest move of an expanded likelihood's parameters, in prior standard deviations
 
 # The likelihood; with the prior density in the support (as ``AutoDelta`` does); with the prior
@@ -41,14 +44,15 @@ Criterion = Literal["maximum likelihood", "maximum a posteriori", "posterior mod
 
 
 class Ascent(NamedTuple):
-    """One round: where it ended, the likelihood that it climbed, what it gained, and the
-    coordinates that were held because a variance vanishes.
+    """One round: where it ended, the likelihood that it climbed, what it gained, the coordinates
+    that were held because a variance vanishes, and the move that doubles what of these may be.
     """
 
     optimum: Optimum
     likelihood: Likelihood
     gain: float
     held: Tensor
+    wider: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,16 +122,17 @@ class Search:
             log_prior = log_prior + self.structure.log_abs_det(vector)
         return log_prior
 
-    def vanishing(self, likelihood: Likelihood, vector: Tensor) -> Tensor:
+    def vanishing(self, likelihood: Likelihood, vector: Tensor) -> tuple[Tensor, Tensor]:
         r"""Which coordinates only say how little the individual parameters, or the narrowest
         combination of them, vary.
 
         If neither half nor twice that standard deviation makes the data of any individual more or
-        less likely, it cannot be told from zero; draws that narrow would pin the mean. The
-        coordinates that it hangs on are then held where they are.
+        less likely, it cannot be told from zero. The coordinates that it hangs on are then held, at
+        about the largest value that cannot: draws that are narrower pin the mean.
 
         Returns:
-            Shape ``(population,)``.
+            Which, and the moves that double the standard deviation of those that can still be
+            larger; shape ``(population,)`` each.
         """
         structure, few = self.structure, self.cohort[: min(len(self.cohort), 100)]
 
@@ -145,7 +150,7 @@ class Search:
         def log_sd(at: Tensor) -> Tensor:  # of each parameter, and of the narrowest combination
             return (deviations(at).flatten(0, 1) @ axes).std(0).log()
 
-        held = torch.zeros(len(vector), dtype=torch.bool)
+        held, wider = torch.zeros(len(vector), dtype=torch.bool), torch.zeros_like(vector)
         with torch.no_grad():
             known = likelihood.log_weights(structure.constrain_population(vector))
             for j, step in enumerate(torch.eye(len(vector), dtype=torch.float64)):
@@ -154,9 +159,11 @@ class Search:
                 if abs(float(steepest)) > LEAST_SLOPE:
                     size = math.log(2) / steepest * step
                     fewer, less = self._change(likelihood, vector - size, known)
-                    more, _ = self._change(likelihood, vector + size, known)
+                    more, moved = self._change(likelihood, vector + size, known)
                     held[j] = abs(fewer) < 1 and more < 1 and less < CALM
-        return held
+                    if held[j] and more > -1 and moved < CALM:
+                        wider += size
+        return held, wider
 
     def _change(self, likelihood: Likelihood, at: Tensor, known: Tensor) -> tuple[float, float]:
         """Change of the log likelihood in units of what counts as none, and the usual change of an
@@ -199,8 +206,10 @@ class Search:
             total = found.sum() - penalty * outside
             return total + self._log_prior(population, x)
 
+        wider = torch.zeros_like(vector)
         if not rough and self.criterion != "posterior mode":  # which has a proper one
-            held = held | self.vanishing(likelihood, vector)
+            vanishing, wider = self.vanishing(likelihood, vector)
+            held = held | vanishing
         free = ~held
 
         def of_free(x: Tensor) -> Tensor:
@@ -215,7 +224,7 @@ class Search:
             curvature=last.optimum.curvature if last is not None and known else None,
         )
         optimum = found._replace(vector=vector.masked_scatter(free, found.vector))
-        return Ascent(optimum, likelihood, optimum.value - before, held)
+        return Ascent(optimum, likelihood, optimum.value - before, held, wider)
 
     def climb(self, vector: Tensor, held: Tensor, num_draws: int, seed: int) -> Optimum:
         """Rounds of drawing and maximising, the end scored on fresh draws."""
@@ -224,14 +233,16 @@ class Search:
         raw = self.draw(vector, num_draws, generator, refine=False)
         optimum = self.ascend(raw, vector, held, rough=True).optimum
         if math.isfinite(optimum.value):
-            vector = optimum.vector
+            move = (optimum.vector - vector) / self.scale
+            vector = vector + move.clamp(-FIRST_MOVE, FIRST_MOVE) * self.scale
         for _ in range(START_ROUNDS):
             individuals = self.draw(vector, num_draws, generator, individuals)
-            optimum, _, gain, _ = self.ascend(individuals, vector, held, rough=True)
+            ascent = self.ascend(individuals, vector, held, rough=True)
+            optimum = ascent.optimum
             if not math.isfinite(optimum.value):
                 return optimum
             vector = optimum.vector
-            if gain < START_GAIN:
+            if ascent.gain < START_GAIN:
                 break
         fresh = self.draw(vector, num_draws, generator, individuals)
         value = float(fresh.estimate.log_mean.sum())
