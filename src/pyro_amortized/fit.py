@@ -211,7 +211,7 @@ def _message(
     if gain >= least:
         parts.append("more rounds would still gain")
     if vanished:
-        parts.append(f"{', '.join(vanished)} cannot be told from zero, and is held where it is")
+        parts.append(f"{', '.join(vanished)} cannot be told from zero, and is held")
     if not covered:
         parts.append("the draws do not follow the population, so there are no standard errors")
     if not is_maximum:
