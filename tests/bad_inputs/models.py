@@ -109,6 +109,16 @@ def _mixes(c):
         pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
 
 
+def _centred(c):
+    """A covariate counted from the mean of the cohort."""
+    weight = c.covariates["weight"]
+    with pyro.plate("individual", len(c)):
+        phi = pyro.sample("phi", dist.Normal((weight - weight.mean()) / 10, 0.5))
+        y = c["y"]
+        law = dist.Normal(phi[:, None] + 0 * y.times, 1.0)
+        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+
+
 def _reversed(c):
     with pyro.plate("individual", len(c)):
         phi = pyro.sample("phi", dist.Normal(0.0, 1.0))
@@ -170,6 +180,12 @@ MODELS = {
             "'each'",
         ),
         "individuals that know each other": (lambda k: _read(_mixes), "other individuals"),
+        "a covariate less the mean of the cohort": (
+            lambda k: pa.read_structure(
+                _centred, cohort(4, covariates={"weight": torch.tensor([50.0, 60.0, 80.0, 95.0])})
+            ),
+            "fixed references",
+        ),
         "individuals in another order": (lambda k: _read(_reversed), "other individuals"),
         "sites that come and go": (lambda k: _read(_random_structure), "'sometimes'"),
         "randomness without a site": (
