@@ -31,6 +31,7 @@ MAX_LOCATED = 24  # individuals whose likelihood settles the starts
 MANY, MAX_SETTLED = 4000, 1000  # of so many, so many lead on before all are drawn
 LOST = 1.5  # largest mean fall of log ESS in a round
 FLAT, CALM = 0.05, 0.1  # change of the log likelihood, of all and of one, that counts as none
+MAY_COST = -1.0  # what doubling such a standard deviation may change, in the same units
 LEAST_SLOPE = 0.3  # of a log standard deviation in a coordinate that it hangs on
 START_ROUNDS, START_GAIN = 4, 10.0
 # Largest move by the guide's own draws, in prior standard deviations: few effective draws like
@@ -161,7 +162,7 @@ class Search:
                     fewer, less = self._change(likelihood, vector - size, known)
                     more, moved = self._change(likelihood, vector + size, known)
                     held[j] = abs(fewer) < 1 and more < 1 and less < CALM
-                    if held[j] and more > -1 and moved < CALM:
+                    if held[j] and more > MAY_COST and moved < CALM:
                         wider += size
         return held, wider
 
