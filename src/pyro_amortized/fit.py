@@ -23,7 +23,7 @@ from .optimize import Optimum
 from .result import PopulationFit
 from .retrain import reasons_to_retrain, retrained
 from .search import Ascent, Criterion, Search, locate_population
-from .structure import Estimator, Model, Population
+from .structure import Estimator, Model, ModelStructure, Population
 from .surrogate import structure_with
 from .uncertainty import laplace_covariance
 
@@ -113,13 +113,7 @@ def fit_once(
     if num_draws is None:
         num_draws = round(min(2000, max(300, 20_000 / math.sqrt(len(cohort)))))
     fixed = structure.check_some(fixed or {})
-    held = structure.coordinates(fixed)
-    if bool(held.all()):
-        raise FitError(
-            f"All population parameters are fixed: {list(fixed)}.",
-            "one free parameter or more.",
-            "leave one out of `fixed=`; for a score alone use `marginal_likelihood`.",
-        )
+    held = _held(structure, fixed)
     if start is not None:
         vector = structure.unconstrain_population(structure.check_population(dict(start) | fixed))
     else:
@@ -165,6 +159,18 @@ def fit_once(
         search=search,
         fixed=tuple(fixed),
     )
+
+
+def _held(structure: ModelStructure, fixed: Population) -> Tensor:
+    """Coordinates of the fixed sites, which may not be all."""
+    held = structure.coordinates(fixed)
+    if bool(held.all()):
+        raise FitError(
+            f"All population parameters are fixed: {list(fixed)}.",
+            "one free parameter or more.",
+            "leave one out of `fixed=`; for a score alone use `marginal_likelihood`.",
+        )
+    return held
 
 
 def _climb(
