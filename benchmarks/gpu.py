@@ -21,16 +21,10 @@ import torch
 import pyro_amortized as pa
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 
+import population
 import quickstart
-from importlib.util import module_from_spec, spec_from_file_location
-
-spec = spec_from_file_location("population_benchmark", ROOT / "benchmarks" / "population.py")
-assert spec is not None
-assert spec.loader is not None
-population = module_from_spec(spec)
-spec.loader.exec_module(population)
 
 
 def settings():

@@ -11,35 +11,20 @@ end. Ends in one JSON line.
 import argparse
 import gc
 import json
+import sys
 import tempfile
 import time
 import warnings
 from pathlib import Path
 
-import pyro
-import pyro.distributions as dist
 import torch
 
 import pyro_amortized as pa
 from pyro_amortized.diagnostics import to_arviz
 
-TRUTH = {
-    "mean": torch.tensor([1.0, 0.5]).double(),
-    "omega": torch.tensor([0.6, 0.3]).double(),
-    "sigma": torch.tensor(0.4).double(),
-}
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-
-def program(cohort):
-    mean = pyro.sample("mean", dist.Normal(torch.tensor([0.5, 0.5]), 1.0).to_event(1))
-    omega = pyro.sample("omega", dist.HalfNormal(torch.ones(2)).to_event(1))
-    sigma = pyro.sample("sigma", dist.LogNormal(-1.0, 0.5))
-    with pyro.plate("individual", len(cohort)):
-        phi = pyro.sample("phi", dist.Normal(mean, omega).to_event(1))
-        y = cohort["y"]
-        prediction = phi[..., :1] + phi[..., 1:] * y.times
-        law = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
-        pyro.sample("y", law, obs=y.values)
+from tests.exact import TRUTH, linear_program
 
 
 def simulated(num, seed):
@@ -86,12 +71,12 @@ def main():
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", pa.AmortizedWarning)
     small = simulated(40, 1)
-    guide = pa.train(program, small, num_simulations=50_000, seed=1, progress=False)
+    guide = pa.train(linear_program, small, num_simulations=50_000, seed=1, progress=False)
     results = {}
 
-    large, before = simulated(arguments.individuals, 2), memory()
+    large = simulated(arguments.individuals, 2)
     begin = time.perf_counter()
-    found = pa.marginal_likelihood(program, guide, large, TRUTH, num_draws=200, seed=1)
+    found = pa.marginal_likelihood(linear_program, guide, large, TRUTH, num_draws=200, seed=1)
     seconds = time.perf_counter() - begin
     z = (found.log_likelihood - exact(large)) / found.mc_error.clamp(min=1e-3)
     total = float((found.log_likelihood - exact(large)).sum() / found.mc_error.pow(2).sum().sqrt())
@@ -100,7 +85,6 @@ def main():
         "seconds": seconds,
         "total_z": total,
         "sd_z": float(z.std()),
-        "peak_mb": before,
     }
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1e3
     results["score"]["peak_mb"] = peak
@@ -115,14 +99,14 @@ def main():
         guide.save(folder)
 
         def use(k):
-            loaded = pa.load_guide(folder, program, small)
-            pa.marginal_likelihood(program, loaded, small[:5], TRUTH, num_draws=50, seed=k)
+            loaded = pa.load_guide(folder, linear_program, small)
+            pa.marginal_likelihood(linear_program, loaded, small[:5], TRUTH, num_draws=50, seed=k)
 
         results["guides"] = over_time(arguments.guides, use)
     print(f"guides loaded and used: {results['guides']}", flush=True)
 
     def day(k):
-        fit = pa.fit_population(program, guide, simulated(30, k), num_draws=300, seed=k)
+        fit = pa.fit_population(linear_program, guide, simulated(30, k), num_draws=300, seed=k)
         pa.sample_population(fit, num_draws=50, num_proposals=200, seed=k)
         to_arviz(fit, num_draws=50, num_prior_draws=0, seed=k)
         fit.summary()

@@ -13,7 +13,7 @@ import os
 import runpy
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -44,13 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.simplefilter("always", AmortizedWarning)
         try:
             _COMMANDS[parsed.command](parsed)
+            sys.stdout.flush()
         except AmortizedError as error:
             _say(f"{type(error).__name__}: {error}", sys.stderr)
             if isinstance(error, CohortError) and "no series" in error.found:
                 _say("On the command line: --series NAME, as the program names it.", sys.stderr)
             return 1
         except BrokenPipeError:  # whoever read our words has seen enough
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except (ModuleNotFoundError, OSError) as error:
             _say(f"{type(error).__name__}: {error}", sys.stderr)
@@ -99,6 +100,12 @@ def _parser() -> argparse.ArgumentParser:
         )
         for name, text in words.items()
     }
+    _add_options(made)
+    return parser
+
+
+def _add_options(made: Mapping[str, argparse.ArgumentParser]) -> None:
+    """What every command takes."""
     for name, one in made.items():
         one.add_argument("model", help="FILE:NAME of the program")
         if name == "report":
@@ -122,7 +129,6 @@ def _parser() -> argparse.ArgumentParser:
         made[name].add_argument(
             "--guide-model", help="FILE:NAME of the program the guide was trained for, if another"
         )
-    return parser
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

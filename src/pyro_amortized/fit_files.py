@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .cohort import Cohort, Labels
+from .cohort import Cohort, Labels, are_numbers
 from .errors import AmortizedError, FitError
 from .files import make_folder, read_tensors, write_tensors
 from .individual import IndividualPosteriors
@@ -56,12 +56,11 @@ def write_fit(
     for kind in MIXTURES:
         mixture: StudentMixture = getattr(refinement, kind)
         tensors |= {f"refinement.{kind}.{f.name}": vars(mixture)[f.name] for f in fields(mixture)}
-    ids: Any = cohort.ids
     whole = {
         **description,
         "schema_version": SCHEMA_VERSION,
-        "ids": list(ids),
-        "numbered": getattr(ids, "numbered", False),
+        "ids": list(cohort.ids),
+        "numbered": are_numbers(cohort.ids),
         "method": list(individuals.method),
     }
     write_tensors(folder / FILE, tensors, whole)

@@ -40,7 +40,7 @@ class AmortizedMCMC:
         guide: The trained guide.
         num_samples: Draws per chain.
         num_chains: Chains that the draws are said to be in; all draws are independent.
-        num_draws: Weighted draws per individual behind them.
+        num_draws: Weighted draws per individual behind them, at least.
         estimator: As of :func:`~pyro_amortized.fit_population`.
         seed: Seed of everything.
 
@@ -143,8 +143,9 @@ class AmortizedMCMC:
         """
         draws, samples = self._ran()
         found: dict[str, Any] = diagnostics(dict(samples))
-        estimate = draws.fit.individuals.estimate
-        poor = unreliable(estimate, draws.fit.individuals.num_draws).nonzero()[:, 0].tolist()
+        individuals = draws.individual_posteriors
+        estimate = individuals.estimate
+        poor = unreliable(estimate, individuals.num_draws).nonzero()[:, 0].tolist()
         ids = draws.fit.cohort.ids
         found["divergences"] = {f"chain {i}": [] for i in range(self.num_chains)}
         found["acceptance rate"] = {f"chain {i}": 1.0 for i in range(self.num_chains)}

@@ -5,7 +5,9 @@ estimates, with the covariance of the fit, are weighted by
 
 .. math:: p(\Psi)\, \prod_i \hat p(y_i \mid \Psi)
 
-on the draws of the fit. A mixture is fitted to them, from which (and a tenth from the first
+on weighted draws of the individuals: those of the fit, or, where these would lose their effective
+number on the way, fresh ones for several populations (:mod:`pyro_amortized.widened`). A mixture is
+fitted to the draws of the population, from which (and a tenth from the first
 distribution) the draws come that are weighted and resampled. Given each draw of the population, one
 of the draws of every individual is picked by its weight under that population.
 """
@@ -28,6 +30,7 @@ from .importance import (
     normalized_weights,
     resample,
 )
+from .individual import IndividualPosteriors
 from .interpolated import InterpolatedLikelihood
 from .isolation import make_generator
 from .likelihood import ExactLikelihood, Likelihood, log_mean, make_likelihood
@@ -55,8 +58,8 @@ class PopulationDraws:
         vectors: Equally weighted draws, unconstrained, shape ``(draw, population)``.
         ess: Effective number of the weighted draws they were picked from.
         pareto_k: Pareto k of the weights; above 0.7 use NUTS on ``marginalize(model, guide)``.
-        likelihood: Log p(y_i | Psi) on the draws of the fit: the fit's own, or the same
-            interpolated in the shared parameters, where that agrees within 0.01.
+        likelihood: Log p(y_i | Psi) on draws of the individuals: the fit's own or wider ones; or
+            the same interpolated in the shared parameters, where that agrees within 0.01.
     """
 
     fit: PopulationFit
@@ -64,6 +67,11 @@ class PopulationDraws:
     ess: float
     pareto_k: float
     likelihood: AnyLikelihood
+
+    @property
+    def individual_posteriors(self) -> IndividualPosteriors:
+        """The weighted draws of the individuals behind the likelihood, at the fit's estimates."""
+        return self.likelihood.individuals
 
     @property
     def draws(self) -> dict[str, Tensor]:
@@ -79,7 +87,7 @@ class PopulationDraws:
         shape ``(draw, individual, latent)``.
         """
         generator, fit, found = make_generator(seed), self.fit, []
-        drawn = self.likelihood.individuals.unconstrained
+        drawn = self.individual_posteriors.unconstrained
         rows = torch.arange(len(fit.cohort))
         each = _EachPopulation(self.likelihood, normalized_weights)
         for some in self.vectors.split(each.size):

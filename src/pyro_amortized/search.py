@@ -132,8 +132,8 @@ class Search:
         about the largest value that cannot: draws that are narrower pin the mean.
 
         Returns:
-            Which, and the moves that double the standard deviation of those that can still be
-            larger; shape ``(population,)`` each.
+            Which, and the move that doubles the standard deviation of the first that can still be
+            larger (several coordinates may hang on one); shape ``(population,)`` each.
         """
         structure, few = self.structure, self.cohort[: min(len(self.cohort), 100)]
 
@@ -162,8 +162,8 @@ class Search:
                     fewer, less = self._change(likelihood, vector - size, known)
                     more, moved = self._change(likelihood, vector + size, known)
                     held[j] = abs(fewer) < 1 and more < 1 and less < CALM
-                    if held[j] and more > MAY_COST and moved < CALM:
-                        wider += size
+                    if held[j] and more > MAY_COST and moved < CALM and not wider.any():
+                        wider = size
         return held, wider
 
     def _change(self, likelihood: Likelihood, at: Tensor, known: Tensor) -> tuple[float, float]:

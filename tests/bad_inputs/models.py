@@ -101,6 +101,15 @@ def _depends_on_number(c):
         pyro.sample("y", law, obs=c["y"].values)
 
 
+def _named_by_number(c):
+    """One population site per individual, by name."""
+    each = [pyro.sample(f"each_{i}", dist.Normal(0.0, 1.0)) for i in range(len(c))]
+    with pyro.plate("individual", len(c)):
+        phi = pyro.sample("phi", dist.Normal(torch.stack(each), 1.0))
+        law = dist.Normal(phi[:, None] + 0 * c["y"].times, 1.0).mask(c["y"].observed).to_event(1)
+        pyro.sample("y", law, obs=c["y"].values)
+
+
 def _mixes(c):
     with pyro.plate("individual", len(c)):
         phi = pyro.sample("phi", dist.Normal(0.0, 1.0))
@@ -178,6 +187,10 @@ MODELS = {
         "a site outside as long as the cohort": (
             lambda k: _read(_depends_on_number),
             "'each'",
+        ),
+        "a population site for every individual": (
+            lambda k: _read(_named_by_number),
+            "'each_3'",
         ),
         "individuals that know each other": (lambda k: _read(_mixes), "other individuals"),
         "a covariate less the mean of the cohort": (

@@ -5,6 +5,7 @@ from .cohort import Cohort as Cohort
 from .cohort import Design as Design
 from .doses import Doses as Doses
 from .labels import Labels as Labels
+from .labels import are_numbers as are_numbers
 from .recorded import RECORDED as RECORDED
 from .recorded import as_recorded as as_recorded
 from .recorded import as_scheduled as as_scheduled

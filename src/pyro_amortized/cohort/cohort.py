@@ -21,7 +21,7 @@ from ..checks import check_count
 from ..errors import CohortError
 from .checked import Index, check_kinds, checked_covariate, positions
 from .doses import Doses
-from .labels import Labels, make_labels
+from .labels import Labels, are_numbers, make_labels
 from .lazy import Lazy
 from .records import Series
 
@@ -131,8 +131,7 @@ class Cohort:
         return next(iter(self.series.values())).values.device
 
     def _select(self, index: Tensor) -> "Cohort":
-        numbered = make_labels(self.ids, 0).numbered
-        ids = Labels.of((self.ids[i] for i in index.tolist()), numbered)
+        ids = Labels.of((self.ids[i] for i in index.tolist()), are_numbers(self.ids))
         return replace(self._map(lambda x: x[index.to(x.device)]), ids=ids)
 
     def repeat(self, num_copies: int) -> "Cohort":
@@ -221,7 +220,7 @@ class Cohort:
             if (
                 not isinstance(mask, Tensor)
                 or mask.dtype != torch.bool
-                or mask.shape != (expected.shape)
+                or mask.shape != expected.shape
             ):
                 what = f"{tuple(mask.shape)} of {mask.dtype}" if isinstance(mask, Tensor) else mask
                 raise CohortError(

@@ -41,6 +41,11 @@ def make_labels(given: Iterable[object], num: int) -> Labels:
     return Labels.of(labels)
 
 
+def are_numbers(labels: tuple[str, ...]) -> bool:
+    """Whether nobody gave the labels."""
+    return isinstance(labels, Labels) and labels.numbered
+
+
 def check_unique(labels: Iterable[str]) -> None:
     r"""Raise if a label occurs twice.
 

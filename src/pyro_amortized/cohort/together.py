@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import CohortError
 from .cohort import Cohort
 from .doses import Doses
-from .labels import Labels, check_unique, make_labels
+from .labels import Labels, are_numbers, check_unique
 from .records import Series
 
 
@@ -31,7 +31,7 @@ def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
             f"To be laid end to end: {kinds}.", "at least one Cohort.", "pass a list of cohorts."
         )
     joined = end_to_end(cohorts)
-    if all(make_labels(c.ids, 0).numbered for c in cohorts):
+    if all(are_numbers(c.ids) for c in cohorts):
         return replace(joined, ids=())
     check_unique([label for c in cohorts for label in dict.fromkeys(c.ids)])
     return joined

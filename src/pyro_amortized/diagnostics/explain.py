@@ -94,14 +94,10 @@ class ModelCheck:
                 else f"  {series}: {s.num_observations} of {total} values recorded; the others are "
                 "masked and do not enter the density"
             )
-        for name, label in (("doses", cohort.doses), ("covariates", cohort.covariates)):
-            if label:
-                what = (
-                    f"{int(cohort.doses.given.sum())}"
-                    if cohort.doses and name == "doses"
-                    else (", ".join(cohort.covariates))
-                )
-                lines.append(f"{name.capitalize()}: {what}.")
+        if cohort.doses is not None:
+            lines.append(f"Doses: {int(cohort.doses.given.sum())}.")
+        if cohort.covariates:
+            lines.append(f"Covariates: {', '.join(cohort.covariates)}.")
         lines += ["", "Every individual's density depends on its own row alone (checked)."]
         for name, share in self.inside.items():
             within = f"{100 * share:.0f} % of the values"

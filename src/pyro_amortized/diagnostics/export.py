@@ -161,7 +161,7 @@ def _population_groups(result: PopulationDraws, generator: Generator) -> Groups:
     posterior = _of_sites(structure, values, cohort)
     log_prior = _of_sites(structure, prior, cohort, summed=True)
     own = _sites(structure, _log_priors(structure, cohort, vectors))
-    estimate = fit.individuals.estimate
+    estimate = result.individual_posteriors.estimate
     stats = {"ess": estimate.ess, "pareto_k": estimate.pareto_k}
     marginal = {"individual_log_likelihood": result.log_likelihoods()}
     return {

@@ -67,7 +67,7 @@ def load_guide(
             "with it afterwards.",
         )
     tensors = read_weights(folder / "weights.safetensors", description.get("weights"))
-    check_tensors(tensors, training_shapes(structure, tensors, description["format_version"]))
+    check_tensors(tensors, training_shapes(structure, tensors))
     try:
         return _restored(model, structure, description, tensors, classes)
     except (TypeError, KeyError, ValueError, RuntimeError, AttributeError, IndexError) as error:

@@ -123,7 +123,7 @@ def read_weights(path: Path, digest: Any) -> dict[str, Tensor]:
 
 
 def training_shapes(
-    structure: ModelStructure, tensors: Mapping[str, Tensor], version: int
+    structure: ModelStructure, tensors: Mapping[str, Tensor]
 ) -> dict[str, torch.Size]:
     """Shapes of the tensors beside the networks."""
     latent, shared = structure.num_latent, structure.num_shared

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
+from torch import Generator
 from torch.distributions import biject_to
 
 from ..checks import check_is, check_program
@@ -38,7 +39,7 @@ from .sites import (
 )
 from .sound import check_same_sites, check_sound
 
-NUM_RUNS = 4  # in which the sites must be the same
+NUM_RUNS = 5  # in which the sites must be the same
 
 
 def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
@@ -60,11 +61,7 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
     check_is("cohort", cohort, Cohort, "pass a Cohort, as `read_table` gives.", ModelError)
     cohort = cohort.to(dtype=torch.float64)
     generator = make_generator(0)
-    trace = _first_run(model, cohort, fork_seed(generator))
-    nodes = {n: s for n, s in trace.nodes.items() if _is_site(s)}
-    for _ in range(NUM_RUNS):
-        again = _first_run(model, cohort, fork_seed(generator)).nodes
-        check_same_sites(nodes, {n: s for n, s in again.items() if _is_site(s)})
+    trace, nodes = _stable_run(model, cohort, generator)
     frame = _individual_frame(trace, nodes, cohort)
     population, individual, observed = {}, {}, {}
     nuisance: list[str] = []
@@ -103,6 +100,15 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
     shared = find_shared(structure, cohort, seed)
     structure = replace(structure, shared=shared)
     return replace(structure, layout=find_layout(structure, cohort, seed))
+
+
+def _stable_run(model: Model, cohort: Cohort, generator: Generator) -> tuple[Trace, dict[str, Any]]:
+    """A run and its sites, which must be those of some more runs."""
+    runs = [_first_run(model, cohort, fork_seed(generator)) for _ in range(NUM_RUNS)]
+    nodes, *others = [{n: s for n, s in r.nodes.items() if _is_site(s)} for r in runs]
+    for again in others:
+        check_same_sites(nodes, again)
+    return runs[0], nodes
 
 
 def _first_run(model: Model, cohort: Cohort, seed: int) -> Trace:

@@ -46,12 +46,12 @@ def check_sound(structure: ModelStructure, cohort: Cohort, seed: int) -> None:
         ModelError: A population site is as large as the cohort, the density is another one when
             the program runs once more, or it moves with the other individuals.
     """
-    few = cohort[: min(FEW, len(cohort))] if len(cohort) > 1 else cohort.repeat(2)
-    population = _population(structure, few)
-    generator = make_generator(seed)
-    draws = structure.draw_individuals(few, population, 1, generator)
+    few = cohort[:FEW] if len(cohort) > 1 else cohort.repeat(2)
+    _check_population(structure, few)
     if not structure.has_density:
         return
+    population, generator = structure.initial_population(), make_generator(seed)
+    draws, others = structure.draw_individuals(few, population, 2, generator).unsqueeze(1)
     with torch.no_grad():
         with seeded(1):
             together = _density(structure, few, draws, population)
@@ -64,13 +64,12 @@ def check_sound(structure: ModelStructure, cohort: Cohort, seed: int) -> None:
                 "draw random numbers by `pyro.sample` (with `infer={'nuisance': True}`, if they "
                 "are to be simulated only).",
             )
-        others = structure.draw_individuals(few, population, 1, generator)
         for i in range(len(few)):
             _check_alone(structure, few, i, draws, others, population, together[i])
 
 
-def _population(structure: ModelStructure, few: Cohort) -> dict[str, Tensor]:
-    """The population, whose sites must fit a cohort of any size."""
+def _check_population(structure: ModelStructure, few: Cohort) -> None:
+    """The sites of the population must fit a cohort of any size."""
     wanted = frozenset(structure.population)
     try:
         with seeded(0):
@@ -78,7 +77,8 @@ def _population(structure: ModelStructure, few: Cohort) -> dict[str, Tensor]:
     except Exception as error:
         raise _depends(f"fails for {len(few)} of them: {type(error).__name__}: {error}") from error
     for name, site in structure.population.items():
-        found = tuple(trace.nodes[name]["value"].shape)
+        there = name in trace.nodes
+        found = tuple(trace.nodes[name]["value"].shape) if there else "is missing"
         if found != tuple(site.shape):
             raise ModelError(
                 f"The population site {name!r} has shape {tuple(site.shape)} with the cohort, and "
@@ -87,7 +87,6 @@ def _population(structure: ModelStructure, few: Cohort) -> dict[str, Tensor]:
                 f"move {name!r} into the plate, if every individual has one; or pick by a "
                 "covariate, `level[cohort.covariates['group'].long()]`.",
             )
-    return structure.initial_population()
 
 
 def _density(

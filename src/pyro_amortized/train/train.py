@@ -91,10 +91,7 @@ def train(
             another run, or a warm start from a guide of other sites.
     """
     begin, limit = time.monotonic(), seconds(budget)
-    check_program(model, TrainingError)
-    if num_simulations is not None:
-        check_count("num_simulations", num_simulations, least=100, error=TrainingError)
-    check_count("seed", seed, least=0, error=TrainingError)
+    _check_request(model, num_simulations, seed)
     _check_kinds(options, networks, training_distribution, warm_start, tracker)
     generator = make_generator(seed)
     design: Design = default_design(data) if isinstance(data, Cohort) else data
@@ -131,6 +128,13 @@ def train(
         history = _fit(plan, posterior, bank, validation, tracker)
     whole = posterior.cpu().double()
     return AmortizedGuide(model, structure, whole, distribution, history, patterns)
+
+
+def _check_request(model: Any, num_simulations: Any, seed: Any) -> None:
+    check_program(model, TrainingError)
+    if num_simulations is not None:
+        check_count("num_simulations", num_simulations, least=100, error=TrainingError)
+    check_count("seed", seed, least=0, error=TrainingError)
 
 
 def _check_kinds(

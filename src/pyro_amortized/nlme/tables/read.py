@@ -80,13 +80,7 @@ def read_table(
         >>> cohort["concentration"].observed
         tensor([[ True, False]])
     """
-    for argument, names in (("covariates", covariates), ("time_varying", time_varying)):
-        if isinstance(names, str):
-            raise TableError(
-                f"`{argument}` is the text {names!r}.",
-                "a list of names of columns.",
-                f"pass `{argument}=[{names!r}]`.",
-            )
+    _check_lists(covariates=covariates, time_varying=time_varying)
     loaded = load(table)
     ids = identifiers(loaded)
     columns = read_columns(loaded, ids, time_unit)
@@ -114,6 +108,16 @@ def read_table(
         tuple(order),
         varying,
     )
+
+
+def _check_lists(**arguments: Sequence[str]) -> None:
+    for argument, names in arguments.items():
+        if isinstance(names, str):
+            raise TableError(
+                f"`{argument}` is the text {names!r}.",
+                "a list of names of columns.",
+                f"pass `{argument}=[{names!r}]`.",
+            )
 
 
 def _check_restarts(table: Table, columns: Columns, rows: Rows, order: list[str]) -> None:
