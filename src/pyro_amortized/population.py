@@ -186,25 +186,34 @@ class _Posterior:
     ) -> None:
         self.fit, self.known = fit, known
         self.one = fit.cohort[:1].to(dtype=torch.float64)  # enough for the population's sites
-        self.likelihood: AnyLikelihood = fit.likelihood
-        vectors = self.whole(tried[:, 0])
+        exact, vectors = fit.likelihood, self.whole(tried[:, 0])
         if self._lost(vectors) > LOST:
             individuals = widened(fit, [fit.vector, *vectors[:NUM_WIDENED]], generator)
-            self.likelihood = make_likelihood(individuals, fit.search.scale)
-        exact, shared = self.likelihood, fit.structure.coordinates(fit.structure.shared)
+            exact = make_likelihood(individuals, fit.search.scale)
+        self.likelihood: AnyLikelihood = self._interpolated(exact, vectors) or exact
+        self.known_each = _EachPopulation(self.likelihood, log_mean)
+        self.prior_each = AtEach(self._log_prior, MAX_WEIGHTS // 100)
+
+    def _interpolated(self, exact: Likelihood, vectors: Tensor) -> InterpolatedLikelihood | None:
+        """The same interpolated in the shared parameters, if it can be and is close."""
+        fit, shared = self.fit, self.fit.structure.coordinates(self.fit.structure.shared)
         if not (
             isinstance(exact, ExactLikelihood)
             and InterpolatedLikelihood.fits(fit.individuals)
-            and bool(known[shared].all())
+            and bool(self.known[shared].all())
         ):
-            return
+            return None
         radius = FARTHEST * fit.covariance.diagonal()[shared].sqrt()
         quick = InterpolatedLikelihood(exact, fit.vector[shared], radius)
         places = [fit.structure.constrain_population(v) for v in vectors]
         with torch.no_grad():
             apart = torch.stack([(quick(p) - exact(p)).sum() for p in places])
-        if float(apart.abs().max()) < CLOSE:
-            self.likelihood = quick
+        return quick if float(apart.abs().max()) < CLOSE else None
+
+    def _log_prior(self, vector: Tensor) -> Tensor:
+        structure = self.fit.structure
+        population = structure.constrain_population(vector)
+        return structure.log_prior(self.one, population) + structure.log_abs_det(vector)
 
     def _lost(self, vectors: Tensor) -> float:
         """Mean fall of log ESS from the estimates to other populations, of the worst tenth of the
@@ -226,14 +235,9 @@ class _Posterior:
         return vectors
 
     def __call__(self, draws: Tensor) -> Tensor:
-        def log_prior(vector: Tensor) -> Tensor:
-            population = structure.constrain_population(vector)
-            return structure.log_prior(self.one, population) + structure.log_abs_det(vector)
-
-        structure, vectors = self.fit.structure, self.whole(draws[:, 0])
-        known = _EachPopulation(self.likelihood, log_mean)(vectors).sum(-1)
-        prior = AtEach(log_prior, len(vectors))(vectors)
-        return finite_or_zero_weight(known + prior).unsqueeze(1)
+        vectors = self.whole(draws[:, 0])
+        found = self.known_each(vectors).sum(-1) + self.prior_each(vectors)
+        return finite_or_zero_weight(found).unsqueeze(1)
 
 
 class _EachPopulation:
