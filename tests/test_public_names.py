@@ -1,0 +1,111 @@
+"""The names that users import: a name goes or comes only together with this list."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import pyro_amortized
+
+PUBLIC = {
+    "pyro_amortized": (
+        "AmortizedError AmortizedGuide AmortizedMCMC AmortizedWarning Cohort Doses "
+        "IndividualPosteriors MarginalELBO MarginalLikelihood ModelStructure Networks "
+        "PopulationFit RandomMissing Resample Series Tracker TrainingDistribution "
+        "TrainingHistory TrainingOptions adapt bootstrap compare concatenate datasets "
+        "delta_method difference end_to_end fit_population likelihood_ratio_test load_fit "
+        "load_guide marginal_likelihood marginalize nlme profile_likelihood read_structure "
+        "sample_individuals sample_population sharpen simulate_population train"
+    ),
+    "pyro_amortized.cohort": (
+        "Cohort Design Doses Index Labels RECORDED Series are_numbers as_recorded "
+        "as_scheduled check_told concatenate end_to_end told with_recorded"
+    ),
+    "pyro_amortized.datasets": "indometh orange phenobarbital theophylline warfarin",
+    "pyro_amortized.diagnostics": (
+        "Calibration Check DataCheck Diagnosis ModelCheck Residuals calibrate check_data "
+        "check_model diagnose influence model_drawing report residuals to_arviz"
+    ),
+    "pyro_amortized.diagnostics.plots": (
+        "battery distribution_errors effects_by_covariate forest goodness_of_fit "
+        "individual_fits prior_predictive profile random_effects rank_bands rank_histogram "
+        "recovery training_curve visual_predictive_check"
+    ),
+    "pyro_amortized.encode": (
+        "Deletion Encoded Encoder Encoding FillIn Form Indicator Standardize TimeLabels "
+        "TokenEncoder Tokens"
+    ),
+    "pyro_amortized.errors": (
+        "AmortizedError AmortizedWarning CohortError FitError GuideError ModelError "
+        "SettingError TableError TrainingError"
+    ),
+    "pyro_amortized.missing": (
+        "AllOf BelowLimit BernoulliMissing ChannelMissing Dropout Gaps Mechanism "
+        "NumberMissing OneOf OnlySeries PatternsOf RandomMissing Remaskable Resample "
+        "Schedule default_design nothing_missing"
+    ),
+    "pyro_amortized.networks": (
+        "AttentionNetwork ConvolutionalNetwork DeepSet GridNetwork RecurrentNetwork "
+        "TokenLayout Unmasked mlp summary_size"
+    ),
+    "pyro_amortized.nlme": (
+        "Censored Delivery Occasions Piecewise Rounded Simulated Solution Truncated "
+        "additive_error allometric block_factor box_cox by_occasion categorical_effect "
+        "combined_error euler_maruyama fixed_effects integrate linear_effect logitnormal "
+        "lognormal lognormal_error merge_times metabolite occasions one_compartment "
+        "power_effect proportional_error random_effects read_table recording_probability "
+        "scale_factor solve student_error tau_leaping three_compartments to_table "
+        "two_compartments"
+    ),
+}
+
+
+def _modules(package):
+    return {
+        name
+        for name, thing in vars(package).items()
+        if getattr(thing, "__name__", "").startswith(f"{package.__name__}.")
+        and type(thing).__name__ == "module"
+    }
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_public_names(package):
+    module = importlib.import_module(package)
+    wanted = set(PUBLIC[package].split())
+    found = {name for name in vars(module) if not name.startswith("_")}
+    assert wanted <= found, f"gone: {sorted(wanted - found)}"
+    extra = found - wanted - _modules(module)
+    assert not extra, f"new, add them to the list on purpose: {sorted(extra)}"
+
+
+def test_the_package_has_as_many_names_as_the_documentation_says():
+    assert len(PUBLIC["pyro_amortized"].split()) == 41
+    assert pyro_amortized.__doc__
+
+
+IMPORT = """
+import sys, time
+import pyro, pyro.infer, scipy.optimize, scipy.stats, joblib, tqdm.auto, torchdiffeq, pandas
+import safetensors.torch
+start = time.process_time()
+import pyro_amortized
+own = time.process_time() - start
+heavy = {"arviz", "matplotlib", "numba", "xarray", "dask", "sympy", "IPython"} & set(sys.modules)
+print(own, *sorted(heavy))
+"""
+
+
+def test_importing_brings_no_heavy_library_and_does_no_work():
+    """The processor time of our own modules: .2 to .4 s on an idle core.
+
+    The bound is ten times as large, so that only work done at import, such as a compilation or a
+    file that is read, can break it.
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IMPORT], capture_output=True, text=True, check=True
+    )
+    own, *heavy = done.stdout.split()
+    assert not heavy
+    assert float(own) < 4.0
