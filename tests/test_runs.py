@@ -14,7 +14,6 @@ import pytest
 import torch
 
 import pyro_amortized as pa
-from pyro_amortized.encode import Tokens
 from pyro_amortized.errors import AmortizedError, TrainingError
 
 from .small import QUICK, train
@@ -103,20 +102,6 @@ def test_a_damaged_checkpoint_is_named(linear, tmp_path):
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(AmortizedError, match=r"checkpoint\.safetensors"):
         train(linear, tmp_path)
-
-
-def test_checkpoint_of_this_release_is_taken_up(linear, tmp_path):
-    """A fixture: the folder of a run of version 0.2, with one of two epochs done."""
-    import shutil
-
-    shutil.copytree(Path(__file__).parent / "releases" / "run_0_2_0", tmp_path / "run")
-    guide = train(
-        linear,
-        tmp_path / "run",
-        networks=pa.Networks(Tokens(0), width=8, set_width=8, num_summary=8),
-    )
-    assert guide.history.num_steps > 7
-    assert guide.history.validation_loss[-1] < guide.history.validation_loss[0]
 
 
 # Several processes.

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pyro_amortized import Cohort, Doses, Series, datasets
-from pyro_amortized.errors import AmortizedError, TrainingError
+from pyro_amortized.errors import AmortizedError
 from pyro_amortized.files import read_tensors, write_tensors
 from pyro_amortized.simulate import TrainingSet
 from pyro_amortized.store import SimulationStore
@@ -69,8 +69,8 @@ def test_damaged_and_newer_files_are_refused(tmp_path):
     store = SimulationStore(tmp_path)
     store.write(0, training_set(two_series()))
     tensors, description = read_tensors(store.path(0))
-    write_tensors(store.path(1), tensors, description | {"schema_version": 99})
-    with pytest.raises(TrainingError, match="schema version 99"):
+    write_tensors(store.path(1), tensors, description | {"format_version": 99})
+    with pytest.raises(AmortizedError, match="format version 99"):
         store.read(1)
     content = store.path(0).read_bytes()
     for damaged in (content[: len(content) // 2], b"", b"not a store"):

@@ -321,5 +321,5 @@ def test_loading_refuses_what_does_not_fit(linear, linear_guide, tmp_path):
     description = json.loads((tmp_path / "guide.json").read_text("utf-8"))
     description["format_version"] = 99
     (tmp_path / "guide.json").write_text(json.dumps(description), "utf-8")
-    with pytest.raises(GuideError, match="format_version 99"):
+    with pytest.raises(GuideError, match="format version 99"):
         pa.load_guide(tmp_path, linear_program, linear)

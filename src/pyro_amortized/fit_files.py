@@ -13,15 +13,20 @@ from torch import Tensor
 from .cohort import Cohort, Labels, are_numbers
 from .errors import AmortizedError, FitError
 from .files import make_folder, read_tensors, write_tensors
+from .formats import Content, Format
 from .individual import IndividualPosteriors
 from .mixture import StudentMixture
 from .proposals import Refinement
 from .store import cohort_of, cohort_tensors
 
-SCHEMA_VERSION = 1
+FORMAT = Format("fit again")
 FILE, GUIDE = "fit.safetensors", "guide"
 DRAWS = ("unconstrained", "log_proposal", "log_weights")
 MIXTURES = ("mixture", "guide")
+DESCRIBED = (
+    *("criterion", "estimator", "population", "converged", "message", "num_rounds", "fixed"),
+    *("ids", "numbered", "method"),
+)
 
 
 class Contents(NamedTuple):
@@ -58,34 +63,29 @@ def write_fit(
         tensors |= {f"refinement.{kind}.{f.name}": vars(mixture)[f.name] for f in fields(mixture)}
     whole = {
         **description,
-        "schema_version": SCHEMA_VERSION,
         "ids": list(cohort.ids),
         "numbered": are_numbers(cohort.ids),
         "method": list(individuals.method),
     }
-    write_tensors(folder / FILE, tensors, whole)
+    write_tensors(folder / FILE, tensors, FORMAT.stamped(whole))
 
 
 def read_fit(folder: Path) -> Contents:
     r"""Read what :func:`write_fit` wrote.
 
     Raises:
-        FitError: There is no such file, it is damaged, or of a newer version.
+        FitError: There is no such file, it is damaged, or its format cannot be read.
     """
     path = folder / FILE
     if not path.is_file():
         raise FitError(
             f"{folder} holds no {FILE}.", "a folder written by `fit.save(path)`.", "check the path."
         )
+    description, tensors = _content(path)
     try:
-        tensors, description = read_tensors(path)
-        version = description["schema_version"]
-        if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
-            raise FitError(
-                f"{path} has schema version {version!r}.",
-                f"version {SCHEMA_VERSION} or older.",
-                "use the version of the library that wrote it, or fit again.",
-            )
+        missing = [name for name in DESCRIBED if name not in description]
+        if missing:
+            raise ValueError(f"{missing} are missing")
         labels = Labels.of(map(str, description["ids"]), bool(description["numbered"]))
         cohort = cohort_of(_under(tensors, "cohort."), labels)
         mixtures = [StudentMixture(**_under(tensors, f"refinement.{kind}.")) for kind in MIXTURES]
@@ -94,15 +94,29 @@ def read_fit(folder: Path) -> Contents:
         found = {name: tensors[name] for name in [*needed, "estimates.scale"]}
         _check_shapes(cohort, found, refinement, description)
         return Contents(cohort, found, refinement, description)
-    except FitError:
-        raise
     except (AmortizedError, KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = error.found if isinstance(error, AmortizedError) else repr(error)
-        raise FitError(
-            f"{path} cannot be used: {reason}",
-            "a whole file that `fit.save(path)` wrote.",
-            "copy the folder again, or fit again.",
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _content(path: Path) -> Content:
+    """Description and tensors as the newest format has them."""
+    try:
+        tensors, description = read_tensors(path)
+    except AmortizedError as error:
+        raise _damaged(path, error) from error
+    try:
+        return FORMAT.newest(path, description, tensors)
+    except AmortizedError as error:
+        raise FitError(error.found, error.expected, error.fix) from error
+
+
+def _damaged(path: Path, error: Exception) -> FitError:
+    reason = error.found if isinstance(error, AmortizedError) else repr(error)
+    return FitError(
+        f"{path} cannot be used: {reason}",
+        "a whole file that `fit.save(path)` wrote.",
+        "copy the folder again, or fit again.",
+    )
 
 
 def _under(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ same cost in all.
 
 import functools
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -188,35 +188,18 @@ class ConditionalFlow(nn.Module):
         return self.loc + functional.linear(v, self.scale_tril)
 
 
-class Flow(Protocol):
-    """What a network needs to give a :class:`FlowDistribution`."""
-
-    num_latent: int
-    loc: Tensor
-    scale_tril: Tensor
-
-    def prepare(self, context: Tensor) -> FlowState:
-        """Everything about a context that does not depend on the value."""
-
-    def to_base(self, value: Tensor, state: FlowState) -> tuple[Tensor, Tensor]:
-        """Values to the standard normal, and the log Jacobian."""
-
-    def from_base(self, z: Tensor, state: FlowState) -> Tensor:
-        """The inverse of :meth:`to_base`."""
-
-
 class FlowDistribution(TorchDistribution):  # type: ignore[misc]
     r"""The distribution that a flow gives for a context.
 
     Args:
-        flow: The network, a :class:`ConditionalFlow` say.
+        flow: The network.
         context: Shape ``(*batch, num_context)``.
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012  (torch's own declaration)
     has_rsample = True
 
-    def __init__(self, flow: Flow, context: Tensor) -> None:
+    def __init__(self, flow: ConditionalFlow, context: Tensor) -> None:
         self.flow, self.context = flow, context
         super().__init__(context.shape[:-1], Size([flow.num_latent]), validate_args=False)
 

@@ -35,18 +35,16 @@ def load_fit(
         classes: As of :func:`~pyro_amortized.load_guide`.
 
     Raises:
-        FitError: The folder holds no fit, a damaged one, one of a newer version, or of another
-            model.
+        FitError: The folder holds no fit, a damaged one, one whose format cannot be read, or one of
+            another model.
         GuideError: The guide in it cannot be used.
     """
     check_is("path", path, (str, Path), "pass the folder's path.", FitError)
     folder = Path(path)
     cohort, tensors, refinement, description = read_fit(folder)
     guide = load_guide(folder / GUIDE, guide_model or model, cohort, classes=classes)
-    structure = structure_with(
-        structure_for(guide, model, cohort), guide, description.get("estimator")
-    )
-    expected = description.get("population")
+    structure = structure_with(structure_for(guide, model, cohort), guide, description["estimator"])
+    expected = description["population"]
     if structure.population_names != expected:
         raise FitError(
             f"The program has the population parameters {structure.population_names}.",

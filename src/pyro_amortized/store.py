@@ -7,7 +7,6 @@ simulates only what is not there yet, and several processes may fill one folder.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +14,10 @@ from torch import Tensor
 from .cohort import Cohort, Doses, Labels, Series
 from .errors import AmortizedError, CohortError, TrainingError
 from .files import read_tensors, write_tensors
+from .formats import Format
 from .simulate import TrainingSet
 
-SCHEMA_VERSION = 1
+FORMAT = Format("pass another folder")
 
 
 @dataclass(frozen=True)
@@ -52,23 +52,21 @@ class SimulationStore:
         once = [name for name, x in tensors.items() if len(x) > 1 and bool((x == x[:1]).all())]
         kept = {name: x[:1].clone() if name in once else x for name, x in tensors.items()}
         description = {
-            "schema_version": SCHEMA_VERSION,
             "num_rows": len(simulations),
             "num_failed": simulations.num_failed,
             "once": once,
         }
-        write_tensors(self.path(shard), kept, description)
+        write_tensors(self.path(shard), kept, FORMAT.stamped(description))
 
     def read(self, shard: int) -> TrainingSet:
         r"""Read a shard.
 
         Raises:
-            AmortizedError: The file is damaged.
-            TrainingError: It was written by a newer version of the library.
+            AmortizedError: The file is damaged, or its format cannot be read.
         """
         tensors, description = read_tensors(self.path(shard))
+        description, tensors = FORMAT.newest(self.path(shard), description, tensors)
         try:
-            check_schema(self.path(shard), description, SCHEMA_VERSION)
             num = description["num_rows"]
             whole = {
                 name: x.expand(num, *x.shape[1:]) if name in description["once"] else x
@@ -85,20 +83,6 @@ class SimulationStore:
                 "a whole file that this library wrote.",
                 "delete it; what it held is then made again.",
             ) from error
-
-
-def check_schema(path: Path, description: Any, newest: int) -> None:
-    r"""Raise if a file is of a newer schema than this version knows.
-
-    Raises:
-        TrainingError: It is.
-    """
-    if description["schema_version"] > newest:
-        raise TrainingError(
-            f"{path} has schema version {description['schema_version']}.",
-            f"version {newest} or older.",
-            "use the version of the library that wrote it, or another folder.",
-        )
 
 
 def cohort_tensors(cohort: Cohort) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from hashlib import sha256
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -50,16 +51,16 @@ def _set(*names, to):
 def _bytes(k, change):
     path = _saved(k) / "weights.safetensors"
     path.write_bytes(change(path.read_bytes()))
-    _forget(k)
+    _sealed(k)
     return _load(k)
 
 
-def _forget(k):
-    """What an attacker would do: no digest of the weights in the description."""
+def _sealed(k):
+    """What an attacker would do: the digest of the changed weights in the description."""
     path = k.folder / "guide.json"
     description = json.loads(path.read_text())
-    del description["weights"]
-    path.write_text(json.dumps(description))
+    content = (k.folder / "weights.safetensors").read_bytes()
+    path.write_text(json.dumps(description | {"weights": sha256(content).hexdigest()}))
 
 
 def _swapped(k):
@@ -77,7 +78,7 @@ def _weights(k, change):
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path)
-    _forget(k)
+    _sealed(k)
     return _load(k)
 
 
@@ -149,6 +150,11 @@ def _written(name, text):
     return change
 
 
+def _newer(folder):
+    path = folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
+
+
 def _fit_cut(k):
     k.fit.save(k.folder)
     path = k.folder / "fit.safetensors"
@@ -160,8 +166,8 @@ def _fit_newer(k):
     k.fit.save(k.folder)
     path = k.folder / "fit.safetensors"
     content = path.read_bytes()
-    assert b'\\"schema_version\\": 1' in content
-    path.write_bytes(content.replace(b'\\"schema_version\\": 1', b'\\"schema_version\\": 9'))
+    assert b'\\"format_version\\": 1' in content
+    path.write_bytes(content.replace(b'\\"format_version\\": 1', b'\\"format_version\\": 9'))
     return pa.load_fit(k.folder, linear_program)
 
 
@@ -185,14 +191,14 @@ FOLDERS = {
         "without description": (lambda k: _without(k, "guide.json"), "guide.json"),
         "without weights": (lambda k: _without(k, "weights.safetensors"), "weights"),
         "description is empty": (lambda k: _text(k, ""), "guide.json"),
-        "description is cut": (lambda k: _text(k, '{"format_version": 4, "indi'), "guide.json"),
+        "description is cut": (lambda k: _text(k, '{"format_version": 1, "indi'), "guide.json"),
         "description is a list": (lambda k: _text(k, "[1, 2]"), "guide.json"),
         "description is a number": (lambda k: _text(k, "7"), "guide.json"),
         "description is no text": (lambda k: _text(k, "\x00\x01"), "guide.json"),
         "description is nested without end": (lambda k: _text(k, "[" * 100_000), "guide.json"),
         "description lacks the version": (
             lambda k: _described(k, lambda d: d.pop("format_version")),
-            "format_version",
+            "format version None",
         ),
         "description lacks the flow": (lambda k: _described(k, lambda d: d.pop("flow")), "flow"),
         "description lacks the sites": (
@@ -201,7 +207,24 @@ FOLDERS = {
         ),
         "newer": (lambda k: _described(k, _set("format_version", to=99)), "99"),
         "version in words": (lambda k: _described(k, _set("format_version", to="new")), "'new'"),
-        "older than any": (lambda k: _described(k, _set("format_version", to=-1)), "-1"),
+        "version is true": (lambda k: _described(k, _set("format_version", to=True)), "True"),
+        "older than any": (lambda k: _described(k, _set("format_version", to=0)), "version 0"),
+        "description lacks the digest of the weights": (
+            lambda k: _described(k, lambda d: d.pop("weights")),
+            "other weights",
+        ),
+        "description lacks the kind of the summary": (
+            lambda k: _described(k, lambda d: d["summary"].pop("kind")),
+            "kind",
+        ),
+        "description lacks the patterns of missing values": (
+            lambda k: _described(k, lambda d: d.pop("patterns")),
+            "patterns",
+        ),
+        "a history that lacks a part": (
+            lambda k: _described(k, lambda d: d["history"].pop("advice")),
+            "advice",
+        ),
         "an encoding that is a module": (
             lambda k: _described(k, _set("encoder", "encoding", to="torch")),
             "torch",
@@ -278,7 +301,8 @@ FOLDERS = {
             "none",
         ),
         "of a fit: is cut": (_fit_cut, "fit.safetensors"),
-        "of a fit: newer": (_fit_newer, "schema version 9"),
+        "of a run: settings are newer": (lambda k: _run(k, _newer), "format version 99"),
+        "of a fit: newer": (_fit_newer, "format version 9"),
         "of a fit: without its guide": (_fit_without_guide, "guide"),
         "of a fit: another program": (_fit_other, "population sites"),
     }.items()

@@ -13,19 +13,18 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from .. import encode, networks
-from ..couplings import CouplingFlow
 from ..encode import Encoder, Form
 from ..errors import GuideError
 from ..files import make_folder, write_whole
 from ..flows import ConditionalFlow
+from ..formats import Format
 from ..networks import summary_size
 from ..posterior import AmortizedPosterior
 from ..sharpened import SharpenedPosterior
 from ..simulate import TrainingDistribution
 from ..structure import ModelStructure
 
-FORMAT_VERSION = 4
-OF_LAYOUT = ("num_places", "num_values", "has_more")
+FORMAT = Format("train the guide again")
 
 
 def signature(sites: Mapping[str, Any]) -> dict[str, int]:
@@ -80,18 +79,14 @@ def empty_posterior(
     description: Mapping[str, Any], num_shared: int, num_latent: int, classes: Sequence[type]
 ) -> AmortizedPosterior:
     """Networks of the described sizes, in float64, to be filled from a file."""
-    version = description["format_version"]
     encoder = _encoder(dict(description["encoder"]), classes)
     settings = dict(description["summary"])
-    kind = _class(networks, settings.pop("kind", "DeepSet"), classes)
-    if version < 3:
-        settings = {name: x for name, x in settings.items() if name not in OF_LAYOUT}
+    kind = _class(networks, settings.pop("kind"), classes)
     if "cell" in settings:
         settings["cell"] = {"GRU": nn.GRU, "LSTM": nn.LSTM}[settings["cell"]]
     summary = kind(encoder.layout, **settings)
     num_summary = summary_size(summary) + encoder.num_static
-    chosen: Any = CouplingFlow if version == 1 else ConditionalFlow
-    flow = chosen(num_latent, num_summary + num_shared, **description["flow"])
+    flow = ConditionalFlow(num_latent, num_summary + num_shared, **description["flow"])
     second = None
     if "shared_flow" in description:
         second = ConditionalFlow(num_shared, num_summary, **description["shared_flow"])
@@ -99,10 +94,10 @@ def empty_posterior(
 
 
 def _encoder(settings: dict[str, Any], classes: Sequence[type]) -> Encoder:
-    kind = _class(encode, settings.pop("encoding", "Tokens"), classes)
-    chosen = settings.pop("encoding_settings", {"num_frequencies": 0})
+    kind = _class(encode, settings.pop("encoding"), classes)
+    chosen = settings.pop("encoding_settings")
     names = ("series", "channels", "covariates", "time_varying")
-    form = Form(**settings | {name: tuple(settings.get(name, ())) for name in names})
+    form = Form(**settings | {name: tuple(settings[name]) for name in names})
     encoder: Encoder = kind(**chosen).encoder(form)
     return encoder
 
@@ -154,6 +149,6 @@ def write_guide(folder: Path, tensors: Mapping[str, Tensor], description: dict[s
     make_folder(folder)
     contiguous = {name: x.contiguous() for name, x in tensors.items()}
     content = serialize(contiguous)
-    whole = {**description, "weights": sha256(content).hexdigest()}
+    whole = FORMAT.stamped({**description, "weights": sha256(content).hexdigest()})
     write_whole(folder / "weights.safetensors", content)
     write_whole(folder / "guide.json", (json.dumps(whole, indent=2) + "\n").encode())

@@ -36,7 +36,7 @@ from ..structure import (
     Population,
     constrain_individuals,
 )
-from .files import FORMAT_VERSION, posterior_settings, signature, training_tensors, write_guide
+from .files import posterior_settings, signature, training_tensors, write_guide
 from .population import PopulationPart, median_of_population, sample_population_part
 
 
@@ -309,7 +309,6 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         }
         shared = {n: self.structure.population[n].num_unconstrained for n in self.structure.shared}
         description = {
-            "format_version": FORMAT_VERSION,
             "individual": signature(self.structure.individual),
             "shared": shared,
             "population": signature(self.structure.population),

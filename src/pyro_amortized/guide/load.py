@@ -28,8 +28,7 @@ from .strangers import (
     check_folder,
     check_tensors,
     damaged,
-    read_description,
-    read_weights,
+    read_guide,
     training_shapes,
 )
 
@@ -46,11 +45,11 @@ def load_guide(
         classes: Encodings and summary networks of your own that the guide was trained with.
 
     Raises:
-        GuideError: The folder holds no guide, one of another format, or one for other individual
-            parameters.
+        GuideError: The folder holds no guide, one whose format cannot be read, or one for other
+            individual parameters.
     """
     folder = check_folder(path)
-    description = read_description(folder / "guide.json")
+    description, tensors = read_guide(folder)
     structure = read_structure(model, cohort)
     check_individual_sites(structure, description["individual"])
     found = {name: structure.population[name].num_unconstrained for name in structure.shared}
@@ -66,7 +65,6 @@ def load_guide(
             "load the guide with the program it was trained for; fit other population models "
             "with it afterwards.",
         )
-    tensors = read_weights(folder / "weights.safetensors", description.get("weights"))
     check_tensors(tensors, training_shapes(structure, tensors))
     try:
         return _restored(model, structure, description, tensors, classes)
@@ -84,14 +82,14 @@ def _restored(
     classes: Sequence[type],
 ) -> AmortizedGuide:
     """The guide of a description and its tensors. Sizes are compared before anything is made."""
-    prior = structure if description.get("trained_on_prior") else None
+    prior = structure if description["trained_on_prior"] else None
     loc, scale_tril, shared = (tensors[f"training.{n}"] for n in ("loc", "scale_tril", "shared"))
     law = None
     if "training.shared_loc" in tensors:
         law = tensors["training.shared_loc"], tensors["training.shared_scale_tril"]
     distribution = TrainingDistribution(loc, scale_tril, shared, prior, law)
     history = TrainingHistory(**description["history"])
-    patterns = TrainingPatterns(**description.get("patterns", {}))
+    patterns = TrainingPatterns(**description["patterns"])
 
     def build() -> AmortizedPosterior | SharpenedPosterior:
         num_shared, num_latent = structure.num_shared, structure.num_latent
@@ -134,8 +132,8 @@ def structure_for(guide: AmortizedGuide, model: Model, cohort: Cohort) -> ModelS
     Raises:
         GuideError: Its individual sites differ from the guide's in name, size, order or support.
     """
-    mend = "load it first, `load_guide(path, model, cohort)`."
-    check_is("guide", guide, AmortizedGuide, mend, GuideError)
+    fix = "load it first, `load_guide(path, model, cohort)`."
+    check_is("guide", guide, AmortizedGuide, fix, GuideError)
     check_program(model, GuideError)
     check_is("cohort", cohort, Cohort, "pass a Cohort, as `read_table` gives.", GuideError)
     if model is guide.model:

@@ -18,11 +18,15 @@ from torch import Tensor
 
 from ..errors import AmortizedError, GuideError
 from ..files import read_json
+from ..formats import Content
 from ..history import TrainingHistory
 from ..structure import ModelStructure
-from .files import FORMAT_VERSION
+from .files import FORMAT
 
-NEEDED = ("individual", "shared", "population", "encoder", "summary", "flow", "history")
+NEEDED = (
+    *("individual", "shared", "population", "encoder", "summary", "flow"),
+    *("history", "patterns"),
+)
 NETWORKS = ("encoder", "summary", "flow", "shared_flow", "sharpened")
 MAX_SIZE, MAX_LAYERS = 16_384, 256
 COUNTED = ("layers", "depth", "blocks", "steps")
@@ -58,32 +62,35 @@ def damaged(path: Path, why: str) -> GuideError:
     )
 
 
-def read_description(path: Path) -> dict[str, Any]:
-    r"""The description of a guide, its parts of the right kind and its sizes within bounds.
+def read_guide(folder: Path) -> Content:
+    r"""Description and tensors of a guide as the newest format has them, the parts of the
+    description of the right kind and its sizes within bounds.
 
     Raises:
-        GuideError: It is damaged, of a newer version, or asks for networks out of all proportion.
+        GuideError: A file is damaged, the two do not belong together, their format cannot be read,
+            or they ask for networks out of all proportion.
     """
+    path = folder / "guide.json"
     try:
         description = read_json(path)
+        FORMAT.check(path, description)  # first: the weights of a newer format may be others
+        tensors = _read_weights(folder / "weights.safetensors", description.get("weights"))
+        content = FORMAT.newest(path, description, tensors)
     except AmortizedError as error:
-        raise GuideError(error.found, error.expected, error.mend) from error
-    version = description.get("format_version")
-    if not isinstance(version, int) or version not in range(1, FORMAT_VERSION + 1):
-        raise GuideError(
-            f"The guide has format_version {version!r}.",
-            f"version {FORMAT_VERSION} or older.",
-            "use the version of the library that wrote it, or train it again.",
-        )
+        raise GuideError(error.found, error.expected, error.fix) from error
+    _check_description(path, content.description)
+    return content
+
+
+def _check_description(path: Path, description: Mapping[str, Any]) -> None:
     for name in NEEDED:
         if not isinstance(description.get(name), dict):
             raise damaged(path, f"{name!r} is {_short(description.get(name))}")
-    unknown = set(description["history"]) - {f.name for f in fields(TrainingHistory)}
-    if unknown:
-        raise damaged(path, f"the history has {sorted(unknown)}, which is unknown")
+    odd = set(description["history"]) ^ {f.name for f in fields(TrainingHistory)}
+    if odd:
+        raise damaged(path, f"{sorted(odd)} of the history are missing or unknown")
     for name in NETWORKS:
         _check_sizes(path, name, name, description.get(name))
-    return description
 
 
 def _check_sizes(path: Path, place: str, name: str, value: Any) -> None:
@@ -103,19 +110,11 @@ def _check_sizes(path: Path, place: str, name: str, value: Any) -> None:
         raise damaged(path, f"{place} is {value!r}, no number")
 
 
-def read_weights(path: Path, digest: Any) -> dict[str, Tensor]:
-    r"""The tensors of a guide.
-
-    Args:
-        path: The file.
-        digest: SHA-256 of its content, as the description says; None in older guides.
-
-    Raises:
-        GuideError: The file is damaged, or not the one that the description was written with.
-    """
+def _read_weights(path: Path, digest: Any) -> dict[str, Tensor]:
+    """The tensors of a guide, from the file whose content has this SHA-256."""
     try:
         tensors = load_file(path)
-        if digest is not None and digest != sha256(path.read_bytes()).hexdigest():
+        if digest != sha256(path.read_bytes()).hexdigest():
             raise ValueError("guide.json was written with other weights")
         return tensors
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:

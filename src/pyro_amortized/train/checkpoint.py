@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..files import read_tensors, write_tensors
-from ..store import check_schema
+from ..formats import Format
 
-SCHEMA_VERSION = 1
+FORMAT = Format("pass another folder")
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -48,18 +48,17 @@ def write_checkpoint(
         tensors |= {f"{owner}/{name}": x.clone() for name, x in found.items()}
     for owner, optimizer in optimizers.items():
         tensors |= {f"{owner}/{n}": x.clone() for n, x in optimizer_tensors(optimizer).items()}
-    write_tensors(path, tensors, {"schema_version": SCHEMA_VERSION, "progress": progress})
+    write_tensors(path, tensors, FORMAT.stamped({"progress": progress}))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     r"""Tensors by owner, and the progress.
 
     Raises:
-        AmortizedError: The file is damaged.
-        TrainingError: It was written by a newer version of the library.
+        AmortizedError: The file is damaged, or its format cannot be read.
     """
     tensors, description = read_tensors(path)
-    check_schema(path, description, SCHEMA_VERSION)
+    description, tensors = FORMAT.newest(path, description, tensors)
     owners: dict[str, dict[str, Tensor]] = {}
     for key, x in tensors.items():
         owner, name = key.split("/", 1)

@@ -13,16 +13,12 @@ import torch
 
 from ..errors import TrainingError
 from ..files import make_folder, read_json, write_whole
+from ..formats import Format
 from ..simulate import Simulator
-from ..store import SCHEMA_VERSION
 from .options import Networks, TrainingOptions
 
 PROBE = 10**9
-EARLIER = {
-    "encoding": ["Tokens", {"num_frequencies": 0}],
-    "summary": None,
-    "learn_shared": False,
-}
+FORMAT = Format("pass another folder")
 FREE = ("num_workers", "num_threads", "device", "autocast", "checkpoint_seconds")
 
 
@@ -35,7 +31,6 @@ def settings(
     means = {n: float(s.values.double().mean()) for n, s in probe.cohort.series.items()}
     kept = {name: x for name, x in asdict(options).items() if name not in FREE}
     return {
-        "schema_version": SCHEMA_VERSION,
         "seed": simulator.seed,
         **more,
         "options": kept,
@@ -43,8 +38,8 @@ def settings(
         "individual": list(structure.individual),
         "shared": list(structure.shared),
         "training_distribution": [training.loc.tolist(), training.scale_tril.tolist()],
+        "trained_on_prior": training.prior is not None,
         "probe": means,
-        **({} if training.prior is None else {"trained_on_prior": True}),
     }
 
 
@@ -52,16 +47,15 @@ def claim(folder: Path, wanted: dict[str, Any]) -> None:
     r"""Make the folder of a run, or check that it is the folder of this run.
 
     Raises:
+        AmortizedError: The settings there cannot be read.
         TrainingError: The folder holds another run.
     """
     make_folder(folder)
     path = folder / "run.json"
     if not path.is_file():
-        write_whole(path, (json.dumps(wanted, indent=2) + "\n").encode())
+        write_whole(path, (json.dumps(FORMAT.stamped(wanted), indent=2) + "\n").encode())
         return
-    found = read_json(path)
-    if isinstance(found.get("networks"), dict):  # of version 0.2 or older: what there was then
-        found["networks"] = {**EARLIER, **found["networks"]}
+    found = FORMAT.newest(path, read_json(path), {}).description
     different = [name for name in wanted if not _same(found.get(name), wanted[name])]
     if different:
         shown = ", ".join(
