@@ -40,7 +40,7 @@ def short(node: ast.AST) -> str:
 
 
 def errors() -> dict[str, list[tuple[str, str, str]]]:
-    """Messages by class: found, expected, to mend it."""
+    """Messages by class: found, expected, to fix it."""
     found: dict[str, list[tuple[str, str, str]]] = {kind: [] for kind in KINDS}
     for path in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -59,17 +59,17 @@ def page() -> str:
     lines = [
         "# Errors", "",
         "Every error is a `pyro_amortized.AmortizedError` (a `ValueError`) and says what was found, "
-        "what was expected, and how to mend it. These are all of them, by class; ‹...› is filled in "
+        "what was expected, and how to fix it. These are all of them, by class; ‹...› is filled in "
         "when the error is raised.", "",
     ]  # fmt: skip
     for kind, about in KINDS.items():
         lines += [f"## {kind}", "", f"{about.capitalize()}.", ""]
-        for j, (found, expected, mend) in enumerate(sorted(errors()[kind]), 1):
+        for j, (found, expected, fix) in enumerate(sorted(errors()[kind]), 1):
             lines += [
                 f"(error-{kind.removesuffix('Error').lower()}-{j})=", "",
                 f"**{escaped(found)}**", "",
                 f": Expected: {escaped(expected)}", "",
-                f": To mend it: {escaped(mend)}", "",
+                f": To fix: {escaped(fix)}", "",
             ]  # fmt: skip
     return "\n".join(lines)
 

@@ -71,7 +71,7 @@ def attempt(reader, content):
             warnings.simplefilter("ignore")
             reader.read()
     except pa.AmortizedError as error:
-        if not (error.found and error.expected and error.mend):
+        if not (error.found and error.expected and error.fix):
             raise RuntimeError(f"a part is empty: {error}") from error
     finally:
         reader.path.write_bytes(reader.seed)

@@ -44,7 +44,7 @@ def test_bad_input_is_told_in_three_parts(label, kit):
             attempt(kit)
     error = caught.value
     assert fragment in str(error), str(error)
-    for part in (error.found, error.expected, error.mend):
+    for part in (error.found, error.expected, error.fix):
         assert len(part) > 3, str(error)
     assert error.found[0].isupper() or not error.found[0].isalpha()
     assert error.found.rstrip()[-1] in ".!?)", error.found

@@ -60,7 +60,7 @@ def test_mistakes_end_in_a_message_and_status_1(where, change, fragment, capsys)
     assert main(given) == 1
     said = capsys.readouterr().err
     assert fragment in said
-    assert "To mend it:" in said
+    assert "To fix:" in said
     assert "Traceback" not in said
 
 

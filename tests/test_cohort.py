@@ -21,7 +21,7 @@ def refused(match, make):
     with pytest.raises(CohortError, match=match) as caught:
         make()
     assert "Expected: " in str(caught.value)
-    assert "To mend it: " in str(caught.value)
+    assert "To fix: " in str(caught.value)
 
 
 def test_nan_is_accepted_at_the_door_and_gone_inside():

@@ -37,5 +37,5 @@ def test_errors_have_three_parts(kind):
     error = kind("Found this.", "that.", "do so.")
     assert isinstance(error, AmortizedError)
     assert isinstance(error, ValueError)
-    assert str(error) == "Found this.\nExpected: that.\nTo mend it: do so."
-    assert (error.found, error.expected, error.mend) == ("Found this.", "that.", "do so.")
+    assert str(error) == "Found this.\nExpected: that.\nTo fix: do so."
+    assert (error.found, error.expected, error.fix) == ("Found this.", "that.", "do so.")

@@ -193,7 +193,7 @@ def _refused(program, match, cohort=None):
         read_structure(program, cohort if cohort is not None else growth_cohort(6))
     text = str(caught.value)
     assert "Expected: " in text
-    assert "To mend it: " in text
+    assert "To fix: " in text
 
 
 def _with(latent=None, observe=None, plate="individual", size=None):

@@ -288,7 +288,7 @@ def test_bad_tables_name_the_row_and_the_column(changes, message):
         nlme.read_table(table(**changes), covariates=["WT"])
     assert message in str(caught.value)
     assert "Expected: " in str(caught.value)
-    assert "To mend it: " in str(caught.value)
+    assert "To fix: " in str(caught.value)
 
 
 def test_missing_columns_and_files(tmp_path):

@@ -129,7 +129,7 @@ def bootstrap(
         raise FitError(
             "A bootstrap of a fit without standard errors.",
             "a fit that converged.",
-            "mend the fit first (`fit.message`).",
+            "improve the fit first (`fit.message`).",
         )
     generator = make_generator(seed)
     found = (

@@ -24,7 +24,7 @@ def check_count(
         ...
         pyro_amortized.errors.SettingError: `num_draws` is 2.5.
         Expected: a whole number, at least 25.
-        To mend it: pass `num_draws=25`, say.
+        To fix: pass `num_draws=25`, say.
     """
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not (whole and value >= least and (most is None or value <= most)):
@@ -73,7 +73,7 @@ def check_is(
     name: str,
     value: Any,
     kind: type | tuple[type, ...],
-    mend: str,
+    fix: str,
     error: type[AmortizedError] = SettingError,
 ) -> None:
     r"""Raise unless an argument is of a class.
@@ -84,12 +84,12 @@ def check_is(
         ...
         pyro_amortized.errors.SettingError: `cohort` is a list.
         Expected: a dict.
-        To mend it: pass a dictionary.
+        To fix: pass a dictionary.
     """
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         expected = " or ".join(dict.fromkeys(k.__name__ for k in kinds))
-        raise error(f"`{name}` is a {type(value).__name__}.", f"a {expected}.", mend)
+        raise error(f"`{name}` is a {type(value).__name__}.", f"a {expected}.", fix)
 
 
 def check_program(model: Any, error: type[AmortizedError] = SettingError) -> None:

@@ -1,19 +1,33 @@
 r"""The errors and warnings of the library.
 
-Every message has three parts: what was found, what was expected, how to mend it. A mistake of the
+Every message has three parts: what was found, what was expected, how to fix it. A mistake of the
 user raises a child of :class:`AmortizedError` at the door; numerical trouble of one individual is
 never an exception, it is returned with the result and announced once by an
 :class:`AmortizedWarning`.
 """
 
+import re
+
+# A message in one text. The last parts are the message's own: an earlier "Expected:" belongs to
+# another error that it quotes. What Pyro's trace appends to a message comes behind them.
+WHOLE = re.compile(
+    r"(?P<found>.*)\nExpected: (?P<expected>.*)\nTo fix: (?P<fix>.*?)"
+    r"(\n(?P<note> *Trace Shapes:.*))?",
+    re.DOTALL,
+)
+
 
 class AmortizedError(ValueError):
     r"""A user's mistake, told in three parts.
 
+    Other software builds an exception anew from the text of a first one: Pyro's trace does, to
+    append the shapes of the sites, and the data loader of torch, for another process. An error that
+    is built from one text therefore finds its three parts in that text; the shapes become a note.
+
     Args:
-        found: What was found.
+        found: What was found; or the whole message.
         expected: What was expected in its place.
-        mend: What to change.
+        fix: What to change.
 
     Example:
         >>> raise AmortizedError("`n` is -1.", "A positive integer.", "pass n=1 or more.")
@@ -21,21 +35,28 @@ class AmortizedError(ValueError):
         ...
         pyro_amortized.errors.AmortizedError: `n` is -1.
         Expected: A positive integer.
-        To mend it: pass n=1 or more.
+        To fix: pass n=1 or more.
     """
 
-    def __init__(self, found: str, expected: str, mend: str) -> None:
-        super().__init__(found, expected, mend)
-        self.found, self.expected, self.mend = (_sentence(x) for x in (found, expected, mend))
+    def __init__(self, found: str, expected: str = "", fix: str = "") -> None:
+        whole = None if expected or fix else WHOLE.fullmatch(found)
+        if whole:
+            found, expected, fix = whole["found"], whole["expected"], whole["fix"]
+        super().__init__(found, expected, fix)
+        self.found, self.expected, self.fix = (_sentence(x) for x in (found, expected, fix))
+        if whole and whole["note"]:
+            self.add_note(whole["note"])
 
     def __str__(self) -> str:
-        return f"{self.found}\nExpected: {self.expected}\nTo mend it: {self.mend}"
+        if not (self.expected or self.fix):
+            return self.found
+        return f"{self.found}\nExpected: {self.expected}\nTo fix: {self.fix}"
 
 
 def _sentence(text: str) -> str:
     """What others said (the message of an error, say) ends with a full stop too."""
     text = text.strip()
-    return text if text.endswith((".", "!", "?")) else f"{text}."
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."
 
 
 class SettingError(AmortizedError):

@@ -172,8 +172,8 @@ class MarginalModel:
         seed: int,
     ) -> None:
         check_program(model, FitError)
-        mend = "load it first, `load_guide(path, model, cohort)`."
-        check_is("guide", guide, AmortizedGuide, mend, FitError)
+        fix = "load it first, `load_guide(path, model, cohort)`."
+        check_is("guide", guide, AmortizedGuide, fix, FitError)
         check_count("num_draws", num_draws, least=MIN_DRAWS, error=FitError)
         check_seed(seed, FitError)
         self.model, self.guide = model, guide

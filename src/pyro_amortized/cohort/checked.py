@@ -82,8 +82,8 @@ def check_kinds(series: Any, covariates: Any, doses: Any, time_varying: Any) -> 
         check_is(argument, group, Mapping, "pass {name: Series(times, values)}.", CohortError)
         for name, x in group.items():
             check_is("name", name, str, "name every series by a text.", CohortError)
-            mend = "pass Series(times, values), with a time for every value."
-            check_is(f"{argument}[{name!r}]", x, Series, mend, CohortError)
+            fix = "pass Series(times, values), with a time for every value."
+            check_is(f"{argument}[{name!r}]", x, Series, fix, CohortError)
     if not series:
         raise CohortError(
             "The cohort has no series.",

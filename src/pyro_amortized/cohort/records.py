@@ -165,7 +165,7 @@ def _observed(observed: Tensor | None, values: Tensor) -> Tensor:
 
 def _check_times(times: Tensor, recorded: Tensor) -> Tensor:
     if bool((times[:, 1:] >= times[:, :-1]).all() & times[:, [0, -1]].isfinite().all()):
-        return times  # nothing to mend, as nearly always
+        return times  # nothing to fix, as nearly always
     known = times.isfinite()
     bad = ~known & (recorded | times.isinf())
     if bad.any():

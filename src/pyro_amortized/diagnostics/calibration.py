@@ -207,7 +207,7 @@ def calibrate(
             ``Resample(cohort, RandomMissing(0.3, 0.3))``; or a cohort, as for training.
         num_individuals: Number of simulated individuals.
         num_draws: Weighted draws per individual. Resampling few effective draws is overconfident,
-            which the ranks of thousands of individuals see; more draws mend it.
+            which the ranks of thousands of individuals see; more draws fix it.
         num_ranks: Draws among which the truth is ranked.
         seed: Seed of everything. Blocks of 100 individuals have seeds of their own; under
             ``joblib.parallel_config`` they run in parallel, with the same result.

@@ -100,8 +100,8 @@ def check_series(individuals: IndividualPosteriors, series: str | None) -> str:
 
 def individuals_of(result: PopulationFit | IndividualPosteriors) -> IndividualPosteriors:
     """The individual posteriors of a result."""
-    mend = "pass what `fit_population` or `sample_individuals` gives."
-    check_is("result", result, (PopulationFit, IndividualPosteriors), mend)
+    fix = "pass what `fit_population` or `sample_individuals` gives."
+    check_is("result", result, (PopulationFit, IndividualPosteriors), fix)
     return result.individuals if isinstance(result, PopulationFit) else result
 
 

@@ -132,7 +132,7 @@ def _first_run(model: Model, cohort: Cohort, seed: int) -> Trace:
                 f"{type(error).__name__}: {error}",
                 f"a program that runs for these {len(cohort)} individuals, whose plate {PLATE!r} "
                 f"has size {len(cohort)}.",
-                "run `pyro.poutine.trace(model).get_trace(cohort)` and mend what it says.",
+                "run `pyro.poutine.trace(model).get_trace(cohort)` and fix what it says.",
             ) from error
 
 

@@ -67,8 +67,8 @@ def sharpen(
         GuideError: The guide is sharpened already, or its observations have no density.
     """
     begin, limit = time.monotonic(), seconds(budget)
-    mend = "load it first, `load_guide(path, model, cohort)`."
-    check_is("guide", guide, AmortizedGuide, mend, TrainingError)
+    fix = "load it first, `load_guide(path, model, cohort)`."
+    check_is("guide", guide, AmortizedGuide, fix, TrainingError)
     check_count("num_simulations", num_simulations, least=100, error=TrainingError)
     check_count("num_steps", num_steps, error=TrainingError)
     first = guide.posterior

@@ -144,11 +144,11 @@ def _check_kinds(
     check_is("options", options, TrainingOptions, "pass TrainingOptions(...).", error)
     check_is("networks", networks, Networks, "pass Networks(...).", error)
     if distribution is not None:
-        mend = "leave it out, or take `training_around(fit)`."
-        check_is("training_distribution", distribution, TrainingDistribution, mend, error)
+        fix = "leave it out, or take `training_around(fit)`."
+        check_is("training_distribution", distribution, TrainingDistribution, fix, error)
     if warm_start is not None:
-        mend = "load it first, `load_guide(path, model, cohort)`."
-        check_is("warm_start", warm_start, AmortizedGuide, mend, error)
+        fix = "load it first, `load_guide(path, model, cohort)`."
+        check_is("warm_start", warm_start, AmortizedGuide, fix, error)
     if tracker is not None and not isinstance(tracker, Tracker):
         raise error(
             f"The tracker is a {type(tracker).__name__}.",

@@ -29,8 +29,8 @@ def times(table: Table, ids: list[str], unit: str) -> Numbers:
     if date is None:
         clocks = column.map(_clock).notna().to_numpy(dtype=bool)
         if clocks.any():
-            mend = "correct the entry; clock times have to stand in all rows."
-            table.refuse(~clocks, "TIME", "a clock time (hh:mm), as in other rows.", mend)
+            fix = "correct the entry; clock times have to stand in all rows."
+            table.refuse(~clocks, "TIME", "a clock time (hh:mm), as in other rows.", fix)
             return _same_day(table, ids, unit)
         numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
         if not np.isnan(numbers).all():

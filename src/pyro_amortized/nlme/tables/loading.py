@@ -52,17 +52,17 @@ class Table:
     def __contains__(self, name: object) -> bool:
         return name in self.frame.columns
 
-    def wrong(self, row: int, column: str, expected: str, mend: str) -> TableError:
+    def wrong(self, row: int, column: str, expected: str, fix: str) -> TableError:
         """An error about one entry."""
         entry = self.frame[column].iloc[row] if column in self else None
         entry = entry.item() if isinstance(entry, np.generic) else entry
         found = "is missing" if is_blank(entry) else f"is {entry!r}"
-        return TableError(f"Row {self.labels[row]}, column {column} {found}.", expected, mend)
+        return TableError(f"Row {self.labels[row]}, column {column} {found}.", expected, fix)
 
-    def refuse(self, where: Mask, column: str, expected: str, mend: str) -> None:
+    def refuse(self, where: Mask, column: str, expected: str, fix: str) -> None:
         """Raise about the first row of a mask, if there is one."""
         if where.any():
-            raise self.wrong(int(np.flatnonzero(where)[0]), column, expected, mend)
+            raise self.wrong(int(np.flatnonzero(where)[0]), column, expected, fix)
 
     def numbers(self, name: str, default: float = np.nan) -> Numbers:
         """A numeric column; blanks become the default."""
