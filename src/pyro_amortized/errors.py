@@ -3,10 +3,13 @@ r"""The errors and warnings of the library.
 Every message has three parts: what was found, what was expected, how to fix it. A mistake of the
 user raises a child of :class:`AmortizedError` at the door; numerical trouble of one individual is
 never an exception, it is returned with the result and announced once by an
-:class:`AmortizedWarning`.
+:class:`AmortizedWarning`, which names the line of the user's code.
 """
 
 import re
+import sys
+import warnings
+from types import FrameType
 
 # A message in one text. The last parts are the message's own: an earlier "Expected:" belongs to
 # another error that it quotes. What Pyro's trace appends to a message comes behind them.
@@ -15,6 +18,9 @@ WHOLE = re.compile(
     r"(\n(?P<note> *Trace Shapes:.*))?",
     re.DOTALL,
 )
+# Whose frames are passed over in search of the user's line. Decorators of torch and context
+# managers stand between two frames of the package, and Pyro's handlers around the user's model.
+BETWEEN = frozenset({__name__.partition(".")[0], "torch", "pyro", "contextlib"})
 
 
 class AmortizedError(ValueError):
@@ -89,3 +95,24 @@ class FitError(AmortizedError):
 
 class AmortizedWarning(UserWarning):
     """Numerical trouble that the result states in detail; nothing was dropped."""
+
+
+def warn_user(message: str) -> None:
+    r"""Warn at the user's line: the nearest frame that is not of the package or between its frames.
+
+    Python 3.12 can do this itself (``skip_file_prefixes``); the library supports 3.11.
+
+    Args:
+        message: What the result states in detail.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
+    while frame is not None and not _is_users(frame):
+        frame, level = frame.f_back, level + 1
+    if frame is None:  # nobody's line, in a thread of the package, say
+        level = 2
+    warnings.warn(message, AmortizedWarning, stacklevel=level)
+
+
+def _is_users(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] not in BETWEEN

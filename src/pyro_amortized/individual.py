@@ -16,7 +16,6 @@ Mixtures with more components follow where that is not enough. Draws that adapt 
 Pyro guide of the program can stand in for the amortized one.
 """
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,7 +26,7 @@ from torch import Generator, Tensor
 
 from .checks import check_count, check_is
 from .cohort import Cohort
-from .errors import AmortizedWarning, GuideError
+from .errors import GuideError, warn_user
 from .guide import AmortizedGuide
 from .importance import (
     PARETO_K_LIMIT,
@@ -259,12 +258,10 @@ def make_sampler(
 def _warn_unusual(unusual: Mapping[str, str]) -> None:
     if unusual:
         named = "; ".join(f"{label}: {why}" for label, why in list(unusual.items())[:5])
-        warnings.warn(
+        warn_user(
             f"The missing values of {len(unusual)} individuals follow patterns far outside those "
             f"the guide was trained on ({named}{'; ...' if len(unusual) > 5 else ''}). Their draws "
-            "are corrected all the same; train on a design that has such patterns to need fewer.",
-            AmortizedWarning,
-            stacklevel=3,
+            "are corrected all the same; train on a design that has such patterns to need fewer."
         )
 
 
@@ -278,12 +275,10 @@ def _warn_poor(result: IndividualPosteriors) -> None:
             f"ESS {float(result.estimate.ess[i]):.0f}, {result.method[i]})"
             for i in rows[:10]
         )
-        warnings.warn(
+        warn_user(
             f"The weights of {len(rows)} of {len(result.cohort)} individuals are unreliable "
             f"(Pareto k above {PARETO_K_LIMIT}, or fewer than {MIN_ESS:.0f} effective draws) after "
-            f"refinement: {named}{', ...' if len(rows) > 10 else ''}.",
-            AmortizedWarning,
-            stacklevel=3,
+            f"refinement: {named}{', ...' if len(rows) > 10 else ''}."
         )
 
 

@@ -6,12 +6,10 @@ individual parameters from a normal distribution about those of the fitted indiv
 parameters about their estimates, the networks from where they are.
 """
 
-import warnings
-
 import torch
 from torch import Tensor
 
-from .errors import AmortizedWarning
+from .errors import warn_user
 from .guide import AmortizedGuide
 from .isolation import make_generator
 from .rescue import unreliable
@@ -73,11 +71,9 @@ def retrained(fit: PopulationFit, reasons: list[str], seed: int) -> AmortizedGui
         seed: Seed of the training.
     """
     if reasons:
-        warnings.warn(
+        warn_user(
             f"The guide is trained again around the fit: {'; '.join(reasons)}. Widen "
-            "the prior or train longer to do without, or pass `retrain=False`.",
-            AmortizedWarning,
-            stacklevel=4,
+            "the prior or train longer to do without, or pass `retrain=False`."
         )
     guide = fit.guide
     same = fit.structure.shared == guide.structure.shared

@@ -11,7 +11,6 @@ unconstrained coordinates, inflated: wide enough for whatever population the dat
 """
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +19,7 @@ import torch
 from torch import Generator, Tensor
 
 from .cohort import Cohort, Design, end_to_end
-from .errors import AmortizedWarning, TrainingError
+from .errors import TrainingError, warn_user
 from .factor import factored
 from .isolation import make_generator
 from .missing import Remaskable
@@ -315,7 +314,7 @@ def simulate_training_set(
 def announce_layout(structure: ModelStructure) -> None:
     """Warn if simulation has to call the program in a loop."""
     if structure.layout is None:
-        warnings.warn(_slow_message(structure), AmortizedWarning, stacklevel=3)
+        warn_user(_slow_message(structure))
 
 
 def check_failures(num_failed: int, num_simulations: int, announce: bool = True) -> None:
@@ -332,12 +331,10 @@ def check_failures(num_failed: int, num_simulations: int, announce: bool = True)
             "narrow the priors of the population, or pass `training_distribution=`.",
         )
     if announce and share > 0.01:
-        warnings.warn(
+        warn_user(
             f"{num_failed} of {num_simulations} simulations ({share:.1%}) were not finite and "
             "are not trained on. "
-            "Individuals with such parameters are outside the training distribution.",
-            AmortizedWarning,
-            stacklevel=4,
+            "Individuals with such parameters are outside the training distribution."
         )
 
 

@@ -3,7 +3,6 @@ r"""One training: steps, checks, checkpoints."""
 import copy
 import math
 import time
-import warnings
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from ..errors import AmortizedWarning, TrainingError
+from ..errors import TrainingError, warn_user
 from ..history import TrainingHistory
 from ..posterior import AmortizedPosterior
 from ..progress import bar as progress_bar
@@ -143,11 +142,9 @@ class Run:
                 "the priors, or lower `TrainingOptions.learning_rate`.",
             )
         if state.num_skipped > 0.01 * state.step:
-            warnings.warn(
+            warn_user(
                 f"{state.num_skipped} of {state.step} training steps had a gradient that is not "
-                "finite and moved nothing.",
-                AmortizedWarning,
-                stacklevel=5,
+                "finite and moved nothing."
             )
 
     def _schedule(self) -> Schedule:
