@@ -4,6 +4,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import MCMC, NUTS, SVI, Importance, Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer.autoguide import AutoNormal
 
 import pyro_amortized as pa
 from pyro_amortized import Cohort, Series, nlme
@@ -133,3 +135,66 @@ def test_what_the_likelihood_free_estimator_cannot_do_is_said(linear, linear_gui
         pa.fit_population(linear_program, linear_guide, linear, estimator="likelihood-free")
     with pytest.raises(GuideError, match="estimator"):
         pa.fit_population(linear_program, linear_guide, linear, estimator="approximate")
+
+
+# Pyro's own inference has no data where there is no density: it refuses.
+
+
+def few_counts():
+    values = torch.poisson(torch.full((5, 4), 3.0, dtype=torch.float64))
+    return Cohort({"y": Series(TIMES.expand(5, -1).clone(), values)})
+
+
+def test_a_simulated_law_refuses_to_give_a_density():
+    law, value = nlme.Simulated(lambda: torch.zeros(2, 3), (2, 3)), torch.zeros(2, 3)
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    for wrapped in (law, law.to_event(1), law.mask(mask), law.mask(mask).to_event(1)):
+        with pytest.raises(ModelError, match="no density") as caught:
+            wrapped.log_prob(value)
+        assert "train(model, cohort)" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda cohort: MCMC(NUTS(counted), 1, 1, disable_progbar=True).run(cohort),
+        lambda cohort: step(cohort, Trace_ELBO()),
+        lambda cohort: step(cohort, TraceMeanField_ELBO()),
+        lambda cohort: step(cohort, pa.MarginalELBO(2)),
+        lambda cohort: Importance(counted, num_samples=2).run(cohort),
+    ],
+    ids=["nuts", "svi", "mean-field", "marginal-elbo", "importance"],
+)
+def test_no_inference_of_pyro_runs_without_the_data(run):
+    """Pyro puts the name of the site before the message, in an error of its own."""
+    with pytest.raises(ValueError, match="no density") as caught:
+        run(few_counts())
+    error = caught.value if isinstance(caught.value, ModelError) else caught.value.__cause__
+    assert isinstance(error, ModelError)
+    assert "likelihood-free" in error.fix
+    assert error.fix in str(caught.value)
+
+
+def step(cohort, loss):
+    guide = AutoNormal(counted)
+    return SVI(counted, guide, pyro.optim.Adam({"lr": 0.01}), loss).step(cohort)
+
+
+def test_a_nuisance_that_can_only_be_simulated_is_read():
+    """The rate acts through what has no density: it is found by simulation."""
+
+    def model(cohort):
+        rate = pyro.sample("rate", dist.LogNormal(0.0, 0.3))
+        with pyro.plate("individual", len(cohort)):
+            size = pyro.sample("size", dist.LogNormal(1.5, 0.5))
+            y = cohort["y"]
+            mean = (size * rate)[..., None].expand(y.values.shape)
+            law = nlme.Simulated(lambda: torch.poisson(mean), mean.shape).to_event(1)
+            count = pyro.sample("count", law, infer={"nuisance": True})
+            noisy = dist.Normal(count, 0.5).mask(y.observed).to_event(1)
+            pyro.sample("y", noisy, obs=y.values)
+
+    structure = pa.read_structure(model, few_counts())
+    assert structure.nuisance == ("count",)
+    assert structure.shared == ("rate",)
+    assert not structure.has_density

@@ -15,6 +15,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from ..errors import ModelError
+
 NUM_NODES = 40
 
 
@@ -52,10 +54,11 @@ def recording_probability(
 
 
 class Simulated(TorchDistribution):  # type: ignore[misc]
-    r"""The law of something that can be simulated, but whose density nobody knows.
+    r"""The distribution of something that can be simulated, but whose density nobody knows.
 
     A model that observes such a site is trained as any other; its guide gives the *uncorrected*
-    amortized posterior, and whatever needs the density refuses.
+    amortized posterior. Whatever needs the density refuses: the library's corrected estimators, and
+    MCMC, SVI and importance sampling by Pyro, in which the data would have no effect.
 
     Args:
         simulate: Draws one value; called without arguments, uses torch's global generator.
@@ -84,8 +87,19 @@ class Simulated(TorchDistribution):  # type: ignore[misc]
         return torch.stack(draws).reshape(*sample_shape, *self.batch_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Zero: there is no density. The library looks at ``has_density`` before it asks."""
-        return value.new_zeros(self.batch_shape)
+        r"""Refuse. The library looks at ``has_density`` before it asks.
+
+        Raises:
+            ModelError: Always; a number in its place would let the data have no effect.
+        """
+        raise ModelError(
+            "A density was asked of `nlme.Simulated`, which can be simulated but has no density.",
+            "a method that needs simulations only: MCMC, SVI and importance sampling need the "
+            "density.",
+            "train a guide, `guide = train(model, cohort)`, and use it likelihood-free: "
+            "`fit_population(model, guide, cohort)`, `sample_individuals(guide, cohort)`; or write "
+            "a distribution with a density.",
+        )
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> "Simulated":
         """The same law; it cannot be expanded beyond its shape."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
-from torch import Generator
+from torch import Generator, Tensor
 from torch.distributions import biject_to
 
 from ..checks import check_is, check_program
@@ -302,9 +302,7 @@ def check_recorded(structure: ModelStructure, cohort: Cohort) -> None:
         node, recorded = trace.nodes[name], cohort[site.series].observed
         mask = torch.as_tensor(site_mask(node)).expand(node["value"].shape)
         masked = ~individual_first(mask, site.dim, site.event_dim)
-        log_prob, grad = site_log_prob(node).sum(), None
-        if not recorded.all() and log_prob.requires_grad:
-            grad = torch.autograd.grad(log_prob, values[name], allow_unused=True)[0]
+        grad = None if recorded.all() else _gradient(node, values[name])
         if grad is not None and bool(
             (individual_first(grad.nan_to_num(0.0), site.dim, site.event_dim)[~recorded] != 0).any()
         ):
@@ -322,3 +320,13 @@ def check_recorded(structure: ModelStructure, cohort: Cohort) -> None:
                 "leave them out of the cohort with "
                 f"`cohort.with_observed({{{site.series!r}: mask}})`.",
             )
+
+
+def _gradient(node: Mapping[str, Any], value: Tensor) -> Tensor | None:
+    """Gradient of the log density of a site by its value; None where there is none."""
+    if not has_density(node):
+        return None
+    log_prob = site_log_prob(node).sum()
+    if not log_prob.requires_grad:
+        return None
+    return torch.autograd.grad(log_prob, value, allow_unused=True)[0]

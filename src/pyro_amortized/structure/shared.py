@@ -32,7 +32,8 @@ def find_shared(structure: ModelStructure, cohort: Cohort, seed: int) -> tuple[s
     if structure.nuisance:
         with seeded(seed):
             trace = run_program(structure.model, cohort, Assign(population, values=fixed))
-        known = all(has_density(trace.nodes[name]) for name in structure.observed)
+        names = [*structure.observed, *structure.nuisance]
+        known = all(has_density(trace.nodes[name]) for name in names)
         nuisance = {name: trace.nodes[name]["value"].detach() for name in structure.nuisance}
     if known:
         shared = _in_density(structure, cohort, population, others[0], fixed | nuisance)

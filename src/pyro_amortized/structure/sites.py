@@ -298,7 +298,9 @@ def site_mask(site: Mapping[str, Any]) -> Tensor | bool:
 
 
 def has_density(site: Mapping[str, Any]) -> bool:
-    """Whether the law of a site has a density (a law says otherwise by ``has_density = False``)."""
+    """Whether the distribution of a site has a density (one says otherwise by ``has_density =
+    False``).
+    """
     fn = site["fn"]
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist

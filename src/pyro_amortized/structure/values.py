@@ -13,6 +13,7 @@ from .model import ModelStructure
 from .roles import Population
 from .sites import (
     Assign,
+    has_density,
     individual_first,
     run_program,
     site_log_prob,
@@ -146,7 +147,7 @@ def _each_value(law: Any) -> tuple[Any, Tensor | bool]:
 
 def _log_probs(site: Any) -> Tensor | None:
     law, mask = _each_value(site["fn"])
-    if law.event_dim or not getattr(law, "has_density", True):
+    if law.event_dim or not has_density(site):
         return None
     found = law.log_prob(site["value"])
     masked = mask if site["mask"] is None else mask & _wide(site["mask"], found)
