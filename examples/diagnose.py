@@ -1,7 +1,7 @@
-"""What a sceptic would ask of a fit: the battery, figures and a page, for one of three data sets.
+"""Diagnostics of a fit: the battery of checks, figures and a report, for one of three data sets.
 
-Trains a guide, fits the population, prints the verdict, and writes figures (PNG) and a
-self-contained report (HTML) to ``output/``.
+The script trains a guide, fits the population and prints the verdict. It writes figures (PNG) and
+a self-contained report (HTML) to ``output/``.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Hierarchical models as their authors publish them: arrays in, plates and names of their own.
+"""Hierarchical models as their authors published them, with arrays, plates and names of their own.
 
-Each runs here under ``adapt`` without a change: the eight schools, radon in Minnesota with varying
-slopes (observations end to end, indexed by county), logistic growth of orange trees, and seizures
-by a Poisson model with random intercepts. The script trains a guide for each and prints posterior
-means beside those of NUTS on the very same program.
+Each of them runs under ``adapt`` without a change: the eight schools, radon in Minnesota with
+varying slopes (observations end to end, indexed by county), logistic growth of orange trees, and
+seizures by a Poisson model with random intercepts. The script trains a guide for each model. It
+prints the posterior means beside those of NUTS on the same model.
 """
 
 import argparse
@@ -71,13 +71,15 @@ def seizures(x, counts):
     tau = pyro.sample("tau", dist.HalfNormal(1.0))
     with pyro.plate("patients", len(x)):
         u = pyro.sample("u", dist.Normal(1.6 + (x * b).sum(-1), tau))
-        law = dist.Poisson(u.exp()[..., None].expand(*u.shape, counts.shape[-1])).to_event(1)
-        pyro.sample("counts", law, obs=counts)
+        distribution = dist.Poisson(u.exp()[..., None].expand(*u.shape, counts.shape[-1])).to_event(
+            1
+        )
+        pyro.sample("counts", distribution, obs=counts)
 
 
 # (their models end)
 class Problem(NamedTuple):
-    """Their model, its arguments from a cohort, and the program that the library works with."""
+    """Original model, its arguments from a cohort, and the adapted model that the library uses."""
 
     theirs: object
     arguments: object
@@ -169,7 +171,7 @@ PROBLEMS = {
 
 
 def nuts(program, cohort, num_samples, warmup, seed=1):
-    """NUTS on the program as it is, in double precision."""
+    """NUTS on the model as it is, in double precision."""
     pyro.set_rng_seed(seed)
     kernel = NUTS(program, jit_compile=False, ignore_jit_warnings=True)
     chain = MCMC(kernel, num_samples, warmup, disable_progbar=True)

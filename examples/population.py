@@ -1,6 +1,7 @@
-"""One guide, several population models of theophylline: covariates, errors, uncertainty.
+"""One guide, several population models of theophylline: covariates, residual errors, uncertainty.
 
-Trains one guide on the widest model, then fits and compares narrower ones without training again.
+The script trains one guide on the largest model. Then it fits and compares smaller models without
+training again.
 """
 
 import argparse
@@ -35,8 +36,10 @@ def population_model(weight=False, combined=False):
             ka, cl, v = phi.exp().unbind(-1)
             series = cohort["concentration"]
             predicted = nlme.one_compartment(series.times, cohort.doses, ka=ka, cl=cl, v=v)
-            law = nlme.combined_error(predicted, a[..., None], b[..., None])
-            pyro.sample("concentration", law.mask(series.observed).to_event(1), obs=series.values)
+            distribution = nlme.combined_error(predicted, a[..., None], b[..., None])
+            pyro.sample(
+                "concentration", distribution.mask(series.observed).to_event(1), obs=series.values
+            )
 
     return model
 

@@ -1,4 +1,4 @@
-"""From a Pyro program to a population fit: the shortest way. The README shows this file."""
+"""From a Pyro model to a population fit in two calls. The README shows this file."""
 
 import pyro
 import pyro.distributions as dist
@@ -19,8 +19,8 @@ def model(cohort):
         ka, cl, v = phi.exp().unbind(-1)
         series = cohort["concentration"]
         conc = nlme.one_compartment(series.times, cohort.doses, ka=ka, cl=cl, v=v)
-        law = dist.Normal(conc, sigma[..., None]).mask(series.observed).to_event(1)
-        pyro.sample("concentration", law, obs=series.values)
+        distribution = dist.Normal(conc, sigma[..., None]).mask(series.observed).to_event(1)
+        pyro.sample("concentration", distribution, obs=series.values)
 
 
 if __name__ == "__main__":

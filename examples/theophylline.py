@@ -1,7 +1,7 @@
-"""Theophylline from a Pyro program to a population fit, beside the exact maximum likelihood.
+"""Theophylline: from a Pyro model to a population fit, compared with the exact maximum likelihood.
 
-Trains a guide, fits the population, and writes to ``output/``: figures (PNG), the fit for ArviZ
-(NetCDF) and the trained guide.
+The script trains a guide and fits the population. It writes figures (PNG), the fit for ArviZ
+(NetCDF) and the trained guide to ``output/``.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Theophylline with the dynamics as a differential equation: the same answer as the closed form.
+"""Theophylline with the dynamics as a differential equation: the same result as the closed form.
 
-The program is the one of the quickstart but for the prediction, which torchdiffeq integrates. A
-guide trained on
-either program serves both, since their individual parameters are the same.
+The model is that of the quickstart, except that :func:`pyro_amortized.nlme.solve` computes the
+prediction. A guide trained with either of the two models serves both, because their individual
+parameters are the same.
 """
 
 import torch

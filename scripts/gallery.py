@@ -1,12 +1,13 @@
 """Pages of the gallery from the examples: ``python scripts/gallery.py [--run NAME,...] [--check]``.
 
-Every example of the list is a script that ends with a figure; its docstring is the text of its page,
-its last sentence what it shows. ``--run`` makes figures anew (minutes each); ``--check`` fails where
-a page is not what the scripts say.
+Every example of the list is a script that writes a figure. The docstring of the script is the text
+of its page. ``--run`` makes figures anew (minutes each). ``--check`` fails where a page differs from
+what the scripts give.
 """
 
 import argparse
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -19,53 +20,53 @@ FIGURES, PAGES = ROOT / "docs" / "figures" / "gallery", ROOT / "docs" / "gallery
 EXAMPLES = {
     "theophylline": (
         "theophylline.py", "individual_fits.png", "Theophylline",
-        "A fit from the program alone, within Monte Carlo error of the exact maximum likelihood.",
+        "The fit agrees with the exact maximum likelihood within the Monte Carlo error.",
     ),
     "warfarin": (
         "pharmacometrics/warfarin.py", "warfarin_concentration.png", "Warfarin, concentrations",
-        "One compartment with combined error on 32 subjects: minutes to train, seconds to fit.",
+        "One compartment with combined error on 32 subjects: training takes minutes, the fit seconds.",
     ),
     "warfarin_turnover": (
         "pharmacometrics/warfarin_turnover.py", "warfarin_turnover_pca.png", "Warfarin, PK/PD",
-        "Two endpoints from one compiled ODE, with times of their own.",
+        "Two endpoints, each with its own times, are computed from one compiled ODE.",
     ),
     "phenobarbital": (
         "pharmacometrics/phenobarbital.py", "phenobarbital_concentration.png",
         "Phenobarbital with weight",
-        "One to six samples per neonate are enough, with weight on clearance and volume.",
+        "One to six samples per neonate are enough for a model with weight on clearance and volume.",
     ),
     "censored": (
         "pharmacometrics/theophylline_censored.py", "theophylline_censored_concentration.png",
         "Below the limit of quantification",
-        "Values below the limit enter as what they are: less than the limit (method M3).",
+        "A value below the limit enters the likelihood as less than the limit (method M3).",
     ),
     "single_cells": (
         "gallery/single_cells.py", "single_cells.png", "Single cells",
-        "Both modes of every cell's posterior are drawn.",
+        "The draws contain both modes of the posterior of every cell.",
     ),
     "two_experiments": (
         "gallery/two_experiments.py", "two_experiments.png", "Two experiments in one fit",
-        "One guide serves two designs; one parameter is specific to each study.",
+        "One guide serves two designs, and one parameter is specific to each study.",
     ),
     "seizures": (
         "gallery/seizures.py", "seizures.png", "Regression without dynamics",
-        "A Poisson random-intercept model, in the place of MCMC.",
+        "A Poisson model with random intercepts is fitted by `AmortizedMCMC` in place of MCMC.",
     ),
     "fitzhugh_nagumo": (
-        "missing_data/fitzhugh_nagumo.py", "fitzhugh_nagumo.png", "FitzHugh-Nagumo, half unseen",
-        "Half of the time points missing, parameters at the walls of their box.",
+        "missing_data/fitzhugh_nagumo.py", "fitzhugh_nagumo.png", "FitzHugh-Nagumo with missing values",
+        "Half of the times are missing, and the parameters lie at the bounds of their prior.",
     ),
     "sir": (
-        "missing_data/sir.py", "sir.png", "An epidemic, twice",
-        "The same lines train for the ODE and for the stochastic simulation without a density.",
+        "missing_data/sir.py", "sir.png", "An epidemic by an ODE and by stochastic steps",
+        "The same calls train a guide for the ODE and for the stochastic simulation without a density.",
     ),
     "recording": (
         "missing_data/recording.py", "recording.png", "Missing not at random",
-        "That a value is missing says something, and the program says what.",
+        "Whether a value is recorded carries information, and the model describes it.",
     ),
     "imputation": (
-        "missing_data/imputation.py", "imputation.png", "Imputation, wrongly and rightly",
-        "Straight lines between recorded values are biased and too sure.",
+        "missing_data/imputation.py", "imputation.png", "Imputation",
+        "Linear interpolation of missing values gives biased means and intervals that are too narrow.",
     ),
 }  # fmt: skip
 
@@ -80,14 +81,20 @@ def make_figure(name: str) -> None:
         shutil.copy(Path(folder) / figure, FIGURES / f"{name}.png")
 
 
+def one_sentence_a_line(text: str) -> str:
+    """Paragraphs whose lines are sentences."""
+    paragraphs = (" ".join(part.split()) for part in text.split("\n\n"))
+    return "\n\n".join(re.sub(r"(?<=\.) (?=[A-Z])", "\n", part) for part in paragraphs)
+
+
 def pages() -> dict[Path, str]:
     """Content of every page."""
     cards, found = [], {}
     for name, (script, _, title, shows) in EXAMPLES.items():
         doc = ast.get_docstring(ast.parse((ROOT / "examples" / script).read_text("utf-8"))) or ""
         found[PAGES / f"{name}.md"] = (
-            f"# {title}\n\n{doc}\n\n```{{image}} ../figures/gallery/{name}.png\n:alt: {title}\n```\n\n"
-            f"{shows} Run it by `.venv/bin/python examples/{script}`.\n\n"
+            f"# {title}\n\n{one_sentence_a_line(doc)}\n\n```{{image}} ../figures/gallery/{name}.png\n:alt: {title}\n```\n\n"
+            f"{shows}\nTo run it: `.venv/bin/python examples/{script}`.\n\n"
             f"```{{literalinclude}} ../../examples/{script}\n:language: python\n```\n"
         )
         cards.append(
@@ -97,8 +104,8 @@ def pages() -> dict[Path, str]:
         )
     names = "\n".join(f"gallery/{name}" for name in EXAMPLES)
     intro = (
-        "# Gallery\n\nEvery example is a script of less than 120 lines; all of them run small in "
-        "the tests.\n"
+        "# Gallery\n\nEvery example is a script of less than 120 lines.\nThe tests run all of them "
+        "with a small budget.\n"
     )
     toc = f"```{{toctree}}\n:hidden:\n\n{names}\n```\n"
     found[ROOT / "docs" / "gallery.md"] = "\n".join([intro, toc, *cards])

@@ -1,7 +1,8 @@
-"""No pharmacology, no differential equation: epileptic seizures, a Poisson random-intercept model.
+"""Epileptic seizures: a Poisson model with random intercepts, without a differential equation.
 
-Counts of 59 patients over four periods (Thall and Vail 1990): a regression on baseline, treatment
-and age, with an intercept for every patient; counts have no residual variance to estimate.
+The data are counts of 59 patients over four periods (Thall and Vail 1990). The model is a
+regression on baseline, treatment and age, with an intercept for every patient. Counts have no
+residual variance that would have to be estimated.
 """
 
 import argparse
@@ -37,7 +38,7 @@ def main(output, budget):
     right.set(xlabel="sd of the intercepts", yticks=[], title="population")
     output.mkdir(parents=True, exist_ok=True)
     figure.savefig(output / "seizures.png", dpi=110)
-    print("A hierarchical regression needs nothing but its Pyro program and a table.")
+    print("A hierarchical regression needs only its Pyro model and a table.")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Single cells after mRNA transfection: bimodal posteriors, one for every cell, from one training.
 
-The reporter protein of every cell follows log(p(t) + offset) with release at t0, translation k and
-the decay rates of mRNA and protein (delta, gamma), which may be exchanged: every cell's posterior
-has two modes. The model is that of Froehlich et al. (2018) and Arruda et al. (2024); the data are
-simulated from it, with rates that overlap in the population.
+The signal of the reporter protein of every cell follows log(p(t) + offset). The parameters are the
+release time t0, the translation rate k and the decay rates of mRNA and protein (delta, gamma). The
+two decay rates may be exchanged, therefore the posterior of every cell has two modes. The model is
+that of Froehlich et al. (2018) and Arruda et al. (2024). The data are simulated from it, with decay
+rates that overlap in the population.
 """
 
 import argparse
@@ -43,8 +44,10 @@ def model(cohort):
             * -torch.expm1(-gap * since)
             / (gap * since).clamp(min=1e-9)
         )
-        law = dist.Normal((protein + 0.1).log(), sigma[..., None]).mask(y.observed).to_event(1)
-        pyro.sample("signal", law, obs=y.values)
+        distribution = (
+            dist.Normal((protein + 0.1).log(), sigma[..., None]).mask(y.observed).to_event(1)
+        )
+        pyro.sample("signal", distribution, obs=y.values)
 
 
 def cells(num=40):

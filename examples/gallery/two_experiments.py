@@ -1,8 +1,8 @@
-"""Two experiments in one fit: other times, another dose, one parameter that is specific to each.
+"""Two experiments in one fit: different times, different doses, one parameter for each experiment.
 
-Theophylline as it was measured, and a second study simulated at twice the dose with five samples,
-in which clearance is 30 % lower. Clearance has a typical value in each study; everything else is
-common. One guide serves both designs.
+The first study is theophylline as it was measured. The second study is simulated with twice the
+dose, five samples and a clearance that is 30 % lower. Clearance has a typical value in each study,
+all other parameters are common. One guide serves both designs.
 """
 
 import argparse
@@ -37,8 +37,8 @@ def model(cohort):
         ka, cl, v = phi.exp().unbind(-1)
         y = cohort["concentration"]
         f = nlme.one_compartment(y.times, cohort.doses, ka=ka, cl=cl, v=v)
-        law = dist.Normal(f, sigma[..., None]).mask(y.observed).to_event(1)
-        pyro.sample("concentration", law, obs=y.values)
+        distribution = dist.Normal(f, sigma[..., None]).mask(y.observed).to_event(1)
+        pyro.sample("concentration", distribution, obs=y.values)
 
 
 def both():

@@ -1,9 +1,9 @@
-"""A reversible reaction seen at few times: fill in, say what is missing, impute, delete.
+"""A reversible reaction observed at few times: fill in, mark as missing, impute, delete.
 
 dx1/dt = -k1 x1 + k2 x2, dx2/dt = k1 x1 - k2 x2, x(0) = (1, 0); x2 is observed with noise 0.015.
-Three networks learn the posterior of the rates from three times of which up to two are missing: one
-is told what is missing, one sees 0.5 in its place, one knows complete data only. Their answers to
-the same incomplete data stand beside the exact posterior.
+Three networks learn the posterior of the rates from three times of which up to two are missing. The
+first is told what is missing, the second sees 0.5 in its place, the third knows complete data only.
+The figure shows their posteriors from the same incomplete data beside the exact posterior.
 """
 
 import argparse
@@ -28,8 +28,8 @@ def model(cohort):
         k1, k2 = (10**log_k).unsqueeze(-1).unbind(-2)
         y = cohort["y"]
         x2 = k1 / (k1 + k2) * (1 - torch.exp(-(k1 + k2) * y.times))
-        law = dist.Normal(x2, NOISE).mask(y.observed).to_event(1)
-        pyro.sample("y", law, obs=y.values)
+        distribution = dist.Normal(x2, NOISE).mask(y.observed).to_event(1)
+        pyro.sample("y", distribution, obs=y.values)
 
 
 three_points = Schedule({"y": [0.0, 5.0, 10.0]}, NumberMissing(0, 2))

@@ -1,8 +1,9 @@
-"""Leaving out the missing rows, without their times: what was measured when is lost.
+"""Deleting the missing rows without keeping the times loses what was measured when.
 
-The reversible reaction of conversion.py at 11 times, up to 6 missing at random. A recurrent network
-that reads the recorded values in their order answers with far too wide a posterior; with the values
-in their places, as the library reads them by itself, it is exact.
+The reversible reaction of conversion.py is observed at 11 times, of which up to 6 are missing at
+random. A recurrent network that reads the recorded values in their order gives a posterior that is
+far too wide. With the values in their places, as the library reads them by default, the posterior
+is exact.
 """
 
 import argparse

@@ -1,8 +1,9 @@
-"""FitzHugh-Nagumo, the voltage at 21 times of which up to 11 are missing.
+"""FitzHugh-Nagumo: the voltage at 21 times, of which up to 11 are missing.
 
 dv/dt = c (v - v^3 / 3 + w), dw/dt = -(v - a + b w) / c, (v, w)(0) = (-1, 1); v is observed with
-noise 0.05. log10 a, b, c ~ U(-2, 0): the posterior often leans against the walls of this box, and
-a network on an unbounded scale leaks out of it; bounded sites do not.
+noise 0.05. The prior is log10 a, b, c ~ U(-2, 0), and the posterior often lies at the bounds of
+this box. A network on an unbounded scale puts probability outside the box; sites with bounded
+support do not.
 """
 
 import argparse
@@ -39,8 +40,8 @@ def model(cohort):
         log_abc = pyro.sample("log_abc", box)
         a, b, c = (10**log_abc).unbind(-1)
         y = cohort["y"]
-        law = dist.Normal(voltage(a, b, c), NOISE).mask(y.observed).to_event(1)
-        pyro.sample("y", law, obs=y.values)
+        distribution = dist.Normal(voltage(a, b, c), NOISE).mask(y.observed).to_event(1)
+        pyro.sample("y", distribution, obs=y.values)
 
 
 random_missing = Schedule({"y": times}, NumberMissing(0, 11))

@@ -1,9 +1,11 @@
-"""Imputation done wrongly and rightly, for a network that knows complete data only.
+"""Two kinds of imputation for a network that knows complete data only.
 
-The reversible reaction of conversion.py, one or two of three values missing. On straight lines:
-biased, and too sure. Averaged over draws of the missing values given the recorded ones: the
-posterior, which a network that is told what is missing gives at once. Compared are posterior means
-of 300 data sets with the exact ones (corrected draws), in posterior standard deviations.
+The reversible reaction of conversion.py is observed at three times, and one or two values are
+missing. Linear interpolation gives posterior means that are biased and intervals that are too
+narrow. The average over draws of the missing values given the recorded ones gives the posterior. A
+network that is told what is missing gives the same posterior at once. The script compares
+posterior means of 300 data sets with the exact ones (corrected draws), in posterior standard
+deviations.
 """
 
 import argparse

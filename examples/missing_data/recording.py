@@ -1,8 +1,9 @@
-"""Missing not at random: that a value is missing says something, and the model says what.
+"""Missing not at random: the model contains the mechanism that decides what is recorded.
 
-Two mechanisms beside the reversible reaction of conversion.py (k2 known), each an observed site
-``y_recorded`` of the program: the number of missing values is floor(11 p), and p is to be inferred;
-or each value is missing with probability logistic(A + b y), and b is to be inferred.
+Two mechanisms are added to the reversible reaction of conversion.py (k2 known), each as an observed
+site ``y_recorded`` of the model. In the first, the number of missing values is floor(11 p), and p
+is inferred. In the second, each value is missing with probability logistic(A + b y), and b is
+inferred.
 """
 
 import argparse
@@ -58,8 +59,8 @@ def number_model(cohort):
         log_k1 = pyro.sample("log_k1", dist.Normal(LOC, SCALE))
         p = pyro.sample("p", dist.Uniform(0.0, 0.8))
         y, record = cohort["y"], cohort["y_recorded"]
-        law = dist.Normal(reaction(log_k1, y.times), NOISE).mask(y.observed)
-        pyro.sample("y", law.to_event(1), obs=y.values)
+        distribution = dist.Normal(reaction(log_k1, y.times), NOISE).mask(y.observed)
+        pyro.sample("y", distribution.to_event(1), obs=y.values)
         pyro.sample("y_recorded", NumberRecorded(p, y.times.shape[-1]), obs=record.values)
 
 
@@ -70,13 +71,13 @@ def value_model(cohort):
         log_k1 = pyro.sample("log_k1", dist.Normal(LOC, SCALE))
         b = pyro.sample("b", dist.Normal(0.0, 3.0))
         y, record = cohort["y"], cohort["y_recorded"]
-        law = dist.Normal(reaction(log_k1, y.times), NOISE)
-        value = pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = dist.Normal(reaction(log_k1, y.times), NOISE)
+        value = pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
         def rule(y):
             return torch.sigmoid(-(A + b[..., None] * y))
 
-        probability = nlme.recording_probability(rule, law, value, y.observed)
+        probability = nlme.recording_probability(rule, distribution, value, y.observed)
         pyro.sample("y_recorded", dist.Bernoulli(probability).to_event(1), obs=record.values)
 
 

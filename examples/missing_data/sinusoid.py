@@ -1,9 +1,8 @@
-"""A sinusoid of unknown frequency, 41 times of which up to 21 are missing, or each data set with
-times of its own.
+"""A sinusoid of unknown frequency, with 41 times of which up to 21 are missing.
 
-y = sin(2 pi a t) + b + noise of 0.05, a ~ U(0.1, 1), b ~ N(0, 0.25^2). The posterior is narrow and
-Gaussian: what a network gets wrong here is the reading of precise times; the model's own density
-mends it.
+y = sin(2 pi a t) + b + noise of 0.05, a ~ U(0.1, 1), b ~ N(0, 0.25^2). In a second setting each
+data set has times of its own. The posterior is narrow and Gaussian. A network does not read precise
+times well; the model's own density corrects this.
 """
 
 import argparse
@@ -29,8 +28,8 @@ def model(cohort):
         b = pyro.sample("b", dist.Normal(0.0, 0.25))
         y = cohort["y"]
         wave = torch.sin(2 * math.pi * a[..., None] * y.times) + b[..., None]
-        law = dist.Normal(wave, NOISE).mask(y.observed).to_event(1)
-        pyro.sample("y", law, obs=y.values)
+        distribution = dist.Normal(wave, NOISE).mask(y.observed).to_event(1)
+        pyro.sample("y", distribution, obs=y.values)
 
 
 times = torch.linspace(0.0, 10.0, 41)

@@ -1,9 +1,9 @@
-"""An epidemic, three compartments of which every value may be missing: by an ODE, and by binomial
-steps that have no density.
+"""An epidemic with three compartments, in which every value may be missing.
 
-ODE: dS = -b S I / N, dI = b S I / N - c I, dR = c I, N = 1000, (999, 1, 0), 21 times on [0, 180],
-y = (S, I, R) / N with noise 0.05. Steps: every 0.1, infection rate beta (I + 0.5) / N, observed
-without noise at 21 times on [0, 50].
+The same model is written with an ODE and with binomial steps that have no density. ODE: dS = -b S I
+/ N, dI = b S I / N - c I, dR = c I, N = 1000, (999, 1, 0), 21 times on [0, 180], y = (S, I, R) / N
+with noise 0.05. Steps: every 0.1, infection rate beta (I + 0.5) / N, observed without noise at 21
+times on [0, 50].
 """
 
 import argparse
@@ -43,8 +43,8 @@ def model(cohort):
         log_bc = pyro.sample("log_bc", dist.Normal(loc, scale).to_event(1))
         b, c = (10**log_bc).unbind(-1)
         y = cohort["y"]
-        law = dist.Normal(epidemic(b, c), NOISE).mask(y.observed).to_event(2)
-        pyro.sample("y", law, obs=y.values)
+        distribution = dist.Normal(epidemic(b, c), NOISE).mask(y.observed).to_event(2)
+        pyro.sample("y", distribution, obs=y.values)
 
 
 random_missing = Schedule({"y": times}, NumberMissing(0, 15), channels={"y": 3})
@@ -70,8 +70,8 @@ def stochastic_model(cohort):
         beta = pyro.sample("beta", dist.Uniform(0.01, 1.0))
         gamma = pyro.sample("gamma", dist.Uniform(0.0, beta))
         y = cohort["y"]
-        law = nlme.Simulated(lambda: binomial_steps(beta, gamma), y.values.shape)
-        pyro.sample("y", law.mask(y.observed).to_event(2), obs=y.values)
+        distribution = nlme.Simulated(lambda: binomial_steps(beta, gamma), y.values.shape)
+        pyro.sample("y", distribution.mask(y.observed).to_event(2), obs=y.values)
 
 
 stochastic_design = Schedule({"y": step_times}, NumberMissing(0, 15), channels={"y": 3})

@@ -21,8 +21,8 @@ def model(cohort):
         cl, q, v2 = phi.exp().unbind(-1)  # L/h, L/h, L
         y = cohort["concentration"]
         f = nlme.two_compartments(y.times, cohort.doses, cl=cl, v=v.expand_as(cl), q=q, v2=v2)
-        law = nlme.proportional_error(f, b[..., None]).mask(y.observed).to_event(1)
-        pyro.sample("concentration", law, obs=y.values)
+        distribution = nlme.proportional_error(f, b[..., None]).mask(y.observed).to_event(1)
+        pyro.sample("concentration", distribution, obs=y.values)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ def model(cohort):
         height = pyro.sample("height", dist.Normal(asymptote, omega))
         y = cohort["circumference"]
         f = height.unsqueeze(-1) * torch.sigmoid((y.times - half[..., None]) / scale[..., None])
-        law = nlme.additive_error(f, sigma[..., None]).mask(y.observed).to_event(1)
-        pyro.sample("circumference", law, obs=y.values)
+        distribution = nlme.additive_error(f, sigma[..., None]).mask(y.observed).to_event(1)
+        pyro.sample("circumference", distribution, obs=y.values)
 
 
 if __name__ == "__main__":

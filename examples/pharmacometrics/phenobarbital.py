@@ -19,8 +19,8 @@ def model(cohort):
         cl, v = (phi.exp() * cohort.covariates["weight"].unsqueeze(-1)).unbind(-1)
         y = cohort["concentration"]
         f = nlme.one_compartment(y.times, cohort.doses, cl=cl, v=v)
-        law = nlme.proportional_error(f, b[..., None]).mask(y.observed).to_event(1)
-        pyro.sample("concentration", law, obs=y.values)
+        distribution = nlme.proportional_error(f, b[..., None]).mask(y.observed).to_event(1)
+        pyro.sample("concentration", distribution, obs=y.values)
 
 
 if __name__ == "__main__":

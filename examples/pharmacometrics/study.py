@@ -1,4 +1,4 @@
-"""Train, fit, print, draw: what the examples of this folder share."""
+"""Train, fit, print, draw: the function that the examples of this folder share."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""Theophylline with a limit of quantification of 1 mg/L: values below it as what they are (M3)."""
+"""Theophylline with a limit of quantification of 1 mg/L; values below it are censored (M3)."""
 
 from dataclasses import replace
 
@@ -30,8 +30,8 @@ def model(cohort):
         ka, cl, v = phi.exp().unbind(-1)
         y = cohort["concentration"]
         f = nlme.one_compartment(y.times, cohort.doses, ka=ka, cl=cl, v=v)
-        law = nlme.Censored(nlme.additive_error(f, sigma[..., None]), low=LIMIT)
-        pyro.sample("concentration", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = nlme.Censored(nlme.additive_error(f, sigma[..., None]), low=LIMIT)
+        pyro.sample("concentration", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ def model(cohort):
         ka, cl, v = phi.exp().unbind(-1)
         y = cohort["concentration"]
         f = nlme.one_compartment(y.times, cohort.doses, ka=ka, cl=cl, v=v)
-        law = nlme.combined_error(f, a[..., None], b[..., None])
-        pyro.sample("concentration", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = nlme.combined_error(f, a[..., None], b[..., None])
+        pyro.sample("concentration", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 if __name__ == "__main__":

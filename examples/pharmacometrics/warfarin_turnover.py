@@ -1,7 +1,8 @@
 """Warfarin, concentration and effect: the drug inhibits the production of clotting factors.
 
-Two endpoints with times of their own, from one ODE that is compiled: depot, central compartment
-and prothrombin complex activity, d pca/dt = kout (e0 (1 - c / (c50 + c)) - pca).
+Two endpoints with times of their own are computed from one compiled ODE. Its states are the depot,
+the central compartment and the prothrombin complex activity, with
+d pca/dt = kout (e0 (1 - c / (c50 + c)) - pca).
 """
 
 import pyro
@@ -37,10 +38,10 @@ def model(cohort):
         times, split = nlme.merge_times(y.times, z.times)
         at_y, at_z = split(nlme.solve(turnover, start, times, p, doses=cohort.doses, rtol=1e-6))
         a, b, sd = error[..., None, :].unbind(-1)
-        law = nlme.combined_error(at_y[..., 1] / v.unsqueeze(-1), a, b)
-        pyro.sample("concentration", law.mask(y.observed).to_event(1), obs=y.values)
-        law = nlme.additive_error(at_z[..., 2], sd)
-        pyro.sample("pca", law.mask(z.observed).to_event(1), obs=z.values)
+        distribution = nlme.combined_error(at_y[..., 1] / v.unsqueeze(-1), a, b)
+        pyro.sample("concentration", distribution.mask(y.observed).to_event(1), obs=y.values)
+        distribution = nlme.additive_error(at_z[..., 2], sd)
+        pyro.sample("pca", distribution.mask(z.observed).to_event(1), obs=z.values)
 
 
 if __name__ == "__main__":
