@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from pyro_amortized.muon import Muon, orthogonalize
+from pyro_amortized.train.optimizers import make_optimizers
+from pyro_amortized.train.options import TrainingOptions
 
 
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12), (3, 8, 8), (1, 6, 4)])
@@ -42,3 +44,16 @@ def test_equal_shapes_together_or_alone_give_the_same():
             Muon(group, lr=0.1).step()
     for one, other in zip(together, alone, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [4, 15, 16])
+def test_networks_too_small_for_it_are_left_to_adam(size):
+    network = torch.nn.Linear(size, size)
+    before = [p.detach().clone() for p in network.parameters()]
+    optimizers = make_optimizers(network, TrainingOptions())
+    assert list(optimizers) == (["adam"] if size < 16 else ["muon", "adam"])
+    network(torch.ones(2, size)).square().sum().backward()
+    for optimizer in optimizers.values():
+        optimizer.step()
+    moved = [not torch.equal(p, b) for p, b in zip(network.parameters(), before, strict=True)]
+    assert all(moved)

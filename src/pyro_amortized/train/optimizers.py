@@ -16,15 +16,17 @@ SMALLEST_MATRIX = 16  # thinner ones have little to orthogonalise: Adam
 def make_optimizers(
     network: nn.Module, options: TrainingOptions
 ) -> dict[str, torch.optim.Optimizer]:
-    """Muon for matrices, Adam for the rest."""
+    """Muon for matrices, Adam for the rest; one that would have nothing to do is left out."""
     weights = [p for p in network.parameters() if p.requires_grad]
     matrices = [p for p in weights if p.dim() >= 2 and min(p.shape[-2:]) >= SMALLEST_MATRIX]
     others = [p for p in weights if all(p is not m for m in matrices)]
     rate = options.learning_rate
-    return {
-        "muon": Muon(matrices, lr=rate, weight_decay=options.weight_decay or 0.0),
-        "adam": torch.optim.Adam(others, lr=rate, fused=True),
-    }
+    optimizers: dict[str, torch.optim.Optimizer] = {}
+    if matrices:
+        optimizers["muon"] = Muon(matrices, lr=rate, weight_decay=options.weight_decay or 0.0)
+    if others:
+        optimizers["adam"] = torch.optim.Adam(others, lr=rate, fused=True)
+    return optimizers
 
 
 def set_rate(optimizers: dict[str, torch.optim.Optimizer], rate: float) -> None:
