@@ -13,7 +13,7 @@ import pyro_amortized as pa
 from pyro_amortized.bank import Bank
 from pyro_amortized.diagnostics import calibrate
 from pyro_amortized.errors import AmortizedError
-from pyro_amortized.search import locate_population
+from pyro_amortized.search import Search, locate_population
 from pyro_amortized.simulate import Simulator, default_training_distribution
 from pyro_amortized.store import SimulationStore
 from pyro_amortized.workers import Workers
@@ -147,7 +147,10 @@ def test_a_dask_cluster_simulates_and_survives_a_lost_worker(simulator, tmp_path
 @pytest.mark.slow
 def test_starts_and_calibration_in_workers_give_the_same(linear, linear_guide):
     def both():
-        where = locate_population(linear_guide.structure, linear_guide, linear, num_starts=2)
+        generator = torch.Generator().manual_seed(0)
+        known = (linear_guide.structure, linear_guide, linear)
+        search = Search.begin(*known, "maximum likelihood", generator)
+        where = locate_population(search, num_starts=2, seed=generator)
         design = pa.Resample(linear)
         ranks = calibrate(linear_guide, design, num_individuals=200, num_draws=100, seed=1)
         return where, ranks

@@ -7,6 +7,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized.errors import FitError
+from pyro_amortized.search import Search
 
 from .exact import TRUTH, exact_posterior, linear_program
 
@@ -88,6 +89,22 @@ def test_start_is_used_and_same_seed_same_fit(linear, linear_guide, fit):
     assert torch.equal(*again)
     se = fit.covariance.diagonal().sqrt()
     assert ((again[0] - fit.vector).abs() < 0.3 * se).all()
+
+
+def test_the_prior_scale_is_drawn_once(linear, linear_guide, monkeypatch):
+    """The starts measure their steps in the units of the rounds and of the standard errors."""
+    used, climb = [], Search.climb
+
+    def watched(self, *arguments):
+        used.append(self.scale)
+        return climb(self, *arguments)
+
+    monkeypatch.setattr(Search, "climb", watched)
+    found = pa.fit_population(
+        linear_program, linear_guide, linear, num_draws=300, num_starts=2, seed=5
+    )
+    assert len(used) == 2
+    assert all(torch.equal(scale, found.search.scale) for scale in used)
 
 
 def test_another_population_model_without_retraining(linear, linear_guide, fit):

@@ -7,7 +7,7 @@ from pyro.infer.autoguide import AutoNormal
 import pyro_amortized as pa
 from pyro_amortized.errors import GuideError, ModelError
 from pyro_amortized.marginal import log_marginal
-from pyro_amortized.search import locate_population
+from pyro_amortized.search import Search, locate_population
 
 from .exact import TRUTH, exact_fit, exact_log_marginal, linear_program
 
@@ -101,7 +101,11 @@ def test_other_individual_sites_are_refused(linear, linear_guide):
 def test_locate_population_finds_the_neighbourhood(linear, linear_guide):
     few = linear[:24]  # of more it takes as many at random
     vector, _, covariance = exact_fit(few)
-    found = locate_population(linear_guide.structure, linear_guide, few, seed=3)
+    generator = torch.Generator().manual_seed(3)
+    search = Search.begin(
+        linear_guide.structure, linear_guide, few, "maximum likelihood", generator
+    )
+    found = locate_population(search, seed=generator)
     assert ((found.vector - vector).abs() < covariance.diagonal().sqrt()).all()
 
 

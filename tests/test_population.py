@@ -16,6 +16,7 @@ from pyro_amortized.importance import log_mean_difference
 from pyro_amortized.interpolated import InterpolatedLikelihood
 from pyro_amortized.likelihood import ExactLikelihood, ExpandedLikelihood
 from pyro_amortized.optimize import maximize
+from pyro_amortized.search import Search
 
 from .exact import TRUTH, exact_fit, exact_log_marginal, linear_cohort, linear_program, unpack
 
@@ -338,7 +339,8 @@ def test_fixed_parameters(linear, linear_guide):
 
     best = maximize(objective, found.vector[:4])
     se = found.covariance.diagonal()[:4].sqrt()
-    assert ((found.vector[:4] - best.vector).abs() < 0.15 * se).all()
+    # Rounds end where less than 0.02 + 2 * 5 / 500 = 0.04 is to be gained: sqrt(0.08) = 0.28 se.
+    assert ((found.vector[:4] - best.vector).abs() < 0.3 * se).all()
 
 
 @pytest.mark.filterwarnings("ignore:The missing values")
@@ -364,6 +366,33 @@ def test_a_variance_of_zero_is_held_and_named(linear_guide):
     assert best.value - none.value < 1.92  # what it says is so: zero is within the data's reach
     apart = found.vector[free] - best.vector
     assert (apart.abs() < 0.5 * found.covariance.diagonal()[free].sqrt()).all()
+
+
+def test_a_variance_of_zero_is_found_in_any_part_of_a_sorted_cohort(linear_guide):
+    """The second arm begins after 120 individuals; only there the slopes' variance is unknown."""
+
+    def arms(cohort):
+        mean = pyro.sample("mean", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        omega = pyro.sample("omega", dist.HalfNormal(torch.ones(2)).to_event(1))
+        sigma = pyro.sample("sigma", dist.LogNormal(-1.0, 0.5))
+        slopes = torch.where(cohort.covariates["arm"] > 0, omega[1], 0.001)
+        with pyro.plate("individual", len(cohort)):
+            scale = torch.stack([omega[0].expand(len(cohort)), slopes], -1)
+            phi = pyro.sample("phi", dist.Normal(mean, scale).to_event(1))
+            observe(cohort, phi, sigma)
+
+    arm = torch.arange(200).ge(120).double()
+    cohort = pa.Cohort(linear_cohort(num=200).series, covariates={"arm": arm})
+    structure = pa.read_structure(arms, cohort)
+    truth = TRUTH | {"omega": torch.tensor([0.6, 0.01]).double()}
+    cohort = pa.simulate_population(structure, cohort, truth, 1)
+    generator = torch.Generator().manual_seed(1)
+    search = Search.begin(structure, linear_guide, cohort, "maximum likelihood", generator)
+    vector = structure.unconstrain_population(truth)
+    individuals = search.draw(vector, 200, generator)
+    held, _ = search.vanishing(ExactLikelihood(individuals), vector)
+    named = [n for n, x in zip(structure.population_names, held.tolist(), strict=True) if x]
+    assert named == ["omega[1]"]
 
 
 @pytest.mark.filterwarnings("ignore:The missing values")

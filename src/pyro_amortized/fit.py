@@ -114,27 +114,19 @@ def fit_once(
         num_draws = round(min(2000, max(300, 20_000 / math.sqrt(len(cohort)))))
     fixed = structure.check_some(fixed or {})
     held = _held(structure, fixed)
+    search = Search.begin(structure, guide, cohort, criterion, generator)
     if start is not None:
         vector = structure.unconstrain_population(structure.check_population(dict(start) | fixed))
     else:
         vector = locate_population(
-            structure,
-            guide,
-            cohort,
-            num_starts=num_starts,
-            criterion=criterion,
-            fixed=fixed,
-            seed=generator,
+            search, num_starts=num_starts, fixed=fixed, seed=generator
         ).vector
-
-    scale = structure.population_scale(cohort, generator)
-    search = Search(structure, guide, cohort, criterion, scale)
     least = GAIN + 2 * len(vector) / num_draws
     ascent, individuals, rounds = _climb(search, vector, num_draws, generator, least, held)
     optimum, gain = ascent.optimum, ascent.gain
     free = ~ascent.held
     curvature = laplace_covariance(
-        search.objective(ascent.likelihood), optimum.vector, scale, free=free
+        search.objective(ascent.likelihood), optimum.vector, search.scale, free=free
     )
     names = zip(structure.population_names, (ascent.held & ~held).tolist(), strict=True)
     vanished = [name for name, gone in names if gone]

@@ -24,7 +24,7 @@ from .importance import finite_or_zero_weight
 from .individual import MIN_DRAWS, IndividualPosteriors, sample_individuals
 from .isolation import make_generator
 from .likelihood import ExactLikelihood, log_mean, with_stand_ins
-from .search import locate_population
+from .search import Search, locate_population
 from .structure import Estimator, Model, Population, collapsed_log_density
 
 
@@ -198,9 +198,8 @@ class MarginalModel:
         structure = structure_for(self.guide, self.model, cohort)
         structure.check_density()
         if population is None:
-            optimum = locate_population(
-                structure, self.guide, cohort, criterion="posterior mode", seed=generator
-            )
+            search = Search.begin(structure, self.guide, cohort, "posterior mode", generator)
+            optimum = locate_population(search, seed=generator)
             population = structure.constrain_population(optimum.vector)
         return sample_individuals(
             self.guide,

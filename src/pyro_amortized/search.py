@@ -28,6 +28,8 @@ from .structure import ModelStructure, Population
 from .workers import run_each
 
 MAX_LOCATED = 24  # individuals whose likelihood settles the starts
+# Individuals, and draws of each, that show how much the individual parameters vary.
+MAX_SPREAD, NUM_SPREAD = 100, 50
 MANY, MAX_SETTLED = 4000, 1000  # of so many, so many lead on before all are drawn
 LOST = 1.5  # largest mean fall of log ESS in a round
 FLAT, CALM = 0.05, 0.1  # change of the log likelihood, of all and of one, that counts as none
@@ -66,6 +68,7 @@ class Search:
         cohort: The data.
         criterion: What is maximised.
         scale: Size of a large step in each unconstrained parameter.
+        seed: Seed of the individuals that show how much the individual parameters vary.
     """
 
     structure: ModelStructure
@@ -73,6 +76,22 @@ class Search:
     cohort: Cohort
     criterion: Criterion
     scale: Tensor
+    seed: int = 0
+
+    @classmethod
+    def begin(
+        cls,
+        structure: ModelStructure,
+        guide: AmortizedGuide,
+        cohort: Cohort,
+        criterion: Criterion,
+        generator: Generator,
+    ) -> "Search":
+        """A search whose scale is that of the prior. It is estimated from draws, so one search
+        serves the starts, the rounds and the standard errors of a fit.
+        """
+        scale = structure.population_scale(cohort, generator)
+        return cls(structure, guide, cohort, criterion, scale, fork_seed(generator))
 
     def part(self, num: int, generator: Generator) -> "Search":
         """The same search with some individuals, picked at random."""
@@ -135,11 +154,12 @@ class Search:
             Which, and the move that doubles the standard deviation of the first that can still be
             larger (several coordinates may hang on one); shape ``(population,)`` each.
         """
-        structure, few = self.structure, self.cohort[: min(len(self.cohort), 100)]
+        # The same individuals in every round, picked at random: a table may be sorted by arm.
+        structure, few = self.structure, self.part(MAX_SPREAD, make_generator(self.seed)).cohort
 
         def deviations(at: Tensor) -> Tensor:
-            population = structure.constrain_population(at)
-            draws = structure.draw_individuals(few, population, 50, make_generator(0))
+            population, same = structure.constrain_population(at), make_generator(self.seed)
+            draws = structure.draw_individuals(few, population, NUM_SPREAD, same)
             return draws - draws.mean(0)
 
         here = deviations(vector).flatten(0, 1).nan_to_num(0.0, 0.0, 0.0)
@@ -252,13 +272,10 @@ class Search:
 
 
 def locate_population(
-    structure: ModelStructure,
-    guide: AmortizedGuide,
-    cohort: Cohort,
+    search: Search,
     *,
     num_starts: int = 4,
     num_draws: int = 200,
-    criterion: Criterion = "maximum likelihood",
     fixed: Population | None = None,
     seed: int | Generator = 0,
 ) -> Optimum:
@@ -271,26 +288,21 @@ def locate_population(
     Under ``joblib.parallel_config`` the starts run in parallel; what comes out is the same.
 
     Args:
-        structure: The population model.
-        guide: The trained guide.
-        cohort: The data.
+        search: The search; what follows from the result goes on with the same one.
         num_starts: Number of starts; the best on fresh draws is returned.
         num_draws: Draws per individual.
-        criterion: What is maximised.
         fixed: Values of sites that are held.
         seed: Seed or generator.
 
     Raises:
         FitError: No start leads to a finite likelihood.
     """
-    generator = make_generator(seed)
-    scale = structure.population_scale(cohort, generator)
-    everyone = Search(structure, guide, cohort, criterion, scale)
-    search = everyone.part(MAX_LOCATED, generator)
-    starts = structure.draw_populations(search.cohort, num_starts, generator)
+    generator, structure = make_generator(seed), search.structure
+    few = search.part(MAX_LOCATED, generator)
+    starts = structure.draw_populations(few.cohort, num_starts, generator)
     held = structure.coordinates(fixed or {})
     found: list[Optimum] = run_each(
-        search.climb,
+        few.climb,
         [
             (
                 structure.unconstrain_population(start | dict(fixed or {})),
@@ -302,9 +314,9 @@ def locate_population(
         ],
     )
     best = max(found, key=lambda optimum: optimum.value)
-    if len(cohort) >= MANY and math.isfinite(best.value):
-        search = everyone.part(MAX_SETTLED, generator)
-        best = search.climb(best.vector, held, num_draws, fork_seed(generator))
+    if len(search.cohort) >= MANY and math.isfinite(best.value):
+        more = search.part(MAX_SETTLED, generator)
+        best = more.climb(best.vector, held, num_draws, fork_seed(generator))
     if not math.isfinite(best.value):
         raise FitError(
             f"None of {num_starts} starts has a finite likelihood.",
