@@ -1,7 +1,6 @@
 """Files of every format that there has been are read, and an invented older format as well.
 
-The folders ``tests/formats/files_N`` are written by ``python -m tests.formats.write`` and never
-again: see there.
+``python -m tests.formats.write tests/formats/files_N`` wrote the folders; it says when to do so.
 """
 
 import json

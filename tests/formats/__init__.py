@@ -1,1 +1,1 @@
-"""Files of every format that there has been, in folders that ``write`` made; they never change."""
+"""Files of every format that there has been, in folders that the script ``write`` made."""

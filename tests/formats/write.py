@@ -2,7 +2,8 @@
 
 Run it when the format of any kind of file has got a new version, with the next number,
 ``tests/formats/files_N``, and keep what it wrote. Users have such files on their disks: a folder
-that is there is never written again.
+that belongs to a release is never written again. Before the first release nobody has any, and
+``files_1`` is written anew.
 """
 
 import argparse
