@@ -322,3 +322,42 @@ def test_discrete_population_site():
         _with()(cohort)
 
     _refused(program, "'switch' is discrete")
+
+
+# Checks of some individuals stand for all, however the table is sorted.
+
+
+def test_densities_that_depend_on_others_are_found_in_any_arm():
+    """Only the second half of the individuals depend on the others."""
+
+    def model(cohort):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("individual", len(cohort)):
+            phi = pyro.sample("phi", dist.Normal(mean, 1.0))
+            y = cohort["y"]
+            level = phi + cohort.covariates["arm"] * phi.mean(-1, keepdim=True)
+            law = dist.Normal(level[..., None], 1.0).mask(y.observed).to_event(1)
+            pyro.sample("y", law, obs=y.values)
+
+    arm = torch.arange(40).ge(20).double()
+    cohort = pa.Cohort(linear_cohort().series, covariates={"arm": arm})
+    with pytest.raises(ModelError, match="the log density"):
+        read_structure(model, cohort)
+
+
+def test_layout_is_found_where_the_first_individuals_have_no_observation():
+    """As many times as individuals are checked: a wrong layout would broadcast."""
+
+    def model(cohort):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        sigma = pyro.sample("sigma", dist.LogNormal(0.0, 1.0))
+        with pyro.plate("individual", len(cohort)):
+            phi = pyro.sample("phi", dist.Normal(mean, 1.0))
+            y = cohort["y"]
+            law = dist.Normal(phi[..., None].expand(y.values.shape), sigma)
+            pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+
+    y = linear_cohort(width=5, missing=0.0)["y"]
+    observed = y.observed & (torch.arange(40) >= 10)[:, None]
+    cohort = pa.Cohort({"y": pa.Series(y.times, y.values, observed)})
+    assert read_structure(model, cohort).layout == {"sigma": 1}

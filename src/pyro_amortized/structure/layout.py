@@ -37,7 +37,9 @@ def find_layout(structure: ModelStructure, cohort: Cohort, seed: int) -> dict[st
     exactly.
     """
     generator = make_generator(seed)
-    small = cohort.repeat(-(-CHECK_SIZE // len(cohort)))[:CHECK_SIZE]
+    many = cohort.repeat(-(-CHECK_SIZE // len(cohort)))
+    # Picked at random: the first of a sorted table may have no observation to compare.
+    small = many[torch.randperm(len(many), generator=generator)[:CHECK_SIZE]]
     draws = structure.draw_populations(small, CHECK_SIZE, generator)
     shared = torch.stack([structure.unconstrain_population(d, structure.shared) for d in draws])
     individuals = structure.draw_individuals(small, draws[0], 1, generator)[0]

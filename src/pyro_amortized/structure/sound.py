@@ -46,11 +46,14 @@ def check_sound(structure: ModelStructure, cohort: Cohort, seed: int) -> None:
         ModelError: A population site is as large as the cohort, the density is another one when
             the program runs once more, or it moves with the other individuals.
     """
-    few = cohort[:FEW] if len(cohort) > 1 else cohort.repeat(2)
+    generator = make_generator(seed)
+    # Picked at random: the first of a sorted table may be the ones whose density is their own.
+    picked = torch.randperm(len(cohort), generator=generator)[:FEW]
+    few = cohort[picked] if len(cohort) > 1 else cohort.repeat(2)
     _check_population(structure, few)
     if not structure.has_density:
         return
-    population, generator = structure.initial_population(), make_generator(seed)
+    population = structure.initial_population()
     draws, others = structure.draw_individuals(few, population, 2, generator).unsqueeze(1)
     with torch.no_grad():
         with seeded(1):
