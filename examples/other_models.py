@@ -35,7 +35,7 @@ def eight_schools(sigma, y):
 
 
 def radon_varying_slopes(county, floor, log_radon, num_counties):
-    """Gelman and Hill (2006)."""
+    """Gelman and Hill (2007)."""
     mu_a = pyro.sample("mu_a", dist.Normal(0.0, 5.0))
     sigma_a = pyro.sample("sigma_a", dist.HalfNormal(1.0))
     mu_b = pyro.sample("mu_b", dist.Normal(0.0, 5.0))

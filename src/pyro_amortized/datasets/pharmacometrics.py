@@ -1,4 +1,4 @@
-r"""Classic data sets of pharmacometrics, and one of growth."""
+r"""Data sets of pharmacometrics, and one of growth."""
 
 from dataclasses import replace
 
@@ -19,8 +19,9 @@ def phenobarbital() -> Cohort:
         (59, 155)
 
     References:
-        Data set ``Phenobarb`` of the R package nlme; Grasela and Donn (1985), Neonatal population
-        pharmacokinetics of phenobarbital derived from routine clinical data.
+        Measurements: Grasela and Donn (1985), Neonatal population pharmacokinetics of phenobarbital
+        derived from routine clinical data, Developmental Pharmacology and Therapeutics 8, 374-383.
+        The same data are the data set ``Phenobarb`` of the R package nlme.
     """
     cohort = shipped("phenobarbital", series="concentration", covariates=["WT", "APGR"])
     weight, apgar = cohort.covariates["WT"], cohort.covariates["APGR"]
@@ -41,8 +42,10 @@ def warfarin() -> Cohort:
         (32, 251, 232)
 
     References:
-        O'Reilly, Aggeler and Leong (1963), Studies on the coumarin anticoagulant drugs; O'Reilly
-        and Aggeler (1968), Studies on coumarin anticoagulant drugs.
+        Measurements: O'Reilly, Aggeler and Leong (1963), Studies on the coumarin anticoagulant
+        drugs: the pharmacodynamics of warfarin in man, Journal of Clinical Investigation 42,
+        1542-1551; O'Reilly and Aggeler (1968), Studies on coumarin anticoagulant drugs: initiation
+        of warfarin therapy without a loading dose, Circulation 38, 169-177.
     """
     names = {"cp": "concentration", "pca": "pca"}
     cohort = shipped("warfarin", series=names, covariates=["WT", "AGE", "SEX"])
@@ -62,8 +65,9 @@ def indometh() -> Cohort:
         (6, 66)
 
     References:
-        Data set ``Indometh`` of R; Kwan, Breault, Umbenhauer, McMahon and Duggan (1976), Kinetics
-        of indomethacin absorption, elimination, and enterohepatic circulation in man.
+        Measurements: Kwan, Breault, Umbenhauer, McMahon and Duggan (1976), Kinetics of indomethacin
+        absorption, elimination, and enterohepatic circulation in man, Journal of Pharmacokinetics
+        and Biopharmaceutics 4, 255-280. The same data are the data set ``Indometh`` of R.
     """
     return shipped("indometh", series="concentration")
 
@@ -79,7 +83,7 @@ def orange() -> Cohort:
         (5, 35)
 
     References:
-        Data set ``Orange`` of R; Draper and Smith (1998), Applied Regression Analysis, exercise
-        24.N.
+        Measurements: Draper and Smith (1998), Applied Regression Analysis, third edition, exercise
+        24.N. The same data are the data set ``Orange`` of R.
     """
     return shipped("orange", series="circumference")

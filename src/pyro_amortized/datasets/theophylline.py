@@ -20,7 +20,8 @@ def theophylline() -> Cohort:
         (12, 132)
 
     References:
-        Data set ``Theoph`` of R; Boeckmann, Sheiner and Beal (1994), NONMEM Users Guide, part V.
+        Measurements: a study of R. A. Upton, published in Boeckmann, Sheiner and Beal (1994),
+        NONMEM Users Guide, part V. The same data are the data set ``Theoph`` of R.
     """
     cohort = shipped("theophylline", series="concentration", covariates=["WT"])
     return replace(cohort, covariates={"weight": cohort.covariates["WT"]})
