@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from dataclasses import dataclass
@@ -120,6 +122,26 @@ def test_workers_follow_the_active_joblib_configuration():
     threads = joblib.parallel_config(backend="threading", n_jobs=3)
     with threads, pytest.raises(AmortizedError, match="threads"):
         Workers.active()
+
+
+COUNTED = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from pyro_amortized.train import TrainingOptions, plan
+from pyro_amortized.workers import num_processors
+print(num_processors(), plan._workers(TrainingOptions(), plan.SLOW + 1).num_workers)
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or (os.cpu_count() or 1) < 2,
+    reason="needs two processors and a system that can bind a process to one of them",
+)
+def test_workers_are_counted_by_the_processors_of_this_process():
+    """A process that is bound to one processor has no other to simulate on."""
+    command = [sys.executable, "-W", "ignore", "-c", COUNTED]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=100)
+    assert done.stdout.split() == ["1", "0"]
 
 
 @pytest.mark.slow

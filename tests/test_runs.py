@@ -1,5 +1,6 @@
 """Runs that are interrupted, shared, watched, or given a time."""
 
+import copy
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized.errors import AmortizedError, TrainingError
+from pyro_amortized.missing import RandomMissing
 
 from .small import QUICK, train
 
@@ -94,6 +96,43 @@ def test_a_folder_belongs_to_one_run(linear, tmp_path):
             options=QUICK,
             progress=False,
         )
+
+
+def test_a_folder_knows_the_networks_that_it_started_from(linear, linear_guide, tmp_path):
+    """The same weights in another order have the same sum."""
+    train(linear, tmp_path, warm_start=linear_guide)
+    train(linear, tmp_path, warm_start=linear_guide)
+    other = copy.deepcopy(linear_guide)
+    with torch.no_grad():
+        weight = next(x for x in other.posterior.parameters() if x.dim() == 2)
+        weight.copy_(weight.flip(0))
+    with pytest.raises(TrainingError, match="another run: warm_start"):
+        train(linear, tmp_path, warm_start=other)
+
+
+def slopes(sign):
+    """A program in which the sign of the slope does not change the mean of all values."""
+
+    def model(cohort):
+        with pyro.plate("individual", len(cohort)):
+            phi = pyro.sample("phi", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            y = cohort["y"]
+            prediction = phi[..., :1] + sign * phi[..., 1:] * (y.times - 1.0)
+            law = dist.Normal(prediction, 0.1).mask(y.observed).to_event(1)
+            pyro.sample("y", law, obs=y.values)
+
+    return model
+
+
+def test_a_folder_knows_its_program_and_its_missing_values(tmp_path):
+    times = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0]).double().expand(20, -1)
+    cohort = pa.Cohort({"y": pa.Series(times, torch.ones_like(times))})
+    settings = {"num_simulations": 1000, "options": QUICK, "folder": tmp_path, "progress": False}
+    pa.train(slopes(1.0), pa.Resample(cohort, RandomMissing(0.0, 0.2)), **settings)
+    with pytest.raises(TrainingError, match="another run: probe"):
+        pa.train(slopes(-1.0), pa.Resample(cohort, RandomMissing(0.0, 0.2)), **settings)
+    with pytest.raises(TrainingError, match="another run: probe"):
+        pa.train(slopes(1.0), pa.Resample(cohort, RandomMissing(0.5, 0.9)), **settings)
 
 
 def test_a_damaged_checkpoint_is_named(linear, tmp_path):

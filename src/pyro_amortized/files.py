@@ -8,9 +8,11 @@ read, nothing pickled) with a JSON description in the header.
 import json
 import os
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -75,6 +77,28 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], description: Any) -
     """Write tensors and a description that JSON can hold into one file."""
     whole = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
     write_whole(path, save(whole, {KEY: json.dumps(description)}))
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    r"""SHA-256 of the names, types, shapes and bytes of tensors, in whatever order they are given.
+
+    Args:
+        tensors: By name, for instance the state of a network.
+
+    Example:
+        >>> ones, zeros = torch.ones(2), torch.zeros(2)
+        >>> known = fingerprint({"a": ones, "b": zeros})
+        >>> known == fingerprint({"b": zeros, "a": ones})
+        True
+        >>> known == fingerprint({"a": zeros, "b": ones})
+        False
+    """
+    found = sha256()
+    for name, x in sorted(tensors.items()):
+        flat = x.detach().cpu().contiguous().reshape(-1)
+        found.update(json.dumps([name, str(x.dtype), list(x.shape)]).encode())
+        found.update(flat.view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky import as_completed, get_reusable_executor
 from joblib.parallel import LokyBackend, ThreadingBackend, get_active_backend
 
@@ -68,6 +68,13 @@ class Workers:
             return None
         found = backend.effective_n_jobs(-1 if num_jobs in (1, None) else num_jobs)
         return cls(max(1, found), None if local else backend)
+
+
+def num_processors() -> int:
+    """Processors that this process may use: those it is bound to (``taskset``, Slurm), fewer where
+    a container has a quota or ``LOKY_MAX_CPU_COUNT`` says so.
+    """
+    return int(cpu_count())
 
 
 def is_lost_worker(error: BaseException) -> bool:

@@ -14,10 +14,12 @@ import torch
 from ..errors import TrainingError
 from ..files import make_folder, read_json, write_whole
 from ..formats import Format
-from ..simulate import Simulator
+from ..missing import Remaskable
+from ..simulate import Simulator, shard_generator
 from .options import Networks, TrainingOptions
 
 PROBE = 10**9
+NUM_PROBED, NUM_MEANS = 32, 4
 FORMAT = Format("pass another folder")
 FREE = ("num_workers", "num_threads", "device", "autocast", "checkpoint_seconds")
 
@@ -27,8 +29,6 @@ def settings(
 ) -> dict[str, Any]:
     """What makes a run this run: everything that moves the weights, as JSON."""
     structure, training = simulator.structure, simulator.distribution
-    probe = simulator(PROBE, 32)
-    means = {n: float(s.values.double().mean()) for n, s in probe.cohort.series.items()}
     kept = {name: x for name, x in asdict(options).items() if name not in FREE}
     return {
         "seed": simulator.seed,
@@ -39,8 +39,26 @@ def settings(
         "shared": list(structure.shared),
         "training_distribution": [training.loc.tolist(), training.scale_tril.tolist()],
         "trained_on_prior": training.prior is not None,
-        "probe": means,
+        "probe": _probe(simulator),
     }
+
+
+def _probe(simulator: Simulator) -> dict[str, list[list[float]]]:
+    """What tells one program and design from another: a few simulations, as means of the values and
+    of what is recorded, by series. The weights tell values in one place from those in another. No
+    hash, because another machine may go on, whose last digits differ.
+    """
+    cohort, design = simulator(PROBE, NUM_PROBED).cohort, simulator.design
+    generator = shard_generator(simulator.seed, PROBE)
+    if isinstance(design, Remaskable):
+        cohort = design.missing(cohort, generator)
+    found = {}
+    for name, series in cohort.series.items():
+        shape = (NUM_MEANS, *series.values.shape)
+        weights = torch.rand(shape, generator=generator, dtype=torch.float64).flatten(1)
+        parts = (series.values, series.observed)
+        found[name] = [(weights @ x.double().flatten() / weights.shape[1]).tolist() for x in parts]
+    return found
 
 
 def claim(folder: Path, wanted: dict[str, Any]) -> None:

@@ -1,18 +1,19 @@
 r"""What is to be simulated, by whom, and where it is kept."""
 
-import os
 import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..bank import MAX_MEMORY, Bank, num_bytes
+from ..files import fingerprint
 from ..posterior import AmortizedPosterior
 from ..progress import bar as progress_bar
 from ..simulate import Simulator, TrainingSet, check_failures
 from ..store import SimulationStore, rounded
-from ..workers import Workers
+from ..workers import Workers, num_processors
 from .folder import PROBE, claim, settings
 from .loss import mean_over_ranks, num_ranks, rank
 from .options import Networks, TrainingOptions
@@ -78,9 +79,9 @@ def open_bank(plan: Plan, stack: ExitStack) -> tuple[Bank, TrainingSet]:
     store = None
     if plan.folder is not None:
         if rank() == 0:
-            more = {"num_simulations": plan.num_simulations, "budget": plan.limit}
+            more: dict[str, Any] = {"num_simulations": plan.num_simulations, "budget": plan.limit}
             if plan.warm_start is not None:
-                more["warm_start"] = float(sum(x.sum() for x in plan.warm_start.parameters()))
+                more["warm_start"] = fingerprint(plan.warm_start.state_dict())
             claim(plan.folder, settings(plan.simulator, plan.options, plan.networks, **more))
         store = SimulationStore(plan.folder / "simulations")
     validation, seconds_each = _validation(plan, store)
@@ -141,7 +142,7 @@ def _workers(options: TrainingOptions, expected: float) -> Workers:
     """Who simulates what would take one process an expected number of seconds."""
     if options.num_workers is not None:
         return Workers(options.num_workers)
-    spare = max(0, (os.cpu_count() or 1) // num_ranks() - 1)
+    spare = max(0, num_processors() // num_ranks() - 1)
     return Workers.active() or Workers(spare if expected > SLOW else 0)
 
 
