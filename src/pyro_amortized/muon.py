@@ -2,7 +2,7 @@ r"""The optimiser of the networks: Muon for matrices, Adam for the rest.
 
 Muon replaces the momentum of a weight matrix by the nearest orthogonal matrix, so that all its
 directions move alike; five Newton-Schulz steps find it. On the amortized posteriors of this
-library it halves the remaining error in the same time (``docs/design.md``).
+library it halves the remaining error in the same time (decision 020 in ``docs/decisions``).
 ``torch.optim.Muon`` does these steps in bfloat16, for which processors without native bfloat16 take
 20 times longer (measured: 14 ms against 0.7 ms for a matrix of 128 x 128); here they are done in
 float32, and matrices of equal shape together.
