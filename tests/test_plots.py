@@ -6,7 +6,7 @@ from matplotlib import rcParams
 from matplotlib.figure import Figure
 
 import pyro_amortized as pa
-from pyro_amortized.diagnostics import diagnose, plots, residuals
+from pyro_amortized.diagnostics import check_model, diagnose, plots, residuals
 from pyro_amortized.errors import CohortError
 
 from .exact import linear_cohort, linear_program
@@ -87,3 +87,13 @@ def test_figures_go_where_they_are_told(weighted):
 def test_no_covariates_no_figure(fit):
     with pytest.raises(CohortError, match="no covariates"):
         plots.effects_by_covariate(fit)
+
+
+def test_prior_predictive_shows_individuals_from_the_whole_table():
+    """Twenty lines of eighty individuals: not of the first twenty, who may be one arm."""
+    cohort = linear_cohort(num=80, missing=0.0)
+    figure = plots.prior_predictive(check_model(linear_program, cohort, num_draws=20))
+    first_times = {float(line.get_xdata()[0]) for line in figure.axes[0].lines[:20]}
+    shown = [i for i, row in enumerate(cohort["y"].times.tolist()) if row[0] in first_times]
+    assert len(shown) == 20
+    assert max(shown) > 70

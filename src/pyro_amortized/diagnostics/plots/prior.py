@@ -7,6 +7,7 @@ from ..explain import ModelCheck
 from .style import FITTED, OBSERVED, grid, labelled
 
 MAX_LINES = 60
+MAX_KNOWN = 1_000_000  # simulated values behind the band
 
 
 def prior_predictive(check: ModelCheck) -> Figure:
@@ -22,8 +23,9 @@ def prior_predictive(check: ModelCheck) -> Figure:
     figure, axes = grid(len(names), 2, 5.0, 3.4)
     for name, ax in zip(names, axes, strict=True):
         series, simulated = check.cohort[name], check.predictive[name]
-        for k in range(min(MAX_LINES, len(simulated))):
-            i = k % len(series.times)
+        num = min(MAX_LINES, len(simulated))
+        for k in range(num):  # individuals from the whole table, which may be sorted by arm
+            i = k * len(series.times) // num
             seen = series.observed[i]
             ax.plot(series.times[i][seen], simulated[k, i][seen], color=FITTED, lw=0.6, alpha=0.3)
         seen = series.observed
@@ -32,7 +34,7 @@ def prior_predictive(check: ModelCheck) -> Figure:
         ax.plot(series.times[seen], series.values[seen], "o", ms=3, color=OBSERVED, mfc="none")
         if len(known):
             levels = torch.tensor([0.025, 0.975], dtype=known.dtype)
-            low, high = known[:1_000_000].quantile(levels).tolist()
+            low, high = known[:: -(-len(known) // MAX_KNOWN)].quantile(levels).tolist()
             for x in (low, high):
                 ax.axhline(x, color=FITTED, lw=1.0, ls="--")
             lowest = min(low, float(series.values[seen].min()))
