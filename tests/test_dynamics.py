@@ -358,6 +358,44 @@ def test_solutions_are_remembered_while_inputs_stay():
     assert solved(1.0) is not first
 
 
+def test_a_remembered_steady_state_knows_its_compartment():
+    """A constant infusion since ever is no event: where it enters must be asked all the same."""
+
+    def both(t, x, p):
+        return -p["k"].unsqueeze(-1) * x
+
+    def level(compartment):
+        doses = Doses(
+            torch.zeros(1, 1).double(),
+            torch.zeros(1, 1).double(),
+            rates=one(3.0).unsqueeze(0),
+            steady_state=torch.ones(1, 1, dtype=torch.long),
+            compartment=torch.tensor([[compartment]]),
+        )
+        found = nlme.solve(
+            both, one(0.0, 0.0), TIMES[:, :1], {"k": one(1.0)}, doses=doses, solver="torchdiffeq"
+        )
+        return found[0, 0].tolist()
+
+    with remembering(Memory()):
+        assert level(1) == pytest.approx([3.0, 0.0], abs=1e-5)
+        assert level(2) == pytest.approx([0.0, 3.0], abs=1e-5)
+
+
+def test_refusals_are_remembered_for_a_while_only():
+    """A key for each value of a captured number must not grow for ever."""
+
+    def made(k):
+        def mixing(t, x, p):
+            return -k * x * x.mean()
+
+        return mixing
+
+    for k in range(compiled.MAX_REMEMBERED + 3):
+        nlme.solve(made(float(k)), one(1.0), TIMES[:, :1], {"k": one(1.0)})
+    assert len(compiled._refused) <= compiled.MAX_REMEMBERED
+
+
 def DECAY(t, x, p):
     return -p["k"].unsqueeze(-1) * x
 

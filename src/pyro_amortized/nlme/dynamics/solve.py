@@ -10,7 +10,7 @@ from ...cohort import Doses
 from ...counted import caller_counts
 from ...remember import recall
 from ..delivery import Delivery
-from ..native.compiled import RightHandSide, identity
+from ..native.compiled import RightHandSide
 from .task import REASONS, Control, Piecewise, Solution, Solver, Task
 
 LOG = logging.getLogger("pyro_amortized.nlme")
@@ -144,11 +144,10 @@ def integrate(
         options.get("delivery"),
         options.get("piecewise"),
     )
-    key = identity(f)
-    if key is None or task.needs_gradient:
+    if task.key is None or task.needs_gradient:
         return task.solution()
     return recall(
-        (key, control, start, task.batch, tuple(task.parameters)),
+        (task.key, control, start, task.batch, tuple(task.parameters)),
         task.inputs,
         task.solution,
         lambda s: s.states.numel() * s.states.element_size(),

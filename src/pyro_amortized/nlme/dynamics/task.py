@@ -2,7 +2,7 @@ r"""One call of the solver: inputs laid out as rows, solved, laid back."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +10,8 @@ from torch import Tensor
 from ...cohort import Doses
 from ...errors import ModelError
 from ..delivery import Delivery, arrivals
-from ..native.compiled import Problem, RightHandSide, System, identity, run, system_for
+from ..native.compiled import Problem, RightHandSide, System, run, system_for
+from ..native.identity import identity
 from ..native.kernels import (
     NO_STEADY_STATE,
     NOT_FINITE,
@@ -111,6 +112,7 @@ class Task:
     batch: torch.Size = field(init=False)
     parameters: dict[str, Tensor] = field(init=False)
     inputs: list[Tensor] = field(init=False)
+    key: Any = field(init=False)
     needs_gradient: bool = field(init=False)
 
     def prepare(
@@ -123,7 +125,7 @@ class Task:
         piecewise: Piecewise | None,
     ) -> None:
         """Lay the inputs out and check them."""
-        start = self.start
+        start, self.key = self.start, identity(self.f)
         self.arriving = arrivals(doses, delivery) if doses is not None else None
         changes = piecewise.changes if piecewise is not None else None
         self.pieces = changes.shape[1] + 1 if changes is not None else 1
@@ -145,15 +147,14 @@ class Task:
         self.inputs = [*self.parameters.values(), initial, times, *vars(self._events).values()]
         if self.arriving is not None and bool((self.arriving.doses.steady_state > 0).any()):
             found = self.arriving
-            self.inputs += [found.lag, found.durations, found.amounts]
-            self.inputs += [found.doses.intervals, found.doses.rates, found.doses.times]
+            self.inputs += [found.lag, found.durations, found.amounts, *vars(found.doses).values()]
         self.needs_gradient = torch.is_grad_enabled() and (
             any(x.requires_grad for x in self.inputs) or self._captures_gradient()
         )
 
     def _captures_gradient(self) -> bool:
         """Whether the right-hand side itself refers to something that needs a gradient."""
-        if identity(self.f) is not None:
+        if self.key is not None:
             return False
         x = self.initial.detach().to(self.dtype).reshape(-1, self.num_states)[:1]
         one = {n: v.detach().to(self.dtype).reshape(-1)[:1] for n, v in self.parameters.items()}
@@ -206,7 +207,7 @@ class Task:
                 )
             return None
         first = {n: x[:, 0] for n, x in rows.parameters.items()}
-        system = system_for(self.f, self.num_states, first, rows.initial)
+        system = system_for(self.f, self.num_states, first, rows.initial, self.key)
         if system is None and forced:
             raise ModelError(
                 f"solver={self.control.solver!r}, but the right-hand side cannot be compiled.",

@@ -1,9 +1,8 @@
 r"""Compiled systems: made once per right-hand side, checked against it, run over threads."""
 
-import inspect
+import functools
 import logging
 import os
-import types
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +33,7 @@ STEPS_PER_THREAD = 100_000  # less is done before a second thread has started
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _kernels: dict[str, Any] = {}
 _systems: "OrderedDict[Any, System]" = OrderedDict()
-_refused: dict[Any, str] = {}
+_refused: "OrderedDict[Any, None]" = OrderedDict()
 _versions: dict[Any, set[str]] = {}
 _told: set[tuple[str, str]] = set()
 
@@ -74,22 +73,26 @@ def _compiled(source: str) -> Any:
 
 
 def system_for(
-    f: RightHandSide, num_states: int, parameters: Mapping[str, Tensor], state: Tensor
+    f: RightHandSide,
+    num_states: int,
+    parameters: Mapping[str, Tensor],
+    state: Tensor,
+    key: Any = None,
 ) -> System | None:
     r"""The compiled system of a right-hand side, or None where it cannot be compiled.
 
-    The reason is logged once. A function that refers to nothing that may change is traced once;
-    another one, for instance with a tensor in its closure, at every call, which finds the compiled
-    code again, unless what it refers to has changed; after eight versions it is no longer compiled.
+    The reason is logged once. A function with a key is traced once for each value of its key;
+    another one at every call, which finds the compiled code again, unless what it computes has
+    changed; after eight versions it is no longer compiled.
 
     Args:
         f: Right-hand side.
         num_states: Number of states.
         parameters: By name, shape ``(row,)``.
         state: Some states to compare the expressions with the program at, shape ``(row, state)``.
+        key: What the function computes with, as :func:`~.identity.identity` tells; None: unknown.
     """
     names = tuple(parameters)
-    key = identity(f)
     key = (key, num_states, names) if key is not None else None
     if key is not None and key in _systems:
         _systems.move_to_end(key)
@@ -104,10 +107,10 @@ def system_for(
             LOG.warning("%s is solved by torchdiffeq, not compiled: %s.", name, reason)
             _told.add((name, str(reason)))
         if key is not None:
-            _refused[key] = str(reason)
+            _remember(_refused, key, None)
         return None
     if key is not None:
-        _remember(key, system)
+        _remember(_systems, key, system)
     return system
 
 
@@ -118,18 +121,26 @@ def _version(f: RightHandSide, traced: Traced) -> System:
         raise NotTraceable(f"it has more than {MAX_STATEMENTS} operations")
     key = (text, traced.num_parameters)
     if key not in _systems:
-        versions = _versions.setdefault(getattr(f, "__code__", type(f)), set())
+        versions = _versions.setdefault(_code_of(f), set())
         if len(versions) >= MAX_VERSIONS:
             raise NotTraceable("the values that it captures keep changing; pass them as parameters")
         versions.add(text)
-        _remember(key, System(traced))
+        _remember(_systems, key, System(traced))
     return _systems[key]
 
 
-def _remember(key: Any, system: System) -> None:
-    _systems[key] = system
-    if len(_systems) > MAX_REMEMBERED:
-        _systems.popitem(last=False)
+def _code_of(f: Any) -> Any:
+    """What the versions of a function have in common: its code, whatever is bound to it."""
+    while isinstance(f, functools.partial):
+        f = f.func
+    f = getattr(f, "__func__", f)
+    return getattr(f, "__code__", type(f))
+
+
+def _remember(memory: "OrderedDict[Any, Any]", key: Any, value: Any) -> None:
+    memory[key] = value
+    if len(memory) > MAX_REMEMBERED:
+        memory.popitem(last=False)
 
 
 def _traced(
@@ -174,28 +185,6 @@ def _check(
                     f"its expressions give {found.tolist()} where the program gives "
                     f"{expected[i].tolist()}"
                 )
-
-
-def identity(f: Any, depth: int = 0) -> Any:
-    """What a function computes with, as a key; None if that may change without notice."""
-    if not isinstance(f, types.FunctionType) or depth > 5:
-        return None
-    parts: list[Any] = [f.__code__, f.__defaults__]
-    cells = [c.cell_contents for c in f.__closure__ or ()] + list((f.__kwdefaults__ or {}).values())
-    names = inspect.getclosurevars(f).globals
-    for value in [*cells, *names.values(), *(f.__defaults__ or ())]:
-        if isinstance(
-            value, int | float | str | type | types.ModuleType | types.BuiltinFunctionType
-        ):
-            parts.append(value)
-        elif isinstance(value, types.FunctionType) and value is not f:
-            inner = identity(value, depth + 1)
-            if inner is None:
-                return None
-            parts.append(inner)
-        else:
-            return None
-    return tuple(parts)
 
 
 @dataclass(frozen=True, eq=False)

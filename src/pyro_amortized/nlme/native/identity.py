@@ -1,0 +1,316 @@
+r"""What a function computes with, as a key: equal keys, equal results for equal arguments.
+
+The key of a function holds its code and the value of everything that the code reads besides its
+arguments: globals, closures, defaults, attributes of modules, classes and instances, what is in
+containers, arrays and tensors, and the same of every function that it calls. A key is made anew at
+every use, so it follows what has changed meanwhile. Where something cannot be read in full (a
+module that is passed on, an iterator, a large array, a function that writes globals) there is no
+key, and nothing may be remembered.
+
+The functions and attributes of a few libraries (Python's own mathematics, NumPy, torch and this
+one) are taken not to change.
+"""
+
+import collections
+import functools
+import logging
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .reads import Chain, is_library, reads_of
+
+LOG = logging.getLogger("pyro_amortized.nlme")
+MAX_PARTS = 2_000  # values in a key
+MAX_DEPTH = 50
+MAX_BYTES = 2**15  # of an array or tensor; a larger one takes longer to compare than to trace
+HEAP_TYPE = 1 << 9  # CPython's flag of classes that were made while Python runs
+MISSING = "<missing>"
+AGAIN = "<again>"
+
+PLAIN = frozenset({int, bool, str, bytes, range, *map(type, (None, ..., NotImplemented))})
+CONSTANT = frozenset(  # what cannot change; compared by identity or, where Python does so, by value
+    {
+        torch.dtype,
+        torch.device,
+        torch.layout,
+        torch.memory_format,
+        np.ufunc,
+        types.CodeType,
+        types.MemberDescriptorType,
+        types.GetSetDescriptorType,
+        types.WrapperDescriptorType,
+        types.MethodDescriptorType,
+        types.ClassMethodDescriptorType,
+        type(vars(collections.namedtuple("_", "a"))["a"]),
+    }
+)
+REACHING = frozenset({breakpoint, compile, eval, exec, globals, input, __import__})
+FILES = frozenset(
+    ["fromfile", "from_file", "genfromtxt", "hub", "load", "loadtxt", "memmap", "random"]
+)
+NOT_STATE = frozenset(  # entries of a class that no method computes with
+    [
+        "__abstractmethods__",
+        "__annotations__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__dict__",
+        "__doc__",
+        "__firstlineno__",
+        "__match_args__",
+        "__module__",
+        "__orig_bases__",
+        "__parameters__",
+        "__qualname__",
+        "__static_attributes__",
+        "__weakref__",
+        "_abc_impl",
+    ]
+)
+
+_told: set[tuple[str, str]] = set()
+
+
+class Unclear(Exception):
+    """Something that a function reads cannot be part of a key; the message says what."""
+
+
+def identity(f: Any) -> Any:
+    r"""What a function computes with, as a key; None if that may change without notice.
+
+    The reason for None is logged once.
+
+    Args:
+        f: A function, a bound method, a ``functools.partial`` or an instance that can be called.
+
+    Example:
+        >>> settings = types.SimpleNamespace(k=1.0)
+        >>> f = lambda t, x, p: -settings.k * x
+        >>> before = identity(f)
+        >>> settings.k = 2.0
+        >>> identity(f) == before
+        False
+    """
+    call = getattr(type(f), "__call__", None)  # noqa: B004 - the method, not whether there is one
+    own = types.MethodType(call, f) if isinstance(call, types.FunctionType) else f
+    try:
+        key = _Reader().value(own)
+    except Unclear as reason:
+        name = getattr(f, "__qualname__", type(f).__name__)
+        if (name, str(reason)) not in _told:
+            LOG.info("%s is traced at every call, and nothing is remembered: %s.", name, reason)
+            _told.add((name, str(reason)))
+        return None
+    return torch.get_default_dtype(), key  # constants in the function are made with it
+
+
+class _Reader:
+    """Turns values into parts of one key; what has been met before is told by its number."""
+
+    def __init__(self) -> None:
+        self.met: dict[Any, tuple[int, Any]] = {}
+        self.parts = self.depth = 0
+
+    def value(self, x: Any) -> Any:
+        """The part of any value."""
+        kind = type(x)
+        if kind in PLAIN:
+            return kind, x
+        if kind is float or kind is complex:
+            return kind, repr(x)  # tells the zeros apart, and knows that NaN is NaN
+        if kind in CONSTANT:
+            return x
+        met = self.met.get(id(x))
+        if met is not None:
+            return AGAIN, met[0]
+        self._meet(id(x), x)
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise Unclear("it reads values that are nested too deeply")
+        part = _reader_of(x, kind)(self, x)
+        self.depth -= 1
+        return kind, part
+
+    def _meet(self, name: Any, *kept: Any) -> None:
+        """Number a value; it is kept, so that no other can get its ``id`` meanwhile."""
+        self.met[name] = (len(self.met), kept)
+        self.count(1)
+
+    def count(self, num: int) -> None:
+        """Take note of some more values."""
+        self.parts += num
+        if self.parts > MAX_PARTS:
+            raise Unclear("it reads too many values")
+
+    def at(self, x: Any, chain: Chain) -> Any:
+        """The part of what a chain of attributes leads to."""
+        for name in chain:
+            if isinstance(x, types.ModuleType) and is_library(x.__name__):
+                break
+            try:
+                x = getattr(x, name)
+            except AttributeError:
+                return MISSING
+            except Exception as error:
+                raise Unclear(f"its attribute {name!r} raises {type(error).__name__}") from error
+        if isinstance(x, types.ModuleType) and not FILES.isdisjoint(chain):
+            raise Unclear(f"it reads {x.__name__}.{'.'.join(chain)}")
+        return self.value(x)
+
+    def function(self, f: types.FunctionType) -> Any:
+        """A function: its code and what that reads, but not from the first argument."""
+        names = f.__globals__
+        library = is_library(names.get("__name__"))
+        if library and f.__closure__ is None:
+            return f
+        reads = reads_of(f.__code__)
+        parts: list[Any] = [f.__code__]
+        parts += [self.value(x) if x else None for x in (f.__defaults__, f.__kwdefaults__)]
+        parts.append(self.value(f.__dict__) if f.__dict__ else None)
+        cells = dict(zip(f.__code__.co_freevars, f.__closure__ or (), strict=True))
+        if library:
+            parts += [self.value(_content(cell)) for cell in cells.values()]
+            return tuple(parts)
+        if reads.unclear is not None:
+            raise Unclear(reads.unclear)
+        parts += [self.at(_content(cells[name]), chain) for name, chain in reads.cells]
+        builtin: Mapping[str, Any] = f.__builtins__  # type: ignore[attr-defined]
+        for name, chain in reads.names:
+            x = names[name] if name in names else builtin.get(name, MISSING)
+            parts.append(self.at(x, chain))
+        return tuple(parts)
+
+    def method(self, m: types.MethodType) -> Any:
+        """A bound method: of its object only what the method reads, where that can be told."""
+        f, owner = m.__func__, m.__self__
+        if not isinstance(f, types.FunctionType) or is_library(f.__globals__.get("__name__")):
+            return self.value(f), self.value(owner)
+        met = self.met.get((id(f), id(owner)))
+        if met is not None:
+            return AGAIN, met[0]
+        self._meet((id(f), id(owner)), f, owner)
+        return self.value(f), tuple(self.at(owner, c) for c in reads_of(f.__code__).first)
+
+    def builtin(self, f: Any) -> Any:
+        """A function in C, or such a method of an object."""
+        owner = f.__self__
+        if owner is None or isinstance(owner, types.ModuleType):
+            home = f.__module__ if owner is None else owner.__name__
+            if f in REACHING or not is_library(home):
+                raise Unclear(f"it calls {home}.{f.__name__}")
+            return f
+        return f.__name__, self.value(owner)
+
+    def module(self, m: types.ModuleType) -> Any:
+        """A module by itself: only a library can be read."""
+        if not is_library(m.__name__) or m.__name__.endswith(".random"):
+            raise Unclear(f"it uses the module {m.__name__} otherwise than by its attributes")
+        return m
+
+    def sequence(self, x: Any) -> Any:
+        """Members in their order."""
+        self.count(len(x))
+        return tuple(map(self.value, x))
+
+    def mapping(self, x: Mapping[Any, Any]) -> Any:
+        """Entries in their order."""
+        self.count(len(x))
+        return tuple((self.value(k), self.value(v)) for k, v in x.items())
+
+    def tensor(self, x: Tensor) -> Any:
+        """A small tensor on the CPU, by its values."""
+        if x.requires_grad and torch.is_grad_enabled():
+            raise Unclear("a tensor that it reads needs a gradient")
+        if x.device.type != "cpu" or x.numel() * x.element_size() > MAX_BYTES:
+            raise Unclear("it reads a tensor that is large or not on the CPU")
+        try:
+            return x.dtype, tuple(x.shape), x.detach().numpy().tobytes()
+        except (RuntimeError, TypeError) as error:  # torch.func's, sparse, bfloat16, ...
+            raise Unclear("it reads a tensor whose values NumPy cannot show") from error
+
+    def array(self, x: Any) -> Any:
+        """A small array or a scalar of NumPy, by its values."""
+        if x.dtype.hasobject or x.nbytes > MAX_BYTES:
+            raise Unclear("it reads an array of objects or a large one")
+        return str(x.dtype), x.shape, x.tobytes()
+
+    def cls(self, c: type) -> Any:
+        """A class: its bases and all its entries."""
+        if is_library(c.__module__):
+            return c
+        entries = {n: x for n, x in vars(c).items() if n not in NOT_STATE}
+        return self.value(type(c)), self.sequence(c.__bases__), self.mapping(entries)
+
+    def instance(self, x: Any) -> Any:
+        """An instance of a class that is written in Python: class, attributes and slots."""
+        kind = type(x)
+        base = next(b for b in kind.__mro__ if _is_in_c(b))
+        if base not in CONTENTS:
+            raise Unclear(f"it reads an instance of {kind.__module__}.{kind.__qualname__}")
+        slots = [
+            (n, self.value(getattr(x, n, MISSING)))
+            for c in kind.__mro__
+            for n, d in vars(c).items()
+            if type(d) is types.MemberDescriptorType and c is not base
+        ]
+        own = self.mapping(getattr(x, "__dict__", {}))
+        return self.value(kind), self.value(CONTENTS[base](x)), own, tuple(slots)
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not yet assigned
+        return MISSING
+
+
+def _is_in_c(c: type) -> bool:
+    """Whether a class is written in C, so that its instances may hide state."""
+    new = c.__new__
+    own = isinstance(new, types.BuiltinFunctionType) and new.__self__ is c
+    return own or not c.__flags__ & HEAP_TYPE
+
+
+CONTENTS: dict[type, Callable[[Any], Any]] = {  # of an instance, beside its attributes
+    object: lambda x: None,
+    types.SimpleNamespace: lambda x: None,
+    int: int.__repr__,
+    float: float.__repr__,
+    complex: complex.__repr__,
+    str: str.__str__,
+    bytes: bytes.__repr__,
+    tuple: lambda x: tuple(tuple.__iter__(x)),
+    list: lambda x: tuple(list.__iter__(x)),
+    dict: lambda x: tuple(dict.items(x)),
+    collections.OrderedDict: lambda x: tuple(collections.OrderedDict.items(x)),
+}
+
+READERS: dict[type, Callable[[_Reader, Any], Any]] = {
+    types.FunctionType: _Reader.function,
+    types.MethodType: _Reader.method,
+    types.BuiltinFunctionType: _Reader.builtin,
+    types.ModuleType: _Reader.module,
+    functools.partial: lambda r, x: r.sequence((x.func, x.args, x.keywords, vars(x))),
+    functools.cached_property: lambda r, x: r.value(x.func),
+    property: lambda r, x: r.sequence((x.fget, x.fset, x.fdel)),
+    staticmethod: lambda r, x: r.value(x.__func__),
+    classmethod: lambda r, x: r.value(x.__func__),
+    slice: lambda r, x: r.sequence((x.start, x.stop, x.step)),
+    **dict.fromkeys((tuple, list, set, frozenset), _Reader.sequence),
+    **dict.fromkeys((dict, collections.OrderedDict, types.MappingProxyType), _Reader.mapping),
+    **dict.fromkeys((Tensor, torch.nn.Parameter), _Reader.tensor),
+    np.ndarray: _Reader.array,
+}
+
+
+def _reader_of(x: Any, kind: type) -> Callable[[_Reader, Any], Any]:
+    if kind in READERS:
+        return READERS[kind]
+    if isinstance(x, type):
+        return _Reader.cls
+    return _Reader.array if isinstance(x, np.generic) else _Reader.instance
