@@ -1,4 +1,4 @@
-"""The page of all errors, from the source: ``python scripts/errors.py [--check]``."""
+"""Write the page of all errors from the source: ``python scripts/errors.py [--check]``."""
 
 import argparse
 import ast
@@ -8,14 +8,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SOURCE, PAGE = ROOT / "src" / "pyro_amortized", ROOT / "docs" / "errors.md"
 KINDS = {
-    "SettingError": "an argument is of the wrong kind or outside its range",
-    "CohortError": "the data contradict themselves",
-    "TableError": "a table cannot be read as a cohort",
-    "ModelError": "a program is not a mixed-effects model that the library can read",
-    "TrainingError": "training cannot be done with these settings or simulations",
-    "GuideError": "a guide does not belong to this model or cohort",
-    "FitError": "a population model cannot be fitted",
-    "AmortizedError": "files",
+    "SettingError": "An argument is of the wrong kind or outside its range.",
+    "CohortError": "The data contradict each other.",
+    "TableError": "A table cannot be read as a cohort.",
+    "ModelError": "A Pyro model is not a mixed-effects model that the library can read.",
+    "TrainingError": "A guide cannot be trained with these settings or simulations.",
+    "GuideError": "A guide does not belong to this model or cohort.",
+    "FitError": "A population model cannot be fitted.",
+    "AmortizedError": "A file cannot be read or written, or worker processes fail.",
 }
 
 
@@ -58,12 +58,13 @@ def page() -> str:
     """The page."""
     lines = [
         "# Errors", "",
-        "Every error is a `pyro_amortized.AmortizedError` (a `ValueError`) and says what was found, "
-        "what was expected, and how to fix it. These are all of them, by class; ‹...› is filled in "
-        "when the error is raised.", "",
+        "Every error is a `pyro_amortized.AmortizedError`, which is a `ValueError`.",
+        "Its message says what was found, what was expected, and how to fix it.",
+        "This page lists all errors by class.",
+        "The parts in ‹...› are filled in when the error is raised.", "",
     ]  # fmt: skip
     for kind, about in KINDS.items():
-        lines += [f"## {kind}", "", f"{about.capitalize()}.", ""]
+        lines += [f"## {kind}", "", about, ""]
         for j, (found, expected, fix) in enumerate(sorted(errors()[kind]), 1):
             lines += [
                 f"(error-{kind.removesuffix('Error').lower()}-{j})=", "",
