@@ -5,10 +5,13 @@ about its mode (see :mod:`pyro_amortized.population`); then every individual giv
 population. Draws are independent, so that chains are a matter of form.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pyro.infer.mcmc.util import diagnostics, print_summary, select_samples
+import torch
+from pyro.infer.mcmc.util import select_samples
+from pyro.ops.stats import hpdi
 from torch import Tensor
 
 from .checks import check_count
@@ -23,6 +26,7 @@ from .result import PopulationFit
 from .structure import Estimator, Model
 
 PROPOSALS = 2  # weighted draws per draw that is asked for
+OF_CHAINS = ("acceptance rate", "divergences", "r_hat", "n_eff")
 
 
 class Kernel(NamedTuple):
@@ -134,38 +138,76 @@ class AmortizedMCMC:
         found: dict[str, Tensor] = select_samples(dict(self._ran()[1]), num_samples, group_by_chain)
         return found
 
-    def diagnostics(self) -> dict[str, Any]:
-        r"""Effective sample size and split R-hat by site, as of an MCMC, and what says more here:
-        ``"pareto_k"`` and ``"ess"`` of the weighted draws of the population, and
-        ``"individuals"``, those whose own weights are unreliable, with their Pareto k.
+    def diagnostics(self) -> "Diagnostics":
+        r"""How far the draws are to be trusted.
 
-        Divergences there are none.
+        The draws are independent: there is no chain that could mix badly or diverge, and no
+        acceptance rate. What can fail are the weights that the draws were picked by.
+
+        Returns:
+            ``"num_draws"``: the number of draws. ``"num_weighted_draws"``: of the weighted draws of
+            the population that they were picked from; ``"ess"`` and ``"pareto_k"``: their effective
+            number and Pareto k (above 0.7: not to be trusted). ``"individuals"``: those whose own
+            weights are unreliable, with their Pareto k.
         """
-        draws, samples = self._ran()
-        found: dict[str, Any] = diagnostics(dict(samples))
+        draws, _ = self._ran()
         individuals = draws.individual_posteriors
         estimate = individuals.estimate
         poor = unreliable(estimate, individuals.num_draws).nonzero()[:, 0].tolist()
         ids = draws.fit.cohort.ids
-        found["divergences"] = {f"chain {i}": [] for i in range(self.num_chains)}
-        found["acceptance rate"] = {f"chain {i}": 1.0 for i in range(self.num_chains)}
-        found["pareto_k"], found["ess"] = draws.pareto_k, draws.ess
-        found["individuals"] = {ids[i]: float(estimate.pareto_k[i]) for i in poor}
-        return found
+        total = self.num_samples * self.num_chains
+        return Diagnostics(
+            num_draws=total,
+            num_weighted_draws=PROPOSALS * total,
+            ess=draws.ess,
+            pareto_k=draws.pareto_k,
+            individuals={ids[i]: float(estimate.pareto_k[i]) for i in poor},
+        )
 
     def summary(self, prob: float = 0.9) -> None:
-        r"""Print the table of an MCMC, and how far the draws are to be trusted.
+        r"""Print means, standard deviations and intervals, and how far the draws are to be trusted.
 
         Args:
-            prob: Probability mass of the intervals.
+            prob: Probability mass of the intervals of highest density.
         """
-        draws, samples = self._ran()
-        print_summary(dict(samples), prob=prob)
-        poor = self.diagnostics()["individuals"]
-        total = self.num_samples * self.num_chains
+        print(_table(self.get_samples(), prob))
+        found = self.diagnostics()
         print(
-            f"Population: {total} draws picked from {PROPOSALS * total} weighted ones, of which "
-            f"{draws.ess:.0f} are effective; Pareto k {draws.pareto_k:.2f}"
-            f"{'' if draws.pareto_k <= 0.7 else ' (above 0.7: not to be trusted)'}"
+            f"Population: {found['num_draws']} draws picked from {found['num_weighted_draws']} "
+            f"weighted ones, of which {found['ess']:.0f} are effective; Pareto k "
+            f"{found['pareto_k']:.2f}"
+            f"{'' if found['pareto_k'] <= 0.7 else ' (above 0.7: not to be trusted)'}"
         )
-        print(f"Individuals whose weights are unreliable: {len(poor)}")
+        print(f"Individuals whose weights are unreliable: {len(found['individuals'])}")
+
+
+class Diagnostics(dict[str, Any]):
+    """A dictionary that says why the diagnostics of a chain are not in it."""
+
+    def __missing__(self, key: str) -> Any:
+        if key not in OF_CHAINS:
+            raise KeyError(key)
+        raise FitError(
+            f"`diagnostics()` has no {key!r}: the draws are independent, they are no chain.",
+            f"one of {list(self)}.",
+            "look at `pareto_k` and `ess`; export by `diagnostics.to_arviz(mcmc)` in the place of "
+            "`arviz.from_pyro(mcmc)`, which asks for divergences.",
+        )
+
+
+def _table(samples: Mapping[str, Tensor], prob: float) -> str:
+    """One row for every scalar of every site."""
+    names = ["mean", "std", "median", *(f"{50 * (1 + s * prob):.1f}%" for s in (-1, 1))]
+    labels, rows = [], []
+    for name, x in samples.items():
+        columns = (x.mean(0), x.std(0), x.median(0).values, *hpdi(x, prob))
+        indices = itertools.product(*map(range, x.shape[1:]))
+        labels += [name + (str(list(i)).replace(" ", "") if i else "") for i in indices]
+        rows += torch.stack([c.reshape(-1) for c in columns], -1).tolist()
+    width = max(10, *map(len, labels))
+    lines = [" " * width + "".join(f" {name:>9}" for name in names)]
+    lines += [
+        label.rjust(width) + "".join(f" {value:>9.2f}" for value in row)
+        for label, row in zip(labels, rows, strict=True)
+    ]
+    return "\n" + "\n".join(lines) + "\n"
