@@ -661,7 +661,7 @@ def test_functions_of_the_libraries_are_known():
 
     assert identity(oral) == identity(oral)
     assert identity(oral) is not None
-    assert identity(lambda t, x, p: nlme.effects.emax) is not None
+    assert identity(lambda t, x, p: nlme.effects.power_effect(x, 70.0, 0.75)) is not None
 
 
 def test_random_functions_are_not_remembered():

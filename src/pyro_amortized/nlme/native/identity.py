@@ -7,15 +7,17 @@ every use, so it follows what has changed meanwhile. Where something cannot be r
 module that is passed on, an iterator, a large array, a function that writes globals) there is no
 key, and nothing may be remembered.
 
-The functions and attributes of a few libraries (Python's own mathematics, NumPy, torch and this
-one) are taken not to change.
+The functions and attributes of a few libraries (Python's own mathematics, NumPy and torch), and the
+functions of this package, are taken not to change.
 """
 
 import collections
 import functools
 import logging
+import os
 import types
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ LOG = logging.getLogger("pyro_amortized.nlme")
 MAX_PARTS = 2_000  # values in a key
 MAX_DEPTH = 50
 MAX_BYTES = 2**15  # of an array or tensor; a larger one takes longer to compare than to trace
+PACKAGE = str(Path(__file__).parents[2]) + os.sep
 HEAP_TYPE = 1 << 9  # CPython's flag of classes that were made while Python runs
 MISSING = "<missing>"
 AGAIN = "<again>"
@@ -165,7 +168,7 @@ class _Reader:
     def function(self, f: types.FunctionType) -> Any:
         """A function: its code and what that reads, but not from the first argument."""
         names = f.__globals__
-        library = is_library(names.get("__name__"))
+        library = _is_of_library(f)
         if library and f.__closure__ is None:
             return f
         reads = reads_of(f.__code__)
@@ -188,7 +191,7 @@ class _Reader:
     def method(self, m: types.MethodType) -> Any:
         """A bound method: of its object only what the method reads, where that can be told."""
         f, owner = m.__func__, m.__self__
-        if not isinstance(f, types.FunctionType) or is_library(f.__globals__.get("__name__")):
+        if not isinstance(f, types.FunctionType) or _is_of_library(f):
             return self.value(f), self.value(owner)
         met = self.met.get((id(f), id(owner)))
         if met is not None:
@@ -260,6 +263,13 @@ class _Reader:
         ]
         own = self.mapping(getattr(x, "__dict__", {}))
         return self.value(kind), self.value(CONTENTS[base](x)), own, tuple(slots)
+
+
+def _is_of_library(f: types.FunctionType) -> bool:
+    """By where it was written: ``__module__`` is copied by ``functools.wraps``, and the examples in
+    the docstrings of a package run under its name.
+    """
+    return is_library(f.__globals__.get("__name__")) or f.__code__.co_filename.startswith(PACKAGE)
 
 
 def _content(cell: types.CellType) -> Any:

@@ -26,7 +26,6 @@ LIBRARIES = frozenset(
         "numbers",
         "numpy",
         "operator",
-        "pyro_amortized",
         "torch",
         "types",
         "typing",
