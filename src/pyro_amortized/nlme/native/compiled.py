@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from .expressions import write
-from .implicit import implicit_source
-from .kernels import OK, STIFF, TOO_MANY_STEPS, explicit_source
-from .lanes import lanes_source
+from .rosenbrock_source import implicit_source
+from .scalar_source import OK, STIFF, TOO_MANY_STEPS, explicit_source
+from .simd_source import lanes_source
 from .tracing import NotTraceable, Traced, trace
 
 RightHandSide = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]

@@ -4,8 +4,8 @@ One Jacobian, one factorisation and six solutions per step; the Jacobian comes f
 differentiation, the dense output is of order 3.
 """
 
-from .coefficients import RODAS_A, RODAS_C, RODAS_D, RODAS_H, RODAS_TIMES
-from .kernels import MAXIMUM, SCALE, Writer, fill, first_step
+from .tableaus import RODAS_A, RODAS_C, RODAS_D, RODAS_H, RODAS_TIMES
+from .scalar_source import MAXIMUM, SCALE, Writer, fill, first_step
 from .tracing import Traced
 
 _LU = """

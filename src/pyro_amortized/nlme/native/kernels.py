@@ -17,8 +17,8 @@ References:
 
 import textwrap
 
-from .calculus import derivatives, hoisted
-from .coefficients import DENSE, ERROR, A, C
+from .derivatives import derivatives, hoisted
+from .tableaus import DENSE, ERROR, A, C
 from .expressions import Node, write
 from .shell import SHELL
 from .tracing import Traced

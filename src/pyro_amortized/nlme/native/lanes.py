@@ -8,8 +8,8 @@ is done lane by lane between the steps.
 
 import textwrap
 
-from .calculus import hoisted
-from .coefficients import DENSE, ERROR, A, C
+from .derivatives import hoisted
+from .tableaus import DENSE, ERROR, A, C
 from .expressions import write
 from .tracing import Traced
 
