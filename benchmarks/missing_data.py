@@ -26,7 +26,7 @@ from exact_posteriors import REFERENCES, physical
 from missing_data_rows import EXPERIMENTS
 from scipy.stats import chisquare
 import pyro_amortized as pa
-from pyro_amortized.importance import normalized_weights
+from pyro_amortized.sampling.importance_weights import normalized_weights
 
 NUM, QUICK_NUM = 1000, 60
 SEED = 777

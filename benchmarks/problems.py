@@ -15,8 +15,8 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized import Cohort, Doses, Series, nlme
-from pyro_amortized.isolation import make_generator
-from pyro_amortized.simulate import TrainingDistribution
+from pyro_amortized.runtime.isolation import make_generator
+from pyro_amortized.guide.training_distributions import TrainingDistribution
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SOURCE, PAGE = ROOT / "src" / "pyro_amortized", ROOT / "docs" / "errors.md"
+SOURCE, PAGE = ROOT / "pyro_amortized", ROOT / "docs" / "errors.md"
 KINDS = {
     "SettingError": "An argument is of the wrong kind or outside its range.",
     "CohortError": "The data contradict each other.",

@@ -24,9 +24,9 @@ def layers() -> list[list[str]]:
 
 def purpose(name: str) -> str:
     """The first sentence of a module's docstring."""
-    path = ROOT / "src" / "pyro_amortized" / f"{name}.py"
+    path = ROOT / "pyro_amortized" / f"{name}.py"
     if not path.is_file():
-        path = ROOT / "src" / "pyro_amortized" / name / "__init__.py"
+        path = ROOT / "pyro_amortized" / name / "__init__.py"
     doc = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
     first = " ".join(doc.split("\n\n")[0].split())
     return first.split(": ")[0].rstrip(".:") if len(first) > 140 else first.rstrip(".")

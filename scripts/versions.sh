@@ -9,10 +9,10 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 ROWS=${ROWS:-"3.11-oldest 3.11-pinned 3.12-newest 3.13-newest"}
-QUICK="tests/test_cohort.py tests/test_structure.py tests/test_flows.py tests/test_spline.py
-  tests/test_importance.py tests/test_isolation.py tests/test_store.py tests/test_tables.py
-  tests/test_guide.py tests/test_marginal.py tests/test_diagnostics.py tests/test_report.py
-  tests/test_numerics.py tests/test_invariances.py"
+QUICK="tests/cohort/test_cohort.py tests/model/test_program_reader.py tests/networks/test_conditional_flow.py tests/networks/test_rational_quadratic_spline.py
+  tests/sampling/test_importance_weights.py tests/runtime/test_isolation.py tests/training/simulation/test_shard_store.py tests/nlme/tables/test_table_reader.py
+  tests/guide/test_pyro_guide.py tests/population/test_marginalization.py tests/diagnostics/test_calibration.py tests/diagnostics/test_html_report.py
+  tests/system/test_numerical_edges.py tests/system/test_invariances.py"
 
 find_python() {  # 3.12 -> an interpreter
   for candidate in "python$1" "$HOME"/.pyenv/versions/"$1".*/bin/python; do

@@ -7,7 +7,7 @@ import pyro_amortized as pa
 
 torch.set_num_threads(1)  # threads of several processes on two cores stall each other
 
-from .exact import exact_fit, linear_cohort, linear_program
+from tests.exact import exact_fit, linear_cohort, linear_program
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import pyro.distributions as dist
 import torch
 
 from pyro_amortized import Cohort, Series
-from pyro_amortized.optimize import maximize
+from pyro_amortized.numerics.maximization import maximize
 
 TRUTH = {
     "mean": torch.tensor([1.0, 0.5], dtype=torch.float64),

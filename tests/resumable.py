@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 
 import pyro_amortized as pa
-from pyro_amortized.train import plan
-
-from .exact import linear_cohort, linear_program
+from pyro_amortized.training import simulation_plan as plan
+from tests.exact import linear_cohort, linear_program
 
 
 def main():

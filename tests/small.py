@@ -1,8 +1,7 @@
 """A training that takes a second."""
 
 import pyro_amortized as pa
-
-from .exact import linear_program
+from tests.exact import linear_program
 
 QUICK = pa.TrainingOptions(max_epochs=2, batch_size=128, checkpoint_seconds=0.0)
 

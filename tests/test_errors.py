@@ -17,10 +17,10 @@ import torch
 from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 
 import pyro_amortized as pa
-from pyro_amortized.errors import AmortizedError, AmortizedWarning, warn_user
-
-from .exact import TRUTH
-from .programs import STYLES, growth_cohort
+from pyro_amortized.errors import AmortizedError, AmortizedWarning
+from pyro_amortized.runtime.user_warnings import warn_user
+from tests.exact import TRUTH
+from tests.programs import STYLES, growth_cohort
 
 PARTS = ("Row 3 is -1.", "a time.\nOne of `TIME`.", "correct it:\ntimes = [0.0, 1.0].")
 SOURCE = Path(pa.__file__).parent

@@ -5,8 +5,8 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized import diagnostics
 from pyro_amortized.diagnostics import plots
+from tests.exact import TRUTH, linear_program
 
-from ..exact import TRUTH, linear_program
 from .kit import NAN, cohort, values
 
 

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pyro_amortized as pa
+from tests.exact import linear_program
+from tests.programs import bare_sigma, growth_cohort
 
-from ..exact import linear_program
-from ..programs import bare_sigma, growth_cohort
 from .kit import cohort
 
 BOMB = 10**9

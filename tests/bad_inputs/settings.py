@@ -3,8 +3,8 @@
 import torch
 
 import pyro_amortized as pa
+from tests.exact import linear_program
 
-from ..exact import linear_program
 from .kit import NAN, cohort
 
 FEW = pa.TrainingOptions(max_epochs=1, batch_size=64)

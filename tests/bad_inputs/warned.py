@@ -4,8 +4,8 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized import diagnostics
+from tests.exact import TRUTH, linear_program
 
-from ..exact import TRUTH, linear_program
 from .kit import INF, NAN, cohort
 
 

@@ -16,8 +16,7 @@ from pathlib import Path
 import torch
 
 import pyro_amortized as pa
-
-from ..exact import TRUTH, linear_cohort, linear_program
+from tests.exact import TRUTH, linear_cohort, linear_program
 
 NETWORKS = pa.Networks(
     width=16, depth=1, num_summary=4, set_width=4, num_layers=1, num_bins=4, layer_width=4

@@ -1,0 +1,261 @@
+r"""The data of N individuals: observation series, doses, covariates.
+
+A :class:`Cohort` is what a model is called with. Every tensor has the individuals first:
+``(individual, time)`` or ``(individual, time, channel)``. What was not recorded is marked by a
+boolean mask (``observed``, True = recorded); the values under it are replaced at the door by a
+recorded one, so that no placeholder (NaN, -99) can reach a density, its validation or its gradient.
+
+A *design* is a callable ``(num_individuals, generator) -> Cohort`` whose values are placeholders:
+it says when, under which doses and with what missing the training data are simulated.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, overload
+
+import torch
+from torch import Generator, Tensor
+
+from ..errors import CohortError
+from ..runtime.arguments import check_count
+from .doses import Doses
+from .labels import Labels, are_numbers, make_labels
+from .lazy_series import Lazy
+from .series import Series
+from .validation import Index, check_kinds, checked_covariate, positions
+
+Design = Callable[[int, Generator], "Cohort"]
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    r"""The data of N individuals.
+
+    ``len(cohort)`` is N, ``cohort["name"]`` a series, ``cohort[2:5]`` (an integer, slice, list or
+    tensor) the cohort of these individuals.
+
+    Args:
+        series: Name of each observed quantity and its :class:`Series`. The observation sites of a
+            model bear these names.
+        doses: What was given, or None.
+        covariates: Name and values, shape ``(individual,)``, of each covariate; finite.
+        ids: Labels of the individuals. Default: "1", "2", ...
+        time_varying: Name and :class:`Series` of each covariate that varies over time (and of
+            occasions and limits of quantification): known to the model, not observed by it.
+            ``cohort.time_varying["weight"].at(times)`` carries the last value forward.
+
+    Raises:
+        CohortError: The parts disagree about the number of individuals, or a covariate is not
+            finite.
+
+    Example:
+        >>> times = torch.tensor([[0.0, 1.0], [0.0, 2.0]])
+        >>> values = torch.tensor([[5.0, 4.0], [6.0, 3.0]])
+        >>> weight = torch.tensor([70.0, 60.0])
+        >>> cohort = Cohort({"concentration": Series(times, values)}, covariates={"weight": weight})
+        >>> len(cohort), cohort[[1]].covariates["weight"]
+        (2, tensor([60.]))
+    """
+
+    series: Mapping[str, Series]
+    doses: Doses | None = None
+    covariates: Mapping[str, Tensor] = field(default_factory=dict)
+    ids: tuple[str, ...] = ()
+    time_varying: Mapping[str, Series] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_kinds(self.series, self.covariates, self.doses, self.time_varying)
+        num = len(next(iter(self.series.values())).values)
+        covariates = {name: checked_covariate(name, x) for name, x in self.covariates.items()}
+        labels = make_labels(self.ids, num)
+        sizes = {f"Series {name!r}": len(s.values) for name, s in self.series.items()}
+        sizes |= {f"Covariate {n!r}": len(x) for n, x in covariates.items()}
+        sizes |= {f"Time-varying {n!r}": len(s.values) for n, s in self.time_varying.items()}
+        sizes |= {"`doses`": len(self.doses.times)} if self.doses else {}
+        sizes |= {"`ids`": len(labels)}
+        for name, size in sizes.items():
+            if size != num:
+                raise CohortError(
+                    f"{name} has {size} individuals.",
+                    f"{num} individuals, the number in the first series.",
+                    "give every series, dose table and covariate one row per individual, in the "
+                    "same order.",
+                )
+        object.__setattr__(self, "series", MappingProxyType(dict(self.series)))
+        object.__setattr__(self, "covariates", MappingProxyType(covariates))
+        object.__setattr__(self, "time_varying", MappingProxyType(dict(self.time_varying)))
+        object.__setattr__(self, "ids", labels)
+
+    def __reduce__(self) -> tuple[type["Cohort"], tuple[Any, ...]]:
+        parts = (dict(self.series), self.doses, dict(self.covariates), self.ids)
+        return Cohort, (*parts, dict(self.time_varying))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, key: str) -> Series: ...
+    @overload
+    def __getitem__(self, key: Index) -> "Cohort": ...
+    def __getitem__(self, key: str | Index) -> "Series | Cohort":
+        if not isinstance(key, str):
+            return self._select(positions(key, len(self)))
+        if key not in self.series:
+            raise CohortError(
+                f"The cohort has no series {key!r}.",
+                f"one of {sorted(self.series)}.",
+                "check the name of the series.",
+            )
+        return self.series[key]
+
+    def __iter__(self) -> Iterator["Cohort"]:
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.series
+
+    @property
+    def num_observations(self) -> int:
+        """Number of recorded values over all series and individuals."""
+        return sum(s.num_observations for s in self.series.values())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating dtype of the first series."""
+        return next(iter(self.series.values())).values.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the first series."""
+        return next(iter(self.series.values())).values.device
+
+    def _select(self, index: Tensor) -> "Cohort":
+        ids = Labels.of((self.ids[i] for i in index.tolist()), are_numbers(self.ids))
+        return replace(self._map(lambda x: x[index.to(x.device)]), ids=ids)
+
+    def repeat(self, num_copies: int) -> "Cohort":
+        r"""The cohort laid end to end ``num_copies`` times: individual i of copy k is row ``k * len
+        + i``.
+
+        Raises:
+            SettingError: ``num_copies`` is not positive.
+        """
+        check_count("num_copies", num_copies)
+
+        def copied(x: Tensor) -> Tensor:
+            return x.repeat(num_copies, *[1] * (x.dim() - 1))
+
+        def lazy(group: Mapping[str, Series]) -> Mapping[str, Series]:
+            return Lazy(tuple(group), lambda name: group[name].repeat(num_copies))
+
+        # Nothing is checked again, and the series are copied when they are looked at.
+        copies = object.__new__(Cohort)
+        parts = {
+            "series": lazy(self.series),
+            "doses": self.doses and Doses(**{n: copied(x) for n, x in vars(self.doses).items()}),
+            "covariates": MappingProxyType({n: copied(x) for n, x in self.covariates.items()}),
+            "ids": Labels(self.ids * num_copies),
+            "time_varying": lazy(self.time_varying),
+        }
+        for name, part in parts.items():
+            object.__setattr__(copies, name, part)
+        return copies
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "Cohort":
+        r"""The same cohort on another device or in another floating dtype.
+
+        Raises:
+            CohortError: The dtype is not a floating one, or torch does not see the device.
+        """
+        if dtype is not None and not dtype.is_floating_point:
+            raise CohortError(f"`dtype` is {dtype}.", "a floating dtype.", "pass torch.float64.")
+        if device is None and all(
+            x.dtype == dtype for x in self._tensors() if x.is_floating_point()
+        ):
+            return self
+        try:
+            moved = self._map(lambda x: x.to(device, dtype if x.is_floating_point() else None))
+        except (RuntimeError, AssertionError) as error:
+            raise CohortError(
+                f"The cohort cannot be moved to {device!r}: {str(error).splitlines()[0]}",
+                "a device that torch sees here.",
+                'pass "cpu", or install a build of torch for the device.',
+            ) from error
+        return replace(moved, ids=self.ids)
+
+    def with_values(self, values: Mapping[str, Tensor]) -> "Cohort":
+        r"""The same design with other observations.
+
+        Args:
+            values: Per series (all or some) the new values, shape of the old ones; finite where
+                recorded.
+
+        Raises:
+            CohortError: A name that no series has, another shape, a recorded value that is not
+                finite.
+        """
+        self._check_names(values)
+        series = {
+            name: Series(s.times, values[name], s.observed) if name in values else s
+            for name, s in self.series.items()
+        }
+        return replace(self, series=series)
+
+    def with_observed(self, observed: Mapping[str, Tensor]) -> "Cohort":
+        r"""The same cohort with less recorded.
+
+        Args:
+            observed: Per series (all or some) a mask, shape of the values; it is combined with the
+                old one.
+
+        Raises:
+            CohortError: A name that no series has, another shape, or not a boolean mask.
+        """
+        self._check_names(observed)
+        for name, mask in observed.items():
+            expected = self[name].observed
+            if (
+                not isinstance(mask, Tensor)
+                or mask.dtype != torch.bool
+                or mask.shape != expected.shape
+            ):
+                what = f"{tuple(mask.shape)} of {mask.dtype}" if isinstance(mask, Tensor) else mask
+                raise CohortError(
+                    f"The mask of series {name!r} is {what}.",
+                    f"a boolean tensor of shape {tuple(expected.shape)}, True = recorded.",
+                    "pass a mask for every value of the series.",
+                )
+        series = {
+            name: Series(s.times, s.values, s.observed & observed[name]) if name in observed else s
+            for name, s in self.series.items()
+        }
+        return replace(self, series=series)
+
+    def _check_names(self, some: Mapping[str, Any]) -> None:
+        unknown = [name for name in some if name not in self.series]
+        if unknown:
+            raise CohortError(
+                f"The cohort has no series {unknown[0]!r}.",
+                f"names among {sorted(self.series)}.",
+                "check the name of the series.",
+            )
+
+    def _tensors(self) -> Iterator[Tensor]:
+        for group in (self.series, self.time_varying):
+            for s in group.values():
+                yield from (s.times, s.values)
+        yield from self.covariates.values()
+        if self.doses is not None:
+            yield from vars(self.doses).values()
+
+    def _map(self, fn: Callable[[Tensor], Tensor]) -> "Cohort":
+        series, varying = (
+            {n: Series(fn(s.times), fn(s.values), fn(s.observed)) for n, s in group.items()}
+            for group in (self.series, self.time_varying)
+        )
+        doses = self.doses and Doses(**{name: fn(x) for name, x in vars(self.doses).items()})
+        covariates = {n: fn(x) for n, x in self.covariates.items()}
+        return Cohort(series, doses, covariates, time_varying=varying)

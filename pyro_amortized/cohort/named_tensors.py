@@ -1,0 +1,41 @@
+r"""A cohort as a dictionary of named tensors, and back: its form in files."""
+
+from torch import Tensor
+
+from . import Cohort, Doses, Labels, Series
+
+
+def cohort_tensors(cohort: Cohort) -> dict[str, Tensor]:
+    """A cohort as named tensors, without its labels."""
+    tensors: dict[str, Tensor] = {}
+    for kind, group in (("series", cohort.series), ("varying", cohort.time_varying)):
+        for name, s in group.items():
+            tensors |= {f"{kind}.{name}.{field}": x for field, x in vars(s).items()}
+    if cohort.doses is not None:
+        tensors |= {f"doses.{field}": x for field, x in vars(cohort.doses).items()}
+    return tensors | {f"covariates.{name}": x for name, x in cohort.covariates.items()}
+
+
+def cohort_of(tensors: dict[str, Tensor], labels: Labels) -> Cohort:
+    """The cohort of named tensors."""
+
+    def under(start: str) -> dict[str, Tensor]:
+        return {n.removeprefix(start): x for n, x in tensors.items() if n.startswith(start)}
+
+    def group(start: str) -> dict[str, Series]:
+        found: dict[str, dict[str, Tensor]] = {}
+        for name, x in under(start).items():
+            owner, field = name.rsplit(".", 1)
+            found.setdefault(owner, {})[field] = x
+        return {
+            n: Series(f["times"], f["values"].double(), f["observed"]) for n, f in found.items()
+        }
+
+    doses = under("doses.")
+    return Cohort(
+        group("series."),
+        Doses(**doses) if doses else None,
+        under("covariates."),
+        labels,
+        group("varying."),
+    )

@@ -1,0 +1,95 @@
+r"""What a cohort is made of, checked; and which individuals an index means."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CohortError
+from ..runtime.arguments import check_is
+from .doses import Doses
+from .series import Series, floating
+
+Index = int | slice | Sequence[int] | Tensor
+
+
+def positions(key: Index, size: int) -> Tensor:
+    r"""Places of some individuals, shape ``(individual,)``.
+
+    Raises:
+        CohortError: An individual that is not there, or none.
+    """
+    try:
+        index = torch.arange(size)
+        whole = key if isinstance(key, slice | int | Tensor) else torch.as_tensor(list(key))
+        if isinstance(whole, Tensor) and whole.numel() == 0:
+            whole = whole.long()
+        picked = index[whole].reshape(-1)
+    except (IndexError, TypeError, RuntimeError, ValueError) as error:
+        raise CohortError(
+            f"The individuals {key!r} of a cohort of {size} individuals.",
+            f"whole numbers from {-size} to {size - 1}, a slice, or a mask of length {size}.",
+            "correct the index.",
+        ) from error
+    if len(picked) == 0:
+        raise CohortError(
+            f"The individuals {key!r} of a cohort of {size} individuals are none.",
+            "at least one individual.",
+            "check what they were picked by.",
+        )
+    return picked
+
+
+def checked_covariate(name: str, x: Any) -> Tensor:
+    r"""A covariate in a floating dtype, shape ``(individual,)``.
+
+    Raises:
+        CohortError: Not numbers, another shape, or a value that is not finite.
+    """
+    try:
+        values = floating(torch.as_tensor(x), name)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CohortError(
+            f"Covariate {name!r} cannot be read as numbers: {error}",
+            "one number per individual.",
+            "code categories as numbers (0, 1, ...).",
+        ) from error
+    if values.dim() != 1:
+        raise CohortError(
+            f"Covariate {name!r} has the wrong shape {tuple(values.shape)}.",
+            "one value per individual, shape (individual,).",
+            "pass what varies over time as `time_varying=`.",
+        )
+    if not values.isfinite().all():
+        raise CohortError(
+            f"Covariate {name!r} of individual {int((~values.isfinite()).nonzero()[0])} is "
+            "not finite.",
+            "a finite value for every individual.",
+            "impute it (for instance by the median) and, if it matters, add an indicator "
+            "covariate.",
+        )
+    return values
+
+
+def check_kinds(series: Any, covariates: Any, doses: Any, time_varying: Any) -> None:
+    r"""Raise unless the parts of a cohort are of the class that they should be.
+
+    Raises:
+        CohortError: One is not.
+    """
+    for argument, group in (("series", series), ("time_varying", time_varying)):
+        check_is(argument, group, Mapping, "pass {name: Series(times, values)}.", CohortError)
+        for name, x in group.items():
+            check_is("name", name, str, "name every series by a text.", CohortError)
+            fix = "pass Series(times, values), with a time for every value."
+            check_is(f"{argument}[{name!r}]", x, Series, fix, CohortError)
+    if not series:
+        raise CohortError(
+            "The cohort has no series.",
+            "at least one observed quantity.",
+            'pass series={"concentration": Series(times, values)}.',
+        )
+    check_is("covariates", covariates, Mapping, "pass {name: values}.", CohortError)
+    if doses is not None:
+        check_is("doses", doses, Doses, "pass Doses(times, amounts).", CohortError)

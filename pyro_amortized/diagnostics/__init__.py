@@ -1,0 +1,19 @@
+r"""Looking at results: calibration, the battery of checks, residuals, data against training, export
+to ArviZ; figures in :mod:`pyro_amortized.diagnostics.plots`, a page by :func:`report`.
+"""
+
+from .arviz_export import to_arviz as to_arviz
+from .calibration import Calibration as Calibration
+from .calibration import calibrate as calibrate
+from .data_check import DataCheck as DataCheck
+from .data_check import check_data as check_data
+from .diagnosis import Check as Check
+from .diagnosis import Diagnosis as Diagnosis
+from .diagnosis import diagnose as diagnose
+from .html_report import report as report
+from .model_check import ModelCheck as ModelCheck
+from .model_check import check_model as check_model
+from .model_graph import model_drawing as model_drawing
+from .parameter_influence import influence as influence
+from .residual_analysis import Residuals as Residuals
+from .residual_analysis import residuals as residuals

@@ -1,0 +1,333 @@
+r"""The amortized posterior as a Pyro guide.
+
+:class:`AmortizedGuide` is an ``AutoGuide`` for the user's program: it samples the population sites
+from a normal distribution in unconstrained coordinates (learnable by SVI, set by
+:meth:`AmortizedGuide.at`), and then the individual sites from the amortized posterior given the
+data and the shared parameters. The networks are frozen and kept out of Pyro's parameter store.
+"""
+
+import copy
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions import Delta
+from pyro.infer.autoguide import AutoGuide
+from pyro.nn import PyroParam
+from torch import Tensor
+from torch.distributions import biject_to, constraints
+
+from ..cohort import Cohort
+from ..errors import GuideError
+from ..missing.training_patterns import TrainingPatterns
+from ..model import PLATE, Model, ModelStructure, Population, constrain_individuals
+from ..networks.conditional_flow import FlowDistribution
+from .amortized_posterior import AmortizedPosterior
+from .guide_format import posterior_settings, signature, training_tensors, write_guide
+from .newton_posterior import SharpenedDistribution, SharpenedPosterior
+from .population_part import PopulationPart, median_of_population, sample_population_part
+from .training_distributions import TrainingDistribution
+from .training_history import TrainingHistory
+
+
+class AmortizedGuide(AutoGuide):  # type: ignore[misc]
+    r"""A trained guide for a mixed-effects program. Made by :func:`~pyro_amortized.train`.
+
+    Args:
+        model: The program.
+        structure: Its structure.
+        posterior: The amortized posterior, float64, frozen.
+        training_distribution: What it was trained on.
+        history: How it was trained.
+        patterns: Which patterns of missing values it was trained on.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        structure: ModelStructure,
+        posterior: AmortizedPosterior | SharpenedPosterior,
+        training_distribution: TrainingDistribution,
+        history: TrainingHistory,
+        patterns: TrainingPatterns = TrainingPatterns(),
+    ) -> None:
+        super().__init__(model)
+        # In a tuple, so that Pyro does not register the networks' weights as parameters.
+        self._held = (posterior.eval().requires_grad_(False),)
+        # In a tuple for the same reason: another guide's parameters keep their own names.
+        self._population_part: tuple[PopulationPart | None] = (None,)
+        self.tuned = False
+        self.structure = structure
+        self.training_distribution = training_distribution
+        self.history = history
+        self.patterns = patterns
+        location = structure.unconstrain_population(structure.initial_population())
+        self.loc = PyroParam(location, constraints.real, event_dim=1)
+        self.scale_tril = PyroParam(
+            torch.eye(len(location), dtype=torch.float64) / 2, constraints.lower_cholesky
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # AutoGuide drops the model when it is pickled, from the guide that stays here too.
+        parts = (self.posterior, self.training_distribution, self.history, self.patterns)
+        place = (self.loc.detach().clone(), self.scale_tril.detach().clone())
+        extra = (self._part, self.tuned)
+        return _restored, (self.model, self.structure, *parts, *place, *extra)
+
+    @property
+    def posterior(self) -> AmortizedPosterior | SharpenedPosterior:
+        """Encoder, summary network and flow; or these with Newton steps behind them."""
+        return self._held[0]
+
+    def at(self, location: Tensor, scale_tril: Tensor) -> "AmortizedGuide":
+        r"""The same guide with another population part.
+
+        Args:
+            location: Unconstrained population parameters, shape ``(population,)``, for instance
+                ``fit.vector``.
+            scale_tril: Cholesky factor of their covariance, for instance of ``fit.covariance``.
+        """
+        other = self._copy(self.posterior, None, self.tuned)
+        other.loc = location.detach().clone().double()
+        other.scale_tril = scale_tril.detach().clone().double()
+        return other
+
+    def with_population(self, population: PopulationPart) -> "AmortizedGuide":
+        r"""The same guide with another guide for the population sites.
+
+        Args:
+            population: Any Pyro guide that samples the population sites and returns their values by
+                name, as Pyro's automatic guides do: for instance
+                ``AutoMultivariateNormal(poutine.block(model, expose=["typical", "omega"]))``.
+
+        Raises:
+            GuideError: When called: it does not return all population sites.
+        """
+        return self._copy(self.posterior, population, self.tuned)
+
+    def trainable(self) -> "AmortizedGuide":
+        r"""A copy whose networks are in Pyro's parameter store (under ``amortized_posterior``), so
+        that ``SVI`` trains them further on the data themselves. A small learning rate (1e-4) is
+        wise; draws are corrected as before.
+        """
+        return self._copy(copy.deepcopy(self.posterior), self._part, True)
+
+    @property
+    def _part(self) -> PopulationPart | None:
+        return self._population_part[0]
+
+    def _copy(
+        self,
+        posterior: AmortizedPosterior | SharpenedPosterior,
+        population: PopulationPart | None,
+        tuned: bool,
+    ) -> "AmortizedGuide":
+        parts = (posterior, self.training_distribution, self.history, self.patterns)
+        other = AmortizedGuide(self.model, self.structure, *parts)
+        other.posterior.requires_grad_(tuned)
+        other._population_part, other.tuned = (population,), tuned
+        other.loc, other.scale_tril = self.loc.detach().clone(), self.scale_tril.detach().clone()
+        return other
+
+    # The individual part.
+
+    def shared_vector(self, population: Population) -> Tensor:
+        r"""Unconstrained shared parameters that the networks are conditioned on, shape ``(*,
+        shared)``.
+
+        A shared parameter that the population does not have (another residual error model) is
+        replaced by the median of its training distribution: the guide is then less exact, and its
+        draws are corrected all the same.
+        """
+        sites = [self.structure.population[name] for name in self.structure.shared]
+        typical = self.training_distribution.shared.median(0).values if sites else torch.zeros(0)
+        fallback = (
+            typical.double().split([site.num_unconstrained for site in sites]) if sites else ()
+        )
+        pieces = []
+        for site, piece in zip(sites, fallback, strict=True):
+            value = population.get(site.name)
+            if value is None or value.shape[value.dim() - len(site.shape) :] != site.shape:
+                pieces.append(piece)
+            else:
+                free = biject_to(site.support).inv(value.double())
+                pieces.append(free.reshape(*value.shape[: value.dim() - len(site.shape)], -1))
+        batch = torch.broadcast_shapes(*(p.shape[:-1] for p in pieces)) if pieces else ()
+        return torch.cat([p.expand(*batch, -1) for p in pieces], -1) if pieces else typical.double()
+
+    def individual_posterior(
+        self, cohort: Cohort, population: Population
+    ) -> FlowDistribution | SharpenedDistribution:
+        """The posterior of every individual in unconstrained coordinates, before correction."""
+        return self.posterior.condition(cohort, self.shared_vector(population))
+
+    # The Pyro guide.
+
+    def forward(self, cohort: Cohort, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Sample all latent sites of the program; values by name."""
+        if self.master is not None:
+            raise GuideError(
+                "The AmortizedGuide is part of an AutoGuideList.",
+                "an AmortizedGuide that stands alone: it samples the population sites too.",
+                "pass it to SVI or Importance itself; `guide.with_population(AutoNormal(...))` "
+                "puts any guide of the population in it, `guide.at` a normal distribution.",
+            )
+        population = sample_population_part(
+            self.structure, cohort, self._part or (self.loc, self.scale_tril)
+        )
+        individual = self._sample_individuals(cohort, population)
+        params = [name for name, site in self.structure.population.items() if site.is_param]
+        return {name: x for name, x in population.items() if name not in params} | individual
+
+    def _sample_individuals(self, cohort: Cohort, population: Population) -> dict[str, Tensor]:
+        sites = self.structure.individual
+        dims = {PLATE: next(iter(sites.values())).dim}
+        plates = {PLATE: pyro.plate(PLATE, len(cohort), dim=dims[PLATE])}
+        for site in sites.values():
+            plates |= {
+                name: pyro.plate(name, size, dim=dim)
+                for name, size, dim in site.plates
+                if name not in plates
+            }
+        extra = -dims[PLATE] - 1
+        if self.tuned:
+            pyro.module("amortized_posterior", self.posterior)
+        law = self.posterior.for_plate(cohort, self.shared_vector(population), extra)
+        with plates[PLATE]:
+            drawn = pyro.sample("_individual_latent", law, infer={"is_auxiliary": True})
+        rows = drawn.reshape(*drawn.shape[: drawn.dim() - extra - 1], drawn.shape[-1])
+        values, jacobians = constrain_individuals(self.structure, cohort, rows, population)
+        result = {}
+        for name, site in sites.items():
+            with ExitStack() as stack:
+                for plate in (PLATE, *(p[0] for p in site.plates)):
+                    stack.enter_context(plates[plate])
+                delta = Delta(
+                    values[name].to(cohort.dtype),
+                    log_density=-jacobians[name],
+                    event_dim=site.event_dim,
+                )
+                result[name] = pyro.sample(name, delta)
+        return result
+
+    @torch.no_grad()
+    def median(self, cohort: Cohort, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Medians of 501 draws, by name; population sites at the median of their normal
+        distribution.
+        """
+        population = median_of_population(self.structure, cohort, self._part or self.loc.detach())
+        posterior = self.individual_posterior(cohort, population)
+        middle = posterior.rsample(torch.Size([501])).median(0).values
+        values, _ = self.structure.constrain(cohort, middle, population)
+        return {
+            n: x for n, x in population.items() if not self.structure.population[n].is_param
+        } | values
+
+    @torch.no_grad()
+    def sample_posterior(
+        self, cohort: Cohort, *args: Any, num_samples: int = 1, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        r"""Draws of all latent sites at once, by name; each draw has its own population.
+
+        The individuals' are those of the network, before correction: for corrected ones see
+        :class:`~pyro_amortized.population.amortized_mcmc.AmortizedMCMC`. Pyro's generator is used,
+        as in any guide.
+
+        Args:
+            cohort: N individuals.
+            *args: As of the program; not looked at.
+            **kwargs: As of the program; not looked at.
+            num_samples: Number of draws.
+
+        Returns:
+            Shapes ``(num_samples, *site)``.
+
+        Raises:
+            GuideError: ``num_samples`` is less than one.
+        """
+        if num_samples < 1:
+            raise GuideError(
+                f"`num_samples` is {num_samples}.", "at least 1.", "pass a positive `num_samples=`."
+            )
+        dims = [dim for site in self.structure.individual.values() for *_, dim in site.plates]
+        dims += [site.dim for site in self.structure.individual.values()]
+        alone = self(cohort)
+        with pyro.plate("_draws", num_samples, dim=min(dims) - 1):
+            draws = self(cohort)
+        return {name: draws[name].reshape(num_samples, *x.shape) for name, x in alone.items()}
+
+    def quantiles(
+        self, quantiles: Sequence[float] | Tensor, cohort: Cohort, *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        r"""Quantiles of 2,001 draws of every latent site, by name.
+
+        Args:
+            quantiles: Levels between zero and one, as of Pyro's ``AutoNormal.quantiles``.
+            cohort: N individuals.
+            *args: As of the program; not looked at.
+            **kwargs: As of the program; not looked at.
+
+        Returns:
+            Shapes ``(quantile, *site)``.
+
+        Raises:
+            GuideError: A level lies outside [0, 1].
+        """
+        levels = torch.as_tensor(quantiles, dtype=torch.float64)
+        if not bool(((levels >= 0) & (levels <= 1)).all()):
+            raise GuideError(
+                f"The quantiles are {levels.tolist()}.",
+                "levels between 0 and 1.",
+                "pass for instance `guide.quantiles([0.05, 0.5, 0.95], cohort)`.",
+            )
+        draws = self.sample_posterior(cohort, num_samples=2001)
+        return {n: x.quantile(levels.to(x.dtype), dim=0) for n, x in draws.items()}
+
+    # Files.
+
+    def save(self, path: str | Path) -> None:
+        r"""Write the guide to a folder: ``weights.safetensors`` and ``guide.json``; nothing is
+        pickled.
+
+        Args:
+            path: The folder; it is made if it is not there.
+        """
+        posterior, training = self.posterior, self.training_distribution
+        tensors = {f"posterior.{name}": x for name, x in posterior.state_dict().items()}
+        tensors |= training_tensors(training) | {
+            "population.loc": self.loc.detach(),
+            "population.scale_tril": self.scale_tril.detach(),
+        }
+        shared = {n: self.structure.population[n].num_unconstrained for n in self.structure.shared}
+        description = {
+            "individual": signature(self.structure.individual),
+            "shared": shared,
+            "population": signature(self.structure.population),
+            **posterior_settings(posterior),
+            "trained_on_prior": training.prior is not None,
+            "history": asdict(self.history),
+            "patterns": self.patterns.settings,
+        }
+        write_guide(Path(path), tensors, description)
+
+
+def _restored(  # noqa: PLR0913  (the parts of a guide)
+    model: Model,
+    structure: ModelStructure,
+    posterior: AmortizedPosterior | SharpenedPosterior,
+    training_distribution: TrainingDistribution,
+    history: TrainingHistory,
+    patterns: TrainingPatterns,
+    location: Tensor,
+    scale_tril: Tensor,
+    population: PopulationPart | None,
+    tuned: bool,
+) -> AmortizedGuide:
+    """A guide from another process."""
+    guide = AmortizedGuide(model, structure, posterior, training_distribution, history, patterns)
+    placed = guide.at(location, scale_tril)
+    return placed._copy(posterior, population, tuned)

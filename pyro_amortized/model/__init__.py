@@ -1,0 +1,17 @@
+r"""Pyro program -> :class:`ModelStructure`: the only reader of Pyro programs."""
+
+from .embedding import collapsed_log_density as collapsed_log_density
+from .embedding import constrain_individuals as constrain_individuals
+from .embedding import log_prob_by_individual as log_prob_by_individual
+from .pointwise_densities import at_limits as at_limits
+from .pointwise_densities import individual_prior_terms as individual_prior_terms
+from .pointwise_densities import predicted_moments as predicted_moments
+from .pointwise_densities import value_log_probs as value_log_probs
+from .population_parameters import Population as Population
+from .program_reader import check_recorded as check_recorded
+from .program_reader import read_structure as read_structure
+from .sites import PLATE as PLATE
+from .sites import Model as Model
+from .structure import Estimator as Estimator
+from .structure import IndividualLogDensity as IndividualLogDensity
+from .structure import ModelStructure as ModelStructure

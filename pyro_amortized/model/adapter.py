@@ -1,0 +1,233 @@
+r"""Other people's models: programs of tensors, with plates and names of their own.
+
+An adapted program is called with a :class:`~pyro_amortized.Cohort`. Their plate becomes
+``individual``, their observation sites bear the names of series, what was not recorded is masked,
+and observations that lie end to end in a plate of their own (``alpha[county]``) are laid out as
+``(individual, time)``. Everything else is their program, run as it is.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro.distributions import Independent, TorchDistribution
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import constraints
+
+from ..cohort import Cohort
+from ..errors import ModelError
+from ..runtime.arguments import check_is, check_program
+from . import PLATE, Model
+
+
+@dataclass(frozen=True)
+class _Adapted:
+    """Their program as a function of a cohort; pickled with them."""
+
+    model: Callable[..., Any]
+    arguments: Callable[[Cohort], tuple[Any, ...] | Mapping[str, Any]]
+    plate: str
+    observations: Mapping[str, str]
+
+    def __call__(self, cohort: Cohort) -> Any:
+        given = self.arguments(cohort)
+        with _Renaming(cohort, self.plate, self.observations) as renaming:
+            found = self.model(**given) if isinstance(given, Mapping) else self.model(*given)
+        missing = {self.plate, *self.observations} - renaming.seen
+        if missing:
+            raise ModelError(
+                f"The program has no plate or site {sorted(missing)}; it has "
+                f"{sorted(renaming.seen)}.",
+                "the plate of the individuals, and the observation sites, by their own names.",
+                "correct `plate=` or `observations=`.",
+            )
+        return found
+
+
+def adapt(
+    model: Callable[..., Any],
+    arguments: Callable[[Cohort], tuple[Any, ...] | Mapping[str, Any]],
+    *,
+    plate: str,
+    observations: Mapping[str, str],
+) -> Model:
+    r"""A program of tensors as a program of a cohort.
+
+    Args:
+        model: Their Pyro program.
+        arguments: Turns a cohort into its arguments: a tuple, or a dictionary of keyword
+            arguments. Values are to be passed with the padding in them
+            (``cohort["y"].values``, or ``.flatten()`` where the program has observations end to
+            end); :func:`end_to_end` gives the index of each value's individual.
+        plate: Name of the plate whose members are the individuals.
+        observations: The series that each of their observation sites observes:
+            ``{"obs": "y"}``.
+
+    Returns:
+        A program that can be trained on, fitted, and run under ``MCMC`` and ``SVI``.
+
+    Raises:
+        ModelError: When called: a plate or site of that name is not there; an observation site has
+            a shape that is neither ``(individual, time)`` nor that end to end.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> from pyro_amortized import Series
+        >>> def schools(error, y):
+        ...     mean = pyro.sample("mean", dist.Normal(0.0, 5.0))
+        ...     with pyro.plate("schools", len(y)):
+        ...         effect = pyro.sample("effect", dist.Normal(mean, 1.0))
+        ...         pyro.sample("obs", dist.Normal(effect, error), obs=y)
+        >>> cohort = Cohort(
+        ...     {"y": Series(torch.zeros(2, 1), torch.tensor([[28.0], [8.0]]))},
+        ...     covariates={"error": torch.tensor([15.0, 10.0])})
+        >>> program = adapt(
+        ...     schools, lambda c: (c.covariates["error"], c["y"].values[:, 0]),
+        ...     plate="schools", observations={"obs": "y"})
+        >>> trace = pyro.poutine.trace(program).get_trace(cohort)
+        >>> trace.nodes["y"]["fn"].batch_shape, trace.nodes["effect"]["cond_indep_stack"][0].name
+        (torch.Size([2]), 'individual')
+    """
+    check_program(model, ModelError)
+    check_program(arguments, ModelError)
+    check_is("observations", observations, Mapping, "pass {site: series}.", ModelError)
+    return _Adapted(model, arguments, plate, dict(observations))
+
+
+def end_to_end(cohort: Cohort, series: str) -> Tensor:
+    r"""Index of the individual of every value of a series, padding included, shape ``(individual *
+    time,)``: the order of ``cohort[series].values.flatten()``.
+    """
+    num, width = cohort[series].values.shape[:2]
+    return torch.arange(num, device=cohort.device).repeat_interleave(width)
+
+
+class _Renaming(Messenger):  # type: ignore[misc]
+    """Their sites and plates under our names, as seen from outside."""
+
+    def __init__(self, cohort: Cohort, plate: str, observations: Mapping[str, str]) -> None:
+        super().__init__()
+        self.cohort, self.plate, self.observations = cohort, plate, observations
+        self.seen: set[str] = set()
+
+    def _pyro_sample(self, msg: Any) -> None:
+        self.seen.add(msg["name"])
+        if site_is_subsample(msg):
+            if msg["name"] == self.plate:
+                msg["name"] = PLATE
+            return
+        frames = msg["cond_indep_stack"]
+        if msg["name"] in self.observations:
+            msg["name"] = self.observations[msg["name"]]
+            self._lay_out(msg)
+        else:
+            msg["cond_indep_stack"] = tuple(self._renamed(f) for f in frames)
+
+    def _renamed(self, frame: CondIndepStackFrame) -> CondIndepStackFrame:
+        return frame._replace(name=PLATE) if frame.name == self.plate else frame
+
+    def _lay_out(self, msg: Any) -> None:
+        """One row per individual, what was not recorded masked."""
+        series = self.cohort[msg["name"]]
+        shape, observed = series.values.shape, series.observed
+        fn, frames = msg["fn"], [self._renamed(f) for f in msg["cond_indep_stack"]]
+        flat = fn.event_dim == 0 and fn.batch_shape[-1:] == (shape.numel(),)
+        if flat and msg["mask"] is None:
+            kept = [f for f in frames if f.dim != -1]
+            frame = CondIndepStackFrame(PLATE, -1, len(self.cohort), 0)
+            msg["cond_indep_stack"] = (frame, *kept)
+            msg["fn"] = Independent(EndToEnd(fn, shape).mask(observed), len(shape) - 1)
+            if msg["value"] is not None:
+                msg["value"] = msg["value"].reshape(*msg["value"].shape[:-1], *shape)
+            return
+        msg["cond_indep_stack"] = tuple(frames)
+        if not bool(observed.all()):
+            msg["fn"] = _masked(fn, observed, msg["name"])
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        fn = getattr(getattr(msg["fn"], "base_dist", None), "base_dist", None)
+        if isinstance(fn, EndToEnd) and msg["value"] is not None:  # as their program knows it
+            value = msg["value"]
+            msg["value"] = value.reshape(*value.shape[: value.dim() - len(fn.layout)], -1)
+
+
+def _masked(fn: Any, observed: Tensor, name: str) -> Any:
+    """A law whose values lie ``(individual, time)``, masked."""
+    if fn.batch_shape[-observed.dim() :] == observed.shape:
+        return fn.mask(observed)
+    depth = getattr(fn, "reinterpreted_batch_ndims", 0)
+    if depth and fn.base_dist.batch_shape[-observed.dim() :] == observed.shape:
+        return Independent(fn.base_dist.mask(observed), depth)
+    raise ModelError(
+        f"The observations of {name!r} have batch shape {tuple(fn.batch_shape)} and event shape "
+        f"{tuple(fn.event_shape)}.",
+        f"{tuple(observed.shape)} (individual, time), or end to end ({observed.numel()},).",
+        "pass the values with their padding, in the order of the cohort; or mask them in the "
+        "program.",
+    )
+
+
+class EndToEnd(TorchDistribution):  # type: ignore[misc]
+    r"""A law of values that lie end to end, laid out as ``(individual, time)``.
+
+    Args:
+        base: The law, batch shape ``(*, individual * time)``, univariate.
+        layout: ``(individual, time)``.
+    """
+
+    arg_constraints: Mapping[str, Any] = {}
+
+    def __init__(self, base: Any, layout: torch.Size) -> None:
+        self.base, self.layout = base, layout
+        super().__init__(torch.Size(base.batch_shape[:-1]) + layout, validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        """That of every value."""
+        support = self.base.support
+        return support.base_constraint if isinstance(support, constraints.independent) else support
+
+    @property
+    def has_rsample(self) -> bool:
+        """As of the law."""
+        return bool(self.base.has_rsample)
+
+    @property
+    def has_density(self) -> bool:
+        """As of the law."""
+        return bool(getattr(self.base, "has_density", True))
+
+    @property
+    def mean(self) -> Tensor:
+        """Means, laid out."""
+        return self._laid_out(self.base.mean)
+
+    @property
+    def variance(self) -> Tensor:
+        """Variances, laid out."""
+        return self._laid_out(self.base.variance)
+
+    def _laid_out(self, x: Tensor) -> Tensor:
+        return x.reshape(*x.shape[:-1], *self.layout)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Values, laid out."""
+        return self._laid_out(self.base.sample(torch.Size(sample_shape)))
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Values, laid out, differentiable."""
+        return self._laid_out(self.base.rsample(torch.Size(sample_shape)))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log densities, laid out."""
+        lead = value.shape[: value.dim() - len(self.layout)]
+        return self._laid_out(self.base.log_prob(value.reshape(*lead, -1)))
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "EndToEnd":
+        """The same with draws in front."""
+        lead = torch.Size(batch_shape)[: -len(self.layout)]
+        return EndToEnd(self.base.expand(lead + self.base.batch_shape[-1:]), self.layout)

@@ -1,0 +1,360 @@
+r"""What the library knows about a user's program, and the densities and simulations it takes from
+it.
+
+With the individual parameters in unconstrained coordinates u (``latent`` of them per individual),
+population parameters Psi and shared parameters c (the part of Psi that observations depend on
+directly), a :class:`ModelStructure` gives
+
+.. math:: \log p(y_i \mid \phi(u_i), c), \qquad \log p(\phi(u_i) \mid \Psi) + \log |\partial\phi /
+    \partial u|
+
+for K draws per individual at once: K draws are a cohort laid end to end K times.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pyro.poutine.trace_struct import Trace
+from torch import Generator, Tensor
+
+from ..cohort import Cohort, as_scheduled
+from ..errors import ModelError
+from ..runtime.isolation import seeded
+from ..runtime.solver_context import Memory, remembering
+from .population_parameters import Population, Roles
+from .program_simulation import completed, lay_out, simulated_runs, simulated_values
+from .sites import (
+    Assign,
+    individual_first,
+    plain_support,
+    run_program,
+    site_log_prob,
+    sum_per_individual,
+    unconstrain_site,
+)
+
+# Values of a series in one call of the program: what stays in the processor's cache is several
+# times faster than what does not. Parts that are kept for gradients are larger and fewer.
+MAX_VALUES_PER_CALL, MAX_VALUES_KEPT = 400_000, 4_000_000
+
+
+Estimator = Literal["corrected", "likelihood-free"]
+
+
+class IndividualLogDensity(NamedTuple):
+    r"""Log densities per draw and individual, shape ``(draw, individual)``.
+
+    ``observation`` is log p(y | phi, c); ``individual`` is log p(phi | Psi) in unconstrained
+    coordinates.
+    """
+
+    observation: Tensor
+    individual: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ModelStructure(Roles):
+    r"""What the library knows about a program, its densities and simulations.
+
+    Made by :func:`read_structure`; the fields are those of its base, the roles of the sites.
+    """
+
+    # Individual parameters.
+
+    def constrain(
+        self, cohort: Cohort, unconstrained: Tensor, population: Population
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        r"""Values of the individual sites, in the program's own layout, and the log Jacobian.
+
+        Args:
+            cohort: N individuals.
+            unconstrained: Shape ``(individual, latent)``.
+            population: Values of the population sites.
+        """
+        assign = Assign(population, self.individual, unconstrained)
+        trace = run_program(self.model, cohort, assign, frozenset(self.individual))
+        return {name: trace.nodes[name]["value"] for name in self.individual}, assign.log_abs_det()
+
+    def unconstrain(self, cohort: Cohort, values: Population, population: Population) -> Tensor:
+        """Unconstrained coordinates, shape ``(individual, latent)``, of values in the program's own
+        layout.
+        """
+        assign = Assign(population, values=values)
+        trace = run_program(self.model, cohort, assign, frozenset(self.individual))
+        pieces = [
+            unconstrain_site(
+                site, plain_support(trace.nodes[name]["fn"]), trace.nodes[name]["value"]
+            )
+            for name, site in self.individual.items()
+        ]
+        return torch.cat(pieces, -1)
+
+    def draw_individuals(
+        self, cohort: Cohort, population: Population, num_draws: int, generator: Generator
+    ) -> Tensor:
+        r"""Draws of the individual parameters from :math:`p(\phi \mid \Psi)`.
+
+        Returns:
+            Unconstrained coordinates, shape ``(draw, individual, latent)``.
+        """
+        many = cohort.to(dtype=torch.float64).repeat(num_draws)
+        with seeded(generator):
+            trace = run_program(self.model, many, Assign(population), frozenset(self.individual))
+        values = {name: trace.nodes[name]["value"] for name in self.individual}
+        return (
+            self.unconstrain(many, values, population).reshape(num_draws, len(cohort), -1).detach()
+        )
+
+    def constrained_draws(
+        self, cohort: Cohort, unconstrained: Tensor, population: Population
+    ) -> dict[str, Tensor]:
+        r"""Values of the individual sites, individuals first.
+
+        Args:
+            cohort: N individuals.
+            unconstrained: Shape ``(draw, individual, latent)``.
+            population: Values of the population sites.
+
+        Returns:
+            By name, shape ``(draw, individual, *event)``.
+        """
+        num_draws, num = unconstrained.shape[:2]
+        many = cohort.to(dtype=torch.float64).repeat(num_draws)
+        values, _ = self.constrain(many, unconstrained.reshape(num_draws * num, -1), population)
+        rows = {
+            n: individual_first(values[n], s.dim, s.event_dim) for n, s in self.individual.items()
+        }
+        return {name: x.reshape(num_draws, num, *x.shape[1:]) for name, x in rows.items()}
+
+    # Densities.
+
+    @property
+    def estimator(self) -> Estimator:
+        """Whose density of the observations :meth:`log_density` is: ``"corrected"``, the program's
+        own.
+        """
+        return "corrected"
+
+    def check_density(self) -> None:
+        r"""Raise unless all observations have a density.
+
+        Raises:
+            ModelError: One can only be simulated.
+        """
+        without = [site.name for site in self.observed.values() if not site.has_density]
+        if without:
+            raise ModelError(
+                f"The observations {without} can be simulated, but have no density.",
+                "a density, which weights and marginal likelihood are made of.",
+                'pass `estimator="likelihood-free"`, and calibrate the guide; or write a law with '
+                "a density.",
+            )
+
+    def log_density(
+        self, cohort: Cohort, unconstrained: Tensor, population: Population
+    ) -> IndividualLogDensity:
+        r"""Log densities of K draws per individual, in float64, differentiable in the population.
+
+        Args:
+            cohort: N individuals.
+            unconstrained: Shape ``(draw, individual, latent)``.
+            population: Values of the population sites.
+
+        Returns:
+            Shape ``(draw, individual)`` each. What is not finite is returned as it is, not raised.
+        """
+        parts = self._parts(cohort, unconstrained, MAX_VALUES_PER_CALL)
+        found = [self._log_density_of(many, draws, population) for many, draws in parts]
+        return IndividualLogDensity(*(torch.cat(x) for x in zip(*found, strict=True)))
+
+    def _parts(
+        self, cohort: Cohort, unconstrained: Tensor, max_values: int
+    ) -> Iterator[tuple[Cohort, Tensor]]:
+        """Some draws at a time, and the cohort once per draw."""
+        cohort = cohort.to(dtype=torch.float64)
+        per_copy = sum(cohort[name].values.numel() for name in self.series)
+        for draws in unconstrained.double().split(max(1, max_values // max(per_copy, 1))):
+            yield cohort.repeat(len(draws)), draws
+
+    def fixed_draws(
+        self, cohort: Cohort, unconstrained: Tensor
+    ) -> Callable[[Population], IndividualLogDensity]:
+        """:meth:`log_density` as a function of the population, everything else prepared once."""
+        parts = list(self._parts(cohort, unconstrained, MAX_VALUES_KEPT))
+        memory = Memory()  # the draws stay: their dynamics are solved once
+
+        def density(population: Population) -> IndividualLogDensity:
+            with remembering(memory):
+                found = [self._log_density_of(many, draws, population) for many, draws in parts]
+            return IndividualLogDensity(*(torch.cat(x) for x in zip(*found, strict=True)))
+
+        return density
+
+    def _log_density_of(
+        self, many: Cohort, draws: Tensor, population: Population, observation_only: bool = False
+    ) -> IndividualLogDensity:
+        """Densities of draws ``(draw, individual, latent)``; ``many`` is the cohort once per
+        draw.
+        """
+        self.check_density()
+        shape, rows = draws.shape[:2], draws.flatten(0, 1)
+        assign = Assign(population, self.individual, rows)
+        trace = run_program(self.model, many, assign)
+        observation = self.total(self.observed, trace, len(rows)).reshape(shape)
+        if observation_only:
+            return IndividualLogDensity(observation, torch.zeros_like(observation))
+        individual = self.total(self.individual, trace, len(rows)) + assign.log_abs_det()
+        return IndividualLogDensity(observation, individual.reshape(shape))
+
+    def log_observations(
+        self, cohort: Cohort, unconstrained: Tensor, populations: Sequence[Population]
+    ) -> list[Tensor]:
+        """The first part of :meth:`log_density` at several populations, whose dynamics are solved
+        once where they are the same.
+        """
+        found = []
+        for many, draws in self._parts(cohort, unconstrained, MAX_VALUES_PER_CALL):
+            with remembering(Memory()):
+                some = [self._log_density_of(many, draws, p, True) for p in populations]
+            found.append([x.observation for x in some])
+        return [torch.cat(x) for x in zip(*found, strict=True)]
+
+    def log_individual(
+        self, cohort: Cohort, unconstrained: Tensor, population: Population
+    ) -> Tensor:
+        """The second part of :meth:`log_density` alone; the observations are not reached."""
+        many = cohort.to(dtype=torch.float64).repeat(len(unconstrained))
+        return self.log_individual_of(many, unconstrained.double(), population)
+
+    def log_individual_of(self, many: Cohort, draws: Tensor, population: Population) -> Tensor:
+        """The same where ``many`` is the cohort once per draw already."""
+        shape, rows = draws.shape[:2], draws.flatten(0, 1)
+        assign = Assign(population, self.individual, rows)
+        trace = run_program(self.model, many, assign, frozenset(self.individual))
+        total = self.total(self.individual, trace, len(rows)) + assign.log_abs_det()
+        return total.reshape(shape)
+
+    @staticmethod
+    def total(sites: Mapping[str, Any], trace: Trace, num: int) -> Tensor:
+        """Log density of some sites together, per individual."""
+        terms = [
+            sum_per_individual(site_log_prob(trace.nodes[n]), s.dim, num) for n, s in sites.items()
+        ]
+        return torch.stack(terms).sum(0)
+
+    def log_observation(self, cohort: Cohort, unconstrained: Tensor, shared: Tensor) -> Tensor:
+        r"""Log p(y | phi, c) where every individual has its own shared parameters.
+
+        Args:
+            cohort: N individuals.
+            unconstrained: Shape ``(draw, individual, latent)``.
+            shared: Unconstrained shared parameters, shape ``(individual, shared)``.
+
+        Returns:
+            Shape ``(draw, individual)``.
+        """
+        population, num_draws = self.initial_population(), len(unconstrained)
+        if self.layout is not None:
+            laid_out = population | lay_out(self, shared.double().repeat(num_draws, 1), self.layout)
+            many = cohort.to(dtype=torch.float64).repeat(num_draws)
+            return self._log_density_of(
+                many, unconstrained.double(), laid_out, observation_only=True
+            ).observation
+        columns = []
+        for i in range(len(cohort)):
+            one = population | self.constrain_population(shared[i].double(), self.shared)
+            columns.append(
+                self.log_density(cohort[i], unconstrained[:, i : i + 1], one).observation
+            )
+        return torch.cat(columns, 1)
+
+    def predicted_mean(
+        self, cohort: Cohort, unconstrained: Tensor, population: Population
+    ) -> dict[str, Tensor]:
+        """Means of the observations given each draw, by series, shape ``(draw, individual, time[,
+        channel])``.
+        """
+        num_draws, num = unconstrained.shape[:2]
+        many = cohort.to(dtype=torch.float64).repeat(num_draws)
+        assign = Assign(
+            population, self.individual, unconstrained.reshape(num_draws * num, -1).double()
+        )
+        with torch.no_grad():
+            trace = run_program(self.model, many, assign)
+        means = {
+            s.series: individual_first(trace.nodes[n]["fn"].mean, s.dim, s.event_dim)
+            for n, s in self.observed.items()
+        }
+        return {name: x.reshape(num_draws, num, *x.shape[1:]) for name, x in means.items()}
+
+    def predict_draws(
+        self, cohort: Cohort, unconstrained: Tensor, population: Population, generator: Generator
+    ) -> dict[str, Tensor]:
+        r"""Posterior predictive observations, one per draw and individual.
+
+        Returns:
+            By series, shape ``(draw, individual, time[, channel])``.
+        """
+        num_draws, num = unconstrained.shape[:2]
+        many = cohort.to(dtype=torch.float64).repeat(num_draws)
+        rows = unconstrained.reshape(num_draws * num, -1).double()
+        with seeded(generator):
+            values = simulated_values(self, many, rows, population)[0]
+        return {name: x.reshape(num_draws, num, *x.shape[1:]) for name, x in values.items()}
+
+    # Simulation of training data.
+
+    def simulate(
+        self,
+        design: Cohort,
+        unconstrained: Tensor,
+        shared: Tensor,
+        population: Population,
+        generator: Generator,
+    ) -> tuple[Cohort, Tensor]:
+        r"""Draw observations given individual and shared parameters.
+
+        Args:
+            design: Times, doses, covariates and what is recorded of N individuals; its values are
+                ignored.
+            unconstrained: Individual parameters, shape ``(individual, latent)``.
+            shared: Unconstrained shared parameters of each individual, shape ``(individual,
+                shared)``. Without a layout the program is called once per distinct row.
+            population: Values for the other population sites; they do not move the observations.
+            generator: Source of randomness.
+
+        Returns:
+            The design with simulated values, and whether each simulation failed, shape
+            ``(individual,)``: then a value that should be recorded is not finite in single
+            precision, and nothing of that individual is marked as recorded.
+        """
+        cohorts, failed = self.simulate_repeatedly(
+            design, unconstrained, shared, population, generator, 1
+        )
+        return cohorts[0], failed
+
+    def simulate_repeatedly(
+        self,
+        design: Cohort,
+        unconstrained: Tensor,
+        shared: Tensor,
+        population: Population,
+        generator: Generator,
+        num_noise: int,
+    ) -> tuple[list[Cohort], Tensor]:
+        r""":meth:`simulate` with several draws of the observations from one run of the program.
+
+        The dynamics are solved once; the laws of the observation sites are sampled ``num_noise``
+        times. That is exact where no observation site's law depends on another observation; a
+        program with several observation sites is therefore run ``num_noise`` times.
+        """
+        design = as_scheduled(design.to(dtype=torch.float64))
+        with seeded(generator):
+            runs = simulated_runs(
+                self, design, unconstrained.double(), shared.double(), population, num_noise
+            )
+        finite = [v[name].float().isfinite() | ~design[name].observed for v in runs for name in v]
+        failed = ~torch.stack([ok.flatten(1).all(1) for ok in finite]).all(0)
+        return [completed(design, values, failed) for values in runs], failed

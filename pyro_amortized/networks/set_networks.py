@@ -1,0 +1,134 @@
+r"""Networks that read tokens as a set: pooling, attention."""
+
+import torch
+from torch import Tensor, nn
+
+from .token_layout import TokenLayout, mlp
+
+
+class DeepSet(nn.Module):
+    r"""Permutation-invariant summary of recorded tokens.
+
+    .. math:: s = \rho\Big( \tfrac14 \sum_j \gamma(\tau_j),\; \text{softmax-weighted means of }
+              \gamma(\tau_j),\; \log(1 + n) \Big)
+
+    over the n recorded tokens :math:`\tau_j`: sums collect information as data accumulate (as
+    sufficient statistics do), the weighted means pick out the tokens that matter. No token gives a
+    sum of zero.
+
+    Args:
+        layout: The tokens; every one sees the static features.
+        num_summary: Length of the summary.
+        width: Width of the hidden layers.
+        num_heads: Number of softmax-weighted means.
+
+    References:
+        Zaheer et al. (2017), Deep sets; Lee et al. (2019), Set transformer (pooling by attention).
+    """
+
+    def __init__(
+        self, layout: TokenLayout, num_summary: int = 64, width: int = 64, num_heads: int = 4
+    ) -> None:
+        super().__init__()
+        self.settings = {"num_summary": num_summary, "width": width, "num_heads": num_heads}
+        self.num_summary = num_summary
+        num_static = layout.num_static
+        self.token = mlp([layout.num_features + num_static, width, width])
+        self.score = nn.Linear(width, num_heads)
+        self.pooled = mlp([(num_heads + 1) * width + 1 + num_static, 2 * width, num_summary])
+
+    def forward(self, tokens: Tensor, mask: Tensor, static: Tensor) -> Tensor:
+        r"""Summaries.
+
+        Args:
+            tokens: Shape ``(individual, token, feature)``.
+            mask: True where the token is there, shape ``(individual, token)``.
+            static: Shape ``(individual, static)``.
+
+        Returns:
+            Shape ``(individual, num_summary)``.
+        """
+        num, there = len(mask), mask.unsqueeze(-1)
+        tokens = torch.where(there, tokens, torch.zeros_like(tokens))
+        first, rest = self.token[0], self.token[1:]
+        assert isinstance(first, nn.Linear)
+        own, common = first.weight.split([tokens.shape[-1], static.shape[-1]], 1)
+        seen = nn.functional.linear(static, common, first.bias)  # once, not once per token
+        hidden = nn.functional.linear(tokens, own) + seen.unsqueeze(1)
+        hidden = nn.functional.silu(rest(hidden))
+        attention = self.score(hidden).masked_fill(~there, -torch.inf).softmax(1).nan_to_num(0.0)
+        weights = torch.cat([attention, there.to(tokens.dtype) / 4], -1)
+        pooled = (weights.transpose(1, 2) @ hidden).reshape(num, -1)
+        count = mask.sum(1, keepdim=True).to(tokens.dtype).log1p()
+        summary: Tensor = self.pooled(torch.cat([pooled, count, static], -1))
+        return summary
+
+
+class AttentionNetwork(nn.Module):
+    r"""Self-attention over recorded tokens; a token of its own, always there, collects the summary.
+
+    Tokens know their time by their features alone, so that order means nothing. With nothing
+    recorded the collecting token sees itself.
+
+    Args:
+        layout: The tokens.
+        num_summary: Length of the summary.
+        width: Width of the tokens inside.
+        num_blocks: Blocks of attention and a hidden layer, normalised beforehand.
+        num_heads: Heads of each attention.
+
+    References:
+        Vaswani et al. (2017), Attention is all you need; Lee et al. (2019), Set transformer.
+    """
+
+    def __init__(
+        self,
+        layout: TokenLayout,
+        num_summary: int = 64,
+        width: int = 64,
+        num_blocks: int = 2,
+        num_heads: int = 4,
+    ) -> None:
+        super().__init__()
+        self.settings = {
+            "num_summary": num_summary,
+            "width": width,
+            "num_blocks": num_blocks,
+            "num_heads": num_heads,
+        }
+        self.num_summary = num_summary
+        self.token = mlp([layout.num_features, width, width])
+        self.collector = nn.Linear(layout.num_static + 1, width)
+        self.blocks = nn.ModuleList(_Block(width, num_heads) for _ in range(num_blocks))
+        self.result = mlp([width + 1 + layout.num_static, 2 * width, num_summary])
+
+    def forward(self, tokens: Tensor, mask: Tensor, static: Tensor) -> Tensor:
+        """Summaries; arguments and result as of :class:`DeepSet`."""
+        tokens = torch.where(mask.unsqueeze(-1), tokens, torch.zeros_like(tokens))
+        count = mask.sum(1, keepdim=True).to(tokens.dtype).log1p()
+        first = self.collector(torch.cat([count, static], -1)).unsqueeze(1)
+        hidden = torch.cat([first, self.token(tokens)], 1)
+        keys = torch.cat([torch.ones_like(mask[:, :1]), mask], 1)[:, None, None]
+        for block in self.blocks:
+            hidden = block(hidden, keys)
+        summary: Tensor = self.result(torch.cat([hidden[:, 0], count, static], -1))
+        return summary
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.queries_keys_values = nn.Linear(width, 3 * width)
+        self.joined = nn.Linear(width, width)
+        self.hidden = mlp([width, 2 * width, width])
+
+    def forward(self, x: Tensor, keys: Tensor) -> Tensor:
+        num, length, width = x.shape
+        parts = self.queries_keys_values(self.before(x))
+        q, k, v = parts.reshape(num, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        found = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=keys)
+        x = x + self.joined(found.transpose(1, 2).reshape(num, length, width))
+        result: Tensor = x + self.hidden(self.between(x))
+        return result

@@ -1,0 +1,1 @@
+r"""Pharmacokinetic models with a solution in closed form."""

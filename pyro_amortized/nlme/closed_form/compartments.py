@@ -1,0 +1,269 @@
+r"""Closed-form pharmacokinetics: concentrations after any number of doses, by superposition.
+
+One, two and three compartments and a metabolite; boluses, infusions, first-order absorption; lag
+time, bioavailability, steady state and resets. With volume V, clearance CL and k = CL / V, a dose A
+at time 0 gives in one compartment
+
+.. math::
+   \text{bolus:}\quad     & f(t) = \tfrac{A}{V} e^{-kt} \\
+   \text{infusion over } D:\quad & f(t) = \tfrac{A}{D\,CL} (1 - e^{-k \min(t, D)})\, e^{-k \max(t -
+   D, 0)} \\ \text{oral:}\quad      & f(t) = \tfrac{A\,k_a}{V} \frac{e^{-kt} - e^{-k_a t}}{k_a - k}
+
+A dose counts from its own time on: an observation at exactly that time sees it. A chain of transit
+compartments is written as an ODE, :func:`~pyro_amortized.nlme.ode.interface.solve`.
+"""
+
+import torch
+from torch import Tensor
+
+from ...cohort import Doses
+from ...errors import ModelError
+from ...runtime.solver_context import recall
+from ..dosing import Arrivals, Delivery, arrivals
+from .superposition import Response, Superposition, through
+
+TINY = 1e-12
+
+
+def one_compartment(
+    times: Tensor,
+    doses: Doses,
+    *,
+    cl: Tensor,
+    v: Tensor,
+    ka: Tensor | None = None,
+    delivery: Delivery | None = None,
+) -> Tensor:
+    r"""Concentration in one compartment.
+
+    Args:
+        times: Observation times, shape ``(individual, time)``, unit of the doses' times.
+        doses: The doses. Without ``ka`` every dose enters the central compartment (1). With ``ka``
+            compartment 1 is the depot from which doses are absorbed and compartment 2 the central
+            one, as in NONMEM's ADVAN2.
+        cl: Clearance, shape ``(*, individual)``, volume per time.
+        v: Volume, shape ``(*, individual)``.
+        ka: Absorption rate, shape ``(*, individual)``, per time. It may equal k.
+        delivery: Lag time, bioavailability, modelled rates and durations.
+
+    Returns:
+        Concentration, shape ``(*, individual, time)``, amount per volume.
+
+    Raises:
+        ModelError: A dose names a compartment that the model does not have, or needs a quantity
+            that the delivery lacks.
+
+    Example:
+        >>> doses = Doses(torch.zeros(1, 1), torch.tensor([[100.0]]))
+        >>> ten = torch.tensor([10.0])
+        >>> one_compartment(torch.tensor([[0.0, 1.0]]), doses, cl=ten, v=ten)
+        tensor([[10.0000,  3.6788]])
+
+    References:
+        Gibaldi and Perrier (1982), Pharmacokinetics, chapter 1; Bertrand and Mentré (2008),
+        Mathematical expressions of the pharmacokinetic models implemented in Monolix.
+    """
+    amount = _central(times, doses, [cl / v], [torch.ones_like(cl / v)], ka, delivery)
+    return amount / v.unsqueeze(-1)
+
+
+def two_compartments(
+    times: Tensor,
+    doses: Doses,
+    *,
+    cl: Tensor,
+    v: Tensor,
+    q: Tensor,
+    v2: Tensor,
+    ka: Tensor | None = None,
+    delivery: Delivery | None = None,
+) -> Tensor:
+    r"""Concentration in the central one of two compartments.
+
+    Args:
+        times: Observation times, shape ``(individual, time)``.
+        doses: The doses, into compartments as in :func:`one_compartment`.
+        cl: Clearance, shape ``(*, individual)``, volume per time.
+        v: Central volume.
+        q: Clearance between the compartments, volume per time.
+        v2: Peripheral volume.
+        ka: Absorption rate, per time.
+        delivery: Lag time, bioavailability, modelled rates and durations.
+
+    Returns:
+        Concentration, shape ``(*, individual, time)``, amount per volume.
+
+    Raises:
+        ModelError: As :func:`one_compartment`.
+
+    References:
+        Gibaldi and Perrier (1982), Pharmacokinetics, chapter 2.
+    """
+    k10, k12, k21 = cl / v, q / v, q / v2
+    total = k10 + k12 + k21
+    gap = (total.square() - 4 * k10 * k21).clamp(min=TINY).sqrt()
+    fast = (total + gap) / 2
+    slow = (k10 * k21 / fast).clamp(min=TINY)
+    coefficients = [(fast - k21) / gap, (k21 - slow) / gap]
+    return _central(times, doses, [fast, slow], coefficients, ka, delivery) / v.unsqueeze(-1)
+
+
+def three_compartments(
+    times: Tensor,
+    doses: Doses,
+    *,
+    cl: Tensor,
+    v: Tensor,
+    q: Tensor,
+    v2: Tensor,
+    q3: Tensor,
+    v3: Tensor,
+    ka: Tensor | None = None,
+    delivery: Delivery | None = None,
+) -> Tensor:
+    r"""Concentration in the central one of three compartments.
+
+    Args:
+        times: Observation times, shape ``(individual, time)``.
+        doses: The doses, into compartments as in :func:`one_compartment`.
+        cl: Clearance, shape ``(*, individual)``, volume per time.
+        v: Central volume.
+        q: Clearance between the central and the first peripheral compartment.
+        v2: First peripheral volume.
+        q3: Clearance between the central and the second peripheral compartment.
+        v3: Second peripheral volume.
+        ka: Absorption rate, per time.
+        delivery: Lag time, bioavailability, modelled rates and durations.
+
+    Returns:
+        Concentration, shape ``(*, individual, time)``, amount per volume.
+
+    Raises:
+        ModelError: As :func:`one_compartment`.
+
+    References:
+        Upton (2004), The two-compartment recirculatory pharmacokinetic model; Bertrand and Mentré
+        (2008), section 1.3.
+    """
+    k10, k12, k21, k13, k31 = cl / v, q / v, q / v2, q3 / v, q3 / v3
+    linear = k10 * k31 + k21 * k31 + k21 * k13 + k10 * k21 + k31 * k12
+    rates = _cubic_roots(k10 + k12 + k13 + k21 + k31, linear, k10 * k21 * k31)
+    coefficients = []
+    for j, rate in enumerate(rates):
+        first, second = (rates[m] - rate for m in range(3) if m != j)
+        coefficients.append((k21 - rate) * (k31 - rate) / (first * second))
+    return _central(times, doses, rates, coefficients, ka, delivery) / v.unsqueeze(-1)
+
+
+def metabolite(
+    times: Tensor,
+    doses: Doses,
+    *,
+    cl: Tensor,
+    v: Tensor,
+    fm: Tensor,
+    clm: Tensor,
+    vm: Tensor,
+    ka: Tensor | None = None,
+    delivery: Delivery | None = None,
+) -> Tensor:
+    r"""Concentration of a metabolite that a share of the clearance of one compartment forms.
+
+    Args:
+        times: Observation times, shape ``(individual, time)``.
+        doses: The doses of the parent, into compartments as in :func:`one_compartment`.
+        cl: Clearance of the parent, shape ``(*, individual)``, volume per time.
+        v: Volume of the parent.
+        fm: Share of the parent that becomes metabolite.
+        clm: Clearance of the metabolite.
+        vm: Volume of the metabolite.
+        ka: Absorption rate of the parent, per time.
+        delivery: Lag time, bioavailability, modelled rates and durations.
+
+    Returns:
+        Concentration of the metabolite, shape ``(*, individual, time)``, amount per volume.
+
+    Raises:
+        ModelError: As :func:`one_compartment`.
+    """
+    formed, cleared = cl / v, clm / vm
+    ones = torch.ones_like(formed)
+    amount = _central(times, doses, [cleared], [ones], ka, delivery, formed)
+    return amount * (fm / vm).unsqueeze(-1)
+
+
+def _central(
+    times: Tensor,
+    doses: Doses,
+    rates: list[Tensor],
+    coefficients: list[Tensor],
+    ka: Tensor | None,
+    delivery: Delivery | None,
+    formation: Tensor | None = None,
+) -> Tensor:
+    """Amount in the last compartment, shape ``(*, individual, time)``."""
+    _check_doses(doses, 2 if ka is not None else 1)
+    found = arrivals(doses, delivery)
+    extra = [x for x in (ka, formation) if x is not None]
+    inputs = [times, found.begin, found.amounts, found.durations, found.until, *rates]
+    inputs += [*coefficients, *extra, *vars(doses).values()]
+    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+        return _superposed(times, found, rates, coefficients, ka, formation)
+    key = ("compartments", len(rates), ka is None, formation is None)
+    total: Tensor = recall(
+        key,
+        inputs,
+        lambda: _superposed(times, found, rates, coefficients, ka, formation),
+        lambda x: x.numel() * x.element_size(),
+    )
+    return total
+
+
+def _superposed(
+    times: Tensor,
+    found: Arrivals,
+    rates: list[Tensor],
+    coefficients: list[Tensor],
+    ka: Tensor | None,
+    formation: Tensor | None,
+) -> Tensor:
+    doses = found.doses
+    ready = Superposition(times, found)
+    direct: Response = ready.response
+    if formation is not None:
+        direct = through(direct, formation[..., None, None])
+    absorbed = direct if ka is None else through(direct, ka[..., None, None])
+    from_depot = (doses.compartment == 1).unsqueeze(-2)
+    needs_direct = ka is None or bool((doses.given & (doses.compartment != 1)).any())
+    total: Tensor | None = None
+    for rate, coefficient in zip(rates, coefficients, strict=True):
+        rate = rate[..., None, None]
+        unit = absorbed(rate)
+        if ka is not None and needs_direct:
+            unit = torch.where(from_depot, unit, direct(rate))
+        part = coefficient.unsqueeze(-1) * (ready.sizes * unit).sum(-1)
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def _cubic_roots(square: Tensor, linear: Tensor, constant: Tensor) -> list[Tensor]:
+    r"""Roots of x^3 - square x^2 + linear x - constant, all real and positive, largest first."""
+    p = (linear - square.square() / 3).clamp(max=-TINY)
+    q = -2 * square**3 / 27 + square * linear / 3 - constant
+    cosine = (1.5 * q / p * (-3 / p).sqrt()).clamp(-1 + TINY, 1 - TINY)
+    angle, size = torch.acos(cosine) / 3, 2 * (-p / 3).sqrt()
+    first = square / 3 + size * torch.cos(angle)
+    second = square / 3 + size * torch.cos(angle - 2 * torch.pi / 3)
+    return [first, second, (constant / (first * second)).clamp(min=TINY)]
+
+
+def _check_doses(doses: Doses, num_compartments: int) -> None:
+    compartments = doses.compartment[doses.given]
+    if len(compartments) and int(compartments.max()) > num_compartments:
+        named = "1 depot, 2 central" if num_compartments == 2 else "1 central"
+        raise ModelError(
+            f"A dose enters compartment {int(compartments.max())}.",
+            f"compartments {list(range(1, num_compartments + 1))}: {named}.",
+            "correct `doses.compartment`, or write the model as an ODE with `nlme.solve`.",
+        )

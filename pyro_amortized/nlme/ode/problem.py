@@ -1,0 +1,321 @@
+r"""One call of the solver: inputs laid out as rows, solved, laid back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...cohort import Doses
+from ...errors import ModelError
+from ..dosing import Delivery, arrivals
+from .compiled.identity import identity
+from .compiled.scalar_source import (
+    NO_STEADY_STATE,
+    NOT_FINITE,
+    OK,
+    STEP_TOO_SMALL,
+    STIFF,
+    TOO_MANY_STEPS,
+)
+from .compiled.systems import Problem, RightHandSide, System, run, system_for
+from .events import PIECE, Events, list_events
+from .problem_validation import check_inputs
+from .steady_state import fixed_point, period_events, with_gradient
+from .torchdiffeq_solver import Rows, Tolerance, solve_rows
+
+Solver = Literal["auto", "compiled", "explicit", "implicit", "torchdiffeq"]
+SOLVERS = ("auto", "compiled", "explicit", "implicit", "torchdiffeq")
+REASONS = {
+    OK: "solved",
+    TOO_MANY_STEPS: "too many steps",
+    NOT_FINITE: "not finite",
+    STEP_TOO_SMALL: "step too small",
+    NO_STEADY_STATE: "no steady state",
+    STIFF: "stiff",
+}
+NO_TIMES = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Piecewise:
+    r"""Parameters of the dynamics that jump, for instance with a covariate that varies over time.
+
+    Args:
+        changes: Times at which the next piece begins, shape ``(individual, piece - 1)``, sorted.
+        parameters: By name, shape ``(*, individual, piece)``.
+    """
+
+    changes: Tensor
+    parameters: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Control:
+    r"""How dynamics are solved; the fields are options of :func:`solve`.
+
+    Raises:
+        ModelError: A solver that does not exist, or a tolerance that is not positive.
+    """
+
+    solver: Solver = "auto"
+    rtol: float = 1e-7
+    atol: float | None = None
+    max_steps: int = 20_000
+
+    def __post_init__(self) -> None:
+        if self.solver not in SOLVERS:
+            raise ModelError(
+                f"solver={self.solver!r}.", f"one of {list(SOLVERS)}.", "correct the name."
+            )
+        if not (self.rtol > 0 and (self.atol is None or self.atol > 0) and self.max_steps > 0):
+            raise ModelError(
+                f"rtol={self.rtol}, atol={self.atol}, max_steps={self.max_steps}.",
+                "positive tolerances and a positive number of steps.",
+                "correct the setting.",
+            )
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """Both tolerances and the number of steps."""
+        atol = self.rtol / 100 if self.atol is None else self.atol
+        return Tolerance(self.rtol, atol, self.max_steps)
+
+
+class Solution(NamedTuple):
+    r"""States and what became of each individual.
+
+    Args:
+        states: Shape ``(*, individual, time, state)``; NaN for individuals that failed.
+        status: Shape ``(*, individual)``; 0 is solved, else a key of ``REASONS``.
+        solver: "compiled" or "torchdiffeq".
+    """
+
+    states: Tensor
+    status: Tensor
+    solver: str
+
+    @property
+    def failed(self) -> Tensor:
+        """True for individuals without a solution."""
+        return self.status != OK
+
+
+@dataclass(eq=False)
+class Task:
+    """One call of :func:`integrate`."""
+
+    f: RightHandSide
+    control: Control
+    start: float
+    batch: torch.Size = field(init=False)
+    parameters: dict[str, Tensor] = field(init=False)
+    inputs: list[Tensor] = field(init=False)
+    key: Any = field(init=False)
+    needs_gradient: bool = field(init=False)
+
+    def prepare(
+        self,
+        initial: Tensor,
+        times: Tensor,
+        parameters: Mapping[str, Tensor],
+        doses: Doses | None,
+        delivery: Delivery | None,
+        piecewise: Piecewise | None,
+    ) -> None:
+        """Lay the inputs out and check them."""
+        start, self.key = self.start, identity(self.f)
+        self.arriving = arrivals(doses, delivery) if doses is not None else None
+        changes = piecewise.changes if piecewise is not None else None
+        self.pieces = changes.shape[1] + 1 if changes is not None else 1
+        varying = dict(piecewise.parameters) if piecewise is not None else {}
+        check_inputs(initial, times, parameters, varying, start, doses)
+        shapes = [x.shape for x in parameters.values()] + [x.shape[:-1] for x in varying.values()]
+        self._events = list_events(self.arriving, changes, start, times)
+        shapes += [initial.shape[:-1], times.shape[:1], self._events.times.shape[:-1]]
+        self.batch = torch.broadcast_shapes(*shapes)
+        fixed = [*parameters.values(), *varying.values(), initial, times]
+        fixed += [self._events.times, self._events.sizes]
+        self.dtype = torch.float32
+        for x in fixed:
+            if x.is_floating_point():
+                self.dtype = torch.promote_types(self.dtype, x.dtype)
+        self.num_states = initial.shape[-1]
+        self.initial, self.times = initial, times
+        self.parameters = {n: x.unsqueeze(-1) for n, x in parameters.items()} | varying
+        self.inputs = [*self.parameters.values(), initial, times, *vars(self._events).values()]
+        if self.arriving is not None and bool((self.arriving.doses.steady_state > 0).any()):
+            found = self.arriving
+            self.inputs += [found.lag, found.durations, found.amounts, *vars(found.doses).values()]
+        self.needs_gradient = torch.is_grad_enabled() and (
+            any(x.requires_grad for x in self.inputs) or self._captures_gradient()
+        )
+
+    def _captures_gradient(self) -> bool:
+        """Whether the right-hand side itself refers to something that needs a gradient."""
+        if self.key is not None:
+            return False
+        x = self.initial.detach().to(self.dtype).reshape(-1, self.num_states)[:1]
+        one = {n: v.detach().to(self.dtype).reshape(-1)[:1] for n, v in self.parameters.items()}
+        slope = self.f(torch.full_like(x[:, 0], self.start), x, one)
+        return isinstance(slope, Tensor) and slope.requires_grad
+
+    def solution(self) -> Solution:
+        """Solve."""
+        solver = self.control.solver
+        rows = self.rows()
+        system = self.system(rows) if solver != "torchdiffeq" else None
+        method = solver if solver in ("explicit", "implicit") else "auto"
+        vectors, lost = self.steady_states(rows, system, method)
+        rows = Rows(rows.start, rows.initial, rows.parameters, rows.events, vectors, rows.times)
+        if system is None:
+            states, status = solve_rows(self.f, rows, self.control.tolerance)
+        else:
+            states, status = _compiled(system, rows, method, self.control.tolerance)
+        status = torch.where(lost & (status != OK), NO_STEADY_STATE, status)
+        shape = (*self.batch, self.times.shape[1], self.num_states)
+        name = "torchdiffeq" if system is None else "compiled"
+        return Solution(states.reshape(shape), status.reshape(self.batch), name)
+
+    def rows(self) -> Rows:
+        """All individuals and draws as rows."""
+        num = self.batch.numel()
+
+        def flat(x: Tensor, *tail: int) -> Tensor:
+            return x.to(self.dtype).expand(*self.batch, *tail).reshape(num, *tail)
+
+        return Rows(
+            self.start,
+            flat(self.initial, self.num_states),
+            {n: flat(x, self.pieces) for n, x in self.parameters.items()},
+            self._events.rows(self.batch, self.dtype),
+            self.initial.new_zeros(num, 0, self.num_states, dtype=self.dtype),
+            flat(self.times, self.times.shape[1]),
+        )
+
+    def system(self, rows: Rows) -> System | None:
+        """The compiled system, if it can and may be used."""
+        forced = self.control.solver != "auto"
+        if self.needs_gradient or rows.initial.device.type != "cpu":
+            if forced:
+                raise ModelError(
+                    f"solver={self.control.solver!r} with a gradient, or on "
+                    f"{rows.initial.device.type}.",
+                    "inputs on the CPU that need no gradient.",
+                    'use solver="auto", call it under `torch.no_grad()`, or detach the inputs.',
+                )
+            return None
+        first = {n: x[:, 0] for n, x in rows.parameters.items()}
+        system = system_for(self.f, self.num_states, first, rows.initial, self.key)
+        if system is None and forced:
+            raise ModelError(
+                f"solver={self.control.solver!r}, but the right-hand side cannot be compiled.",
+                "elementwise operations of torch, without branches on values.",
+                "see the log for the reason; write branches as `torch.where`, or use "
+                'solver="torchdiffeq".',
+            )
+        return system
+
+    def steady_states(
+        self, rows: Rows, system: System | None, method: str
+    ) -> tuple[Tensor, Tensor]:
+        """State at each record of a steady state, ``(row, dose, state)``, and where it failed."""
+        num = len(rows.initial)
+        lost = torch.zeros(num, dtype=torch.bool, device=rows.initial.device)
+        if self.arriving is None or not bool((self.arriving.doses.steady_state > 0).any()):
+            return rows.vectors, lost
+        doses = self.arriving.doses
+        columns = [
+            self._steady_state(j, rows, system, method, lost)
+            if bool((doses.steady_state[:, j] > 0).any())
+            else torch.zeros_like(rows.initial)
+            for j in range(doses.times.shape[1])
+        ]
+        return torch.stack(columns, 1), lost
+
+    def _steady_state(
+        self, column: int, rows: Rows, system: System | None, method: str, lost: Tensor
+    ) -> Tensor:
+        assert self.arriving is not None
+        doses = self.arriving.doses
+        interval, record = doses.intervals[:, column], doses.times[:, column]
+        span = (self.times[:, -1] - self.start).clamp(min=0)
+        usual = torch.where(span > 0, span, torch.full_like(span, NO_TIMES)).to(interval.dtype)
+        length = torch.where(interval > 0, interval, usual)
+        events = period_events(self.arriving, column, length).rows(self.batch, self.dtype)
+        steady = (doses.steady_state[:, column] > 0).expand(self.batch).reshape(-1)
+        used = steady.nonzero()[:, 0]
+        own_length = length.to(self.dtype).expand(self.batch).reshape(-1)[used]
+        begin = record.to(self.dtype).expand(self.batch).reshape(-1)[used] - own_length
+        part = Rows(
+            0.0,
+            rows.initial[used],
+            {
+                n: _piece_at(x[used], rows.events, used, begin + own_length)
+                for n, x in rows.parameters.items()
+            },
+            Events(*(x[used] for x in vars(events).values())),
+            rows.vectors[used],
+            own_length.unsqueeze(-1),
+        )
+        tolerance = Tolerance(
+            self.control.tolerance.rtol / 10, self.control.tolerance.atol, self.control.max_steps
+        )
+
+        def period(x: Tensor) -> Tensor:
+            copies = len(x) // max(1, len(used))
+            many = _repeat(part, copies, x)
+            if system is not None:
+                return _compiled(system, many, method, tolerance)[0][:, -1]
+            return solve_rows(self.f, many, tolerance)[0][:, -1]
+
+        point, found = fixed_point(period, torch.zeros_like(part.initial), tolerance.rtol)
+        if self.needs_gradient:
+            point = with_gradient(period, point)
+        point = torch.where(found.unsqueeze(-1), point, torch.nan)
+        lost[used] |= ~found
+        return torch.zeros_like(rows.initial).index_copy(0, used, point)
+
+
+def _piece_at(values: Tensor, events: Events, used: Tensor, time: Tensor) -> Tensor:
+    """The piece of a parameter that holds at a time, shape ``(row, 1)``."""
+    if values.shape[1] == 1:
+        return values
+    passed = (events.kinds[used] == PIECE) & (events.times[used] <= time.unsqueeze(-1))
+    return values.gather(1, passed.sum(1, keepdim=True))
+
+
+def _repeat(rows: Rows, copies: int, initial: Tensor) -> Rows:
+    def many(x: Tensor) -> Tensor:
+        return x.repeat(copies, *[1] * (x.dim() - 1))
+
+    return Rows(
+        rows.start,
+        initial,
+        {n: many(x) for n, x in rows.parameters.items()},
+        Events(*(many(x) for x in vars(rows.events).values())),
+        many(rows.vectors),
+        many(rows.times),
+    )
+
+
+def _compiled(
+    system: System, rows: Rows, method: str, tolerance: Tolerance
+) -> tuple[Tensor, Tensor]:
+    names = list(rows.parameters.values())
+    shape = (len(rows.initial), 1, 0)
+    stacked = torch.stack(names, -1) if names else rows.initial.new_zeros(shape)
+    events = rows.events
+    arrays = [rows.initial, stacked, events.times, events.kinds, events.places, events.sizes]
+    arrays += [rows.vectors, rows.times]
+    problem = Problem(
+        float(rows.start),
+        *(
+            (x.detach().double() if x.is_floating_point() else x).contiguous().numpy()
+            for x in arrays
+        ),
+    )
+    found = run(system, problem, method, tolerance.rtol, tolerance.atol, tolerance.max_steps)
+    states = torch.from_numpy(found.states).to(rows.initial.dtype)
+    return states, torch.from_numpy(found.status)

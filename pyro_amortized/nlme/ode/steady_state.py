@@ -1,0 +1,112 @@
+r"""Steady states of any dynamics: the fixed point of one dosing interval.
+
+The state x at the record of a steady-state dose satisfies x = P(x), with P the map over one
+interval II under the periodic doses. Newton's method solves it, one step for linear dynamics; the
+gradient follows from the implicit function theorem.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..dosing import Arrivals
+from .events import ADD, RATE, Events
+
+MAX_ITERATIONS = 25
+PeriodMap = Callable[[Tensor], Tensor]
+
+
+def period_events(found: Arrivals, column: int, length: Tensor) -> Events:
+    r"""Events of one interval before the record of a steady-state dose.
+
+    Args:
+        found: Doses as they arrive.
+        column: Number of the dose.
+        length: Length of the interval, shape ``(individual,)``; of a constant infusion any time.
+
+    Returns:
+        Events in time since the beginning of the interval, shape ``(*, individual, 4)``.
+    """
+
+    def of(x: Tensor) -> Tensor:
+        return x[..., min(column, x.shape[-1] - 1)]
+
+    doses = found.doses
+    rate, amount, duration = of(found.rates), of(found.amounts), of(found.durations)
+    constant, infused = of(found.is_constant), of(found.is_infusion)
+    into = of(doses.compartment) - 1
+    phase = torch.remainder(of(found.lag), length)
+    periods = torch.ceil((phase + duration) / length)
+    end = phase + duration - length * (periods - 1)
+    nothing = torch.zeros_like(rate + phase)
+    base = torch.where(constant, rate, rate * (periods - 1)) + nothing
+    train = infused & ~constant
+    columns = [
+        (nothing, RATE, base, infused),
+        (phase, RATE, rate, train),
+        (end, RATE, -rate, train),
+        (phase, ADD, amount, ~infused),
+    ]
+    shape = torch.broadcast_shapes(*(x.shape for c in columns for x in (c[0], c[2], c[3])))
+    times = [torch.where(on, when, torch.inf).expand(shape) for when, _, _, on in columns]
+    kinds = [torch.where(on, kind, 0).expand(shape) for _, kind, _, on in columns]
+    sizes = [size.expand(shape) for _, _, size, _ in columns]
+    time, order = torch.stack(times, -1).sort(dim=-1, stable=True)
+    place = into.unsqueeze(-1).expand_as(time)
+    kind, size = (torch.stack(x, -1).gather(-1, order) for x in (kinds, sizes))
+    return Events(time, kind, place, size)
+
+
+def fixed_point(period: PeriodMap, first: Tensor, rtol: float) -> tuple[Tensor, Tensor]:
+    r"""Solve x = P(x) for every row, by Newton's method with differences; no gradients.
+
+    Args:
+        period: P, from ``(copy * row, state)`` (copies of all rows, laid end to end) to the same.
+        first: First guess, shape ``(row, state)``.
+        rtol: Relative tolerance.
+
+    Returns:
+        The fixed points, and whether they were found, shape ``(row,)``.
+    """
+    num, num_states = first.shape
+    with torch.no_grad():
+        x = period(period(first))
+        found = torch.zeros(num, dtype=torch.bool, device=x.device)
+        for _ in range(MAX_ITERATIONS):
+            scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-12)
+            step = 1e-4 * torch.maximum(x.abs(), 1e-2 * scale)
+            moved = x + torch.diag_embed(step).movedim(1, 0)
+            ends = period(torch.cat([x.unsqueeze(0), moved]).flatten(0, 1))
+            end, others = ends.view(num_states + 1, num, num_states).split([1, num_states])
+            jacobian = ((others - end) / step.T.unsqueeze(-1)).permute(1, 2, 0)
+            change = _solve(jacobian, end[0] - x)
+            usable = change.isfinite().all(-1) & ~found
+            new = torch.where(usable.unsqueeze(-1), x + change, end[0])
+            new = torch.where(found.unsqueeze(-1), x, new)
+            found = found | ((new - x).abs() <= 100 * rtol * scale).all(-1) & usable
+            x = new
+            if bool((found | ~x.isfinite().all(-1)).all()):
+                break
+    return x, found
+
+
+def with_gradient(period: PeriodMap, point: Tensor) -> Tensor:
+    """The fixed point again, with the gradient of the implicit function theorem."""
+    x = point.detach().requires_grad_()
+    with torch.enable_grad():
+        end = period(x)
+        rows = [
+            torch.autograd.grad(end[:, s].sum(), x, retain_graph=True)[0]
+            for s in range(x.shape[-1])
+        ]
+        jacobian = torch.stack(rows, 1).detach()
+        held = period(point.detach())
+    return point.detach() + _solve(jacobian, held - point.detach())
+
+
+def _solve(jacobian: Tensor, gap: Tensor) -> Tensor:
+    unit = torch.eye(gap.shape[-1], dtype=gap.dtype, device=gap.device)
+    matrix = (unit - jacobian).nan_to_num(0.0)
+    solution, _ = torch.linalg.solve_ex(matrix, gap.unsqueeze(-1))
+    return solution[..., 0]

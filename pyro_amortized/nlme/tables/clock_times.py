@@ -1,0 +1,123 @@
+r"""The column TIME: numbers, clock times, dates."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...errors import TableError
+from .table_source import DATES, Numbers, Table, is_blank
+
+UNITS = {"min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def times(table: Table, ids: list[str], unit: str) -> Numbers:
+    r"""Times in the unit, from numbers, clock times, dates, or dates with clock times.
+
+    Dates and times with dates count from the first record of the individual.
+
+    Raises:
+        TableError: A time cannot be read, or clock times go backwards without a date.
+    """
+    if unit not in UNITS:
+        found = f"`time_unit` is {unit!r}."
+        raise TableError(found, f"one of {list(UNITS)}.", "correct `time_unit`.")
+    column = table.frame["TIME"]
+    blank = column.map(is_blank).to_numpy(dtype=bool)
+    table.refuse(blank, "TIME", "a time in every row.", "fill in the time.")
+    date = next((name for name in DATES if name in table), None)
+    if date is None:
+        clocks = column.map(_clock).notna().to_numpy(dtype=bool)
+        if clocks.any():
+            fix = "correct the entry; clock times have to stand in all rows."
+            table.refuse(~clocks, "TIME", "a clock time (hh:mm), as in other rows.", fix)
+            return _same_day(table, ids, unit)
+        numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
+        if not np.isnan(numbers).all():
+            return _plain(table, numbers)
+    return _calendar(table, ids, unit, date)
+
+
+def _plain(table: Table, numbers: Numbers) -> Numbers:
+    table.refuse(
+        ~np.isfinite(numbers),
+        "TIME",
+        "a finite number, as in the other rows.",
+        "correct the entry; clock times and dates have to stand in all rows.",
+    )
+    return numbers
+
+
+def _clock(entry: Any) -> float | None:
+    """Seconds since midnight of ``hh:mm`` or ``hh:mm:ss``."""
+    parts = str(entry).strip().split(":")
+    if len(parts) not in (2, 3) or not all(p.strip().isdigit() for p in parts):
+        return None
+    hours, minutes, seconds = (*map(int, parts), 0)[:3]
+    valid = hours < 24 and minutes < 60 and seconds < 60
+    return 3600.0 * hours + 60.0 * minutes + seconds if valid else None
+
+
+def _same_day(table: Table, ids: list[str], unit: str) -> Numbers:
+    seconds = table.frame["TIME"].map(_clock).to_numpy(dtype=float)
+    last: dict[str, float] = {}
+    for row, (name, now) in enumerate(zip(ids, seconds, strict=True)):
+        if now < last.get(name, 0.0):
+            raise table.wrong(
+                row,
+                "TIME",
+                "clock times that do not go backwards where there is no date.",
+                "add a column DATE, or give times in hours since the first record.",
+            )
+        last[name] = now
+    return np.asarray(seconds / UNITS[unit], dtype=float)
+
+
+def _calendar(table: Table, ids: list[str], unit: str, date: str | None) -> Numbers:
+    if date is None:
+        stamps = pd.to_datetime(table.frame["TIME"], errors="coerce", format="ISO8601")
+        table.refuse(
+            stamps.isna().to_numpy(dtype=bool),
+            "TIME",
+            "numbers, clock times (hh:mm), or dates with times (yyyy-mm-dd hh:mm) in all rows.",
+            "correct the entry.",
+        )
+        seconds = (stamps - pd.Timestamp(0)).dt.total_seconds().to_numpy(dtype=float)
+    else:
+        seconds = _days(table, date) * 86400.0 + _time_of_day(table)
+    first: dict[str, float] = {}
+    for name, now in zip(ids, seconds.tolist(), strict=True):
+        first[name] = min(first.get(name, np.inf), now)
+    origin = np.array([first[name] for name in ids])
+    return np.asarray((seconds - origin) / UNITS[unit], dtype=float)
+
+
+def _days(table: Table, name: str) -> Numbers:
+    column = table.frame[name]
+    blank = column.map(is_blank).to_numpy(dtype=bool)
+    table.refuse(blank, name, "a date in every row.", "fill in the date.")
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
+    if np.isfinite(numbers).all():
+        return numbers
+    text = column.astype(str).str.strip().str.replace(r"[-.]", "/", regex=True)
+    found = pd.to_datetime(text, errors="coerce", format="%Y/%m/%d")
+    found = found.fillna(pd.to_datetime(text, errors="coerce", format=DATES[name]))
+    table.refuse(
+        found.isna().to_numpy(dtype=bool),
+        name,
+        f"a day number, yyyy-mm-dd or {DATES[name]}.",
+        "correct the date.",
+    )
+    return np.asarray((found - pd.Timestamp(0)).dt.days, dtype=float)
+
+
+def _time_of_day(table: Table) -> Numbers:
+    """Seconds; plain numbers are hours."""
+    column = table.frame["TIME"]
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
+    clocks = column.map(_clock).to_numpy(dtype=float, na_value=np.nan)
+    found = np.where(np.isnan(clocks), numbers * 3600.0, clocks)
+    table.refuse(
+        ~np.isfinite(found), "TIME", "a clock time (hh:mm) or hours.", "correct the entry."
+    )
+    return found

@@ -1,0 +1,126 @@
+r"""Columns of a long table, parsed and checked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .clock_times import times
+from .table_source import NUMERIC, Mask, Numbers, Table
+
+MAX_ADDITIONAL = 10_000  # doses; each becomes one of its own
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    r"""The checked columns, one entry per row.
+
+    Args:
+        time: Times in the unit of the data.
+        number: The numeric columns by name.
+        is_observation: EVID 0.
+        is_dose: EVID 1 or 4.
+        is_reset: EVID 3 or 4.
+    """
+
+    time: Numbers
+    number: dict[str, Numbers]
+    is_observation: Mask
+    is_dose: Mask
+    is_reset: Mask
+
+
+def read_columns(table: Table, ids: list[str], unit: str) -> Columns:
+    r"""Parse and check all columns.
+
+    Raises:
+        TableError: An entry cannot be read, or contradicts another one of its row.
+    """
+    number = {name: table.numbers(name, default) for name, default in NUMERIC.items()}
+    given, constant = number["AMT"] > 0, (number["SS"] > 0) & (number["RATE"] > 0)
+    number["EVID"] = np.where(np.isnan(number["EVID"]), given | constant, number["EVID"])
+    _check_allowed(table, number)
+    evid = number["EVID"]
+    observation, dose = evid == 0, (evid == 1) | (evid == 4)
+    _check_doses(table, number, dose)
+    _check_observations(table, number, observation)
+    return Columns(times(table, ids, unit), number, observation, dose, (evid == 3) | (evid == 4))
+
+
+def _check_allowed(table: Table, number: dict[str, Numbers]) -> None:
+    """Entries that are wrong on their own."""
+    rules: list[tuple[str, Callable[[Numbers], Mask], str]] = [
+        ("EVID", lambda x: ~np.isin(x, (0, 1, 2, 3, 4)), "0, 1, 2, 3 or 4."),
+        ("MDV", lambda x: ~np.isin(x, (0, 1)), "0 or 1."),
+        ("SS", lambda x: ~np.isin(x, (0, 1, 2)), "0, 1 or 2."),
+        ("CENS", lambda x: ~np.isin(x, (-1, 0, 1)), "-1, 0 or 1."),
+        ("BLQ", lambda x: ~np.isin(x, (0, 1)), "0 or 1."),
+        ("AMT", lambda x: ~(np.isfinite(x) & (x >= 0)), "a finite amount, 0 or more."),
+        ("II", lambda x: ~(np.isfinite(x) & (x >= 0)), "a finite interval, 0 or more."),
+        (
+            "ADDL",
+            lambda x: ~(np.isfinite(x) & (x >= 0) & (x <= MAX_ADDITIONAL) & (x % 1 == 0)),
+            f"a whole number, {MAX_ADDITIONAL:,} at most.",
+        ),
+        (
+            "RATE",
+            lambda x: ~(np.isfinite(x) & ((x >= 0) | (x == -1) | (x == -2))),
+            "0 or more, -1 (rate of the model) or -2 (duration of the model).",
+        ),
+        (
+            "CMT",
+            lambda x: ~(np.isfinite(x) & (x >= 1) & (x % 1 == 0)),
+            "1, 2, ...; compartments cannot be turned off or be the default one (0).",
+        ),
+        ("DV", np.isinf, "a finite value, or none."),
+        ("LIMIT", np.isinf, "a finite value, or none."),
+        ("LLOQ", np.isinf, "a finite value, or none."),
+        ("ULOQ", np.isinf, "a finite value, or none."),
+    ]
+    for name, bad, expected in rules:
+        if name in table or name == "EVID":
+            table.refuse(bad(number[name]), name, expected, "correct the entry.")
+
+
+def _check_doses(table: Table, number: dict[str, Numbers], dose: Mask) -> None:
+    amount, rate, interval = number["AMT"], number["RATE"], number["II"]
+    steady, additional, evid = number["SS"], number["ADDL"], number["EVID"]
+    constant = dose & (steady > 0) & (amount == 0) & (rate > 0)
+    checks = [
+        (dose & (amount == 0) & ~constant, "AMT", "an amount for a dose (EVID 1 or 4)."),
+        (~dose & (amount > 0), "AMT", "no amount: the row is no dose (EVID 0, 2 or 3)."),
+        (~dose & (rate != 0), "RATE", "0: the row is no dose."),
+        (~dose & (steady > 0), "SS", "0: the row is no dose."),
+        (~dose & (additional > 0), "ADDL", "0: the row is no dose."),
+        ((steady > 0) & ~constant & (interval <= 0), "II", "an interval for a steady state."),
+        ((additional > 0) & (interval <= 0), "II", "an interval for additional doses."),
+        (constant & (additional > 0), "ADDL", "0: a constant infusion is not repeated."),
+        ((evid == 4) & (steady > 0), "SS", "0 with EVID 4, unless SS 1 resets by itself."),
+    ]
+    # SS 1 forgets the past anyway; EVID 4 with it is common and says the same.
+    checks[-1] = ((evid == 4) & (steady == 2), "SS", "0 or 1 with EVID 4, which forgets the past.")
+    for where, column, expected in checks:
+        table.refuse(where, column, expected, "correct the row.")
+
+
+def _check_observations(table: Table, number: dict[str, Numbers], observation: Mask) -> None:
+    value, limit, low = number["DV"], number["LIMIT"], number["LLOQ"]
+    recorded = observation & (number["MDV"] == 0)
+    below, above = recorded & (number["CENS"] == 1), recorded & (number["CENS"] == -1)
+    blq = recorded & (number["BLQ"] == 1)
+    free = recorded & ~below & ~above & ~blq & ~np.isnan(value)
+    limit_of = np.where(np.isnan(low), value, low)
+    checks = [
+        (below & np.isnan(value), "DV", "the limit of quantification where CENS is 1."),
+        (above & np.isnan(value), "DV", "the upper limit where CENS is -1."),
+        (blq & np.isnan(limit_of), "LLOQ", "a limit (LLOQ, or the value) where BLQ is 1."),
+        (below & (limit >= value), "LIMIT", "a lower bound below the value where CENS is 1."),
+        (blq & (limit >= limit_of), "LIMIT", "a lower bound below the limit of quantification."),
+        (above & ~np.isnan(limit), "LIMIT", "no lower bound where CENS is -1."),
+        (blq & (number["CENS"] == -1), "CENS", "0 or 1 where BLQ is 1."),
+        (free & (value < low), "DV", "a value at or above its LLOQ, or CENS 1."),
+        (free & (value > number["ULOQ"]), "DV", "a value at or below its ULOQ, or CENS -1."),
+        (below & (low > value), "LLOQ", "the value where CENS is 1."),
+    ]
+    for where, column, expected in checks:
+        table.refuse(where, column, expected, "correct the row, or set MDV to 1.")

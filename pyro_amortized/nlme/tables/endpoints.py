@@ -1,0 +1,139 @@
+r"""Observations of a long table: which rows belong to which series, and their limits."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...cohort import Series
+from ...errors import TableError
+from .columns import Columns
+from .table_source import Mask, Numbers, Table, label
+
+Rows = list[np.ndarray]
+
+
+def endpoint_rows(
+    table: Table, columns: Columns, series: str | Mapping[object, str], endpoint: str
+) -> dict[str, Mask]:
+    """Name of each series and its rows."""
+    observation = columns.is_observation
+    if not observation.any():
+        raise TableError(
+            "The table has no observation (EVID 0).",
+            "one observation record or more.",
+            "check the column EVID.",
+        )
+    named = {} if isinstance(series, str) else {label(k): v for k, v in series.items()}
+    if endpoint not in table:
+        places = set(columns.number["CMT"][observation])
+        if named or endpoint != "DVID":
+            raise TableError(
+                f"The table has no column {endpoint} (it has {list(table.frame.columns)}).",
+                "a column that tells the endpoints apart.",
+                "check `endpoint=`, or pass one name as `series=`.",
+            )
+        if len(places) > 1:
+            raise TableError(
+                f"Observations stand in the compartments {sorted(int(x) for x in places)} (CMT).",
+                "one endpoint, or a column that tells endpoints apart.",
+                'pass `endpoint="CMT"`.',
+            )
+        return {str(series): observation}
+    return _named_rows(table, observation, series, named, endpoint)
+
+
+def _named_rows(
+    table: Table,
+    observation: Mask,
+    series: str | Mapping[object, str],
+    named: dict[str, str],
+    endpoint: str,
+) -> dict[str, Mask]:
+    entries = table.frame[endpoint]
+    table.refuse(
+        entries.isna().to_numpy(dtype=bool) & observation,
+        endpoint,
+        "an endpoint for every observation.",
+        "fill it in.",
+    )
+    labels = np.array([label(x) for x in entries])
+    present = list(dict.fromkeys(labels[observation]))
+    unknown = [x for x in named if x not in present]
+    if unknown:
+        raise TableError(
+            f"No observation has the endpoint {unknown[0]!r} of `series` (column {endpoint}).",
+            f"some of {present}.",
+            "correct `series=`.",
+        )
+    if isinstance(series, str):
+        single = len(present) == 1
+        named = {x: series if single else f"{series}_{x}" for x in present}
+    found = {named.get(x, f"dv_{x}"): observation & (labels == x) for x in present}
+    if len(found) < len(present):
+        raise TableError(
+            f"Two endpoints get the same name: {named}.", "a name for each.", "correct `series=`."
+        )
+    return found
+
+
+def read_series(
+    columns: Columns, time: Numbers, rows: Rows, first: list[float]
+) -> tuple[Series, dict[str, Series]]:
+    """One series and its limits of quantification, by kind."""
+    number = columns.number
+    low, high, floor = (
+        number["LLOQ"].copy(),
+        number["ULOQ"].copy(),
+        np.full_like(time, np.nan),
+    )
+    value = np.where(number["MDV"] == 1, np.nan, number["DV"])
+    recorded = columns.is_observation & (number["MDV"] == 0)
+    below = recorded & ((number["CENS"] == 1) | (number["BLQ"] == 1))
+    above = recorded & (number["CENS"] == -1)
+    limit = np.where((number["BLQ"] == 1) & ~np.isnan(number["LLOQ"]), number["LLOQ"], number["DV"])
+    value = np.where(below, limit, value)
+    low, high = np.where(below, limit, low), np.where(above, number["DV"], high)
+    floor = np.where(below, number["LIMIT"], floor)
+    width = max(1, max(len(r) for r in rows))
+    last = [time[r][-1] if len(r) else begin for r, begin in zip(rows, first, strict=True)]
+    grid = torch.stack([filled(time[r], width, end) for r, end in zip(rows, last, strict=True)])
+    values = padded([value[r] for r in rows], width)
+    mine = np.concatenate(rows)
+    limits = {}
+    for kind, bound, side in (("low", low, -1), ("high", high, 1)):
+        if not np.isnan(bound[mine]).all():
+            limits[kind] = _bounds(grid, values, padded([bound[r] for r in rows], width), side)
+    if not np.isnan(floor[mine]).all():
+        found = padded([floor[r] for r in rows], width)
+        limits["floor"] = Series(grid, found)
+    return Series(grid, values), limits
+
+
+def _bounds(times: Tensor, values: Tensor, bound: Tensor, side: int) -> Series:
+    """A limit for every value: the row's own; else the individual's, carried forward and back; else
+    the commonest. It is moved beyond a value that was recorded outside it.
+    """
+    usual = bound[~bound.isnan()].mode().values
+    own = torch.where(bound.isnan().all(1, keepdim=True), usual, bound)
+    filled = Series(times, own)
+    known = torch.arange(times.shape[1])
+    last = torch.where(filled.observed, known, -1).cummax(1).values
+    begin = filled.observed.to(torch.uint8).argmax(1, keepdim=True)
+    carried = filled.values.gather(1, torch.where(last >= 0, last, begin))
+    margin = 1e-9 * values.abs().clamp(min=1e-9)
+    outside = bound.isnan() & ~values.isnan() & (side * (values - carried) >= 0)
+    return Series(times, torch.where(outside, values + side * margin, carried))
+
+
+def padded(rows: Rows, width: int) -> Tensor:
+    """Rows of different lengths as one tensor, NaN behind their ends."""
+    return torch.stack([filled(r, width, np.nan) for r in rows])
+
+
+def filled(values: np.ndarray, width: int, fill: float) -> Tensor:
+    """A row at the full width."""
+    out = torch.full((width,), float(fill), dtype=torch.float64)
+    out[: len(values)] = torch.as_tensor(values, dtype=torch.float64)
+    return out

@@ -1,0 +1,119 @@
+r"""Uncertainty of population estimates from the curvature of the marginal likelihood.
+
+With the observed information I in unconstrained coordinates z, the covariance is :math:`I^{-1}`;
+for values
+:math:`\theta = g(z)` in their support the delta method gives
+
+.. math:: \mathrm{cov}(\theta) \approx J\, I^{-1} J^\top, \qquad J = \partial g / \partial z .
+
+Confidence intervals are made in unconstrained coordinates and mapped into the support, so a
+standard deviation never has a negative bound.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .maximization import Objective, observed_information
+
+
+class Curvature(NamedTuple):
+    """Covariance of a vector from the curvature of an objective, and whether the curvature was that
+    of a maximum.
+    """
+
+    covariance: Tensor
+    is_maximum: bool
+
+
+def laplace_covariance(
+    objective: Objective,
+    vector: Tensor,
+    scale: Tensor | None = None,
+    free: Tensor | None = None,
+) -> Curvature:
+    r"""Inverse observed information at a maximum.
+
+    Args:
+        objective: Log likelihood (or log posterior) as a function of the vector.
+        vector: Its maximum, shape ``(parameter,)``.
+        scale: Size of a large step in each parameter; differences are taken over a thousandth of
+            it. Default: 1.
+        free: Coordinates that were maximised over; the others are held, their covariance is NaN.
+            Default: all.
+
+    Returns:
+        Covariance, shape ``(parameter, parameter)``. Where the objective does not fall off in every
+        direction, ``is_maximum`` is False and the covariance is NaN in the directions that are not
+        determined.
+    """
+    unit = torch.ones_like(vector) if scale is None else scale.double()
+    if free is not None and not bool(free.all()):
+        inner = laplace_covariance(
+            lambda x: objective(vector.masked_scatter(free, x)), vector[free], unit[free]
+        )
+        covariance = torch.full((len(vector),) * 2, torch.nan, dtype=torch.float64)
+        covariance[free.unsqueeze(0) & free.unsqueeze(1)] = inner.covariance.flatten()
+        return Curvature(covariance, inner.is_maximum)
+    information = observed_information(objective, vector, 1e-3 * unit) * torch.outer(unit, unit)
+    values, vectors = torch.linalg.eigh(information)
+    good = values > 1e-8 * values.abs().max()
+    inverse = torch.where(good, 1 / values, torch.zeros_like(values))
+    covariance = (vectors * inverse) @ vectors.T * torch.outer(unit, unit)
+    undetermined = (vectors[:, ~good].abs() > 1e-3).any(1)
+    # Narrower than the differences can resolve: fixed draws pinned by a variance of nearly zero.
+    pinned = covariance.diagonal().clamp(min=0).sqrt() < 1e-4 * unit
+    covariance[undetermined | pinned] = torch.nan
+    covariance[:, undetermined | pinned] = torch.nan
+    return Curvature(covariance, bool(good.all()) and not bool(pinned.any()))
+
+
+def delta_method(
+    transform: Callable[[Tensor], Tensor], vector: Tensor, covariance: Tensor
+) -> tuple[Tensor, Tensor]:
+    r"""Value and standard error of a function of the population parameters.
+
+    Args:
+        transform: Differentiable function of the unconstrained vector, for instance
+            ``lambda z: structure.constrain_population(z)["typical"].exp()``.
+        vector: Unconstrained estimates, shape ``(parameter,)``.
+        covariance: Their covariance.
+
+    Returns:
+        The value and its standard error, shape of the value.
+
+    Example:
+        >>> value, error = delta_method(torch.exp, torch.zeros(1), torch.tensor([[0.04]]))
+        >>> value, error.round(decimals=4)
+        (tensor([1.]), tensor([0.2000]))
+    """
+    vector = vector.detach()
+    value = transform(vector)
+    jacobian = torch.autograd.functional.jacobian(transform, vector).reshape(value.numel(), -1)
+    variance = ((jacobian @ covariance.nan_to_num(0.0)) * jacobian).sum(1)
+    unknown = (jacobian[:, covariance.diagonal().isnan()] != 0).any(1)
+    return value, variance.clamp(min=0).sqrt().masked_fill(unknown, torch.nan).reshape(value.shape)
+
+
+def confidence_interval(
+    transform: Callable[[Tensor], Tensor], vector: Tensor, covariance: Tensor, level: float = 0.95
+) -> tuple[Tensor, Tensor]:
+    r"""Bounds of the interval of every unconstrained coordinate, mapped into the support.
+
+    Args:
+        transform: Maps the unconstrained vector to values, coordinate by coordinate increasing.
+        vector: Unconstrained estimates.
+        covariance: Their covariance.
+        level: Coverage.
+
+    Returns:
+        Lower and upper bounds, shape of the values.
+    """
+    quantile = torch.distributions.Normal(0.0, 1.0).icdf(
+        torch.tensor(0.5 + level / 2, dtype=torch.float64)
+    )
+    half = quantile * covariance.diagonal().clamp(min=0).sqrt()
+    ends = torch.stack([transform(vector - half), transform(vector + half)])
+    return ends.amin(0), ends.amax(0)

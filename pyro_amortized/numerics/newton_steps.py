@@ -1,0 +1,130 @@
+r"""Newton steps without derivatives, for many small problems at once.
+
+Around a location m with scale L (lower triangular) the log density t is looked at in the points
+:math:`m + L s` of a stencil: the centre, a step of one forwards and backwards in every direction,
+and one in every pair of directions. Differences give gradient g and Hessian H in the coordinates s,
+and the step
+
+.. math:: m \leftarrow m + L\, |{-H}|^{-1} g, \qquad L L^\top \leftarrow L\, |{-H}|^{-1} L^\top
+
+with the eigenvalues of -H taken positive and kept within bounds; along the step the best of some
+lengths is taken. It is exact for a Gaussian, however wrong the first scale.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .cholesky import factored
+
+Target = Callable[[Tensor], Tensor]
+LEAST_PRECISION, LARGEST_PRECISION = 1e-3, 1e6  # of a step, relative to the scale before
+LENGTHS = (2.0, 1.0, 0.5, 0.25, 0.1, 0.03)
+FLOOR = -100.0  # relative to the centre, of what is not finite
+
+
+class Curved(NamedTuple):
+    r"""Where the steps ended, N problems of d dimensions.
+
+    ``location`` (N, d) and ``scale_tril`` (N, d, d); ``shape`` (N, point) are the log densities in
+    the stencil around the location, relative to its centre, less those of the Gaussian: zero for a
+    Gaussian.
+    """
+
+    location: Tensor
+    scale_tril: Tensor
+    shape: Tensor
+
+
+def stencil(num_dims: int) -> Tensor:
+    """Points s, shape ``(point, num_dims)``: centre, forwards, backwards, pairs."""
+    eye = torch.eye(num_dims, dtype=torch.float64)
+    row, column = torch.tril_indices(num_dims, num_dims, -1)
+    return torch.cat([0 * eye[:1], eye, -eye, eye[row] + eye[column]])
+
+
+def newton(target: Target, location: Tensor, scale_tril: Tensor, num_steps: int) -> Curved:
+    r"""Take steps towards the maximum of each log density.
+
+    Args:
+        target: Points of shape ``(point, N, d)`` to log densities ``(point, N)``; what is not
+            finite counts as very low.
+        location: Where to begin, shape ``(N, d)``.
+        scale_tril: Scale to begin with, shape ``(N, d, d)``.
+        num_steps: Number of steps; each costs a stencil and the lengths, and there is one more
+            stencil at the end.
+
+    Example:
+        >>> mean = torch.tensor([[3.0, -1.0]]).double()
+        >>> begin = torch.zeros(1, 2).double(), 5 * torch.eye(2).double().unsqueeze(0)
+        >>> found = newton(lambda x: -2 * (x - mean).pow(2).sum(-1), *begin, num_steps=1)
+        >>> found.location, found.scale_tril.diagonal(dim1=1, dim2=2)
+        (tensor([[ 3., -1.]], dtype=torch.float64), tensor([[0.5000, 0.5000]], dtype=torch.float64))
+    """
+    points = stencil(location.shape[-1]).to(location)
+    lengths = torch.tensor(LENGTHS).to(location)
+    for _ in range(num_steps):
+        centre, relative = _look(target, points, location, scale_tril)
+        move, scale_tril = _step(relative, scale_tril)
+        trials = target(location + lengths[:, None, None] * move)
+        trials = torch.where(trials.isfinite(), trials, -torch.inf)
+        value, best = trials.max(0)
+        length = torch.where(value > centre, lengths[best], 0.0)
+        location = location + length.unsqueeze(-1) * move
+    relative = _look(target, points, location, scale_tril)[1]
+    shape = relative[1:] + 0.5 * points[1:].pow(2).sum(-1, keepdim=True)
+    return Curved(location, scale_tril, shape.T)
+
+
+def best_of(
+    target: Target, location: Tensor, scale_tril: Tensor, num: int
+) -> tuple[Tensor, Tensor]:
+    r"""Where the log density is highest among quasi-random points of each Gaussian, and the scale
+    that is left when one of them is the nearest.
+
+    Args:
+        target: As of :func:`newton`.
+        location: Means, shape ``(N, d)``.
+        scale_tril: Scales, shape ``(N, d, d)``.
+        num: Number of points.
+    """
+    d = location.shape[-1]
+    unit = torch.quasirandom.SobolEngine(d, scramble=True, seed=0).draw(num, dtype=torch.float64)
+    points = torch.special.ndtri(unit.clamp(1e-6, 1 - 1e-6)).to(location)
+    points[0] = 0.0
+    there = location + torch.einsum("nij,kj->kni", scale_tril, points)
+    values = target(there)
+    best = torch.where(values.isfinite(), values, -torch.inf).argmax(0)
+    chosen = there.gather(0, best[None, :, None].expand(1, -1, d))[0]
+    return chosen, scale_tril * num ** (-1 / d)
+
+
+def _look(
+    target: Target, points: Tensor, location: Tensor, scale_tril: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Value in the centre, and in all points relative to it."""
+    values = target(location + torch.einsum("nij,kj->kni", scale_tril, points))
+    centre = torch.where(values[0].isfinite(), values[0], -1e300)
+    relative = (values - centre).nan_to_num(FLOOR, -FLOOR, FLOOR).clamp(-1e6, 1e6)
+    return centre, relative
+
+
+def _step(relative: Tensor, scale_tril: Tensor) -> tuple[Tensor, Tensor]:
+    """The step of each problem, shape ``(N, d)``, and the scale at its curvature."""
+    d = scale_tril.shape[-1]
+    forwards, backwards, pairs = relative[1:].split([d, d, len(relative) - 1 - 2 * d])
+    gradient = (forwards - backwards).T / 2
+    hessian = torch.diag_embed((forwards + backwards).T)
+    row, column = torch.tril_indices(d, d, -1)
+    mixed = (pairs - forwards[row] - forwards[column]).T
+    hessian[:, row, column], hessian[:, column, row] = mixed, mixed
+    precision, axes = torch.linalg.eigh(-hessian)
+    precision = precision.abs().clamp(LEAST_PRECISION, LARGEST_PRECISION)
+    along = (axes.transpose(1, 2) @ gradient.unsqueeze(-1)).squeeze(-1) / precision
+    move = (axes @ along.unsqueeze(-1)).squeeze(-1)
+    root = scale_tril @ axes / precision.sqrt().unsqueeze(1)
+    jitter = 1e-12 * root.pow(2).sum((1, 2), keepdim=True) * torch.eye(d).to(root)
+    step = (scale_tril @ move.unsqueeze(-1)).squeeze(-1)
+    return step, factored(root @ root.transpose(1, 2) + jitter)

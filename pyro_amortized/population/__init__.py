@@ -1,0 +1,1 @@
+r"""The population: marginal likelihood, fit, uncertainty, comparison, posterior draws."""

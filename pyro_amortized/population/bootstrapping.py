@@ -1,0 +1,224 @@
+r"""Bootstraps of a population fit.
+
+Nonparametric: individuals are drawn with replacement, which only weights their log likelihoods,
+
+.. math:: \Psi^{*} = \arg\max \sum_i m_i \log \hat p(y_i \mid \Psi), \qquad
+          m \sim \text{Multinomial}(N, 1/N),
+
+so the draws of the fit serve again and nothing is simulated. Parametric: cohorts are simulated from
+the fit and fitted anew; the guide is amortized.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import norm as normal
+from scipy.stats import t as student_t
+from torch import Generator, Tensor
+
+from ..cohort import Cohort
+from ..errors import FitError
+from ..model import ModelStructure, Population
+from ..numerics.maximization import maximize
+from ..runtime.arguments import check_count, check_is
+from ..runtime.isolation import make_generator
+from ..sampling.individuals import MIN_DRAWS
+from .fitting import fit_population
+from .likelihood import make_likelihood
+from .population_fit import PopulationFit
+
+
+@dataclass(frozen=True, eq=False)
+class Bootstrap:
+    r"""Estimates of bootstrapped cohorts. Made by :func:`bootstrap`.
+
+    Args:
+        fit: The fit.
+        vectors: Unconstrained estimates, shape ``(replicate, population)``.
+        num_failed: Replicates that did not converge; they are not among the estimates.
+        kind: ``"nonparametric"`` or ``"parametric"``.
+    """
+
+    fit: PopulationFit
+    vectors: Tensor
+    num_failed: int
+    kind: str
+
+    @property
+    def estimates(self) -> dict[str, Tensor]:
+        """Estimates by site, in their support, shape ``(replicate, *site)``."""
+        return self.fit.structure.constrain_population(self.vectors)
+
+    @property
+    def covariance(self) -> Tensor:
+        """Covariance of the unconstrained estimates."""
+        return torch.cov(self.vectors.T).reshape(self.vectors.shape[1], -1)
+
+    @property
+    def standard_errors(self) -> dict[str, Tensor]:
+        """Standard deviations of the estimates by site, in the support."""
+        return {name: x.std(0) for name, x in self.estimates.items()}
+
+    def interval(
+        self, level: float = 0.95, *, method: str = "basic"
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        r"""Intervals by site, in the support.
+
+        Variances of few individuals are estimated too small, and those of a resampled cohort once
+        more: ``"basic"`` intervals mirror the replicates about the estimate, in unconstrained
+        coordinates, and so correct for it; ``"percentile"`` intervals do not. Nonparametric ones
+        are expanded by the quantile of Student's t.
+
+        Args:
+            level: Probability of the interval.
+            method: ``"basic"`` or ``"percentile"``.
+
+        Raises:
+            FitError: The method is neither.
+
+        References:
+            Davison and Hinkley (1997), Bootstrap methods and their application, section 5.2.
+            Hesterberg (2015), What teachers should know about the bootstrap.
+        """
+        if method not in ("basic", "percentile"):
+            raise FitError(
+                f"`method` is {method!r}.", '"basic" or "percentile".', "correct `method=`."
+            )
+        tail, num = (1 - level) / 2, len(self.fit.cohort)
+        if self.kind == "nonparametric" and num > 2:
+            wide = float(student_t.ppf(tail, num - 1)) * math.sqrt(num / (num - 1))
+            tail = float(normal.cdf(wide))
+        vectors = self.vectors if method == "percentile" else 2 * self.fit.vector - self.vectors
+        sites = self.fit.structure.constrain_population(vectors)
+        return {n: (x.quantile(tail, 0), x.quantile(1 - tail, 0)) for n, x in sites.items()}
+
+
+def bootstrap(
+    fit: PopulationFit,
+    *,
+    num_replicates: int = 200,
+    parametric: bool = False,
+    num_draws: int = 500,
+    seed: int = 0,
+) -> Bootstrap:
+    r"""Bootstrap a fit.
+
+    Args:
+        fit: A fit with standard errors.
+        num_replicates: Number of cohorts.
+        parametric: Simulate cohorts from the fit (seconds each) instead of drawing individuals
+            (a tenth of a second each).
+        num_draws: Draws per individual that are used: of the fit's own, or of a simulated
+            cohort's.
+        seed: Seed.
+
+    Raises:
+        FitError: There are fewer than two replicates, the fit has no standard errors, or it
+            maximised the posterior density.
+
+    References:
+        Thai et al. (2013), A comparison of bootstrap approaches for estimating uncertainty of
+        parameters in linear mixed-effects models.
+    """
+    check_is("fit", fit, PopulationFit, "pass what `fit_population` gives.", FitError)
+    fit.check_likelihood("A bootstrap")
+    check_count("num_replicates", num_replicates, least=2, error=FitError)
+    check_count("num_draws", num_draws, least=MIN_DRAWS, error=FitError)
+    if not bool(fit.estimated.any()):
+        raise FitError(
+            "A bootstrap of a fit without standard errors.",
+            "a fit that converged.",
+            "improve the fit first (`fit.message`).",
+        )
+    generator = make_generator(seed)
+    found = (
+        [_simulated(fit, num_draws, generator) for _ in range(num_replicates)]
+        if parametric
+        else _resampled(fit, num_replicates, num_draws, generator)
+    )
+    vectors = [vector for vector, converged in found if converged]
+    if len(vectors) < 2:
+        raise FitError(
+            f"{num_replicates - len(vectors)} of {num_replicates} replicates did not converge.",
+            "two or more that do.",
+            "look at `fit.message`; simplify the model.",
+        )
+    kind = "parametric" if parametric else "nonparametric"
+    return Bootstrap(fit, torch.stack(vectors), num_replicates - len(vectors), kind)
+
+
+def _resampled(
+    fit: PopulationFit, num_replicates: int, num_draws: int, generator: Generator
+) -> list[tuple[Tensor, bool]]:
+    structure, num, free = fit.structure, len(fit.cohort), fit.estimated
+    likelihood = make_likelihood(fit.individuals.some(num_draws, generator), fit.search.scale)
+    scale = fit.covariance.diagonal()[free].sqrt()
+
+    def best(counts: Tensor, start: Tensor) -> tuple[Tensor, bool]:
+        def objective(x: Tensor) -> Tensor:
+            vector = fit.vector.masked_scatter(free, x)
+            return counts @ likelihood(structure.constrain_population(vector))
+
+        found = maximize(objective, start[free], scale=scale, max_iterations=50)
+        return fit.vector.masked_scatter(free, found.vector), found.converged
+
+    center, _ = best(torch.ones(num, dtype=torch.float64), fit.vector)
+    replicates = []
+    for _ in range(num_replicates):
+        picked = torch.randint(num, (num,), generator=generator)
+        vector, converged = best(torch.bincount(picked, minlength=num).double(), center)
+        replicates.append((fit.vector + vector - center, converged))
+    return replicates
+
+
+def _simulated(fit: PopulationFit, num_draws: int, generator: Generator) -> tuple[Tensor, bool]:
+    cohort = simulate_population(fit.structure, fit.cohort, fit.estimates, generator)
+    seed = int(torch.randint(2**31, (), generator=generator))
+    held = {name: fit.estimates[name] for name in fit.fixed}
+    found = fit_population(
+        fit.model,
+        fit.guide,
+        cohort,
+        start=fit.estimates,
+        fixed=held,
+        num_draws=num_draws,
+        estimator=fit.structure.estimator,
+        retrain=False,
+        seed=seed,
+    )
+    return found.vector, found.converged
+
+
+def simulate_population(
+    structure: ModelStructure, design: Cohort, population: Population, seed: int | Generator
+) -> Cohort:
+    r"""New individuals and observations from a population.
+
+    Args:
+        structure: The program.
+        design: Times, doses, covariates and what is recorded; its values are ignored.
+        population: Values of all population sites.
+        seed: Seed or generator.
+
+    Returns:
+        The design with simulated values.
+
+    Raises:
+        FitError: A simulation is not finite.
+        ModelError: A population value is missing or outside its support.
+    """
+    generator, population = make_generator(seed), structure.check_population(population)
+    draws = structure.draw_individuals(design, population, 1, generator)[0]
+    shared = structure.unconstrain_population(population, structure.shared)
+    simulated, failed = structure.simulate(
+        design, draws, shared.expand(len(design), -1), population, generator
+    )
+    if bool(failed.any()):
+        named = [design.ids[i] for i in failed.nonzero()[:5, 0].tolist()]
+        raise FitError(
+            f"The simulations of {int(failed.sum())} individuals ({named}) are not finite.",
+            "a population under which the program can be simulated.",
+            "check the estimates.",
+        )
+    return simulated

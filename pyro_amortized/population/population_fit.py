@@ -1,0 +1,305 @@
+r"""A fitted population model: estimates, standard errors, criteria.
+
+The curvature of the marginal likelihood gives the covariance of the estimates; with the scores
+:math:`s_i` of the individuals the sandwich
+
+.. math:: I^{-1} \Big(\sum_i s_i s_i^\top\Big) I^{-1}
+
+holds where the model is wrong, too.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..cohort import Cohort
+from ..errors import FitError
+from ..guide import AmortizedGuide
+from ..model import Estimator, Model, ModelStructure
+from ..numerics.laplace import confidence_interval, delta_method
+from ..runtime.isolation import make_generator
+from ..sampling.individuals import IndividualPosteriors
+from .fit_format import GUIDE, write_fit
+from .likelihood import Likelihood, make_likelihood
+from .marginalization import MarginalLikelihood
+from .maximum_search import Criterion, Search
+from .summary_table import FitSummary, IndividualRow, ParameterRow
+
+
+class Bic(NamedTuple):
+    """The Bayesian information criterion in both conventions: log of the number of individuals or
+    observations.
+    """
+
+    individuals: float
+    observations: float
+
+
+@dataclass(frozen=True, eq=False)
+class PopulationFit:
+    r"""A fitted population model. Made by :func:`fit_population`.
+
+    Args:
+        model: The population model.
+        guide: The guide.
+        cohort: The data.
+        structure: Structure of the model.
+        criterion: ``"maximum likelihood"``, ``"maximum a posteriori"`` or ``"posterior mode"``.
+        vector: Estimates in unconstrained coordinates, shape ``(population,)``.
+        covariance: Their covariance from the observed information; NaN in directions the data do
+            not determine.
+        individuals: Corrected draws of every individual at the estimates, the fresh ones.
+        marginal: log p(y_i | Psi) at the estimates on these fresh draws.
+        converged: Whether the optimiser converged, the last round had nothing to gain, and the
+            curvature is that of a maximum.
+        message: What happened.
+        num_rounds: Rounds of drawing and maximising.
+        search: What the rounds had in common.
+        fixed: Names of the population sites that were held at given values.
+    """
+
+    model: Model
+    guide: AmortizedGuide
+    cohort: Cohort
+    structure: ModelStructure
+    criterion: Criterion
+    vector: Tensor
+    covariance: Tensor
+    individuals: IndividualPosteriors
+    marginal: MarginalLikelihood
+    converged: bool
+    message: str
+    num_rounds: int
+    search: Search
+    fixed: tuple[str, ...] = ()
+
+    @property
+    def estimates(self) -> dict[str, Tensor]:
+        """Estimates by site, in their support."""
+        return self.structure.constrain_population(self.vector)
+
+    @property
+    def standard_errors(self) -> dict[str, Tensor]:
+        """Standard errors by site (delta method), in the support."""
+        return {name: self.derived(name)[1] for name in self.structure.population}
+
+    @property
+    def robust_standard_errors(self) -> dict[str, Tensor]:
+        """Standard errors by site from :attr:`robust_covariance`, in the support."""
+        return {
+            name: delta_method(self._site(name), self.vector, self.robust_covariance)[1]
+            for name in self.structure.population
+        }
+
+    @property
+    def estimator(self) -> Estimator:
+        """``"corrected"`` by the model's density, or ``"likelihood-free"``: not corrected, and
+        -2LL known up to a constant.
+        """
+        return self.structure.estimator
+
+    def _site(self, name: str) -> Callable[[Tensor], Tensor]:
+        return lambda z: self.structure.constrain_population(z)[name]
+
+    @property
+    def estimated(self) -> Tensor:
+        """Which unconstrained coordinates have a covariance, that is, were neither fixed nor held
+        at a variance of zero nor left open by the data.
+        """
+        return ~self.covariance.diagonal().isnan()
+
+    @functools.cached_property
+    def likelihood(self) -> Likelihood:
+        """Log p(y_i | Psi) on the fresh draws."""
+        return make_likelihood(self.individuals, self.search.scale)
+
+    def log_likelihoods(self, vector: Tensor) -> Tensor:
+        """Log p(y_i | Psi) at unconstrained parameters near the estimates, shape ``(individual,)``,
+        differentiable.
+        """
+        return self.likelihood(self.structure.constrain_population(vector))
+
+    @functools.cached_property
+    def scores(self) -> Tensor:
+        """Slopes of log p(y_i | Psi) in the unconstrained parameters, shape ``(individual,
+        population)``.
+        """
+        steps = 1e-3 * self.search.scale
+        with torch.no_grad():
+            columns = [
+                (
+                    self.log_likelihoods(self.vector + shift)
+                    - self.log_likelihoods(self.vector - shift)
+                )
+                / (2 * shift.sum())
+                for shift in torch.diag(steps)
+            ]
+        return torch.stack(columns, 1)
+
+    @functools.cached_property
+    def robust_covariance(self) -> Tensor:
+        r"""Covariance of the estimates by the sandwich, of unconstrained coordinates.
+
+        References:
+            White (1982), Maximum likelihood estimation of misspecified models.
+        """
+        known = self.estimated
+        inverse = self.covariance[known][:, known]
+        scores = self.scores[:, known]
+        scores = scores - scores.mean(0)
+        result = torch.full_like(self.covariance, torch.nan)
+        middle = inverse @ (scores.T @ scores) @ inverse
+        result[known.unsqueeze(0) & known.unsqueeze(1)] = middle.flatten()
+        return result
+
+    def check_likelihood(self, what: str) -> None:
+        r"""Raise unless the fit maximised the likelihood alone.
+
+        Args:
+            what: What asks for it, for the message.
+
+        Raises:
+            FitError: It maximised the posterior density.
+        """
+        if self.criterion != "maximum likelihood":
+            raise FitError(
+                f"{what} of a fit by maximum a posteriori.",
+                "a fit by maximum likelihood.",
+                "fit without `maximum_a_posteriori=True`, or use `sample_population`, whose draws "
+                "take the prior in.",
+            )
+
+    def derived(self, name: str) -> tuple[Tensor, Tensor]:
+        """Estimate and standard error of one site."""
+        return delta_method(self._site(name), self.vector, self.covariance)
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of free population parameters."""
+        sites = self.structure.population.items()
+        return sum(s.num_unconstrained for name, s in sites if name not in self.fixed)
+
+    @property
+    def minus2ll(self) -> float:
+        """-2 log marginal likelihood at the estimates, on fresh draws, all constants included."""
+        return self.marginal.minus2ll
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion, -2LL + 2 P."""
+        return self.minus2ll + 2 * self.num_parameters
+
+    @property
+    def bic(self) -> Bic:
+        """-2LL + P log(number of individuals), and -2LL + P log(number of observations)."""
+        observations = sum(self.cohort[name].num_observations for name in self.structure.series)
+        return Bic(
+            *(
+                self.minus2ll + self.num_parameters * math.log(n)
+                for n in (len(self.cohort), observations)
+            )
+        )
+
+    def shrinkage(self, num_draws: int = 2000, seed: int = 0) -> dict[str, float]:
+        r"""Eta shrinkage of every individual parameter,
+        :math:`1 - \mathrm{sd}_i(\hat\eta_i) / \omega`.
+
+        :math:`\hat\eta_i` is the conditional mean of an individual's parameter less its mean under
+        the population,
+        :math:`\omega` the standard deviation under the population, both in unconstrained
+        coordinates.
+
+        Args:
+            num_draws: Draws from the population, for its means and standard deviations.
+            seed: Their seed.
+
+        References:
+            Savic and Karlsson (2009), Importance of shrinkage in empirical Bayes estimates.
+        """
+        cohort = self.individuals.cohort
+        prior = self.structure.draw_individuals(
+            cohort, self.estimates, num_draws, make_generator(seed)
+        )
+        mean = self.individuals.moments()[0]
+        eta = (mean - prior.mean(0)) / prior.std(0)
+        spread = 1 - eta.std(0) if len(cohort) > 1 else torch.full_like(eta[0], math.nan)
+        return dict(zip(self.structure.latent_names, spread.tolist(), strict=True))
+
+    def save(self, path: str | Path) -> None:
+        r"""Write the fit to a folder: data, draws and estimates in ``fit.safetensors``, the guide
+        in the folder ``guide``; nothing is pickled. :func:`~pyro_amortized.load_fit` reads it.
+
+        Args:
+            path: The folder; it is made if it is not there.
+        """
+        folder = Path(path)
+        self.guide.save(folder / GUIDE)
+        estimates = {
+            "vector": self.vector,
+            "covariance": self.covariance,
+            "scale": self.search.scale,
+        }
+        description = {
+            "criterion": self.criterion,
+            "estimator": self.estimator,
+            "population": self.structure.population_names,
+            "converged": self.converged,
+            "message": self.message,
+            "num_rounds": self.num_rounds,
+            "fixed": list(self.fixed),
+        }
+        write_fit(folder, self.individuals, estimates, description)
+
+    def summary(self) -> FitSummary:
+        """The fit as a table: ``print(fit.summary())``."""
+        return FitSummary(
+            title=(
+                f"{self.criterion}, {len(self.cohort)} individuals, "
+                f"{self.cohort.num_observations} observations{_caution(self.estimator)}"
+            ),
+            parameters=self._parameter_rows(),
+            individuals=self._individual_rows(),
+            shrinkage=self.shrinkage(),
+            minus2ll=self.minus2ll,
+            minus2ll_mc_error=self.marginal.minus2ll_mc_error,
+            aic=self.aic,
+            bic_individuals=self.bic.individuals,
+            bic_observations=self.bic.observations,
+            num_draws=self.marginal.num_draws,
+            converged=self.converged,
+            message=self.message,
+        )
+
+    def _parameter_rows(self) -> list[ParameterRow]:
+        rows = []
+        for name in self.structure.population:
+            value, error = self.derived(name)
+            lower, upper = confidence_interval(self._site(name), self.vector, self.covariance)
+            labels = (
+                [name] if value.numel() == 1 else [f"{name}[{j}]" for j in range(value.numel())]
+            )
+            columns = (x.reshape(-1).tolist() for x in (value, error, lower, upper))
+            rows += [ParameterRow(*row) for row in zip(labels, *columns, strict=True)]
+        return rows
+
+    def _individual_rows(self) -> list[IndividualRow]:
+        m = self.marginal
+        columns = [x.tolist() for x in (-2 * m.log_likelihood, 2 * m.mc_error, m.ess, m.pareto_k)]
+        return [
+            IndividualRow(*row) for row in zip(self.cohort.ids, *columns, m.method, strict=True)
+        ]
+
+
+def _caution(estimator: str) -> str:
+    if estimator == "corrected":
+        return ""
+    return (
+        "\nLIKELIHOOD-FREE: the guide's own errors are not corrected (calibrate it), and -2LL is "
+        "known up to a constant"
+    )

@@ -1,0 +1,109 @@
+r"""What is asked of arguments at the doors of the library, in one place each."""
+
+import math
+from typing import Any
+
+from torch import Generator
+
+from ..errors import AmortizedError, SettingError
+
+
+def check_count(
+    name: str,
+    value: Any,
+    *,
+    least: int = 1,
+    most: int | None = None,
+    error: type[AmortizedError] = SettingError,
+) -> None:
+    r"""Raise unless an argument is a whole number in a range.
+
+    Example:
+        >>> check_count("num_draws", 2.5, least=25)
+        Traceback (most recent call last):
+        ...
+        pyro_amortized.errors.SettingError: `num_draws` is 2.5.
+        Expected: a whole number, at least 25.
+        To fix: pass `num_draws=25`, say.
+    """
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (whole and value >= least and (most is None or value <= most)):
+        limit = f"at least {least}" + ("" if most is None else f" and at most {most}")
+        raise error(
+            f"`{name}` is {value!r}.", f"a whole number, {limit}.", f"pass `{name}={least}`, say."
+        )
+
+
+def check_number(
+    name: str,
+    value: Any,
+    low: float,
+    high: float = math.inf,
+    *,
+    with_low: bool = True,
+    with_high: bool = True,
+    error: type[AmortizedError] = SettingError,
+) -> None:
+    r"""Raise unless an argument is a number in an interval.
+
+    Args:
+        name: Name of the argument.
+        value: What was passed.
+        low: Lower end.
+        high: Upper end.
+        with_low: Whether the lower end is allowed.
+        with_high: Whether the upper end is allowed.
+        error: Class of the error.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    inside = number and (
+        (low <= value if with_low else low < value)
+        and (value <= high if with_high else value < high)
+    )
+    if not (inside and math.isfinite(value)):
+        ends = f"{low:g} {'or more' if with_low else 'excluded'}"
+        if high < math.inf:
+            ends = f"between {low:g} and {high:g}" + (
+                "" if with_low and with_high else ", not at the end"
+            )
+        raise error(f"`{name}` is {value!r}.", f"a number, {ends}.", f"correct `{name}=`.")
+
+
+def check_is(
+    name: str,
+    value: Any,
+    kind: type | tuple[type, ...],
+    fix: str,
+    error: type[AmortizedError] = SettingError,
+) -> None:
+    r"""Raise unless an argument is of a class.
+
+    Example:
+        >>> check_is("cohort", [1.0], dict, "pass a dictionary.")
+        Traceback (most recent call last):
+        ...
+        pyro_amortized.errors.SettingError: `cohort` is a list.
+        Expected: a dict.
+        To fix: pass a dictionary.
+    """
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        expected = " or ".join(dict.fromkeys(k.__name__ for k in kinds))
+        raise error(f"`{name}` is a {type(value).__name__}.", f"a {expected}.", fix)
+
+
+def check_program(model: Any, error: type[AmortizedError] = SettingError) -> None:
+    """Raise unless a model can be called."""
+    if not callable(model):
+        raise error(
+            f"The model is a {type(model).__name__}, which is not callable.",
+            "a Pyro program: a function of a cohort.",
+            "pass the function itself, `train(model, cohort)`.",
+        )
+
+
+def check_seed(seed: Any, error: type[AmortizedError] = SettingError) -> None:
+    """Raise unless a seed is a whole number, 0 or larger, or a ``torch.Generator``."""
+    whole = isinstance(seed, int) and not isinstance(seed, bool)
+    if not (isinstance(seed, Generator) or (whole and 0 <= seed < 2**63)):
+        raise error(f"`seed` is {seed!r}.", "an integer, 0 or larger.", "pass `seed=1`, say.")

@@ -1,0 +1,119 @@
+r"""Files that are whole or not there, and tensors with a description beside them.
+
+A file is written under another name, flushed to the disk and then renamed, so that a process killed
+at any moment leaves the old file or the new one. Tensors go into safetensors (memory-mapped when
+read, nothing pickled) with a JSON description in the header.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..errors import AmortizedError
+
+KEY = "pyro_amortized"
+MAX_JSON = 100 * 2**20  # bytes
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    r"""Make a folder, if it is not there.
+
+    Raises:
+        AmortizedError: There is a file of that name, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AmortizedError(
+            f"The folder {folder} cannot be made: {error.strerror}.",
+            "a folder, or a place where one can be made.",
+            "pass another path.",
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    r"""Read a file that holds one JSON object.
+
+    Raises:
+        AmortizedError: The file cannot be read or holds something else.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise ValueError(f"it has {path.stat().st_size} bytes, {MAX_JSON} at most are read")
+        found = json.loads(path.read_text("utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}, not an object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise AmortizedError(
+            f"{path} cannot be read: {error}.",
+            "a whole file that this library wrote.",
+            "check the path; where a run was broken off, delete the file and start again.",
+        ) from error
+    return found
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], description: Any) -> None:
+    """Write tensors and a description that JSON can hold into one file."""
+    whole = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    write_whole(path, save(whole, {KEY: json.dumps(description)}))
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    r"""SHA-256 of the names, types, shapes and bytes of tensors, in whatever order they are given.
+
+    Args:
+        tensors: By name, for instance the state of a network.
+
+    Example:
+        >>> ones, zeros = torch.ones(2), torch.zeros(2)
+        >>> known = fingerprint({"a": ones, "b": zeros})
+        >>> known == fingerprint({"b": zeros, "a": ones})
+        True
+        >>> known == fingerprint({"a": zeros, "b": ones})
+        False
+    """
+    found = sha256()
+    for name, x in sorted(tensors.items()):
+        flat = x.detach().cpu().contiguous().reshape(-1)
+        found.update(json.dumps([name, str(x.dtype), list(x.shape)]).encode())
+        found.update(flat.view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+    r"""Read what :func:`write_tensors` wrote.
+
+    Raises:
+        AmortizedError: The file is damaged or was not written by this library.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {})[KEY])
+            return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
+        raise AmortizedError(
+            f"{path} cannot be read: {error}.",
+            "a whole file that this library wrote.",
+            "delete it; what it held is then made again.",
+        ) from error

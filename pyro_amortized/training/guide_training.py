@@ -1,0 +1,269 @@
+r"""From a program to a trained guide."""
+
+import copy
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Generator
+
+from ..cohort import Cohort, Design
+from ..cohort.time_grid import common_grid
+from ..encode import Form
+from ..errors import TrainingError
+from ..guide import AmortizedGuide
+from ..guide.amortized_posterior import AmortizedPosterior
+from ..guide.learned_likelihood import learned
+from ..guide.training_distributions import TrainingDistribution, default_training_distribution
+from ..guide.training_history import TrainingHistory
+from ..missing import Remaskable, default_design
+from ..missing.training_patterns import TrainingPatterns
+from ..model import Model, ModelStructure, read_structure
+from ..runtime.arguments import check_count, check_is, check_program
+from ..runtime.isolation import make_generator, seeded, torch_threads
+from .advice import advice
+from .batches import Feed
+from .objective import local_device, rank
+from .options import Networks, TrainingOptions, seconds
+from .simulation.shard_queue import Bank
+from .simulation.simulator import (
+    Simulator,
+    TrainingSet,
+    announce_layout,
+    check_failures,
+    shard_generator,
+)
+from .simulation_plan import Plan, open_bank
+from .tracker import Tracker
+from .training_loop import Run
+
+NUM_EXAMPLE = 64
+
+
+def train(
+    model: Model,
+    data: Cohort | Design,
+    *,
+    num_simulations: int | None = None,
+    budget: str | float | None = None,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    options: TrainingOptions = TrainingOptions(),
+    networks: Networks = Networks(),
+    training_distribution: TrainingDistribution | None = None,
+    warm_start: AmortizedGuide | None = None,
+    tracker: Tracker | None = None,
+    progress: bool = True,
+) -> AmortizedGuide:
+    r"""Train an amortized guide for a mixed-effects program.
+
+    Args:
+        model: The Pyro program.
+        data: A cohort, whose individuals (times, doses, covariates) are resampled with extra random
+            missingness; or a design of your own, ``(num_individuals, generator) -> Cohort``.
+        num_simulations: Number of simulated individuals. Default: 300,000; under a time budget, as
+            many as can be made beside the training.
+        budget: Wall time for everything, in seconds or as ``"30s"``, ``"5min"``, ``"1h"``: the
+            learning rate reaches zero when it is used up. Such a run depends on the speed of the
+            machine; without a budget, a seed determines the weights.
+        seed: Seed of everything that is random: simulation, initial weights, order of the batches.
+        folder: Where simulations and checkpoints are kept. A run that was killed goes on from there
+            when it is called again with the same arguments, and ends with the weights of an
+            undisturbed one. Default: memory (or a temporary folder, if memory is too small).
+        options: How to train.
+        networks: Sizes of the networks.
+        training_distribution: What individual and shared parameters are drawn from. Default: see
+            :func:`~pyro_amortized.guide.training_distributions.default_training_distribution`.
+        warm_start: A guide of a program with the same sites and series, whose networks are trained
+            further; ``networks`` is then ignored.
+        tracker: Listens to losses: ``mlflow``, or anything with ``log_params`` and ``log_metric``.
+        progress: Show progress bars on standard error.
+
+    Returns:
+        The guide; ``guide.history`` tells how training went, and what would improve it.
+
+    Raises:
+        ModelError: The program is not a mixed-effects model that the library can read.
+        TrainingError: Too few simulations, too many of them not finite, a folder that holds
+            another run, or a warm start from a guide of other sites.
+    """
+    begin, limit = time.monotonic(), seconds(budget)
+    _check_request(model, num_simulations, seed)
+    _check_kinds(options, networks, training_distribution, warm_start, tracker)
+    generator = make_generator(seed)
+    design: Design = default_design(data) if isinstance(data, Cohort) else data
+    example = data if isinstance(data, Cohort) else _example(design, generator)
+    structure = read_structure(model, example)
+    distribution = training_distribution or default_training_distribution(
+        structure, example, generator
+    )
+    announce_layout(structure)
+    warm = None if warm_start is None else _networks_of(warm_start, structure)
+    if warm is not None:
+        networks = replace(networks, learn_shared=warm.shared_flow is not None)
+    if networks.learn_shared is None:
+        networks = replace(
+            networks, learn_shared=bool(structure.shared) and not structure.has_density
+        )
+    if networks.learn_shared:
+        distribution = distribution.with_normal_shared()
+    plan = Plan(
+        simulator=Simulator(structure, design, distribution, seed, options.num_noise),
+        options=options,
+        networks=networks,
+        num_simulations=num_simulations,
+        begin=begin,
+        limit=limit,
+        folder=None if folder is None else Path(folder),
+        progress=progress,
+        warm_start=warm,
+    )
+    with ExitStack() as stack:
+        stack.enter_context(torch_threads(options.num_threads))
+        bank, validation = open_bank(plan, stack)
+        posterior, patterns = _build(plan, bank, generator)
+        history = _fit(plan, posterior, bank, validation, tracker)
+    whole = posterior.cpu().double()
+    return AmortizedGuide(model, structure, whole, distribution, history, patterns)
+
+
+def _check_request(model: Any, num_simulations: Any, seed: Any) -> None:
+    check_program(model, TrainingError)
+    if num_simulations is not None:
+        check_count("num_simulations", num_simulations, least=100, error=TrainingError)
+    check_count("seed", seed, least=0, error=TrainingError)
+
+
+def _check_kinds(
+    options: Any, networks: Any, distribution: Any, warm_start: Any, tracker: Any
+) -> None:
+    error = TrainingError
+    check_is("options", options, TrainingOptions, "pass TrainingOptions(...).", error)
+    check_is("networks", networks, Networks, "pass Networks(...).", error)
+    if distribution is not None:
+        fix = "leave it out, or take `training_around(fit)`."
+        check_is("training_distribution", distribution, TrainingDistribution, fix, error)
+    if warm_start is not None:
+        fix = "load it first, `load_guide(path, model, cohort)`."
+        check_is("warm_start", warm_start, AmortizedGuide, fix, error)
+    if tracker is not None and not isinstance(tracker, Tracker):
+        raise error(
+            f"The tracker is a {type(tracker).__name__}.",
+            "something with `log_params(params)` and `log_metric(key, value, step)`.",
+            "pass `mlflow`, or an object with these two.",
+        )
+
+
+def _example(design: Any, generator: Generator) -> Cohort:
+    """A cohort of a design of the user's own, which must give what it is asked for."""
+    asked = ((NUM_EXAMPLE // 2, make_generator(0)), (NUM_EXAMPLE, generator))
+    for num, source in asked:
+        try:
+            found = design(num, source)
+        except TypeError as error:
+            raise TrainingError(
+                f"The data are a {type(design).__name__} that is no cohort and fails as a design: "
+                f"{error}",
+                "a Cohort, or a design: a function of a number of individuals and a generator.",
+                "write `def design(num_individuals, generator): ... return cohort`.",
+            ) from error
+        size = len(found) if isinstance(found, Cohort) else None
+        if size != num:
+            what = f"a {type(found).__name__}" if size is None else f"{size} individuals"
+            raise TrainingError(
+                f"The design gives {what} where {num} individuals are asked for.",
+                "a Cohort of so many individuals.",
+                "use `num_individuals`, the first argument, for the number of rows.",
+            )
+    return found
+
+
+def _networks_of(guide: AmortizedGuide, structure: ModelStructure) -> AmortizedPosterior:
+    """The networks of a guide whose sites and series are those of a program."""
+    mine = (structure.latent_names, structure.shared, list(structure.series))
+    theirs = guide.structure
+    if mine != (theirs.latent_names, theirs.shared, list(theirs.series)):
+        raise TrainingError(
+            f"A warm start from a guide of {theirs.latent_names}, {theirs.shared}, "
+            f"{list(theirs.series)} (individual parameters, shared parameters, series).",
+            f"a guide of {mine[0]}, {mine[1]}, {mine[2]}, as the program has them.",
+            "train without `warm_start=`.",
+        )
+    return learned(guide)
+
+
+def _build(
+    plan: Plan, bank: Bank, generator: Generator
+) -> tuple[AmortizedPosterior, TrainingPatterns]:
+    """Untrained networks, with the scales of the first shard, and its patterns."""
+    simulator = plan.simulator
+    structure, design = simulator.structure, simulator.design
+    first = bank.get(0)
+    masked = first.cohort
+    if isinstance(design, Remaskable):
+        masked = design.missing(masked, shard_generator(simulator.seed, 4))
+    grid = None
+    if plan.networks.grid is not False:
+        grid = common_grid(first.cohort, structure.series)
+        if grid is None and plan.networks.grid:
+            raise TrainingError(
+                "The individuals of the design do not share their times.",
+                "one increasing time grid for all individuals, as `networks.grid=True` asks for.",
+                "leave `grid` at None.",
+            )
+    patterns = TrainingPatterns.of(masked, structure.series, grid)
+    if plan.warm_start is not None:
+        warm = copy.deepcopy(plan.warm_start).requires_grad_(True)
+        for network in (warm.summary, warm.flow, warm.shared_flow):
+            if network is not None:
+                network.float()
+        return warm.to(local_device(plan.options.device)), patterns
+    with seeded(generator):
+        form = Form.of(masked, structure.series, grid)
+        encoder = plan.networks.encoding.encoder(form).fit(masked)
+        posterior = plan.networks.build(
+            encoder, first.unconstrained.shape[1], first.shared.shape[1]
+        )
+    posterior.flow.loc.copy_(simulator.distribution.loc)
+    posterior.flow.scale_tril.copy_(simulator.distribution.scale_tril)
+    posterior.shared.fit(first.shared.double())
+    if posterior.shared_flow is not None:
+        assert simulator.distribution.shared_law is not None
+        posterior.shared_flow.loc.copy_(simulator.distribution.shared_law[0])
+        posterior.shared_flow.scale_tril.copy_(simulator.distribution.shared_law[1])
+    return posterior.to(local_device(plan.options.device)), patterns
+
+
+def _fit(
+    plan: Plan,
+    posterior: AmortizedPosterior,
+    bank: Bank,
+    validation: TrainingSet,
+    tracker: Tracker | None,
+) -> TrainingHistory:
+    options = plan.resolved_options(bank)
+    feed = Feed(bank, copy.deepcopy(posterior.encoder).cpu(), plan.simulator.seed)
+    run = Run(
+        posterior,
+        feed,
+        feed.pairs(validation, 0).to(posterior.flow.loc.device),
+        options,
+        deadline=None if plan.limit is None else plan.begin + plan.limit,
+        checkpoint=None if plan.folder is None else plan.folder / "checkpoint.safetensors",
+        tracker=tracker,
+    )
+    if tracker is not None and rank() == 0:
+        tracker.log_params(asdict(options) | plan.networks.description | {"seed": feed.seed})
+    run.run(plan.progress and rank() == 0)
+    used = sum(bank.num_failed.values())
+    num = len(bank.num_failed) * bank.shard_size if bank.num_shards is None else bank.total
+    seen = feed.pairs(bank.get(0), 0, 0).to(run.device)
+    check_failures(used, max(num, 1))
+    return run.history(
+        num_simulations=num + len(validation) // plan.options.num_noise,
+        num_failed=used + validation.num_failed,
+        simulation_seconds=bank.simulation_seconds,
+        advice=advice(run.progress, posterior, seen, run.validation),
+    )

@@ -1,0 +1,67 @@
+r"""Which weights go to which optimiser, and the average of the weights."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from ..numerics.muon_optimizer import Muon
+from .options import TrainingOptions
+
+SMALLEST_MATRIX = 16  # thinner ones have little to orthogonalise: Adam
+
+
+def make_optimizers(
+    network: nn.Module, options: TrainingOptions
+) -> dict[str, torch.optim.Optimizer]:
+    """Muon for matrices, Adam for the rest; one that would have nothing to do is left out."""
+    weights = [p for p in network.parameters() if p.requires_grad]
+    matrices = [p for p in weights if p.dim() >= 2 and min(p.shape[-2:]) >= SMALLEST_MATRIX]
+    others = [p for p in weights if all(p is not m for m in matrices)]
+    rate = options.learning_rate
+    optimizers: dict[str, torch.optim.Optimizer] = {}
+    if matrices:
+        optimizers["muon"] = Muon(matrices, lr=rate, weight_decay=options.weight_decay or 0.0)
+    if others:
+        optimizers["adam"] = torch.optim.Adam(others, lr=rate, fused=True)
+    return optimizers
+
+
+def set_rate(optimizers: dict[str, torch.optim.Optimizer], rate: float) -> None:
+    """Set the learning rate and forget the gradients."""
+    for optimizer in optimizers.values():
+        optimizer.zero_grad(set_to_none=True)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+def take_step(
+    optimizers: dict[str, torch.optim.Optimizer],
+    network: nn.Module,
+    averaged: AveragedModel,
+    max_gradient: float,
+) -> bool:
+    """Clip the gradients, step, average; nothing moves, and the answer is False, where a gradient
+    is not finite.
+    """
+    norm = nn.utils.clip_grad_norm_(network.parameters(), max_gradient)
+    if not bool(norm.isfinite()):
+        return False
+    for optimizer in optimizers.values():
+        optimizer.step()
+    averaged.update_parameters(network)
+    return True
+
+
+def average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
+    """Exponential average whose memory grows with the number of steps, so that the start is
+    forgotten.
+    """
+
+    def update(averaged: Any, current: Any, num_averaged: Tensor | int) -> None:
+        weight = max(1 - decay, 10.0 / (10.0 + float(num_averaged)))
+        torch._foreach_lerp_(averaged, current, weight)
+
+    return update

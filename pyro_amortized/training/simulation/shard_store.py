@@ -1,0 +1,98 @@
+r"""Simulations on disk: a folder of shards, larger than memory, whole at any moment.
+
+Shard k is one safetensors file (memory-mapped when read, nothing pickled). A shard is there whole
+or not at all, and depends on nothing but the settings of the run and k: a run that was killed
+simulates only what is not there yet, and several processes may fill one folder.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ...cohort import Labels
+from ...cohort.named_tensors import cohort_of, cohort_tensors
+from ...errors import AmortizedError, CohortError, TrainingError
+from ...runtime.atomic_files import read_tensors, write_tensors
+from ...runtime.file_formats import Format
+from .simulator import TrainingSet
+
+FORMAT = Format("pass another folder")
+
+
+@dataclass(frozen=True)
+class SimulationStore:
+    r"""A folder of simulated shards.
+
+    Args:
+        folder: The folder; made if it is not there.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, shard: int) -> Path:
+        """File of a shard; -1 is the validation set."""
+        name = "validation" if shard < 0 else f"shard-{shard:06d}"
+        return self.folder / f"{name}.safetensors"
+
+    def __contains__(self, shard: int) -> bool:
+        return self.path(shard).is_file()
+
+    def write(self, shard: int, simulations: TrainingSet) -> None:
+        """Write a shard, whole or not at all."""
+        tensors = {
+            "unconstrained": simulations.unconstrained,
+            "shared": simulations.shared,
+        } | cohort_tensors(simulations.cohort)
+        for name in simulations.cohort.series:
+            tensors[f"series.{name}.values"] = tensors[f"series.{name}.values"].float()
+        once = [name for name, x in tensors.items() if len(x) > 1 and bool((x == x[:1]).all())]
+        kept = {name: x[:1].clone() if name in once else x for name, x in tensors.items()}
+        description = {
+            "num_rows": len(simulations),
+            "num_failed": simulations.num_failed,
+            "once": once,
+        }
+        write_tensors(self.path(shard), kept, FORMAT.stamped(description))
+
+    def read(self, shard: int) -> TrainingSet:
+        r"""Read a shard.
+
+        Raises:
+            AmortizedError: The file is damaged, or its format cannot be read.
+        """
+        tensors, description = read_tensors(self.path(shard))
+        description, tensors = FORMAT.newest(self.path(shard), description, tensors)
+        try:
+            num = description["num_rows"]
+            whole = {
+                name: x.expand(num, *x.shape[1:]) if name in description["once"] else x
+                for name, x in tensors.items()
+            }
+            cohort = cohort_of(whole, Labels(("",) * num))
+            found = (whole["unconstrained"], whole["shared"], int(description["num_failed"]))
+            return TrainingSet(cohort, *found)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            if isinstance(error, AmortizedError) and not isinstance(error, CohortError):
+                raise
+            raise TrainingError(
+                f"{self.path(shard)} cannot be used: {error!r}",
+                "a whole file that this library wrote.",
+                "delete it; what it held is then made again.",
+            ) from error
+
+
+def rounded(simulations: TrainingSet) -> TrainingSet:
+    """Observations rounded to float32, as they are stored: in memory or on disk, training sees the
+    same. Times, doses and covariates keep their digits.
+    """
+    values = {n: s.values.float().double() for n, s in simulations.cohort.series.items()}
+    return TrainingSet(
+        simulations.cohort.to(dtype=torch.float64).with_values(values),
+        simulations.unconstrained,
+        simulations.shared,
+        simulations.num_failed,
+    )

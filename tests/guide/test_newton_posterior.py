@@ -1,0 +1,166 @@
+"""Newton steps without derivatives, and guides that they sharpen."""
+
+import pickle
+
+import pytest
+import torch
+from pyro.infer import Importance, Predictive
+from pyro.infer.importance import vectorized_importance_weights
+
+import pyro_amortized as pa
+from pyro_amortized.errors import GuideError
+from pyro_amortized.guide.newton_posterior import SHARE_OF_FIRST, SharpenedPosterior
+from pyro_amortized.numerics.newton_steps import best_of, newton, stencil
+from tests.exact import TRUTH, _rows, linear_program
+from tests.small import train
+
+OPTIONS = pa.TrainingOptions(max_epochs=4, batch_size=256)
+
+
+def gaussian(mean, precision):
+    def target(points):
+        off = points - mean
+        return -0.5 * torch.einsum("kni,nij,knj->kn", off, precision, off)
+
+    return target
+
+
+@pytest.mark.parametrize("num_dims", [1, 2, 4])
+def test_one_step_is_exact_for_a_gaussian(num_dims):
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(20, num_dims, generator=generator).double()
+    root = torch.randn(20, num_dims, num_dims, generator=generator).double()
+    precision = root @ root.transpose(1, 2) + 0.5 * torch.eye(num_dims).double()
+    scale = 1.5 * torch.eye(num_dims).double().expand(20, -1, -1)
+    target = gaussian(mean, precision)
+    found = newton(target, torch.zeros_like(mean), scale, 1)
+    assert torch.allclose(found.location, mean, atol=1e-8)
+    covariance = found.scale_tril @ found.scale_tril.transpose(1, 2)
+    assert torch.allclose(covariance, torch.linalg.inv(precision), atol=1e-8)
+    assert found.shape.abs().max() < 1e-6  # nothing is left to learn
+    assert found.shape.shape == (20, len(stencil(num_dims)) - 1)
+
+
+def test_steps_lead_upwards_on_a_curved_ridge():
+    def banana(points):
+        x, y = points.unbind(-1)
+        return -0.5 * x**2 / 0.25 - 0.5 * (y - x**2) ** 2 / 0.01
+
+    start = torch.tensor([[1.0, 0.5], [-1.5, 2.0]]).double()
+    scale = torch.eye(2).double().expand(2, -1, -1)
+    found = newton(banana, start, scale, 25)
+    assert (banana(found.location) > -0.2).all()
+    assert found.shape.abs().max() > 0.1  # what the second flow learns from
+
+
+def test_what_is_not_finite_is_avoided():
+    def half(points):
+        return torch.where(points[..., 0] > 0, -0.5 * (points[..., 0] - 1) ** 2, torch.nan)
+
+    one = torch.ones(1, 1).double()
+    found = newton(half, 3 * one, 5 * one.unsqueeze(0), 6)
+    assert found.location.item() == pytest.approx(1.0, abs=1e-6)
+    start, scale = best_of(half, -0.5 * one, one.unsqueeze(0), 32)
+    assert start.item() > 0
+    assert scale.item() == pytest.approx(1 / 32)
+
+
+@pytest.fixture(scope="module")
+def trained(linear):
+    options = pa.TrainingOptions(max_epochs=2, batch_size=256)
+    return train(linear, num_simulations=3000, options=options)
+
+
+@pytest.fixture(scope="module")
+def sharp(linear, trained):
+    return pa.sharpen(
+        trained, linear, num_simulations=6000, seed=1, options=OPTIONS, progress=False
+    )
+
+
+def exact_law(linear, guide):
+    """The posterior under the training distribution, in closed form."""
+    training, sigma = guide.training_distribution, TRUTH["sigma"]
+    precision = torch.cholesky_inverse(training.scale_tril)
+    means, covariances = [], []
+    for i in range(len(linear)):
+        design, y = _rows(linear, i)
+        covariance = torch.linalg.inv(precision + design.T @ design / sigma**2)
+        means.append(covariance @ (precision @ training.loc + design.T @ y / sigma**2))
+        covariances.append(covariance)
+    return torch.distributions.MultivariateNormal(torch.stack(means), torch.stack(covariances))
+
+
+def test_a_poor_guide_becomes_nearly_exact(linear, trained, sharp):
+    law = exact_law(linear, trained)
+    torch.manual_seed(0)
+    draws = law.sample((500,))
+    divergences = [
+        float((law.log_prob(draws) - g.individual_posterior(linear, TRUTH).log_prob(draws)).mean())
+        for g in (trained, sharp)
+    ]
+    assert divergences[0] > 0.2
+    assert divergences[1] < 0.05
+    assert "sharpened with" in sharp.history.advice
+
+
+def test_the_density_belongs_to_the_draws(linear, sharp):
+    """E_r[q / r] = 1 under a wide normal r; take, reshape and expand change no density."""
+    law = sharp.individual_posterior(linear[[0]], TRUTH)
+    torch.manual_seed(0)
+    draws = law.rsample((4000,))[:, 0]
+    wide = torch.distributions.MultivariateNormal(draws.mean(0), 2.0 * torch.cov(draws.T))
+    points = wide.sample((40_000,))
+    ratio = (law.log_prob(points.unsqueeze(1))[:, 0] - wide.log_prob(points)).exp()
+    assert float(ratio.mean()) == pytest.approx(1.0, abs=4 * float(ratio.std()) / 200 + 2e-3)
+    whole = sharp.individual_posterior(linear, TRUTH)
+    n = len(linear)
+    points = torch.randn(n, 2, dtype=torch.float64)
+    base = whole.log_prob(points)
+    rows = torch.tensor([3, 1])
+    assert torch.allclose(whole.take(rows).log_prob(points[rows]), base[rows])
+    assert torch.allclose(whole.reshape((n, 1)).log_prob(points.unsqueeze(1))[:, 0], base)
+    assert torch.allclose(whole.expand((3, n)).log_prob(points), base.expand(3, n))
+    assert (base >= whole.first.log_prob(points) + torch.tensor(SHARE_OF_FIRST).log()).all()
+
+
+def test_a_sharpened_guide_is_a_guide(linear, sharp):
+    """Under Importance, Predictive, sample_individuals and pickle, as any other."""
+    torch.manual_seed(0)
+    drawn = Predictive(linear_program, guide=sharp, num_samples=3)(linear)
+    assert drawn["phi"].shape[-2:] == (len(linear), 2)
+    posterior = Importance(linear_program, guide=sharp, num_samples=3).run(linear)
+    assert torch.tensor(posterior.log_weights).isfinite().all()
+    weights, _, _ = vectorized_importance_weights(
+        linear_program, sharp, linear, num_samples=4, max_plate_nesting=1
+    )
+    assert weights.shape == (4,)
+    assert weights.isfinite().all()
+    fit = pa.fit_population(linear_program, sharp, linear, num_draws=500)
+    assert fit.converged, fit.message
+    found = pa.sample_individuals(sharp, linear, population=TRUTH, num_draws=200, seed=1)
+    assert (found.estimate.ess > 50).all()
+    again = pickle.loads(pickle.dumps(sharp))
+    points = torch.zeros(len(linear), 2, dtype=torch.float64)
+    laws = [g.individual_posterior(linear, TRUTH) for g in (sharp, again)]
+    assert torch.equal(laws[0].log_prob(points), laws[1].log_prob(points))
+
+
+def test_a_sharpened_guide_is_saved_and_loaded(linear, sharp, tmp_path):
+    sharp.save(tmp_path)
+    loaded = pa.load_guide(tmp_path, linear_program, linear)
+    assert isinstance(loaded.posterior, SharpenedPosterior)
+    points = torch.zeros(len(linear), 2, dtype=torch.float64)
+    laws = [g.individual_posterior(linear, TRUTH) for g in (sharp, loaded)]
+    assert torch.equal(laws[0].log_prob(points), laws[1].log_prob(points))
+
+
+def test_a_seed_determines_it_and_twice_is_refused(linear, trained, sharp):
+    again = pa.sharpen(
+        trained, linear, num_simulations=6000, seed=1, options=OPTIONS, progress=False
+    )
+    for name, x in sharp.posterior.state_dict().items():
+        assert torch.equal(x, again.posterior.state_dict()[name])
+    assert not isinstance(trained.posterior, SharpenedPosterior)
+    with pytest.raises(GuideError, match="sharpened already"):
+        pa.sharpen(sharp, linear)

@@ -1,0 +1,139 @@
+"""Models written without this library in mind: densities, draws, and posteriors beside NUTS."""
+
+import json
+import warnings
+
+import other_models
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+
+import pyro_amortized as pa
+from pyro_amortized.errors import ModelError
+from tests.paths import TESTS
+
+NUTS = json.loads((TESTS / "references" / "other_models.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", list(other_models.PROBLEMS))
+def test_an_adapted_program_has_the_density_of_theirs(name):
+    """At draws of its own; what was not recorded apart, which theirs cannot leave out."""
+    p = other_models.PROBLEMS[name]()
+    trace = poutine.trace(p.program).get_trace(p.cohort)
+    trace.compute_log_prob()
+    latent = (n for n in trace.stochastic_nodes if n != "individual")
+    values = {n: trace.nodes[n]["value"] for n in latent}
+    theirs = poutine.trace(poutine.condition(p.theirs, values)).get_trace(*p.arguments(p.cohort))
+    theirs.compute_log_prob()
+    series = next(iter(p.cohort.series))
+    site = next(n for n, s in theirs.nodes.items() if s.get("is_observed") and n in ("obs", series))
+    mine = trace.nodes[series]["log_prob"]
+    seen = p.cohort[series].observed.flatten()
+    each = theirs.nodes[site]["log_prob"].flatten()
+    if len(each) == len(seen):
+        each = torch.where(seen, each, 0.0)
+    assert torch.allclose(mine.sum(), each.sum())
+    assert any(f.name == "individual" for f in trace.nodes[series]["cond_indep_stack"])
+    structure = pa.read_structure(p.program, p.cohort)
+    assert structure.series == [series]
+
+
+def test_observations_end_to_end_are_laid_out():
+    """Values, masks and simulations; the program itself still sees its own shape."""
+    seen = []
+
+    def theirs(group, y):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("groups", 3):
+            a = pyro.sample("a", dist.Normal(mean, 1.0))
+        with pyro.plate("all", len(y)):
+            seen.append(pyro.sample("obs", dist.Normal(a[..., group], 0.5), obs=y))
+
+    values = torch.arange(6.0, dtype=torch.float64).reshape(3, 2)
+    observed = torch.tensor([[True, True], [True, False], [True, True]])
+    series = pa.Series(torch.zeros(3, 2).double(), values, observed)
+    cohort = pa.Cohort({"y": series})
+    program = pa.adapt(
+        theirs,
+        lambda c: {"group": pa.end_to_end(c, "y"), "y": c["y"].values.flatten()},
+        plate="groups",
+        observations={"obs": "y"},
+    )
+    trace = poutine.trace(program).get_trace(cohort)
+    trace.compute_log_prob()
+    assert seen[-1].shape == (6,)
+    node = trace.nodes["y"]
+    assert node["value"].shape == (3, 2)
+    a = trace.nodes["a"]["value"]
+    each = dist.Normal(a[:, None], 0.5).log_prob(cohort["y"].values)
+    assert torch.allclose(node["log_prob"], (each * observed).sum(1))
+    simulated = poutine.trace(poutine.uncondition(program)).get_trace(cohort)
+    assert simulated.nodes["y"]["value"].shape == (3, 2)
+    assert not torch.equal(simulated.nodes["y"]["value"], values)
+
+
+def test_shapes_that_are_neither(tmp_path):
+    def theirs(y):
+        with pyro.plate("groups", 3):
+            a = pyro.sample("a", dist.Normal(0.0, 1.0))
+        pyro.sample("obs", dist.Normal(a.sum(), 1.0).expand([4]).to_event(1), obs=y)
+
+    observed = torch.tensor([[True, False]] * 3)
+    cohort = pa.Cohort({"y": pa.Series(torch.zeros(3, 2), torch.zeros(3, 2), observed)})
+    program = pa.adapt(
+        theirs, lambda c: (torch.zeros(4),), plate="groups", observations={"obs": "y"}
+    )
+    with pytest.raises(ModelError, match="end to end"):
+        program(cohort)
+
+
+def fitted(name, num_simulations, num_samples=1500):
+    p = other_models.PROBLEMS[name]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pa.AmortizedWarning)
+        guide = pa.train(
+            p.program, p.cohort, num_simulations=num_simulations, seed=1, progress=False
+        )
+        mcmc = pa.AmortizedMCMC(p.program, guide, num_samples, seed=1)
+        mcmc.run(p.cohort)
+    return mcmc
+
+
+@pytest.mark.example
+@pytest.mark.parametrize("name", ["seizures", "orange trees"])
+def test_posteriors_beside_nuts(name):
+    """Radon takes minutes: `benchmarks/swap_in.py` has it."""
+    samples = fitted(name, 30_000, 1000).get_samples()
+    for site, known in NUTS[name].items():
+        mean, sd = (torch.tensor(known[k]) for k in ("mean", "sd"))
+        found = samples[site].double().reshape(1000, -1)
+        z = (found.mean(0) - mean) / sd
+        assert z.pow(2).mean().sqrt() < 0.2, site  # the chain's own error is some 0.05
+        assert z.abs().max() < 0.4, site
+        assert (found.std(0) / sd).log().abs().mean() < 0.2, site
+
+
+@pytest.mark.example
+def test_eight_schools_against_quadrature():
+    """The population on a grid, the effects in closed form given it."""
+    p = other_models.schools_problem()
+    y, error = p.cohort["y"].values[:, 0].double(), p.cohort.covariates["se"].double()
+    mu = torch.linspace(-20, 30, 500).double()
+    log_tau = torch.linspace(-6, 4.5, 500).double()
+    m, t = torch.meshgrid(mu, log_tau.exp(), indexing="ij")
+    law = torch.distributions.Normal(m[..., None], (error**2 + t[..., None] ** 2).sqrt())
+    log_p = law.log_prob(y).sum(-1) - m**2 / 50 - torch.log1p((t / 5) ** 2) + t.log()
+    weights = log_p.flatten().softmax(0).reshape(m.shape)
+    mean_mu = (weights * m).sum()
+    sd_mu = (weights * (m - mean_mu) ** 2).sum().sqrt()
+    share = t[..., None] ** 2 / (t[..., None] ** 2 + error**2)
+    within = m[..., None] + share * (y - m[..., None])
+    theta = (weights[..., None] * within).sum((0, 1))
+    spread = (weights[..., None] * (share * error**2 + (within - theta) ** 2)).sum((0, 1)).sqrt()
+    samples = fitted("eight schools", 20_000).get_samples()
+    assert abs(samples["mu"].mean() - mean_mu) < 0.2 * sd_mu
+    z = (samples["theta"].double().mean(0) - theta) / spread
+    assert z.abs().max() < 0.25
+    assert (samples["theta"].double().std(0) / spread).log().abs().max() < 0.25

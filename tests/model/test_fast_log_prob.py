@@ -1,0 +1,63 @@
+"""The fast density of normal observations is that of the law itself."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from pyro_amortized.model.fast_log_prob import _normal, log_prob_of
+
+
+def values(*shape):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+MASK = values(4, 5) > 0
+LAWS = {
+    "plain": lambda f, s: dist.Normal(f, s[..., None]).to_event(1),
+    "masked": lambda f, s: dist.Normal(f, s[..., None]).mask(MASK).to_event(1),
+    "nothing": lambda f, s: dist.Normal(f, s[..., None]).mask(False).to_event(1),
+    "one sigma": lambda f, s: dist.Normal(f, s[0]).mask(MASK).to_event(1),
+    "plate of draws": lambda f, s: dist.Normal(f.expand(3, 4, 5), s[..., None]).to_event(1),
+    "sigma per time": lambda f, s: dist.Normal(f, s[:, None] * f.abs()).mask(MASK).to_event(1),
+    "two events": lambda f, s: dist.Normal(f, s[..., None]).to_event(2),
+    "mask outside": lambda f, s: dist.Normal(f, s[..., None]).to_event(1).mask(MASK[:, 0]),
+    "no event": lambda f, s: dist.Normal(f, s[..., None]).mask(MASK),
+    "sd per parameter": lambda f, s: dist.Normal(
+        f, s.mean() * torch.arange(1.0, 6.0).double()
+    ).to_event(1),
+    "log-normal": lambda f, s: dist.LogNormal(f, s[..., None]).to_event(1),
+    "student": lambda f, s: dist.StudentT(4.0, f, s[..., None]).mask(MASK).to_event(1),
+}
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_value_and_gradient_are_those_of_the_law(name):
+    y = values(4, 5).abs() + 0.1
+
+    def both(density):
+        mean = values(4, 5).requires_grad_()
+        sigma = (values(4).abs() + 0.5).requires_grad_()
+        law = LAWS[name](mean, sigma)
+        found = density(law, y)
+        if not found.requires_grad:  # nothing is observed
+            return found, []
+        slopes = torch.autograd.grad(found.sum(), (mean, sigma), allow_unused=True)
+        return found, [x for x in slopes if x is not None]
+
+    with pyro.validation_enabled(False):  # as in the library's own runs
+        found, slopes = both(log_prob_of)
+        expected, other = both(lambda law, y: law.log_prob(y))
+    assert found.shape == expected.shape
+    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
+    for a, b in zip(slopes, other, strict=True):
+        assert torch.allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_what_is_masked_cannot_matter():
+    y = values(4, 5).masked_fill(~MASK, torch.nan)
+    with pyro.validation_enabled(False):
+        law = dist.Normal(values(4, 5), torch.ones(()).double()).mask(MASK).to_event(1)
+        assert _normal(law)[0] is not None
+        assert log_prob_of(law, y).isfinite().all()

@@ -1,0 +1,34 @@
+"""Many populations in one call of the program."""
+
+import torch
+
+import pyro_amortized as pa
+from pyro_amortized.numerics.vectorized_map import AtEach
+from pyro_amortized.population.likelihood import ExactLikelihood
+
+
+def test_functions_that_cannot_run_together_run_one_after_another():
+    vectors = torch.arange(10.0).reshape(5, 2)
+
+    def plain(x):
+        return x.sum() ** 2
+
+    def asks(x):  # what ``torch.vmap`` refuses
+        return x.sum() ** 2 if float(x.sum()) > -1 else x.sum()
+
+    def differs(x):  # another value when many run together
+        return x.sum() ** 2 + (1.0 if torch._C._functorch.is_batchedtensor(x) else 0.0)
+
+    for function, together in ((plain, True), (asks, False), (differs, False)):
+        each = AtEach(function, 4)
+        assert torch.equal(each(vectors), vectors.sum(1) ** 2)
+        assert each.together is together
+
+
+def test_log_likelihoods_of_many_populations_are_those_of_each(fit):
+    found = pa.sample_population(fit, num_draws=20, num_proposals=200, seed=1)
+    exact = ExactLikelihood(found.likelihood.individuals)
+    expected = [exact(fit.structure.constrain_population(x)) for x in found.vectors]
+    assert torch.allclose(found.log_likelihoods(), torch.stack(expected), atol=0.01)
+    single = found.likelihood(fit.structure.constrain_population(found.vectors[3]))
+    assert torch.allclose(found.log_likelihoods()[3], single, rtol=1e-9)

@@ -1,0 +1,131 @@
+import pyro
+import pytest
+import torch
+from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from pyro.infer.autoguide import AutoNormal
+
+import pyro_amortized as pa
+from pyro_amortized.errors import GuideError, ModelError
+from pyro_amortized.population.marginalization import log_marginal
+from pyro_amortized.population.maximum_search import Search, locate_population
+from tests.exact import TRUTH, exact_fit, exact_log_marginal, linear_program
+
+
+def test_marginal_likelihood_is_exact_per_individual(linear, linear_guide):
+    found = pa.marginal_likelihood(linear_program, linear_guide, linear, TRUTH, num_draws=2000)
+    exact = exact_log_marginal(linear, TRUTH)
+    z = (found.log_likelihood - exact) / found.mc_error.clamp(min=1e-9)
+    assert z.abs().max() < 4  # the largest of 40
+    assert abs(found.total - exact.sum()) < 3 * found.total_mc_error
+    assert found.total_mc_error < 0.1
+    assert (found.pareto_k <= 0.7).all()
+    assert found.minus2ll == pytest.approx(-2 * found.total)
+
+
+def test_marginal_likelihood_without_bias(linear, linear_guide):
+    """Over many seeds the errors have mean zero and the size that is claimed."""
+    exact = exact_log_marginal(linear, TRUTH)
+    z = []
+    for seed in range(20):
+        found = pa.marginal_likelihood(
+            linear_program, linear_guide, linear, TRUTH, num_draws=300, seed=seed
+        )
+        z.append((found.log_likelihood - exact) / found.mc_error.clamp(min=1e-9))
+    z = torch.stack(z)
+    assert abs(float(z.mean())) < 0.25
+    assert 0.3 < float(z.pow(2).mean()) < 1.4
+
+
+def test_refinement_is_without_bias(linear, linear_guide):
+    """Draws that adapt must not estimate: reused, they bias the total by several of its errors."""
+    tight = dict(TRUTH, omega=TRUTH["omega"] / 3)
+    exact = exact_log_marginal(linear, tight).sum()
+    z = []
+    for seed in range(20):
+        found = pa.marginal_likelihood(
+            linear_program, linear_guide, linear, tight, num_draws=300, seed=seed
+        )
+        z.append((found.total - float(exact)) / found.total_mc_error)
+    assert found.method.count("student-t mixture") > 20
+    # Jensen's bias of the log is half the summed variance, under a tenth of an error here.
+    assert abs(sum(z) / 20) < 0.8
+
+
+def test_uncorrected_guide_far_off_is_refined(linear, linear_guide):
+    """Far from where the guide was trained its weights are poor; refinement mends them."""
+    far = {k: v.clone() for k, v in TRUTH.items()}
+    far["omega"] = torch.tensor([0.05, 0.02], dtype=torch.float64)
+    exact = exact_log_marginal(linear, far)
+    plain = pa.marginal_likelihood(linear_program, linear_guide, linear, far, refine=False)
+    refined = pa.marginal_likelihood(linear_program, linear_guide, linear, far)
+    assert refined.total_mc_error < 0.5 * plain.total_mc_error
+    assert abs(refined.total - exact.sum()) < 3 * refined.total_mc_error
+    assert "student-t mixture" in refined.method
+
+
+def test_log_marginal_moves_with_the_population(linear, linear_guide):
+    individuals = pa.sample_individuals(linear_guide, linear, population=TRUTH, num_draws=4000)
+    vector = linear_guide.structure.unconstrain_population(TRUTH).requires_grad_()
+    population = linear_guide.structure.constrain_population(vector)
+    (gradient,) = torch.autograd.grad(log_marginal(individuals, population).sum(), vector)
+    exact_vector = vector.detach().clone().requires_grad_()
+    exact = exact_log_marginal(linear, linear_guide.structure.constrain_population(exact_vector))
+    (exact_gradient,) = torch.autograd.grad(exact.sum(), exact_vector)
+    standard_error = exact_fit(linear)[2].diagonal().sqrt()  # the score's own unit is its inverse
+    assert ((gradient - exact_gradient) * standard_error).abs().max() < 0.1
+
+
+def test_bad_populations_are_refused(linear, linear_guide):
+    with pytest.raises(ModelError, match="no \\['sigma'\\]"):
+        pa.marginal_likelihood(
+            linear_program, linear_guide, linear, {n: TRUTH[n] for n in ("mean", "omega")}
+        )
+    bad = dict(TRUTH, sigma=torch.tensor(-1.0))
+    with pytest.raises(ModelError, match="support"):
+        pa.marginal_likelihood(linear_program, linear_guide, linear, bad)
+
+
+def test_other_individual_sites_are_refused(linear, linear_guide):
+    def other(cohort):
+        with pyro.plate("individual", len(cohort)):
+            slope = pyro.sample("slope", pyro.distributions.Normal(0.0, 1.0))
+            y = cohort["y"]
+            law = pyro.distributions.Normal(slope[..., None] * y.times, 1.0)
+            pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+
+    with pytest.raises(GuideError, match="individual sites"):
+        pa.marginal_likelihood(other, linear_guide, linear, {})
+
+
+def test_locate_population_finds_the_neighbourhood(linear, linear_guide):
+    few = linear[:24]  # of more it takes as many at random
+    vector, _, covariance = exact_fit(few)
+    generator = torch.Generator().manual_seed(3)
+    search = Search.begin(
+        linear_guide.structure, linear_guide, few, "maximum likelihood", generator
+    )
+    found = locate_population(search, seed=generator)
+    assert ((found.vector - vector).abs() < covariance.diagonal().sqrt()).all()
+
+
+def test_marginalize_is_a_pyro_program(linear, linear_guide):
+    program = pa.marginalize(linear_program, linear_guide, num_draws=2000)
+    trace = pyro.poutine.trace(pyro.poutine.condition(program, TRUTH)).get_trace(linear)
+    exact = exact_log_marginal(linear, TRUTH).sum()
+    value = trace.nodes["log_marginal"]["fn"].log_factor
+    assert abs(float(value) - float(exact)) < 0.4
+    names = {n for n, s in trace.nodes.items() if s["type"] == "sample"}
+    assert names == {"mean", "omega", "sigma", "log_marginal"}
+
+
+def test_marginalized_program_under_nuts_and_svi(linear, linear_guide):
+    program = pa.marginalize(linear_program, linear_guide, num_draws=100)
+    vector, _, covariance = exact_fit(linear)
+    mcmc = MCMC(NUTS(program), num_samples=150, warmup_steps=100, disable_progbar=True)
+    mcmc.run(linear)
+    mean = mcmc.get_samples()["mean"]
+    assert ((mean.mean(0) - vector[:2]).abs() < covariance.diagonal()[:2].sqrt()).all()
+    guide = AutoNormal(program)
+    svi = SVI(program, guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO())
+    losses = [svi.step(linear) for _ in range(100)]
+    assert sum(losses[-20:]) < sum(losses[:20])

@@ -1,0 +1,93 @@
+"""The second round: a guide trained further around a fit."""
+
+import warnings
+
+import pytest
+import torch
+
+import pyro_amortized as pa
+from pyro_amortized.errors import TrainingError
+from pyro_amortized.population import retraining as retrain
+from tests.exact import TRUTH, exact_fit, linear_cohort, linear_program
+from tests.programs import growth_cohort, several_supports
+from tests.small import QUICK
+
+FAR = TRUTH | {"mean": torch.tensor([12.0, 0.5], dtype=torch.float64)}
+
+
+@pytest.fixture(scope="module")
+def far():
+    """A cohort far outside the guide's training."""
+    return linear_cohort(truth=FAR)
+
+
+def test_a_fit_at_the_edge_trains_again_and_says_so(far, linear_guide, monkeypatch):
+    monkeypatch.setattr(retrain, "NUM_SIMULATIONS", 10_000)
+    with pytest.warns(pa.AmortizedWarning, match="phi\\[0\\] of 100% of the individuals"):
+        fit = pa.fit_population(linear_program, linear_guide, far, num_draws=500, seed=1)
+    assert fit.guide is not linear_guide
+    assert "trained again" in fit.message
+    vector, _, covariance = exact_fit(far, FAR)
+    assert ((fit.vector - vector) / covariance.diagonal().sqrt()).abs().max() < 0.15
+
+    def efficiency(guide):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pa.AmortizedWarning)
+            return (
+                pa.sample_individuals(
+                    guide, far, population=fit.estimates, num_draws=400, refine=False
+                ).estimate.ess.median()
+                / 400
+            )
+
+    assert efficiency(linear_guide) < 0.1
+    assert efficiency(fit.guide) > 0.4
+    assert retrain.reasons_to_retrain(fit) == []
+
+
+def test_a_second_round_may_be_asked_for_or_refused(far, linear, linear_guide, fit, monkeypatch):
+    monkeypatch.setattr(retrain, "NUM_SIMULATIONS", 2000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pa.AmortizedWarning)
+        kept = pa.fit_population(
+            linear_program, linear_guide, far, num_draws=200, retrain=False, seed=1
+        )
+    assert kept.guide is linear_guide
+    assert "phi[0]" in retrain.reasons_to_retrain(kept)[0]
+    assert retrain.reasons_to_retrain(fit) == []
+    again = [
+        pa.fit_population(linear_program, linear_guide, linear, num_draws=200, retrain=True, seed=1)
+        for _ in range(2)
+    ]
+    assert again[0].guide is not linear_guide
+    assert torch.equal(again[0].vector, again[1].vector)
+    law = again[0].guide.training_distribution
+    assert (law.loc - fit.individuals.moments()[0].mean(0)).abs().max() < 0.2
+
+
+def test_a_warm_start_goes_on_from_the_networks(linear, linear_guide):
+    options = pa.TrainingOptions(max_epochs=1, batch_size=256, learning_rate=1e-7)
+    guide = pa.train(
+        linear_program,
+        linear,
+        num_simulations=500,
+        options=options,
+        warm_start=linear_guide,
+        progress=False,
+    )
+    population = linear_guide.structure.initial_population()
+    mean = [
+        g.individual_posterior(linear, population).rsample(torch.Size([2000])).mean(0)
+        for g in (guide, linear_guide)
+    ]
+    assert (mean[0] - mean[1]).abs().max() < 0.2
+    assert not any(p.requires_grad for p in linear_guide.posterior.parameters())
+    with pytest.raises(TrainingError, match="warm start"):
+        pa.train(
+            several_supports,
+            growth_cohort(10),
+            num_simulations=500,
+            options=QUICK,
+            warm_start=linear_guide,
+            progress=False,
+        )

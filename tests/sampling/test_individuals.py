@@ -1,0 +1,96 @@
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyro_amortized as pa
+from pyro_amortized.errors import AmortizedWarning, GuideError, ModelError
+from pyro_amortized.sampling import fallback as rescue
+from tests.exact import TRUTH, exact_log_marginal, exact_posterior, linear_cohort
+
+
+def test_means_and_sds_are_exact(linear, linear_guide):
+    found = pa.sample_individuals(linear_guide, linear, population=TRUTH, num_draws=2000, seed=1)
+    mean, sd, mean_error, sd_error = found.moments()
+    exact_mean, covariance = exact_posterior(linear, TRUTH)
+    exact_sd = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
+    z = torch.stack([(mean - exact_mean) / mean_error, (sd - exact_sd) / sd_error])
+    assert z.abs().max() < 4.2  # the largest of 160
+    assert 0.6 < float(z.pow(2).mean()) < 1.5
+
+
+def test_nothing_recorded_gives_the_population(linear_guide):
+    cohort = linear_cohort(3).with_observed({"y": torch.zeros(3, 8, dtype=torch.bool)})
+    found = pa.sample_individuals(linear_guide, cohort, population=TRUTH, num_draws=4000)
+    mean, sd, mean_error, _ = found.moments()
+    assert ((mean - TRUTH["mean"]).abs() < 4 * mean_error).all()
+    assert torch.allclose(sd, TRUTH["omega"].expand(3, 2), rtol=0.1)
+    assert torch.allclose(found.estimate.log_mean, torch.zeros(3).double(), atol=0.1)
+
+
+def test_draws_and_predictions_have_their_shapes(linear, linear_guide):
+    found = pa.sample_individuals(linear_guide, linear, population=TRUTH, num_draws=300)
+    assert found.draws(20)["phi"].shape == (20, 40, 2)
+    predicted = found.predict(50, seed=1)["y"]
+    assert predicted.shape == (50, 40, 8)
+    seen = linear["y"].observed
+    low, high = predicted.quantile(0.05, 0)[seen], predicted.quantile(0.95, 0)[seen]
+    inside = (linear["y"].values[seen] > low) & (linear["y"].values[seen] < high)
+    assert 0.8 < float(inside.double().mean()) < 1.0
+    assert torch.equal(found.resampled(5, seed=2), found.resampled(5, seed=2))
+
+
+def test_hopeless_individuals_are_named_not_dropped(linear, linear_guide):
+    """A residual error of almost nothing: no draw fits, and the result says so."""
+    hopeless = dict(TRUTH, sigma=torch.tensor(1e-7, dtype=torch.float64))
+    with pytest.warns(AmortizedWarning, match="unreliable"):
+        found = pa.sample_individuals(linear_guide, linear, population=hopeless, num_draws=100)
+    assert found.log_weights.shape == (100, 40)
+    assert (found.estimate.pareto_k > 0.7).any()
+
+
+def test_the_worst_individuals_get_a_chain_of_nuts(linear, linear_guide, monkeypatch):
+    monkeypatch.setattr(rescue, "MIN_ESS", 1e6)
+    monkeypatch.setattr(rescue, "MIN_EFFICIENCY", 1.0)
+    state = torch.get_rng_state()
+    with pytest.warns(AmortizedWarning, match="unreliable.*nuts"):
+        found = pa.sample_individuals(
+            linear_guide, linear, population=TRUTH, num_draws=300, max_chains=2
+        )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert found.method.count("nuts") == 2
+    exact = exact_log_marginal(linear, TRUTH)
+    off = (found.estimate.log_mean - exact) / found.estimate.mc_error
+    assert off.abs().max() < 5
+
+
+def test_a_mask_that_the_training_data_did_not_need(linear_guide):
+    """Complete training data hide a forgotten mask; the first cohort with holes must not."""
+
+    def forgotten(cohort):
+        sigma = pyro.sample("sigma", dist.LogNormal(-1.0, 0.5))
+        with pyro.plate("individual", len(cohort)):
+            level = pyro.sample("level", dist.Normal(0.0, 1.0))
+            y = cohort["y"]
+            law = dist.Normal(level[..., None] + 0 * y.times, sigma[..., None]).to_event(1)
+            pyro.sample("y", law, obs=y.values)
+
+    holes = linear_cohort(8)
+    times = holes["y"].times
+    complete = pa.Cohort({"y": pa.Series(times, torch.ones_like(times))})
+    options = pa.TrainingOptions(max_epochs=1)
+    guide = pa.train(forgotten, complete, num_simulations=300, options=options, progress=False)
+    population = {"sigma": torch.tensor(0.5)}
+    pa.sample_individuals(guide, complete, population=population, num_draws=50, refine=False)
+    for use in (
+        lambda: pa.sample_individuals(guide, holes, population=population),
+        lambda: pa.marginal_likelihood(forgotten, guide, holes, population),
+        lambda: pa.fit_population(forgotten, guide, holes),
+    ):
+        with pytest.raises(ModelError, match="not recorded enter the density"):
+            use()
+
+
+def test_too_few_draws(linear, linear_guide):
+    with pytest.raises(GuideError, match="num_draws"):
+        pa.sample_individuals(linear_guide, linear, population=TRUTH, num_draws=5)

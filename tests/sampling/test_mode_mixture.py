@@ -1,0 +1,138 @@
+"""Mixtures around modes and along ridges, where the proposal is far too wide."""
+
+import math
+
+import pytest
+import torch
+
+from pyro_amortized.sampling.adaptive_importance import Sampler
+from pyro_amortized.sampling.importance_weights import importance_estimate, normalized_weights
+from pyro_amortized.sampling.mode_mixture import located_mixture, walk
+from pyro_amortized.sampling.student_mixture import StudentMixture
+from tests.sampling.test_adaptive_importance import Foreign, NormalProposal
+
+D, NUM = 4, 6
+
+
+def normal(x, mean, sd):
+    return torch.distributions.Normal(mean, sd).log_prob(x)
+
+
+def two_narrow_modes(x):
+    """Two normals of width 0.01, masses 0.2 and 0.8, at -1 and 1 in the first coordinate."""
+    rest = normal(x[..., 1:], 0.3, 0.01).sum(-1)
+    left = normal(x[..., 0], -1.0, 0.01) + math.log(0.2)
+    right = normal(x[..., 0], 1.0, 0.01) + math.log(0.8)
+    return torch.logaddexp(left, right) + rest
+
+
+def ridge(x):
+    """Narrow in three coordinates, whose centre bends with the first, which is flat to the left."""
+    first = x[..., 0]
+    flat = torch.nn.functional.logsigmoid(-4 * first) + normal(first, 0.0, 2.0) + math.log(2.0)
+    bend = 0.05 * first.exp().clamp(max=10)
+    return flat + normal(x[..., 1:], bend.unsqueeze(-1), 0.02).sum(-1)
+
+
+def sampled(log_target, num_draws=1000, seed=0):
+    guide, wide = NormalProposal(0.0, 1.0), NormalProposal(0.0, 2.0)
+
+    class Proposal:
+        has_density = True
+
+        def draw(self, num_draws, rows, generator):
+            shape = (num_draws, len(rows), D)
+            draws = guide.law.stddev * torch.randn(*shape, generator=generator).double()
+            return draws, self.log_prob(draws, rows)
+
+        def log_prob(self, draws, rows):
+            return guide.law.log_prob(draws).sum(-1)
+
+    def population(num, rows, generator):
+        return 2 * torch.randn(num, len(rows), D, generator=generator, dtype=torch.float64)
+
+    sampler = Sampler(
+        lambda x, rows: log_target(x),
+        population,
+        lambda x, rows: wide.log_prob(x, rows),
+        Proposal(),
+    )
+    return sampler.sample(num_draws, NUM, torch.Generator().manual_seed(seed), refine=True)
+
+
+def test_two_narrow_modes_are_both_found():
+    found = sampled(two_narrow_modes)
+    assert bool(found.refinement.refined.all())
+    estimate = importance_estimate(found.weighted.log_weights)
+    assert (estimate.ess > 300).all()
+    assert (estimate.log_mean.abs() < 4 * estimate.mc_error).all()
+    weights = normalized_weights(found.weighted.log_weights)
+    left = (weights * (found.weighted.draws[..., 0] < 0)).sum(0)
+    assert ((left - 0.2).abs() < 0.08).all()
+
+
+def test_a_bent_ridge_is_followed_to_its_end():
+    found = sampled(ridge, num_draws=2000)
+    estimate = importance_estimate(found.weighted.log_weights)
+    first = torch.linspace(-20, 20, 20_001).double()
+    flat = torch.nn.functional.logsigmoid(-4 * first) + normal(first, 0.0, 2.0) + math.log(2.0)
+    exact = float((flat + math.log(40 / 20_000)).logsumexp(0))
+    assert (estimate.ess > 300).all()
+    assert ((estimate.log_mean - exact).abs() < 4 * estimate.mc_error).all()
+    assert abs(float((estimate.log_mean - exact).mean())) < 0.05
+
+
+def test_what_served_before_is_tried_first():
+    found = sampled(two_narrow_modes)
+    calls = []
+
+    def target(x, rows):
+        calls.append(x.shape[0] * x.shape[1])
+        return two_narrow_modes(x + 0.002)
+
+    wide = NormalProposal(0.0, 2.0)
+
+    def population(num, rows, generator):
+        return 2 * torch.randn(num, len(rows), D, generator=generator, dtype=torch.float64)
+
+    sampler = Sampler(target, population, lambda x, rows: wide.log_prob(x, rows), Foreign(0.0, 1.0))
+    generator = torch.Generator().manual_seed(1)
+    again = sampler.sample(500, NUM, generator, refine=True, known=found.refinement)
+    assert sum(calls) <= 2 * 500 * NUM  # at most one batch to adapt
+    estimate = importance_estimate(again.weighted.log_weights)
+    assert (estimate.log_mean.abs() < 4 * estimate.mc_error).all()
+
+
+def test_walkers_keep_their_distribution():
+    generator = torch.Generator().manual_seed(2)
+    starts = torch.randn(32, 5, 2, generator=generator, dtype=torch.float64)
+    walked = walk(lambda x: normal(x, 0.0, 1.0).sum(-1), starts, 400, generator)
+    assert walked.shape == (400, 32, 5, 2)
+    kept = walked.flatten(0, 1)
+    assert kept.mean(0).abs().max() < 0.12
+    assert (kept.std(0) - 1).abs().max() < 0.08
+
+
+def test_a_target_that_is_nowhere_finite_is_survived():
+    generator = torch.Generator().manual_seed(3)
+    draws = torch.randn(100, 2, 3, generator=generator, dtype=torch.float64)
+
+    def nowhere(x):
+        return torch.full(x.shape[:-1], -math.inf, dtype=x.dtype)
+
+    mixture = located_mixture(nowhere, draws, torch.full((100, 2), -math.inf).double(), generator)
+    assert bool(mixture.means.isfinite().all())
+    assert bool(mixture.scale_trils.isfinite().all())
+
+
+@pytest.mark.parametrize("sd", [0.1, 10.0])
+def test_stretched_mixtures_are_wider_along_one_axis_only(sd):
+    tril = torch.diag(torch.tensor([1.0, 0.1, 0.1])).double()
+    one = StudentMixture(
+        torch.zeros(1, 1).double(), torch.zeros(1, 1, 3).double(), tril[None, None]
+    )
+    scale = one.stretched(torch.full((1, 3), sd).double()).scale_trils[0, 0]
+    wide = (scale @ scale.T).diagonal().sqrt()
+    assert torch.allclose(wide[1:], torch.tensor([0.1, 0.1]).double())
+    expected = {0.1: 1.0, 10.0: (1 + (16 - 1)) ** 0.5}[sd]
+    assert float(wide[0]) == pytest.approx(expected)

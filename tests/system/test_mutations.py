@@ -1,0 +1,216 @@
+"""Mistakes that give plausible numbers, made on purpose: the floors of the suite must notice each.
+
+A floor is a comparison with something exact, as it stands elsewhere in the suite. Unbroken, all of
+them pass; a mutant is a patch of one line of the library under which at least one must fail.
+"""
+
+from contextlib import contextmanager
+
+import pandas as pd
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyro_amortized as pa
+from pyro_amortized import nlme
+from pyro_amortized.cohort import validation as checked
+from pyro_amortized.diagnostics import calibrate
+from pyro_amortized.guide.training_distributions import TrainingDistribution
+from pyro_amortized.model import sites
+from pyro_amortized.model.structure import ModelStructure
+from pyro_amortized.networks.conditional_flow import FlowDistribution
+from pyro_amortized.nlme.tables import clock_times as clock
+from pyro_amortized.population.marginal_elbo import MarginalELBO
+from pyro_amortized.runtime import isolation
+from tests.exact import TRUTH, exact_log_marginal, exact_posterior, linear_cohort, linear_program
+
+# Floors.
+
+
+def marginal_likelihood_is_exact(guide, cohort):
+    found = pa.marginal_likelihood(linear_program, guide, cohort, TRUTH, num_draws=1000, seed=1)
+    z = (found.log_likelihood - exact_log_marginal(cohort, TRUTH)) / found.mc_error.clamp(min=1e-3)
+    assert z.abs().max() < 4.5
+    assert abs(float(z.mean())) < 4 / len(cohort) ** 0.5
+
+
+def posteriors_are_exact(guide, cohort):
+    found = pa.sample_individuals(guide, cohort, population=TRUTH, num_draws=1000, seed=1)
+    mean, covariance = exact_posterior(cohort, TRUTH)
+    sd = covariance.diagonal(dim1=1, dim2=2).sqrt()
+    assert ((found.moments()[0] - mean) / sd).abs().max() < 0.4
+
+
+def positive_program(cohort):
+    with pyro.plate("individual", len(cohort)):
+        rate = pyro.sample("rate", dist.Gamma(3.0, 2.0))
+        y = cohort["y"]
+        law = dist.Normal(rate[:, None] + 0 * y.times, 0.5).mask(y.observed).to_event(1)
+        pyro.sample("y", law, obs=y.values)
+
+
+def transformed_density_is_exact(guide, cohort):
+    """Density of the unconstrained coordinate of a Gamma law: p(x) x."""
+    few = linear_cohort(3, 4, seed=5)
+    structure = pa.read_structure(positive_program, few)
+    z = torch.linspace(-1, 1, 6).double().reshape(2, 3, 1)
+    found = structure.log_density(few, z, {}).individual
+    expected = dist.Gamma(3.0, 2.0).log_prob(z.exp()) + z
+    assert torch.allclose(found, expected.squeeze(-1), atol=1e-6)
+
+
+def minibatches_are_unbiased(guide, cohort):
+    """The loss of two halves averages to that of the whole, at one population."""
+    vector = guide.structure.unconstrain_population(guide.structure.check_population(TRUTH))
+    placed = guide.at(vector, 1e-9 * torch.eye(len(vector)).double())
+
+    def loss(part):
+        pyro.set_rng_seed(3)
+        with torch.no_grad():
+            elbo = MarginalELBO(200, num_individuals=len(cohort))
+            return elbo.loss(linear_program, placed, part)
+
+    halves = [loss(cohort[: len(cohort) // 2]), loss(cohort[len(cohort) // 2 :])]
+    assert abs(sum(halves) / 2 - loss(cohort)) < 2.0
+
+
+def hours_are_hours(guide, cohort):
+    frame = pd.DataFrame(
+        {"ID": [1, 1, 1], "TIME": ["08:00", "09:30", "20:00"], "DV": [1.0, 2.0, 3.0]}
+    )
+    read = nlme.read_table(frame, time_unit="h")
+    assert read["dv"].times[0].tolist() == pytest.approx([8.0, 9.5, 20.0])
+
+
+def seeds_count(guide, cohort):
+    one, same, other = (
+        pa.sample_individuals(guide, cohort[:4], population=TRUTH, num_draws=50, seed=seed)
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one.unconstrained, same.unconstrained)
+    assert not torch.equal(one.unconstrained, other.unconstrained)
+
+
+def ranks_are_uniform(guide, cohort):
+    little = pa.Resample(cohort, pa.RandomMissing(0.8, 1.0))
+    found = calibrate(guide, little, num_individuals=300, num_draws=300, num_ranks=49, seed=1)
+    assert min(found.uniform_p_values().values()) > 1e-3
+
+
+def simulations_are_those_of_the_prior(guide, cohort):
+    simulated = pa.simulate_population(guide.structure, cohort[[0]].repeat(4000), TRUTH, 1)
+    y = simulated["y"]
+    design = torch.stack([torch.ones_like(y.times), y.times], -1)[0]
+    mean = design @ TRUTH["mean"]
+    sd = ((design**2) @ TRUTH["omega"] ** 2 + TRUTH["sigma"] ** 2).sqrt()
+    seen = y.observed[0]
+    assert ((y.values.mean(0) - mean) / sd)[seen].abs().max() < 5 / 4000**0.5
+    assert (y.values.std(0) / sd - 1)[seen].abs().max() < 0.06
+
+
+FLOORS = [
+    marginal_likelihood_is_exact,
+    posteriors_are_exact,
+    transformed_density_is_exact,
+    minibatches_are_unbiased,
+    hours_are_hours,
+    seeds_count,
+    ranks_are_uniform,
+    simulations_are_those_of_the_prior,
+]
+
+
+# Mutants: what is patched, and with what.
+
+
+def _ignored_mask(real):
+    def site_log_prob(site):
+        bare = dict(site, mask=None)
+        while hasattr(bare["fn"], "base_dist"):
+            bare["fn"] = bare["fn"].base_dist
+        found = bare["fn"].log_prob(site["value"])
+        return found.sum(-1) if site["fn"].event_dim else found
+
+    return site_log_prob
+
+
+def _in_reverse(real):
+    return lambda key, size: real(key, size).flip(0)
+
+
+def _shifted(amount):
+    def patch(real):
+        return lambda self, *args, **kwargs: real(self, *args, **kwargs) + amount
+
+    return patch
+
+
+def _one_seed(real):
+    return lambda seed: torch.Generator().manual_seed(7)
+
+
+def _own_seed(real):
+    return lambda seed: torch.Generator().manual_seed(int(torch.randint(10**6, ())))
+
+
+def _unscaled(real):
+    return lambda self, num: 1.0
+
+
+def _without_jacobian(real):
+    return lambda self: torch.zeros_like(real(self))
+
+
+MUTANTS = {
+    "the mask is ignored": (sites, "site_log_prob", _ignored_mask, ["structure.model"]),
+    "the Jacobian is left out": (sites.Assign, "log_abs_det", _without_jacobian, []),
+    "minibatches are not scaled": (MarginalELBO, "_scale", _unscaled, []),
+    "individuals come in another order": (checked, "positions", _in_reverse, ["cohort.cohort"]),
+    "hours are minutes": (clock, "UNITS", lambda real: {**real, "h": 60.0}, []),
+    "every seed is the same": (
+        isolation,
+        "make_generator",
+        _one_seed,
+        ["individual", "simulate"],
+    ),
+    "no seed is the same": (isolation, "make_generator", _own_seed, ["individual"]),
+    "training draws from elsewhere": (TrainingDistribution, "draw_for", _shifted(1.5), []),
+    "log q is off by a constant": (FlowDistribution, "log_prob", _shifted(0.3), []),
+    "simulated individuals are shifted": (
+        ModelStructure,
+        "draw_individuals",
+        _shifted(0.1),
+        [],
+    ),
+}
+
+
+@contextmanager
+def mutated(monkeypatch, name):
+    """One mutant, wherever its name was imported to."""
+    owner, attribute, patch, importers = MUTANTS[name]
+    broken = patch(getattr(owner, attribute))
+    with monkeypatch.context() as context:
+        context.setattr(owner, attribute, broken)
+        for importer in importers:
+            context.setattr(f"pyro_amortized.{importer}.{attribute}", broken)
+        yield
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_floors_hold(floor, linear, linear_guide):
+    floor(linear_guide, linear)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutants_are_noticed(name, linear, linear_guide, monkeypatch):
+    noticed = []
+    with mutated(monkeypatch, name):
+        for floor in FLOORS:
+            try:
+                floor(linear_guide, linear)
+            except (AssertionError, pa.AmortizedError):
+                noticed.append(floor.__name__)
+                break
+    assert noticed, f"nothing notices that {name}"
