@@ -4,8 +4,9 @@
 #     make versions            all that this machine can install
 #     ROWS="3.11-oldest" make versions
 #
-# A row is a Python and a set of releases. Environments are kept in .versions/, and made again when
-# pyproject.toml or requirements/oldest.txt is newer. A Python that is not there is said and skipped.
+# A row is a version of Python and a set of releases. Environments are kept in .versions/. They are
+# made again when pyproject.toml or requirements/oldest.txt is newer. A version of Python that is not
+# installed is reported and skipped.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 ROWS=${ROWS:-"3.11-oldest 3.11-pinned 3.12-newest 3.13-newest"}
@@ -29,7 +30,7 @@ for row in $ROWS; do
   version=${row%-*} kind=${row#*-} where=.versions/$row
   python=$(find_python "$version")
   if [ -z "$python" ]; then
-    echo "$row: no Python $version here, skipped"
+    echo "$row: Python $version is not installed, skipped"
     continue
   fi
   stamp=$where/.installed
@@ -50,7 +51,7 @@ from importlib.metadata import version
 names = ("torch", "pyro-ppl", "arviz", "numpy", "pandas", "scipy", "xarray")
 print(f"Python {sys.version.split()[0]}:", ", ".join(f"{n} {version(n)}" for n in names), flush=True)
 PYTHON
-  # Old releases warn of what has changed since: only our own tests' errors count here.
+  # Old releases warn of later changes, so warnings are not errors here.
   if "$where/bin/python" -m pytest -q -p no:cacheprovider -W default $QUICK; then
     echo "$row: passed"
   else
