@@ -1,16 +1,16 @@
 r"""The errors and warnings of the library.
 
-Every message has three parts: what was found, what was expected, how to fix it. A mistake of the
-user raises a child of :class:`AmortizedError` at the door; numerical trouble of one individual is
-never an exception, it is returned with the result and announced once by an
-:class:`AmortizedWarning`, which names the line of the user's code.
+Every message has three parts: what was found, what was expected, and how to fix it. A mistake of
+the user raises a subclass of :class:`AmortizedError` in the public function. Numerical trouble of
+one individual is never an exception: it is returned with the result, and one
+:class:`AmortizedWarning` announces it at the line of the user's code.
 """
 
 import re
 
-# A message in one text. The last parts are the message's own: an earlier "Expected:" belongs to
-# another error that it quotes. What Pyro's trace appends to a message comes behind them.
-WHOLE = re.compile(
+# A message as one text. Its own parts are the last ones: an earlier "Expected:" belongs to another
+# error that the message quotes. The text that Pyro's trace appends to a message follows them.
+MESSAGE = re.compile(
     r"(?P<found>.*)\nExpected: (?P<expected>.*)\nTo fix: (?P<fix>.*?)"
     r"(\n(?P<note> *Trace Shapes:.*))?",
     re.DOTALL,
@@ -18,14 +18,15 @@ WHOLE = re.compile(
 
 
 class AmortizedError(ValueError):
-    r"""A user's mistake, told in three parts.
+    r"""A mistake of the user, described in three parts.
 
-    Other software builds an exception anew from the text of a first one: Pyro's trace does, to
-    append the shapes of the sites, and the data loader of torch, for another process. An error that
-    is built from one text therefore finds its three parts in that text; the shapes become a note.
+    Other software constructs an exception again from the text of the first one: Pyro's trace does
+    so to append the shapes of the sites, and torch's data loader to send it to another process. An
+    error that is constructed from one text therefore reads its three parts from that text, and
+    what Pyro appended becomes a note.
 
     Args:
-        found: What was found; or the whole message.
+        found: What was found, or the complete message.
         expected: What was expected in its place.
         fix: What to change.
 
@@ -39,13 +40,13 @@ class AmortizedError(ValueError):
     """
 
     def __init__(self, found: str, expected: str = "", fix: str = "") -> None:
-        whole = None if expected or fix else WHOLE.fullmatch(found)
-        if whole:
-            found, expected, fix = whole["found"], whole["expected"], whole["fix"]
+        parts = None if expected or fix else MESSAGE.fullmatch(found)
+        if parts:
+            found, expected, fix = parts["found"], parts["expected"], parts["fix"]
         super().__init__(found, expected, fix)
         self.found, self.expected, self.fix = (_sentence(x) for x in (found, expected, fix))
-        if whole and whole["note"]:
-            self.add_note(whole["note"])
+        if parts and parts["note"]:
+            self.add_note(parts["note"])
 
     def __str__(self) -> str:
         if not (self.expected or self.fix):
@@ -54,7 +55,7 @@ class AmortizedError(ValueError):
 
 
 def _sentence(text: str) -> str:
-    """What others said (the message of an error, say) ends with a full stop too."""
+    """The text with a full stop at its end."""
     text = text.strip()
     return text if not text or text.endswith((".", "!", "?")) else f"{text}."
 
@@ -72,7 +73,7 @@ class TableError(AmortizedError):
 
 
 class ModelError(AmortizedError):
-    """A Pyro program is not a mixed-effects model that the library can read."""
+    """A Pyro model is not a mixed-effects model that the library can read."""
 
 
 class TrainingError(AmortizedError):
@@ -88,4 +89,4 @@ class FitError(AmortizedError):
 
 
 class AmortizedWarning(UserWarning):
-    """Numerical trouble that the result states in detail; nothing was dropped."""
+    """Numerical trouble, which the result states in detail. No data were dropped."""

@@ -155,7 +155,7 @@ def test_every_error_of_the_source_has_three_parts():
 def test_no_warning_of_the_source_counts_frames():
     places = [place for place, _ in calls("warn", "warn_explicit")]
     assert len(places) == 1
-    assert places[0].startswith("errors.py")
+    assert places[0].startswith("runtime/user_warnings.py")
 
 
 def line_of_next():

@@ -23,10 +23,10 @@ from ..cohort import Cohort
 from ..model import ModelStructure, Population, individual_prior_terms, value_log_probs
 from ..numerics.cholesky import factored
 from ..population.amortized_mcmc import AmortizedMCMC
-from ..population.population_fit import PopulationFit
-from ..population.posterior_draws import PopulationDraws
+from ..population.fit_result import PopulationFit
+from ..population.population_posterior import PopulationDraws
 from ..runtime.arguments import check_count, check_is
-from ..runtime.isolation import make_generator
+from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
 from .calibration import Calibration
 
@@ -50,7 +50,7 @@ def to_arviz(
     Args:
         result: A population fit, whose population parameters are drawn from their normal
             approximation in unconstrained coordinates; individual posteriors, whose population is
-            fixed; draws of :func:`~pyro_amortized.population.posterior_draws.sample_population` or
+            fixed; draws of :func:`~pyro_amortized.population.population_posterior.sample_population` or
             an
             :class:`~pyro_amortized.AmortizedMCMC` that ran, with individual parameters that carry
             the population's uncertainty; or a calibration.

@@ -28,7 +28,7 @@ from ..guide.training_distributions import TrainingDistribution
 from ..missing import Remaskable, default_design
 from ..model import ModelStructure
 from ..runtime.arguments import check_count, check_is
-from ..runtime.isolation import fork_seed, make_generator
+from ..runtime.random_numbers import fork_seed, make_generator
 from ..runtime.workers import run_each
 from ..sampling.adaptive_importance import Sampler
 from ..sampling.importance_weights import (
@@ -252,7 +252,7 @@ def _calibrate_block(  # noqa: PLR0913  (what a worker needs, each on its own)
     proposal = FlowProposal(posterior.condition(cohort, shared))
     with torch.no_grad():
         raw, log_proposal = proposal.draw(num_draws, torch.arange(len(cohort)), generator)
-    place = training.draw_for(cohort, 1, generator)[0]
+    place = training.individual.draw(cohort, 1, generator)[0]
     equal = torch.full(raw.shape[:2], 1 / num_draws, dtype=torch.float64)
     raw_levels = (raw < truth).double().mean(0)
     found = {"raw_ranks": (raw[:num_ranks] < truth).sum(0), "raw_levels": raw_levels}
@@ -268,13 +268,13 @@ def _calibrate_block(  # noqa: PLR0913  (what a worker needs, each on its own)
         observation = [
             structure.log_observation(cohort[rows], part, shared[rows]) for part in draws.split(100)
         ]
-        return torch.cat(observation) + training.log_prob_for(cohort[rows], draws)
+        return torch.cat(observation) + training.individual.log_prob(cohort[rows], draws)
 
     def draw_training(num: int, rows: Tensor, generator: torch.Generator) -> Tensor:
-        return training.draw_for(cohort[rows], num, generator)
+        return training.individual.draw(cohort[rows], num, generator)
 
     def log_training(draws: Tensor, rows: Tensor) -> Tensor:
-        return training.log_prob_for(cohort[rows], draws)
+        return training.individual.log_prob(cohort[rows], draws)
 
     with torch.no_grad():
         rows = torch.arange(len(cohort))
@@ -315,8 +315,8 @@ def _fresh(
     """Simulated individuals with what is then recorded, their true and shared parameters."""
     complete = design.complete if isinstance(design, Remaskable) else design
     plan = complete(num_individuals, generator)
-    truth = training.draw_for(plan, 1, generator)[0]
-    shared = training.draw_shared(num_individuals, generator)
+    truth = training.individual.draw(plan, 1, generator)[0]
+    shared = training.shared.draw(num_individuals, generator)
     cohort, failed = structure.simulate(
         plan, truth, shared, structure.initial_population(), generator
     )

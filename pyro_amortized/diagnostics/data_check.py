@@ -30,7 +30,7 @@ from ..guide.learned_likelihood import learned
 from ..missing import Resample
 from ..missing.designs import nothing_missing
 from ..model import ModelStructure, Population
-from ..runtime.isolation import make_generator
+from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors, sample_individuals
 
 HARDLY = "the model hardly produces"
@@ -160,7 +160,7 @@ def _simulated(
     """Individuals of the training distribution, under the designs of a cohort."""
     structure, training = guide.structure, guide.training_distribution
     plan = Resample(cohort, nothing_missing)(num, generator)
-    truth, shared = training.draw_for(plan, 1, generator)[0], training.draw_shared(num, generator)
+    truth, shared = training.individual.draw(plan, 1, generator)[0], training.shared.draw(num, generator)
     found, failed = structure.simulate(
         plan, truth, shared, structure.initial_population(), generator
     )

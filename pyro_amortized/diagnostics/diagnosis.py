@@ -25,9 +25,9 @@ from ..cohort import Cohort, Design
 from ..errors import TrainingError
 from ..guide import AmortizedGuide
 from ..missing import default_design
-from ..population.population_fit import PopulationFit
+from ..population.fit_result import PopulationFit
 from ..runtime.arguments import check_is
-from ..runtime.isolation import fork_seed, make_generator
+from ..runtime.random_numbers import fork_seed, make_generator
 from ..sampling.importance_weights import PARETO_K_LIMIT
 from .calibration import Calibration, calibrate
 from .data_check import HARDLY, DataCheck, check_data

@@ -18,9 +18,9 @@ from typing import Any
 import pandas
 
 from ..errors import SettingError
-from ..population.population_fit import PopulationFit
+from ..population.fit_result import PopulationFit
 from ..runtime.arguments import check_is
-from ..runtime.atomic_files import write_whole
+from ..runtime.atomic_files import write_atomically
 from .diagnosis import Diagnosis, diagnose
 from .model_graph import model_drawing
 
@@ -113,7 +113,7 @@ def report(
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
         f"<h1>{escape(title)}</h1><nav>{links}</nav>{body}</body></html>\n"
     )
-    write_whole(Path(path), page.encode())
+    write_atomically(Path(path), page.encode())
     return found
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..cohort import Cohort
 from ..model import Model, ModelStructure, read_structure
 from ..runtime.arguments import check_count
-from ..runtime.isolation import make_generator
+from ..runtime.random_numbers import make_generator
 from .model_graph import model_drawing
 
 REACHES = 0.9  # share of the data inside the prior's bands that is no cause for concern

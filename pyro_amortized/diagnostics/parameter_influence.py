@@ -8,7 +8,7 @@ from torch import Tensor
 from ..cohort import Cohort, Design
 from ..guide import AmortizedGuide
 from ..model import ModelStructure
-from ..runtime.isolation import fork_seed, make_generator
+from ..runtime.random_numbers import fork_seed, make_generator
 
 
 def influence(
@@ -32,8 +32,8 @@ def influence(
     generator = make_generator(seed)
     structure, training = guide.structure, guide.training_distribution
     plan = design(num_individuals, generator)
-    truth = training.draw_for(plan, 1, generator)[0]
-    shared = training.draw_shared(num_individuals, generator)
+    truth = training.individual.draw(plan, 1, generator)[0]
+    shared = training.shared.draw(num_individuals, generator)
     noise = fork_seed(generator)
 
     def run(u: Tensor, c: Tensor) -> Cohort:

@@ -28,9 +28,9 @@ from torch import Generator, Tensor
 from ..errors import CohortError
 from ..model import at_limits, predicted_moments
 from ..numerics.cholesky import factored
-from ..population.population_fit import PopulationFit
+from ..population.fit_result import PopulationFit
 from ..runtime.arguments import check_is
-from ..runtime.isolation import make_generator
+from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
 
 NUM_SIMULATIONS = 1000

@@ -18,7 +18,7 @@ from ..errors import GuideError
 from ..model import ModelStructure
 from ..networks import summary_size
 from ..networks.conditional_flow import ConditionalFlow
-from ..runtime.atomic_files import make_folder, write_whole
+from ..runtime.atomic_files import make_folder, write_atomically
 from ..runtime.file_formats import Format
 from .amortized_posterior import AmortizedPosterior
 from .newton_posterior import SharpenedPosterior
@@ -135,10 +135,11 @@ def posterior_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
 
 def training_tensors(training: TrainingDistribution) -> dict[str, Tensor]:
     """A training distribution as named tensors."""
-    tensors = {"loc": training.loc, "scale_tril": training.scale_tril, "shared": training.shared}
-    if training.shared_law is not None:
-        tensors |= {"shared_loc": training.shared_law[0]}
-        tensors |= {"shared_scale_tril": training.shared_law[1]}
+    individual, shared = training.individual.normal, training.shared
+    tensors = {"loc": individual.loc, "scale_tril": individual.scale_tril, "shared": shared.draws}
+    if shared.normal is not None:
+        tensors |= {"shared_loc": shared.normal.loc}
+        tensors |= {"shared_scale_tril": shared.normal.scale_tril}
     return {f"training.{name}": x for name, x in tensors.items()}
 
 
@@ -150,5 +151,5 @@ def write_guide(folder: Path, tensors: Mapping[str, Tensor], description: dict[s
     contiguous = {name: x.contiguous() for name, x in tensors.items()}
     content = serialize(contiguous)
     whole = FORMAT.stamped({**description, "weights": sha256(content).hexdigest()})
-    write_whole(folder / "weights.safetensors", content)
-    write_whole(folder / "guide.json", (json.dumps(whole, indent=2) + "\n").encode())
+    write_atomically(folder / "weights.safetensors", content)
+    write_atomically(folder / "guide.json", (json.dumps(whole, indent=2) + "\n").encode())

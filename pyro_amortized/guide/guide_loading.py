@@ -18,7 +18,12 @@ from .file_validation import check_folder, check_tensors, damaged, read_guide, t
 from .guide_format import empty_posterior, posterior_tensors, sharpened_posterior, signature
 from .newton_posterior import SharpenedPosterior
 from .pyro_guide import AmortizedGuide
-from .training_distributions import TrainingDistribution
+from .training_distributions import (
+    IndividualDistribution,
+    NormalDistribution,
+    SharedDistribution,
+    TrainingDistribution,
+)
 from .training_history import TrainingHistory
 
 
@@ -72,11 +77,16 @@ def _restored(
 ) -> AmortizedGuide:
     """The guide of a description and its tensors. Sizes are compared before anything is made."""
     prior = structure if description["trained_on_prior"] else None
-    loc, scale_tril, shared = (tensors[f"training.{n}"] for n in ("loc", "scale_tril", "shared"))
-    law = None
+    normal = NormalDistribution(tensors["training.loc"], tensors["training.scale_tril"])
+    normal_shared = None
     if "training.shared_loc" in tensors:
-        law = tensors["training.shared_loc"], tensors["training.shared_scale_tril"]
-    distribution = TrainingDistribution(loc, scale_tril, shared, prior, law)
+        normal_shared = NormalDistribution(
+            tensors["training.shared_loc"], tensors["training.shared_scale_tril"]
+        )
+    distribution = TrainingDistribution(
+        IndividualDistribution(normal, prior),
+        SharedDistribution(tensors["training.shared"], normal_shared),
+    )
     history = TrainingHistory(**description["history"])
     patterns = TrainingPatterns(**description["patterns"])
 
@@ -130,7 +140,7 @@ def structure_for(guide: AmortizedGuide, model: Model, cohort: Cohort) -> ModelS
         return guide.structure
     structure = read_structure(model, cohort)
     check_individual_sites(structure, signature(guide.structure.individual))
-    middle = guide.training_distribution.loc.expand(len(cohort), -1)
+    middle = guide.training_distribution.individual.normal.loc.expand(len(cohort), -1)
     double = cohort.to(dtype=torch.float64)
     mine, _ = structure.constrain(double, middle, structure.initial_population())
     theirs, _ = guide.structure.constrain(double, middle, guide.structure.initial_population())

@@ -25,6 +25,7 @@ from ..errors import GuideError
 from ..model import Estimator, IndividualLogDensity, ModelStructure, Population
 from . import AmortizedGuide
 from .amortized_posterior import AmortizedPosterior
+from .training_distributions import NormalDistribution
 
 ESTIMATORS = ("corrected", "likelihood-free")
 MAX_RADIUS = 3.3  # of shared parameters, in standard deviations of the training distribution
@@ -61,23 +62,24 @@ class SurrogateStructure(ModelStructure):
             self._summaries[many] = summary
         shared = guide.shared_vector(population)
         outside = torch.zeros((), dtype=torch.float64)
-        if training.shared_law is not None:
-            shared, outside = _within(shared, *training.shared_law)
+        if training.shared.normal is not None:
+            shared, outside = _within(shared, training.shared.normal)
         observation = posterior.given(summary, shared).log_prob(draws)
-        observation = observation - training.log_prob(draws) - outside
+        observation = observation - training.individual.normal.log_prob(draws) - outside
         if posterior.shared_flow is not None:
             known = posterior.shared_given(summary).log_prob(shared.expand(num, -1))
-            observation = observation + known - training.log_prob_shared(shared)
+            observation = observation + known - training.shared.log_prob(shared)
         if observation_only:
             return IndividualLogDensity(observation, torch.zeros_like(observation))
         individual = self.log_individual_of(many, draws, population)
         return IndividualLogDensity(observation, individual)
 
 
-def _within(shared: Tensor, loc: Tensor, scale_tril: Tensor) -> tuple[Tensor, Tensor]:
+def _within(shared: Tensor, normal: NormalDistribution) -> tuple[Tensor, Tensor]:
     """The nearest shared parameters that training has seen, and a penalty for the distance: beyond
     them the networks know nothing, and the ratio of two vanishing densities may be anything.
     """
+    loc, scale_tril = normal.loc, normal.scale_tril
     z = torch.linalg.solve_triangular(scale_tril, (shared - loc).unsqueeze(-1), upper=False)
     radius = z.norm()
     if radius <= MAX_RADIUS:
@@ -113,7 +115,7 @@ def structure_with(
     if estimator == "corrected" or (estimator is None and structure.has_density):
         structure.check_density()
         return structure
-    if guide.training_distribution.prior is not None:
+    if guide.training_distribution.individual.prior is not None:
         raise GuideError(
             "The guide was trained on a program without population parameters.",
             "a guide that was trained on a distribution of its own, to be turned around.",

@@ -118,7 +118,7 @@ class SharpenedPosterior(nn.Module):
 
         def target(points: Tensor) -> Tensor:
             observation = structure.log_observation(double, points, rows)
-            return observation + training.log_prob_for(double, points)
+            return observation + training.individual.log_prob(double, points)
 
         start, scale = (x.double() for x in law.head())
         found = newton(target, *best_of(target, start, scale, NUM_STARTS), self.num_steps)

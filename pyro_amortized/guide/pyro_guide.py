@@ -144,7 +144,9 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         draws are corrected all the same.
         """
         sites = [self.structure.population[name] for name in self.structure.shared]
-        typical = self.training_distribution.shared.median(0).values if sites else torch.zeros(0)
+        typical = (
+            self.training_distribution.shared.draws.median(0).values if sites else torch.zeros(0)
+        )
         fallback = (
             typical.double().split([site.num_unconstrained for site in sites]) if sites else ()
         )
@@ -308,7 +310,7 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
             "shared": shared,
             "population": signature(self.structure.population),
             **posterior_settings(posterior),
-            "trained_on_prior": training.prior is not None,
+            "trained_on_prior": training.individual.prior is not None,
             "history": asdict(self.history),
             "patterns": self.patterns.settings,
         }

@@ -1,7 +1,18 @@
-r"""What individual and shared parameters are drawn from when a guide is trained."""
+r"""Distributions from which individual and shared parameters are drawn when a guide is trained.
+
+All of them are distributions of unconstrained coordinates. A training distribution has two
+independent parts,
+
+.. math:: \tilde p(u, c) = \tilde p(u)\, \tilde p(c) :
+
+the individual parameters u come from a normal distribution, or from the model's own distribution
+where the model has no population parameters; the shared parameters c come from draws of their
+prior, or from a normal distribution where their density must be known.
+"""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -10,23 +21,17 @@ from ..cohort import Cohort
 from ..errors import TrainingError
 from ..model import ModelStructure
 from ..numerics.cholesky import factored
-from ..runtime.isolation import make_generator
+from ..runtime.arguments import check_is
+from ..runtime.random_numbers import make_generator
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingDistribution:
-    r"""What individual and shared parameters are drawn from when the network is trained.
+class NormalDistribution:
+    r"""A normal distribution :math:`\mathcal N(m, S S^\top)` of unconstrained coordinates.
 
     Args:
-        loc: Mean m of the individual parameters in unconstrained coordinates, shape ``(latent,)``.
-        scale_tril: Lower triangular S, shape ``(latent, latent)``.
-        shared: Draws of the shared parameters in unconstrained coordinates, shape ``(draw,
-            shared)``; training picks among them.
-        shared_law: Mean and lower triangular scale of the normal distribution that shared
-            parameters are drawn from in place of ``shared``; their density is then known.
-        prior: A program without population parameters, whose own distribution of the individual
-            parameters is drawn from in place of the normal one; m and S then only set the scale of
-            the networks.
+        loc: Mean m, shape ``(d,)``.
+        scale_tril: Lower triangular S, shape ``(d, d)``.
 
     Raises:
         TrainingError: Shapes disagree or a value is not finite.
@@ -34,79 +39,185 @@ class TrainingDistribution:
 
     loc: Tensor
     scale_tril: Tensor
-    shared: Tensor
-    prior: ModelStructure | None = None
-    shared_law: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
-        d = len(self.loc)
-        finite = all(bool(x.isfinite().all()) for x in (self.loc, self.scale_tril, self.shared))
-        if self.scale_tril.shape != (d, d) or self.shared.dim() != 2 or not finite:
+        finite = bool(self.loc.isfinite().all()) and bool(self.scale_tril.isfinite().all())
+        d = self.loc.numel()
+        if self.loc.shape != (d,) or self.scale_tril.shape != (d, d) or not finite:
             raise TrainingError(
-                f"A training distribution of shapes {tuple(self.loc.shape)}, "
-                f"{tuple(self.scale_tril.shape)}, "
-                f"{tuple(self.shared.shape)}{'' if finite else ', some values not finite'}.",
-                "(latent,), (latent, latent), (draw, shared), all finite.",
+                "A normal distribution for training has a mean and a scale of shapes "
+                f"{tuple(self.loc.shape)} and {tuple(self.scale_tril.shape)}"
+                f"{'' if finite else ', some values not finite'}.",
+                "(d,) and (d, d), with one row for each unconstrained coordinate, all finite.",
                 "narrow the priors of the population, or pass `training_distribution=` yourself.",
             )
 
-    def draw(self, num_draws: int, generator: Generator) -> Tensor:
-        """Individual parameters, shape ``(draw, latent)``."""
-        return _normal_draws(self.loc, self.scale_tril, num_draws, generator)
+    @property
+    def standard_deviations(self) -> Tensor:
+        """Standard deviation of each coordinate, shape ``(d,)``."""
+        return self.scale_tril.pow(2).sum(1).sqrt()
 
-    def draw_for(self, cohort: Cohort, num_draws: int, generator: Generator) -> Tensor:
-        """Individual parameters for the individuals of a cohort, shape ``(draw, individual,
-        latent)``.
-        """
+    def draw(self, num_draws: int, generator: Generator) -> Tensor:
+        """Draws, shape ``(draw, d)``."""
+        noise = torch.randn(num_draws, len(self.loc), generator=generator, dtype=torch.float64)
+        return self.loc + noise @ self.scale_tril.T
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of values of shape ``(*, d)``, shape ``(*)``."""
+        centered = (value - self.loc).unsqueeze(-1)
+        tril = self.scale_tril.expand(*centered.shape[:-2], -1, -1)
+        z = torch.linalg.solve_triangular(tril, centered, upper=False).squeeze(-1)
+        log_det = self.scale_tril.diagonal().log().sum()
+        return -0.5 * z.pow(2).sum(-1) - log_det - 0.5 * len(self.loc) * math.log(2 * math.pi)
+
+
+@dataclass(frozen=True, eq=False)
+class IndividualDistribution:
+    r"""The distribution of the individual parameters when a guide is trained.
+
+    Args:
+        normal: Normal distribution of the unconstrained individual parameters.
+        prior: A model without population parameters. Its own distribution of the individual
+            parameters is used in place of ``normal``, which then only sets the scale of the
+            networks.
+    """
+
+    normal: NormalDistribution
+    prior: ModelStructure | None = None
+
+    def draw(self, cohort: Cohort, num_draws: int, generator: Generator) -> Tensor:
+        """Draws for the individuals of a cohort, shape ``(draw, individual, latent)``."""
         if self.prior is not None:
             return self.prior.draw_individuals(cohort, {}, num_draws, generator)
         num = len(cohort)
-        return self.draw(num_draws * num, generator).reshape(num_draws, num, -1)
+        return self.normal.draw(num_draws * num, generator).reshape(num_draws, num, -1)
 
-    def log_prob_for(self, cohort: Cohort, unconstrained: Tensor) -> Tensor:
-        """Log density of what :meth:`draw_for` draws, shape ``(draw, individual)``."""
+    def log_prob(self, cohort: Cohort, unconstrained: Tensor) -> Tensor:
+        """Log density of parameters of shape ``(draw, individual, latent)``, shape ``(draw,
+        individual)``.
+        """
         if self.prior is not None:
             return self.prior.log_individual(cohort, unconstrained, {})
-        return self.log_prob(unconstrained)
+        return self.normal.log_prob(unconstrained)
 
-    def draw_shared(self, num_draws: int, generator: Generator) -> Tensor:
-        """Shared parameters, shape ``(draw, shared)``."""
-        if self.shared_law is not None:
-            return _normal_draws(*self.shared_law, num_draws, generator)
-        return self.shared[torch.randint(len(self.shared), (num_draws,), generator=generator)]
 
-    def log_prob(self, unconstrained: Tensor) -> Tensor:
-        """Log density of individual parameters, shape ``(*, latent)``, in unconstrained
-        coordinates.
+@dataclass(frozen=True, eq=False)
+class SharedDistribution:
+    r"""The distribution of the shared parameters when a guide is trained.
+
+    Args:
+        draws: Draws of the unconstrained shared parameters, shape ``(draw, shared)``. Training
+            picks among them, with replacement.
+        normal: Normal distribution that is used in place of the draws. Its density is known,
+            which a guide that learns the posterior of the shared parameters needs.
+
+    Raises:
+        TrainingError: Shapes disagree or a value is not finite.
+    """
+
+    draws: Tensor
+    normal: NormalDistribution | None = None
+
+    def __post_init__(self) -> None:
+        size = self.draws.shape[-1:]
+        fits = self.normal is None or self.normal.loc.shape == size
+        finite = bool(self.draws.isfinite().all())
+        if self.draws.dim() != 2 or not fits or not finite:
+            raise TrainingError(
+                f"The draws of the shared parameters have shape {tuple(self.draws.shape)}"
+                f"{'' if fits else ', their normal distribution another number of coordinates'}"
+                f"{'' if finite else ', some values not finite'}.",
+                "(draw, shared), all finite.",
+                "narrow the priors of the population, or pass `training_distribution=` yourself.",
+            )
+
+    @property
+    def num_shared(self) -> int:
+        """Number of unconstrained shared parameters."""
+        return self.draws.shape[1]
+
+    def draw(self, num_draws: int, generator: Generator) -> Tensor:
+        """Draws, shape ``(draw, shared)``."""
+        if self.normal is not None:
+            return self.normal.draw(num_draws, generator)
+        return self.draws[torch.randint(len(self.draws), (num_draws,), generator=generator)]
+
+    def log_prob(self, shared: Tensor) -> Tensor:
+        """Log density of shared parameters of shape ``(*, shared)``, shape ``(*)``; it is known
+        only for the normal distribution.
         """
-        return _normal_log_prob(self.loc, self.scale_tril, unconstrained)
+        assert self.normal is not None
+        return self.normal.log_prob(shared)
 
-    def log_prob_shared(self, shared: Tensor) -> Tensor:
-        """Log density of unconstrained shared parameters, shape ``(*, shared)``, where it is
-        known.
+    def as_normal(self, inflation: float = 1.2) -> "SharedDistribution":
+        r"""The same with a normal distribution, unless there is one already or there are no
+        shared parameters.
+
+        Args:
+            inflation: Factor on the standard deviations of the draws.
         """
-        assert self.shared_law is not None
-        return _normal_log_prob(*self.shared_law, shared)
-
-    def with_normal_shared(self, inflation: float = 1.2) -> "TrainingDistribution":
-        """The same with a normal distribution of the shared parameters, of inflated moments."""
-        if self.shared_law is not None or self.shared.shape[1] == 0:
+        if self.normal is not None or self.num_shared == 0:
             return self
-        loc, spread = robust_moments(self.shared)
-        return replace(self, shared_law=(loc, inflation * spread))
+        loc, scale_tril = robust_moments(self.draws)
+        return SharedDistribution(self.draws, NormalDistribution(loc, inflation * scale_tril))
 
 
-def _normal_draws(loc: Tensor, scale_tril: Tensor, num: int, generator: Generator) -> Tensor:
-    noise = torch.randn(num, len(loc), generator=generator, dtype=torch.float64)
-    return loc + noise @ scale_tril.T
+@dataclass(frozen=True, eq=False)
+class TrainingDistribution:
+    r"""The distribution of individual and shared parameters when a guide is trained.
 
+    :meth:`normal` is the short way to make one. Without any, :func:`~pyro_amortized.train`
+    uses the moments of the prior predictive, see :func:`default_training_distribution`.
 
-def _normal_log_prob(loc: Tensor, scale_tril: Tensor, value: Tensor) -> Tensor:
-    centered = (value - loc).unsqueeze(-1)
-    tril = scale_tril.expand(*centered.shape[:-2], -1, -1)
-    z = torch.linalg.solve_triangular(tril, centered, upper=False).squeeze(-1)
-    log_det = scale_tril.diagonal().log().sum()
-    return -0.5 * z.pow(2).sum(-1) - log_det - 0.5 * len(loc) * math.log(2 * math.pi)
+    Args:
+        individual: The distribution of the individual parameters.
+        shared: The distribution of the shared parameters.
+
+    Raises:
+        TrainingError: One of them is something else.
+    """
+
+    individual: IndividualDistribution
+    shared: SharedDistribution
+
+    def __post_init__(self) -> None:
+        fix = "write `TrainingDistribution.normal(loc, scale_tril, shared_draws)`."
+        check_is("individual", self.individual, IndividualDistribution, fix, TrainingError)
+        check_is("shared", self.shared, SharedDistribution, fix, TrainingError)
+
+    @classmethod
+    def normal(
+        cls,
+        loc: Tensor | Sequence[float],
+        scale_tril: Tensor | Sequence[Sequence[float]],
+        shared_draws: Tensor | None = None,
+    ) -> "TrainingDistribution":
+        r"""A normal distribution of the individual parameters, and draws of the shared ones.
+
+        Args:
+            loc: Mean m of the individual parameters in unconstrained coordinates, shape
+                ``(latent,)``, in the order of ``guide.structure.latent_names``.
+            scale_tril: Lower triangular S with covariance :math:`S S^\top`, shape ``(latent,
+                latent)``.
+            shared_draws: Draws of the unconstrained shared parameters, shape ``(draw, shared)``.
+                Default: the model has no shared parameters.
+
+        Raises:
+            TrainingError: Shapes disagree or a value is not finite.
+
+        Example:
+            >>> training = TrainingDistribution.normal([0.0, 1.0], [[1.0, 0.0], [0.5, 2.0]])
+            >>> training.individual.normal.standard_deviations
+            tensor([1.0000, 2.0616], dtype=torch.float64)
+        """
+        normal = NormalDistribution(
+            torch.as_tensor(loc, dtype=torch.float64),
+            torch.as_tensor(scale_tril, dtype=torch.float64),
+        )
+        if shared_draws is None:
+            shared_draws = torch.zeros(1, 0, dtype=torch.float64)
+        shared = SharedDistribution(shared_draws.to(torch.float64))
+        return cls(IndividualDistribution(normal), shared)
 
 
 def robust_moments(draws: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,26 +242,30 @@ def default_training_distribution(
     inflation: float = 1.2,
     num_draws: int = 1000,
 ) -> TrainingDistribution:
-    r"""The moments of the individual parameters under the prior predictive, inflated; c from its
-    prior.
+    r"""The distribution that :func:`~pyro_amortized.train` uses unless it is given another one.
 
-    A program without population parameters says itself how they are distributed: it is taken at its
-    word.
+    Individual parameters are normal with the moments of their prior predictive distribution and
+    inflated standard deviations. Draws beyond three robust standard deviations count as three, so
+    that a prior with heavy tails does not make the distribution arbitrarily wide. Shared
+    parameters are drawn from their prior.
 
-    Draws beyond three robust standard deviations count as three, so that a prior with heavy tails
-    does not make the training distribution arbitrarily wide.
+    A model without population parameters states the distribution of its individual parameters
+    itself; this distribution is then used without change.
 
     Args:
-        structure: The program.
+        structure: The model.
         cohort: Data or design; individuals enter only where covariates move their parameters.
         seed: Seed or generator.
         inflation: Factor on the standard deviations.
         num_draws: Number of populations drawn from the prior.
+
+    Raises:
+        TrainingError: More than a tenth of the draws of the individual parameters are not finite.
     """
     generator = make_generator(seed)
     populations = structure.draw_populations(cohort, num_draws, generator)
-    few = cohort[torch.randperm(len(cohort), generator=generator)[:16]]
-    draws = torch.cat([structure.draw_individuals(few, p, 1, generator)[0] for p in populations])
+    sample = cohort[torch.randperm(len(cohort), generator=generator)[:16]]
+    draws = torch.cat([structure.draw_individuals(sample, p, 1, generator)[0] for p in populations])
     finite = draws.isfinite().all(-1)
     if float(finite.double().mean()) < 0.9:
         raise TrainingError(
@@ -166,4 +281,7 @@ def default_training_distribution(
     shared = torch.stack(
         [structure.unconstrain_population(p, structure.shared) for p in populations]
     )
-    return TrainingDistribution(loc, scale_tril, shared[shared.isfinite().all(-1)], prior)
+    return TrainingDistribution(
+        IndividualDistribution(NormalDistribution(loc, scale_tril), prior),
+        SharedDistribution(shared[shared.isfinite().all(-1)]),
+    )

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from ..cohort import Cohort
 from ..errors import ModelError
-from ..runtime.isolation import make_generator, seeded
+from ..runtime.isolation import seeded
+from ..runtime.random_numbers import make_generator
+from ..runtime.solver_context import SolutionCache, caching
 from .sites import Assign, run_program
 from .structure import ModelStructure
 
@@ -55,7 +57,9 @@ def check_sound(structure: ModelStructure, cohort: Cohort, seed: int) -> None:
         return
     population = structure.initial_population()
     draws, others = structure.draw_individuals(few, population, 2, generator).unsqueeze(1)
-    with torch.no_grad():
+    with torch.no_grad(), caching(SolutionCache()):
+        with seeded(0):  # a solver may choose its method by what it met in an earlier run
+            _density(structure, few, draws, population)
         with seeded(1):
             together = _density(structure, few, draws, population)
         with seeded(2):

@@ -19,7 +19,8 @@ from torch.distributions import biject_to
 from ..cohort import Cohort, check_told
 from ..errors import AmortizedError, ModelError
 from ..runtime.arguments import check_is, check_program
-from ..runtime.isolation import fork_seed, make_generator, seeded
+from ..runtime.isolation import seeded
+from ..runtime.random_numbers import fork_seed, make_generator
 from .batch_layout import find_layout
 from .independence_check import check_same_sites, check_sound
 from .shared_parameters import find_shared

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..cohort import Cohort, as_recorded
-from ..runtime.failure_reports import failures_counted
+from ..runtime.solver_context import failures_reported_by_caller
 from .population_parameters import Population, Roles
 from .sites import Assign, individual_first, run_program
 
@@ -53,7 +53,7 @@ def simulated_values(
     assign = Assign(
         population, structure.individual, unconstrained, simulate=frozenset(structure.observed)
     )
-    with torch.no_grad(), failures_counted():
+    with torch.no_grad(), failures_reported_by_caller():
         trace = run_program(structure.model, cohort, assign)
         first = {name: trace.nodes[name]["value"] for name in structure.observed}
         more = [

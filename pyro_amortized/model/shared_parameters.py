@@ -1,8 +1,8 @@
 r"""Which population parameters do the observations depend on when the individual parameters are
 held fixed?
 
-Where the observations have a density: those that autograd finds in it, and those that change it
-when one is moved at a time (which also sees what autograd cannot: a comparison, a detached tensor).
+Where the observations have a density: those that change it when one is moved at a time (which also
+sees what autograd cannot: a comparison, a detached tensor), and those that autograd finds in it.
 Where they can only be simulated: those that change a simulation made with the same random numbers.
 """
 
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from ..cohort import Cohort
-from ..runtime.isolation import make_generator, seeded
+from ..runtime.isolation import seeded
+from ..runtime.random_numbers import make_generator
+from ..runtime.solver_context import SolutionCache, caching
 from .population_parameters import Population
 from .sites import Assign, has_density, run_program, site_log_prob
 from .structure import ModelStructure
@@ -49,22 +51,28 @@ def _in_density(
     other: Population,
     fixed: Mapping[str, Tensor],
 ) -> set[str]:
+    """Move one parameter at a time without gradients, so that the same solver runs every time; then
+    ask autograd for those that did not change the density.
+    """
+
     def observation(values: Mapping[str, Tensor]) -> Tensor:
         trace = run_program(structure.model, cohort, Assign(values, values=fixed))
         names = [*structure.observed, *structure.nuisance]
         return torch.stack([site_log_prob(trace.nodes[name]).sum() for name in names]).sum()
 
-    leaves = {n: x.clone().requires_grad_() for n, x in population.items()}
-    base = observation(leaves)
     shared = set()
-    if base.requires_grad:
-        grads = torch.autograd.grad(base, list(leaves.values()), allow_unused=True)
-        shared |= {name for name, g in zip(leaves, grads, strict=True) if g is not None}
-    with torch.no_grad():
-        for name in set(leaves) - shared:
+    with torch.no_grad(), caching(SolutionCache()):
+        observation(population)  # a solver may choose its method by what it met in an earlier run
+        base = observation(population)
+        for name in population:
             moved = observation(dict(population) | {name: other[name]})
-            if not torch.allclose(moved, base.detach(), rtol=1e-12, atol=1e-12, equal_nan=True):
+            if not torch.allclose(moved, base, rtol=1e-12, atol=1e-12, equal_nan=True):
                 shared.add(name)
+    leaves = {n: x.clone().requires_grad_() for n, x in population.items() if n not in shared}
+    total = observation(dict(population) | leaves)
+    if leaves and total.requires_grad:
+        grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+        shared |= {name for name, g in zip(leaves, grads, strict=True) if g is not None}
     return shared
 
 
@@ -88,11 +96,13 @@ def _in_simulation(
     def same(a: list[Tensor], b: list[Tensor]) -> bool:
         return all(torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in zip(a, b, strict=True))
 
-    base = simulation(population)
-    if not same(base, simulation(population)):
-        return set(population)  # it has random numbers of its own: nothing can be held fixed
-    return {
-        name
-        for name in population
-        if any(not same(base, simulation(dict(population) | {name: o[name]})) for o in others)
-    }
+    with caching(SolutionCache()):
+        simulation(population)  # a solver may choose its method by what it met in an earlier run
+        base = simulation(population)
+        if not same(base, simulation(population)):
+            return set(population)  # it has random numbers of its own: nothing can be held fixed
+        return {
+            name
+            for name in population
+            if any(not same(base, simulation(dict(population) | {name: o[name]})) for o in others)
+        }

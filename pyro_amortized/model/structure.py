@@ -22,7 +22,7 @@ from torch import Generator, Tensor
 from ..cohort import Cohort, as_scheduled
 from ..errors import ModelError
 from ..runtime.isolation import seeded
-from ..runtime.solver_context import Memory, remembering
+from ..runtime.solver_context import SolutionCache, caching
 from .population_parameters import Population, Roles
 from .program_simulation import completed, lay_out, simulated_runs, simulated_values
 from .sites import (
@@ -183,10 +183,10 @@ class ModelStructure(Roles):
     ) -> Callable[[Population], IndividualLogDensity]:
         """:meth:`log_density` as a function of the population, everything else prepared once."""
         parts = list(self._parts(cohort, unconstrained, MAX_VALUES_KEPT))
-        memory = Memory()  # the draws stay: their dynamics are solved once
+        memory = SolutionCache()  # the draws stay: their dynamics are solved once
 
         def density(population: Population) -> IndividualLogDensity:
-            with remembering(memory):
+            with caching(memory):
                 found = [self._log_density_of(many, draws, population) for many, draws in parts]
             return IndividualLogDensity(*(torch.cat(x) for x in zip(*found, strict=True)))
 
@@ -216,7 +216,7 @@ class ModelStructure(Roles):
         """
         found = []
         for many, draws in self._parts(cohort, unconstrained, MAX_VALUES_PER_CALL):
-            with remembering(Memory()):
+            with caching(SolutionCache()):
                 some = [self._log_density_of(many, draws, p, True) for p in populations]
             found.append([x.observation for x in some])
         return [torch.cat(x) for x in zip(*found, strict=True)]

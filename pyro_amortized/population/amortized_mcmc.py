@@ -1,7 +1,7 @@
 r"""In the place of ``pyro.infer.MCMC``: one line of a script changes.
 
 The population is drawn from its posterior by sampling-importance resampling on the collapsed model,
-about its mode (see :mod:`pyro_amortized.population.posterior_draws`); then every individual given
+about its mode (see :mod:`pyro_amortized.population.population_posterior`); then every individual given
 each draw of the population. Draws are independent, so that chains are a matter of form.
 """
 
@@ -19,11 +19,11 @@ from ..errors import FitError
 from ..guide import AmortizedGuide
 from ..model import Estimator, Model
 from ..runtime.arguments import check_count
-from ..runtime.isolation import fork_seed, make_generator
-from ..sampling.fallback import unreliable
-from .fitting import fit_once
-from .population_fit import PopulationFit
-from .posterior_draws import PopulationDraws, sample_population
+from ..runtime.random_numbers import fork_seed, make_generator
+from ..sampling.unreliable_individuals import unreliable
+from .estimation import fit_once
+from .fit_result import PopulationFit
+from .population_posterior import PopulationDraws, sample_population
 
 PROPOSALS = 2  # weighted draws per draw that is asked for
 OF_CHAINS = ("acceptance rate", "divergences", "r_hat", "n_eff")

@@ -22,11 +22,11 @@ from ..errors import FitError
 from ..model import ModelStructure, Population
 from ..numerics.maximization import maximize
 from ..runtime.arguments import check_count, check_is
-from ..runtime.isolation import make_generator
+from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import MIN_DRAWS
-from .fitting import fit_population
-from .likelihood import make_likelihood
-from .population_fit import PopulationFit
+from .estimation import fit_population
+from .fit_result import PopulationFit
+from .likelihood_choice import make_likelihood
 
 
 @dataclass(frozen=True, eq=False)

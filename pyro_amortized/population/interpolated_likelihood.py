@@ -15,7 +15,8 @@ from torch import Tensor
 from ..model import Population
 from ..sampling.importance_weights import finite_or_zero_weight, log_moments
 from ..sampling.individuals import IndividualPosteriors
-from .likelihood import ExactLikelihood, with_stand_ins
+from .exact_likelihood import ExactLikelihood
+from .fixed_draws import with_stand_ins
 
 NUM_NODES = {1: 11, 2: 9, 3: 6}  # in every direction, by the number of shared parameters
 

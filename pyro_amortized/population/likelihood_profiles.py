@@ -16,8 +16,9 @@ from torch import Tensor
 from ..errors import FitError
 from ..numerics.maximization import Optimum, maximize
 from ..runtime.arguments import check_is, check_number
-from .likelihood import ExpandedLikelihood, Likelihood
-from .population_fit import PopulationFit
+from .expanded_likelihood import ExpandedLikelihood
+from .fit_result import PopulationFit
+from .likelihood_choice import Likelihood
 
 FARTHEST = 5.0  # standard errors
 NEAR, MAX_EXPANSIONS = 0.2, 4  # standard errors of the shared parameters

@@ -20,12 +20,13 @@ from ..errors import AmortizedWarning, FitError
 from ..guide import AmortizedGuide
 from ..model import ModelStructure, Population
 from ..numerics.maximization import Optimum, maximize
-from ..runtime.isolation import fork_seed, make_generator
+from ..runtime.random_numbers import fork_seed, make_generator
 from ..runtime.workers import run_each
-from ..sampling.fallback import MAX_CHAINS
 from ..sampling.importance_weights import log_mean_difference
 from ..sampling.individuals import IndividualPosteriors, sample_individuals
-from .likelihood import ExpandedLikelihood, Likelihood, make_likelihood
+from ..sampling.unreliable_individuals import MAX_CHAINS
+from .expanded_likelihood import ExpandedLikelihood
+from .likelihood_choice import Likelihood, make_likelihood
 
 MAX_LOCATED = 24  # individuals whose likelihood settles the starts
 # Individuals, and draws of each, that show how much the individual parameters vary.

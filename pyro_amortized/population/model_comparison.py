@@ -25,8 +25,8 @@ from ..sampling.importance_weights import (
     importance_estimate,
     log_mean_difference,
 )
-from .marginalization import MarginalLikelihood
-from .population_fit import PopulationFit
+from .fit_result import PopulationFit
+from .likelihood_estimate import MarginalLikelihood
 
 LEAST_SHARE = 0.05  # of the draws that are effective under the other model
 

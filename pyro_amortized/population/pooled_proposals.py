@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from ..sampling.adaptive_importance import MAX_COMPONENTS, fitted, shape_of
 from ..sampling.individuals import IndividualPosteriors, make_sampler
 from ..sampling.proposals import Refinement, Weighted
-from .population_fit import PopulationFit
+from .fit_result import PopulationFit
 
 LEAST_DRAWS = 200  # at every population
 MANY, MAX_DRAWS = 15_000, 3_000  # draws of all individuals, of each

@@ -7,15 +7,20 @@ parameters about their estimates, the networks from where they are.
 """
 
 import torch
-from torch import Tensor
 
 from ..guide import AmortizedGuide
-from ..guide.training_distributions import TrainingDistribution, robust_moments
-from ..runtime.isolation import make_generator
+from ..guide.training_distributions import (
+    IndividualDistribution,
+    NormalDistribution,
+    SharedDistribution,
+    TrainingDistribution,
+    robust_moments,
+)
+from ..runtime.random_numbers import make_generator
 from ..runtime.user_warnings import warn_user
-from ..sampling.fallback import unreliable
+from ..sampling.unreliable_individuals import unreliable
 from ..training import TrainingOptions, train
-from .population_fit import PopulationFit
+from .fit_result import PopulationFit
 
 EDGE = 3.0  # standard deviations of the training distribution
 EDGE_SHARE = 0.1  # of the individuals: 0.003 are expected where the population is the training's
@@ -37,10 +42,11 @@ def reasons_to_retrain(fit: PopulationFit) -> list[str]:
         individuals whose weights stay poor.
     """
     training, found = fit.guide.training_distribution, []
-    if training.prior is not None:
+    if training.individual.prior is not None:
         return []
-    sd = training.scale_tril.pow(2).sum(1).sqrt()
-    beyond = ((fit.individuals.moments()[0] - training.loc).abs() > EDGE * sd).double().mean(0)
+    normal = training.individual.normal
+    sd = normal.standard_deviations
+    beyond = ((fit.individuals.moments()[0] - normal.loc).abs() > EDGE * sd).double().mean(0)
     for name, share in zip(fit.structure.latent_names, beyond.tolist(), strict=True):
         if share > EDGE_SHARE:
             found.append(f"{name} of {share:.0%} of the individuals")
@@ -101,31 +107,33 @@ def training_around(fit: PopulationFit, seed: int = 0) -> TrainingDistribution:
     draws = fit.individuals.resampled(50, generator).flatten(0, 1)
     loc, scale_tril = robust_moments(draws)
     training = guide.training_distribution
-    spread = _shared_law(training)[1]
     shared = guide.shared_vector(fit.estimates)
-    law = (shared, SHARED_SPREAD * spread)
+    normal = NormalDistribution(shared, SHARED_SPREAD * _shared_normal(training).scale_tril)
     noise = torch.randn(1000, len(shared), generator=generator, dtype=torch.float64)
     return TrainingDistribution(
-        loc,
-        INFLATION * scale_tril,
-        shared + noise @ law[1].T,
-        shared_law=law if len(shared) else None,
+        IndividualDistribution(NormalDistribution(loc, INFLATION * scale_tril)),
+        SharedDistribution(shared + noise @ normal.scale_tril.T, normal if len(shared) else None),
     )
 
 
-def _shared_law(training: TrainingDistribution) -> tuple[Tensor, Tensor]:
-    if training.shared_law is not None:
-        return training.shared_law
-    if training.shared.shape[1] == 0:
-        return training.shared.new_zeros(0), training.shared.new_zeros(0, 0)
-    return robust_moments(training.shared)
+def _shared_normal(training: TrainingDistribution) -> NormalDistribution:
+    """The normal distribution of the shared parameters, or the one with the moments of their
+    draws.
+    """
+    draws = training.shared.draws
+    if training.shared.normal is not None:
+        return training.shared.normal
+    if training.shared.num_shared == 0:
+        return NormalDistribution(draws.new_zeros(0), draws.new_zeros(0, 0))
+    return NormalDistribution(*robust_moments(draws))
 
 
 def _shared_beyond(fit: PopulationFit, training: TrainingDistribution) -> list[str]:
     """Shared parameters of the guide at its edge, but those that the data leave open."""
     structure, guide = fit.structure, fit.guide
-    loc, spread = _shared_law(training)
-    away = (guide.shared_vector(fit.estimates) - loc).abs() > EDGE * spread.pow(2).sum(1).sqrt()
+    normal = _shared_normal(training)
+    distance = (guide.shared_vector(fit.estimates) - normal.loc).abs()
+    away = distance > EDGE * normal.standard_deviations
     mine = guide.structure.coordinates(guide.structure.shared).tolist()
     names = [n for n, x in zip(guide.structure.population_names, mine, strict=True) if x]
     known = zip(structure.population_names, fit.estimated.tolist(), strict=True)

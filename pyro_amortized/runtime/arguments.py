@@ -1,4 +1,8 @@
-r"""What is asked of arguments at the doors of the library, in one place each."""
+r"""Checks of the arguments of public functions: counts, numbers, classes, models, seeds.
+
+Each check raises a :class:`~pyro_amortized.errors.SettingError`, or the class that the caller
+names.
+"""
 
 import math
 from typing import Any
@@ -18,19 +22,28 @@ def check_count(
 ) -> None:
     r"""Raise unless an argument is a whole number in a range.
 
+    Args:
+        name: Name of the argument.
+        value: What was passed.
+        least: Smallest number that is allowed.
+        most: Largest number that is allowed. Default: no limit.
+        error: Class of the error.
+
     Example:
         >>> check_count("num_draws", 2.5, least=25)
         Traceback (most recent call last):
         ...
         pyro_amortized.errors.SettingError: `num_draws` is 2.5.
         Expected: a whole number, at least 25.
-        To fix: pass `num_draws=25`, say.
+        To fix: pass for example `num_draws=25`.
     """
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not (whole and value >= least and (most is None or value <= most)):
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if not (is_integer and value >= least and (most is None or value <= most)):
         limit = f"at least {least}" + ("" if most is None else f" and at most {most}")
         raise error(
-            f"`{name}` is {value!r}.", f"a whole number, {limit}.", f"pass `{name}={least}`, say."
+            f"`{name}` is {value!r}.",
+            f"a whole number, {limit}.",
+            f"pass for example `{name}={least}`.",
         )
 
 
@@ -55,8 +68,8 @@ def check_number(
         with_high: Whether the upper end is allowed.
         error: Class of the error.
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    inside = number and (
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    inside = is_number and (
         (low <= value if with_low else low < value)
         and (value <= high if with_high else value < high)
     )
@@ -76,7 +89,14 @@ def check_is(
     fix: str,
     error: type[AmortizedError] = SettingError,
 ) -> None:
-    r"""Raise unless an argument is of a class.
+    r"""Raise unless an argument is an instance of a class.
+
+    Args:
+        name: Name of the argument.
+        value: What was passed.
+        kind: The class, or several.
+        fix: What the user should do, for the message.
+        error: Class of the error.
 
     Example:
         >>> check_is("cohort", [1.0], dict, "pass a dictionary.")
@@ -97,13 +117,15 @@ def check_program(model: Any, error: type[AmortizedError] = SettingError) -> Non
     if not callable(model):
         raise error(
             f"The model is a {type(model).__name__}, which is not callable.",
-            "a Pyro program: a function of a cohort.",
+            "a Pyro model: a function of a cohort.",
             "pass the function itself, `train(model, cohort)`.",
         )
 
 
 def check_seed(seed: Any, error: type[AmortizedError] = SettingError) -> None:
     """Raise unless a seed is a whole number, 0 or larger, or a ``torch.Generator``."""
-    whole = isinstance(seed, int) and not isinstance(seed, bool)
-    if not (isinstance(seed, Generator) or (whole and 0 <= seed < 2**63)):
-        raise error(f"`seed` is {seed!r}.", "an integer, 0 or larger.", "pass `seed=1`, say.")
+    is_integer = isinstance(seed, int) and not isinstance(seed, bool)
+    if not (isinstance(seed, Generator) or (is_integer and 0 <= seed < 2**63)):
+        raise error(
+            f"`seed` is {seed!r}.", "an integer, 0 or larger.", "pass for example `seed=1`."
+        )

@@ -1,8 +1,8 @@
-r"""Files that are whole or not there, and tensors with a description beside them.
+r"""Files that are either complete or absent, and tensors with a description in the same file.
 
-A file is written under another name, flushed to the disk and then renamed, so that a process killed
-at any moment leaves the old file or the new one. Tensors go into safetensors (memory-mapped when
-read, nothing pickled) with a JSON description in the header.
+A file is written under a temporary name, flushed to the disk and then renamed. A process that is
+killed at any moment therefore leaves the old file or the new one. Tensors are written as
+safetensors (memory-mapped when read, nothing is pickled) with a JSON description in the header.
 """
 
 import json
@@ -20,11 +20,11 @@ from torch import Tensor
 from ..errors import AmortizedError
 
 KEY = "pyro_amortized"
-MAX_JSON = 100 * 2**20  # bytes
+MAX_JSON = 100 * 2**20  # bytes; our largest description has some kilobytes
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is either complete or absent."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
@@ -37,7 +37,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    r"""Make a folder, if it is not there.
+    r"""Make a folder if there is none.
 
     Raises:
         AmortizedError: There is a file of that name, or the folder cannot be made.
@@ -60,27 +60,27 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         if path.stat().st_size > MAX_JSON:
-            raise ValueError(f"it has {path.stat().st_size} bytes, {MAX_JSON} at most are read")
-        found = json.loads(path.read_text("utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError(f"it holds a {type(found).__name__}, not an object")
+            raise ValueError(f"it has {path.stat().st_size} bytes, at most {MAX_JSON} are read")
+        content = json.loads(path.read_text("utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}, not an object")
     except (OSError, ValueError, RecursionError) as error:
         raise AmortizedError(
             f"{path} cannot be read: {error}.",
-            "a whole file that this library wrote.",
-            "check the path; where a run was broken off, delete the file and start again.",
+            "a complete file that this library wrote.",
+            "check the path; if a run was interrupted, delete the file and start again.",
         ) from error
-    return found
+    return content
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], description: Any) -> None:
-    """Write tensors and a description that JSON can hold into one file."""
-    whole = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
-    write_whole(path, save(whole, {KEY: json.dumps(description)}))
+    """Write tensors, and a description that JSON can hold, into one file."""
+    on_cpu = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    write_atomically(path, save(on_cpu, {KEY: json.dumps(description)}))
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    r"""SHA-256 of the names, types, shapes and bytes of tensors, in whatever order they are given.
+    r"""SHA-256 of the names, types, shapes and bytes of tensors; their order does not matter.
 
     Args:
         tensors: By name, for instance the state of a network.
@@ -93,12 +93,12 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
         >>> known == fingerprint({"a": zeros, "b": ones})
         False
     """
-    found = sha256()
+    digest = sha256()
     for name, x in sorted(tensors.items()):
         flat = x.detach().cpu().contiguous().reshape(-1)
-        found.update(json.dumps([name, str(x.dtype), list(x.shape)]).encode())
-        found.update(flat.view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        digest.update(json.dumps([name, str(x.dtype), list(x.shape)]).encode())
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
@@ -114,6 +114,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
         raise AmortizedError(
             f"{path} cannot be read: {error}.",
-            "a whole file that this library wrote.",
-            "delete it; what it held is then made again.",
+            "a complete file that this library wrote.",
+            "delete it; its content is then made again.",
         ) from error

@@ -1,8 +1,8 @@
-r"""Formats of files: every file says which version of its format it has, and older ones are read.
+r"""Versions of file formats: every file states its version, and older versions can be read.
 
-A file of version v is read by carrying its content through ``upgrades[v]``, ``upgrades[v + 1]``,
-..., each of which gives the content of the next version, so that the readers themselves know the
-newest format alone. A version without such a way, and a newer one, are refused.
+A file of version v is read by applying ``upgrades[v]``, ``upgrades[v + 1]``, ... to its content.
+Each of them gives the content of the next version, so the readers only need to know the newest
+format. A newer version, or an older one without an upgrade, is refused.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,9 +32,9 @@ class Format:
     r"""The format of one kind of file.
 
     Args:
-        remedy: What else a user can do whose file cannot be read, for the message.
+        remedy: What else the user can do if the file cannot be read, for the message.
         version: The version that is written.
-        upgrades: By older version, the function that makes the content of the next one of it.
+        upgrades: For each older version, the function that gives the content of the next version.
 
     Example:
         >>> def renamed(content):
@@ -57,18 +57,18 @@ class Format:
         return oldest
 
     def stamped(self, description: Mapping[str, Any]) -> dict[str, Any]:
-        """A description with the version that is written."""
+        """The description with the version of the format."""
         return {KEY: self.version, **description}
 
     def check(self, path: Path, description: Any) -> int:
-        r"""The version of a file, one that can be read.
+        r"""The version of a file, if it can be read.
 
         Args:
             path: The file, for messages.
-            description: Its description; nothing about it is known yet.
+            description: Its description, as read from the file and not yet checked.
 
         Raises:
-            AmortizedError: There is no version, or it cannot be read.
+            AmortizedError: The version is absent, or it cannot be read.
         """
         version = description.get(KEY) if isinstance(description, dict) else None
         if type(version) is int and self.oldest <= version <= self.version:
@@ -81,16 +81,16 @@ class Format:
         )
 
     def newest(self, path: Path, description: Any, tensors: dict[str, Tensor]) -> Content:
-        r"""The content of a file as the newest version has it.
+        r"""The content of a file in the newest version of its format.
 
         Args:
             path: The file, for messages.
-            description: Its description; nothing about it is known yet.
+            description: Its description, as read from the file and not yet checked.
             tensors: Its tensors.
 
         Raises:
-            AmortizedError: There is no version, it cannot be read, or the content is not that of
-                its version.
+            AmortizedError: The version is absent, it cannot be read, or the content does not
+                agree with it.
         """
         version, content = self.check(path, description), Content(description, tensors)
         try:
@@ -99,7 +99,7 @@ class Format:
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
             raise AmortizedError(
                 f"{path} cannot be used: {error!r}",
-                f"a whole file of format version {version}.",
+                f"a complete file of format version {version}.",
                 f"copy it again, or {self.remedy}.",
             ) from error
         return Content({**content.description, KEY: self.version}, content.tensors)

@@ -1,12 +1,12 @@
-r"""What a call into foreign code may not leave behind.
+r"""Contexts that run a user's model without lasting effects on global state.
 
-A user's program samples from torch's global generator, may build float32 constants, write to Pyro's
-parameter store and raise as soon as one value of one individual is not finite. The contexts of this
-module let the library run it reproducibly, in float64 and without validation, and put everything
-back as it was.
+A user's model samples from torch's global generator. It may create float32 constants, write to
+Pyro's parameter store, and raise an error if one value of one individual is not finite. The
+contexts of this module run it reproducibly, in float64 and without validation, and restore the
+global state afterwards.
 
-All of this state belongs to the process, as Pyro's stack of handlers does: one thread at a time has
-it, and others wait.
+This state belongs to the whole process, like Pyro's stack of handlers. A lock therefore lets one
+thread at a time into these contexts, and other threads wait.
 """
 
 import os
@@ -18,36 +18,19 @@ import pyro
 import torch
 from torch import Generator
 
-from .arguments import check_seed
+from .random_numbers import fork_seed
 
 _LOCK = threading.RLock()
 
 
 def _new_lock() -> None:
-    """Nobody holds it in a forked process."""
+    """A forked process starts with a lock that no thread holds."""
     global _LOCK
     _LOCK = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_lock)
-
-
-def make_generator(seed: int | Generator) -> Generator:
-    """A generator from a seed; a generator is handed through.
-
-    Example:
-        >>> first, second = (torch.rand(1, generator=make_generator(1)) for _ in range(2))
-        >>> bool(first == second)
-        True
-    """
-    check_seed(seed)
-    return seed if isinstance(seed, Generator) else torch.Generator().manual_seed(seed)
-
-
-def fork_seed(generator: Generator) -> int:
-    """Draw a seed from ``generator``, for code that knows only global seeds."""
-    return int(torch.randint(2**62, (), generator=generator))
 
 
 @contextmanager
@@ -62,39 +45,41 @@ def seeded(seed: int | Generator) -> Iterator[None]:
 
 @contextmanager
 def torch_threads(num_threads: int | None) -> Iterator[None]:
-    """Run with a number of torch threads (None: as found); restore it afterwards."""
-    found = torch.get_num_threads()
+    """Run with a number of torch threads (None: unchanged); restore the number afterwards."""
+    num_before = torch.get_num_threads()
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     try:
         yield
     finally:
-        torch.set_num_threads(found)
+        torch.set_num_threads(num_before)
 
 
 @contextmanager
 def double_precision() -> Iterator[None]:
-    """Run with float64 as torch's default dtype, so that constants of a program do not round."""
-    found = torch.get_default_dtype()
+    """Run with float64 as torch's default dtype, so that a model's constants are not rounded."""
+    dtype_before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
         yield
     finally:
-        torch.set_default_dtype(found)
+        torch.set_default_dtype(dtype_before)
 
 
 @contextmanager
 def foreign_program(validate: bool = False) -> Iterator[None]:
-    r"""Run a Pyro program for ourselves: hidden from the handlers outside, in float64, the
-    parameter store kept.
+    r"""Run a Pyro model for the library's own purposes.
+
+    Effect handlers of the caller do not see the model's sites, constants are float64, and
+    parameters that the model adds to Pyro's parameter store are removed afterwards.
 
     Args:
-        validate: Keep Pyro's validation as found. By default it is off, because one value that is
-            not finite would raise for the whole batch.
+        validate: Leave Pyro's validation as the caller set it. By default it is off, because one
+            value that is not finite would raise an error for the whole batch.
     """
     store = pyro.get_param_store()
     with _LOCK, pyro.poutine.block(), double_precision():
-        known = set(store.keys())
+        names_before = set(store.keys())
         try:
             if validate:
                 yield
@@ -102,5 +87,5 @@ def foreign_program(validate: bool = False) -> Iterator[None]:
                 with pyro.validation_enabled(False):
                     yield
         finally:
-            for name in set(store.keys()) - known:
+            for name in set(store.keys()) - names_before:
                 del store[name]

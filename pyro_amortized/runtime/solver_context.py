@@ -1,91 +1,116 @@
-r"""Results of expensive functions, remembered while their inputs stay the same.
+r"""What the code around a model tells the solvers inside it.
 
-Inside a fit the individual parameters are fixed draws: whatever the program computes from them
-alone, above all the solution of its dynamics, is the same at every step of the optimiser.
+Two things: a cache of solutions, and who reports failed solutions.
+
+Inside a fit the individual parameters are fixed draws. What the model computes from them alone,
+above all the solution of its dynamics, is therefore the same at every step of the optimizer, and
+:func:`cached_result` computes it once per :class:`SolutionCache`. Outside the context
+:func:`caching` nothing is cached.
+
+A solver logs the individuals whose solution failed. Code that simulates many batches counts the
+failures and reports them once, so it switches the log off by :func:`failures_reported_by_caller`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-MAX_BYTES = 2**31
+MAX_BYTES = 2**31  # an eighth of a common workstation's memory
 
 
-class Memory:
-    r"""Recent results, by their inputs.
+class _Entry(NamedTuple):
+    key: Any
+    inputs: list[Tensor]
+    result: Any
+    num_bytes: int
+
+
+class SolutionCache:
+    r"""The most recent results, identified by their inputs.
 
     Args:
-        max_bytes: Largest memory; the oldest results are forgotten beyond it.
+        max_bytes: Largest size; beyond it the results that were used least recently are removed.
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self.max_bytes = max_bytes
-        self._entries: list[tuple[Any, list[Tensor], Any, int]] = []
-        self.num_found = 0
+        self._entries: list[_Entry] = []
+        self.num_hits = 0
 
-    def find(self, key: Any, inputs: Sequence[Tensor]) -> Any | None:
+    def get(self, key: Any, inputs: Sequence[Tensor]) -> Any | None:
         """The result for equal inputs, or None."""
-        for j, (known, tensors, result, _) in enumerate(self._entries):
-            if known == key and len(tensors) == len(inputs) and _equal(tensors, inputs):
+        for j, entry in enumerate(self._entries):
+            if entry.key == key and _equal(entry.inputs, inputs):
                 self._entries.append(self._entries.pop(j))
-                self.num_found += 1
-                return result
+                self.num_hits += 1
+                return entry.result
         return None
 
-    def keep(self, key: Any, inputs: Sequence[Tensor], result: Any, num_bytes: int) -> None:
-        """Remember a result; the inputs are copied."""
+    def add(self, key: Any, inputs: Sequence[Tensor], result: Any, num_bytes: int) -> None:
+        """Add a result; the inputs are copied, so that later changes in place do not matter."""
         copies = [x.detach().clone() for x in inputs]
         size = num_bytes + sum(x.numel() * x.element_size() for x in copies)
-        self._entries.append((key, copies, result, size))
-        while len(self._entries) > 1 and sum(e[3] for e in self._entries) > self.max_bytes:
+        self._entries.append(_Entry(key, copies, result, size))
+        while len(self._entries) > 1 and sum(e.num_bytes for e in self._entries) > self.max_bytes:
             self._entries.pop(0)
 
 
-_current: ContextVar[Memory | None] = ContextVar("memory", default=None)
-
-
-def current_memory() -> Memory | None:
-    """The memory in use, or None."""
-    return _current.get()
+_active_cache: ContextVar[SolutionCache | None] = ContextVar("active_cache", default=None)
+_caller_reports: ContextVar[bool] = ContextVar("caller_reports", default=False)
 
 
 @contextmanager
-def remembering(memory: Memory) -> Iterator[Memory]:
-    """Use a memory; nothing is remembered outside such a context."""
-    token = _current.set(memory)
+def caching(cache: SolutionCache) -> Iterator[SolutionCache]:
+    """Use a cache in this context."""
+    token = _active_cache.set(cache)
     try:
-        yield memory
+        yield cache
     finally:
-        _current.reset(token)
+        _active_cache.reset(token)
 
 
-def recall(
+def cached_result(
     key: Any, inputs: Sequence[Tensor], compute: Callable[[], Any], size: Callable[[Any], int]
 ) -> Any:
-    r"""The result of ``compute``, from memory where the inputs are equal.
+    r"""The result of ``compute``, from the active cache if the inputs are equal.
 
     Args:
-        key: What is computed besides its inputs; None is never remembered.
+        key: What is computed, apart from its inputs; a result with key None is never cached.
         inputs: All tensors that the result depends on.
-        compute: Makes the result, which nobody may change afterwards.
-        size: Bytes of a result.
+        compute: Computes the result, which must not be changed in place afterwards.
+        size: Gives the number of bytes of a result.
     """
-    memory = current_memory()
-    if memory is None or key is None:
+    cache = _active_cache.get()
+    if cache is None or key is None:
         return compute()
-    found = memory.find(key, inputs)
-    if found is None:
-        found = compute()
-        memory.keep(key, inputs, found, size(found))
-    return found
+    result = cache.get(key, inputs)
+    if result is None:
+        result = compute()
+        cache.add(key, inputs, result, size(result))
+    return result
+
+
+@contextmanager
+def failures_reported_by_caller() -> Iterator[None]:
+    """In this context the caller counts the failures and reports them."""
+    token = _caller_reports.set(True)
+    try:
+        yield
+    finally:
+        _caller_reports.reset(token)
+
+
+def caller_reports_failures() -> bool:
+    """Whether the caller counts the failures and reports them."""
+    return _caller_reports.get()
 
 
 def _equal(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
-    return all(
+    return len(first) == len(second) and all(
         a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
         for a, b in zip(first, second, strict=True)
     )

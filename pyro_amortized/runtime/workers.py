@@ -1,8 +1,8 @@
-r"""Work in other processes, on any joblib backend.
+r"""Tasks in other processes, on any joblib backend.
 
-Without a word from the caller, on processes of this machine; under ``joblib.parallel_config``, on
-what it names: a number of processes, a Dask or a Ray cluster. What is computed never depends on
-who computes it: every task carries its own seed.
+By default the processes run on this machine. Under ``joblib.parallel_config`` the tasks go to what
+the configuration names: a number of processes, a Dask cluster or a Ray cluster. Every task carries
+its own seed, so the results do not depend on where a task runs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,13 +16,15 @@ from joblib.parallel import LokyBackend, ThreadingBackend, get_active_backend
 from ..errors import AmortizedError
 from .isolation import torch_threads
 
+IDLE_SECONDS = 120  # an idle process is kept this long, since starting one costs seconds
+
 
 @dataclass(frozen=True)
 class Workers:
-    r"""Processes that work for this one: joblib's own on this machine, or those of a cluster.
+    r"""Processes that run tasks: processes of this machine, or those of a cluster.
 
     Args:
-        num_workers: How many.
+        num_workers: Number of processes.
         backend: The joblib backend, or None for processes of this machine.
     """
 
@@ -32,15 +34,16 @@ class Workers:
     def results(
         self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]
     ) -> Iterator[Any]:
-        """Results of ``function(*task)`` as they come, in any order."""
+        """Results of ``function(*task)``, in the order in which they are finished."""
         if self.backend is not None:
             pool = Parallel(
                 n_jobs=self.num_workers, return_as="generator_unordered", backend=self.backend
             )
             yield from pool(delayed(function)(*task) for task in tasks)
             return
-        # joblib's own pool of processes: `Parallel` would run a single job in this process.
-        executor = get_reusable_executor(max_workers=self.num_workers, timeout=120)
+        # joblib's pool is used directly, because `Parallel` runs a single job in this process,
+        # where a model would change global state under the training.
+        executor = get_reusable_executor(max_workers=self.num_workers, timeout=IDLE_SECONDS)
         futures = [executor.submit(function, *task) for task in tasks]
         try:
             for future in as_completed(futures):
@@ -51,46 +54,48 @@ class Workers:
 
     @classmethod
     def active(cls) -> "Workers | None":
-        r"""The workers that the caller chose by ``joblib.parallel_config``, if he did.
+        r"""The workers that the caller chose by ``joblib.parallel_config``, or None.
 
         Raises:
-            AmortizedError: He chose threads.
+            AmortizedError: The caller chose threads.
         """
         backend, num_jobs = get_active_backend()
         if isinstance(backend, ThreadingBackend):
             raise AmortizedError(
                 "joblib is set to run in threads.",
-                "processes: a Pyro program is not safe to run in several threads.",
+                "processes: a Pyro model cannot be run safely in several threads.",
                 'use `joblib.parallel_config(backend="loky")`, "dask" or "ray".',
             )
         local = isinstance(backend, LokyBackend)
         if local and num_jobs in (None, 1):
             return None
-        found = backend.effective_n_jobs(-1 if num_jobs in (1, None) else num_jobs)
-        return cls(max(1, found), None if local else backend)
+        num_workers = backend.effective_n_jobs(-1 if num_jobs in (1, None) else num_jobs)
+        return cls(max(1, num_workers), None if local else backend)
 
 
 def num_processors() -> int:
-    """Processors that this process may use: those it is bound to (``taskset``, Slurm), fewer where
-    a container has a quota or ``LOKY_MAX_CPU_COUNT`` says so.
+    """Number of processors that this process may use.
+
+    It counts the processors that the process is bound to (by ``taskset`` or Slurm), and respects
+    the quota of a container and the environment variable ``LOKY_MAX_CPU_COUNT``.
     """
     return int(cpu_count())
 
 
 def is_lost_worker(error: BaseException) -> bool:
-    """Whether an error says that a worker process died."""
+    """Whether an error means that a worker process has died."""
     names = {type(e).__name__ for e in (error, error.__cause__) if e is not None}
     return bool(names & {"TerminatedWorkerError", "BrokenProcessPool", "KilledWorker"})
 
 
 def run_each(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """``[function(*task) for task in tasks]``, in workers if the caller configured joblib so."""
+    """``[function(*task) for task in tasks]``, in workers if joblib is configured that way."""
     workers = Workers.active()
     if workers is None or len(tasks) < 2:
         return [function(*task) for task in tasks]
     numbered = [(function, j, task) for j, task in enumerate(tasks)]
-    found = dict(workers.results(_numbered, numbered))
-    return [found[j] for j in range(len(tasks))]
+    result_of = dict(workers.results(_numbered, numbered))
+    return [result_of[j] for j in range(len(tasks))]
 
 
 def _numbered(function: Callable[..., Any], number: int, task: tuple[Any, ...]) -> tuple[int, Any]:

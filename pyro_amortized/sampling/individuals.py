@@ -37,10 +37,10 @@ from ..model import (
     log_prob_by_individual,
 )
 from ..runtime.arguments import check_count, check_is
-from ..runtime.isolation import foreign_program, make_generator, seeded
+from ..runtime.isolation import foreign_program, seeded
+from ..runtime.random_numbers import make_generator
 from ..runtime.user_warnings import warn_user
 from .adaptive_importance import Sampler
-from .fallback import MAX_CHAINS, MIN_ESS, rescue, unreliable
 from .importance_weights import (
     PARETO_K_LIMIT,
     ImportanceEstimate,
@@ -50,6 +50,7 @@ from .importance_weights import (
     weighted_moments,
 )
 from .proposals import FlowProposal, Proposal, Refinement, Sampled
+from .unreliable_individuals import MAX_CHAINS, MIN_ESS, rescue, unreliable
 
 MIN_DRAWS = 25  # that Pareto k can be found of
 

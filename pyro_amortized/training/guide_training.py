@@ -22,7 +22,8 @@ from ..missing import Remaskable, default_design
 from ..missing.training_patterns import TrainingPatterns
 from ..model import Model, ModelStructure, read_structure
 from ..runtime.arguments import check_count, check_is, check_program
-from ..runtime.isolation import make_generator, seeded, torch_threads
+from ..runtime.isolation import seeded, torch_threads
+from ..runtime.random_numbers import make_generator
 from .advice import advice
 from .batches import Feed
 from .objective import local_device, rank
@@ -108,7 +109,7 @@ def train(
             networks, learn_shared=bool(structure.shared) and not structure.has_density
         )
     if networks.learn_shared:
-        distribution = distribution.with_normal_shared()
+        distribution = replace(distribution, shared=distribution.shared.as_normal())
     plan = Plan(
         simulator=Simulator(structure, design, distribution, seed, options.num_noise),
         options=options,
@@ -226,13 +227,14 @@ def _build(
         posterior = plan.networks.build(
             encoder, first.unconstrained.shape[1], first.shared.shape[1]
         )
-    posterior.flow.loc.copy_(simulator.distribution.loc)
-    posterior.flow.scale_tril.copy_(simulator.distribution.scale_tril)
+    individual, shared = simulator.distribution.individual.normal, simulator.distribution.shared
+    posterior.flow.loc.copy_(individual.loc)
+    posterior.flow.scale_tril.copy_(individual.scale_tril)
     posterior.shared.fit(first.shared.double())
     if posterior.shared_flow is not None:
-        assert simulator.distribution.shared_law is not None
-        posterior.shared_flow.loc.copy_(simulator.distribution.shared_law[0])
-        posterior.shared_flow.scale_tril.copy_(simulator.distribution.shared_law[1])
+        assert shared.normal is not None
+        posterior.shared_flow.loc.copy_(shared.normal.loc)
+        posterior.shared_flow.scale_tril.copy_(shared.normal.scale_tril)
     return posterior.to(local_device(plan.options.device)), patterns
 
 

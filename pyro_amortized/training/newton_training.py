@@ -19,7 +19,7 @@ from ..missing import Remaskable, default_design
 from ..networks.conditional_flow import ConditionalFlow, FlowDistribution
 from ..runtime.arguments import check_count, check_is
 from ..runtime.isolation import seeded, torch_threads
-from ..runtime.progress_bar import bar as progress_bar
+from ..runtime.progress import progress_bar
 from .learning_rate import Schedule
 from .optimizers import average, make_optimizers, set_rate, take_step
 from .options import TrainingOptions, seconds

@@ -13,7 +13,7 @@ import torch
 
 from ..errors import TrainingError
 from ..missing import Remaskable
-from ..runtime.atomic_files import make_folder, read_json, write_whole
+from ..runtime.atomic_files import make_folder, read_json, write_atomically
 from ..runtime.file_formats import Format
 from .options import Networks, TrainingOptions
 from .simulation.simulator import Simulator, shard_generator
@@ -28,7 +28,7 @@ def settings(
     simulator: Simulator, options: TrainingOptions, networks: Networks, **more: Any
 ) -> dict[str, Any]:
     """What makes a run this run: everything that moves the weights, as JSON."""
-    structure, training = simulator.structure, simulator.distribution
+    structure, training = simulator.structure, simulator.distribution.individual
     kept = {name: x for name, x in asdict(options).items() if name not in FREE}
     return {
         "seed": simulator.seed,
@@ -37,7 +37,10 @@ def settings(
         "networks": networks.description,
         "individual": list(structure.individual),
         "shared": list(structure.shared),
-        "training_distribution": [training.loc.tolist(), training.scale_tril.tolist()],
+        "training_distribution": [
+            training.normal.loc.tolist(),
+            training.normal.scale_tril.tolist(),
+        ],
         "trained_on_prior": training.prior is not None,
         "probe": _probe(simulator),
     }
@@ -71,7 +74,7 @@ def claim(folder: Path, wanted: dict[str, Any]) -> None:
     make_folder(folder)
     path = folder / "run.json"
     if not path.is_file():
-        write_whole(path, (json.dumps(FORMAT.stamped(wanted), indent=2) + "\n").encode())
+        write_atomically(path, (json.dumps(FORMAT.stamped(wanted), indent=2) + "\n").encode())
         return
     found = FORMAT.newest(path, read_json(path), {}).description
     different = [name for name in wanted if not _same(found.get(name), wanted[name])]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..guide.amortized_posterior import AmortizedPosterior
 from ..runtime.atomic_files import fingerprint
-from ..runtime.progress_bar import bar as progress_bar
+from ..runtime.progress import progress_bar
 from ..runtime.workers import Workers, num_processors
 from .objective import mean_over_ranks, num_ranks, rank
 from .options import Networks, TrainingOptions

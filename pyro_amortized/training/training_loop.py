@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..errors import TrainingError
 from ..guide.amortized_posterior import AmortizedPosterior
 from ..guide.training_history import TrainingHistory
-from ..runtime.progress_bar import bar as progress_bar
+from ..runtime.progress import progress_bar
 from ..runtime.user_warnings import warn_user
 from .batches import Feed, Pairs, Place
 from .checkpoint import load_optimizer, read_checkpoint, write_checkpoint

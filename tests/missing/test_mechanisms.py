@@ -19,7 +19,7 @@ from pyro_amortized.missing import (
     Schedule,
 )
 from pyro_amortized.missing.training_patterns import TrainingPatterns
-from pyro_amortized.runtime.isolation import make_generator
+from pyro_amortized.runtime.random_numbers import make_generator
 from tests.programs import growth_cohort
 
 

@@ -75,14 +75,14 @@ def test_the_density_of_a_missing_value_is_the_share_that_would_be_lost():
 
 def test_ignoring_the_mechanism_is_biased_and_saying_it_is_not(tmp_path):
     guide = pa.train(by_value, DESIGN, num_simulations=8000, options=OPTIONS, progress=False)
-    assert guide.training_distribution.prior is not None
+    assert guide.training_distribution.individual.prior is not None
     _, found = simulated(300)
     posterior = pa.sample_individuals(guide, found.cohort, population={}, num_draws=400)
     mean, sd, _, _ = posterior.moments()
     z = (mean - found.unconstrained) / sd
     guide.save(tmp_path)
     loaded = pa.load_guide(tmp_path, by_value, found.cohort)
-    assert loaded.training_distribution.prior is loaded.structure
+    assert loaded.training_distribution.individual.prior is loaded.structure
     assert abs(float(z.mean())) < 4 / 300**0.5
     assert float(z.std()) == pytest.approx(1.0, abs=4 / (2 * 300) ** 0.5)
     y = found.cohort["y"]

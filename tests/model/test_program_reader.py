@@ -7,7 +7,7 @@ from torch.distributions import biject_to
 import pyro_amortized as pa
 from pyro_amortized.errors import ModelError
 from pyro_amortized.model import read_structure
-from pyro_amortized.runtime.isolation import make_generator
+from pyro_amortized.runtime.random_numbers import make_generator
 from tests.exact import TRUTH, linear_cohort, linear_program
 from tests.programs import STYLES, curve, event_time, growth_cohort
 

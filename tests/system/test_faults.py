@@ -48,7 +48,7 @@ def test_death_between_two_files_is_noticed(linear, linear_guide, tmp_path, monk
     that agrees.
     """
     linear_guide.save(tmp_path)
-    real, calls = files.write_whole, []
+    real, calls = files.write_atomically, []
 
     def dies(path, content):
         calls.append(path.name)
@@ -56,7 +56,7 @@ def test_death_between_two_files_is_noticed(linear, linear_guide, tmp_path, monk
             raise KeyboardInterrupt
         real(path, content)
 
-    monkeypatch.setattr(guide_files, "write_whole", dies)
+    monkeypatch.setattr(guide_files, "write_atomically", dies)
     moved = linear_guide.at(linear_guide.loc + 1.0, linear_guide.scale_tril)
     with pytest.raises(KeyboardInterrupt):
         moved.save(tmp_path)

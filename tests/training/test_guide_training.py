@@ -14,7 +14,7 @@ from pyro.infer.importance import vectorized_importance_weights
 import pyro_amortized as pa
 from pyro_amortized.errors import AmortizedWarning, GuideError, ModelError, TrainingError
 from pyro_amortized.guide.training_distributions import default_training_distribution
-from pyro_amortized.runtime.isolation import make_generator
+from pyro_amortized.runtime.random_numbers import make_generator
 from pyro_amortized.training.simulation.simulator import simulate_training_set
 from tests.exact import TRUTH, exact_posterior, linear_program
 from tests.paths import ROOT
@@ -34,11 +34,12 @@ def small_train(program, cohort, seed=1, num_simulations=2000):
 
 def test_training_distribution_has_the_moments_of_the_prior_predictive(linear):
     structure = pa.read_structure(linear_program, linear)
-    found = default_training_distribution(structure, linear, 0, inflation=1.0, num_draws=4000)
+    training = default_training_distribution(structure, linear, 0, inflation=1.0, num_draws=4000)
+    found = training.individual.normal
     assert torch.allclose(found.loc, torch.tensor([0.5, 0.5]).double(), atol=0.08)
     sd = (found.scale_tril @ found.scale_tril.T).diagonal().sqrt()
     assert torch.allclose(sd, torch.full((2,), 2.0**0.5).double(), rtol=0.1)
-    assert torch.allclose(found.shared.mean(), torch.tensor(-1.0).double(), atol=0.05)
+    assert torch.allclose(training.shared.draws.mean(), torch.tensor(-1.0).double(), atol=0.05)
     x = torch.randn(5, 2, dtype=torch.float64)
     law = torch.distributions.MultivariateNormal(found.loc, scale_tril=found.scale_tril)
     assert torch.allclose(found.log_prob(x), law.log_prob(x))
@@ -71,7 +72,7 @@ def test_failed_simulations_are_counted_and_announced(linear):
     with pytest.warns(AmortizedWarning, match="not finite"):
         found = simulate_training_set(structure, pa.Resample(linear), distribution, 2000, seed=1)
     share = torch.distributions.Normal(0.0, 1.0).cdf(
-        (-1 - distribution.loc) / distribution.scale_tril[0, 0]
+        (-1 - distribution.individual.normal.loc) / distribution.individual.normal.scale_tril[0, 0]
     )
     assert found.num_failed / 2000 == pytest.approx(float(share), abs=0.03)
     assert len(found) == 2000 - found.num_failed
@@ -111,7 +112,7 @@ def test_guide_is_a_real_autoguide_with_a_history(linear_guide):
 
 def test_raw_guide_is_near_the_exact_posterior(linear, linear_guide):
     """Under the training distribution as prior the posterior is Gaussian and known."""
-    training = linear_guide.training_distribution
+    training = linear_guide.training_distribution.individual.normal
     population = {
         "mean": training.loc,
         "omega": (training.scale_tril @ training.scale_tril.T).diagonal().sqrt(),
@@ -154,7 +155,8 @@ def test_early_stopping_keeps_the_best_weights(linear):
     assert losses[history.best_epoch] == min(losses)
     design, generator = few, make_generator(0)
     structure, training = guide.structure, guide.training_distribution
-    latent, shared = training.draw(500, generator), training.draw_shared(500, generator)
+    latent = training.individual.normal.draw(500, generator)
+    shared = training.shared.draw(500, generator)
     fresh, _ = structure.simulate(
         design(500, generator), latent, shared, structure.initial_population(), generator
     )
@@ -195,7 +197,11 @@ def test_bad_requests(linear):
     with pytest.raises(TrainingError, match="validation_share"):
         pa.TrainingOptions(validation_share=1.5)
     with pytest.raises(TrainingError, match="shapes"):
-        pa.TrainingDistribution(torch.zeros(2), torch.eye(3), torch.zeros(5, 1))
+        pa.TrainingDistribution.normal(torch.zeros(2), torch.eye(3), torch.zeros(5, 1))
+    with pytest.raises(TrainingError, match="shared parameters have shape"):
+        pa.TrainingDistribution.normal(torch.zeros(2), torch.eye(2), torch.zeros(5))
+    with pytest.raises(TrainingError, match="`individual` is a Tensor"):
+        pa.TrainingDistribution(torch.zeros(2), torch.eye(2))
     with pytest.raises(ModelError, match="no plate"):
         pa.train(lambda cohort: None, linear, progress=False)
 

@@ -178,7 +178,7 @@ def test_with_nothing_recorded_the_answer_is_the_training_distribution(linear):
     empty = linear.with_observed({"y": torch.zeros_like(linear["y"].observed)})
     torch.manual_seed(0)
     draws = guide.individual_posterior(empty, TRUTH).sample((2000,))
-    training = guide.training_distribution
-    sd = training.scale_tril.pow(2).sum(1).sqrt()
+    training = guide.training_distribution.individual.normal
+    sd = training.standard_deviations
     assert ((draws.mean((0, 1)) - training.loc).abs() < 0.3 * sd).all()
     assert ((draws.std(0).mean(0) / sd).log().abs() < 0.25).all()

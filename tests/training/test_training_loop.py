@@ -23,8 +23,8 @@ def test_a_time_budget_is_kept(linear):
     mean, covariance = exact_posterior(
         linear,
         {
-            "mean": guide.training_distribution.loc,
-            "omega": guide.training_distribution.scale_tril.diagonal(),
+            "mean": guide.training_distribution.individual.normal.loc,
+            "omega": guide.training_distribution.individual.normal.scale_tril.diagonal(),
             "sigma": TRUTH["sigma"],
         },
     )

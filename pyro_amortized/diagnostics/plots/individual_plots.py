@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from ...cohort import Cohort, Series
 from ...model import at_limits
-from ...population.population_fit import PopulationFit
-from ...runtime.isolation import make_generator
+from ...population.fit_result import PopulationFit
+from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
 from ..residual_analysis import check_series, individuals_of
 from .style import FITTED, MUTED, OBSERVED, band, grid, labelled

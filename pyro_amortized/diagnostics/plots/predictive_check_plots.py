@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ...errors import CohortError
 from ...model import at_limits, predicted_moments
-from ...population.population_fit import PopulationFit
+from ...population.fit_result import PopulationFit
 from ...runtime.arguments import check_count
-from ...runtime.isolation import make_generator
+from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
 from ..residual_analysis import bin_edges, check_series, individuals_of
 from .style import FITTED, MUTED, OBSERVED, grid, labelled

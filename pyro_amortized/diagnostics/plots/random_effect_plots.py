@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ...errors import CohortError
-from ...population.population_fit import PopulationFit
+from ...population.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
 from ..residual_analysis import eta, individuals_of
 from .style import FITTED, MUTED, OBSERVED, grid, labelled

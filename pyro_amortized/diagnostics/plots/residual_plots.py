@@ -5,7 +5,7 @@ import scipy.stats
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...population.population_fit import PopulationFit
+from ...population.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
 from ..residual_analysis import Residuals, residuals
 from .style import FITTED, MUTED, OBSERVED, grid, labelled

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...population.likelihood_profiles import ProfileLikelihood
-from ...population.population_fit import PopulationFit
+from ...population.fit_result import PopulationFit
 from .style import FITTED, MUTED, OBSERVED, labelled
 
 MARKERS = "osD^vP"

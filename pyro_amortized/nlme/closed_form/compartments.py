@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...cohort import Doses
 from ...errors import ModelError
-from ...runtime.solver_context import recall
+from ...runtime.solver_context import cached_result
 from ..dosing import Arrivals, Delivery, arrivals
 from .superposition import Response, Superposition, through
 
@@ -210,7 +210,7 @@ def _central(
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
         return _superposed(times, found, rates, coefficients, ka, formation)
     key = ("compartments", len(rates), ka is None, formation is None)
-    total: Tensor = recall(
+    total: Tensor = cached_result(
         key,
         inputs,
         lambda: _superposed(times, found, rates, coefficients, ka, formation),

@@ -7,8 +7,7 @@ from typing import TypedDict, Unpack
 from torch import Tensor
 
 from ...cohort import Doses
-from ...runtime.failure_reports import caller_counts
-from ...runtime.solver_context import recall
+from ...runtime.solver_context import cached_result, caller_reports_failures
 from ..dosing import Delivery
 from .compiled.systems import RightHandSide
 from .problem import REASONS, Control, Piecewise, Solution, Solver, Task
@@ -104,7 +103,7 @@ def solve(
         atol=atol,
         max_steps=max_steps,
     )
-    if not caller_counts() and bool(found.failed.any()):
+    if not caller_reports_failures() and bool(found.failed.any()):
         _log(found)
     return found.states
 
@@ -146,7 +145,7 @@ def integrate(
     )
     if task.key is None or task.needs_gradient:
         return task.solution()
-    return recall(
+    return cached_result(
         (task.key, control, start, task.batch, tuple(task.parameters)),
         task.inputs,
         task.solution,

@@ -88,8 +88,8 @@ class Simulator:
             if isinstance(design, Remaskable)
             else design(size, generator)
         )
-        latent = self.distribution.draw_for(plan, 1, generator)[0]
-        shared = self.distribution.draw_shared(size, generator)
+        latent = self.distribution.individual.draw(plan, 1, generator)[0]
+        shared = self.distribution.shared.draw(size, generator)
         if structure.layout is None:
             shared = shared[::LOOP_SIZE].repeat_interleave(LOOP_SIZE, 0)[:size]
         cohorts, failed = structure.simulate_repeatedly(

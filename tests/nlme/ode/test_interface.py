@@ -15,7 +15,7 @@ from pyro_amortized.nlme.ode.compiled import systems as compiled
 from pyro_amortized.nlme.ode.compiled.derivatives import derivatives
 from pyro_amortized.nlme.ode.compiled.expressions import apply, evaluate, symbol
 from pyro_amortized.nlme.ode.compiled.tracing import NotTraceable, trace
-from pyro_amortized.runtime.solver_context import Memory, remembering
+from pyro_amortized.runtime.solver_context import SolutionCache, caching
 
 TIMES = torch.tensor([[0.0, 0.5, 1.0, 2.0]], dtype=torch.float64)
 
@@ -347,13 +347,13 @@ def test_solutions_are_remembered_while_inputs_stay():
     def solved(k):
         return nlme.solve(DECAY, one(1.0), TIMES, {"k": one(k)}, solver="torchdiffeq")
 
-    with remembering(Memory()) as memory:
+    with caching(SolutionCache()) as memory:
         first = solved(1.0)
         again = solved(1.0)
-        assert memory.num_found == 1
+        assert memory.num_hits == 1
         assert again is first
         other = solved(2.0)
-        assert memory.num_found == 1
+        assert memory.num_hits == 1
         assert not torch.equal(first, other)
     assert solved(1.0) is not first
 
@@ -377,7 +377,7 @@ def test_a_remembered_steady_state_knows_its_compartment():
         )
         return found[0, 0].tolist()
 
-    with remembering(Memory()):
+    with caching(SolutionCache()):
         assert level(1) == pytest.approx([3.0, 0.0], abs=1e-5)
         assert level(2) == pytest.approx([0.0, 3.0], abs=1e-5)
 

@@ -17,7 +17,7 @@ from pyro_amortized import nlme
 from pyro_amortized.nlme.ode.compiled import systems as compiled
 from pyro_amortized.nlme.ode.compiled.expressions import evaluate
 from pyro_amortized.nlme.ode.compiled.identity import identity
-from pyro_amortized.runtime.solver_context import Memory, remembering
+from pyro_amortized.runtime.solver_context import SolutionCache, caching
 
 TIMES = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
 
@@ -642,12 +642,12 @@ def test_solutions_and_systems_follow_what_a_right_hand_side_reads(make):
     if make is sign_of_zero:
         globals()["K"] = -0.0
     f, change, known = make()
-    with remembering(Memory()) as memory:
+    with caching(SolutionCache()) as memory:
         assert traced(f) == pytest.approx(1.0)
         assert decayed(f) == pytest.approx(1.0, rel=1e-6)
         assert (identity(f) is not None) is known
         assert decayed(f) == pytest.approx(1.0, rel=1e-6)
-        assert (memory.num_found > 0) is known
+        assert (memory.num_hits > 0) is known
         change()
         assert traced(f) == pytest.approx(2.0)
         assert decayed(f) == pytest.approx(2.0, rel=1e-6)

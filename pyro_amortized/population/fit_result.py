@@ -23,11 +23,10 @@ from ..errors import FitError
 from ..guide import AmortizedGuide
 from ..model import Estimator, Model, ModelStructure
 from ..numerics.laplace import confidence_interval, delta_method
-from ..runtime.isolation import make_generator
+from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
-from .fit_format import GUIDE, write_fit
-from .likelihood import Likelihood, make_likelihood
-from .marginalization import MarginalLikelihood
+from .likelihood_choice import Likelihood, make_likelihood
+from .likelihood_estimate import MarginalLikelihood
 from .maximum_search import Criterion, Search
 from .summary_table import FitSummary, IndividualRow, ParameterRow
 
@@ -238,23 +237,9 @@ class PopulationFit:
         Args:
             path: The folder; it is made if it is not there.
         """
-        folder = Path(path)
-        self.guide.save(folder / GUIDE)
-        estimates = {
-            "vector": self.vector,
-            "covariance": self.covariance,
-            "scale": self.search.scale,
-        }
-        description = {
-            "criterion": self.criterion,
-            "estimator": self.estimator,
-            "population": self.structure.population_names,
-            "converged": self.converged,
-            "message": self.message,
-            "num_rounds": self.num_rounds,
-            "fixed": list(self.fixed),
-        }
-        write_fit(folder, self.individuals, estimates, description)
+        from .fit_files import save_fit  # not at the top: that module imports PopulationFit
+
+        save_fit(self, path)
 
     def summary(self) -> FitSummary:
         """The fit as a table: ``print(fit.summary())``."""

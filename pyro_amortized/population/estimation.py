@@ -20,11 +20,11 @@ from ..model import Estimator, Model, ModelStructure, Population
 from ..numerics.laplace import laplace_covariance
 from ..numerics.maximization import Optimum
 from ..runtime.arguments import check_count
-from ..runtime.isolation import make_generator
+from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors
-from .marginalization import summarize_weights
+from .fit_result import PopulationFit
+from .likelihood_estimate import summarize_weights
 from .maximum_search import Ascent, Criterion, Search, locate_population
-from .population_fit import PopulationFit
 from .retraining import reasons_to_retrain, retrained
 
 MAX_ROUNDS = 12

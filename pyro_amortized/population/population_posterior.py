@@ -24,7 +24,7 @@ from ..errors import FitError
 from ..numerics.cholesky import factored
 from ..numerics.vectorized_map import AtEach
 from ..runtime.arguments import check_count, check_is
-from ..runtime.isolation import make_generator
+from ..runtime.random_numbers import make_generator
 from ..sampling.importance_weights import (
     effective_sample_size,
     finite_or_zero_weight,
@@ -36,10 +36,11 @@ from ..sampling.importance_weights import (
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.mode_mixture import tempered_weights
 from ..sampling.student_mixture import StudentMixture, fit_student_mixture
+from .exact_likelihood import ExactLikelihood
+from .fit_result import PopulationFit
 from .interpolated_likelihood import InterpolatedLikelihood
-from .likelihood import ExactLikelihood, Likelihood, make_likelihood
+from .likelihood_choice import Likelihood, make_likelihood
 from .pooled_proposals import widened
-from .population_fit import PopulationFit
 
 MAX_ROUNDS, ENOUGH, NUM_COMPONENTS = 3, 0.7, 3
 # Draws at which an interpolated likelihood is tried, and how near the exact one it must be; half of

@@ -1,0 +1,253 @@
+r"""Saving and loading of a fit.
+
+A fit is a folder: the data, the draws and the estimates are in the file ``fit.safetensors``, and
+the guide is in the folder ``guide``. Nothing is pickled, so reading a folder executes no code in
+it. :func:`save_fit` writes a :class:`PopulationFit`, :func:`load_fit` gives it back.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..cohort import Cohort, Labels, are_numbers
+from ..cohort.named_tensors import cohort_of, cohort_tensors
+from ..errors import AmortizedError, FitError
+from ..guide import AmortizedGuide, load_guide, structure_for
+from ..guide.learned_likelihood import structure_with
+from ..model import Model, ModelStructure
+from ..runtime.arguments import check_is
+from ..runtime.atomic_files import make_folder, read_tensors, write_tensors
+from ..runtime.file_formats import Content, Format
+from ..sampling.individuals import IndividualPosteriors
+from ..sampling.proposals import Refinement
+from ..sampling.student_mixture import StudentMixture
+from .fit_result import PopulationFit
+from .likelihood_estimate import summarize_weights
+from .maximum_search import Search
+
+FORMAT = Format("fit again")
+FILE, GUIDE = "fit.safetensors", "guide"
+DRAWS = ("unconstrained", "log_proposal", "log_weights")
+MIXTURES = ("mixture", "guide")
+DESCRIBED = (
+    *("criterion", "estimator", "population", "converged", "message", "num_rounds", "fixed"),
+    *("ids", "numbered", "method"),
+)
+
+
+class FitContents(NamedTuple):
+    """What the file of a fit contains: the cohort, tensors by name, the mixtures of the
+    individuals, and the values that JSON can represent.
+    """
+
+    cohort: Cohort
+    tensors: dict[str, Tensor]
+    refinement: Refinement
+    description: dict[str, Any]
+
+
+def save_fit(fit: PopulationFit, path: str | Path) -> None:
+    r"""Write a fit to a folder. Each file is replaced only after it was written completely.
+
+    Args:
+        fit: The fit.
+        path: The folder; it is created if it does not exist.
+    """
+    folder = Path(path)
+    fit.guide.save(folder / GUIDE)
+    make_folder(folder)
+    write_tensors(folder / FILE, _tensors(fit), FORMAT.stamped(_description(fit)))
+
+
+def _tensors(fit: PopulationFit) -> dict[str, Tensor]:
+    """Data, estimates, draws and mixtures by name."""
+    individuals, refinement = fit.individuals, fit.individuals.refinement
+    estimates = {"vector": fit.vector, "covariance": fit.covariance, "scale": fit.search.scale}
+    tensors = {f"cohort.{name}": x for name, x in cohort_tensors(individuals.cohort).items()}
+    tensors |= {f"estimates.{name}": x for name, x in estimates.items()}
+    tensors |= {f"draws.{name}": getattr(individuals, name) for name in DRAWS}
+    tensors["refinement.refined"] = refinement.refined
+    for kind in MIXTURES:
+        mixture: StudentMixture = getattr(refinement, kind)
+        tensors |= {f"refinement.{kind}.{f.name}": vars(mixture)[f.name] for f in fields(mixture)}
+    return tensors
+
+
+def _description(fit: PopulationFit) -> dict[str, Any]:
+    """All other values, as JSON represents them."""
+    return {
+        "criterion": fit.criterion,
+        "estimator": fit.estimator,
+        "population": fit.structure.population_names,
+        "converged": fit.converged,
+        "message": fit.message,
+        "num_rounds": fit.num_rounds,
+        "fixed": list(fit.fixed),
+        "ids": list(fit.individuals.cohort.ids),
+        "numbered": are_numbers(fit.individuals.cohort.ids),
+        "method": list(fit.individuals.method),
+    }
+
+
+def load_fit(
+    path: str | Path,
+    model: Model,
+    *,
+    guide_model: Model | None = None,
+    classes: Sequence[type] = (),
+) -> PopulationFit:
+    r"""Load a fit that ``fit.save(path)`` wrote, with its data and its guide.
+
+    No code in the folder is executed, and no draws are made: estimates, draws and weights are
+    those of the saved fit, so all later steps give the same results as with the original fit.
+
+    Args:
+        path: The folder.
+        model: The population model that was fitted.
+        guide_model: The model that the guide was trained for, if it is a different one.
+        classes: As in :func:`~pyro_amortized.load_guide`.
+
+    Returns:
+        The fit.
+
+    Raises:
+        FitError: The folder contains no fit, or the fit is damaged, has a format that cannot be
+            read, or belongs to another model.
+        GuideError: The guide in the folder cannot be used.
+    """
+    check_is("path", path, (str, Path), "pass the folder's path.", FitError)
+    folder = Path(path)
+    contents = read_fit(folder)
+    cohort, description = contents.cohort, contents.description
+    guide = load_guide(folder / GUIDE, guide_model or model, cohort, classes=classes)
+    structure = structure_with(structure_for(guide, model, cohort), guide, description["estimator"])
+    expected = description["population"]
+    if structure.population_names != expected:
+        raise FitError(
+            f"The model has the population parameters {structure.population_names}.",
+            f"{expected}, as in the fit.",
+            "pass the model that was fitted as `model=`, and the model of the guide, if it is a "
+            "different one, as `guide_model=`.",
+        )
+    try:
+        return _fit(model, guide, structure, contents)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, AmortizedError):
+            raise
+        raise FitError(
+            f"{folder} cannot be used: {error!r}",
+            "a folder that `fit.save(path)` wrote.",
+            "copy the folder again, or fit again.",
+        ) from error
+
+
+def _fit(
+    model: Model, guide: AmortizedGuide, structure: ModelStructure, contents: FitContents
+) -> PopulationFit:
+    cohort, tensors, refinement, description = contents
+    vector, criterion = tensors["estimates.vector"], description["criterion"]
+    individuals = IndividualPosteriors(
+        structure,
+        cohort,
+        structure.constrain_population(vector),
+        *(tensors[f"draws.{name}"] for name in DRAWS),
+        tuple(description["method"]),
+        refinement,
+    )
+    return PopulationFit(
+        model=model,
+        guide=guide,
+        cohort=cohort,
+        structure=structure,
+        criterion=criterion,
+        vector=vector,
+        covariance=tensors["estimates.covariance"],
+        individuals=individuals,
+        marginal=summarize_weights(individuals),
+        converged=bool(description["converged"]),
+        message=str(description["message"]),
+        num_rounds=int(description["num_rounds"]),
+        search=Search(structure, guide, cohort, criterion, tensors["estimates.scale"]),
+        fixed=tuple(description["fixed"]),
+    )
+
+
+def read_fit(folder: Path) -> FitContents:
+    r"""Read and check the file that :func:`save_fit` wrote.
+
+    Raises:
+        FitError: The file does not exist, is damaged, or has a format that cannot be read.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise FitError(
+            f"{folder} contains no {FILE}.",
+            "a folder written by `fit.save(path)`.",
+            "check the path.",
+        )
+    description, tensors = _content(path)
+    try:
+        missing = [name for name in DESCRIBED if name not in description]
+        if missing:
+            raise ValueError(f"{missing} are missing")
+        labels = Labels.of(map(str, description["ids"]), bool(description["numbered"]))
+        cohort = cohort_of(_with_prefix(tensors, "cohort."), labels)
+        mixtures = [
+            StudentMixture(**_with_prefix(tensors, f"refinement.{kind}.")) for kind in MIXTURES
+        ]
+        refinement = Refinement(tensors["refinement.refined"], *mixtures)
+        names = [f"draws.{name}" for name in DRAWS]
+        names += ["estimates.vector", "estimates.covariance", "estimates.scale"]
+        contents = FitContents(
+            cohort, {name: tensors[name] for name in names}, refinement, description
+        )
+        _check_shapes(contents)
+        return contents
+    except (AmortizedError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _content(path: Path) -> Content:
+    """Description and tensors in the newest format."""
+    try:
+        tensors, description = read_tensors(path)
+    except AmortizedError as error:
+        raise _damaged(path, error) from error
+    try:
+        return FORMAT.newest(path, description, tensors)
+    except AmortizedError as error:
+        raise FitError(error.found, error.expected, error.fix) from error
+
+
+def _damaged(path: Path, error: Exception) -> FitError:
+    reason = error.found if isinstance(error, AmortizedError) else repr(error)
+    return FitError(
+        f"{path} cannot be used: {reason}",
+        "a complete file that `fit.save(path)` wrote.",
+        "copy the folder again, or fit again.",
+    )
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, by the rest of their names."""
+    return {n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)}
+
+
+def _check_shapes(contents: FitContents) -> None:
+    """Raise a ValueError unless the tensors have consistent shapes and usable values."""
+    cohort, tensors, refinement, description = contents
+    draws, num = tensors["draws.unconstrained"], len(cohort)
+    num_parameters = len(tensors["estimates.vector"])
+    valid = draws.dim() == 3 and draws.shape[1] == num
+    valid &= all(tensors[f"draws.{name}"].shape == draws.shape[:2] for name in DRAWS[1:])
+    valid &= tensors["estimates.covariance"].shape == (num_parameters, num_parameters)
+    valid &= tensors["estimates.scale"].shape == (num_parameters,)
+    valid &= refinement.refined.shape == (num,) and len(description["method"]) == num
+    valid &= bool(tensors["estimates.vector"].isfinite().all() & draws.isfinite().all())
+    valid &= not bool(torch.isnan(tensors["draws.log_weights"]).any())
+    if not valid:
+        raise ValueError("its tensors have inconsistent shapes, or values that are not finite")
