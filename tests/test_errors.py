@@ -18,6 +18,7 @@ from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 
 import pyro_amortized as pa
 from pyro_amortized.errors import AmortizedError, AmortizedWarning
+from pyro_amortized.runtime import user_warnings
 from pyro_amortized.runtime.user_warnings import warn_user
 from tests.exact import TRUTH
 from tests.programs import STYLES, growth_cohort
@@ -199,6 +200,6 @@ def test_frames_of_torch_and_pyro_between_ours_are_passed_over():
 
 
 def test_a_warning_without_a_users_line_is_still_told(monkeypatch):
-    monkeypatch.setattr(pa.errors, "_is_users", lambda frame: False)
+    monkeypatch.setattr(user_warnings, "_is_users", lambda frame: False)
     with pytest.warns(AmortizedWarning, match="Said"):
         warn_user("Said.")

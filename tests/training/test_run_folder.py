@@ -147,7 +147,7 @@ import os, sys, warnings; warnings.simplefilter("ignore")
 import torch; torch.set_num_threads(1)
 import torch.distributed as dist
 import pyro_amortized as pa
-from pyro_amortized.train import plan
+from pyro_amortized.training import simulation_plan as plan
 from tests.exact import linear_cohort, linear_program
 plan.SHARD_SIZE = 512
 if sys.argv[1] == "temporary":

@@ -127,7 +127,7 @@ def test_workers_follow_the_active_joblib_configuration():
 COUNTED = """
 import os
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-from pyro_amortized.train import TrainingOptions, plan
+from pyro_amortized.training import TrainingOptions, simulation_plan as plan
 from pyro_amortized.runtime.workers import num_processors
 print(num_processors(), plan._workers(TrainingOptions(), plan.SLOW + 1).num_workers)
 """
