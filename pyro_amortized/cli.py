@@ -22,8 +22,8 @@ from .diagnostics import check_model, report
 from .errors import AmortizedError, AmortizedWarning, CohortError, ModelError
 from .guide import load_guide
 from .nlme import read_table
-from .population.fit_loading import load_fit
-from .population.fitting import fit_population
+from .population.estimation import fit_population
+from .population.fit_files import load_fit
 from .training import train
 
 Model = Callable[[Cohort], Any]

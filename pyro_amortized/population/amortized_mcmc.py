@@ -1,8 +1,8 @@
 r"""In the place of ``pyro.infer.MCMC``: one line of a script changes.
 
 The population is drawn from its posterior by sampling-importance resampling on the collapsed model,
-about its mode (see :mod:`pyro_amortized.population.population_posterior`); then every individual given
-each draw of the population. Draws are independent, so that chains are a matter of form.
+about its mode (see :mod:`pyro_amortized.population.population_posterior`); then every individual
+given each draw of the population. Draws are independent, so that chains are a matter of form.
 """
 
 import itertools

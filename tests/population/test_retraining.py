@@ -61,8 +61,8 @@ def test_a_second_round_may_be_asked_for_or_refused(far, linear, linear_guide, f
     ]
     assert again[0].guide is not linear_guide
     assert torch.equal(again[0].vector, again[1].vector)
-    law = again[0].guide.training_distribution
-    assert (law.loc - fit.individuals.moments()[0].mean(0)).abs().max() < 0.2
+    training = again[0].guide.training_distribution.individual.normal
+    assert (training.loc - fit.individuals.moments()[0].mean(0)).abs().max() < 0.2
 
 
 def test_a_warm_start_goes_on_from_the_networks(linear, linear_guide):

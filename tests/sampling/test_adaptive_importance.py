@@ -5,10 +5,10 @@ import math
 import torch
 
 from pyro_amortized.sampling.adaptive_importance import Sampler
-from pyro_amortized.sampling.fallback import follow_chains
 from pyro_amortized.sampling.importance_weights import importance_estimate, normalized_weights
 from pyro_amortized.sampling.mode_mixture import tempered_weights
 from pyro_amortized.sampling.student_mixture import fit_student_mixture
+from pyro_amortized.sampling.unreliable_individuals import follow_chains
 
 
 class NormalProposal:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 import pyro_amortized as pa
 from pyro_amortized.errors import AmortizedError, FitError, GuideError
 from pyro_amortized.guide import file_validation as strangers
-from pyro_amortized.population import fit_format as fit_files
+from pyro_amortized.population import fit_files
 from pyro_amortized.runtime.atomic_files import read_tensors, write_tensors
 from pyro_amortized.runtime.file_formats import Content, Format
 from pyro_amortized.training import checkpoint
