@@ -8,5 +8,5 @@ and no code of the publications, or of the packages that distribute the data, is
 from .cohorts import indometh as indometh
 from .cohorts import orange as orange
 from .cohorts import phenobarbital as phenobarbital
+from .cohorts import theophylline as theophylline
 from .cohorts import warfarin as warfarin
-from .theophylline import theophylline as theophylline

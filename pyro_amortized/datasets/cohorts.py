@@ -1,9 +1,35 @@
-r"""Data sets of pharmacometrics, and one of growth."""
+r"""Cohorts of published measurements, and the publications that they come from.
+
+Each function reads one table of this folder and returns it as a :class:`~pyro_amortized.Cohort`.
+"""
 
 from dataclasses import replace
+from importlib.resources import as_file, files
+from typing import Any
 
 from ..cohort import Cohort
-from .loading import shipped
+from ..nlme.tables import read_table
+
+
+def theophylline() -> Cohort:
+    r"""Serum concentrations of theophylline in 12 individuals, 11 each, over 25 hours after one
+    oral dose.
+
+    Returns:
+        Series ``concentration`` (mg/L, times in h), one dose each (mg, given at 0 h into the
+        depot), covariate ``weight`` (kg).
+
+    Example:
+        >>> cohort = theophylline()
+        >>> len(cohort), cohort.num_observations
+        (12, 132)
+
+    References:
+        Measurements: a study of R. A. Upton, published in Boeckmann, Sheiner and Beal (1994),
+        NONMEM Users Guide, part V. The same data are the data set ``Theoph`` of R.
+    """
+    cohort = _read_measurements("theophylline", series="concentration", covariates=["WT"])
+    return replace(cohort, covariates={"weight": cohort.covariates["WT"]})
 
 
 def phenobarbital() -> Cohort:
@@ -23,7 +49,7 @@ def phenobarbital() -> Cohort:
         derived from routine clinical data, Developmental Pharmacology and Therapeutics 8, 374-383.
         The same data are the data set ``Phenobarb`` of the R package nlme.
     """
-    cohort = shipped("phenobarbital", series="concentration", covariates=["WT", "APGR"])
+    cohort = _read_measurements("phenobarbital", series="concentration", covariates=["WT", "APGR"])
     weight, apgar = cohort.covariates["WT"], cohort.covariates["APGR"]
     return replace(cohort, covariates={"weight": weight, "apgar": apgar})
 
@@ -48,9 +74,9 @@ def warfarin() -> Cohort:
         of warfarin therapy without a loading dose, Circulation 38, 169-177.
     """
     names = {"cp": "concentration", "pca": "pca"}
-    cohort = shipped("warfarin", series=names, covariates=["WT", "AGE", "SEX"])
-    found = cohort.covariates
-    covariates = {"weight": found["WT"], "age": found["AGE"], "male": found["SEX"]}
+    cohort = _read_measurements("warfarin", series=names, covariates=["WT", "AGE", "SEX"])
+    columns = cohort.covariates
+    covariates = {"weight": columns["WT"], "age": columns["AGE"], "male": columns["SEX"]}
     return replace(cohort, covariates=covariates)
 
 
@@ -69,7 +95,7 @@ def indometh() -> Cohort:
         absorption, elimination, and enterohepatic circulation in man, Journal of Pharmacokinetics
         and Biopharmaceutics 4, 255-280. The same data are the data set ``Indometh`` of R.
     """
-    return shipped("indometh", series="concentration")
+    return _read_measurements("indometh", series="concentration")
 
 
 def orange() -> Cohort:
@@ -86,4 +112,10 @@ def orange() -> Cohort:
         Measurements: Draper and Smith (1998), Applied Regression Analysis, third edition, exercise
         24.N. The same data are the data set ``Orange`` of R.
     """
-    return shipped("orange", series="circumference")
+    return _read_measurements("orange", series="circumference")
+
+
+def _read_measurements(name: str, **options: Any) -> Cohort:
+    """The table ``name.csv`` of this folder as a cohort; options are those of ``read_table``."""
+    with as_file(files(__package__) / f"{name}.csv") as path:
+        return read_table(path, **options)
