@@ -1,17 +1,24 @@
-r"""Cholesky factors of covariances that were estimated, and may therefore have none."""
+r"""Cholesky factors of estimated covariances.
+
+An estimated covariance need not be positive definite. The functions of this module then give the
+factor of a nearby covariance that is.
+"""
 
 import torch
 from torch import Tensor
 
-SHARES = (1e-9, 1e-6, 1e-3, 1e-1)
-LEAST = 1e-300
+# Additions to the diagonal that are tried in turn, relative to it: from rounding errors to
+# covariances that are far from positive definite.
+DIAGONAL_ADDITIONS = (1e-9, 1e-6, 1e-3, 1e-1)
+SMALLEST_VARIANCE = 1e-300  # stands for a variance of zero, so that its square root is positive
 
 
 def factored(covariance: Tensor) -> Tensor:
     r"""Cholesky factor of every covariance of a batch.
 
-    One that has none gets a larger diagonal, by as little as helps; one whose numbers are not
-    finite keeps what is finite of its diagonal. So a single individual cannot end a fit.
+    If a covariance is not positive definite, its diagonal is increased by the smallest of
+    :data:`DIAGONAL_ADDITIONS` that suffices. If some values are not finite, the factor is diagonal
+    and keeps the finite variances. A single individual can therefore not end a fit.
 
     Args:
         covariance: Symmetric, shape ``(*, n, n)``.
@@ -27,20 +34,32 @@ def factored(covariance: Tensor) -> Tensor:
         tensor([[2., 0.],
                 [0., 1.]])
     """
-    found, info = torch.linalg.cholesky_ex(covariance)
-    bad = (info != 0) | ~found.isfinite().all(-1).all(-1)
-    if not bool(bad.any()):
-        return found
-    rest = covariance[bad]
-    size = torch.where(rest.isfinite(), rest, 0.0).diagonal(dim1=-2, dim2=-1).clamp(min=0.0)
-    size = torch.where(size > 0, size, torch.where(size.amax(-1, keepdim=True) > 0, LEAST, 1.0))
-    size = torch.where(rest.diagonal(dim1=-2, dim2=-1).isfinite(), size, 1.0)
-    result, left = size.sqrt().diag_embed(), torch.ones(len(rest), dtype=torch.bool)
-    for share in SHARES:
-        factor, info = torch.linalg.cholesky_ex(rest + (share * size).diag_embed())
-        good = left & (info == 0) & factor.isfinite().all(-1).all(-1)
-        result[good] = factor[good]
-        left = left & ~good
-    found = found.clone()
-    found[bad] = result
-    return found
+    factors, info = torch.linalg.cholesky_ex(covariance)
+    failed = (info != 0) | ~factors.isfinite().all(-1).all(-1)
+    if not bool(failed.any()):
+        return factors
+    factors = factors.clone()
+    factors[failed] = _nearby_factors(covariance[failed])
+    return factors
+
+
+def _nearby_factors(covariance: Tensor) -> Tensor:
+    """Factors of covariances ``(batch, n, n)`` whose diagonal is increased until there is one."""
+    variances = _positive_variances(covariance)
+    factors, pending = variances.sqrt().diag_embed(), torch.ones(len(covariance), dtype=torch.bool)
+    for addition in DIAGONAL_ADDITIONS:
+        factor, info = torch.linalg.cholesky_ex(covariance + (addition * variances).diag_embed())
+        succeeded = pending & (info == 0) & factor.isfinite().all(-1).all(-1)
+        factors[succeeded] = factor[succeeded]
+        pending = pending & ~succeeded
+    return factors
+
+
+def _positive_variances(covariance: Tensor) -> Tensor:
+    """The diagonal, with small numbers in place of zeros and 1 in place of unknown values."""
+    diagonal = covariance.diagonal(dim1=-2, dim2=-1)
+    variances = torch.where(diagonal.isfinite(), diagonal, 0.0).clamp(min=0.0)
+    has_scale = variances.amax(-1, keepdim=True) > 0
+    replacement = torch.where(has_scale, SMALLEST_VARIANCE, 1.0)
+    variances = torch.where(variances > 0, variances, replacement)
+    return torch.where(diagonal.isfinite(), variances, 1.0)

@@ -9,11 +9,12 @@ from torch import Tensor
 def expansion(
     function: Callable[[Sequence[Tensor]], list[Tensor]], steps: Tensor, value: Tensor
 ) -> tuple[Tensor, Tensor]:
-    r"""Gradient and Hessian at zero by central differences; no slope where the value is not
-    finite.
+    r"""Gradient and Hessian at zero by central differences.
+
+    Both are zero where the value or a difference is not finite.
 
     Args:
-        function: Values (of any one shape) at some points, each of shape ``(p,)``.
+        function: Gives the values at some points of shape ``(p,)``; all values have one shape.
         steps: Step in each coordinate, shape ``(p,)``.
         value: Values at zero.
 

@@ -1,27 +1,49 @@
 r"""Uncertainty of population estimates from the curvature of the marginal likelihood.
 
-With the observed information I in unconstrained coordinates z, the covariance is :math:`I^{-1}`;
-for values
-:math:`\theta = g(z)` in their support the delta method gives
+With the observed information I in unconstrained coordinates z, the covariance is :math:`I^{-1}`.
+For values :math:`\theta = g(z)` in their support the delta method gives
 
 .. math:: \mathrm{cov}(\theta) \approx J\, I^{-1} J^\top, \qquad J = \partial g / \partial z .
 
-Confidence intervals are made in unconstrained coordinates and mapped into the support, so a
+Confidence intervals are computed in unconstrained coordinates and mapped into the support, so a
 standard deviation never has a negative bound.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .maximization import DEFAULTS as DIFFERENCES
 from .maximization import Objective, observed_information
 
 
+@dataclass(frozen=True)
+class LaplaceSettings:
+    r"""What counts as not determined.
+
+    Args:
+        flat_eigenvalue: An eigenvalue of the information, relative to the largest, below which its
+            direction is flat: differences of double precision resolve no smaller one.
+        flat_loading: A coordinate takes part in a flat direction from this component of its unit
+            vector on.
+        pinned_error: A standard error, in units of ``scale``, below which the differences cannot
+            resolve the curvature. It occurs where fixed draws meet a variance of nearly zero.
+    """
+
+    flat_eigenvalue: float = 1e-8
+    flat_loading: float = 1e-3
+    pinned_error: float = 1e-4
+
+
+DEFAULTS = LaplaceSettings()
+
+
 class Curvature(NamedTuple):
-    """Covariance of a vector from the curvature of an objective, and whether the curvature was that
-    of a maximum.
+    """Covariance of a vector from the curvature of an objective, and whether the objective has a
+    maximum there.
     """
 
     covariance: Tensor
@@ -41,13 +63,13 @@ def laplace_covariance(
         vector: Its maximum, shape ``(parameter,)``.
         scale: Size of a large step in each parameter; differences are taken over a thousandth of
             it. Default: 1.
-        free: Coordinates that were maximised over; the others are held, their covariance is NaN.
-            Default: all.
+        free: Coordinates that were maximized over. The others are fixed, and their covariance is
+            NaN. Default: all.
 
     Returns:
-        Covariance, shape ``(parameter, parameter)``. Where the objective does not fall off in every
-        direction, ``is_maximum`` is False and the covariance is NaN in the directions that are not
-        determined.
+        Covariance, shape ``(parameter, parameter)``. If the objective does not decrease in every
+        direction, ``is_maximum`` is False and the covariance is NaN in the coordinates that are
+        not determined.
     """
     unit = torch.ones_like(vector) if scale is None else scale.double()
     if free is not None and not bool(free.all()):
@@ -57,17 +79,18 @@ def laplace_covariance(
         covariance = torch.full((len(vector),) * 2, torch.nan, dtype=torch.float64)
         covariance[free.unsqueeze(0) & free.unsqueeze(1)] = inner.covariance.flatten()
         return Curvature(covariance, inner.is_maximum)
-    information = observed_information(objective, vector, 1e-3 * unit) * torch.outer(unit, unit)
+    information = observed_information(
+        objective, vector, DIFFERENCES.difference * unit
+    ) * torch.outer(unit, unit)
     values, vectors = torch.linalg.eigh(information)
-    good = values > 1e-8 * values.abs().max()
-    inverse = torch.where(good, 1 / values, torch.zeros_like(values))
+    is_curved = values > DEFAULTS.flat_eigenvalue * values.abs().max()
+    inverse = torch.where(is_curved, 1 / values, torch.zeros_like(values))
     covariance = (vectors * inverse) @ vectors.T * torch.outer(unit, unit)
-    undetermined = (vectors[:, ~good].abs() > 1e-3).any(1)
-    # Narrower than the differences can resolve: fixed draws pinned by a variance of nearly zero.
-    pinned = covariance.diagonal().clamp(min=0).sqrt() < 1e-4 * unit
+    undetermined = (vectors[:, ~is_curved].abs() > DEFAULTS.flat_loading).any(1)
+    pinned = covariance.diagonal().clamp(min=0).sqrt() < DEFAULTS.pinned_error * unit
     covariance[undetermined | pinned] = torch.nan
     covariance[:, undetermined | pinned] = torch.nan
-    return Curvature(covariance, bool(good.all()) and not bool(pinned.any()))
+    return Curvature(covariance, bool(is_curved.all()) and not bool(pinned.any()))
 
 
 def delta_method(
@@ -103,7 +126,7 @@ def confidence_interval(
     r"""Bounds of the interval of every unconstrained coordinate, mapped into the support.
 
     Args:
-        transform: Maps the unconstrained vector to values, coordinate by coordinate increasing.
+        transform: Maps the unconstrained vector to values; increasing in each coordinate.
         vector: Unconstrained estimates.
         covariance: Their covariance.
         level: Coverage.

@@ -1,15 +1,15 @@
-r"""Maximise a smooth function of a vector; its observed information. Plain numbers: no model, no
-data.
+r"""The maximum of a smooth function of a vector, and its observed information.
 
-The gradient is exact (autograd); the information matrix is the central difference of gradients,
+The gradient is exact (autograd). The information matrix is the central difference of gradients,
 
 .. math:: I_{ab} = -\frac{g_a(x + h e_b) - g_a(x - h e_b)}{2h},
 
-so that it needs no second derivative of an ODE solver, and under common random numbers it has no
-noise of its own.
+so it needs no second derivative of an ODE solver. Under common random numbers the differences add
+no Monte Carlo error of their own.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,9 +20,31 @@ from torch import Tensor
 Objective = Callable[[Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class MaximizationSettings:
+    r"""Thresholds of the optimizer.
+
+    Args:
+        gradient_tolerance: The optimizer stops when no slope is larger, in log likelihood per unit
+            of ``scale``: far below the Monte Carlo error of any log likelihood of the library.
+        accepted_gradient: BFGS reports a loss of precision when the gradient is as small as
+            rounding errors allow. With slopes below this bound it has converged nevertheless.
+        not_finite: Value of the negative objective where the objective is not finite.
+        difference: Step of the differences that give the observed information.
+    """
+
+    gradient_tolerance: float = 1e-4
+    accepted_gradient: float = 1e-2
+    not_finite: float = 1e15
+    difference: float = 1e-3
+
+
+DEFAULTS = MaximizationSettings()
+
+
 class Optimum(NamedTuple):
-    """Where a function is largest: the vector, the value, whether the optimiser converged, what it
-    said, and the inverse curvature that it found, in units of the scale.
+    """The maximum of a function: the vector, the value, whether the optimizer converged, its
+    message, and its estimate of the inverse curvature in units of the scale.
     """
 
     vector: Tensor
@@ -43,17 +65,17 @@ def maximize(
     r"""Maximise by BFGS with exact gradients.
 
     Args:
-        objective: Differentiable function of a vector; a value that is not finite counts as very
-            small.
-        start: Where to begin, shape ``(parameter,)``.
-        scale: Size of a large step in each parameter, shape ``(parameter,)``; the optimiser moves
-            multiples of it. Default: 1.
-        max_iterations: Limit on the iterations.
-        curvature: Of an optimum of a similar function, to begin with; shape ``(parameter,
-            parameter)``.
+        objective: Differentiable function of a vector; a value that is not finite counts as a very
+            small one.
+        start: First vector, shape ``(parameter,)``.
+        scale: Size of a large step in each parameter, shape ``(parameter,)``. The optimizer works
+            in multiples of it. Default: 1.
+        max_iterations: Largest number of iterations.
+        curvature: First estimate of the inverse curvature, for instance that of an optimum of a
+            similar function, shape ``(parameter, parameter)``.
 
     Returns:
-        The best point seen.
+        The best point that was evaluated.
 
     Example:
         >>> best = maximize(lambda x: -((x - 2.0) ** 2).sum(), torch.zeros(2))
@@ -68,21 +90,21 @@ def maximize(
         nonlocal best_value, best_x
         value, gradient = value_and_gradient(objective, origin + unit * torch.as_tensor(x))
         if not (np.isfinite(value) and bool(gradient.isfinite().all())):
-            return 1e15, np.zeros_like(x)
+            return DEFAULTS.not_finite, np.zeros_like(x)
         if value > best_value:
             best_value, best_x = value, x.copy()
         return -value, -(gradient * unit).numpy()
 
-    options: dict[str, Any] = {"maxiter": max_iterations, "gtol": 1e-4}
+    options: dict[str, Any] = {"maxiter": max_iterations, "gtol": DEFAULTS.gradient_tolerance}
     if curvature is not None and int(torch.linalg.cholesky_ex(curvature).info) == 0:
         options["hess_inv0"] = curvature.numpy()
     result = scipy.optimize.minimize(negative, best_x, jac=True, method="BFGS", options=options)
-    # BFGS reports a loss of precision where the gradient is as small as rounding allows.
-    converged = bool(result.success) or bool(np.abs(result.jac).max(initial=0.0) < 1e-2)
+    largest_slope = float(np.abs(result.jac).max(initial=0.0))
+    converged = bool(result.success) or largest_slope < DEFAULTS.accepted_gradient
     vector = origin + unit * torch.as_tensor(best_x)
     inverse = torch.as_tensor(result.hess_inv).reshape(len(origin), len(origin))
-    found = (inverse + inverse.T) / 2
-    return Optimum(vector, float(best_value), converged, str(result.message), found)
+    inverse = (inverse + inverse.T) / 2
+    return Optimum(vector, float(best_value), converged, str(result.message), inverse)
 
 
 def value_and_gradient(objective: Objective, vector: Tensor) -> tuple[float, Tensor]:
@@ -96,14 +118,14 @@ def value_and_gradient(objective: Objective, vector: Tensor) -> tuple[float, Ten
 
 
 def observed_information(
-    objective: Objective, vector: Tensor, step: Tensor | float = 1e-3
+    objective: Objective, vector: Tensor, step: Tensor | float = DEFAULTS.difference
 ) -> Tensor:
     """Negative Hessian of a function at a point, symmetric, shape ``(parameter, parameter)``.
 
     Args:
         objective: Differentiable function of a vector.
         vector: The point.
-        step: Step of the differences, one for all or one per parameter.
+        step: Step of the differences, one number or one per parameter.
     """
     steps = torch.as_tensor(step, dtype=torch.float64).expand(len(vector))
     columns = []

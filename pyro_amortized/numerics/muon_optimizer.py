@@ -1,7 +1,7 @@
-r"""The optimiser of the networks: Muon for matrices, Adam for the rest.
+r"""The Muon optimizer for the weight matrices of networks.
 
 Muon replaces the momentum of a weight matrix by the nearest orthogonal matrix, so that all its
-directions move alike; five Newton-Schulz steps find it. On the amortized posteriors of this
+directions change equally; five Newton-Schulz steps find it. On the amortized posteriors of this
 library it halves the remaining error in the same time (decision 020 in ``docs/decisions``).
 ``torch.optim.Muon`` does these steps in bfloat16, for which processors without native bfloat16 take
 20 times longer (measured: 14 ms against 0.7 ms for a matrix of 128 x 128); here they are done in
@@ -9,7 +9,7 @@ float32, and matrices of equal shape together.
 
 References:
     Jordan et al. (2024), Muon: an optimizer for hidden layers in neural networks; the scale
-    0.2 sqrt(max(n, m)), which lets both optimisers share one learning rate: Liu et al. (2025),
+    0.2 sqrt(max(n, m)), which lets Muon and Adam share one learning rate: Liu et al. (2025),
     Muon is scalable for LLM training.
 """
 
@@ -24,7 +24,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalize(matrices: Tensor, num_steps: int = 5) -> Tensor:
-    """Roughly the nearest orthogonal matrix, shape ``(*batch, n, m)``: singular values near 1.
+    """Nearly the nearest orthogonal matrix, shape ``(*batch, n, m)``: singular values near 1.
 
     Example:
         >>> x = torch.randn(3, 8, 5, generator=torch.Generator().manual_seed(1))

@@ -1,17 +1,18 @@
 r"""Newton steps without derivatives, for many small problems at once.
 
-Around a location m with scale L (lower triangular) the log density t is looked at in the points
+Around a location m with scale L (lower triangular) the log density is evaluated at the points
 :math:`m + L s` of a stencil: the centre, a step of one forwards and backwards in every direction,
-and one in every pair of directions. Differences give gradient g and Hessian H in the coordinates s,
-and the step
+and one in every pair of directions. Differences give the gradient g and the Hessian H in the
+coordinates s, and the step
 
 .. math:: m \leftarrow m + L\, |{-H}|^{-1} g, \qquad L L^\top \leftarrow L\, |{-H}|^{-1} L^\top
 
-with the eigenvalues of -H taken positive and kept within bounds; along the step the best of some
-lengths is taken. It is exact for a Gaussian, however wrong the first scale.
+with the absolute eigenvalues of -H, limited to a range. Along the step the best of several lengths
+is taken. The step is exact for a Gaussian, whatever the first scale is.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -20,17 +21,38 @@ from torch import Tensor
 from .cholesky import factored
 
 Target = Callable[[Tensor], Tensor]
-LEAST_PRECISION, LARGEST_PRECISION = 1e-3, 1e6  # of a step, relative to the scale before
-LENGTHS = (2.0, 1.0, 0.5, 0.25, 0.1, 0.03)
-FLOOR = -100.0  # relative to the centre, of what is not finite
+
+
+@dataclass(frozen=True)
+class NewtonSettings:
+    r"""Limits of the steps.
+
+    Args:
+        min_precision: Smallest curvature that is used, relative to the scale before the step: one
+            step enlarges a scale at most thirty times.
+        max_precision: Largest curvature that is used: one step narrows a scale at most a thousand
+            times.
+        lengths: Lengths that are tried along a step; several are needed because the log density
+            is not quadratic far from its maximum.
+        log_density_floor: Log density relative to the centre that stands for a value that is not
+            finite.
+    """
+
+    min_precision: float = 1e-3
+    max_precision: float = 1e6
+    lengths: tuple[float, ...] = (2.0, 1.0, 0.5, 0.25, 0.1, 0.03)
+    log_density_floor: float = -100.0
+
+
+DEFAULTS = NewtonSettings()
 
 
 class Curved(NamedTuple):
-    r"""Where the steps ended, N problems of d dimensions.
+    r"""The result of the steps for N problems of d dimensions.
 
-    ``location`` (N, d) and ``scale_tril`` (N, d, d); ``shape`` (N, point) are the log densities in
-    the stencil around the location, relative to its centre, less those of the Gaussian: zero for a
-    Gaussian.
+    ``location`` has shape ``(N, d)`` and ``scale_tril`` ``(N, d, d)``. ``shape``, of shape
+    ``(N, point)``, holds the log densities in the stencil around the location, relative to the
+    centre, minus those of the Gaussian. It is zero for a Gaussian.
     """
 
     location: Tensor
@@ -49,31 +71,31 @@ def newton(target: Target, location: Tensor, scale_tril: Tensor, num_steps: int)
     r"""Take steps towards the maximum of each log density.
 
     Args:
-        target: Points of shape ``(point, N, d)`` to log densities ``(point, N)``; what is not
-            finite counts as very low.
-        location: Where to begin, shape ``(N, d)``.
-        scale_tril: Scale to begin with, shape ``(N, d, d)``.
-        num_steps: Number of steps; each costs a stencil and the lengths, and there is one more
-            stencil at the end.
+        target: Maps points of shape ``(point, N, d)`` to log densities ``(point, N)``; a value
+            that is not finite counts as a very low one.
+        location: First location, shape ``(N, d)``.
+        scale_tril: First scale, shape ``(N, d, d)``.
+        num_steps: Number of steps. Each step evaluates the stencil and the lengths, and the
+            stencil is evaluated once more at the end.
 
     Example:
         >>> mean = torch.tensor([[3.0, -1.0]]).double()
-        >>> begin = torch.zeros(1, 2).double(), 5 * torch.eye(2).double().unsqueeze(0)
-        >>> found = newton(lambda x: -2 * (x - mean).pow(2).sum(-1), *begin, num_steps=1)
-        >>> found.location, found.scale_tril.diagonal(dim1=1, dim2=2)
+        >>> start = torch.zeros(1, 2).double(), 5 * torch.eye(2).double().unsqueeze(0)
+        >>> result = newton(lambda x: -2 * (x - mean).pow(2).sum(-1), *start, num_steps=1)
+        >>> result.location, result.scale_tril.diagonal(dim1=1, dim2=2)
         (tensor([[ 3., -1.]], dtype=torch.float64), tensor([[0.5000, 0.5000]], dtype=torch.float64))
     """
     points = stencil(location.shape[-1]).to(location)
-    lengths = torch.tensor(LENGTHS).to(location)
+    lengths = torch.tensor(DEFAULTS.lengths).to(location)
     for _ in range(num_steps):
-        centre, relative = _look(target, points, location, scale_tril)
+        centre, relative = _evaluate(target, points, location, scale_tril)
         move, scale_tril = _step(relative, scale_tril)
         trials = target(location + lengths[:, None, None] * move)
         trials = torch.where(trials.isfinite(), trials, -torch.inf)
         value, best = trials.max(0)
         length = torch.where(value > centre, lengths[best], 0.0)
         location = location + length.unsqueeze(-1) * move
-    relative = _look(target, points, location, scale_tril)[1]
+    relative = _evaluate(target, points, location, scale_tril)[1]
     shape = relative[1:] + 0.5 * points[1:].pow(2).sum(-1, keepdim=True)
     return Curved(location, scale_tril, shape.T)
 
@@ -81,38 +103,42 @@ def newton(target: Target, location: Tensor, scale_tril: Tensor, num_steps: int)
 def best_of(
     target: Target, location: Tensor, scale_tril: Tensor, num: int
 ) -> tuple[Tensor, Tensor]:
-    r"""Where the log density is highest among quasi-random points of each Gaussian, and the scale
-    that is left when one of them is the nearest.
+    r"""The best of some quasi-random points of each Gaussian, and a scale of their distance.
 
     Args:
-        target: As of :func:`newton`.
+        target: As in :func:`newton`.
         location: Means, shape ``(N, d)``.
         scale_tril: Scales, shape ``(N, d, d)``.
         num: Number of points.
+
+    Returns:
+        The points with the highest log density, shape ``(N, d)``, and the scales divided by the
+        d-th root of ``num``, shape ``(N, d, d)``.
     """
     d = location.shape[-1]
     unit = torch.quasirandom.SobolEngine(d, scramble=True, seed=0).draw(num, dtype=torch.float64)
     points = torch.special.ndtri(unit.clamp(1e-6, 1 - 1e-6)).to(location)
     points[0] = 0.0
-    there = location + torch.einsum("nij,kj->kni", scale_tril, points)
-    values = target(there)
+    candidates = location + torch.einsum("nij,kj->kni", scale_tril, points)
+    values = target(candidates)
     best = torch.where(values.isfinite(), values, -torch.inf).argmax(0)
-    chosen = there.gather(0, best[None, :, None].expand(1, -1, d))[0]
-    return chosen, scale_tril * num ** (-1 / d)
+    best_points = candidates.gather(0, best[None, :, None].expand(1, -1, d))[0]
+    return best_points, scale_tril * num ** (-1 / d)
 
 
-def _look(
+def _evaluate(
     target: Target, points: Tensor, location: Tensor, scale_tril: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Value in the centre, and in all points relative to it."""
+    """Log density in the centre, and in all points relative to it."""
     values = target(location + torch.einsum("nij,kj->kni", scale_tril, points))
+    floor = DEFAULTS.log_density_floor
     centre = torch.where(values[0].isfinite(), values[0], -1e300)
-    relative = (values - centre).nan_to_num(FLOOR, -FLOOR, FLOOR).clamp(-1e6, 1e6)
+    relative = (values - centre).nan_to_num(floor, -floor, floor).clamp(-1e6, 1e6)
     return centre, relative
 
 
 def _step(relative: Tensor, scale_tril: Tensor) -> tuple[Tensor, Tensor]:
-    """The step of each problem, shape ``(N, d)``, and the scale at its curvature."""
+    """The step of each problem, shape ``(N, d)``, and the scale that its curvature gives."""
     d = scale_tril.shape[-1]
     forwards, backwards, pairs = relative[1:].split([d, d, len(relative) - 1 - 2 * d])
     gradient = (forwards - backwards).T / 2
@@ -121,7 +147,7 @@ def _step(relative: Tensor, scale_tril: Tensor) -> tuple[Tensor, Tensor]:
     mixed = (pairs - forwards[row] - forwards[column]).T
     hessian[:, row, column], hessian[:, column, row] = mixed, mixed
     precision, axes = torch.linalg.eigh(-hessian)
-    precision = precision.abs().clamp(LEAST_PRECISION, LARGEST_PRECISION)
+    precision = precision.abs().clamp(DEFAULTS.min_precision, DEFAULTS.max_precision)
     along = (axes.transpose(1, 2) @ gradient.unsqueeze(-1)).squeeze(-1) / precision
     move = (axes @ along.unsqueeze(-1)).squeeze(-1)
     root = scale_tril @ axes / precision.sqrt().unsqueeze(1)

@@ -1,8 +1,8 @@
-r"""A function of the population at many populations together.
+r"""A function of a vector, evaluated at many vectors in one call.
 
-A program costs some milliseconds to run, whatever it computes. ``torch.vmap`` runs it once for many
-populations; a program that it cannot run (one that asks a value of a tensor, say) is run once for
-each, with the same result.
+One run of a Pyro model takes some milliseconds, whatever it computes. ``torch.vmap`` runs it once
+for many population vectors. A model that ``vmap`` cannot run, for example because it reads the
+value of a tensor, is run once per vector with the same result.
 """
 
 from collections.abc import Callable
@@ -10,16 +10,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-NUM_CHECKED = 2
+NUM_CHECKED = 2  # vectors at which ``vmap`` is compared with single calls; two differ in all inputs
 Function = Callable[[Tensor], Tensor]
 
 
 class AtEach:
-    r"""Values of a function at every row.
+    r"""The values of a function at every row of a matrix.
 
     Args:
-        function: Of a vector, shape ``(p,)``, to a tensor; no randomness, no gradient.
-        size: Rows that are taken together.
+        function: Maps a vector of shape ``(p,)`` to a tensor, without randomness; no gradient is
+            kept.
+        size: Largest number of rows in one call.
 
     Example:
         >>> AtEach(lambda x: x.sum(), 2)(torch.arange(6.0).reshape(3, 2))
@@ -28,19 +29,19 @@ class AtEach:
 
     def __init__(self, function: Function, size: int) -> None:
         self.function, self.size = function, max(1, size)
-        self.together: bool | None = None if self.size > 1 else False
+        self.is_vectorized: bool | None = None if self.size > 1 else False
 
     def __call__(self, vectors: Tensor) -> Tensor:
-        """Shape ``(row, *)``."""
+        """The values at the rows of ``vectors``, shape ``(row, *)``."""
         with torch.no_grad():
-            return torch.cat([self._some(part) for part in vectors.split(self.size)])
+            return torch.cat([self._values(part) for part in vectors.split(self.size)])
 
-    def _some(self, vectors: Tensor) -> Tensor:
-        if self.together is None and len(vectors) > 1:
-            self.together = self._agrees(vectors[:NUM_CHECKED])
-        if self.together:
-            found: Tensor = torch.vmap(self.function)(vectors)
-            return found
+    def _values(self, vectors: Tensor) -> Tensor:
+        if self.is_vectorized is None and len(vectors) > 1:
+            self.is_vectorized = self._agrees(vectors[:NUM_CHECKED])
+        if self.is_vectorized:
+            values: Tensor = torch.vmap(self.function)(vectors)
+            return values
         return self._loop(vectors)
 
     def _loop(self, vectors: Tensor) -> Tensor:
@@ -49,8 +50,8 @@ class AtEach:
     def _agrees(self, vectors: Tensor) -> bool:
         expected = self._loop(vectors)
         try:
-            found = torch.vmap(self.function)(vectors)
-        except Exception:  # whatever a stranger's program raises when it is traced
+            values = torch.vmap(self.function)(vectors)
+        except Exception:  # a user's model may raise anything when vmap runs it
             return False
-        same_shape = found.shape == expected.shape
-        return same_shape and torch.allclose(found, expected, 1e-9, 1e-9, equal_nan=True)
+        same_shape = values.shape == expected.shape
+        return same_shape and torch.allclose(values, expected, 1e-9, 1e-9, equal_nan=True)

@@ -22,7 +22,7 @@ def test_functions_that_cannot_run_together_run_one_after_another():
     for function, together in ((plain, True), (asks, False), (differs, False)):
         each = AtEach(function, 4)
         assert torch.equal(each(vectors), vectors.sum(1) ** 2)
-        assert each.together is together
+        assert each.is_vectorized is together
 
 
 def test_log_likelihoods_of_many_populations_are_those_of_each(fit):
