@@ -521,7 +521,7 @@ def by_eval():
 
 def by_import():
     def f(t, x, p):
-        from tests import test_identity
+        from tests.nlme.ode.compiled import test_identity
 
         return -test_identity.K * x
 
