@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip
 
-.PHONY: install demo test check format docs bench versions clean
+.PHONY: install demo test test-quick check format docs bench wheel versions clean
 
 install: $(STAMP)
 
@@ -19,8 +19,15 @@ $(STAMP): pyproject.toml requirements/constraints.txt
 demo: $(STAMP)
 	$(BIN)/python examples/theophylline.py
 
+# Two processes, one thread each: more threads than cores stall each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# What fits beside an edit: no test of more than three seconds, no example, no benchmark.
+test-quick: $(STAMP)
+	$(PYTEST) -m "not slow and not example and not benchmark"
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -37,6 +44,10 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/theophylline.py
+
+# The wheel and the sdist: built, looked through, installed in a clean environment, and used there.
+wheel: $(STAMP)
+	scripts/wheel.sh
 
 # The quick tests under the oldest and newest releases, on every Python that is here.
 versions:

@@ -8,6 +8,7 @@ import pyro_amortized as pa
 torch.set_num_threads(1)  # threads of several processes on two cores stall each other
 
 from tests.exact import exact_fit, linear_cohort, linear_program
+from tests.sharing import common_folder, shared_fit, shared_guide
 
 
 @pytest.fixture(autouse=True)
@@ -33,16 +34,21 @@ def _settings():
 
 
 @pytest.fixture(scope="session")
-def theophylline_guide():
-    """A small guide for the program of the quickstart; far from converged, and corrected."""
-    options = pa.TrainingOptions(max_epochs=6)
-    return pa.train(
+def common(tmp_path_factory):
+    """The folder of guides and fits that all processes of this run share."""
+    return common_folder(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def theophylline_guide(common):
+    """A small guide for the model of the quickstart; far from converged, and corrected."""
+    return shared_guide(
+        common / "theophylline_guide",
         quickstart.model,
         quickstart.cohort,
         num_simulations=40_000,
         seed=1,
-        options=options,
-        progress=False,
+        options=pa.TrainingOptions(max_epochs=6),
     )
 
 
@@ -53,18 +59,24 @@ def linear():
 
 
 @pytest.fixture(scope="session")
-def linear_guide(linear):
+def linear_guide(common, linear):
     """A small guide for the linear Gaussian model, trained in seconds."""
-    options = pa.TrainingOptions(max_epochs=8, batch_size=256)
-    return pa.train(
-        linear_program, linear, num_simulations=40_000, seed=1, options=options, progress=False
+    return shared_guide(
+        common / "linear_guide",
+        linear_program,
+        linear,
+        num_simulations=40_000,
+        seed=1,
+        options=pa.TrainingOptions(max_epochs=8, batch_size=256),
     )
 
 
 @pytest.fixture(scope="session")
-def fit(linear, linear_guide):
+def fit(common, linear, linear_guide):
     """The linear Gaussian cohort, fitted."""
-    return pa.fit_population(linear_program, linear_guide, linear, num_draws=1000, seed=2)
+    return shared_fit(
+        common / "linear_fit", linear_program, linear_guide, linear, num_draws=1000, seed=2
+    )
 
 
 @pytest.fixture(scope="session")
