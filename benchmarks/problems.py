@@ -15,7 +15,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized import Cohort, Doses, Series, nlme
-from pyro_amortized.runtime.isolation import make_generator
+from pyro_amortized.runtime.random_numbers import make_generator
 from pyro_amortized.guide.training_distributions import TrainingDistribution
 
 
@@ -33,9 +33,7 @@ class Problem:
 
     @property
     def training(self):
-        return TrainingDistribution(
-            self.loc, self.scale.diag(), torch.zeros(10, 0, dtype=torch.float64)
-        )
+        return TrainingDistribution.normal(self.loc, self.scale.diag())
 
     @property
     def design(self):
@@ -45,7 +43,7 @@ class Problem:
         """Parameters (unconstrained) and a cohort of ``num`` data sets."""
         generator = make_generator(seed)
         structure = pa.read_structure(self.model, self.design(64, generator))
-        latent = self.training.draw(num, generator)
+        latent = self.training.individual.normal.draw(num, generator)
         plan = self.design.complete(num, generator)
         cohort, failed = structure.simulate(
             plan, latent, torch.zeros(num, 0), structure.initial_population(), generator

@@ -160,7 +160,8 @@ def _simulated(
     """Individuals of the training distribution, under the designs of a cohort."""
     structure, training = guide.structure, guide.training_distribution
     plan = Resample(cohort, nothing_missing)(num, generator)
-    truth, shared = training.individual.draw(plan, 1, generator)[0], training.shared.draw(num, generator)
+    truth = training.individual.draw(plan, 1, generator)[0]
+    shared = training.shared.draw(num, generator)
     found, failed = structure.simulate(
         plan, truth, shared, structure.initial_population(), generator
     )

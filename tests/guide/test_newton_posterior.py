@@ -80,7 +80,7 @@ def sharp(linear, trained):
 
 def exact_law(linear, guide):
     """The posterior under the training distribution, in closed form."""
-    training, sigma = guide.training_distribution, TRUTH["sigma"]
+    training, sigma = guide.training_distribution.individual.normal, TRUTH["sigma"]
     precision = torch.cholesky_inverse(training.scale_tril)
     means, covariances = [], []
     for i in range(len(linear)):

@@ -16,7 +16,7 @@ import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.cohort import validation as checked
 from pyro_amortized.diagnostics import calibrate
-from pyro_amortized.guide.training_distributions import TrainingDistribution
+from pyro_amortized.guide.training_distributions import IndividualDistribution
 from pyro_amortized.model import sites
 from pyro_amortized.model.structure import ModelStructure
 from pyro_amortized.networks.conditional_flow import FlowDistribution
@@ -175,7 +175,7 @@ MUTANTS = {
         ["individual", "simulate"],
     ),
     "no seed is the same": (isolation, "make_generator", _own_seed, ["individual"]),
-    "training draws from elsewhere": (TrainingDistribution, "draw_for", _shifted(1.5), []),
+    "training draws from elsewhere": (IndividualDistribution, "draw", _shifted(1.5), []),
     "log q is off by a constant": (FlowDistribution, "log_prob", _shifted(0.3), []),
     "simulated individuals are shifted": (
         ModelStructure,
