@@ -28,7 +28,7 @@ from ..population.population_posterior import PopulationDraws
 from ..runtime.arguments import check_count, check_is
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
-from .calibration import Calibration
+from .calibration_result import Calibration
 
 with warnings.catch_warnings():  # ArviZ 0.x announces its next version whenever it is imported
     warnings.simplefilter("ignore", FutureWarning)

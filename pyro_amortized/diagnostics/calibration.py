@@ -1,26 +1,26 @@
-r"""Simulation-based calibration: is the truth where the posterior says it is?
+r"""Simulation-based calibration of a trained guide.
 
-Individuals are simulated from the training distribution, :math:`\phi \sim \tilde p`,
+Individuals are simulated from the training distribution, :math:`\phi \sim \tilde p(\phi)`,
 :math:`y \sim p(y \mid \phi, c)`. If :math:`p(\phi \mid y, c)` is right, the rank of the true value
-among posterior draws is uniform and a central 90 % interval covers it in 90 % of the cases, for
+among posterior draws is uniform, and a central 90 % interval contains it in 90 % of the cases, for
 every parameter. Both are computed for the guide as it is (*raw*) and for its draws corrected by the
-model's density.
+density of the model.
 
-Uniform ranks do not prove a posterior right (the training distribution itself has them); see also
-the marginal likelihood against quadrature in the benchmarks.
+Uniform ranks do not prove that a posterior is right: the training distribution itself gives uniform
+ranks. The benchmarks compare the marginal likelihood with quadrature for this reason.
+
+References:
+    Talts, Betancourt, Simpson, Vehtari, Gelman (2018), Validating Bayesian inference algorithms
+    with simulation-based calibration.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.stats import chisquare
 from torch import Tensor
 
 from ..cohort import Cohort, Design
-from ..errors import SettingError, TrainingError
+from ..errors import SettingError
 from ..guide import AmortizedGuide
 from ..guide.amortized_posterior import AmortizedPosterior
 from ..guide.newton_posterior import SharpenedPosterior
@@ -41,153 +41,56 @@ from ..sampling.importance_weights import (
 )
 from ..sampling.individuals import MIN_DRAWS
 from ..sampling.proposals import FlowProposal
-from .uniformity_tests import independence_p_value, uniform_p_value
-
-BLOCK = 100
+from .calibration_result import Calibration
 
 
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    r"""Ranks and probability transforms of simulated individuals.
+@dataclass(frozen=True)
+class CalibrationSettings:
+    r"""How the work of a calibration is divided.
 
     Args:
-        names: One label per parameter.
-        ranks: Rank of the true value among ``num_ranks`` corrected draws, shape ``(individual,
-            latent)``.
-        raw_ranks: The same for draws of the guide.
-        levels: Posterior probability below the true value, corrected, shape ``(individual,
-            latent)``.
-        raw_levels: The same for the guide.
-        num_ranks: Number of draws among which the truth is ranked; ranks run from 0 to
-            ``num_ranks``.
-        ess: Effective sample size of the corrected draws, shape ``(individual,)``.
-        pareto_k: Their Pareto k.
-        truth: True individual parameters, unconstrained, shape ``(individual, latent)``.
-        means: Their posterior means, corrected, same shape.
-        sds: Their posterior standard deviations, corrected, same shape.
-        tarp: Posterior probability of what is nearer to a random place than the truth, corrected:
-            uniform for a right posterior, whatever the shape; shape ``(individual,)``.
-        raw_tarp: The same for the guide.
-        raw_efficiency: Share of the guide's own draws that are effective, shape ``(individual,)``.
-        num_recorded: Number of recorded values of each individual.
-        share_missing: Share of what was scheduled that is not recorded.
-        covariates: Covariates of the simulated individuals.
-
-    Where observations have no density nothing can be corrected: ``ranks`` and ``levels`` are those
-    of the guide, ``ess`` and ``pareto_k`` NaN.
+        block_size: Individuals that are simulated and sampled together. A block has a seed of its
+            own, so the number is part of the result; it also limits the memory of one worker.
+        draws_per_call: Draws whose observation density is computed in one call of the model, which
+            limits memory.
     """
 
-    names: list[str]
-    ranks: Tensor
-    raw_ranks: Tensor
-    levels: Tensor
-    raw_levels: Tensor
+    block_size: int = 100
+    draws_per_call: int = 100
+
+
+DEFAULTS = CalibrationSettings()
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What a worker needs to calibrate some individuals."""
+
+    posterior: AmortizedPosterior | SharpenedPosterior
+    structure: ModelStructure
+    training: TrainingDistribution
+    design: Design
+    num_individuals: int
+    num_draws: int
     num_ranks: int
-    ess: Tensor
-    pareto_k: Tensor
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Simulated:
+    """Simulated individuals, their true parameters and the reference points of the joint test.
+
+    Args:
+        cohort: The data.
+        truth: Unconstrained individual parameters, shape ``(individual, parameter)``.
+        shared: Unconstrained shared parameters, shape ``(individual, shared parameter)``.
+        reference: Points of the training distribution, same shape as ``truth``.
+    """
+
+    cohort: Cohort
     truth: Tensor
-    means: Tensor
-    sds: Tensor
-    tarp: Tensor
-    raw_tarp: Tensor
-    raw_efficiency: Tensor
-    num_recorded: Tensor
-    share_missing: Tensor
-    covariates: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.ranks)
-
-    def where(self, picked: Tensor) -> "Calibration":
-        r"""The same of some individuals: those of one experiment, with many values missing, ...
-
-        Args:
-            picked: Boolean, shape ``(individual,)``; for instance
-                ``calibration.share_missing > 0.3`` or ``calibration.covariates["arm"] == 1``.
-        """
-        fields: dict[str, Any] = {
-            n: x[picked] for n, x in vars(self).items() if isinstance(x, Tensor)
-        }
-        covariates = {name: x[picked] for name, x in self.covariates.items()}
-        return replace(self, **fields, covariates=covariates)
-
-    def uniform_p_values(self, *, raw: bool = False) -> dict[str, float]:
-        r"""P-values of the ranks' whole distribution function against simultaneous bands, per
-        parameter.
-
-        Args:
-            raw: For the guide as it is.
-        """
-        ranks = self.raw_ranks if raw else self.ranks
-        jitter = np.random.default_rng(0).random(tuple(ranks.shape))
-        found = uniform_p_value((ranks.numpy() + jitter) / (self.num_ranks + 1))
-        return dict(zip(self.names, found.tolist(), strict=True))
-
-    def tarp_p_value(self, *, raw: bool = False) -> float:
-        r"""P-value of uniform coverage of the joint posterior.
-
-        Args:
-            raw: For the guide as it is.
-
-        References:
-            Lemos, Coogan, Hezaveh, Perreault-Levasseur (2023), Sampling-based accuracy testing of
-            posterior estimators for general inference.
-        """
-        return float(uniform_p_value((self.raw_tarp if raw else self.tarp).numpy()[:, None])[0])
-
-    def local_p_values(self, *, raw: bool = False) -> dict[str, float]:
-        r"""P-values of levels that do not depend on the data, per parameter: on the posterior mean
-        and log sd of all parameters and the number of recorded values. Ranks that are uniform on
-        the average may hide errors that cancel between data sets.
-
-        Args:
-            raw: For the guide as it is.
-        """
-        levels = (self.raw_levels if raw else self.levels).numpy()
-        data = [self.means, self.sds.clamp(min=1e-12).log(), self.num_recorded[:, None].double()]
-        features = torch.cat(data, 1).numpy()
-        found = [independence_p_value(column, features) for column in levels.T]
-        return dict(zip(self.names, found, strict=True))
-
-    def contraction(self) -> dict[str, float]:
-        """Share of the training distribution's variance that the data take away, per parameter: 0
-        where they say nothing, 1 where they say all.
-        """
-        share = 1 - self.sds.pow(2).mean(0) / self.truth.var(0)
-        return dict(zip(self.names, share.tolist(), strict=True))
-
-    def recovery(self) -> dict[str, float]:
-        """Correlation of posterior means with the truth, per parameter."""
-        pairs = zip(self.truth.T, self.means.T, strict=True)
-        found = [float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in pairs]
-        return dict(zip(self.names, found, strict=True))
-
-    def p_values(self, *, raw: bool = False, num_bins: int = 10) -> dict[str, float]:
-        r"""Chi-square p-value of uniform ranks, per parameter.
-
-        Args:
-            raw: For the guide as it is.
-            num_bins: Bins of equal width; ``num_ranks + 1`` must be a multiple of it.
-        """
-        if (self.num_ranks + 1) % num_bins:
-            raise TrainingError(
-                f"{num_bins} bins for {self.num_ranks + 1} possible ranks.",
-                "a divisor of the number of possible ranks.",
-                "pass `num_bins=10` or calibrate with another `num_ranks=`.",
-            )
-        ranks = (self.raw_ranks if raw else self.ranks) * num_bins // (self.num_ranks + 1)
-        counts = [torch.bincount(column, minlength=num_bins).numpy() for column in ranks.unbind(1)]
-        return {
-            name: float(chisquare(c).pvalue) for name, c in zip(self.names, counts, strict=True)
-        }
-
-    def coverage(self, level: float, *, raw: bool = False) -> dict[str, float]:
-        """Share of individuals whose true value lies in the central interval of a level, per
-        parameter.
-        """
-        below = self.raw_levels if raw else self.levels
-        inside = ((below - 0.5).abs() <= level / 2).double().mean(0)
-        return dict(zip(self.names, inside.tolist(), strict=True))
+    shared: Tensor
+    reference: Tensor
 
 
 def calibrate(
@@ -199,18 +102,23 @@ def calibrate(
     num_ranks: int = 99,
     seed: int = 0,
 ) -> Calibration:
-    r"""Simulate individuals, sample their posteriors, and see where the truth falls.
+    r"""Simulate individuals, sample their posteriors, and rank the true values among the draws.
 
     Args:
         guide: The trained guide.
-        design: Where times, doses, covariates and missingness come from, for instance
+        design: Source of times, doses, covariates and missingness, for instance
             ``Resample(cohort, RandomMissing(0.3, 0.3))``; or a cohort, as for training.
-        num_individuals: Number of simulated individuals.
-        num_draws: Weighted draws per individual. Resampling few effective draws is overconfident,
-            which the ranks of thousands of individuals see; more draws fix it.
-        num_ranks: Draws among which the truth is ranked.
-        seed: Seed of everything. Blocks of 100 individuals have seeds of their own; under
-            ``joblib.parallel_config`` they run in parallel, with the same result.
+        num_individuals: Number of simulated individuals. Individuals whose simulation is not finite
+            are left out.
+        num_draws: Weighted draws per individual. Equally weighted draws that are resampled from few
+            effective ones are too narrow, which the ranks of thousands of individuals show; more
+            draws reduce this error.
+        num_ranks: Number of draws among which the true value is ranked.
+        seed: Seed of all random numbers. Blocks of 100 individuals have seeds of their own; under
+            ``joblib.parallel_config`` the blocks run in parallel, with the same result.
+
+    Raises:
+        SettingError: ``guide`` is not a guide, or a number is outside its range.
     """
     check_is("guide", guide, AmortizedGuide, "pass a trained or loaded guide.", SettingError)
     check_count("num_individuals", num_individuals)
@@ -218,124 +126,119 @@ def calibrate(
     check_count("num_ranks", num_ranks, most=num_draws)
     if isinstance(design, Cohort):
         design = default_design(design)
-    generator = make_generator(seed)
-    parts = run_each(
-        _calibrate_block,
-        [
-            (
-                *(guide.posterior, guide.structure, guide.training_distribution, design),
-                *(min(BLOCK, num_individuals - start), num_draws, num_ranks, fork_seed(generator)),
-            )
-            for start in range(0, num_individuals, BLOCK)
-        ],
-    )
-    whole = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
-    covariates = {n.split(":", 1)[1]: x for n, x in whole.items() if n.startswith("covariate:")}
-    fields = {n: x for n, x in whole.items() if not n.startswith("covariate:")}
+    generator, size = make_generator(seed), DEFAULTS.block_size
+    blocks = [
+        _Block(
+            guide.posterior,
+            guide.structure,
+            guide.training_distribution,
+            design,
+            min(size, num_individuals - start),
+            num_draws,
+            num_ranks,
+            fork_seed(generator),
+        )
+        for start in range(0, num_individuals, size)
+    ]
+    parts = run_each(_calibrate_block, [(block,) for block in blocks])
+    columns = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+    covariates = {n.split(":", 1)[1]: x for n, x in columns.items() if n.startswith("covariate:")}
+    fields = {n: x for n, x in columns.items() if not n.startswith("covariate:")}
     names = guide.structure.latent_names
     return Calibration(names=names, num_ranks=num_ranks, covariates=covariates, **fields)
 
 
-def _calibrate_block(  # noqa: PLR0913  (what a worker needs, each on its own)
-    posterior: AmortizedPosterior | SharpenedPosterior,
-    structure: ModelStructure,
-    training: TrainingDistribution,
-    design: Design,
-    num_individuals: int,
-    num_draws: int,
-    num_ranks: int,
-    seed: int,
-) -> dict[str, Tensor]:
-    """Ranks, levels and weights of some individuals, by field of :class:`Calibration`."""
-    generator = make_generator(seed)
-    cohort, truth, shared = _fresh(structure, training, design, num_individuals, generator)
-    proposal = FlowProposal(posterior.condition(cohort, shared))
+def _calibrate_block(block: _Block) -> dict[str, Tensor]:
+    """Results of some individuals by field of :class:`Calibration`; covariates as
+    ``covariate:name``.
+    """
+    generator = make_generator(block.seed)
+    cohort, truth, shared = _simulate(block, generator)
+    proposal = FlowProposal(block.posterior.condition(cohort, shared))
     with torch.no_grad():
-        raw, log_proposal = proposal.draw(num_draws, torch.arange(len(cohort)), generator)
-    place = training.individual.draw(cohort, 1, generator)[0]
-    equal = torch.full(raw.shape[:2], 1 / num_draws, dtype=torch.float64)
-    raw_levels = (raw < truth).double().mean(0)
-    found = {"raw_ranks": (raw[:num_ranks] < truth).sum(0), "raw_levels": raw_levels}
-    found |= {"truth": truth, "raw_tarp": _nearer(raw, equal, truth, place)}
-    found |= _of_data(structure, cohort)
-    if not structure.has_density:
-        unknown = torch.full((len(cohort),), torch.nan, dtype=torch.float64)
-        same = {"ranks": found["raw_ranks"], "levels": raw_levels, "tarp": found["raw_tarp"]}
-        same |= {"means": raw.mean(0), "sds": raw.std(0)}
-        return found | same | {"ess": unknown, "pareto_k": unknown, "raw_efficiency": unknown}
+        raw, log_proposal = proposal.draw(block.num_draws, torch.arange(len(cohort)), generator)
+    reference = block.training.individual.draw(cohort, 1, generator)[0]
+    simulated = _Simulated(cohort, truth, shared, reference)
+    results = _raw_results(block, simulated, raw) | _data_columns(block.structure, cohort)
+    if block.structure.has_density:
+        return results | _corrected_results(
+            block, simulated, proposal, (raw, log_proposal), generator
+        )
+    not_known = torch.full((len(cohort),), torch.nan, dtype=torch.float64)
+    return results | {
+        "ranks": results["raw_ranks"],
+        "levels": results["raw_levels"],
+        "tarp": results["raw_tarp"],
+        "means": raw.mean(0),
+        "sds": raw.std(0),
+        "ess": not_known,
+        "pareto_k": not_known,
+        "raw_efficiency": not_known,
+    }
 
-    def target(draws: Tensor, rows: Tensor) -> Tensor:
-        observation = [
-            structure.log_observation(cohort[rows], part, shared[rows]) for part in draws.split(100)
+
+def _raw_results(block: _Block, simulated: _Simulated, raw: Tensor) -> dict[str, Tensor]:
+    """Results of the guide's own draws, shape ``(draw, individual, parameter)``."""
+    truth = simulated.truth
+    equal_weights = torch.full(raw.shape[:2], 1 / block.num_draws, dtype=torch.float64)
+    return {
+        "raw_ranks": (raw[: block.num_ranks] < truth).sum(0),
+        "raw_levels": (raw < truth).double().mean(0),
+        "truth": truth,
+        "raw_tarp": _probability_nearer(raw, equal_weights, truth, simulated.reference),
+    }
+
+
+def _corrected_results(
+    block: _Block,
+    simulated: _Simulated,
+    proposal: FlowProposal,
+    raw_draws: tuple[Tensor, Tensor],
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Results of draws that are weighted by the density of the model, and the effective share of
+    the guide's own draws.
+
+    The target is the density of the data times that of the training distribution, from which the
+    true values come.
+
+    Args:
+        block: Settings of the block.
+        simulated: The individuals.
+        proposal: The guide, given their data.
+        raw_draws: Draws of the guide and their log density.
+        generator: Source of random numbers.
+    """
+    structure, training = block.structure, block.training.individual
+    cohort, truth = simulated.cohort, simulated.truth
+
+    def log_target(draws: Tensor, rows: Tensor) -> Tensor:
+        log_observation = [
+            structure.log_observation(cohort[rows], part, simulated.shared[rows])
+            for part in draws.split(DEFAULTS.draws_per_call)
         ]
-        return torch.cat(observation) + training.individual.log_prob(cohort[rows], draws)
+        return torch.cat(log_observation) + training.log_prob(cohort[rows], draws)
 
     def draw_training(num: int, rows: Tensor, generator: torch.Generator) -> Tensor:
-        return training.individual.draw(cohort[rows], num, generator)
+        return training.draw(cohort[rows], num, generator)
 
     def log_training(draws: Tensor, rows: Tensor) -> Tensor:
-        return training.individual.log_prob(cohort[rows], draws)
+        return training.log_prob(cohort[rows], draws)
 
+    raw, log_proposal = raw_draws
     with torch.no_grad():
-        rows = torch.arange(len(cohort))
-        own = effective_sample_size(finite_or_zero_weight(target(raw, rows) - log_proposal))
-        found |= {"raw_efficiency": own / num_draws}
-        sampler = Sampler(target, draw_training, log_training, proposal)
-        drawn, _ = sampler.sample(num_draws, len(cohort), generator, refine=True)
-    weights = normalized_weights(drawn.log_weights)
-    found |= {"tarp": _nearer(drawn.draws, weights, truth, place)}
-    return found | _corrected(drawn.draws, drawn.log_weights, truth, num_ranks, generator)
-
-
-def _nearer(draws: Tensor, weights: Tensor, truth: Tensor, place: Tensor) -> Tensor:
-    """Posterior probability of being nearer to a place than the truth, each coordinate in units of
-    the truths' spread; shape ``(individual,)``.
-    """
-    unit = truth.std(0).clamp(min=1e-12) if len(truth) > 1 else torch.ones_like(truth[0])
-    near = ((draws - place) / unit).norm(dim=-1) < ((truth - place) / unit).norm(dim=-1)
-    return (weights * near).sum(0)
-
-
-def _of_data(structure: ModelStructure, cohort: Cohort) -> dict[str, Tensor]:
-    """What each individual's data are like, by field; covariates by ``covariate:name``."""
-    recorded = sum(cohort[n].observed.flatten(1).sum(1) for n in structure.series)
-    scheduled = sum(cohort[n].observed[0].numel() for n in structure.series)
-    found = {"num_recorded": torch.as_tensor(recorded)}
-    found["share_missing"] = 1 - found["num_recorded"].double() / scheduled
-    return found | {f"covariate:{name}": x for name, x in cohort.covariates.items()}
-
-
-def _fresh(
-    structure: ModelStructure,
-    training: TrainingDistribution,
-    design: Design,
-    num_individuals: int,
-    generator: torch.Generator,
-) -> tuple[Cohort, Tensor, Tensor]:
-    """Simulated individuals with what is then recorded, their true and shared parameters."""
-    complete = design.complete if isinstance(design, Remaskable) else design
-    plan = complete(num_individuals, generator)
-    truth = training.individual.draw(plan, 1, generator)[0]
-    shared = training.shared.draw(num_individuals, generator)
-    cohort, failed = structure.simulate(
-        plan, truth, shared, structure.initial_population(), generator
-    )
-    kept = (~failed).nonzero()[:, 0]
-    cohort, truth, shared = cohort[kept], truth[kept], shared[kept]
-    if isinstance(design, Remaskable):  # a mechanism may look at the values
-        cohort = design.missing(cohort, generator)
-    return cohort, truth, shared
-
-
-def _corrected(
-    draws: Tensor, log_weights: Tensor, truth: Tensor, num_ranks: int, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """Ranks, levels, ESS and k of weighted draws."""
-    weights = normalized_weights(log_weights)
-    picked = resample(weights, num_ranks, generator).unsqueeze(-1).expand(-1, -1, truth.shape[1])
-    estimate = importance_estimate(log_weights)
+        log_ratio = log_target(raw, torch.arange(len(cohort))) - log_proposal
+        raw_ess = effective_sample_size(finite_or_zero_weight(log_ratio))
+        sampler = Sampler(log_target, draw_training, log_training, proposal)
+        weighted, _ = sampler.sample(block.num_draws, len(cohort), generator, refine=True)
+    draws, weights = weighted.draws, normalized_weights(weighted.log_weights)
+    picked = resample(weights, block.num_ranks, generator)
+    picked = picked.unsqueeze(-1).expand(-1, -1, truth.shape[1])
+    estimate = importance_estimate(weighted.log_weights)
     means, sds, *_ = weighted_moments(draws, weights)
     return {
+        "raw_efficiency": raw_ess / block.num_draws,
+        "tarp": _probability_nearer(draws, weights, truth, simulated.reference),
         "means": means,
         "sds": sds,
         "ranks": (draws.gather(0, picked) < truth).sum(0),
@@ -343,3 +246,38 @@ def _corrected(
         "ess": estimate.ess,
         "pareto_k": estimate.pareto_k,
     }
+
+
+def _probability_nearer(draws: Tensor, weights: Tensor, truth: Tensor, reference: Tensor) -> Tensor:
+    """Posterior probability of being nearer to a reference point than the true value is, shape
+    ``(individual,)``; each coordinate is divided by the standard deviation of the true values.
+    """
+    unit = truth.std(0).clamp(min=1e-12) if len(truth) > 1 else torch.ones_like(truth[0])
+    distance = ((draws - reference) / unit).norm(dim=-1)
+    return (weights * (distance < ((truth - reference) / unit).norm(dim=-1))).sum(0)
+
+
+def _data_columns(structure: ModelStructure, cohort: Cohort) -> dict[str, Tensor]:
+    """Number of recorded values, share of missing ones, and covariates of each individual."""
+    recorded = sum(cohort[n].observed.flatten(1).sum(1) for n in structure.series)
+    scheduled = sum(cohort[n].observed[0].numel() for n in structure.series)
+    columns = {"num_recorded": torch.as_tensor(recorded)}
+    columns["share_missing"] = 1 - columns["num_recorded"].double() / scheduled
+    return columns | {f"covariate:{name}": x for name, x in cohort.covariates.items()}
+
+
+def _simulate(block: _Block, generator: torch.Generator) -> tuple[Cohort, Tensor, Tensor]:
+    """Simulated individuals with their recorded values, true and shared parameters."""
+    design, structure, training = block.design, block.structure, block.training
+    complete = design.complete if isinstance(design, Remaskable) else design
+    plan = complete(block.num_individuals, generator)
+    truth = training.individual.draw(plan, 1, generator)[0]
+    shared = training.shared.draw(block.num_individuals, generator)
+    cohort, failed = structure.simulate(
+        plan, truth, shared, structure.initial_population(), generator
+    )
+    finite_rows = (~failed).nonzero()[:, 0]
+    cohort, truth, shared = cohort[finite_rows], truth[finite_rows], shared[finite_rows]
+    if isinstance(design, Remaskable):  # whether a value is missing may depend on the values
+        cohort = design.missing(cohort, generator)
+    return cohort, truth, shared

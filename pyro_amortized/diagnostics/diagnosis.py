@@ -29,7 +29,8 @@ from ..population.fit_result import PopulationFit
 from ..runtime.arguments import check_is
 from ..runtime.random_numbers import fork_seed, make_generator
 from ..sampling.importance_weights import PARETO_K_LIMIT
-from .calibration import Calibration, calibrate
+from .calibration import calibrate
+from .calibration_result import Calibration
 from .data_check import HARDLY, DataCheck, check_data
 from .parameter_influence import influence
 from .residual_analysis import Residuals, residuals

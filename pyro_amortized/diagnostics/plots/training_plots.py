@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binom
 
 from ...guide.training_history import TrainingHistory
-from ..calibration import Calibration
+from ..calibration_result import Calibration
 from ..diagnosis import Diagnosis
 from ..uniformity_tests import ecdf, simultaneous_band
 from .style import FITTED, MUTED, OBSERVED, clean, grid, labelled

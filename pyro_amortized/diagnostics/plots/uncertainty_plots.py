@@ -6,8 +6,8 @@ import scipy.stats
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...population.likelihood_profiles import ProfileLikelihood
 from ...population.fit_result import PopulationFit
+from ...population.likelihood_profiles import ProfileLikelihood
 from .style import FITTED, MUTED, OBSERVED, labelled
 
 MARKERS = "osD^vP"
