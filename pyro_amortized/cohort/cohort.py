@@ -20,10 +20,11 @@ from torch import Generator, Tensor
 from ..errors import CohortError
 from ..runtime.arguments import check_count
 from .doses import Doses
-from .labels import Labels, are_numbers, make_labels
-from .lazy_series import Lazy
+from .individual_index import Index, positions
+from .labels import Labels, are_default_labels, make_labels
+from .lazy_series import LazyMapping
 from .series import Series
-from .validation import Index, check_kinds, checked_covariate, positions
+from .validation import check_kinds, checked_covariate
 
 Design = Callable[[int, Generator], "Cohort"]
 
@@ -131,7 +132,7 @@ class Cohort:
         return next(iter(self.series.values())).values.device
 
     def _select(self, index: Tensor) -> "Cohort":
-        ids = Labels.of((self.ids[i] for i in index.tolist()), are_numbers(self.ids))
+        ids = Labels.of((self.ids[i] for i in index.tolist()), are_default_labels(self.ids))
         return replace(self._map(lambda x: x[index.to(x.device)]), ids=ids)
 
     def repeat(self, num_copies: int) -> "Cohort":
@@ -147,7 +148,7 @@ class Cohort:
             return x.repeat(num_copies, *[1] * (x.dim() - 1))
 
         def lazy(group: Mapping[str, Series]) -> Mapping[str, Series]:
-            return Lazy(tuple(group), lambda name: group[name].repeat(num_copies))
+            return LazyMapping(tuple(group), lambda name: group[name].repeat(num_copies))
 
         # Nothing is checked again, and the series are copied when they are looked at.
         copies = object.__new__(Cohort)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import CohortError
 from .cohort import Cohort
 from .doses import Doses
-from .labels import Labels, are_numbers, check_unique
+from .labels import Labels, are_default_labels, check_unique
 from .series import Series
 
 
@@ -31,7 +31,7 @@ def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
             f"To be laid end to end: {kinds}.", "at least one Cohort.", "pass a list of cohorts."
         )
     joined = end_to_end(cohorts)
-    if all(are_numbers(c.ids) for c in cohorts):
+    if all(are_default_labels(c.ids) for c in cohorts):
         return replace(joined, ids=())
     check_unique([label for c in cohorts for label in dict.fromkeys(c.ids)])
     return joined

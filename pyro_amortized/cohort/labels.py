@@ -41,7 +41,7 @@ def make_labels(given: Iterable[object], num: int) -> Labels:
     return Labels.of(labels)
 
 
-def are_numbers(labels: tuple[str, ...]) -> bool:
+def are_default_labels(labels: tuple[str, ...]) -> bool:
     """Whether nobody gave the labels."""
     return isinstance(labels, Labels) and labels.numbered
 

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class Lazy(Mapping[str, Value], Generic[Value]):
+class LazyMapping(Mapping[str, Value], Generic[Value]):
     r"""A mapping whose values are made when they are asked for, and kept.
 
     Args:

@@ -17,7 +17,7 @@ from .series import Series
 RECORDED = "_recorded"
 
 
-def told(cohort: Cohort) -> list[str]:
+def series_with_indicator(cohort: Cohort) -> list[str]:
     """Names of the series beside which the cohort tells what is recorded."""
     return [name for name in cohort.series if f"{name}{RECORDED}" in cohort]
 
@@ -55,7 +55,7 @@ def with_recorded(cohort: Cohort, name: str, scheduled: Tensor | None = None) ->
 
 def as_scheduled(cohort: Cohort) -> Cohort:
     """The cohort before it is known what will be recorded: all that was scheduled."""
-    names = told(cohort)
+    names = series_with_indicator(cohort)
     if not names:
         return cohort
     series = dict(cohort.series)
@@ -68,17 +68,17 @@ def as_scheduled(cohort: Cohort) -> Cohort:
 def as_recorded(cohort: Cohort) -> Cohort:
     """The cohort in which nothing is left that its own record calls missing."""
     return cohort.with_observed(
-        {name: cohort[f"{name}{RECORDED}"].values > 0.5 for name in told(cohort)}
+        {name: cohort[f"{name}{RECORDED}"].values > 0.5 for name in series_with_indicator(cohort)}
     )
 
 
-def check_told(cohort: Cohort) -> None:
+def check_indicators(cohort: Cohort) -> None:
     r"""Raise where the masks of a cohort contradict its own record.
 
     Raises:
         CohortError: A series and its record differ in shape, or about a value.
     """
-    for name in told(cohort):
+    for name in series_with_indicator(cohort):
         s, record = cohort[name], cohort[f"{name}{RECORDED}"]
         expected = record.observed & (record.values > 0.5)
         if s.observed.shape != expected.shape or bool((s.observed != expected).any()):

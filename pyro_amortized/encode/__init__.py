@@ -9,10 +9,10 @@ from .baselines import Deletion as Deletion
 from .baselines import FillIn as FillIn
 from .baselines import Indicator as Indicator
 from .baselines import TimeLabels as TimeLabels
+from .cohort_form import Form as Form
 from .encoded_data import Encoded as Encoded
-from .encoded_data import Standardize as Standardize
 from .encoder import Encoder as Encoder
 from .encoder import Encoding as Encoding
-from .encoder import Form as Form
+from .standardization import Standardize as Standardize
 from .tokens import TokenEncoder as TokenEncoder
 from .tokens import Tokens as Tokens

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from ..cohort import Cohort
 from ..errors import GuideError
-from .encoded_data import Standardize, by_channel, present
-from .encoder import Encoder, Encoding, Form
+from .channels import by_channel
+from .cohort_form import Form
+from .encoder import Encoder, Encoding
+from .standardization import Standardize
 
 
 @dataclass(frozen=True)
@@ -143,10 +145,10 @@ class PublishedEncoder(Encoder):
         scaled = self.values[j](values)
         if self.fill is None:
             scaled = scaled * observed
-            there = present(cohort, name)
+            there = cohort[name].present
         else:
             scaled = torch.where(observed, scaled, self.values[j](values.new_tensor(self.fill)))
-            there = torch.ones_like(present(cohort, name))
+            there = torch.ones_like(cohort[name].present)
         own = torch.cat([scaled, observed.double()], -1) if self.has_indicator else scaled
         size = own.shape[-1] // channels[j]
         before, after = sum(channels[:j]), sum(channels[j + 1 :])

@@ -29,8 +29,10 @@ from torch import Tensor, nn
 
 from ..cohort import Cohort
 from ..errors import GuideError
-from .encoded_data import Standardize, by_channel, present
-from .encoder import Encoder, Form
+from .channels import by_channel
+from .cohort_form import Form
+from .encoder import Encoder
+from .standardization import Standardize
 
 NUM_TIME_FEATURES = 5
 MAX_FREQUENCIES = 24
@@ -116,7 +118,7 @@ class TokenEncoder(Encoder):
         parts = [raw.new_zeros(num, width, 4 * offset), values, indicator]
         parts += [raw.new_zeros(num, width, 4 * after), self.labels(cohort, j)]
         parts.append(self.times(_time_features(cohort, name, self.units[-1])))
-        return torch.cat(parts, -1), present(cohort, name)
+        return torch.cat(parts, -1), cohort[name].present
 
     def dose_times(self, times: Tensor, like: Tensor) -> Tensor:
         """A dose has its time, linear and logarithmic."""
@@ -161,10 +163,10 @@ class TokenEncoder(Encoder):
                 assert isinstance(scales, Standardize)
                 scales.mean[columns], scales.scale[columns] = part.mean, part.scale
         names = self.form.series
-        features = [_time_features(cohort, n, self.units[-1])[present(cohort, n)] for n in names]
+        features = [_time_features(cohort, n, self.units[-1])[cohort[n].present] for n in names]
         self.times.fit(torch.cat(features))
         if self.num_frequencies:
-            times = torch.cat([cohort[n].times[present(cohort, n)] for n in names])
+            times = torch.cat([cohort[n].times[cohort[n].present] for n in names])
             if len(times):
                 length = (times.max() - times.min()).clamp(min=1e-12)
                 self.span.copy_(torch.stack([times.min(), length]))
@@ -183,7 +185,7 @@ def _log_size(x: Tensor) -> Tensor:
 
 def _time_features(cohort: Cohort, name: str, unit: Tensor) -> Tensor:
     """Time, log time, time since the last dose (linear, log), gap to the previous recorded time."""
-    times, recorded = cohort[name].times / unit, present(cohort, name)
+    times, recorded = cohort[name].times / unit, cohort[name].present
     since = times
     if cohort.doses is not None:
         given = torch.where(cohort.doses.given, cohort.doses.times / unit, torch.inf)

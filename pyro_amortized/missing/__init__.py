@@ -13,7 +13,6 @@ from .designs import Remaskable as Remaskable
 from .designs import Resample as Resample
 from .designs import Schedule as Schedule
 from .designs import default_design as default_design
-from .designs import nothing_missing as nothing_missing
 from .mechanisms import BelowLimit as BelowLimit
 from .mechanisms import BernoulliMissing as BernoulliMissing
 from .mechanisms import ChannelMissing as ChannelMissing
@@ -23,3 +22,4 @@ from .mechanisms import Mechanism as Mechanism
 from .mechanisms import NumberMissing as NumberMissing
 from .mechanisms import PatternsOf as PatternsOf
 from .mechanisms import RandomMissing as RandomMissing
+from .mechanisms import nothing_missing as nothing_missing

@@ -9,10 +9,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
-from ..cohort import Cohort, Design, Series, told
+from ..cohort import Cohort, Design, Series, series_with_indicator
 from ..errors import CohortError
 from ..runtime.arguments import check_is
-from .mechanisms import Mechanism, RandomMissing
+from .mechanisms import Mechanism, RandomMissing, nothing_missing
 
 
 @runtime_checkable
@@ -60,11 +60,6 @@ class Resample:
         """The same before anything extra goes missing."""
         index = torch.randint(len(self.cohort), (num_individuals,), generator=generator)
         return self.cohort[index]
-
-
-def nothing_missing(cohort: Cohort, generator: Generator) -> Cohort:
-    """The mechanism under which nothing goes missing."""
-    return cohort
 
 
 @dataclass(frozen=True)
@@ -116,4 +111,4 @@ class Schedule:
 
 def default_design(cohort: Cohort) -> Design:
     """Individuals of a cohort, with extra missingness unless the model says what is recorded."""
-    return Resample(cohort, nothing_missing) if told(cohort) else Resample(cohort)
+    return Resample(cohort, nothing_missing) if series_with_indicator(cohort) else Resample(cohort)

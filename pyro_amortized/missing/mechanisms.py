@@ -294,3 +294,8 @@ class PatternsOf:
                 )
             masks[name] = pattern[picked.to(pattern.device)].to(s.observed.device)
         return cohort.with_observed(masks)
+
+
+def nothing_missing(cohort: Cohort, generator: Generator) -> Cohort:
+    """The mechanism under which nothing goes missing."""
+    return cohort

@@ -16,7 +16,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Generator, Tensor
 from torch.distributions import biject_to
 
-from ..cohort import Cohort, check_told
+from ..cohort import Cohort, check_indicators
 from ..errors import AmortizedError, ModelError
 from ..runtime.arguments import check_is, check_program
 from ..runtime.isolation import seeded
@@ -286,7 +286,7 @@ def check_recorded(structure: ModelStructure, cohort: Cohort) -> None:
         ModelError: A value that was not recorded enters a density, or a recorded one is masked.
     """
     cohort = cohort.to(dtype=torch.float64)
-    check_told(cohort)
+    check_indicators(cohort)
     population = structure.initial_population()
     draws = structure.draw_individuals(cohort, population, 1, make_generator(0))[0]
     with seeded(0):

@@ -7,11 +7,11 @@ token)``, ``(individual, static)``.
 """
 
 from .grid_network import GridNetwork as GridNetwork
-from .grid_network import Unmasked as Unmasked
+from .multilayer_perceptron import mlp as mlp
 from .sequence_networks import ConvolutionalNetwork as ConvolutionalNetwork
 from .sequence_networks import RecurrentNetwork as RecurrentNetwork
 from .set_networks import AttentionNetwork as AttentionNetwork
 from .set_networks import DeepSet as DeepSet
 from .token_layout import TokenLayout as TokenLayout
-from .token_layout import mlp as mlp
 from .token_layout import summary_size as summary_size
+from .unmasked_network import Unmasked as Unmasked

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from .token_layout import TokenLayout, mlp
+from .multilayer_perceptron import mlp
+from .token_layout import TokenLayout
 
 
 class RecurrentNetwork(nn.Module):

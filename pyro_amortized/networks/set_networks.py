@@ -3,7 +3,8 @@ r"""Networks that read tokens as a set: pooling, attention."""
 import torch
 from torch import Tensor, nn
 
-from .token_layout import TokenLayout, mlp
+from .multilayer_perceptron import mlp
+from .token_layout import TokenLayout
 
 
 class DeepSet(nn.Module):

@@ -1,8 +1,6 @@
 r"""What a summary network must know of the tokens that it will read."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from torch import nn
 
@@ -30,19 +28,6 @@ class TokenLayout:
     num_places: int = 0
     num_values: int = 0
     has_more: bool = False
-
-
-def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Linear layers with SiLU between them.
-
-    Example:
-        >>> [type(layer).__name__ for layer in mlp([3, 8, 2])]
-        ['Linear', 'SiLU', 'Linear']
-    """
-    layers: list[nn.Module] = []
-    for n_in, n_out in pairwise(sizes):
-        layers += [nn.Linear(n_in, n_out), nn.SiLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 def summary_size(network: nn.Module) -> int:

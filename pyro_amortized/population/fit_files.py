@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..cohort import Cohort, Labels, are_numbers
+from ..cohort import Cohort, Labels, are_default_labels
 from ..cohort.named_tensors import cohort_of, cohort_tensors
 from ..errors import AmortizedError, FitError
 from ..guide import AmortizedGuide, load_guide, structure_for
@@ -88,7 +88,7 @@ def _description(fit: PopulationFit) -> dict[str, Any]:
         "num_rounds": fit.num_rounds,
         "fixed": list(fit.fixed),
         "ids": list(fit.individuals.cohort.ids),
-        "numbered": are_numbers(fit.individuals.cohort.ids),
+        "numbered": are_default_labels(fit.individuals.cohort.ids),
         "method": list(fit.individuals.method),
     }
 

@@ -5,7 +5,7 @@ from pyro_amortized import Cohort, Doses, Series, concatenate, datasets
 from pyro_amortized.cohort.time_grid import common_grid
 from pyro_amortized.encode import Deletion, FillIn, Form, Indicator, TimeLabels, Tokens
 from pyro_amortized.errors import GuideError
-from pyro_amortized.guide.guide_format import _encoder
+from pyro_amortized.guide.files.network_descriptions import encoder_of
 from tests.programs import growth_cohort
 
 
@@ -206,7 +206,7 @@ def test_encodings_share_one_interface(encoding, channels):
     same = encoder(Cohort(blank, doses, cohort.covariates))
     assert torch.equal(same.tokens, encoded.tokens)
     assert torch.equal(same.static, encoded.static)
-    again = _encoder(dict(encoder.settings), ())
+    again = encoder_of(encoder.settings, ())
     again.load_state_dict(encoder.state_dict())
     assert torch.equal(again(cohort).tokens, encoded.tokens)
 

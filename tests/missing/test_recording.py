@@ -10,7 +10,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized import nlme
-from pyro_amortized.cohort import as_recorded, as_scheduled, check_told, with_recorded
+from pyro_amortized.cohort import as_recorded, as_scheduled, check_indicators, with_recorded
 from pyro_amortized.diagnostics import calibrate
 from pyro_amortized.errors import CohortError, ModelError
 from pyro_amortized.guide.training_distributions import default_training_distribution
@@ -94,12 +94,12 @@ def test_ignoring_the_mechanism_is_biased_and_saying_it_is_not(tmp_path):
 
 def test_record_and_masks_must_agree():
     cohort = with_recorded(growth_cohort(4), "y")
-    check_told(cohort)
+    check_indicators(cohort)
     assert torch.equal(as_recorded(cohort)["y"].observed, cohort["y"].observed)
     assert as_scheduled(cohort)["y"].observed.all()
     torn = cohort.with_observed({"y": torch.zeros(4, 5, dtype=torch.bool)})
     with pytest.raises(CohortError, match="disagree"):
-        check_told(torn)
+        check_indicators(torn)
     with pytest.raises(CohortError, match="scheduled"):
         with_recorded(growth_cohort(4), "y", torch.zeros(4, 5, dtype=torch.bool))
     assert default_design(cohort).missing(cohort, torch.Generator()) is cohort

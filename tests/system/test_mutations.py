@@ -14,7 +14,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized import nlme
-from pyro_amortized.cohort import validation as checked
+from pyro_amortized.cohort import individual_index
 from pyro_amortized.diagnostics import calibrate
 from pyro_amortized.guide.training_distributions import IndividualDistribution
 from pyro_amortized.model import sites
@@ -166,7 +166,12 @@ MUTANTS = {
     "the mask is ignored": (sites, "site_log_prob", _ignored_mask, ["structure.model"]),
     "the Jacobian is left out": (sites.Assign, "log_abs_det", _without_jacobian, []),
     "minibatches are not scaled": (MarginalELBO, "_scale", _unscaled, []),
-    "individuals come in another order": (checked, "positions", _in_reverse, ["cohort.cohort"]),
+    "individuals come in another order": (
+        individual_index,
+        "positions",
+        _in_reverse,
+        ["cohort.cohort"],
+    ),
     "hours are minutes": (clock, "UNITS", lambda real: {**real, "h": 60.0}, []),
     "every seed is the same": (
         isolation,

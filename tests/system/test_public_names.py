@@ -19,8 +19,8 @@ PUBLIC = {
         "sample_individuals sample_population sharpen simulate_population train"
     ),
     "pyro_amortized.cohort": (
-        "Cohort Design Doses Index Labels RECORDED Series are_numbers as_recorded "
-        "as_scheduled check_told concatenate end_to_end told with_recorded"
+        "Cohort Design Doses Index Labels RECORDED Series are_default_labels as_recorded "
+        "as_scheduled check_indicators concatenate end_to_end series_with_indicator with_recorded"
     ),
     "pyro_amortized.datasets": "indometh orange phenobarbital theophylline warfarin",
     "pyro_amortized.diagnostics": (

@@ -1,0 +1,19 @@
+r"""Fully connected layers."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import nn
+
+
+def mlp(sizes: Sequence[int]) -> nn.Sequential:
+    """Linear layers with SiLU between them.
+
+    Example:
+        >>> [type(layer).__name__ for layer in mlp([3, 8, 2])]
+        ['Linear', 'SiLU', 'Linear']
+    """
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(sizes):
+        layers += [nn.Linear(n_in, n_out), nn.SiLU()]
+    return nn.Sequential(*layers[:-1])

@@ -1,0 +1,68 @@
+r"""One triangular layer of a flow."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .rational_quadratic_spline import inverse_spline, num_parameters, spline
+
+
+class SplineLayer(nn.Module):
+    r"""One triangular layer: every dimension is warped by a spline, given the context and the
+    dimensions before it.
+
+    .. math:: \epsilon_j = S(z_j;\; W_j\, \text{silu}(C_j h + Z_j z_{<j}) + b_j)
+
+    Args:
+        num_latent: Number of dimensions.
+        num_hidden: Length of the hidden context h.
+        width: Hidden units per dimension.
+        num_bins: Bins of a spline.
+        reverse: Go through the dimensions from the last to the first.
+    """
+
+    def __init__(
+        self, num_latent: int, num_hidden: int, width: int, num_bins: int, reverse: bool
+    ) -> None:
+        super().__init__()
+        self.num_latent, self.width = num_latent, width
+        self.order = list(range(num_latent))[:: -1 if reverse else 1]
+        rank = torch.tensor([self.order.index(j) for j in range(num_latent)])
+        before = rank.unsqueeze(0) < rank.unsqueeze(1)
+        self.before: Tensor
+        self.register_buffer("before", before.float().repeat_interleave(width, 0), persistent=False)
+        self.context = nn.Linear(num_hidden, num_latent * width)
+        self.given = nn.Linear(num_latent, num_latent * width, bias=False)
+        self.weight = nn.Parameter(torch.zeros(num_latent, width, num_parameters(num_bins)))
+        self.bias = nn.Parameter(torch.zeros(num_latent, 1, num_parameters(num_bins)))
+
+    def forward(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Towards the base.
+
+        Args:
+            z: Shape ``(*lead, num_latent)``.
+            context: ``self.context(h)``, broadcastable to ``(*lead, num_latent * width)``.
+
+        Returns:
+            The warped ``z`` and the log Jacobian, shape ``(*lead,)``.
+        """
+        hidden = functional.silu(functional.linear(z, self.given.weight * self.before) + context)
+        rows = hidden.reshape(-1, self.num_latent, self.width).transpose(0, 1)
+        raw = torch.baddbmm(self.bias, rows, self.weight).transpose(0, 1)
+        y, log_slope = spline(z, raw.reshape(*z.shape, -1))
+        return y, log_slope.sum(-1)
+
+    def inverse(self, y: Tensor, context: Tensor) -> Tensor:
+        """From the base: the inverse of :meth:`forward`, one dimension after the other."""
+        columns: dict[int, Tensor] = {}
+        weights = self.given.weight.unflatten(0, (self.num_latent, self.width))
+        parts = context.unflatten(-1, (self.num_latent, self.width))
+        for place, j in enumerate(self.order):
+            known = self.order[:place]
+            hidden = parts[..., j, :]
+            if known:
+                z = torch.stack([columns[k] for k in known], -1)
+                hidden = hidden + functional.linear(z, weights[j][:, known])
+            raw = functional.silu(hidden) @ self.weight[j] + self.bias[j, 0]
+            columns[j] = inverse_spline(y[..., j], raw.expand(*y.shape[:-1], -1))
+        return torch.stack([columns[j] for j in range(self.num_latent)], -1)
