@@ -8,8 +8,8 @@ from .pointwise_densities import individual_prior_terms as individual_prior_term
 from .pointwise_densities import predicted_moments as predicted_moments
 from .pointwise_densities import value_log_probs as value_log_probs
 from .population_parameters import Population as Population
-from .program_reader import check_recorded as check_recorded
 from .program_reader import read_structure as read_structure
+from .recording_check import check_recorded as check_recorded
 from .sites import PLATE as PLATE
 from .sites import Model as Model
 from .structure import Estimator as Estimator

@@ -1,9 +1,9 @@
-r"""Other people's models: programs of tensors, with plates and names of their own.
+r"""Adapts Pyro models that were written for tensors, with plates and names of their own.
 
-An adapted program is called with a :class:`~pyro_amortized.Cohort`. Their plate becomes
-``individual``, their observation sites bear the names of series, what was not recorded is masked,
-and observations that lie end to end in a plate of their own (``alpha[county]``) are laid out as
-``(individual, time)``. Everything else is their program, run as it is.
+The adapted model is called with a :class:`~pyro_amortized.Cohort`. The plate of the individuals is
+renamed ``individual``, observation sites get the names of series, and values that were not recorded
+are masked. Observations of all individuals in one dimension (as in ``alpha[county]``) are laid out
+as ``(individual, time)``. The rest of the model runs unchanged.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ from . import PLATE, Model
 
 @dataclass(frozen=True)
 class _Adapted:
-    """Their program as a function of a cohort; pickled with them."""
+    """A model of tensors as a function of a cohort; it can be pickled if the model can."""
 
     model: Callable[..., Any]
     arguments: Callable[[Cohort], tuple[Any, ...] | Mapping[str, Any]]
@@ -34,18 +34,19 @@ class _Adapted:
     observations: Mapping[str, str]
 
     def __call__(self, cohort: Cohort) -> Any:
-        given = self.arguments(cohort)
+        arguments = self.arguments(cohort)
         with _Renaming(cohort, self.plate, self.observations) as renaming:
-            found = self.model(**given) if isinstance(given, Mapping) else self.model(*given)
+            is_named = isinstance(arguments, Mapping)
+            result = self.model(**arguments) if is_named else self.model(*arguments)
         missing = {self.plate, *self.observations} - renaming.seen
         if missing:
             raise ModelError(
-                f"The program has no plate or site {sorted(missing)}; it has "
+                f"The model has no plate or site {sorted(missing)}; it has "
                 f"{sorted(renaming.seen)}.",
-                "the plate of the individuals, and the observation sites, by their own names.",
+                "the plate of the individuals and the observation sites, as the model names them.",
                 "correct `plate=` or `observations=`.",
             )
-        return found
+        return result
 
 
 def adapt(
@@ -55,24 +56,24 @@ def adapt(
     plate: str,
     observations: Mapping[str, str],
 ) -> Model:
-    r"""A program of tensors as a program of a cohort.
+    r"""A Pyro model of tensors as a model of a cohort.
 
     Args:
-        model: Their Pyro program.
-        arguments: Turns a cohort into its arguments: a tuple, or a dictionary of keyword
-            arguments. Values are to be passed with the padding in them
-            (``cohort["y"].values``, or ``.flatten()`` where the program has observations end to
-            end); :func:`end_to_end` gives the index of each value's individual.
+        model: The Pyro model.
+        arguments: Gives the arguments of the model for a cohort: a tuple, or a dictionary of
+            keyword arguments. Values are passed with their padding: ``cohort["y"].values``, or
+            ``.flatten()`` where the model has all observations in one dimension.
+            :func:`end_to_end` then gives the index of each value's individual.
         plate: Name of the plate whose members are the individuals.
-        observations: The series that each of their observation sites observes:
-            ``{"obs": "y"}``.
+        observations: The series that each observation site observes, ``{"obs": "y"}``.
 
     Returns:
-        A program that can be trained on, fitted, and run under ``MCMC`` and ``SVI``.
+        A model that can be trained on, fitted, and run under ``MCMC`` and ``SVI``.
 
     Raises:
-        ModelError: When called: a plate or site of that name is not there; an observation site has
-            a shape that is neither ``(individual, time)`` nor that end to end.
+        ModelError: When the adapted model is called: a plate or site of that name is absent, or an
+            observation site has neither the shape ``(individual, time)`` nor ``(individual *
+            time,)``.
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -85,10 +86,10 @@ def adapt(
         >>> cohort = Cohort(
         ...     {"y": Series(torch.zeros(2, 1), torch.tensor([[28.0], [8.0]]))},
         ...     covariates={"error": torch.tensor([15.0, 10.0])})
-        >>> program = adapt(
+        >>> model = adapt(
         ...     schools, lambda c: (c.covariates["error"], c["y"].values[:, 0]),
         ...     plate="schools", observations={"obs": "y"})
-        >>> trace = pyro.poutine.trace(program).get_trace(cohort)
+        >>> trace = pyro.poutine.trace(model).get_trace(cohort)
         >>> trace.nodes["y"]["fn"].batch_shape, trace.nodes["effect"]["cond_indep_stack"][0].name
         (torch.Size([2]), 'individual')
     """
@@ -107,7 +108,7 @@ def end_to_end(cohort: Cohort, series: str) -> Tensor:
 
 
 class _Renaming(Messenger):  # type: ignore[misc]
-    """Their sites and plates under our names, as seen from outside."""
+    """Renames the sites and plates of the model for the handlers outside."""
 
     def __init__(self, cohort: Cohort, plate: str, observations: Mapping[str, str]) -> None:
         super().__init__()
@@ -131,7 +132,7 @@ class _Renaming(Messenger):  # type: ignore[misc]
         return frame._replace(name=PLATE) if frame.name == self.plate else frame
 
     def _lay_out(self, msg: Any) -> None:
-        """One row per individual, what was not recorded masked."""
+        """One row per individual, with a mask on what was not recorded."""
         series = self.cohort[msg["name"]]
         shape, observed = series.values.shape, series.observed
         fn, frames = msg["fn"], [self._renamed(f) for f in msg["cond_indep_stack"]]
@@ -150,13 +151,15 @@ class _Renaming(Messenger):  # type: ignore[misc]
 
     def _pyro_post_sample(self, msg: Any) -> None:
         fn = getattr(getattr(msg["fn"], "base_dist", None), "base_dist", None)
-        if isinstance(fn, EndToEnd) and msg["value"] is not None:  # as their program knows it
+        if (
+            isinstance(fn, EndToEnd) and msg["value"] is not None
+        ):  # in the shape that the model expects
             value = msg["value"]
             msg["value"] = value.reshape(*value.shape[: value.dim() - len(fn.layout)], -1)
 
 
 def _masked(fn: Any, observed: Tensor, name: str) -> Any:
-    """A law whose values lie ``(individual, time)``, masked."""
+    """A distribution of values ``(individual, time)`` with a mask."""
     if fn.batch_shape[-observed.dim() :] == observed.shape:
         return fn.mask(observed)
     depth = getattr(fn, "reinterpreted_batch_ndims", 0)
@@ -165,17 +168,17 @@ def _masked(fn: Any, observed: Tensor, name: str) -> Any:
     raise ModelError(
         f"The observations of {name!r} have batch shape {tuple(fn.batch_shape)} and event shape "
         f"{tuple(fn.event_shape)}.",
-        f"{tuple(observed.shape)} (individual, time), or end to end ({observed.numel()},).",
-        "pass the values with their padding, in the order of the cohort; or mask them in the "
-        "program.",
+        f"{tuple(observed.shape)} (individual, time), or ({observed.numel()},) in one dimension.",
+        "pass the values with their padding, in the order of the cohort, or mask them in the "
+        "model.",
     )
 
 
 class EndToEnd(TorchDistribution):  # type: ignore[misc]
-    r"""A law of values that lie end to end, laid out as ``(individual, time)``.
+    r"""A distribution of values in one dimension, laid out as ``(individual, time)``.
 
     Args:
-        base: The law, batch shape ``(*, individual * time)``, univariate.
+        base: The distribution, batch shape ``(*, individual * time)``, univariate.
         layout: ``(individual, time)``.
     """
 
@@ -187,18 +190,18 @@ class EndToEnd(TorchDistribution):  # type: ignore[misc]
 
     @property
     def support(self) -> Any:
-        """That of every value."""
+        """The support of every value."""
         support = self.base.support
         return support.base_constraint if isinstance(support, constraints.independent) else support
 
     @property
     def has_rsample(self) -> bool:
-        """As of the law."""
+        """Whether the distribution in one dimension has it."""
         return bool(self.base.has_rsample)
 
     @property
     def has_density(self) -> bool:
-        """As of the law."""
+        """Whether the distribution in one dimension has it."""
         return bool(getattr(self.base, "has_density", True))
 
     @property
@@ -228,6 +231,6 @@ class EndToEnd(TorchDistribution):  # type: ignore[misc]
         return self._laid_out(self.base.log_prob(value.reshape(*lead, -1)))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "EndToEnd":
-        """The same with draws in front."""
+        """The distribution with further batch dimensions in front."""
         lead = torch.Size(batch_shape)[: -len(self.layout)]
         return EndToEnd(self.base.expand(lead + self.base.batch_shape[-1:]), self.layout)

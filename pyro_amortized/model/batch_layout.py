@@ -1,14 +1,16 @@
-r"""Every individual with its own shared parameters, in one call of the program: is there a layout?
+r"""The layout in which one call of the model takes one value of the shared parameters per
+individual.
 
-A shared parameter that is drawn once per individual gets the shape ``(individual, 1, ...,
-*event)``. How many trailing singletons it needs depends on how the program uses it: none for
-``sigma[..., None]``, one for a bare ``sigma``. The layouts are tried, and each is checked exactly
-against ordinary calls of the program: by its density, or, where it has none, by simulations with
-the same random numbers.
+A shared parameter with one value per individual has the shape ``(individual, 1, ..., *event)``. The
+number of trailing singleton dimensions depends on how the model uses the parameter: none for
+``sigma[..., None]``, one for ``sigma`` alone. All layouts are tried. Each is compared with ordinary
+calls of the model: by the density, or by simulations with the same random numbers if there is no
+density.
 """
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,40 +22,60 @@ from ..cohort import Cohort
 from ..runtime.isolation import seeded
 from ..runtime.random_numbers import make_generator
 from .population_parameters import Population
+from .program_run import Assign, run_program
 from .program_simulation import lay_out, simulated_values
-from .sites import Assign, individual_first, run_program, site_log_prob, sum_per_individual
+from .sites import individual_first, site_log_prob, sum_per_individual
 from .structure import ModelStructure
 
-CHECK_SIZE = 5
-EXACT = 1e-8  # largest difference, relative to 1 + the size of the values
-SOLVED = (
-    1e-3  # of a solver whose steps depend on the whole batch; a wrong layout differs by far more
-)
+CHECK_SIZE = 5  # individuals that are compared, each with its own value
+
+
+@dataclass(frozen=True)
+class LayoutTolerance:
+    r"""Largest accepted difference, relative to 1 + the absolute value.
+
+    Args:
+        exact: For rounding errors: a layout with no larger difference is accepted at once.
+        solver: For an ODE solver whose steps depend on the whole batch. A wrong layout differs by
+            far more.
+        max_parameters: Number of shared parameters whose layouts are combined (2 to the power of
+            this number are tried); further ones take the layout of the first.
+    """
+
+    exact: float = 1e-8
+    solver: float = 1e-3
+    max_parameters: int = 6
+
+
+TOLERANCE = LayoutTolerance()
 NO_LAYOUT = float("inf")
 
 
 def find_layout(structure: ModelStructure, cohort: Cohort, seed: int) -> dict[str, int] | None:
-    """The first layout in which every individual may have its own shared parameters, checked
-    exactly; if no layout agrees exactly, the one that agrees best up to the error of a solver.
+    """The first layout that agrees with ordinary calls up to rounding errors.
+
+    If there is none, the layout that agrees best is returned, provided that it agrees up to the
+    error of an ODE solver; otherwise None.
     """
     generator = make_generator(seed)
-    many = cohort.repeat(-(-CHECK_SIZE // len(cohort)))
-    # Picked at random: the first of a sorted table may have no observation to compare.
-    small = many[torch.randperm(len(many), generator=generator)[:CHECK_SIZE]]
-    draws = structure.draw_populations(small, CHECK_SIZE, generator)
+    repeated = cohort.repeat(-(-CHECK_SIZE // len(cohort)))
+    # Random individuals, because the first ones of a sorted table may have no observations.
+    sample = repeated[torch.randperm(len(repeated), generator=generator)[:CHECK_SIZE]]
+    draws = structure.draw_populations(sample, CHECK_SIZE, generator)
     shared = torch.stack([structure.unconstrain_population(d, structure.shared) for d in draws])
-    individuals = structure.draw_individuals(small, draws[0], 1, generator)[0]
-    best, smallest = None, SOLVED
-    pads = itertools.product((0, 1), repeat=min(len(structure.shared), 6))
+    individuals = structure.draw_individuals(sample, draws[0], 1, generator)[0]
+    best, smallest = None, TOLERANCE.solver
+    num = TOLERANCE.max_parameters
+    pads = itertools.product((0, 1), repeat=min(len(structure.shared), num))
     for pad in sorted(pads, key=lambda p: len(set(p))):
         layout = dict(zip(structure.shared, pad, strict=False)) | {
-            n: pad[0] for n in structure.shared[6:]
+            n: pad[0] for n in structure.shared[num:]
         }
-        apart = _difference(structure, small, individuals, shared, draws[0], layout, seed)
-        if apart <= EXACT:
+        difference = _difference(structure, sample, individuals, shared, draws[0], layout, seed)
+        if difference <= TOLERANCE.exact:
             return layout
-        if apart < smallest:
-            best, smallest = layout, apart
+        if difference < smallest:
+            best, smallest = layout, difference
     return best
 
 
@@ -66,8 +88,8 @@ def _difference(
     layout: Mapping[str, int],
     seed: int,
 ) -> float:
-    """Largest difference between the layout and ordinary calls of the program; infinity where the
-    layout cannot be used.
+    """Largest difference between a layout and ordinary calls of the model; infinity if the layout
+    cannot be used.
     """
     laid_out = dict(population) | lay_out(structure, shared, layout)
     ordinary = [
@@ -76,21 +98,21 @@ def _difference(
     pairs = _densities if structure.has_density else _simulations
     largest = 0.0
     try:
-        with torch.no_grad():  # so that the same solver runs every time
+        with torch.no_grad():  # so that every call uses the same solver
             for x, expected in pairs(structure, cohort, individuals, laid_out, ordinary, seed):
-                largest = max(largest, _apart(x, expected))
-                if largest > SOLVED:
+                largest = max(largest, _largest_difference(x, expected))
+                if largest > TOLERANCE.solver:
                     return NO_LAYOUT
     except (RuntimeError, ValueError, IndexError, TypeError):
         return NO_LAYOUT
     return largest
 
 
-def _apart(x: Tensor, expected: Tensor) -> float:
-    """Largest difference relative to 1 + the size; infinity where one of both is not finite."""
+def _largest_difference(x: Tensor, expected: Tensor) -> float:
+    """Largest difference relative to 1 + the absolute value; infinity if one is not finite."""
     same = (x == expected) | (x.isnan() & expected.isnan())
-    apart = (x - expected).abs() / (1 + expected.abs())
-    return float(torch.where(same, 0.0, apart.nan_to_num(NO_LAYOUT, NO_LAYOUT)).max())
+    difference = (x - expected).abs() / (1 + expected.abs())
+    return float(torch.where(same, 0.0, difference.nan_to_num(NO_LAYOUT, NO_LAYOUT)).max())
 
 
 def _densities(
@@ -101,7 +123,7 @@ def _densities(
     ordinary: list[dict[str, Tensor]],
     seed: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Simulate in the layout, then ask the ordinary program for each individual's log density.
+    """Simulate in the layout, and compute each individual's log density by ordinary calls.
 
     Raises:
         ValueError: The simulation has another shape than the data.
@@ -118,14 +140,14 @@ def _densities(
         if shape != cohort[site.series].values.shape:
             raise ValueError(f"{name}: {shape}")
     for i, one in enumerate(ordinary):
-        told = Assign(one, structure.individual, individuals, observations=values)
-        trace = run_program(structure.model, cohort, told)
+        assign = Assign(one, structure.individual, individuals, observations=values)
+        trace = run_program(structure.model, cohort, assign)
         yield log_prob[i], _per_individual(structure, trace, len(cohort))[i]
 
 
 class _Means(TorchFunctionMode):
-    """Laws whose random numbers depend on their parameters give their means instead, so that two
-    runs can be compared value by value.
+    """Distributions whose random numbers depend on their parameters give their means instead, so
+    that two runs can be compared value by value.
     """
 
     means: Mapping[Any, Callable[..., Tensor]] = {
@@ -150,8 +172,7 @@ def _simulations(
     ordinary: list[dict[str, Tensor]],
     seed: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Simulate in the layout, and each individual in the ordinary program, with the same random
-    numbers.
+    """Simulate in the layout, and each individual by ordinary calls, with the same random numbers.
 
     Raises:
         ValueError: The simulation has another shape than the data.

@@ -1,4 +1,4 @@
-r"""The program as a part of another Pyro program: of a guide, of the collapsed model."""
+r"""The model as a part of another Pyro model: of a guide, or of the collapsed model."""
 
 from typing import Any
 
@@ -11,22 +11,21 @@ from torch import Tensor
 from ..cohort import Cohort
 from ..errors import ModelError
 from .population_parameters import Population
-from .sites import PLATE, Assign, run_program, site_log_prob, sum_per_individual
+from .program_run import Assign, run_program
+from .sites import PLATE, site_log_prob, sum_per_individual
 from .structure import ModelStructure
 
 
 def collapsed_log_density(
     structure: ModelStructure, cohort: Cohort, unconstrained: Tensor
 ) -> Tensor:
-    r"""Log p(y, phi | Psi) with the individual parameters held fixed, as part of the Pyro program
-    around it.
+    r"""Log p(y, phi | Psi) for fixed individual parameters, inside another Pyro model.
 
-    The population sites stay visible to the handlers outside, everything in the plate is hidden
-    from them.
+    Effect handlers of the caller see the population sites, and no site inside the plate.
 
     Args:
-        structure: The program.
-        cohort: As many individuals as rows.
+        structure: The structure of the model.
+        cohort: One individual per row.
         unconstrained: Shape ``(row, latent)``.
 
     Returns:
@@ -48,13 +47,13 @@ def collapsed_log_density(
 def constrain_individuals(
     structure: ModelStructure, cohort: Cohort, unconstrained: Tensor, population: Population
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    r"""Values of the individual sites and their log Jacobians, in the program's own layout.
+    r"""Values of the individual sites and their log Jacobians, in the layout of the model.
 
     Args:
-        structure: The program.
+        structure: The structure of the model.
         cohort: N individuals.
-        unconstrained: Shape ``(*, individual, latent)``; leading dimensions are plates outside the
-            program.
+        unconstrained: Shape ``(*, individual, latent)``; leading dimensions are plates outside
+            the model.
         population: Values of the population sites, with the same leading dimensions.
     """
     assign = Assign(population, structure.individual, unconstrained)
@@ -63,10 +62,10 @@ def constrain_individuals(
 
 
 def log_prob_by_individual(trace: Trace, num_individuals: int) -> tuple[Tensor, Tensor]:
-    r"""Log density of a traced program or guide, apart for the plate.
+    r"""Log density of a traced model or guide, outside and inside the plate.
 
     Args:
-        trace: Of a model or of any guide.
+        trace: The trace of a model or of any guide.
         num_individuals: Size of the plate ``individual``.
 
     Returns:
@@ -88,10 +87,10 @@ def log_prob_by_individual(trace: Trace, num_individuals: int) -> tuple[Tensor, 
         scale = float(torch.as_tensor(site["scale"]))
         if frame.size != num_individuals or scale != 1.0:
             raise ModelError(
-                f"Site {name!r} stands in a plate {PLATE!r} of size {frame.size}, with scale "
-                f"{scale:g}, where the cohort has {num_individuals} individuals.",
+                f"The site {name!r} is in a plate {PLATE!r} of size {frame.size}, with scale "
+                f"{scale:g}; the cohort has {num_individuals} individuals.",
                 f"a plate {PLATE!r} of size `len(cohort)`, without subsampling or scale.",
-                "step on `cohort[rows]`, and pass `num_individuals=` to the loss.",
+                "pass `cohort[rows]` to each step, and `num_individuals=` to the loss.",
             )
         inside = inside + sum_per_individual(site_log_prob(site), frame.dim, num_individuals)
     return outside, inside

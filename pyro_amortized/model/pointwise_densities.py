@@ -1,6 +1,6 @@
-r"""What a program says of every single value: its log density, its mean and its standard deviation.
+r"""Log density, mean and standard deviation of every single value.
 
-Diagnostics look at values one at a time; everything that estimates takes whole individuals.
+Diagnostics look at values one at a time. Estimation uses the densities of complete individuals.
 """
 
 from typing import Any
@@ -10,17 +10,13 @@ from torch import Tensor
 
 from ..cohort import Cohort
 from .population_parameters import Population
-from .sites import (
-    Assign,
-    has_density,
-    individual_first,
-    run_program,
-    site_log_prob,
-    sum_per_individual,
-)
+from .program_run import Assign, run_program
+from .sites import has_density, individual_first, site_log_prob, sum_per_individual
 from .structure import ModelStructure
 
-MAX_VALUES = 2_000_000
+MAX_VALUES = (
+    2_000_000  # observed values in one call of the model: some 100 MB of intermediate results
+)
 
 
 def value_log_probs(
@@ -29,16 +25,17 @@ def value_log_probs(
     r"""Log density of every value given each draw.
 
     Args:
-        structure: The program.
+        structure: The structure of the model.
         cohort: N individuals.
         unconstrained: Shape ``(draw, individual, latent)``.
         population: Values of the population sites.
 
     Returns:
-        By series, shape ``(draw, individual, time[, channel])``; what is not recorded has 0. Series
-        whose values have a joint law (``MultivariateNormal``) are left out.
+        By series, shape ``(draw, individual, time[, channel])``; values that were not
+        recorded have 0. Series whose values have a joint distribution (``MultivariateNormal``) are
+        left out.
     """
-    return _of_laws(structure, cohort, unconstrained, population, _log_probs)
+    return _by_series(structure, cohort, unconstrained, population, _log_probs)
 
 
 def predicted_moments(
@@ -47,16 +44,16 @@ def predicted_moments(
     r"""Mean and standard deviation of every value given each draw.
 
     Args:
-        structure: The program.
+        structure: The structure of the model.
         cohort: N individuals.
         unconstrained: Shape ``(draw, individual, latent)``.
         population: Values of the population sites.
 
     Returns:
-        By series, shape ``(draw, individual, time[, channel], 2)``; laws without moments are left
-        out.
+        By series, shape ``(draw, individual, time[, channel], 2)``; distributions without
+        moments are left out.
     """
-    return _of_laws(structure, cohort, unconstrained, population, _moments)
+    return _by_series(structure, cohort, unconstrained, population, _moments)
 
 
 def individual_prior_terms(
@@ -65,7 +62,7 @@ def individual_prior_terms(
     r"""Log density of each individual site given the population, in its support.
 
     Args:
-        structure: The program.
+        structure: The structure of the model.
         cohort: N individuals.
         unconstrained: Shape ``(draw, individual, latent)``.
         population: Values of the population sites.
@@ -74,11 +71,11 @@ def individual_prior_terms(
         By site, shape ``(draw, individual)``.
     """
     shape = unconstrained.shape[:2]
-    many = cohort.to(dtype=torch.float64).repeat(shape[0])
+    repeated = cohort.to(dtype=torch.float64).repeat(shape[0])
     assign = Assign(population, structure.individual, unconstrained.double().flatten(0, 1))
-    trace = run_program(structure.model, many, assign, frozenset(structure.individual))
+    trace = run_program(structure.model, repeated, assign, frozenset(structure.individual))
     return {
-        name: sum_per_individual(site_log_prob(trace.nodes[name]), site.dim, len(many)).reshape(
+        name: sum_per_individual(site_log_prob(trace.nodes[name]), site.dim, len(repeated)).reshape(
             shape
         )
         for name, site in structure.individual.items()
@@ -88,30 +85,35 @@ def individual_prior_terms(
 def at_limits(
     structure: ModelStructure, cohort: Cohort, unconstrained: Tensor, population: Population
 ) -> dict[str, Tensor]:
-    r"""Which values stand at a limit where their law is clipped, for anything beyond it.
+    r"""Which values are at a limit that stands for all values beyond it.
 
     Args:
-        structure: The program.
+        structure: The structure of the model.
         cohort: N individuals.
         unconstrained: Shape ``(draw, individual, latent)``.
         population: Values of the population sites.
 
     Returns:
-        By series, shape ``(draw, individual, time[, channel])``; only series with such a law.
+        By series, shape ``(draw, individual, time[, channel])``; only series with such a
+        distribution.
     """
-    return _of_laws(structure, cohort, unconstrained, population, _clipped)
+    return _by_series(structure, cohort, unconstrained, population, _clipped)
 
 
 def _clipped(site: Any) -> Tensor | None:
-    law, _ = _each_value(site["fn"])
-    law = getattr(law, "base", law) if not hasattr(law, "limits") else law
-    if not hasattr(law, "limits"):
+    distribution, _ = _each_value(site["fn"])
+    distribution = (
+        getattr(distribution, "base", distribution)
+        if not hasattr(distribution, "limits")
+        else distribution
+    )
+    if not hasattr(distribution, "limits"):
         return None
-    low, high = (x.reshape(site["value"].shape) for x in law.limits)
+    low, high = (x.reshape(site["value"].shape) for x in distribution.limits)
     return (site["value"] <= low) | (site["value"] >= high)
 
 
-def _of_laws(
+def _by_series(
     structure: ModelStructure,
     cohort: Cohort,
     unconstrained: Tensor,
@@ -122,50 +124,52 @@ def _of_laws(
     per_copy = sum(cohort[name].values.numel() for name in structure.series)
     parts: dict[str, list[Tensor]] = {}
     for draws in unconstrained.double().split(max(1, MAX_VALUES // max(per_copy, 1))):
-        many, (num_draws, num) = cohort.repeat(len(draws)), draws.shape[:2]
+        repeated, (num_draws, num) = cohort.repeat(len(draws)), draws.shape[:2]
         assign = Assign(population, structure.individual, draws.flatten(0, 1))
         with torch.no_grad():
-            trace = run_program(structure.model, many, assign)
+            trace = run_program(structure.model, repeated, assign)
         for name, site in structure.observed.items():
-            found = function(trace.nodes[name])
-            if found is not None:
-                extra = found.dim() - trace.nodes[name]["value"].dim()
-                rows = individual_first(found, site.dim, site.event_dim + extra)
-                shape = cohort[site.series].values.shape[1:] + found.shape[found.dim() - extra :]
+            result = function(trace.nodes[name])
+            if result is not None:
+                extra = result.dim() - trace.nodes[name]["value"].dim()
+                rows = individual_first(result, site.dim, site.event_dim + extra)
+                shape = cohort[site.series].values.shape[1:] + result.shape[result.dim() - extra :]
                 parts.setdefault(site.series, []).append(rows.reshape(num_draws, num, *shape))
     return {name: torch.cat(x) for name, x in parts.items()}
 
 
-def _each_value(law: Any) -> tuple[Any, Tensor | bool]:
-    """The law of single values behind events and masks, and its mask."""
+def _each_value(distribution: Any) -> tuple[Any, Tensor | bool]:
+    """The distribution of single values inside events and masks, and its mask."""
     mask: Tensor | bool = True
-    while hasattr(law, "base_dist") and not hasattr(law, "transforms"):
-        mask = mask & law._mask if hasattr(law, "_mask") else mask
-        law = law.base_dist
-    return law, mask
+    while hasattr(distribution, "base_dist") and not hasattr(distribution, "transforms"):
+        mask = mask & distribution._mask if hasattr(distribution, "_mask") else mask
+        distribution = distribution.base_dist
+    return distribution, mask
 
 
 def _log_probs(site: Any) -> Tensor | None:
-    law, mask = _each_value(site["fn"])
-    if law.event_dim or not has_density(site):
+    distribution, mask = _each_value(site["fn"])
+    if distribution.event_dim or not has_density(site):
         return None
-    found = law.log_prob(site["value"])
-    masked = mask if site["mask"] is None else mask & _wide(site["mask"], found)
-    return torch.where(masked, found, 0.0) if isinstance(masked, Tensor) else found
+    log_prob = distribution.log_prob(site["value"])
+    masked = mask if site["mask"] is None else mask & _expanded(site["mask"], log_prob)
+    return torch.where(masked, log_prob, 0.0) if isinstance(masked, Tensor) else log_prob
 
 
-def _wide(mask: Any, like: Tensor) -> Any:
-    """A mask of batch shape against values with an event behind."""
+def _expanded(mask: Any, like: Tensor) -> Any:
+    """A mask of batch shape, expanded to values that also have event dimensions."""
     if not isinstance(mask, Tensor):
         return mask
     return mask.reshape(*mask.shape, *[1] * (like.dim() - mask.dim())).expand_as(like)
 
 
 def _moments(site: Any) -> Tensor | None:
-    law, _ = _each_value(site["fn"])
-    law = getattr(law, "base", law)  # before it was censored, truncated, rounded or laid out
+    distribution, _ = _each_value(site["fn"])
+    distribution = getattr(
+        distribution, "base", distribution
+    )  # without censoring, truncation, rounding or layout
     try:
-        mean, variance = law.mean, law.variance
+        mean, variance = distribution.mean, distribution.variance
     except (NotImplementedError, AttributeError):
         return None
     value = site["value"]

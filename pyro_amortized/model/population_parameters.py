@@ -1,7 +1,7 @@
-r"""The roles of a program's sites, and its population parameters.
+r"""The roles of a model's sites, and its population parameters.
 
-Population parameters are dictionaries of values by name; as a flat vector of unconstrained
-coordinates they are what an optimiser moves.
+Population parameters are given as dictionaries of values by name. An optimizer works with the same
+values as a flat vector of unconstrained coordinates.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,32 +14,26 @@ from torch.distributions import biject_to
 from ..cohort import Cohort
 from ..errors import ModelError
 from ..runtime.isolation import seeded
-from .sites import (
-    Assign,
-    IndividualSite,
-    Model,
-    ObservedSite,
-    PopulationSite,
-    run_program,
-    site_log_prob,
-)
+from .program_run import Assign, run_program
+from .sites import IndividualSite, Model, ObservedSite, PopulationSite, site_log_prob
 
 Population = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Roles:
-    r"""The roles of a program's sites.
+    r"""The roles of a model's sites.
 
     Args:
-        model: The program.
-        population: Sites and params outside the plate, by name, in the order of the program.
+        model: The model.
+        population: Sites and parameters outside the plate, by name, in the order of the model.
         individual: Latent sites inside the plate.
         observed: Observed sites inside the plate.
         shared: Names of the population sites on which observations depend directly.
-        layout: Trailing singleton dimensions that each shared parameter needs when it is drawn once
-            per individual, or None where no layout fits and simulation loops over ordinary calls.
-        nuisance: Names of latent sites inside the plate that are simulated and dropped.
+        layout: Number of trailing singleton dimensions that each shared parameter needs when it has
+            one value per individual. None if no layout works; simulation then calls the model
+            once per value.
+        nuisance: Names of latent sites inside the plate that are simulated and not kept.
     """
 
     model: Model
@@ -80,18 +74,18 @@ class Roles:
 
     @property
     def series(self) -> list[str]:
-        """Names of the series that the program observes."""
+        """Names of the series that the model observes."""
         return [site.series for site in self.observed.values()]
 
     @property
     def has_density(self) -> bool:
-        """Whether all observations have a density; some can only be simulated."""
+        """Whether all observations have a density, so that none can only be simulated."""
         return all(site.has_density for site in self.observed.values())
 
     # Population parameters: dictionaries of values and flat unconstrained vectors.
 
     def initial_population(self) -> dict[str, Tensor]:
-        """A population inside the support: one draw from the prior, and the params' own values."""
+        """A population inside the support: a draw from the prior, and the values of parameters."""
         return {name: site.initial for name, site in self.population.items()}
 
     def constrain_population(
@@ -113,7 +107,7 @@ class Roles:
         return torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.float64)
 
     def log_abs_det(self, vector: Tensor) -> Tensor:
-        """Log Jacobian of :meth:`constrain_population`, of the sites with a prior; a scalar."""
+        """Log Jacobian of :meth:`constrain_population` for the sites with a prior, a scalar."""
         pieces = vector.split([site.num_unconstrained for site in self.population.values()], -1)
         total = vector.new_zeros(())
         for site, piece in zip(self.population.values(), pieces, strict=True):
@@ -124,24 +118,23 @@ class Roles:
         return total
 
     def coordinates(self, names: Collection[str]) -> Tensor:
-        """Which unconstrained population coordinates belong to some sites, shape
+        """Which unconstrained population coordinates belong to the given sites, shape
         ``(population,)``.
         """
         flags = [n in names for n, s in self.population.items() for _ in range(s.num_unconstrained)]
         return torch.tensor(flags, dtype=torch.bool)
 
-    def check_some(self, values: Population) -> dict[str, Tensor]:
-        r"""The given values of some sites in float64.
+    def check_values(self, values: Population) -> dict[str, Tensor]:
+        r"""The given values of some sites, checked and in float64.
 
         Raises:
-            ModelError: As :meth:`check_population`.
+            ModelError: As in :meth:`check_population`, but sites may be absent.
         """
         checked = self.check_population(self.initial_population() | dict(values))
         return {name: checked[name] for name in values}
 
     def check_population(self, population: Population) -> dict[str, Tensor]:
-        r"""The given values in float64, every site present, of the right shape and inside its
-        support.
+        r"""The given values in float64; every site has a value of the right shape in its support.
 
         Raises:
             ModelError: A value is missing, superfluous, of the wrong shape or outside its support.
@@ -177,12 +170,12 @@ class Roles:
         return checked
 
     def log_prior(self, cohort: Cohort, population: Population) -> Tensor:
-        """Log prior density of the population sites (params have none), a scalar."""
+        """Log prior density of the population sites, a scalar; a ``pyro.param`` has no prior."""
         terms = list(self.log_priors(cohort, population).values())
         return torch.stack(terms).sum() if terms else torch.zeros((), dtype=torch.float64)
 
     def log_priors(self, cohort: Cohort, population: Population) -> dict[str, Tensor]:
-        """The same by site, scalars."""
+        """Log prior density of each population site, scalars by name."""
         wanted = frozenset(self.population)
         trace = run_program(self.model, cohort.to(dtype=torch.float64), Assign(population), wanted)
         return {
@@ -196,17 +189,17 @@ class Roles:
     ) -> list[dict[str, Tensor]]:
         r"""Draws from the prior of the population.
 
-        A ``pyro.param`` has no prior: it is drawn from a normal distribution about its value in
-        unconstrained coordinates, of sd 1, or of half its size where its support is the real line
-        and that is more.
+        A ``pyro.param`` has no prior. It is drawn from a normal distribution around its value in
+        unconstrained coordinates, with standard deviation 1. If its support is the real line, the
+        standard deviation is half of its absolute value where that is larger.
         """
         wanted = frozenset(n for n, s in self.population.items() if not s.is_param)
-        small, draws = cohort[:1].to(dtype=torch.float64), []
+        one_individual, draws = cohort[:1].to(dtype=torch.float64), []
         params = {n: s for n, s in self.population.items() if s.is_param}
         with seeded(generator):
             for _ in range(num_draws):
-                values = {name: site.constrain(_scatter(site)) for name, site in params.items()}
-                trace = run_program(self.model, small, Assign(values), wanted)
+                values = {name: site.constrain(_draw_param(site)) for name, site in params.items()}
+                trace = run_program(self.model, one_individual, Assign(values), wanted)
                 values |= {name: trace.nodes[name]["value"].detach() for name in wanted}
                 draws.append({name: values[name] for name in self.population})
         return draws
@@ -222,7 +215,7 @@ def _labels(name: str, size: int) -> list[str]:
     return [name] if size == 1 else [f"{name}[{j}]" for j in range(size)]
 
 
-def _scatter(site: PopulationSite) -> Tensor:
+def _draw_param(site: PopulationSite) -> Tensor:
     center = site.unconstrain(site.initial.double())
     real = torch.equal(center, site.initial.double().reshape(-1))
     sd = (center.abs() / 2).clamp(min=1.0) if real else torch.ones_like(center)

@@ -1,5 +1,7 @@
-r"""Running a program forward: shared parameters laid out one value per individual, observations
-drawn once or several times from one run.
+r"""Simulation from a model.
+
+Shared parameters have one value per individual, and observations are drawn once or several times
+from one run of the model.
 """
 
 from collections.abc import Mapping
@@ -10,7 +12,8 @@ from torch import Tensor
 from ..cohort import Cohort, as_recorded
 from ..runtime.solver_context import failures_reported_by_caller
 from .population_parameters import Population, Roles
-from .sites import Assign, individual_first, run_program
+from .program_run import Assign, run_program
+from .sites import individual_first
 
 
 def simulated_runs(
@@ -21,13 +24,15 @@ def simulated_runs(
     population: Population,
     num_noise: int,
 ) -> list[dict[str, Tensor]]:
-    """Values of the observation sites, by series, ``num_noise`` times."""
-    again = num_noise if len(structure.observed) > 1 or structure.layout is None else 1
+    """``num_noise`` draws of the observation sites, each with values by series."""
+    num_runs = num_noise if len(structure.observed) > 1 or structure.layout is None else 1
     runs: list[dict[str, Tensor]] = []
-    for _ in range(again):
+    for _ in range(num_runs):
         if structure.layout is not None:
             laid_out = dict(population) | lay_out(structure, shared, structure.layout)
-            runs += simulated_values(structure, design, unconstrained, laid_out, num_noise // again)
+            runs += simulated_values(
+                structure, design, unconstrained, laid_out, num_noise // num_runs
+            )
         else:
             runs += [_simulate_in_loop(structure, design, unconstrained, shared, population)]
     return runs
@@ -35,11 +40,11 @@ def simulated_runs(
 
 def completed(design: Cohort, values: dict[str, Tensor], failed: Tensor) -> Cohort:
     """A design with simulated values; nothing of a failed individual is marked as recorded."""
-    kept = {
+    is_recorded = {
         name: ~failed.reshape(-1, *[1] * (x.dim() - 1)).expand_as(x) for name, x in values.items()
     }
-    safe = {name: x.nan_to_num(1.0, 1.0, 1.0) for name, x in values.items()}
-    return as_recorded(design.with_observed(kept).with_values(safe))
+    finite = {name: x.nan_to_num(1.0, 1.0, 1.0) for name, x in values.items()}
+    return as_recorded(design.with_observed(is_recorded).with_values(finite))
 
 
 def simulated_values(
@@ -49,14 +54,14 @@ def simulated_values(
     population: Population,
     num_noise: int = 1,
 ) -> list[dict[str, Tensor]]:
-    """Values of the observation sites, by series, once per draw of the noise."""
+    """Values of the observation sites, by series, one dictionary per draw of the noise."""
     assign = Assign(
         population, structure.individual, unconstrained, simulate=frozenset(structure.observed)
     )
     with torch.no_grad(), failures_reported_by_caller():
         trace = run_program(structure.model, cohort, assign)
         first = {name: trace.nodes[name]["value"] for name in structure.observed}
-        more = [
+        further = [
             {name: trace.nodes[name]["fn"]() for name in structure.observed}
             for _ in range(num_noise - 1)
         ]
@@ -65,7 +70,7 @@ def simulated_values(
             site.series: individual_first(values[name], site.dim, site.event_dim)
             for name, site in structure.observed.items()
         }
-        for values in [first, *more]
+        for values in [first, *further]
     ]
 
 
@@ -85,12 +90,12 @@ def _simulate_in_loop(
 
 
 def lay_out(structure: Roles, shared: Tensor, pads: Mapping[str, int]) -> dict[str, Tensor]:
-    r"""Shared parameters, one value per individual, shaped ``(individual, 1, ..., *event)``.
+    r"""Shared parameters with one value per individual, shape ``(individual, 1, ..., *event)``.
 
     Args:
-        structure: The program.
+        structure: The roles of the model.
         shared: Unconstrained shared parameters, shape ``(individual, shared)``.
-        pads: Trailing singleton dimensions beyond those of the plate, by name.
+        pads: Number of trailing singleton dimensions in addition to those of the plate, by name.
     """
     dim = min(site.dim for site in structure.individual.values())
     sites = [structure.population[name] for name in structure.shared]

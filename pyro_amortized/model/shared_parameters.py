@@ -1,9 +1,10 @@
-r"""Which population parameters do the observations depend on when the individual parameters are
-held fixed?
+r"""The shared parameters: population parameters that the observations depend on directly.
 
-Where the observations have a density: those that change it when one is moved at a time (which also
-sees what autograd cannot: a comparison, a detached tensor), and those that autograd finds in it.
-Where they can only be simulated: those that change a simulation made with the same random numbers.
+The individual parameters are fixed. If the observations have a density, a parameter is shared if
+the density changes when this parameter alone changes (this also finds dependencies that autograd
+does not see, such as a comparison or a detached tensor), or if autograd finds it in the density.
+If the observations can only be simulated, a parameter is shared if it changes a simulation with the
+same random numbers.
 """
 
 from collections.abc import Mapping
@@ -16,15 +17,18 @@ from ..runtime.isolation import seeded
 from ..runtime.random_numbers import make_generator
 from ..runtime.solver_context import SolutionCache, caching
 from .population_parameters import Population
-from .sites import Assign, has_density, run_program, site_log_prob
+from .program_run import Assign, run_program
+from .sites import has_density, site_log_prob
 from .structure import ModelStructure
 
-NUM_MOVED = 8  # other values of each parameter: a count may stay the same for one of them
+NUM_MOVED = 8  # further values of each parameter, because a simulated count may not change for one
 
 
 def find_shared(structure: ModelStructure, cohort: Cohort, seed: int) -> tuple[str, ...]:
-    """Names of the population sites on which the observations depend when the individual
-    parameters are held fixed (and so is the nuisance, on whose law they may depend as well).
+    """Names of the population sites on which the observations depend directly.
+
+    The individual parameters are fixed. Nuisance sites are fixed too, but a parameter that their
+    distribution depends on is also shared.
     """
     population, *others = structure.draw_populations(cohort, 1 + NUM_MOVED, make_generator(seed))
     draws = structure.draw_individuals(cohort, population, 1, make_generator(seed))[0]
@@ -51,8 +55,9 @@ def _in_density(
     other: Population,
     fixed: Mapping[str, Tensor],
 ) -> set[str]:
-    """Move one parameter at a time without gradients, so that the same solver runs every time; then
-    ask autograd for those that did not change the density.
+    """Change one parameter at a time without gradients, so that every run uses the same solver.
+
+    Autograd then decides about the parameters that did not change the density.
     """
 
     def observation(values: Mapping[str, Tensor]) -> Tensor:
@@ -62,7 +67,7 @@ def _in_density(
 
     shared = set()
     with torch.no_grad(), caching(SolutionCache()):
-        observation(population)  # a solver may choose its method by what it met in an earlier run
+        observation(population)  # a solver may choose its method by what happened in an earlier run
         base = observation(population)
         for name in population:
             moved = observation(dict(population) | {name: other[name]})
@@ -97,10 +102,10 @@ def _in_simulation(
         return all(torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in zip(a, b, strict=True))
 
     with caching(SolutionCache()):
-        simulation(population)  # a solver may choose its method by what it met in an earlier run
+        simulation(population)  # a solver may choose its method by what happened in an earlier run
         base = simulation(population)
         if not same(base, simulation(population)):
-            return set(population)  # it has random numbers of its own: nothing can be held fixed
+            return set(population)  # it has random numbers outside its sites, so nothing is fixed
         return {
             name
             for name in population

@@ -1,5 +1,4 @@
-r"""What the library knows about a user's program, and the densities and simulations it takes from
-it.
+r"""The structure of a user's model: its roles, densities and simulations.
 
 With the individual parameters in unconstrained coordinates u (``latent`` of them per individual),
 population parameters Psi and shared parameters c (the part of Psi that observations depend on
@@ -8,7 +7,7 @@ directly), a :class:`ModelStructure` gives
 .. math:: \log p(y_i \mid \phi(u_i), c), \qquad \log p(\phi(u_i) \mid \Psi) + \log |\partial\phi /
     \partial u|
 
-for K draws per individual at once: K draws are a cohort laid end to end K times.
+for K draws per individual at once. For this purpose the cohort is repeated K times.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,21 +23,33 @@ from ..errors import ModelError
 from ..runtime.isolation import seeded
 from ..runtime.solver_context import SolutionCache, caching
 from .population_parameters import Population, Roles
+from .program_run import Assign, run_program
 from .program_simulation import completed, lay_out, simulated_runs, simulated_values
 from .sites import (
-    Assign,
     individual_first,
     plain_support,
-    run_program,
     site_log_prob,
     sum_per_individual,
     unconstrain_site,
 )
 
-# Values of a series in one call of the program: what stays in the processor's cache is several
-# times faster than what does not. Parts that are kept for gradients are larger and fewer.
-MAX_VALUES_PER_CALL, MAX_VALUES_KEPT = 400_000, 4_000_000
 
+@dataclass(frozen=True)
+class CallSettings:
+    r"""Number of observed values in one call of the model.
+
+    Args:
+        max_values: In calls whose result is used once: calls that fit in the processor's cache are
+            several times faster than larger ones.
+        max_values_kept: In calls that are repeated with gradients: each part keeps its own graph,
+            so fewer and larger parts are better.
+    """
+
+    max_values: int = 400_000
+    max_values_kept: int = 4_000_000
+
+
+CALLS = CallSettings()
 
 Estimator = Literal["corrected", "likelihood-free"]
 
@@ -56,9 +67,9 @@ class IndividualLogDensity(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ModelStructure(Roles):
-    r"""What the library knows about a program, its densities and simulations.
+    r"""The structure of a model: roles of its sites, densities and simulations.
 
-    Made by :func:`read_structure`; the fields are those of its base, the roles of the sites.
+    :func:`read_structure` makes it. Its fields are those of its base class, the roles of the sites.
     """
 
     # Individual parameters.
@@ -66,7 +77,7 @@ class ModelStructure(Roles):
     def constrain(
         self, cohort: Cohort, unconstrained: Tensor, population: Population
     ) -> tuple[dict[str, Tensor], Tensor]:
-        r"""Values of the individual sites, in the program's own layout, and the log Jacobian.
+        r"""Values of the individual sites, in the layout of the model, and the log Jacobian.
 
         Args:
             cohort: N individuals.
@@ -78,8 +89,8 @@ class ModelStructure(Roles):
         return {name: trace.nodes[name]["value"] for name in self.individual}, assign.log_abs_det()
 
     def unconstrain(self, cohort: Cohort, values: Population, population: Population) -> Tensor:
-        """Unconstrained coordinates, shape ``(individual, latent)``, of values in the program's own
-        layout.
+        """Unconstrained coordinates, shape ``(individual, latent)``, of values in the layout of the
+        model.
         """
         assign = Assign(population, values=values)
         trace = run_program(self.model, cohort, assign, frozenset(self.individual))
@@ -99,12 +110,16 @@ class ModelStructure(Roles):
         Returns:
             Unconstrained coordinates, shape ``(draw, individual, latent)``.
         """
-        many = cohort.to(dtype=torch.float64).repeat(num_draws)
+        repeated = cohort.to(dtype=torch.float64).repeat(num_draws)
         with seeded(generator):
-            trace = run_program(self.model, many, Assign(population), frozenset(self.individual))
+            trace = run_program(
+                self.model, repeated, Assign(population), frozenset(self.individual)
+            )
         values = {name: trace.nodes[name]["value"] for name in self.individual}
         return (
-            self.unconstrain(many, values, population).reshape(num_draws, len(cohort), -1).detach()
+            self.unconstrain(repeated, values, population)
+            .reshape(num_draws, len(cohort), -1)
+            .detach()
         )
 
     def constrained_draws(
@@ -121,8 +136,8 @@ class ModelStructure(Roles):
             By name, shape ``(draw, individual, *event)``.
         """
         num_draws, num = unconstrained.shape[:2]
-        many = cohort.to(dtype=torch.float64).repeat(num_draws)
-        values, _ = self.constrain(many, unconstrained.reshape(num_draws * num, -1), population)
+        repeated = cohort.to(dtype=torch.float64).repeat(num_draws)
+        values, _ = self.constrain(repeated, unconstrained.reshape(num_draws * num, -1), population)
         rows = {
             n: individual_first(values[n], s.dim, s.event_dim) for n, s in self.individual.items()
         }
@@ -132,8 +147,8 @@ class ModelStructure(Roles):
 
     @property
     def estimator(self) -> Estimator:
-        """Whose density of the observations :meth:`log_density` is: ``"corrected"``, the program's
-        own.
+        """Which density of the observations :meth:`log_density` uses: ``"corrected"`` is that of
+        the model itself.
         """
         return "corrected"
 
@@ -141,15 +156,15 @@ class ModelStructure(Roles):
         r"""Raise unless all observations have a density.
 
         Raises:
-            ModelError: One can only be simulated.
+            ModelError: Some observations can only be simulated.
         """
         without = [site.name for site in self.observed.values() if not site.has_density]
         if without:
             raise ModelError(
                 f"The observations {without} can be simulated, but have no density.",
-                "a density, which weights and marginal likelihood are made of.",
-                'pass `estimator="likelihood-free"`, and calibrate the guide; or write a law with '
-                "a density.",
+                "observations with a density, which weights and marginal likelihood need.",
+                'pass `estimator="likelihood-free"` and calibrate the guide, or use a distribution '
+                "with a density.",
             )
 
     def log_density(
@@ -163,16 +178,16 @@ class ModelStructure(Roles):
             population: Values of the population sites.
 
         Returns:
-            Shape ``(draw, individual)`` each. What is not finite is returned as it is, not raised.
+            Shape ``(draw, individual)`` each. Values that are not finite are returned, not raised.
         """
-        parts = self._parts(cohort, unconstrained, MAX_VALUES_PER_CALL)
-        found = [self._log_density_of(many, draws, population) for many, draws in parts]
-        return IndividualLogDensity(*(torch.cat(x) for x in zip(*found, strict=True)))
+        parts = self._parts(cohort, unconstrained, CALLS.max_values)
+        densities = [self._log_density_of(repeated, draws, population) for repeated, draws in parts]
+        return IndividualLogDensity(*(torch.cat(x) for x in zip(*densities, strict=True)))
 
     def _parts(
         self, cohort: Cohort, unconstrained: Tensor, max_values: int
     ) -> Iterator[tuple[Cohort, Tensor]]:
-        """Some draws at a time, and the cohort once per draw."""
+        """Parts of the draws, each with the cohort repeated once per draw."""
         cohort = cohort.to(dtype=torch.float64)
         per_copy = sum(cohort[name].values.numel() for name in self.series)
         for draws in unconstrained.double().split(max(1, max_values // max(per_copy, 1))):
@@ -181,27 +196,31 @@ class ModelStructure(Roles):
     def fixed_draws(
         self, cohort: Cohort, unconstrained: Tensor
     ) -> Callable[[Population], IndividualLogDensity]:
-        """:meth:`log_density` as a function of the population, everything else prepared once."""
-        parts = list(self._parts(cohort, unconstrained, MAX_VALUES_KEPT))
-        memory = SolutionCache()  # the draws stay: their dynamics are solved once
+        """:meth:`log_density` as a function of the population, with the rest prepared."""
+        parts = list(self._parts(cohort, unconstrained, CALLS.max_values_kept))
+        cache = SolutionCache()  # the draws are fixed, so their dynamics are solved once
 
         def density(population: Population) -> IndividualLogDensity:
-            with caching(memory):
-                found = [self._log_density_of(many, draws, population) for many, draws in parts]
-            return IndividualLogDensity(*(torch.cat(x) for x in zip(*found, strict=True)))
+            with caching(cache):
+                densities = [self._log_density_of(repeated, x, population) for repeated, x in parts]
+            return IndividualLogDensity(*(torch.cat(x) for x in zip(*densities, strict=True)))
 
         return density
 
     def _log_density_of(
-        self, many: Cohort, draws: Tensor, population: Population, observation_only: bool = False
+        self,
+        repeated: Cohort,
+        draws: Tensor,
+        population: Population,
+        observation_only: bool = False,
     ) -> IndividualLogDensity:
-        """Densities of draws ``(draw, individual, latent)``; ``many`` is the cohort once per
-        draw.
+        """Densities of draws ``(draw, individual, latent)``; ``repeated`` is the cohort repeated
+        once per draw.
         """
         self.check_density()
         shape, rows = draws.shape[:2], draws.flatten(0, 1)
         assign = Assign(population, self.individual, rows)
-        trace = run_program(self.model, many, assign)
+        trace = run_program(self.model, repeated, assign)
         observation = self.total(self.observed, trace, len(rows)).reshape(shape)
         if observation_only:
             return IndividualLogDensity(observation, torch.zeros_like(observation))
@@ -211,41 +230,42 @@ class ModelStructure(Roles):
     def log_observations(
         self, cohort: Cohort, unconstrained: Tensor, populations: Sequence[Population]
     ) -> list[Tensor]:
-        """The first part of :meth:`log_density` at several populations, whose dynamics are solved
-        once where they are the same.
+        """The first part of :meth:`log_density` at several populations.
+
+        Dynamics that are the same for several populations are solved once.
         """
-        found = []
-        for many, draws in self._parts(cohort, unconstrained, MAX_VALUES_PER_CALL):
+        densities = []
+        for repeated, draws in self._parts(cohort, unconstrained, CALLS.max_values):
             with caching(SolutionCache()):
-                some = [self._log_density_of(many, draws, p, True) for p in populations]
-            found.append([x.observation for x in some])
-        return [torch.cat(x) for x in zip(*found, strict=True)]
+                parts = [self._log_density_of(repeated, draws, p, True) for p in populations]
+            densities.append([x.observation for x in parts])
+        return [torch.cat(x) for x in zip(*densities, strict=True)]
 
     def log_individual(
         self, cohort: Cohort, unconstrained: Tensor, population: Population
     ) -> Tensor:
-        """The second part of :meth:`log_density` alone; the observations are not reached."""
-        many = cohort.to(dtype=torch.float64).repeat(len(unconstrained))
-        return self.log_individual_of(many, unconstrained.double(), population)
+        """Only the second part of :meth:`log_density`; the observations are not computed."""
+        repeated = cohort.to(dtype=torch.float64).repeat(len(unconstrained))
+        return self.log_individual_of(repeated, unconstrained.double(), population)
 
-    def log_individual_of(self, many: Cohort, draws: Tensor, population: Population) -> Tensor:
-        """The same where ``many`` is the cohort once per draw already."""
+    def log_individual_of(self, repeated: Cohort, draws: Tensor, population: Population) -> Tensor:
+        """As :meth:`log_individual`, for a cohort that is already repeated once per draw."""
         shape, rows = draws.shape[:2], draws.flatten(0, 1)
         assign = Assign(population, self.individual, rows)
-        trace = run_program(self.model, many, assign, frozenset(self.individual))
+        trace = run_program(self.model, repeated, assign, frozenset(self.individual))
         total = self.total(self.individual, trace, len(rows)) + assign.log_abs_det()
         return total.reshape(shape)
 
     @staticmethod
     def total(sites: Mapping[str, Any], trace: Trace, num: int) -> Tensor:
-        """Log density of some sites together, per individual."""
+        """Sum of the log densities of some sites, per individual."""
         terms = [
             sum_per_individual(site_log_prob(trace.nodes[n]), s.dim, num) for n, s in sites.items()
         ]
         return torch.stack(terms).sum(0)
 
     def log_observation(self, cohort: Cohort, unconstrained: Tensor, shared: Tensor) -> Tensor:
-        r"""Log p(y | phi, c) where every individual has its own shared parameters.
+        r"""Log p(y | phi, c) with one value of the shared parameters per individual.
 
         Args:
             cohort: N individuals.
@@ -258,9 +278,9 @@ class ModelStructure(Roles):
         population, num_draws = self.initial_population(), len(unconstrained)
         if self.layout is not None:
             laid_out = population | lay_out(self, shared.double().repeat(num_draws, 1), self.layout)
-            many = cohort.to(dtype=torch.float64).repeat(num_draws)
+            repeated = cohort.to(dtype=torch.float64).repeat(num_draws)
             return self._log_density_of(
-                many, unconstrained.double(), laid_out, observation_only=True
+                repeated, unconstrained.double(), laid_out, observation_only=True
             ).observation
         columns = []
         for i in range(len(cohort)):
@@ -277,12 +297,12 @@ class ModelStructure(Roles):
         channel])``.
         """
         num_draws, num = unconstrained.shape[:2]
-        many = cohort.to(dtype=torch.float64).repeat(num_draws)
+        repeated = cohort.to(dtype=torch.float64).repeat(num_draws)
         assign = Assign(
             population, self.individual, unconstrained.reshape(num_draws * num, -1).double()
         )
         with torch.no_grad():
-            trace = run_program(self.model, many, assign)
+            trace = run_program(self.model, repeated, assign)
         means = {
             s.series: individual_first(trace.nodes[n]["fn"].mean, s.dim, s.event_dim)
             for n, s in self.observed.items()
@@ -298,10 +318,10 @@ class ModelStructure(Roles):
             By series, shape ``(draw, individual, time[, channel])``.
         """
         num_draws, num = unconstrained.shape[:2]
-        many = cohort.to(dtype=torch.float64).repeat(num_draws)
+        repeated = cohort.to(dtype=torch.float64).repeat(num_draws)
         rows = unconstrained.reshape(num_draws * num, -1).double()
         with seeded(generator):
-            values = simulated_values(self, many, rows, population)[0]
+            values = simulated_values(self, repeated, rows, population)[0]
         return {name: x.reshape(num_draws, num, *x.shape[1:]) for name, x in values.items()}
 
     # Simulation of training data.
@@ -321,14 +341,14 @@ class ModelStructure(Roles):
                 ignored.
             unconstrained: Individual parameters, shape ``(individual, latent)``.
             shared: Unconstrained shared parameters of each individual, shape ``(individual,
-                shared)``. Without a layout the program is called once per distinct row.
-            population: Values for the other population sites; they do not move the observations.
+                shared)``. Without a layout the model is called once per distinct row.
+            population: Values of the other population sites, which do not affect the observations.
             generator: Source of randomness.
 
         Returns:
             The design with simulated values, and whether each simulation failed, shape
-            ``(individual,)``: then a value that should be recorded is not finite in single
-            precision, and nothing of that individual is marked as recorded.
+            ``(individual,)``. A simulation has failed if a value that should be recorded is not
+            finite in single precision; no value of that individual is marked as recorded then.
         """
         cohorts, failed = self.simulate_repeatedly(
             design, unconstrained, shared, population, generator, 1
@@ -344,11 +364,12 @@ class ModelStructure(Roles):
         generator: Generator,
         num_noise: int,
     ) -> tuple[list[Cohort], Tensor]:
-        r""":meth:`simulate` with several draws of the observations from one run of the program.
+        r""":meth:`simulate` with several draws of the observations from one run of the model.
 
-        The dynamics are solved once; the laws of the observation sites are sampled ``num_noise``
-        times. That is exact where no observation site's law depends on another observation; a
-        program with several observation sites is therefore run ``num_noise`` times.
+        The dynamics are solved once, and the distributions of the observation sites are sampled
+        ``num_noise`` times. This is exact if the distribution of no observation site depends on
+        another observation. A model with several observation sites is therefore run ``num_noise``
+        times.
         """
         design = as_scheduled(design.to(dtype=torch.float64))
         with seeded(generator):

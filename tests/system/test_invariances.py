@@ -116,7 +116,7 @@ def test_single_precision_changes_rounding_alone(few, draws, linear_guide):
 
 def test_the_size_of_a_batch_does_not_matter(few, draws, linear_guide, monkeypatch):
     whole = density(linear_guide, few, draws.unconstrained)
-    monkeypatch.setattr(model_module, "MAX_VALUES_PER_CALL", 100)
+    monkeypatch.setattr(model_module, "CALLS", model_module.CallSettings(100))
     assert torch.allclose(whole, density(linear_guide, few, draws.unconstrained), rtol=1e-12)
 
 
