@@ -20,7 +20,7 @@ from ..guide import AmortizedGuide
 from ..model import Estimator, Model
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import fork_seed, make_generator
-from ..sampling.unreliable_individuals import unreliable
+from ..sampling.weight_quality import unreliable
 from .estimation import fit_once
 from .fit_result import PopulationFit
 from .population_posterior import PopulationDraws, sample_population

@@ -113,7 +113,7 @@ def fit_once(
     structure = structure_with(structure_for(guide, model, cohort), guide, estimator)
     if num_draws is None:
         num_draws = round(min(2000, max(300, 20_000 / math.sqrt(len(cohort)))))
-    fixed = structure.check_some(fixed or {})
+    fixed = structure.check_values(fixed or {})
     held = _held(structure, fixed)
     search = Search.begin(structure, guide, cohort, criterion, generator)
     if start is not None:

@@ -24,7 +24,7 @@ from ..runtime.random_numbers import fork_seed, make_generator
 from ..runtime.workers import run_each
 from ..sampling.importance_weights import log_mean_difference
 from ..sampling.individuals import IndividualPosteriors, sample_individuals
-from ..sampling.unreliable_individuals import MAX_CHAINS
+from ..sampling.unreliable_individuals import LAST_STEPS
 from .expanded_likelihood import ExpandedLikelihood
 from .likelihood_choice import Likelihood, make_likelihood
 
@@ -123,7 +123,7 @@ class Search:
                 refine=refine,
                 structure=self.structure,
                 before=before,
-                max_chains=0 if quiet else MAX_CHAINS,
+                max_chains=0 if quiet else LAST_STEPS.max_chains,
             )
 
     def objective(self, likelihood: Likelihood) -> Callable[[Tensor], Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import FitError
 from ..runtime.arguments import check_is
 from ..sampling.importance_weights import (
-    PARETO_K_LIMIT,
+    PARETO,
     finite_or_zero_weight,
     importance_estimate,
     log_mean_difference,
@@ -93,7 +93,7 @@ def difference(first: PopulationFit, second: PopulationFit) -> Difference:
         theirs = finite_or_zero_weight(sum(density) - individuals.log_proposal)
         found, error = log_mean_difference(individuals.log_weights, theirs)
         estimate = importance_estimate(theirs)
-        poor = (estimate.pareto_k > PARETO_K_LIMIT) | (estimate.ess < LEAST_SHARE * len(theirs))
+        poor = (estimate.pareto_k > PARETO.limit) | (estimate.ess < LEAST_SHARE * len(theirs))
         answers.append((sign * found, error.masked_fill(poor, torch.inf)))
     precision = torch.stack([1 / (e**2 + 1e-12) for _, e in answers])
     precision[0] = torch.where(precision[1:].sum(0) > 0, 0.0, precision[0])

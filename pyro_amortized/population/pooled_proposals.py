@@ -1,60 +1,67 @@
-r"""Draws of the individuals that serve a neighbourhood of populations.
+r"""Draws of the individuals that can be used over the posterior of the population.
 
-Draws made at one population lose their effective number as the population moves, most of all where
-rich data tie an individual's parameters to parameters that all share. Draws that are to follow the
-population over its whole posterior therefore come from mixtures fitted to draws at several
-populations of it, together:
+Draws that were made at one population lose effective draws as the population moves. The loss is
+largest where many observations make the parameters of an individual depend strongly on the shared
+parameters. Draws for the whole posterior of the population therefore come from mixtures that are
+fitted to draws at several populations :math:`\Psi_m` together (decision 042):
 
 .. math:: q_i(u) \approx \frac1M \sum_m p(u \mid y_i, \Psi_m).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from ..sampling.adaptive_importance import MAX_COMPONENTS, fitted, shape_of
-from ..sampling.individuals import IndividualPosteriors, make_sampler
-from ..sampling.proposals import Refinement, Weighted
+from ..sampling.individuals import IndividualPosteriors, individual_posteriors, make_sampler
+from ..sampling.proposals import Refinement, Sampled, Weighted
+from ..sampling.refinement_settings import REFINEMENT
+from ..sampling.weighted_fits import mixture_of_equal, mixture_of_weighted
 from .fit_result import PopulationFit
 
-LEAST_DRAWS = 200  # at every population
-MANY, MAX_DRAWS = 15_000, 3_000  # draws of all individuals, of each
+
+@dataclass(frozen=True)
+class PooledSettings:
+    """Numbers of draws."""
+
+    # Draws per individual at each of the populations, at least.
+    min_draws: int = 200
+    # New draws: of all individuals together, and of each.
+    max_total_draws: int = 15_000
+    max_draws: int = 3_000
 
 
-def widened(
+POOLED = PooledSettings()
+
+
+def pooled_individuals(
     fit: PopulationFit, vectors: Sequence[Tensor], generator: Generator
 ) -> IndividualPosteriors:
-    r"""Fresh draws of every individual, for all of some populations.
+    r"""New draws of every individual, from mixtures for several populations together.
 
     Args:
-        fit: The fit; its draws lead on.
-        vectors: The populations, unconstrained, shape ``(population,)`` each.
+        fit: The fit; the mixtures of its draws are tried first.
+        vectors: The populations in unconstrained coordinates, shape ``(population,)`` each.
         generator: Source of randomness.
 
     Returns:
-        At least as many draws as the fit has, weighted at its estimates.
+        At least as many draws as the fit has, weighted at the estimates of the fit.
     """
     known, cohort = fit.individuals, fit.individuals.cohort
-    size = max(LEAST_DRAWS, known.num_draws // len(vectors))
+    size = max(POOLED.min_draws, known.num_draws // len(vectors))
     parts = [fit.search.draw(x, size, generator, known) for x in vectors]
     log_weights = [p.log_weights.log_softmax(0).nan_to_num(-torch.inf) for p in parts]
     draws = torch.cat([p.unconstrained for p in parts])
     pooled = Weighted(draws, torch.zeros(draws.shape[:2]), torch.cat(log_weights))
-    everyone, rows = torch.ones(len(cohort), dtype=torch.bool), torch.arange(len(cohort))
+    refined, rows = torch.ones(len(cohort), dtype=torch.bool), torch.arange(len(cohort))
     with torch.no_grad():
-        mixture = fitted(pooled, MAX_COMPONENTS, generator)
-        refinement = Refinement(everyone, mixture, shape_of(draws, generator))
+        mixture = mixture_of_weighted(pooled, REFINEMENT.max_components, generator)
+        guide = mixture_of_equal(draws, REFINEMENT.num_guide_components, generator)
+        refinement = Refinement(refined, mixture, guide)
         sampler = make_sampler(fit.guide, fit.structure, cohort, known.population)
-        num = max(known.num_draws, min(MAX_DRAWS, MANY // len(cohort)))
-        found = sampler.from_mixture(refinement, num, rows, generator)
-    return IndividualPosteriors(
-        fit.structure,
-        cohort,
-        known.population,
-        found.draws,
-        found.log_proposal,
-        found.log_weights,
-        ("student-t mixture",) * len(cohort),
-        refinement,
-    )
+        enough = min(POOLED.max_draws, POOLED.max_total_draws // len(cohort))
+        num_draws = max(known.num_draws, enough)
+        weighted = sampler.from_mixture(refinement, num_draws, rows, generator)
+    sampled = Sampled(weighted, refinement)
+    return individual_posteriors(fit.structure, cohort, known.population, sampled)

@@ -34,13 +34,13 @@ from ..sampling.importance_weights import (
     resample,
 )
 from ..sampling.individuals import IndividualPosteriors
-from ..sampling.mode_mixture import tempered_weights
 from ..sampling.student_mixture import StudentMixture, fit_student_mixture
+from ..sampling.weighted_fits import tempered_weights
 from .exact_likelihood import ExactLikelihood
 from .fit_result import PopulationFit
 from .interpolated_likelihood import InterpolatedLikelihood
 from .likelihood_choice import Likelihood, make_likelihood
-from .pooled_proposals import widened
+from .pooled_proposals import pooled_individuals
 
 MAX_ROUNDS, ENOUGH, NUM_COMPONENTS = 3, 0.7, 3
 # Draws at which an interpolated likelihood is tried, and how near the exact one it must be; half of
@@ -191,7 +191,7 @@ class _Posterior:
         self.one = fit.cohort[:1].to(dtype=torch.float64)  # enough for the population's sites
         exact, vectors = fit.likelihood, self.whole(tried[:, 0])
         if self._lost(vectors) > LOST:
-            individuals = widened(fit, [fit.vector, *vectors[:NUM_WIDENED]], generator)
+            individuals = pooled_individuals(fit, [fit.vector, *vectors[:NUM_WIDENED]], generator)
             exact = make_likelihood(individuals, fit.search.scale)
         self.likelihood: AnyLikelihood = self._interpolated(exact, vectors) or exact
         self.known_each = _EachPopulation(self.likelihood, log_mean)

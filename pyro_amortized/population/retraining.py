@@ -18,7 +18,7 @@ from ..guide.training_distributions import (
 )
 from ..runtime.random_numbers import make_generator
 from ..runtime.user_warnings import warn_user
-from ..sampling.unreliable_individuals import unreliable
+from ..sampling.weight_quality import unreliable
 from ..training import TrainingOptions, train
 from .fit_result import PopulationFit
 

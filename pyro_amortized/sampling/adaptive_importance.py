@@ -1,63 +1,55 @@
-r"""Importance sampling of many small targets at once, each refined on its own where its weights are
-poor.
+r"""Adaptive importance sampling of many small targets, each of which is refined separately.
 
-Knows no cohort and no program: targets, proposals and the defensive part are callables of draws
-``(draw, row, latent)`` and of the rows they belong to.
+First, draws come from the guide. Where their weights are poor, they come from the defensive mixture
+
+.. math:: q_i = 0.9\, t_i + 0.05\, \hat g_i + 0.05\, p(u \mid \Psi)
+
+of a mixture of Student-t distributions :math:`t_i` that is fitted to weighted draws of this
+individual, a mixture :math:`\hat g_i` in the shape of the guide, and the population. Draws that a
+mixture is fitted to, or that decide something, are never used in an estimate: this would bias it
+(decision 028).
+
+The module has no access to the cohort or the model. Targets, proposals and the population are
+functions of draws ``(draw, row, latent)`` and of the rows (individuals) that the draws belong to.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
 
-from .importance_weights import (
-    PARETO_K_LIMIT,
-    effective_sample_size,
-    finite_or_zero_weight,
-    importance_estimate,
-)
-from .mode_mixture import located_mixture, tempered_weights
+from .importance_weights import effective_sample_size, finite_or_zero_weight
+from .mode_mixture import mixture_around_modes
 from .proposals import Proposal, Refinement, Sampled, Weighted
-from .student_mixture import UNUSED, StudentMixture, fit_student_mixture
+from .refinement_settings import REFINEMENT, RefinementSettings
+from .student_mixture import StudentMixture
+from .weight_quality import comparable_ess, is_poor
+from .weighted_fits import guide_mixture, mixture_of_weighted
 
-Target = Callable[[Tensor, Tensor], Tensor]
+LogDensity = Callable[[Tensor, Tensor], Tensor]
 Draw = Callable[[int, Tensor, Generator], Tensor]
-MIN_PILOT = 100
-PILOT_SHARE = 0.1
-MAX_DRAWS = 400_000  # of all individuals that are sampled together
-# A pilot with fewer effective draws says too little about a covariance: the modes are climbed to.
-THIN = 20.0
-GUIDE_SHARE, POPULATION_SHARE, STRETCHED_SHARE = 0.05, 0.05, 0.1
-NUM_SPREAD = 50  # draws that say how wide the population is
-WIDER, LEAST_ADAPTED = 2.5, 600  # of located mixtures that are fitted to their own draws
-MAX_SHAPE, NUM_GUIDE = 200, 3  # draws and components that say where the guide lies
-# Efficiency (effective share of the draws) from which a guide is good, and fair.
-GOOD, FAIR = 0.8, 0.5
-STILL_FAIR = 0.45  # of a mixture, when the population has moved
-# Later rounds: components of the mixture, draws to fit it as a multiple of the final ones, and the
-# efficiency below which an individual needs the round: one component is cheap and worth it early,
-# five are for what else would fail.
-MAX_COMPONENTS = 5
-ROUNDS = ((1, 1, 0.6), (3, 2, 0.5), (5, 4, 0.3))
+Source = tuple[int, Callable[[Tensor], Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
-    r"""Importance sampling of a batch of targets, with refinement per individual.
+    r"""Importance sampling of a batch of targets, with a refinement per individual.
 
     Args:
-        target: Log target density of draws ``(draw, row, latent)`` of the given individuals.
-        population: Draws from the defensive part.
-        log_population: Its log density.
+        target: Log target density of draws ``(draw, row, latent)`` of the given rows.
+        population: Draws from the population, of given number and rows.
+        log_population: Log density of the population at draws of the given rows.
         proposal: The guide.
+        settings: When and how individuals are refined.
     """
 
-    target: Target
+    target: LogDensity
     population: Draw
-    log_population: Target
+    log_population: LogDensity
     proposal: Proposal
+    settings: RefinementSettings = REFINEMENT
 
     def sample(
         self,
@@ -67,102 +59,114 @@ class Sampler:
         refine: bool,
         known: Refinement | None = None,
     ) -> Sampled:
-        r"""Weighted draws of ``num`` individuals, and where they come from.
-
-        A pilot from the guide shows whether it will do. Where it will, all draws come from it;
-        where it will not, they come from a mixture fitted to the pilot. Draws that decide or fit
-        anything are never among the draws that estimate: that would bias the estimate.
+        r"""Weighted draws of ``num`` individuals, and the refinement they were made with.
 
         Args:
             num_draws: Draws per individual.
-            num: Number of individuals; they are taken some at a time.
+            num: Number of individuals; they are sampled in parts of limited size.
             generator: Source of randomness.
             refine: Refine individuals whose weights are poor.
-            known: What served before, for another population say: tried first.
+            known: A refinement of the same individuals, for instance for another population. It
+                is tried first.
         """
         parts = []
-        for rows in torch.arange(num).split(max(1, MAX_DRAWS // num_draws)):
-            if refine:
-                before = None if known is None else known.take(rows)
-                parts.append(self._sample_rows(num_draws, rows, generator, before))
+        for rows in torch.arange(num).split(max(1, self.settings.max_rows // num_draws)):
+            if not refine:
+                weighted = self.from_proposal(num_draws, rows, generator)
+                parts.append(Sampled(weighted, self._no_refinement(weighted)))
+            elif known is None:
+                parts.append(self._sample_first(num_draws, rows, generator))
             else:
-                found = self.from_guide(num_draws, rows, generator)
-                parts.append(Sampled(found, _no_refinement(found)))
-        whole = zip(*(vars(p.weighted).values() for p in parts), strict=True)
-        refinement = Refinement.cat([p.refinement for p in parts])
-        return Sampled(Weighted(*(torch.cat(x, 1) for x in whole)), refinement)
+                parts.append(self._sample_known(num_draws, rows, generator, known.take(rows)))
+        return Sampled(
+            Weighted.cat([part.weighted for part in parts]),
+            Refinement.cat([part.refinement for part in parts]),
+        )
 
-    def _sample_rows(
-        self, num_draws: int, rows: Tensor, generator: Generator, known: Refinement | None
-    ) -> Sampled:
-        if known is not None:
-            return self._sample_again(num_draws, rows, generator, known)
-        num_pilot = max(MIN_PILOT, round(PILOT_SHARE * num_draws))
-        pilot = self.from_guide(num_pilot, rows, generator)
-        bad = _poor(pilot.log_weights, GOOD)
-        good = (~bad).nonzero()[:, 0]
-        result = _empty(num_draws, len(rows), pilot)
+    def _no_refinement(self, like: Weighted) -> Refinement:
+        settings = self.settings
+        return Refinement.none(like, settings.max_components, settings.num_guide_components)
+
+    def _sample_first(self, num_draws: int, rows: Tensor, generator: Generator) -> Sampled:
+        """Draws from the guide where a pilot is good enough, else from a refinement."""
+        settings = self.settings
+        num_pilot = max(settings.min_pilot_draws, round(settings.pilot_share * num_draws))
+        pilot = self.from_proposal(num_pilot, rows, generator)
+        poor = is_poor(pilot.log_weights, settings.min_pilot_efficiency)
+        good = _indices(~poor)
+        weighted = Weighted.without_weight(num_draws, len(rows), pilot)
         if len(good):
-            found = self.from_guide(num_draws, rows[good], generator)
-            result.put(good, found)
-            bad[good] = _poor(found.log_weights, FAIR)
-        drawn = Sampled(result, _no_refinement(pilot))
-        self._mend(drawn, bad, pilot, rows, generator)
-        return drawn
+            drawn = self.from_proposal(num_draws, rows[good], generator)
+            weighted = weighted.replaced(good, drawn)
+            poor[good] = is_poor(drawn.log_weights, settings.min_efficiency)
+        sampled = Sampled(weighted, self._no_refinement(pilot))
+        return self._refined(sampled, poor, pilot, rows, generator)
 
-    def _sample_again(
+    def _sample_known(
         self, num_draws: int, rows: Tensor, generator: Generator, known: Refinement
     ) -> Sampled:
-        """From what served before; where it no longer does, from the beginning."""
-        result = None
-        for where, refined in (((~known.refined), False), (known.refined, True)):
-            mine = where.nonzero()[:, 0]
-            if len(mine) == 0:
-                continue
-            found = (
-                self.from_mixture(known.take(mine), num_draws, rows[mine], generator, True)
-                if refined
-                else self.from_guide(num_draws, rows[mine], generator)
+        """Draws from a known refinement; where their weights are poor, a new refinement."""
+        settings = self.settings
+        weighted = self._from_known(num_draws, rows, generator, known)
+        limit = torch.where(known.refined, settings.min_known_efficiency, settings.min_efficiency)
+        poor = is_poor(weighted.log_weights, limit)
+        enough = effective_sample_size(weighted.log_weights) >= settings.min_effective_pilot
+        refinement, adapted = known, _indices(poor & known.refined & enough)
+        if len(adapted):  # enough effective draws to adapt the mixture, with all its modes
+            start = known.mixture.take(adapted)
+            mixture = mixture_of_weighted(weighted.take(adapted), 0, generator, start)
+            refinement = known.with_mixtures(adapted, mixture)
+            drawn = self.from_mixture(
+                refinement.take(adapted), num_draws, rows[adapted], generator, True
             )
-            result = _empty(num_draws, len(rows), found) if result is None else result
-            result.put(mine, found)
-        assert result is not None
-        bad = _poor(result.log_weights, torch.where(known.refined, STILL_FAIR, FAIR))
-        drawn = Sampled(result, Refinement.cat([known]))
-        rich = effective_sample_size(result.log_weights) >= THIN
-        bent = (bad & known.refined & rich).nonzero()[:, 0]
-        if len(bent):  # shaped anew by the weights, with all its modes
-            adapted = fitted(result.take(bent), 0, generator, known.mixture.take(bent))
-            drawn.refinement.mixture.put(bent, adapted)
-            again = drawn.refinement.take(bent)
-            found = self.from_mixture(again, num_draws, rows[bent], generator, True)
-            result.put(bent, found)
-            bad[bent] = _poor(found.log_weights, STILL_FAIR)
-        self._mend(drawn, bad, result, rows, generator)
-        return drawn
+            weighted = weighted.replaced(adapted, drawn)
+            poor[adapted] = is_poor(drawn.log_weights, settings.min_known_efficiency)
+        return self._refined(Sampled(weighted, refinement), poor, weighted, rows, generator)
 
-    def _mend(
-        self, drawn: Sampled, bad: Tensor, pilot: Weighted, rows: Tensor, generator: Generator
-    ) -> None:
-        """Refine the bad ones, from weighted draws that are not used again; in place."""
-        refinement = drawn.refinement
-        new = (bad & ~refinement.refined).nonzero()[:, 0]
-        if len(new):  # their draws come from the guide
-            refinement.guide.put(new, shape_of(pilot.draws[:MAX_SHAPE, new], generator))
-        left = bad.nonzero()[:, 0]
-        if len(left):
-            part, num_draws = refinement.take(left), len(drawn.weighted.draws)
-            found = self.refined_draws(part, pilot.take(left), rows[left], num_draws, generator)
-            drawn.weighted.put(left, found)
-            refinement.mixture.put(left, part.mixture)
-        refinement.refined.logical_or_(bad)
+    def _from_known(
+        self, num_draws: int, rows: Tensor, generator: Generator, known: Refinement
+    ) -> Weighted:
+        """Draws from the guide, or from the known mixture of an individual."""
+        parts = []
+        for refined in (False, True):
+            index = _indices(known.refined if refined else ~known.refined)
+            if len(index) == 0:
+                continue
+            part = known.take(index)
+            drawn = (
+                self.from_mixture(part, num_draws, rows[index], generator, True)
+                if refined
+                else self.from_proposal(num_draws, rows[index], generator)
+            )
+            parts.append((index, drawn))
+        weighted = Weighted.without_weight(num_draws, len(rows), parts[0][1])
+        for index, drawn in parts:
+            weighted = weighted.replaced(index, drawn)
+        return weighted
 
-    def from_guide(self, num_draws: int, rows: Tensor, generator: Generator) -> Weighted:
+    def _refined(
+        self, sampled: Sampled, poor: Tensor, pilot: Weighted, rows: Tensor, generator: Generator
+    ) -> Sampled:
+        """Poor individuals are refined, from weighted draws that are not used otherwise."""
+        weighted, refinement = sampled
+        from_guide = _indices(poor & ~refinement.refined)
+        if len(from_guide):
+            guide = guide_mixture(pilot.draws[:, from_guide], generator)
+            refinement = refinement.with_guides(from_guide, guide)
+        index = _indices(poor)
+        if len(index):
+            part, num_draws = refinement.take(index), len(weighted.draws)
+            result = self.refined_draws(part, pilot.take(index), rows[index], num_draws, generator)
+            weighted = weighted.replaced(index, result.weighted)
+            refinement = refinement.with_mixtures(index, result.refinement.mixture)
+        return Sampled(weighted, replace(refinement, refined=refinement.refined | poor))
+
+    def from_proposal(self, num_draws: int, rows: Tensor, generator: Generator) -> Weighted:
         """Weighted draws of some individuals from the guide."""
         draws, log_proposal = self.proposal.draw(num_draws, rows, generator)
-        return self._weigh(draws, log_proposal, rows)
+        return self._weighted(draws, log_proposal, rows)
 
-    def _weigh(self, draws: Tensor, log_proposal: Tensor, rows: Tensor) -> Weighted:
+    def _weighted(self, draws: Tensor, log_proposal: Tensor, rows: Tensor) -> Weighted:
         log_weights = finite_or_zero_weight(self.target(draws, rows) - log_proposal)
         return Weighted(draws, log_proposal, log_weights)
 
@@ -173,91 +177,93 @@ class Sampler:
         rows: Tensor,
         num_draws: int,
         generator: Generator,
-    ) -> Weighted:
-        """Adapt mixtures on small batches, draw from them; more components where that is poor. The
-        mixtures are put into ``part``.
-        """
-        thin = effective_sample_size(pilot.log_weights) < THIN
-        best = _empty(num_draws, len(rows), pilot)
-        for picked, located in ((~thin, False), (thin, True)):
-            where = picked.nonzero()[:, 0]
-            if len(where) == 0:
-                continue
-            if located:
-                mixture = self._locate(pilot.take(where), rows[where], num_draws, generator)
-                part.mixture.put(where, mixture)
-            else:  # one component, fitted to the pilot and once more to its own draws
-                part.mixture.put(where, fitted(pilot.take(where), 1, generator))
-                size, mine = len(pilot.draws), part.take(where)
-                again = self.from_mixture(mine, size, rows[where], generator)
-                part.mixture.put(where, fitted(again, 1, generator))
-            mine = part.take(where)
-            best.put(where, self.from_mixture(mine, num_draws, rows[where], generator, located))
-        self._improve(best, part, rows, thin, generator)
-        return best
+    ) -> Sampled:
+        r"""Draws from mixtures that are fitted to a pilot, improved in rounds.
 
-    def _improve(
-        self,
-        best: Weighted,
-        part: Refinement,
-        rows: Tensor,
-        located: Tensor,
-        generator: Generator,
-    ) -> None:
-        """Rounds with more components (where the modes are known, from these) and more draws for
-        individuals whose weights are poor; in place.
+        Args:
+            part: Refinement of these individuals; its mixtures are replaced.
+            pilot: Weighted draws of these individuals, not used in the result.
+            rows: The individuals.
+            num_draws: Draws per individual.
+            generator: Source of randomness.
         """
-        num_draws = len(best.draws)
-        for num_components, factor, efficiency in ROUNDS:
-            poor = _poor(best.log_weights, efficiency)
-            for picked in (poor & ~located, poor & located):
-                active = picked.nonzero()[:, 0]
-                if len(active) == 0:
+        ess = effective_sample_size(pilot.log_weights)
+        few = ess < self.settings.min_effective_pilot
+        weighted = Weighted.without_weight(num_draws, len(rows), pilot)
+        for selected, located in ((~few, False), (few, True)):
+            index = _indices(selected)
+            if len(index) == 0:
+                continue
+            source = pilot.take(index)
+            if located:
+                mixture = self._located(source, rows[index], num_draws, generator)
+            else:  # one component, fitted to the pilot and then to its own draws
+                first = mixture_of_weighted(source, 1, generator)
+                own = part.with_mixtures(index, first).take(index)
+                drawn = self.from_mixture(own, len(pilot.draws), rows[index], generator)
+                mixture = mixture_of_weighted(drawn, 1, generator)
+            part = part.with_mixtures(index, mixture)
+            drawn = self.from_mixture(part.take(index), num_draws, rows[index], generator, located)
+            weighted = weighted.replaced(index, drawn)
+        return self._improved(Sampled(weighted, part), rows, few, generator)
+
+    def _improved(
+        self, best: Sampled, rows: Tensor, located: Tensor, generator: Generator
+    ) -> Sampled:
+        """Rounds with more components and more draws for individuals whose weights are poor."""
+        num_draws = len(best.weighted.draws)
+        for num_components, factor, efficiency in self.settings.rounds:
+            poor = is_poor(best.weighted.log_weights, efficiency)
+            for selected, stretch in ((poor & ~located, False), (poor & located, True)):
+                index = _indices(selected)
+                if len(index) == 0:
                     continue
-                stretch = bool(located[active[0]])
-                mine = part.take(active)
-                known = part.mixture.take(active) if stretch else None
-                everyone = torch.arange(len(active))
-                mine.mixture.put(
-                    everyone, fitted(best.take(active), num_components, generator, known)
-                )
+                current, everyone = best.take(index), torch.arange(len(index))
+                # A mixture around modes keeps its components, which are then the start.
+                start = current.refinement.mixture if stretch else None
+                mixture = mixture_of_weighted(current.weighted, num_components, generator, start)
+                part = current.refinement.with_mixtures(everyone, mixture)
                 if factor > 1:
                     size = factor * num_draws
-                    many = self.from_mixture(mine, size, rows[active], generator, stretch)
-                    mine.mixture.put(everyone, fitted(many, num_components, generator, known))
-                found = self.from_mixture(mine, num_draws, rows[active], generator, stretch)
-                better = score(found.log_weights) > score(best.log_weights[:, active])
-                best.put(active[better], found.take(better))
-                part.mixture.put(active[better], mine.mixture.take(better))
+                    drawn = self.from_mixture(part, size, rows[index], generator, stretch)
+                    mixture = mixture_of_weighted(drawn, num_components, generator, start)
+                    part = part.with_mixtures(everyone, mixture)
+                drawn = self.from_mixture(part, num_draws, rows[index], generator, stretch)
+                best = better_draws(best, index, Sampled(drawn, part))
+        return best
 
-    def _locate(
+    def _located(
         self, pilot: Weighted, rows: Tensor, num_draws: int, generator: Generator
     ) -> StudentMixture:
-        """The mixture around the modes; more effort where more draws are wanted."""
-        num_walked = min(200, max(60, num_draws // 10))
+        """A mixture around the modes, with more steps where more draws are requested."""
+        settings = self.settings
+        limits = settings.min_evolution_steps, settings.max_evolution_steps
+        num_steps = min(limits[1], max(limits[0], num_draws // 10))
 
         def target(points: Tensor) -> Tensor:
-            apart = points.reshape(-1, len(rows), points.shape[-1])
-            return self.target(apart, rows).reshape(points.shape[:-1])
+            by_row = points.reshape(-1, len(rows), points.shape[-1])
+            return self.target(by_row, rows).reshape(points.shape[:-1])
 
-        mixture = located_mixture(target, pilot.draws, pilot.log_weights, generator, num_walked)
-        return self._adapted(mixture, rows, max(num_draws, LEAST_ADAPTED), generator)
+        mixture = mixture_around_modes(target, pilot.draws, pilot.log_weights, generator, num_steps)
+        num_draws = max(num_draws, settings.min_located_draws)
+        return self._adapted(mixture, rows, num_draws, generator)
 
     def _adapted(
         self, mixture: StudentMixture, rows: Tensor, num_draws: int, generator: Generator
     ) -> StudentMixture:
-        """The mixture fitted once more, to weighted draws of itself, of a wider and of a stretched
-        one: walkers seldom reach the far end of a bent ridge.
+        """The mixture fitted once more, to weighted draws of itself, of a wider copy and of a
+        stretched copy: differential evolution rarely reaches the far end of a curved region.
         """
-        spread = self.population(NUM_SPREAD, rows, generator).std(0)
+        spread = self.population(self.settings.num_population_draws, rows, generator).std(0)
+        quarter = num_draws // 4
         sources = [
-            (num_draws - 2 * (num_draws // 4), mixture),
-            (num_draws // 4, mixture.widened(WIDER)),
-            (num_draws // 4, mixture.stretched(spread)),
+            (num_draws - 2 * quarter, mixture),
+            (quarter, mixture.widened(self.settings.widening_factor)),
+            (quarter, mixture.stretched(spread)),
         ]
         draws = torch.cat([x.draw(num, generator) for num, x in sources])
-        found = self._weigh_mixture(draws, [(n, x.log_prob) for n, x in sources], rows)
-        return fitted(found, 0, generator, mixture)
+        weighted = self._weighted_by_mixture(draws, [(n, x.log_prob) for n, x in sources], rows)
+        return mixture_of_weighted(weighted, 0, generator, mixture)
 
     def from_mixture(
         self,
@@ -267,83 +273,45 @@ class Sampler:
         generator: Generator,
         stretch: bool = False,
     ) -> Weighted:
-        """Draws of the deterministic mixture of Student-t mixture, guide (its shape, at a fiftieth
-        of its cost) and population; where the guide was far too wide, also of a stretched mixture.
+        r"""Weighted draws from the defensive mixture, with a fixed number of draws of each part.
+
+        Args:
+            part: Refinement of these individuals.
+            num_draws: Draws per individual.
+            rows: The individuals.
+            generator: Source of randomness.
+            stretch: Add a part from a stretched copy of the mixture, for mixtures around modes.
         """
-        num_guide = round(GUIDE_SHARE * num_draws)
-        num_stretched = round(STRETCHED_SHARE * num_draws) if stretch else 0
-        num_population = max(1, round(POPULATION_SHARE * num_draws))
+        settings = self.settings
+        num_guide = round(settings.guide_share * num_draws)
+        num_stretched = round(settings.stretched_share * num_draws) if stretch else 0
+        num_population = max(1, round(settings.population_share * num_draws))
         num_mixture = num_draws - num_guide - num_stretched - num_population
-        population = self.population(max(num_population, NUM_SPREAD), rows, generator)
+        size = max(num_population, settings.num_population_draws)
+        population = self.population(size, rows, generator)
         sources = [(num_mixture, part.mixture), (num_guide, part.guide)]
         if num_stretched:
             sources.append((num_stretched, part.mixture.stretched(population.std(0))))
         draws = [x.draw(num, generator) for num, x in sources] + [population[:num_population]]
-        terms: list[tuple[int, Callable[[Tensor], Tensor]]] = [(n, x.log_prob) for n, x in sources]
+        terms: list[Source] = [(n, x.log_prob) for n, x in sources]
         terms.append((num_population, lambda x: self.log_population(x, rows)))
-        return self._weigh_mixture(torch.cat(draws), terms, rows)
+        return self._weighted_by_mixture(torch.cat(draws), terms, rows)
 
-    def _weigh_mixture(
-        self, draws: Tensor, terms: list[tuple[int, Callable[[Tensor], Tensor]]], rows: Tensor
-    ) -> Weighted:
-        known = [
+    def _weighted_by_mixture(self, draws: Tensor, terms: list[Source], rows: Tensor) -> Weighted:
+        log_terms = [
             math.log(num / len(draws)) + log_prob(draws).nan_to_num(-math.inf, math.inf, -math.inf)
             for num, log_prob in terms
         ]
-        return self._weigh(draws, torch.stack(known).logsumexp(0), rows)
+        return self._weighted(draws, torch.stack(log_terms).logsumexp(0), rows)
 
 
-def _empty(num_draws: int, num: int, like: Weighted) -> Weighted:
-    shape = (num_draws, num)
-    draws = like.draws.new_empty(*shape, like.draws.shape[-1])
-    return Weighted(draws, draws.new_empty(shape), draws.new_empty(shape))
+def better_draws(current: Sampled, rows: Tensor, new: Sampled) -> Sampled:
+    """New draws of some individuals, with their refinement, where their weights are better."""
+    before = comparable_ess(current.weighted.take(rows).log_weights)
+    better = comparable_ess(new.weighted.log_weights) > before
+    return current.replaced(rows[better], new.take(_indices(better)))
 
 
-def fitted(
-    source: Weighted,
-    num_components: int,
-    generator: Generator,
-    start: StudentMixture | None = None,
-) -> StudentMixture:
-    """A mixture for weighted draws (with as many components as ``start``, if it is given): a
-    covariance needs some five effective draws per dimension.
-    """
-    if start is not None:
-        num_components = start.means.shape[1]
-    wanted = min(50.0, max(10.0, 5.0 * num_components * source.draws.shape[-1]))
-    weights = tempered_weights(source.log_weights, wanted)
-    return fit_student_mixture(source.draws, weights, num_components, generator, start=start)
-
-
-def shape_of(draws: Tensor, generator: Generator) -> StudentMixture:
-    """Where draws lie."""
-    draws = draws.nan_to_num(0.0, 0.0, 0.0)
-    equal = torch.full(draws.shape[:2], 1 / len(draws), dtype=draws.dtype)
-    return fit_student_mixture(draws, equal, NUM_GUIDE, generator)
-
-
-def _no_refinement(like: Weighted) -> Refinement:
-    """No individual is refined, and there is room for the mixtures of each."""
-    num, d = like.draws.shape[1:]
-
-    def room(num_components: int) -> StudentMixture:
-        eye = torch.eye(d, dtype=like.draws.dtype, device=like.draws.device)
-        return StudentMixture(
-            like.draws.new_full((num, num_components), UNUSED),
-            like.draws.new_zeros(num, num_components, d),
-            eye.repeat(num, num_components, 1, 1),
-        )
-
-    return Refinement(torch.zeros(num, dtype=torch.bool), room(MAX_COMPONENTS), room(NUM_GUIDE))
-
-
-def _poor(log_weights: Tensor, efficiency: float | Tensor) -> Tensor:
-    estimate = importance_estimate(log_weights)
-    return (estimate.ess < efficiency * len(log_weights)) | (estimate.pareto_k > PARETO_K_LIMIT)
-
-
-def score(log_weights: Tensor) -> Tensor:
-    """Effective draws; weights that cannot be trusted (Pareto k) count for little."""
-    estimate = importance_estimate(log_weights)
-    trusted = torch.where(estimate.pareto_k <= PARETO_K_LIMIT, 1.0, 0.01)
-    return estimate.ess * trusted
+def _indices(mask: Tensor) -> Tensor:
+    """Indices where a mask of one dimension is True."""
+    return mask.nonzero()[:, 0]

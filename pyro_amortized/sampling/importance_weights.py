@@ -7,7 +7,7 @@ For log weights :math:`\ell_k = \log w_k` of draws from a proposal,
           \mathrm{se}(\log \hat Z) \approx \sqrt{\frac{K / \mathrm{ESS} - 1}{K - 1}},
 
 and Pareto k is the shape of a generalised Pareto distribution fitted to the largest weights. Takes
-and gives tensors with the draws first; knows no model and no data.
+and gives tensors whose first dimension is the draws.
 """
 
 import math
@@ -16,7 +16,29 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-PARETO_K_LIMIT = 0.7
+
+@dataclass(frozen=True)
+class ParetoSettings:
+    """Constants of Pareto k, after Vehtari et al. (2024)."""
+
+    # Above it the mean weight is not reliable.
+    limit: float = 0.7
+    # Number of weights in the tail: at most this share of the draws, and at most three times the
+    # square root of their number.
+    max_tail_share: float = 0.2
+    tail_factor: float = 3.0
+    # Smallest number of weights that a distribution is fitted to.
+    min_tail: int = 5
+    # Weights in the tail whose excess is a smaller part of the largest one equal the threshold.
+    min_relative_excess: float = 1e-12
+    # Estimates are drawn towards 0.5 with the weight of ten values.
+    prior_shape: float = 0.5
+    prior_weight: float = 10.0
+    # Columns of a table that are fitted in one call.
+    max_columns: int = 4096
+
+
+PARETO = ParetoSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +99,7 @@ def log_mean_difference(log_weights: Tensor, other: Tensor) -> tuple[Tensor, Ten
 
     .. math:: \mathrm{se}^2 \approx \sum_k (\bar w_k - \bar w_k')^2
 
-    for weights normalised to one each: what both share cancels.
+    for weights that are normalised to one each: errors that both have in common cancel.
 
     Args:
         log_weights: Shape ``(draw, *batch)``.
@@ -88,14 +110,14 @@ def log_mean_difference(log_weights: Tensor, other: Tensor) -> tuple[Tensor, Ten
 
     Example:
         >>> log_weights = torch.randn(100, 3)
-        >>> found, error = log_mean_difference(log_weights + 1.0, log_weights)
-        >>> found.round(decimals=4), bool(error.max() < 1e-6)
+        >>> difference, error = log_mean_difference(log_weights + 1.0, log_weights)
+        >>> difference.round(decimals=4), bool(error.max() < 1e-6)
         (tensor([1., 1., 1.]), True)
     """
-    found = log_weights.logsumexp(0) - other.logsumexp(0)
-    apart = normalized_weights(log_weights) - normalized_weights(other)
-    error = apart.pow(2).sum(0).sqrt()
-    return found, torch.where(found.isfinite(), error, torch.inf)
+    log_ratio = log_weights.logsumexp(0) - other.logsumexp(0)
+    difference = normalized_weights(log_weights) - normalized_weights(other)
+    error = difference.pow(2).sum(0).sqrt()
+    return log_ratio, torch.where(log_ratio.isfinite(), error, torch.inf)
 
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:
@@ -154,20 +176,22 @@ def resample(weights: Tensor, num_draws: int, generator: Generator) -> Tensor:
 def _pareto_k(log_weights: Tensor) -> Tensor:
     """Pareto k of each column of weights ``(draw, column)``."""
     num_draws, num = log_weights.shape
-    tail = int(min(0.2 * num_draws, 3 * math.sqrt(num_draws)))
-    if tail < 5:
+    largest = PARETO.max_tail_share * num_draws, PARETO.tail_factor * math.sqrt(num_draws)
+    tail = int(min(largest))
+    if tail < PARETO.min_tail:
         return log_weights.new_full((num,), math.inf)
     top = log_weights.topk(tail + 1, 0).values.flip(0)
     weights = (top - top[-1]).double().exp()
     excess = weights[1:] - weights[0]
-    count = (excess > 1e-12 * excess[-1]).sum(0)  # the others are ties with the threshold
-    bounded = torch.where(weights[-5] > 0.5, -math.inf, math.inf)
-    result = torch.where(count < 5, bounded, torch.nan).double()
+    count = (excess > PARETO.min_relative_excess * excess[-1]).sum(0)
+    # The largest weight is one here. If the fifth is above a half, the weights have no tail.
+    bounded = torch.where(weights[-PARETO.min_tail] > 0.5, -math.inf, math.inf)
+    result = torch.where(count < PARETO.min_tail, bounded, torch.nan).double()
     result[(log_weights > -math.inf).sum(0) <= tail] = math.inf
     for size in count[result.isnan()].unique().tolist():
         columns = (result.isnan() & (count == size)).nonzero()[:, 0]
-        for some in columns.split(4096):
-            result[some] = generalized_pareto_shape(excess[tail - size :, some])
+        for part in columns.split(PARETO.max_columns):
+            result[part] = generalized_pareto_shape(excess[tail - size :, part])
     return result
 
 
@@ -178,7 +202,7 @@ def generalized_pareto_shape(excess: Tensor) -> Tensor:
         excess: Positive values in increasing order, shape ``(value, column)``.
 
     Returns:
-        Shape ``(column,)``, drawn towards 0.5 by the weight of ten values.
+        k, shape ``(column,)``, drawn towards 0.5 with the weight of ten values.
 
     References:
         Zhang and Stephens (2009), A new and efficient estimation method for the generalized Pareto
@@ -193,7 +217,8 @@ def generalized_pareto_shape(excess: Tensor) -> Tensor:
     weights = torch.where(weights > 1e-30, weights, 0.0)
     best = (b * weights).sum(0) / weights.sum(0)
     shape = torch.log1p(-best * excess).mean(0)
-    return shape * n / (n + 10.0) + 5.0 / (n + 10.0)
+    prior = PARETO.prior_weight
+    return shape * n / (n + prior) + PARETO.prior_shape * prior / (n + prior)
 
 
 def log_mean(log_weights: Tensor) -> Tensor:

@@ -4,23 +4,23 @@ Draws :math:`u_{ik}` from a proposal :math:`q_i` get the weights
 
 .. math:: w_{ik} = \frac{p(y_i \mid u_{ik}, c)\; p(u_{ik} \mid \Psi)}{q_i(u_{ik})},
 
-whose mean estimates :math:`p(y_i \mid \Psi)` without bias. The proposal is the guide's posterior.
-Where a pilot shows that its weights are poor (few effective draws, or a Pareto k above 0.7), that
-individual is refined on its own: a Student-t distribution :math:`t_i` is fitted to its weighted
-draws, and fresh draws come from
+whose mean estimates :math:`p(y_i \mid \Psi)` without bias. The proposal is the posterior of the
+guide. If a pilot shows that its weights are poor (few effective draws, or a Pareto k above 0.7),
+the individual is refined: a Student-t distribution :math:`t_i` is fitted to its weighted draws, and
+new draws come from
 
 .. math:: 0.9\, t_i + 0.05\, \hat q_i + 0.05\, p(u \mid \Psi),
 
 with a mixture :math:`\hat q_i` in the shape of the guide; the last part bounds the weights.
-Mixtures with more components follow where that is not enough. Draws that adapt never estimate. Any
-Pyro guide of the program can stand in for the amortized one.
+Mixtures with more components follow if this is not enough. Draws that a mixture is fitted to are
+not used in estimates. Any Pyro guide of the individual sites can be used in place of the amortized
+one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyro
 import torch
 from torch import Generator, Tensor
 
@@ -29,20 +29,18 @@ from ..errors import GuideError
 from ..guide import AmortizedGuide
 from ..guide.learned_likelihood import structure_with
 from ..model import (
-    PLATE,
     Estimator,
     ModelStructure,
     Population,
     check_recorded,
-    log_prob_by_individual,
 )
 from ..runtime.arguments import check_count, check_is
-from ..runtime.isolation import foreign_program, seeded
 from ..runtime.random_numbers import make_generator
 from ..runtime.user_warnings import warn_user
 from .adaptive_importance import Sampler
+from .guide_proposals import PyroGuideProposal
 from .importance_weights import (
-    PARETO_K_LIMIT,
+    PARETO,
     ImportanceEstimate,
     importance_estimate,
     normalized_weights,
@@ -50,9 +48,22 @@ from .importance_weights import (
     weighted_moments,
 )
 from .proposals import FlowProposal, Proposal, Refinement, Sampled
-from .unreliable_individuals import MAX_CHAINS, MIN_ESS, rescue, unreliable
+from .unreliable_individuals import LAST_STEPS, improve_unreliable
+from .weight_quality import RELIABILITY, unreliable
 
-MIN_DRAWS = 25  # that Pareto k can be found of
+MIN_DRAWS = 25  # smallest number of draws for which Pareto k is defined: a tail of five weights
+
+
+@dataclass(frozen=True)
+class WarningSettings:
+    """Lengths of warnings."""
+
+    # Individuals that a warning names, with unusual missing values and with unreliable weights.
+    max_unusual: int = 5
+    max_unreliable: int = 10
+
+
+WARNINGS = WarningSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,17 +71,17 @@ class IndividualPosteriors:
     r"""Weighted posterior draws of every individual.
 
     Args:
-        structure: The program.
+        structure: Structure of the model.
         cohort: The data.
         population: The population parameters that the draws are conditioned on.
         unconstrained: Draws in unconstrained coordinates, shape ``(draw, individual, latent)``.
         log_proposal: Log density that they were drawn from, shape ``(draw, individual)``.
-        log_weights: Log target minus log proposal, shape ``(draw, individual)``; -inf where not
-            finite.
-        method: Per individual, what the draws come from: ``"guide"``, ``"student-t mixture"``, or
-            ``"nuts"`` where a chain was run last (the draws come from a mixture fitted to it, or
-            from the one before where that is better).
-        refinement: The mixtures.
+        log_weights: Log target minus log proposal, shape ``(draw, individual)``; -inf where it is
+            not finite.
+        method: For each individual, what the draws come from: ``"guide"``, ``"student-t
+            mixture"``, or ``"nuts"`` if a chain was run (the draws come from a mixture fitted to
+            the chain, or from the previous mixture if that is better).
+        refinement: The mixtures of the individuals.
     """
 
     structure: ModelStructure
@@ -100,7 +111,7 @@ class IndividualPosteriors:
         return normalized_weights(self.log_weights)
 
     def some(self, num_draws: int, seed: int | Generator = 0) -> "IndividualPosteriors":
-        """A random part of the weighted draws, the same places for all individuals."""
+        """A random part of the weighted draws, with the same indices for all individuals."""
         if num_draws >= self.num_draws:
             return self
         picked = torch.randperm(self.num_draws, generator=make_generator(seed))[:num_draws]
@@ -112,8 +123,8 @@ class IndividualPosteriors:
         )
 
     def moments(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mean and sd in unconstrained coordinates with their Monte Carlo errors, ``(individual,
-        latent)`` each.
+        """Mean and standard deviation in unconstrained coordinates, and the Monte Carlo error of
+        each; four tensors of shape ``(individual, latent)``.
         """
         return weighted_moments(self.unconstrained, self.weights)
 
@@ -126,7 +137,7 @@ class IndividualPosteriors:
     def resampled_with_places(
         self, num_draws: int, seed: int | Generator = 0
     ) -> tuple[Tensor, Tensor]:
-        """The same, and which of the weighted draws each one is, shape ``(num_draws,
+        """The same, and the index of each one among the weighted draws, shape ``(num_draws,
         individual)``.
         """
         index = resample(self.weights, num_draws, make_generator(seed))
@@ -160,36 +171,38 @@ def sample_individuals(
     structure: ModelStructure | None = None,
     before: IndividualPosteriors | None = None,
     estimator: Estimator | None = None,
-    max_chains: int = MAX_CHAINS,
+    max_chains: int = LAST_STEPS.max_chains,
 ) -> IndividualPosteriors:
     r"""Corrected posterior draws of every individual, given the population.
 
     Args:
         guide: An :class:`~pyro_amortized.AmortizedGuide`, or any Pyro guide that samples the
-            individual sites of the program when it is called with a cohort (then pass
+            individual sites of the model when it is called with a cohort (then pass
             ``structure``).
         cohort: The data.
         population: Values of all population sites, for instance ``fit.estimates``.
         num_draws: Draws per individual.
         seed: Seed or generator.
         refine: Refine individuals whose weights are poor.
-        structure: Structure of the program, if it is not the guide's own.
-        before: Draws of the same individuals at another population: the mixtures that served
-            there are tried first. No draw is used again.
-        estimator: ``"corrected"`` by the program's density, or ``"likelihood-free"``, by what the
-            guide has learned in its place (see :mod:`pyro_amortized.guide.learned_likelihood`).
-            Default: corrected
-            where the program has a density. ``result.structure.estimator`` says which.
-        max_chains: Individuals whose Pareto k stays above 0.7, or who keep fewer than 20 effective
-            draws, get a chain of NUTS of their own, the worst first, at most so many; a mixture
-            fitted to the chain is then drawn from.
+        structure: Structure of the model, if it is not the model of the guide.
+        before: Draws of the same individuals at another population. Their mixtures are tried
+            first; the draws themselves are not used.
+        estimator: ``"corrected"`` by the density of the model, or ``"likelihood-free"``: by the
+            density that the guide has learned (see
+            :mod:`pyro_amortized.guide.learned_likelihood`). Default: corrected if the model has a
+            density. ``result.structure.estimator`` says which.
+        max_chains: Largest number of individuals that get a chain of NUTS. Those with the fewest
+            effective draws come first, among the individuals that still have fewer than 20
+            effective draws or a Pareto k above 0.7. The draws come from a mixture fitted to the
+            chain.
 
     Returns:
-        Weighted draws. Individuals that stay poor are announced by one warning, and keep their k
-        and the method that was tried last.
+        Weighted draws. One warning names the individuals whose weights remain unreliable; their
+        ``method`` is the one that was tried last.
 
     Raises:
-        GuideError: The guide lacks individual sites of the program, or there is no structure.
+        GuideError: The guide does not sample all individual sites of the model, or there is no
+            structure.
         ModelError: A population value is missing or outside its support.
     """
     check_is("cohort", cohort, Cohort, "pass a Cohort, as `read_table` gives.", GuideError)
@@ -212,33 +225,44 @@ def sample_individuals(
         _warn_unusual(guide.patterns.unusual(cohort))
     with torch.no_grad():
         sampler = make_sampler(guide, structure, cohort, population)
-        drawn, refinement = sampler.sample(
-            num_draws, len(cohort), generator, refine, None if before is None else before.refinement
-        )
-        sampled, chains = Sampled(drawn, refinement), []
+        known = None if before is None else before.refinement
+        sampled, chains = sampler.sample(num_draws, len(cohort), generator, refine, known), []
         if refine and max_chains:
-            chains = rescue(sampler, sampled, generator, max_chains)
-    kinds = ["student-t mixture" if x else "guide" for x in refinement.refined.tolist()]
-    method = tuple("nuts" if i in chains else x for i, x in enumerate(kinds))
-    result = IndividualPosteriors(
+            sampled, chains = improve_unreliable(sampler, sampled, generator, max_chains)
+    result = individual_posteriors(structure, cohort, population, sampled, chains)
+    if refine:
+        _warn_unreliable(result)
+    return result
+
+
+def individual_posteriors(
+    structure: ModelStructure,
+    cohort: Cohort,
+    population: Population,
+    sampled: Sampled,
+    chains: Sequence[int] = (),
+) -> IndividualPosteriors:
+    """Draws of a sampler with the model, data and population that they belong to; ``chains`` are
+    the individuals that a chain was run for.
+    """
+    weighted, refinement = sampled
+    sources = ["student-t mixture" if x else "guide" for x in refinement.refined.tolist()]
+    return IndividualPosteriors(
         structure,
         cohort,
         population,
-        drawn.draws,
-        drawn.log_proposal,
-        drawn.log_weights,
-        method,
+        weighted.draws,
+        weighted.log_proposal,
+        weighted.log_weights,
+        tuple("nuts" if i in chains else source for i, source in enumerate(sources)),
         refinement,
     )
-    if refine:
-        _warn_poor(result)
-    return result
 
 
 def make_sampler(
     guide: Any, structure: ModelStructure, cohort: Cohort, population: Population
 ) -> Sampler:
-    """What samples the individuals of a cohort in float64 given the population."""
+    """The sampler of the individuals of a cohort, in float64, given the population."""
 
     def target(draws: Tensor, rows: Tensor) -> Tensor:
         density = structure.log_density(cohort[rows], draws, population)
@@ -253,69 +277,36 @@ def make_sampler(
     proposal: Proposal = (
         FlowProposal(guide.individual_posterior(cohort, population))
         if isinstance(guide, AmortizedGuide)
-        else ForeignProposal(guide, structure, cohort, population)
+        else PyroGuideProposal(guide, structure, cohort, population)
     )
     return Sampler(target, draw_population, log_population, proposal)
 
 
 def _warn_unusual(unusual: Mapping[str, str]) -> None:
     if unusual:
-        named = "; ".join(f"{label}: {why}" for label, why in list(unusual.items())[:5])
+        num = WARNINGS.max_unusual
+        named = "; ".join(f"{label}: {why}" for label, why in list(unusual.items())[:num])
         warn_user(
             f"The missing values of {len(unusual)} individuals follow patterns far outside those "
-            f"the guide was trained on ({named}{'; ...' if len(unusual) > 5 else ''}). Their draws "
-            "are corrected all the same; train on a design that has such patterns to need fewer."
+            f"the guide was trained on ({named}{'; ...' if len(unusual) > num else ''}). Their "
+            "draws are corrected nevertheless; a guide that is trained on a design with such "
+            "patterns needs fewer draws."
         )
 
 
-def _warn_poor(result: IndividualPosteriors) -> None:
-    bad = unreliable(result.estimate, result.num_draws)
-    if bool(bad.any()):
-        worst = result.estimate.ess.argsort()
-        rows = worst[bad[worst]].tolist()
+def _warn_unreliable(result: IndividualPosteriors) -> None:
+    estimate, num = result.estimate, WARNINGS.max_unreliable
+    is_unreliable = unreliable(estimate, result.num_draws)
+    if bool(is_unreliable.any()):
+        by_ess = estimate.ess.argsort()
+        rows = by_ess[is_unreliable[by_ess]].tolist()
         named = ", ".join(
-            f"{result.cohort.ids[i]} (k = {float(result.estimate.pareto_k[i]):.2f}, "
-            f"ESS {float(result.estimate.ess[i]):.0f}, {result.method[i]})"
-            for i in rows[:10]
+            f"{result.cohort.ids[i]} (k = {float(estimate.pareto_k[i]):.2f}, "
+            f"ESS {float(estimate.ess[i]):.0f}, {result.method[i]})"
+            for i in rows[:num]
         )
         warn_user(
             f"The weights of {len(rows)} of {len(result.cohort)} individuals are unreliable "
-            f"(Pareto k above {PARETO_K_LIMIT}, or fewer than {MIN_ESS:.0f} effective draws) after "
-            f"refinement: {named}{', ...' if len(rows) > 10 else ''}."
+            f"(Pareto k above {PARETO.limit}, or fewer than {RELIABILITY.min_ess:.0f} effective "
+            f"draws) after refinement: {named}{', ...' if len(rows) > num else ''}."
         )
-
-
-class ForeignProposal:
-    """Any Pyro guide as a proposal."""
-
-    def __init__(
-        self, guide: Any, structure: ModelStructure, cohort: Cohort, population: Population
-    ) -> None:
-        self.guide, self.structure, self.cohort, self.population = (
-            guide,
-            structure,
-            cohort,
-            population,
-        )
-
-    def draw(self, num_draws: int, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Draws in unconstrained coordinates and their log density, from one call with the cohort
-        laid end to end.
-        """
-        many = self.cohort[rows].repeat(num_draws)
-        conditioned = pyro.poutine.condition(self.guide, data=dict(self.population))
-        with foreign_program(), seeded(generator):
-            trace = pyro.poutine.trace(conditioned).get_trace(many)
-        missing = [name for name in self.structure.individual if name not in trace]
-        if missing:
-            raise GuideError(
-                f"The guide does not sample {missing}.",
-                f"a guide that samples {list(self.structure.individual)} in the plate {PLATE!r}.",
-                "complete the guide.",
-            )
-        values = {name: trace.nodes[name]["value"].double() for name in self.structure.individual}
-        draws = self.structure.unconstrain(many, values, self.population)
-        _, jacobian = self.structure.constrain(many, draws, self.population)
-        log_prob = log_prob_by_individual(trace, len(many))[1] + jacobian
-        shape = (num_draws, len(rows))
-        return draws.reshape(*shape, -1), log_prob.reshape(shape)

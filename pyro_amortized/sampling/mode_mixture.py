@@ -1,166 +1,195 @@
-r"""Mixtures around the modes of many small targets, found by climbing and walking.
+r"""Mixtures around the modes of many small targets.
 
-Where a proposal is far too wide, a few of its draws carry all the weight, and their covariance says
-nothing. Newton steps from the best of them, on either side of a gap say, lead to the modes; the
-curvature there gives normal approximations. From their draws a few walkers per target explore what
-the curvature does not show, ridges and tails, by differential evolution: a step of walker a is the
-difference of two others,
+Where a proposal is far too wide, a few of its draws have all the weight, and their covariance is
+meaningless. Newton steps from the best draws, among them draws on both sides of a gap, lead to the
+modes; the curvature there gives normal approximations. Narrow curved regions and tails do not show
+in the curvature. Points that start at draws of the normal approximations explore them by
+differential evolution: point a moves by the difference of two others,
 
 .. math:: x_a' = x_a + \gamma (x_b - x_c) + \epsilon, \qquad \gamma = 2.38 / \sqrt{2 d},
 
-accepted with the probability of Metropolis. A mixture is fitted to where they have been.
+accepted with the probability of Metropolis. A mixture is fitted to the places they visited.
 
 References:
     Ter Braak (2006), A Markov chain Monte Carlo version of the genetic algorithm Differential
     Evolution.
 """
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Generator, Tensor
 
 from ..numerics.cholesky import factored
 from ..numerics.newton_steps import Target, newton
-from .importance_weights import normalized_weights
 from .student_mixture import StudentMixture, fit_student_mixture, squared_distance
 
-NUM_MODES, NUM_STEPS = 5, 5
-NUM_WALKERS = 32  # an even number
+NUM_MODES = 5  # one start each: see _starts
 
 
-def located_mixture(
-    target: Target, draws: Tensor, log_weights: Tensor, generator: Generator, num_walked: int = 80
+@dataclass(frozen=True)
+class ModeSettings:
+    """Effort of the search for modes and of the differential evolution."""
+
+    # Newton steps from every start.
+    num_newton_steps: int = 5
+    # Points per target, an even number: 24 points and 60 steps left an error of the log likelihood
+    # of 50 cells of 0.5, 32 points and 100 steps 0.35 (decision 030).
+    num_points: int = 32
+    # Every so many steps gamma is one, which moves points between modes (Ter Braak 2006).
+    mode_jump_interval: int = 10
+    # Standard deviation of epsilon as a part of the median deviation of the points.
+    noise: float = 1e-3
+    # Smallest share of a mode in the start of the evolution.
+    min_mode_share: float = 0.08
+    # Squared Mahalanobis distance below which two modes are the same, and what is subtracted from
+    # the log mass of the second one: exp(-20) = 2e-9.
+    same_mode_distance: float = 1.0
+    repeated_mode_log_mass: float = 20.0
+    # Added to the covariance of the draws, as a part of the variances.
+    jitter: float = 1e-9
+
+
+MODES = ModeSettings()
+
+
+def mixture_around_modes(
+    target: Target, draws: Tensor, log_weights: Tensor, generator: Generator, num_steps: int = 80
 ) -> StudentMixture:
     r"""A mixture around the modes of each target.
 
     Args:
-        target: Points of shape ``(point, N * j, latent)``, for any j, to log densities; row ``a * N
+        target: Log densities of points of shape ``(point, N * j, latent)``, for any j; row ``a * N
             + i`` belongs to target i.
-        draws: Of a proposal, shape ``(draw, N, latent)``.
+        draws: Draws of a proposal, shape ``(draw, N, latent)``.
         log_weights: Their log weights, shape ``(draw, N)``.
         generator: Source of randomness.
-        num_walked: Steps of the walkers; the second half of them counts.
+        num_steps: Steps of differential evolution; the second half is used.
 
     Returns:
-        ``NUM_MODES`` components.
+        Mixtures of ``NUM_MODES`` components.
     """
     num = draws.shape[1]
     centered = draws - draws.mean(0)
     covariance = torch.einsum("knd,kne->nde", centered, centered) / len(draws)
-    jitter = 1e-9 * covariance.diagonal(dim1=1, dim2=2).clamp(min=1e-12).diag_embed()
-    scale = factored(covariance + jitter)
-    starts = _starts(draws, log_weights)
-    found = newton(target, starts.flatten(0, 1), scale.repeat(NUM_MODES, 1, 1), NUM_STEPS)
-    height, rows = target(found.location.unsqueeze(0))[0], torch.arange(num)
-    modes, scales, height = (
+    variances = covariance.diagonal(dim1=1, dim2=2).clamp(min=1e-12)
+    scale = factored(covariance + MODES.jitter * variances.diag_embed())
+    starts = _starts(draws, log_weights).flatten(0, 1)
+    optima = newton(target, starts, scale.repeat(NUM_MODES, 1, 1), MODES.num_newton_steps)
+    log_density = target(optima.location.unsqueeze(0))[0]
+    modes, scales, log_density = (
         x.unflatten(0, (NUM_MODES, num)).transpose(0, 1)
-        for x in (found.location, found.scale_tril, height)
+        for x in (optima.location, optima.scale_tril, log_density)
     )
-    mass, again = _masses(modes, scales, height)
-    share = mass.softmax(-1).clamp(min=0.08)
-    around = StudentMixture((share / share.sum(1, keepdim=True)).log(), modes, scales)
-    walked = walk(target, around.draw(NUM_WALKERS, generator), num_walked, generator)
-    kept = walked[num_walked // 2 :].flatten(0, 1)
-    # A component whose mode was found before starts from anywhere the walkers have been.
-    anywhere = kept[torch.randint(len(kept), (NUM_MODES, num), generator=generator), rows]
-    means = torch.where(again.unsqueeze(-1), anywhere.transpose(0, 1), modes)
-    equal = torch.full(kept.shape[:2], 1 / len(kept), dtype=kept.dtype)
-    start = StudentMixture(around.log_weights, means, scales)
-    return fit_student_mixture(kept, equal, NUM_MODES, generator, start=start)
+    log_mass, repeated = _log_masses(modes, scales, log_density)
+    share = log_mass.softmax(-1).clamp(min=MODES.min_mode_share)
+    approximation = StudentMixture((share / share.sum(1, keepdim=True)).log(), modes, scales)
+    first_points = approximation.draw(MODES.num_points, generator)
+    path = differential_evolution(target, first_points, num_steps, generator)
+    points = path[num_steps // 2 :].flatten(0, 1)
+    # A component whose mode was found before starts at a random one of the points.
+    index = torch.randint(len(points), (NUM_MODES, num), generator=generator)
+    random_points = points[index, torch.arange(num)].transpose(0, 1)
+    means = torch.where(repeated.unsqueeze(-1), random_points, modes)
+    equal = torch.full(points.shape[:2], 1 / len(points), dtype=points.dtype)
+    start = StudentMixture(approximation.log_weights, means, scales)
+    return fit_student_mixture(points, equal, NUM_MODES, generator, start=start)
 
 
-def walk(target: Target, starts: Tensor, num_steps: int, generator: Generator) -> Tensor:
-    r"""Walkers of each target by differential evolution.
+def differential_evolution(
+    target: Target, starts: Tensor, num_steps: int, generator: Generator
+) -> Tensor:
+    r"""Points that move by differential evolution, for each target separately.
 
     Args:
-        target: As of :func:`located_mixture`.
-        starts: Shape ``(walker, N, latent)``, an even number of walkers.
-        num_steps: Steps.
+        target: As in :func:`mixture_around_modes`.
+        starts: Shape ``(point, N, latent)``, an even number of points.
+        num_steps: Number of steps.
         generator: Source of randomness.
 
     Returns:
-        Shape ``(step, walker, N, latent)``.
+        The points after every step, shape ``(step, point, N, latent)``.
     """
-    half, (num, d) = len(starts) // 2, starts.shape[1:]
-    here = starts.clone()
-    height = target(here)
-    small = 1e-3 * (here - here.mean(0)).abs().median(0).values
-    steps = []
+    size, (num, num_latent) = len(starts) // 2, starts.shape[1:]
+    halves = list(starts.split(size))  # each half moves by differences of points of the other
+    log_densities = list(target(starts).split(size))
+    noise_scale = MODES.noise * (starts - starts.mean(0)).abs().median(0).values
+    path = []
     for step in range(num_steps):
-        jump = 1.0 if step % 10 == 9 else 2.38 / (2 * d) ** 0.5  # now and then between modes
-        for mine, others in ((slice(0, half), half), (slice(half, None), 0)):
-            first = torch.randint(half, (half, num), generator=generator)
-            second = (first + torch.randint(1, half, first.shape, generator=generator)) % half
-            x, y = (_pick(here[others : others + half], i) for i in (first, second))
-            noise = torch.randn(half, num, d, generator=generator, dtype=here.dtype)
-            there = here[mine] + jump * (x - y) + small * noise
-            value = target(there)
-            chance = torch.rand(half, num, generator=generator, dtype=here.dtype).log()
-            accepted = chance < value - height[mine]
-            height[mine] = torch.where(accepted, value, height[mine])
-            here[mine] = torch.where(accepted.unsqueeze(-1), there, here[mine])
-        steps.append(here.clone())
-    return torch.stack(steps)
+        between_modes = step % MODES.mode_jump_interval == MODES.mode_jump_interval - 1
+        gamma = 1.0 if between_modes else 2.38 / math.sqrt(2 * num_latent)
+        for moving, other in ((0, 1), (1, 0)):
+            points, log_density = halves[moving], log_densities[moving]
+            first = torch.randint(size, (size, num), generator=generator)
+            second = (first + torch.randint(1, size, first.shape, generator=generator)) % size
+            difference = _take(halves[other], first) - _take(halves[other], second)
+            noise = torch.randn(size, num, num_latent, generator=generator, dtype=points.dtype)
+            proposed = points + gamma * difference + noise_scale * noise
+            proposed_density = target(proposed)
+            log_uniform = torch.rand(size, num, generator=generator, dtype=points.dtype).log()
+            accepted = log_uniform < proposed_density - log_density
+            log_densities[moving] = torch.where(accepted, proposed_density, log_density)
+            halves[moving] = torch.where(accepted.unsqueeze(-1), proposed, points)
+        path.append(torch.cat(halves))
+    return torch.stack(path)
 
 
-def _pick(walkers: Tensor, index: Tensor) -> Tensor:
-    return walkers.gather(0, index.unsqueeze(-1).expand(-1, -1, walkers.shape[-1]))
-
-
-def tempered_weights(log_weights: Tensor, wanted: float) -> Tensor:
-    """Normalised weights, flattened by a power below one until ``wanted`` draws are effective."""
-    power = torch.ones(log_weights.shape[1], dtype=log_weights.dtype)
-    weights = normalized_weights(log_weights)
-    for _ in range(30):
-        few = 1 / weights.pow(2).sum(0) < min(wanted, 0.2 * len(log_weights))
-        if not bool(few.any()):
-            break
-        power = torch.where(few, power * 0.7, power)
-        weights = normalized_weights(_scaled(log_weights, power))
-    return weights
-
-
-def _scaled(log_weights: Tensor, power: Tensor) -> Tensor:
-    return torch.where(log_weights == -torch.inf, log_weights, log_weights * power)
+def _take(points: Tensor, index: Tensor) -> Tensor:
+    """Points by an index ``(point, N)``."""
+    return points.gather(0, index.unsqueeze(-1).expand(-1, -1, points.shape[-1]))
 
 
 def _starts(draws: Tensor, log_weights: Tensor) -> Tensor:
-    """The best draw; the best ones on either side of the deepest gap in any coordinate, where a
-    proposal with two modes parts; and the best ones at either end of the coordinate that is widest
-    for its kind, along which a ridge may run. Shape ``(NUM_MODES, N, latent)``.
+    """Starts of the Newton steps, shape ``(NUM_MODES, N, latent)``.
+
+    They are the best draw; the best draws on both sides of the deepest gap in any coordinate,
+    where a proposal with two modes is separated; and the best draws at both ends of the
+    coordinate that is widest relative to the others, along which a narrow region may extend.
     """
     num_draws, num, _ = draws.shape
     order = draws.argsort(0)
-    ordered = draws.gather(0, order)
-    # Explained by two means, for a cut behind every draw: 0.64 at most for a normal distribution.
-    counts = torch.arange(1, num_draws, dtype=draws.dtype)[:, None, None]
+    gap, cut = _deepest_gap(draws.gather(0, order))
+    spread = draws.std(0)
+    widest = (spread / spread.median(0).values.clamp(min=1e-300)).argmax(1)
+    rows = torch.arange(num)
+    position = torch.arange(num_draws).unsqueeze(1)
+    tenth = num_draws // 10
+    by_gap, by_width = order[:, rows, gap], order[:, rows, widest]
+    below = position <= cut
+    low, high = (x.expand(-1, num) for x in (position < tenth, position >= num_draws - tenth))
+    picked = [log_weights.argmax(0)]
+    for index, allowed in ((by_gap, below), (by_gap, ~below), (by_width, low), (by_width, high)):
+        value = log_weights.gather(0, index).masked_fill(~allowed, -torch.inf)
+        # Where all weights are zero, any allowed position is taken.
+        fallback = torch.where(allowed, 0.0, -1.0)
+        best = torch.where(value.isfinite().any(0), value.argmax(0), fallback.argmax(0))
+        picked.append(index.gather(0, best.unsqueeze(0))[0])
+    return _take(draws, torch.stack(picked))
+
+
+def _deepest_gap(ordered: Tensor) -> tuple[Tensor, Tensor]:
+    """The coordinate whose variance is explained best by two means, one on each side of a cut, and
+    the position of the cut among the ordered draws; shape ``(N,)`` each. For a normal distribution
+    two means explain 0.64 of the variance.
+    """
+    num_draws = len(ordered)
+    counts = torch.arange(1, num_draws, dtype=ordered.dtype)[:, None, None]
     sums = ordered.cumsum(0)
     between = (sums[:-1] - counts * sums[-1] / num_draws) ** 2 / counts / (num_draws - counts)
     explained, cut = (between / ordered.var(0, correction=0).clamp(min=1e-300)).max(0)
-    spread = draws.std(0)
-    widest = (spread / spread.median(0).values.clamp(min=1e-300)).argmax(1)
-    parted, rows = explained.argmax(1), torch.arange(num)
-    place = torch.arange(num_draws).unsqueeze(1)
-    tenth = num_draws // 10
-    first, second = order[:, rows, parted], order[:, rows, widest]
-    left = place <= cut[rows, parted]
-    low, high = (x.expand(-1, num) for x in (place < tenth, place >= num_draws - tenth))
-    picked = [log_weights.argmax(0)]
-    for index, allowed in ((first, left), (first, ~left), (second, low), (second, high)):
-        value = log_weights.gather(0, index).masked_fill(~allowed, -torch.inf)
-        tie = torch.where(allowed, 0.0, -1.0)  # a place that is allowed, where all weights are zero
-        best = torch.where(value.isfinite().any(0), value.argmax(0), tie.argmax(0))
-        picked.append(index.gather(0, best.unsqueeze(0))[0])
-    return _pick(draws, torch.stack(picked))
+    coordinate = explained.argmax(1)
+    return coordinate, cut[torch.arange(len(cut)), coordinate]
 
 
-def _masses(modes: Tensor, scales: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
-    """Log masses of the normal approximations, and whether a mode was found before (it counts
-    once); shape ``(N, mode)`` each.
+def _log_masses(modes: Tensor, scales: Tensor, log_density: Tensor) -> tuple[Tensor, Tensor]:
+    """Log masses of the normal approximations, and whether the mode of an earlier start was found
+    once more (it counts once); shape ``(N, mode)`` each.
     """
     log_det = scales.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    mass = height.nan_to_num(-1e300, -1e300, -1e300) + log_det
-    again = torch.zeros_like(mass, dtype=torch.bool)
+    log_mass = log_density.nan_to_num(-1e300, -1e300, -1e300) + log_det
+    repeated = torch.zeros_like(log_mass, dtype=torch.bool)
     for j in range(1, modes.shape[1]):
-        near = squared_distance(modes[:, j].unsqueeze(0), modes, scales)[0, :, :j] < 1.0
-        again[:, j] = near.any(1)
-    return torch.where(again, mass - 20.0, mass), again
+        distance = squared_distance(modes[:, j].unsqueeze(0), modes, scales)[0, :, :j]
+        repeated[:, j] = (distance < MODES.same_mode_distance).any(1)
+    return torch.where(repeated, log_mass - MODES.repeated_mode_log_mass, log_mass), repeated

@@ -1,7 +1,12 @@
-r"""What importance sampling draws from and gives: proposals, weighted draws, refinements."""
+r"""Proposals, weighted draws, and the mixtures that individuals are sampled from.
+
+A proposal gives draws of every individual and their log density. Weighted draws are draws with log
+weights, log target minus log proposal. A refinement says which individuals are sampled from a
+mixture, and from which mixture. All of them are values: :meth:`replaced` gives a new one.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -11,11 +16,24 @@ from ..networks.conditional_flow import FlowDistribution
 from ..runtime.isolation import seeded
 from .student_mixture import StudentMixture
 
-MAX_TOGETHER = 8_000
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """How draws of the flow are split.
+
+    Args:
+        max_rows: Draws times individuals that go through the network in one call. More of them do
+            not fit into the cache of a processor and take several times as long.
+    """
+
+    max_rows: int = 8_000
+
+
+FLOW = FlowSettings()
 
 
 class Proposal(Protocol):
-    """What draws come from first."""
+    """The distribution that the first draws of every individual come from."""
 
     def draw(self, num_draws: int, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Draws ``(draw, row, latent)`` and their log density ``(draw, row)``."""
@@ -23,50 +41,82 @@ class Proposal(Protocol):
 
 
 class FlowProposal:
-    """The amortized posterior of every row as a proposal."""
+    r"""The amortized posterior of every row as a proposal.
 
-    def __init__(self, law: FlowDistribution) -> None:
-        self.law = law
+    Args:
+        distribution: The conditional flow, one row per individual.
+        settings: How draws are split.
+    """
+
+    def __init__(self, distribution: FlowDistribution, settings: FlowSettings = FLOW) -> None:
+        self.distribution, self.settings = distribution, settings
 
     def draw(self, num_draws: int, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Draws and their log density."""
-        law = self.law.take(rows)
-        sizes = _sizes(num_draws, len(rows))
+        """Draws ``(draw, row, latent)`` and their log density ``(draw, row)``."""
+        distribution = self.distribution.take(rows)
+        sizes = self._sizes(num_draws, len(rows))
         with seeded(generator):
-            draws = torch.cat([law.rsample(torch.Size([n])) for n in sizes])
-        return draws, torch.cat([law.log_prob(x) for x in draws.split(sizes)])
+            draws = torch.cat([distribution.rsample(torch.Size([n])) for n in sizes])
+        return draws, torch.cat([distribution.log_prob(x) for x in draws.split(sizes)])
 
-
-def _sizes(num_draws: int, num: int) -> list[int]:
-    """Draws of ``num`` individuals that go through the network together: what stays in the
-    processor's cache is several times faster.
-    """
-    size = max(1, MAX_TOGETHER // num)
-    return [min(size, num_draws - i) for i in range(0, num_draws, size)]
+    def _sizes(self, num_draws: int, num_rows: int) -> list[int]:
+        """Numbers of draws per call of the network; they sum to ``num_draws``."""
+        size = max(1, self.settings.max_rows // num_rows)
+        return [min(size, num_draws - i) for i in range(0, num_draws, size)]
 
 
 @dataclass(frozen=True, eq=False)
 class Weighted:
-    """Draws ``(draw, row, latent)``, their log proposal density and log weights ``(draw, row)``."""
+    r"""Weighted draws of several individuals.
+
+    Args:
+        draws: Unconstrained draws, shape ``(draw, row, latent)``.
+        log_proposal: Log density that they were drawn from, shape ``(draw, row)``.
+        log_weights: Log target minus ``log_proposal``, shape ``(draw, row)``; -inf where it is not
+            finite.
+    """
 
     draws: Tensor
     log_proposal: Tensor
     log_weights: Tensor
 
     def take(self, rows: Tensor) -> "Weighted":
-        """Some of the individuals."""
+        """The draws of some individuals; ``rows`` are indices or a boolean mask."""
         return Weighted(self.draws[:, rows], self.log_proposal[:, rows], self.log_weights[:, rows])
 
-    def put(self, rows: Tensor, other: "Weighted") -> None:
-        """Replace some of the individuals, in place."""
-        for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True):
-            mine[:, rows] = theirs
+    def replaced(self, rows: Tensor, other: "Weighted") -> "Weighted":
+        """New weighted draws, in which those of some individuals are taken from ``other``."""
+        return Weighted(
+            *(
+                _replaced(old, new, (slice(None), rows))
+                for old, new in zip(vars(self).values(), vars(other).values(), strict=True)
+            )
+        )
+
+    @staticmethod
+    def without_weight(num_draws: int, num_rows: int, like: "Weighted") -> "Weighted":
+        """Draws at zero with a weight of zero, to be replaced; dtype and size of ``like``."""
+        shape = (num_draws, num_rows)
+        impossible = like.log_weights.new_full(shape, -torch.inf)
+        draws = like.draws.new_zeros(*shape, like.draws.shape[-1])
+        return Weighted(draws, like.log_proposal.new_zeros(shape), impossible)
+
+    @staticmethod
+    def cat(parts: Sequence["Weighted"]) -> "Weighted":
+        """The draws of all individuals of several parts."""
+        fields = zip(*(vars(part).values() for part in parts), strict=True)
+        return Weighted(*(torch.cat(tensors, 1) for tensors in fields))
 
 
 @dataclass(frozen=True, eq=False)
 class Refinement:
-    """Which individuals draw from a mixture, shape ``(row,)``, from which, and where the guide
-    lies; the mixtures of the others mean nothing.
+    r"""Which individuals are sampled from a mixture, and from which.
+
+    Args:
+        refined: Whether an individual is sampled from its mixture, shape ``(row,)``. Where it is
+            False, the mixtures of this individual have no meaning.
+        mixture: The mixture that was fitted to each individual.
+        guide: A mixture in the shape of the guide, which stands in for it in the defensive mixture.
     """
 
     refined: Tensor
@@ -74,12 +124,39 @@ class Refinement:
     guide: StudentMixture
 
     def take(self, rows: Tensor) -> "Refinement":
-        """Some of the individuals."""
+        """The refinement of some individuals."""
         return Refinement(self.refined[rows], self.mixture.take(rows), self.guide.take(rows))
+
+    def with_mixtures(self, rows: Tensor, mixture: StudentMixture) -> "Refinement":
+        """A new refinement, in which the mixtures of some individuals are replaced."""
+        return replace(self, mixture=self.mixture.replaced(rows, mixture))
+
+    def with_guides(self, rows: Tensor, guide: StudentMixture) -> "Refinement":
+        """A new refinement, in which the shapes of the guide of some individuals are replaced."""
+        return replace(self, guide=self.guide.replaced(rows, guide))
+
+    def replaced(self, rows: Tensor, other: "Refinement") -> "Refinement":
+        """A new refinement, in which that of some individuals is taken from ``other``."""
+        return Refinement(
+            _replaced(self.refined, other.refined, rows),
+            self.mixture.replaced(rows, other.mixture),
+            self.guide.replaced(rows, other.guide),
+        )
+
+    @staticmethod
+    def none(like: Weighted, num_components: int, num_guide_components: int) -> "Refinement":
+        """No individual is refined; the mixtures have room for so many components."""
+        draws = like.draws
+        num_rows, num_latent = draws.shape[1:]
+        mixture, guide = (
+            StudentMixture.unused(num_rows, num, num_latent, draws)
+            for num in (num_components, num_guide_components)
+        )
+        return Refinement(torch.zeros(num_rows, dtype=torch.bool), mixture, guide)
 
     @staticmethod
     def cat(parts: Sequence["Refinement"]) -> "Refinement":
-        """All individuals of several parts."""
+        """The refinement of all individuals of several parts."""
         return Refinement(
             torch.cat([p.refined for p in parts]),
             StudentMixture.cat([p.mixture for p in parts]),
@@ -88,7 +165,25 @@ class Refinement:
 
 
 class Sampled(NamedTuple):
-    """Weighted draws, and what they come from."""
+    """Weighted draws of several individuals, and the refinement that they were made with."""
 
     weighted: Weighted
     refinement: Refinement
+
+    def replaced(self, rows: Tensor, other: "Sampled") -> "Sampled":
+        """New draws, in which those of some individuals are taken from ``other``."""
+        return Sampled(
+            self.weighted.replaced(rows, other.weighted),
+            self.refinement.replaced(rows, other.refinement),
+        )
+
+    def take(self, rows: Tensor) -> "Sampled":
+        """The draws and the refinement of some individuals."""
+        return Sampled(self.weighted.take(rows), self.refinement.take(rows))
+
+
+def _replaced(old: Tensor, new: Tensor, index: Tensor | tuple[slice, Tensor]) -> Tensor:
+    """A copy of ``old`` with ``new`` at an index."""
+    result = old.clone()
+    result[index] = new
+    return result

@@ -1,126 +1,134 @@
-r"""What is tried last for individuals whose weights cannot be trusted.
+r"""Last steps for individuals whose weights are unreliable after the refinement.
 
-First everything once more from fresh draws of the guide: walkers that missed a ridge once seldom
-miss it twice. For the worst of those still left, a chain of NUTS says where the posterior lies; a
-mixture fitted to it gives the draws that estimate, as everywhere else, so that the marginal
-likelihood and Pareto k keep their meaning. Either replaces what was there only where it is better.
+First, the refinement is repeated from new draws of the guide: differential evolution that missed a
+region once seldom misses it twice. Then the individuals with the fewest effective draws get a chain
+of NUTS, which shows where the posterior lies. A mixture is fitted to the chain, and the final draws
+come from this mixture, so that the marginal likelihood and Pareto k keep their meaning (decision
+032). The new draws replace the old ones only where their weights are better.
 """
+
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
 
-from .adaptive_importance import (
-    MAX_COMPONENTS,
-    MAX_DRAWS,
-    MAX_SHAPE,
-    Sampler,
-    fitted,
-    score,
-    shape_of,
-)
-from .importance_weights import PARETO_K_LIMIT, ImportanceEstimate, importance_estimate
+from .adaptive_importance import Sampler, better_draws
+from .importance_weights import importance_estimate
 from .nuts_chain import nuts_draws
-from .proposals import Refinement, Sampled, Weighted
-from .student_mixture import fit_student_mixture
-
-MAX_CHAINS = 3
-MIN_ESS, MIN_EFFICIENCY = 20.0, 0.1  # effective draws of an individual, and their share
-NUM_PILOT = 400
+from .proposals import Sampled, Weighted
+from .weight_quality import unreliable
+from .weighted_fits import guide_mixture, mixture_of_equal, mixture_of_weighted
 
 
-def unreliable(estimate: ImportanceEstimate, num_draws: int) -> Tensor:
-    r"""Individuals whose weights cannot be trusted, shape ``(individual,)``.
+@dataclass(frozen=True)
+class LastStepSettings:
+    """Effort of the last steps."""
+
+    # Individuals that get a chain of NUTS. A chain takes about 14 s with 180 times, the repeated
+    # refinement 40 ms (decision 032).
+    max_chains: int = 3
+    # Draws of the guide that the repeated refinement starts from: four times the usual pilot.
+    num_pilot_draws: int = 400
+
+
+LAST_STEPS = LastStepSettings()
+
+
+def improve_unreliable(
+    sampler: Sampler,
+    sampled: Sampled,
+    generator: Generator,
+    max_chains: int = LAST_STEPS.max_chains,
+) -> tuple[Sampled, list[int]]:
+    r"""Better draws of individuals whose weights are unreliable.
 
     Args:
-        estimate: What their weights say.
-        num_draws: How many there are of each.
-    """
-    few = estimate.ess < min(MIN_ESS, MIN_EFFICIENCY * num_draws)
-    return few | ~(estimate.pareto_k <= PARETO_K_LIMIT)
-
-
-def rescue(
-    sampler: Sampler, drawn: Sampled, generator: Generator, max_chains: int = MAX_CHAINS
-) -> list[int]:
-    r"""Better draws of individuals whose weights cannot be trusted, in place.
-
-    Args:
-        sampler: What drew them.
-        drawn: Their draws.
+        sampler: The sampler that made the draws.
+        sampled: The draws.
         generator: Source of randomness.
-        max_chains: Chains of NUTS at most.
+        max_chains: Largest number of chains of NUTS.
 
     Returns:
-        The individuals that a chain was run for.
+        The draws of all individuals, and the indices of those that a chain was run for.
     """
-    rows = _poor(drawn.weighted)
+    rows = _unreliable_rows(sampled.weighted)
     if len(rows) == 0:
-        return []
-    refine_again(sampler, drawn, rows[: MAX_DRAWS // len(drawn.weighted.draws) + 1], generator)
-    return follow_chains(sampler, drawn, _poor(drawn.weighted)[:max_chains], generator)
+        return sampled, []
+    num_draws = len(sampled.weighted.draws)
+    rows = rows[: sampler.settings.max_rows // num_draws + 1]
+    sampled = refine_from_new_pilot(sampler, sampled, rows, generator)
+    rows = _unreliable_rows(sampled.weighted)[:max_chains]
+    return draw_from_chains(sampler, sampled, rows, generator)
 
 
-def _poor(weighted: Weighted) -> Tensor:
-    """Those whose weights cannot be trusted, the worst first."""
+def _unreliable_rows(weighted: Weighted) -> Tensor:
+    """Individuals whose weights are unreliable, those with the fewest effective draws first."""
     estimate = importance_estimate(weighted.log_weights)
     rows = unreliable(estimate, len(weighted.draws)).nonzero()[:, 0]
     return rows[estimate.ess[rows].argsort()]
 
 
-def refine_again(sampler: Sampler, drawn: Sampled, rows: Tensor, generator: Generator) -> None:
-    """Refine some individuals from fresh draws of the guide, in place where that is better."""
-    pilot = sampler.from_guide(NUM_PILOT, rows, generator)
-    part = drawn.refinement.take(rows)
-    part.guide.put(torch.arange(len(rows)), shape_of(pilot.draws[:MAX_SHAPE], generator))
-    found = sampler.refined_draws(part, pilot, rows, len(drawn.weighted.draws), generator)
-    _put(drawn, rows, found, part)
+def refine_from_new_pilot(
+    sampler: Sampler, sampled: Sampled, rows: Tensor, generator: Generator
+) -> Sampled:
+    """The draws, in which some individuals are refined once more where that is better."""
+    pilot = sampler.from_proposal(LAST_STEPS.num_pilot_draws, rows, generator)
+    guide = guide_mixture(pilot.draws, generator)
+    part = sampled.refinement.take(rows).with_guides(torch.arange(len(rows)), guide)
+    num_draws = len(sampled.weighted.draws)
+    new = sampler.refined_draws(part, pilot, rows, num_draws, generator)
+    return better_draws(sampled, rows, _all_refined(new))
 
 
-def follow_chains(
-    sampler: Sampler, drawn: Sampled, rows: Tensor, generator: Generator
-) -> list[int]:
-    r"""A mixture fitted to a chain of NUTS, in place where its draws are better.
+def draw_from_chains(
+    sampler: Sampler, sampled: Sampled, rows: Tensor, generator: Generator
+) -> tuple[Sampled, list[int]]:
+    r"""Draws from mixtures that are fitted to chains of NUTS, where they are better.
 
     Args:
-        sampler: What drew them.
-        drawn: Their draws.
+        sampler: The sampler that made the draws.
+        sampled: The draws.
         rows: The individuals.
         generator: Source of randomness.
 
     Returns:
-        Those that a chain was run for; the others' density has no gradient.
+        The draws of all individuals, and the indices of those that a chain was run for. The
+        density of the others has no gradient.
     """
-    return [int(row) for row in rows.unsqueeze(1) if _follow_chain(sampler, drawn, row, generator)]
+    with_chain = []
+    for row in rows.unsqueeze(1):
+        new = _draws_from_chain(sampler, sampled.take(row), row, generator)
+        if new is not None:
+            sampled = better_draws(sampled, row, new)
+            with_chain.append(int(row))
+    return sampled, with_chain
 
 
-def _follow_chain(sampler: Sampler, drawn: Sampled, row: Tensor, generator: Generator) -> bool:
-    """One of them; False where there was no chain."""
-    mine = drawn.weighted.take(row)
-    rough = fitted(mine, 1, generator)
+def _draws_from_chain(
+    sampler: Sampler, current: Sampled, row: Tensor, generator: Generator
+) -> Sampled | None:
+    """Draws of one individual; None where there is no chain."""
+    weighted, part = current
+    scale = mixture_of_weighted(weighted, 1, generator).scale_trils[0, 0]
 
     def log_density(point: Tensor) -> Tensor:
         return sampler.target(point.reshape(1, 1, -1), row)[0, 0]
 
-    start = mine.draws[mine.log_weights[:, 0].argmax(), 0]
-    chain = nuts_draws(log_density, start, rough.scale_trils[0, 0], generator)
+    start = weighted.draws[weighted.log_weights[:, 0].argmax(), 0]
+    chain = nuts_draws(log_density, start, scale, generator)
     if chain is None:
-        return False
-    part, points = drawn.refinement.take(row), chain.unsqueeze(1)
-    equal = torch.full(points.shape[:2], 1 / len(points), dtype=points.dtype)
+        return None
     first = torch.zeros(1, dtype=torch.long)
-    part.mixture.put(first, fit_student_mixture(points, equal, MAX_COMPONENTS, generator))
-    if not bool(part.refined):
-        part.guide.put(first, shape_of(mine.draws[:MAX_SHAPE], generator))
-    _put(drawn, row, sampler.from_mixture(part, len(mine.draws), row, generator), part)
-    return True
+    num_components = sampler.settings.max_components
+    mixture = mixture_of_equal(chain.unsqueeze(1), num_components, generator)
+    if not bool(part.refined):  # the draws come from the guide
+        part = part.with_guides(first, guide_mixture(weighted.draws, generator))
+    part = part.with_mixtures(first, mixture)
+    drawn = sampler.from_mixture(part, len(weighted.draws), row, generator)
+    return _all_refined(Sampled(drawn, part))
 
 
-def _put(drawn: Sampled, rows: Tensor, found: Weighted, part: Refinement) -> None:
-    """Put draws of some individuals, and where they come from, where they are better."""
-    better = score(found.log_weights) > score(drawn.weighted.take(rows).log_weights)
-    where = rows[better]
-    drawn.weighted.put(where, found.take(better.nonzero()[:, 0]))
-    mine = part.take(better.nonzero()[:, 0])
-    drawn.refinement.mixture.put(where, mine.mixture)
-    drawn.refinement.guide.put(where, mine.guide)
-    drawn.refinement.refined[where] = True
+def _all_refined(sampled: Sampled) -> Sampled:
+    """The same draws, with every individual marked as sampled from its mixture."""
+    refined = torch.ones_like(sampled.refinement.refined)
+    return sampled._replace(refinement=replace(sampled.refinement, refined=refined))

@@ -6,9 +6,9 @@ import torch
 
 from pyro_amortized.sampling.adaptive_importance import Sampler
 from pyro_amortized.sampling.importance_weights import importance_estimate, normalized_weights
-from pyro_amortized.sampling.mode_mixture import tempered_weights
 from pyro_amortized.sampling.student_mixture import fit_student_mixture
-from pyro_amortized.sampling.unreliable_individuals import follow_chains
+from pyro_amortized.sampling.unreliable_individuals import draw_from_chains
+from pyro_amortized.sampling.weighted_fits import tempered_weights
 
 
 class NormalProposal:
@@ -121,11 +121,13 @@ def test_a_chain_finds_what_draws_have_missed():
     generator = torch.Generator().manual_seed(1)
     found = sampler.sample(1000, 2, generator, refine=False)
     assert (importance_estimate(found.weighted.log_weights).ess < 20).all()
-    assert follow_chains(sampler, found, torch.tensor([1]), generator) == [1]
-    after = importance_estimate(found.weighted.log_weights)
-    assert found.refinement.refined.tolist() == [False, True]
+    after_chain, rows = draw_from_chains(sampler, found, torch.tensor([1]), generator)
+    assert rows == [1]
+    assert found.refinement.refined.tolist() == [False, False]
+    after = importance_estimate(after_chain.weighted.log_weights)
+    assert after_chain.refinement.refined.tolist() == [False, True]
     assert after.ess[0] < 20 < 200 < after.ess[1]
     assert after.pareto_k[1] < 0.7
     assert after.log_mean[1].abs() < 4 * after.mc_error[1]
     flat = Sampler(lambda x, rows: ridge(x.detach(), rows), population, wide.log_prob, poor)
-    assert follow_chains(flat, found, torch.tensor([0]), generator) == []
+    assert draw_from_chains(flat, found, torch.tensor([0]), generator) == (found, [])

@@ -7,7 +7,7 @@ import torch
 
 from pyro_amortized.sampling.adaptive_importance import Sampler
 from pyro_amortized.sampling.importance_weights import importance_estimate, normalized_weights
-from pyro_amortized.sampling.mode_mixture import located_mixture, walk
+from pyro_amortized.sampling.mode_mixture import differential_evolution, mixture_around_modes
 from pyro_amortized.sampling.student_mixture import StudentMixture
 from tests.sampling.test_adaptive_importance import Foreign, NormalProposal
 
@@ -106,7 +106,7 @@ def test_what_served_before_is_tried_first():
 def test_walkers_keep_their_distribution():
     generator = torch.Generator().manual_seed(2)
     starts = torch.randn(32, 5, 2, generator=generator, dtype=torch.float64)
-    walked = walk(lambda x: normal(x, 0.0, 1.0).sum(-1), starts, 400, generator)
+    walked = differential_evolution(lambda x: normal(x, 0.0, 1.0).sum(-1), starts, 400, generator)
     assert walked.shape == (400, 32, 5, 2)
     kept = walked.flatten(0, 1)
     assert kept.mean(0).abs().max() < 0.12
@@ -120,7 +120,9 @@ def test_a_target_that_is_nowhere_finite_is_survived():
     def nowhere(x):
         return torch.full(x.shape[:-1], -math.inf, dtype=x.dtype)
 
-    mixture = located_mixture(nowhere, draws, torch.full((100, 2), -math.inf).double(), generator)
+    mixture = mixture_around_modes(
+        nowhere, draws, torch.full((100, 2), -math.inf).double(), generator
+    )
     assert bool(mixture.means.isfinite().all())
     assert bool(mixture.scale_trils.isfinite().all())
 

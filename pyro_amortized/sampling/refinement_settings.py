@@ -1,0 +1,79 @@
+r"""Settings of the refinement of single individuals.
+
+"Decision" refers to the pages in ``docs/decisions``.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Round(NamedTuple):
+    """One round of the refinement of individuals whose weights are poor.
+
+    Args:
+        num_components: Components of the mixture.
+        num_draws_factor: Draws that the mixture is fitted to, as a multiple of the final draws.
+        min_efficiency: Effective share of the draws below which an individual takes part.
+    """
+
+    num_components: int
+    num_draws_factor: int
+    min_efficiency: float
+
+
+@dataclass(frozen=True)
+class RefinementSettings:
+    """When an individual is refined, and how."""
+
+    # Draws of the pilot, as a share of the final draws, and at least; Pareto k needs 25.
+    pilot_share: float = 0.1
+    min_pilot_draws: int = 100
+    # Draws times individuals that are sampled together; limits the memory.
+    max_rows: int = 400_000
+
+    # Effective share of the draws from which the guide is used without refinement: of the pilot,
+    # which is small and therefore has to be better, and of the final draws.
+    min_pilot_efficiency: float = 0.8
+    min_efficiency: float = 0.5
+    # The same for a mixture that was fitted at another population. A little lower, so that a small
+    # move of the population does not cause a new fit.
+    min_known_efficiency: float = 0.45
+
+    # A pilot with fewer effective draws does not determine a covariance. The mixture then starts
+    # from the modes of the target (decision 030).
+    min_effective_pilot: float = 20.0
+    # Later rounds. One component costs little and is used early; five components are for
+    # individuals that would fail otherwise.
+    rounds: tuple[Round, ...] = (Round(1, 1, 0.6), Round(3, 2, 0.5), Round(5, 4, 0.3))
+    # Components that a refinement has room for.
+    max_components: int = 5
+
+    # Parts of the defensive mixture (decision 028). The part of the population bounds the weights.
+    guide_share: float = 0.05
+    population_share: float = 0.05
+    # Part of a stretched copy of the mixture, if it started from modes: reduces the error of the
+    # log likelihood of 50 cells from 0.35 to 0.1 (decision 030).
+    stretched_share: float = 0.1
+
+    # Draws from the population that give its standard deviations.
+    num_population_draws: int = 50
+    # Draws and components of the mixture in the shape of the guide, which costs a fiftieth of the
+    # density of the guide itself (decision 029).
+    num_guide_draws: int = 200
+    num_guide_components: int = 3
+
+    # Mixtures around modes are fitted once more to draws of themselves, of a copy that is wider by
+    # this factor and of a stretched copy, a quarter of the draws each; halves the error of the log
+    # likelihood (decision 031).
+    widening_factor: float = 2.5
+    min_located_draws: int = 600
+    # Steps of differential evolution: a tenth of the number of draws, within these limits.
+    min_evolution_steps: int = 60
+    max_evolution_steps: int = 200
+
+    # Factor of the effective draws of weights with a Pareto k above the limit, when two sets of
+    # draws are compared.
+    unreliable_factor: float = 0.01
+
+
+REFINEMENT = RefinementSettings()

@@ -1,0 +1,59 @@
+r"""Decisions on the quality of importance weights.
+
+Weights are *poor* if they have few effective draws or a Pareto k above 0.7; such an individual is
+refined. Weights that remain *unreliable* after the refinement are named in a warning.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .importance_weights import PARETO, ImportanceEstimate, importance_estimate
+from .refinement_settings import REFINEMENT
+
+
+@dataclass(frozen=True)
+class ReliabilitySettings:
+    """Limits below which the weights of an individual are unreliable."""
+
+    # Effective draws, at which the Monte Carlo error of the log likelihood of an individual is
+    # about 1 / sqrt(20) = 0.2.
+    min_ess: float = 20.0
+    # The same as a share of the draws, where there are fewer than 200 draws.
+    min_efficiency: float = 0.1
+
+
+RELIABILITY = ReliabilitySettings()
+
+
+def is_poor(log_weights: Tensor, min_efficiency: float | Tensor) -> Tensor:
+    r"""Individuals whose weights are poor, shape ``(individual,)``.
+
+    Args:
+        log_weights: Shape ``(draw, individual)``.
+        min_efficiency: Smallest sufficient share of effective draws, a number or one per
+            individual.
+    """
+    estimate = importance_estimate(log_weights)
+    return (estimate.ess < min_efficiency * len(log_weights)) | (estimate.pareto_k > PARETO.limit)
+
+
+def unreliable(estimate: ImportanceEstimate, num_draws: int) -> Tensor:
+    r"""Individuals whose weights cannot be trusted, shape ``(individual,)``.
+
+    Args:
+        estimate: Effective sample size and Pareto k of their weights.
+        num_draws: Number of draws of each individual.
+    """
+    min_ess = min(RELIABILITY.min_ess, RELIABILITY.min_efficiency * num_draws)
+    return (estimate.ess < min_ess) | ~(estimate.pareto_k <= PARETO.limit)
+
+
+def comparable_ess(log_weights: Tensor) -> Tensor:
+    """Effective draws, for comparing two sets of draws; those with an unreliable Pareto k count
+    for a hundredth.
+    """
+    estimate = importance_estimate(log_weights)
+    reliable = estimate.pareto_k <= PARETO.limit
+    return estimate.ess * torch.where(reliable, 1.0, REFINEMENT.unreliable_factor)
