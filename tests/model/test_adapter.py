@@ -85,7 +85,7 @@ def test_shapes_that_are_neither(tmp_path):
     program = pa.adapt(
         theirs, lambda c: (torch.zeros(4),), plate="groups", observations={"obs": "y"}
     )
-    with pytest.raises(ModelError, match="end to end"):
+    with pytest.raises(ModelError, match="one dimension"):
         program(cohort)
 
 
