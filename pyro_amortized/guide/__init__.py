@@ -1,5 +1,5 @@
 r"""The amortized posterior as a Pyro guide: use, save, load."""
 
-from .guide_loading import load_guide as load_guide
-from .guide_loading import structure_for as structure_for
+from .other_models import structure_for as structure_for
 from .pyro_guide import AmortizedGuide as AmortizedGuide
+from .pyro_guide import load_guide as load_guide

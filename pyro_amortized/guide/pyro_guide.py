@@ -9,7 +9,6 @@ data and the shared parameters. The networks are frozen and kept out of Pyro's p
 import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,10 @@ from torch.distributions import biject_to, constraints
 from ..cohort import Cohort
 from ..errors import GuideError
 from ..missing.training_patterns import TrainingPatterns
-from ..model import PLATE, Model, ModelStructure, Population, constrain_individuals
+from ..model import PLATE, Model, ModelStructure, Population, constrain_individuals, read_structure
 from ..networks.conditional_flow import FlowDistribution
 from .amortized_posterior import AmortizedPosterior
-from .guide_format import posterior_settings, signature, training_tensors, write_guide
+from .files.guide_folder import GuideParts, check_folder, parts_of, read_guide, write_guide
 from .newton_posterior import SharpenedDistribution, SharpenedPosterior
 from .population_part import PopulationPart, median_of_population, sample_population_part
 from .training_distributions import TrainingDistribution
@@ -73,10 +72,7 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # AutoGuide drops the model when it is pickled, from the guide that stays here too.
-        parts = (self.posterior, self.training_distribution, self.history, self.patterns)
-        place = (self.loc.detach().clone(), self.scale_tril.detach().clone())
-        extra = (self._part, self.tuned)
-        return _restored, (self.model, self.structure, *parts, *place, *extra)
+        return _assembled, (self.model, self._parts, self._part, self.tuned)
 
     @property
     def posterior(self) -> AmortizedPosterior | SharpenedPosterior:
@@ -298,38 +294,52 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         Args:
             path: The folder; it is made if it is not there.
         """
-        posterior, training = self.posterior, self.training_distribution
-        tensors = {f"posterior.{name}": x for name, x in posterior.state_dict().items()}
-        tensors |= training_tensors(training) | {
-            "population.loc": self.loc.detach(),
-            "population.scale_tril": self.scale_tril.detach(),
-        }
-        shared = {n: self.structure.population[n].num_unconstrained for n in self.structure.shared}
-        description = {
-            "individual": signature(self.structure.individual),
-            "shared": shared,
-            "population": signature(self.structure.population),
-            **posterior_settings(posterior),
-            "trained_on_prior": training.individual.prior is not None,
-            "history": asdict(self.history),
-            "patterns": self.patterns.settings,
-        }
-        write_guide(Path(path), tensors, description)
+        write_guide(Path(path), self._parts)
+
+    @property
+    def _parts(self) -> GuideParts:
+        return GuideParts(
+            self.structure,
+            self.posterior,
+            self.training_distribution,
+            self.history,
+            self.patterns,
+            self.loc.detach().clone(),
+            self.scale_tril.detach().clone(),
+        )
 
 
-def _restored(  # noqa: PLR0913  (the parts of a guide)
-    model: Model,
-    structure: ModelStructure,
-    posterior: AmortizedPosterior | SharpenedPosterior,
-    training_distribution: TrainingDistribution,
-    history: TrainingHistory,
-    patterns: TrainingPatterns,
-    location: Tensor,
-    scale_tril: Tensor,
-    population: PopulationPart | None,
-    tuned: bool,
+def load_guide(
+    path: str | Path, model: Model, cohort: Cohort, *, classes: Sequence[type] = ()
 ) -> AmortizedGuide:
-    """A guide from another process."""
-    guide = AmortizedGuide(model, structure, posterior, training_distribution, history, patterns)
-    placed = guide.at(location, scale_tril)
-    return placed._copy(posterior, population, tuned)
+    r"""Load a guide that :meth:`AmortizedGuide.save` wrote.
+
+    Args:
+        path: The folder.
+        model: The model that the guide was trained for.
+        cohort: Data to read the model with.
+        classes: Encodings and summary networks of your own that the guide was trained with.
+
+    Raises:
+        GuideError: The folder holds no guide, one whose format cannot be read, or one for other
+            individual parameters.
+    """
+    folder = check_folder(path)
+    content = read_guide(folder)
+    structure = read_structure(model, cohort)
+    return _assembled(model, parts_of(folder, content, structure, classes), None, False)
+
+
+def _assembled(
+    model: Model, parts: GuideParts, population: PopulationPart | None, tuned: bool
+) -> AmortizedGuide:
+    """A guide from its parts."""
+    guide = AmortizedGuide(
+        model,
+        parts.structure,
+        parts.posterior,
+        parts.training_distribution,
+        parts.history,
+        parts.patterns,
+    )
+    return guide.at(parts.loc, parts.scale_tril)._copy(parts.posterior, population, tuned)

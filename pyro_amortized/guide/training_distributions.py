@@ -167,7 +167,8 @@ class TrainingDistribution:
     r"""The distribution of individual and shared parameters when a guide is trained.
 
     :meth:`normal` is the short way to make one. Without any, :func:`~pyro_amortized.train`
-    uses the moments of the prior predictive, see :func:`default_training_distribution`.
+    uses the moments of the prior predictive distribution, see
+    :func:`~pyro_amortized.guide.training_distributions.default_training_distribution`.
 
     Args:
         individual: The distribution of the individual parameters.

@@ -13,7 +13,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized.errors import AmortizedError
-from pyro_amortized.guide import guide_format as guide_files
+from pyro_amortized.guide.files import guide_folder
 from pyro_amortized.runtime import atomic_files as files
 from tests.exact import linear_program
 from tests.training.test_run_folder import ROOT, start, weights
@@ -56,7 +56,7 @@ def test_death_between_two_files_is_noticed(linear, linear_guide, tmp_path, monk
             raise KeyboardInterrupt
         real(path, content)
 
-    monkeypatch.setattr(guide_files, "write_atomically", dies)
+    monkeypatch.setattr(guide_folder, "write_atomically", dies)
     moved = linear_guide.at(linear_guide.loc + 1.0, linear_guide.scale_tril)
     with pytest.raises(KeyboardInterrupt):
         moved.save(tmp_path)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 
 import pyro_amortized as pa
 from pyro_amortized.errors import AmortizedError, FitError, GuideError
-from pyro_amortized.guide import file_validation as strangers
+from pyro_amortized.guide.files import guide_folder
 from pyro_amortized.population import fit_files
 from pyro_amortized.runtime.atomic_files import read_tensors, write_tensors
 from pyro_amortized.runtime.file_formats import Content, Format
@@ -179,14 +179,14 @@ def with_upgrade(monkeypatch, *readers):
 def test_a_guide_of_an_older_format_is_read(old, monkeypatch):
     with pytest.raises(GuideError, match=r"guide.json has format version 0(.|\n)*version 1\."):
         check_guide(old, old / "fit" / "guide")
-    with_upgrade(monkeypatch, strangers)
+    with_upgrade(monkeypatch, guide_folder)
     check_guide(old, old / "fit" / "guide")
 
 
 def test_a_fit_of_an_older_format_is_read(old, monkeypatch):
     with pytest.raises(FitError, match=r"fit.safetensors has format version 0(.|\n)*version 1\."):
         check_fit(old, old / "fit")
-    with_upgrade(monkeypatch, strangers, fit_files)
+    with_upgrade(monkeypatch, guide_folder, fit_files)
     check_fit(old, old / "fit")
 
 

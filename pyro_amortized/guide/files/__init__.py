@@ -1,0 +1,1 @@
+r"""The two files of a saved guide: how they are written, read and checked."""
