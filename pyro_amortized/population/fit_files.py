@@ -154,7 +154,9 @@ def _fit(
         structure,
         cohort,
         structure.constrain_population(vector),
-        *(tensors[f"draws.{name}"] for name in DRAWS),
+        tensors["draws.unconstrained"],
+        tensors["draws.log_proposal"],
+        tensors["draws.log_weights"],
         tuple(description["method"]),
         refinement,
     )

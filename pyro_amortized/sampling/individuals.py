@@ -226,7 +226,8 @@ def sample_individuals(
     with torch.no_grad():
         sampler = make_sampler(guide, structure, cohort, population)
         known = None if before is None else before.refinement
-        sampled, chains = sampler.sample(num_draws, len(cohort), generator, refine, known), []
+        sampled = sampler.sample(num_draws, len(cohort), generator, refine, known)
+        chains: list[int] = []
         if refine and max_chains:
             sampled, chains = improve_unreliable(sampler, sampled, generator, max_chains)
     result = individual_posteriors(structure, cohort, population, sampled, chains)

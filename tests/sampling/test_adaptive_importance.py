@@ -7,7 +7,10 @@ import torch
 from pyro_amortized.sampling.adaptive_importance import Sampler
 from pyro_amortized.sampling.importance_weights import importance_estimate, normalized_weights
 from pyro_amortized.sampling.student_mixture import fit_student_mixture
-from pyro_amortized.sampling.unreliable_individuals import draw_from_chains
+from pyro_amortized.sampling.unreliable_individuals import (
+    draw_from_chains,
+    refine_from_new_pilot,
+)
 from pyro_amortized.sampling.weighted_fits import tempered_weights
 
 
@@ -131,3 +134,29 @@ def test_a_chain_finds_what_draws_have_missed():
     assert after.log_mean[1].abs() < 4 * after.mc_error[1]
     flat = Sampler(lambda x, rows: ridge(x.detach(), rows), population, wide.log_prob, poor)
     assert draw_from_chains(flat, found, torch.tensor([0]), generator) == (found, [])
+
+
+def test_sampling_changes_no_tensor_of_its_input():
+    """Refinements and draws are values: a new sample leaves the known ones as they are."""
+    wide, guide = NormalProposal(0.0, 4.0), NormalProposal(1.0, 1.5)
+
+    def population(num_draws, rows, generator):
+        return wide.draw(num_draws, rows, generator)[0]
+
+    def sampler(shift):
+        def target(x, rows):
+            return two_modes(x + shift)
+
+        return Sampler(target, population, wide.log_prob, guide)
+
+    generator = torch.Generator().manual_seed(2)
+    first = sampler(0.0).sample(300, 4, generator, refine=True)
+    assert bool(first.refinement.refined.any())
+    weighted, refinement = first
+    tensors = [*vars(weighted).values(), refinement.refined]
+    tensors += [*vars(refinement.mixture).values(), *vars(refinement.guide).values()]
+    versions = [x._version for x in tensors]
+    sampler(0.5).sample(300, 4, generator, refine=True, known=refinement)
+    refine_from_new_pilot(sampler(0.5), first, torch.arange(4), generator)
+    draw_from_chains(sampler(0.5), first, torch.arange(1), generator)
+    assert [x._version for x in tensors] == versions

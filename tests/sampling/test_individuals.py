@@ -5,7 +5,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized.errors import AmortizedWarning, GuideError, ModelError
-from pyro_amortized.sampling import fallback as rescue
+from pyro_amortized.sampling import weight_quality
 from tests.exact import TRUTH, exact_log_marginal, exact_posterior, linear_cohort
 
 
@@ -50,8 +50,8 @@ def test_hopeless_individuals_are_named_not_dropped(linear, linear_guide):
 
 
 def test_the_worst_individuals_get_a_chain_of_nuts(linear, linear_guide, monkeypatch):
-    monkeypatch.setattr(rescue, "MIN_ESS", 1e6)
-    monkeypatch.setattr(rescue, "MIN_EFFICIENCY", 1.0)
+    strict = weight_quality.ReliabilitySettings(min_ess=1e6, min_efficiency=1.0)
+    monkeypatch.setattr(weight_quality, "RELIABILITY", strict)
     state = torch.get_rng_state()
     with pytest.warns(AmortizedWarning, match="unreliable.*nuts"):
         found = pa.sample_individuals(
