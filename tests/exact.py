@@ -8,6 +8,7 @@ over the recorded rows, X_i = (1, t_i). This is the gold standard of every floor
 """
 
 import json
+import math
 from pathlib import Path
 
 import pyro
@@ -59,32 +60,37 @@ def _rows(cohort, i):
     return torch.stack([torch.ones_like(y.times[i][seen]), y.times[i][seen]], -1), y.values[i][seen]
 
 
+def _padded(cohort):
+    """What is recorded (0 or 1), the rows (1, t) of the design, the values; zeros elsewhere."""
+    y = cohort["y"]
+    seen = y.observed.double()
+    times, values = (torch.where(y.observed, x, 0.0).double() for x in (y.times, y.values))
+    return seen, torch.stack([seen, times], -1), values
+
+
 def exact_log_marginal(cohort, population):
-    """log p(y_i | Psi), shape (individual,), differentiable."""
-    terms = []
-    for i in range(len(cohort)):
-        design, y = _rows(cohort, i)
-        if len(y) == 0:
-            terms.append(torch.zeros((), dtype=torch.float64))
-            continue
-        covariance = design @ torch.diag(population["omega"] ** 2) @ design.T
-        covariance = covariance + population["sigma"] ** 2 * torch.eye(len(y)).double()
-        law = torch.distributions.MultivariateNormal(design @ population["mean"], covariance)
-        terms.append(law.log_prob(y))
-    return torch.stack(terms)
+    """log p(y_i | Psi), shape (individual,), differentiable.
+
+    All individuals at once: a value that is not recorded counts as an independent standard normal
+    variable of value zero, and its density is taken off again.
+    """
+    seen, design, values = _padded(cohort)
+    covariance = (design * population["omega"] ** 2) @ design.transpose(-1, -2)
+    diagonal = seen * population["sigma"] ** 2 + (1 - seen)
+    covariance = covariance + torch.diag_embed(diagonal)
+    distribution = torch.distributions.MultivariateNormal(design @ population["mean"], covariance)
+    return distribution.log_prob(values) + 0.5 * math.log(2 * math.pi) * (1 - seen).sum(-1)
 
 
 def exact_posterior(cohort, population):
     """Mean (individual, 2) and covariance (individual, 2, 2) of phi_i given y_i and Psi."""
-    means, covariances = [], []
+    _, design, values = _padded(cohort)
     precision = torch.diag(population["omega"] ** -2)
-    for i in range(len(cohort)):
-        design, y = _rows(cohort, i)
-        covariance = torch.linalg.inv(precision + design.T @ design / population["sigma"] ** 2)
-        score = precision @ population["mean"] + design.T @ y / population["sigma"] ** 2
-        means.append(covariance @ score)
-        covariances.append(covariance)
-    return torch.stack(means), torch.stack(covariances)
+    gram = design.transpose(-1, -2) @ design
+    covariance = torch.linalg.inv(precision + gram / population["sigma"] ** 2)
+    slope = (design.transpose(-1, -2) @ values.unsqueeze(-1)).squeeze(-1)
+    score = precision @ population["mean"] + slope / population["sigma"] ** 2
+    return (covariance @ score.unsqueeze(-1)).squeeze(-1), covariance
 
 
 def unpack(vector):
