@@ -5,9 +5,9 @@ to ArviZ; figures in :mod:`pyro_amortized.diagnostics.plots`, a page by :func:`r
 from .arviz_export import to_arviz as to_arviz
 from .calibration import calibrate as calibrate
 from .calibration_result import Calibration as Calibration
+from .check_results import Check as Check
 from .data_check import DataCheck as DataCheck
 from .data_check import check_data as check_data
-from .diagnosis import Check as Check
 from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import diagnose as diagnose
 from .html_report import report as report

@@ -1,56 +1,89 @@
-r"""Is this data inside what the guide was trained on? Individual by individual, with the reason.
+r"""Whether the data of each individual lie inside what the guide was trained on, and why not.
 
-An individual is compared with 1,000 individuals simulated from the training distribution under the
-designs of the cohort: by the Mahalanobis distance of what the summary network makes of it, and by
-plain features of each series (smallest, largest and mean value), which no network can blur. It lies
-outside where it is a quarter farther out than all of the simulated ones. Its pattern of missing
-values is compared with those of the training.
+Individuals are simulated from the training distribution under the designs of the cohort. An
+individual of the cohort is compared with them in three ways:
 
-Given a population, posterior predictive p-values ask whether the model can produce the individual
-at all: with draws :math:`\phi_k \sim p(\phi \mid y)` and replicates
-:math:`y_k \sim p(y \mid \phi_k)`,
+- the Mahalanobis distance of the output of the summary network;
+- plain features of each series (mean, smallest and largest value), which do not depend on a
+  network;
+- the pattern of missing values, compared with the patterns of the training.
 
-.. math:: P\big(\log p(y_k \mid \phi_k) < \log p(y \mid \phi_k)\big) .
+It lies outside where a distance or a feature is a quarter farther from the middle than that of any
+simulated individual.
 
-The corrected estimator does not need the data to be inside; it then needs more draws, and the model
-deserves a look.
+If population parameters are given, posterior predictive p-values
+(:mod:`pyro_amortized.diagnostics.predictive_p_values`) say whether the model can produce the data
+of the individual at all.
+
+The corrected estimator is valid outside the training data, too, but needs more draws there, and the
+model should be looked at.
 """
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ..cohort import Cohort
 from ..errors import AmortizedWarning, GuideError
 from ..guide import AmortizedGuide
 from ..guide.learned_likelihood import learned
 from ..missing import Resample
-from ..missing.mechanisms import nothing_missing
-from ..model import ModelStructure, Population
+from ..missing.designs import nothing_missing
+from ..model import Population
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors, sample_individuals
+from .predictive_p_values import log_density_p_values
 
-HARDLY = "the model hardly produces"
-NUM_SIMULATED, LEAST_SIMULATED = 1000, 100
-MARGIN = 1.25  # of the largest value in training, beyond which an individual lies outside
-MAX_VALUES = 400_000
-LEAST_P, FAR = 0.002, 4.0  # of posterior predictive checks: p-value, and standard deviations
+
+@dataclass(frozen=True)
+class DataCheckSettings:
+    r"""Limits of the comparison of data with the training.
+
+    Args:
+        num_simulated: Simulated individuals, by default.
+        min_simulated: Fewest simulated individuals: the largest of fewer values says little about
+            the range.
+        margin: An individual lies outside where it is this many times as far from the middle as the
+            farthest simulated individual. In cohorts of the right model at most one of 40
+            individuals then lies outside (``tests/diagnostics/test_data_check.py``).
+        min_p_value: Posterior predictive p-value below which the model hardly produces the data ...
+        min_deviation: ... if their log density also lies this many standard deviations below the
+            mean of the replicates. Of a large cohort some p-values are small by chance; few data
+            are both.
+        min_eigenvalue: Smallest eigenvalue of the covariance of the summaries, relative to the
+            largest: summaries may be linearly dependent.
+        max_named: Most individuals that the verdict names.
+    """
+
+    num_simulated: int = 1000
+    min_simulated: int = 100
+    margin: float = 1.25
+    min_p_value: float = 0.002
+    min_deviation: float = 4.0
+    min_eigenvalue: float = 1e-6
+    max_named: int = 5
+
+
+DEFAULTS = DataCheckSettings()
+UNLIKELY = "the model hardly produces such data"
 
 
 @dataclass(frozen=True, eq=False)
 class DataCheck:
-    r"""Individuals against the training data. Made by :func:`check_data`.
+    r"""The data of each individual against the training data. Made by :func:`check_data`.
 
     Args:
         ids: Labels of the individuals.
-        distance: Distance of each individual's summary from those of the training, in units of the
-            largest one there; shape ``(individual,)``.
-        feature: Largest deviation of a plain feature, in the same kind of units.
-        predictive: Posterior predictive p-value; NaN without a population.
-        reasons: Why individuals lie outside, by label; empty where all are inside.
+        distance: Distance of each individual's summary from the median of the simulated ones, in
+            units of the largest distance among them; shape ``(individual,)``.
+        feature: Largest deviation of a plain feature from its simulated median, in units of the
+            largest simulated deviation; shape ``(individual,)``.
+        predictive: Posterior predictive p-value, shape ``(individual,)``; NaN without population
+            parameters.
+        reasons: Why individuals lie outside, by label; empty if all lie inside.
     """
 
     ids: tuple[str, ...]
@@ -65,14 +98,24 @@ class DataCheck:
         return list(self.reasons)
 
     @property
+    def is_only_unlikely(self) -> bool:
+        """Whether individuals lie outside only because the model hardly produces their data."""
+        reasons = [reason for of_one in self.reasons.values() for reason in of_one]
+        return bool(reasons) and all(reason.startswith(UNLIKELY) for reason in reasons)
+
+    @property
     def verdict(self) -> str:
-        """In words."""
+        """The result in words."""
         num = len(self.ids)
         if not self.reasons:
             return f"All {num} individuals lie inside what the guide was trained on."
-        named = "; ".join(f"{i}: {', '.join(why)}" for i, why in list(self.reasons.items())[:5])
-        more = "; ..." if len(self.reasons) > 5 else ""
-        return f"{len(self.reasons)} of {num} individuals lie outside ({named}{more})."
+        first = list(self.reasons.items())[: DEFAULTS.max_named]
+        named = "; ".join(f"{label}: {', '.join(reasons)}" for label, reasons in first)
+        more = "; ..." if len(self.reasons) > len(first) else ""
+        return (
+            f"{len(self.reasons)} of {num} individuals lie outside what the guide was trained on "
+            f"({named}{more})."
+        )
 
     def table(self) -> pandas.DataFrame:
         """One row per individual."""
@@ -94,7 +137,7 @@ def check_data(
     *,
     population: Population | None = None,
     individuals: IndividualPosteriors | None = None,
-    num_simulated: int = NUM_SIMULATED,
+    num_simulated: int = DEFAULTS.num_simulated,
     seed: int = 0,
 ) -> DataCheck:
     r"""Find individuals that lie outside what the guide was trained on.
@@ -103,167 +146,146 @@ def check_data(
         guide: The trained guide.
         cohort: The data.
         population: Population parameters (``fit.estimates``), for posterior predictive checks.
-            Default: none are made.
-        individuals: Posterior draws at a population that are there already
-            (``fit.individuals``), in the place of ``population``.
-        num_simulated: Individuals simulated for comparison.
-        seed: Seed.
+            Default: no such checks.
+        individuals: Posterior draws at population parameters (``fit.individuals``), if they have
+            been drawn already; they replace ``population``.
+        num_simulated: Number of simulated individuals.
+        seed: Seed of all random numbers.
 
     Raises:
-        GuideError: Fewer than 100 individuals are simulated, or the cohort is not of the form of
-            the training data.
+        GuideError: Fewer than 100 individuals are to be simulated, or the cohort does not have the
+            form of the training data.
     """
-    if num_simulated < LEAST_SIMULATED:
+    if num_simulated < DEFAULTS.min_simulated:
         raise GuideError(
             f"`num_simulated` is {num_simulated}.",
-            f"at least {LEAST_SIMULATED}.",
+            f"at least {DEFAULTS.min_simulated}.",
             "pass a larger `num_simulated=`.",
         )
     structure, generator = guide.structure, make_generator(seed)
     cohort = cohort.to(dtype=torch.float64)
-    reference = _simulated(guide, cohort, num_simulated, generator)
+    simulated = _simulate(guide, cohort, num_simulated, generator)
     with torch.no_grad():
-        summaries = [learned(guide).summarize(x).double() for x in (reference, cohort)]
+        summaries = [learned(guide).summarize(x).double() for x in (simulated, cohort)]
     distance = _relative_distance(*summaries)
-    feature, named = _deviations(reference, cohort, structure.series)
-    reasons: dict[str, list[str]] = {i: [why] for i, why in guide.patterns.unusual(cohort).items()}
-    for i, label in enumerate(cohort.ids):
-        why = reasons.setdefault(label, [])
-        if float(feature[i]) > MARGIN:
-            why.append(named[i])
-        if float(distance[i]) > MARGIN:
-            why.append(
-                f"its summary lies {float(distance[i]):.1f} times as far out as the farthest "
-                "simulated individual's"
-            )
-    predictive = torch.full((len(cohort),), torch.nan, dtype=torch.float64)
+    feature, feature_words = _feature_deviations(simulated, cohort, structure.series)
+    reasons = {i: [reason] for i, reason in guide.patterns.unusual(cohort).items()}
+    for row, label in enumerate(cohort.ids):
+        reasons.setdefault(label, []).extend(
+            _reasons(float(distance[row]), float(feature[row]), feature_words[row])
+        )
     if population is not None and individuals is None:
-        with warnings.catch_warnings():  # what it warns of is among the reasons
+        with warnings.catch_warnings():  # the reasons hold what it would warn of
             warnings.simplefilter("ignore", AmortizedWarning)
             individuals = sample_individuals(
                 guide, cohort, population=population, num_draws=1000, seed=generator
             )
+    p_value = torch.full((len(cohort),), torch.nan, dtype=torch.float64)
     if individuals is not None and structure.has_density:
-        predictive, far = _predictive(individuals, generator)
-        for i in ((predictive < LEAST_P) & (far > FAR)).nonzero()[:, 0].tolist():
-            reasons[cohort.ids[i]].append(
-                f"{HARDLY} it (posterior predictive p {float(predictive[i]):.3f}, "
-                f"{float(far[i]):.0f} sd)"
-            )
-    reasons = {label: why for label, why in reasons.items() if why}
-    return DataCheck(cohort.ids, distance, feature, predictive, reasons)
+        p_value, deviation = log_density_p_values(individuals, generator)
+        for row, reason in _unlikely(p_value, deviation).items():
+            reasons[cohort.ids[row]].append(reason)
+    outside = {label: reasons_of_one for label, reasons_of_one in reasons.items() if reasons_of_one}
+    return DataCheck(cohort.ids, distance, feature, p_value, outside)
 
 
-def _simulated(
-    guide: AmortizedGuide, cohort: Cohort, num: int, generator: torch.Generator
-) -> Cohort:
-    """Individuals of the training distribution, under the designs of a cohort."""
+def _reasons(distance: float, feature: float, feature_words: str) -> list[str]:
+    """Why one individual lies outside."""
+    reasons = [feature_words] if feature > DEFAULTS.margin else []
+    if distance > DEFAULTS.margin:
+        reasons.append(
+            f"its summary lies {distance:.1f} times as far from the middle as that of the farthest "
+            "simulated individual"
+        )
+    return reasons
+
+
+def _unlikely(p_value: Tensor, deviation: Tensor) -> dict[int, str]:
+    """Rows of the individuals that the model hardly produces, with the reason in words."""
+    unlikely = (p_value < DEFAULTS.min_p_value) & (deviation > DEFAULTS.min_deviation)
+    return {
+        row: f"{UNLIKELY} (posterior predictive p-value {float(p_value[row]):.3f}, log density "
+        f"{float(deviation[row]):.0f} standard deviations below that of replicates)"
+        for row in unlikely.nonzero()[:, 0].tolist()
+    }
+
+
+def _simulate(guide: AmortizedGuide, cohort: Cohort, num: int, generator: Generator) -> Cohort:
+    """Individuals of the training distribution under the designs of a cohort."""
     structure, training = guide.structure, guide.training_distribution
     plan = Resample(cohort, nothing_missing)(num, generator)
     truth = training.individual.draw(plan, 1, generator)[0]
     shared = training.shared.draw(num, generator)
-    found, failed = structure.simulate(
+    simulated, failed = structure.simulate(
         plan, truth, shared, structure.initial_population(), generator
     )
-    return found[(~failed).nonzero()[:, 0]]
+    return simulated[(~failed).nonzero()[:, 0]]
 
 
-def _relative_distance(reference: Tensor, summaries: Tensor) -> Tensor:
-    """Mahalanobis distances in units of the largest of the reference."""
-    center = reference.median(0).values
-    centered = reference - center
-    values, axes = torch.linalg.eigh(centered.T @ centered / len(centered))
-    scale = values.clamp(min=1e-6 * float(values.max()) + 1e-12).sqrt()
-    own, others = ((x @ axes / scale).norm(dim=-1) for x in (summaries - center, centered))
-    return own / others.max()
-
-
-def _deviations(reference: Cohort, cohort: Cohort, names: list[str]) -> tuple[Tensor, list[str]]:
-    """Largest deviation of a feature from the middle of the simulated range, in units of half of
-    it, and which it is.
+def _relative_distance(simulated: Tensor, summaries: Tensor) -> Tensor:
+    """Mahalanobis distances from the median of simulated summaries, in units of the largest one
+    among them; summaries of shape ``(individual, summary)``.
     """
-    found, labels = [], []
+    center = simulated.median(0).values
+    centered = simulated - center
+    values, axes = torch.linalg.eigh(centered.T @ centered / len(centered))
+    scale = values.clamp(min=DEFAULTS.min_eigenvalue * float(values.max()) + 1e-12).sqrt()
+    distance, largest = ((x @ axes / scale).norm(dim=-1) for x in (summaries - center, centered))
+    return distance / largest.max()
+
+
+def _feature_deviations(
+    simulated: Cohort, cohort: Cohort, names: list[str]
+) -> tuple[Tensor, list[str]]:
+    """The largest deviation of a feature of each individual, in units of the largest simulated one,
+    and that feature in words. Features of positive quantities are also compared in logarithms, so
+    that values of another order of magnitude stand out at the lower end.
+    """
+    deviations, ranges = [], []
     for name in names:
-        theirs, mine = _features(reference, name), _features(cohort, name)
-        for label, x in theirs.items():
+        features = _features(cohort, name)
+        for label, x in _features(simulated, name).items():
             known = x[x.isfinite()]
             if len(known) == 0:
                 continue
             low, high = known.min(), known.max()
-            apart = _beyond(mine[label], known)
-            if float(low) > 0:  # a positive quantity: also in orders of magnitude
-                tiny = float(low) * 1e-12
-                apart = apart.maximum(_beyond(mine[label].clamp(min=tiny).log(), known.log()))
-            found.append(apart.nan_to_num(0.0))
-            labels.append((f"{label} of {name!r}", mine[label], low, high))
-    if not found:
+            deviation = _relative_deviation(features[label], known)
+            if float(low) > 0:
+                logarithms = features[label].clamp(min=float(low) * 1e-12).log()
+                deviation = deviation.maximum(_relative_deviation(logarithms, known.log()))
+            deviations.append(deviation.nan_to_num(0.0))
+            ranges.append((f"{label} of {name!r}", features[label], low, high))
+    if not deviations:
         return torch.zeros(len(cohort), dtype=torch.float64), [""] * len(cohort)
-    table = torch.stack(found)
-    worst = table.argmax(0).tolist()
+    table = torch.stack(deviations)
     words = []
-    for i, j in enumerate(worst):
-        label, mine_, low, high = labels[j]
+    for row, j in enumerate(table.argmax(0).tolist()):
+        label, values, low, high = ranges[j]
         words.append(
-            f"{label} is {float(mine_[i]):.4g}, in training {float(low):.4g} to {float(high):.4g}"
+            f"{label} is {float(values[row]):.4g}, "
+            f"in training {float(low):.4g} to {float(high):.4g}"
         )
     return table.max(0).values, words
 
 
-def _beyond(mine: Tensor, reference: Tensor) -> Tensor:
-    """Distance from the reference's median, in units of its farthest value on that side."""
-    low, middle, high = reference.min(), reference.median(), reference.max()
-    above = (mine - middle) / (high - middle).clamp(min=1e-12)
-    return torch.maximum(above, (middle - mine) / (middle - low).clamp(min=1e-12))
+def _relative_deviation(values: Tensor, simulated: Tensor) -> Tensor:
+    """Deviation from the simulated median, in units of the largest simulated one on that side."""
+    low, middle, high = simulated.min(), simulated.median(), simulated.max()
+    above = (values - middle) / (high - middle).clamp(min=1e-12)
+    return torch.maximum(above, (middle - values) / (middle - low).clamp(min=1e-12))
 
 
 def _features(cohort: Cohort, name: str) -> dict[str, Tensor]:
-    """Plain features of each individual's recorded values; NaN where there are none."""
-    s = cohort[name]
-    seen, values = s.observed.flatten(1), s.values.double().flatten(1)
-    nothing = torch.where(seen.any(1), 0.0, torch.nan).double()
-    num = seen.sum(1).clamp(min=1)
-    mean = torch.where(seen, values, 0.0).sum(1) / num
-    low = torch.where(seen, values, torch.inf).amin(1)
-    high = torch.where(seen, values, -torch.inf).amax(1)
+    """Plain features of each individual's recorded values; NaN where none is recorded."""
+    series = cohort[name]
+    observed, values = series.observed.flatten(1), series.values.double().flatten(1)
+    nan_if_empty = torch.where(observed.any(1), 0.0, torch.nan).double()
+    num = observed.sum(1).clamp(min=1)
+    mean = torch.where(observed, values, 0.0).sum(1) / num
+    low = torch.where(observed, values, torch.inf).amin(1)
+    high = torch.where(observed, values, -torch.inf).amax(1)
     return {
-        "the mean": mean + nothing,
-        "the smallest value": low + nothing,
-        "the largest value": high + nothing,
+        "the mean": mean + nan_if_empty,
+        "the smallest value": low + nan_if_empty,
+        "the largest value": high + nan_if_empty,
     }
-
-
-def _predictive(
-    individuals: IndividualPosteriors, generator: torch.Generator, num_draws: int = 1000
-) -> tuple[Tensor, Tensor]:
-    """P-value of the log density of the data among those of replicates, and how many of their
-    standard deviations it lies below their mean; shape ``(individual,)``.
-    """
-    structure: ModelStructure = individuals.structure
-    cohort, population = individuals.cohort, individuals.population
-    draws = individuals.resampled(num_draws, generator)
-    per_draw = sum(cohort[n].values.numel() for n in structure.series)
-    own, theirs = [], []
-    with torch.no_grad():
-        for some in draws.split(max(1, MAX_VALUES // per_draw)):
-            own.append(structure.log_density(cohort, some, population).observation)
-            replicates = structure.predict_draws(cohort, some, population, generator)
-            many = cohort.repeat(len(some))
-            values = {n: _finite(x.flatten(0, 1), many, n) for n, x in replicates.items()}
-            rows = some.reshape(1, -1, some.shape[-1])
-            density = structure.log_density(_with_values(many, values), rows, population)
-            theirs.append(density.observation.reshape(len(some), -1))
-    found, mine = torch.cat(theirs), torch.cat(own)
-    p_values = ((found <= mine).double().sum(0) + 1) / (num_draws + 1)
-    apart = found - mine
-    return p_values, apart.mean(0) / apart.std(0).clamp(min=1e-12)
-
-
-def _with_values(cohort: Cohort, values: dict[str, Tensor]) -> Cohort:
-    """A cohort of new values under labels of its own."""
-    found = cohort.with_values(values)
-    return replace(found, ids=tuple(str(i) for i in range(len(found))))
-
-
-def _finite(values: Tensor, cohort: Cohort, name: str) -> Tensor:
-    """Replicates without what is not finite, where the recorded value stays."""
-    return torch.where(values.isfinite(), values, cohort[name].values)
