@@ -319,7 +319,10 @@ def test_a_guide_reads_occasions_and_events(tmp_path):
         **(vars(cohort.doses) | {"steady_state": steady, "intervals": 24.0 * steady.double()})
     )
     cohort = replace(cohort, doses=doses)
-    guide = pa.train(occasions_model, cohort, num_simulations=400, seed=1, progress=False)
+    options = pa.TrainingOptions(max_epochs=4)
+    guide = pa.train(
+        occasions_model, cohort, num_simulations=400, seed=1, options=options, progress=False
+    )
     form = guide.posterior.encoder.form
     assert form.time_varying == ("OCC",)
     assert form.has_events
@@ -412,7 +415,8 @@ def test_paths_are_simulated_and_dropped():
     assert not structure.has_density
     with pytest.raises(ModelError, match="no density"):
         structure.log_density(cohort, torch.zeros(1, 6, 1), structure.initial_population())
-    guide = pa.train(ornstein, cohort, num_simulations=500, seed=1, progress=False)
+    options = pa.TrainingOptions(max_epochs=2)
+    guide = pa.train(ornstein, cohort, num_simulations=500, seed=1, options=options, progress=False)
     assert guide is not None
 
 

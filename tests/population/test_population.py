@@ -167,7 +167,10 @@ def test_draws_without_a_gradient_do_not_end_a_fit():
 
     with warnings.catch_warnings():  # of simulations that failed
         warnings.simplefilter("ignore", pa.AmortizedWarning)
-        guide = pa.train(rooted, cohort, num_simulations=10_000, seed=1, progress=False)
+        options = pa.TrainingOptions(max_epochs=8, batch_size=256)
+        guide = pa.train(
+            rooted, cohort, num_simulations=10_000, seed=1, options=options, progress=False
+        )
         found = pa.fit_population(rooted, guide, cohort, num_draws=400, seed=1)
     assert found.converged, found.message
     assert (found.individuals.log_weights == -torch.inf).any()
@@ -459,7 +462,7 @@ def test_two_experiments_in_one_fit(linear_guide):
     guide = pa.train(
         two,
         design,
-        num_simulations=30_000,
+        num_simulations=12_000,
         seed=1,
         options=pa.TrainingOptions(max_epochs=6, batch_size=256),
         progress=False,
