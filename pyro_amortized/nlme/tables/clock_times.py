@@ -1,4 +1,4 @@
-r"""The column TIME: numbers, clock times, dates."""
+r"""The column TIME: numbers, clock times or dates."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ UNITS = {"min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def times(table: Table, ids: list[str], unit: str) -> Numbers:
-    r"""Times in the unit, from numbers, clock times, dates, or dates with clock times.
+    r"""Times in the given unit, from numbers, clock times, dates, or dates with clock times.
 
-    Dates and times with dates count from the first record of the individual.
+    Times with a date are counted from the first record of the individual.
 
     Raises:
-        TableError: A time cannot be read, or clock times go backwards without a date.
+        TableError: A time cannot be read, or clock times decrease without a date.
     """
     if unit not in UNITS:
-        found = f"`time_unit` is {unit!r}."
-        raise TableError(found, f"one of {list(UNITS)}.", "correct `time_unit`.")
+        problem = f"`time_unit` is {unit!r}."
+        raise TableError(problem, f"one of {list(UNITS)}.", "correct `time_unit`.")
     column = table.frame["TIME"]
     blank = column.map(is_blank).to_numpy(dtype=bool)
     table.refuse(blank, "TIME", "a time in every row.", "fill in the time.")
@@ -29,7 +29,7 @@ def times(table: Table, ids: list[str], unit: str) -> Numbers:
     if date is None:
         clocks = column.map(_clock).notna().to_numpy(dtype=bool)
         if clocks.any():
-            fix = "correct the entry; clock times have to stand in all rows."
+            fix = "correct the entry; all rows need clock times."
             table.refuse(~clocks, "TIME", "a clock time (hh:mm), as in other rows.", fix)
             return _same_day(table, ids, unit)
         numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
@@ -43,7 +43,7 @@ def _plain(table: Table, numbers: Numbers) -> Numbers:
         ~np.isfinite(numbers),
         "TIME",
         "a finite number, as in the other rows.",
-        "correct the entry; clock times and dates have to stand in all rows.",
+        "correct the entry; if one row has a clock time or date, all rows need one.",
     )
     return numbers
 
@@ -63,10 +63,10 @@ def _same_day(table: Table, ids: list[str], unit: str) -> Numbers:
     last: dict[str, float] = {}
     for row, (name, now) in enumerate(zip(ids, seconds, strict=True)):
         if now < last.get(name, 0.0):
-            raise table.wrong(
+            raise table.error(
                 row,
                 "TIME",
-                "clock times that do not go backwards where there is no date.",
+                "clock times that do not decrease, because there is no date.",
                 "add a column DATE, or give times in hours since the first record.",
             )
         last[name] = now
@@ -100,24 +100,24 @@ def _days(table: Table, name: str) -> Numbers:
     if np.isfinite(numbers).all():
         return numbers
     text = column.astype(str).str.strip().str.replace(r"[-.]", "/", regex=True)
-    found = pd.to_datetime(text, errors="coerce", format="%Y/%m/%d")
-    found = found.fillna(pd.to_datetime(text, errors="coerce", format=DATES[name]))
+    dates = pd.to_datetime(text, errors="coerce", format="%Y/%m/%d")
+    dates = dates.fillna(pd.to_datetime(text, errors="coerce", format=DATES[name]))
     table.refuse(
-        found.isna().to_numpy(dtype=bool),
+        dates.isna().to_numpy(dtype=bool),
         name,
         f"a day number, yyyy-mm-dd or {DATES[name]}.",
         "correct the date.",
     )
-    return np.asarray((found - pd.Timestamp(0)).dt.days, dtype=float)
+    return np.asarray((dates - pd.Timestamp(0)).dt.days, dtype=float)
 
 
 def _time_of_day(table: Table) -> Numbers:
-    """Seconds; plain numbers are hours."""
+    """Seconds since midnight; plain numbers are hours."""
     column = table.frame["TIME"]
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
     clocks = column.map(_clock).to_numpy(dtype=float, na_value=np.nan)
-    found = np.where(np.isnan(clocks), numbers * 3600.0, clocks)
+    seconds = np.where(np.isnan(clocks), numbers * 3600.0, clocks)
     table.refuse(
-        ~np.isfinite(found), "TIME", "a clock time (hh:mm) or hours.", "correct the entry."
+        ~np.isfinite(seconds), "TIME", "a clock time (hh:mm) or hours.", "correct the entry."
     )
-    return found
+    return seconds

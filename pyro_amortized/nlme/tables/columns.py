@@ -1,4 +1,4 @@
-r"""Columns of a long table, parsed and checked."""
+r"""The columns of a long table, parsed and checked."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from .clock_times import times
 from .table_source import NUMERIC, Mask, Numbers, Table
 
-MAX_ADDITIONAL = 10_000  # doses; each becomes one of its own
+MAX_ADDITIONAL = 10_000  # additional doses of one row; each becomes a dose, and takes memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +34,12 @@ def read_columns(table: Table, ids: list[str], unit: str) -> Columns:
     r"""Parse and check all columns.
 
     Raises:
-        TableError: An entry cannot be read, or contradicts another one of its row.
+        TableError: An entry cannot be read, or contradicts another entry of its row.
     """
     number = {name: table.numbers(name, default) for name, default in NUMERIC.items()}
-    given, constant = number["AMT"] > 0, (number["SS"] > 0) & (number["RATE"] > 0)
-    number["EVID"] = np.where(np.isnan(number["EVID"]), given | constant, number["EVID"])
+    has_amount = number["AMT"] > 0
+    is_constant = (number["SS"] > 0) & (number["RATE"] > 0)
+    number["EVID"] = np.where(np.isnan(number["EVID"]), has_amount | is_constant, number["EVID"])
     _check_allowed(table, number)
     evid = number["EVID"]
     observation, dose = evid == 0, (evid == 1) | (evid == 4)
@@ -48,7 +49,7 @@ def read_columns(table: Table, ids: list[str], unit: str) -> Columns:
 
 
 def _check_allowed(table: Table, number: dict[str, Numbers]) -> None:
-    """Entries that are wrong on their own."""
+    """Check each entry by itself."""
     rules: list[tuple[str, Callable[[Numbers], Mask], str]] = [
         ("EVID", lambda x: ~np.isin(x, (0, 1, 2, 3, 4)), "0, 1, 2, 3 or 4."),
         ("MDV", lambda x: ~np.isin(x, (0, 1)), "0 or 1."),
@@ -65,17 +66,17 @@ def _check_allowed(table: Table, number: dict[str, Numbers]) -> None:
         (
             "RATE",
             lambda x: ~(np.isfinite(x) & ((x >= 0) | (x == -1) | (x == -2))),
-            "0 or more, -1 (rate of the model) or -2 (duration of the model).",
+            "0 or more, -1 (rate given by the model) or -2 (duration given by the model).",
         ),
         (
             "CMT",
             lambda x: ~(np.isfinite(x) & (x >= 1) & (x % 1 == 0)),
-            "1, 2, ...; compartments cannot be turned off or be the default one (0).",
+            "1, 2, ...; negative numbers (turn off) and 0 (default) are not supported.",
         ),
-        ("DV", np.isinf, "a finite value, or none."),
-        ("LIMIT", np.isinf, "a finite value, or none."),
-        ("LLOQ", np.isinf, "a finite value, or none."),
-        ("ULOQ", np.isinf, "a finite value, or none."),
+        ("DV", np.isinf, "a finite value, or an empty cell."),
+        ("LIMIT", np.isinf, "a finite value, or an empty cell."),
+        ("LLOQ", np.isinf, "a finite value, or an empty cell."),
+        ("ULOQ", np.isinf, "a finite value, or an empty cell."),
     ]
     for name, bad, expected in rules:
         if name in table or name == "EVID":
@@ -88,17 +89,16 @@ def _check_doses(table: Table, number: dict[str, Numbers], dose: Mask) -> None:
     constant = dose & (steady > 0) & (amount == 0) & (rate > 0)
     checks = [
         (dose & (amount == 0) & ~constant, "AMT", "an amount for a dose (EVID 1 or 4)."),
-        (~dose & (amount > 0), "AMT", "no amount: the row is no dose (EVID 0, 2 or 3)."),
-        (~dose & (rate != 0), "RATE", "0: the row is no dose."),
-        (~dose & (steady > 0), "SS", "0: the row is no dose."),
-        (~dose & (additional > 0), "ADDL", "0: the row is no dose."),
+        (~dose & (amount > 0), "AMT", "no amount, because the row is not a dose (EVID 0, 2 or 3)."),
+        (~dose & (rate != 0), "RATE", "0, because the row is not a dose."),
+        (~dose & (steady > 0), "SS", "0, because the row is not a dose."),
+        (~dose & (additional > 0), "ADDL", "0, because the row is not a dose."),
         ((steady > 0) & ~constant & (interval <= 0), "II", "an interval for a steady state."),
         ((additional > 0) & (interval <= 0), "II", "an interval for additional doses."),
-        (constant & (additional > 0), "ADDL", "0: a constant infusion is not repeated."),
-        ((evid == 4) & (steady > 0), "SS", "0 with EVID 4, unless SS 1 resets by itself."),
+        (constant & (additional > 0), "ADDL", "0, because a constant infusion is not repeated."),
+        # SS 1 discards earlier doses as EVID 4 does, and the two often occur together.
+        ((evid == 4) & (steady == 2), "SS", "0 or 1 with EVID 4, which discards earlier doses."),
     ]
-    # SS 1 forgets the past anyway; EVID 4 with it is common and says the same.
-    checks[-1] = ((evid == 4) & (steady == 2), "SS", "0 or 1 with EVID 4, which forgets the past.")
     for where, column, expected in checks:
         table.refuse(where, column, expected, "correct the row.")
 

@@ -1,4 +1,4 @@
-r"""Observations of a long table: which rows belong to which series, and their limits."""
+r"""The observations of a long table: the rows of each series, and its limits of quantification."""
 
 from collections.abc import Mapping
 
@@ -17,27 +17,27 @@ Rows = list[np.ndarray]
 def endpoint_rows(
     table: Table, columns: Columns, series: str | Mapping[object, str], endpoint: str
 ) -> dict[str, Mask]:
-    """Name of each series and its rows."""
+    """The rows of each series, by name."""
     observation = columns.is_observation
     if not observation.any():
         raise TableError(
             "The table has no observation (EVID 0).",
-            "one observation record or more.",
+            "at least one observation record.",
             "check the column EVID.",
         )
     named = {} if isinstance(series, str) else {label(k): v for k, v in series.items()}
     if endpoint not in table:
-        places = set(columns.number["CMT"][observation])
+        compartments = set(columns.number["CMT"][observation])
         if named or endpoint != "DVID":
             raise TableError(
                 f"The table has no column {endpoint} (it has {list(table.frame.columns)}).",
-                "a column that tells the endpoints apart.",
+                "a column that distinguishes the endpoints.",
                 "check `endpoint=`, or pass one name as `series=`.",
             )
-        if len(places) > 1:
+        if len(compartments) > 1:
             raise TableError(
-                f"Observations stand in the compartments {sorted(int(x) for x in places)} (CMT).",
-                "one endpoint, or a column that tells endpoints apart.",
+                f"Observations are in compartments {sorted(int(x) for x in compartments)} (CMT).",
+                "one endpoint, or a column that distinguishes the endpoints.",
                 'pass `endpoint="CMT"`.',
             )
         return {str(series): observation}
@@ -68,14 +68,14 @@ def _named_rows(
             "correct `series=`.",
         )
     if isinstance(series, str):
-        single = len(present) == 1
-        named = {x: series if single else f"{series}_{x}" for x in present}
-    found = {named.get(x, f"dv_{x}"): observation & (labels == x) for x in present}
-    if len(found) < len(present):
+        is_single = len(present) == 1
+        named = {x: series if is_single else f"{series}_{x}" for x in present}
+    rows_of = {named.get(x, f"dv_{x}"): observation & (labels == x) for x in present}
+    if len(rows_of) < len(present):
         raise TableError(
-            f"Two endpoints get the same name: {named}.", "a name for each.", "correct `series=`."
+            f"Two endpoints get the same name: {named}.", "different names.", "correct `series=`."
         )
-    return found
+    return rows_of
 
 
 def read_series(
@@ -97,27 +97,28 @@ def read_series(
     low, high = np.where(below, limit, low), np.where(above, number["DV"], high)
     floor = np.where(below, number["LIMIT"], floor)
     width = max(1, max(len(r) for r in rows))
-    last = [time[r][-1] if len(r) else begin for r, begin in zip(rows, first, strict=True)]
-    grid = torch.stack([filled(time[r], width, end) for r, end in zip(rows, last, strict=True)])
+    ends = [time[r][-1] if len(r) else begin for r, begin in zip(rows, first, strict=True)]
+    grid = torch.stack([filled(time[r], width, end) for r, end in zip(rows, ends, strict=True)])
     values = padded([value[r] for r in rows], width)
-    mine = np.concatenate(rows)
+    series_rows = np.concatenate(rows)
     limits = {}
     for kind, bound, side in (("low", low, -1), ("high", high, 1)):
-        if not np.isnan(bound[mine]).all():
+        if not np.isnan(bound[series_rows]).all():
             limits[kind] = _bounds(grid, values, padded([bound[r] for r in rows], width), side)
-    if not np.isnan(floor[mine]).all():
-        found = padded([floor[r] for r in rows], width)
-        limits["floor"] = Series(grid, found)
+    if not np.isnan(floor[series_rows]).all():
+        limits["floor"] = Series(grid, padded([floor[r] for r in rows], width))
     return Series(grid, values), limits
 
 
 def _bounds(times: Tensor, values: Tensor, bound: Tensor, side: int) -> Series:
-    """A limit for every value: the row's own; else the individual's, carried forward and back; else
-    the commonest. It is moved beyond a value that was recorded outside it.
+    """A limit for every value.
+
+    It is the limit of the row, or else that of the individual, carried forward and back, or else
+    the most frequent one. A limit is moved beyond a value that was recorded outside it.
     """
-    usual = bound[~bound.isnan()].mode().values
-    own = torch.where(bound.isnan().all(1, keepdim=True), usual, bound)
-    filled = Series(times, own)
+    most_frequent = bound[~bound.isnan()].mode().values
+    bound_or_frequent = torch.where(bound.isnan().all(1, keepdim=True), most_frequent, bound)
+    filled = Series(times, bound_or_frequent)
     known = torch.arange(times.shape[1])
     last = torch.where(filled.observed, known, -1).cummax(1).values
     begin = filled.observed.to(torch.uint8).argmax(1, keepdim=True)
@@ -128,12 +129,12 @@ def _bounds(times: Tensor, values: Tensor, bound: Tensor, side: int) -> Series:
 
 
 def padded(rows: Rows, width: int) -> Tensor:
-    """Rows of different lengths as one tensor, NaN behind their ends."""
+    """Rows of different lengths as one tensor, padded with NaN."""
     return torch.stack([filled(r, width, np.nan) for r in rows])
 
 
 def filled(values: np.ndarray, width: int, fill: float) -> Tensor:
-    """A row at the full width."""
+    """A row at the full width, padded with ``fill``."""
     out = torch.full((width,), float(fill), dtype=torch.float64)
     out[: len(values)] = torch.as_tensor(values, dtype=torch.float64)
     return out

@@ -1,16 +1,16 @@
-r"""Long table -> cohort.
+r"""Reads a long table as a cohort.
 
-One row per event. Columns (names in any case):
+The table has one row per event. Columns (names in capitals or small letters):
 
 ======================  ============================================================================
 ID                      individual, any label
 TIME                    numbers; or clock times (hh:mm), dates with times (yyyy-mm-dd hh:mm), or
-                        clock times beside a column DATE (mm/dd/yyyy), DAT1, DAT2, DAT3
+                        clock times with a column DATE (mm/dd/yyyy), DAT1, DAT2, DAT3
 DV                      observation
 EVID                    0 observation, 1 dose, 2 other (covariates only), 3 reset, 4 reset and dose
-AMT, RATE, CMT          amount, rate (-1, -2: rate, duration of the model), compartment of a dose
+AMT, RATE, CMT          amount, rate (-1 or -2: the model gives rate or duration), compartment
 II, ADDL, SS            interval, additional doses, steady state (1, 2)
-MDV                     1: not recorded
+MDV                     1: the value was not recorded
 DVID                    endpoint
 CENS, LIMIT             1: below DV (above LIMIT, if given); -1: above DV
 BLQ, LLOQ, ULOQ         1: below LLOQ (or DV); limits of quantification
@@ -45,25 +45,27 @@ def read_table(
 ) -> Cohort:
     r"""Read a cohort from a NONMEM-style long table.
 
-    Additional doses (ADDL) become doses of their own. Censored values are recorded as their limit;
-    the limits stand in ``cohort.time_varying`` as ``<series>_low``, ``<series>_high`` and
+    Additional doses (ADDL) are written out as doses. Censored values are recorded as their limit;
+    the limits are in ``cohort.time_varying`` as ``<series>_low``, ``<series>_high`` and
     ``<series>_floor``, for :class:`~pyro_amortized.nlme.censored_distributions.Censored`. The
     column OCC becomes
-    ``cohort.time_varying["OCC"]``. An observation that stands before a dose of the same time does
-    not see it: its time is moved by some units in the last place. What is not used, carried
-    forward or sorted is logged under ``pyro_amortized.nlme``.
+    ``cohort.time_varying["OCC"]``. An observation in a row before a dose of the same time is
+    not affected by this dose: its time is decreased by some units in the last place. Ignored
+    columns, values that are carried forward and sorted rows are logged under
+    ``pyro_amortized.nlme``.
 
     Args:
         table: Path of a CSV file (lines that start with ``#`` are comments, ``.`` is a missing
             value), or a DataFrame.
-        series: Name that the observations get in the cohort; or, with several endpoints, a name for
-            each value of the endpoint's column. Endpoints without a name are called
+        series: Name of the observations in the cohort; or, with several endpoints, a name for each
+            value of the endpoint's column. Endpoints without a name are called
             ``<series>_<endpoint>``.
-        covariates: Columns to take as covariates, one value per individual; they keep the name
+        covariates: Columns that are covariates with one value per individual; they keep the name
             given here.
-        time_varying: Columns to take as covariates that vary over time. The last value is carried
+        time_varying: Columns that are covariates that vary over time. The last value is carried
             forward, and the first one back.
-        endpoint: Column that tells endpoints apart, if it is there: DVID, or for instance CMT.
+        endpoint: Column that distinguishes the endpoints, if there is one: DVID, or for instance
+            CMT.
         time_unit: Unit of the times made from clock times and dates: "min", "h" or "d".
 
     Returns:
@@ -71,8 +73,8 @@ def read_table(
         (rows of equal time keep their order), padded to the same number of times and doses.
 
     Raises:
-        TableError: A column is missing, an entry cannot be read or contradicts another. The message
-            names the row and the column.
+        TableError: A column is missing, an entry cannot be read, or it contradicts another entry.
+            The message names the row and the column.
 
     Example:
         >>> frame = pd.DataFrame({"ID": [1, 1, 1], "TIME": [0, 1, 2], "DV": [None, 4.2, None],
@@ -90,20 +92,20 @@ def read_table(
     rows = [np.flatnonzero(where == name) for name in order]
     _check_restarts(loaded, columns, rows, order)
     rows = [r[np.argsort(columns.time[r], kind="stable")] for r in rows]
-    _note(loaded, columns, rows, ids)
+    _log_surprises(loaded, columns, rows, ids)
     shifted = _record_order(columns, rows)
     doses = _doses(columns, rows) if (columns.is_dose | columns.is_reset).any() else None
-    found: dict[str, Series] = {}
+    series_by_name: dict[str, Series] = {}
     varying = {name: _varying(loaded, name, shifted, rows, order) for name in time_varying}
     if "OCC" in loaded:
         varying["OCC"] = _varying(loaded, "OCC", shifted, rows, order)
-    for name, mine in endpoint_rows(loaded, columns, series, endpoint).items():
-        part = [r[mine[r]] for r in rows]
+    for name, is_endpoint in endpoint_rows(loaded, columns, series, endpoint).items():
+        part = [r[is_endpoint[r]] for r in rows]
         first = [shifted[r[0]] for r in rows]
-        found[name], limits = read_series(columns, shifted, part, first)
+        series_by_name[name], limits = read_series(columns, shifted, part, first)
         varying |= {f"{name}_{kind}": s for kind, s in limits.items()}
     return Cohort(
-        found,
+        series_by_name,
         doses,
         {name: _covariate(loaded, name, rows, order) for name in covariates},
         tuple(order),
@@ -115,7 +117,7 @@ def _check_lists(**arguments: Sequence[str]) -> None:
     for argument, names in arguments.items():
         if isinstance(names, str):
             raise TableError(
-                f"`{argument}` is the text {names!r}.",
+                f"`{argument}` is the string {names!r}.",
                 "a list of names of columns.",
                 f"pass `{argument}=[{names!r}]`.",
             )
@@ -125,37 +127,37 @@ def _check_restarts(table: Table, columns: Columns, rows: Rows, order: list[str]
     for r, name in zip(rows, order, strict=True):
         back = np.flatnonzero(np.diff(columns.time[r]) < 0) + 1
         if len(back) and columns.is_reset[r].any():
-            raise table.wrong(
+            raise table.error(
                 int(r[back[0]]),
                 "TIME",
-                f"times of individual {name} that do not go backwards where there are resets.",
-                "let the time run on behind a reset (EVID 3 or 4) instead of starting again.",
+                f"times of individual {name} that do not decrease, because there are resets.",
+                "continue the time after a reset (EVID 3 or 4) instead of starting again at 0.",
             )
 
 
-def _note(table: Table, columns: Columns, rows: Rows, ids: list[str]) -> None:
-    """Log what a reader might not expect."""
+def _log_surprises(table: Table, columns: Columns, rows: Rows, ids: list[str]) -> None:
+    """Log what a user may not expect."""
     if "L2" in table:
         LOG.warning("The column L2 is ignored: residual errors are taken as independent.")
     unsorted = [ids[r[0]] for r in rows if (np.diff(r) < 0).any()]
     if unsorted:
         LOG.warning("Rows of individuals %s were not sorted by time.", unsorted[:10])
-    silent = [ids[r[0]] for r in rows if not columns.is_observation[r].any()]
-    if silent:
-        LOG.warning("Individuals %s have no observation record.", silent[:10])
+    unobserved = [ids[r[0]] for r in rows if not columns.is_observation[r].any()]
+    if unobserved:
+        LOG.warning("Individuals %s have no observation record.", unobserved[:10])
     values = columns.number["DV"]
-    odd = ~columns.is_observation & ~np.isnan(values) & (values != 0)
-    if odd.any():
+    ignored = ~columns.is_observation & ~np.isnan(values) & (values != 0)
+    if ignored.any():
         LOG.warning(
-            "The DV of %d rows that are no observations is ignored, first in row %s.",
-            int(odd.sum()),
-            table.labels[np.flatnonzero(odd)[0]],
+            "The DV of %d rows that are not observations is ignored, first in row %s.",
+            int(ignored.sum()),
+            table.labels[np.flatnonzero(ignored)[0]],
         )
 
 
 def _record_order(columns: Columns, rows: Rows) -> Numbers:
-    """Times moved by units in the last place, so that an observation before a dose of the same time
-    does not see it.
+    """Times that are decreased by units in the last place where an observation is in a row before a
+    dose of the same time.
     """
     shifted = columns.time.copy()
     given = columns.is_dose | columns.is_reset
@@ -178,25 +180,25 @@ def _record_order(columns: Columns, rows: Rows) -> Numbers:
 def _doses(columns: Columns, rows: Rows) -> Doses:
     number, records = columns.number, []
     for r in rows:
-        mine: list[tuple[float, ...]] = []
+        events: list[tuple[float, ...]] = []
         for row in r[(columns.is_dose | columns.is_reset)[r]]:
             fields = [number[n][row] for n in ("AMT", "RATE", "CMT", "II", "SS")]
             reset = float(columns.is_reset[row])
             amount, rate, compartment, interval, steady = fields
-            mine.append((columns.time[row], amount, rate, compartment, interval, steady, reset))
+            events.append((columns.time[row], amount, rate, compartment, interval, steady, reset))
             for k in range(1, int(number["ADDL"][row]) + 1):
-                mine.append(
+                events.append(
                     (columns.time[row] + k * interval, amount, rate, compartment, 0.0, 0.0, 0.0)
                 )
-        mine.sort(key=lambda record: record[0])
-        records.append(mine)
-    width = max(len(mine) for mine in records)
+        events.sort(key=lambda record: record[0])
+        records.append(events)
+    width = max(len(events) for events in records)
     table = np.zeros((len(rows), width, 8))
     table[..., 3] = 1.0
-    for i, mine in enumerate(records):
-        if mine:
-            table[i, : len(mine), :7] = mine
-            table[i, : len(mine), 7] = 1.0
+    for i, events in enumerate(records):
+        if events:
+            table[i, : len(events), :7] = events
+            table[i, : len(events), 7] = 1.0
     names = ("time", "amount", "rate", "compartment", "interval", "steady", "reset", "given")
     column = dict(zip(names, torch.from_numpy(table).unbind(-1), strict=True))
     return Doses(
@@ -216,8 +218,8 @@ def _varying(table: Table, name: str, time: Numbers, rows: Rows, order: list[str
     values = table.numbers(name)
     for r, who in zip(rows, order, strict=True):
         if np.isnan(values[r]).all():
-            raise table.wrong(
-                int(r[0]), name, f"one value or more for individual {who}.", "fill one in."
+            raise table.error(
+                int(r[0]), name, f"at least one value for individual {who}.", "fill one in."
             )
     blank = int(np.isnan(values).sum())
     if blank:
@@ -233,13 +235,13 @@ def _covariate(table: Table, name: str, rows: Rows, order: list[str]) -> Tensor:
     _check_column(table, name, "covariates")
     values = table.numbers(name)
     for r, who in zip(rows, order, strict=True):
-        odd = np.flatnonzero(~(values[r] == values[r[0]]))
-        if len(odd):
-            raise table.wrong(
-                int(r[odd[0]]),
+        changed = np.flatnonzero(~(values[r] == values[r[0]]))
+        if len(changed):
+            raise table.error(
+                int(r[changed[0]]),
                 name,
-                f"one value for individual {who}, who has {values[r[0]]} before.",
-                f"take the baseline value, or pass `time_varying=[{name!r}]`.",
+                f"one value for individual {who}, whose first value is {values[r[0]]}.",
+                f"use the baseline value, or pass `time_varying=[{name!r}]`.",
             )
     return torch.tensor([values[r[0]] for r in rows], dtype=torch.float64)
 
@@ -248,6 +250,6 @@ def _check_column(table: Table, name: str, argument: str) -> None:
     if name not in table:
         raise TableError(
             f"The table has no column {name!r} (it has {list(table.frame.columns)}).",
-            "a column for every covariate asked for.",
+            "a column for every covariate.",
             f"check the spelling in `{argument}=`.",
         )

@@ -1,4 +1,4 @@
-r"""Cohort -> long table that :func:`~pyro_amortized.nlme.read_table` reads back."""
+r"""Writes a cohort as a long table, which :func:`~pyro_amortized.nlme.read_table` reads again."""
 
 from typing import Any
 
@@ -18,15 +18,15 @@ def to_table(cohort: Cohort, series: str | None = None) -> pd.DataFrame:
 
     Args:
         cohort: The cohort; its series have one channel.
-        series: Name of one series to write. Default: all of them, told apart by the column DVID.
+        series: Name of one series to write. Default: all of them, with the column DVID.
 
     Returns:
-        Columns ID, TIME, DV, EVID, MDV, and as far as they say something AMT, RATE, CMT, II, SS,
-        DVID, CENS, LIMIT, LLOQ, ULOQ, covariates and those that vary over time (whose own times
-        are written as EVID 2 where no other record stands there).
+        Columns ID, TIME, DV, EVID and MDV. Where they are needed also AMT, RATE, CMT, II, SS, DVID,
+        CENS, LIMIT, LLOQ, ULOQ, covariates, and covariates that vary over time. The times of the
+        latter become rows with EVID 2 where there is no other record.
 
     Raises:
-        TableError: A series has channels, or the limits of several series differ in kind.
+        TableError: A series has several channels.
     """
     names = list(cohort.series) if series is None else [series]
     for name in names:
@@ -44,14 +44,14 @@ def to_table(cohort: Cohort, series: str | None = None) -> pd.DataFrame:
     }
     records: list[dict[str, Any]] = []
     for i, who in enumerate(cohort.ids):
-        mine = _dose_records(cohort, i)
+        rows = _dose_records(cohort, i)
         for name in names:
-            mine += _observations(cohort, i, name, limits, len(names) > 1)
-        mine += _others(varying, i, [r["TIME"] for r in mine])
-        mine.sort(key=lambda r: (r["TIME"], r["_order"]))
+            rows += _observations(cohort, i, name, limits, len(names) > 1)
+        rows += _covariate_records(varying, i, [r["TIME"] for r in rows])
+        rows.sort(key=lambda r: (r["TIME"], r["_order"]))
         fixed = {name: float(x[i]) for name, x in cohort.covariates.items()}
-        records += [{"ID": who} | r | fixed for r in mine]
-        _add_varying(records[len(records) - len(mine) :], varying, i)
+        records += [{"ID": who} | r | fixed for r in rows]
+        _add_varying(records[len(records) - len(rows) :], varying, i)
     frame = pd.DataFrame(records).drop(columns="_order")
     frame = frame.fillna({n: 0 for n in ("AMT", "RATE", "II", "SS", "CENS") if n in frame})
     return frame.fillna({"CMT": 1}) if "CMT" in frame else frame
@@ -61,20 +61,20 @@ def _dose_records(cohort: Cohort, i: int) -> list[dict[str, Any]]:
     doses = cohort.doses
     if doses is None:
         return []
-    found = []
+    records: list[dict[str, Any]] = []
     for j in doses.given[i].nonzero()[:, 0].tolist():
         amount, rate = float(doses.amounts[i, j]), float(doses.rates[i, j])
         duration, reset = float(doses.durations[i, j]), bool(doses.reset[i, j])
         if rate == 0 and duration > 0:
             rate = amount / duration
         steady = int(doses.steady_state[i, j])
-        alone = reset and amount == 0 and steady == 0
-        found.append(
+        is_reset_only = reset and amount == 0 and steady == 0
+        records.append(
             {
                 "TIME": float(doses.times[i, j]),
                 "DV": np.nan,
                 "AMT": amount,
-                "EVID": 3 if alone else 4 if reset else 1,
+                "EVID": 3 if is_reset_only else 4 if reset else 1,
                 "MDV": 1,
                 "CMT": int(doses.compartment[i, j]),
                 "RATE": rate,
@@ -82,8 +82,8 @@ def _dose_records(cohort: Cohort, i: int) -> list[dict[str, Any]]:
             }
         )
         if bool((doses.steady_state > 0).any()):
-            found[-1] |= {"II": float(doses.intervals[i, j]), "SS": steady}
-    return found
+            records[-1] |= {"II": float(doses.intervals[i, j]), "SS": steady}
+    return records
 
 
 def _observations(
@@ -91,16 +91,16 @@ def _observations(
 ) -> list[dict[str, Any]]:
     s = cohort[name]
     given = [] if cohort.doses is None else cohort.doses.times[i][cohort.doses.given[i]].tolist()
-    found = []
+    records: list[dict[str, Any]] = []
     for j in range(_length(s, i)):
-        seen, time = bool(s.observed[i, j]), float(s.times[i, j])
+        is_recorded, time = bool(s.observed[i, j]), float(s.times[i, j])
         value = float(s.values[i, j])
         near = [d for d in given if 0 < d - time <= 8 * np.finfo(float).eps * max(1.0, abs(d))]
         row: dict[str, Any] = {
             "TIME": near[0] if near else time,
-            "DV": value if seen else np.nan,
+            "DV": value if is_recorded else np.nan,
             "EVID": 0,
-            "MDV": int(not seen),
+            "MDV": int(not is_recorded),
             "_order": 0 if near else 2,
         }
         row |= {"DVID": name} if several else {}
@@ -110,18 +110,20 @@ def _observations(
             if f"{name}_{kind}" in limits
         }
         if bounds:
-            below = seen and value <= bounds.get("low", -np.inf)
-            above = seen and value >= bounds.get("high", np.inf)
+            below = is_recorded and value <= bounds.get("low", -np.inf)
+            above = is_recorded and value >= bounds.get("high", np.inf)
             row["CENS"] = 1 if below else -1 if above else 0
             row |= {LIMITS[kind]: bounds[kind] for kind in ("low", "high") if kind in bounds}
-            known = "floor" in bounds and bool(cohort.time_varying[f"{name}_floor"].observed[i, j])
-            row |= {"LIMIT": bounds["floor"]} if known and below else {}
-        found.append(row)
-    return found
+            has_floor = "floor" in bounds and bool(
+                cohort.time_varying[f"{name}_floor"].observed[i, j]
+            )
+            row |= {"LIMIT": bounds["floor"]} if has_floor and below else {}
+        records.append(row)
+    return records
 
 
 def _length(s: Series, i: int) -> int:
-    """Number of columns of an individual without its padding, where another one fills the width."""
+    """Number of columns of an individual without its padding."""
     repeats = s.times[:, 1:] == s.times[:, :-1]
     padding = torch.cat([torch.zeros_like(s.observed[:, :1]), repeats & ~s.observed[:, 1:]], 1)
     if bool(padding[:, -1].all()):
@@ -129,20 +131,24 @@ def _length(s: Series, i: int) -> int:
     return int((~padding[i]).nonzero().max()) + 1
 
 
-def _others(varying: dict[str, Series], i: int, known: list[float]) -> list[dict[str, Any]]:
-    """Rows for records of covariates that find no row, or too few rows, of their time."""
+def _covariate_records(
+    varying: dict[str, Series], i: int, known: list[float]
+) -> list[dict[str, Any]]:
+    """Rows for values of covariates at whose time there are no other rows, or too few."""
     recorded = [s.times[i][s.observed[i]] for s in varying.values()]
-    there = torch.tensor(known, dtype=torch.float64)
-    more: list[float] = []
+    row_times = torch.tensor(known, dtype=torch.float64)
+    added: list[float] = []
     for t in sorted({float(t) for times in recorded for t in times}):
         needed = max(int(_near(times, t).sum()) for times in recorded)
-        rows = int(_near(there, t).sum() + _near(torch.tensor(more, dtype=torch.float64), t).sum())
-        more += [t] * (needed - rows)
-    return [{"TIME": t, "DV": np.nan, "EVID": 2, "MDV": 1, "_order": 3} for t in more]
+        rows = int(
+            _near(row_times, t).sum() + _near(torch.tensor(added, dtype=torch.float64), t).sum()
+        )
+        added += [t] * (needed - rows)
+    return [{"TIME": t, "DV": np.nan, "EVID": 2, "MDV": 1, "_order": 3} for t in added]
 
 
 def _near(times: Tensor, time: float) -> Tensor:
-    """Equal but for the units in the last place by which reading moves a row before a dose."""
+    """Whether times are equal up to the units in the last place by which the reader moves a row."""
     return (times - time).abs() <= 8 * np.finfo(float).eps * max(1.0, abs(time))
 
 
