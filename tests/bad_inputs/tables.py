@@ -55,7 +55,7 @@ TABLES = {
         "time is infinite": (lambda k: _read(TIME=(1, np.inf)), "column TIME"),
         "clock times go back": (
             lambda k: _read(add={"TIME": ["10:00", "09:00", "11:00", "10:00", "11:00"]}),
-            "backwards",
+            "decrease",
         ),
         "an hour that is none": (
             lambda k: _read(add={"TIME": ["10:00", "25:00", "11:00", "10:00", "11:00"]}),
