@@ -1,6 +1,7 @@
 """A small training in a process of its own: ``python -m tests.resumable folder output``."""
 
 import argparse
+import signal
 import warnings
 from pathlib import Path
 
@@ -19,6 +20,8 @@ def main():
     parser.add_argument("--max-epochs", type=int, default=3)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
+    # A shell that runs the tests in the background ignores Ctrl-C, and its children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     plan.SHARD_SIZE = 1024
     options = pa.TrainingOptions(

@@ -88,7 +88,7 @@ def test_guides_go_to_other_processes(method, linear, linear_guide):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads
         with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
-            found = pool.submit(_child, linear_guide, few).result(timeout=120)
+            found = pool.submit(_child, linear_guide, few).result(timeout=500)
     assert torch.allclose(torch.tensor(found).double(), score(linear_guide, few), atol=1e-9)
 
 
@@ -106,7 +106,7 @@ def run(script, **more):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
         **more,
     )
 

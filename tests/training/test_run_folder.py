@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,21 +30,37 @@ def weights(folder):
     return (folder / "weights.safetensors").read_bytes()
 
 
-def test_a_run_killed_at_any_moment_ends_with_the_same_weights(tmp_path):
-    """kill -9 while it simulates, while it trains, while it writes."""
+def kill_when(process, reached):
+    """Kill -9 as soon as the condition holds; False if the process ended before that."""
     begin = time.monotonic()
+    while process.poll() is None and not reached() and time.monotonic() - begin < 500:
+        time.sleep(0.005)
+    process.kill()
+    return process.wait() == -signal.SIGKILL
+
+
+def test_a_run_killed_at_any_moment_ends_with_the_same_weights(tmp_path):
+    """kill -9 when the first simulations are written, while it trains, between two checkpoints.
+
+    The moments are those of the run, not of the clock, which another process may delay.
+    """
     assert start(tmp_path / "whole", tmp_path / "a").wait() == 0
-    length = time.monotonic() - begin
-    kills = 0
-    for share in (0.55, 0.7, 0.85):
-        process = start(tmp_path / "torn", tmp_path / "b")
-        time.sleep(share * length)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.wait()
-    assert kills
-    assert start(tmp_path / "torn", tmp_path / "b").wait() == 0
+    torn = tmp_path / "torn"
+    checkpoint, seen = torn / "checkpoint.safetensors", set()
+
+    def several_checkpoints():
+        if checkpoint.exists():
+            seen.add(checkpoint.stat().st_mtime_ns)
+        return len(seen) > 3
+
+    moments = [
+        lambda: any((torn / "simulations").glob("shard-*.safetensors")),
+        checkpoint.exists,
+        several_checkpoints,
+    ]
+    kills = [kill_when(start(torn, tmp_path / "b"), reached) for reached in moments]
+    assert sum(kills) >= 2
+    assert start(torn, tmp_path / "b").wait() == 0
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
@@ -165,8 +182,14 @@ if dist.is_initialized():
 """
 
 
-def shared_run(num, folder, port):
-    processes = []
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def shared_run(num, folder):
+    processes, port = [], free_port()
     for rank in range(num):
         place = {"RANK": str(rank), "WORLD_SIZE": str(num), "LOCAL_RANK": str(rank)}
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -179,19 +202,19 @@ def shared_run(num, folder, port):
                 text=True,
             )
         )
-    texts = [p.communicate(timeout=300)[0] for p in processes]
+    texts = [p.communicate(timeout=500)[0] for p in processes]
     assert all(p.returncode == 0 for p in processes)
     return torch.tensor(json.loads(texts[0].splitlines()[-1]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kept", "port"), [("", 29517), ("common", 29518), ("temporary", 29519)])
-def test_two_processes_train_as_one(tmp_path, kept, port):
+@pytest.mark.parametrize("kept", ["", "common", "temporary"])
+def test_two_processes_train_as_one(tmp_path, kept):
     """Half of every batch each, gradients averaged by torch's DDP over gloo: the same losses.
 
     Simulations are kept in memory, in a common folder, or in a temporary folder of each process.
     """
     folders = [tmp_path / "one", tmp_path / "two"] if kept == "common" else [kept, kept]
-    one, two = shared_run(1, folders[0], 0), shared_run(2, folders[1], port)
+    one, two = shared_run(1, folders[0]), shared_run(2, folders[1])
     assert one.shape == two.shape
     assert torch.allclose(one, two, rtol=1e-3, atol=2e-3)

@@ -18,8 +18,8 @@ from pyro_amortized.guide.training_distributions import default_training_distrib
 from pyro_amortized.population.maximum_search import Search, locate_population
 from pyro_amortized.runtime.workers import Workers
 from pyro_amortized.training.simulation.shard_queue import Bank
+from pyro_amortized.training.simulation.shard_simulation import Simulator
 from pyro_amortized.training.simulation.shard_store import SimulationStore
-from pyro_amortized.training.simulation.simulator import Simulator
 from tests.exact import linear_program
 
 
@@ -140,7 +140,7 @@ print(num_processors(), plan._workers(TrainingOptions(), plan.SLOW + 1).num_work
 def test_workers_are_counted_by_the_processors_of_this_process():
     """A process that is bound to one processor has no other to simulate on."""
     command = [sys.executable, "-W", "ignore", "-c", COUNTED]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=500)
     assert done.stdout.split() == ["1", "0"]
 
 
