@@ -1,9 +1,10 @@
 r"""Where the milliseconds of a training step go, by number of parameters and times; simulations per
 second; one and two processes.
 
-    python benchmarks/steps.py
+    python benchmarks/steps.py [--small]
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -20,14 +21,14 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent))
 import pyro_amortized as pa
 from problems import CONVERSION, FITZHUGH, PK
-from pyro_amortized.bank import Bank
+from pyro_amortized.training.simulation.shard_queue import Bank
 
-from pyro_amortized.flows import ConditionalFlow
-from pyro_amortized.muon import Muon
+from pyro_amortized.networks.conditional_flow import ConditionalFlow
+from pyro_amortized.numerics.muon_optimizer import Muon
 from pyro_amortized.networks import DeepSet, GridNetwork, TokenLayout
-from pyro_amortized.simulate import Simulator
-from pyro_amortized.store import SimulationStore
-from pyro_amortized.workers import Workers
+from pyro_amortized.training.simulation.shard_simulation import Simulator
+from pyro_amortized.training.simulation.shard_store import SimulationStore
+from pyro_amortized.runtime.workers import Workers
 
 BATCH = 512
 
@@ -42,7 +43,7 @@ def clock(function, repeats=30):
     return sorted(found[5:])[repeats // 2]
 
 
-def step(num_latent, num_times, grid):
+def step(num_latent, num_times, grid, repeats):
     """Milliseconds of the parts of a step."""
     tokens, mask, static = (
         torch.randn(BATCH, num_times, 10),
@@ -71,15 +72,18 @@ def step(num_latent, num_times, grid):
         for optimizer in optimizers:
             optimizer.step()
 
-    total = clock(whole)
+    total = clock(whole, repeats)
     with torch.no_grad():
-        parts = {"summary": clock(lambda: summary(tokens, mask, static)), "loss": clock(loss)}
-    parts["backward"] = clock(lambda: loss().backward()) - parts["loss"]
-    parts["muon"] = clock(optimizers[0].step)
+        parts = {
+            "summary": clock(lambda: summary(tokens, mask, static), repeats),
+            "loss": clock(loss, repeats),
+        }
+    parts["backward"] = clock(lambda: loss().backward(), repeats) - parts["loss"]
+    parts["muon"] = clock(optimizers[0].step, repeats)
     return {"total": total} | parts
 
 
-def csis_step():
+def csis_step(repeats):
     """Pyro's compiled sequential importance sampling, one gradient step of the same batch."""
 
     def model(observations=None):
@@ -102,7 +106,7 @@ def csis_step():
         pyro.sample("log_k", pyro.distributions.Normal(location, log_scale.exp()).to_event(1))
 
     csis = CSIS(model, guide, pyro.optim.Adam({"lr": 1e-3}), training_batch_size=BATCH)
-    return clock(csis.step, 3)
+    return clock(csis.step, repeats)
 
 
 def simulations_per_second(problem, num_workers, size=8192, num_shards=4):
@@ -134,14 +138,14 @@ from problems import CONVERSION
 if int(os.environ["WORLD_SIZE"]) > 1:
     dist.init_process_group("gloo")
 options = pa.TrainingOptions(max_epochs=1, batch_size=2048, num_workers=0)
-guide = pa.train(CONVERSION.model, CONVERSION.design, num_simulations=300_000, seed=1, options=options,
+guide = pa.train(CONVERSION.model, CONVERSION.design, num_simulations=int(sys.argv[1]), seed=1, options=options,
                  training_distribution=CONVERSION.training, progress=False)
 if os.environ["RANK"] == "0":
     print(1e3 * guide.history.training_seconds / guide.history.num_steps)
 """
 
 
-def shared_training(num, port=29_600):
+def shared_training(num, num_simulations, port=29_600):
     """Milliseconds of a step of 2,048, shared by several processes (gloo)."""
     processes = []
     for rank in range(num):
@@ -153,7 +157,7 @@ def shared_training(num, port=29_600):
         }
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-c", SHARED],
+                [sys.executable, "-c", SHARED, str(num_simulations)],
                 cwd=Path(__file__).parents[1],
                 env=os.environ | place,
                 stdout=subprocess.PIPE,
@@ -165,32 +169,40 @@ def shared_training(num, port=29_600):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
+    small = parser.parse_args().small
+    repeats, lengths, latents, size, workers = 30, (3, 20, 200), (2, 4, 12), 8192, (0, 1, 2)
+    problems, processes, num = (CONVERSION, PK, FITZHUGH), (1, 2), 300_000
+    if small:
+        repeats, lengths, latents, size, workers = 1, (3,), (2,), 64, (0, 1)
+        problems, processes, num = (CONVERSION,), (2,), 1000
     torch.set_num_threads(1)
     table = {"step_ms": {}, "simulations_per_second": {}}
     print(f"milliseconds of a step of {BATCH}, one thread")
     for grid in (True, False):
-        for num_times in (3, 20, 200):
-            for num_latent in (2, 4, 12):
-                found = step(num_latent, num_times, grid)
+        for num_times in lengths:
+            for num_latent in latents:
+                found = step(num_latent, num_times, grid, repeats)
                 key = f"{'grid' if grid else 'set'} {num_times} times, d = {num_latent}"
                 table["step_ms"][key] = found
                 print(
                     f"{key:24}" + "".join(f"{n} {x:7.2f}  " for n, x in found.items()), flush=True
                 )
-    table["csis_step_ms"] = csis_step()
+    table["csis_step_ms"] = csis_step(1 if small else 3)
     print(
         f"Pyro's CSIS, conversion reaction, batch {BATCH}: {table['csis_step_ms']:.0f} ms",
         flush=True,
     )
-    for problem in (CONVERSION, PK, FITZHUGH):
-        found = {str(n): round(simulations_per_second(problem, n)) for n in (0, 1, 2)}
+    for problem in problems:
+        found = {str(n): round(simulations_per_second(problem, n, size)) for n in workers}
         table["simulations_per_second"][problem.name] = found
         print(
-            f"{problem.name}: simulations per second in this process, 1 worker, 2 workers: {found}",
+            f"{problem.name}: simulations per second by number of workers (0: this process): {found}",
             flush=True,
         )
-    table["shared_step_ms"] = {str(n): shared_training(n) for n in (1, 2)}
-    print(f"a step of 2,048 in one and two processes: {table['shared_step_ms']}", flush=True)
+    table["shared_step_ms"] = {str(n): shared_training(n, num) for n in processes}
+    print(f"a step of 2,048 by number of processes: {table['shared_step_ms']}", flush=True)
     print(json.dumps(table))
 
 

@@ -20,7 +20,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.training.simulation.shard_store import SimulationStore
-from pyro_amortized.training.simulation.simulator import TrainingSet
+from pyro_amortized.training.simulation.training_sets import TrainingSet
 from tests.exact import linear_cohort, linear_program
 
 CORPUS = Path(__file__).parent / "corpus"

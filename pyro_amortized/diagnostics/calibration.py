@@ -25,7 +25,8 @@ from ..guide import AmortizedGuide
 from ..guide.amortized_posterior import AmortizedPosterior
 from ..guide.newton_posterior import SharpenedPosterior
 from ..guide.training_distributions import TrainingDistribution
-from ..missing import Remaskable, default_design
+from ..missing import Remaskable
+from ..missing.designs import as_design
 from ..model import ModelStructure
 from ..runtime.arguments import check_count, check_is
 from ..runtime.random_numbers import fork_seed, make_generator
@@ -69,7 +70,7 @@ class _Block:
     posterior: AmortizedPosterior | SharpenedPosterior
     structure: ModelStructure
     training: TrainingDistribution
-    design: Design
+    design: Remaskable
     num_individuals: int
     num_draws: int
     num_ranks: int
@@ -124,15 +125,13 @@ def calibrate(
     check_count("num_individuals", num_individuals)
     check_count("num_draws", num_draws, least=MIN_DRAWS)
     check_count("num_ranks", num_ranks, most=num_draws)
-    if isinstance(design, Cohort):
-        design = default_design(design)
     generator, size = make_generator(seed), DEFAULTS.block_size
     blocks = [
         _Block(
             guide.posterior,
             guide.structure,
             guide.training_distribution,
-            design,
+            as_design(design),
             min(size, num_individuals - start),
             num_draws,
             num_ranks,
@@ -269,15 +268,13 @@ def _data_columns(structure: ModelStructure, cohort: Cohort) -> dict[str, Tensor
 def _simulate(block: _Block, generator: torch.Generator) -> tuple[Cohort, Tensor, Tensor]:
     """Simulated individuals with their recorded values, true and shared parameters."""
     design, structure, training = block.design, block.structure, block.training
-    complete = design.complete if isinstance(design, Remaskable) else design
-    plan = complete(block.num_individuals, generator)
+    plan = design.complete(block.num_individuals, generator)
     truth = training.individual.draw(plan, 1, generator)[0]
     shared = training.shared.draw(block.num_individuals, generator)
     cohort, failed = structure.simulate(
         plan, truth, shared, structure.initial_population(), generator
     )
     finite_rows = (~failed).nonzero()[:, 0]
-    cohort, truth, shared = cohort[finite_rows], truth[finite_rows], shared[finite_rows]
-    if isinstance(design, Remaskable):  # whether a value is missing may depend on the values
-        cohort = design.missing(cohort, generator)
-    return cohort, truth, shared
+    # Whether a value is missing may depend on the values: missingness follows the simulation.
+    cohort = design.missing(cohort[finite_rows], generator)
+    return cohort, truth[finite_rows], shared[finite_rows]

@@ -14,7 +14,7 @@ import pandas
 from ..cohort import Cohort, Design
 from ..errors import TrainingError
 from ..guide import AmortizedGuide
-from ..missing import default_design
+from ..missing.designs import as_design
 from ..population.fit_result import PopulationFit
 from ..runtime.arguments import check_is
 from ..runtime.random_numbers import fork_seed, make_generator
@@ -122,7 +122,7 @@ def diagnose(
         num_draws=num_draws,
         seed=fork_seed(generator),
     )
-    plan = default_design(design) if isinstance(design, Cohort) else design
+    plan = as_design(design)
     checks = rank_checks(calibration) + efficiency_checks(calibration)
     checks += influence_checks(guide, plan, calibration, generator)
     if fit is None:

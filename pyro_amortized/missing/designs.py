@@ -1,6 +1,4 @@
-r"""Designs: when, under which doses and covariates individuals are simulated, and what is then
-recorded.
-"""
+r"""Designs: times, doses, covariates and missing values of the individuals that are simulated."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,40 +12,46 @@ from ..errors import CohortError
 from ..runtime.arguments import check_is
 from .mechanisms import Mechanism, RandomMissing, nothing_missing
 
+# Share of the simulated individuals from which nothing is removed, so that the training data contain
+# individuals that are as complete as those of the cohort.
+COMPLETE_SHARE = 0.25
+
 
 @runtime_checkable
 class Remaskable(Protocol):
-    r"""A design that says apart what is simulated and what then goes missing.
+    r"""A design that separates what is simulated from what is then missing.
 
-    Training simulates from ``complete`` once and draws fresh missingness on every pass; the
-    mechanism sees the simulated values.
+    Training simulates individuals of :meth:`complete` once, and applies the mechanism ``missing``
+    to the simulated cohort anew in every pass over it.
     """
 
     missing: Mechanism
 
     def __call__(self, num_individuals: int, generator: Generator) -> Cohort:
-        """A design with its missingness."""
+        """A cohort of placeholders to which the mechanism was applied."""
         ...
 
     def complete(self, num_individuals: int, generator: Generator) -> Cohort:
-        """The same before anything extra goes missing."""
+        """A cohort of placeholders to which the mechanism was not applied."""
         ...
 
 
 @dataclass(frozen=True)
 class Resample:
-    r"""The default design: individuals of a cohort (times, doses, covariates), drawn with
-    replacement.
+    r"""The default design: individuals of a cohort, drawn with replacement.
+
+    A drawn individual keeps its times, doses, covariates and missing values.
 
     Args:
-        cohort: Where the individuals come from.
-        missing: What goes missing in addition to what the individual already misses. Default: a
-            quarter of the individuals keeps everything, the others lose up to 60 %; nothing where
-            the model itself says what is recorded (a series ``<name>_recorded``).
+        cohort: The cohort.
+        missing: The mechanism that removes further values. Default: nothing is removed from a
+            quarter of the individuals, and up to 60 % of the values of the others.
+            :func:`default_design` removes nothing if the model describes what is recorded (a series
+            ``<name>_recorded``).
     """
 
     cohort: Cohort
-    missing: Mechanism = field(default_factory=lambda: RandomMissing(complete=0.25))
+    missing: Mechanism = field(default_factory=lambda: RandomMissing(complete=COMPLETE_SHARE))
 
     def __post_init__(self) -> None:
         check_is("cohort", self.cohort, Cohort, "pass the cohort to resample.", CohortError)
@@ -57,19 +61,19 @@ class Resample:
         return self.missing(self.complete(num_individuals, generator), generator)
 
     def complete(self, num_individuals: int, generator: Generator) -> Cohort:
-        """The same before anything extra goes missing."""
+        """The same before the mechanism removes values."""
         index = torch.randint(len(self.cohort), (num_individuals,), generator=generator)
         return self.cohort[index]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    r"""The same times for every individual, without data to resample.
+    r"""The same times for every individual; no data are needed.
 
     Args:
-        times: Of each series, increasing, in the unit of the data.
-        missing: What goes missing. Default: nothing.
-        channels: Number of channels of series that have more than one.
+        times: Times of each series, increasing, in the unit of the data.
+        missing: The mechanism that removes values. Default: nothing is removed.
+        channels: Number of channels of the series that have channels.
 
     Raises:
         CohortError: A series has no times, or they do not increase.
@@ -87,12 +91,12 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name, row in self.times.items():
-            found = torch.as_tensor(row, dtype=torch.float64)
-            if found.dim() != 1 or not len(found) or bool((found.diff() <= 0).any()):
+            times = torch.as_tensor(row, dtype=torch.float64)
+            if times.dim() != 1 or not len(times) or bool((times.diff() <= 0).any()):
                 raise CohortError(
-                    f"The schedule of {name!r} is {found.tolist()}.",
+                    f"The schedule of {name!r} is {times.tolist()}.",
                     "one or more increasing times.",
-                    "sort the times and leave out repetitions.",
+                    "sort the times and remove repeated ones.",
                 )
 
     def __call__(self, num_individuals: int, generator: Generator) -> Cohort:
@@ -100,7 +104,7 @@ class Schedule:
         return self.missing(self.complete(num_individuals, generator), generator)
 
     def complete(self, num_individuals: int, generator: Generator) -> Cohort:
-        """The same before anything goes missing."""
+        """The same before the mechanism removes values."""
         series = {}
         for name, row in self.times.items():
             times = torch.as_tensor(row, dtype=torch.float64).expand(num_individuals, -1)
@@ -109,6 +113,46 @@ class Schedule:
         return Cohort(series)
 
 
-def default_design(cohort: Cohort) -> Design:
-    """Individuals of a cohort, with extra missingness unless the model says what is recorded."""
+@dataclass(frozen=True)
+class FixedMissingness:
+    r"""A design of the user that does not tell apart what is simulated and what goes missing.
+
+    Args:
+        design: The design. What it leaves unrecorded stays so; nothing more goes missing.
+        missing: The mechanism under which nothing more goes missing.
+    """
+
+    design: Design
+    missing: Mechanism = nothing_missing
+
+    def __call__(self, num_individuals: int, generator: Generator) -> Cohort:
+        """A design of ``num_individuals`` individuals; its values are placeholders."""
+        return self.design(num_individuals, generator)
+
+    def complete(self, num_individuals: int, generator: Generator) -> Cohort:
+        """The same, since nothing more goes missing."""
+        return self.design(num_individuals, generator)
+
+
+def default_design(cohort: Cohort) -> Resample:
+    r"""The design that is used where the user passes a cohort.
+
+    Args:
+        cohort: The data.
+
+    Returns:
+        :class:`Resample` of the cohort. It removes values unless the cohort has a recording
+        indicator, because the model then describes what is recorded.
+    """
     return Resample(cohort, nothing_missing) if series_with_indicator(cohort) else Resample(cohort)
+
+
+def as_design(data: Cohort | Design) -> Remaskable:
+    r"""Data or a design in the form that simulation works with: ``complete`` and ``missing`` apart.
+
+    Args:
+        data: A cohort, whose individuals are resampled by :func:`default_design`; or a design.
+    """
+    if isinstance(data, Cohort):
+        return default_design(data)
+    return data if isinstance(data, Remaskable) else FixedMissingness(data)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ..encode import Encoded, Encoder
-from ..missing import Remaskable
 from .simulation.shard_queue import Bank
-from .simulation.simulator import TrainingSet, shard_generator
+from .simulation.shard_simulation import shard_generator
+from .simulation.training_sets import TrainingSet
 
 PARTS = 8192
 
@@ -71,9 +71,8 @@ class Feed:
 
     def pairs(self, simulations: TrainingSet, *place: int) -> Pairs:
         """A shard with the missingness of a place, encoded."""
-        design, cohort = self.bank.simulator.design, simulations.cohort
-        if isinstance(design, Remaskable):
-            cohort = design.missing(cohort, shard_generator(self.seed, 1, *place))
+        design = self.bank.simulator.design
+        cohort = design.missing(simulations.cohort, shard_generator(self.seed, 1, *place))
         parts = []
         with torch.no_grad():
             for start in range(0, len(cohort), PARTS):

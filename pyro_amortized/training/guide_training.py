@@ -18,7 +18,7 @@ from ..guide.amortized_posterior import AmortizedPosterior
 from ..guide.learned_likelihood import learned
 from ..guide.training_distributions import TrainingDistribution, default_training_distribution
 from ..guide.training_history import TrainingHistory
-from ..missing import Remaskable, default_design
+from ..missing.designs import as_design
 from ..missing.training_patterns import TrainingPatterns
 from ..model import Model, ModelStructure, read_structure
 from ..runtime.arguments import check_count, check_is, check_program
@@ -28,14 +28,10 @@ from .advice import advice
 from .batches import Feed
 from .objective import local_device, rank
 from .options import Networks, TrainingOptions, seconds
+from .simulation.failure_checks import announce_layout, check_failures
 from .simulation.shard_queue import Bank
-from .simulation.simulator import (
-    Simulator,
-    TrainingSet,
-    announce_layout,
-    check_failures,
-    shard_generator,
-)
+from .simulation.shard_simulation import SIZES, Simulator, shard_generator
+from .simulation.training_sets import TrainingSet
 from .simulation_plan import Plan, open_bank
 from .tracker import Tracker
 from .training_loop import Run
@@ -94,13 +90,13 @@ def train(
     _check_request(model, num_simulations, seed)
     _check_kinds(options, networks, training_distribution, warm_start, tracker)
     generator = make_generator(seed)
-    design: Design = default_design(data) if isinstance(data, Cohort) else data
-    example = data if isinstance(data, Cohort) else _example(design, generator)
+    example = data if isinstance(data, Cohort) else _example(data, generator)
+    design = as_design(data)
     structure = read_structure(model, example)
     distribution = training_distribution or default_training_distribution(
         structure, example, generator
     )
-    announce_layout(structure)
+    announce_layout(structure, SIZES.loop)
     warm = None if warm_start is None else _networks_of(warm_start, structure)
     if warm is not None:
         networks = replace(networks, learn_shared=warm.shared_flow is not None)
@@ -200,11 +196,8 @@ def _build(
 ) -> tuple[AmortizedPosterior, TrainingPatterns]:
     """Untrained networks, with the scales of the first shard, and its patterns."""
     simulator = plan.simulator
-    structure, design = simulator.structure, simulator.design
-    first = bank.get(0)
-    masked = first.cohort
-    if isinstance(design, Remaskable):
-        masked = design.missing(masked, shard_generator(simulator.seed, 4))
+    structure, first = simulator.structure, bank.get(0)
+    masked = simulator.design.missing(first.cohort, shard_generator(simulator.seed, 4))
     grid = None
     if plan.networks.grid is not False:
         grid = common_grid(first.cohort, structure.series)

@@ -15,7 +15,7 @@ from ..guide import AmortizedGuide
 from ..guide.amortized_posterior import AmortizedPosterior
 from ..guide.newton_posterior import SharpenedPosterior, mixed
 from ..guide.training_history import TrainingHistory
-from ..missing import Remaskable, default_design
+from ..missing.designs import as_design
 from ..networks.conditional_flow import ConditionalFlow, FlowDistribution
 from ..runtime.arguments import check_count, check_is
 from ..runtime.isolation import seeded, torch_threads
@@ -23,7 +23,7 @@ from ..runtime.progress import progress_bar
 from .learning_rate import Schedule
 from .optimizers import average, make_optimizers, set_rate, take_step
 from .options import TrainingOptions, seconds
-from .simulation.simulator import Simulator, shard_generator
+from .simulation.shard_simulation import Simulator, shard_generator
 
 SHARD_SIZE = 4096
 SHARE_OF_TIME = 0.6  # of a budget, for simulation and Newton steps
@@ -77,8 +77,7 @@ def sharpen(
             "The guide is sharpened already.", "a guide from `train`.", "use it as it is."
         )
     guide.structure.check_density()
-    design: Design = default_design(data) if isinstance(data, Cohort) else data
-    simulator = Simulator(guide.structure, design, guide.training_distribution, seed)
+    simulator = Simulator(guide.structure, as_design(data), guide.training_distribution, seed)
     with torch_threads(options.num_threads), seeded(shard_generator(seed, 6)):
         flow = _second_flow(first)
         whole = SharpenedPosterior(
@@ -152,9 +151,7 @@ def _prepared(
         if shard and until is not None and time.monotonic() > until:
             return
         found = simulator(shard, min(SHARD_SIZE, num - start))
-        cohort = found.cohort
-        if isinstance(design, Remaskable):
-            cohort = design.missing(cohort, shard_generator(simulator.seed, 1, 0, shard))
+        cohort = design.missing(found.cohort, shard_generator(simulator.seed, 1, 0, shard))
         law = whole.condition(cohort, found.shared.double())
         z, log_det = law.standardized(found.unconstrained)
         log_first = law.first.log_prob(found.unconstrained)

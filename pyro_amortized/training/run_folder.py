@@ -12,11 +12,10 @@ from typing import Any
 import torch
 
 from ..errors import TrainingError
-from ..missing import Remaskable
 from ..runtime.atomic_files import make_folder, read_json, write_atomically
 from ..runtime.file_formats import Format
 from .options import Networks, TrainingOptions
-from .simulation.simulator import Simulator, shard_generator
+from .simulation.shard_simulation import Simulator, shard_generator
 
 PROBE = 10**9
 NUM_PROBED, NUM_MEANS = 32, 4
@@ -51,10 +50,8 @@ def _probe(simulator: Simulator) -> dict[str, list[list[float]]]:
     of what is recorded, by series. The weights tell values in one place from those in another. No
     hash, because another machine may go on, whose last digits differ.
     """
-    cohort, design = simulator(PROBE, NUM_PROBED).cohort, simulator.design
     generator = shard_generator(simulator.seed, PROBE)
-    if isinstance(design, Remaskable):
-        cohort = design.missing(cohort, generator)
+    cohort = simulator.design.missing(simulator(PROBE, NUM_PROBED).cohort, generator)
     found = {}
     for name, series in cohort.series.items():
         shape = (NUM_MEANS, *series.values.shape)

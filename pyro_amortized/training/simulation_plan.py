@@ -14,9 +14,11 @@ from ..runtime.workers import Workers, num_processors
 from .objective import mean_over_ranks, num_ranks, rank
 from .options import Networks, TrainingOptions
 from .run_folder import PROBE, claim, settings
-from .simulation.shard_queue import MAX_MEMORY, Bank, num_bytes
-from .simulation.shard_store import SimulationStore, rounded
-from .simulation.simulator import Simulator, TrainingSet, check_failures
+from .simulation.failure_checks import check_failures
+from .simulation.shard_queue import MAX_MEMORY, Bank
+from .simulation.shard_simulation import Simulator
+from .simulation.shard_store import SimulationStore
+from .simulation.training_sets import TrainingSet, num_bytes, rounded
 
 DEFAULT_SIMULATIONS = 300_000
 SHARD_SIZE = 8192

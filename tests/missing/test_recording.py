@@ -15,7 +15,7 @@ from pyro_amortized.diagnostics import calibrate
 from pyro_amortized.errors import CohortError, ModelError
 from pyro_amortized.guide.training_distributions import default_training_distribution
 from pyro_amortized.missing import NumberMissing, Schedule, default_design
-from pyro_amortized.training.simulation.simulator import Simulator
+from pyro_amortized.training.simulation.shard_simulation import Simulator
 from tests.programs import growth_cohort
 
 TIMES = [0.0, 1.0, 2.0, 3.0]

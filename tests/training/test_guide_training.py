@@ -15,7 +15,7 @@ import pyro_amortized as pa
 from pyro_amortized.errors import AmortizedWarning, GuideError, ModelError, TrainingError
 from pyro_amortized.guide.training_distributions import default_training_distribution
 from pyro_amortized.runtime.random_numbers import make_generator
-from pyro_amortized.training.simulation.simulator import simulate_training_set
+from pyro_amortized.training.simulation.shard_simulation import simulate_training_set
 from tests.exact import TRUTH, exact_posterior, linear_program
 from tests.paths import ROOT
 from tests.programs import STYLES, growth_cohort

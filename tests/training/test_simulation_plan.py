@@ -17,7 +17,7 @@ from pyro_amortized.missing import RandomMissing
 from pyro_amortized.networks import AttentionNetwork, ConvolutionalNetwork, RecurrentNetwork
 from pyro_amortized.training.batches import Pairs
 from pyro_amortized.training.objective import Loss
-from pyro_amortized.training.simulation.simulator import Simulator
+from pyro_amortized.training.simulation.shard_simulation import Simulator
 from pyro_amortized.training.simulation_plan import _workers
 from tests.exact import TRUTH, linear_program
 from tests.small import QUICK, train

@@ -10,12 +10,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from ...runtime.isolation import torch_threads
 from ...runtime.workers import Workers, is_lost_worker
-from .shard_store import SimulationStore, rounded
-from .simulator import Simulator, TrainingSet
+from .shard_simulation import Simulator
+from .shard_store import SimulationStore
+from .training_sets import TrainingSet, rounded
 
 MAX_LOSSES = 5
 MAX_MEMORY = 2 * 2**30
@@ -24,17 +23,6 @@ MAX_MEMORY = 2 * 2**30
 def _simulate(simulator: Simulator, shard: int, size: int) -> TrainingSet:
     with torch_threads(1):
         return rounded(simulator(shard, size))
-
-
-def num_bytes(simulations: TrainingSet) -> int:
-    """Memory that a training set takes."""
-    cohort = simulations.cohort
-    tensors: list[Tensor] = [simulations.unconstrained, simulations.shared]
-    groups = (cohort.series, cohort.time_varying)
-    tensors += [x for group in groups for s in group.values() for x in vars(s).values()]
-    tensors += list(cohort.covariates.values())
-    tensors += list(vars(cohort.doses).values()) if cohort.doses is not None else []
-    return sum(x.numel() * x.element_size() for x in tensors)
 
 
 @dataclass(eq=False)

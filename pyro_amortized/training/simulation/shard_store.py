@@ -8,14 +8,12 @@ simulates only what is not there yet, and several processes may fill one folder.
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from ...cohort import Labels
 from ...cohort.named_tensors import cohort_of, cohort_tensors
 from ...errors import AmortizedError, CohortError, TrainingError
 from ...runtime.atomic_files import read_tensors, write_tensors
 from ...runtime.file_formats import Format
-from .simulator import TrainingSet
+from .training_sets import TrainingSet
 
 FORMAT = Format("pass another folder")
 
@@ -83,16 +81,3 @@ class SimulationStore:
                 "a whole file that this library wrote.",
                 "delete it; what it held is then made again.",
             ) from error
-
-
-def rounded(simulations: TrainingSet) -> TrainingSet:
-    """Observations rounded to float32, as they are stored: in memory or on disk, training sees the
-    same. Times, doses and covariates keep their digits.
-    """
-    values = {n: s.values.float().double() for n, s in simulations.cohort.series.items()}
-    return TrainingSet(
-        simulations.cohort.to(dtype=torch.float64).with_values(values),
-        simulations.unconstrained,
-        simulations.shared,
-        simulations.num_failed,
-    )

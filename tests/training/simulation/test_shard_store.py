@@ -5,7 +5,7 @@ from pyro_amortized import Cohort, Doses, Series, datasets
 from pyro_amortized.errors import AmortizedError
 from pyro_amortized.runtime.atomic_files import read_tensors, write_tensors
 from pyro_amortized.training.simulation.shard_store import SimulationStore
-from pyro_amortized.training.simulation.simulator import TrainingSet
+from pyro_amortized.training.simulation.training_sets import TrainingSet
 
 
 def training_set(cohort):

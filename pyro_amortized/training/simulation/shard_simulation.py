@@ -1,0 +1,135 @@
+r"""Training sets simulated with the user's own model.
+
+Individual parameters u and shared parameters c are drawn from the training distribution,
+observations from the model itself, over a design of times, doses, covariates and missingness:
+
+.. math:: (u, c) \sim \tilde p(u)\, \tilde p(c), \qquad y \sim p(y \mid \phi(u), c).
+
+Simulations come in shards. Shard k depends on the seed and on k alone, so shards can be made in
+any order and by any process.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Generator
+
+from ...cohort import Cohort, Design
+from ...guide.training_distributions import TrainingDistribution
+from ...missing import Remaskable
+from ...missing.designs import as_design
+from ...model import ModelStructure
+from .failure_checks import announce_layout, check_failures
+from .training_sets import TrainingSet, end_to_end_sets
+
+
+@dataclass(frozen=True)
+class RunSizes:
+    r"""Number of individuals for which the model is run at once.
+
+    Args:
+        batch: Individuals per run, which bounds the memory of a run.
+        loop: Individuals per run of a model that takes only one value of the shared parameters;
+            they have the same shared parameters.
+    """
+
+    batch: int = 16_384
+    loop: int = 128
+
+
+SIZES = RunSizes()
+
+
+@dataclass(frozen=True, eq=False)
+class Simulator:
+    r"""Simulates any shard of a training set.
+
+    Args:
+        structure: The model.
+        design: Where times, doses and covariates come from; its complete form is simulated, before
+            anything goes missing.
+        distribution: Where individual and shared parameters come from.
+        seed: Seed of all shards.
+        num_noise: Observations drawn per individual and shared parameters: the model is run once,
+            and the distributions of its observations are sampled this many times.
+    """
+
+    structure: ModelStructure
+    design: Remaskable
+    distribution: TrainingDistribution
+    seed: int
+    num_noise: int = 1
+
+    def __call__(self, shard: int, num_simulations: int) -> TrainingSet:
+        """Shard number ``shard`` (-1: the validation set), without the simulations that are not
+        finite.
+        """
+        generator = shard_generator(self.seed, shard)
+        starts = range(0, num_simulations, SIZES.batch)
+        sizes = [min(SIZES.batch, num_simulations - start) for start in starts]
+        return end_to_end_sets([self._simulate(size, generator) for size in sizes])
+
+    def _simulate(self, size: int, generator: Generator) -> TrainingSet:
+        """The finite simulations of one run of the model."""
+        structure = self.structure
+        plan = self.design.complete(size, generator)
+        latent = self.distribution.individual.draw(plan, 1, generator)[0]
+        shared = self.distribution.shared.draw(size, generator)
+        if structure.layout is None:
+            shared = shared[:: SIZES.loop].repeat_interleave(SIZES.loop, 0)[:size]
+        cohorts, failed = structure.simulate_repeatedly(
+            plan, latent, shared, structure.initial_population(), generator, self.num_noise
+        )
+        rows = (~failed).nonzero()[:, 0]
+        if not len(rows):
+            check_failures(size, size)
+        finite = end_to_end_sets(
+            [TrainingSet(cohort[rows], latent[rows], shared[rows], 0) for cohort in cohorts]
+        )
+        num_failed = int(failed.sum())
+        return TrainingSet(finite.cohort, finite.unconstrained, finite.shared, num_failed)
+
+
+def shard_generator(seed: int, *place: int) -> Generator:
+    r"""A random generator for one place of a seeded training; places are independent.
+
+    Args:
+        seed: Seed of the training.
+        *place: Numbers from -1, for instance of a shard or of a pass.
+    """
+    words = np.random.SeedSequence([seed, *(p + 1 for p in place)]).generate_state(2)
+    return Generator().manual_seed((int(words[0]) << 31) ^ int(words[1]))
+
+
+def simulate_training_set(
+    structure: ModelStructure,
+    data: Cohort | Design,
+    distribution: TrainingDistribution,
+    num_simulations: int,
+    *,
+    seed: int,
+) -> TrainingSet:
+    r"""Simulate a training set in one shard.
+
+    Args:
+        structure: The model.
+        data: Where times, doses, covariates and missingness come from.
+        distribution: Where individual and shared parameters come from.
+        num_simulations: Number of individuals to simulate.
+        seed: Seed.
+
+    Returns:
+        The simulations that are finite, with what goes missing already missing. A warning says
+        how many were not finite if they are more than 1 %.
+
+    Raises:
+        TrainingError: More than half of the simulations are not finite.
+    """
+    announce_layout(structure, SIZES.loop)
+    design = as_design(data)
+    simulations = Simulator(structure, design, distribution, seed)(0, num_simulations)
+    check_failures(simulations.num_failed, num_simulations)
+    cohort = design.missing(simulations.cohort, shard_generator(seed, 0, 0))
+    return TrainingSet(
+        cohort, simulations.unconstrained, simulations.shared, simulations.num_failed
+    )
