@@ -1,0 +1,196 @@
+r"""Groups of ArviZ data by kind of result: individuals at fixed population parameters, draws of the
+population, the prior, the data, and calibrations.
+
+Each function takes a result and gives data sets by the name of their group. The log likelihood of
+individuals at fixed population parameters is :math:`\log p(y_{ij} \mid \phi_i, c)` per observation;
+that of draws of the population is the marginal :math:`\log p(y_i \mid \Psi)` per individual.
+"""
+
+import torch
+import xarray
+from torch import Generator, Tensor
+
+from ..cohort import Cohort
+from ..model import ModelStructure, individual_prior_terms, value_log_probs
+from ..numerics.cholesky import factored
+from ..population.fit_result import PopulationFit
+from ..population.population_posterior import PopulationDraws
+from ..sampling.individuals import IndividualPosteriors
+from .calibration_result import Calibration
+from .xarray_datasets import (
+    individual_dataset,
+    observation_dataset,
+    population_dataset,
+    simulation_dataset,
+    site_dataset,
+)
+
+Groups = dict[str, xarray.Dataset]
+
+
+def fit_groups(fit: PopulationFit, num_draws: int, generator: Generator) -> Groups:
+    """Individuals at the estimates, with draws of the population from the normal approximation."""
+    structure, cohort = fit.structure, fit.cohort
+    groups = individual_groups(fit.individuals, num_draws, generator)
+    vectors = _normal_draws(fit, num_draws, generator)
+    population = population_dataset(structure.constrain_population(vectors))
+    log_prior = population_dataset(_population_log_priors(structure, cohort, vectors))
+    groups["posterior"] = _joined(groups["posterior"], population)
+    groups["log_prior"] = _joined(groups["log_prior"], log_prior)
+    return groups
+
+
+def individual_groups(
+    individuals: IndividualPosteriors, num_draws: int, generator: Generator
+) -> Groups:
+    """What depends on the draws of the individuals, at one value of the population parameters."""
+    structure, cohort = individuals.structure, individuals.cohort
+    population = individuals.population
+    draws, place = individuals.resampled_with_places(num_draws, generator)
+    values = structure.constrained_draws(cohort, draws, population)
+    with torch.no_grad():
+        density = structure.log_density(cohort, draws, population)
+        of_values = value_log_probs(structure, cohort, draws, population)
+        predicted = structure.predict_draws(cohort, draws, population, generator)
+        log_prior = individual_prior_terms(structure, cohort, draws, population)
+    per_draw = {
+        "log_p": sum(density),
+        "log_q": individuals.log_proposal.gather(0, place),
+        "log_weight": individuals.log_weights.gather(0, place),
+    }
+    estimate = individuals.estimate
+    per_individual = {
+        "ess": estimate.ess,
+        "pareto_k": estimate.pareto_k,
+        "log_marginal": estimate.log_mean,
+    }
+    per_observation = observation_dataset(
+        _recorded(of_values, cohort, structure), cohort, has_draws=True
+    )
+    sums = {"individual_log_likelihood": density.observation}
+    return {
+        "posterior": site_dataset(structure, values, cohort),
+        "posterior_predictive": _predictive(predicted, cohort, structure),
+        "log_likelihood": _joined(
+            per_observation, individual_dataset(sums, cohort, has_draws=True)
+        ),
+        "log_prior": site_dataset(structure, log_prior, cohort),
+        "sample_stats": _joined(
+            individual_dataset(per_draw, cohort, has_draws=True),
+            individual_dataset(per_individual, cohort, has_draws=False),
+        ),
+    }
+
+
+def population_groups(result: PopulationDraws, generator: Generator) -> Groups:
+    """The same for draws of the population: every draw of the individuals has its own population
+    parameters.
+    """
+    fit, structure = result.fit, result.fit.structure
+    cohort, vectors = fit.cohort, result.vectors
+    individuals = result.individuals(int(torch.randint(2**31, (), generator=generator)))
+    parts = []
+    for draw, vector in zip(individuals, vectors, strict=True):
+        population = structure.constrain_population(vector)
+        parts.append(
+            (
+                structure.constrained_draws(cohort, draw[None], population),
+                structure.predict_draws(cohort, draw[None], population, generator),
+                individual_prior_terms(structure, cohort, draw[None], population),
+            )
+        )
+    values, predicted, log_prior = (
+        {n: torch.cat([part[k][n] for part in parts]) for n in parts[0][k]} for k in range(3)
+    )
+    estimate = result.individual_posteriors.estimate
+    stats = {"ess": estimate.ess, "pareto_k": estimate.pareto_k}
+    marginal = {"individual_log_likelihood": result.log_likelihoods()}
+    population_log_prior = population_dataset(_population_log_priors(structure, cohort, vectors))
+    return {
+        "posterior": _joined(
+            site_dataset(structure, values, cohort), population_dataset(result.draws)
+        ),
+        "posterior_predictive": _predictive(predicted, cohort, structure),
+        "log_likelihood": individual_dataset(marginal, cohort, has_draws=True),
+        "log_prior": _joined(site_dataset(structure, log_prior, cohort), population_log_prior),
+        "sample_stats": individual_dataset(stats, cohort, has_draws=False),
+    }
+
+
+def prior_groups(
+    structure: ModelStructure, cohort: Cohort, num_draws: int, generator: Generator
+) -> Groups:
+    """Draws of the prior, and observations simulated from them."""
+    populations, values, simulated = [], [], []
+    for population in structure.draw_populations(cohort, num_draws, generator):
+        draw = structure.draw_individuals(cohort, population, 1, generator)
+        populations.append(population)
+        values.append(structure.constrained_draws(cohort, draw, population))
+        simulated.append(structure.predict_draws(cohort, draw, population, generator))
+    of_population = {n: torch.stack([p[n] for p in populations]) for n in structure.population}
+    of_sites = {n: torch.cat([v[n] for v in values]) for n in structure.individual}
+    of_series = {n: torch.cat([s[n] for s in simulated]) for n in structure.series}
+    prior = site_dataset(structure, of_sites, cohort)
+    return {
+        "prior": _joined(prior, population_dataset(of_population)),
+        "prior_predictive": _predictive(of_series, cohort, structure),
+    }
+
+
+def data_groups(cohort: Cohort, structure: ModelStructure) -> Groups:
+    """The recorded values, and the covariates."""
+    recorded = {n: cohort[n].values[cohort[n].observed] for n in structure.series}
+    return {
+        "observed_data": observation_dataset(recorded, cohort, has_draws=False),
+        "constant_data": individual_dataset(dict(cohort.covariates), cohort, has_draws=False),
+    }
+
+
+def calibration_groups(result: Calibration) -> Groups:
+    """True values, posterior means and standard deviations, and ranks of simulated individuals."""
+    stats = ("ranks", "raw_ranks", "levels", "raw_levels", "ess", "pareto_k", "tarp", "raw_tarp")
+    groups = {
+        "prior_sbc": {"truth": result.truth},
+        "posterior": {"means": result.means, "sds": result.sds},
+        "sample_stats": {n: getattr(result, n) for n in stats},
+    }
+    return {n: simulation_dataset(x, result.names, len(result)) for n, x in groups.items()}
+
+
+def _joined(first: xarray.Dataset, second: xarray.Dataset) -> xarray.Dataset:
+    """The variables of two data sets whose common coordinates are equal."""
+    return first.assign(second.data_vars).assign_coords(second.coords)
+
+
+def _recorded(
+    values: dict[str, Tensor], cohort: Cohort, structure: ModelStructure
+) -> dict[str, Tensor]:
+    """The recorded cells of values of shape ``(draw, individual, time[, channel])``, by series."""
+    return {n: values[n][:, cohort[n].observed] for n in structure.series if n in values}
+
+
+def _predictive(
+    values: dict[str, Tensor], cohort: Cohort, structure: ModelStructure
+) -> xarray.Dataset:
+    return observation_dataset(_recorded(values, cohort, structure), cohort, has_draws=True)
+
+
+def _normal_draws(fit: PopulationFit, num_draws: int, generator: Generator) -> Tensor:
+    """Unconstrained draws of the population from the normal approximation of a fit, shape ``(draw,
+    coordinate)``; coordinates that were not estimated keep their value.
+    """
+    estimated = fit.estimated
+    deviation = torch.zeros(num_draws, len(fit.vector), dtype=torch.float64)
+    if bool(estimated.any()):
+        scale = factored(fit.covariance[estimated][:, estimated])
+        normal = torch.randn(num_draws, len(scale), generator=generator, dtype=torch.float64)
+        deviation[:, estimated] = normal @ scale.T
+    return fit.vector + deviation
+
+
+def _population_log_priors(
+    structure: ModelStructure, cohort: Cohort, vectors: Tensor
+) -> dict[str, Tensor]:
+    """Log prior density of each population site that has a prior, shape ``(draw,)``."""
+    terms = [structure.log_priors(cohort, structure.constrain_population(v)) for v in vectors]
+    return {n: torch.stack([x[n] for x in terms]) for n in terms[0]}
