@@ -1,64 +1,25 @@
-r"""One self-contained HTML page about a fit: verdicts, model, data, estimates, figures, versions.
+r"""A page about a population fit: verdict, model, data, estimates, individuals, figures, versions.
 
-No script, no network, nothing beside the file. Everything that comes from data or programs is
-escaped. The page follows the reader's light or dark setting; figures stand on white.
+The page is one HTML file without scripts and without references to other files.
 """
 
-import base64
-import io
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pandas
 
+from ..cohort import Series
 from ..errors import SettingError
 from ..population.fit_result import PopulationFit
 from ..runtime.arguments import check_is
 from ..runtime.atomic_files import write_atomically
 from .diagnosis import Diagnosis, diagnose
+from .html_elements import Section, html_figure, html_list, html_page, html_table
 from .model_graph import model_drawing
-
-STYLE = """
-:root { color-scheme: light dark; --text: #1f2430; --back: #ffffff; --line: #d5d8de;
-  --soft: #f3f4f6; --link: #1f4e8c; }
-@media (prefers-color-scheme: dark) { :root { --text: #e6e8ec; --back: #16181d; --line: #3a3f4a;
-  --soft: #22262e; --link: #9cc1f2; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 70rem; color: var(--text);
-  background: var(--back); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
-h1 { font-size: 1.6rem; line-height: 1.2; } h2 { margin-top: 2.2rem; font-size: 1.25rem; }
-a { color: var(--link); }
-nav a { margin-right: 0.9rem; }
-.verdict { white-space: pre-wrap; border-left: 4px solid #c8553d; background: var(--soft);
-  padding: 0.7rem 1rem; }
-.verdict.passed { border-color: #4a8f5a; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--line); padding: 0.25rem 0.7rem; text-align: right; }
-th:first-child, td:first-child, .words { text-align: left; }
-td { white-space: nowrap; }
-td.words { white-space: normal; min-width: 14rem; }
-.wide { margin: 1rem 0; }
-figure { margin: 1rem 0; } figure img, figure svg { max-width: 100%; height: auto;
-  background: #ffffff; border-radius: 4px; }
-figcaption { font-size: 0.9rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1rem; }
-dd { margin: 0; overflow-wrap: anywhere; }
-@media (max-width: 30rem) { dl { grid-template-columns: 1fr; } dt { font-weight: 600; } }
-"""
-
-
-@dataclass(frozen=True)
-class _Section:
-    anchor: str
-    title: str
-    body: str
 
 
 def report(
@@ -69,61 +30,117 @@ def report(
     diagnosis: Diagnosis | None = None,
     seed: int = 0,
 ) -> Diagnosis:
-    r"""Write a page about a fit.
+    r"""Write an HTML page about a fit.
 
     Args:
         fit: The fit.
-        path: The file, ``"report.html"``; it is whole or not there.
+        path: The file, for instance ``"report.html"``. It is written atomically: an interrupted
+            call leaves no partial file.
         title: Heading of the page.
-        diagnosis: The battery's findings, where they are there already. Default: it is run.
-        seed: Seed of simulations.
+        diagnosis: Results of :func:`~pyro_amortized.diagnostics.diagnose`, if there are any.
+            Default: the checks are run.
+        seed: Seed of all simulations.
 
     Returns:
-        The battery's findings.
+        The results of the checks.
 
     Raises:
-        SettingError: No fit, or a folder that is not there.
-        ModuleNotFoundError: matplotlib is missing: install ``pyro-amortized[plots]``.
+        SettingError: ``fit`` is not a fit, or the folder of ``path`` does not exist.
+        ModuleNotFoundError: matplotlib is missing; install ``pyro-amortized[plots]``.
     """
     check_is("fit", fit, PopulationFit, "pass what `fit_population` gives.")
     if not Path(path).resolve().parent.is_dir():
         raise SettingError(
-            f"There is no folder {Path(path).resolve().parent}.",
-            "a file in a folder that is there.",
-            "make the folder, or pass another path.",
+            f"The folder {Path(path).resolve().parent} does not exist.",
+            "a file in a folder that exists.",
+            "create the folder, or pass another path.",
         )
-    found = diagnose(fit, seed=seed) if diagnosis is None else diagnosis
+    if diagnosis is None:
+        diagnosis = diagnose(fit, seed=seed)
     sections = [
-        _verdicts(found),
-        _Section("model", "Model", _model(fit)),
-        _Section("data", "Data", _data(fit)),
-        _estimates(fit),
-        _Section("individuals", "Individuals", _individuals(fit, found)),
-        _Section("figures", "Figures", "".join(_figures(fit, found, seed))),
-        _Section("versions", "Versions and seeds", _versions(fit, seed)),
+        _verdict_section(diagnosis),
+        _model_section(fit),
+        _data_section(fit),
+        _estimates_section(fit),
+        _individuals_section(fit, diagnosis),
+        Section("figures", "Figures", "".join(_figures(fit, diagnosis, seed))),
+        _versions_section(fit, seed),
     ]
-    links = " ".join(f'<a href="#{s.anchor}">{escape(s.title)}</a>' for s in sections)
-    body = "".join(
-        f'<section id="{s.anchor}"><h2>{escape(s.title)}</h2>{s.body}</section>' for s in sections
+    write_atomically(Path(path), html_page(title, sections).encode())
+    return diagnosis
+
+
+def _verdict_section(diagnosis: Diagnosis) -> Section:
+    kind = "verdict passed" if diagnosis.passed else "verdict"
+    verdict = f'<p class="{kind}">{escape(diagnosis.verdict)}</p>'
+    table = html_table(diagnosis.table(), text_columns=frozenset({"words"}))
+    return Section("verdict", "Verdict", verdict + table)
+
+
+def _model_section(fit: PopulationFit) -> Section:
+    structure = fit.structure
+    roles = [
+        ("population parameters", ", ".join(structure.population)),
+        (
+            "shared parameters (observations depend on them directly)",
+            ", ".join(structure.shared) or "none",
+        ),
+        ("individual parameters", ", ".join(structure.individual)),
+        ("observed series", ", ".join(structure.series)),
+        ("fixed during the fit", ", ".join(fit.fixed) or "none"),
+        ("estimator", structure.estimator),
+        ("criterion", fit.criterion),
+    ]
+    drawing = f"<figure>{model_drawing(structure, len(fit.cohort))}</figure>"
+    return Section("model", "Model", drawing + html_list(roles))
+
+
+def _data_section(fit: PopulationFit) -> Section:
+    cohort = fit.cohort
+    names = [
+        "series",
+        "recorded values",
+        "fewest per individual",
+        "most per individual",
+        "first time",
+        "last time",
+        "smallest",
+        "largest",
+    ]
+    rows = [(name, *_series_summary(cohort[name])) for name in fit.structure.series]
+    covariates = pandas.DataFrame(
+        [
+            (name, *(float(f) for f in (x.min(), x.median(), x.max())))
+            for name, x in cohort.covariates.items()
+        ],
+        columns=["covariate", "smallest", "median", "largest"],
     )
-    page = (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="icon" href="data:,">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
-        f"<h1>{escape(title)}</h1><nav>{links}</nav>{body}</body></html>\n"
+    doses = 0 if cohort.doses is None else int(cohort.doses.given.sum())
+    counts = (
+        f"<p>{len(cohort)} individuals, {cohort.num_observations} recorded values, "
+        f"{doses} doses.</p>"
     )
-    write_atomically(Path(path), page.encode())
-    return found
+    series = html_table(pandas.DataFrame(rows, columns=names))
+    return Section(
+        "data", "Data", counts + series + (html_table(covariates) if len(covariates) else "")
+    )
 
 
-def _verdicts(found: Diagnosis) -> _Section:
-    kind = "verdict passed" if found.passed else "verdict"
-    verdict = f'<p class="{kind}">{escape(found.verdict)}</p>'
-    return _Section("verdict", "Verdict", verdict + _table(found.table(), words={"words"}))
+def _series_summary(series: Series) -> tuple[float, ...]:
+    """Recorded values in all, fewest and most per individual; ranges of times and values."""
+    observed = series.observed
+    times = series.times[observed if observed.dim() == 2 else observed.any(-1)]
+    values = series.values[observed]
+    per_individual = observed.flatten(1).sum(1)
+    return (
+        int(observed.sum()),
+        int(per_individual.min()),
+        int(per_individual.max()),
+        *(float(x) for x in (times.min(), times.max(), values.min(), values.max())),
+    )
 
 
-def _estimates(fit: PopulationFit) -> _Section:
+def _estimates_section(fit: PopulationFit) -> Section:
     summary = fit.summary()
     rows = [
         (
@@ -139,115 +156,60 @@ def _estimates(fit: PopulationFit) -> _Section:
     names = ["parameter", "estimate", "SE", "RSE %", "95 % from", "95 % to"]
     criteria = [
         ("-2 log likelihood", f"{summary.minus2ll:.3f}"),
-        ("its Monte Carlo error", f"{summary.minus2ll_mc_error:.3f}"),
+        ("Monte Carlo error of -2 log likelihood", f"{summary.minus2ll_mc_error:.3f}"),
         ("AIC", f"{summary.aic:.3f}"),
-        ("BIC, log of individuals", f"{summary.bic_individuals:.3f}"),
-        ("BIC, log of observations", f"{summary.bic_observations:.3f}"),
+        ("BIC, log of the number of individuals", f"{summary.bic_individuals:.3f}"),
+        ("BIC, log of the number of observations", f"{summary.bic_observations:.3f}"),
         ("converged", "yes" if summary.converged else "no"),
-        ("how it ended", summary.message),
+        ("message", summary.message),
     ]
     shrinkage = pandas.DataFrame(
         [(name, 100 * x) for name, x in summary.shrinkage.items()],
         columns=["random effect", "eta shrinkage %"],
     )
-    body = f"<p>{escape(summary.title)}</p>" + _table(pandas.DataFrame(rows, columns=names))
-    return _Section("estimates", "Estimates", body + _list(criteria) + _table(shrinkage))
+    body = f"<p>{escape(summary.title)}</p>" + html_table(pandas.DataFrame(rows, columns=names))
+    return Section("estimates", "Estimates", body + html_list(criteria) + html_table(shrinkage))
 
 
-def _model(fit: PopulationFit) -> str:
-    structure = fit.structure
-    text = [
-        ("population", ", ".join(structure.population)),
-        ("shared (observations depend on them directly)", ", ".join(structure.shared) or "none"),
-        ("individual", ", ".join(structure.individual)),
-        ("observed", ", ".join(structure.series)),
-        ("held fixed", ", ".join(fit.fixed) or "none"),
-        ("estimator", structure.estimator),
-        ("criterion", fit.criterion),
-    ]
-    return f"<figure>{model_drawing(structure, len(fit.cohort))}</figure>" + _list(text)
-
-
-def _data(fit: PopulationFit) -> str:
-    cohort = fit.cohort
-    rows = []
-    for name in fit.structure.series:
-        s = cohort[name]
-        seen = s.observed
-        times = s.times[seen if seen.dim() == 2 else seen.any(-1)]
-        values = s.values[seen]
-        per = seen.flatten(1).sum(1)
-        rows.append(
-            (
-                name,
-                int(seen.sum()),
-                int(per.min()),
-                int(per.max()),
-                *(float(x) for x in (times.min(), times.max(), values.min(), values.max())),
-            )
-        )
-    names = ["series", "recorded", "least per individual", "most", "first time", "last time"]
-    series = pandas.DataFrame(rows, columns=[*names, "smallest", "largest"])
-    covariates = pandas.DataFrame(
-        [
-            (name, *(float(f) for f in (x.min(), x.median(), x.max())))
-            for name, x in cohort.covariates.items()
-        ],
-        columns=["covariate", "smallest", "median", "largest"],
-    )
-    doses = 0 if cohort.doses is None else int(cohort.doses.given.sum())
-    lead = f"<p>{len(cohort)} individuals, {cohort.num_observations} values, {doses} doses.</p>"
-    return lead + _table(series) + (_table(covariates) if len(covariates) else "")
-
-
-def _individuals(fit: PopulationFit, found: Diagnosis) -> str:
+def _individuals_section(fit: PopulationFit, diagnosis: Diagnosis) -> Section:
     rows = [
         (r.name, r.minus2ll, r.mc_error, r.ess, r.pareto_k, r.method)
         for r in fit.summary().individuals
     ]
-    names = ["individual", "-2LL", "MC error", "ESS", "Pareto k", "draws from"]
-    table = pandas.DataFrame(rows, columns=names)
-    lead = ""
-    if found.data is not None:
-        lead = f"<p>{escape(found.data.verdict)}</p>"
-        table["outside the training"] = [
-            "; ".join(found.data.reasons.get(i, [])) for i in fit.cohort.ids
-        ]
-    return lead + _table(table, words={"outside the training"})
+    names = ["individual", "-2LL", "Monte Carlo error", "ESS", "Pareto k", "source of the draws"]
+    table, verdict, outside = pandas.DataFrame(rows, columns=names), "", "outside the training data"
+    if diagnosis.data is not None:
+        verdict = f"<p>{escape(diagnosis.data.verdict)}</p>"
+        table[outside] = ["; ".join(diagnosis.data.reasons.get(i, [])) for i in fit.cohort.ids]
+    body = verdict + html_table(table, text_columns=frozenset({outside}))
+    return Section("individuals", "Individuals", body)
 
 
-def _figures(fit: PopulationFit, found: Diagnosis, seed: int) -> Iterator[str]:
-    from . import plots  # needs matplotlib, an extra
+def _figures(fit: PopulationFit, diagnosis: Diagnosis, seed: int) -> Iterator[str]:
+    from . import plots  # matplotlib is an optional dependency
 
-    yield _figure("Rank bands of simulated individuals", plots.rank_bands(found.calibration))
-    yield _figure("Recovery of simulated individuals", plots.recovery(found.calibration))
-    for r in found.residuals:
+    ranks = plots.rank_bands(diagnosis.calibration)
+    yield html_figure("Rank bands of simulated individuals", ranks)
+    recovery = plots.recovery(diagnosis.calibration)
+    yield html_figure("Recovery of the parameters of simulated individuals", recovery)
+    for r in diagnosis.residuals:
         name = r.series
-        yield _figure(f"Individual fits of {name}", plots.individual_fits(fit, series=name))
-        yield _figure(f"Goodness of fit of {name}", plots.goodness_of_fit(r))
-        yield _figure(f"Distribution errors of {name}", plots.distribution_errors(r))
+        yield html_figure(f"Individual fits of {name}", plots.individual_fits(fit, series=name))
+        yield html_figure(f"Goodness of fit of {name}", plots.goodness_of_fit(r))
+        errors = plots.distribution_errors(r)
+        yield html_figure(f"Normalised prediction distribution errors of {name}", errors)
         check = plots.visual_predictive_check(fit, series=name, seed=seed)
-        yield _figure(f"Visual predictive check of {name}", check)
-    yield _figure("Random effects", plots.random_effects(fit, seed=seed))
+        yield html_figure(f"Visual predictive check of {name}", check)
+    yield html_figure("Random effects", plots.random_effects(fit, seed=seed))
     if fit.cohort.covariates:
-        yield _figure("Random effects by covariate", plots.effects_by_covariate(fit, seed=seed))
-    yield _figure("Estimates and intervals", plots.forest(fit))
+        by_covariate = plots.effects_by_covariate(fit, seed=seed)
+        yield html_figure("Random effects by covariate", by_covariate)
+    yield html_figure("Estimates and 95 % intervals", plots.forest(fit))
     if fit.guide.history.training_loss:
-        yield _figure("Training", plots.training_curve(fit.guide.history))
+        yield html_figure("Training", plots.training_curve(fit.guide.history))
 
 
-def _figure(caption: str, figure: Any) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    text = escape(caption)
-    return (
-        f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{text}</figcaption></figure>"
-    )
-
-
-def _versions(fit: PopulationFit, seed: int) -> str:
+def _versions_section(fit: PopulationFit, seed: int) -> Section:
     packages = ("pyro-amortized", "torch", "pyro-ppl", "arviz", "numpy", "scipy")
     rows = [(name, version(name)) for name in packages]
     history = fit.guide.history
@@ -258,35 +220,4 @@ def _versions(fit: PopulationFit, seed: int) -> str:
         ("draws per individual", str(fit.marginal.num_draws)),
         ("written", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
     ]
-    return _list(rows)
-
-
-def _list(rows: list[tuple[str, str]]) -> str:
-    cells = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in rows)
-    return f"<dl>{cells}</dl>"
-
-
-def _table(table: pandas.DataFrame, words: set[str] | None = None) -> str:
-    head = "".join(
-        f'<th scope="col"{" class=words" if c in (words or ()) else ""}>{escape(str(c))}</th>'
-        for c in table.columns
-    )
-    rows = "".join(
-        "<tr>"
-        + "".join(
-            f'<td class="words">{_cell(x)}</td>' if c in (words or ()) else f"<td>{_cell(x)}</td>"
-            for c, x in zip(table.columns, row, strict=True)
-        )
-        + "</tr>"
-        for row in table.itertuples(index=False)
-    )
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-        "</div>"
-    )
-
-
-def _cell(x: Any) -> str:
-    if isinstance(x, float):
-        return "" if x != x else f"{x:.4g}"
-    return escape(str(x))
+    return Section("versions", "Versions and seeds", html_list(rows))
