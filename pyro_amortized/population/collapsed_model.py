@@ -1,41 +1,54 @@
-r"""The collapsed model as a Pyro model of the population parameters."""
+r"""The collapsed model: a Pyro model of the population parameters alone.
+
+The individual parameters are integrated out by importance sampling on fixed draws
+:math:`u_{ik} \sim q_i` of every individual,
+
+.. math:: \log \hat p(y \mid \Psi) = \sum_i \log \frac1K \sum_k
+          \frac{p(y_i \mid u_{ik}, c)\; p(u_{ik} \mid \Psi)}{q_i(u_{ik})} ,
+
+a smooth function of Psi whose gradient is exact: draws and log q are constants (Fisher's identity).
+"""
 
 import math
 from typing import Any, NamedTuple
 
 import pyro
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ..cohort import Cohort
 from ..errors import FitError
 from ..guide import AmortizedGuide, structure_for
-from ..model import Model, Population, collapsed_log_density
+from ..model import Model, ModelStructure, Population, collapsed_log_density
 from ..runtime.arguments import check_count, check_is, check_program, check_seed
 from ..runtime.random_numbers import make_generator
 from ..sampling.importance_weights import finite_or_zero_weight, log_mean
 from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors, sample_individuals
-from .fixed_draws import with_stand_ins
-from .maximum_search import Search, locate_population
+from .fixed_draws import replace_impossible_draws
+from .maximum_search import Search
+from .starting_values import locate_population
 
 
-class _Kept(NamedTuple):
-    """What a collapsed model keeps for a cohort: the draws, which of them count as impossible, and
-    rows of the program for all of them.
+class _CohortDraws(NamedTuple):
+    """The draws of one cohort.
+
+    ``impossible`` marks the draws of weight zero; ``repeated_cohort`` contains every individual
+    once per draw, and ``rows`` its draws, shape ``(draw * individual, latent)``.
     """
 
     cohort: Cohort
     individuals: IndividualPosteriors
-    dead: Tensor
-    many: Cohort
+    impossible: Tensor
+    repeated_cohort: Cohort
     rows: Tensor
 
 
 class MarginalModel:
-    r"""The collapsed model: a Pyro program over the population sites. Made by :func:`marginalize`.
+    r"""The collapsed model, a Pyro model of a cohort. Made by :func:`marginalize`.
 
-    Called with a cohort it runs the population sites of the user's program and adds
+    It samples the population sites of the user's model and adds
     ``pyro.factor("log_marginal", log p(y | Psi))``. The draws of the individuals are made at the
-    first call with a cohort and kept, so the density is a smooth function of the population.
+    first call with a cohort and are used in all later calls with it, so that the density is a
+    smooth function of the population.
     """
 
     def __init__(
@@ -53,29 +66,31 @@ class MarginalModel:
         check_seed(seed, FitError)
         self.model, self.guide = model, guide
         self.population, self.num_draws, self.seed = population, num_draws, seed
-        self._kept: _Kept | None = None
+        self._last_draws: _CohortDraws | None = None
 
     def individuals(self, cohort: Cohort) -> IndividualPosteriors:
-        """The draws for a cohort: made once, then kept."""
-        return self._keep(cohort).individuals
+        """The draws of the individuals of a cohort. They are made once."""
+        return self._draws(cohort).individuals
 
-    def _keep(self, cohort: Cohort) -> _Kept:
-        if self._kept is None or self._kept.cohort is not cohort:
-            found = self._sample(cohort)
-            dead = found.log_weights == -math.inf
-            draws = with_stand_ins(found.unconstrained, found.log_weights, dead)
-            many = found.cohort.repeat(found.num_draws)
-            self._kept = _Kept(cohort, found, dead, many, draws.flatten(0, 1))
-        return self._kept
+    def _draws(self, cohort: Cohort) -> _CohortDraws:
+        if self._last_draws is None or self._last_draws.cohort is not cohort:
+            individuals = self._sample(cohort)
+            log_weights = individuals.log_weights
+            impossible = log_weights == -math.inf
+            draws = replace_impossible_draws(individuals.unconstrained, log_weights, impossible)
+            repeated_cohort = individuals.cohort.repeat(individuals.num_draws)
+            self._last_draws = _CohortDraws(
+                cohort, individuals, impossible, repeated_cohort, draws.flatten(0, 1)
+            )
+        return self._last_draws
 
     def _sample(self, cohort: Cohort) -> IndividualPosteriors:
-        generator, population = make_generator(self.seed), self.population
+        generator = make_generator(self.seed)
         structure = structure_for(self.guide, self.model, cohort)
         structure.check_density()
+        population = self.population
         if population is None:
-            search = Search.begin(structure, self.guide, cohort, "posterior mode", generator)
-            optimum = locate_population(search, seed=generator)
-            population = structure.constrain_population(optimum.vector)
+            population = self._mode(structure, cohort, generator)
         return sample_individuals(
             self.guide,
             cohort,
@@ -85,14 +100,21 @@ class MarginalModel:
             structure=structure,
         )
 
+    def _mode(self, structure: ModelStructure, cohort: Cohort, generator: Generator) -> Population:
+        """The neighbourhood of the posterior mode of the population."""
+        search = Search.begin(structure, self.guide, cohort, "posterior mode", generator)
+        optimum = locate_population(search, seed=generator)
+        return structure.constrain_population(optimum.vector)
+
     def __call__(self, cohort: Cohort, *args: Any, **kwargs: Any) -> None:
-        """Run the population sites and add the log marginal likelihood."""
-        kept = self._keep(cohort)
-        individuals = kept.individuals
-        log_target = collapsed_log_density(individuals.structure, kept.many, kept.rows)
-        log_target = log_target.reshape(individuals.log_proposal.shape)
+        """Sample the population sites and add the log marginal likelihood."""
+        draws = self._draws(cohort)
+        individuals = draws.individuals
+        log_target = collapsed_log_density(
+            individuals.structure, draws.repeated_cohort, draws.rows
+        ).reshape(individuals.log_proposal.shape)
         log_weights = finite_or_zero_weight(log_target - individuals.log_proposal)
-        log_weights = log_weights.masked_fill(kept.dead, -math.inf)
+        log_weights = log_weights.masked_fill(draws.impossible, -math.inf)
         pyro.factor("log_marginal", log_mean(log_weights).sum())
 
 
@@ -104,19 +126,24 @@ def marginalize(
     num_draws: int = 500,
     seed: int = 0,
 ) -> MarginalModel:
-    r"""Integrate the individual parameters out of a program.
+    r"""Integrate the individual parameters out of a model.
 
     Args:
-        model: The population model: the guide's program, or another one with the same individual
+        model: The population model: the model of the guide, or another one with the same individual
             sites.
         guide: The trained guide.
-        population: Where the draws are made, for instance ``fit.estimates``. Default: found by a
-            quick search for the posterior mode at the first call with a cohort.
+        population: Population parameters at which the draws are made, for instance
+            ``fit.estimates``. Default: they are found by a short search for the posterior mode at
+            the first call with a cohort.
         num_draws: Draws per individual.
         seed: Seed of the draws.
 
     Returns:
-        A Pyro program of a cohort, over the population sites alone, for MCMC, SVI, Laplace; for
+        A Pyro model of a cohort with the population sites alone, for MCMC, SVI or Laplace; for
         instance ``MCMC(NUTS(marginalize(model, guide)), 500, 200).run(cohort)``.
+
+    Raises:
+        FitError: The model is not callable, ``guide`` is not a guide, there are fewer than 25
+            draws, or the seed is not an integer.
     """
     return MarginalModel(model, guide, population, num_draws, seed)

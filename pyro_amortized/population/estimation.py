@@ -1,13 +1,17 @@
-r"""The inference phase: maximum marginal likelihood (or posterior mode) of the population.
+r"""Estimation of the population parameters by maximum marginal likelihood, or posterior mode.
 
-Several starts from the prior are settled on few draws; from the best, rounds of (draw, maximise)
-follow until a round on fresh draws has nothing to gain. Within a round the draws stay as they are,
-so the objective is smooth and its gradient exact. At the end the estimates are scored on fresh
-draws.
+Starting values are found with few draws. From the best one, rounds of drawing and maximising follow
+until a round on new draws has nothing to gain,
+
+.. math:: \Psi^{(r+1)} = \arg\max_\Psi \sum_i \log \hat p_r(y_i \mid \Psi),
+
+where the draws of round r were made at :math:`\Psi^{(r)}`. The curvature at the end gives the
+covariance of the estimates, and new draws give the likelihood that is reported.
 """
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -18,21 +22,42 @@ from ..guide import AmortizedGuide, structure_for
 from ..guide.learned_likelihood import structure_with
 from ..model import Estimator, Model, ModelStructure, Population
 from ..numerics.laplace import laplace_covariance
-from ..numerics.maximization import Optimum
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors
 from .fit_result import PopulationFit
 from .likelihood_estimate import summarize_weights
-from .maximum_search import Ascent, Criterion, Search, locate_population
+from .maximum_search import Ascent, Criterion, Search
 from .retraining import reasons_to_retrain, retrained
+from .starting_values import locate_population
 
-MAX_ROUNDS = 12
-MIN_FEW = 100
-NEAR = 3.0  # gain of a round on few draws from which on it takes all of them
-GAIN = 0.02
-MAX_GAIN = 1.0
-MIN_EFFICIENCY = 0.1
+
+@dataclass(frozen=True)
+class EstimationSettings:
+    """When the rounds of a fit end, and how many draws they use."""
+
+    max_rounds: int = 12
+    # Default number of draws per individual: numerator / sqrt(number of individuals), within
+    # limits. The Monte Carlo error of the estimates is then a few per cent of a standard error.
+    draws_numerator: float = 20_000.0
+    min_draws: int = 300
+    max_draws: int = 2_000
+    # The first rounds use this share of the draws, and at least the second number.
+    first_rounds_share: float = 0.25
+    min_first_draws: int = 100
+    # Gain of a round, in log likelihood, below which the next round uses all draws; in a cohort
+    # of more than six individuals half of their number.
+    near_gain: float = 3.0
+    # The rounds end when one gains less than this, plus twice the number of parameters divided by
+    # the number of draws, which is the gain that Monte Carlo error alone gives.
+    min_gain: float = 0.02
+    # A fit whose last round gained more has no standard errors.
+    max_final_gain: float = 1.0
+    # The same for a fit whose draws have a smaller median share of effective ones.
+    min_final_efficiency: float = 0.1
+
+
+ESTIMATION = EstimationSettings()
 
 
 def fit_population(
@@ -52,26 +77,25 @@ def fit_population(
     r"""Fit a population model by maximum marginal likelihood.
 
     Args:
-        model: The population model: the guide's program, or another one with the same individual
+        model: The population model: the model of the guide, or another one with the same individual
             sites.
         guide: The trained guide.
         cohort: The data.
-        start: Population to start from. Default: ``num_starts`` draws from the prior, the best of
-            which goes on.
-        fixed: Values of population sites that are held there.
+        start: Population to start from. Default: the best of ``num_starts`` draws from the prior.
+        fixed: Values of population sites that are not estimated.
         maximum_a_posteriori: Add the log prior density of the population (in the support, without
             Jacobian, as Pyro's ``AutoDelta`` does).
         num_draws: Draws per individual and round. Default: 2,000, and from 100 individuals on
-            20,000 / sqrt(N), at least 300. The estimates' Monte Carlo error is about
+            20,000 / sqrt(N), at least 300. The Monte Carlo error of the estimates is about
             1 / sqrt(``num_draws``) of a standard error, and several times that for parameters
             without variability between individuals, on which all draws depend.
         num_starts: Number of starts.
-        estimator: ``"corrected"`` by the model's density, or ``"likelihood-free"``, by what the
-            guide has learned in its place (see :mod:`pyro_amortized.guide.learned_likelihood`).
-            Default: corrected
-            where the model has a density. ``fit.estimator`` and the summary say which.
-        retrain: Train the guide further around the fit, and fit once more from there with it:
-            ``fit.guide`` is then the new guide. Default: where the fit asks for it
+        estimator: ``"corrected"`` by the density of the model, or ``"likelihood-free"``: by the
+            density that the guide has learned (see
+            :mod:`pyro_amortized.guide.learned_likelihood`). Default: corrected if the model has a
+            density. ``fit.estimator`` and the summary say which.
+        retrain: Train the guide further around the fit, and fit once more with it, starting from
+            the first fit; ``fit.guide`` is then the new guide. Default: if there are reasons for it
             (:func:`~pyro_amortized.population.retraining.reasons_to_retrain`), with a warning.
         seed: Seed of all draws.
 
@@ -79,18 +103,18 @@ def fit_population(
         The fit; ``fit.converged`` and ``fit.message`` say how it ended.
 
     Raises:
-        FitError: No start has a finite likelihood.
-        GuideError: The individual sites of the model differ from the guide's.
+        FitError: No start has a finite likelihood, or all population parameters are fixed.
+        GuideError: The individual sites of the model differ from those of the guide.
     """
     check_count("num_starts", num_starts, error=FitError)
     criterion: Criterion = "maximum a posteriori" if maximum_a_posteriori else "maximum likelihood"
-    asked = (fixed, criterion, num_draws, num_starts, estimator, seed)
-    first = fit_once(model, guide, cohort, start, *asked)
+    arguments = (fixed, criterion, num_draws, num_starts, estimator, seed)
+    first = fit_once(model, guide, cohort, start, *arguments)
     reasons = [] if retrain is not None else reasons_to_retrain(first)
     if not (retrain or reasons):
         return first
-    better = retrained(first, reasons, seed)
-    second = fit_once(model, better, cohort, first.estimates, *asked)
+    new_guide = retrained(first, reasons, seed)
+    second = fit_once(model, new_guide, cohort, first.estimates, *arguments)
     return replace(second, message=f"{second.message}; the guide was trained again around a fit")
 
 
@@ -106,13 +130,13 @@ def fit_once(
     estimator: Estimator | None = None,
     seed: int = 0,
 ) -> PopulationFit:
-    """One fit with the guide as it is; arguments as of :func:`fit_population`."""
+    """One fit without retraining; arguments as in :func:`fit_population`."""
     generator = make_generator(seed)
     if num_draws is not None:
         check_count("num_draws", num_draws, least=MIN_DRAWS, error=FitError)
     structure = structure_with(structure_for(guide, model, cohort), guide, estimator)
     if num_draws is None:
-        num_draws = round(min(2000, max(300, 20_000 / math.sqrt(len(cohort)))))
+        num_draws = _default_num_draws(len(cohort))
     fixed = structure.check_values(fixed or {})
     held = _held(structure, fixed)
     search = Search.begin(structure, guide, cohort, criterion, generator)
@@ -122,36 +146,14 @@ def fit_once(
         vector = locate_population(
             search, num_starts=num_starts, fixed=fixed, seed=generator
         ).vector
-    least = GAIN + 2 * len(vector) / num_draws
-    ascent, individuals, rounds = _climb(search, vector, num_draws, generator, least, held)
-    optimum, gain = ascent.optimum, ascent.gain
-    free = ~ascent.held
-    curvature = laplace_covariance(
-        search.objective(ascent.likelihood), optimum.vector, search.scale, free=free
-    )
-    names = zip(structure.population_names, (ascent.held & ~held).tolist(), strict=True)
-    vanished = [name for name, gone in names if gone]
-    fresh = search.draw(optimum.vector, num_draws, generator, individuals, quiet=False)
-    few = float(fresh.estimate.ess.median()) < MIN_EFFICIENCY * num_draws
-    covered = not few and gain < MAX_GAIN
-    return PopulationFit(
-        model=model,
-        guide=guide,
-        cohort=cohort,
-        structure=structure,
-        criterion=criterion,
-        vector=optimum.vector,
-        covariance=curvature.covariance
-        if covered
-        else torch.full_like(curvature.covariance, torch.nan),
-        individuals=fresh,
-        marginal=summarize_weights(fresh),
-        converged=optimum.converged and gain < least and curvature.is_maximum and covered,
-        message=_message(optimum, rounds, gain, least, curvature.is_maximum, covered, vanished),
-        num_rounds=rounds,
-        search=search,
-        fixed=tuple(fixed),
-    )
+    rounds = _run_rounds(search, vector, num_draws, generator, held)
+    return _finish(model, rounds, num_draws, generator, fixed)
+
+
+def _default_num_draws(num_individuals: int) -> int:
+    settings = ESTIMATION
+    num_draws = settings.draws_numerator / math.sqrt(num_individuals)
+    return round(min(settings.max_draws, max(settings.min_draws, num_draws)))
 
 
 def _held(structure: ModelStructure, fixed: Population) -> Tensor:
@@ -166,16 +168,34 @@ def _held(structure: ModelStructure, fixed: Population) -> Tensor:
     return held
 
 
-def _climb(
-    search: Search, vector: Tensor, num_draws: int, generator: Generator, least: float, held: Tensor
-) -> tuple[Ascent, IndividualPosteriors, int]:
-    """Draw and maximise in turn until fresh draws have nothing to gain; a quarter of the draws
-    leads to the neighbourhood. A standard deviation that vanishes is doubled as long as it does.
+class _Rounds(NamedTuple):
+    """The result of all rounds: the last of them, its draws, the number of rounds, and the gain
+    below which they end.
     """
-    individuals, ascent, rounds, near, fixed = None, None, 0, False, held
-    few = min(num_draws, max(MIN_FEW, num_draws // 4))
+
+    search: Search
+    ascent: Ascent
+    individuals: IndividualPosteriors
+    num_rounds: int
+    min_gain: float
+
+
+def _run_rounds(
+    search: Search, vector: Tensor, num_draws: int, generator: Generator, held: Tensor
+) -> _Rounds:
+    """Draw and maximise in turn until new draws have nothing to gain.
+
+    The first rounds use a part of the draws. A standard deviation that cannot be told from zero is
+    doubled as long as this is true.
+    """
+    settings, fixed = ESTIMATION, held
+    individuals, ascent, num_rounds, near = None, None, 0, False
+    min_gain = settings.min_gain + 2 * len(vector) / num_draws
+    near_gain = max(settings.near_gain, len(search.cohort) / 2)
+    first_draws = max(settings.min_first_draws, int(num_draws * settings.first_rounds_share))
+    first_draws = min(num_draws, first_draws)
     while True:
-        num = num_draws if near else few
+        num = num_draws if near else first_draws
         individuals = search.draw(vector, num, generator, individuals)
         ascent = search.ascend(individuals, vector, held, last=ascent)
         held = ascent.held
@@ -185,32 +205,62 @@ def _climb(
                 "a start under which every individual's data are possible.",
                 "pass another `start=`, or check the data against the model.",
             )
-        vector, rounds = ascent.optimum.vector, rounds + 1
+        vector, num_rounds = ascent.optimum.vector, num_rounds + 1
         wider = ascent.wider.masked_fill(fixed, 0.0)
-        if bool(wider.any()) and rounds < MAX_ROUNDS:
+        if bool(wider.any()) and num_rounds < settings.max_rounds:
             vector = vector + wider
             continue
-        if (ascent.gain < least and near) or rounds == MAX_ROUNDS:
-            return ascent, individuals, rounds
-        near = near or ascent.gain < max(NEAR, len(search.cohort) / 2) or rounds == MAX_ROUNDS // 2
+        if (ascent.gain < min_gain and near) or num_rounds == settings.max_rounds:
+            return _Rounds(search, ascent, individuals, num_rounds, min_gain)
+        near = near or ascent.gain < near_gain or num_rounds == settings.max_rounds // 2
 
 
-def _message(
-    optimum: Optimum,
-    rounds: int,
-    gain: float,
-    least: float,
-    is_maximum: bool,
-    covered: bool,
-    vanished: list[str],
-) -> str:
-    parts = [f"{rounds} rounds of draws; the last gained {gain:.3f} in log likelihood"]
-    if not optimum.converged:
-        parts.append(f"the optimiser did not converge: {optimum.message}")
-    if gain >= least:
+def _finish(
+    model: Model, rounds: _Rounds, num_draws: int, generator: Generator, fixed: Population
+) -> PopulationFit:
+    """Covariance of the estimates, and new draws of the individuals."""
+    search, ascent = rounds.search, rounds.ascent
+    optimum, structure = ascent.optimum, search.structure
+    curvature = laplace_covariance(
+        search.objective(ascent.likelihood), optimum.vector, search.scale, free=~ascent.held
+    )
+    new = search.draw(optimum.vector, num_draws, generator, rounds.individuals, quiet=False)
+    min_ess = ESTIMATION.min_final_efficiency * num_draws
+    covered = float(new.estimate.ess.median()) >= min_ess
+    covered = covered and ascent.gain < ESTIMATION.max_final_gain
+    unknown = torch.full_like(curvature.covariance, torch.nan)
+    converged = optimum.converged and ascent.gain < rounds.min_gain
+    return PopulationFit(
+        model=model,
+        guide=search.guide,
+        cohort=search.cohort,
+        structure=structure,
+        criterion=search.criterion,
+        vector=optimum.vector,
+        covariance=curvature.covariance if covered else unknown,
+        individuals=new,
+        marginal=summarize_weights(new),
+        converged=converged and curvature.is_maximum and covered,
+        message=_message(rounds, curvature.is_maximum, covered, fixed),
+        num_rounds=rounds.num_rounds,
+        search=search,
+        fixed=tuple(fixed),
+    )
+
+
+def _message(rounds: _Rounds, is_maximum: bool, covered: bool, fixed: Population) -> str:
+    ascent, structure = rounds.ascent, rounds.search.structure
+    parts = [
+        f"{rounds.num_rounds} rounds of draws; the last gained {ascent.gain:.3f} in log likelihood"
+    ]
+    if not ascent.optimum.converged:
+        parts.append(f"the optimiser did not converge: {ascent.optimum.message}")
+    if ascent.gain >= rounds.min_gain:
         parts.append("more rounds would still gain")
-    if vanished:
-        parts.append(f"{', '.join(vanished)} cannot be told from zero, and is held")
+    vanishing = (ascent.held & ~structure.coordinates(fixed)).tolist()
+    names = [n for n, x in zip(structure.population_names, vanishing, strict=True) if x]
+    if names:
+        parts.append(f"{', '.join(names)} cannot be told from zero, and is held")
     if not covered:
         parts.append("the draws do not follow the population, so there are no standard errors")
     if not is_maximum:

@@ -1,19 +1,27 @@
-r"""Draws that stay fixed while the population moves."""
+r"""Draws of the individuals that remain fixed while the population moves.
+
+A draw of weight zero contributes nothing to the marginal likelihood, but it can spoil its gradient:
+the model may have no gradient there, and zero times NaN is NaN. Such draws are replaced before the
+model is run at them, and their weights are set to zero afterwards.
+"""
 
 import torch
 from torch import Tensor
 
 
-def with_stand_ins(draws: Tensor, log_weights: Tensor, dead: Tensor) -> Tensor:
-    r"""Draws, with the individual's best in the place of some: what a program gives at a draw that
-    cannot be may have no gradient, and zero times NaN is NaN.
+def replace_impossible_draws(draws: Tensor, log_weights: Tensor, impossible: Tensor) -> Tensor:
+    r"""Draws, some of which are replaced by the best draw of the individual.
 
     Args:
         draws: Shape ``(draw, individual, latent)``.
         log_weights: Shape ``(draw, individual)``.
-        dead: Which to replace, shape ``(draw, individual)``.
+        impossible: True for the draws to replace, shape ``(draw, individual)``.
+
+    Returns:
+        The draws, same shape.
     """
-    if not bool(dead.any()):
+    if not bool(impossible.any()):
         return draws
     best = log_weights.argmax(0)
-    return torch.where(dead.unsqueeze(-1), draws[best, torch.arange(draws.shape[1])], draws)
+    best_draws = draws[best, torch.arange(draws.shape[1])]
+    return torch.where(impossible.unsqueeze(-1), best_draws, draws)

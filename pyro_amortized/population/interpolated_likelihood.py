@@ -1,13 +1,17 @@
-r"""The exact likelihood near the estimates, without running the program again and again.
+r"""The exact likelihood near the estimates, interpolated in the shared parameters.
 
-Given the draws, the densities of the observations depend on the shared parameters c alone. In a box
-about the estimates they are interpolated by polynomials through Chebyshev points, for every draw on
-its own; the densities of the individual parameters are always exact. Thousands of populations then
-cost some ten to a hundred runs of the program.
+Given the draws, the densities of the observations depend only on the shared parameters c. In a box
+around the estimates they are interpolated by polynomials through Chebyshev points
+:math:`x_j = \cos(\pi j / n)`, for every draw separately. The densities of the individual parameters
+are always exact. Thousands of populations then cost ten to some hundred evaluations of the
+observations (decision 041).
 """
 
 import itertools
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -16,9 +20,21 @@ from ..model import Population
 from ..sampling.importance_weights import finite_or_zero_weight, log_moments
 from ..sampling.individuals import IndividualPosteriors
 from .exact_likelihood import ExactLikelihood
-from .fixed_draws import with_stand_ins
+from .fixed_draws import replace_impossible_draws
 
-NUM_NODES = {1: 11, 2: 9, 3: 6}  # in every direction, by the number of shared parameters
+
+@dataclass(frozen=True)
+class InterpolationSettings:
+    """Size of the grid."""
+
+    # Points in every direction, by the number of shared parameters: with 11 points, or 9 x 9, the
+    # likelihood agrees with the exact one to 1e-4 (decision 041).
+    num_nodes: Mapping[int, int] = field(
+        default_factory=lambda: MappingProxyType({1: 11, 2: 9, 3: 6})
+    )
+
+
+INTERPOLATION = InterpolationSettings()
 
 
 class InterpolatedLikelihood:
@@ -27,8 +43,8 @@ class InterpolatedLikelihood:
 
     Args:
         exact: The likelihood to interpolate.
-        center: Unconstrained shared parameters in the middle of the box, shape ``(shared,)``.
-        radius: Half of its width, same shape.
+        center: Unconstrained shared parameters at the centre of the box, shape ``(shared,)``.
+        radius: Half of the width of the box, same shape.
     """
 
     def __init__(self, exact: ExactLikelihood, center: Tensor, radius: Tensor) -> None:
@@ -36,12 +52,13 @@ class InterpolatedLikelihood:
         individuals: IndividualPosteriors = exact.individuals
         self.individuals = individuals
         self.structure = individuals.structure
-        dead = individuals.log_weights == -math.inf
+        log_weights = individuals.log_weights
+        impossible = log_weights == -math.inf
         cohort = individuals.cohort.to(dtype=torch.float64)
-        self.draws = with_stand_ins(individuals.unconstrained, individuals.log_weights, dead)
-        self.many = cohort.repeat(len(self.draws))
-        self.offset = individuals.log_proposal.masked_fill(dead, math.inf)
-        num = NUM_NODES[len(center)]
+        self.draws = replace_impossible_draws(individuals.unconstrained, log_weights, impossible)
+        self.repeated_cohort = cohort.repeat(len(self.draws))
+        self.log_proposal = individuals.log_proposal.masked_fill(impossible, math.inf)
+        num = INTERPOLATION.num_nodes[len(center)]
         self.nodes = torch.cos(math.pi * torch.arange(num, dtype=torch.float64) / (num - 1))
         points = [torch.stack(x) for x in itertools.product(self.nodes, repeat=len(center))]
         populations = [
@@ -50,16 +67,16 @@ class InterpolatedLikelihood:
             for x in points
         ]
         with torch.no_grad():
-            found = self.structure.log_observations(cohort, self.draws, populations)
-        self.values = torch.stack(found)  # (point, draw, individual)
+            values = self.structure.log_observations(cohort, self.draws, populations)
+        self.values = torch.stack(values)  # (point, draw, individual)
 
     @staticmethod
-    def fits(individuals: IndividualPosteriors) -> bool:
-        """Whether there are shared parameters, few enough for a grid."""
-        return individuals.structure.num_shared in NUM_NODES
+    def is_possible(individuals: IndividualPosteriors) -> bool:
+        """Whether there are shared parameters, and few enough of them for a grid."""
+        return individuals.structure.num_shared in INTERPOLATION.num_nodes
 
     def covers(self, vectors: Tensor) -> Tensor:
-        """Which populations ``(draw, population)``, unconstrained, lie in the box."""
+        """Which unconstrained populations ``(draw, population)`` lie in the box."""
         shared = vectors[:, self.structure.coordinates(self.structure.shared)]
         return ((shared - self.center).abs() <= self.radius).all(-1)
 
@@ -71,25 +88,25 @@ class InterpolatedLikelihood:
         return self.exact.log_weights(population)
 
     def log_weights_within(self, population: Population) -> Tensor:
-        """The same of a population that is known to lie in the box."""
+        """The same for a population that is known to lie in the box."""
         shared = self.structure.unconstrain_population(population, self.structure.shared)
-        place = (shared - self.center) / self.radius
+        position = (shared - self.center) / self.radius
         weights = torch.ones(1, dtype=torch.float64)
-        for x in place:
+        for x in position:
             weights = (weights.unsqueeze(-1) * self._basis(x)).flatten()
         observation = torch.tensordot(weights, self.values, 1)
-        individual = self.structure.log_individual_of(self.many, self.draws, population)
-        return finite_or_zero_weight(observation + individual - self.offset)
+        individual = self.structure.log_individual_of(self.repeated_cohort, self.draws, population)
+        return finite_or_zero_weight(observation + individual - self.log_proposal)
 
     def _basis(self, x: Tensor) -> Tensor:
         """Values of the Lagrange polynomials of the nodes, by the barycentric formula."""
-        apart = x - self.nodes
-        here = apart == 0
+        distance = x - self.nodes
+        at_node = distance == 0
         weights = torch.ones_like(self.nodes)
         weights[1::2] = -1.0
         weights[[0, -1]] *= 0.5
-        terms = weights / torch.where(here, 1.0, apart)
-        return torch.where(here.any(), here.double(), terms / terms.sum())
+        terms = weights / torch.where(at_node, 1.0, distance)
+        return torch.where(at_node.any(), at_node.double(), terms / terms.sum())
 
     def __call__(self, population: Population) -> Tensor:
         """Log p(y_i | Psi), shape ``(individual,)``."""

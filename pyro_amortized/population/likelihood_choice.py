@@ -1,22 +1,12 @@
-r"""The marginal likelihood of every individual as a function of the population, on fixed draws.
+r"""The choice between the exact and the expanded marginal likelihood.
 
-For draws :math:`u_{ik} \sim q_i`, which stay as they are while Psi moves,
-
-.. math:: \log \hat p(y_i \mid \Psi) = \log \frac1K \sum_k
-          \frac{p(y_i \mid u_{ik}, c)\; p(u_{ik} \mid \Psi)}{q_i(u_{ik})} .
-
-The first factor is dear (it solves the dynamics, and touches every observation), and moves with the
-shared parameters c alone. Where there are many individuals it is therefore expanded, for every draw
-on its own, to second order about some :math:`c_0`:
-
-.. math:: \log p(y_i \mid u_{ik}, c) \approx a_{ik} + g_{ik}^\top (c - c_0)
-          + \tfrac12 (c - c_0)^\top H_{ik} (c - c_0) .
-
-Value, gradient and curvature of the likelihood at :math:`c_0` are then those of the exact one.
-Individuals are taken some at a time, so memory stays bounded; a gradient runs every part once more.
+The exact one follows the shared parameters everywhere, and evaluates all observations at all draws
+for every population. The expanded one evaluates them once per shared parameter, and is accurate
+near the population that the draws were made at. Without shared parameters both are equal.
 """
 
 import math
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -25,37 +15,52 @@ from ..sampling.individuals import IndividualPosteriors
 from .exact_likelihood import ExactLikelihood
 from .expanded_likelihood import ExpandedLikelihood
 
-MAX_EXACT = 1_000_000  # values of all draws, beyond which the observations are expanded
-MAX_ROUGH = 200_000  # the same where only the neighbourhood of the best population is sought
-
-
 Likelihood = ExactLikelihood | ExpandedLikelihood
 
 
+@dataclass(frozen=True)
+class ChoiceSettings:
+    """Numbers of observations times draws beyond which the observations are expanded."""
+
+    # Above a million the repeated evaluations take most of a fit (decision 035).
+    max_exact: int = 1_000_000
+    # The same for the search of starting values, which need less accuracy.
+    max_exact_rough: int = 200_000
+
+
+CHOICE = ChoiceSettings()
+
+
 def is_small(individuals: IndividualPosteriors, rough: bool = False) -> bool:
-    """Whether the exact likelihood is cheap enough to be followed everywhere."""
+    """Whether there are few enough observations times draws for the exact likelihood."""
     names = individuals.structure.series
-    values = sum(individuals.cohort[name].values.numel() for name in names)
-    return values * individuals.num_draws <= (MAX_ROUGH if rough else MAX_EXACT)
+    num_values = sum(individuals.cohort[name].values.numel() for name in names)
+    limit = CHOICE.max_exact_rough if rough else CHOICE.max_exact
+    return num_values * individuals.num_draws <= limit
 
 
 def make_likelihood(
     individuals: IndividualPosteriors, scale: Tensor, rough: bool = False
 ) -> Likelihood:
-    """The exact likelihood where it is cheap and has a gradient, else the one expanded about where
-    the draws were made, which without shared parameters is exact too.
+    r"""The exact likelihood if it is affordable and has a gradient, else the expanded one.
+
+    Args:
+        individuals: The draws.
+        scale: Size of a large step in each unconstrained population parameter, shape
+            ``(population,)``.
+        rough: Whether less accuracy is enough.
     """
     if is_small(individuals, rough) and individuals.structure.shared:
-        dead = individuals.log_weights == -math.inf
-        for without in (None, dead) if bool(dead.any()) else (None,):
-            exact = ExactLikelihood(individuals, without)
+        impossible = individuals.log_weights == -math.inf
+        for excluded in (None, impossible) if bool(impossible.any()) else (None,):
+            exact = ExactLikelihood(individuals, excluded)
             if _has_gradient(exact):
                 return exact
     return ExpandedLikelihood(individuals, scale)
 
 
 def _has_gradient(likelihood: ExactLikelihood) -> bool:
-    """Whether the gradient where the draws were made is finite."""
+    """Whether the gradient at the population of the draws is finite."""
     individuals = likelihood.individuals
     structure = individuals.structure
     vector = structure.unconstrain_population(individuals.population)

@@ -1,12 +1,9 @@
-r"""The marginal likelihood of a population, and the collapsed model as a Pyro program.
+r"""The marginal likelihood at given population parameters, with its Monte Carlo error.
 
-For draws :math:`u_{ik} \sim q_i` of every individual, which stay as they are while Psi moves,
+For draws :math:`u_{ik} \sim q_i` of every individual,
 
 .. math:: \log \hat p(y \mid \Psi) = \sum_i \log \frac1K \sum_k
-          \frac{p(y_i \mid u_{ik}, c)\; p(u_{ik} \mid \Psi)}{q_i(u_{ik})}
-
-is a smooth function of Psi, and its gradient is exact (Fisher's identity: draws and log q are
-constants).
+          \frac{p(y_i \mid u_{ik}, c)\; p(u_{ik} \mid \Psi)}{q_i(u_{ik})} .
 """
 
 from dataclasses import dataclass
@@ -22,18 +19,17 @@ from .exact_likelihood import ExactLikelihood
 
 @dataclass(frozen=True, eq=False)
 class MarginalLikelihood:
-    r"""log p(y_i | Psi) of every individual, by importance sampling. Fields have the shape
-    ``(individual,)``.
+    r"""Log p(y_i | Psi) of every individual, by importance sampling.
 
     Args:
-        log_likelihood: log p(y_i | Psi), all constants included.
-        mc_error: Monte Carlo standard error of ``log_likelihood``.
-        ess: Effective sample size.
-        pareto_k: Pareto k of the weights; above 0.7 the value is not to be trusted.
+        log_likelihood: Log p(y_i | Psi) with all constants, shape ``(individual,)``.
+        mc_error: Monte Carlo standard error of ``log_likelihood``, same shape.
+        ess: Effective sample size, same shape.
+        pareto_k: Pareto k of the weights, same shape; above 0.7 the value is not reliable.
         num_draws: Draws per individual.
-        method: What the draws of each individual come from.
+        method: For each individual, what the draws come from.
         estimator: ``"corrected"``, or ``"likelihood-free"``: then a constant per individual is
-            missing, and nothing corrects the guide's errors.
+            missing, and errors of the guide are not corrected.
     """
 
     log_likelihood: Tensor
@@ -56,7 +52,7 @@ class MarginalLikelihood:
 
     @property
     def minus2ll(self) -> float:
-        """-2 log p(y | Psi), all constants included (NONMEM's OFV leaves out n_obs log 2 pi)."""
+        """-2 log p(y | Psi) with all constants; the OFV of NONMEM omits n_obs log(2 pi)."""
         return -2 * self.total
 
     @property
@@ -66,7 +62,7 @@ class MarginalLikelihood:
 
 
 def summarize_weights(individuals: IndividualPosteriors) -> MarginalLikelihood:
-    """The marginal likelihood at the population that the draws are conditioned on."""
+    """The marginal likelihood at the population that the draws were made at."""
     estimate = individuals.estimate
     return MarginalLikelihood(
         estimate.log_mean,
@@ -93,7 +89,7 @@ def marginal_likelihood(
     r"""Log p(y_i | Psi) of every individual at given population parameters.
 
     Args:
-        model: The population model: the guide's program, or another one with the same individual
+        model: The population model: the model of the guide, or another one with the same individual
             sites.
         guide: The trained guide.
         cohort: The data.
@@ -101,13 +97,16 @@ def marginal_likelihood(
         num_draws: Draws per individual.
         seed: Seed or generator.
         refine: Refine individuals whose weights are poor.
-        estimator: ``"corrected"`` by the model's density, or ``"likelihood-free"`` (see
-            :mod:`pyro_amortized.guide.learned_likelihood`). Default: corrected where the model has
-            a density.
+        estimator: ``"corrected"`` by the density of the model, or ``"likelihood-free"`` (see
+            :mod:`pyro_amortized.guide.learned_likelihood`). Default: corrected if the model has a
+            density.
+
+    Returns:
+        The log likelihood of every individual with its Monte Carlo error, ESS and Pareto k.
 
     Raises:
-        GuideError: The individual sites of the model differ from the guide's, or it has not
-            learned what the estimator needs.
+        GuideError: The individual sites of the model differ from those of the guide, or the guide
+            has not learned what the estimator needs.
         ModelError: A population value is missing or outside its support.
     """
     structure = structure_for(guide, model, cohort)
@@ -126,11 +125,13 @@ def marginal_likelihood(
 
 
 def log_marginal(individuals: IndividualPosteriors, population: Population) -> Tensor:
-    r"""Log p(y_i | Psi) at any population from the same draws, differentiable, shape
-    ``(individual,)``.
+    r"""Log p(y_i | Psi) at any population, from draws that were made at another one.
 
     Args:
         individuals: Draws with their proposal density.
         population: Values of all population sites.
+
+    Returns:
+        Shape ``(individual,)``, differentiable.
     """
     return ExactLikelihood(individuals)(population)

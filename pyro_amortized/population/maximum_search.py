@@ -1,9 +1,8 @@
-r"""The search for the best population: draw, maximise, draw again.
+r"""The search for the maximum of the marginal likelihood: draw, maximise, draw again.
 
-Within a round the draws stay as they are, so the objective is smooth and its gradient exact; what a
-round finds is where the next one draws. Mixtures that were fitted to single individuals are tried
-again before anything is fitted anew. Several starts from the prior are settled on few draws and few
-individuals.
+Within a round the draws remain fixed, so that the objective is a smooth function of the population
+with an exact gradient. The next round draws at the maximum that was found. Mixtures that were
+fitted to single individuals are tried first in the next round.
 """
 
 import math
@@ -16,40 +15,70 @@ import torch
 from torch import Generator, Tensor
 
 from ..cohort import Cohort
-from ..errors import AmortizedWarning, FitError
+from ..errors import AmortizedWarning
 from ..guide import AmortizedGuide
 from ..model import ModelStructure, Population
 from ..numerics.maximization import Optimum, maximize
 from ..runtime.random_numbers import fork_seed, make_generator
-from ..runtime.workers import run_each
 from ..sampling.importance_weights import log_mean_difference
 from ..sampling.individuals import IndividualPosteriors, sample_individuals
 from ..sampling.unreliable_individuals import LAST_STEPS
 from .expanded_likelihood import ExpandedLikelihood
 from .likelihood_choice import Likelihood, make_likelihood
 
-MAX_LOCATED = 24  # individuals whose likelihood settles the starts
-# Individuals, and draws of each, that show how much the individual parameters vary.
-MAX_SPREAD, NUM_SPREAD = 100, 50
-MANY, MAX_SETTLED = 4000, 1000  # of so many, so many lead on before all are drawn
-LOST = 1.5  # largest mean fall of log ESS in a round
-FLAT, CALM = 0.05, 0.1  # change of the log likelihood, of all and of one, that counts as none
-MAY_COST = -1.0  # what doubling such a standard deviation may change, in the same units
-LEAST_SLOPE = 0.3  # of a log standard deviation in a coordinate that it hangs on
-START_ROUNDS, START_GAIN = 4, 10.0
-# Largest move by the guide's own draws, in prior standard deviations: few effective draws like
-# variances of zero, and draws at such a population pin the means.
-FIRST_MOVE = 1.5
-TRUST = 1.0  # largest move of an expanded likelihood's parameters, in prior standard deviations
-
 # The likelihood; with the prior density in the support (as ``AutoDelta`` does); with the prior
 # density in unconstrained coordinates (as ``AutoLaplace`` does and NUTS samples).
 Criterion = Literal["maximum likelihood", "maximum a posteriori", "posterior mode"]
 
 
+@dataclass(frozen=True)
+class SearchSettings:
+    """Limits of one round of the search."""
+
+    # Largest mean fall of log ESS within a round. Beyond it the draws no longer represent the
+    # posteriors of the individuals.
+    max_ess_loss: float = 1.5
+    # Largest move of the shared parameters of an expanded likelihood within a round, in prior
+    # standard deviations (decision 035).
+    max_expanded_move: float = 1.0
+    # Weight of the penalty beyond these limits, per individual.
+    penalty: float = 10.0
+    # Iterations of the optimiser in a round, and in a rough round.
+    max_iterations: int = 200
+    max_rough_iterations: int = 50
+
+
+@dataclass(frozen=True)
+class VanishingSettings:
+    """When a standard deviation cannot be told from zero (decision 037)."""
+
+    # Individuals, and draws of each, that show how much the individual parameters vary.
+    max_individuals: int = 100
+    num_draws: int = 50
+    # Change of a coordinate for the slope of the log standard deviations.
+    difference: float = 0.1
+    # A standard deviation depends on a coordinate if its logarithm has a larger slope.
+    min_slope: float = 0.3
+    # Changes of the log likelihood that count as none: of all individuals, and the median of one.
+    max_total_change: float = 0.05
+    max_individual_change: float = 0.1
+    # Smallest change, in units of the first of these, at which the standard deviation is doubled.
+    min_doubling_change: float = -1.0
+
+
+SEARCH, VANISHING = SearchSettings(), VanishingSettings()
+
+
 class Ascent(NamedTuple):
-    """One round: where it ended, the likelihood that it climbed, what it gained, the coordinates
-    that were held because a variance vanishes, and the move that doubles what of these may be.
+    r"""The result of one round.
+
+    Args:
+        optimum: Where the round ended.
+        likelihood: The likelihood that was maximised.
+        gain: Gain of the objective.
+        held: Coordinates that were held, among them those of a standard deviation that cannot be
+            told from zero, shape ``(population,)``.
+        wider: Move that doubles such a standard deviation, if it can be larger; else zeros.
     """
 
     optimum: Optimum
@@ -68,7 +97,7 @@ class Search:
         guide: The trained guide.
         cohort: The data.
         criterion: What is maximised.
-        scale: Size of a large step in each unconstrained parameter.
+        scale: Size of a large step in each unconstrained parameter, shape ``(population,)``.
         seed: Seed of the individuals that show how much the individual parameters vary.
     """
 
@@ -88,14 +117,14 @@ class Search:
         criterion: Criterion,
         generator: Generator,
     ) -> "Search":
-        """A search whose scale is that of the prior. It is estimated from draws, so one search
-        serves the starts, the rounds and the standard errors of a fit.
+        """A search with the scale of the prior. The scale is estimated from draws; one search is
+        therefore used for the starts, the rounds and the standard errors of a fit.
         """
         scale = structure.population_scale(cohort, generator)
         return cls(structure, guide, cohort, criterion, scale, fork_seed(generator))
 
     def part(self, num: int, generator: Generator) -> "Search":
-        """The same search with some individuals, picked at random."""
+        """The same search with some of the individuals, chosen at random."""
         if len(self.cohort) <= num:
             return self
         picked = torch.randperm(len(self.cohort), generator=generator)[:num]
@@ -110,9 +139,18 @@ class Search:
         quiet: bool = True,
         refine: bool = True,
     ) -> IndividualPosteriors:
-        """Draws of every individual at a population."""
+        r"""Draws of every individual at a population.
+
+        Args:
+            vector: The population in unconstrained coordinates, shape ``(population,)``.
+            num_draws: Draws per individual.
+            generator: Source of randomness.
+            before: Earlier draws, whose mixtures are tried first.
+            quiet: No warnings, and no chains of NUTS: for rounds whose draws are not the result.
+            refine: Refine individuals whose weights are poor.
+        """
         with warnings.catch_warnings():
-            if quiet:  # poor weights are no news on the way
+            if quiet:
                 warnings.simplefilter("ignore", AmortizedWarning)
             return sample_individuals(
                 self.guide,
@@ -127,15 +165,18 @@ class Search:
             )
 
     def objective(self, likelihood: Likelihood) -> Callable[[Tensor], Tensor]:
-        """The log likelihood of all individuals (and the log prior) of an unconstrained vector."""
+        """The log likelihood of all individuals, plus the log prior if the criterion contains it,
+        as a function of the unconstrained population.
+        """
 
         def value(vector: Tensor) -> Tensor:
             population = self.structure.constrain_population(vector)
-            return likelihood(population).sum() + self._log_prior(population, vector)
+            return likelihood(population).sum() + self.log_prior(population, vector)
 
         return value
 
-    def _log_prior(self, population: Population, vector: Tensor) -> Tensor:
+    def log_prior(self, population: Population, vector: Tensor) -> Tensor:
+        """The part of the criterion that is not the likelihood; a scalar."""
         if self.criterion == "maximum likelihood":
             return torch.zeros((), dtype=torch.float64)
         log_prior = self.structure.log_prior(self.cohort, population)
@@ -144,57 +185,78 @@ class Search:
         return log_prior
 
     def vanishing(self, likelihood: Likelihood, vector: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Which coordinates only say how little the individual parameters, or the narrowest
-        combination of them, vary.
+        r"""Coordinates of standard deviations that cannot be told from zero.
 
-        If neither half nor twice that standard deviation makes the data of any individual more or
-        less likely, it cannot be told from zero. The coordinates that it hangs on are then held, at
-        about the largest value that cannot: draws that are narrower pin the mean.
+        A coordinate is among them if a standard deviation of the individual parameters, or of
+        their narrowest combination, depends on it, and if neither half nor twice this standard
+        deviation changes the likelihood. It is then held at about the largest value for which
+        this is true: narrower draws would determine the mean (decision 037).
+
+        Args:
+            likelihood: The likelihood on the draws of this round.
+            vector: The population in unconstrained coordinates, shape ``(population,)``.
 
         Returns:
-            Which, and the move that doubles the standard deviation of the first that can still be
-            larger (several coordinates may hang on one); shape ``(population,)`` each.
+            A boolean for every coordinate, and the move that doubles the first of these standard
+            deviations that can be larger (several coordinates may determine the same one); shape
+            ``(population,)`` each.
         """
-        # The same individuals in every round, picked at random: a table may be sorted by arm.
-        structure, few = self.structure, self.part(MAX_SPREAD, make_generator(self.seed)).cohort
-
-        def deviations(at: Tensor) -> Tensor:
-            population, same = structure.constrain_population(at), make_generator(self.seed)
-            draws = structure.draw_individuals(few, population, NUM_SPREAD, same)
-            return draws - draws.mean(0)
-
-        here = deviations(vector).flatten(0, 1).nan_to_num(0.0, 0.0, 0.0)
-        sd = here.std(0).clamp(min=1e-300)
-        correlation = torch.corrcoef((here / sd).T).reshape(len(sd), -1).nan_to_num(0.0)
-        axes = torch.linalg.eigh(correlation).eigenvectors
-        axes = torch.cat([torch.eye(len(sd), dtype=axes.dtype), axes[:, :1]], 1) / sd.unsqueeze(-1)
-
-        def log_sd(at: Tensor) -> Tensor:  # of each parameter, and of the narrowest combination
-            return (deviations(at).flatten(0, 1) @ axes).std(0).log()
-
+        log_sd = self._log_standard_deviations(vector)
         held, wider = torch.zeros(len(vector), dtype=torch.bool), torch.zeros_like(vector)
+        settings = VANISHING
         with torch.no_grad():
-            known = likelihood.log_weights(structure.constrain_population(vector))
-            for j, step in enumerate(torch.eye(len(vector), dtype=torch.float64)):
-                slope = (log_sd(vector + 0.1 * step) - log_sd(vector - 0.1 * step)) / 0.2
-                steepest = slope[slope.abs().argmax()]
-                if abs(float(steepest)) > LEAST_SLOPE:
-                    size = math.log(2) / steepest * step
-                    fewer, less = self._change(likelihood, vector - size, known)
-                    more, moved = self._change(likelihood, vector + size, known)
-                    held[j] = abs(fewer) < 1 and more < 1 and less < CALM
-                    if held[j] and more > MAY_COST and moved < CALM and not wider.any():
-                        wider = size
+            log_weights = likelihood.log_weights(self.structure.constrain_population(vector))
+            for j, unit in enumerate(torch.eye(len(vector), dtype=torch.float64)):
+                step = settings.difference * unit
+                slopes = (log_sd(vector + step) - log_sd(vector - step)) / (2 * settings.difference)
+                slope = slopes[slopes.abs().argmax()]
+                if abs(float(slope)) > settings.min_slope:
+                    doubling = math.log(2) / slope * unit
+                    half, half_one = self._change(likelihood, vector - doubling, log_weights)
+                    double, double_one = self._change(likelihood, vector + doubling, log_weights)
+                    unchanged = double_one < settings.max_individual_change
+                    held[j] = (
+                        abs(half) < 1 and double < 1 and half_one < settings.max_individual_change
+                    )
+                    can_double = bool(held[j]) and unchanged
+                    if can_double and double > settings.min_doubling_change and not wider.any():
+                        wider = doubling
         return held, wider
 
-    def _change(self, likelihood: Likelihood, at: Tensor, known: Tensor) -> tuple[float, float]:
-        """Change of the log likelihood in units of what counts as none, and the usual change of an
-        individual.
+    def _log_standard_deviations(self, vector: Tensor) -> Callable[[Tensor], Tensor]:
+        """Log standard deviation of each individual parameter, and of the combination that is
+        narrowest at ``vector``, as a function of the unconstrained population.
         """
-        there = likelihood.log_weights(self.structure.constrain_population(at))
-        change, error = log_mean_difference(there, known)
-        slack = FLAT + 2 * float(error.pow(2).sum().sqrt())
-        return float(change.sum()) / slack, float(change.abs().median())
+        # The same random individuals in every round: a cohort may be sorted by treatment arm.
+        part = self.part(VANISHING.max_individuals, make_generator(self.seed)).cohort
+
+        def deviations(at: Tensor) -> Tensor:
+            population, generator = (
+                self.structure.constrain_population(at),
+                make_generator(self.seed),
+            )
+            draws = self.structure.draw_individuals(
+                part, population, VANISHING.num_draws, generator
+            )
+            return (draws - draws.mean(0)).flatten(0, 1)
+
+        at_vector = deviations(vector).nan_to_num(0.0, 0.0, 0.0)
+        sd = at_vector.std(0).clamp(min=1e-300)
+        correlation = torch.corrcoef((at_vector / sd).T).reshape(len(sd), -1).nan_to_num(0.0)
+        narrowest = torch.linalg.eigh(correlation).eigenvectors[:, :1]
+        axes = torch.cat([torch.eye(len(sd), dtype=sd.dtype), narrowest], 1) / sd.unsqueeze(-1)
+        return lambda at: (deviations(at) @ axes).std(0).log()
+
+    def _change(
+        self, likelihood: Likelihood, at: Tensor, log_weights: Tensor
+    ) -> tuple[float, float]:
+        """Change of the log likelihood, in units of the largest change that counts as none, and
+        the median change of an individual.
+        """
+        moved = likelihood.log_weights(self.structure.constrain_population(at))
+        change, error = log_mean_difference(moved, log_weights)
+        unit = VANISHING.max_total_change + 2 * float(error.pow(2).sum().sqrt())
+        return float(change.sum()) / unit, float(change.abs().median())
 
     def ascend(
         self,
@@ -204,124 +266,58 @@ class Search:
         rough: bool = False,
         last: Ascent | None = None,
     ) -> Ascent:
-        """Maximise on fixed draws, which were made at ``vector``, as far as they are to be trusted:
-        until they have lost most of their effective number, and an expanded likelihood not far from
-        where it was expanded. The curvature of the last ascent is where this one begins. A rough
-        ascent stops early, and does not look for variances that vanish; those found before stay
-        held.
+        r"""Maximise the objective on fixed draws, within limits.
+
+        The limits are the loss of effective draws and, for an expanded likelihood, the distance
+        from where it was expanded (:class:`SearchSettings`).
+
+        Args:
+            individuals: Draws that were made at ``vector``.
+            vector: Start, in unconstrained coordinates, shape ``(population,)``.
+            held: Coordinates that are held, same shape.
+            rough: Stop early, and do not look for standard deviations that cannot be told from
+                zero.
+            last: The previous round, whose curvature is the first one of this round.
         """
         likelihood = make_likelihood(individuals, self.scale, rough)
-        objective = self.objective(likelihood)
         with torch.no_grad():
-            before = float(objective(vector))
-            log_ess = likelihood.moments(individuals.population)[1]
-        expanded = isinstance(likelihood, ExpandedLikelihood)
-        shared = self.structure.coordinates(self.structure.shared) & torch.tensor(expanded)
-        penalty = 10.0 * len(self.cohort)
-
-        def within(x: Tensor) -> Tensor:
-            population = self.structure.constrain_population(x)
-            found, left = likelihood.moments(population)
-            lost = (log_ess - left).nan_to_num(0.0, 0.0, 0.0).mean()
-            move = ((x - vector) / self.scale)[shared].abs()
-            outside = (lost - LOST).relu().pow(2) + (move - TRUST).relu().pow(2).sum()
-            total = found.sum() - penalty * outside
-            return total + self._log_prior(population, x)
-
+            before = float(self.objective(likelihood)(vector))
+        within_limits = self._objective_within_limits(likelihood, vector)
         wider = torch.zeros_like(vector)
-        if not rough and self.criterion != "posterior mode":  # which has a proper one
+        # The posterior mode has a proper prior in unconstrained coordinates.
+        if not rough and self.criterion != "posterior mode":
             vanishing, wider = self.vanishing(likelihood, vector)
             held = held | vanishing
         free = ~held
-
-        def of_free(x: Tensor) -> Tensor:
-            return within(vector.masked_scatter(free, x))
-
-        known = last is not None and bool((last.held == held).all())
-        found = maximize(
-            of_free,
+        same_coordinates = last is not None and bool((last.held == held).all())
+        optimum = maximize(
+            lambda x: within_limits(vector.masked_scatter(free, x)),
             vector[free],
             scale=self.scale[free],
-            max_iterations=50 if rough else 200,
-            curvature=last.optimum.curvature if last is not None and known else None,
+            max_iterations=SEARCH.max_rough_iterations if rough else SEARCH.max_iterations,
+            curvature=last.optimum.curvature if last is not None and same_coordinates else None,
         )
-        optimum = found._replace(vector=vector.masked_scatter(free, found.vector))
+        optimum = optimum._replace(vector=vector.masked_scatter(free, optimum.vector))
         return Ascent(optimum, likelihood, optimum.value - before, held, wider)
 
-    def climb(self, vector: Tensor, held: Tensor, num_draws: int, seed: int) -> Optimum:
-        """Rounds of drawing and maximising, the end scored on fresh draws."""
-        generator, individuals = make_generator(seed), None
-        # At a population far off, the guide's own draws say enough of where to go.
-        raw = self.draw(vector, num_draws, generator, refine=False)
-        optimum = self.ascend(raw, vector, held, rough=True).optimum
-        if math.isfinite(optimum.value):
-            move = (optimum.vector - vector) / self.scale
-            vector = vector + move.clamp(-FIRST_MOVE, FIRST_MOVE) * self.scale
-        for _ in range(START_ROUNDS):
-            individuals = self.draw(vector, num_draws, generator, individuals)
-            ascent = self.ascend(individuals, vector, held, rough=True)
-            optimum = ascent.optimum
-            if not math.isfinite(optimum.value):
-                return optimum
-            vector = optimum.vector
-            if ascent.gain < START_GAIN:
-                break
-        fresh = self.draw(vector, num_draws, generator, individuals)
-        value = float(fresh.estimate.log_mean.sum())
-        value += float(self._log_prior(self.structure.constrain_population(vector), vector))
-        return optimum._replace(value=value if math.isfinite(value) else -math.inf)
+    def _objective_within_limits(
+        self, likelihood: Likelihood, vector: Tensor
+    ) -> Callable[[Tensor], Tensor]:
+        """The objective with a penalty beyond the limits of a round that starts at ``vector``."""
+        with torch.no_grad():
+            log_ess = likelihood.moments(likelihood.individuals.population)[1]
+        is_expanded = torch.tensor(isinstance(likelihood, ExpandedLikelihood))
+        expanded = self.structure.coordinates(self.structure.shared) & is_expanded
+        penalty = SEARCH.penalty * len(self.cohort)
 
+        def value(x: Tensor) -> Tensor:
+            population = self.structure.constrain_population(x)
+            log_likelihood, remaining = likelihood.moments(population)
+            loss = (log_ess - remaining).nan_to_num(0.0, 0.0, 0.0).mean()
+            move = ((x - vector) / self.scale)[expanded].abs()
+            outside = (loss - SEARCH.max_ess_loss).relu().pow(2)
+            outside = outside + (move - SEARCH.max_expanded_move).relu().pow(2).sum()
+            total = log_likelihood.sum() - penalty * outside
+            return total + self.log_prior(population, x)
 
-def locate_population(
-    search: Search,
-    *,
-    num_starts: int = 4,
-    num_draws: int = 200,
-    fixed: Population | None = None,
-    seed: int | Generator = 0,
-) -> Optimum:
-    r"""Find the neighbourhood of the best population from a few draws.
-
-    Every start is a population drawn from the prior. The guide's draws under its shared parameters,
-    weighted by the model, already say where the population is; a few draws around there settle it.
-    Of a large cohort, individuals picked at random stand for all; of a very large one, more of them
-    then lead on from the best start.
-    Under ``joblib.parallel_config`` the starts run in parallel; what comes out is the same.
-
-    Args:
-        search: The search; what follows from the result goes on with the same one.
-        num_starts: Number of starts; the best on fresh draws is returned.
-        num_draws: Draws per individual.
-        fixed: Values of sites that are held.
-        seed: Seed or generator.
-
-    Raises:
-        FitError: No start leads to a finite likelihood.
-    """
-    generator, structure = make_generator(seed), search.structure
-    few = search.part(MAX_LOCATED, generator)
-    starts = structure.draw_populations(few.cohort, num_starts, generator)
-    held = structure.coordinates(fixed or {})
-    found: list[Optimum] = run_each(
-        few.climb,
-        [
-            (
-                structure.unconstrain_population(start | dict(fixed or {})),
-                held,
-                num_draws,
-                fork_seed(generator),
-            )
-            for start in starts
-        ],
-    )
-    best = max(found, key=lambda optimum: optimum.value)
-    if len(search.cohort) >= MANY and math.isfinite(best.value):
-        more = search.part(MAX_SETTLED, generator)
-        best = more.climb(best.vector, held, num_draws, fork_seed(generator))
-    if not math.isfinite(best.value):
-        raise FitError(
-            f"None of {num_starts} starts has a finite likelihood.",
-            "data that the model can produce under its prior.",
-            "check units and priors, and `plots.individual_fits`; or pass `start=`.",
-        )
-    return best
+        return value

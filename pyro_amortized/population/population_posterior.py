@@ -202,7 +202,7 @@ class _Posterior:
         fit, shared = self.fit, self.fit.structure.coordinates(self.fit.structure.shared)
         if not (
             isinstance(exact, ExactLikelihood)
-            and InterpolatedLikelihood.fits(fit.individuals)
+            and InterpolatedLikelihood.is_possible(fit.individuals)
             and bool(self.known[shared].all())
         ):
             return None

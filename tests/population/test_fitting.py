@@ -7,7 +7,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized.errors import FitError
-from pyro_amortized.population.maximum_search import Search
+from pyro_amortized.population import starting_values
 from tests.exact import TRUTH, exact_posterior, linear_program
 
 
@@ -92,13 +92,13 @@ def test_start_is_used_and_same_seed_same_fit(linear, linear_guide, fit):
 
 def test_the_prior_scale_is_drawn_once(linear, linear_guide, monkeypatch):
     """The starts measure their steps in the units of the rounds and of the standard errors."""
-    used, climb = [], Search.climb
+    used, improve_start = [], starting_values.improve_start
 
-    def watched(self, *arguments):
-        used.append(self.scale)
-        return climb(self, *arguments)
+    def watched(search, *arguments):
+        used.append(search.scale)
+        return improve_start(search, *arguments)
 
-    monkeypatch.setattr(Search, "climb", watched)
+    monkeypatch.setattr(starting_values, "improve_start", watched)
     found = pa.fit_population(
         linear_program, linear_guide, linear, num_draws=300, num_starts=2, seed=5
     )

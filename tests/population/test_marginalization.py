@@ -7,7 +7,8 @@ from pyro.infer.autoguide import AutoNormal
 import pyro_amortized as pa
 from pyro_amortized.errors import GuideError, ModelError
 from pyro_amortized.population.likelihood_estimate import log_marginal
-from pyro_amortized.population.maximum_search import Search, locate_population
+from pyro_amortized.population.maximum_search import Search
+from pyro_amortized.population.starting_values import locate_population
 from tests.exact import TRUTH, exact_fit, exact_log_marginal, linear_program
 
 

@@ -13,10 +13,13 @@ from scipy.stats import t as student_t
 import pyro_amortized as pa
 from pyro_amortized.errors import FitError
 from pyro_amortized.numerics.maximization import maximize
+from pyro_amortized.population import expanded_likelihood, likelihood_choice, starting_values
 from pyro_amortized.population.exact_likelihood import ExactLikelihood
-from pyro_amortized.population.expanded_likelihood import ExpandedLikelihood
+from pyro_amortized.population.expanded_likelihood import ExpandedLikelihood, ExpansionSettings
 from pyro_amortized.population.interpolated_likelihood import InterpolatedLikelihood
+from pyro_amortized.population.likelihood_choice import ChoiceSettings
 from pyro_amortized.population.maximum_search import Search
+from pyro_amortized.population.starting_values import StartSettings
 from pyro_amortized.sampling.importance_weights import log_mean_difference
 from tests.exact import TRUTH, exact_fit, exact_log_marginal, linear_cohort, linear_program, unpack
 
@@ -61,10 +64,10 @@ def test_expansion_has_value_slope_and_curvature_of_the_exact_likelihood(fit):
     assert abs(float(near[0] - near[1])) < 0.02
 
 
-def test_parts_of_the_individuals_make_no_difference(fit, monkeypatch):
+def test_parts_of_the_individuals_make_no_difference(fit):
     whole = ExpandedLikelihood(fit.individuals, fit.search.scale)
-    monkeypatch.setattr("pyro_amortized.population.expanded_likelihood.MAX_ROWS", 7000)
-    parts = ExpandedLikelihood(fit.individuals, fit.search.scale)
+    settings = ExpansionSettings(max_rows=7000)
+    parts = ExpandedLikelihood(fit.individuals, fit.search.scale, settings=settings)
     assert len(parts.parts) == 6
 
     def gradient(likelihood):
@@ -79,10 +82,10 @@ def test_parts_of_the_individuals_make_no_difference(fit, monkeypatch):
 @pytest.mark.filterwarnings("ignore:The missing values")
 def test_many_individuals_find_the_exact_maximum(linear_guide, monkeypatch):
     """With expanded likelihoods, starts on some of the individuals, then more, several parts."""
-    monkeypatch.setattr("pyro_amortized.population.likelihood_choice.MAX_EXACT", 1000)
-    monkeypatch.setattr("pyro_amortized.population.expanded_likelihood.MAX_ROWS", 50_000)
-    monkeypatch.setattr("pyro_amortized.population.maximum_search.MANY", 400)
-    monkeypatch.setattr("pyro_amortized.population.maximum_search.MAX_SETTLED", 100)
+    monkeypatch.setattr(likelihood_choice, "CHOICE", ChoiceSettings(max_exact=1000))
+    monkeypatch.setattr(expanded_likelihood, "EXPANSION", ExpansionSettings(max_rows=50_000))
+    start = StartSettings(large_cohort=400, max_individuals_of_large=100)
+    monkeypatch.setattr(starting_values, "START", start)
     cohort = linear_cohort(num=400, seed=5)
     vector, value, covariance = exact_fit(cohort)
     se = covariance.diagonal().sqrt()
@@ -135,7 +138,7 @@ def test_profiles_against_exact_profiles(fit, linear, exact, name, index):
 def test_profiles_of_many_draws_are_those_of_the_exact_likelihood(fit, monkeypatch):
     """A residual error is followed by expanding the observations anew on the way."""
     exact = pa.profile_likelihood(fit, "sigma")
-    monkeypatch.setattr("pyro_amortized.population.likelihood_choice.MAX_EXACT", 1)
+    monkeypatch.setattr(likelihood_choice, "CHOICE", ChoiceSettings(max_exact=1))
     expanded = replace(fit)
     assert isinstance(expanded.likelihood, ExpandedLikelihood)
     found = pa.profile_likelihood(expanded, "sigma")

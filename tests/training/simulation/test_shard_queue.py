@@ -15,7 +15,8 @@ import pyro_amortized as pa
 from pyro_amortized.diagnostics import calibrate
 from pyro_amortized.errors import AmortizedError
 from pyro_amortized.guide.training_distributions import default_training_distribution
-from pyro_amortized.population.maximum_search import Search, locate_population
+from pyro_amortized.population.maximum_search import Search
+from pyro_amortized.population.starting_values import locate_population
 from pyro_amortized.runtime.workers import Workers
 from pyro_amortized.training.simulation.shard_queue import Bank
 from pyro_amortized.training.simulation.shard_simulation import Simulator
@@ -129,7 +130,7 @@ import os
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from pyro_amortized.training import TrainingOptions, simulation_plan as plan
 from pyro_amortized.runtime.workers import num_processors
-print(num_processors(), plan._workers(TrainingOptions(), plan.SLOW + 1).num_workers)
+print(num_processors(), plan._workers(TrainingOptions(), plan.SETTINGS.slow_seconds + 1).num_workers)
 """
 
 
