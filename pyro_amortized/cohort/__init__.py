@@ -1,4 +1,4 @@
-r"""The data of N individuals: observation series, doses, covariates; designs."""
+r"""The data of N individuals: series of observations, doses and covariates."""
 
 from .cohort import Cohort as Cohort
 from .cohort import Design as Design

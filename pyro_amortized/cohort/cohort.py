@@ -1,15 +1,15 @@
-r"""The data of N individuals: observation series, doses, covariates.
+r"""The data of N individuals: series of observations, doses and covariates.
 
-A :class:`Cohort` is what a model is called with. Every tensor has the individuals first:
-``(individual, time)`` or ``(individual, time, channel)``. What was not recorded is marked by a
-boolean mask (``observed``, True = recorded); the values under it are replaced at the door by a
-recorded one, so that no placeholder (NaN, -99) can reach a density, its validation or its gradient.
+A model is called with a :class:`Cohort`. The first dimension of every tensor is the individual:
+``(individual, time)`` or ``(individual, time, channel)``. A boolean mask (``observed``, True =
+recorded) says what was recorded. When a cohort is made, every value that was not recorded is
+replaced by a recorded one, so no placeholder (NaN, -99) can reach a density or its gradient.
 
-A *design* is a callable ``(num_individuals, generator) -> Cohort`` whose values are placeholders:
-it says when, under which doses and with what missing the training data are simulated.
+A *design* is a callable ``(num_individuals, generator) -> Cohort`` whose values are placeholders.
+It determines the times, doses, covariates and missing values of the simulated training data.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, overload
@@ -33,22 +33,21 @@ Design = Callable[[int, Generator], "Cohort"]
 class Cohort:
     r"""The data of N individuals.
 
-    ``len(cohort)`` is N, ``cohort["name"]`` a series, ``cohort[2:5]`` (an integer, slice, list or
-    tensor) the cohort of these individuals.
+    ``len(cohort)`` is N, and ``cohort["name"]`` is a series. ``cohort[2:5]`` is the cohort of these
+    individuals; the index is an integer, a slice, a list or a tensor.
 
     Args:
         series: Name of each observed quantity and its :class:`Series`. The observation sites of a
-            model bear these names.
-        doses: What was given, or None.
+            model have these names.
+        doses: The doses, or None.
         covariates: Name and values, shape ``(individual,)``, of each covariate; finite.
         ids: Labels of the individuals. Default: "1", "2", ...
-        time_varying: Name and :class:`Series` of each covariate that varies over time (and of
-            occasions and limits of quantification): known to the model, not observed by it.
-            ``cohort.time_varying["weight"].at(times)`` carries the last value forward.
+        time_varying: Name and :class:`Series` of each covariate that varies over time, and of
+            occasions and limits of quantification. The model reads them and does not observe
+            them. ``cohort.time_varying["weight"].at(times)`` carries the last value forward.
 
     Raises:
-        CohortError: The parts disagree about the number of individuals, or a covariate is not
-            finite.
+        CohortError: The parts have different numbers of individuals, or a covariate is not finite.
 
     Example:
         >>> times = torch.tensor([[0.0, 1.0], [0.0, 2.0]])
@@ -136,8 +135,8 @@ class Cohort:
         return replace(self._map(lambda x: x[index.to(x.device)]), ids=ids)
 
     def repeat(self, num_copies: int) -> "Cohort":
-        r"""The cohort laid end to end ``num_copies`` times: individual i of copy k is row ``k * len
-        + i``.
+        r"""The individuals ``num_copies`` times one after the other: individual i of copy k is row
+        ``k * len(cohort) + i``.
 
         Raises:
             SettingError: ``num_copies`` is not positive.
@@ -150,7 +149,7 @@ class Cohort:
         def lazy(group: Mapping[str, Series]) -> Mapping[str, Series]:
             return LazyMapping(tuple(group), lambda name: group[name].repeat(num_copies))
 
-        # Nothing is checked again, and the series are copied when they are looked at.
+        # The parts were checked before, and the series are copied only when they are read.
         copies = object.__new__(Cohort)
         parts = {
             "series": lazy(self.series),
@@ -169,7 +168,7 @@ class Cohort:
         r"""The same cohort on another device or in another floating dtype.
 
         Raises:
-            CohortError: The dtype is not a floating one, or torch does not see the device.
+            CohortError: The dtype is not a floating one, or torch does not have the device.
         """
         if dtype is not None and not dtype.is_floating_point:
             raise CohortError(f"`dtype` is {dtype}.", "a floating dtype.", "pass torch.float64.")
@@ -182,8 +181,8 @@ class Cohort:
         except (RuntimeError, AssertionError) as error:
             raise CohortError(
                 f"The cohort cannot be moved to {device!r}: {str(error).splitlines()[0]}",
-                "a device that torch sees here.",
-                'pass "cpu", or install a build of torch for the device.',
+                "a device that torch can use on this machine.",
+                'pass "cpu", or install a build of torch that supports the device.',
             ) from error
         return replace(moved, ids=self.ids)
 
@@ -191,11 +190,11 @@ class Cohort:
         r"""The same design with other observations.
 
         Args:
-            values: Per series (all or some) the new values, shape of the old ones; finite where
-                recorded.
+            values: New values by the name of the series, of all series or of some. Their shape is
+                that of the old values, and they are finite where recorded.
 
         Raises:
-            CohortError: A name that no series has, another shape, a recorded value that is not
+            CohortError: No series has the name, the shape differs, or a recorded value is not
                 finite.
         """
         self._check_names(values)
@@ -206,14 +205,14 @@ class Cohort:
         return replace(self, series=series)
 
     def with_observed(self, observed: Mapping[str, Tensor]) -> "Cohort":
-        r"""The same cohort with less recorded.
+        r"""The same cohort with fewer recorded values.
 
         Args:
-            observed: Per series (all or some) a mask, shape of the values; it is combined with the
-                old one.
+            observed: Masks by the name of the series, of all series or of some, shape of the
+                values. A value stays recorded if both the old mask and the new one are True.
 
         Raises:
-            CohortError: A name that no series has, another shape, or not a boolean mask.
+            CohortError: No series has the name, the shape differs, or the mask is not boolean.
         """
         self._check_names(observed)
         for name, mask in observed.items():
@@ -223,9 +222,10 @@ class Cohort:
                 or mask.dtype != torch.bool
                 or mask.shape != expected.shape
             ):
-                what = f"{tuple(mask.shape)} of {mask.dtype}" if isinstance(mask, Tensor) else mask
+                is_tensor = isinstance(mask, Tensor)
+                given = f"{tuple(mask.shape)} of {mask.dtype}" if is_tensor else mask
                 raise CohortError(
-                    f"The mask of series {name!r} is {what}.",
+                    f"The mask of series {name!r} is {given}.",
                     f"a boolean tensor of shape {tuple(expected.shape)}, True = recorded.",
                     "pass a mask for every value of the series.",
                 )
@@ -235,8 +235,8 @@ class Cohort:
         }
         return replace(self, series=series)
 
-    def _check_names(self, some: Mapping[str, Any]) -> None:
-        unknown = [name for name in some if name not in self.series]
+    def _check_names(self, names: Iterable[str]) -> None:
+        unknown = [name for name in names if name not in self.series]
         if unknown:
             raise CohortError(
                 f"The cohort has no series {unknown[0]!r}.",

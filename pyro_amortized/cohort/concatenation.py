@@ -1,4 +1,4 @@
-r"""Cohorts laid end to end."""
+r"""Concatenation of cohorts along the individuals."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,21 +14,21 @@ from .series import Series
 
 
 def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
-    r"""Lay cohorts of the same series and covariates end to end, padding times and doses.
+    r"""Concatenate cohorts along the individuals; times and doses are padded to the same number.
+
+    If no cohort has labels given by the user, the individuals are numbered anew.
 
     Args:
-        cohorts: One or more cohorts.
-
-    Individuals that nobody gave a label are numbered anew.
+        cohorts: One or more cohorts with the same series and covariates.
 
     Raises:
-        CohortError: The cohorts differ in their series, covariates or in whether they have doses,
-            or one label names individuals of two cohorts.
+        CohortError: The cohorts differ in their series, in their covariates or in whether they have
+            doses, or one label names individuals of two cohorts.
     """
     if not cohorts or not all(isinstance(x, Cohort) for x in cohorts):
         kinds = [type(x).__name__ for x in cohorts]
         raise CohortError(
-            f"To be laid end to end: {kinds}.", "at least one Cohort.", "pass a list of cohorts."
+            f"To be concatenated: {kinds}.", "at least one Cohort.", "pass a list of cohorts."
         )
     joined = end_to_end(cohorts)
     if all(are_default_labels(c.ids) for c in cohorts):
@@ -38,19 +38,27 @@ def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
 
 
 def end_to_end(cohorts: Sequence[Cohort]) -> Cohort:
-    """The same without a look at the labels, which may be those of repeated individuals."""
+    r"""Concatenate cohorts of which individuals may be repeated: the labels are not checked.
+
+    Args:
+        cohorts: One or more cohorts with the same series and covariates.
+
+    Raises:
+        CohortError: The cohorts differ in their series, in their covariates or in whether they have
+            doses.
+    """
     first = cohorts[0]
     for other in cohorts[1:]:
         if _form(other) != _form(first):
             raise CohortError(
-                f"A cohort of {_form(other)} meets one of {_form(first)}.",
+                f"A cohort of {_form(other)} was concatenated with one of {_form(first)}.",
                 "the same series and covariates in every cohort, and doses in all of them or in "
                 "none.",
-                "add what is missing as an unrecorded series (`observed` False), or empty doses "
-                "(`given` False).",
+                "add a missing series with `observed` False everywhere, or missing doses with "
+                "`given` False everywhere.",
             )
-    series = {name: _end_to_end([c[name] for c in cohorts]) for name in first.series}
-    varying = {n: _end_to_end([c.time_varying[n] for c in cohorts]) for n in first.time_varying}
+    series = {name: _joined([c[name] for c in cohorts]) for name in first.series}
+    varying = {n: _joined([c.time_varying[n] for c in cohorts]) for n in first.time_varying}
     all_doses = [c.doses for c in cohorts if c.doses is not None]
     doses = None
     if all_doses:
@@ -71,7 +79,7 @@ def _form(cohort: Cohort) -> dict[str, object]:
     }
 
 
-def _end_to_end(parts: Sequence[Series]) -> Series:
+def _joined(parts: Sequence[Series]) -> Series:
     return Series(
         _pad_rows([s.times for s in parts], None),
         _pad_rows([s.values for s in parts], 0.0),
@@ -80,14 +88,15 @@ def _end_to_end(parts: Sequence[Series]) -> Series:
 
 
 def _pad_rows(tensors: Sequence[Tensor], fill: float | None) -> Tensor:
+    """The rows of all tensors in one, padded with a value, or with the last of the row (None)."""
     length = max(t.shape[1] for t in tensors)
 
     def pad(t: Tensor) -> Tensor:
-        short = length - t.shape[1]
+        num_missing = length - t.shape[1]
         if fill is None:
-            tail = t[:, -1:].expand(-1, short)
+            tail = t[:, -1:].expand(-1, num_missing)
         else:
-            tail = torch.full((len(t), short, *t.shape[2:]), fill, dtype=t.dtype, device=t.device)
+            tail = t.new_full((len(t), num_missing, *t.shape[2:]), fill)
         return torch.cat([t, tail], 1)
 
     return torch.cat([pad(t) for t in tensors])

@@ -1,4 +1,4 @@
-r"""What was given: doses, with the records that NONMEM knows."""
+r"""Doses: boluses, infusions, steady states and resets, as in NONMEM's event records."""
 
 from dataclasses import dataclass, fields
 
@@ -16,8 +16,8 @@ MODELLED_RATE, MODELLED_DURATION = -1.0, -2.0
 class Doses:
     r"""The doses of every individual, padded to the same number.
 
-    A dose counts from its own time on: an observation at exactly that time sees it. Among doses of
-    equal time the earlier column comes first.
+    A dose acts from its own time on, so an observation at exactly that time includes its effect.
+    Among doses at the same time the earlier column comes first.
 
     Args:
         times: Dosing times, shape ``(individual, dose)``, in the unit of the series.
@@ -28,20 +28,22 @@ class Doses:
             Default: all 1.
         given: True where a dose was given, False in the padding, shape of ``times``. Default: all
             True.
-        rates: What is known of an infusion, as in NONMEM's column RATE, shape of ``times``. 0: the
-            duration, as in ``durations``. Positive: the rate; ``durations`` becomes amount / rate
-            and, where a bioavailability acts, changes with it. -1: the rate is a quantity of the
-            model, -2: the duration is; both come from a
+        rates: Rate of each infusion as in NONMEM's column RATE, shape of ``times``. 0: the duration
+            is known and stands in ``durations``. Positive: the rate is known; ``durations`` becomes
+            amount / rate and changes with the bioavailability. -1: the model gives the rate. -2:
+            the model gives the duration. In the last two cases it comes from a
             :class:`~pyro_amortized.nlme.dosing.Delivery`.
-        intervals: Dosing interval of steady state, shape of ``times``; 0 without.
-        steady_state: 0; 1 where the dose is the last of an endless train of its kind and the past
-            is forgotten; 2 where that train adds to the past; shape of ``times``. With amount 0 and
-            a rate: the steady state of a constant infusion, which then ends.
-        reset: True where the system returns to its initial state, and what is pending or running
-            ends, before the dose; shape of ``times``. With amount 0 it is a reset alone.
+        intervals: Dosing interval of a steady state, shape of ``times``; 0 where there is none.
+        steady_state: Shape of ``times``. 0: no steady state. 1: the system is in the steady state
+            that infinitely many equal doses lead to, and earlier doses have no effect. 2: this
+            steady state is added to the effect of earlier doses. With amount 0 and a positive rate:
+            the steady state of a constant infusion, which then ends.
+        reset: True where the system returns to its initial state before the dose, and infusions and
+            pending doses end; shape of ``times``. With amount 0 it is a reset without a dose.
 
     Raises:
-        CohortError: Shapes disagree, a given dose is not finite or negative, or contradicts itself.
+        CohortError: Shapes differ, a dose is not finite or negative, or its fields contradict each
+            other.
     """
 
     times: Tensor
@@ -68,43 +70,29 @@ class Doses:
             "steady_state": torch.zeros_like(amounts, dtype=torch.long),
             "reset": torch.zeros_like(amounts, dtype=torch.bool),
         }
-        found = {
+        columns = {
             n: d if getattr(self, n) is None else getattr(self, n) for n, d in defaults.items()
         }
-        found |= {"times": times, "amounts": amounts}
-        for name, tensor in found.items():
-            check_is(name, tensor, Tensor, "pass a tensor.", CohortError)
-            if tensor.shape != amounts.shape or amounts.dim() != 2:
-                raise CohortError(
-                    f"`{name}` of the doses has shape {tuple(tensor.shape)}, `amounts` "
-                    f"{tuple(amounts.shape)}.",
-                    "the same shape (individual, dose) for every field of the doses.",
-                    "pad every individual to the same number of doses and set `given` to False "
-                    "in the padding.",
-                )
-        for name in ("given", "reset"):
-            if found[name].dtype != torch.bool:
-                raise CohortError(
-                    f"`{name}` has dtype {found[name].dtype}.",
-                    "a boolean mask.",
-                    f"pass `{name}.bool()`.",
-                )
-        given = found["given"]
+        columns |= {"times": times, "amounts": amounts}
+        _check_kinds(columns)
+        given = columns["given"]
         for name, default in defaults.items():
             fill = torch.zeros_like(default[:1, :1]) if name in ("times", "amounts") else default
-            value = found[name].to(default.dtype)
-            found[name] = value if name == "given" else torch.where(given, value, fill)
-        _check(found)
-        known = found["rates"] > 0
-        safe = torch.where(known, found["rates"], torch.ones_like(amounts))
-        found["durations"] = torch.where(known, found["amounts"] / safe, found["durations"])
-        for name, value in found.items():
+            value = columns[name].to(default.dtype)
+            columns[name] = value if name == "given" else torch.where(given, value, fill)
+        _check_values(columns)
+        is_rate = columns["rates"] > 0
+        rates = torch.where(is_rate, columns["rates"], torch.ones_like(amounts))
+        columns["durations"] = torch.where(
+            is_rate, columns["amounts"] / rates, columns["durations"]
+        )
+        for name, value in columns.items():
             object.__setattr__(self, name, value)
 
     @property
     def has_events(self) -> bool:
-        """True where there is more than boluses and infusions, such as steady states, resets, and
-        rates or durations of the model.
+        """True where there is more than boluses and infusions of known rate or duration: steady
+        states, resets, rates or durations that the model gives.
         """
         return bool((self.steady_state > 0).any() | self.reset.any() | (self.rates < 0).any())
 
@@ -112,11 +100,34 @@ class Doses:
 FIELDS = tuple(field.name for field in fields(Doses))
 
 
-def _check(found: dict[str, Tensor]) -> None:
-    amounts, durations, rates = found["amounts"], found["durations"], found["rates"]
-    intervals, steady = found["intervals"], found["steady_state"]
+def _check_kinds(columns: dict[str, Tensor]) -> None:
+    """Raise unless all columns are tensors of one shape, and the masks are boolean."""
+    amounts = columns["amounts"]
+    for name, tensor in columns.items():
+        check_is(name, tensor, Tensor, "pass a tensor.", CohortError)
+        if tensor.shape != amounts.shape or amounts.dim() != 2:
+            raise CohortError(
+                f"`{name}` of the doses has shape {tuple(tensor.shape)}, `amounts` "
+                f"{tuple(amounts.shape)}.",
+                "the same shape (individual, dose) for every field of the doses.",
+                "pad every individual to the same number of doses and set `given` to False "
+                "in the padding.",
+            )
+    for name in ("given", "reset"):
+        if columns[name].dtype != torch.bool:
+            raise CohortError(
+                f"`{name}` has dtype {columns[name].dtype}.",
+                "a boolean mask.",
+                f"pass `{name}.bool()`.",
+            )
+
+
+def _check_values(columns: dict[str, Tensor]) -> None:
+    """Raise if a dose is not finite or negative, or its fields contradict each other."""
+    amounts, durations, rates = columns["amounts"], columns["durations"], columns["rates"]
+    intervals, steady = columns["intervals"], columns["steady_state"]
     constant = (steady > 0) & (amounts == 0)
-    finite = torch.stack([found[n].isfinite() for n in ("times", "amounts", "durations")]).all(0)
+    finite = torch.stack([columns[n].isfinite() for n in ("times", "amounts", "durations")]).all(0)
     wrong = {
         "is not finite or negative": ~finite | (amounts < 0) | (durations < 0),
         "has a rate that is neither positive, 0, -1 nor -2": ~(
@@ -126,7 +137,7 @@ def _check(found: dict[str, Tensor]) -> None:
         "has a steady state other than 0, 1 and 2": (steady < 0) | (steady > 2),
         "is a steady state without an interval": (steady > 0) & ~constant & (intervals <= 0),
         "is a steady state without amount and without rate": constant & ~(rates > 0),
-        "enters a compartment below 1": found["compartment"] < 1,
+        "enters a compartment below 1": columns["compartment"] < 1,
     }
     for what, where in wrong.items():
         if bool(where.any()):

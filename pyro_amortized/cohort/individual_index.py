@@ -1,4 +1,4 @@
-r"""Which individuals an index selects."""
+r"""Which individuals of a cohort an index selects."""
 
 from collections.abc import Sequence
 
@@ -11,27 +11,33 @@ Index = int | slice | Sequence[int] | Tensor
 
 
 def positions(key: Index, size: int) -> Tensor:
-    r"""Places of some individuals, shape ``(individual,)``.
+    r"""Positions of the selected individuals.
+
+    Args:
+        key: An integer, a slice, a sequence of integers, or a tensor of integers or booleans.
+        size: Number of individuals of the cohort.
+
+    Returns:
+        Whole numbers from 0 to ``size - 1``, shape ``(individual,)``.
 
     Raises:
-        CohortError: An individual that is not there, or none.
+        CohortError: The index names an individual that does not exist, or selects none.
     """
     try:
-        index = torch.arange(size)
-        whole = key if isinstance(key, slice | int | Tensor) else torch.as_tensor(list(key))
-        if isinstance(whole, Tensor) and whole.numel() == 0:
-            whole = whole.long()
-        picked = index[whole].reshape(-1)
+        index = key if isinstance(key, slice | int | Tensor) else torch.as_tensor(list(key))
+        if isinstance(index, Tensor) and index.numel() == 0:
+            index = index.long()  # torch reads an empty list as floating
+        selected = torch.arange(size)[index].reshape(-1)
     except (IndexError, TypeError, RuntimeError, ValueError) as error:
         raise CohortError(
-            f"The individuals {key!r} of a cohort of {size} individuals.",
+            f"The individuals {key!r} were selected from a cohort of {size} individuals.",
             f"whole numbers from {-size} to {size - 1}, a slice, or a mask of length {size}.",
             "correct the index.",
         ) from error
-    if len(picked) == 0:
+    if len(selected) == 0:
         raise CohortError(
-            f"The individuals {key!r} of a cohort of {size} individuals are none.",
+            f"The index {key!r} selects none of the {size} individuals of a cohort.",
             "at least one individual.",
-            "check what they were picked by.",
+            "check the condition by which the individuals were selected.",
         )
-    return picked
+    return selected

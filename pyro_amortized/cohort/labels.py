@@ -1,16 +1,22 @@
-r"""Labels of individuals: each names one, unless individuals were picked more than once."""
+r"""Labels of the individuals of a cohort.
+
+A label names one individual. Only where individuals were selected more than once, for example by
+resampling, does a label occur more than once.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
 
 from ..errors import CohortError
 
+MAX_LABELS_IN_MESSAGE = 5  # a message about a table of thousands of rows stays readable
+
 
 class Labels(tuple[str, ...]):
-    r"""Labels that are known to be in order, among them those of individuals that were picked more
-    than once.
+    r"""Labels that were checked before. They may repeat where individuals were selected repeatedly.
 
-    ``numbered`` says that nobody gave them: they are numbers 1, 2, ... and may be given anew.
+    ``numbered`` is True where the user gave no labels. They are then the numbers 1, 2, ..., and
+    :func:`~pyro_amortized.concatenate` numbers the individuals anew.
     """
 
     numbered: bool = False
@@ -27,10 +33,14 @@ class Labels(tuple[str, ...]):
 
 
 def make_labels(given: Iterable[object], num: int) -> Labels:
-    r"""The labels of ``num`` individuals: those given, or numbers.
+    r"""The labels of ``num`` individuals: those given, or the numbers from 1 on.
+
+    Args:
+        given: Labels of the user, one per individual, or none. :class:`Labels` are not checked.
+        num: Number of individuals.
 
     Raises:
-        CohortError: A label that a user gave names two individuals.
+        CohortError: A label that the user gave names more than one individual.
     """
     if isinstance(given, Labels) and given:
         return given
@@ -42,20 +52,21 @@ def make_labels(given: Iterable[object], num: int) -> Labels:
 
 
 def are_default_labels(labels: tuple[str, ...]) -> bool:
-    """Whether nobody gave the labels."""
+    """True where the user gave no labels, so that the individuals are numbered."""
     return isinstance(labels, Labels) and labels.numbered
 
 
 def check_unique(labels: Iterable[str]) -> None:
-    r"""Raise if a label occurs twice.
+    r"""Raise if a label occurs more than once.
 
     Raises:
-        CohortError: It does.
+        CohortError: A label occurs more than once.
     """
-    twice = [label for label, count in Counter(labels).items() if count > 1]
-    if twice:
+    repeated = [label for label, count in Counter(labels).items() if count > 1]
+    if repeated:
+        shown = ", ".join(map(repr, repeated[:MAX_LABELS_IN_MESSAGE]))
         raise CohortError(
-            f"Labels that name more than one individual: {', '.join(map(repr, twice[:5]))}.",
-            "a label of its own for every individual.",
-            "pass other `ids=`, for instance with the name of the study in front.",
+            f"Labels that name more than one individual: {shown}.",
+            "a different label for every individual.",
+            "pass other `ids=`, for example with the name of the study before the number.",
         )

@@ -1,7 +1,7 @@
-r"""A cohort laid end to end many times, whose series are copied only when they are looked at.
+r"""Series of a repeated cohort, which are copied only when they are read.
 
-A program that is run as far as its individual parameters rarely looks at the observations; copies
-of them would be most of the memory.
+A model that is run to obtain its individual parameters rarely reads the observations. Copies of
+them would be most of the memory of a repeated cohort.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,10 +11,10 @@ Value = TypeVar("Value")
 
 
 class LazyMapping(Mapping[str, Value], Generic[Value]):
-    r"""A mapping whose values are made when they are asked for, and kept.
+    r"""A mapping that makes each value when it is first read, and keeps it.
 
     Args:
-        names: Its keys.
+        names: The keys.
         make: Makes the value of a key.
     """
 

@@ -1,4 +1,4 @@
-r"""A cohort as a dictionary of named tensors, and back: its form in files."""
+r"""A cohort as a dictionary of named tensors, the form in which it is written to files."""
 
 from torch import Tensor
 
@@ -6,7 +6,11 @@ from . import Cohort, Doses, Labels, Series
 
 
 def cohort_tensors(cohort: Cohort) -> dict[str, Tensor]:
-    """A cohort as named tensors, without its labels."""
+    r"""A cohort as named tensors, without its labels.
+
+    The names are ``series.<name>.<field>``, ``varying.<name>.<field>``, ``doses.<field>`` and
+    ``covariates.<name>``.
+    """
     tensors: dict[str, Tensor] = {}
     for kind, group in (("series", cohort.series), ("varying", cohort.time_varying)):
         for name, s in group.items():
@@ -17,18 +21,23 @@ def cohort_tensors(cohort: Cohort) -> dict[str, Tensor]:
 
 
 def cohort_of(tensors: dict[str, Tensor], labels: Labels) -> Cohort:
-    """The cohort of named tensors."""
+    r"""The cohort of named tensors.
+
+    Args:
+        tensors: As of :func:`cohort_tensors`.
+        labels: Labels of the individuals.
+    """
 
     def under(start: str) -> dict[str, Tensor]:
         return {n.removeprefix(start): x for n, x in tensors.items() if n.startswith(start)}
 
     def group(start: str) -> dict[str, Series]:
-        found: dict[str, dict[str, Tensor]] = {}
+        fields: dict[str, dict[str, Tensor]] = {}
         for name, x in under(start).items():
             owner, field = name.rsplit(".", 1)
-            found.setdefault(owner, {})[field] = x
+            fields.setdefault(owner, {})[field] = x
         return {
-            n: Series(f["times"], f["values"].double(), f["observed"]) for n, f in found.items()
+            n: Series(f["times"], f["values"].double(), f["observed"]) for n, f in fields.items()
         }
 
     doses = under("doses.")

@@ -1,8 +1,9 @@
-r"""Whether a value is recorded, as data of its own.
+r"""Recording indicators: which values were recorded, as observations of their own.
 
-Where it depends on parameters, or on the value itself, what is recorded is an observation: the
-series ``<name>_recorded`` holds 1 or 0 for every *scheduled* time of the series ``<name>`` (its own
-mask tells which times were scheduled), and the model observes both.
+If the probability that a value is recorded depends on parameters or on the value itself, the model
+has to describe the recording. The series ``<name>_recorded`` then holds 1 where a scheduled value
+of the series ``<name>`` was recorded and 0 where it was not. Its own mask tells which times were
+scheduled. The model observes both series.
 """
 
 from dataclasses import replace
@@ -18,7 +19,7 @@ RECORDED = "_recorded"
 
 
 def series_with_indicator(cohort: Cohort) -> list[str]:
-    """Names of the series beside which the cohort tells what is recorded."""
+    """Names of the series that have a recording indicator in the cohort."""
     return [name for name in cohort.series if f"{name}{RECORDED}" in cohort]
 
 
@@ -27,12 +28,13 @@ def with_recorded(cohort: Cohort, name: str, scheduled: Tensor | None = None) ->
 
     Args:
         cohort: N individuals.
-        name: A series.
-        scheduled: True where a value should have been recorded, shape of its values. Default:
-            everywhere.
+        name: Name of a series.
+        scheduled: True where a value should have been recorded, shape of the values of the series.
+            Default: everywhere.
 
     Raises:
-        CohortError: A value was recorded that was not scheduled.
+        CohortError: A value was recorded that was not scheduled, or ``scheduled`` has another
+            shape.
 
     Example:
         >>> values = torch.tensor([[1.5, float("nan"), 3.0]])
@@ -47,14 +49,16 @@ def with_recorded(cohort: Cohort, name: str, scheduled: Tensor | None = None) ->
             f"Values of {name!r} were recorded where `scheduled` (shape {tuple(plan.shape)}) is "
             "False.",
             f"`scheduled` of shape {tuple(s.observed.shape)}, True wherever a value was recorded.",
-            "correct `scheduled`, or leave it out: then every time counts as scheduled.",
+            "correct `scheduled`, or omit it: then every time counts as scheduled.",
         )
-    found = Series(s.times, s.observed.to(s.values.dtype), plan)
-    return replace(cohort, series={**cohort.series, f"{name}{RECORDED}": found})
+    indicator = Series(s.times, s.observed.to(s.values.dtype), plan)
+    return replace(cohort, series={**cohort.series, f"{name}{RECORDED}": indicator})
 
 
 def as_scheduled(cohort: Cohort) -> Cohort:
-    """The cohort before it is known what will be recorded: all that was scheduled."""
+    """The cohort before the recording: every scheduled value of a series with an indicator counts
+    as recorded.
+    """
     names = series_with_indicator(cohort)
     if not names:
         return cohort
@@ -66,25 +70,30 @@ def as_scheduled(cohort: Cohort) -> Cohort:
 
 
 def as_recorded(cohort: Cohort) -> Cohort:
-    """The cohort in which nothing is left that its own record calls missing."""
+    """The cohort without the values that are not recorded according to its indicators."""
     return cohort.with_observed(
-        {name: cohort[f"{name}{RECORDED}"].values > 0.5 for name in series_with_indicator(cohort)}
+        {name: _is_recorded(cohort, name) for name in series_with_indicator(cohort)}
     )
 
 
 def check_indicators(cohort: Cohort) -> None:
-    r"""Raise where the masks of a cohort contradict its own record.
+    r"""Raise if the masks of a cohort contradict its recording indicators.
 
     Raises:
-        CohortError: A series and its record differ in shape, or about a value.
+        CohortError: A series and its indicator differ in shape, or about a value.
     """
     for name in series_with_indicator(cohort):
-        s, record = cohort[name], cohort[f"{name}{RECORDED}"]
-        expected = record.observed & (record.values > 0.5)
-        if s.observed.shape != expected.shape or bool((s.observed != expected).any()):
+        observed = cohort[name].observed
+        expected = cohort[f"{name}{RECORDED}"].observed & _is_recorded(cohort, name)
+        if observed.shape != expected.shape or bool((observed != expected).any()):
             raise CohortError(
                 f"The series {name!r} and {name + RECORDED!r} disagree about what was recorded.",
-                f"{name + RECORDED!r} of the same shape, 1 where {name!r} was recorded, 0 where "
-                "not.",
+                f"{name + RECORDED!r} of the same shape, 1 where {name!r} was recorded, 0 where it "
+                "was not.",
                 f'make it by `with_recorded(cohort, "{name}")`.',
             )
+
+
+def _is_recorded(cohort: Cohort, name: str) -> Tensor:
+    """True where the indicator of a series is 1; a float is not compared exactly with 1."""
+    return cohort[f"{name}{RECORDED}"].values > 0.5

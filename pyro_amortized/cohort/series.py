@@ -1,4 +1,8 @@
-r"""What was recorded: series of observations. Checked and filled at the door."""
+r"""Series: one quantity of every individual over time.
+
+A series is checked when it is made. Times of the padding and values that were not recorded are then
+replaced by finite ones, so that no NaN remains.
+"""
 
 from dataclasses import dataclass
 
@@ -7,6 +11,8 @@ from torch import Tensor
 
 from ..errors import CohortError
 
+MAX_TIMES_IN_MESSAGE = 12  # the times of a usual individual, in one line
+
 
 @dataclass(frozen=True, eq=False)
 class Series:
@@ -14,15 +20,15 @@ class Series:
 
     Args:
         times: Times, shape ``(individual, time)``, not decreasing, in the unit of the data. NaN is
-            accepted behind the last recorded value of an individual (padding) and replaced by the
-            last time.
+            accepted after the last known time of an individual (padding) and is replaced by that
+            time.
         values: Observations, shape ``(individual, time)`` or ``(individual, time, channel)``. NaN
             is accepted where ``observed`` is False.
         observed: True where a value was recorded, shape of ``values``. Default: where ``values`` is
             not NaN.
 
     Raises:
-        CohortError: Shapes disagree, times are not sorted, a recorded value is not finite.
+        CohortError: Shapes differ, times are not sorted, or a recorded value is not finite.
 
     Example:
         >>> values = torch.tensor([[1.5, float("nan"), 3.0]])
@@ -59,25 +65,26 @@ class Series:
         object.__setattr__(self, "observed", observed)
 
     def repeat(self, num_copies: int) -> "Series":
-        """The series of all individuals laid end to end ``num_copies`` times, not checked again."""
-        copies = object.__new__(Series)
+        """The series of all individuals ``num_copies`` times one after the other."""
+        copies = object.__new__(Series)  # not checked, because the copied series was
         for name, x in vars(self).items():
             object.__setattr__(copies, name, x.repeat(num_copies, *[1] * (x.dim() - 1)))
         return copies
 
     def at(self, times: Tensor) -> Tensor:
-        r"""Value at each time: the last one recorded until then, else the first recorded one.
+        r"""Last observation carried forward, for covariates that vary over time.
 
-        Last observation carried forward, for covariates that vary over time.
+        The value at a time is the last one that was recorded at or before it. Before the first
+        recorded value it is the first one.
 
         Args:
-            times: Shape ``(individual, when)``.
+            times: Shape ``(individual, when)``, in the unit of the series.
 
         Returns:
             Shape ``(individual, when)``.
 
         Raises:
-            CohortError: The series has channels.
+            CohortError: The series has channels, or ``times`` has another shape.
 
         Example:
             >>> weight = Series(torch.tensor([[0.0, 10.0]]), torch.tensor([[70.0, 68.0]]))
@@ -86,19 +93,20 @@ class Series:
         """
         if self.values.dim() != 2:
             raise CohortError(
-                f"A series of shape {tuple(self.values.shape)} is asked for its value at a time.",
+                f"The values of a series of shape {tuple(self.values.shape)} are needed at other "
+                "times.",
                 "one value per time, (individual, time).",
-                "split the channels into series of their own.",
+                "split the channels into separate series.",
             )
         if times.dim() != 2 or len(times) != len(self.times):
             raise CohortError(
-                f"A series of {len(self.times)} individuals is asked at times of shape "
-                f"{tuple(times.shape)}.",
+                f"The values of a series of {len(self.times)} individuals are needed at times of "
+                f"shape {tuple(times.shape)}.",
                 "one row of times per individual, (individual, when).",
-                "pass times of the same individuals, for instance those of a series.",
+                "pass times of the same individuals, for example those of a series.",
             )
-        known = torch.arange(self.times.shape[1], device=self.times.device)
-        last = torch.where(self.observed, known, -1).cummax(1).values
+        columns = torch.arange(self.times.shape[1], device=self.times.device)
+        last = torch.where(self.observed, columns, -1).cummax(1).values
         first = self.observed.to(torch.uint8).argmax(1, keepdim=True)
         before = torch.searchsorted(self.times.contiguous(), times.contiguous(), right=True) - 1
         place = torch.where(before >= 0, last.gather(1, before.clamp(min=0)), -1)
@@ -116,19 +124,28 @@ class Series:
 
 
 def floating(x: Tensor, name: str) -> Tensor:
-    """A tensor in a floating dtype, or an error that names it."""
+    r"""A real tensor in a floating dtype.
+
+    Args:
+        x: The tensor.
+        name: Its name, for the message.
+
+    Raises:
+        CohortError: Not a tensor, or complex.
+    """
     if not isinstance(x, Tensor):
         raise CohortError(
             f"`{name}` is a {type(x).__name__}.", "a tensor.", f"pass torch.as_tensor({name})."
         )
     if x.is_complex():
         raise CohortError(
-            f"`{name}` is complex ({x.dtype}).", "real numbers.", f"pass {name}.real, say."
+            f"`{name}` is complex ({x.dtype}).", "real numbers.", f"pass for example {name}.real."
         )
     return x if x.is_floating_point() else x.to(torch.get_default_dtype())
 
 
 def _observed(observed: Tensor | None, values: Tensor) -> Tensor:
+    """The mask of the recorded values, checked."""
     if observed is None:
         observed = ~values.isnan()
     if not isinstance(observed, Tensor):
@@ -150,13 +167,12 @@ def _observed(observed: Tensor | None, values: Tensor) -> Tensor:
             "a boolean mask, True = recorded.",
             "pass `observed.bool()`.",
         )
-    bad = observed & ~values.isfinite()
-    if bad.any():
-        where = bad.nonzero()[0].tolist()
+    not_finite = observed & ~values.isfinite()
+    if not_finite.any():
+        where = not_finite.nonzero()[0].tolist()
         raise CohortError(
             f"Individual {where[0]} has a recorded value that is not finite at time index "
-            f"{where[1]} "
-            f"({int(bad.sum())} such values in all).",
+            f"{where[1]} ({int(not_finite.sum())} such values in all).",
             "finite values wherever `observed` is True.",
             "set `observed` to False there if the value was not recorded, or correct it.",
         )
@@ -164,16 +180,17 @@ def _observed(observed: Tensor | None, values: Tensor) -> Tensor:
 
 
 def _check_times(times: Tensor, recorded: Tensor) -> Tensor:
+    """The times with NaN of the padding replaced by the last known time of the individual."""
     if bool((times[:, 1:] >= times[:, :-1]).all() & times[:, [0, -1]].isfinite().all()):
-        return times  # nothing to fix, as nearly always
+        return times  # sorted and finite: the usual case needs no further step
     known = times.isfinite()
-    bad = ~known & (recorded | times.isinf())
-    if bad.any():
+    unusable = ~known & (recorded | times.isinf())
+    if unusable.any():
         raise CohortError(
-            f"Individual {int(bad.any(1).nonzero()[0])} has a recorded value at a time that is "
-            "not finite.",
+            f"Individual {int(unusable.any(1).nonzero()[0])} has a recorded value at a time that "
+            "is not finite.",
             "a finite time for every recorded value.",
-            "give the time; NaN is accepted only as padding behind the last recorded value.",
+            "give the time; NaN is accepted only as padding after the last recorded value.",
         )
     filled = torch.where(known, times, torch.finfo(times.dtype).min).cummax(1).values
     gap = ~known & (known.flip(1).cummax(1).values.flip(1) if known.shape[1] else known)
@@ -181,25 +198,25 @@ def _check_times(times: Tensor, recorded: Tensor) -> Tensor:
     if gap.any() or unsorted.any() or not known[:, 0].all():
         wrong = (gap | unsorted).any(1) | ~known[:, 0]
         i = int(wrong.nonzero()[0])
+        shown = [round(t, 4) for t in times[i].tolist()[:MAX_TIMES_IN_MESSAGE]]
         raise CohortError(
-            f"The times of individual {i} are not sorted: "
-            f"{[round(t, 4) for t in times[i].tolist()[:12]]}.",
-            "times that do not decrease along the row (equal times are fine), known up to the "
+            f"The times of individual {i} are not sorted: {shown}.",
+            "times that do not decrease along the row (equal times are allowed), known up to the "
             "padding.",
-            "sort each individual's rows by time before building the cohort; `nlme.read_table` "
-            "does it.",
+            "sort the rows of each individual by time before you make the series; "
+            "`nlme.read_table` does it.",
         )
     return torch.where(known, times, filled)
 
 
 def _fill(values: Tensor, observed: Tensor) -> Tensor:
-    """Replace what was not recorded by a recorded value: the individual's first, else the series'
-    first, else 1.
+    """Replace what was not recorded: by the first recorded value of the individual, else by the
+    first recorded value of the series, else by 1.
     """
     if observed.all():
         return values
-    anywhere = values[observed]
-    overall = anywhere[0] if len(anywhere) else values.new_ones(())
+    recorded = values[observed]
+    overall = recorded[0] if len(recorded) else values.new_ones(())
     first = observed.to(torch.uint8).argmax(1, keepdim=True)
     own = values.gather(1, first)
     own = torch.where(observed.any(1, keepdim=True), own, overall)

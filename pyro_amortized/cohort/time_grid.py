@@ -1,24 +1,47 @@
-r"""Common time grids: whether a cohort has one, and cohorts brought onto one.
+r"""Time grids that all individuals share.
 
-Where all individuals share their scheduled times, a network can read the values in fixed places,
-which it learns faster than from a set. A cohort with fewer, more or reordered columns is brought
-onto the grid by the times of its recorded values.
+If all individuals have the same scheduled times, every time has a fixed place in the input of a
+network, which then learns faster than from a set of values. The functions of this module find such
+a grid, and arrange a cohort with fewer, more or reordered columns on it by the times of its
+recorded values.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..errors import GuideError
-from . import Cohort, Series
+from .cohort import Cohort
+from .series import Series
 
-TOLERANCE = 1e-6
+
+@dataclass(frozen=True)
+class TimeGridSettings:
+    r"""When two times are equal.
+
+    Args:
+        tolerance: Largest difference of equal times, as a share of the span of the grid. Times that
+            were written to a table with six digits, or converted to float32, are still equal.
+        min_span: Stands for the span of a grid of a single time.
+        max_listed: Number of times of the grid that an error message lists.
+    """
+
+    tolerance: float = 1e-6
+    min_span: float = 1e-300
+    max_listed: int = 12
+
+
+DEFAULTS = TimeGridSettings()
 
 
 def common_grid(cohort: Cohort, names: Sequence[str]) -> dict[str, list[float]] | None:
     r"""The scheduled times of each series if all individuals share them, else None.
+
+    Args:
+        cohort: N individuals.
+        names: Names of series.
 
     Example:
         >>> times = torch.tensor([0.0, 1.0, 3.0]).expand(5, -1)
@@ -28,62 +51,63 @@ def common_grid(cohort: Cohort, names: Sequence[str]) -> dict[str, list[float]] 
     grids = {}
     for name in names:
         times = cohort[name].times
-        strictly = bool((times[0].diff() > _slack(times[0])).all())
-        if not strictly or bool((times != times[0]).any()):
+        is_increasing = bool((times[0].diff() > _tolerance(times[0])).all())
+        if not is_increasing or bool((times != times[0]).any()):
             return None
         grids[name] = times[0].double().tolist()
     return grids
 
 
 def onto_grid(cohort: Cohort, grids: Mapping[str, Sequence[float]]) -> Cohort:
-    r"""The cohort with every recorded value in its place on the grid.
+    r"""The cohort with a column for every time of the grid, and every recorded value in its column.
 
     Args:
         cohort: N individuals.
         grids: Times of each series, increasing.
 
     Raises:
-        GuideError: A value was recorded at a time that is not on the grid, or two of one individual
-            at the same.
+        GuideError: A value was recorded at a time that is not on the grid, or two values of one
+            individual at the same time.
     """
     series = dict(cohort.series)
     for name, grid in grids.items():
         times = torch.tensor(grid, dtype=torch.float64, device=cohort.device)
-        found = cohort[name]
-        same = found.times.shape[1] == len(times) and bool(
-            ((found.times - times).abs() <= _slack(times)).all()
+        s = cohort[name]
+        is_on_grid = s.times.shape[1] == len(times) and bool(
+            ((s.times - times).abs() <= _tolerance(times)).all()
         )
-        series[name] = found if same else _place(cohort, name, times)
+        series[name] = s if is_on_grid else _place(cohort, name, times)
     return replace(cohort, series=series)
 
 
-def _slack(times: Tensor) -> float:
-    return TOLERANCE * max(float(times[-1] - times[0]), 1e-300)
+def _tolerance(times: Tensor) -> float:
+    """Largest difference of equal times of a grid."""
+    return DEFAULTS.tolerance * max(float(times[-1] - times[0]), DEFAULTS.min_span)
 
 
 def _place(cohort: Cohort, name: str, grid: Tensor) -> Series:
-    found = cohort[name]
-    times, num = found.times.double(), len(cohort)
+    """A series with a column for every time of the grid."""
+    s, num = cohort[name], len(cohort)
+    times, present = s.times.double(), s.present
     nearest = torch.searchsorted((grid[1:] + grid[:-1]) / 2, times.contiguous())
-    present = found.present
-    off = present & ((grid[nearest] - times).abs() > _slack(grid))
+    is_off_grid = present & ((grid[nearest] - times).abs() > _tolerance(grid))
     count = torch.zeros(num, len(grid), dtype=torch.long, device=times.device)
     count.scatter_add_(1, nearest, present.long())
-    wrong = off.any(1) | (count > 1).any(1)
+    wrong = is_off_grid.any(1) | (count > 1).any(1)
     if bool(wrong.any()):
         i = int(wrong.nonzero()[0])
-        at = times[i][off[i]].tolist() or grid[count[i] > 1].tolist()
+        at = times[i][is_off_grid[i]].tolist() or grid[count[i] > 1].tolist()
+        shown = [round(t, 6) for t in grid.tolist()[: DEFAULTS.max_listed]]
         raise GuideError(
-            f"Individual {cohort.ids[i]!r} has {'values' if off[i].any() else 'two values'} of "
-            f"{name!r} at time {at[0]:g} ({int(wrong.sum())} such individuals).",
-            f"at most one value at each of the times {[round(t, 6) for t in grid.tolist()[:12]]} "
-            "that all training data share.",
+            f"Individual {cohort.ids[i]!r} has {'values' if is_off_grid[i].any() else 'two values'}"
+            f" of {name!r} at time {at[0]:g} ({int(wrong.sum())} such individuals).",
+            f"at most one value at each of the times {shown} that all training data share.",
             "train the guide on a design with these times, or with "
             "`networks=Networks(grid=False)` and a design whose times vary.",
         )
     rows = torch.arange(num, device=times.device).unsqueeze(1).expand_as(nearest)[present]
-    shape = (num, len(grid), *found.values.shape[2:])
-    values, observed = found.values.new_ones(shape), found.observed.new_zeros(shape)
-    values[rows, nearest[present]] = found.values[present]
-    observed[rows, nearest[present]] = found.observed[present]
-    return Series(grid.to(found.times.dtype).expand(num, -1), values, observed)
+    shape = (num, len(grid), *s.values.shape[2:])
+    values, observed = s.values.new_ones(shape), s.observed.new_zeros(shape)
+    values[rows, nearest[present]] = s.values[present]
+    observed[rows, nearest[present]] = s.observed[present]
+    return Series(grid.to(s.times.dtype).expand(num, -1), values, observed)

@@ -1,4 +1,4 @@
-r"""What a cohort is made of, checked; and which individuals an index means."""
+r"""Checks of the parts of a cohort: their classes, shapes and values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +15,10 @@ from .series import Series, floating
 def checked_covariate(name: str, x: Any) -> Tensor:
     r"""A covariate in a floating dtype, shape ``(individual,)``.
 
+    Args:
+        name: Name of the covariate, for the message.
+        x: Its values, a tensor or what torch makes a tensor of.
+
     Raises:
         CohortError: Not numbers, another shape, or a value that is not finite.
     """
@@ -30,29 +34,35 @@ def checked_covariate(name: str, x: Any) -> Tensor:
         raise CohortError(
             f"Covariate {name!r} has the wrong shape {tuple(values.shape)}.",
             "one value per individual, shape (individual,).",
-            "pass what varies over time as `time_varying=`.",
+            "pass a covariate that varies over time as `time_varying=`.",
         )
     if not values.isfinite().all():
         raise CohortError(
             f"Covariate {name!r} of individual {int((~values.isfinite()).nonzero()[0])} is "
             "not finite.",
             "a finite value for every individual.",
-            "impute it (for instance by the median) and, if it matters, add an indicator "
-            "covariate.",
+            "impute it (for example by the median) and, if it may matter that it was missing, add "
+            "a covariate that indicates this.",
         )
     return values
 
 
 def check_kinds(series: Any, covariates: Any, doses: Any, time_varying: Any) -> None:
-    r"""Raise unless the parts of a cohort are of the class that they should be.
+    r"""Raise unless every part of a cohort has its class.
+
+    Args:
+        series: Should be a mapping from names to :class:`Series`, not empty.
+        covariates: Should be a mapping.
+        doses: Should be :class:`Doses` or None.
+        time_varying: Should be a mapping from names to :class:`Series`.
 
     Raises:
-        CohortError: One is not.
+        CohortError: A part is of another class.
     """
     for argument, group in (("series", series), ("time_varying", time_varying)):
         check_is(argument, group, Mapping, "pass {name: Series(times, values)}.", CohortError)
         for name, x in group.items():
-            check_is("name", name, str, "name every series by a text.", CohortError)
+            check_is("name", name, str, "use a text as the name of every series.", CohortError)
             fix = "pass Series(times, values), with a time for every value."
             check_is(f"{argument}[{name!r}]", x, Series, fix, CohortError)
     if not series:

@@ -30,8 +30,7 @@ from ..cohort import Cohort
 from ..errors import AmortizedWarning, GuideError
 from ..guide import AmortizedGuide
 from ..guide.learned_likelihood import learned
-from ..missing import Resample
-from ..missing.designs import nothing_missing
+from ..missing import Resample, nothing_missing
 from ..model import Population
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors, sample_individuals

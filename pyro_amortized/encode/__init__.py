@@ -1,8 +1,8 @@
-r"""Incomplete data -> numbers that a network can read.
+r"""Encodings: how incomplete data become the input of a network.
 
 An *encoding* (:class:`Tokens`, :class:`FillIn`, :class:`Indicator`, :class:`TimeLabels`,
-:class:`Deletion`) is a choice; an *encoder* is that choice for cohorts of one form, with scales
-taken from recorded values of simulated data.
+:class:`Deletion`) holds the settings. An *encoder* encodes cohorts of one form by these settings,
+with scales that were taken from the recorded values of simulated data.
 """
 
 from .baselines import Deletion as Deletion

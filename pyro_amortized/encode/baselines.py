@@ -1,7 +1,8 @@
-r"""The encodings of the missing-data literature, with what each cannot tell apart.
+r"""Baseline encodings from the literature on missing data.
 
-All of them standardise by recorded values only. They are here to compare with, and for networks
-that know no masks; :class:`~pyro_amortized.encode.Tokens` is what we recommend.
+Each of them has cases that it cannot distinguish, which its docstring names. They serve for
+comparisons, and for networks that do not accept a mask. The recommended encoding is
+:class:`~pyro_amortized.encode.Tokens`. All scales are taken from recorded values only.
 
 References:
     Wang, Hasenauer and Schälte (2024), Missing data in amortized simulation-based neural posterior
@@ -23,10 +24,11 @@ from .standardization import Standardize
 
 @dataclass(frozen=True)
 class FillIn:
-    r"""A constant in place of what was not recorded; nothing says that it is one.
+    r"""A constant in place of a value that was not recorded.
 
-    Needs a common time grid. **Fails** where the constant could be a recorded value: the network
-    cannot tell them apart, and its answer is an average over both. Rank statistics hardly see it.
+    It needs a common time grid. **It fails** where the constant could also be a recorded value. The
+    network cannot distinguish the two, and its answer is an average over both cases. Rank
+    statistics of a calibration hardly show this error.
 
     Args:
         value: The constant, in the unit of the data.
@@ -34,17 +36,18 @@ class FillIn:
 
     value: float
 
-    def encoder(self, form: Form) -> "PublishedEncoder":
+    def encoder(self, form: Form) -> "BaselineEncoder":
         """The encoder for cohorts of a form."""
-        return PublishedEncoder(form, self, fill=self.value, has_indicator=False)
+        return BaselineEncoder(form, self, fill=self.value, has_indicator=False)
 
 
 @dataclass(frozen=True)
 class Indicator:
-    r"""A constant in place of what was not recorded, and per channel a 0/1 indicator beside it.
+    r"""A constant in place of a value that was not recorded, and for every channel a 0/1 indicator
+    of what was recorded.
 
-    Needs a common time grid. Right for every pattern, whatever the constant. **Fails** on
-    individual times, which have no places.
+    It needs a common time grid. It is correct for every pattern of missing values and every
+    constant. **It fails** for individual times, which have no fixed places.
 
     Args:
         fill: The constant, in the unit of the data.
@@ -52,58 +55,60 @@ class Indicator:
 
     fill: float = 0.0
 
-    def encoder(self, form: Form) -> "PublishedEncoder":
+    def encoder(self, form: Form) -> "BaselineEncoder":
         """The encoder for cohorts of a form."""
-        return PublishedEncoder(form, self, fill=self.fill, has_indicator=True)
+        return BaselineEncoder(form, self, fill=self.fill, has_indicator=True)
 
 
 @dataclass(frozen=True)
 class TimeLabels:
     r"""The recorded values with their times, as a sequence of varying length.
 
-    For any times. Right in principle; **fails** in practice where the answer depends on precise
-    times, which a network reads badly from one number (use
-    :class:`~pyro_amortized.encode.Tokens`), and where some channels of a time were not recorded:
-    they count as average.
+    It accepts any times and is correct in principle. **It fails** in practice where the answer
+    depends on precise times, which a network reads badly from a single number (use
+    :class:`~pyro_amortized.encode.Tokens`). It also fails where only some channels of a time were
+    recorded: the others are encoded as an average value.
 
     Args:
-        normalise: Divide times by the largest of the training data; without it they are in the unit
-            of the data.
+        normalise: Divide times by the largest one of the training data. Otherwise they are in the
+            unit of the data.
     """
 
     normalise: bool = False
 
-    def encoder(self, form: Form) -> "PublishedEncoder":
+    def encoder(self, form: Form) -> "BaselineEncoder":
         """The encoder for cohorts of a form."""
         unit = "span" if self.normalise else "data"
-        return PublishedEncoder(form, self, time_unit=unit)
+        return BaselineEncoder(form, self, time_unit=unit)
 
 
 @dataclass(frozen=True)
 class Deletion:
     """The recorded values in their order, as a sequence of varying length without times.
 
-    Right only where what was recorded is the beginning of a common time grid. **Fails** everywhere
-    else: which values were left out is lost.
+    It is correct only if the recorded values are the first ones of a common time grid. **It fails**
+    everywhere else, because it does not contain which values are missing.
     """
 
-    def encoder(self, form: Form) -> "PublishedEncoder":
+    def encoder(self, form: Form) -> "BaselineEncoder":
         """The encoder for cohorts of a form."""
-        return PublishedEncoder(form, self)
+        return BaselineEncoder(form, self)
 
 
-class PublishedEncoder(Encoder):
-    r"""Encoder of the published encodings.
+class BaselineEncoder(Encoder):
+    r"""Encoder of the baseline encodings.
 
     Args:
-        form: What the cohorts look like.
+        form: The form of the cohorts.
         encoding: The encoding.
-        fill: What stands for a value that was not recorded, or None to leave the token out.
-        has_indicator: Whether a 0/1 indicator stands beside each value.
-        time_unit: ``"data"`` or ``"span"`` (the largest time) for a feature of time, None for none.
+        fill: Constant in place of a value that was not recorded, in the unit of the data, or None
+            for no token at such a time.
+        has_indicator: Whether a 0/1 indicator follows each value.
+        time_unit: Unit of the feature of time: ``"data"``, ``"span"`` (the largest time of the
+            training data), or None for no such feature.
 
     Raises:
-        GuideError: Filling in on individual times.
+        GuideError: ``fill`` is given and the times are individual.
     """
 
     def __init__(
@@ -118,9 +123,9 @@ class PublishedEncoder(Encoder):
         super().__init__(form, encoding)
         if fill is not None and form.grid is None:
             raise GuideError(
-                f"{type(encoding).__name__} for individuals with times of their own.",
-                "a time grid that all individuals share, in whose places to fill in.",
-                "use the encoding Tokens, or a design with common times.",
+                f"The encoding {type(encoding).__name__} was chosen for individual times.",
+                "a time grid that all individuals share.",
+                "use the encoding Tokens, or a design whose individuals share their times.",
             )
         self.fill, self.has_indicator, self.time_unit = fill, has_indicator, time_unit
         self.values = nn.ModuleList(Standardize(n) for n in form.channels)
@@ -129,12 +134,12 @@ class PublishedEncoder(Encoder):
 
     @property
     def num_values(self) -> int:
-        """A value per channel, and its indicator."""
+        """Number of values and indicators of a token."""
         return sum(self.form.channels) * (2 if self.has_indicator else 1)
 
     @property
     def num_series_features(self) -> int:
-        """Values and indicators, labels of several series, time."""
+        """Number of values, indicators, labels (if there are several series) and times."""
         labels = len(self.form.series) if len(self.form.series) > 1 else 0
         return self.num_values + labels + (self.time_unit is not None)
 
@@ -145,10 +150,10 @@ class PublishedEncoder(Encoder):
         scaled = self.values[j](values)
         if self.fill is None:
             scaled = scaled * observed
-            there = cohort[name].present
+            mask = cohort[name].present
         else:
             scaled = torch.where(observed, scaled, self.values[j](values.new_tensor(self.fill)))
-            there = torch.ones_like(cohort[name].present)
+            mask = torch.ones_like(cohort[name].present)
         own = torch.cat([scaled, observed.double()], -1) if self.has_indicator else scaled
         size = own.shape[-1] // channels[j]
         before, after = sum(channels[:j]), sum(channels[j + 1 :])
@@ -157,27 +162,25 @@ class PublishedEncoder(Encoder):
         if len(self.form.series) > 1:
             parts.append(self.labels(cohort, j))
         if self.time_unit is not None:
-            parts.append(self._clock(cohort[name].times).unsqueeze(-1))
-        return torch.cat(parts, -1), there
+            parts.append(self._in_time_unit(cohort[name].times).unsqueeze(-1))
+        return torch.cat(parts, -1), mask
 
     def dose_times(self, times: Tensor, like: Tensor) -> Tensor:
-        """A dose has its time where values have theirs."""
-        found = super().dose_times(times, like)
+        """The time of a dose, in the feature that holds the time of a value."""
+        features = super().dose_times(times, like)
         if self.time_unit is not None:
-            found[..., -1] = self._clock(times)
-        return found
+            features[..., -1] = self._in_time_unit(times)
+        return features
 
     def fit_series(self, cohort: Cohort) -> None:
-        """Mean and scale of the recorded values, and the largest time."""
+        """Take mean and scale of the recorded values, and the largest time."""
         for j, name in enumerate(self.form.series):
             values, observed = by_channel(cohort, name)
             scales = self.values[j]
             assert isinstance(scales, Standardize)
             for c in range(self.form.channels[j]):
-                part = Standardize(1)
-                part.fit(values[..., c][observed[..., c]].unsqueeze(-1))
-                scales.mean[c], scales.scale[c] = part.mean[0], part.scale[0]
+                scales.fit_columns(c, values[..., c][observed[..., c]].unsqueeze(-1))
             self.longest = torch.maximum(self.longest, cohort[name].times.abs().max())
 
-    def _clock(self, times: Tensor) -> Tensor:
+    def _in_time_unit(self, times: Tensor) -> Tensor:
         return times / self.longest if self.time_unit == "span" else times

@@ -1,31 +1,34 @@
-r"""The form of the cohorts that an encoder reads."""
+r"""The form of a cohort: what all cohorts that one encoder reads have in common.
+
+The form is taken from the simulated training data. It fixes the number of features of a token.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..cohort import Cohort
+from ..errors import GuideError
 from .channels import num_channels
 
-NUM_DOSE_FEATURES = 4
-
-
-NUM_EVENT_FEATURES = 3
+NUM_DOSE_FEATURES = 4  # amount, log amount, duration, compartment
+NUM_EVENT_FEATURES = 3  # interval, steady state, reset
 
 
 @dataclass(frozen=True)
 class Form:
-    r"""What the cohorts of an encoder look like.
+    r"""What all cohorts that one encoder reads have in common.
 
     Args:
         series: Names of the series that the model observes.
-        channels: Number of channels of each.
+        channels: Number of channels of each series.
         covariates: Names of the covariates.
         has_doses: Whether the cohorts have doses.
-        grid: Times of each series if all individuals share them: tokens then stand in the places of
-            the grid, recorded or not. None for individual times.
+        grid: Times of each series if all individuals share them. Every time of the grid then has a
+            token, whether or not a value was recorded. None if the times are individual.
         num_times: Largest number of times of a series.
         time_varying: Names of the covariates that vary over time.
-        has_events: Whether doses have steady states, resets or rates of the model.
+        has_events: Whether there are steady states, resets, or rates and durations that the model
+            gives.
     """
 
     series: tuple[str, ...]
@@ -44,7 +47,13 @@ class Form:
         series: Sequence[str],
         grid: Mapping[str, Sequence[float]] | None = None,
     ) -> "Form":
-        """The form of a cohort."""
+        r"""The form of a cohort.
+
+        Args:
+            cohort: N individuals.
+            series: Names of the series that the model observes.
+            grid: Times of each series if all individuals share them, or None.
+        """
         channels = tuple(num_channels(cohort, name) for name in series)
         covariates = tuple(sorted(cohort.covariates))
         longest = max(cohort[name].times.shape[1] for name in series)
@@ -57,12 +66,47 @@ class Form:
 
     @property
     def num_dose_features(self) -> int:
-        """Features per dose, that is amount on two scales, duration, compartment, and interval,
-        steady state and reset where there are any.
+        """Number of features of a dose: amount on two scales, duration and compartment, and also
+        interval, steady state and reset if ``has_events``.
         """
         return NUM_DOSE_FEATURES + (NUM_EVENT_FEATURES if self.has_events else 0)
 
     @property
     def num_places(self) -> int:
-        """Number of tokens in fixed places, the points of the grid; 0 without one."""
+        """Number of tokens that have a fixed place, which is that of all times of the grids; 0
+        without a grid.
+        """
         return sum(len(times) for times in self.grid.values()) if self.grid is not None else 0
+
+
+def check_form(cohort: Cohort, form: Form) -> None:
+    r"""Raise unless a cohort has a form.
+
+    Args:
+        cohort: N individuals.
+        form: The form of the training data.
+
+    Raises:
+        GuideError: A series or covariate is missing, a number of channels differs, or only one of
+            the cohort and the form has doses.
+    """
+    actual = {
+        "series": {n: num_channels(cohort, n) for n in form.series if n in cohort},
+        "covariates": sorted(set(cohort.covariates) & set(form.covariates)),
+        "time-varying covariates": sorted(set(cohort.time_varying) & set(form.time_varying)),
+        "doses": cohort.doses is not None,
+    }
+    expected = {
+        "series": dict(zip(form.series, form.channels, strict=True)),
+        "covariates": sorted(form.covariates),
+        "time-varying covariates": sorted(form.time_varying),
+        "doses": form.has_doses,
+    }
+    for part, value in expected.items():
+        if actual[part] != value:
+            raise GuideError(
+                f"The cohort has {part} {actual[part]}.",
+                f"{part} {value}, as in the training data of the guide.",
+                "bring the cohort into the form of the training data, or train a guide for "
+                "this cohort.",
+            )

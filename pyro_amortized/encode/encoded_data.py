@@ -1,4 +1,4 @@
-r"""What networks read, and the scales of its numbers."""
+r"""Encoded data: the tensors that a summary network reads."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,15 @@ from ..cohort import Index
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    r"""N individuals as a network reads them.
+    r"""N encoded individuals.
 
     Args:
-        tokens: Shape ``(individual, token, feature)``, zero where ``mask`` is False.
-        mask: True where the token is there, shape ``(individual, token)``.
-        static: Covariates and totals, shape ``(individual, static)``.
+        tokens: Features of the tokens, shape ``(individual, token, feature)``; zero where ``mask``
+            is False.
+        mask: True where there is a token, False in the padding and where nothing was recorded,
+            shape ``(individual, token)``.
+        static: Features of the individuals (covariates, totals of the doses, moments), shape
+            ``(individual, static)``.
     """
 
     tokens: Tensor

@@ -1,8 +1,8 @@
-r"""The interface of encoders: a cohort goes in, tokens come out.
+r"""The interface of encoders, which turn a cohort into tokens.
 
-An encoder knows the *form* of the cohorts (names, channels, covariates, common times) and scales
-that it took from simulated training data. Its tokens are those of the series, then one per dose;
-covariates and dose totals are static.
+An encoder holds the *form* of the cohorts (names, channels, covariates, common times) and scales
+that were taken from simulated training data. The tokens of an individual are those of its series,
+followed by one token for each dose. Covariates and totals of the doses are static features.
 """
 
 from abc import ABC, abstractmethod
@@ -14,33 +14,34 @@ from torch import Tensor, nn
 
 from ..cohort import Cohort
 from ..cohort.time_grid import onto_grid
-from ..errors import GuideError
 from ..networks import TokenLayout
-from .channels import num_channels
-from .cohort_form import Form
+from .cohort_form import Form, check_form
 from .encoded_data import Encoded
 from .standardization import Standardize
 
+SMALLEST_AMOUNT = 1e-12  # stands for a dose of amount 0 (a reset), so that its logarithm is finite
+
 
 class Encoding(Protocol):
-    r"""A choice of how incomplete data become numbers; a frozen dataclass.
+    r"""The settings of an encoding; a frozen dataclass.
 
-    Your own: a dataclass with :meth:`encoder`, which returns an :class:`Encoder` of your own.
+    To add an encoding, write a frozen dataclass with the method :meth:`encoder`, which returns your
+    subclass of :class:`Encoder`.
     """
 
     def encoder(self, form: Form) -> "Encoder":
-        """An encoder for cohorts of a form, its scales still to be fitted."""
+        """An encoder for cohorts of a form, before :meth:`Encoder.fit`."""
         ...
 
 
 class Encoder(nn.Module, ABC):
     r"""Encodes cohorts of one form.
 
-    A child gives the tokens of a series (:meth:`series_tokens`), their number of features, and fits
-    the scales it needs (:meth:`fit_series`).
+    A subclass defines the tokens of a series (:meth:`series_tokens`), their number of features, and
+    takes the scales that it needs (:meth:`fit_series`).
 
     Args:
-        form: What the cohorts look like.
+        form: The form of the cohorts.
         encoding: The encoding that made this encoder.
     """
 
@@ -52,22 +53,28 @@ class Encoder(nn.Module, ABC):
         self.doses = Standardize(form.num_dose_features)
         self.static = Standardize(self.num_static)
 
-    # What a child defines.
+    # Defined by a subclass.
 
     @property
     @abstractmethod
     def num_series_features(self) -> int:
-        """Number of features of a token, without those of doses."""
+        """Number of features of a token, without those that only doses have."""
 
     @property
     @abstractmethod
     def num_values(self) -> int:
-        """Leading features of a token that hold values and indicators."""
+        """Number of the first features of a token that hold values and indicators."""
 
     @abstractmethod
     def series_tokens(self, cohort: Cohort, j: int) -> tuple[Tensor, Tensor]:
-        """Features and mask of series number j, shapes ``(individual, time, feature)`` and
-        ``(individual, time)``.
+        r"""Tokens of one series.
+
+        Args:
+            cohort: N individuals, in float64.
+            j: Number of the series in the form.
+
+        Returns:
+            Features, shape ``(individual, time, feature)``, and mask, shape ``(individual, time)``.
         """
 
     @abstractmethod
@@ -75,8 +82,16 @@ class Encoder(nn.Module, ABC):
         """Take scales from the recorded values and times of training data, in float64."""
 
     def dose_times(self, times: Tensor, like: Tensor) -> Tensor:
-        """Series features of a dose, shape ``(individual, dose, feature)``: its time, if there is
-        one.
+        r"""The features of a dose that tokens of series have too; here all zero.
+
+        A subclass whose tokens have a feature of time puts the times of the doses there.
+
+        Args:
+            times: Times of the doses, shape ``(individual, dose)``.
+            like: A tensor with the dtype and device of the result.
+
+        Returns:
+            Shape ``(individual, dose, feature)``.
         """
         return like.new_zeros(*times.shape, self.num_series_features)
 
@@ -86,16 +101,16 @@ class Encoder(nn.Module, ABC):
         return 0
 
     def moments(self, cohort: Cohort) -> Tensor:
-        """Features of whole individuals, shape ``(individual, moment)``, for instance sums over
-        their recorded values.
+        """Static features that are computed from the recorded values, for example sums; shape
+        ``(individual, moment)``.
         """
         return self.units.new_zeros(len(cohort), 0)
 
-    # What all share.
+    # Common to all encoders.
 
     @property
     def layout(self) -> TokenLayout:
-        """What a summary network must know of the tokens."""
+        """Sizes of the tokens, from which a summary network is made."""
         return TokenLayout(
             self.num_series_features
             + (self.form.num_dose_features + 1 if self.form.has_doses else 0),
@@ -107,15 +122,15 @@ class Encoder(nn.Module, ABC):
 
     @property
     def num_static(self) -> int:
-        """Number of static features: covariates, three values of those that vary over time, two
-        totals of the doses, moments.
+        """Number of static features: covariates, three values of each covariate that varies over
+        time, two totals of the doses, moments.
         """
-        known = len(self.form.covariates) + 3 * len(self.form.time_varying)
-        return known + (2 if self.form.has_doses else 0) + self.num_moments
+        num_covariates = len(self.form.covariates) + 3 * len(self.form.time_varying)
+        return num_covariates + (2 if self.form.has_doses else 0) + self.num_moments
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What makes this encoder again, as JSON."""
+        """Encoding and form, from which this encoder can be made again, as JSON."""
         encoding: Any = self.encoding
         return {
             "encoding": type(encoding).__name__,
@@ -124,7 +139,9 @@ class Encoder(nn.Module, ABC):
         }
 
     def fit(self, cohort: Cohort) -> "Encoder":
-        """Take all scales from simulated training data; recorded values only."""
+        """Take all scales from the recorded values of simulated training data; returns the encoder
+        itself.
+        """
         cohort = cohort.to(dtype=torch.float64)
         times = torch.cat(
             [cohort[name].times[cohort[name].present].abs() for name in self.form.series]
@@ -138,44 +155,25 @@ class Encoder(nn.Module, ABC):
         return self
 
     def check(self, cohort: Cohort) -> None:
-        r"""Raise unless the cohort has what the encoder reads.
+        r"""Raise unless the cohort has the form of the training data.
 
         Raises:
-            GuideError: A series or covariate is missing, a number of channels differs, or doses
-                appear or lack.
+            GuideError: A series or covariate is missing, a number of channels differs, or only one
+                of the cohort and the training data has doses.
         """
-        form = self.form
-        found = {
-            "series": {n: num_channels(cohort, n) for n in form.series if n in cohort},
-            "covariates": sorted(set(cohort.covariates) & set(form.covariates)),
-            "time-varying covariates": sorted(set(cohort.time_varying) & set(form.time_varying)),
-            "doses": cohort.doses is not None,
-        }
-        wanted = {
-            "series": dict(zip(form.series, form.channels, strict=True)),
-            "covariates": sorted(form.covariates),
-            "time-varying covariates": sorted(form.time_varying),
-            "doses": form.has_doses,
-        }
-        for what, expected in wanted.items():
-            if found[what] != expected:
-                raise GuideError(
-                    f"The cohort has {what} {found[what]}.",
-                    f"{what} {expected}, as in the training data of the guide.",
-                    "bring the cohort into the form of the training data, or train a guide for "
-                    "this cohort.",
-                )
+        check_form(cohort, self.form)
 
     def forward(self, cohort: Cohort) -> Encoded:
         """Encode a cohort, in float64."""
         cohort = cohort.to(dtype=torch.float64)
         if self.form.grid is not None:
             cohort = onto_grid(cohort, self.form.grid)
-        found = [self.series_tokens(cohort, j) for j in range(len(self.form.series))]
-        parts, masks = [tokens for tokens, _ in found], [mask for _, mask in found]
+        encoded = [self.series_tokens(cohort, j) for j in range(len(self.form.series))]
+        parts, masks = [tokens for tokens, _ in encoded], [mask for _, mask in encoded]
         if self.form.has_doses and cohort.doses is not None:
-            blank = self.form.num_dose_features + 1
-            parts = [torch.cat([x, x.new_zeros(*x.shape[:2], blank)], -1) for x in parts]
+            # Features that only doses have: theirs, and an indicator of a dose.
+            num_more = self.form.num_dose_features + 1
+            parts = [torch.cat([x, x.new_zeros(*x.shape[:2], num_more)], -1) for x in parts]
             parts.append(self._dose_tokens(cohort))
             masks.append(cohort.doses.given)
         mask = torch.cat(masks, 1)
@@ -183,36 +181,43 @@ class Encoder(nn.Module, ABC):
         return Encoded(tokens, mask, self.static(self._static_features(cohort)))
 
     def labels(self, cohort: Cohort, j: int) -> Tensor:
-        """Which series a token belongs to, shape ``(individual, time, series)``."""
+        """The series of a token as 0/1 indicators, shape ``(individual, time, series)``."""
         shape = cohort[self.form.series[j]].times.shape
         label = self.units.new_zeros(*shape, len(self.form.series))
         label[..., j] = 1.0
         return label
 
     def _dose_tokens(self, cohort: Cohort) -> Tensor:
+        """Tokens of the doses, shape ``(individual, dose, feature)``."""
         features = self._dose_features(cohort)
         assert cohort.doses is not None
-        clock = self.dose_times(cohort.doses.times, features)
-        return torch.cat([clock, self.doses(features), torch.ones_like(features[..., :1])], -1)
+        times = self.dose_times(cohort.doses.times, features)
+        return torch.cat([times, self.doses(features), torch.ones_like(features[..., :1])], -1)
 
     def _dose_features(self, cohort: Cohort) -> Tensor:
+        """Features that only doses have, before standardization."""
         assert cohort.doses is not None
         amounts, durations = cohort.doses.amounts, cohort.doses.durations / self.units[-1]
         compartment = cohort.doses.compartment.double()
-        columns = [amounts, amounts.clamp(min=1e-12).log(), durations, compartment]
+        columns = [amounts, _log_amount(amounts), durations, compartment]
         if self.form.has_events:
             columns.append(cohort.doses.intervals / self.units[-1])
             columns += [cohort.doses.steady_state.double(), cohort.doses.reset.double()]
         return torch.stack(columns, -1)
 
     def _static_features(self, cohort: Cohort) -> Tensor:
+        """Static features before standardization, shape ``(individual, static)``."""
         columns = [cohort.covariates[name] for name in self.form.covariates]
         for name in self.form.time_varying:
             s = cohort.time_varying[name]
-            filled = s.at(s.times)
-            columns += [filled[:, 0], filled.mean(1), filled[:, -1]]
+            values = s.at(s.times)
+            columns += [values[:, 0], values.mean(1), values[:, -1]]
         if self.form.has_doses and cohort.doses is not None:
             total = cohort.doses.amounts.sum(1)
-            columns += [total.clamp(min=1e-12).log(), cohort.doses.given.double().sum(1)]
-        known = torch.stack(columns, -1) if columns else self.units.new_zeros(len(cohort), 0)
-        return torch.cat([known, self.moments(cohort)], -1) if self.num_moments else known
+            columns += [_log_amount(total), cohort.doses.given.double().sum(1)]
+        features = torch.stack(columns, -1) if columns else self.units.new_zeros(len(cohort), 0)
+        return torch.cat([features, self.moments(cohort)], -1) if self.num_moments else features
+
+
+def _log_amount(amounts: Tensor) -> Tensor:
+    return amounts.clamp(min=SMALLEST_AMOUNT).log()

@@ -1,9 +1,10 @@
 r"""Missingness: distributions over what is recorded, and designs that draw from them.
 
-A mechanism is a callable ``(cohort, generator) -> cohort with less recorded``; a design
-(:data:`~pyro_amortized.cohort.Design`) is a callable ``(num_individuals, generator) -> Cohort``.
-Missingness that depends on parameters, or on the value itself, is part of the model: an observed
-site named ``<name>_recorded`` (see the guide on missing data).
+A mechanism is a callable ``(cohort, generator) -> Cohort`` that returns the cohort with fewer
+recorded values. A design (:data:`~pyro_amortized.cohort.Design`) is a callable
+``(num_individuals, generator) -> Cohort``. Missingness that depends on parameters or on the value
+itself is part of the model: an observed site named ``<name>_recorded`` (see the page on missing
+data).
 """
 
 from .combinations import AllOf as AllOf

@@ -12,8 +12,8 @@ from ..errors import CohortError
 from ..runtime.arguments import check_is
 from .mechanisms import Mechanism, RandomMissing, nothing_missing
 
-# Share of the simulated individuals from which nothing is removed, so that the training data contain
-# individuals that are as complete as those of the cohort.
+# Share of the simulated individuals from which nothing is removed, so that the training data
+# contain individuals that are as complete as those of the cohort.
 COMPLETE_SHARE = 0.25
 
 
@@ -25,7 +25,10 @@ class Remaskable(Protocol):
     to the simulated cohort anew in every pass over it.
     """
 
-    missing: Mechanism
+    @property
+    def missing(self) -> Mechanism:
+        """The mechanism; an attribute is sufficient."""
+        ...
 
     def __call__(self, num_individuals: int, generator: Generator) -> Cohort:
         """A cohort of placeholders to which the mechanism was applied."""
@@ -115,11 +118,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class FixedMissingness:
-    r"""A design of the user that does not tell apart what is simulated and what goes missing.
+    r"""A design of the user that does not separate what is simulated from what is then missing.
 
     Args:
-        design: The design. What it leaves unrecorded stays so; nothing more goes missing.
-        missing: The mechanism under which nothing more goes missing.
+        design: The design. Its missing values are those of the training data.
+        missing: The mechanism that is applied in training; by default it removes nothing.
     """
 
     design: Design
@@ -130,7 +133,7 @@ class FixedMissingness:
         return self.design(num_individuals, generator)
 
     def complete(self, num_individuals: int, generator: Generator) -> Cohort:
-        """The same, since nothing more goes missing."""
+        """The same, because the design contains its missing values."""
         return self.design(num_individuals, generator)
 
 
@@ -148,10 +151,10 @@ def default_design(cohort: Cohort) -> Resample:
 
 
 def as_design(data: Cohort | Design) -> Remaskable:
-    r"""Data or a design in the form that simulation works with: ``complete`` and ``missing`` apart.
+    r"""The design of data or of a design that need not be :class:`Remaskable`.
 
     Args:
-        data: A cohort, whose individuals are resampled by :func:`default_design`; or a design.
+        data: A cohort, which gives :func:`default_design`, or a design.
     """
     if isinstance(data, Cohort):
         return default_design(data)

@@ -1,9 +1,10 @@
-r"""Summary networks: tokens with a mask -> a summary of fixed length.
+r"""Summary networks, which map the tokens of an individual to a summary of fixed length.
 
-Every network honours the mask exactly: neither what stands under it, nor how much padding there is,
-nor the rest of the batch changes the summary of an individual; one that cannot refuses. They know
-no data, only ``(tokens, mask, static)``: shapes ``(individual, token, feature)``, ``(individual,
-token)``, ``(individual, static)``.
+A summary network reads ``(tokens, mask, static)`` of shapes ``(individual, token, feature)``,
+``(individual, token)`` and ``(individual, static)``. Only tokens whose mask is True have an effect:
+the summary of an individual depends neither on the values of the other tokens, nor on the amount of
+padding, nor on the other individuals of the batch. A network that cannot do this raises an error
+for data with masked tokens.
 """
 
 from .grid_network import GridNetwork as GridNetwork

@@ -1,20 +1,22 @@
-r"""Inference networks: ``flow(context)`` is a distribution.
+r"""Inference networks: conditional flows, which give a distribution for every context.
 
-A value u is carried to a standard normal in three steps, each with a closed-form inverse:
+A value u is transformed to a standard normal in three steps, each with a closed-form inverse:
 
 .. math:: v = B^{-1} (u - a), \qquad
           z = e^{s(h)} \odot \big((I + L(h))\, (v - \mu(h))\big), \qquad
-          \epsilon = (S_m \circ \dots \circ S_1)(z \mid h),
+          \epsilon = (S_m \circ \dots \circ S_1)(z \mid h).
 
-the fixed a, B standardise the training distribution; a Gaussian head (:math:`\mu, s, L` from the
-context h, L strictly lower triangular) takes location, scales and correlations; triangular layers
-:math:`S` of rational-quadratic splines shape what is left, dimension by dimension given the ones
-before it. A density costs one pass over all dimensions; a draw goes through them one by one, at the
-same cost in all.
+The fixed a and B standardise the training distribution. A Gaussian head (:math:`\mu, s, L` from
+the hidden context h, with L strictly lower triangular) determines location, scales and
+correlations. Triangular layers :math:`S` of rational-quadratic splines describe what is not
+Gaussian: each dimension is transformed given the context and the dimensions before it. A density
+needs one pass over all dimensions. A draw is computed one dimension after the other, at the same
+total cost.
 """
 
 import functools
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -27,9 +29,26 @@ from .multilayer_perceptron import mlp
 from .spline_layer import SplineLayer
 
 
+@dataclass(frozen=True)
+class FlowSettings:
+    r"""Limits of a flow.
+
+    Args:
+        max_log_precision: Largest absolute value of s, the logarithm of a precision of the head in
+            standardised units. A posterior that is 3,000 times narrower or wider than the training
+            distribution is inside the limit, and an untrained head cannot overflow.
+    """
+
+    max_log_precision: float = 8.0
+
+
+DEFAULTS = FlowSettings()
+
+
 class FlowState(NamedTuple):
-    """What a flow makes of a context, once for all draws: location, log scales and strictly lower
-    triangle of the head, and the context of every spline layer.
+    """What a flow computes from a context alone, and needs for every density and every draw:
+    location, log precisions and strictly lower triangle of the head, and the context of every
+    spline layer.
     """
 
     location: Tensor
@@ -39,7 +58,7 @@ class FlowState(NamedTuple):
 
 
 class ConditionalFlow(nn.Module):
-    r"""A conditional invertible network.
+    r"""A conditional flow: an invertible network whose parameters depend on a context.
 
     Args:
         num_latent: Number of dimensions.
@@ -47,8 +66,8 @@ class ConditionalFlow(nn.Module):
         num_layers: Number of spline layers; 0 gives a Gaussian.
         width: Width of the hidden layers.
         depth: Number of hidden layers between the context and the head.
-        num_bins: Bins of a spline.
-        layer_width: Hidden units of a spline layer per dimension.
+        num_bins: Number of bins of a spline.
+        layer_width: Number of hidden units of a spline layer per dimension.
     """
 
     def __init__(
@@ -89,18 +108,26 @@ class ConditionalFlow(nn.Module):
         return FlowDistribution(self, context)
 
     def prepare(self, context: Tensor) -> FlowState:
-        """Everything about a context that does not depend on the value."""
+        """Everything that depends on the context alone."""
         d, hidden = self.num_latent, self.trunk(context)
         location, log_precision, below = self.head(hidden).split([d, d, d * (d - 1) // 2], -1)
         row, column = torch.tril_indices(d, d, -1, device=context.device)
         lower = below.new_zeros(*below.shape[:-1], d, d)
         lower[..., row, column] = below
         contexts = [layer.context(hidden) for layer in self.layers]  # type: ignore[operator]
-        return FlowState(location, 8 * torch.tanh(log_precision / 8), lower, contexts)
+        limit = DEFAULTS.max_log_precision
+        return FlowState(location, limit * torch.tanh(log_precision / limit), lower, contexts)
 
     def to_base(self, value: Tensor, state: FlowState) -> tuple[Tensor, Tensor]:
-        """Carry values, shape ``(*, num_latent)``, to the standard normal; also the log
-        Jacobian.
+        r"""Transform values to the standard normal.
+
+        Args:
+            value: Shape ``(*, num_latent)``.
+            state: From :meth:`prepare`, broadcastable to the values.
+
+        Returns:
+            The transformed values, shape of ``value``, and the log absolute determinant of the
+            Jacobian, shape ``(*,)``.
         """
         v = torch.linalg.solve_triangular(
             self.scale_tril.expand(*value.shape[:-2], -1, -1),
@@ -144,11 +171,11 @@ class FlowDistribution(TorchDistribution):  # type: ignore[misc]
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> Any:
-        """Every dimension is unconstrained."""
+        """Real vectors: every dimension is unconstrained."""
         return constraints.real_vector
 
     def expand(self, batch_shape: Size, _instance: None = None) -> "FlowDistribution":
-        """The same distribution with a larger batch."""
+        """The same distribution with a larger batch shape."""
         return FlowDistribution(self.flow, self.context.expand(*batch_shape, -1))
 
     def take(self, rows: Tensor) -> "FlowDistribution":

@@ -1,4 +1,6 @@
-r"""Networks that read values in fixed places, and networks that know no mask."""
+r"""A summary network for values that have fixed places on a common time grid."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -8,16 +10,33 @@ from .set_networks import DeepSet
 from .token_layout import TokenLayout
 
 
-class GridNetwork(nn.Module):
-    r"""Summary of values in fixed places: one hidden layer over all of them, with their indicators.
-
-    Tokens behind the places (doses) go through a :class:`DeepSet`. What is not recorded enters as
-    zero beside an indicator of zero; more columns than places cannot be read, and are refused by
-    the encoder that lays out the grid.
+@dataclass(frozen=True)
+class GridNetworkSettings:
+    r"""Size of the network that reads the doses.
 
     Args:
-        layout: The tokens; ``num_places`` of them stand in fixed places.
-        width: Width of the hidden layer, and length of the summary.
+        dose_summary: Length of the summary of the doses, and width of its hidden layers. It is half
+            of the default of :class:`DeepSet`, because doses carry less information than
+            observations.
+        dose_heads: Number of its softmax-weighted means.
+    """
+
+    dose_summary: int = 32
+    dose_heads: int = 2
+
+
+DEFAULTS = GridNetworkSettings()
+
+
+class GridNetwork(nn.Module):
+    r"""Summary of values in fixed places by one hidden layer over all values and their indicators.
+
+    Tokens without a fixed place (doses) are read by a :class:`DeepSet`. A value that was not
+    recorded enters as zero with an indicator of zero.
+
+    Args:
+        layout: Sizes of the tokens, ``num_places`` of which have fixed places.
+        width: Width of the hidden layer, which is the length of the summary.
 
     Raises:
         GuideError: The tokens have no fixed places.
@@ -27,26 +46,27 @@ class GridNetwork(nn.Module):
         super().__init__()
         if not layout.num_places:
             raise GuideError(
-                "A GridNetwork for tokens without fixed places.",
+                "A GridNetwork was chosen for tokens without fixed places.",
                 "an encoding on a common time grid.",
                 "train on a design whose individuals share their times, or choose a network that "
                 "reads sets (DeepSet, AttentionNetwork).",
             )
         self.settings = {"width": width}
-        self.num_places, self.num_values, self.num_summary = (
-            layout.num_places,
-            layout.num_values,
-            width,
-        )
-        self.others = DeepSet(layout, 32, 32, 2) if layout.has_more else None
+        self.num_places, self.num_values = layout.num_places, layout.num_values
+        self.num_summary = width
         num_inputs = layout.num_places * layout.num_values + layout.num_static
-        self.layer = nn.Linear(num_inputs + (32 if layout.has_more else 0), width)
+        self.others: DeepSet | None = None
+        if layout.has_more:
+            size, num_heads = DEFAULTS.dose_summary, DEFAULTS.dose_heads
+            self.others = DeepSet(layout, size, size, num_heads)
+            num_inputs += size
+        self.layer = nn.Linear(num_inputs, width)
 
     def forward(self, tokens: Tensor, mask: Tensor, static: Tensor) -> Tensor:
-        """Summaries; arguments and result as of :class:`DeepSet`."""
-        there = mask[:, : self.num_places].unsqueeze(-1)
+        """Summaries; the arguments and the result are those of :class:`DeepSet`."""
+        present = mask[:, : self.num_places].unsqueeze(-1)
         values = tokens[:, : self.num_places, : self.num_values]
-        parts = [torch.where(there, values, torch.zeros_like(values)).flatten(1), static]
+        parts = [torch.where(present, values, torch.zeros_like(values)).flatten(1), static]
         if self.others is not None:
             rest = slice(self.num_places, None)
             parts.append(self.others(tokens[:, rest], mask[:, rest], static))

@@ -1,4 +1,4 @@
-r"""Fully connected layers."""
+r"""Multilayer perceptrons: fully connected layers."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,7 +7,10 @@ from torch import nn
 
 
 def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Linear layers with SiLU between them.
+    r"""Linear layers with the activation SiLU between them.
+
+    Args:
+        sizes: Number of inputs, widths of the hidden layers, number of outputs.
 
     Example:
         >>> [type(layer).__name__ for layer in mlp([3, 8, 2])]

@@ -1,22 +1,24 @@
-r"""Networks that read tokens in their order."""
+r"""Summary networks that read tokens in their order: recurrence and convolution."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from .multilayer_perceptron import mlp
+from .set_networks import SUM_DIVISOR
 from .token_layout import TokenLayout
 
 
 class RecurrentNetwork(nn.Module):
-    r"""GRU or LSTM over the recorded tokens, in their order; what is masked is left out (packed).
+    r"""GRU or LSTM over the recorded tokens in their order; masked tokens are skipped.
 
-    The summary is the last state; with nothing recorded it is zero, beside a count of zero.
+    The summary is the last state and :math:`\log(1 + n)` for the number n of recorded tokens. If
+    nothing was recorded, both are zero.
 
     Args:
-        layout: The tokens; every one sees the static features.
-        width: Size of the state, and length of the summary.
-        num_layers: Layers of the recurrence.
+        layout: Sizes of the tokens. The static features are appended to every token.
+        width: Size of the state. The summary has length ``width + 1``.
+        num_layers: Number of layers of the recurrence.
         cell: ``torch.nn.GRU`` or ``torch.nn.LSTM``.
     """
 
@@ -34,12 +36,15 @@ class RecurrentNetwork(nn.Module):
         self.recurrence = cell(size, width, num_layers, batch_first=True)
 
     def forward(self, tokens: Tensor, mask: Tensor, static: Tensor) -> Tensor:
-        """Summaries; arguments and result as of :class:`~pyro_amortized.networks.DeepSet`."""
+        """Summaries; the arguments and the result are those of
+        :class:`~pyro_amortized.networks.DeepSet`.
+        """
+        # Recorded tokens come first, in their order.
         order = torch.argsort((~mask).to(torch.uint8), dim=1, stable=True)
-        kept = torch.where(mask.unsqueeze(-1), tokens, torch.zeros_like(tokens))
-        kept = kept.gather(1, order.unsqueeze(-1).expand_as(kept))
+        recorded = torch.where(mask.unsqueeze(-1), tokens, torch.zeros_like(tokens))
+        recorded = recorded.gather(1, order.unsqueeze(-1).expand_as(recorded))
         longest = max(1, int(mask.sum(1).max()))
-        inputs = torch.cat([kept, static.unsqueeze(1).expand(-1, kept.shape[1], -1)], -1)
+        inputs = torch.cat([recorded, static.unsqueeze(1).expand(-1, recorded.shape[1], -1)], -1)
         lengths = mask.sum(1).clamp(min=1).cpu()
         packed = pack_padded_sequence(
             inputs[:, :longest], lengths, batch_first=True, enforce_sorted=False
@@ -51,16 +56,16 @@ class RecurrentNetwork(nn.Module):
 
 
 class ConvolutionalNetwork(nn.Module):
-    r"""Temporal convolutions over the tokens in their columns, pooled over those that are there.
+    r"""Convolutions over the tokens in their columns, pooled over the tokens that are not masked.
 
-    Residual layers with growing dilation; what is masked is zero before each of them, so that
-    padding is what convolution itself pads with.
+    The layers are residual, with dilation 1, 2, 4, ... Masked tokens are set to zero before every
+    layer, because convolution pads with zeros too. The amount of padding then has no effect.
 
     Args:
-        layout: The tokens.
+        layout: Sizes of the tokens.
         num_summary: Length of the summary.
-        width: Channels.
-        num_layers: Layers, of dilation 1, 2, 4, ...
+        width: Number of channels of the layers.
+        num_layers: Number of layers.
         kernel_size: Length of a kernel, odd.
     """
 
@@ -88,16 +93,18 @@ class ConvolutionalNetwork(nn.Module):
         self.pooled = mlp([2 * width + 1 + layout.num_static, 2 * width, num_summary])
 
     def forward(self, tokens: Tensor, mask: Tensor, static: Tensor) -> Tensor:
-        """Summaries; arguments and result as of :class:`~pyro_amortized.networks.DeepSet`."""
-        there = mask.unsqueeze(1).to(tokens.dtype)
+        """Summaries; the arguments and the result are those of
+        :class:`~pyro_amortized.networks.DeepSet`.
+        """
+        present = mask.unsqueeze(1).to(tokens.dtype)
         tokens = torch.where(mask.unsqueeze(-1), tokens, torch.zeros_like(tokens))
         static_rows = static.unsqueeze(1).expand(-1, mask.shape[1], -1)
-        hidden = self.token(torch.cat([tokens, static_rows], -1)).transpose(1, 2) * there
+        hidden = self.token(torch.cat([tokens, static_rows], -1)).transpose(1, 2) * present
         for layer in self.layers:
-            hidden = (hidden + nn.functional.silu(layer(hidden))) * there
-        largest = hidden.masked_fill(there == 0, -torch.inf).amax(-1)
+            hidden = (hidden + nn.functional.silu(layer(hidden))) * present
+        largest = hidden.masked_fill(present == 0, -torch.inf).amax(-1)
         largest = torch.where(mask.any(1, keepdim=True), largest, torch.zeros_like(largest))
         count = mask.sum(1, keepdim=True).to(tokens.dtype).log1p()
-        pooled = torch.cat([hidden.sum(-1) / 4, largest, count, static], -1)
+        pooled = torch.cat([hidden.sum(-1) / SUM_DIVISOR, largest, count, static], -1)
         summary: Tensor = self.pooled(pooled)
         return summary

@@ -1,10 +1,12 @@
-r"""Networks that read tokens as a set: pooling, attention."""
+r"""Summary networks that read tokens as a set: pooling and attention."""
 
 import torch
 from torch import Tensor, nn
 
 from .multilayer_perceptron import mlp
 from .token_layout import TokenLayout
+
+SUM_DIVISOR = 4  # keeps the size of a sum over a usual number of tokens near that of one token
 
 
 class DeepSet(nn.Module):
@@ -13,12 +15,12 @@ class DeepSet(nn.Module):
     .. math:: s = \rho\Big( \tfrac14 \sum_j \gamma(\tau_j),\; \text{softmax-weighted means of }
               \gamma(\tau_j),\; \log(1 + n) \Big)
 
-    over the n recorded tokens :math:`\tau_j`: sums collect information as data accumulate (as
-    sufficient statistics do), the weighted means pick out the tokens that matter. No token gives a
-    sum of zero.
+    over the n recorded tokens :math:`\tau_j`, with multilayer perceptrons :math:`\gamma` and
+    :math:`\rho`. The sum grows with the number of tokens, as sufficient statistics do, and the
+    weighted means select the tokens that matter. If nothing was recorded, all of them are zero.
 
     Args:
-        layout: The tokens; every one sees the static features.
+        layout: Sizes of the tokens. The static features are appended to every token.
         num_summary: Length of the summary.
         width: Width of the hidden layers.
         num_heads: Number of softmax-weighted means.
@@ -43,22 +45,24 @@ class DeepSet(nn.Module):
 
         Args:
             tokens: Shape ``(individual, token, feature)``.
-            mask: True where the token is there, shape ``(individual, token)``.
-            static: Shape ``(individual, static)``.
+            mask: True where the token is present, shape ``(individual, token)``.
+            static: Static features, shape ``(individual, static)``.
 
         Returns:
             Shape ``(individual, num_summary)``.
         """
-        num, there = len(mask), mask.unsqueeze(-1)
-        tokens = torch.where(there, tokens, torch.zeros_like(tokens))
+        num, present = len(mask), mask.unsqueeze(-1)
+        tokens = torch.where(present, tokens, torch.zeros_like(tokens))
         first, rest = self.token[0], self.token[1:]
         assert isinstance(first, nn.Linear)
-        own, common = first.weight.split([tokens.shape[-1], static.shape[-1]], 1)
-        seen = nn.functional.linear(static, common, first.bias)  # once, not once per token
-        hidden = nn.functional.linear(tokens, own) + seen.unsqueeze(1)
+        # The part of the first layer that reads the static features is the same for all tokens of
+        # an individual, so it is computed once.
+        of_tokens, of_static = first.weight.split([tokens.shape[-1], static.shape[-1]], 1)
+        common = nn.functional.linear(static, of_static, first.bias)
+        hidden = nn.functional.linear(tokens, of_tokens) + common.unsqueeze(1)
         hidden = nn.functional.silu(rest(hidden))
-        attention = self.score(hidden).masked_fill(~there, -torch.inf).softmax(1).nan_to_num(0.0)
-        weights = torch.cat([attention, there.to(tokens.dtype) / 4], -1)
+        attention = self.score(hidden).masked_fill(~present, -torch.inf).softmax(1).nan_to_num(0.0)
+        weights = torch.cat([attention, present.to(tokens.dtype) / SUM_DIVISOR], -1)
         pooled = (weights.transpose(1, 2) @ hidden).reshape(num, -1)
         count = mask.sum(1, keepdim=True).to(tokens.dtype).log1p()
         summary: Tensor = self.pooled(torch.cat([pooled, count, static], -1))
@@ -66,17 +70,18 @@ class DeepSet(nn.Module):
 
 
 class AttentionNetwork(nn.Module):
-    r"""Self-attention over recorded tokens; a token of its own, always there, collects the summary.
+    r"""Self-attention over recorded tokens and one additional token, whose output is the summary.
 
-    Tokens know their time by their features alone, so that order means nothing. With nothing
-    recorded the collecting token sees itself.
+    The order of the tokens has no effect, because their times are among their features. If nothing
+    was recorded, the additional token attends only to itself.
 
     Args:
-        layout: The tokens.
+        layout: Sizes of the tokens.
         num_summary: Length of the summary.
-        width: Width of the tokens inside.
-        num_blocks: Blocks of attention and a hidden layer, normalised beforehand.
-        num_heads: Heads of each attention.
+        width: Width of the hidden tokens.
+        num_blocks: Number of blocks, each of attention and a multilayer perceptron, with layer
+            normalization before both.
+        num_heads: Number of heads of each attention.
 
     References:
         Vaswani et al. (2017), Attention is all you need; Lee et al. (2019), Set transformer.
@@ -104,7 +109,7 @@ class AttentionNetwork(nn.Module):
         self.result = mlp([width + 1 + layout.num_static, 2 * width, num_summary])
 
     def forward(self, tokens: Tensor, mask: Tensor, static: Tensor) -> Tensor:
-        """Summaries; arguments and result as of :class:`DeepSet`."""
+        """Summaries; the arguments and the result are those of :class:`DeepSet`."""
         tokens = torch.where(mask.unsqueeze(-1), tokens, torch.zeros_like(tokens))
         count = mask.sum(1, keepdim=True).to(tokens.dtype).log1p()
         first = self.collector(torch.cat([count, static], -1)).unsqueeze(1)
@@ -117,6 +122,8 @@ class AttentionNetwork(nn.Module):
 
 
 class _Block(nn.Module):
+    """Attention and a multilayer perceptron, both residual, with layer normalization before."""
+
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -129,7 +136,7 @@ class _Block(nn.Module):
         num, length, width = x.shape
         parts = self.queries_keys_values(self.before(x))
         q, k, v = parts.reshape(num, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        found = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=keys)
-        x = x + self.joined(found.transpose(1, 2).reshape(num, length, width))
+        attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=keys)
+        x = x + self.joined(attended.transpose(1, 2).reshape(num, length, width))
         result: Tensor = x + self.hidden(self.between(x))
         return result

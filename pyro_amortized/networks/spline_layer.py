@@ -1,4 +1,4 @@
-r"""One triangular layer of a flow."""
+r"""One triangular layer of a flow, made of rational-quadratic splines."""
 
 import torch
 from torch import Tensor, nn
@@ -8,17 +8,17 @@ from .rational_quadratic_spline import inverse_spline, num_parameters, spline
 
 
 class SplineLayer(nn.Module):
-    r"""One triangular layer: every dimension is warped by a spline, given the context and the
-    dimensions before it.
+    r"""One triangular layer: every dimension is transformed by a spline whose parameters depend on
+    the context and on the dimensions before it.
 
     .. math:: \epsilon_j = S(z_j;\; W_j\, \text{silu}(C_j h + Z_j z_{<j}) + b_j)
 
     Args:
         num_latent: Number of dimensions.
         num_hidden: Length of the hidden context h.
-        width: Hidden units per dimension.
-        num_bins: Bins of a spline.
-        reverse: Go through the dimensions from the last to the first.
+        width: Number of hidden units per dimension.
+        num_bins: Number of bins of a spline.
+        reverse: Whether the order of the dimensions is from the last to the first.
     """
 
     def __init__(
@@ -37,14 +37,15 @@ class SplineLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_latent, 1, num_parameters(num_bins)))
 
     def forward(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Towards the base.
+        r"""Transform towards the base distribution.
 
         Args:
             z: Shape ``(*lead, num_latent)``.
             context: ``self.context(h)``, broadcastable to ``(*lead, num_latent * width)``.
 
         Returns:
-            The warped ``z`` and the log Jacobian, shape ``(*lead,)``.
+            The transformed values, shape of ``z``, and the log absolute determinant of the
+            Jacobian, shape ``(*lead,)``.
         """
         hidden = functional.silu(functional.linear(z, self.given.weight * self.before) + context)
         rows = hidden.reshape(-1, self.num_latent, self.width).transpose(0, 1)
@@ -53,16 +54,16 @@ class SplineLayer(nn.Module):
         return y, log_slope.sum(-1)
 
     def inverse(self, y: Tensor, context: Tensor) -> Tensor:
-        """From the base: the inverse of :meth:`forward`, one dimension after the other."""
+        """The inverse of :meth:`forward`, computed one dimension after the other."""
         columns: dict[int, Tensor] = {}
         weights = self.given.weight.unflatten(0, (self.num_latent, self.width))
         parts = context.unflatten(-1, (self.num_latent, self.width))
         for place, j in enumerate(self.order):
-            known = self.order[:place]
+            before = self.order[:place]
             hidden = parts[..., j, :]
-            if known:
-                z = torch.stack([columns[k] for k in known], -1)
-                hidden = hidden + functional.linear(z, weights[j][:, known])
+            if before:
+                z = torch.stack([columns[k] for k in before], -1)
+                hidden = hidden + functional.linear(z, weights[j][:, before])
             raw = functional.silu(hidden) @ self.weight[j] + self.bias[j, 0]
             columns[j] = inverse_spline(y[..., j], raw.expand(*y.shape[:-1], -1))
         return torch.stack([columns[j] for j in range(self.num_latent)], -1)

@@ -1,4 +1,4 @@
-r"""What a summary network must know of the tokens that it will read."""
+r"""Sizes of encoded data, from which a summary network is made."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,19 @@ from ..errors import GuideError
 
 @dataclass(frozen=True)
 class TokenLayout:
-    r"""The shape of encoded data, from an encoder.
+    r"""Sizes of encoded data, as an encoder gives them.
 
-    A summary network is a class whose first argument is a layout:
-    ``Networks(summary=AttentionNetwork)``, or ``partial(AttentionNetwork, width=128)``.
+    A summary network is made from a layout, which is its first argument:
+    ``Networks(summary=AttentionNetwork)`` or
+    ``Networks(summary=partial(AttentionNetwork, width=128))``.
 
     Args:
         num_features: Number of features of a token.
         num_static: Number of static features.
-        num_places: Leading tokens that stand in fixed places of a common time grid; 0 without one.
-        num_values: Leading features of a token that hold values and indicators; in a fixed place
-            the others never change.
+        num_places: Number of the first tokens that have fixed places on a common time grid; 0
+            without a grid.
+        num_values: Number of the first features of a token that hold values and indicators. The
+            other features of a token with a fixed place are the same for all individuals.
         has_more: Whether tokens without a fixed place (doses) follow.
     """
 
@@ -31,16 +33,19 @@ class TokenLayout:
 
 
 def summary_size(network: nn.Module) -> int:
-    r"""Length of a network's summary.
+    r"""Length of the summary of a network.
+
+    Args:
+        network: A summary network.
 
     Raises:
-        GuideError: It does not say.
+        GuideError: Its attribute ``num_summary`` is missing or not an integer.
     """
-    found = getattr(network, "num_summary", None)
-    if not isinstance(found, int):
+    size = getattr(network, "num_summary", None)
+    if not isinstance(size, int):
         raise GuideError(
-            f"The summary network {type(network).__name__} has `num_summary` {found!r}.",
+            f"The summary network {type(network).__name__} has `num_summary` {size!r}.",
             "an attribute `num_summary`: the length of the summary that it returns.",
             "set `self.num_summary` in its `__init__`.",
         )
-    return found
+    return size

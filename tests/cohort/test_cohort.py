@@ -84,7 +84,7 @@ def test_selecting_repeating_and_joining():
     assert both["y"].values.shape == (5, 6)
     assert both.num_observations == cohort.num_observations + 12
     assert both["y"].times[0].tolist() == [0, 1, 2, 3, 3, 3]
-    with pytest.raises(CohortError, match="meets"):
+    with pytest.raises(CohortError, match="was concatenated with"):
         concatenate([cohort, Cohort({"z": cohort["y"]})])
 
 

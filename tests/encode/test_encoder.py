@@ -161,7 +161,7 @@ def test_fill_in_cannot_tell_a_filled_value_from_a_recorded_one():
     assert indicator(less).tokens[0, 1, 1] == 0
     assert fill(less).mask.all()
     for encoding in (FillIn(0.0), Indicator(0.0)):
-        with pytest.raises(GuideError, match="times of their own"):
+        with pytest.raises(GuideError, match="individual times"):
             fitted(growth_cohort(5), ["y"], None, encoding)
 
 

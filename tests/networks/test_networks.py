@@ -55,7 +55,7 @@ def test_order_matters_where_it_should():
 def test_networks_that_cannot_honour_a_mask_refuse_it():
     network = Unmasked(nn.Sequential(nn.Flatten(), nn.Linear(6, 4)), 4)
     mask = torch.tensor([[True, True, True], [True, False, True]])
-    with pytest.raises(GuideError, match="Individual 1 has 1 tokens"):
+    with pytest.raises(GuideError, match="Individual 1 has 1 masked tokens"):
         network(torch.ones(2, 3, 2), mask, torch.ones(2, 0))
     with pytest.raises(GuideError, match="fixed places"):
         GridNetwork(TokenLayout(3, 0))
