@@ -1,0 +1,106 @@
+r"""Effects of covariates on the individual parameters, as factors.
+
+With a covariate x and its reference value :math:`x_0`, a parameter is multiplied by
+
+.. math:: (x / x_0)^\beta \;\text{(power)}, \qquad 1 + \beta (x - x_0) \;\text{(linear)}, \qquad
+    e^{\beta_k} \;\text{(category k)} .
+
+The logarithm of a factor is added to a parameter on the logarithmic scale. Coefficients have the
+shape of their population site, ``()`` or one more dimension per batch. Covariates have the shape
+``(individual,)``.
+"""
+
+import torch
+from torch import Tensor
+
+from ..errors import ModelError
+
+
+def power_effect(covariate: Tensor, reference: float, exponent: Tensor | float) -> Tensor:
+    r"""Factor :math:`(x / x_0)^\beta`, for instance of weight on clearance.
+
+    Args:
+        covariate: x, positive, shape ``(individual,)``.
+        reference: x0, unit of the covariate.
+        exponent: beta, a number, or a tensor that broadcasts to the covariate
+            (``beta[..., None]``).
+
+    Returns:
+        Shape ``(*, individual)``, no unit.
+
+    Raises:
+        ModelError: A covariate that is not positive.
+    """
+    if not bool((covariate > 0).all()):
+        raise ModelError(
+            f"A power of the covariate of individual {int((covariate <= 0).nonzero()[0, 0])}, "
+            f"{float(covariate.min())}.",
+            "positive values.",
+            "use `linear_effect`, or shift the covariate.",
+        )
+    return torch.exp(torch.as_tensor(exponent) * (covariate / reference).log())
+
+
+def allometric(weight: Tensor, reference: float = 70.0) -> tuple[Tensor, Tensor]:
+    r"""Allometric factors of clearances and of volumes, with exponents 3/4 and 1.
+
+    Args:
+        weight: Body weight, kg, shape ``(individual,)``.
+        reference: Weight of the typical individual, kg.
+
+    Returns:
+        Factor of clearances and factor of volumes, shape ``(individual,)`` each, no unit.
+
+    Raises:
+        ModelError: A weight that is not positive.
+
+    References:
+        Anderson and Holford (2008), Mechanism-based concepts of size and maturity in
+        pharmacokinetics.
+    """
+    return power_effect(weight, reference, 0.75), power_effect(weight, reference, 1.0)
+
+
+def linear_effect(covariate: Tensor, reference: float, slope: Tensor | float) -> Tensor:
+    r"""Factor :math:`1 + \beta (x - x_0)`.
+
+    Args:
+        covariate: x, shape ``(individual,)``.
+        reference: x0, unit of the covariate.
+        slope: beta, per unit of the covariate; a number, or a tensor that broadcasts to the
+            covariate.
+
+    Returns:
+        Shape ``(*, individual)``, no unit.
+    """
+    return 1 + torch.as_tensor(slope) * (covariate - reference)
+
+
+def categorical_effect(levels: Tensor, coefficients: Tensor) -> Tensor:
+    r"""Factor :math:`e^{\beta_k}` of an individual's category k; category 0 has the factor 1.
+
+    Args:
+        levels: Category of each individual, 0, 1, ..., shape ``(individual,)``.
+        coefficients: beta of categories 1, 2, ..., shape ``(*, category - 1)``.
+
+    Returns:
+        Shape ``(*, individual)``, no unit.
+
+    Raises:
+        ModelError: A category without a coefficient.
+
+    Example:
+        >>> categorical_effect(torch.tensor([0.0, 1.0]), torch.tensor([0.5]))
+        tensor([1.0000, 1.6487])
+    """
+    index = levels.long()
+    invalid = (index < 0) | (index > coefficients.shape[-1]) | (index != levels)
+    if bool(invalid.any()):
+        raise ModelError(
+            f"Category {float(levels[invalid][0])} of individual {int(invalid.nonzero()[0])}.",
+            f"categories 0 to {coefficients.shape[-1]}.",
+            "number the categories from 0, and give one coefficient fewer than there are "
+            "categories.",
+        )
+    reference = torch.zeros_like(coefficients[..., :1])
+    return torch.cat([reference, coefficients], -1)[..., index].exp()
