@@ -3,6 +3,7 @@
 import argparse
 import signal
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ def main():
     # A shell that runs the tests in the background ignores Ctrl-C, and its children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
-    plan.SHARD_SIZE = 1024
+    plan.SETTINGS = replace(plan.SETTINGS, shard_size=1024)
     options = pa.TrainingOptions(
         max_epochs=arguments.max_epochs, batch_size=128, checkpoint_seconds=0.0
     )

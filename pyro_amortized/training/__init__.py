@@ -3,7 +3,7 @@ simulations.
 """
 
 from .guide_training import train as train
+from .loss_tracking import Tracker as Tracker
+from .network_options import Networks as Networks
 from .newton_training import sharpen as sharpen
-from .options import Networks as Networks
 from .options import TrainingOptions as TrainingOptions
-from .tracker import Tracker as Tracker

@@ -1,9 +1,10 @@
-r"""What the network sees, in which order: shards of the bank, with fresh missingness, encoded.
+r"""The pairs of data and parameters that the network is trained on, and their order.
 
-The order is a function of seed, pass and shard, not of timing: pass 0 takes the shards as they are
-made, later passes shuffle them, and every pass draws missingness anew. Under a time budget (a bank
-without end) the next shard is a new one if one is ready, else the one that was seen least. Encoding
-runs in a thread, a shard ahead of the network.
+A pair is a simulated individual, encoded, with missing values drawn anew in every pass. In a bank
+of fixed size the order is a function of seed, pass and shard: pass 0 takes the shards by number,
+later passes in a random order. In a bank without fixed size (under a time budget) the next shard is
+a new one if one is available, else the one that was used least. Encoding runs in a thread, a shard
+ahead of the network.
 """
 
 import queue
@@ -21,11 +22,11 @@ from .simulation.shard_queue import Bank
 from .simulation.shard_simulation import shard_generator
 from .simulation.training_sets import TrainingSet
 
-PARTS = 8192
+ENCODED_AT_ONCE = 8192  # individuals; bounds the memory of the encoding
 
 
 class Place(NamedTuple):
-    """Where in the training: pass number, position in the pass, shard."""
+    """A place in the training: number of the pass, position in the pass, number of the shard."""
 
     epoch: int
     position: int
@@ -34,7 +35,13 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Encoded simulations in float32, ready to train on."""
+    r"""Encoded simulations in float32.
+
+    Args:
+        encoded: The data, one row per pair.
+        unconstrained: Individual parameters, shape ``(pair, latent)``.
+        shared: Shared parameters, unconstrained, shape ``(pair, shared)``.
+    """
 
     encoded: Encoded
     unconstrained: Tensor
@@ -50,9 +57,12 @@ class Pairs:
         """The same on another device."""
         if self.unconstrained.device == device:
             return self
-        e = self.encoded
-        moved = Encoded(e.tokens.to(device), e.mask.to(device), e.static.to(device))
-        return Pairs(moved, self.unconstrained.to(device), self.shared.to(device))
+        encoded = Encoded(
+            self.encoded.tokens.to(device),
+            self.encoded.mask.to(device),
+            self.encoded.static.to(device),
+        )
+        return Pairs(encoded, self.unconstrained.to(device), self.shared.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,18 +80,18 @@ class Feed:
     seed: int
 
     def pairs(self, simulations: TrainingSet, *place: int) -> Pairs:
-        """A shard with the missingness of a place, encoded."""
+        """A shard with missing values drawn for a place in the training, encoded."""
         design = self.bank.simulator.design
         cohort = design.missing(simulations.cohort, shard_generator(self.seed, 1, *place))
         parts = []
         with torch.no_grad():
-            for start in range(0, len(cohort), PARTS):
-                part = self.encoder(cohort[start : start + PARTS])
+            for start in range(0, len(cohort), ENCODED_AT_ONCE):
+                part = self.encoder(cohort[start : start + ENCODED_AT_ONCE])
                 parts.append((part.tokens.float(), part.mask, part.static.float()))
         encoded = Encoded(*(torch.cat(x) for x in zip(*parts, strict=True)))
         return Pairs(encoded, simulations.unconstrained.float(), simulations.shared.float())
 
-    def order(self, epoch: int) -> list[int]:
+    def shard_order(self, epoch: int) -> list[int]:
         """Shards of a pass over a bank of fixed size."""
         assert self.bank.num_shards is not None
         if epoch == 0:
@@ -89,43 +99,49 @@ class Feed:
         generator = shard_generator(self.seed, 2, epoch)
         return torch.randperm(self.bank.num_shards, generator=generator).tolist()
 
-    def rows(self, place: Place, num: int) -> Tensor:
-        """Order of the rows of a shard."""
+    def row_order(self, place: Place, num: int) -> Tensor:
+        """A random order of the ``num`` rows of a shard."""
         generator = shard_generator(self.seed, 3, place.epoch, place.shard)
         return torch.randperm(num, generator=generator)
 
     def places(self, epoch: int, position: int) -> Iterator[Place]:
-        """All places from one on, in order."""
+        """The places in their order, from a position of a pass on."""
         if self.bank.num_shards is None:
-            yield from self._growing()
+            yield from self._places_without_end()
             return
         while True:
-            for j, shard in enumerate(self.order(epoch)):
+            for j, shard in enumerate(self.shard_order(epoch)):
                 if j >= position:
                     yield Place(epoch, j, shard)
             epoch, position = epoch + 1, 0
 
-    def _growing(self) -> Iterator[Place]:
-        """New shards as they come; between them the ones that were seen least."""
-        seen: Counter[int] = Counter()
+    def _places_without_end(self) -> Iterator[Place]:
+        """A new shard wherever one is available, else the one that was used least."""
+        num_uses: Counter[int] = Counter()
         position = 0
         while True:
-            new = len(seen)
-            fresh = not seen or self.bank.ready(new)
-            shard = new if fresh else min(seen, key=lambda k: (seen[k], k))
-            yield Place(seen[shard], position, shard)
-            seen[shard] += 1
+            new = len(num_uses)
+            is_available = not num_uses or self.bank.is_ready(new)
+            shard = new if is_available else min(num_uses, key=lambda k: (num_uses[k], k))
+            yield Place(num_uses[shard], position, shard)
+            num_uses[shard] += 1
             position += 1
 
     def stream(self, epoch: int, position: int, ahead: int = 1) -> Generator[tuple[Place, Pairs]]:
-        """Places with their pairs, prepared in a thread."""
-        ready: queue.Queue[tuple[Place, Pairs] | BaseException] = queue.Queue(ahead)
+        r"""Places with their pairs, prepared in a thread.
+
+        Args:
+            epoch: Pass to begin with.
+            position: Position in this pass to begin with.
+            ahead: Number of shards that are prepared ahead.
+        """
+        prepared: queue.Queue[tuple[Place, Pairs] | BaseException] = queue.Queue(ahead)
         stop = threading.Event()
 
         def offer(item: tuple[Place, Pairs] | BaseException) -> None:
             while not stop.is_set():
                 try:
-                    return ready.put(item, timeout=0.2)
+                    return prepared.put(item, timeout=0.2)
                 except queue.Full:
                     continue
 
@@ -137,17 +153,18 @@ class Feed:
                         return
                     simulations = self.bank.get(place.shard)
                     offer((place, self.pairs(simulations, place.epoch, place.shard)))
-            except BaseException as error:  # raised where the pairs are used
+            except BaseException as error:  # Raised where the pairs are used.
                 offer(error)
 
         thread = threading.Thread(target=prepare, daemon=True)
         thread.start()
         try:
             while True:
-                item = ready.get()
+                item = prepared.get()
                 if isinstance(item, BaseException):
                     raise item
                 yield item
         finally:
             stop.set()
-            thread.join(timeout=2.0)  # a daemon: it may still wait for a shard
+            # The thread is a daemon, so one that still waits for a shard holds up nothing.
+            thread.join(timeout=2.0)

@@ -1,4 +1,8 @@
-r"""From a program to a trained guide."""
+r"""Training of a guide: read the model, simulate, build the networks, train them.
+
+The training minimises the mean of :math:`-\log q(u \mid y, c)` over simulations of the model,
+see :mod:`pyro_amortized.training.objective`.
+"""
 
 import copy
 import time
@@ -24,19 +28,21 @@ from ..model import Model, ModelStructure, read_structure
 from ..runtime.arguments import check_count, check_is, check_program
 from ..runtime.isolation import seeded, torch_threads
 from ..runtime.random_numbers import make_generator
-from .advice import advice
 from .batches import Feed
-from .objective import local_device, rank
-from .options import Networks, TrainingOptions, seconds
+from .distributed_training import local_device, rank
+from .loss_tracking import Tracker
+from .network_options import Networks
+from .options import TrainingOptions
 from .simulation.failure_checks import announce_layout, check_failures
 from .simulation.shard_queue import Bank
 from .simulation.shard_simulation import SIZES, Simulator, shard_generator
 from .simulation.training_sets import TrainingSet
 from .simulation_plan import Plan, open_bank
-from .tracker import Tracker
+from .time_budgets import budget_seconds
+from .training_advice import advice
 from .training_loop import Run
 
-NUM_EXAMPLE = 64
+NUM_EXAMPLE = 64  # individuals of a design that the model is read with
 
 
 def train(
@@ -54,10 +60,10 @@ def train(
     tracker: Tracker | None = None,
     progress: bool = True,
 ) -> AmortizedGuide:
-    r"""Train an amortized guide for a mixed-effects program.
+    r"""Train an amortized guide for a mixed-effects model.
 
     Args:
-        model: The Pyro program.
+        model: The Pyro model, a function of a cohort.
         data: A cohort, whose individuals (times, doses, covariates) are resampled with extra random
             missingness; or a design of your own, ``(num_individuals, generator) -> Cohort``.
         num_simulations: Number of simulated individuals. Default: 300,000; under a time budget, as
@@ -66,27 +72,29 @@ def train(
             learning rate reaches zero when it is used up. Such a run depends on the speed of the
             machine; without a budget, a seed determines the weights.
         seed: Seed of everything that is random: simulation, initial weights, order of the batches.
-        folder: Where simulations and checkpoints are kept. A run that was killed goes on from there
-            when it is called again with the same arguments, and ends with the weights of an
-            undisturbed one. Default: memory (or a temporary folder, if memory is too small).
+        folder: Where simulations and checkpoints are kept. A run that was killed continues from
+            there when ``train`` is called with the same arguments, and ends with the weights of an
+            uninterrupted one. Default: memory (or a temporary folder, if memory is too small).
         options: How to train.
         networks: Sizes of the networks.
-        training_distribution: What individual and shared parameters are drawn from. Default: see
+        training_distribution: Distribution of individual and shared parameters, for instance
+            ``TrainingDistribution.normal(loc, scale_tril)``. Default: see
             :func:`~pyro_amortized.guide.training_distributions.default_training_distribution`.
-        warm_start: A guide of a program with the same sites and series, whose networks are trained
+        warm_start: A guide of a model with the same sites and series, whose networks are trained
             further; ``networks`` is then ignored.
-        tracker: Listens to losses: ``mlflow``, or anything with ``log_params`` and ``log_metric``.
+        tracker: Records the losses: ``mlflow``, or an object with ``log_params`` and
+            ``log_metric``.
         progress: Show progress bars on standard error.
 
     Returns:
-        The guide; ``guide.history`` tells how training went, and what would improve it.
+        The guide; ``guide.history`` holds the losses, and what would improve the result.
 
     Raises:
-        ModelError: The program is not a mixed-effects model that the library can read.
+        ModelError: The model is not a mixed-effects model that the library can read.
         TrainingError: Too few simulations, too many of them not finite, a folder that holds
             another run, or a warm start from a guide of other sites.
     """
-    begin, limit = time.monotonic(), seconds(budget)
+    begin, limit = time.monotonic(), budget_seconds(budget)
     _check_request(model, num_simulations, seed)
     _check_kinds(options, networks, training_distribution, warm_start, tracker)
     generator = make_generator(seed)
@@ -98,12 +106,7 @@ def train(
     )
     announce_layout(structure, SIZES.loop)
     warm = None if warm_start is None else _networks_of(warm_start, structure)
-    if warm is not None:
-        networks = replace(networks, learn_shared=warm.shared_flow is not None)
-    if networks.learn_shared is None:
-        networks = replace(
-            networks, learn_shared=bool(structure.shared) and not structure.has_density
-        )
+    networks = replace(networks, learn_shared=_learns_shared(networks, structure, warm))
     if networks.learn_shared:
         distribution = replace(distribution, shared=distribution.shared.as_normal())
     plan = Plan(
@@ -122,8 +125,21 @@ def train(
         bank, validation = open_bank(plan, stack)
         posterior, patterns = _build(plan, bank, generator)
         history = _fit(plan, posterior, bank, validation, tracker)
-    whole = posterior.cpu().double()
-    return AmortizedGuide(model, structure, whole, distribution, history, patterns)
+    posterior = posterior.cpu().double()
+    return AmortizedGuide(model, structure, posterior, distribution, history, patterns)
+
+
+def _learns_shared(
+    networks: Networks, structure: ModelStructure, warm_start: AmortizedPosterior | None
+) -> bool:
+    """Whether the networks learn the shared parameters: as those of a warm start, as the user
+    says, or where the observations have no density.
+    """
+    if warm_start is not None:
+        return warm_start.shared_flow is not None
+    if networks.learn_shared is not None:
+        return networks.learn_shared
+    return bool(structure.shared) and not structure.has_density
 
 
 def _check_request(model: Any, num_simulations: Any, seed: Any) -> None:
@@ -140,7 +156,7 @@ def _check_kinds(
     check_is("options", options, TrainingOptions, "pass TrainingOptions(...).", error)
     check_is("networks", networks, Networks, "pass Networks(...).", error)
     if distribution is not None:
-        fix = "leave it out, or take `training_around(fit)`."
+        fix = "leave it out, or pass `TrainingDistribution.normal(loc, scale_tril)`."
         check_is("training_distribution", distribution, TrainingDistribution, fix, error)
     if warm_start is not None:
         fix = "load it first, `load_guide(path, model, cohort)`."
@@ -148,17 +164,19 @@ def _check_kinds(
     if tracker is not None and not isinstance(tracker, Tracker):
         raise error(
             f"The tracker is a {type(tracker).__name__}.",
-            "something with `log_params(params)` and `log_metric(key, value, step)`.",
+            "an object with `log_params(params)` and `log_metric(key, value, step)`.",
             "pass `mlflow`, or an object with these two.",
         )
 
 
 def _example(design: Any, generator: Generator) -> Cohort:
-    """A cohort of a design of the user's own, which must give what it is asked for."""
-    asked = ((NUM_EXAMPLE // 2, make_generator(0)), (NUM_EXAMPLE, generator))
-    for num, source in asked:
+    """A cohort of a design of the user. It is called twice, so that one that ignores the number of
+    individuals is found.
+    """
+    calls = ((NUM_EXAMPLE // 2, make_generator(0)), (NUM_EXAMPLE, generator))
+    for num, source in calls:
         try:
-            found = design(num, source)
+            cohort = design(num, source)
         except TypeError as error:
             raise TrainingError(
                 f"The data are a {type(design).__name__} that is no cohort and fails as a design: "
@@ -166,26 +184,27 @@ def _example(design: Any, generator: Generator) -> Cohort:
                 "a Cohort, or a design: a function of a number of individuals and a generator.",
                 "write `def design(num_individuals, generator): ... return cohort`.",
             ) from error
-        size = len(found) if isinstance(found, Cohort) else None
+        size = len(cohort) if isinstance(cohort, Cohort) else None
         if size != num:
-            what = f"a {type(found).__name__}" if size is None else f"{size} individuals"
+            what = f"a {type(cohort).__name__}" if size is None else f"{size} individuals"
             raise TrainingError(
                 f"The design gives {what} where {num} individuals are asked for.",
-                "a Cohort of so many individuals.",
+                "a Cohort of this number of individuals.",
                 "use `num_individuals`, the first argument, for the number of rows.",
             )
-    return found
+    return cohort
 
 
 def _networks_of(guide: AmortizedGuide, structure: ModelStructure) -> AmortizedPosterior:
-    """The networks of a guide whose sites and series are those of a program."""
-    mine = (structure.latent_names, structure.shared, list(structure.series))
-    theirs = guide.structure
-    if mine != (theirs.latent_names, theirs.shared, list(theirs.series)):
+    """The networks of a guide whose sites and series are those of a model."""
+    present, expected = (
+        (s.latent_names, s.shared, list(s.series)) for s in (guide.structure, structure)
+    )
+    if present != expected:
         raise TrainingError(
-            f"A warm start from a guide of {theirs.latent_names}, {theirs.shared}, "
-            f"{list(theirs.series)} (individual parameters, shared parameters, series).",
-            f"a guide of {mine[0]}, {mine[1]}, {mine[2]}, as the program has them.",
+            f"A warm start from a guide of {present[0]}, {present[1]}, {present[2]} (individual "
+            "parameters, shared parameters, series).",
+            f"a guide of {expected[0]}, {expected[1]}, {expected[2]}, as the model has them.",
             "train without `warm_start=`.",
         )
     return learned(guide)
@@ -194,7 +213,9 @@ def _networks_of(guide: AmortizedGuide, structure: ModelStructure) -> AmortizedP
 def _build(
     plan: Plan, bank: Bank, generator: Generator
 ) -> tuple[AmortizedPosterior, TrainingPatterns]:
-    """Untrained networks, with the scales of the first shard, and its patterns."""
+    """Networks before training, with the scales of the first shard, and the patterns of its missing
+    values.
+    """
     simulator = plan.simulator
     structure, first = simulator.structure, bank.get(0)
     masked = simulator.design.missing(first.cohort, shard_generator(simulator.seed, 4))
@@ -252,13 +273,13 @@ def _fit(
     if tracker is not None and rank() == 0:
         tracker.log_params(asdict(options) | plan.networks.description | {"seed": feed.seed})
     run.run(plan.progress and rank() == 0)
-    used = sum(bank.num_failed.values())
+    num_failed = sum(bank.num_failed.values())
     num = len(bank.num_failed) * bank.shard_size if bank.num_shards is None else bank.total
     seen = feed.pairs(bank.get(0), 0, 0).to(run.device)
-    check_failures(used, max(num, 1))
+    check_failures(num_failed, max(num, 1))
     return run.history(
         num_simulations=num + len(validation) // plan.options.num_noise,
-        num_failed=used + validation.num_failed,
+        num_failed=num_failed + validation.num_failed,
         simulation_seconds=bank.simulation_seconds,
         advice=advice(run.progress, posterior, seen, run.validation),
     )

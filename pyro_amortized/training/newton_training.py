@@ -1,4 +1,9 @@
-r"""From a trained guide to one that the model's own density sharpens."""
+r"""Training of the second flow, which follows the Newton steps of a sharpened guide.
+
+Simulations are drawn as for the first training. For each of them the networks of the guide and the
+Newton steps give location m and scale L, and the second flow learns the distribution of
+:math:`z = L^{-1}(u - m)`, see :mod:`pyro_amortized.guide.newton_posterior`.
+"""
 
 import copy
 import time
@@ -22,13 +27,44 @@ from ..runtime.isolation import seeded, torch_threads
 from ..runtime.progress import progress_bar
 from .learning_rate import Schedule
 from .optimizers import average, make_optimizers, set_rate, take_step
-from .options import TrainingOptions, seconds
+from .options import TrainingOptions
 from .simulation.shard_simulation import Simulator, shard_generator
+from .time_budgets import budget_seconds
 
-SHARD_SIZE = 4096
-SHARE_OF_TIME = 0.6  # of a budget, for simulation and Newton steps
-MIN_STEPS = 2000
-PATIENCE = 12  # passes without a better loss on new data
+
+@dataclass(frozen=True)
+class SharpeningSettings:
+    r"""Sizes of the training of the second flow.
+
+    Args:
+        shard_size: Simulations whose Newton steps are taken at once.
+        preparation_share: Share of a time budget for simulation and Newton steps, which cost more
+            than the training itself.
+        min_steps: Steps that the training has at least.
+        patience: Passes without a better loss on new data after which training ends. The flow is
+            small and overfits within some passes (5,400 rows did, decision 026).
+        validation_share: Share of the simulations that is kept for validation.
+        max_validation: Largest number of simulations that is kept for validation.
+        max_z: Values of z beyond it are cut off, since a Newton search that ended elsewhere gives
+            any z, and the flow cannot learn from it.
+        num_layers: Spline layers of the second flow.
+        width: Width of its hidden layers.
+        depth: Number of its hidden layers.
+    """
+
+    shard_size: int = 4096
+    preparation_share: float = 0.6
+    min_steps: int = 2000
+    patience: int = 12
+    validation_share: float = 0.1
+    max_validation: int = 4096
+    max_z: float = 1e4
+    num_layers: int = 2
+    width: int = 128
+    depth: int = 2
+
+
+SETTINGS = SharpeningSettings()
 
 
 def sharpen(
@@ -42,8 +78,9 @@ def sharpen(
     options: TrainingOptions = TrainingOptions(),
     progress: bool = True,
 ) -> AmortizedGuide:
-    r"""Let the model's own density sharpen a trained guide, see
-    :mod:`pyro_amortized.guide.newton_posterior`.
+    r"""Train a guide whose draws come from Newton steps on the model's own density.
+
+    The steps and the distribution are those of :mod:`pyro_amortized.guide.newton_posterior`.
 
     For narrow posteriors, whose location a network reads only roughly: many observations, little
     noise, irregular times. Every use of the guide then costs some evaluations of the model per
@@ -60,13 +97,14 @@ def sharpen(
         progress: Show progress bars on standard error.
 
     Returns:
-        The sharpened guide; ``history.advice`` says what was gained. If nothing was, the guide as
-        it was.
+        The sharpened guide; ``history.advice`` says how much the loss fell. If it did not fall,
+        the guide without Newton steps.
 
     Raises:
         GuideError: The guide is sharpened already, or its observations have no density.
+        TrainingError: An argument is of the wrong kind or outside its range.
     """
-    begin, limit = time.monotonic(), seconds(budget)
+    begin, limit = time.monotonic(), budget_seconds(budget)
     fix = "load it first, `load_guide(path, model, cohort)`."
     check_is("guide", guide, AmortizedGuide, fix, TrainingError)
     check_count("num_simulations", num_simulations, least=100, error=TrainingError)
@@ -80,12 +118,12 @@ def sharpen(
     simulator = Simulator(guide.structure, as_design(data), guide.training_distribution, seed)
     with torch_threads(options.num_threads), seeded(shard_generator(seed, 6)):
         flow = _second_flow(first)
-        whole = SharpenedPosterior(
+        sharpened = SharpenedPosterior(
             first, flow, guide.structure, guide.training_distribution, num_steps
         )
-        until = None if limit is None else begin + SHARE_OF_TIME * limit
-        shards = _prepared(whole, simulator, num_simulations, until)
-        total = -(-num_simulations // SHARD_SIZE)
+        until = None if limit is None else begin + SETTINGS.preparation_share * limit
+        shards = _newton_shards(sharpened, simulator, num_simulations, until)
+        total = -(-num_simulations // SETTINGS.shard_size)
         bar = progress_bar(progress, iterable=shards, total=total, desc="Newton steps", leave=False)
         rows = Rows(*(torch.cat(x) for x in zip(*(vars(p).values() for p in bar), strict=True)))
         deadline = None if limit is None else begin + limit
@@ -94,16 +132,23 @@ def sharpen(
         float(-rows.log_first[: rows.num_validation].mean()),
         min(history.validation_loss),
     )
-    said = f"sharpened with {len(rows):,} simulations: from {before:.3f} to {after:.3f} nats"
+    advice = f"sharpened with {len(rows):,} simulations: from {before:.3f} to {after:.3f} nats"
     if not after < before:
         return _with(guide, first, replace(guide.history, advice="sharpening gained nothing"))
     flow.double()
-    return _with(guide, whole, replace(guide.history, advice=said))
+    return _with(guide, sharpened, replace(guide.history, advice=advice))
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """What the second flow learns from: context, z, log |L|, and log q of the first answer."""
+    r"""The rows that the second flow is trained on.
+
+    Args:
+        context: Context of the second flow, shape ``(row, context)``.
+        z: Standardized parameters, shape ``(row, latent)``.
+        log_det: Log determinant of L, shape ``(row,)``.
+        log_first: Log density of the parameters under the first posterior, shape ``(row,)``.
+    """
 
     context: Tensor
     z: Tensor
@@ -115,8 +160,9 @@ class Rows:
 
     @property
     def num_validation(self) -> int:
-        """Rows at the beginning that are kept for validation."""
-        return max(1, min(4096, len(self) // 10))
+        """Number of rows, from the first on, that are kept for validation."""
+        share = int(SETTINGS.validation_share * len(self))
+        return max(1, min(SETTINGS.max_validation, share))
 
     def log_q(self, flow: nn.Module, rows: Tensor | slice) -> Tensor:
         """Log density of the mixture at some rows."""
@@ -130,32 +176,38 @@ def _with(
     posterior: AmortizedPosterior | SharpenedPosterior,
     history: TrainingHistory,
 ) -> AmortizedGuide:
-    known = (guide.training_distribution, history, guide.patterns)
-    made = AmortizedGuide(guide.model, guide.structure, posterior, *known)
-    return made.at(guide.loc, guide.scale_tril)
+    """The guide with other networks and another history."""
+    parts = (guide.training_distribution, history, guide.patterns)
+    other = AmortizedGuide(guide.model, guide.structure, posterior, *parts)
+    return other.at(guide.loc, guide.scale_tril)
 
 
 def _second_flow(first: AmortizedPosterior) -> ConditionalFlow:
     d = first.flow.num_latent
-    width = SharpenedPosterior.num_context(first, d)
-    return ConditionalFlow(d, width, num_layers=2, width=128, depth=2)
+    num_context = SharpenedPosterior.num_context(first, d)
+    sizes = SETTINGS
+    return ConditionalFlow(
+        d, num_context, num_layers=sizes.num_layers, width=sizes.width, depth=sizes.depth
+    )
 
 
 @torch.no_grad()
-def _prepared(
-    whole: SharpenedPosterior, simulator: Simulator, num: int, until: float | None
+def _newton_shards(
+    posterior: SharpenedPosterior, simulator: Simulator, num: int, until: float | None
 ) -> Iterator[Rows]:
-    """Simulations with their Newton steps, a shard at a time."""
-    design = simulator.design
-    for shard, start in enumerate(range(0, num, SHARD_SIZE)):
+    """Simulations with their Newton steps, a shard at a time, until a time or all are made."""
+    design, size = simulator.design, SETTINGS.shard_size
+    for shard, start in enumerate(range(0, num, size)):
         if shard and until is not None and time.monotonic() > until:
             return
-        found = simulator(shard, min(SHARD_SIZE, num - start))
-        cohort = design.missing(found.cohort, shard_generator(simulator.seed, 1, 0, shard))
-        law = whole.condition(cohort, found.shared.double())
-        z, log_det = law.standardized(found.unconstrained)
-        log_first = law.first.log_prob(found.unconstrained)
-        yield Rows(law.second.context.float(), z.clamp(-1e4, 1e4).float(), log_det, log_first)
+        simulations = simulator(shard, min(size, num - start))
+        generator = shard_generator(simulator.seed, 1, 0, shard)
+        cohort = design.missing(simulations.cohort, generator)
+        distribution = posterior.condition(cohort, simulations.shared.double())
+        z, log_det = distribution.standardized(simulations.unconstrained)
+        z = z.clamp(-SETTINGS.max_z, SETTINGS.max_z).float()
+        log_first = distribution.first.log_prob(simulations.unconstrained)
+        yield Rows(distribution.second.context.float(), z, log_det, log_first)
 
 
 def _train_second(
@@ -166,23 +218,23 @@ def _train_second(
     deadline: float | None,
     progress: bool,
 ) -> TrainingHistory:
-    """Train the second flow; it ends with the averaged weights that were best on new data, the
-    untrained ones (a Gaussian around the mode) among them.
+    """Train the second flow. It gets the averaged weights with the best loss on new data; the
+    untrained weights, which give a Gaussian around the mode, are among the candidates.
     """
     options = options.resolved(len(rows))
     size, num_passes = options.chosen
-    new, begin = slice(0, rows.num_validation), time.monotonic()
-    per_pass = max(1, (len(rows) - rows.num_validation) // size)
-    total = max(MIN_STEPS, num_passes * per_pass)
+    validation, begin = slice(0, rows.num_validation), time.monotonic()
+    steps_per_pass = max(1, (len(rows) - rows.num_validation) // size)
+    total = max(SETTINGS.min_steps, num_passes * steps_per_pass)
     schedule = Schedule(options.learning_rate, options.warmup, None if deadline else total)
     optimizers = make_optimizers(flow, options)
     averaged = AveragedModel(flow, multi_avg_fn=average(options.average_decay))
     generator, step, done = shard_generator(seed, 7), 0, 0.0
-    best, losses = copy.deepcopy(flow.state_dict()), [_loss(flow, rows, new)]
+    best, losses = copy.deepcopy(flow.state_dict()), [_loss(flow, rows, validation)]
     with progress_bar(progress, total=100, desc="sharpening", unit="%") as bar:
-        while done < 1.0 and losses.index(min(losses)) >= len(losses) - PATIENCE:
+        while done < 1.0 and losses.index(min(losses)) >= len(losses) - SETTINGS.patience:
             order = torch.randperm(len(rows) - rows.num_validation, generator=generator)
-            for picked in (order + rows.num_validation).split(size)[:per_pass]:
+            for picked in (order + rows.num_validation).split(size)[:steps_per_pass]:
                 share = 0.0
                 if deadline is not None:
                     share = min(1.0, (time.monotonic() - begin) / max(deadline - begin, 1e-9))
@@ -194,7 +246,7 @@ def _train_second(
                 take_step(optimizers, flow, averaged, options.max_gradient)
                 step += 1
             bar.update(int(100 * done) - bar.n)
-            losses.append(_loss(averaged.module, rows, new))
+            losses.append(_loss(averaged.module, rows, validation))
             if losses[-1] <= min(losses):
                 best = copy.deepcopy(averaged.module.state_dict())
     flow.load_state_dict(best)

@@ -1,4 +1,4 @@
-r"""Which weights go to which optimiser, and the average of the weights."""
+r"""Optimizers of the networks, a step of training, and the running average of the weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +10,15 @@ from torch.optim.swa_utils import AveragedModel
 from ..numerics.muon_optimizer import Muon
 from .options import TrainingOptions
 
-SMALLEST_MATRIX = 16  # thinner ones have little to orthogonalise: Adam
+# Rows and columns from which on a matrix is trained by Muon; orthogonalising a thinner one changes
+# little, so Adam trains it (decision 020).
+SMALLEST_MATRIX = 16
 
 
 def make_optimizers(
     network: nn.Module, options: TrainingOptions
 ) -> dict[str, torch.optim.Optimizer]:
-    """Muon for matrices, Adam for the rest; one that would have nothing to do is left out."""
+    """Muon for matrices, Adam for all other weights; an optimizer without weights is left out."""
     weights = [p for p in network.parameters() if p.requires_grad]
     matrices = [p for p in weights if p.dim() >= 2 and min(p.shape[-2:]) >= SMALLEST_MATRIX]
     others = [p for p in weights if all(p is not m for m in matrices)]
@@ -30,7 +32,7 @@ def make_optimizers(
 
 
 def set_rate(optimizers: dict[str, torch.optim.Optimizer], rate: float) -> None:
-    """Set the learning rate and forget the gradients."""
+    """Set the learning rate and delete the gradients."""
     for optimizer in optimizers.values():
         optimizer.zero_grad(set_to_none=True)
         for group in optimizer.param_groups:
@@ -43,8 +45,16 @@ def take_step(
     averaged: AveragedModel,
     max_gradient: float,
 ) -> bool:
-    """Clip the gradients, step, average; nothing moves, and the answer is False, where a gradient
-    is not finite.
+    r"""Clip the gradients, take a step, and update the average of the weights.
+
+    Args:
+        optimizers: From :func:`make_optimizers`.
+        network: The network, with gradients.
+        averaged: The average of its weights.
+        max_gradient: Norm at which the gradients are clipped.
+
+    Returns:
+        Whether the step was taken; it is not where a gradient is not finite.
     """
     norm = nn.utils.clip_grad_norm_(network.parameters(), max_gradient)
     if not bool(norm.isfinite()):
@@ -56,8 +66,8 @@ def take_step(
 
 
 def average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
-    """Exponential average whose memory grows with the number of steps, so that the start is
-    forgotten.
+    """An exponential average of weights for torch's ``AveragedModel``. Its memory grows with the
+    number of steps up to ``1 / (1 - decay)`` steps, so that the first weights lose their influence.
     """
 
     def update(averaged: Any, current: Any, num_averaged: Tensor | int) -> None:

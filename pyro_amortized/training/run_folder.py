@@ -1,38 +1,89 @@
-r"""The folder of a run: its settings, simulations and checkpoint.
+r"""The folder of a training run: its settings and its checkpoint, written and read.
 
-A run that was interrupted is taken up by calling :func:`~pyro_amortized.train` again with the same
-arguments; anything that would make another run of it is refused.
+``run.json`` states what determines the weights, so that a run continues only with the arguments
+it was begun with: :func:`claim_folder` writes the settings or compares them.
+
+``checkpoint.safetensors`` holds the state of the training: weights, their average, the best
+weights so far, the state of the optimizers, and in its header the place in the training and the
+losses. It is replaced as one file. An interrupted run continues from it and ends with the weights
+of an uninterrupted one.
+
+The simulations of the run are in the folder ``simulations``, see
+:mod:`pyro_amortized.training.simulation.shard_store`.
 """
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..errors import TrainingError
-from ..runtime.atomic_files import make_folder, read_json, write_atomically
+from ..runtime.atomic_files import (
+    make_folder,
+    read_json,
+    read_tensors,
+    write_atomically,
+    write_tensors,
+)
 from ..runtime.file_formats import Format
-from .options import Networks, TrainingOptions
+from .network_options import Networks
+from .options import TrainingOptions
 from .simulation.shard_simulation import Simulator, shard_generator
 
-PROBE = 10**9
-NUM_PROBED, NUM_MEANS = 32, 4
-FORMAT = Format("pass another folder")
-FREE = ("num_workers", "num_threads", "device", "autocast", "checkpoint_seconds")
+SETTINGS_FORMAT = Format("pass another folder")
+CHECKPOINT_FORMAT = Format("pass another folder")
+# Options that do not change the weights, so that a run may continue on another machine.
+FREE_OPTIONS = ("num_workers", "num_threads", "device", "autocast", "checkpoint_seconds")
 
 
-def settings(
+@dataclass(frozen=True)
+class ProbeSettings:
+    r"""The few simulations by which the model and the design of a run are recognised.
+
+    Args:
+        shard: Number of the shard that is simulated; larger than that of any shard that is
+            trained on.
+        num_simulations: Number of simulations; they cost little even where one takes a second.
+        num_means: Number of weighted means per series.
+        rtol: Relative difference up to which two numbers count as the same. Another machine may
+            continue a run, and its solvers and matrix products differ in the last digits.
+        atol: Absolute difference up to which they do.
+    """
+
+    shard: int = 10**9
+    num_simulations: int = 32
+    num_means: int = 4
+    rtol: float = 1e-5
+    atol: float = 1e-10
+
+
+PROBE = ProbeSettings()
+
+
+# Settings.
+
+
+def run_settings(
     simulator: Simulator, options: TrainingOptions, networks: Networks, **more: Any
 ) -> dict[str, Any]:
-    """What makes a run this run: everything that moves the weights, as JSON."""
+    r"""Everything that determines the weights of a run, as JSON.
+
+    Args:
+        simulator: Makes the simulations of the run.
+        options: How it is trained.
+        networks: Sizes of the networks.
+        **more: Further settings, by name.
+    """
     structure, training = simulator.structure, simulator.distribution.individual
-    kept = {name: x for name, x in asdict(options).items() if name not in FREE}
     return {
         "seed": simulator.seed,
         **more,
-        "options": kept,
+        "options": {name: x for name, x in asdict(options).items() if name not in FREE_OPTIONS},
         "networks": networks.description,
         "individual": list(structure.individual),
         "shared": list(structure.shared),
@@ -46,57 +97,130 @@ def settings(
 
 
 def _probe(simulator: Simulator) -> dict[str, list[list[float]]]:
-    """What tells one program and design from another: a few simulations, as means of the values and
-    of what is recorded, by series. The weights tell values in one place from those in another. No
-    hash, because another machine may go on, whose last digits differ.
+    """Weighted means of the values and of what is recorded in a few simulations, by series.
+
+    They differ between models and between designs. The weights are random, so that values in
+    exchanged places give other means. A hash would not do, because the last digits may differ on
+    the machine that continues.
     """
-    generator = shard_generator(simulator.seed, PROBE)
-    cohort = simulator.design.missing(simulator(PROBE, NUM_PROBED).cohort, generator)
-    found = {}
+    generator = shard_generator(simulator.seed, PROBE.shard)
+    simulations = simulator(PROBE.shard, PROBE.num_simulations)
+    cohort = simulator.design.missing(simulations.cohort, generator)
+    means = {}
     for name, series in cohort.series.items():
-        shape = (NUM_MEANS, *series.values.shape)
+        shape = (PROBE.num_means, *series.values.shape)
         weights = torch.rand(shape, generator=generator, dtype=torch.float64).flatten(1)
         parts = (series.values, series.observed)
-        found[name] = [(weights @ x.double().flatten() / weights.shape[1]).tolist() for x in parts]
-    return found
+        means[name] = [(weights @ x.double().flatten() / weights.shape[1]).tolist() for x in parts]
+    return means
 
 
-def claim(folder: Path, wanted: dict[str, Any]) -> None:
+def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     r"""Make the folder of a run, or check that it is the folder of this run.
 
+    Args:
+        folder: The folder.
+        settings: From :func:`run_settings`.
+
     Raises:
-        AmortizedError: The settings there cannot be read.
+        AmortizedError: The settings in the folder cannot be read.
         TrainingError: The folder holds another run.
     """
     make_folder(folder)
     path = folder / "run.json"
     if not path.is_file():
-        write_atomically(path, (json.dumps(FORMAT.stamped(wanted), indent=2) + "\n").encode())
+        content = json.dumps(SETTINGS_FORMAT.stamped(settings), indent=2) + "\n"
+        write_atomically(path, content.encode())
         return
-    found = FORMAT.newest(path, read_json(path), {}).description
-    different = [name for name in wanted if not _same(found.get(name), wanted[name])]
+    present = SETTINGS_FORMAT.newest(path, read_json(path), {}).description
+    different = [name for name in settings if not _is_same(present.get(name), settings[name])]
     if different:
         shown = ", ".join(
-            f"{n} = {_short(found.get(n))} (now {_short(wanted[n])})" for n in different
+            f"{n} = {_short(present.get(n))} (now {_short(settings[n])})" for n in different
         )
         raise TrainingError(
             f"{folder} holds another run: {shown}.",
-            "the arguments, the program and the data that the run was begun with.",
-            "go on with these, or pass another folder.",
+            "the arguments, the model and the data that the run was begun with.",
+            "continue with these, or pass another folder.",
         )
 
 
-def _same(one: Any, other: Any) -> bool:
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal, numbers up to the tolerance of the probe."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
+        return one.keys() == other.keys() and all(_is_same(one[k], other[k]) for k in one)
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other, strict=True))
+        pairs = zip(one, other, strict=False)
+        return len(one) == len(other) and all(_is_same(a, b) for a, b in pairs)
     if isinstance(one, float) and isinstance(other, float):
-        pair = torch.tensor([one, other], dtype=torch.float64)
-        return bool(torch.isclose(pair[0], pair[1], rtol=1e-5, atol=1e-10, equal_nan=True))
+        a, b = torch.tensor([one, other], dtype=torch.float64)
+        return bool(torch.isclose(a, b, rtol=PROBE.rtol, atol=PROBE.atol, equal_nan=True))
     return bool(one == other)
 
 
 def _short(x: Any) -> str:
     text = str(x)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+# Checkpoint.
+
+
+def write_checkpoint(
+    path: Path,
+    modules: Mapping[str, nn.Module | dict[str, Tensor]],
+    optimizers: Mapping[str, Optimizer],
+    progress: Mapping[str, Any],
+) -> None:
+    r"""Write a checkpoint; the file is replaced as one.
+
+    Args:
+        path: The file.
+        modules: Networks, or weights by name, each under a name of its own.
+        optimizers: Optimizers, likewise.
+        progress: The place in the training and the losses, which JSON can hold.
+    """
+    tensors: dict[str, Tensor] = {}
+    for owner, module in modules.items():
+        weights = module.state_dict() if isinstance(module, nn.Module) else module
+        tensors |= {f"{owner}/{name}": x.clone() for name, x in weights.items()}
+    for owner, optimizer in optimizers.items():
+        state = _optimizer_tensors(optimizer)
+        tensors |= {f"{owner}/{name}": x.clone() for name, x in state.items()}
+    write_tensors(path, tensors, CHECKPOINT_FORMAT.stamped({"progress": progress}))
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    r"""The tensors of each module and optimizer, by the names they were written with; and the
+    progress.
+
+    Raises:
+        AmortizedError: The file is damaged, or its format cannot be read.
+    """
+    tensors, description = read_tensors(path)
+    description, tensors = CHECKPOINT_FORMAT.newest(path, description, tensors)
+    owners: dict[str, dict[str, Tensor]] = {}
+    for key, x in tensors.items():
+        owner, name = key.split("/", 1)
+        owners.setdefault(owner, {})[name] = x
+    progress: dict[str, Any] = description["progress"]
+    return owners, progress
+
+
+def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """State of an optimizer as tensors, by ``number of the weight.name``."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{j}.{name}": torch.as_tensor(x) for j, entry in state.items() for name, x in entry.items()
+    }
+
+
+def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimizer the state that a checkpoint holds."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, x in tensors.items():
+        number, name = key.split(".", 1)
+        state.setdefault(int(number), {})[name] = x
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )

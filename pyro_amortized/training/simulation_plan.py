@@ -1,4 +1,6 @@
-r"""What is to be simulated, by whom, and where it is kept."""
+r"""What is simulated for a training: how many individuals, in which shards, by which processes, and
+whether they are kept in memory or on disk.
+"""
 
 import tempfile
 import time
@@ -11,39 +13,81 @@ from ..guide.amortized_posterior import AmortizedPosterior
 from ..runtime.atomic_files import fingerprint
 from ..runtime.progress import progress_bar
 from ..runtime.workers import Workers, num_processors
-from .objective import mean_over_ranks, num_ranks, rank
-from .options import Networks, TrainingOptions
-from .run_folder import PROBE, claim, settings
+from .distributed_training import mean_over_ranks, num_ranks, rank
+from .network_options import Networks
+from .options import TrainingOptions
+from .run_folder import PROBE, claim_folder, run_settings
 from .simulation.failure_checks import check_failures
-from .simulation.shard_queue import MAX_MEMORY, Bank
+from .simulation.shard_queue import Bank
 from .simulation.shard_simulation import Simulator
 from .simulation.shard_store import SimulationStore
 from .simulation.training_sets import TrainingSet, num_bytes, rounded
 
-DEFAULT_SIMULATIONS = 300_000
-SHARD_SIZE = 8192
-MIN_VALIDATION = 200  # or a quarter of the simulations
-MAX_VALIDATION = 8192
-NUM_TIMED = 256
-SLOW = 8.0  # seconds of simulation from which worker processes pay for their start
-HEAD_START = 0.1  # share of a time budget that is simulated before training begins
-ENOUGH_AHEAD = 100_000
+
+@dataclass(frozen=True)
+class PlanSettings:
+    r"""Sizes of what is simulated.
+
+    Args:
+        num_simulations: Number of simulations if neither a number nor a time budget is given.
+        min_simulations: Smallest number of training simulations.
+        shard_size: Simulations per shard: some seconds of work for slow models, and some megabytes.
+        min_shard_size: Smallest number of simulations per shard under a time budget.
+        shard_share: Largest share of a time budget that one shard may take.
+        min_validation: Smallest number of validation simulations, or a quarter of all simulations.
+        max_validation: Largest number of validation simulations; more would slow down the checks
+            of the loss.
+        validation_share: Largest share of a time budget that the validation set may take.
+        num_timed: Simulations by which the time of one is measured.
+        slow_seconds: Seconds of simulation from which worker processes are started; their start
+            takes a few seconds.
+        worker_share: Share of a time budget whose simulation decides whether workers are started.
+        simulation_share: Largest share of a time budget for simulation without workers, when all
+            simulations are made before training begins.
+        head_start: Share of a time budget that is simulated before training begins beside workers.
+        num_ahead: Number of simulations that are enough for training to begin.
+        max_memory: Bytes of simulations that are kept in memory; more go to a temporary folder.
+        max_shards: Largest number of shards in a folder under a time budget.
+        extra_simulations: Simulations beyond those that fit into the simulation share of a budget,
+            so that a very slow model has some.
+    """
+
+    num_simulations: int = 300_000
+    min_simulations: int = 20
+    shard_size: int = 8192
+    min_shard_size: int = 256
+    shard_share: float = 0.03
+    min_validation: int = 200
+    max_validation: int = 8192
+    validation_share: float = 0.05
+    num_timed: int = 256
+    slow_seconds: float = 8.0
+    worker_share: float = 1 / 3
+    simulation_share: float = 0.3
+    head_start: float = 0.1
+    num_ahead: int = 100_000
+    max_memory: int = 2 * 2**30
+    max_shards: int = 10**6
+    extra_simulations: int = 100
+
+
+SETTINGS = PlanSettings()
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    r"""One training, as it was asked for.
+    r"""The simulations of one training.
 
     Args:
         simulator: Makes the simulations.
         options: How to train.
         networks: Sizes of the networks.
-        num_simulations: As asked for.
-        begin: When it began (``time.monotonic``).
-        limit: Time budget in seconds.
-        folder: Where simulations and checkpoints are kept.
-        progress: Show progress bars.
-        warm_start: Networks to go on from.
+        num_simulations: Number that the user asked for, or None.
+        begin: When the training began (``time.monotonic``).
+        limit: Time budget in seconds, or None.
+        folder: Where simulations and checkpoints are kept, or None.
+        progress: Whether to show progress bars.
+        warm_start: Networks that are trained further, or None.
     """
 
     simulator: Simulator
@@ -57,38 +101,53 @@ class Plan:
     warm_start: AmortizedPosterior | None = None
 
     def num_validation(self, seconds_each: float) -> int:
-        """Simulations that are kept for validation; few where time is short and simulation slow."""
-        num = self.num_simulations or DEFAULT_SIMULATIONS
-        share = max(round(self.options.validation_share * num), min(MIN_VALIDATION, num // 4))
+        r"""Number of validation simulations; fewer where the budget is short and the model slow.
+
+        Args:
+            seconds_each: Seconds that one simulation takes.
+        """
+        num = self.num_simulations or SETTINGS.num_simulations
+        least = SETTINGS.min_validation
+        share = max(round(self.options.validation_share * num), min(least, num // 4))
         if self.limit is not None and self.num_simulations is None:
-            share = min(share, max(MIN_VALIDATION, int(0.05 * self.limit / seconds_each)))
-        return min(share, MAX_VALIDATION)
+            affordable = int(SETTINGS.validation_share * self.limit / seconds_each)
+            share = min(share, max(least, affordable))
+        return min(share, SETTINGS.max_validation)
 
     def shard_size(self, seconds_each: float) -> int:
-        """Simulations per shard; smaller where a whole one would use up the time budget."""
+        """Simulations per shard; fewer where a shard of the usual size takes too much of the
+        budget.
+        """
         if self.limit is None:
-            return SHARD_SIZE
-        return min(SHARD_SIZE, max(256, int(0.03 * self.limit / seconds_each)))
+            return SETTINGS.shard_size
+        affordable = int(SETTINGS.shard_share * self.limit / seconds_each)
+        return min(SETTINGS.shard_size, max(SETTINGS.min_shard_size, affordable))
 
     def resolved_options(self, bank: Bank) -> TrainingOptions:
-        """The options with everything chosen."""
+        """The options, with a value for all that was left open."""
         num = None if bank.num_shards is None else bank.total * self.options.num_noise
         return self.options.resolved(num)
 
 
 def open_bank(plan: Plan, stack: ExitStack) -> tuple[Bank, TrainingSet]:
-    """The bank, filled or being filled, and the validation set."""
+    r"""The shards of a training, and its validation set.
+
+    Args:
+        plan: What is simulated.
+        stack: Closes the bank, and deletes its temporary folder if there is one.
+    """
     store = None
     if plan.folder is not None:
         if rank() == 0:
             more: dict[str, Any] = {"num_simulations": plan.num_simulations, "budget": plan.limit}
             if plan.warm_start is not None:
                 more["warm_start"] = fingerprint(plan.warm_start.state_dict())
-            claim(plan.folder, settings(plan.simulator, plan.options, plan.networks, **more))
+            settings = run_settings(plan.simulator, plan.options, plan.networks, **more)
+            claim_folder(plan.folder, settings)
         store = SimulationStore(plan.folder / "simulations")
     validation, seconds_each = _validation(plan, store)
     bytes_each = num_bytes(validation) / max(len(validation), 1) * plan.options.num_noise
-    bank = _open(plan, store, seconds_each, bytes_each, stack)
+    bank = _bank(plan, store, seconds_each, bytes_each, stack)
     stack.callback(bank.close)
     _fill(plan, bank)
     return bank, validation
@@ -96,21 +155,21 @@ def open_bank(plan: Plan, stack: ExitStack) -> tuple[Bank, TrainingSet]:
 
 def _validation(plan: Plan, store: SimulationStore | None) -> tuple[TrainingSet, float]:
     """The validation set, and the seconds that one simulation takes."""
-    plan.simulator(PROBE, 2)  # what a first call costs more
+    plan.simulator(PROBE.shard, 2)  # A first run takes longer and would distort the time.
     begin = time.perf_counter()
-    plan.simulator(PROBE, NUM_TIMED)
-    seconds_each = mean_over_ranks((time.perf_counter() - begin) / NUM_TIMED)
+    plan.simulator(PROBE.shard, SETTINGS.num_timed)
+    seconds_each = mean_over_ranks((time.perf_counter() - begin) / SETTINGS.num_timed)
     if store is not None and -1 in store:
-        found = store.read(-1)
+        validation = store.read(-1)
     else:
-        found = rounded(plan.simulator(-1, plan.num_validation(seconds_each)))
+        validation = rounded(plan.simulator(-1, plan.num_validation(seconds_each)))
         if store is not None:
-            store.write(-1, found)
-    check_failures(found.num_failed, len(found) + found.num_failed, announce=False)
-    return found, seconds_each
+            store.write(-1, validation)
+    check_failures(validation.num_failed, len(validation) + validation.num_failed, announce=False)
+    return validation, seconds_each
 
 
-def _open(
+def _bank(
     plan: Plan,
     store: SimulationStore | None,
     seconds_each: float,
@@ -118,20 +177,22 @@ def _open(
     stack: ExitStack,
 ) -> Bank:
     """A bank that grows while a time budget lasts, or one of fixed size."""
-    size = plan.shard_size(seconds_each)
-    if plan.num_simulations is None and plan.limit is not None:
-        workers = _workers(plan.options, plan.limit / 3)
+    size, limit = plan.shard_size(seconds_each), plan.limit
+    if plan.num_simulations is None and limit is not None:
+        workers = _workers(plan.options, limit * SETTINGS.worker_share)
         if num_ranks() == 1 and workers.num_workers:
-            capacity = 10**6 if store is not None else int(MAX_MEMORY / bytes_each / size)
-            return Bank(plan.simulator, size, None, size, store, workers, max(capacity, 1))
-        num = 100 + int(min(0.3 * plan.limit / seconds_each, MAX_MEMORY / bytes_each))
+            in_memory = int(SETTINGS.max_memory / bytes_each / size)
+            capacity = SETTINGS.max_shards if store is not None else max(in_memory, 1)
+            return Bank(plan.simulator, size, None, size, store, workers, capacity)
+        affordable = SETTINGS.simulation_share * limit / seconds_each
+        num = SETTINGS.extra_simulations + int(min(affordable, SETTINGS.max_memory / bytes_each))
     else:
-        asked = plan.num_simulations or DEFAULT_SIMULATIONS
-        num = asked - plan.num_validation(seconds_each)
-    num = max(20, round(mean_over_ranks(float(num))))
-    # A folder is common to all processes that train together, a temporary one is not.
+        requested = plan.num_simulations or SETTINGS.num_simulations
+        num = requested - plan.num_validation(seconds_each)
+    num = max(SETTINGS.min_simulations, round(mean_over_ranks(float(num))))
+    # The folder of a run is common to all processes that train together, a temporary one is not.
     place = (0, 1) if store is None else (rank(), num_ranks())
-    if store is None and num * bytes_each > MAX_MEMORY:
+    if store is None and num * bytes_each > SETTINGS.max_memory:
         store = SimulationStore(Path(stack.enter_context(tempfile.TemporaryDirectory())))
     size = min(size, num)
     num_shards = -(-num // size)
@@ -140,23 +201,23 @@ def _open(
     return Bank(plan.simulator, size, num_shards, last_size, store, workers, num_shards, place)
 
 
-def _workers(options: TrainingOptions, expected: float) -> Workers:
-    """Who simulates what would take one process an expected number of seconds."""
+def _workers(options: TrainingOptions, seconds: float) -> Workers:
+    """Processes for a simulation that takes one process a number of seconds."""
     if options.num_workers is not None:
         return Workers(options.num_workers)
     spare = max(0, num_processors() // num_ranks() - 1)
-    return Workers.active() or Workers(spare if expected > SLOW else 0)
+    return Workers.active() or Workers(spare if seconds > SETTINGS.slow_seconds else 0)
 
 
 def _fill(plan: Plan, bank: Bank) -> None:
-    """Simulate what must be there before training begins; workers go on beside it."""
+    """Simulate what is needed before training begins; workers continue beside the training."""
     if bank.num_shards is None:
         assert plan.limit is not None
         begin, shard = time.monotonic(), 0
-        while shard < min(bank.capacity, max(1, ENOUGH_AHEAD // bank.shard_size)):
+        while shard < min(bank.capacity, max(1, SETTINGS.num_ahead // bank.shard_size)):
             bank.get(shard)
             shard += 1
-            if time.monotonic() - begin > HEAD_START * plan.limit:
+            if time.monotonic() - begin > SETTINGS.head_start * plan.limit:
                 break
         bank.start()
         return
@@ -166,6 +227,6 @@ def _fill(plan: Plan, bank: Bank) -> None:
         return
     with progress_bar(plan.progress, total=bank.total, desc="simulating", leave=False) as bar:
         for shard in range(bank.num_shards):
-            if bank.is_mine(shard):
+            if bank.is_own(shard):
                 bank.get(shard)
             bar.update(bank.size(shard))

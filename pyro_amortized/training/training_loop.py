@@ -1,10 +1,14 @@
-r"""One training: steps, checks, checkpoints."""
+r"""The training loop: steps on the pairs of a feed, checks of the validation loss, checkpoints.
+
+After each share of the progress the averaged weights are checked on new data; the weights of the
+best check are the result. A run that has a checkpoint continues from it at the next shard.
+"""
 
 import copy
 import math
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,51 +23,45 @@ from ..guide.training_history import TrainingHistory
 from ..runtime.progress import progress_bar
 from ..runtime.user_warnings import warn_user
 from .batches import Feed, Pairs, Place
-from .checkpoint import load_optimizer, read_checkpoint, write_checkpoint
-from .learning_rate import Schedule
-from .objective import Loss, log_q, mean_over_ranks, num_ranks, rank, shared_loss
+from .distributed_training import mean_over_ranks, num_ranks, rank, with_averaged_gradients
+from .learning_rate import COOL_DOWN, Schedule
+from .loss_tracking import Tracker
+from .objective import Loss, log_q
 from .optimizers import average, make_optimizers, set_rate, take_step
 from .options import TrainingOptions
-from .tracker import Tracker
+from .run_folder import load_optimizer, read_checkpoint, write_checkpoint
+from .training_progress import Progress
 
-NUM_CHECKS = 20
+
+@dataclass(frozen=True)
+class LoopSettings:
+    r"""How often the loop looks at the losses.
+
+    Args:
+        num_checks: Checks of the validation loss during a training.
+        validation_batch: Pairs that are checked at once, which bounds the memory of a check.
+        max_skipped: Share of the steps whose gradient is not finite above which the user is warned.
+    """
+
+    num_checks: int = 20
+    validation_batch: int = 4096
+    max_skipped: float = 0.01
 
 
-@dataclass
-class Progress:
-    """What a checkpoint remembers besides weights; JSON can hold it."""
-
-    epoch: int = 0
-    position: int = 0
-    step: int = 0
-    num_pairs: int = 0
-    num_skipped: int = 0
-    cooling_from: int | None = None
-    stalled: int = 0
-    best_epoch: int = 0
-    best_loss: float = math.inf
-    elapsed: float = 0.0
-    planned: float | None = None
-    running_total: float = 0.0
-    running_count: int = 0
-    training_loss: list[float] = field(default_factory=list)
-    validation_loss: list[float] = field(default_factory=list)
-    learning_rate: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    stopped: str = ""
+SETTINGS = LoopSettings()
 
 
 class Run:
-    r"""A training that can be stopped and taken up at any shard.
+    r"""A training that can be interrupted and continued at any shard.
 
     Args:
         posterior: The networks, in float32, on their device.
-        feed: What they are trained on.
-        validation: What they are checked on.
-        options: How, with everything chosen.
+        feed: The pairs they are trained on.
+        validation: The pairs their loss is checked on.
+        options: How to train; :meth:`TrainingOptions.resolved`.
         deadline: Time at which training ends (``time.monotonic``), or None.
         checkpoint: File of the checkpoint, or None.
-        tracker: Who listens.
+        tracker: Records the losses, or None.
     """
 
     def __init__(
@@ -83,7 +81,7 @@ class Run:
         self.validation, self.checkpoint, self.tracker = validation, checkpoint, tracker
         self.begin, self.deadline = time.monotonic(), deadline
         self.saved = self.begin
-        self.loss = shared_loss(Loss(posterior, options.autocast))
+        self.loss = with_averaged_gradients(Loss(posterior, options.autocast))
         self.average = AveragedModel(posterior, multi_avg_fn=average(options.average_decay))
         self.best = copy.deepcopy(posterior.state_dict())
         self.optimizers = make_optimizers(posterior, options)
@@ -97,6 +95,9 @@ class Run:
     def run(self, progress: bool) -> None:
         r"""Train to the end and load the best weights.
 
+        Args:
+            progress: Whether to show a progress bar.
+
         Raises:
             TrainingError: The validation loss was never finite.
         """
@@ -105,25 +106,25 @@ class Run:
         bar = progress_bar(progress, total=100, initial=self._percent(), desc="training", unit="%")
         with bar, closing(stream):
             for place, pairs in stream:
-                if self._over():
+                if self._is_over():
                     break
-                self._shard(place, pairs.to(self.device))
-                self._after(place, bar)
+                self._train_on_shard(place, pairs.to(self.device))
+                self._finish_shard(place, bar)
         if state.running_count or not state.validation_loss:
             self._check()
         state.stopped = state.stopped or self._reason()
         self.save()
-        self._check_learned()
+        self._check_losses()
         self.posterior.load_state_dict(self.best)
         self.posterior.requires_grad_(False)
 
-    def _after(self, place: Place, bar: "tqdm[Any]") -> None:
-        """What follows a shard: the next place, a check, the bar, a checkpoint."""
+    def _finish_shard(self, place: Place, bar: "tqdm[Any]") -> None:
+        """Move to the next place; check the loss and write a checkpoint where it is time."""
         state, num_shards = self.progress, self.feed.bank.num_shards
-        last = num_shards is not None and place.position == num_shards - 1
-        state.epoch = place.epoch + 1 if last else place.epoch
-        state.position = 0 if last else place.position + 1
-        if self._due():
+        is_last = num_shards is not None and place.position == num_shards - 1
+        state.epoch = place.epoch + 1 if is_last else place.epoch
+        state.position = 0 if is_last else place.position + 1
+        if self._is_check_due():
             self._check()
         if state.validation_loss:
             bar.set_postfix(validation=f"{state.validation_loss[-1]:.3f}", refresh=False)
@@ -132,7 +133,8 @@ class Run:
             self.save()
             self.saved = time.monotonic()
 
-    def _check_learned(self) -> None:
+    def _check_losses(self) -> None:
+        """Raise unless some validation loss was finite; warn of skipped steps."""
         state = self.progress
         if not math.isfinite(state.best_loss):
             raise TrainingError(
@@ -142,10 +144,10 @@ class Run:
                 "look at the simulated data (`simulate_training_set`) for extreme values, narrow "
                 "the priors, or lower `TrainingOptions.learning_rate`.",
             )
-        if state.num_skipped > 0.01 * state.step:
+        if state.num_skipped > SETTINGS.max_skipped * state.step:
             warn_user(
                 f"{state.num_skipped} of {state.step} training steps had a gradient that is not "
-                "finite and moved nothing."
+                "finite and were skipped."
             )
 
     def _schedule(self) -> Schedule:
@@ -168,16 +170,17 @@ class Run:
     def _elapsed(self) -> float:
         return self.progress.elapsed + time.monotonic() - self.begin
 
-    def _now(self) -> float:
+    def _current_progress(self) -> float:
+        """Progress, the same in all processes that train together."""
         share = mean_over_ranks(self._share_of_time()) if self.deadline else 0.0
         return self._schedule().progress(self.progress.step, share)
 
     def _percent(self) -> int:
         return int(100 * self._schedule().progress(self.progress.step, self._share_of_time()))
 
-    def _over(self) -> bool:
+    def _is_over(self) -> bool:
         finished = self.deadline is None and self.progress.epoch >= self.num_passes
-        return bool(self.progress.stopped) or finished or self._now() >= 1.0
+        return bool(self.progress.stopped) or finished or self._current_progress() >= 1.0
 
     def _reason(self) -> str:
         if self.progress.cooling_from is not None:
@@ -186,9 +189,9 @@ class Run:
             return "time budget used"
         return "all epochs done"
 
-    def _shard(self, place: Place, pairs: Pairs) -> None:
+    def _train_on_shard(self, place: Place, pairs: Pairs) -> None:
         size = min(self.batch_size, len(pairs))
-        order = self.feed.rows(place, len(pairs)).to(self.device)
+        order = self.feed.row_order(place, len(pairs)).to(self.device)
         schedule, state = self._schedule(), self.progress
         for j in range(len(pairs) // size):
             share = mean_over_ranks(self._share_of_time()) if self.deadline else 0.0
@@ -214,8 +217,10 @@ class Run:
 
     # Checks.
 
-    def _due(self) -> bool:
-        return self._now() * NUM_CHECKS >= len(self.progress.validation_loss) + 1
+    def _is_check_due(self) -> bool:
+        return (
+            self._current_progress() * SETTINGS.num_checks >= len(self.progress.validation_loss) + 1
+        )
 
     @property
     def averaged(self) -> AmortizedPosterior:
@@ -227,46 +232,51 @@ class Run:
     @torch.no_grad()
     def validate(self) -> float:
         """Mean of :math:`-\\log q` over the validation pairs, averaged weights."""
+        size = SETTINGS.validation_batch
         losses = [
             -log_q(self.averaged, self.validation[rows])
-            for rows in torch.arange(len(self.validation), device=self.device).split(4096)
+            for rows in torch.arange(len(self.validation), device=self.device).split(size)
         ]
         return float(torch.cat(losses).mean())
 
     def _check(self) -> None:
+        """Record the losses, and the weights if they are the best so far."""
         state = self.progress
         count = max(state.running_count, 1)
         total = state.running_total / count if state.running_count else math.nan
         state.training_loss.append(mean_over_ranks(total))
         state.validation_loss.append(mean_over_ranks(self.validate()))
-        state.learning_rate.append(self._schedule().rate(state.step, self._now()))
+        state.learning_rate.append(self._schedule().rate(state.step, self._current_progress()))
         state.seconds.append(self._elapsed())
         state.running_total, state.running_count = 0.0, 0
-        found = state.validation_loss[-1]
-        if found < state.best_loss:
-            better = found < state.best_loss - self.options.min_improvement
-            state.best_loss, state.best_epoch = found, len(state.validation_loss) - 1
-            state.stalled = 0 if better else state.stalled + 1
+        loss = state.validation_loss[-1]
+        if loss < state.best_loss:
+            is_better = loss < state.best_loss - self.options.min_improvement
+            state.best_loss, state.best_epoch = loss, len(state.validation_loss) - 1
+            state.stalled = 0 if is_better else state.stalled + 1
             self.best = copy.deepcopy(self.averaged.state_dict())
         else:
             state.stalled += 1
-        self._tell()
+        self._track()
         if state.stalled >= self.options.patience:
             self._cool_down()
 
     def _cool_down(self) -> None:
-        """Data, not time, are the limit: end soon, from the best weights."""
+        """End soon, from the best weights: the number of simulations limits the result, and more
+        time would not improve it.
+        """
         state = self.progress
         if state.cooling_from is not None:
             state.stopped = f"no better validation loss for {self.options.patience} checks"
-        elif self._now() < 0.75:
+        elif self._current_progress() < COOL_DOWN.latest:
             state.cooling_from, state.stalled = state.step, 0
             self.posterior.load_state_dict(self.best)
             self.average.module.load_state_dict(self.best)
         else:
             state.stalled = 0
 
-    def _tell(self) -> None:
+    def _track(self) -> None:
+        """Give the losses to the tracker."""
         state = self.progress
         if self.tracker is None or rank():
             return
@@ -274,10 +284,10 @@ class Run:
             self.tracker.log_metric(name, getattr(state, name)[-1], state.step)
         self.tracker.log_metric("num_pairs", float(state.num_pairs), state.step)
 
-    # Checkpoints and record.
+    # Checkpoints and history.
 
     def save(self) -> None:
-        """Write the checkpoint, if there is a place for it."""
+        """Write the checkpoint, if the run has a file for it."""
         if self.checkpoint is None or rank():
             return
         modules: dict[str, nn.Module | dict[str, Tensor]] = {
@@ -298,7 +308,11 @@ class Run:
         self.progress = Progress(**progress)
 
     def history(self, **counts: Any) -> TrainingHistory:
-        """The record of the training."""
+        r"""The history of the training.
+
+        Args:
+            **counts: Entries that the loop does not know, by name.
+        """
         state = self.progress
         return TrainingHistory(
             training_loss=state.training_loss,

@@ -19,8 +19,7 @@ from pyro_amortized.guide.files import guide_folder
 from pyro_amortized.population import fit_files
 from pyro_amortized.runtime.atomic_files import read_tensors, write_tensors
 from pyro_amortized.runtime.file_formats import Content, Format
-from pyro_amortized.training import checkpoint
-from pyro_amortized.training import run_folder as folder
+from pyro_amortized.training import run_folder
 from pyro_amortized.training.simulation import shard_store as store
 from tests.exact import linear_program
 from tests.formats import write
@@ -172,8 +171,9 @@ def old(tmp_path):
 
 def with_upgrade(monkeypatch, *readers):
     for reader in readers:
-        found = replace(reader.FORMAT, upgrades={0: upgrade})
-        monkeypatch.setattr(reader, "FORMAT", found)
+        formats = {name: x for name, x in vars(reader).items() if isinstance(x, Format)}
+        for name, known in formats.items():
+            monkeypatch.setattr(reader, name, replace(known, upgrades={0: upgrade}))
 
 
 def test_a_guide_of_an_older_format_is_read(old, monkeypatch):
@@ -193,16 +193,16 @@ def test_a_fit_of_an_older_format_is_read(old, monkeypatch):
 def test_a_run_of_an_older_format_is_taken_up(old, monkeypatch):
     place = old / "run"
     refused = {
-        "run.json": lambda: folder.claim(place, {}),
+        "run.json": lambda: run_folder.claim_folder(place, {}),
         "validation.safetensors": lambda: store.SimulationStore(place / "simulations").read(-1),
-        "checkpoint.safetensors": lambda: checkpoint.read_checkpoint(
+        "checkpoint.safetensors": lambda: run_folder.read_checkpoint(
             place / "checkpoint.safetensors"
         ),
     }
     for name, reader in refused.items():
         with pytest.raises(AmortizedError, match=rf"{name} has format version 0"):
             reader()
-    with_upgrade(monkeypatch, folder, store, checkpoint)
+    with_upgrade(monkeypatch, run_folder, store)
     check_run(old, place)
 
 

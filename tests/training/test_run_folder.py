@@ -160,15 +160,17 @@ def test_a_damaged_checkpoint_is_named(linear, tmp_path):
 # Several processes.
 
 SHARED = """
-import os, sys, warnings; warnings.simplefilter("ignore")
+import os, sys, warnings
+from dataclasses import replace
+warnings.simplefilter("ignore")
 import torch; torch.set_num_threads(1)
 import torch.distributed as dist
 import pyro_amortized as pa
 from pyro_amortized.training import simulation_plan as plan
 from tests.exact import linear_cohort, linear_program
-plan.SHARD_SIZE = 512
+plan.SETTINGS = replace(plan.SETTINGS, shard_size=512)
 if sys.argv[1] == "temporary":
-    plan.MAX_MEMORY = 0
+    plan.SETTINGS = replace(plan.SETTINGS, max_memory=0)
 if int(os.environ.get("WORLD_SIZE", "1")) > 1:
     dist.init_process_group("gloo")
 options = pa.TrainingOptions(max_epochs=2, batch_size=128)

@@ -1,8 +1,12 @@
-r"""Simulations on disk: a folder of shards, larger than memory, whole at any moment.
+r"""Simulations on disk: a folder of shards, written and read; it may be larger than memory.
 
-Shard k is one safetensors file (memory-mapped when read, nothing pickled). A shard is there whole
-or not at all, and depends on nothing but the settings of the run and k: a run that was killed
-simulates only what is not there yet, and several processes may fill one folder.
+Shard k is one safetensors file (memory-mapped when read, nothing pickled). The file of a shard is
+either complete or absent, and its content depends on the settings of the run and on k alone. A run
+that was killed therefore simulates only the shards that are absent, and several processes may
+write to one folder.
+
+A tensor whose rows are all equal, for instance times on a common grid, is stored with one row; its
+name is then in the list ``once`` of the description.
 """
 
 from dataclasses import dataclass
@@ -40,21 +44,21 @@ class SimulationStore:
         return self.path(shard).is_file()
 
     def write(self, shard: int, simulations: TrainingSet) -> None:
-        """Write a shard, whole or not at all."""
+        """Write a shard; its file is then complete."""
         tensors = {
             "unconstrained": simulations.unconstrained,
             "shared": simulations.shared,
         } | cohort_tensors(simulations.cohort)
         for name in simulations.cohort.series:
             tensors[f"series.{name}.values"] = tensors[f"series.{name}.values"].float()
-        once = [name for name, x in tensors.items() if len(x) > 1 and bool((x == x[:1]).all())]
-        kept = {name: x[:1].clone() if name in once else x for name, x in tensors.items()}
+        constant = [name for name, x in tensors.items() if len(x) > 1 and bool((x == x[:1]).all())]
+        stored = {name: x[:1].clone() if name in constant else x for name, x in tensors.items()}
         description = {
             "num_rows": len(simulations),
             "num_failed": simulations.num_failed,
-            "once": once,
+            "once": constant,
         }
-        write_tensors(self.path(shard), kept, FORMAT.stamped(description))
+        write_tensors(self.path(shard), stored, FORMAT.stamped(description))
 
     def read(self, shard: int) -> TrainingSet:
         r"""Read a shard.
@@ -66,18 +70,18 @@ class SimulationStore:
         description, tensors = FORMAT.newest(self.path(shard), description, tensors)
         try:
             num = description["num_rows"]
-            whole = {
+            rows = {
                 name: x.expand(num, *x.shape[1:]) if name in description["once"] else x
                 for name, x in tensors.items()
             }
-            cohort = cohort_of(whole, Labels(("",) * num))
-            found = (whole["unconstrained"], whole["shared"], int(description["num_failed"]))
-            return TrainingSet(cohort, *found)
+            cohort = cohort_of(rows, Labels(("",) * num))
+            num_failed = int(description["num_failed"])
+            return TrainingSet(cohort, rows["unconstrained"], rows["shared"], num_failed)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             if isinstance(error, AmortizedError) and not isinstance(error, CohortError):
                 raise
             raise TrainingError(
                 f"{self.path(shard)} cannot be used: {error!r}",
-                "a whole file that this library wrote.",
-                "delete it; what it held is then made again.",
+                "a complete file that this library wrote.",
+                "delete it; its simulations are then made again.",
             ) from error

@@ -130,7 +130,8 @@ import os
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from pyro_amortized.training import TrainingOptions, simulation_plan as plan
 from pyro_amortized.runtime.workers import num_processors
-print(num_processors(), plan._workers(TrainingOptions(), plan.SETTINGS.slow_seconds + 1).num_workers)
+seconds = plan.SETTINGS.slow_seconds + 1
+print(num_processors(), plan._workers(TrainingOptions(), seconds).num_workers)
 """
 
 

@@ -1,4 +1,4 @@
-r"""Trackers: whoever wants to listen while a network trains."""
+r"""Trackers: objects that record the losses while a guide is trained."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -6,8 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Tracker(Protocol):
-    r"""What a tracker must have. The module ``mlflow`` has it as it stands; TensorBoard and W&B
-    need the few lines of the page *Training*.
+    r"""The interface of a tracker. The module ``mlflow`` has it without change; TensorBoard and
+    W&B need the few lines of the page *Training*.
     """
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -15,5 +15,5 @@ class Tracker(Protocol):
 
     def log_metric(self, key: str, value: float, step: int) -> None:
         """A number at a step: ``training_loss``, ``validation_loss``, ``learning_rate``,
-        ``num_simulations``.
+        ``num_pairs``.
         """
