@@ -4,11 +4,14 @@ r"""Residual error: the distribution of an observation around its prediction f.
           \sigma = a, \quad \sigma = b f, \quad \sigma = a + b f \text{ (combined 1)} \quad
           \text{or} \quad \sigma^2 = a^2 + b^2 f^2 \text{ (combined 2)} .
 
-Each function gives a distribution over ``(*, individual, time)``; the program adds
-``.mask(observed).to_event(1)``. Parameters broadcast to the prediction: write ``sigma[..., None]``
-where every individual or draw has its own. Counts and binary outcomes have Pyro's own laws
-(``Poisson``, ``NegativeBinomial``, ``Bernoulli``, ``OrderedLogistic``).
+Each function takes predictions and returns a distribution over ``(*, individual, time)``; the model
+adds ``.mask(observed).to_event(1)``. Parameters broadcast to the prediction: write
+``sigma[..., None]`` if every individual or draw has its own. For counts and binary or ordered
+outcomes use Pyro's distributions ``Poisson``, ``NegativeBinomial``, ``Bernoulli`` and
+``OrderedLogistic``.
 """
+
+from dataclasses import dataclass
 
 import torch
 from pyro.distributions import LogNormal, Normal, StudentT
@@ -16,7 +19,20 @@ from torch import Tensor
 
 from ..errors import ModelError
 
-FLOOR = 1e-6
+
+@dataclass(frozen=True)
+class ErrorSettings:
+    r"""Default of the residual error models.
+
+    Args:
+        floor: Smallest standard deviation or median, in the unit of the observations: far below
+            what an assay resolves in usual units.
+    """
+
+    floor: float = 1e-6
+
+
+DEFAULTS = ErrorSettings()
 
 
 def additive_error(prediction: Tensor, additive: Tensor) -> Normal:
@@ -32,14 +48,16 @@ def additive_error(prediction: Tensor, additive: Tensor) -> Normal:
     return Normal(prediction, additive.expand(prediction.shape))
 
 
-def proportional_error(prediction: Tensor, proportional: Tensor, floor: float = FLOOR) -> Normal:
+def proportional_error(
+    prediction: Tensor, proportional: Tensor, floor: float = DEFAULTS.floor
+) -> Normal:
     r"""Residual error with a constant coefficient of variation.
 
     Args:
         prediction: Model prediction f, shape ``(*, individual, time)``, unit of the observations.
         proportional: Coefficient of variation b, broadcastable to ``prediction``, no unit.
-        floor: Smallest standard deviation, unit of the observations: a prediction of zero has no
-            error else.
+        floor: Smallest standard deviation, unit of the observations. Without it a prediction of 0
+            would have the standard deviation 0, which is no density.
 
     Returns:
         Distribution of the observations, batch shape of ``prediction``.
@@ -57,17 +75,17 @@ def combined_error(
         additive: Standard deviation a, broadcastable to ``prediction``, same unit.
         proportional: Coefficient of variation b, broadcastable to ``prediction``, no unit.
         kind: 2: variances add, :math:`\sigma^2 = a^2 + b^2 f^2` (NONMEM's usual form, Monolix'
-            "combined2"); 1: standard deviations add, :math:`\sigma = a + b |f|` ("combined1").
+            "combined2"). 1: standard deviations add, :math:`\sigma = a + b |f|` ("combined1").
 
     Returns:
         Distribution of the observations, batch shape of ``prediction``.
 
     Raises:
-        ModelError: Another kind.
+        ModelError: ``kind`` is neither 1 nor 2.
 
     Example:
-        >>> law = combined_error(torch.tensor([0.0, 3.0]), torch.tensor(1.0), torch.tensor(0.5))
-        >>> law.scale
+        >>> f, a, b = torch.tensor([0.0, 3.0]), torch.tensor(1.0), torch.tensor(0.5)
+        >>> combined_error(f, a, b).scale
         tensor([1.0000, 1.8028])
 
     References:
@@ -77,17 +95,18 @@ def combined_error(
     """
     if kind not in (1, 2):
         raise ModelError(f"kind={kind!r}.", "1 or 2.", "correct `kind`.")
-    share = proportional * prediction.abs()
-    return Normal(prediction, torch.hypot(additive, share) if kind == 2 else additive + share)
+    scaled = proportional * prediction.abs()
+    return Normal(prediction, torch.hypot(additive, scaled) if kind == 2 else additive + scaled)
 
 
-def lognormal_error(prediction: Tensor, scale: Tensor, floor: float = FLOOR) -> LogNormal:
+def lognormal_error(prediction: Tensor, scale: Tensor, floor: float = DEFAULTS.floor) -> LogNormal:
     r"""Log-normal residual error: :math:`\log y \sim \mathcal N(\log f, s^2)`.
 
     Args:
-        prediction: Model prediction f, the median, shape ``(*, individual, time)``; positive.
-        scale: Standard deviation s of the logarithm, broadcastable to ``prediction``.
-        floor: Smallest prediction, unit of the observations.
+        prediction: Model prediction f, the median, shape ``(*, individual, time)``, unit of the
+            observations; positive.
+        scale: Standard deviation s of the logarithm, broadcastable to ``prediction``, no unit.
+        floor: Smallest prediction that is used, unit of the observations; its logarithm is finite.
 
     Returns:
         Distribution of the observations, batch shape of ``prediction``.
@@ -100,9 +119,9 @@ def student_error(prediction: Tensor, scale: Tensor, degrees: Tensor | float) ->
 
     Args:
         prediction: Model prediction f, shape ``(*, individual, time)``, unit of the observations.
-        scale: Scale of the t distribution (its standard deviation is scale times
-            sqrt(degrees / (degrees - 2))), broadcastable to ``prediction``; for instance
-            ``combined_error(...).scale``.
+        scale: Scale of the t distribution, broadcastable to ``prediction``, same unit; for
+            instance ``combined_error(...).scale``. The standard deviation is the scale times
+            sqrt(degrees / (degrees - 2)).
         degrees: Degrees of freedom, broadcastable to ``prediction``.
 
     Returns:
