@@ -1,5 +1,7 @@
-r"""Looking at results: calibration, the battery of checks, residuals, data against training, export
-to ArviZ; figures in :mod:`pyro_amortized.diagnostics.plots`, a page by :func:`report`.
+r"""Checks, figures and reports: calibration of guides, checks of models, data and fits, residuals.
+
+Figures are in :mod:`pyro_amortized.diagnostics.plots`. :func:`diagnose` runs all checks of a fit,
+:func:`report` writes a page about it, and :func:`to_arviz` exports results to ArviZ.
 """
 
 from .arviz_export import to_arviz as to_arviz

@@ -1,7 +1,11 @@
-r"""A model in words and a picture, before anything is trained: which site plays which role, what of
-the data enters, whether the program is vectorised, and whether its prior reaches the data.
+r"""A model in words and a picture before anything is trained.
+
+:func:`check_model` says which site has which role, how many values the data have, and which share
+of the recorded values lies inside the central 95 % of what the prior can produce. It takes a model
+and a cohort; nothing is fitted.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,21 +18,36 @@ from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
 from .model_graph import model_drawing
 
-REACHES = 0.9  # share of the data inside the prior's bands that is no cause for concern
+
+@dataclass(frozen=True)
+class ModelCheckSettings:
+    r"""Limits of the check of a model.
+
+    Args:
+        min_inside: Share of the recorded values inside the central 95 % of the prior below which
+            the check advises a look: 95 % are expected if the prior is right.
+        min_draws: Fewest draws of the prior, from which 2.5 % and 97.5 % quantiles are estimated.
+    """
+
+    min_inside: float = 0.9
+    min_draws: int = 20
+
+
+DEFAULTS = ModelCheckSettings()
 
 
 @dataclass(frozen=True, eq=False)
 class ModelCheck:
-    r"""What a program is. Made by :func:`check_model`; ``print(check)`` tells it in words.
+    r"""What a model is. Made by :func:`check_model`; ``print(check)`` says it in words.
 
     Args:
-        structure: Roles of the sites.
+        structure: Structure of the model, with the roles of its sites.
         cohort: The data.
         predictive: Observations simulated from the prior by series, shape ``(draw, individual,
             time[, channel])``; NaN where a simulation failed.
         failed: Share of the simulated individuals that are not finite.
         inside: By series, share of the recorded values between the 2.5 % and 97.5 % quantiles of
-            the prior predictive distribution of their own time and individual.
+            the prior predictive distribution for their individual and time.
     """
 
     structure: ModelStructure
@@ -45,70 +64,84 @@ class ModelCheck:
     @property
     def concerns(self) -> list[str]:
         """What should be looked at before training."""
-        found = []
+        concerns = []
         if self.failed > 0:
-            found.append(
-                f"{100 * self.failed:.1f} % of the simulations from the prior are not finite: they "
-                "are left out of the training, and counted."
+            concerns.append(
+                f"{100 * self.failed:.1f} % of the simulations from the prior are not finite. They "
+                "are counted, and left out of the training."
             )
         for name, share in self.inside.items():
-            if share < REACHES:
-                found.append(
+            if share < DEFAULTS.min_inside:
+                concerns.append(
                     f"Only {100 * share:.0f} % of the recorded values of {name!r} lie inside the "
-                    "central 95 % of what the prior can produce: check units and priors."
+                    "central 95 % of what the prior can produce. Check the units and the priors."
                 )
         if self.structure.shared and self.structure.layout is None:
-            found.append(
-                "No layout gives every individual its own shared parameters, so simulation calls "
-                "the program once per value of them: slower."
+            concerns.append(
+                "The model cannot be run with shared parameters that differ between individuals. "
+                "Simulation therefore calls it once for each value of the shared parameters, which "
+                "is slower."
             )
         if not self.structure.has_density:
-            found.append(
+            concerns.append(
                 "The observations have no density: fits are likelihood-free and not corrected."
             )
-        return found
+        return concerns
 
     def __str__(self) -> str:
-        structure, cohort = self.structure, self.cohort
-        shared = set(structure.shared)
-        lines = [f"{len(cohort)} individuals, {cohort.num_observations} recorded values.", ""]
-        lines.append("Population parameters (outside the plate `individual`):")
-        for name, site in structure.population.items():
-            kind = "param, no prior" if site.is_param else "prior"
-            acts = "acts on the observations" if name in shared else "acts on the individuals"
-            shape = f"{tuple(site.shape)}" if site.shape else "scalar"
-            lines.append(f"  {name}: {shape}, {_words(site.support)}, {kind}; {acts}")
-        lines.append("Individual parameters (latent, inside the plate):")
-        lines += [
-            f"  {name}: {site.num_unconstrained} per individual"
-            for name, site in structure.individual.items()
-        ]
-        lines += [f"  {name}: simulated, then dropped (nuisance)" for name in structure.nuisance]
-        lines.append("Observations:")
-        for series in structure.series:
-            s = cohort[series]
-            total = s.values.numel()
-            lines.append(
-                f"  {series}: all {total} values recorded"
-                if s.num_observations == total
-                else f"  {series}: {s.num_observations} of {total} values recorded; the others are "
-                "masked and do not enter the density"
-            )
-        if cohort.doses is not None:
-            lines.append(f"Doses: {int(cohort.doses.given.sum())}.")
-        if cohort.covariates:
-            lines.append(f"Covariates: {', '.join(cohort.covariates)}.")
-        lines += ["", "Every individual's density depends on its own row alone (checked)."]
-        for name, share in self.inside.items():
-            within = f"{100 * share:.0f} % of the values"
-            lines.append(f"{name}: {within} lie inside the central 95 % of the prior.")
         concerns = self.concerns
-        lines += ["", "To look at:" if concerns else "Nothing stands against training."]
+        lines = [
+            f"{len(self.cohort)} individuals, {self.cohort.num_observations} recorded values.",
+            "",
+            *_population_lines(self.structure),
+            *_individual_lines(self.structure),
+            *_data_lines(self.structure, self.cohort),
+            "",
+            "The density of each individual depends on its own data alone (this was checked).",
+        ]
+        for name, share in self.inside.items():
+            within = f"{100 * share:.0f} % of the recorded values"
+            lines.append(f"{name}: {within} lie inside the central 95 % of the prior.")
+        lines += ["", "To look at:" if concerns else "No reason against training was found."]
         return "\n".join([*lines, *(f"  - {x}" for x in concerns)])
 
 
-def _words(support: Any) -> str:
-    """A support as a user would say it."""
+def _population_lines(structure: ModelStructure) -> Iterator[str]:
+    yield "Population parameters (outside the plate `individual`):"
+    for name, site in structure.population.items():
+        kind = "a param without prior" if site.is_param else "has a prior"
+        target = "observations" if name in structure.shared else "individual parameters"
+        shape = f"shape {tuple(site.shape)}" if site.shape else "scalar"
+        yield f"  {name}: {shape}, {_support_words(site.support)}, {kind}; acts on the {target}"
+
+
+def _individual_lines(structure: ModelStructure) -> Iterator[str]:
+    yield "Individual parameters (latent, inside the plate):"
+    for name, site in structure.individual.items():
+        yield f"  {name}: {site.num_unconstrained} per individual"
+    for name in structure.nuisance:
+        yield f"  {name}: a nuisance site, simulated and then dropped"
+
+
+def _data_lines(structure: ModelStructure, cohort: Cohort) -> Iterator[str]:
+    yield "Observations:"
+    for name in structure.series:
+        num, total = cohort[name].num_observations, cohort[name].values.numel()
+        if num == total:
+            yield f"  {name}: all {total} values are recorded"
+        else:
+            yield (
+                f"  {name}: {num} of {total} values are recorded; the others are masked and do not "
+                "enter the density"
+            )
+    if cohort.doses is not None:
+        yield f"Doses: {int(cohort.doses.given.sum())}."
+    if cohort.covariates:
+        yield f"Covariates: {', '.join(cohort.covariates)}."
+
+
+def _support_words(support: Any) -> str:
+    """A support in words."""
     inner = getattr(support, "base_constraint", support)
     low = getattr(inner, "lower_bound", None)
     high = getattr(inner, "upper_bound", None)
@@ -121,37 +154,43 @@ def _words(support: Any) -> str:
 
 
 def check_model(model: Model, cohort: Cohort, *, num_draws: int = 100, seed: int = 0) -> ModelCheck:
-    r"""Read a program, and simulate from its prior.
+    r"""Read a model, and simulate from its prior.
 
     Args:
-        model: The program.
+        model: The model, a function of a cohort.
         cohort: The data.
-        num_draws: Populations drawn from the prior, with one cohort of each.
+        num_draws: Population parameters drawn from the prior, each with one simulated cohort.
         seed: Seed of the simulations.
 
     Raises:
-        ModelError: The program is not a mixed-effects model; the message says why.
+        ModelError: The model is not a mixed-effects model; the message says why.
+        SettingError: ``num_draws`` is smaller than 20.
 
     Example:
         ``print(check_model(model, cohort))``; ``plots.prior_predictive(check_model(model,
         cohort))``.
     """
-    check_count("num_draws", num_draws, least=20)
+    check_count("num_draws", num_draws, least=DEFAULTS.min_draws)
     structure, generator = read_structure(model, cohort), make_generator(seed)
     cohort = cohort.to(dtype=torch.float64)
     draws: list[dict[str, Tensor]] = []
     for population in structure.draw_populations(cohort, num_draws, generator):
         individuals = structure.draw_individuals(cohort, population, 1, generator)
-        found = structure.predict_draws(cohort, individuals, population, generator)
-        draws.append({name: x[0] for name, x in found.items()})
+        simulated = structure.predict_draws(cohort, individuals, population, generator)
+        draws.append({name: x[0] for name, x in simulated.items()})
     predictive = {name: torch.stack([d[name] for d in draws]) for name in structure.series}
     finite = torch.stack([x.isfinite().flatten(2).all(-1) for x in predictive.values()]).all(0)
-    inside = {}
-    for name, x in predictive.items():
-        known = torch.where(x.isfinite(), x, torch.nan)
-        low, high = known.nanquantile(torch.tensor([0.025, 0.975], dtype=x.dtype), dim=0)
-        seen, values = cohort[name].observed, cohort[name].values
-        within = (values >= low) & (values <= high)
-        inside[name] = float(within[seen].double().mean()) if bool(seen.any()) else 1.0
-        predictive[name] = known
+    predictive = {n: torch.where(x.isfinite(), x, torch.nan) for n, x in predictive.items()}
+    inside = {name: _share_inside(cohort, name, x) for name, x in predictive.items()}
     return ModelCheck(structure, cohort, predictive, float((~finite).double().mean()), inside)
+
+
+def _share_inside(cohort: Cohort, name: str, simulated: Tensor) -> float:
+    """Share of the recorded values inside the central 95 % of draws ``(draw, *)``, each at its own
+    individual and time; one if nothing is recorded.
+    """
+    levels = torch.tensor([0.025, 0.975], dtype=simulated.dtype)
+    low, high = simulated.nanquantile(levels, dim=0)
+    observed, values = cohort[name].observed, cohort[name].values
+    inside = (values >= low) & (values <= high)
+    return float(inside[observed].double().mean()) if bool(observed.any()) else 1.0

@@ -1,31 +1,37 @@
-r"""A model as a picture: population, individuals in their plate, observations, and what depends on
-what. Drawn from the structure, as SVG text, without graphviz.
+r"""The graph of a model as SVG text: its sites, the plate of the individuals, and dependencies.
+
+It is drawn from the structure of the model. ``pyro.render_model`` needs the program graphviz.
 """
 
 from html import escape
 
 from ..model import ModelStructure
 
-WIDTH, ROW, RADIUS = 130, 110, 26
+WIDTH, ROW, RADIUS = 130, 110, 26  # of a node, between rows, from a node to an arrow; in pixels
+MAX_CHARACTERS = 16  # of a name, which must fit into its node
 
 
 def model_drawing(structure: ModelStructure, num_individuals: int) -> str:
-    r"""SVG of a program's sites.
+    r"""Draw the sites of a model as SVG.
 
-    Population sites stand above, individual sites and (shaded) observations inside the plate; an
-    arrow says that the law of one depends on the other: shared parameters and individual sites act
-    on the observations, the other population sites on the individual sites.
+    Population sites are in the first row; individual sites and observations (shaded) are inside the
+    plate. An arrow from a site means that the distribution of the other site depends on it: shared
+    parameters and individual sites act on the observations, the other population sites act on the
+    individual sites.
 
     Args:
-        structure: The program.
+        structure: Structure of the model.
         num_individuals: Size of the plate, for its label.
+
+    Returns:
+        The SVG element.
 
     Example:
         ``Path("model.svg").write_text(model_drawing(fit.structure, len(fit.cohort)))``
     """
     layers = [list(structure.population), list(structure.individual), structure.series]
-    wide = max(3, *(len(x) for x in layers))
-    width, height = WIDTH * wide + 40, 3 * ROW + 14
+    columns = max(3, *(len(x) for x in layers))
+    width, height = WIDTH * columns + 40, 3 * ROW + 14
     places = {}
     for depth, names in enumerate(layers):
         for j, name in enumerate(names):
@@ -38,13 +44,7 @@ def model_drawing(structure: ModelStructure, num_individuals: int) -> str:
         edges += [((0, name), (depth, b)) for b in targets]
     lines = "".join(_line(places[a], places[b]) for a, b in edges)
     nodes = "".join(_node(*places[key], key[1], key[0] == 2) for key in places)
-    label = escape(f"individual, {num_individuals}")
-    plate = (
-        f'<rect x="10" y="{50 + ROW - 48}" width="{width - 20}" height="{2 * ROW}" rx="8" '
-        'fill="none" stroke="#8a8f98"/>'
-        f'<text x="{width - 20}" y="{50 + ROW - 48 + 2 * ROW - 8}" text-anchor="end" '
-        f'font-size="12" fill="#555">{label}</text>'
-    )
+    plate = _plate(width, num_individuals)
     arrow = (
         '<defs><marker id="head" markerWidth="8" markerHeight="8" refX="7" refY="3" '
         'orient="auto"><path d="M0,0 L7,3 L0,6 z" fill="#555"/></marker></defs>'
@@ -53,6 +53,16 @@ def model_drawing(structure: ModelStructure, num_individuals: int) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width:.0f} {height}" '
         f'width="{width:.0f}" height="{height}" font-family="sans-serif">'
         f"<title>Sites of the model</title>{arrow}{plate}{lines}{nodes}</svg>"
+    )
+
+
+def _plate(width: int, num_individuals: int) -> str:
+    label = escape(f"individual, {num_individuals}")
+    return (
+        f'<rect x="10" y="{50 + ROW - 48}" width="{width - 20}" height="{2 * ROW}" rx="8" '
+        'fill="none" stroke="#8a8f98"/>'
+        f'<text x="{width - 20}" y="{50 + ROW - 48 + 2 * ROW - 8}" text-anchor="end" '
+        f'font-size="12" fill="#555">{label}</text>'
     )
 
 
@@ -68,10 +78,10 @@ def _line(start: tuple[float, float], end: tuple[float, float]) -> str:
 
 def _node(x: float, y: float, name: str, observed: bool) -> str:
     fill = "#d5d8de" if observed else "#ffffff"
-    shown = name if len(name) <= 16 else name[:15] + "…"
+    label = name if len(name) <= MAX_CHARACTERS else name[: MAX_CHARACTERS - 1] + "…"
     return (
         f'<ellipse cx="{x:.1f}" cy="{y}" rx="{WIDTH / 2 - 8}" ry="{RADIUS - 4}" fill="{fill}" '
         'stroke="#1f2a44"/>'
         f'<text x="{x:.1f}" y="{y + 4}" text-anchor="middle" font-size="12" fill="#1f2a44">'
-        f"{escape(shown)}</text>"
+        f"{escape(label)}</text>"
     )

@@ -78,7 +78,7 @@ def test_a_model_check_needs_no_gradient(monkeypatch):
     text = str(check_model(with_shared_rate(), growth_cohort(6), num_draws=20))
     assert solvers.torchdiffeq == 0
     for name in ALL:
-        acts = "observations" if name in ("rate", "sigma") else "individuals"
+        acts = "observations" if name in ("rate", "sigma") else "individual parameters"
         (line,) = [x for x in text.splitlines() if x.startswith(f"  {name}:")]
         assert line.endswith(f"acts on the {acts}")
 

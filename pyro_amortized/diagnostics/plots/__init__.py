@@ -1,8 +1,14 @@
-r"""Figures. Every function returns a ``matplotlib.figure.Figure`` and leaves pyplot's state and
-styles alone: ``figure.savefig(path)``. Lines and markers differ in form, so that they can be told
-apart without colour. matplotlib comes with the extra ``pyro-amortized[plots]``.
+r"""Figures of fits, calibrations and checks.
+
+Every function returns a ``matplotlib.figure.Figure``, to be saved by ``figure.savefig(path)``, and
+does not change the state or the styles of pyplot. Lines and markers differ in form as well as in
+colour. matplotlib comes with the extra ``pyro-amortized[plots]``.
 """
 
+from .calibration_plots import rank_bands as rank_bands
+from .calibration_plots import rank_histogram as rank_histogram
+from .calibration_plots import recovery as recovery
+from .diagnosis_plots import battery as battery
 from .individual_plots import individual_fits as individual_fits
 from .predictive_check_plots import visual_predictive_check as visual_predictive_check
 from .prior_plots import prior_predictive as prior_predictive
@@ -10,10 +16,6 @@ from .random_effect_plots import effects_by_covariate as effects_by_covariate
 from .random_effect_plots import random_effects as random_effects
 from .residual_plots import distribution_errors as distribution_errors
 from .residual_plots import goodness_of_fit as goodness_of_fit
-from .training_plots import battery as battery
-from .training_plots import rank_bands as rank_bands
-from .training_plots import rank_histogram as rank_histogram
-from .training_plots import recovery as recovery
 from .training_plots import training_curve as training_curve
 from .uncertainty_plots import forest as forest
 from .uncertainty_plots import profile as profile

@@ -1,48 +1,90 @@
-r"""What a program can produce before it has seen the data, beside the data."""
+r"""Observations that the prior of a model can produce, beside the data."""
+
+from dataclasses import dataclass
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from ...cohort import Series
 from ..model_check import ModelCheck
-from .style import FITTED, OBSERVED, grid, labelled
+from .panels import FITTED, OBSERVED, label_axes, panel_grid
 
-MAX_LINES = 60
-MAX_KNOWN = 1_000_000  # simulated values behind the band
+
+@dataclass(frozen=True)
+class PriorPlotSettings:
+    r"""Size of the figure's content.
+
+    Args:
+        max_lines: Most simulated individuals that are drawn as lines; more hide each other.
+        max_values: Most simulated values from which the band is computed: torch refuses quantiles
+            of more than 16 million values.
+    """
+
+    max_lines: int = 60
+    max_values: int = 1_000_000
+
+
+DEFAULTS = PriorPlotSettings()
 
 
 def prior_predictive(check: ModelCheck) -> Figure:
-    r"""Data over cohorts simulated from the prior, one panel per series.
+    r"""Data and individuals simulated from the prior, one panel per series of one channel.
 
-    Lines are single simulated individuals, the dashed lines the central 95 % of all of them, points
-    the data. The vertical axis shows the data and that band.
+    Lines are single simulated individuals, the dashed lines enclose the central 95 % of all
+    simulated values, and circles are the data. The vertical axis covers the data and that band.
 
     Args:
-        check: What :func:`~pyro_amortized.diagnostics.check_model` found.
+        check: Result of :func:`~pyro_amortized.diagnostics.check_model`.
     """
     names = [n for n in check.structure.series if check.cohort[n].values.dim() == 2]
-    figure, axes = grid(len(names), 2, 5.0, 3.4)
+    figure, axes = panel_grid(len(names), 2, 5.0, 3.4)
     for name, ax in zip(names, axes, strict=True):
         series, simulated = check.cohort[name], check.predictive[name]
-        num = min(MAX_LINES, len(simulated))
-        for k in range(num):  # individuals from the whole table, which may be sorted by arm
-            i = k * len(series.times) // num
-            seen = series.observed[i]
-            ax.plot(series.times[i][seen], simulated[k, i][seen], color=FITTED, lw=0.6, alpha=0.3)
-        seen = series.observed
-        known = simulated[:, seen].flatten()
-        known = known[known.isfinite()]
-        ax.plot(series.times[seen], series.values[seen], "o", ms=3, color=OBSERVED, mfc="none")
-        if len(known):
-            levels = torch.tensor([0.025, 0.975], dtype=known.dtype)
-            low, high = known[:: -(-len(known) // MAX_KNOWN)].quantile(levels).tolist()
-            for x in (low, high):
-                ax.axhline(x, color=FITTED, lw=1.0, ls="--")
-            lowest = min(low, float(series.values[seen].min()))
-            highest = max(high, float(series.values[seen].max()))
-            margin = 0.05 * (highest - lowest)
-            ax.set_ylim(lowest - margin, highest + margin)
-        labelled(ax, "time", name, f"{100 * check.inside[name]:.0f} % of the data inside 95 %")
+        _draw_lines(ax, series, simulated)
+        ax.plot(
+            series.times[series.observed],
+            series.values[series.observed],
+            "o",
+            ms=3,
+            color=OBSERVED,
+            mfc="none",
+        )
+        _draw_range(ax, series, simulated)
+        inside = f"{100 * check.inside[name]:.0f} % of the data lie inside the central 95 %"
+        label_axes(ax, "time", name, inside)
     figure.suptitle(
-        "Prior predictive: simulated individuals (lines) and data (circles)", fontsize=10
+        "Prior predictive distribution: simulated individuals (lines) and data (circles)",
+        fontsize=10,
     )
     return figure
+
+
+def _draw_lines(ax: Axes, series: Series, simulated: Tensor) -> None:
+    """One individual of each draw. The individuals are taken from the whole table, which may be
+    sorted by treatment.
+    """
+    num = min(DEFAULTS.max_lines, len(simulated))
+    for k in range(num):
+        i = k * len(series.times) // num
+        observed = series.observed[i]
+        values = simulated[k, i][observed]
+        ax.plot(series.times[i][observed], values, color=FITTED, lw=0.6, alpha=0.3)
+
+
+def _draw_range(ax: Axes, series: Series, simulated: Tensor) -> None:
+    """Dashed lines around the central 95 % of the simulated values."""
+    values = simulated[:, series.observed].flatten()
+    values = values[values.isfinite()]
+    if not len(values):
+        return
+    step = -(-len(values) // DEFAULTS.max_values)
+    levels = torch.tensor([0.025, 0.975], dtype=values.dtype)
+    low, high = values[::step].quantile(levels).tolist()
+    for x in (low, high):
+        ax.axhline(x, color=FITTED, lw=1.0, ls="--")
+    recorded = series.values[series.observed]
+    lowest, highest = min(low, float(recorded.min())), max(high, float(recorded.max()))
+    margin = 0.05 * (highest - lowest)
+    ax.set_ylim(lowest - margin, highest + margin)

@@ -1,4 +1,8 @@
-r"""Goodness of fit: observed against predicted, residuals, npde."""
+r"""Figures of residuals: observed against predicted values, weighted residuals, npde.
+
+Points of values at a limit of quantification are open triangles; lines are medians in bins of
+equally many values.
+"""
 
 import numpy as np
 import scipy.stats
@@ -8,7 +12,7 @@ from matplotlib.figure import Figure
 from ...population.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
 from ..residual_analysis import Residuals, residuals
-from .style import FITTED, MUTED, OBSERVED, grid, labelled
+from .panels import FITTED, MUTED, OBSERVED, label_axes, panel_grid
 
 
 def goodness_of_fit(
@@ -17,37 +21,37 @@ def goodness_of_fit(
     series: str | None = None,
     seed: int = 0,
 ) -> Figure:
-    r"""Observed against population and individual predictions; individual weighted residuals
-    against time and prediction. Values at a limit of quantification are open triangles.
+    r"""Observed values against population and individual predictions, and individual weighted
+    residuals against time and individual predictions.
 
     Args:
-        result: A fit, individual posteriors, or residuals that are there already.
-        series: The series. Default: the model's first.
+        result: A fit, individual posteriors, or residuals that were computed before.
+        series: Name of the series. Default: the first series of the model.
         seed: Seed of the simulations.
 
     Raises:
         CohortError: The model does not observe the series, or it has several channels.
     """
     r = result if isinstance(result, Residuals) else residuals(result, series=series, seed=seed)
-    figure, axes = grid(4, 2, 4.0, 3.2)
+    figure, axes = panel_grid(4, 2, 4.0, 3.2)
     for ax, x, label in (
         (axes[0], r.population, "population prediction"),
         (axes[1], r.individual, "individual prediction"),
     ):
-        _points(ax, x.numpy(), r.observed.numpy(), r)
-        low, high = (float(f(np.nanmin(x), np.nanmin(r.observed))) for f in (min, max))
+        _draw_points(ax, x.numpy(), r.observed.numpy(), r)
+        low = float(min(np.nanmin(x), np.nanmin(r.observed)))
         high = float(max(np.nanmax(x), np.nanmax(r.observed)))
         ax.plot([low, high], [low, high], color=MUTED, lw=1)
-        _trend(ax, x.numpy(), r.observed.numpy())
-        labelled(ax, label, f"observed {r.series}")
+        _draw_trend(ax, x.numpy(), r.observed.numpy())
+        label_axes(ax, label, f"observed {r.series}")
     for ax, x, label in (
         (axes[2], r.times, "time"),
         (axes[3], r.individual, "individual prediction"),
     ):
-        _points(ax, x.numpy(), r.iwres.numpy(), r)
-        _levels(ax)
-        _trend(ax, x.numpy(), r.iwres.numpy())
-        labelled(ax, label, "individual weighted residual")
+        _draw_points(ax, x.numpy(), r.iwres.numpy(), r)
+        _draw_normal_range(ax)
+        _draw_trend(ax, x.numpy(), r.iwres.numpy())
+        label_axes(ax, label, "individual weighted residual")
     return figure
 
 
@@ -57,59 +61,65 @@ def distribution_errors(
     series: str | None = None,
     seed: int = 0,
 ) -> Figure:
-    r"""Normalised prediction distribution errors against time and prediction, their quantiles, and
-    the shares ``pd``, which are uniform under the right model.
+    r"""Normalised prediction distribution errors against time and population prediction, their
+    quantiles, and the prediction discrepancies ``pd``, which are uniform under the right model.
 
     Args:
-        result: A fit, individual posteriors, or residuals that are there already.
-        series: The series. Default: the model's first.
+        result: A fit, individual posteriors, or residuals that were computed before.
+        series: Name of the series. Default: the first series of the model.
         seed: Seed of the simulations.
 
     Raises:
         CohortError: The model does not observe the series, or it has several channels.
     """
     r = result if isinstance(result, Residuals) else residuals(result, series=series, seed=seed)
-    figure, axes = grid(4, 2, 4.0, 3.2)
+    figure, axes = panel_grid(4, 2, 4.0, 3.2)
     z = r.npde.numpy()
     for ax, x, label in (
         (axes[0], r.times, "time"),
         (axes[1], r.population, "population prediction"),
     ):
-        _points(ax, x.numpy(), z, r)
-        _levels(ax)
-        _trend(ax, x.numpy(), z)
-        labelled(ax, label, "npde")
+        _draw_points(ax, x.numpy(), z, r)
+        _draw_normal_range(ax)
+        _draw_trend(ax, x.numpy(), z)
+        label_axes(ax, label, "npde")
     sorted_z = np.sort(z[np.isfinite(z)])
     share = (np.arange(len(sorted_z)) + 0.5) / len(sorted_z)
     axes[2].plot(scipy.stats.norm.ppf(share), sorted_z, "o", ms=3, color=OBSERVED)
     axes[2].axline((0, 0), slope=1, color=MUTED, lw=1)
-    labelled(axes[2], "normal quantile", "npde")
-    counts = np.histogram(r.pd.numpy(), 10, (0, 1))[0]
-    low, high = scipy.stats.binom(len(r.pd), 0.1).ppf([0.025, 0.975])
-    axes[3].axhspan(low, high, color=MUTED, alpha=0.25, lw=0)
-    axes[3].bar(np.arange(10) / 10 + 0.05, counts, 0.09, color=FITTED)
-    labelled(axes[3], "pd (band: 95 % of uniform)", "values")
+    label_axes(axes[2], "quantile of the normal distribution", "npde")
+    _draw_histogram(axes[3], r.pd.numpy())
+    label_axes(axes[3], "pd (band: 95 % if uniform)", "number of values")
     return figure
 
 
-def _points(ax: Axes, x: np.ndarray, y: np.ndarray, r: Residuals) -> None:
-    at = r.censored.numpy()
-    ax.plot(x[~at], y[~at], "o", ms=3, color=OBSERVED, alpha=0.7)
-    ax.plot(x[at], y[at], "v", ms=4, color=OBSERVED, mfc="none")
+def _draw_histogram(ax: Axes, pd: np.ndarray, num_bins: int = 10) -> None:
+    """Counts in bins, with the central 95 % of the counts of uniform numbers."""
+    counts = np.histogram(pd, num_bins, (0, 1))[0]
+    low, high = scipy.stats.binom(len(pd), 1 / num_bins).ppf([0.025, 0.975])
+    ax.axhspan(low, high, color=MUTED, alpha=0.25, lw=0)
+    ax.bar((np.arange(num_bins) + 0.5) / num_bins, counts, 0.9 / num_bins, color=FITTED)
 
 
-def _levels(ax: Axes) -> None:
+def _draw_points(ax: Axes, x: np.ndarray, y: np.ndarray, r: Residuals) -> None:
+    censored = r.censored.numpy()
+    ax.plot(x[~censored], y[~censored], "o", ms=3, color=OBSERVED, alpha=0.7)
+    ax.plot(x[censored], y[censored], "v", ms=4, color=OBSERVED, mfc="none")
+
+
+def _draw_normal_range(ax: Axes) -> None:
+    """Lines at zero and at the bounds of the central 95 % of a standard normal distribution."""
     ax.axhline(0, color=MUTED, lw=1)
     for level in (-1.96, 1.96):
         ax.axhline(level, color=MUTED, lw=0.8, ls=":")
 
 
-def _trend(ax: Axes, x: np.ndarray, y: np.ndarray, num: int = 8) -> None:
-    """Medians in bins of equally many values, connected."""
-    known = np.isfinite(x) & np.isfinite(y)
-    x, y = x[known], y[known]
+def _draw_trend(ax: Axes, x: np.ndarray, y: np.ndarray, num: int = 8) -> None:
+    """A line through the medians in bins of equally many values, if each has two or more."""
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y = x[finite], y[finite]
     if len(x) < 2 * num:
         return
-    order = np.array_split(np.argsort(x, kind="stable"), num)
-    middle = [(float(np.median(x[part])), float(np.median(y[part]))) for part in order]
-    ax.plot(*zip(*middle, strict=True), color=FITTED, lw=1.6)
+    bins = np.array_split(np.argsort(x, kind="stable"), num)
+    medians = [(float(np.median(x[rows])), float(np.median(y[rows]))) for rows in bins]
+    ax.plot(*zip(*medians, strict=True), color=FITTED, lw=1.6)

@@ -1,4 +1,4 @@
-r"""Uncertainty of the population: profiles and forests."""
+r"""Figures of the uncertainty of population parameters: likelihood profiles and intervals."""
 
 from collections.abc import Mapping
 
@@ -8,39 +8,42 @@ from matplotlib.figure import Figure
 
 from ...population.fit_result import PopulationFit
 from ...population.likelihood_profiles import ProfileLikelihood
-from .style import FITTED, MUTED, OBSERVED, labelled
+from .panels import FITTED, MUTED, OBSERVED, label_axes
 
 MARKERS = "osD^vP"
 
 
-def profile(found: ProfileLikelihood, ax: Axes | None = None) -> Figure:
-    r"""A profile likelihood with its interval.
+def profile(likelihood: ProfileLikelihood, ax: Axes | None = None) -> Figure:
+    r"""A profile likelihood with its confidence interval.
 
     Args:
-        found: From :func:`~pyro_amortized.population.likelihood_profiles.profile_likelihood`.
-        ax: Draw here. Default: a figure of its own.
+        likelihood: Result of :func:`~pyro_amortized.profile_likelihood`.
+        ax: Panel to draw in. Default: a new figure.
     """
     ax = ax or Figure(figsize=(4.2, 3.2), layout="constrained").subplots()
-    limit = float(scipy.stats.chi2.ppf(found.level, 1))
-    ax.plot(found.values.numpy(), found.minus2ll.numpy(), "o-", ms=3, color=OBSERVED)
+    limit = float(scipy.stats.chi2.ppf(likelihood.level, 1))
+    ax.plot(likelihood.values.numpy(), likelihood.minus2ll.numpy(), "o-", ms=3, color=OBSERVED)
     ax.axhline(limit, color=MUTED, lw=1, ls=":")
-    for bound in (found.lower, found.upper):
+    for bound in (likelihood.lower, likelihood.upper):
         ax.axvline(bound, color=FITTED, lw=1, ls="--")
     ax.set_ylim(-0.2, 2.5 * limit)
-    title = f"{100 * found.level:.0f} %: {found.lower:.4g} to {found.upper:.4g}"
-    labelled(ax, found.name, "-2 log likelihood, relative", title)
+    interval = f"{likelihood.lower:.4g} to {likelihood.upper:.4g}"
+    title = f"{100 * likelihood.level:.0f} % interval: {interval}"
+    label_axes(ax, likelihood.name, "-2 log likelihood less its minimum", title)
     figure = ax.figure
     assert isinstance(figure, Figure)
     return figure
 
 
 def forest(fits: PopulationFit | Mapping[str, PopulationFit], ax: Axes | None = None) -> Figure:
-    r"""Estimates with their 95 % intervals, relative to the first fit's estimate in units of its
-    standard error; of several fits side by side.
+    r"""Estimates and 95 % intervals of one or several fits.
+
+    The horizontal axis is the difference from the estimate of the first fit that has the parameter,
+    in units of the standard error of that fit.
 
     Args:
         fits: A fit, or several by name.
-        ax: Draw here. Default: a figure of its own.
+        ax: Panel to draw in. Default: a new figure.
     """
     named = {"": fits} if isinstance(fits, PopulationFit) else dict(fits)
     tables = {
@@ -54,7 +57,7 @@ def forest(fits: PopulationFit | Mapping[str, PopulationFit], ax: Axes | None = 
                 continue
             first = next(t[name] for t in tables.values() if name in t)
             row, unit = table[name], first.standard_error
-            unit = unit if unit > 0 else 1.0  # also where it is not known
+            unit = unit if unit > 0 else 1.0  # the standard error may be NaN
             y = -j - 0.18 * (k - (len(tables) - 1) / 2)
             ends = [(x - first.estimate) / unit for x in (row.lower, row.upper)]
             color = OBSERVED if k == 0 else FITTED
@@ -64,7 +67,7 @@ def forest(fits: PopulationFit | Mapping[str, PopulationFit], ax: Axes | None = 
     ax.axvline(0, color=MUTED, lw=0.8)
     if len(tables) > 1:
         ax.legend(frameon=False, fontsize=8)
-    labelled(ax, "estimate and 95 % interval, in standard errors of the first", "")
+    label_axes(ax, "estimate and 95 % interval, in standard errors of the first fit", "")
     labels = [f"{n}  {next(t[n].estimate for t in tables.values() if n in t):.4g}" for n in names]
     ax.set_yticks([-j for j in range(len(names))], labels)
     figure = ax.figure

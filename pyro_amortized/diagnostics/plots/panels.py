@@ -1,0 +1,71 @@
+r"""Elements that all figures share: colours, grids of panels, axis labels, bands of draws.
+
+The colours also differ in lightness, so that they can be told apart without colour.
+"""
+
+import math
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+OBSERVED, FITTED, MUTED = "#1f2a44", "#c8553d", "#8a8f98"
+
+
+def remove_frame(ax: Axes) -> None:
+    """Remove the lines above and on the right of a panel, and make its tick labels small."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=8)
+
+
+def draw_band(ax: Axes, x: Any, draws: Tensor, alpha: float) -> None:
+    r"""Fill the central 90 % of draws.
+
+    Args:
+        ax: The panel.
+        x: Points of the horizontal axis, shape ``(point,)``.
+        draws: Shape ``(draw, point)``.
+        alpha: Opacity between 0 and 1.
+    """
+    levels = torch.tensor([0.05, 0.95], dtype=draws.dtype)
+    low, high = draws.quantile(levels, dim=0).numpy()
+    ax.fill_between(x, low, high, color=FITTED, alpha=alpha, lw=0)
+
+
+def panel_grid(
+    num: int,
+    columns: int,
+    width: float,
+    height: float,
+    *,
+    sharex: bool = False,
+    sharey: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    r"""A figure of ``num`` panels.
+
+    Args:
+        num: Number of panels.
+        columns: Most panels in a row.
+        width: Width of a panel in inches.
+        height: Height of a panel in inches.
+        sharex: Whether panels have a common horizontal axis.
+        sharey: Whether panels have a common vertical axis.
+    """
+    columns = max(1, min(columns, num))
+    rows = math.ceil(num / columns)
+    figure = Figure(figsize=(width * columns, height * rows + 0.6), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).flat)
+    for ax in axes[num:]:
+        ax.set_visible(False)
+    return figure, axes[:num]
+
+
+def label_axes(ax: Axes, x: str, y: str, title: str = "") -> None:
+    """Set the axis labels and the title of a panel, and remove its frame."""
+    ax.set_xlabel(x, fontsize=9)
+    ax.set_ylabel(y, fontsize=9)
+    if title:
+        ax.set_title(title, fontsize=9)
+    remove_frame(ax)
