@@ -1,8 +1,14 @@
 r"""How doses reach the system: lag times, bioavailability, modelled rates and durations.
 
-The semantics are NONMEM's. A dose of amount A into compartment c arrives as F A, a lag time after
-its record; at a given rate the bioavailability F changes the duration, at a given duration the
-rate. What is pending or running ends at a reset and at a steady state of kind 1.
+The rules are those of NONMEM. A dose of amount A that is recorded at time t arrives as the amount
+F A at time t + lag, where F is the bioavailability. An infusion has
+
+.. math:: \text{duration} = F A / \text{rate} \quad \text{(rate known)}, \qquad
+    \text{rate} = F A / \text{duration} \quad \text{(duration known)} .
+
+A reset, and a steady state of kind 1, end the effect of all earlier doses, also of those that are
+still running or have not arrived. The module takes the dose records of a cohort and what the model
+says about their delivery, and returns the doses as they arrive.
 """
 
 from collections.abc import Mapping
@@ -12,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..cohort import Doses
+from ..cohort.doses import MODELLED_DURATION, MODELLED_RATE
 from ..errors import ModelError
 
 PerCompartment = Tensor | Mapping[int, Tensor] | None
@@ -21,20 +28,21 @@ PerCompartment = Tensor | Mapping[int, Tensor] | None
 class Delivery:
     r"""Quantities of the model that change how doses arrive.
 
-    Each is a tensor of shape ``(*, individual)`` for every dose, or a mapping from compartment (1
-    first) to such a tensor.
+    Each is a tensor of shape ``(*, individual)`` that holds for every dose, or a mapping from the
+    number of a compartment (1 first) to such a tensor.
 
     Args:
-        lag: Lag time, unit of the times; not negative.
-        bioavailability: Fraction F of the amount that arrives; not negative.
-        rate: Rate of the infusions whose rate is a quantity of the model (RATE = -1).
-        duration: Duration of the infusions whose duration is a quantity of the model (RATE = -2).
+        lag: Lag time, unit of the times; not negative. Default: 0.
+        bioavailability: Fraction F of the amount that arrives, no unit; not negative. Default: 1.
+        rate: Rate of the infusions whose rate the model gives (RATE = -1), amount per time.
+        duration: Duration of the infusions whose duration the model gives (RATE = -2), unit of the
+            times.
 
     Example:
         >>> lag, fraction = torch.tensor([0.5]), torch.tensor([0.8])
         >>> doses = Doses(torch.tensor([[1.0]]), torch.tensor([[100.0]]))
-        >>> found = arrivals(doses, Delivery(lag=lag, bioavailability={1: fraction}))
-        >>> found.begin, found.amounts
+        >>> arriving = arrivals(doses, Delivery(lag=lag, bioavailability={1: fraction}))
+        >>> arriving.begin, arriving.amounts
         (tensor([[1.5000]]), tensor([[80.]]))
     """
 
@@ -50,10 +58,10 @@ class Arrivals:
 
     Args:
         doses: The records.
-        begin: Times of arrival: record plus lag.
-        amounts: F times the amount; 0 in the padding.
+        begin: Times of arrival: time of the record plus lag time.
+        amounts: F times the recorded amount; 0 in the padding.
         durations: Durations of infusion; 0 for boluses.
-        until: Time of the next record that ends what this dose does, or infinity.
+        until: Time of the next record that ends the effect of this dose, or infinity.
         lag: Lag times.
     """
 
@@ -66,17 +74,17 @@ class Arrivals:
 
     @property
     def is_infusion(self) -> Tensor:
-        """True for infusions of an amount, and for constant ones."""
+        """True for infusions of an amount, and for constant infusions."""
         return (self.doses.rates != 0) | (self.doses.durations > 0)
 
     @property
     def is_constant(self) -> Tensor:
-        """True for the steady state of a constant infusion: an amount of 0."""
+        """True for the steady state of a constant infusion, which is recorded with amount 0."""
         return (self.doses.steady_state > 0) & (self.doses.amounts == 0)
 
     @property
     def rates(self) -> Tensor:
-        """Amount per time of every infusion while it runs, 0 for boluses."""
+        """Amount per time while an infusion runs; 0 for boluses."""
         tiny = torch.finfo(self.amounts.dtype).tiny
         rate = self.amounts / self.durations.clamp(min=tiny)
         rate = torch.where(self.is_constant, self.doses.rates.to(rate.dtype), rate)
@@ -84,7 +92,11 @@ class Arrivals:
 
 
 def arrivals(doses: Doses, delivery: Delivery | None = None) -> Arrivals:
-    r"""When, how much and for how long each dose reaches the system.
+    r"""Times, amounts and durations with which the doses reach the system.
+
+    Args:
+        doses: The records.
+        delivery: What the model says about them. Default: nothing changes how they arrive.
 
     Raises:
         ModelError: A dose needs a modelled rate or duration that the delivery does not give.
@@ -98,19 +110,24 @@ def arrivals(doses: Doses, delivery: Delivery | None = None) -> Arrivals:
     if bool(known.any()):
         safe = torch.where(known, doses.rates, torch.ones_like(doses.rates))
         durations = torch.where(known, amounts / safe, durations)
-    for code, name, value in ((-1, "rate", delivery.rate), (-2, "duration", delivery.duration)):
+    by_model = (
+        (MODELLED_RATE, "rate", delivery.rate),
+        (MODELLED_DURATION, "duration", delivery.duration),
+    )
+    for code, name, value in by_model:
         modelled = doses.rates == code
         if not bool(modelled.any()):
             continue
         if value is None:
             raise ModelError(
-                f"Individual {int(modelled.any(1).nonzero()[0])} has a dose of RATE {code}: its "
-                f"{name} is a quantity of the model.",
+                f"Individual {int(modelled.any(1).nonzero()[0])} has a dose with "
+                f"RATE={code:g}: its {name} is a quantity of the model.",
                 f"`Delivery({name}=...)`.",
                 f"pass `delivery=nlme.Delivery({name}=...)`, or correct the column RATE.",
             )
         quantity = _per_dose(value, doses, 1.0)
-        durations = torch.where(modelled, amounts / quantity if code == -1 else quantity, durations)
+        duration = amounts / quantity if code == MODELLED_RATE else quantity
+        durations = torch.where(modelled, duration, durations)
     return Arrivals(
         doses,
         doses.times + lag,
@@ -122,18 +139,19 @@ def arrivals(doses: Doses, delivery: Delivery | None = None) -> Arrivals:
 
 
 def _per_dose(value: PerCompartment, doses: Doses, default: float) -> Tensor:
+    """Value of a quantity for each dose, broadcastable to ``(*, individual, dose)``."""
     if value is None:
         return torch.full_like(doses.amounts[:1, :1], default)
     if isinstance(value, Tensor):
         return value.unsqueeze(-1)
-    found = torch.full_like(doses.amounts, default)
+    values = torch.full_like(doses.amounts, default)
     for compartment, quantity in value.items():
-        found = torch.where(doses.compartment == compartment, quantity.unsqueeze(-1), found)
-    return found
+        values = torch.where(doses.compartment == compartment, quantity.unsqueeze(-1), values)
+    return values
 
 
 def _until(doses: Doses) -> Tensor:
-    """Time of the next later record that resets or starts a steady state of its own."""
+    """Time of the next record that resets the system or starts a steady state of kind 1."""
     ends = doses.given & (doses.reset | (doses.steady_state == 1))
     if not bool(ends.any()):
         return torch.full_like(doses.times[:1, :1], torch.inf)

@@ -1,16 +1,22 @@
-r"""Stochastic dynamics as Pyro programs: paths are simulated and dropped.
+r"""Stochastic dynamics in Pyro models: stochastic differential equations and reaction networks.
 
-The noise that drives a path is a latent site declared with ``infer={"nuisance": True}``. The
-library simulates it with the data and then forgets it: it is no individual parameter, nothing is
-inferred about it, and the observations have no tractable density, so that what is learned about
-such a program is the *uncorrected* amortized posterior.
+With the step :math:`\Delta`, the Euler-Maruyama method and tau-leaping compute
 
-References:
-    Kloeden and Platen (1992), Numerical Solution of Stochastic Differential Equations; Gillespie
-    (2001), Approximate accelerated stochastic simulation of chemically reacting systems.
+.. math:: x_{j+1} = x_j + f(t_j, x_j)\, \Delta + g(t_j, x_j)\, \sqrt{\Delta}\, \epsilon_j,
+    \qquad x_{j+1} = x_j + S^\top n_j,\quad n_j \sim \mathrm{Poisson}(a(t_j, x_j)\, \Delta) ,
+
+with drift f, diffusion g, standard normal noise :math:`\epsilon`, propensities a and stoichiometry
+S. Both functions take the dynamics, the parameters and the observation times of each individual,
+and return the states at these times.
+
+The noise of a path is a latent site with ``infer={"nuisance": True}``. The library simulates such
+a site together with the data and then drops it. It is no individual parameter, and nothing is
+inferred about it. The observations have no tractable density, so a guide that is trained on such
+a model gives the *uncorrected* amortized posterior.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import pyro
 import pyro.distributions as dist
@@ -23,6 +29,26 @@ Field = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 NUISANCE = {"nuisance": True}
 
 
+@dataclass(frozen=True)
+class PathSettings:
+    r"""Defaults of the simulated paths.
+
+    Args:
+        num_steps: Steps of a path. The error of the moments of both methods is of the order of one
+            over this number.
+        grid_tolerance: Observation times this close below a point of the grid, in steps, count as
+            that point: they differ from it by rounding only.
+        smallest_step: Step that replaces a step of 0, for individuals with all times equal to 0.
+    """
+
+    num_steps: int = 200
+    grid_tolerance: float = 1e-9
+    smallest_step: float = 1e-300
+
+
+DEFAULTS = PathSettings()
+
+
 def euler_maruyama(
     drift: Field,
     diffusion: Field,
@@ -30,37 +56,41 @@ def euler_maruyama(
     times: Tensor,
     parameters: Mapping[str, Tensor],
     *,
-    num_steps: int = 200,
+    num_steps: int = DEFAULTS.num_steps,
     name: str = "path_noise",
 ) -> Tensor:
-    r"""A path of dx = drift dt + diffusion dW with diagonal noise, at every individual's own times.
+    r"""A path of dx = drift dt + diffusion dW with diagonal noise, by the Euler-Maruyama method.
 
-    Call it inside the plate ``individual`` (of dimension -1); it samples the site ``name``.
+    Call it inside the plate ``individual`` (of dimension -1). It samples the site ``name``.
 
     Args:
         drift: ``f(t, x, parameters)`` as for :func:`~pyro_amortized.nlme.ode.interface.solve`.
         diffusion: Of the same form; the standard deviation of each state per square root of time.
         initial: State at time 0, shape ``(state,)`` or ``(individual, state)``.
-        times: Observation times, shape ``(individual, time)``, sorted.
-        parameters: By name, shape ``(individual,)``.
+        times: Observation times, shape ``(individual, time)``, sorted, not negative.
+        parameters: By name, shape ``(individual,)`` each.
         num_steps: Steps of equal length from 0 to the individual's last time.
         name: Name of the latent site.
 
     Returns:
-        States, shape ``(individual, time, state)``, linear between steps.
+        States at each individual's own times, shape ``(individual, time, state)``, linear between
+        steps.
+
+    References:
+        Kloeden and Platen (1992), Numerical Solution of Stochastic Differential Equations.
     """
     num, num_states = len(times), initial.shape[-1]
-    law = dist.Normal(times.new_zeros(num, num_steps, num_states), 1.0).to_event(2)
-    noise = pyro.sample(name, law, infer=NUISANCE)
+    standard_normal = dist.Normal(times.new_zeros(num, num_steps, num_states), 1.0).to_event(2)
+    noise = pyro.sample(name, standard_normal, infer=NUISANCE)
     step = times[:, -1] / num_steps
     x = initial.to(times.dtype).expand(num, num_states)
     path = [x]
     for j in range(num_steps):
         t = j * step
-        wiggle = diffusion(t, x, parameters) * noise[:, j] * step.sqrt().unsqueeze(-1)
-        x = x + drift(t, x, parameters) * step.unsqueeze(-1) + wiggle
+        increment = diffusion(t, x, parameters) * noise[:, j] * step.sqrt().unsqueeze(-1)
+        x = x + drift(t, x, parameters) * step.unsqueeze(-1) + increment
         path.append(x)
-    return _read_off(torch.stack(path, 1), times, step)
+    return _states_at(times, torch.stack(path, 1), step)
 
 
 def tau_leaping(
@@ -70,35 +100,41 @@ def tau_leaping(
     times: Tensor,
     parameters: Mapping[str, Tensor],
     *,
-    num_steps: int = 200,
+    num_steps: int = DEFAULTS.num_steps,
     name: str = "reactions",
 ) -> Tensor:
-    r"""Numbers of molecules under reactions that fire as Poisson processes, by tau-leaping.
+    r"""Numbers of molecules in a network of random reactions, by tau-leaping.
 
-    Call it inside the plate ``individual`` (of dimension -1); it samples one site per step.
+    Call it inside the plate ``individual`` (of dimension -1). It samples one site per step. States
+    that a step makes negative are set to 0.
 
     Args:
-        propensities: ``f(t, x, parameters)`` gives the rate of each reaction, shape ``(individual,
-            reaction)``.
+        propensities: ``f(t, x, parameters)`` gives the rate of each reaction, per time, shape
+            ``(individual, reaction)``.
         stoichiometry: Change of each state by each reaction, shape ``(reaction, state)``.
         initial: Numbers at time 0, shape ``(state,)`` or ``(individual, state)``.
-        times: Observation times, shape ``(individual, time)``, sorted.
-        parameters: By name, shape ``(individual,)``.
+        times: Observation times, shape ``(individual, time)``, sorted, not negative.
+        parameters: By name, shape ``(individual,)`` each.
         num_steps: Steps of equal length from 0 to the individual's last time.
         name: Prefix of the latent sites.
 
     Returns:
-        States, shape ``(individual, time, state)``: the last step's, without interpolation.
+        States at each individual's own times, shape ``(individual, time, state)``. Between steps
+        the state is that of the step before, without interpolation.
 
     Raises:
-        ModelError: The stoichiometry does not fit the states.
+        ModelError: The number of states differs between ``stoichiometry`` and ``initial``.
+
+    References:
+        Gillespie (2001), Approximate accelerated stochastic simulation of chemically reacting
+        systems.
     """
     if stoichiometry.shape[-1] != initial.shape[-1]:
         raise ModelError(
             f"`stoichiometry` has shape {tuple(stoichiometry.shape)} for {initial.shape[-1]} "
             "states.",
             "(reaction, state).",
-            "transpose it, or correct the initial state.",
+            "transpose the stoichiometry, or correct the initial state.",
         )
     num, num_states = len(times), initial.shape[-1]
     step = times[:, -1] / num_steps
@@ -106,22 +142,23 @@ def tau_leaping(
     path = [x]
     for j in range(num_steps):
         rates = propensities(j * step, x, parameters).clamp(min=0.0) * step.unsqueeze(-1)
-        law = dist.Poisson(rates.nan_to_num(0.0)).to_event(1)
-        fired = pyro.sample(f"{name}_{j}", law, infer=NUISANCE)
-        x = (x + fired @ stoichiometry.to(x.dtype)).clamp(min=0.0)
+        poisson = dist.Poisson(rates.nan_to_num(0.0)).to_event(1)
+        num_events = pyro.sample(f"{name}_{j}", poisson, infer=NUISANCE)
+        x = (x + num_events @ stoichiometry.to(x.dtype)).clamp(min=0.0)
         path.append(x)
-    return _read_off(torch.stack(path, 1), times, step, linear=False)
+    return _states_at(times, torch.stack(path, 1), step, linear=False)
 
 
-def _read_off(path: Tensor, times: Tensor, step: Tensor, linear: bool = True) -> Tensor:
+def _states_at(times: Tensor, path: Tensor, step: Tensor, linear: bool = True) -> Tensor:
+    """States of a path ``(individual, step, state)`` at the observation times."""
     last = path.shape[1] - 1
-    place = (times / step.clamp(min=1e-300).unsqueeze(-1)).clamp(0, last)
-    low = (place + 1e-9).floor().clamp(max=last).long()
+    position = (times / step.clamp(min=DEFAULTS.smallest_step).unsqueeze(-1)).clamp(0, last)
+    low = (position + DEFAULTS.grid_tolerance).floor().clamp(max=last).long()
 
     def at(index: Tensor) -> Tensor:
         return path.gather(1, index.unsqueeze(-1).expand(-1, -1, path.shape[-1]))
 
     if not linear:
         return at(low)
-    share = (place - low).clamp(min=0).unsqueeze(-1)
-    return (1 - share) * at(low) + share * at((low + 1).clamp(max=last))
+    fraction = (position - low).clamp(min=0).unsqueeze(-1)
+    return (1 - fraction) * at(low) + fraction * at((low + 1).clamp(max=last))
