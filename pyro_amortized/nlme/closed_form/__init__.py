@@ -1,1 +1,1 @@
-r"""Pharmacokinetic models with a solution in closed form."""
+r"""Pharmacokinetic models whose solution has a closed form."""

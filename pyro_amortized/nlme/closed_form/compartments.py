@@ -1,17 +1,24 @@
 r"""Closed-form pharmacokinetics: concentrations after any number of doses, by superposition.
 
-One, two and three compartments and a metabolite; boluses, infusions, first-order absorption; lag
-time, bioavailability, steady state and resets. With volume V, clearance CL and k = CL / V, a dose A
-at time 0 gives in one compartment
+The models are one, two and three compartments and a metabolite, each with boluses, infusions or
+first-order absorption, lag time, bioavailability, steady states and resets. With volume V,
+clearance CL and k = CL / V, a dose A at time 0 gives in one compartment
 
 .. math::
-   \text{bolus:}\quad     & f(t) = \tfrac{A}{V} e^{-kt} \\
-   \text{infusion over } D:\quad & f(t) = \tfrac{A}{D\,CL} (1 - e^{-k \min(t, D)})\, e^{-k \max(t -
-   D, 0)} \\ \text{oral:}\quad      & f(t) = \tfrac{A\,k_a}{V} \frac{e^{-kt} - e^{-k_a t}}{k_a - k}
+   \text{bolus:}\quad & f(t) = \tfrac{A}{V} e^{-kt} \\
+   \text{infusion over } D:\quad & f(t) = \tfrac{A}{D\,CL} (1 - e^{-k \min(t, D)})\,
+   e^{-k \max(t - D, 0)} \\
+   \text{oral:}\quad & f(t) = \tfrac{A\,k_a}{V} \frac{e^{-kt} - e^{-k_a t}}{k_a - k}
 
-A dose counts from its own time on: an observation at exactly that time sees it. A chain of transit
-compartments is written as an ODE, :func:`~pyro_amortized.nlme.ode.interface.solve`.
+Two and three compartments have sums of two and three exponentials in place of one. Each function
+takes observation times, doses and parameters, and returns concentrations.
+
+A dose acts from its own time on: an observation at exactly that time includes its effect. For other
+models, for instance a chain of transit compartments, solve the ODE with
+:func:`~pyro_amortized.nlme.ode.interface.solve`.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,7 +29,20 @@ from ...runtime.solver_context import cached_result
 from ..dosing import Arrivals, Delivery, arrivals
 from .superposition import Response, Superposition, through
 
-TINY = 1e-12
+
+@dataclass(frozen=True)
+class RateSettings:
+    r"""How singular values of the formulas are avoided.
+
+    Args:
+        smallest: Smallest rate, smallest argument of a square root, and distance of a cosine from
+            1 and -1. Without it gradients are infinite where two rates of the system coincide.
+    """
+
+    smallest: float = 1e-12
+
+
+DEFAULTS = RateSettings()
 
 
 def one_compartment(
@@ -37,10 +57,11 @@ def one_compartment(
     r"""Concentration in one compartment.
 
     Args:
-        times: Observation times, shape ``(individual, time)``, unit of the doses' times.
-        doses: The doses. Without ``ka`` every dose enters the central compartment (1). With ``ka``
-            compartment 1 is the depot from which doses are absorbed and compartment 2 the central
-            one, as in NONMEM's ADVAN2.
+        times: Observation times, shape ``(individual, time)``, in the unit of the times of the
+            doses.
+        doses: The doses. Without ``ka`` there is one compartment, the central one. With ``ka``
+            compartment 1 is the depot from which doses are absorbed, and compartment 2 is the
+            central one, as in NONMEM's ADVAN2.
         cl: Clearance, shape ``(*, individual)``, volume per time.
         v: Volume, shape ``(*, individual)``.
         ka: Absorption rate, shape ``(*, individual)``, per time. It may equal k.
@@ -51,7 +72,7 @@ def one_compartment(
 
     Raises:
         ModelError: A dose names a compartment that the model does not have, or needs a quantity
-            that the delivery lacks.
+            that the delivery does not give.
 
     Example:
         >>> doses = Doses(torch.zeros(1, 1), torch.tensor([[100.0]]))
@@ -101,9 +122,9 @@ def two_compartments(
     """
     k10, k12, k21 = cl / v, q / v, q / v2
     total = k10 + k12 + k21
-    gap = (total.square() - 4 * k10 * k21).clamp(min=TINY).sqrt()
+    gap = (total.square() - 4 * k10 * k21).clamp(min=DEFAULTS.smallest).sqrt()
     fast = (total + gap) / 2
-    slow = (k10 * k21 / fast).clamp(min=TINY)
+    slow = (k10 * k21 / fast).clamp(min=DEFAULTS.smallest)
     coefficients = [(fast - k21) / gap, (k21 - slow) / gap]
     return _central(times, doses, [fast, slow], coefficients, ka, delivery) / v.unsqueeze(-1)
 
@@ -167,18 +188,18 @@ def metabolite(
     ka: Tensor | None = None,
     delivery: Delivery | None = None,
 ) -> Tensor:
-    r"""Concentration of a metabolite that a share of the clearance of one compartment forms.
+    r"""Concentration of a metabolite that is formed from a drug with one compartment.
 
     Args:
         times: Observation times, shape ``(individual, time)``.
         doses: The doses of the parent, into compartments as in :func:`one_compartment`.
         cl: Clearance of the parent, shape ``(*, individual)``, volume per time.
         v: Volume of the parent.
-        fm: Share of the parent that becomes metabolite.
-        clm: Clearance of the metabolite.
+        fm: Fraction of the eliminated amount that becomes metabolite, no unit.
+        clm: Clearance of the metabolite, volume per time.
         vm: Volume of the metabolite.
         ka: Absorption rate of the parent, per time.
-        delivery: Lag time, bioavailability, modelled rates and durations.
+        delivery: Lag time, bioavailability, modelled rates and durations of the doses.
 
     Returns:
         Concentration of the metabolite, shape ``(*, individual, time)``, amount per volume.
@@ -201,19 +222,29 @@ def _central(
     delivery: Delivery | None,
     formation: Tensor | None = None,
 ) -> Tensor:
-    """Amount in the last compartment, shape ``(*, individual, time)``."""
+    r"""Amount in the central compartment, or of the metabolite, shape ``(*, individual, time)``.
+
+    Args:
+        times: Observation times.
+        doses: The doses.
+        rates: Rates lambda of the exponentials, shape ``(*, individual)`` each.
+        coefficients: Factors C of the exponentials, of the same shape.
+        ka: Absorption rate, or None.
+        delivery: How the doses arrive.
+        formation: Rate at which the metabolite is formed, or None.
+    """
     _check_doses(doses, 2 if ka is not None else 1)
-    found = arrivals(doses, delivery)
+    arriving = arrivals(doses, delivery)
     extra = [x for x in (ka, formation) if x is not None]
-    inputs = [times, found.begin, found.amounts, found.durations, found.until, *rates]
+    inputs = [times, arriving.begin, arriving.amounts, arriving.durations, arriving.until, *rates]
     inputs += [*coefficients, *extra, *vars(doses).values()]
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
-        return _superposed(times, found, rates, coefficients, ka, formation)
+        return _superposed(times, arriving, rates, coefficients, ka, formation)
     key = ("compartments", len(rates), ka is None, formation is None)
     total: Tensor = cached_result(
         key,
         inputs,
-        lambda: _superposed(times, found, rates, coefficients, ka, formation),
+        lambda: _superposed(times, arriving, rates, coefficients, ka, formation),
         lambda x: x.numel() * x.element_size(),
     )
     return total
@@ -221,15 +252,16 @@ def _central(
 
 def _superposed(
     times: Tensor,
-    found: Arrivals,
+    arriving: Arrivals,
     rates: list[Tensor],
     coefficients: list[Tensor],
     ka: Tensor | None,
     formation: Tensor | None,
 ) -> Tensor:
-    doses = found.doses
-    ready = Superposition(times, found)
-    direct: Response = ready.response
+    """The sum over doses and exponentials; arguments as for :func:`_central`."""
+    doses = arriving.doses
+    superposition = Superposition(times, arriving)
+    direct: Response = superposition.response
     if formation is not None:
         direct = through(direct, formation[..., None, None])
     absorbed = direct if ka is None else through(direct, ka[..., None, None])
@@ -241,7 +273,7 @@ def _superposed(
         unit = absorbed(rate)
         if ka is not None and needs_direct:
             unit = torch.where(from_depot, unit, direct(rate))
-        part = coefficient.unsqueeze(-1) * (ready.sizes * unit).sum(-1)
+        part = coefficient.unsqueeze(-1) * (superposition.sizes * unit).sum(-1)
         total = part if total is None else total + part
     assert total is not None
     return total
@@ -249,21 +281,23 @@ def _superposed(
 
 def _cubic_roots(square: Tensor, linear: Tensor, constant: Tensor) -> list[Tensor]:
     r"""Roots of x^3 - square x^2 + linear x - constant, all real and positive, largest first."""
-    p = (linear - square.square() / 3).clamp(max=-TINY)
+    p = (linear - square.square() / 3).clamp(max=-DEFAULTS.smallest)
     q = -2 * square**3 / 27 + square * linear / 3 - constant
-    cosine = (1.5 * q / p * (-3 / p).sqrt()).clamp(-1 + TINY, 1 - TINY)
+    cosine = (1.5 * q / p * (-3 / p).sqrt()).clamp(-1 + DEFAULTS.smallest, 1 - DEFAULTS.smallest)
     angle, size = torch.acos(cosine) / 3, 2 * (-p / 3).sqrt()
     first = square / 3 + size * torch.cos(angle)
     second = square / 3 + size * torch.cos(angle - 2 * torch.pi / 3)
-    return [first, second, (constant / (first * second)).clamp(min=TINY)]
+    third = constant / (first * second)  # more accurate than a difference of the others
+    return [first, second, third.clamp(min=DEFAULTS.smallest)]
 
 
 def _check_doses(doses: Doses, num_compartments: int) -> None:
+    """Raise if a dose enters a compartment that does not exist."""
     compartments = doses.compartment[doses.given]
     if len(compartments) and int(compartments.max()) > num_compartments:
-        named = "1 depot, 2 central" if num_compartments == 2 else "1 central"
+        names = "1 depot, 2 central" if num_compartments == 2 else "1 central"
         raise ModelError(
             f"A dose enters compartment {int(compartments.max())}.",
-            f"compartments {list(range(1, num_compartments + 1))}: {named}.",
+            f"compartments {list(range(1, num_compartments + 1))}: {names}.",
             "correct `doses.compartment`, or write the model as an ODE with `nlme.solve`.",
         )

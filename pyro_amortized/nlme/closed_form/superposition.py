@@ -1,7 +1,8 @@
 r"""Responses of linear compartment systems to doses, as sums of exponentials.
 
-A bolus of 1 into the central compartment leaves :math:`\sum_j C_j e^{-\lambda_j t}` there. By
-superposition every kind of dose is then a sum over j of its response in one exponential, h(lambda):
+After a bolus of amount 1 into the central compartment, the amount there is
+:math:`\sum_j C_j e^{-\lambda_j t}`. Because the system is linear, the response to any dose is
+:math:`\sum_j C_j h(\lambda_j)`, where h is the response of one exponential:
 
 .. math::
    \text{bolus:}\quad & e^{-\lambda t} \\
@@ -9,12 +10,13 @@ superposition every kind of dose is then a sum over j of its response in one exp
    e^{-\lambda \max(t - D, 0)} \\
    \text{steady state:}\quad & \textstyle\sum_{m \ge 0} h(t + m\,\mathit{II}),
 
-the last as a geometric series. Input through a further exponential (a depot, or the formation of a
-metabolite) is a divided difference of h,
+where the last sum is a geometric series. If the dose first passes a compartment with the rate k (a
+depot, or the formation of a metabolite), the response is a divided difference of h,
 
 .. math:: k\,\frac{h(\lambda) - h(k)}{k - \lambda},
 
-taken as a central difference where the two rates are close.
+which is computed as a central difference where the two rates are close. The module takes the doses
+as they arrive (:class:`~pyro_amortized.nlme.dosing.Arrivals`) and gives h for all doses and times.
 
 References:
     Gibaldi and Perrier (1982), Pharmacokinetics, appendix B; Bertrand and Mentré (2008),
@@ -30,21 +32,36 @@ from torch import Tensor
 
 from ..dosing import Arrivals
 
-CLOSE = 1e-5
 Response = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class DifferenceSettings:
+    r"""How the divided difference is computed.
+
+    Args:
+        close: Half of the relative difference of two rates below which it is replaced by a central
+            difference of this half width. Its relative error is then about 1e-10, the square; the
+            rounding error of the divided difference is about 1e-11.
+    """
+
+    close: float = 1e-5
+
+
+DEFAULTS = DifferenceSettings()
 
 
 @dataclass(frozen=True, eq=False)
 class Superposition:
-    r"""Doses and observation times, ready to respond.
+    r"""The responses to given doses at given times.
 
     Args:
         times: Observation times, shape ``(individual, time)``.
-        found: The doses as they arrive.
+        arriving: The doses as they arrive.
     """
 
     times: Tensor
-    found: Arrivals
+    arriving: Arrivals
 
     def response(self, rate: Tensor) -> Tensor:
         r"""h(lambda) for all doses, per unit of amount (per unit of rate for constant infusions).
@@ -55,56 +72,63 @@ class Superposition:
         Returns:
             Shape ``(*, individual, time, dose)``.
         """
-        found, doses = self.found, self.found.doses
-        since = self.times.unsqueeze(-1) - found.begin.unsqueeze(-2)
-        durations = found.durations.unsqueeze(-2)
+        arriving, doses = self.arriving, self.arriving.doses
+        since = self.times.unsqueeze(-1) - arriving.begin.unsqueeze(-2)
+        durations = arriving.durations.unsqueeze(-2)
         if not bool((doses.steady_state > 0).any()):
-            unit = _once(rate, since.clamp(min=0), durations)
-            return torch.where((since >= 0) & self._counts(), unit, torch.zeros_like(unit))
+            unit = _single_response(rate, since.clamp(min=0), durations)
+            return torch.where((since >= 0) & self._has_effect(), unit, torch.zeros_like(unit))
         interval = doses.intervals.unsqueeze(-2)
-        endless = ((doses.steady_state > 0) & (doses.intervals > 0)).unsqueeze(-2)
+        repeated = ((doses.steady_state > 0) & (doses.intervals > 0)).unsqueeze(-2)
         safe = torch.where(interval > 0, interval, torch.ones_like(interval))
-        inside = since + torch.where(endless, safe * torch.ceil((-since / safe).clamp(min=0)), 0.0)
-        train = _endless(rate, inside.clamp(min=0), durations, safe)
-        unit = torch.where(endless, train, _once(rate, since.clamp(min=0), durations))
-        unit = torch.where(inside >= 0, unit, torch.zeros_like(unit))
-        recorded = self.times.unsqueeze(-1) - doses.times.unsqueeze(-2)
-        constant = torch.exp(-rate * recorded.clamp(min=0)) / rate
-        unit = torch.where(found.is_constant.unsqueeze(-2), constant, unit)
-        return torch.where((recorded >= 0) & self._counts(), unit, torch.zeros_like(unit))
+        # Between the record and the end of the lag time the last dose is one that arrived earlier.
+        shift = torch.where(repeated, safe * torch.ceil((-since / safe).clamp(min=0)), 0.0)
+        since_last = since + shift
+        steady = _steady_response(rate, since_last.clamp(min=0), durations, safe)
+        single = _single_response(rate, since.clamp(min=0), durations)
+        unit = torch.where(repeated, steady, single)
+        unit = torch.where(since_last >= 0, unit, torch.zeros_like(unit))
+        since_record = self.times.unsqueeze(-1) - doses.times.unsqueeze(-2)
+        constant = torch.exp(-rate * since_record.clamp(min=0)) / rate
+        unit = torch.where(arriving.is_constant.unsqueeze(-2), constant, unit)
+        acts = (since_record >= 0) & self._has_effect()
+        return torch.where(acts, unit, torch.zeros_like(unit))
 
-    def _counts(self) -> Tensor:
-        """True where a dose still has an effect: nothing has ended it."""
-        before_end = self.times.unsqueeze(-1) < self.found.until.unsqueeze(-2)
-        return before_end & self.found.doses.given.unsqueeze(-2)
+    def _has_effect(self) -> Tensor:
+        """True where a dose is not padding, and no later record has ended its effect."""
+        before_end = self.times.unsqueeze(-1) < self.arriving.until.unsqueeze(-2)
+        return before_end & self.arriving.doses.given.unsqueeze(-2)
 
     @property
     def sizes(self) -> Tensor:
-        """What the unit responses are multiplied by, shape ``(*, individual, 1, dose)``."""
-        found = self.found
-        constant = found.is_constant & found.doses.given
-        return torch.where(constant, found.doses.rates, found.amounts).unsqueeze(-2)
+        """Factors of the unit responses, shape ``(*, individual, 1, dose)``: amounts, and rates of
+        constant infusions.
+        """
+        arriving = self.arriving
+        constant = arriving.is_constant & arriving.doses.given
+        return torch.where(constant, arriving.doses.rates, arriving.amounts).unsqueeze(-2)
 
 
 def through(response: Response, rate: Tensor) -> Response:
-    r"""The response behind one more exponential of the given rate, which receives the dose first.
+    r"""Response to a dose that first passes a compartment with the given rate.
 
     Args:
-        response: h.
+        response: h, the response to a dose that enters directly.
         rate: k, shape ``(*, individual, 1, 1)``.
     """
 
-    def chained(other: Tensor) -> Tensor:
+    def delayed(other: Tensor) -> Tensor:
         middle, half = (rate + other) / 2, (rate - other) / 2
-        near = half.abs() < CLOSE * middle
-        step = torch.where(near, CLOSE * middle, half)
+        smallest = DEFAULTS.close * middle
+        step = torch.where(half.abs() < smallest, smallest, half)
         low, high = middle - step, middle + step
         return rate * (response(low) - response(high)) / (2 * step)
 
-    return chained
+    return delayed
 
 
-def _once(rate: Tensor, since: Tensor, durations: Tensor) -> Tensor:
+def _single_response(rate: Tensor, since: Tensor, durations: Tensor) -> Tensor:
+    """Response to one bolus, or to one infusion where the duration is positive."""
     bolus = torch.exp(-rate * since)
     if not bool((durations > 0).any()):
         return bolus
@@ -114,15 +138,17 @@ def _once(rate: Tensor, since: Tensor, durations: Tensor) -> Tensor:
     return torch.where(durations > 0, infused, bolus)
 
 
-def _endless(rate: Tensor, since: Tensor, durations: Tensor, interval: Tensor) -> Tensor:
-    """Sum of the responses to doses now and at every earlier interval."""
-    share = -torch.expm1(-rate * interval)
-    bolus = torch.exp(-rate * since) / share
+def _steady_response(rate: Tensor, since: Tensor, durations: Tensor, interval: Tensor) -> Tensor:
+    """Sum of the responses to this dose and to equal doses at all earlier intervals."""
+    eliminated = -torch.expm1(-rate * interval)  # fraction in one interval
+    bolus = torch.exp(-rate * since) / eliminated
     if not bool((durations > 0).any()):
         return bolus
     safe = torch.where(durations > 0, durations, torch.ones_like(durations))
-    running = torch.ceil((safe - since) / interval).clamp(min=0)
-    filling = torch.exp(-rate * since) * torch.expm1(-rate * interval * running) / share + running
-    ended = torch.exp(-rate * (since + running * interval - safe).clamp(min=0))
-    infused = (filling - torch.expm1(-rate * safe) * ended / share) / (rate * safe)
+    num_running = torch.ceil((safe - since) / interval).clamp(min=0)  # infusions at the same time
+    decayed = torch.exp(-rate * since)
+    running = decayed * torch.expm1(-rate * interval * num_running) / eliminated + num_running
+    since_end = (since + num_running * interval - safe).clamp(min=0)  # of the last that has ended
+    ended = torch.expm1(-rate * safe) * torch.exp(-rate * since_end) / eliminated
+    infused = (running - ended) / (rate * safe)
     return torch.where(durations > 0, infused, bolus)
