@@ -1,4 +1,4 @@
-r"""Ordinary differential equations with doses: events, solvers, steady states."""
+r"""Ordinary differential equations with doses: events, solvers and steady states."""
 
 from .interface import integrate as integrate
 from .interface import solve as solve

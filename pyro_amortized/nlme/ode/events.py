@@ -1,4 +1,8 @@
-r"""Doses as they arrive -> sorted events of every row: jumps, rates, resets, steady states."""
+r"""Events of every row, sorted by time: jumps, infusion rates, resets, steady states, new
+parameters.
+
+They are made from the doses as they arrive, that is, after lag time and bioavailability.
+"""
 
 from dataclasses import dataclass
 
@@ -7,19 +11,17 @@ from torch import Tensor
 
 from ...errors import ModelError
 from ..dosing import Arrivals
-
-ADD, RATE, RESET, SET_STATE, ADD_STATE, PIECE = range(1, 7)
+from .compiled.codes import Event
 
 
 @dataclass(frozen=True, eq=False)
 class Events:
-    r"""Events of every row, sorted by time; equal times keep the order of the records.
+    r"""Events of every row, sorted by time; events at equal times keep the order of the records.
 
     Args:
         times: Shape ``(*, event)``; infinite in the padding.
-        kinds: ADD an amount, add to a RATE, RESET, SET_STATE and ADD_STATE (steady states), PIECE
-            (other parameters from here on); 0 in the padding.
-        places: Compartment (0 first), number of the steady state, number of the piece.
+        kinds: Values of :class:`~pyro_amortized.nlme.ode.compiled.codes.Event`; 0 in the padding.
+        places: Index of the compartment, of the steady state or of the piece.
         sizes: Amounts and rates.
     """
 
@@ -29,7 +31,7 @@ class Events:
     sizes: Tensor
 
     def rows(self, shape: torch.Size, dtype: torch.dtype) -> "Events":
-        """The same for every row of a batch, shape ``(row, event)``."""
+        """The events of every row of a batch, shape ``(row, event)``."""
         num = self.times.shape[-1]
 
         def flat(x: Tensor) -> Tensor:
@@ -39,49 +41,49 @@ class Events:
         return Events(times, flat(self.kinds), flat(self.places), sizes)
 
 
-class _Listed:
+class _EventList:
     """Events in the order of the records, before they are sorted."""
 
     def __init__(self) -> None:
         self.parts: list[tuple[Tensor, int, Tensor, Tensor, Tensor]] = []
 
     def add(self, when: Tensor, kind: int, place: Tensor, size: Tensor, where: Tensor) -> None:
-        """Events of one kind, one per dose, where a mask says so."""
+        """Add events of one kind, one for each dose of a mask."""
         if bool(where.any()):
             self.parts.append((when, kind, place, size, where))
 
 
 def list_events(
-    found: Arrivals | None, changes: Tensor | None, start: float, like: Tensor
+    arriving: Arrivals | None, changes: Tensor | None, start: float, like: Tensor
 ) -> Events:
-    r"""All events but observations.
+    r"""All events except observations.
 
     Args:
-        found: Doses as they arrive.
-        changes: Times from which the next piece of the parameters holds, ``(individual, change)``.
+        arriving: Doses as they arrive.
+        changes: Times at which the next piece of the parameters starts, ``(individual, change)``.
         start: Time of the initial state.
         like: A tensor of the dtype, shape ``(individual, time)``.
 
     Raises:
-        ModelError: A dose lies before the start.
+        ModelError: A dose is before the start.
     """
-    doses = _dose_events(found, start) if found is not None else []
+    doses = _dose_events(arriving, start) if arriving is not None else []
     blank = like.new_zeros(len(like), 0)
     nothing = Events(blank, blank.long(), blank.long(), blank)
     parts = list(doses)
     if changes is not None:
         number = torch.arange(1, changes.shape[1] + 1, device=changes.device).expand_as(changes)
-        kinds = torch.full_like(number, PIECE)
+        kinds = torch.full_like(number, Event.NEXT_PIECE)
         parts.insert(0, Events(changes, kinds, number, torch.zeros_like(changes)))
     if not parts:
         return nothing
     shape = torch.broadcast_shapes(*(e.times.shape[:-1] for e in parts))
 
-    def together(name: str) -> Tensor:
+    def concatenated(name: str) -> Tensor:
         columns = [getattr(e, name) for e in parts]
         return torch.cat([x.expand(*shape, x.shape[-1]) for x in columns], -1)
 
-    times, kinds, places, sizes = (together(n) for n in ("times", "kinds", "places", "sizes"))
+    times, kinds, places, sizes = (concatenated(n) for n in ("times", "kinds", "places", "sizes"))
     times = torch.where(kinds > 0, times.to(sizes.dtype), torch.inf)
     times, order = times.sort(dim=-1, stable=True)
     ordered = Events(times, *(x.gather(-1, order) for x in (kinds, places, sizes)))
@@ -89,8 +91,8 @@ def list_events(
     return Events(*(x[..., :used] for x in vars(ordered).values()))
 
 
-def _dose_events(found: Arrivals, start: float) -> list[Events]:
-    doses, given = found.doses, found.doses.given
+def _dose_events(arriving: Arrivals, start: float) -> list[Events]:
+    doses, given = arriving.doses, arriving.doses.given
     early = given & (doses.times < start - 1e-9 * max(1.0, abs(start)))
     if bool(early.any()):
         raise ModelError(
@@ -99,17 +101,17 @@ def _dose_events(found: Arrivals, start: float) -> list[Events]:
             "observations and doses at or after the time of the initial state.",
             "pass an earlier `start=`.",
         )
-    listed = _Listed()
-    steady, constant = doses.steady_state, found.is_constant
+    listed = _EventList()
+    steady, constant = doses.steady_state, arriving.is_constant
     number = torch.arange(doses.times.shape[1], device=given.device).expand_as(given)
     zero = torch.zeros_like(doses.amounts)
-    listed.add(doses.times, RESET, number, zero, given & doses.reset & (steady != 1))
-    listed.add(doses.times, SET_STATE, number, zero, given & (steady == 1))
-    listed.add(doses.times, ADD_STATE, number, zero, given & (steady == 2))
+    listed.add(doses.times, Event.RESET, number, zero, given & doses.reset & (steady != 1))
+    listed.add(doses.times, Event.SET_STATE, number, zero, given & (steady == 1))
+    listed.add(doses.times, Event.ADD_STATE, number, zero, given & (steady == 2))
     train = given & (steady > 0) & ~constant
-    _arrive(listed, found, found.begin, given & ~constant)
-    for earlier in range(1, _longest_train(found, train) + 1):
-        _arrive(listed, found, found.begin - earlier * doses.intervals, train)
+    _arrive(listed, arriving, arriving.begin, given & ~constant)
+    for earlier in range(1, _longest_train(arriving, train) + 1):
+        _arrive(listed, arriving, arriving.begin - earlier * doses.intervals, train)
     if not listed.parts:
         return []
     shape = torch.broadcast_shapes(*(x.shape for p in listed.parts for x in (p[0], p[3], p[4])))
@@ -118,34 +120,43 @@ def _dose_events(found: Arrivals, start: float) -> list[Events]:
         on = where.expand(shape)
         columns = (
             when.expand(shape),
-            torch.where(on, kind, 0),
+            torch.where(on, int(kind), 0),
             place.expand(shape),
             size.expand(shape),
         )
         stacked.append(columns)
-    # Dose by dose, so that equal times keep the order of the records.
+    # Ordered by dose, so that events at equal times keep the order of the records.
     flat = [torch.stack(x, -1).flatten(-2) for x in zip(*stacked, strict=True)]
     return [Events(*flat)]
 
 
-def _arrive(listed: _Listed, found: Arrivals, begin: Tensor, where: Tensor) -> None:
-    """A bolus, or the start and the end of an infusion; what ran before its record starts there."""
-    doses = found.doses
+def _arrive(listed: _EventList, arriving: Arrivals, begin: Tensor, where: Tensor) -> None:
+    """Add a bolus, or the start and end of an infusion.
+
+    An infusion of a steady state that started before its record starts at the record.
+    """
+    doses = arriving.doses
     into, record = doses.compartment - 1, doses.times
-    infused = where & found.is_infusion
-    end = begin + found.durations
-    pending = (begin >= record) & (begin < found.until)
-    listed.add(begin, ADD, into, found.amounts, where & ~found.is_infusion & pending)
+    infused = where & arriving.is_infusion
+    end = begin + arriving.durations
+    pending = (begin >= record) & (begin < arriving.until)
+    listed.add(
+        begin, Event.ADD_AMOUNT, into, arriving.amounts, where & ~arriving.is_infusion & pending
+    )
     starts = torch.maximum(begin, record.to(begin.dtype))
-    running = infused & (end > record) & (starts < found.until)
-    listed.add(starts, RATE, into, found.rates, running)
-    listed.add(end, RATE, into, -found.rates, running & (end < found.until))
+    running = infused & (end > record) & (starts < arriving.until)
+    listed.add(starts, Event.ADD_RATE, into, arriving.rates, running)
+    listed.add(end, Event.ADD_RATE, into, -arriving.rates, running & (end < arriving.until))
 
 
-def _longest_train(found: Arrivals, train: Tensor) -> int:
+def _longest_train(arriving: Arrivals, train: Tensor) -> int:
     if not bool(train.any()):
         return 0
-    reach = torch.maximum(found.durations + 0 * found.lag, found.lag + 0 * found.durations)
-    intervals = torch.where(train, found.doses.intervals, torch.ones_like(found.doses.intervals))
+    reach = torch.maximum(
+        arriving.durations + 0 * arriving.lag, arriving.lag + 0 * arriving.durations
+    )
+    intervals = torch.where(
+        train, arriving.doses.intervals, torch.ones_like(arriving.doses.intervals)
+    )
     ratio = torch.where(train, reach.detach() / intervals, torch.zeros_like(intervals))
     return int(torch.ceil(ratio.max()))

@@ -1,4 +1,4 @@
-r"""Ordinary differential equations with doses, every individual on its own clock."""
+r"""Ordinary differential equations with doses, at each individual's own times."""
 
 import logging
 from collections.abc import Mapping
@@ -9,8 +9,10 @@ from torch import Tensor
 from ...cohort import Doses
 from ...runtime.solver_context import cached_result, caller_reports_failures
 from ..dosing import Delivery
+from .compiled.codes import Status
 from .compiled.systems import RightHandSide
-from .problem import REASONS, Control, Piecewise, Solution, Solver, Task
+from .problem import REASONS, Piecewise, Solution, Task
+from .solver_options import DEFAULTS, Solver, SolverOptions
 
 LOG = logging.getLogger("pyro_amortized.nlme")
 
@@ -38,10 +40,10 @@ def solve(
     delivery: Delivery | None = None,
     piecewise: Piecewise | None = None,
     start: float = 0.0,
-    solver: Solver = "auto",
-    rtol: float = 1e-7,
-    atol: float | None = None,
-    max_steps: int = 20_000,
+    solver: Solver = DEFAULTS.solver,
+    rtol: float = DEFAULTS.rtol,
+    atol: float | None = DEFAULTS.atol,
+    max_steps: int = DEFAULTS.max_steps,
 ) -> Tensor:
     r"""States of an ODE at every individual's own times, after its own doses.
 
@@ -54,28 +56,28 @@ def solve(
         doses: Doses into the states: compartment 1 is the first state. An observation at the time
             of a dose sees the dose. A reset returns to ``initial``.
         delivery: Lag time, bioavailability, modelled rates and durations of the doses.
-        piecewise: Parameters that jump over time.
+        piecewise: Parameters that change at given times.
         start: Time of the initial state.
-        solver: "compiled" writes the right-hand side out, compiles it and gives every individual
-            its own steps; without gradients. "explicit" and "implicit" fix its method, which else
-            is explicit (order 5), and implicit (Rodas4, for stiff systems) where the explicit one
-            finds an individual stiff. "torchdiffeq" (Dormand-Prince) takes any right-hand side and
-            is differentiable. "auto" takes torchdiffeq where a gradient is asked for or compilation
-            is not possible (the reason is logged), else the compiled one.
+        solver: "compiled" traces the right-hand side, compiles it and gives every individual its
+            own steps; it has no gradients. It uses an explicit method of order 5, and an implicit
+            one (Rodas4) for individuals whose dynamics are stiff; "explicit" and "implicit" choose
+            one of them. "torchdiffeq" (Dormand-Prince) works for any right-hand side and is
+            differentiable. "auto" uses torchdiffeq if a gradient is needed or compilation is not
+            possible (the reason is logged), and otherwise the compiled solver.
         rtol: Relative tolerance; it holds for every individual, not for the mean over the batch.
-        atol: Absolute tolerance. Default: a hundredth of the relative one; the compiled solvers
-            also forgive a hundredth of the largest value that a state has had.
-        max_steps: Largest number of steps of an individual (of a segment, under torchdiffeq).
+        atol: Absolute tolerance. Default: a hundredth of the relative one. The compiled solvers
+            also accept an error of a hundredth of ``rtol`` times the largest value of a state.
+        max_steps: Largest number of steps of an individual; with torchdiffeq, of a segment.
 
     Returns:
         States, shape ``(*, individual, time, state)``, differentiable in parameters, initial state
-        and delivery. An individual whose trajectory the solver cannot follow is NaN, and logged
-        with the reason (but not in simulations of training data, where failures are counted and
-        reported together); the others are not affected. :func:`integrate` returns a status.
+        and delivery. An individual that the solver cannot solve is NaN, and the reason is logged
+        (except in simulations of training data, where failures are counted and reported together).
+        The other individuals are not affected. :func:`integrate` also returns a status.
 
     Raises:
-        ModelError: An event lies before ``start``, a dose names a state that does not exist, a
-            shape is wrong, or a solver was asked for that cannot do this.
+        ModelError: An event is before ``start``, a dose names a state that does not exist, a shape
+            is wrong, or the chosen solver cannot solve this problem.
 
     Example:
         >>> import torch
@@ -89,7 +91,7 @@ def solve(
         Chen (2018), torchdiffeq; Dormand and Prince (1980); Tsitouras (2011); Hairer and Wanner
         (1996), IV.10.
     """
-    found = integrate(
+    solution = integrate(
         f,
         initial,
         times,
@@ -103,9 +105,9 @@ def solve(
         atol=atol,
         max_steps=max_steps,
     )
-    if not caller_reports_failures() and bool(found.failed.any()):
-        _log(found)
-    return found.states
+    if not caller_reports_failures() and bool(solution.failed.any()):
+        _log(solution)
+    return solution.states
 
 
 def integrate(
@@ -115,7 +117,7 @@ def integrate(
     parameters: Mapping[str, Tensor],
     **options: Unpack[Options],
 ) -> Solution:
-    r""":func:`solve`, with a status per individual.
+    r"""As :func:`solve`, with a status per individual.
 
     Args:
         f: Right-hand side.
@@ -125,13 +127,13 @@ def integrate(
         options: Those of :func:`solve`.
 
     Raises:
-        ModelError: As :func:`solve`.
+        ModelError: As in :func:`solve`.
     """
-    control = Control(
-        options.get("solver", "auto"),
-        options.get("rtol", 1e-7),
-        options.get("atol"),
-        options.get("max_steps", 20_000),
+    control = SolverOptions(
+        options.get("solver", DEFAULTS.solver),
+        options.get("rtol", DEFAULTS.rtol),
+        options.get("atol", DEFAULTS.atol),
+        options.get("max_steps", DEFAULTS.max_steps),
     )
     start = options.get("start", 0.0)
     task = Task(f, control, start)
@@ -153,10 +155,12 @@ def integrate(
     )
 
 
-def _log(found: Solution) -> None:
-    failed = found.failed.reshape(-1, found.failed.shape[-1])
+def _log(solution: Solution) -> None:
+    failed = solution.failed.reshape(-1, solution.failed.shape[-1])
     individuals = failed.any(0).nonzero()[:, 0].tolist()
-    counts = {REASONS[int(s)]: int((found.status == s).sum()) for s in found.status.unique() if s}
+    counts = {
+        REASONS[Status(int(s))]: int((solution.status == s).sum()) for s in solution.status.unique() if s
+    }
     LOG.warning(
         "%d of %d trajectories were not solved (%s), those of individuals %s%s.",
         int(failed.sum()),

@@ -1,4 +1,4 @@
-r"""Several endpoints of one system: one list of times to solve at, and back."""
+r"""The observation times of several endpoints of one system, merged into one list of times."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ Split = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 def merge_times(*times: Tensor) -> tuple[Tensor, Split]:
-    r"""Sort the observation times of several series together.
+    r"""Merge the observation times of several series into sorted times.
 
     ::
 

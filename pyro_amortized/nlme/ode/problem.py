@@ -1,8 +1,8 @@
-r"""One call of the solver: inputs laid out as rows, solved, laid back."""
+r"""One call of the solver: the inputs as rows of one batch, and the solution in their shape."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,40 +10,32 @@ from torch import Tensor
 from ...cohort import Doses
 from ...errors import ModelError
 from ..dosing import Delivery, arrivals
+from .compiled.codes import Event, Status
 from .compiled.identity import identity
-from .compiled.scalar_source import (
-    NO_STEADY_STATE,
-    NOT_FINITE,
-    OK,
-    STEP_TOO_SMALL,
-    STIFF,
-    TOO_MANY_STEPS,
-)
 from .compiled.systems import Problem, RightHandSide, System, run, system_for
-from .events import PIECE, Events, list_events
+from .events import Events, list_events
 from .problem_validation import check_inputs
+from .solver_options import SolverOptions, Tolerance
 from .steady_state import fixed_point, period_events, with_gradient
-from .torchdiffeq_solver import Rows, Tolerance, solve_rows
+from .torchdiffeq_solver import Rows, solve_rows
 
-Solver = Literal["auto", "compiled", "explicit", "implicit", "torchdiffeq"]
-SOLVERS = ("auto", "compiled", "explicit", "implicit", "torchdiffeq")
 REASONS = {
-    OK: "solved",
-    TOO_MANY_STEPS: "too many steps",
-    NOT_FINITE: "not finite",
-    STEP_TOO_SMALL: "step too small",
-    NO_STEADY_STATE: "no steady state",
-    STIFF: "stiff",
+    Status.SOLVED: "solved",
+    Status.TOO_MANY_STEPS: "too many steps",
+    Status.NOT_FINITE: "not finite",
+    Status.STEP_TOO_SMALL: "step too small",
+    Status.NO_STEADY_STATE: "no steady state",
+    Status.STIFF: "stiff",
 }
-NO_TIMES = 1.0
+NO_TIMES = 1.0  # length of the interval of a constant infusion where all times are equal
 
 
 @dataclass(frozen=True, eq=False)
 class Piecewise:
-    r"""Parameters of the dynamics that jump, for instance with a covariate that varies over time.
+    r"""Parameters of the dynamics that change at given times, for instance with a covariate.
 
     Args:
-        changes: Times at which the next piece begins, shape ``(individual, piece - 1)``, sorted.
+        changes: Times at which the next piece starts, shape ``(individual, piece - 1)``, sorted.
         parameters: By name, shape ``(*, individual, piece)``.
     """
 
@@ -51,44 +43,12 @@ class Piecewise:
     parameters: Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Control:
-    r"""How dynamics are solved; the fields are options of :func:`solve`.
-
-    Raises:
-        ModelError: A solver that does not exist, or a tolerance that is not positive.
-    """
-
-    solver: Solver = "auto"
-    rtol: float = 1e-7
-    atol: float | None = None
-    max_steps: int = 20_000
-
-    def __post_init__(self) -> None:
-        if self.solver not in SOLVERS:
-            raise ModelError(
-                f"solver={self.solver!r}.", f"one of {list(SOLVERS)}.", "correct the name."
-            )
-        if not (self.rtol > 0 and (self.atol is None or self.atol > 0) and self.max_steps > 0):
-            raise ModelError(
-                f"rtol={self.rtol}, atol={self.atol}, max_steps={self.max_steps}.",
-                "positive tolerances and a positive number of steps.",
-                "correct the setting.",
-            )
-
-    @property
-    def tolerance(self) -> Tolerance:
-        """Both tolerances and the number of steps."""
-        atol = self.rtol / 100 if self.atol is None else self.atol
-        return Tolerance(self.rtol, atol, self.max_steps)
-
-
 class Solution(NamedTuple):
-    r"""States and what became of each individual.
+    r"""States, and the status of each individual.
 
     Args:
         states: Shape ``(*, individual, time, state)``; NaN for individuals that failed.
-        status: Shape ``(*, individual)``; 0 is solved, else a key of ``REASONS``.
+        status: Shape ``(*, individual)``; the keys of ``REASONS``, 0 for a solved individual.
         solver: "compiled" or "torchdiffeq".
     """
 
@@ -99,7 +59,7 @@ class Solution(NamedTuple):
     @property
     def failed(self) -> Tensor:
         """True for individuals without a solution."""
-        return self.status != OK
+        return self.status != Status.SOLVED
 
 
 @dataclass(eq=False)
@@ -107,7 +67,7 @@ class Task:
     """One call of :func:`integrate`."""
 
     f: RightHandSide
-    control: Control
+    control: SolverOptions
     start: float
     batch: torch.Size = field(init=False)
     parameters: dict[str, Tensor] = field(init=False)
@@ -124,7 +84,7 @@ class Task:
         delivery: Delivery | None,
         piecewise: Piecewise | None,
     ) -> None:
-        """Lay the inputs out and check them."""
+        """Check the inputs, and bring them into one shape."""
         start, self.key = self.start, identity(self.f)
         self.arriving = arrivals(doses, delivery) if doses is not None else None
         changes = piecewise.changes if piecewise is not None else None
@@ -146,14 +106,15 @@ class Task:
         self.parameters = {n: x.unsqueeze(-1) for n, x in parameters.items()} | varying
         self.inputs = [*self.parameters.values(), initial, times, *vars(self._events).values()]
         if self.arriving is not None and bool((self.arriving.doses.steady_state > 0).any()):
-            found = self.arriving
-            self.inputs += [found.lag, found.durations, found.amounts, *vars(found.doses).values()]
+            doses_in = self.arriving
+            self.inputs += [doses_in.lag, doses_in.durations, doses_in.amounts]
+            self.inputs += [*vars(doses_in.doses).values()]
         self.needs_gradient = torch.is_grad_enabled() and (
             any(x.requires_grad for x in self.inputs) or self._captures_gradient()
         )
 
     def _captures_gradient(self) -> bool:
-        """Whether the right-hand side itself refers to something that needs a gradient."""
+        """Whether the right-hand side itself refers to a tensor that needs a gradient."""
         if self.key is not None:
             return False
         x = self.initial.detach().to(self.dtype).reshape(-1, self.num_states)[:1]
@@ -173,7 +134,7 @@ class Task:
             states, status = solve_rows(self.f, rows, self.control.tolerance)
         else:
             states, status = _compiled(system, rows, method, self.control.tolerance)
-        status = torch.where(lost & (status != OK), NO_STEADY_STATE, status)
+        status = torch.where(lost & (status != Status.SOLVED), int(Status.NO_STEADY_STATE), status)
         shape = (*self.batch, self.times.shape[1], self.num_states)
         name = "torchdiffeq" if system is None else "compiled"
         return Solution(states.reshape(shape), status.reshape(self.batch), name)
@@ -195,14 +156,14 @@ class Task:
         )
 
     def system(self, rows: Rows) -> System | None:
-        """The compiled system, if it can and may be used."""
+        """The compiled system, or None if torchdiffeq must be used."""
         forced = self.control.solver != "auto"
         if self.needs_gradient or rows.initial.device.type != "cpu":
             if forced:
                 raise ModelError(
                     f"solver={self.control.solver!r} with a gradient, or on "
                     f"{rows.initial.device.type}.",
-                    "inputs on the CPU that need no gradient.",
+                    "inputs on the CPU without gradients.",
                     'use solver="auto", call it under `torch.no_grad()`, or detach the inputs.',
                 )
             return None
@@ -220,7 +181,7 @@ class Task:
     def steady_states(
         self, rows: Rows, system: System | None, method: str
     ) -> tuple[Tensor, Tensor]:
-        """State at each record of a steady state, ``(row, dose, state)``, and where it failed."""
+        """State at each steady-state record, ``(row, dose, state)``, and which rows failed."""
         num = len(rows.initial)
         lost = torch.zeros(num, dtype=torch.bool, device=rows.initial.device)
         if self.arriving is None or not bool((self.arriving.doses.steady_state > 0).any()):
@@ -241,8 +202,8 @@ class Task:
         doses = self.arriving.doses
         interval, record = doses.intervals[:, column], doses.times[:, column]
         span = (self.times[:, -1] - self.start).clamp(min=0)
-        usual = torch.where(span > 0, span, torch.full_like(span, NO_TIMES)).to(interval.dtype)
-        length = torch.where(interval > 0, interval, usual)
+        default = torch.where(span > 0, span, torch.full_like(span, NO_TIMES)).to(interval.dtype)
+        length = torch.where(interval > 0, interval, default)
         events = period_events(self.arriving, column, length).rows(self.batch, self.dtype)
         steady = (doses.steady_state[:, column] > 0).expand(self.batch).reshape(-1)
         used = steady.nonzero()[:, 0]
@@ -265,38 +226,38 @@ class Task:
 
         def period(x: Tensor) -> Tensor:
             copies = len(x) // max(1, len(used))
-            many = _repeat(part, copies, x)
+            repeated = _repeat(part, copies, x)
             if system is not None:
-                return _compiled(system, many, method, tolerance)[0][:, -1]
-            return solve_rows(self.f, many, tolerance)[0][:, -1]
+                return _compiled(system, repeated, method, tolerance)[0][:, -1]
+            return solve_rows(self.f, repeated, tolerance)[0][:, -1]
 
-        point, found = fixed_point(period, torch.zeros_like(part.initial), tolerance.rtol)
+        point, converged = fixed_point(period, torch.zeros_like(part.initial), tolerance.rtol)
         if self.needs_gradient:
             point = with_gradient(period, point)
-        point = torch.where(found.unsqueeze(-1), point, torch.nan)
-        lost[used] |= ~found
+        point = torch.where(converged.unsqueeze(-1), point, torch.nan)
+        lost[used] |= ~converged
         return torch.zeros_like(rows.initial).index_copy(0, used, point)
 
 
 def _piece_at(values: Tensor, events: Events, used: Tensor, time: Tensor) -> Tensor:
-    """The piece of a parameter that holds at a time, shape ``(row, 1)``."""
+    """The value of a parameter at a time, shape ``(row, 1)``."""
     if values.shape[1] == 1:
         return values
-    passed = (events.kinds[used] == PIECE) & (events.times[used] <= time.unsqueeze(-1))
+    passed = (events.kinds[used] == Event.NEXT_PIECE) & (events.times[used] <= time.unsqueeze(-1))
     return values.gather(1, passed.sum(1, keepdim=True))
 
 
 def _repeat(rows: Rows, copies: int, initial: Tensor) -> Rows:
-    def many(x: Tensor) -> Tensor:
+    def repeated(x: Tensor) -> Tensor:
         return x.repeat(copies, *[1] * (x.dim() - 1))
 
     return Rows(
         rows.start,
         initial,
-        {n: many(x) for n, x in rows.parameters.items()},
-        Events(*(many(x) for x in vars(rows.events).values())),
-        many(rows.vectors),
-        many(rows.times),
+        {n: repeated(x) for n, x in rows.parameters.items()},
+        Events(*(repeated(x) for x in vars(rows.events).values())),
+        repeated(rows.vectors),
+        repeated(rows.times),
     )
 
 
@@ -316,6 +277,6 @@ def _compiled(
             for x in arrays
         ),
     )
-    found = run(system, problem, method, tolerance.rtol, tolerance.atol, tolerance.max_steps)
-    states = torch.from_numpy(found.states).to(rows.initial.dtype)
-    return states, torch.from_numpy(found.status)
+    solution = run(system, problem, method, tolerance.rtol, tolerance.atol, tolerance.max_steps)
+    states = torch.from_numpy(solution.states).to(rows.initial.dtype)
+    return states, torch.from_numpy(solution.status)

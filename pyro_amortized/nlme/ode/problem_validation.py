@@ -1,4 +1,4 @@
-"""Whether a call of the solver makes sense."""
+r"""Checks of the inputs of the solver."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ def check_inputs(
     start: float,
     doses: Doses | None,
 ) -> None:
-    r"""Raise where a call cannot be solved as it is written.
+    r"""Raise if a call cannot be solved as it is written.
 
     Raises:
         ModelError: A shape, a time, a name or a compartment is wrong.
@@ -29,21 +29,21 @@ def check_inputs(
         )
     if bool((times[:, 0] < start - 1e-9 * max(1.0, abs(start))).any()):
         raise ModelError(
-            f"An event lies at time {float(times.min())}, before the start {start}.",
+            f"An observation is at time {float(times.min())}, before the start {start}.",
             "observations and doses at or after the time of the initial state.",
             "pass an earlier `start=`.",
         )
-    back = times[:, 1:] < times[:, :-1]
-    if bool(back.any()):
+    decreases = times[:, 1:] < times[:, :-1]
+    if bool(decreases.any()):
         raise ModelError(
-            f"The times of individual {int(back.any(1).nonzero()[0])} are not sorted.",
+            f"The times of individual {int(decreases.any(1).nonzero()[0])} are not sorted.",
             "times that do not decrease along the row.",
-            "sort them, as a `Series` of a cohort is.",
+            "sort them, as in a `Series` of a cohort.",
         )
-    both = set(parameters) & set(varying)
-    if both or not initial.dim():
+    repeated = set(parameters) & set(varying)
+    if repeated or not initial.dim():
         raise ModelError(
-            f"Parameters {sorted(both)} are given twice, or `initial` has no states.",
+            f"Parameters {sorted(repeated)} are given twice, or `initial` has no states.",
             "every parameter once, and `initial` of shape (*, individual, state) or (state,).",
             "correct the call.",
         )

@@ -1,8 +1,8 @@
-r"""Steady states of any dynamics: the fixed point of one dosing interval.
+r"""Steady states of any dynamics, as the fixed point of one dosing interval.
 
-The state x at the record of a steady-state dose satisfies x = P(x), with P the map over one
-interval II under the periodic doses. Newton's method solves it, one step for linear dynamics; the
-gradient follows from the implicit function theorem.
+The state x at the record of a steady-state dose satisfies x = P(x), where P is the map over one
+interval II with the periodic doses. Newton's method solves this equation, in one step for linear
+dynamics. The gradient follows from the implicit function theorem.
 """
 
 from collections.abc import Callable
@@ -11,46 +11,47 @@ import torch
 from torch import Tensor
 
 from ..dosing import Arrivals
-from .events import ADD, RATE, Events
+from .compiled.codes import Event
+from .events import Events
 
-MAX_ITERATIONS = 25
+MAX_ITERATIONS = 25  # Newton's method converges in fewer than ten, or not at all
 PeriodMap = Callable[[Tensor], Tensor]
 
 
-def period_events(found: Arrivals, column: int, length: Tensor) -> Events:
+def period_events(arriving: Arrivals, column: int, length: Tensor) -> Events:
     r"""Events of one interval before the record of a steady-state dose.
 
     Args:
-        found: Doses as they arrive.
+        arriving: Doses as they arrive.
         column: Number of the dose.
-        length: Length of the interval, shape ``(individual,)``; of a constant infusion any time.
+        length: Length of the interval, shape ``(individual,)``; any length for a constant infusion.
 
     Returns:
-        Events in time since the beginning of the interval, shape ``(*, individual, 4)``.
+        Events, with times since the start of the interval, shape ``(*, individual, 4)``.
     """
 
     def of(x: Tensor) -> Tensor:
         return x[..., min(column, x.shape[-1] - 1)]
 
-    doses = found.doses
-    rate, amount, duration = of(found.rates), of(found.amounts), of(found.durations)
-    constant, infused = of(found.is_constant), of(found.is_infusion)
+    doses = arriving.doses
+    rate, amount, duration = of(arriving.rates), of(arriving.amounts), of(arriving.durations)
+    constant, infused = of(arriving.is_constant), of(arriving.is_infusion)
     into = of(doses.compartment) - 1
-    phase = torch.remainder(of(found.lag), length)
+    phase = torch.remainder(of(arriving.lag), length)
     periods = torch.ceil((phase + duration) / length)
     end = phase + duration - length * (periods - 1)
     nothing = torch.zeros_like(rate + phase)
     base = torch.where(constant, rate, rate * (periods - 1)) + nothing
     train = infused & ~constant
     columns = [
-        (nothing, RATE, base, infused),
-        (phase, RATE, rate, train),
-        (end, RATE, -rate, train),
-        (phase, ADD, amount, ~infused),
+        (nothing, Event.ADD_RATE, base, infused),
+        (phase, Event.ADD_RATE, rate, train),
+        (end, Event.ADD_RATE, -rate, train),
+        (phase, Event.ADD_AMOUNT, amount, ~infused),
     ]
     shape = torch.broadcast_shapes(*(x.shape for c in columns for x in (c[0], c[2], c[3])))
     times = [torch.where(on, when, torch.inf).expand(shape) for when, _, _, on in columns]
-    kinds = [torch.where(on, kind, 0).expand(shape) for _, kind, _, on in columns]
+    kinds = [torch.where(on, int(kind), 0).expand(shape) for _, kind, _, on in columns]
     sizes = [size.expand(shape) for _, _, size, _ in columns]
     time, order = torch.stack(times, -1).sort(dim=-1, stable=True)
     place = into.unsqueeze(-1).expand_as(time)
@@ -59,10 +60,12 @@ def period_events(found: Arrivals, column: int, length: Tensor) -> Events:
 
 
 def fixed_point(period: PeriodMap, first: Tensor, rtol: float) -> tuple[Tensor, Tensor]:
-    r"""Solve x = P(x) for every row, by Newton's method with differences; no gradients.
+    r"""Solve x = P(x) for every row, by Newton's method with finite differences.
+
+    The result has no gradient.
 
     Args:
-        period: P, from ``(copy * row, state)`` (copies of all rows, laid end to end) to the same.
+        period: The map P of states ``(copy * row, state)``; all rows are repeated once per copy.
         first: First guess, shape ``(row, state)``.
         rtol: Relative tolerance.
 
@@ -72,7 +75,7 @@ def fixed_point(period: PeriodMap, first: Tensor, rtol: float) -> tuple[Tensor, 
     num, num_states = first.shape
     with torch.no_grad():
         x = period(period(first))
-        found = torch.zeros(num, dtype=torch.bool, device=x.device)
+        converged = torch.zeros(num, dtype=torch.bool, device=x.device)
         for _ in range(MAX_ITERATIONS):
             scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-12)
             step = 1e-4 * torch.maximum(x.abs(), 1e-2 * scale)
@@ -81,18 +84,18 @@ def fixed_point(period: PeriodMap, first: Tensor, rtol: float) -> tuple[Tensor, 
             end, others = ends.view(num_states + 1, num, num_states).split([1, num_states])
             jacobian = ((others - end) / step.T.unsqueeze(-1)).permute(1, 2, 0)
             change = _solve(jacobian, end[0] - x)
-            usable = change.isfinite().all(-1) & ~found
+            usable = change.isfinite().all(-1) & ~converged
             new = torch.where(usable.unsqueeze(-1), x + change, end[0])
-            new = torch.where(found.unsqueeze(-1), x, new)
-            found = found | ((new - x).abs() <= 100 * rtol * scale).all(-1) & usable
+            new = torch.where(converged.unsqueeze(-1), x, new)
+            converged = converged | ((new - x).abs() <= 100 * rtol * scale).all(-1) & usable
             x = new
-            if bool((found | ~x.isfinite().all(-1)).all()):
+            if bool((converged | ~x.isfinite().all(-1)).all()):
                 break
-    return x, found
+    return x, converged
 
 
 def with_gradient(period: PeriodMap, point: Tensor) -> Tensor:
-    """The fixed point again, with the gradient of the implicit function theorem."""
+    """The fixed point with the gradient that the implicit function theorem gives."""
     x = point.detach().requires_grad_()
     with torch.enable_grad():
         end = period(x)
@@ -101,8 +104,8 @@ def with_gradient(period: PeriodMap, point: Tensor) -> Tensor:
             for s in range(x.shape[-1])
         ]
         jacobian = torch.stack(rows, 1).detach()
-        held = period(point.detach())
-    return point.detach() + _solve(jacobian, held - point.detach())
+        end_of_period = period(point.detach())
+    return point.detach() + _solve(jacobian, end_of_period - point.detach())
 
 
 def _solve(jacobian: Tensor, gap: Tensor) -> Tensor:

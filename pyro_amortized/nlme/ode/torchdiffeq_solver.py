@@ -1,13 +1,13 @@
-r"""The reference solver: torchdiffeq, differentiable, for any right-hand side in torch.
+r"""The differentiable solver, torchdiffeq, for any right-hand side in torch.
 
-torchdiffeq knows one time grid and one step size for the whole batch. Here the events and
-observations of each row are sorted into knots :math:`t_0 \le t_1 \le \dots`; between knot j and
-j + 1 all rows advance together in rescaled time,
+torchdiffeq has one time grid and one step size for the whole batch. The events and observations of
+each row are therefore sorted into knots :math:`t_0 \le t_1 \le \dots`, and between the knots j
+and j + 1 all rows are solved together in rescaled time,
 
 .. math:: \frac{dx}{ds} = (t_{j+1} - t_j)\, [f(t_j + s (t_{j+1} - t_j), x) + r_j], \qquad s \in [0,
     1],
 
-with :math:`r_j` the rates of the infusions that are running; the state jumps at its knot.
+with the rates :math:`r_j` of the running infusions. The state jumps at the knots.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,15 +17,16 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from .compiled.scalar_source import OK, TOO_MANY_STEPS
-from .events import ADD, ADD_STATE, PIECE, RATE, RESET, SET_STATE, Events
+from .compiled.codes import Event, Status
+from .events import Events
+from .solver_options import Tolerance
 
 RightHandSide = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    r"""Rows to solve, in torch.
+    r"""Rows to solve, as tensors.
 
     Args:
         start: Time of the initial states.
@@ -44,15 +45,6 @@ class Rows:
     times: Tensor
 
 
-@dataclass(frozen=True)
-class Tolerance:
-    """Relative and absolute tolerance of every row, and its largest number of steps."""
-
-    rtol: float
-    atol: float
-    max_steps: int
-
-
 def solve_rows(f: RightHandSide, rows: Rows, tolerance: Tolerance) -> tuple[Tensor, Tensor]:
     r"""States at the observation times, and status.
 
@@ -63,7 +55,7 @@ def solve_rows(f: RightHandSide, rows: Rows, tolerance: Tolerance) -> tuple[Tens
     merged = torch.cat([rows.events.times, rows.times], 1)
     knots, order = merged.sort(dim=1, stable=True)
     last = rows.times[:, -1:]
-    knots = torch.minimum(knots, last)  # nothing moves behind the last observation
+    knots = torch.minimum(knots, last)  # nothing changes after the last observation
     before = torch.full_like(knots[:, 0], rows.start)
     state, rates = rows.initial, torch.zeros_like(rows.initial)
     piece = torch.zeros(num, dtype=torch.long, device=state.device)
@@ -79,12 +71,12 @@ def solve_rows(f: RightHandSide, rows: Rows, tolerance: Tolerance) -> tuple[Tens
             kind = torch.where(is_event, rows.events.kinds[place, at], 0)
             where, size = rows.events.places[place, at], rows.events.sizes[place, at]
             state, rates = _apply(rows, state, rates, kind, where, size)
-            piece = torch.where(kind == PIECE, where, piece)
+            piece = torch.where(kind == Event.NEXT_PIECE, where, piece)
         path.append(state)
     position = order.argsort(1)[:, num_events:]
-    found = torch.stack(path, 1).gather(1, position.unsqueeze(-1).expand(-1, -1, state.shape[-1]))
-    failed = found.isnan().flatten(1).any(1)
-    return found, torch.where(failed, TOO_MANY_STEPS, OK)
+    states = torch.stack(path, 1).gather(1, position.unsqueeze(-1).expand(-1, -1, state.shape[-1]))
+    failed = states.isnan().flatten(1).any(1)
+    return states, torch.where(failed, int(Status.TOO_MANY_STEPS), int(Status.SOLVED))
 
 
 def _apply(
@@ -95,19 +87,19 @@ def _apply(
     jump = into * size.unsqueeze(-1)
     nothing = torch.zeros_like(jump)
 
-    def of(number: int) -> Tensor:
-        return (kind == number).unsqueeze(-1)
+    def is_kind(event: Event) -> Tensor:
+        return (kind == event).unsqueeze(-1)
 
-    state = state + torch.where(of(ADD), jump, nothing)
-    rates = rates + torch.where(of(RATE), jump, nothing)
-    fresh = of(RESET) | of(SET_STATE)
-    rates = torch.where(fresh, nothing, rates)
-    state = torch.where(of(RESET), rows.initial, state)
+    state = state + torch.where(is_kind(Event.ADD_AMOUNT), jump, nothing)
+    rates = rates + torch.where(is_kind(Event.ADD_RATE), jump, nothing)
+    restarts = is_kind(Event.RESET) | is_kind(Event.SET_STATE)
+    rates = torch.where(restarts, nothing, rates)
+    state = torch.where(is_kind(Event.RESET), rows.initial, state)
     if rows.vectors.shape[1]:
         place = torch.arange(len(state), device=state.device)
         vector = rows.vectors[place, where.clamp(max=rows.vectors.shape[1] - 1)]
-        state = torch.where(of(SET_STATE), vector, state)
-        state = state + torch.where(of(ADD_STATE), vector, nothing)
+        state = torch.where(is_kind(Event.SET_STATE), vector, state)
+        state = state + torch.where(is_kind(Event.ADD_STATE), vector, nothing)
     return state, rates
 
 
@@ -120,7 +112,7 @@ def _advance(
     parameters: Mapping[str, Tensor],
     tolerance: Tolerance,
 ) -> Tensor:
-    """Advance every row by its own length of time; rows that cannot be followed become NaN."""
+    """Solve every row over its own length of time; rows that cannot be solved become NaN."""
     moving = ((length > 0) & x.isfinite().all(-1)).nonzero()[:, 0]
     if len(moving) == 0:
         return x
@@ -142,7 +134,8 @@ def _integrate(
         return length.unsqueeze(-1) * (f(begin + s * length, y, parameters) + rate)
 
     def worst(y: Tensor) -> Tensor:
-        # Detached: the steps are no function of the parameters, and a norm of zero has no gradient.
+        # Detached, because the steps do not depend on the parameters and the gradient of a norm
+        # of zero is not finite.
         return y.detach().reshape(len(x), -1).pow(2).mean(-1).sqrt().max()
 
     unit = torch.tensor([0.0, 1.0], dtype=x.dtype, device=x.device)
@@ -157,7 +150,7 @@ def _integrate(
             method="dopri5",
             options=options,
         )[-1]
-    except AssertionError:  # torchdiffeq's sign for a step size of zero, NaN, or too many steps
+    except AssertionError:  # raised by torchdiffeq for a step size of zero, NaN, or too many steps
         if len(x) == 1:
             return torch.full_like(x, torch.nan)
         parts = []

@@ -232,7 +232,7 @@ def test_what_cannot_be_compiled_falls_back_and_says_why(caplog):
     def mixing(t, x, p):
         return -x * x.mean() * p["k"].unsqueeze(-1)
 
-    compiled._told.clear()
+    compiled._logged.clear()
     for f, reason in ((branching, "GuardOnDataDependent|data-dependent|Error"), (mixing, "mixed")):
         caplog.clear()
         x = nlme.integrate(f, one(1.0), TIMES, {"k": one(1.0)})
@@ -391,9 +391,9 @@ def test_refusals_are_remembered_for_a_while_only():
 
         return mixing
 
-    for k in range(compiled.MAX_REMEMBERED + 3):
+    for k in range(compiled.LIMITS.max_cached + 3):
         nlme.solve(made(float(k)), one(1.0), TIMES[:, :1], {"k": one(1.0)})
-    assert len(compiled._refused) <= compiled.MAX_REMEMBERED
+    assert len(compiled._refused) <= compiled.LIMITS.max_cached
 
 
 def DECAY(t, x, p):

@@ -1,10 +1,10 @@
 r"""The solver for stiff systems: Rodas4, an L-stable Rosenbrock method of order 4(3).
 
-One Jacobian, one factorisation and six solutions per step; the Jacobian comes from symbolic
-differentiation, the dense output is of order 3.
+Each step needs one Jacobian, one factorization and six solutions of a linear system. The Jacobian
+comes from symbolic differentiation, and the interpolation has order 3.
 """
 
-from .scalar_source import MAXIMUM, SCALE, Writer, fill, first_step
+from .scalar_source import MAXIMUM, SCALE, Writer, fill, write_first_step
 from .tableaus import RODAS_A, RODAS_C, RODAS_D, RODAS_H, RODAS_TIMES
 from .tracing import Traced
 
@@ -95,11 +95,10 @@ def implicit_source(traced: Traced) -> str:
         record=w.each("out[i, o, @] = x#"),
         events=w.events(),
         slope=w.slope("k1", "t", "x"),
-        first=first_step(w, 0.25),
+        first=write_first_step(w, 0.25),
         stages="\n".join(lines),
         detect="pass",
         dense=dense,
         accept=w.each("x# = y#", MAXIMUM) + "\nfresh = False",
-        restart="False",
         order="0.21",
     )

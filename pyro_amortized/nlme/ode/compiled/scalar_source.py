@@ -1,9 +1,9 @@
-r"""Source of compiled solvers: one loop per individual, with its own steps and events.
+r"""Source of compiled solvers with one loop per individual, which has its own steps and events.
 
 Every individual has a sorted list of events (doses, starts and ends of infusions, resets, changes
-of parameters) and its observation times. Steps end at events, where the state jumps; observations
-are read off the continuous extension of the step that covers them. The source is plain Python over
-scalars, compiled by numba; systems of few states are written out, larger ones loop over arrays.
+of parameters) and its observation times. A step ends at the next event, where the state jumps. The
+states at observation times are interpolated within the step. The source is Python over scalars,
+which numba compiles. Systems of few states are written out, larger ones loop over arrays.
 
 Explicit: the pairs of order 5(4) of Tsitouras with its free interpolant and a PI controller.
 Implicit: Rodas4, an L-stable Rosenbrock method of order 4(3) with a dense output of order 3; the
@@ -17,23 +17,115 @@ References:
 
 import textwrap
 
+from .codes import Event, Status
 from .derivatives import derivatives, hoisted
 from .expressions import Node, write
-from .shell import SHELL
+from .step_control import (
+    after_acceptance,
+    after_not_finite,
+    after_rejection,
+    choose_step,
+    detect_stiffness,
+    first_step,
+    growth,
+    is_too_small,
+)
 from .tableaus import DENSE, ERROR, A, C
 from .tracing import Traced
 
-UNROLLED = 4
-OK, TOO_MANY_STEPS, NOT_FINITE, STEP_TOO_SMALL, NO_STEADY_STATE, STIFF = range(6)
-# What a step may err by: relative to the state, or to a hundredth of its largest value so far.
+UNROLLED = 4  # states up to which loops are written out; longer code compiles slowly
+# The error of a step that is tolerated: relative to the state, or to a hundredth of its largest
+# value so far, so that a state that has decayed is not followed to the last digit.
 SCALE = "(atol + rtol * max(max(abs(x#), abs(y#)), 0.01 * m#))"
+PREVIOUS_ERROR = 0.04  # exponent of the error of the step before, in half logarithms
 MAXIMUM = "m# = max(m#, abs(x#))"
 
-ADD, RATE, RESET, SET_STATE, ADD_STATE, PIECE = range(1, 7)
+# The loop over individuals, into which the parts of a solver are filled.
+_SHELL = """
+import math
+import numba
+import numpy as np
+
+{functions}
+
+@numba.njit(nogil=True, error_model="numpy", fastmath={{"contract", "arcp", "nsz"}})
+def kernel(start, initial, params, ev_time, ev_kind, ev_where, ev_size, vectors, obs, rtol, atol,
+           max_steps, detect, out, status, steps, low, high):
+    num_events, num_times = ev_time.shape[1], obs.shape[1]
+{allocate}
+    for i in range(low, high):
+        t = start
+{begin}
+        e = 0
+        o = 0
+        count = 0
+        code = 0
+        fresh = False
+        h = 0.0
+        last = -9.0
+        stiff = 0
+        calm = 0
+        while True:
+            due = ev_time[i, e] if e < num_events else math.inf
+            while o < num_times and obs[i, o] <= t and obs[i, o] < due:
+{record}
+                o += 1
+            if o >= num_times:
+                break
+            if due <= t:
+                kind = ev_kind[i, e]
+                at = ev_where[i, e]
+                size = ev_size[i, e]
+{events}
+                e += 1
+                fresh = False
+                continue
+            stop = min(due, obs[i, num_times - 1])
+            if count >= max_steps:
+                code = {TOO_MANY_STEPS}
+                break
+            count += 1
+            if not fresh:
+{slope}
+                fresh = True
+                if h == 0.0:
+{first}
+{choose}
+            if {too_small}:
+                code = {STEP_TOO_SMALL}
+                break
+{stages}
+            if not (err < 1e300):
+{broken}
+                if code != 0:
+                    break
+                continue
+            size = 0.5 * math.log(err) if err > 1e-16 else -18.0
+            if err > 1.0:
+                {reject}
+                continue
+            {grow}
+            last = max(size, -9.0)
+            ahead = stop if hits else t + step
+{detect}
+            while o < num_times and obs[i, o] <= ahead and obs[i, o] < due:
+                w = (obs[i, o] - t) / step
+{dense}
+                o += 1
+            t = ahead
+{accept}
+{resize}
+        steps[i] = count
+        status[i] = code
+        if code != 0:
+            for j in range(num_times):
+                for s in range({size}):
+                    out[i, j, s] = math.nan
+"""
 
 
 class Writer:
-    """Statements over all states, written out or as loops."""
+    """Writes statements over all states, written out or as loops."""
 
     def __init__(self, traced: Traced) -> None:
         self.size, self.num_given = traced.num_states, traced.num_parameters
@@ -43,11 +135,11 @@ class Writer:
         self.arrays: list[str] = []
 
     def array(self, *names: str) -> None:
-        """Name work arrays, one entry per state."""
+        """Declare work arrays with one entry per state."""
         self.arrays += names
 
     def each(self, *templates: str) -> str:
-        """Statements for every state; ``#`` is its place."""
+        """Statements for every state; ``#`` stands for its index."""
         if self.unrolled:
             return "\n".join(
                 t.replace("#", f"_{s}").replace("@", str(s))
@@ -58,7 +150,7 @@ class Writer:
         return f"for s in range({self.size}):\n{body}"
 
     def slope(self, result: str, t: str, x: str) -> str:
-        """Call of the right-hand side, rates included."""
+        """Call of the right-hand side, including infusion rates."""
         if not self.unrolled:
             return f"rhs({t}, {x}, p, r, {result})"
         names = [f"{result}_{s}" for s in range(self.size)]
@@ -68,31 +160,31 @@ class Writer:
 
     @property
     def parameters(self) -> list[str]:
-        """Names of the parameters, kept between the steps."""
+        """Names of the parameters in the kernel."""
         return [f"p_{j}" for j in range(self.num_given)] + [
             f"q_{j}" for j in range(len(self.prepared))
         ]
 
     @property
     def parameter_names(self) -> list[str]:
-        """Their names inside the right-hand side."""
+        """Names of the parameters in the right-hand side."""
         return [f"p{j}" for j in range(self.num_given)] + [
             f"q{j}" for j in range(len(self.prepared))
         ]
 
     def load(self, piece: str) -> str:
-        """Parameters of a piece."""
+        """Statements that load the parameters of a piece."""
         lines = [f"p{j} = params[i, {piece}, {j}]" for j in range(self.num_given)]
         lines += write(self.prepared, [f"q{j}" for j in range(len(self.prepared))])
         if self.unrolled:
             pairs = zip(self.parameters, self.parameter_names, strict=True)
-            lines += [f"{kept} = {name}" for kept, name in pairs]
+            lines += [f"{in_kernel} = {name}" for in_kernel, name in pairs]
         else:
             lines += [f"p[{j}] = {name}" for j, name in enumerate(self.parameter_names)]
         return "\n".join(lines) or "pass"
 
     def pick(self, statement: str) -> str:
-        """A statement for the state in place ``at``."""
+        """A statement for the state with index ``at``."""
         if self.unrolled:
             return "\n".join(
                 f"if at == {s}:\n    {statement.replace('#', f'_{s}')}" for s in range(self.size)
@@ -110,7 +202,7 @@ class Writer:
         return self.each("x# = initial[i, @]", "r# = 0.0", "m# = abs(x#)") + "\n" + self.load("0")
 
     def allocate(self) -> str:
-        """Statements that make the work arrays."""
+        """Statements that allocate the work arrays."""
         names = [] if self.unrolled else ["x", "r", "m", *self.arrays]
         lines = [f"{name} = np.empty({self.size})" for name in names]
         lines += [] if self.unrolled else [f"p = np.empty({max(1, self.num_parameters)})"]
@@ -119,19 +211,17 @@ class Writer:
     def events(self) -> str:
         """Statements of an event, by its kind."""
         blocks = [
-            ("kind == 1", self.pick("x# += size") + "\n" + self.each(MAXIMUM)),
-            ("kind == 2", self.pick("r# += size")),
-            ("kind == 3", self.each("x# = initial[i, @]", "r# = 0.0")),
-            ("kind == 4", self.each("x# = vectors[i, at, @]", "r# = 0.0", MAXIMUM)),
-            ("kind == 5", self.each("x# += vectors[i, at, @]", MAXIMUM)),
-            ("kind == 6", self.load("at")),
+            (Event.ADD_AMOUNT, self.pick("x# += size") + "\n" + self.each(MAXIMUM)),
+            (Event.ADD_RATE, self.pick("r# += size")),
+            (Event.RESET, self.each("x# = initial[i, @]", "r# = 0.0")),
+            (Event.SET_STATE, self.each("x# = vectors[i, at, @]", "r# = 0.0", MAXIMUM)),
+            (Event.ADD_STATE, self.each("x# += vectors[i, at, @]", MAXIMUM)),
+            (Event.NEXT_PIECE, self.load("at")),
         ]
-        text = []
-        for j, (condition, body) in enumerate(blocks):
-            text.append(
-                f"{'if' if j == 0 else 'elif'} {condition}:\n" + textwrap.indent(body, "    ")
-            )
-        return "\n".join(text)
+        return "\n".join(
+            f"{'elif' if j else 'if'} kind == {kind}:\n" + textwrap.indent(body, "    ")
+            for j, (kind, body) in enumerate(blocks)
+        )
 
     def function(self, roots: list[Node]) -> str:
         """The right-hand side as a function of scalars or of arrays."""
@@ -149,7 +239,7 @@ class Writer:
         return loads + [f"{name} = p[{j}]" for j, name in enumerate(self.parameter_names)], []
 
     def jacobian(self, roots: list[Node]) -> str:
-        """df/dx and df/dt, written into arrays."""
+        """The function that writes df/dx and df/dt into arrays."""
         names = [f"x{s}" for s in range(self.size)] + ["t"]
         rows = [derivatives(root, names) for root in roots]
         entries, results = [], []
@@ -184,7 +274,7 @@ def define(name: str, args: list[str], lines: list[str]) -> str:
 
 
 def fill(functions: list[str], size: int, **parts: str) -> str:
-    """Source of a kernel from its parts, each indented to its place."""
+    """Source of a kernel from its parts, each with its indentation."""
     depth = {
         "allocate": 1,
         "begin": 2,
@@ -196,25 +286,40 @@ def fill(functions: list[str], size: int, **parts: str) -> str:
         "detect": 3,
         "dense": 4,
         "accept": 3,
+        "choose": 3,
+        "broken": 4,
+        "resize": 3,
     }
-    filled = {n: textwrap.indent(parts[n], "    " * d) for n, d in depth.items()}
-    rest = {n: parts[n] for n in ("restart", "order")}
-    return SHELL.format(functions="\n\n".join(functions), size=size, **filled, **rest)
+    power = f"math.exp({parts['order']} * size)"
+    controlled = f"math.exp({parts['order']} * size - {PREVIOUS_ERROR} * last)"
+    parts |= {
+        "choose": "\n".join(choose_step("h", "hits", "stop")),
+        "broken": "\n".join(after_not_finite("h", "hits", "stop")),
+        "resize": "\n".join(after_acceptance("h", "hits")),
+    }
+    return _SHELL.format(
+        functions="\n\n".join(functions),
+        size=size,
+        too_small=is_too_small("hits", "stop"),
+        reject=after_rejection("h", power),
+        grow=growth(controlled),
+        STEP_TOO_SMALL=int(Status.STEP_TOO_SMALL),
+        TOO_MANY_STEPS=int(Status.TOO_MANY_STEPS),
+        **{n: textwrap.indent(parts[n], "    " * d) for n, d in depth.items()},
+    )
 
 
-def first_step(writer: Writer, order: float) -> str:
-    """Size of the first step, from the sizes of the state and its slope (Hairer et al., II.4)."""
+def write_first_step(writer: Writer, exponent: float) -> str:
+    """Source of the size of the first step."""
+    change = writer.total("c", "(k1# / (atol + rtol * abs(x#) + rtol * abs(h * k1#))) ** 2")
     return "\n".join(
-        [
-            writer.total("a", "(x# / (atol + rtol * abs(x#))) ** 2"),
-            writer.total("b", "(k1# / (atol + rtol * abs(x#))) ** 2"),
-            "h = 0.01 * math.sqrt(a / b) if a > 1e-10 and b > 1e-10 else 1e-6",
-            writer.total("c", "(k1# / (atol + rtol * abs(x#) + rtol * abs(h * k1#))) ** 2"),
-            f"c = (0.01 / math.sqrt(max(c, 1e-30) / {writer.size})) ** {order}",
-            "h = max(h, min(0.1 * (stop - t), c))",
-            "if not (h < 1e300):",
-            "    h = 1e-6",
-        ]
+        first_step(
+            [writer.total("a", "(x# / (atol + rtol * abs(x#))) ** 2")],
+            [writer.total("b", "(k1# / (atol + rtol * abs(x#))) ** 2")],
+            [change, f"c /= {writer.size}"],
+            "(stop - t)",
+            exponent,
+        )
     )
 
 
@@ -228,23 +333,17 @@ def explicit_source(traced: Traced) -> str:
         target = "g" if j == 4 else "y"
         stages.append(w.each(f"{target}# = x# + step * ({terms})"))
         stages.append(w.slope(f"k{j + 2}", f"t + {C[j]!r} * step", target))
-    wrong = " + ".join(f"{b!r} * k{m + 1}#" for m, b in enumerate(ERROR))
-    stages.append(w.total("err", f"(step * ({wrong}) / {SCALE}) ** 2"))
+    difference = " + ".join(f"{b!r} * k{m + 1}#" for m, b in enumerate(ERROR))
+    stages.append(w.total("err", f"(step * ({difference}) / {SCALE}) ** 2"))
     stages.append(f"err *= {1 / w.size!r}")
+    counted = detect_stiffness("above", "below", "stiff", "calm")
     detect = [
         "if detect:",
         textwrap.indent(w.total("above", "(k7# - k6#) ** 2"), "    "),
         textwrap.indent(w.total("below", "(y# - g#) ** 2"), "    "),
-        "    if step * step * above > 10.5 * below and below > 0.0:",
-        "        stiff += 1",
-        "        calm = 0",
-        "        if stiff >= 15:",
-        "            code = 5",
-        "            break",
-        "    else:",
-        "        calm += 1",
-        "        if calm >= 6:",
-        "            stiff = 0",
+        textwrap.indent("\n".join(counted), "    "),
+        "    if code != 0:",
+        "        break",
     ]
     weights = [
         f"b{m + 1} = w * w * ({p!r} + w * ({q!r} + w * {r!r}))" for m, (p, q, r) in enumerate(DENSE)
@@ -259,11 +358,10 @@ def explicit_source(traced: Traced) -> str:
         record=w.each("out[i, o, @] = x#"),
         events=w.events(),
         slope=w.slope("k1", "t", "x"),
-        first=first_step(w, 0.2),
+        first=write_first_step(w, 0.2),
         stages="\n".join(stages),
         detect="\n".join(detect),
         dense="\n".join([*weights, w.each(f"out[i, o, @] = x# + step * ({dense})")]),
         accept=w.each("x# = y#", "k1# = k7#", MAXIMUM),
-        restart="False",
         order="0.17",
     )

@@ -1,20 +1,33 @@
-r"""The explicit solver for eight individuals at once.
+r"""Source of the explicit solver for eight individuals at once.
 
-The arithmetic of a step is one straight loop over eight lanes, which the compiler turns into vector
-instructions; every lane keeps its own time, step, events and individual, and takes the next
-individual as soon as its own is done. What differs between lanes (events, observations, acceptance)
-is done lane by lane between the steps.
+The arithmetic of a step is one loop over eight lanes, which the compiler turns into vector
+instructions. Every lane has its own individual, time, step and events, and takes the next
+individual when its own is finished. What differs between lanes (events, observations, acceptance)
+is done for one lane after the other between the steps.
 """
 
 import textwrap
 
+from .codes import Event, Status
 from .derivatives import hoisted
 from .expressions import write
+from .step_control import (
+    after_acceptance,
+    after_not_finite,
+    after_rejection,
+    choose_step,
+    detect_stiffness,
+    first_step,
+    growth,
+    is_too_small,
+)
 from .tableaus import DENSE, ERROR, A, C
 from .tracing import Traced
 
-LANES = 8
-MAX_STATEMENTS = 400
+LANES = 8  # double precision numbers in the widest vector registers
+MAX_STATEMENTS = 400  # larger steps exhaust the registers, and the scalar solver is as fast
+# err^(3/16) and err^(1/32) of the step before: both are products of square roots.
+SMALLEST_PREVIOUS = 0.75  # of the latter: a very small error must not shorten the next step
 
 _SHELL = """
 import math
@@ -78,7 +91,7 @@ def kernel(start, initial, params, ev_time, ev_kind, ev_where, ev_size, vectors,
                     following += 1
                     row[l] = i
                     e[l], o[l], count[l], stiff[l], calm[l] = 0, 0, 0, 0, 0
-                    h[l], last[l], fresh[l] = 0.0, 0.75, False
+                    h[l], last[l], fresh[l] = 0.0, {SMALLEST_PREVIOUS}, False
                     w[{time} + l] = start
 {begin}
                     load(w, l, params, i, 0)
@@ -106,11 +119,7 @@ def kernel(start, initial, params, ev_time, ev_kind, ev_where, ev_size, vectors,
                     h[l] = first_slope(w, l, rtol, atol, stop[l] - t)
                     fresh[l] = True
                 waits[l] = False
-                gap = stop[l] - t
-                step = min(h[l], gap)
-                hits[l] = step >= gap
-                if not hits[l] and gap - step < 0.1 * step:
-                    step = 0.5 * gap
+{choose_first}
                 w[{step} + l] = step
             busy = busy or row[l] >= 0
         if not busy:
@@ -124,50 +133,31 @@ def kernel(start, initial, params, ev_time, ev_kind, ev_where, ev_size, vectors,
             code = 0
             count[l] += 1
             if not (err < 1e300):
-                h[l] = 0.1 * step
-                hits[l] = False
-                if h[l] < 1e-13 * max(1.0, abs(stop[l] - t)):
-                    code = 2
+{broken}
             elif err > 1.0:
-                h[l] = step / min(5.0, factor / 0.9)
+                {reject}
                 hits[l] = False
             else:
-                grow = max(0.1, min(5.0, factor / (0.9 * last[l])))
-                last[l] = max(w[{small} + l], 0.75)
+                {grow}
+                last[l] = max(w[{small} + l], {SMALLEST_PREVIOUS})
                 ahead = stop[l] if hits[l] else t + step
                 if detect:
-                    if step * step * w[{above} + l] > 10.5 * w[{below} + l] > 0.0:
-                        stiff[l] += 1
-                        calm[l] = 0
-                        if stiff[l] >= 15:
-                            code = 5
-                    else:
-                        calm[l] += 1
-                        if calm[l] >= 6:
-                            stiff[l] = 0
+{detect}
                 while o[l] < num_times and obs[i, o[l]] <= ahead and obs[i, o[l]] < due[l]:
                     read_off(w, l, out, i, o[l], (obs[i, o[l]] - t) / step)
                     o[l] += 1
                 w[{time} + l] = ahead
                 t = ahead
 {accept}
-                if step >= h[l] or not hits[l]:
-                    h[l] = step / grow
-                else:
-                    h[l] = max(h[l], step / grow)
+{resize}
                 if hits[l]:
                     waits[l] = True
             if code == 0 and count[l] >= max_steps and o[l] < num_times:
-                code = 1
+                code = {TOO_MANY_STEPS}
             if code == 0 and not waits[l]:
-                gap = stop[l] - t
-                step = min(h[l], gap)
-                hits[l] = step >= gap
-                if not hits[l]:
-                    if gap - step < 0.1 * step:
-                        step = 0.5 * gap
-                    if step <= 1e-14 * max(abs(t), abs(stop[l])):
-                        code = 3
+{choose_next}
+                if {too_small}:
+                    code = {STEP_TOO_SMALL}
                 w[{step} + l] = step
             if code != 0:
                 status[i] = code
@@ -181,7 +171,7 @@ def kernel(start, initial, params, ev_time, ev_kind, ev_where, ev_size, vectors,
 
 
 class _Work:
-    """Rows of the work array, one per quantity, eight lanes each."""
+    """The work array: one row of eight lanes per quantity."""
 
     def __init__(self, traced: Traced) -> None:
         self.size = traced.num_states
@@ -192,19 +182,19 @@ class _Work:
         self.rows: dict[str, int] = {}
 
     def at(self, name: str) -> str:
-        """Entry of a quantity in lane l."""
+        """The entry of a quantity in lane l."""
         return f"w[{self.offset(name)} + l]"
 
     def offset(self, name: str) -> int:
-        """Where the lanes of a quantity begin."""
+        """The index of the first lane of a quantity."""
         return LANES * self.rows.setdefault(name, len(self.rows))
 
     def each(self, template: str) -> list[str]:
-        """A statement for every state, ``#`` its number; ``[name]`` is an entry."""
+        """A statement for every state; ``#`` stands for its number, ``<name>`` for an entry."""
         return [self.filled(template.replace("#", str(s))) for s in range(self.size)]
 
     def filled(self, text: str) -> str:
-        """Text with ``[name]`` replaced by entries."""
+        """The text with every ``<name>`` replaced by its entry."""
         while "<" in text and ">" in text.split("<", 1)[1]:
             before, rest = text.split("<", 1)
             name, after = rest.split(">", 1)
@@ -212,22 +202,22 @@ class _Work:
         return text
 
     def loads(self, names: list[str]) -> list[str]:
-        """Scalars of the same names as the quantities."""
+        """Statements that load quantities into scalars of the same names."""
         return [f"{name} = {self.at(name)}" for name in names]
 
     def of_states(self, *letters: str) -> list[str]:
-        """Names of per-state quantities."""
+        """Names of quantities that exist once per state."""
         return [f"{letter}_{s}" for letter in letters for s in range(self.size)]
 
     def slope(self, result: str, t: str, state: str) -> list[str]:
-        """Statements of the right-hand side, rates included."""
+        """Statements of the right-hand side, including infusion rates."""
         lines = [f"t = {t}"] + [f"x{s} = {state}_{s}" for s in range(self.size)]
         lines += write(self.slopes, [f"{result}_{s}" for s in range(self.size)])
         return lines + [f"{result}_{s} = {result}_{s} + r_{s}" for s in range(self.size)]
 
 
 def lanes_source(traced: Traced) -> str | None:
-    """Source of the explicit solver over lanes, or None for a system too large for it."""
+    """Source of the explicit solver over lanes, or None if the system is too large for it."""
     w = _Work(traced)
     advance = _step(w)
     if len(advance) > MAX_STATEMENTS:
@@ -235,9 +225,9 @@ def lanes_source(traced: Traced) -> str | None:
     slope = w.loads(["time", *w.parameters, *w.of_states("z", "r")]) + w.slope("k", "time", "z")
     slope += [*w.each("<k1_#> = k_#"), f"h = {w.at('size')}"]
     maximum = w.each("<m_#> = max(<m_#>, abs(<z_#>))")
-    # The interpolant as a polynomial: its coefficients are made with the step, for all lanes.
-    course = "<k1_#> + share * (<c2_#> + share * (<c3_#> + share * <c4_#>))"
-    dense = w.each(f"out[i, o, #] = <z_#> + step * share * ({course})")
+    # The interpolating polynomial, whose coefficients are computed with the step for all lanes.
+    polynomial = "<k1_#> + share * (<c2_#> + share * (<c3_#> + share * <c4_#>))"
+    dense = w.each(f"out[i, o, #] = <z_#> + step * share * ({polynomial})")
     load = [f"p{j} = params[i, piece, {j}]" for j in range(w.num_given)]
     load += write(w.prepared, [f"q{j}" for j in range(len(w.prepared))])
     load += [f"{w.at(name)} = {name}" for name in w.parameters] or ["pass"]
@@ -256,25 +246,41 @@ def lanes_source(traced: Traced) -> str | None:
         "begin": (5, begin),
         "record": (6, w.each("out[i, o[l], #] = <z_#>")),
         "accept": (4, [*w.each("<z_#> = <y_#>"), *w.each("<k1_#> = <k7_#>"), *maximum]),
+        "choose_first": (4, choose_step("h[l]", "hits[l]", "stop[l]")),
+        "choose_next": (4, choose_step("h[l]", "hits[l]", "stop[l]")),
+        "broken": (4, after_not_finite("h[l]", "hits[l]", "stop[l]")),
+        "resize": (4, after_acceptance("h[l]", "hits[l]")),
+        "detect": (5, detect_stiffness(w.at("above"), w.at("below"), "stiff[l]", "calm[l]")),
     }
     text = {n: textwrap.indent("\n".join(lines), "    " * d) for n, (d, lines) in parts.items()}
     names = ("time", "step", "size", "err", "factor", "small", "above", "below")
     places = {name: w.offset(name) for name in names}
-    return _SHELL.format(**text, **places, rows=len(w.rows), states=w.size)
+    codes = {s.name: int(s) for s in (Status.TOO_MANY_STEPS, Status.STEP_TOO_SMALL)}
+    return _SHELL.format(
+        **text,
+        **places,
+        **codes,
+        rows=len(w.rows),
+        states=w.size,
+        too_small=is_too_small("hits[l]", "stop[l]"),
+        reject=after_rejection("h[l]", "factor"),
+        grow=growth("(factor / last[l])"),
+        SMALLEST_PREVIOUS=SMALLEST_PREVIOUS,
+    )
 
 
 def _step(w: _Work) -> list[str]:
-    """One step of all lanes: stages, error and its powers."""
-    known = ["time", "step", *w.parameters, *w.of_states("z", "k1", "r", "m")]
-    lines = w.loads(known)
+    """Source of one step of all lanes: stages, error and powers of the error."""
+    loaded = ["time", "step", *w.parameters, *w.of_states("z", "k1", "r", "m")]
+    lines = w.loads(loaded)
     for j, row in enumerate(A):
         target = "g" if j == 4 else "y"
         terms = " + ".join(f"{a!r} * k{m + 1}_#" for m, a in enumerate(row))
         lines += w.each(f"{target}_# = z_# + step * ({terms})")
         lines += w.slope(f"k{j + 2}", f"time + {C[j]!r} * step", target)
-    wrong = " + ".join(f"{b!r} * k{m + 1}_#" for m, b in enumerate(ERROR))
+    difference = " + ".join(f"{b!r} * k{m + 1}_#" for m, b in enumerate(ERROR))
     scale = "(atol + rtol * max(max(abs(z_#), abs(y_#)), 0.01 * m_#))"
-    lines += w.each(f"d_# = step * ({wrong}) / {scale}")
+    lines += w.each(f"d_# = step * ({difference}) / {scale}")
     states = range(w.size)
     squares = " + ".join(f"d_{s} * d_{s}" for s in states)
     lines.append(f"e1 = math.sqrt(({squares}) * {1 / w.size!r})")
@@ -284,29 +290,26 @@ def _step(w: _Work) -> list[str]:
     for power in range(3):
         terms = " + ".join(f"{row[power]!r} * k{m + 1}_#" for m, row in enumerate(DENSE))
         lines += w.each(f"c{power + 2}_# = {terms}")
-    kept = w.of_states("y", "k7", "c2", "c3", "c4")
-    lines += [f"{w.at(name)} = {name}" for name in kept]
-    # err^(3/16), and err^(1/32) of the step before: a PI controller of order 5.
+    stored = w.of_states("y", "k7", "c2", "c3", "c4")
+    lines += [f"{w.at(name)} = {name}" for name in stored]
     lines += [f"{w.at('err')} = e1", f"{w.at('factor')} = e8 * e16", f"{w.at('small')} = e32"]
     return [*lines, f"{w.at('above')} = above", f"{w.at('below')} = below"]
 
 
 def _first_step(w: _Work) -> list[str]:
-    """Size of the first step, from the sizes of the state and its slope (Hairer et al., II.4)."""
+    """Source of the size of the first step."""
     states = range(w.size)
     scale = [f"(atol + rtol * abs(z_{s}))" for s in states]
-    return [
-        "a = " + " + ".join(f"(z_{s} / {scale[s]}) ** 2" for s in states),
-        "b = " + " + ".join(f"(k_{s} / {scale[s]}) ** 2" for s in states),
-        "h = 0.01 * math.sqrt(a / b) if a > 1e-10 and b > 1e-10 else 1e-6",
-        "c = "
-        + " + ".join(
-            f"(k_{s} / (atol + rtol * (abs(z_{s}) + h * abs(k_{s})))) ** 2" for s in states
-        ),
-        f"h = max(h, min(0.1 * span, (0.01 / math.sqrt(max(c, 1e-30) / {w.size})) ** 0.2))",
-        "if not (h < 1e300):",
-        "    h = 1e-6",
-    ]
+    change = " + ".join(
+        f"(k_{s} / (atol + rtol * (abs(z_{s}) + h * abs(k_{s})))) ** 2" for s in states
+    )
+    return first_step(
+        ["a = " + " + ".join(f"(z_{s} / {scale[s]}) ** 2" for s in states)],
+        ["b = " + " + ".join(f"(k_{s} / {scale[s]}) ** 2" for s in states)],
+        [f"c = ({change}) / {w.size}"],
+        "span",
+        0.2,
+    )
 
 
 def _events(w: _Work, maximum: list[str]) -> list[str]:
@@ -320,12 +323,15 @@ def _events(w: _Work, maximum: list[str]) -> list[str]:
             for line in (f"if at == {s}:", f"    {w.at(f'{name}_{s}')} += size")
         ]
 
-    still = w.each("<r_#> = 0.0")
+    no_rates = w.each("<r_#> = 0.0")
     return [
-        *block("if kind == 1:", pick("z") + maximum),
-        *block("elif kind == 2:", pick("r")),
-        *block("elif kind == 3:", w.each("<z_#> = initial[i, #]") + still),
-        *block("elif kind == 4:", w.each("<z_#> = vectors[i, at, #]") + still + maximum),
-        *block("elif kind == 5:", w.each("<z_#> += vectors[i, at, #]") + maximum),
-        *block("elif kind == 6:", ["load(w, l, params, i, at)"]),
+        *block(f"if kind == {Event.ADD_AMOUNT}:", pick("z") + maximum),
+        *block(f"elif kind == {Event.ADD_RATE}:", pick("r")),
+        *block(f"elif kind == {Event.RESET}:", w.each("<z_#> = initial[i, #]") + no_rates),
+        *block(
+            f"elif kind == {Event.SET_STATE}:",
+            w.each("<z_#> = vectors[i, at, #]") + no_rates + maximum,
+        ),
+        *block(f"elif kind == {Event.ADD_STATE}:", w.each("<z_#> += vectors[i, at, #]") + maximum),
+        *block(f"elif kind == {Event.NEXT_PIECE}:", ["load(w, l, params, i, at)"]),
     ]

@@ -1,4 +1,4 @@
-r"""Compiled systems: made once per right-hand side, checked against it, run over threads."""
+r"""Compiled systems: made once per right-hand side, compared with it, and run in threads."""
 
 import functools
 import logging
@@ -13,39 +13,59 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .codes import Status
 from .expressions import write
 from .rosenbrock_source import implicit_source
-from .scalar_source import OK, STIFF, TOO_MANY_STEPS, explicit_source
+from .scalar_source import explicit_source
 from .simd_source import lanes_source
 from .tracing import NotTraceable, Traced, trace
 
 RightHandSide = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 LOG = logging.getLogger("pyro_amortized.nlme")
-MAX_STATES = 40
-MAX_REMEMBERED = 64
-MAX_STATEMENTS = 1_000
-MAX_VERSIONS = 8
-DETECTION_STEPS = 5_000
-STIFF_SHARE = 0.05
 
-STEPS_PER_THREAD = 100_000  # less is done before a second thread has started
+
+@dataclass(frozen=True)
+class CompilationLimits:
+    r"""When a right-hand side is compiled, and how it is solved.
+
+    Args:
+        max_states: More states are solved by torchdiffeq, whose vectors then pay.
+        max_statements: Operations of a right-hand side; compilation takes seconds per thousand.
+        max_versions: Versions of one function that are compiled. More versions mean that the
+            function captures values that keep changing.
+        max_cached: Systems that are kept.
+        detection_steps: Steps of the explicit solver after which a row goes to the implicit one.
+        stiff_share: Share of such rows above which the system is solved implicitly from then on.
+        steps_per_thread: Fewer steps take less time than to start a second thread.
+    """
+
+    max_states: int = 40
+    max_statements: int = 1_000
+    max_versions: int = 8
+    max_cached: int = 64
+    detection_steps: int = 5_000
+    stiff_share: float = 0.05
+    steps_per_thread: int = 100_000
+
+
+LIMITS = CompilationLimits()
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _kernels: dict[str, Any] = {}
 _systems: "OrderedDict[Any, System]" = OrderedDict()
 _refused: "OrderedDict[Any, None]" = OrderedDict()
 _versions: dict[Any, set[str]] = {}
-_told: set[tuple[str, str]] = set()
+_logged: set[tuple[str, str]] = set()
 
 
 @dataclass(eq=False)
 class System:
-    r"""A traced right-hand side and its solvers, compiled when first needed.
+    r"""A traced right-hand side and its solvers, which are compiled when they are first needed.
 
     Args:
         traced: The scalar expressions.
-        is_stiff: Whether the explicit solver gave up on it before.
-        usual_steps: Mean number of steps of a row, as last seen.
+        is_stiff: Whether the explicit solver found it stiff in an earlier call.
+        usual_steps: Mean number of steps of a row in the last call.
     """
 
     traced: Traced
@@ -79,18 +99,18 @@ def system_for(
     state: Tensor,
     key: Any = None,
 ) -> System | None:
-    r"""The compiled system of a right-hand side, or None where it cannot be compiled.
+    r"""The compiled system of a right-hand side, or None if it cannot be compiled.
 
-    The reason is logged once. A function with a key is traced once for each value of its key;
-    another one at every call, which finds the compiled code again, unless what it computes has
-    changed; after eight versions it is no longer compiled.
+    The reason is logged once. A function with a key is traced once for each value of the key. A
+    function without one is traced at every call; its compiled code is used again if it computes
+    the same. After eight versions a function is no longer compiled.
 
     Args:
         f: Right-hand side.
         num_states: Number of states.
         parameters: By name, shape ``(row,)``.
-        state: Some states to compare the expressions with the program at, shape ``(row, state)``.
-        key: What the function computes with, as :func:`~.identity.identity` tells; None: unknown.
+        state: States at which the expressions are compared with the function, ``(row, state)``.
+        key: What the function computes with, from :func:`~.identity.identity`; None if unknown.
     """
     names = tuple(parameters)
     key = (key, num_states, names) if key is not None else None
@@ -103,44 +123,44 @@ def system_for(
         system = _version(f, _traced(f, num_states, names, parameters, state))
     except NotTraceable as reason:
         name = getattr(f, "__qualname__", type(f).__name__)
-        if (name, str(reason)) not in _told:
+        if (name, str(reason)) not in _logged:
             LOG.warning("%s is solved by torchdiffeq, not compiled: %s.", name, reason)
-            _told.add((name, str(reason)))
+            _logged.add((name, str(reason)))
         if key is not None:
-            _remember(_refused, key, None)
+            _keep(_refused, key, None)
         return None
     if key is not None:
-        _remember(_systems, key, system)
+        _keep(_systems, key, system)
     return system
 
 
 def _version(f: RightHandSide, traced: Traced) -> System:
-    """The system of these expressions, which a function may have had before."""
+    """The system of these expressions, which may exist already."""
     text = "\n".join(write(traced.slopes, [f"y{s}" for s in range(traced.num_states)]))
-    if text.count("\n") > MAX_STATEMENTS:
-        raise NotTraceable(f"it has more than {MAX_STATEMENTS} operations")
+    if text.count("\n") > LIMITS.max_statements:
+        raise NotTraceable(f"it has more than {LIMITS.max_statements} operations")
     key = (text, traced.num_parameters)
     if key not in _systems:
         versions = _versions.setdefault(_code_of(f), set())
-        if len(versions) >= MAX_VERSIONS:
+        if len(versions) >= LIMITS.max_versions:
             raise NotTraceable("the values that it captures keep changing; pass them as parameters")
         versions.add(text)
-        _remember(_systems, key, System(traced))
+        _keep(_systems, key, System(traced))
     return _systems[key]
 
 
 def _code_of(f: Any) -> Any:
-    """What the versions of a function have in common: its code, whatever is bound to it."""
+    """The code of a function, which its versions have in common."""
     while isinstance(f, functools.partial):
         f = f.func
     f = getattr(f, "__func__", f)
     return getattr(f, "__code__", type(f))
 
 
-def _remember(memory: "OrderedDict[Any, Any]", key: Any, value: Any) -> None:
-    memory[key] = value
-    if len(memory) > MAX_REMEMBERED:
-        memory.popitem(last=False)
+def _keep(cache: "OrderedDict[Any, Any]", key: Any, value: Any) -> None:
+    cache[key] = value
+    if len(cache) > LIMITS.max_cached:
+        cache.popitem(last=False)
 
 
 def _traced(
@@ -150,8 +170,8 @@ def _traced(
     parameters: Mapping[str, Tensor],
     state: Tensor,
 ) -> Traced:
-    if num_states > MAX_STATES:
-        raise NotTraceable(f"it has {num_states} states, more than {MAX_STATES}")
+    if num_states > LIMITS.max_states:
+        raise NotTraceable(f"it has {num_states} states, more than {LIMITS.max_states}")
     try:
         import numba  # noqa: F401
     except ImportError as error:
@@ -164,7 +184,7 @@ def _traced(
 def _check(
     f: RightHandSide, traced: Traced, parameters: Mapping[str, Tensor], state: Tensor
 ) -> None:
-    """Compare the expressions with the program at a few states of this call, and beside them."""
+    """Compare the expressions with the function at some states of this call, and at others."""
     from .expressions import evaluate
 
     rows = slice(0, 3)
@@ -174,15 +194,13 @@ def _check(
         with torch.no_grad():
             expected = f(torch.full_like(x[:, 0], t), x, values).double()
         for i in range(len(x)):
-            known = {"t": t} | {f"x{s}": float(v) for s, v in enumerate(x[i])}
-            known |= {f"p{j}": float(v[i]) for j, v in enumerate(values.values())}
-            found = torch.tensor(evaluate(traced.slopes, known), dtype=torch.float64)
-            known_there = expected[i].isfinite()
-            if not torch.allclose(
-                found[known_there], expected[i][known_there], rtol=1e-9, atol=1e-12
-            ):
+            inputs = {"t": t} | {f"x{s}": float(v) for s, v in enumerate(x[i])}
+            inputs |= {f"p{j}": float(v[i]) for j, v in enumerate(values.values())}
+            slopes = torch.tensor(evaluate(traced.slopes, inputs), dtype=torch.float64)
+            finite = expected[i].isfinite()
+            if not torch.allclose(slopes[finite], expected[i][finite], rtol=1e-9, atol=1e-12):
                 raise NotTraceable(
-                    f"its expressions give {found.tolist()} where the program gives "
+                    f"its expressions give {slopes.tolist()}, and the function gives "
                     f"{expected[i].tolist()}"
                 )
 
@@ -196,8 +214,8 @@ class Problem:
         initial: Shape ``(row, state)``.
         parameters: Shape ``(row, piece, parameter)``.
         event_times: Shape ``(row, event)``, sorted, infinite in the padding.
-        event_kinds: Kinds of the events, as numbered in the kernels.
-        event_places: Compartment (0 first), vector or piece of each event.
+        event_kinds: Kinds of the events, :class:`~.codes.Event`.
+        event_places: Index of the compartment, vector or piece of each event.
         event_sizes: Amount or rate of each event.
         vectors: States that events set or add, shape ``(row, vector, state)``.
         times: Observation times, shape ``(row, time)``, sorted.
@@ -219,7 +237,7 @@ class Problem:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class KernelResult:
     """States ``(row, time, state)``, status and number of steps ``(row,)``."""
 
     states: Any
@@ -229,15 +247,15 @@ class Found:
 
 def run(
     system: System, problem: Problem, method: str, rtol: float, atol: float, max_steps: int
-) -> Found:
-    r"""Solve all rows, over as many threads as torch has.
+) -> KernelResult:
+    r"""Solve all rows, in as many threads as torch uses.
 
     Args:
-        system: What to solve.
-        problem: Where.
-        method: "explicit", "implicit", or "auto": explicit, and implicit for rows on which that is
-            stiff or takes more than 5,000 steps. A system with more than 5 % such rows is solved
-            implicitly from then on.
+        system: The system.
+        problem: The rows.
+        method: "explicit", "implicit" or "auto". The last is explicit, and implicit for rows that
+            are stiff or take more than 5,000 steps. A system with more than 5 % such rows is
+            solved implicitly from then on.
         rtol: Relative tolerance, of every row.
         atol: Absolute tolerance.
         max_steps: Largest number of steps of a row.
@@ -246,19 +264,20 @@ def run(
         return _run(system, method, problem, rtol, atol, max_steps, False)
     if system.is_stiff:
         return _run(system, "implicit", problem, rtol, atol, max_steps, False)
-    limit = min(max_steps, DETECTION_STEPS)
-    found = _run(system, "explicit", problem, rtol, atol, limit, True)
-    again = np.flatnonzero((found.status == STIFF) | (found.status == TOO_MANY_STEPS))
-    if len(again):
-        system.is_stiff = len(again) > STIFF_SHARE * len(found.status)
-        part = _run(system, "implicit", problem.rows(again), rtol, atol, max_steps, False)
-        found.states[again], found.status[again] = part.states, part.status
-        found.steps[again] += part.steps
-    return found
+    limit = min(max_steps, LIMITS.detection_steps)
+    result = _run(system, "explicit", problem, rtol, atol, limit, True)
+    failed = (result.status == Status.STIFF) | (result.status == Status.TOO_MANY_STEPS)
+    rows = np.flatnonzero(failed)
+    if len(rows):
+        system.is_stiff = len(rows) > LIMITS.stiff_share * len(result.status)
+        part = _run(system, "implicit", problem.rows(rows), rtol, atol, max_steps, False)
+        result.states[rows], result.status[rows] = part.states, part.status
+        result.steps[rows] += part.steps
+    return result
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that wait for work; a forked process makes its own."""
+    """A pool of threads; a forked process makes its own."""
     key = (os.getpid(), threads)
     if key not in _pools:
         _pools.clear()
@@ -274,18 +293,18 @@ def _run(
     atol: float,
     max_steps: int,
     detect: bool,
-) -> Found:
+) -> KernelResult:
     kernel = system.kernel(method)
     num, num_states = problem.initial.shape
     out = np.empty((num, problem.times.shape[1], num_states))
-    status = np.full(num, OK, dtype=np.int64)
+    status = np.full(num, int(Status.SOLVED), dtype=np.int64)
     steps = np.zeros(num, dtype=np.int64)
     inputs = tuple(vars(problem).values())
 
     def part(low: int, high: int) -> None:
         kernel(*inputs, rtol, atol, max_steps, detect, out, status, steps, low, high)
 
-    work = int(num * system.usual_steps) // STEPS_PER_THREAD
+    work = int(num * system.usual_steps) // LIMITS.steps_per_thread
     threads = min(torch.get_num_threads(), max(1, work))
     if threads == 1:
         part(0, num)
@@ -295,4 +314,4 @@ def _run(
         list(_pool(threads).map(part, edges[:-1], edges[1:]))
     if num:
         system.usual_steps = float(steps.mean())
-    return Found(out, status, steps)
+    return KernelResult(out, status, steps)
