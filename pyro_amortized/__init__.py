@@ -1,4 +1,10 @@
-r"""Amortized inference for nonlinear mixed-effects models written in Pyro."""
+r"""Amortized inference for nonlinear mixed-effects models written in Pyro.
+
+:func:`train` trains a guide for a model and a :class:`Cohort`, :func:`fit_population` estimates the
+population parameters with it, and :func:`sample_individuals` draws from the posterior of each
+individual. Models are written with :mod:`pyro_amortized.nlme`; example data are in
+:mod:`pyro_amortized.datasets`, checks and figures in :mod:`pyro_amortized.diagnostics`.
+"""
 
 from . import datasets as datasets
 from . import nlme as nlme

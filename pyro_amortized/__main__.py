@@ -1,4 +1,4 @@
-"""``python -m pyro_amortized``: the command line."""
+"""Entry point of ``python -m pyro_amortized``: the command line."""
 
 import sys
 

@@ -1,11 +1,12 @@
-r"""The command line: a model file and a table give a report, without Python around them.
+r"""The command line: from a model file and a table to a fit and a report.
 
     pyro-amortized check  model.py:model data.csv
     pyro-amortized train  model.py:model data.csv --out guide
     pyro-amortized fit    model.py:model data.csv --guide guide --out fit
     pyro-amortized report model.py:model fit --out report.html
 
-The model file is run as it is: it is your own code.
+The model file is executed as Python code, so use only files that you trust. Errors of the library
+end a command with status 1 and their message; they have no traceback.
 """
 
 import argparse
@@ -33,14 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     r"""Run a command.
 
     Args:
-        arguments: Words of the command line. Default: those of this process.
+        arguments: Arguments of the command line. Default: those of this process.
 
     Returns:
-        The exit status: 0, 1 where something was wrong with the input, 2 for a wrong command.
+        The exit status: 0 for success, 1 for an error in the input. A wrong command line ends the
+        process with status 2.
     """
     parsed = _parser().parse_args(arguments)
     with warnings.catch_warnings():
-        warnings.showwarning = _told
+        warnings.showwarning = _show_warning
         warnings.simplefilter("always", AmortizedWarning)
         try:
             _COMMANDS[parsed.command](parsed)
@@ -48,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except AmortizedError as error:
             _say(f"{type(error).__name__}: {error}", sys.stderr)
             if isinstance(error, CohortError) and "no series" in error.found:
-                _say("On the command line: --series NAME, as the program names it.", sys.stderr)
+                _say("On the command line: pass --series NAME, as in the model.", sys.stderr)
             return 1
-        except BrokenPipeError:  # whoever read our words has seen enough
+        except BrokenPipeError:  # the reader of a pipe (such as `head`) ended before us
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except (ModuleNotFoundError, OSError) as error:
@@ -63,7 +65,7 @@ def _say(text: str, stream: Any = None) -> None:
     (stream or sys.stdout).write(text + "\n")
 
 
-def _told(
+def _show_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -71,7 +73,9 @@ def _told(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Our warnings without the line of code that they come from; others say nothing to a user."""
+    """Show warnings of the library without a line of code, and no others: a user of the command
+    line has no Python program that they could point at.
+    """
     if issubclass(category, AmortizedWarning):
         _say(f"Warning: {message}", sys.stderr)
 
@@ -79,97 +83,127 @@ def _told(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pyro-amortized",
-        description="Nonlinear mixed-effects models written in Pyro: from a model file and a table "
-        "to a report.",
-        epilog="A model is written FILE:NAME, for instance model.py:model. A table has NONMEM's "
-        "columns (ID, TIME, DV, AMT, EVID, ...).",
+        description="Fit nonlinear mixed-effects models that are written in Pyro: from a model "
+        "file and a table to a report.",
+        epilog="A model is given as FILE:NAME, for instance model.py:model. A table has the "
+        "columns of NONMEM (ID, TIME, DV, AMT, EVID, ...).",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    words = {
-        "check": "say in words what the model is, and draw its prior predictive",
-        "train": "train the guide (minutes, once)",
-        "fit": "fit the population (seconds)",
+    descriptions = {
+        "check": "describe the model in words, and draw its prior predictive distribution",
+        "train": "train the guide (takes minutes, needed once)",
+        "fit": "fit the population parameters (takes seconds)",
         "report": "write one HTML page about a fit",
     }
-    made = {
+    parsers = {
         name: commands.add_parser(
             name,
             help=text,
-            description=text.capitalize() + ".",
+            description=text[0].upper() + text[1:] + ".",
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
-        for name, text in words.items()
+        for name, text in descriptions.items()
     }
-    _add_options(made)
+    _add_options(parsers)
     return parser
 
 
-def _add_options(made: Mapping[str, argparse.ArgumentParser]) -> None:
-    """What every command takes."""
-    for name, one in made.items():
-        one.add_argument("model", help="FILE:NAME of the program")
+def _add_options(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
+    """Add the arguments of each command to its parser."""
+    for name, parser in parsers.items():
+        parser.add_argument("model", help="FILE:NAME of the model")
         if name == "report":
-            one.add_argument("fit", type=Path, help="folder of the fit")
+            parser.add_argument("fit", type=Path, help="folder of the fit")
         else:
-            _add_data(one)
+            _add_data(parser)
         if name != "check":
-            one.add_argument("--seed", type=int, default=1, help="seed of everything")
-    made["check"].add_argument("--out", type=Path, default=Path("."), help="folder of the figures")
-    made["train"].add_argument("--out", type=Path, default=Path("guide"), help="folder to write")
-    made["train"].add_argument("--budget", default="5min", help="time to use: 30s, 5min, 1h")
-    made["train"].add_argument("--runs", type=Path, help="keep the run here, to take it up again")
-    made["fit"].add_argument(
+            parser.add_argument("--seed", type=int, default=1, help="seed of all random numbers")
+    parsers["check"].add_argument(
+        "--out", type=Path, default=Path("."), help="folder to write the figures to"
+    )
+    parsers["train"].add_argument(
+        "--out", type=Path, default=Path("guide"), help="folder to write the guide to"
+    )
+    parsers["train"].add_argument(
+        "--budget", default="5min", help="wall time, such as 30s, 5min, 1h"
+    )
+    parsers["train"].add_argument(
+        "--runs", type=Path, help="folder of the run, so that it can be resumed"
+    )
+    parsers["fit"].add_argument(
         "--guide", type=Path, default=Path("guide"), help="folder of the guide"
     )
-    made["fit"].add_argument("--out", type=Path, default=Path("fit"), help="folder to write")
-    made["fit"].add_argument("--map", action="store_true", help="add the prior of the population")
-    made["report"].add_argument("--out", type=Path, default=Path("report.html"), help="the page")
-    made["report"].add_argument("--title", default="Population fit", help="heading of the page")
+    parsers["fit"].add_argument(
+        "--out", type=Path, default=Path("fit"), help="folder to write the fit to"
+    )
+    parsers["fit"].add_argument(
+        "--map",
+        action="store_true",
+        help="use the prior of the population parameters: maximum a posteriori",
+    )
+    parsers["report"].add_argument(
+        "--out", type=Path, default=Path("report.html"), help="HTML file to write"
+    )
+    parsers["report"].add_argument("--title", default="Population fit", help="heading of the page")
     for name in ("fit", "report"):
-        made[name].add_argument(
-            "--guide-model", help="FILE:NAME of the program the guide was trained for, if another"
+        parsers[name].add_argument(
+            "--guide-model",
+            help="FILE:NAME of the model that the guide was trained for, if it is another one",
         )
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the table and the meaning of its columns."""
     parser.add_argument("table", type=Path, help="CSV file")
     parser.add_argument(
         "--series",
         default="dv",
         help="name of the observations; A=NAME,B=NAME for several endpoints",
     )
-    parser.add_argument("--covariates", default="", help="columns, separated by commas")
-    parser.add_argument("--time-varying", default="", help="columns, separated by commas")
-    parser.add_argument("--endpoint", default="DVID", help="column that tells endpoints apart")
+    parser.add_argument(
+        "--covariates", default="", help="columns of constant covariates, separated by commas"
+    )
+    parser.add_argument(
+        "--time-varying",
+        default="",
+        help="columns of covariates that change over time, separated by commas",
+    )
+    parser.add_argument("--endpoint", default="DVID", help="column with the endpoint of each value")
     parser.add_argument("--time-unit", default="h", help="unit of clock times: min, h, d")
 
 
 def _model(text: str) -> Model:
-    """The program that FILE:NAME means."""
+    """The model that is given as FILE:NAME; the name is ``model`` if there is none."""
     file, colon, name = text.rpartition(":")
     if not colon:
         file, name = text, "model"
     path = Path(file)
     if not path.is_file():
         raise ModelError(
-            f"There is no file {file!r}.", "FILE:NAME of a Python file.", "check the path."
+            f"There is no file {file!r}.",
+            "the path of a Python file and the name of a model in it, FILE:NAME.",
+            "check the path.",
         )
     sys.path.insert(0, str(path.resolve().parent))
     try:
         names = runpy.run_path(str(path), run_name="__model__")
     finally:
         sys.path.pop(0)
-    found = names.get(name)
-    if not callable(found):
+    model = names.get(name)
+    if not callable(model):
         known = [n for n, x in names.items() if callable(x) and not n.startswith("_")]
         raise ModelError(
-            f"{file} has no function {name!r}.", f"one of {known}.", f"write {file}:NAME."
+            f"{file} has no function {name!r}.",
+            f"one of its functions {known}.",
+            f"pass {file}:NAME with one of these names.",
         )
-    model: Model = found
-    return model
+    checked_model: Model = model
+    return checked_model
 
 
 def _cohort(parsed: argparse.Namespace) -> Cohort:
+    """The table, read with the columns that the command line names."""
+
     def columns(text: str) -> list[str]:
         return [x.strip() for x in text.split(",") if x.strip()]
 
@@ -186,13 +220,13 @@ def _cohort(parsed: argparse.Namespace) -> Cohort:
 
 
 def _check(parsed: argparse.Namespace) -> None:
-    found = check_model(_model(parsed.model), _cohort(parsed))
-    _say(str(found))
+    check = check_model(_model(parsed.model), _cohort(parsed))
+    _say(str(check))
     parsed.out.mkdir(parents=True, exist_ok=True)
-    (parsed.out / "model.svg").write_text(found.drawing, "utf-8")
-    from .diagnostics import plots
+    (parsed.out / "model.svg").write_text(check.drawing, "utf-8")
+    from .diagnostics import plots  # matplotlib is an optional dependency
 
-    plots.prior_predictive(found).savefig(parsed.out / "prior_predictive.png", dpi=130)
+    plots.prior_predictive(check).savefig(parsed.out / "prior_predictive.png", dpi=130)
     _say(f"\nWritten: {parsed.out / 'model.svg'}, {parsed.out / 'prior_predictive.png'}")
 
 
@@ -214,18 +248,18 @@ def _train(parsed: argparse.Namespace) -> None:
 
 def _fit(parsed: argparse.Namespace) -> None:
     model, cohort = _model(parsed.model), _cohort(parsed)
-    own = _model(parsed.guide_model) if parsed.guide_model else model
-    guide = load_guide(parsed.guide, own, cohort)
-    found = fit_population(model, guide, cohort, maximum_a_posteriori=parsed.map, seed=parsed.seed)
-    _say(str(found.summary()))
-    found.save(parsed.out)
+    guide_model = _model(parsed.guide_model) if parsed.guide_model else model
+    guide = load_guide(parsed.guide, guide_model, cohort)
+    fit = fit_population(model, guide, cohort, maximum_a_posteriori=parsed.map, seed=parsed.seed)
+    _say(str(fit.summary()))
+    fit.save(parsed.out)
     _say(f"\nWritten: {parsed.out}")
 
 
 def _report(parsed: argparse.Namespace) -> None:
-    own = _model(parsed.guide_model) if parsed.guide_model else None
-    found = load_fit(parsed.fit, _model(parsed.model), guide_model=own)
-    diagnosis = report(found, parsed.out, title=parsed.title, seed=parsed.seed)
+    guide_model = _model(parsed.guide_model) if parsed.guide_model else None
+    fit = load_fit(parsed.fit, _model(parsed.model), guide_model=guide_model)
+    diagnosis = report(fit, parsed.out, title=parsed.title, seed=parsed.seed)
     _say(f"{diagnosis.verdict}\nWritten: {parsed.out}")
 
 

@@ -54,7 +54,7 @@ def individual_groups(
         predicted = structure.predict_draws(cohort, draws, population, generator)
         log_prior = individual_prior_terms(structure, cohort, draws, population)
     per_draw = {
-        "log_p": sum(density),
+        "log_p": density.observation + density.individual,
         "log_q": individuals.log_proposal.gather(0, place),
         "log_weight": individuals.log_weights.gather(0, place),
     }

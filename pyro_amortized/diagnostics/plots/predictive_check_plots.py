@@ -114,8 +114,7 @@ def visual_predictive_check(
     limit = binned.values[at_limit].max() if bool(at_limit.any()) else None
     if prediction_corrected:
         factor = _correction(individuals, name, draws.mean(0, keepdim=True), binned)
-        corrected = {"values": binned.values * factor, "simulated": binned.simulated * factor}
-        binned = replace(binned, **corrected)
+        binned = replace(binned, values=binned.values * factor, simulated=binned.simulated * factor)
     rows = 1 if limit is None else 2
     figure, axes = panel_grid(rows * len(strata), len(strata), 4.2, 3.2)
     for j, (label, members) in enumerate(strata.items()):
