@@ -1,1 +1,1 @@
-r"""The population: marginal likelihood, fit, uncertainty, comparison, posterior draws."""
+r"""The population: marginal likelihood, fit, uncertainty, comparison and posterior draws."""

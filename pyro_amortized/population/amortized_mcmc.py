@@ -1,12 +1,14 @@
-r"""In the place of ``pyro.infer.MCMC``: one line of a script changes.
+r"""Posterior draws with the interface of ``pyro.infer.MCMC``.
 
 The population is drawn from its posterior by sampling-importance resampling on the collapsed model,
-about its mode (see :mod:`pyro_amortized.population.population_posterior`); then every individual
-given each draw of the population. Draws are independent, so that chains are a matter of form.
+around its mode (see :mod:`pyro_amortized.population.population_posterior`). Then every individual
+is drawn given each draw of the population. The draws are independent; they are only arranged in
+chains.
 """
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -20,41 +22,53 @@ from ..guide import AmortizedGuide
 from ..model import Estimator, Model
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import fork_seed, make_generator
+from ..sampling.importance_weights import PARETO
 from ..sampling.weight_quality import unreliable
 from .estimation import fit_once
 from .fit_result import PopulationFit
 from .population_posterior import PopulationDraws, sample_population
 
-PROPOSALS = 2  # weighted draws per draw that is asked for
-OF_CHAINS = ("acceptance rate", "divergences", "r_hat", "n_eff")
+CHAIN_DIAGNOSTICS = ("acceptance rate", "divergences", "r_hat", "n_eff")
+
+
+@dataclass(frozen=True)
+class DrawSettings:
+    """Effort of the posterior draws."""
+
+    # Weighted draws of the population per draw that is requested.
+    proposals_per_draw: int = 2
+
+
+DRAWS = DrawSettings()
 
 
 class Kernel(NamedTuple):
-    """What made the draws, for those who ask an MCMC for its kernel's model (as ArviZ does)."""
+    """The model, under the name by which ArviZ and other tools read it from an MCMC object."""
 
     model: Model
 
 
 class AmortizedMCMC:
-    r"""Posterior draws of a program with the interface of ``pyro.infer.MCMC``.
+    r"""Posterior draws of a model with the interface of ``pyro.infer.MCMC``.
 
     Args:
-        model: The population model: the guide's program, or another one with the same individual
+        model: The population model: the model of the guide, or another one with the same individual
             sites.
         guide: The trained guide.
         num_samples: Draws per chain.
-        num_chains: Chains that the draws are said to be in; all draws are independent.
-        num_draws: Weighted draws per individual behind them, at least.
-        estimator: As of :func:`~pyro_amortized.fit_population`.
-        seed: Seed of everything.
+        num_chains: Number of chains that the draws are arranged in; all draws are independent.
+        num_draws: Smallest number of weighted draws per individual that the likelihood of the
+            population is computed from.
+        estimator: As in :func:`~pyro_amortized.fit_population`.
+        seed: Seed of all draws.
 
     Raises:
         FitError: A count is not positive.
 
     Example:
         ``mcmc = MCMC(NUTS(model), num_samples=1000, warmup_steps=500)`` becomes
-        ``mcmc = AmortizedMCMC(model, guide, num_samples=1000)``; ``mcmc.run(cohort)`` and what
-        follows stay.
+        ``mcmc = AmortizedMCMC(model, guide, num_samples=1000)``; ``mcmc.run(cohort)`` and the lines
+        after it remain the same.
     """
 
     def __init__(
@@ -75,7 +89,7 @@ class AmortizedMCMC:
         self.num_draws, self.estimator, self.seed = num_draws, estimator, seed
         self._args: tuple[Any, ...] = ()
         self._kwargs: dict[str, Any] = {}
-        self._found: tuple[PopulationDraws, Mapping[str, Tensor]] | None = None
+        self._result: tuple[PopulationDraws, Mapping[str, Tensor]] | None = None
 
     def run(self, cohort: Cohort) -> None:
         r"""Draw from the posterior.
@@ -84,7 +98,8 @@ class AmortizedMCMC:
             cohort: The data.
 
         Raises:
-            FitError: The posterior mode was not found; the message says why.
+            FitError: The posterior mode was not found, or it has no covariance; the message says
+                why.
         """
         generator = make_generator(self.seed)
         mode = fit_once(
@@ -98,11 +113,14 @@ class AmortizedMCMC:
         )
         total = self.num_samples * self.num_chains
         draws = sample_population(
-            mode, num_draws=total, num_proposals=PROPOSALS * total, seed=fork_seed(generator)
+            mode,
+            num_draws=total,
+            num_proposals=DRAWS.proposals_per_draw * total,
+            seed=fork_seed(generator),
         )
         samples = draws.draws | draws.individual_sites(fork_seed(generator))
         self._args = (cohort,)
-        self._found = (
+        self._result = (
             draws,
             {
                 name: x.reshape(self.num_chains, self.num_samples, *x.shape[1:])
@@ -110,20 +128,20 @@ class AmortizedMCMC:
             },
         )
 
-    def _ran(self) -> tuple[PopulationDraws, Mapping[str, Tensor]]:
-        if self._found is None:
+    def _results(self) -> tuple[PopulationDraws, Mapping[str, Tensor]]:
+        if self._result is None:
             raise FitError("There are no draws yet.", "a run.", "call `run(cohort)` first.")
-        return self._found
+        return self._result
 
     @property
     def draws(self) -> PopulationDraws:
-        """The draws of the population, with their effective number and Pareto k."""
-        return self._ran()[0]
+        """The draws of the population, with the ESS and Pareto k of their weights."""
+        return self._results()[0]
 
     @property
     def mode(self) -> PopulationFit:
         """The posterior mode in unconstrained coordinates, and the draws of the individuals."""
-        return self._ran()[0].fit
+        return self._results()[0].fit
 
     def get_samples(
         self, num_samples: int | None = None, group_by_chain: bool = False
@@ -132,66 +150,75 @@ class AmortizedMCMC:
         ``(draw, individual, *event)``.
 
         Args:
-            num_samples: Resample so many, with replacement. Default: all draws as they are.
-            group_by_chain: Keep a leading dimension of chains.
+            num_samples: Number of draws to resample with replacement. Default: all draws, without
+                resampling.
+            group_by_chain: Keep a first dimension of chains.
+
+        Raises:
+            FitError: ``run`` was not called.
         """
-        found: dict[str, Tensor] = select_samples(dict(self._ran()[1]), num_samples, group_by_chain)
-        return found
+        samples: dict[str, Tensor] = select_samples(
+            dict(self._results()[1]), num_samples, group_by_chain
+        )
+        return samples
 
     def diagnostics(self) -> "Diagnostics":
-        r"""How far the draws are to be trusted.
+        r"""Diagnostics of the importance weights behind the draws.
 
         The draws are independent: there is no chain that could mix badly or diverge, and no
-        acceptance rate. What can fail are the weights that the draws were picked by.
+        acceptance rate. The draws are unreliable if the weights by which they were chosen are.
 
         Returns:
-            ``"num_draws"``: the number of draws. ``"num_weighted_draws"``: of the weighted draws of
-            the population that they were picked from; ``"ess"`` and ``"pareto_k"``: their effective
-            number and Pareto k (above 0.7: not to be trusted). ``"individuals"``: those whose own
-            weights are unreliable, with their Pareto k.
+            ``"num_draws"``: the number of draws. ``"num_weighted_draws"``: the number of weighted
+            draws of the population from which they were chosen. ``"ess"`` and ``"pareto_k"``: ESS
+            and Pareto k of these weights (above 0.7: not reliable). ``"individuals"``: the
+            individuals whose own weights are unreliable, with their Pareto k.
+
+        Raises:
+            FitError: ``run`` was not called.
         """
-        draws, _ = self._ran()
+        draws, _ = self._results()
         individuals = draws.individual_posteriors
         estimate = individuals.estimate
-        poor = unreliable(estimate, individuals.num_draws).nonzero()[:, 0].tolist()
+        rows = unreliable(estimate, individuals.num_draws).nonzero()[:, 0].tolist()
         ids = draws.fit.cohort.ids
         total = self.num_samples * self.num_chains
         return Diagnostics(
             num_draws=total,
-            num_weighted_draws=PROPOSALS * total,
+            num_weighted_draws=DRAWS.proposals_per_draw * total,
             ess=draws.ess,
             pareto_k=draws.pareto_k,
-            individuals={ids[i]: float(estimate.pareto_k[i]) for i in poor},
+            individuals={ids[i]: float(estimate.pareto_k[i]) for i in rows},
         )
 
     def summary(self, prob: float = 0.9) -> None:
-        r"""Print means, standard deviations and intervals, and how far the draws are to be trusted.
+        r"""Print means, standard deviations and intervals of all sites, and the diagnostics.
 
         Args:
             prob: Probability mass of the intervals of highest density.
         """
         print(_table(self.get_samples(), prob))
-        found = self.diagnostics()
+        result, limit = self.diagnostics(), PARETO.limit
+        note = "" if result["pareto_k"] <= limit else f" (above {limit}: not reliable)"
         print(
-            f"Population: {found['num_draws']} draws picked from {found['num_weighted_draws']} "
-            f"weighted ones, of which {found['ess']:.0f} are effective; Pareto k "
-            f"{found['pareto_k']:.2f}"
-            f"{'' if found['pareto_k'] <= 0.7 else ' (above 0.7: not to be trusted)'}"
+            f"Population: {result['num_draws']} draws chosen from {result['num_weighted_draws']} "
+            f"weighted ones, of which {result['ess']:.0f} are effective; Pareto k "
+            f"{result['pareto_k']:.2f}{note}"
         )
-        print(f"Individuals whose weights are unreliable: {len(found['individuals'])}")
+        print(f"Individuals whose weights are unreliable: {len(result['individuals'])}")
 
 
 class Diagnostics(dict[str, Any]):
-    """A dictionary that says why the diagnostics of a chain are not in it."""
+    """A dictionary that explains, for names of chain diagnostics, why it does not contain them."""
 
     def __missing__(self, key: str) -> Any:
-        if key not in OF_CHAINS:
+        if key not in CHAIN_DIAGNOSTICS:
             raise KeyError(key)
         raise FitError(
             f"`diagnostics()` has no {key!r}: the draws are independent, they are no chain.",
             f"one of {list(self)}.",
-            "look at `pareto_k` and `ess`; export by `diagnostics.to_arviz(mcmc)` in the place of "
-            "`arviz.from_pyro(mcmc)`, which asks for divergences.",
+            "look at `pareto_k` and `ess`; export by `diagnostics.to_arviz(mcmc)` in place of "
+            "`arviz.from_pyro(mcmc)`, which reads divergences.",
         )
 
 

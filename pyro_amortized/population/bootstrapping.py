@@ -5,8 +5,8 @@ Nonparametric: individuals are drawn with replacement, which only weights their 
 .. math:: \Psi^{*} = \arg\max \sum_i m_i \log \hat p(y_i \mid \Psi), \qquad
           m \sim \text{Multinomial}(N, 1/N),
 
-so the draws of the fit serve again and nothing is simulated. Parametric: cohorts are simulated from
-the fit and fitted anew; the guide is amortized.
+so that the draws of the fit are used and nothing is simulated. Parametric: cohorts are simulated
+from the fit, and each is fitted with the same guide.
 """
 
 import math
@@ -29,6 +29,19 @@ from .fit_result import PopulationFit
 from .likelihood_choice import make_likelihood
 
 
+@dataclass(frozen=True)
+class BootstrapSettings:
+    """Effort of a bootstrap."""
+
+    # Iterations of the optimiser for each replicate; it starts at the estimates.
+    max_iterations: int = 50
+    # Individuals that an error message names.
+    max_named: int = 5
+
+
+BOOTSTRAP = BootstrapSettings()
+
+
 @dataclass(frozen=True, eq=False)
 class Bootstrap:
     r"""Estimates of bootstrapped cohorts. Made by :func:`bootstrap`.
@@ -36,7 +49,7 @@ class Bootstrap:
     Args:
         fit: The fit.
         vectors: Unconstrained estimates, shape ``(replicate, population)``.
-        num_failed: Replicates that did not converge; they are not among the estimates.
+        num_failed: Number of replicates that did not converge; they are not among the estimates.
         kind: ``"nonparametric"`` or ``"parametric"``.
     """
 
@@ -52,7 +65,7 @@ class Bootstrap:
 
     @property
     def covariance(self) -> Tensor:
-        """Covariance of the unconstrained estimates."""
+        """Covariance of the unconstrained estimates, shape ``(population, population)``."""
         return torch.cov(self.vectors.T).reshape(self.vectors.shape[1], -1)
 
     @property
@@ -65,14 +78,17 @@ class Bootstrap:
     ) -> dict[str, tuple[Tensor, Tensor]]:
         r"""Intervals by site, in the support.
 
-        Variances of few individuals are estimated too small, and those of a resampled cohort once
-        more: ``"basic"`` intervals mirror the replicates about the estimate, in unconstrained
-        coordinates, and so correct for it; ``"percentile"`` intervals do not. Nonparametric ones
-        are expanded by the quantile of Student's t.
+        Variances are underestimated with few individuals, and underestimated a second time in a
+        resampled cohort. ``"basic"`` intervals reflect the replicates about the estimate, in
+        unconstrained coordinates, and so correct for this bias; ``"percentile"`` intervals do not
+        (decision 044). Nonparametric intervals are widened by the quantile of Student's t.
 
         Args:
             level: Probability of the interval.
             method: ``"basic"`` or ``"percentile"``.
+
+        Returns:
+            Lower and upper bound by site.
 
         Raises:
             FitError: The method is neither.
@@ -87,8 +103,8 @@ class Bootstrap:
             )
         tail, num = (1 - level) / 2, len(self.fit.cohort)
         if self.kind == "nonparametric" and num > 2:
-            wide = float(student_t.ppf(tail, num - 1)) * math.sqrt(num / (num - 1))
-            tail = float(normal.cdf(wide))
+            quantile = float(student_t.ppf(tail, num - 1)) * math.sqrt(num / (num - 1))
+            tail = float(normal.cdf(quantile))
         vectors = self.vectors if method == "percentile" else 2 * self.fit.vector - self.vectors
         sites = self.fit.structure.constrain_population(vectors)
         return {n: (x.quantile(tail, 0), x.quantile(1 - tail, 0)) for n, x in sites.items()}
@@ -108,10 +124,13 @@ def bootstrap(
         fit: A fit with standard errors.
         num_replicates: Number of cohorts.
         parametric: Simulate cohorts from the fit (seconds each) instead of drawing individuals
-            (a tenth of a second each).
-        num_draws: Draws per individual that are used: of the fit's own, or of a simulated
-            cohort's.
+            with replacement (a tenth of a second each).
+        num_draws: Draws per individual that are used: of the draws of the fit, or for each
+            simulated cohort.
         seed: Seed.
+
+    Returns:
+        The estimates of all replicates that converged.
 
     Raises:
         FitError: There are fewer than two replicates, the fit has no standard errors, or it
@@ -132,12 +151,12 @@ def bootstrap(
             "improve the fit first (`fit.message`).",
         )
     generator = make_generator(seed)
-    found = (
+    replicates = (
         [_simulated(fit, num_draws, generator) for _ in range(num_replicates)]
         if parametric
         else _resampled(fit, num_replicates, num_draws, generator)
     )
-    vectors = [vector for vector, converged in found if converged]
+    vectors = [vector for vector, converged in replicates if converged]
     if len(vectors) < 2:
         raise FitError(
             f"{num_replicates - len(vectors)} of {num_replicates} replicates did not converge.",
@@ -151,32 +170,37 @@ def bootstrap(
 def _resampled(
     fit: PopulationFit, num_replicates: int, num_draws: int, generator: Generator
 ) -> list[tuple[Tensor, bool]]:
+    """Estimates of cohorts of individuals drawn with replacement, and whether they converged."""
     structure, num, free = fit.structure, len(fit.cohort), fit.estimated
     likelihood = make_likelihood(fit.individuals.some(num_draws, generator), fit.search.scale)
     scale = fit.covariance.diagonal()[free].sqrt()
 
-    def best(counts: Tensor, start: Tensor) -> tuple[Tensor, bool]:
+    def maximum(counts: Tensor, start: Tensor) -> tuple[Tensor, bool]:
         def objective(x: Tensor) -> Tensor:
             vector = fit.vector.masked_scatter(free, x)
             return counts @ likelihood(structure.constrain_population(vector))
 
-        found = maximize(objective, start[free], scale=scale, max_iterations=50)
-        return fit.vector.masked_scatter(free, found.vector), found.converged
+        optimum = maximize(
+            objective, start[free], scale=scale, max_iterations=BOOTSTRAP.max_iterations
+        )
+        return fit.vector.masked_scatter(free, optimum.vector), optimum.converged
 
-    center, _ = best(torch.ones(num, dtype=torch.float64), fit.vector)
+    # The maximum on the draws that are used, from which the replicates differ.
+    center, _ = maximum(torch.ones(num, dtype=torch.float64), fit.vector)
     replicates = []
     for _ in range(num_replicates):
         picked = torch.randint(num, (num,), generator=generator)
-        vector, converged = best(torch.bincount(picked, minlength=num).double(), center)
+        vector, converged = maximum(torch.bincount(picked, minlength=num).double(), center)
         replicates.append((fit.vector + vector - center, converged))
     return replicates
 
 
 def _simulated(fit: PopulationFit, num_draws: int, generator: Generator) -> tuple[Tensor, bool]:
+    """The estimate of one simulated cohort, and whether it converged."""
     cohort = simulate_population(fit.structure, fit.cohort, fit.estimates, generator)
     seed = int(torch.randint(2**31, (), generator=generator))
     held = {name: fit.estimates[name] for name in fit.fixed}
-    found = fit_population(
+    replicate = fit_population(
         fit.model,
         fit.guide,
         cohort,
@@ -187,7 +211,7 @@ def _simulated(fit: PopulationFit, num_draws: int, generator: Generator) -> tupl
         retrain=False,
         seed=seed,
     )
-    return found.vector, found.converged
+    return replicate.vector, replicate.converged
 
 
 def simulate_population(
@@ -196,8 +220,8 @@ def simulate_population(
     r"""New individuals and observations from a population.
 
     Args:
-        structure: The program.
-        design: Times, doses, covariates and what is recorded; its values are ignored.
+        structure: Structure of the model.
+        design: Times, doses, covariates and which values are recorded; the values are ignored.
         population: Values of all population sites.
         seed: Seed or generator.
 
@@ -215,10 +239,11 @@ def simulate_population(
         design, draws, shared.expand(len(design), -1), population, generator
     )
     if bool(failed.any()):
-        named = [design.ids[i] for i in failed.nonzero()[:5, 0].tolist()]
+        failures = failed.nonzero()[: BOOTSTRAP.max_named, 0].tolist()
+        named = [design.ids[i] for i in failures]
         raise FitError(
             f"The simulations of {int(failed.sum())} individuals ({named}) are not finite.",
-            "a population under which the program can be simulated.",
+            "a population under which the model can be simulated.",
             "check the estimates.",
         )
     return simulated

@@ -1,11 +1,11 @@
 r"""A fitted population model: estimates, standard errors, criteria.
 
-The curvature of the marginal likelihood gives the covariance of the estimates; with the scores
-:math:`s_i` of the individuals the sandwich
+The curvature I of the marginal likelihood gives the covariance of the estimates,
+:math:`I^{-1}`. With the scores :math:`s_i` of the individuals, the sandwich
 
 .. math:: I^{-1} \Big(\sum_i s_i s_i^\top\Big) I^{-1}
 
-holds where the model is wrong, too.
+is also valid if the model is wrong.
 """
 
 import functools
@@ -31,9 +31,20 @@ from .maximum_search import Criterion, Search
 from .summary_table import FitSummary, IndividualRow, ParameterRow
 
 
+@dataclass(frozen=True)
+class ResultSettings:
+    """Constants of the results."""
+
+    # Step of the finite differences of the scores, in units of the scale of the search.
+    relative_step: float = 1e-3
+
+
+RESULT = ResultSettings()
+
+
 class Bic(NamedTuple):
-    """The Bayesian information criterion in both conventions: log of the number of individuals or
-    observations.
+    """The Bayesian information criterion in both conventions: with the logarithm of the number of
+    individuals, or of observations.
     """
 
     individuals: float
@@ -51,16 +62,18 @@ class PopulationFit:
         structure: Structure of the model.
         criterion: ``"maximum likelihood"``, ``"maximum a posteriori"`` or ``"posterior mode"``.
         vector: Estimates in unconstrained coordinates, shape ``(population,)``.
-        covariance: Their covariance from the observed information; NaN in directions the data do
-            not determine.
-        individuals: Corrected draws of every individual at the estimates, the fresh ones.
-        marginal: log p(y_i | Psi) at the estimates on these fresh draws.
-        converged: Whether the optimiser converged, the last round had nothing to gain, and the
-            curvature is that of a maximum.
-        message: What happened.
+        covariance: Their covariance from the observed information, shape ``(population,
+            population)``; NaN for parameters that were fixed or held, or that the data do not
+            determine.
+        individuals: Corrected draws of every individual at the estimates. They are new draws, on
+            which nothing was fitted.
+        marginal: Log p(y_i | Psi) at the estimates, on these draws.
+        converged: Whether the optimiser converged, the last round had nothing to gain, the
+            curvature is that of a maximum, and enough draws are effective.
+        message: How the fit ended, in words.
         num_rounds: Rounds of drawing and maximising.
         search: What the rounds had in common.
-        fixed: Names of the population sites that were held at given values.
+        fixed: Names of the population sites that were not estimated.
     """
 
     model: Model
@@ -98,8 +111,8 @@ class PopulationFit:
 
     @property
     def estimator(self) -> Estimator:
-        """``"corrected"`` by the model's density, or ``"likelihood-free"``: not corrected, and
-        -2LL known up to a constant.
+        """``"corrected"`` by the density of the model, or ``"likelihood-free"``: not corrected, and
+        -2LL is known only up to a constant.
         """
         return self.structure.estimator
 
@@ -108,14 +121,15 @@ class PopulationFit:
 
     @property
     def estimated(self) -> Tensor:
-        """Which unconstrained coordinates have a covariance, that is, were neither fixed nor held
-        at a variance of zero nor left open by the data.
+        """Which unconstrained coordinates have a covariance, shape ``(population,)``. The others
+        were fixed, belong to a standard deviation that cannot be told from zero, or are not
+        determined by the data.
         """
         return ~self.covariance.diagonal().isnan()
 
     @functools.cached_property
     def likelihood(self) -> Likelihood:
-        """Log p(y_i | Psi) on the fresh draws."""
+        """Log p(y_i | Psi) on the draws of the fit, as a function of the population."""
         return make_likelihood(self.individuals, self.search.scale)
 
     def log_likelihoods(self, vector: Tensor) -> Tensor:
@@ -126,10 +140,10 @@ class PopulationFit:
 
     @functools.cached_property
     def scores(self) -> Tensor:
-        """Slopes of log p(y_i | Psi) in the unconstrained parameters, shape ``(individual,
-        population)``.
+        """Derivatives of log p(y_i | Psi) with respect to the unconstrained parameters at the
+        estimates, shape ``(individual, population)``.
         """
-        steps = 1e-3 * self.search.scale
+        steps = RESULT.relative_step * self.search.scale
         with torch.no_grad():
             columns = [
                 (
@@ -143,7 +157,8 @@ class PopulationFit:
 
     @functools.cached_property
     def robust_covariance(self) -> Tensor:
-        r"""Covariance of the estimates by the sandwich, of unconstrained coordinates.
+        r"""Covariance of the unconstrained estimates by the sandwich, shape ``(population,
+        population)``; NaN as in ``covariance``.
 
         References:
             White (1982), Maximum likelihood estimation of misspecified models.
@@ -153,29 +168,28 @@ class PopulationFit:
         scores = self.scores[:, known]
         scores = scores - scores.mean(0)
         result = torch.full_like(self.covariance, torch.nan)
-        middle = inverse @ (scores.T @ scores) @ inverse
-        result[known.unsqueeze(0) & known.unsqueeze(1)] = middle.flatten()
-        return result
+        sandwich = inverse @ (scores.T @ scores) @ inverse
+        return result.masked_scatter(known.unsqueeze(0) & known.unsqueeze(1), sandwich)
 
     def check_likelihood(self, what: str) -> None:
-        r"""Raise unless the fit maximised the likelihood alone.
+        r"""Raise an error unless the fit maximised the likelihood alone.
 
         Args:
-            what: What asks for it, for the message.
+            what: The method that needs such a fit, for the message.
 
         Raises:
-            FitError: It maximised the posterior density.
+            FitError: The fit maximised the posterior density.
         """
         if self.criterion != "maximum likelihood":
             raise FitError(
                 f"{what} of a fit by maximum a posteriori.",
                 "a fit by maximum likelihood.",
                 "fit without `maximum_a_posteriori=True`, or use `sample_population`, whose draws "
-                "take the prior in.",
+                "take account of the prior.",
             )
 
     def derived(self, name: str) -> tuple[Tensor, Tensor]:
-        """Estimate and standard error of one site."""
+        """Estimate and standard error of one site (delta method), in its support."""
         return delta_method(self._site(name), self.vector, self.covariance)
 
     @property
@@ -186,7 +200,7 @@ class PopulationFit:
 
     @property
     def minus2ll(self) -> float:
-        """-2 log marginal likelihood at the estimates, on fresh draws, all constants included."""
+        """-2 log marginal likelihood at the estimates, on new draws, with all constants."""
         return self.marginal.minus2ll
 
     @property
@@ -209,14 +223,16 @@ class PopulationFit:
         r"""Eta shrinkage of every individual parameter,
         :math:`1 - \mathrm{sd}_i(\hat\eta_i) / \omega`.
 
-        :math:`\hat\eta_i` is the conditional mean of an individual's parameter less its mean under
-        the population,
-        :math:`\omega` the standard deviation under the population, both in unconstrained
-        coordinates.
+        :math:`\hat\eta_i` is the conditional mean of a parameter of an individual minus its mean
+        under the population, and :math:`\omega` its standard deviation under the population, both
+        in unconstrained coordinates.
 
         Args:
             num_draws: Draws from the population, for its means and standard deviations.
-            seed: Their seed.
+            seed: Seed of these draws.
+
+        Returns:
+            Shrinkage by name of the individual parameter; NaN with one individual.
 
         References:
             Savic and Karlsson (2009), Importance of shrinkage in empirical Bayes estimates.
@@ -235,7 +251,7 @@ class PopulationFit:
         in the folder ``guide``; nothing is pickled. :func:`~pyro_amortized.load_fit` reads it.
 
         Args:
-            path: The folder; it is made if it is not there.
+            path: The folder; it is created if it does not exist.
         """
         from .fit_files import save_fit  # not at the top: that module imports PopulationFit
 
@@ -246,7 +262,7 @@ class PopulationFit:
         return FitSummary(
             title=(
                 f"{self.criterion}, {len(self.cohort)} individuals, "
-                f"{self.cohort.num_observations} observations{_caution(self.estimator)}"
+                f"{self.cohort.num_observations} observations{_estimator_note(self.estimator)}"
             ),
             parameters=self._parameter_rows(),
             individuals=self._individual_rows(),
@@ -274,17 +290,23 @@ class PopulationFit:
         return rows
 
     def _individual_rows(self) -> list[IndividualRow]:
-        m = self.marginal
-        columns = [x.tolist() for x in (-2 * m.log_likelihood, 2 * m.mc_error, m.ess, m.pareto_k)]
-        return [
-            IndividualRow(*row) for row in zip(self.cohort.ids, *columns, m.method, strict=True)
-        ]
+        marginal = self.marginal
+        tensors = (
+            -2 * marginal.log_likelihood,
+            2 * marginal.mc_error,
+            marginal.ess,
+            marginal.pareto_k,
+        )
+        columns = [x.tolist() for x in tensors]
+        rows = zip(self.cohort.ids, *columns, marginal.method, strict=True)
+        return [IndividualRow(*row) for row in rows]
 
 
-def _caution(estimator: str) -> str:
+def _estimator_note(estimator: str) -> str:
+    """A second line of the title of a summary."""
     if estimator == "corrected":
         return ""
     return (
-        "\nLIKELIHOOD-FREE: the guide's own errors are not corrected (calibrate it), and -2LL is "
-        "known up to a constant"
+        "\nLIKELIHOOD-FREE: errors of the guide are not corrected (calibrate it), and -2LL is "
+        "known only up to a constant"
     )

@@ -1,11 +1,13 @@
-r"""Profile likelihoods: intervals that follow the likelihood where it is not quadratic.
+r"""Profile likelihoods: confidence intervals where the likelihood is not quadratic.
 
 .. math:: \ell_p(z) = \max_{\Psi : \Psi_j = z} \log p(y \mid \Psi), \qquad
           \{ z : 2 (\ell_p(\hat z) - \ell_p(z)) \le \chi^2_{1, 0.95} \}
 
-on the draws of the fit, so that a profile takes seconds.
+on the draws of the fit, so that a profile takes seconds. The bounds are found by Brent's
+method; at every value the other parameters are maximised, starting from the nearest maximum.
 """
 
+import math
 from dataclasses import dataclass
 
 import scipy.optimize
@@ -20,8 +22,25 @@ from .expanded_likelihood import ExpandedLikelihood
 from .fit_result import PopulationFit
 from .likelihood_choice import Likelihood
 
-FARTHEST = 5.0  # standard errors
-NEAR, MAX_EXPANSIONS = 0.2, 4  # standard errors of the shared parameters
+
+@dataclass(frozen=True)
+class ProfileSettings:
+    """How far and how accurately a profile is followed."""
+
+    # Distances from the estimate at which a bound is looked for, in standard errors. A bound
+    # farther away is reported as infinite.
+    distances: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0)
+    # Accuracy of a bound, in standard errors.
+    tolerance: float = 0.01
+    # An expanded likelihood is expanded anew when a shared parameter is farther from where it was
+    # expanded, in standard errors; and at most so often for one maximum.
+    max_expansion_distance: float = 0.2
+    max_expansions: int = 4
+    # Iterations of the optimiser for one maximum.
+    max_iterations: int = 50
+
+
+PROFILE = ProfileSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +49,12 @@ class ProfileLikelihood:
 
     Args:
         name: Label of the parameter.
-        values: Where the profile was evaluated, in the support, increasing, shape ``(point,)``.
-        minus2ll: -2 log likelihood there, relative to the smallest.
-        lower: Lower bound of the interval; -inf (or the end of the support) where the profile stays
-            below the limit as far as it was followed.
-        upper: Upper bound.
+        values: Values of the parameter at which the profile was evaluated, in the support,
+            increasing, shape ``(point,)``.
+        minus2ll: -2 log likelihood at these values minus the smallest one, same shape.
+        lower: Lower bound of the interval; -inf, or the end of the support, if the profile does not
+            reach the limit within five standard errors.
+        upper: Upper bound; inf, or the end of the support, if the limit is not reached.
         level: Coverage of the interval.
     """
 
@@ -54,9 +74,12 @@ def profile_likelihood(fit: PopulationFit, name: str, level: float = 0.95) -> Pr
         name: Label of the parameter as in ``fit.summary()``: ``"sigma"``, ``"omega[1]"``.
         level: Coverage of the interval.
 
+    Returns:
+        The profile and its interval.
+
     Raises:
-        FitError: There is no such parameter, it has no standard error to begin with, or the fit
-            maximised the posterior density.
+        FitError: There is no such parameter, it has no standard error, or the fit maximised the
+            posterior density.
 
     References:
         Venzon and Moolgavkar (1988), A method for computing profile-likelihood-based confidence
@@ -73,95 +96,102 @@ def profile_likelihood(fit: PopulationFit, name: str, level: float = 0.95) -> Pr
             f"one of {known}.",
             "check the name; a parameter that is fixed or undetermined has no profile.",
         )
-    walk = _Walk(fit, names.index(name))
+    profile = _Profile(fit, names.index(name))
     limit = float(scipy.stats.chi2.ppf(level, 1))
-    ends = [walk.crossing(side, limit) for side in (-1.0, 1.0)]
-    points = sorted(walk.seen.items())
-    values = torch.tensor([walk.value(vector) for _, (_, vector) in points])
-    heights = torch.tensor([2 * (walk.top - height) for _, (height, _) in points])
+    bounds = sorted(profile.bound(side, limit) for side in (-1.0, 1.0))
+    points = sorted(profile.maxima.items())
+    values = torch.tensor([profile.value(optimum.vector) for _, optimum in points])
+    minus2ll = torch.tensor([2 * (profile.best.value - x.value) for _, x in points])
     order = values.argsort()
-    bounds = sorted(walk.value(end[0]) if end[1] else end[2] for end in ends)
-    return ProfileLikelihood(name, values[order], heights[order], bounds[0], bounds[1], level)
+    return ProfileLikelihood(name, values[order], minus2ll[order], bounds[0], bounds[1], level)
 
 
-class _Walk:
-    """Maxima with one coordinate held, each from the one before."""
+class _Profile:
+    """Maxima of the likelihood with one coordinate held, each started at the nearest one before."""
 
     def __init__(self, fit: PopulationFit, index: int) -> None:
         self.fit, self.index = fit, index
         self.scale = fit.covariance.diagonal().clamp(min=0).sqrt().nan_to_num(1.0)
-        self.free = fit.estimated.clone()
-        found = self._maximum(fit.vector)
-        self.best, self.top = found.vector, found.value
-        self.free[index] = False
-        self.center = float(self.best[index])
+        self.best = self._maximum(fit.vector, fit.estimated)
+        is_index = torch.arange(len(fit.vector)) == index
+        self.free = fit.estimated & ~is_index
+        self.center = float(self.best.vector[index])
         self.unit = float(self.scale[index])
-        self.seen = {self.center: (self.top, self.best)}
+        self.maxima = {self.center: self.best}  # by value of the coordinate
 
-    def _maximum(self, start: Tensor) -> Optimum:
-        """The maximum over what is free; an expanded likelihood is expanded anew there."""
-        likelihood = self._expanded_at(start, self.fit.likelihood)
-        for _ in range(MAX_EXPANSIONS):
-            found = self._climb(likelihood, start)
-            again = self._expanded_at(found.vector, likelihood)
-            if again is likelihood:
+    def _maximum(self, start: Tensor, free: Tensor) -> Optimum:
+        """The maximum over some coordinates; an expanded likelihood is expanded anew there."""
+        likelihood = self._expanded_near(start, self.fit.likelihood)
+        for _ in range(PROFILE.max_expansions):
+            optimum = self._maximum_of(likelihood, start, free)
+            expanded = self._expanded_near(optimum.vector, likelihood)
+            if expanded is likelihood:
                 break
-            likelihood, start = again, found.vector
-        return found
+            likelihood, start = expanded, optimum.vector
+        return optimum
 
-    def _climb(self, likelihood: Likelihood, start: Tensor) -> Optimum:
-        free, constrain = self.free, self.fit.structure.constrain_population
+    def _maximum_of(self, likelihood: Likelihood, start: Tensor, free: Tensor) -> Optimum:
+        constrain = self.fit.structure.constrain_population
 
         def objective(x: Tensor) -> Tensor:
             return likelihood(constrain(start.masked_scatter(free, x))).sum()
 
-        found = maximize(objective, start[free], scale=self.scale[free], max_iterations=50)
-        return found._replace(vector=start.masked_scatter(free, found.vector))
+        optimum = maximize(
+            objective,
+            start[free],
+            scale=self.scale[free],
+            max_iterations=PROFILE.max_iterations,
+        )
+        return optimum._replace(vector=start.masked_scatter(free, optimum.vector))
 
-    def _expanded_at(self, vector: Tensor, likelihood: Likelihood) -> Likelihood:
-        """The same where it is exact, or was expanded near."""
+    def _expanded_near(self, vector: Tensor, likelihood: Likelihood) -> Likelihood:
+        """The same likelihood if it is exact or was expanded near ``vector``, else a new one."""
         structure = self.fit.structure
         if not (isinstance(likelihood, ExpandedLikelihood) and structure.shared):
             return likelihood
-        which = structure.coordinates(structure.shared)
-        apart = (vector[which] - likelihood.center) / self.scale[which]
-        if float(apart.abs().max()) < NEAR:
+        shared = structure.coordinates(structure.shared)
+        distance = (vector[shared] - likelihood.center) / self.scale[shared]
+        if float(distance.abs().max()) < PROFILE.max_expansion_distance:
             return likelihood
         about = structure.constrain_population(vector)
         return ExpandedLikelihood(likelihood.individuals, likelihood.scale, about)
 
-    def height(self, z: float) -> float:
+    def log_likelihood(self, z: float) -> float:
         """The profile at a value of the coordinate."""
-        if z not in self.seen:
-            nearest = min(self.seen, key=lambda known: abs(known - z))
-            start = self.seen[nearest][1].clone()
+        if z not in self.maxima:
+            nearest = min(self.maxima, key=lambda known: abs(known - z))
+            start = self.maxima[nearest].vector.clone()
             start[self.index] = z
-            found = self._maximum(start)
-            self.seen[z] = found.value, found.vector
-        return self.seen[z][0]
+            self.maxima[z] = self._maximum(start, self.free)
+        return self.maxima[z].value
 
-    def crossing(self, side: float, limit: float) -> tuple[Tensor, bool, float]:
-        """Where the profile has fallen by the limit; whether it does; else infinity."""
+    def bound(self, side: float, limit: float) -> float:
+        """The parameter at which twice the fall of the profile reaches a limit, below (``side`` =
+        -1) or above the estimate; else minus infinity or infinity.
+        """
 
-        def above(z: float) -> float:
-            return 2 * (self.top - self.height(z)) - limit
+        def excess(z: float) -> float:
+            return 2 * (self.best.value - self.log_likelihood(z)) - limit
 
         near = self.center
-        for distance in (1.0, 2.0, 3.0, FARTHEST):
+        for distance in PROFILE.distances:
             far = self.center + side * distance * self.unit
-            if above(far) > 0:
-                root = scipy.optimize.brentq(above, near, far, xtol=0.01 * self.unit)
-                self.height(root)
-                return self.seen[root][1], True, side * float("inf")
+            if excess(far) > 0:
+                tolerance = PROFILE.tolerance * self.unit
+                root = scipy.optimize.brentq(excess, near, far, xtol=tolerance)
+                self.log_likelihood(root)
+                return self.value(self.maxima[root].vector)
             near = far
-        return self.best, False, side * float("inf")
+        return side * math.inf
 
     def value(self, vector: Tensor) -> float:
-        """The parameter in its support, where it has one value per coordinate."""
+        """The parameter in its support; in unconstrained coordinates where the values of the site
+        and its coordinates do not correspond, as for a covariance matrix.
+        """
         label = self.fit.structure.population_names[self.index]
         site = label.split("[")[0]
-        found = self.fit.structure.constrain_population(vector)[site].reshape(-1)
+        values = self.fit.structure.constrain_population(vector)[site].reshape(-1)
         names = [n for n in self.fit.structure.population_names if n.split("[")[0] == site]
-        if len(found) != len(names):
+        if len(values) != len(names):
             return float(vector[self.index])
-        return float(found[names.index(label)])
+        return float(values[names.index(label)])

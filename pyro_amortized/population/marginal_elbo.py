@@ -6,10 +6,11 @@ For one draw of the population from the guide's :math:`q(\Psi)` and K draws of e
           \log \frac1K \sum_k \frac{p(y_i \mid \phi_{ik}, c)\, p(\phi_{ik} \mid \Psi)}
           {q(\phi_{ik} \mid y_i, c)} ,
 
-for B of N individuals. The logarithm is taken per individual: as K grows the bound nears the
-collapsed model's ELBO, and the guide's errors vanish from the population's posterior. Pyro's
-``RenyiELBO`` takes one logarithm of the product over all individuals, in which a single poor draw
-spoils the rest, and has the scale N / B inside it.
+for B of N individuals. The logarithm is taken for each individual: as K grows, the bound approaches
+the ELBO of the collapsed model, and errors of the guide vanish from the posterior of the
+population. ``RenyiELBO`` of Pyro takes one logarithm of the product over all individuals, so that
+the weight of a draw is small if the draw of a single individual is poor, and has the scale N / B
+inside the logarithm.
 """
 
 from typing import Any
@@ -32,15 +33,16 @@ class MarginalELBO(ELBO):  # type: ignore[misc]
     r"""Loss for ``SVI(model, guide, optim, loss=MarginalELBO(10))``.
 
     Args:
-        num_particles: Draws K per individual. They are made by calling model and guide with the
-            cohort laid end to end K times, so both must take cohorts of any length (an
-            :class:`~pyro_amortized.AmortizedGuide` does, Pyro's automatic guides do not).
-        num_individuals: N, where SVI steps on minibatches: ``svi.step(cohort[rows])``. Default:
-            those of the cohort.
+        num_particles: Number of draws K per individual. Model and guide are called once with a
+            cohort that contains every individual K times, so both must accept cohorts of any
+            length (an :class:`~pyro_amortized.AmortizedGuide` does, the automatic guides of Pyro
+            do not).
+        num_individuals: N, if SVI takes steps on minibatches: ``svi.step(cohort[rows])``. Default:
+            the number of individuals of the cohort.
 
     Raises:
         FitError: A count is not positive; a minibatch is larger than ``num_individuals``; the
-            plate ``individual`` is scaled otherwise.
+            plate ``individual`` has another scale.
 
     References:
         Burda, Grosse, Salakhutdinov (2016), Importance weighted autoencoders.
@@ -55,7 +57,7 @@ class MarginalELBO(ELBO):  # type: ignore[misc]
         self.num_individuals = num_individuals
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
-        """Traces of the model at what the guide sampled, and of the guide."""
+        """Traces of the model at the values that the guide sampled, and of the guide."""
         guided = pyro.poutine.trace(guide).get_trace(*args, **kwargs)
         replayed = pyro.poutine.replay(model, trace=guided)
         return pyro.poutine.trace(replayed).get_trace(*args, **kwargs), guided
@@ -64,22 +66,23 @@ class MarginalELBO(ELBO):  # type: ignore[misc]
         """The negative bound, differentiable."""
         if not args or not isinstance(args[0], Cohort):
             raise FitError(
-                f"The first argument of the program is {type(args[0]).__name__ if args else None}.",
+                f"The first argument of the model is {type(args[0]).__name__ if args else None}.",
                 "a Cohort.",
-                "write the program as a function of a cohort (documentation: *Other people's "
-                "models*).",
+                "write the model as a function of a cohort (`adapt` does this for models with "
+                "other arguments).",
             )
         cohort, num = args[0], len(args[0])
         scale = self._scale(num)
-        many = cohort.repeat(self.num_particles)
-        modelled, guided = self._get_trace(model, guide, (many, *args[1:]), kwargs)
-        population, individual = log_prob_by_individual(modelled, len(many))
-        of_guide, of_individual = log_prob_by_individual(guided, len(many))
-        log_weights = (individual - of_individual).reshape(self.num_particles, num)
-        return -(population - of_guide + scale * log_mean(log_weights).sum())
+        repeated_cohort = cohort.repeat(self.num_particles)
+        arguments = (repeated_cohort, *args[1:])
+        model_trace, guide_trace = self._get_trace(model, guide, arguments, kwargs)
+        log_p, log_p_individual = log_prob_by_individual(model_trace, len(repeated_cohort))
+        log_q, log_q_individual = log_prob_by_individual(guide_trace, len(repeated_cohort))
+        log_weights = (log_p_individual - log_q_individual).reshape(self.num_particles, num)
+        return -(log_p - log_q + scale * log_mean(log_weights).sum())
 
     def _scale(self, num: int) -> float:
-        """Individuals of the whole cohort for each one of a minibatch."""
+        """Number of individuals of the whole cohort for each one of a minibatch, N / B."""
         scale = (self.num_individuals or num) / num
         if scale < 1:
             raise FitError(
@@ -92,13 +95,13 @@ class MarginalELBO(ELBO):  # type: ignore[misc]
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """The negative bound."""
         with torch.no_grad():
-            found: float = torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
-        return found
+            loss: float = torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
+        return loss
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """The negative bound; gradients are left in the parameters."""
+        """The negative bound; gradients are added to the parameters."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward()
-        found: float = torch_item(loss)
-        return found
+        value: float = torch_item(loss)
+        return value

@@ -5,7 +5,7 @@ Two models of the same individual parameters can be scored on the same draws,
 .. math:: \log \hat p_A(y_i) - \log \hat p_B(y_i), \qquad
           \mathrm{se}_i^2 \approx \sum_k (\bar w^A_{ik} - \bar w^B_{ik})^2,
 
-so that most of the Monte Carlo error cancels.
+so that most of the Monte Carlo error cancels; :math:`\bar w` are normalised weights.
 """
 
 import math
@@ -28,16 +28,27 @@ from ..sampling.importance_weights import (
 from .fit_result import PopulationFit
 from .likelihood_estimate import MarginalLikelihood
 
-LEAST_SHARE = 0.05  # of the draws that are effective under the other model
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """When the draws of one model can be used for another."""
+
+    # Smallest effective share of an individual's draws under the other model.
+    min_efficiency: float = 0.05
+    # Added to squared errors, so that the weights of exact differences are finite.
+    min_squared_error: float = 1e-12
+
+
+COMPARISON = ComparisonSettings()
 
 
 @dataclass(frozen=True, eq=False)
 class Difference:
-    r"""Two models, by their log likelihoods on common draws.
+    r"""The difference of the log likelihoods of two models on common draws.
 
     Args:
-        log_likelihood: log p(y_i) of the first less that of the second, shape ``(individual,)``.
-        mc_error: Its Monte Carlo error, same shape.
+        log_likelihood: Log p(y_i) of the first minus that of the second, shape ``(individual,)``.
+        mc_error: Its Monte Carlo standard error, same shape.
     """
 
     log_likelihood: Tensor
@@ -45,7 +56,7 @@ class Difference:
 
     @property
     def minus2ll(self) -> float:
-        """-2 log likelihood of the first less that of the second."""
+        """-2 log likelihood of the first minus that of the second."""
         return -2 * float(self.log_likelihood.sum())
 
     @property
@@ -59,11 +70,11 @@ class LikelihoodRatio:
     r"""A likelihood-ratio test of nested models.
 
     Args:
-        statistic: -2LL of the smaller model less that of the larger.
-        mc_error: Its Monte Carlo error.
+        statistic: -2LL of the smaller model minus that of the larger.
+        mc_error: Its Monte Carlo standard error.
         degrees_of_freedom: Difference of the numbers of parameters.
-        p_value: Upper tail of the chi-squared distribution. Too large (up to twofold per variance)
-            where the smaller model sets variances to zero.
+        p_value: Upper tail of the chi-squared distribution. It is too large, by a factor of up to
+            two per variance, if the smaller model sets variances to zero.
     """
 
     statistic: float
@@ -73,62 +84,85 @@ class LikelihoodRatio:
 
 
 def difference(first: PopulationFit, second: PopulationFit) -> Difference:
-    r"""Difference of two fits' log likelihoods on common draws.
+    r"""Difference of the log likelihoods of two fits on common draws.
 
-    Each fit's draws serve both models; the two answers are averaged by their errors, per
-    individual. An individual whose draws serve neither other model is scored on draws of each
-    model's own, with the larger error of that.
+    The draws of each fit are weighted under both models, and the two differences are averaged with
+    weights by their errors, for every individual separately. If the draws of neither fit can be
+    used for the other model, the difference of the separate likelihoods is taken, with its larger
+    error.
+
+    Args:
+        first: A fit.
+        second: A fit of the same data, with the same individual parameters.
 
     Raises:
-        FitError: The fits are of different data, or their individual parameters differ.
+        FitError: The fits are of different data, their individual parameters differ, or their
+            estimators differ.
     """
     _check_pair(first, second)
-    answers = [_apart(first.marginal, second.marginal)]
-    for mine, other, sign in ((first, second, 1.0), (second, first, -1.0)):
-        individuals = mine.individuals
-        with torch.no_grad():
-            density = other.structure.log_density(
-                individuals.cohort, individuals.unconstrained, other.estimates
-            )
-        theirs = finite_or_zero_weight(sum(density) - individuals.log_proposal)
-        found, error = log_mean_difference(individuals.log_weights, theirs)
-        estimate = importance_estimate(theirs)
-        poor = (estimate.pareto_k > PARETO.limit) | (estimate.ess < LEAST_SHARE * len(theirs))
-        answers.append((sign * found, error.masked_fill(poor, torch.inf)))
-    precision = torch.stack([1 / (e**2 + 1e-12) for _, e in answers])
-    precision[0] = torch.where(precision[1:].sum(0) > 0, 0.0, precision[0])
+    separate = _separate_difference(first.marginal, second.marginal)
+    on_first = _common_difference(first, second)
+    on_second = _common_difference(second, first)
+    differences = (separate, on_first, (-on_second[0], on_second[1]))
+    smallest = COMPARISON.min_squared_error
+    precision = torch.stack([1 / (error**2 + smallest) for _, error in differences])
+    common = precision[1:].sum(0) > 0
+    precision = torch.cat([torch.where(common, 0.0, precision[0]).unsqueeze(0), precision[1:]])
     share = precision / precision.sum(0)
-    value = torch.stack([d.nan_to_num(0.0, 0.0, 0.0) for d, _ in answers])
+    value = torch.stack([d.nan_to_num(0.0, 0.0, 0.0) for d, _ in differences])
     return Difference((share * value).sum(0), precision.sum(0).rsqrt())
 
 
-def _apart(first: MarginalLikelihood, second: MarginalLikelihood) -> tuple[Tensor, Tensor]:
-    """The difference of likelihoods that were found on draws of their own."""
+def _common_difference(fit: PopulationFit, other: PopulationFit) -> tuple[Tensor, Tensor]:
+    """The difference to another fit on the draws of a fit, and its error: infinite where the draws
+    cannot be used for the other model.
+    """
+    individuals = fit.individuals
+    with torch.no_grad():
+        density = other.structure.log_density(
+            individuals.cohort, individuals.unconstrained, other.estimates
+        )
+    log_weights = finite_or_zero_weight(sum(density) - individuals.log_proposal)
+    log_ratio, error = log_mean_difference(individuals.log_weights, log_weights)
+    estimate = importance_estimate(log_weights)
+    poor = estimate.pareto_k > PARETO.limit
+    poor |= estimate.ess < COMPARISON.min_efficiency * len(log_weights)
+    return log_ratio, error.masked_fill(poor, torch.inf)
+
+
+def _separate_difference(
+    first: MarginalLikelihood, second: MarginalLikelihood
+) -> tuple[Tensor, Tensor]:
+    """The difference of likelihoods on the draws of each fit, and its error."""
     error = (first.mc_error**2 + second.mc_error**2).sqrt()
     return first.log_likelihood - second.log_likelihood, error
 
 
 def likelihood_ratio_test(smaller: PopulationFit, larger: PopulationFit) -> LikelihoodRatio:
-    r"""Test a model against one that contains it.
+    r"""Test a model against a larger model that contains it.
 
     Args:
-        smaller: The fit with fewer parameters.
-        larger: The fit that contains it.
+        smaller: The fit of the model with fewer parameters.
+        larger: The fit of the model that contains it.
+
+    Returns:
+        The test statistic with its Monte Carlo error, and the p value.
 
     Raises:
-        FitError: The larger model has no more parameters, or the fits cannot be compared.
+        FitError: The larger model does not have more parameters, or the fits cannot be compared.
     """
-    more = larger.num_parameters - smaller.num_parameters
-    if more < 1:
+    degrees_of_freedom = larger.num_parameters - smaller.num_parameters
+    if degrees_of_freedom < 1:
         raise FitError(
             f"The larger model has {larger.num_parameters} parameters, the smaller "
             f"{smaller.num_parameters}.",
             "a larger model with more parameters, which contains the smaller one.",
             "exchange the two, or compare them by `compare`.",
         )
-    found = difference(smaller, larger)
-    p_value = float(scipy.stats.chi2.sf(max(found.minus2ll, 0.0), more))
-    return LikelihoodRatio(found.minus2ll, found.minus2ll_mc_error, more, p_value)
+    change = difference(smaller, larger)
+    statistic = change.minus2ll
+    p_value = float(scipy.stats.chi2.sf(max(statistic, 0.0), degrees_of_freedom))
+    return LikelihoodRatio(statistic, change.minus2ll_mc_error, degrees_of_freedom, p_value)
 
 
 @dataclass(frozen=True)
@@ -139,11 +173,12 @@ class ComparisonRow:
         name: The model.
         num_parameters: Number of its free population parameters.
         minus2ll: -2 log likelihood.
-        difference: -2 log likelihood less that of the best by AIC, on common draws.
-        mc_error: Monte Carlo error of the difference.
-        aic: Akaike's criterion, relative to the best.
-        bic_individuals: Bayesian criterion by the number of individuals, relative to the best's.
-        bic_observations: The same by the number of observations.
+        difference: -2 log likelihood minus that of the best model by AIC, on common draws.
+        mc_error: Monte Carlo standard error of the difference.
+        aic: Akaike's information criterion minus that of the best model.
+        bic_individuals: Bayesian information criterion with the number of individuals, minus that
+            of the best model.
+        bic_observations: The same with the number of observations.
         converged: Whether the fit converged.
     """
 
@@ -210,20 +245,20 @@ def compare(fits: Mapping[str, PopulationFit]) -> Comparison:
     num_observations = sum(best.cohort[n].num_observations for n in best.structure.series)
     rows = []
     for name, fit in fits.items():
-        found = difference(fit, best) if name != best_name else None
-        apart = 0.0 if found is None else found.minus2ll
-        more = fit.num_parameters - best.num_parameters
+        change = difference(fit, best) if name != best_name else None
+        minus2ll = 0.0 if change is None else change.minus2ll
+        extra = fit.num_parameters - best.num_parameters
         rows.append(
             ComparisonRow(
-                name,
-                fit.num_parameters,
-                fit.minus2ll,
-                apart,
-                0.0 if found is None else found.minus2ll_mc_error,
-                apart + 2 * more,
-                apart + more * math.log(len(fit.cohort)),
-                apart + more * math.log(num_observations),
-                fit.converged,
+                name=name,
+                num_parameters=fit.num_parameters,
+                minus2ll=fit.minus2ll,
+                difference=minus2ll,
+                mc_error=0.0 if change is None else change.minus2ll_mc_error,
+                aic=minus2ll + 2 * extra,
+                bic_individuals=minus2ll + extra * math.log(len(fit.cohort)),
+                bic_observations=minus2ll + extra * math.log(num_observations),
+                converged=fit.converged,
             )
         )
     return Comparison(sorted(rows, key=lambda row: row.aic))
@@ -252,8 +287,8 @@ def _check_pair(first: PopulationFit, second: PopulationFit) -> None:
     if kinds[0] != kinds[1] or (free and first.guide is not second.guide):
         raise FitError(
             f"The fits are {kinds[0]} and {kinds[1]}{', by two guides' if free else ''}.",
-            "fits by one estimator, likelihood-free ones by one guide: each guide leaves out "
-            "constants of its own.",
+            "fits by one estimator, and likelihood-free fits by one guide: the missing constants "
+            "differ between guides.",
             "fit both with the same `estimator=` and guide.",
         )
     names = (first.structure.latent_names, second.structure.latent_names)

@@ -1,16 +1,17 @@
-r"""Draws of the population parameters, and of the individuals with the population's uncertainty.
+r"""Posterior draws of the population parameters, and of the individuals given them.
 
-Sampling-importance resampling on the collapsed model: draws from a Student-t distribution about the
-estimates, with the covariance of the fit, are weighted by
+The population is drawn by sampling-importance resampling on the collapsed model. Draws from a
+Student-t distribution around the estimates, with the covariance of the fit, get weights by
 
-.. math:: p(\Psi)\, \prod_i \hat p(y_i \mid \Psi)
+.. math:: p(\Psi)\, \prod_i \hat p(y_i \mid \Psi) .
 
-on weighted draws of the individuals: those of the fit, or, where these would lose their effective
-number on the way, fresh ones for several populations
-(:mod:`pyro_amortized.population.pooled_proposals`). A mixture is
-fitted to the draws of the population, from which (and a tenth from the first
-distribution) the draws come that are weighted and resampled. Given each draw of the population, one
-of the draws of every individual is picked by its weight under that population.
+A mixture is fitted to them. The final draws come from this mixture (and a tenth of them from the
+first distribution), are weighted in the same way and resampled.
+
+The likelihood is computed from weighted draws of the individuals. These are the draws of the fit,
+or new draws for several populations if those of the fit would lose effective draws
+(:mod:`pyro_amortized.population.pooled_proposals`). Given a draw of the population, one of the
+draws of every individual is chosen by its weight under this population.
 """
 
 import math
@@ -42,14 +43,41 @@ from .interpolated_likelihood import InterpolatedLikelihood
 from .likelihood_choice import Likelihood, make_likelihood
 from .pooled_proposals import pooled_individuals
 
-MAX_ROUNDS, ENOUGH, NUM_COMPONENTS = 3, 0.7, 3
-# Draws at which an interpolated likelihood is tried, and how near the exact one it must be; half of
-# the width of its box in standard errors.
-NUM_TRIED, CLOSE, FARTHEST = 20, 0.01, 5.0
-# Mean fall of log ESS from which the draws are made anew, for so many populations together.
-LOST, NUM_WIDENED = 0.15, 7
-MAX_WEIGHTS = 400_000  # of all draws at the populations that are taken together
 AnyLikelihood = Likelihood | InterpolatedLikelihood
+
+
+@dataclass(frozen=True)
+class ResamplingSettings:
+    """Effort and limits of the sampling-importance resampling."""
+
+    # Rounds of fitting the mixture; they end when a larger share of the pilot draws is effective.
+    max_rounds: int = 3
+    sufficient_efficiency: float = 0.7
+    num_components: int = 3
+    # Pilot draws: this share of the weighted draws, and at least the second number.
+    pilot_share: float = 0.125
+    min_pilot_draws: int = 100
+    # Share of the first Student-t distribution in the final draws; bounds the weights.
+    first_share: float = 0.1
+    # Effective draws per component and parameter that the mixture is fitted to.
+    effective_draws_per_dimension: float = 5.0
+    # Draws at which the interpolated likelihood is compared with the exact one, and the largest
+    # difference of the log likelihood; half of the width of its box in standard errors
+    # (decision 041).
+    num_test_draws: int = 20
+    max_interpolation_error: float = 0.01
+    box_radius: float = 5.0
+    # Mean fall of log ESS, of the tenth of the individuals with the largest fall, above which new
+    # draws of the individuals are made, and the number of populations they are made for, besides
+    # the estimates (decision 042: eight populations reduced the largest error from 0.7 to 0.12
+    # posterior standard deviations).
+    max_ess_loss: float = 0.15
+    num_pooled: int = 7
+    # Populations times draws times individuals whose weights are computed together.
+    max_weights: int = 400_000
+
+
+RESAMPLING = ResamplingSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +87,11 @@ class PopulationDraws:
     Args:
         fit: The fit.
         vectors: Equally weighted draws, unconstrained, shape ``(draw, population)``.
-        ess: Effective number of the weighted draws they were picked from.
+        ess: Effective sample size of the weighted draws from which they were resampled.
         pareto_k: Pareto k of the weights; above 0.7 use NUTS on ``marginalize(model, guide)``.
-        likelihood: Log p(y_i | Psi) on draws of the individuals: the fit's own or wider ones; or
-            the same interpolated in the shared parameters, where that agrees within 0.01.
+        likelihood: Log p(y_i | Psi) on draws of the individuals: those of the fit, or new ones for
+            several populations. It is interpolated in the shared parameters if this agrees within
+            0.01.
     """
 
     fit: PopulationFit
@@ -73,7 +102,9 @@ class PopulationDraws:
 
     @property
     def individual_posteriors(self) -> IndividualPosteriors:
-        """The weighted draws of the individuals behind the likelihood, at the fit's estimates."""
+        """The weighted draws of the individuals that the likelihood is computed from, at the
+        estimates of the fit.
+        """
         return self.likelihood.individuals
 
     @property
@@ -89,31 +120,32 @@ class PopulationDraws:
         """One draw of every individual's parameters per draw of the population, unconstrained,
         shape ``(draw, individual, latent)``.
         """
-        generator, fit, found = make_generator(seed), self.fit, []
-        drawn = self.individual_posteriors.unconstrained
-        rows = torch.arange(len(fit.cohort))
-        each = _EachPopulation(self.likelihood, normalized_weights)
-        for some in self.vectors.split(each.size):
-            weights = each(some).movedim(1, 0)  # (draw, population, individual)
-            picked = resample(weights.flatten(1), 1, generator).reshape(weights.shape[1:])
-            found.append(drawn[picked, rows])
-        return torch.cat(found)
+        generator, result = make_generator(seed), []
+        draws = self.individual_posteriors.unconstrained
+        rows = torch.arange(len(self.fit.cohort))
+        weights_of = _EachPopulation(self.likelihood, normalized_weights)
+        for vectors in self.vectors.split(weights_of.size):
+            weights = weights_of(vectors).movedim(1, 0)  # (draw, population, individual)
+            index = resample(weights.flatten(1), 1, generator).reshape(weights.shape[1:])
+            result.append(draws[index, rows])
+        return torch.cat(result)
 
     def individual_sites(self, seed: int = 0) -> dict[str, Tensor]:
         """The same by site, in their support, shape ``(draw, individual, *event)``."""
-        structure, cohort, drawn = self.fit.structure, self.fit.cohort, self.individuals(seed)
+        structure, cohort, draws = self.fit.structure, self.fit.cohort, self.individuals(seed)
         populations = [structure.constrain_population(vector) for vector in self.vectors]
 
-        def each(rows: range) -> dict[str, Tensor]:
-            found = [structure.constrained_draws(cohort, drawn[[i]], populations[i]) for i in rows]
-            return {name: torch.cat([x[name] for x in found]) for name in structure.individual}
+        def separately(rows: range) -> dict[str, Tensor]:
+            sites = [structure.constrained_draws(cohort, draws[[i]], populations[i]) for i in rows]
+            return {name: torch.cat([x[name] for x in sites]) for name in structure.individual}
 
-        # Few supports move with the population; where none does, one call serves all draws.
-        together = structure.constrained_draws(cohort, drawn, populations[0])
-        few = range(min(3, len(drawn)))
-        if all(torch.equal(x, together[name][: len(few)]) for name, x in each(few).items()):
-            return together
-        return each(range(len(drawn)))
+        # The supports of few models depend on the population. For the others, one call is enough.
+        together = structure.constrained_draws(cohort, draws, populations[0])
+        first = range(min(3, len(draws)))
+        independent = all(
+            torch.equal(x, together[name][: len(first)]) for name, x in separately(first).items()
+        )
+        return together if independent else separately(range(len(draws)))
 
 
 def sample_population(
@@ -121,13 +153,17 @@ def sample_population(
 ) -> PopulationDraws:
     r"""Posterior draws of the population parameters, by sampling-importance resampling.
 
-    Parameters that were fixed, or whose variance vanished, stay where they are.
+    Parameters that were fixed, and standard deviations that cannot be told from zero, keep their
+    values.
 
     Args:
         fit: A fit with standard errors.
-        num_draws: Draws wanted.
-        num_proposals: Draws that are weighted.
+        num_draws: Number of draws of the result.
+        num_proposals: Number of weighted draws from which they are resampled.
         seed: Seed.
+
+    Returns:
+        Equally weighted draws, with ESS and Pareto k of the weights behind them.
 
     Raises:
         FitError: The fit has no standard errors.
@@ -149,110 +185,144 @@ def sample_population(
         )
     generator = make_generator(seed)
     first = _student(fit.vector[known], factored(fit.covariance[known][:, known]))
-    target = _Posterior(fit, known, first.draw(NUM_TRIED, generator), generator)
-    mixture = first
-    for _ in range(MAX_ROUNDS):
-        pilot = mixture.draw(max(100, num_proposals // 8), generator)
-        log_weights = target(pilot) - mixture.log_prob(pilot)
-        if float(effective_sample_size(log_weights)) > ENOUGH * len(pilot):
-            break
-        weights = tempered_weights(log_weights, 5.0 * NUM_COMPONENTS * pilot.shape[-1])
-        mixture = fit_student_mixture(pilot, weights, NUM_COMPONENTS, generator)
-    num_first = num_proposals // 10
-    draws = torch.cat(
-        [mixture.draw(num_proposals - num_first, generator), first.draw(num_first, generator)]
-    )
-    parts = torch.stack(
-        [mixture.log_prob(draws) + math.log(0.9), first.log_prob(draws) + math.log(0.1)]
-    )
-    log_weights = target(draws) - parts.logsumexp(0)
+    test_draws = first.draw(RESAMPLING.num_test_draws, generator)
+    target = _Posterior(fit, known, test_draws, generator)
+    mixture = _fitted_mixture(target, first, num_proposals, generator)
+    draws, log_weights = _final_draws(target, first, mixture, num_proposals, generator)
     estimate = importance_estimate(log_weights)
     index = resample(normalized_weights(log_weights), num_draws, generator)[:, 0]
-    vectors = target.whole(draws[index, 0])
+    vectors = target.all_coordinates(draws[index, 0])
     shuffled = torch.randperm(num_draws, generator=generator)
     ess, pareto_k = float(estimate.ess), float(estimate.pareto_k)
     return PopulationDraws(fit, vectors[shuffled], ess, pareto_k, target.likelihood)
 
 
+def _fitted_mixture(
+    target: "_Posterior", first: StudentMixture, num_proposals: int, generator: Generator
+) -> StudentMixture:
+    """A mixture fitted to weighted pilot draws, in rounds."""
+    settings, mixture = RESAMPLING, first
+    num_pilot = max(settings.min_pilot_draws, int(settings.pilot_share * num_proposals))
+    for _ in range(settings.max_rounds):
+        pilot = mixture.draw(num_pilot, generator)
+        log_weights = target(pilot) - mixture.log_prob(pilot)
+        if float(effective_sample_size(log_weights)) > settings.sufficient_efficiency * len(pilot):
+            break
+        per_dimension = settings.effective_draws_per_dimension
+        num_effective = per_dimension * settings.num_components * pilot.shape[-1]
+        weights = tempered_weights(log_weights, num_effective)
+        mixture = fit_student_mixture(pilot, weights, settings.num_components, generator)
+    return mixture
+
+
+def _final_draws(
+    target: "_Posterior",
+    first: StudentMixture,
+    mixture: StudentMixture,
+    num_proposals: int,
+    generator: Generator,
+) -> tuple[Tensor, Tensor]:
+    """Draws of the mixture and of the first distribution together, and their log weights."""
+    share = RESAMPLING.first_share
+    num_first = int(share * num_proposals)
+    draws = torch.cat(
+        [mixture.draw(num_proposals - num_first, generator), first.draw(num_first, generator)]
+    )
+    parts = torch.stack(
+        [mixture.log_prob(draws) + math.log(1 - share), first.log_prob(draws) + math.log(share)]
+    )
+    return draws, target(draws) - parts.logsumexp(0)
+
+
 def _student(center: Tensor, scale_tril: Tensor) -> StudentMixture:
-    """One Student-t distribution."""
+    """One Student-t distribution, as a mixture for a single row."""
     return StudentMixture(
         torch.zeros(1, 1).double(), center.reshape(1, 1, -1), scale_tril[None, None]
     )
 
 
 class _Posterior:
-    """Log posterior density of what varies, up to a constant; shape ``(draw, 1)``."""
+    """Log posterior density of the parameters that vary, up to a constant; shape ``(draw, 1)``.
+
+    ``known`` are the coordinates that vary, and ``test_draws`` some of their draws, shape ``(draw,
+    1, known)``.
+    """
 
     def __init__(
-        self, fit: PopulationFit, known: Tensor, tried: Tensor, generator: Generator
+        self, fit: PopulationFit, known: Tensor, test_draws: Tensor, generator: Generator
     ) -> None:
         self.fit, self.known = fit, known
-        self.one = fit.cohort[:1].to(dtype=torch.float64)  # enough for the population's sites
-        exact, vectors = fit.likelihood, self.whole(tried[:, 0])
-        if self._lost(vectors) > LOST:
-            individuals = pooled_individuals(fit, [fit.vector, *vectors[:NUM_WIDENED]], generator)
-            exact = make_likelihood(individuals, fit.search.scale)
-        self.likelihood: AnyLikelihood = self._interpolated(exact, vectors) or exact
-        self.known_each = _EachPopulation(self.likelihood, log_mean)
-        self.prior_each = AtEach(self._log_prior, MAX_WEIGHTS // 100)
+        # The sites of the population do not depend on the individuals: one is enough.
+        self.one_individual = fit.cohort[:1].to(dtype=torch.float64)
+        likelihood, vectors = fit.likelihood, self.all_coordinates(test_draws[:, 0])
+        if self._ess_loss(vectors) > RESAMPLING.max_ess_loss:
+            populations = [fit.vector, *vectors[: RESAMPLING.num_pooled]]
+            individuals = pooled_individuals(fit, populations, generator)
+            likelihood = make_likelihood(individuals, fit.search.scale)
+        interpolated = self._interpolated(likelihood, vectors)
+        self.likelihood: AnyLikelihood = interpolated or likelihood
+        self.log_likelihood = _EachPopulation(self.likelihood, log_mean)
+        self.log_prior = AtEach(self._log_prior, RESAMPLING.max_weights // 100)
 
-    def _interpolated(self, exact: Likelihood, vectors: Tensor) -> InterpolatedLikelihood | None:
-        """The same interpolated in the shared parameters, if it can be and is close."""
+    def _interpolated(
+        self, likelihood: Likelihood, vectors: Tensor
+    ) -> InterpolatedLikelihood | None:
+        """The likelihood interpolated in the shared parameters, if possible and accurate."""
         fit, shared = self.fit, self.fit.structure.coordinates(self.fit.structure.shared)
         if not (
-            isinstance(exact, ExactLikelihood)
+            isinstance(likelihood, ExactLikelihood)
             and InterpolatedLikelihood.is_possible(fit.individuals)
             and bool(self.known[shared].all())
         ):
             return None
-        radius = FARTHEST * fit.covariance.diagonal()[shared].sqrt()
-        quick = InterpolatedLikelihood(exact, fit.vector[shared], radius)
-        places = [fit.structure.constrain_population(v) for v in vectors]
+        radius = RESAMPLING.box_radius * fit.covariance.diagonal()[shared].sqrt()
+        interpolated = InterpolatedLikelihood(likelihood, fit.vector[shared], radius)
+        populations = [fit.structure.constrain_population(v) for v in vectors]
         with torch.no_grad():
-            apart = torch.stack([(quick(p) - exact(p)).sum() for p in places])
-        return quick if float(apart.abs().max()) < CLOSE else None
+            error = torch.stack([(interpolated(p) - likelihood(p)).sum() for p in populations])
+        is_accurate = float(error.abs().max()) < RESAMPLING.max_interpolation_error
+        return interpolated if is_accurate else None
 
     def _log_prior(self, vector: Tensor) -> Tensor:
         structure = self.fit.structure
         population = structure.constrain_population(vector)
-        return structure.log_prior(self.one, population) + structure.log_abs_det(vector)
+        return structure.log_prior(self.one_individual, population) + structure.log_abs_det(vector)
 
-    def _lost(self, vectors: Tensor) -> float:
-        """Mean fall of log ESS from the estimates to other populations, of the worst tenth of the
-        individuals.
+    def _ess_loss(self, vectors: Tensor) -> float:
+        """Mean fall of log ESS from the estimates to other populations, of the tenth of the
+        individuals with the largest fall.
         """
         constrain = self.fit.structure.constrain_population
         with torch.no_grad():
-            here, *there = [
+            at_estimates, *elsewhere = [
                 self.fit.likelihood.moments(constrain(v))[1]
-                for v in (self.fit.vector, *vectors[:NUM_WIDENED])
+                for v in (self.fit.vector, *vectors[: RESAMPLING.num_pooled])
             ]
-        fall = torch.stack([here - x for x in there]).nan_to_num(math.inf).mean(0)
+        fall = torch.stack([at_estimates - x for x in elsewhere]).nan_to_num(math.inf).mean(0)
         return float(fall.topk(max(1, len(fall) // 10)).values.mean())
 
-    def whole(self, draws: Tensor) -> Tensor:
-        """All coordinates, of those that vary."""
+    def all_coordinates(self, draws: Tensor) -> Tensor:
+        """Vectors of all coordinates, shape ``(draw, population)``, from those that vary."""
         vectors = self.fit.vector.repeat(len(draws), 1)
         vectors[:, self.known] = draws
         return vectors
 
     def __call__(self, draws: Tensor) -> Tensor:
-        vectors = self.whole(draws[:, 0])
-        found = self.known_each(vectors).sum(-1) + self.prior_each(vectors)
-        return finite_or_zero_weight(found).unsqueeze(1)
+        vectors = self.all_coordinates(draws[:, 0])
+        log_density = self.log_likelihood(vectors).sum(-1) + self.log_prior(vectors)
+        return finite_or_zero_weight(log_density).unsqueeze(1)
 
 
 class _EachPopulation:
-    """What is made of the log weights ``(draw, individual)`` of a likelihood, at many populations:
+    """A function of the log weights ``(draw, individual)`` of a likelihood, at many populations;
     shape ``(population, *)``.
     """
 
     def __init__(self, likelihood: AnyLikelihood, function: Callable[[Tensor], Tensor]) -> None:
         individuals, self.likelihood = likelihood.individuals, likelihood
         structure = individuals.structure
-        self.size = max(1, MAX_WEIGHTS // individuals.log_weights.numel())
-        if isinstance(likelihood, ExactLikelihood):  # solves dynamics
+        self.size = max(1, RESAMPLING.max_weights // individuals.log_weights.numel())
+        if isinstance(likelihood, ExactLikelihood):  # it may solve dynamics, one call at a time
             self.size = 1
 
         def anywhere(vector: Tensor) -> Tensor:
@@ -271,8 +341,8 @@ class _EachPopulation:
             return self.within(vectors)
         inside = self.likelihood.covers(vectors)
         parts = [(inside, self.within), (~inside, self.outside)]
-        found = [(rows, each(vectors[rows])) for rows, each in parts if bool(rows.any())]
-        whole = found[0][1].new_empty(len(vectors), *found[0][1].shape[1:])
-        for rows, values in found:
-            whole[rows] = values
-        return whole
+        values = [(rows, each(vectors[rows])) for rows, each in parts if bool(rows.any())]
+        result = values[0][1].new_empty(len(vectors), *values[0][1].shape[1:])
+        for rows, part in values:
+            result[rows] = part
+        return result

@@ -1,10 +1,12 @@
-r"""The second round: the guide trained further, around a fitted population.
+r"""Further training of a guide around a fitted population.
 
-A guide is trained over everything the prior allows. Where the data end at the edge of that, or
-where draws from the guide and its refinement stay poor, a training around the fit serves better:
-individual parameters from a normal distribution about those of the fitted individuals, shared
-parameters about their estimates, the networks from where they are.
+A guide is trained over the whole prior. If the fit lies at the edge of the training distribution,
+or if the weights of many individuals remain unreliable, a training around the fit is better:
+individual parameters come from a normal distribution around those of the fitted individuals, shared
+parameters from one around their estimates, and the networks start from the present ones.
 """
+
+from dataclasses import dataclass
 
 import torch
 
@@ -22,50 +24,77 @@ from ..sampling.weight_quality import unreliable
 from ..training import TrainingOptions, train
 from .fit_result import PopulationFit
 
-EDGE = 3.0  # standard deviations of the training distribution
-EDGE_SHARE = 0.1  # of the individuals: 0.003 are expected where the population is the training's
-POOR_SHARE, MIN_POOR = 0.05, 2
-MIN_EFFICIENCY = 0.05
-INFLATION, SHARED_SPREAD = 2.0, 0.5
-NUM_SIMULATIONS, NUM_EPOCHS = 30_000, 12
+
+@dataclass(frozen=True)
+class RetrainingSettings:
+    """When a guide is trained further, and how."""
+
+    # Distance from the centre of the training distribution, in standard deviations, that counts
+    # as the edge, and the share of the individuals beyond it. The share is 0.003 if the
+    # individuals follow the training distribution.
+    edge: float = 3.0
+    max_share_beyond: float = 0.1
+    # Share and number of individuals with unreliable weights.
+    max_unreliable_share: float = 0.05
+    min_unreliable: int = 2
+    # Median share of effective draws below which the draws do not follow the population.
+    min_efficiency: float = 0.05
+    # Width of the new training distribution: of the individual parameters, as a multiple of that
+    # of their posterior draws, and of the shared ones, as a part of the present width.
+    individual_factor: float = 2.0
+    shared_factor: float = 0.5
+    # Posterior draws of each individual, and draws of the shared parameters, that it is made from.
+    num_individual_draws: int = 50
+    num_shared_draws: int = 1000
+    # Length of the training.
+    num_simulations: int = 30_000
+    num_epochs: int = 12
+
+
+RETRAINING = RetrainingSettings()
 
 
 def reasons_to_retrain(fit: PopulationFit) -> list[str]:
-    r"""Why a guide trained around the fit would serve better; empty where it would not.
+    r"""Reasons to train the guide further around the fit.
 
     Args:
         fit: The fit.
 
     Returns:
-        Sentences that name individual parameters of which a tenth of the individuals, or shared
-        parameters that, lie beyond three standard deviations of the training distribution; and
-        individuals whose weights stay poor.
+        Sentences that name the individual parameters of which more than a tenth of the individuals
+        lie beyond three standard deviations of the training distribution, the shared parameters
+        that lie there, and the number of individuals whose weights are unreliable. Empty if there
+        are no reasons.
     """
-    training, found = fit.guide.training_distribution, []
+    training, beyond_edge = fit.guide.training_distribution, []
     if training.individual.prior is not None:
         return []
     normal = training.individual.normal
     sd = normal.standard_deviations
-    beyond = ((fit.individuals.moments()[0] - normal.loc).abs() > EDGE * sd).double().mean(0)
-    for name, share in zip(fit.structure.latent_names, beyond.tolist(), strict=True):
-        if share > EDGE_SHARE:
-            found.append(f"{name} of {share:.0%} of the individuals")
-    found += _shared_beyond(fit, training)
+    distance = (fit.individuals.moments()[0] - normal.loc).abs()
+    shares = (distance > RETRAINING.edge * sd).double().mean(0)
+    for name, share in zip(fit.structure.latent_names, shares.tolist(), strict=True):
+        if share > RETRAINING.max_share_beyond:
+            beyond_edge.append(f"{name} of {share:.0%} of the individuals")
+    beyond_edge += _shared_beyond_edge(fit, training)
     reasons = []
-    if found:
+    if beyond_edge:
         reasons.append(
-            f"{', '.join(found)} lie beyond {EDGE:.0f} standard deviations of the training "
-            "distribution"
+            f"{', '.join(beyond_edge)} lie beyond {RETRAINING.edge:.0f} standard deviations of "
+            "the training distribution"
         )
-    estimate = fit.individuals.estimate
-    poor = unreliable(estimate, fit.individuals.num_draws)
-    if int(poor.sum()) >= MIN_POOR and float(poor.double().mean()) > POOR_SHARE:
-        reasons.append(
-            f"the weights of {int(poor.sum())} of {len(poor)} individuals are unreliable"
-        )
-    elif float(estimate.ess.median()) < MIN_EFFICIENCY * fit.individuals.num_draws:
-        reasons.append("the draws do not follow the population")
-    return reasons
+    return reasons + _reasons_of_weights(fit)
+
+
+def _reasons_of_weights(fit: PopulationFit) -> list[str]:
+    estimate, num_draws = fit.individuals.estimate, fit.individuals.num_draws
+    is_unreliable = unreliable(estimate, num_draws)
+    num, share = int(is_unreliable.sum()), float(is_unreliable.double().mean())
+    if num >= RETRAINING.min_unreliable and share > RETRAINING.max_unreliable_share:
+        return [f"the weights of {num} of {len(is_unreliable)} individuals are unreliable"]
+    if float(estimate.ess.median()) < RETRAINING.min_efficiency * num_draws:
+        return ["the draws do not follow the population"]
+    return []
 
 
 def retrained(fit: PopulationFit, reasons: list[str], seed: int) -> AmortizedGuide:
@@ -73,22 +102,22 @@ def retrained(fit: PopulationFit, reasons: list[str], seed: int) -> AmortizedGui
 
     Args:
         fit: The fit.
-        reasons: Why, for the warning; none where there are none.
+        reasons: The reasons, for the warning; no warning if there are none.
         seed: Seed of the training.
     """
     if reasons:
         warn_user(
-            f"The guide is trained again around the fit: {'; '.join(reasons)}. Widen "
-            "the prior or train longer to do without, or pass `retrain=False`."
+            f"The guide is trained again around the fit: {'; '.join(reasons)}. To avoid this, "
+            "widen the prior, train longer, or pass `retrain=False`."
         )
     guide = fit.guide
     same = fit.structure.shared == guide.structure.shared
     return train(
         fit.model if same else guide.model,
         fit.cohort,
-        num_simulations=NUM_SIMULATIONS,
+        num_simulations=RETRAINING.num_simulations,
         seed=seed,
-        options=TrainingOptions(max_epochs=NUM_EPOCHS),
+        options=TrainingOptions(max_epochs=RETRAINING.num_epochs),
         training_distribution=training_around(fit, seed),
         warm_start=guide,
         progress=False,
@@ -96,22 +125,25 @@ def retrained(fit: PopulationFit, reasons: list[str], seed: int) -> AmortizedGui
 
 
 def training_around(fit: PopulationFit, seed: int = 0) -> TrainingDistribution:
-    r"""A training distribution around a fit: twice as wide as its individuals' posterior draws,
-    and half as wide in the shared parameters as the guide's own.
+    r"""A training distribution around a fit.
+
+    It is twice as wide as the posterior draws of the individuals, and half as wide in the shared
+    parameters as the training distribution of the guide.
 
     Args:
         fit: The fit.
         seed: Seed of the draws.
     """
-    generator, guide = make_generator(seed), fit.guide
-    draws = fit.individuals.resampled(50, generator).flatten(0, 1)
+    generator, guide, settings = make_generator(seed), fit.guide, RETRAINING
+    draws = fit.individuals.resampled(settings.num_individual_draws, generator).flatten(0, 1)
     loc, scale_tril = robust_moments(draws)
-    training = guide.training_distribution
     shared = guide.shared_vector(fit.estimates)
-    normal = NormalDistribution(shared, SHARED_SPREAD * _shared_normal(training).scale_tril)
-    noise = torch.randn(1000, len(shared), generator=generator, dtype=torch.float64)
+    present = _shared_normal(guide.training_distribution)
+    normal = NormalDistribution(shared, settings.shared_factor * present.scale_tril)
+    shape = (settings.num_shared_draws, len(shared))
+    noise = torch.randn(*shape, generator=generator, dtype=torch.float64)
     return TrainingDistribution(
-        IndividualDistribution(NormalDistribution(loc, INFLATION * scale_tril)),
+        IndividualDistribution(NormalDistribution(loc, settings.individual_factor * scale_tril)),
         SharedDistribution(shared + noise @ normal.scale_tril.T, normal if len(shared) else None),
     )
 
@@ -128,14 +160,16 @@ def _shared_normal(training: TrainingDistribution) -> NormalDistribution:
     return NormalDistribution(*robust_moments(draws))
 
 
-def _shared_beyond(fit: PopulationFit, training: TrainingDistribution) -> list[str]:
-    """Shared parameters of the guide at its edge, but those that the data leave open."""
+def _shared_beyond_edge(fit: PopulationFit, training: TrainingDistribution) -> list[str]:
+    """Shared parameters of the guide beyond the edge, without those that the data do not
+    determine.
+    """
     structure, guide = fit.structure, fit.guide
     normal = _shared_normal(training)
     distance = (guide.shared_vector(fit.estimates) - normal.loc).abs()
-    away = distance > EDGE * normal.standard_deviations
-    mine = guide.structure.coordinates(guide.structure.shared).tolist()
-    names = [n for n, x in zip(guide.structure.population_names, mine, strict=True) if x]
-    known = zip(structure.population_names, fit.estimated.tolist(), strict=True)
-    open_ones = {n for n, x in known if not x} if bool(fit.estimated.any()) else set()
-    return [n for n, x in zip(names, away.tolist(), strict=True) if x and n not in open_ones]
+    is_beyond = (distance > RETRAINING.edge * normal.standard_deviations).tolist()
+    is_shared = guide.structure.coordinates(guide.structure.shared).tolist()
+    names = [n for n, x in zip(guide.structure.population_names, is_shared, strict=True) if x]
+    estimated = zip(structure.population_names, fit.estimated.tolist(), strict=True)
+    undetermined = {n for n, x in estimated if not x} if bool(fit.estimated.any()) else set()
+    return [n for n, x in zip(names, is_beyond, strict=True) if x and n not in undetermined]

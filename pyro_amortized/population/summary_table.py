@@ -1,4 +1,4 @@
-r"""A fit as a table of plain text."""
+r"""The summary of a fit as a table of plain text: rows of values, and their layout."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,11 +21,18 @@ class ParameterRow:
         """Relative standard error in per cent of the estimate."""
         return 100 * self.standard_error / abs(self.estimate) if self.estimate else float("nan")
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The row as text."""
+        interval = (f"{self.lower:.4f}", f"{self.upper:.4f}")
+        errors = (f"{self.standard_error:.4f}", f"{self.rse:.1f}")
+        return (self.name, f"{self.estimate:.4f}", *errors, *interval)
+
 
 @dataclass(frozen=True)
 class IndividualRow:
-    """One individual: label, -2 log likelihood, its Monte Carlo error, ESS, Pareto k, origin of the
-    draws.
+    """One individual: label, -2 log likelihood with its Monte Carlo error, ESS, Pareto k, and what
+    the draws come from.
     """
 
     name: str
@@ -35,10 +42,16 @@ class IndividualRow:
     pareto_k: float
     method: str
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The row as text."""
+        likelihood = (f"{self.minus2ll:.3f}", f"{self.mc_error:.3f}")
+        return (self.name, *likelihood, f"{self.ess:.0f}", f"{self.pareto_k:.2f}", self.method)
+
 
 @dataclass(frozen=True)
 class FitSummary:
-    """Everything that a fit has to say, as rows; ``str(summary)`` is the table."""
+    """Estimates, individuals, shrinkage and criteria of a fit; ``str(summary)`` is the table."""
 
     title: str
     parameters: list[ParameterRow]
@@ -55,32 +68,11 @@ class FitSummary:
 
     def __str__(self) -> str:
         parameters = [("parameter", "estimate", "SE", "RSE %", "95 % CI", "")]
-        for p in self.parameters:
-            parameters.append(
-                (
-                    p.name,
-                    f"{p.estimate:.4f}",
-                    f"{p.standard_error:.4f}",
-                    f"{p.rse:.1f}",
-                    f"{p.lower:.4f}",
-                    f"{p.upper:.4f}",
-                )
-            )
+        parameters += [row.cells for row in self.parameters]
         individuals = [("individual", "-2LL", "MC error", "ESS", "Pareto k", "draws from")]
-        for i in self.individuals:
-            individuals.append(
-                (
-                    i.name,
-                    f"{i.minus2ll:.3f}",
-                    f"{i.mc_error:.3f}",
-                    f"{i.ess:.0f}",
-                    f"{i.pareto_k:.2f}",
-                    i.method,
-                )
-            )
-        shrinkage = [("eta shrinkage", "%")] + [
-            (n, f"{100 * x:.1f}") for n, x in self.shrinkage.items()
-        ]
+        individuals += [row.cells for row in self.individuals]
+        shrinkage = [("eta shrinkage", "%")]
+        shrinkage += [(name, f"{100 * x:.1f}") for name, x in self.shrinkage.items()]
         criteria = [
             ("-2LL", f"{self.minus2ll:.3f} (MC error {self.minus2ll_mc_error:.3f})"),
             ("AIC", f"{self.aic:.3f}"),
