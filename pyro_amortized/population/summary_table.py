@@ -67,9 +67,13 @@ class FitSummary:
     message: str
 
     def __str__(self) -> str:
-        parameters = [("parameter", "estimate", "SE", "RSE %", "95 % CI", "")]
+        parameters: list[tuple[str, ...]] = [
+            ("parameter", "estimate", "SE", "RSE %", "95 % CI", "")
+        ]
         parameters += [row.cells for row in self.parameters]
-        individuals = [("individual", "-2LL", "MC error", "ESS", "Pareto k", "draws from")]
+        individuals: list[tuple[str, ...]] = [
+            ("individual", "-2LL", "MC error", "ESS", "Pareto k", "draws from")
+        ]
         individuals += [row.cells for row in self.individuals]
         shrinkage = [("eta shrinkage", "%")]
         shrinkage += [(name, f"{100 * x:.1f}") for name, x in self.shrinkage.items()]
