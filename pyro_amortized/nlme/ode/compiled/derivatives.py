@@ -1,4 +1,10 @@
-r"""Rewriting scalar expressions: what is fixed taken out, derivatives."""
+r"""Changes of scalar expressions: partial derivatives, and terms that are computed only once.
+
+The derivative of an expression follows from the chain rule over its operations,
+
+.. math:: \frac{\partial f(a, b)}{\partial x} = \frac{\partial f}{\partial a}
+    \frac{\partial a}{\partial x} + \frac{\partial f}{\partial b} \frac{\partial b}{\partial x} .
+"""
 
 import math
 from collections.abc import Callable
@@ -7,73 +13,75 @@ from .expressions import Node, apply, const, symbol, topological
 
 
 def hoisted(roots: list[Node], fixed: str) -> tuple[list[Node], list[Node]]:
-    r"""Take out what depends on fixed symbols alone, to be computed once.
+    r"""Separate the terms that depend on fixed symbols alone, so that they are computed once.
 
-    Division by something fixed becomes multiplication by its inverse.
+    Division by a fixed term becomes multiplication by its inverse.
 
     Args:
         roots: Expressions.
         fixed: First letter of the names of the fixed symbols.
 
     Returns:
-        The expressions with symbols ``q0``, ``q1``, ... and what these stand for.
+        The expressions with symbols ``q0``, ``q1``, ... in place of the fixed terms, and these
+        terms.
     """
-    made: dict[int, Node] = {}
+    rewritten: dict[int, Node] = {}
     is_fixed: dict[int, bool] = {}
     for node in topological(roots):
-        args = tuple(made[id(arg)] for arg in node.args)
+        args = tuple(rewritten[id(arg)] for arg in node.args)
         if node.op == "symbol":
-            known = str(node.value).startswith(fixed)
+            node_fixed = str(node.value).startswith(fixed)
         else:
-            known = all(is_fixed[id(arg)] for arg in node.args)
-        if node.op == "div" and not known and is_fixed[id(node.args[1])]:
+            node_fixed = all(is_fixed[id(arg)] for arg in node.args)
+        if node.op == "div" and not node_fixed and is_fixed[id(node.args[1])]:
             inverse = apply("div", 1.0, args[1])
-            made[id(inverse)], is_fixed[id(inverse)] = inverse, True
+            rewritten[id(inverse)], is_fixed[id(inverse)] = inverse, True
             args, node_op = (args[0], inverse), "mul"
         else:
             node_op = node.op
         new = Node(node_op, args, node.value) if args else node
-        made[id(node)], is_fixed[id(node)] = new, known
-        made[id(new)], is_fixed[id(new)] = new, known
-    taken: dict[int, Node] = {}
-    values: list[Node] = []
+        rewritten[id(node)], is_fixed[id(node)] = new, node_fixed
+        rewritten[id(new)], is_fixed[id(new)] = new, node_fixed
+    replaced: dict[int, Node] = {}
+    fixed_terms: list[Node] = []
 
-    def placed(node: Node) -> Node:
-        if id(node) not in taken:
+    def replace(node: Node) -> Node:
+        if id(node) not in replaced:
             if is_fixed[id(node)] and node.args:
-                values.append(node)
-                taken[id(node)] = symbol(f"q{len(values) - 1}")
+                fixed_terms.append(node)
+                replaced[id(node)] = symbol(f"q{len(fixed_terms) - 1}")
             elif node.args:
-                taken[id(node)] = Node(node.op, tuple(placed(a) for a in node.args), node.value)
+                args = tuple(replace(a) for a in node.args)
+                replaced[id(node)] = Node(node.op, args, node.value)
             else:
-                taken[id(node)] = node
-        return taken[id(node)]
+                replaced[id(node)] = node
+        return replaced[id(node)]
 
-    return [placed(made[id(root)]) for root in roots], values
+    return [replace(rewritten[id(root)]) for root in roots], fixed_terms
 
 
 def derivatives(root: Node, names: list[str]) -> list[Node]:
-    """Partial derivatives of an expression by the named symbols."""
+    """Partial derivatives of an expression with respect to the named symbols."""
     zero, one = const(0), const(1)
-    found: dict[int, dict[str, Node]] = {}
+    partials: dict[int, dict[str, Node]] = {}
     for node in topological([root]):
         if node.op == "symbol":
-            found[id(node)] = {str(node.value): one} if node.value in names else {}
+            partials[id(node)] = {str(node.value): one} if node.value in names else {}
             continue
         total: dict[str, Node] = {}
         for place, arg in enumerate(node.args):
-            inner = found[id(arg)]
+            inner = partials[id(arg)]
             if not inner:
                 continue
             outer = _partial(node, place)
             for name, part in inner.items():
                 total[name] = total.get(name, zero) + outer * part
-        found[id(node)] = total
-    return [found[id(root)].get(name, zero) for name in names]
+        partials[id(node)] = total
+    return [partials[id(root)].get(name, zero) for name in names]
 
 
 def _partial(node: Node, place: int) -> Node:
-    """Derivative of an operation by one of its arguments."""
+    """Derivative of an operation with respect to one of its operands."""
     op, args = node.op, node.args
     x = args[0]
     if op in ("add", "sub"):
@@ -87,11 +95,11 @@ def _partial(node: Node, place: int) -> Node:
             return args[1] * x ** (args[1] - 1)
         return apply("where", apply("gt", x, 0.0), node * apply("log", x), 0.0)
     if op == "where":
-        picked = (1.0, 0.0) if place == 1 else (0.0, 1.0)
-        return const(0) if place == 0 else apply("where", x, *picked)
+        values = (1.0, 0.0) if place == 1 else (0.0, 1.0)
+        return const(0) if place == 0 else apply("where", x, *values)
     if op in ("min", "max"):
-        chosen = apply("lt" if op == "min" else "gt", x, args[1])
-        return apply("where", chosen, *((1.0, 0.0) if place == 0 else (0.0, 1.0)))
+        is_first = apply("lt" if op == "min" else "gt", x, args[1])
+        return apply("where", is_first, *((1.0, 0.0) if place == 0 else (0.0, 1.0)))
     rule = _RULES.get(op)
     return rule(x, node) if rule is not None else const(0)
 

@@ -1,14 +1,30 @@
-r"""Scalar expressions: what a right-hand side computes for one individual.
+r"""Scalar expressions: the computation of a right-hand side for one individual.
 
-A small graph of shared nodes. Python's operators build it, so that NumPy's object arrays can carry
-it through the operations of a tensor program; it is differentiated symbolically and written out as
-Python source for numba.
+An expression is a graph of nodes, in which equal terms may be shared. Python's operators make new
+nodes, so the operations of a function in torch can be applied to NumPy arrays of nodes. Expressions
+are simplified when they are made, differentiated in :mod:`~.derivatives`, and written as Python
+source for numba by :func:`write`.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Union
+
+
+@dataclass(frozen=True)
+class SimplificationSettings:
+    r"""When a power is written as products.
+
+    Args:
+        max_exponent: Largest whole exponent, by absolute value. Up to 8, at most four products are
+            needed.
+    """
+
+    max_exponent: int = 8
+
+
+DEFAULTS = SimplificationSettings()
 
 Number = float | int | bool
 Operand = Union["Node", Number]
@@ -52,12 +68,12 @@ INFIX = {
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    r"""One operation; ``op`` is "const", "symbol" or the name of a function.
+    r"""A number, a symbol, or an operation.
 
     Args:
-        op: The operation.
-        args: What it is applied to.
-        value: The number of a constant, the name of a symbol.
+        op: "const", "symbol", or the name of the operation.
+        args: The operands.
+        value: The number, or the name of the symbol.
     """
 
     op: str
@@ -109,7 +125,7 @@ def const(value: Number) -> Node:
 
 
 def symbol(name: str) -> Node:
-    """A quantity that is known when the source runs."""
+    """A quantity whose value is known when the source runs."""
     return Node("symbol", value=name)
 
 
@@ -123,7 +139,7 @@ def _is(node: Node, value: float) -> bool:
 
 
 def apply(op: str, *operands: Operand) -> Node:
-    """An operation on nodes and numbers; what is known is computed."""
+    """The node of an operation, simplified; an operation on numbers alone is computed."""
     args = tuple(as_node(x) for x in operands)
     if all(a.is_const for a in args):
         return const(_compute(op, [float(a.value) for a in args]))
@@ -132,6 +148,7 @@ def apply(op: str, *operands: Operand) -> Node:
 
 
 def _simplified(op: str, args: tuple[Node, ...]) -> Node | None:
+    """An equal and simpler expression, or None."""
     first, last = args[0], args[-1]
     if op == "add":
         return last if _is(first, 0) else first if _is(last, 0) else None
@@ -151,9 +168,10 @@ def _simplified(op: str, args: tuple[Node, ...]) -> Node | None:
 
 
 def _power(base: Node, exponent: float) -> Node | None:
+    """A power by repeated squaring or a square root, or None."""
     if exponent == 0:
         return const(1)
-    if exponent == int(exponent) and abs(exponent) <= 8:
+    if exponent == int(exponent) and abs(exponent) <= DEFAULTS.max_exponent:
         if exponent < 0:
             return apply("div", 1.0, apply("pow", base, -exponent))
         half = int(exponent) // 2
@@ -168,6 +186,7 @@ def _power(base: Node, exponent: float) -> Node | None:
 
 
 def _compute(op: str, values: list[float]) -> float:
+    """Value of an operation; NaN where it is not defined."""
     if op == "where":
         return values[1] if values[0] else values[2]
     if op in ("min", "max"):
@@ -185,7 +204,7 @@ def _compute(op: str, values: list[float]) -> float:
 
 
 def topological(roots: Iterable[Node]) -> Iterator[Node]:
-    """Every node below the roots once, arguments first."""
+    """Every node of the expressions once, operands first."""
     seen: set[int] = set()
     stack = [(root, False) for root in reversed(list(roots))]
     while stack:
@@ -199,36 +218,43 @@ def topological(roots: Iterable[Node]) -> Iterator[Node]:
 
 
 def symbols(roots: Iterable[Node]) -> set[str]:
-    """Names of the symbols below the roots."""
+    """Names of the symbols in the expressions."""
     return {str(n.value) for n in topological(roots) if n.op == "symbol"}
 
 
 def write(roots: list[Node], results: list[str]) -> list[str]:
-    """Statements that assign the roots to the names of the results; equal terms are made once."""
+    """Statements that assign the expressions to the names of the results.
+
+    Equal terms are computed once.
+    """
     names: dict[int, str] = {}
-    known: dict[str, str] = {}
+    variables: dict[str, str] = {}
     lines = []
     for node in topological(roots):
         if node.op == "const":
-            names[id(node)] = repr(float(node.value))
-            if not math.isfinite(float(node.value)):
-                names[id(node)] = f"math.{'nan' if node.value != node.value else 'inf'}"
-                if float(node.value) == -math.inf:
-                    names[id(node)] = "(-math.inf)"
-            elif float(node.value) < 0:
-                names[id(node)] = f"({names[id(node)]})"
+            names[id(node)] = _number(float(node.value))
         elif node.op == "symbol":
             names[id(node)] = str(node.value)
         else:
             term = _term(node, [names[id(arg)] for arg in node.args])
-            if term not in known:
-                known[term] = f"v{len(known)}"
-                lines.append(f"{known[term]} = {term}")
-            names[id(node)] = known[term]
+            if term not in variables:
+                variables[term] = f"v{len(variables)}"
+                lines.append(f"{variables[term]} = {term}")
+            names[id(node)] = variables[term]
     return lines + [f"{r} = {names[id(root)]}" for r, root in zip(results, roots, strict=True)]
 
 
+def _number(value: float) -> str:
+    """Source of a number; negative numbers in parentheses."""
+    if math.isnan(value):
+        return "math.nan"
+    if math.isinf(value):
+        return "math.inf" if value > 0 else "(-math.inf)"
+    return f"({value!r})" if value < 0 else repr(value)
+
+
 def _term(node: Node, args: list[str]) -> str:
+    """Source of an operation on operands that have names."""
     if node.op in INFIX:
         return f"{args[0]} {INFIX[node.op]} {args[1]}"
     if node.op == "where":
@@ -246,7 +272,7 @@ def _term(node: Node, args: list[str]) -> str:
 
 
 def evaluate(roots: list[Node], known: dict[str, float]) -> list[float]:
-    """Values of expressions where the symbols are known."""
+    """Values of expressions for known values of the symbols."""
     values: dict[int, float] = {}
     for node in topological(roots):
         if node.op == "const":

@@ -1,11 +1,21 @@
-r"""Coefficients of the Runge-Kutta and Rosenbrock methods.
+r"""Coefficients of the Runge-Kutta method and of the Rosenbrock method.
+
+With stages :math:`k_i`, step h and right-hand side f, the explicit method (Tsitouras 5(4)) is
+
+.. math:: k_i = f\Bigl(t + c_i h,\; x + h \sum_{j < i} a_{ij} k_j\Bigr), \qquad
+    e = h \sum_i b_i k_i ,
+
+where the last row of A gives the new state, and e estimates the error. The implicit method is
+Rodas4, an L-stable method of order 4.
 
 References:
     Tsitouras (2011), Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying
     assumption; Hairer and Wanner (1996), Solving Ordinary Differential Equations II, IV.10 (Rodas).
 """
 
-# Tsitouras 5(4): stages, their times, weights of the error, polynomials of the interpolant.
+# Tsitouras 5(4): A weights of the stages, C times of the stages, ERROR weights of the error
+# estimate, DENSE coefficients of the interpolation: one row per stage, for the powers 2 to 4 of the
+# time within the step, divided by the step.
 A = (
     (0.161,),
     (-0.008480655492356989, 0.335480655492357),
@@ -47,7 +57,9 @@ DENSE = (
     (1.5, -4.0, 2.5),
 )
 
-# Rodas4 in transformed variables, gamma = 1/4.
+# Rodas4 in the transformed variables of Hairer and Wanner, gamma = 1/4: RODAS_A weights of the
+# stages, RODAS_C weights in the linear systems, RODAS_TIMES times of the stages, RODAS_D factors of
+# the derivative in time, RODAS_H coefficients of the interpolation.
 RODAS_A = (
     (1.544,),
     (0.9466785280815826, 0.2557011698983284),

@@ -1,11 +1,11 @@
-r"""A right-hand side in torch -> scalar expressions for one individual.
+r"""From a right-hand side in torch to scalar expressions for one individual.
 
-The function is traced once on a batch of three (``torch.fx`` with dispatcher operators); the
-operators, few and elementwise in practice, are replayed on NumPy arrays of expressions. A row of
-the result may only depend on its own row of the inputs, and every row must compute the same.
+The function ``f(t, x, parameters)`` is traced once on a batch of three individuals (``torch.fx``,
+down to dispatcher operators). The operators of the graph are then repeated on NumPy arrays of
+expressions. The result of an individual may only depend on its own inputs, and the expressions of
+all individuals must be the same: then those of one individual describe the function.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from .expressions import FUNCTIONS, Node, apply, as_node, const, symbol, symbols, write
+from .expressions import Node, as_node, const, symbol, symbols, write
+from .torch_operators import NotTraceable as NotTraceable
+from .torch_operators import operator_of
 
 Array = NDArray[np.object_]
-BATCH = 3
 
 
-class NotTraceable(Exception):
-    """A right-hand side that cannot become scalar expressions; the message says why."""
+@dataclass(frozen=True)
+class TracingSettings:
+    r"""The inputs on which a function is traced.
+
+    Args:
+        batch: Individuals. At least two are needed to see that individuals are mixed or treated
+            differently.
+        max_reason: Characters of an error of torch that a message quotes.
+    """
+
+    batch: int = 3
+    max_reason: int = 200
+
+
+DEFAULTS = TracingSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +46,8 @@ class Traced:
     r"""dx/dt of one individual.
 
     Args:
-        slopes: Expressions of the symbols t, ``x0``, ... and ``p0``, ...; one per state.
+        slopes: One expression per state, of the symbols ``t``, ``x0``, ``x1``, ... (states) and
+            ``p0``, ``p1``, ... (parameters).
         num_parameters: Number of parameters.
     """
 
@@ -50,50 +65,65 @@ def trace(
     num_states: int,
     names: Sequence[str],
 ) -> Traced:
-    r"""Trace ``f(t, x, parameters)``.
+    r"""Scalar expressions of ``f(t, x, parameters)``.
+
+    Args:
+        f: Right-hand side.
+        num_states: Number of states.
+        names: Names of the parameters.
 
     Raises:
-        NotTraceable: It branches on values, mixes individuals, or uses an unknown operator.
+        NotTraceable: The function branches on values, mixes individuals, or uses an operator that
+            is not known.
     """
+    batch = DEFAULTS.batch
 
     def positional(t: Tensor, x: Tensor, *values: Tensor) -> Tensor:
         return f(t, x, dict(zip(names, values, strict=True)))
 
-    like = torch.linspace(0.3, 0.7, BATCH, dtype=torch.float64)
+    like = torch.linspace(0.3, 0.7, batch, dtype=torch.float64)
     states = like.unsqueeze(-1) + torch.arange(num_states, dtype=torch.float64) / 10
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             graph = make_fx(positional)(like, states, *[like + 0.1 for _ in names])
-        inputs = [_symbols("t")[:, 0]]
-        inputs.append(np.stack([_symbols(f"x{s}")[:, 0] for s in range(num_states)], -1))
-        inputs += [_symbols(f"p{j}")[:, 0] for j in range(len(names))]
-        result = _replay(graph, inputs)
+        result = _evaluated(graph, _symbolic_inputs(num_states, len(names)))
     except NotTraceable:
         raise
     except Exception as error:
-        raise NotTraceable(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}") from error
-    if result.shape != (BATCH, num_states):
-        raise NotTraceable(f"it returns shape {result.shape} for a batch of {BATCH}")
-    texts = []
-    for row in (0, BATCH - 1):
-        roots = [as_node(x) for x in result[row]]
-        foreign = {n for n in symbols(roots) if not n.endswith(f"_{row}")}
-        if foreign:
-            raise NotTraceable("the individuals of a batch are mixed")
-        lines = write(roots, [f"y{s}" for s in range(num_states)])
-        texts.append("\n".join(lines).replace(f"_{row}", ""))
-    if texts[0] != texts[1]:
+        reason = str(error).partition("\n")[0][: DEFAULTS.max_reason]
+        raise NotTraceable(f"{type(error).__name__}: {reason}") from error
+    if result.shape != (batch, num_states):
+        raise NotTraceable(f"it returns shape {result.shape} for a batch of {batch}")
+    if _source_of_row(result, 0) != _source_of_row(result, batch - 1):
         raise NotTraceable("individuals of a batch are treated differently")
     renamed: dict[int, Node] = {}
     return Traced([_renamed(as_node(x), renamed) for x in result[0]], len(names))
 
 
+def _source_of_row(result: Array, row: int) -> str:
+    """Source of the expressions of one individual, without the number of the individual."""
+    roots = [as_node(x) for x in result[row]]
+    if any(not name.endswith(f"_{row}") for name in symbols(roots)):
+        raise NotTraceable("the individuals of a batch are mixed")
+    lines = write(roots, [f"y{s}" for s in range(len(roots))])
+    return "\n".join(lines).replace(f"_{row}", "")
+
+
+def _symbolic_inputs(num_states: int, num_parameters: int) -> list[Array]:
+    """Time ``(individual,)``, states ``(individual, state)``, parameters ``(individual,)`` each."""
+    states = [_symbols(f"x{s}") for s in range(num_states)]
+    parameters = [_symbols(f"p{j}") for j in range(num_parameters)]
+    return [_symbols("t"), np.stack(states, -1), *parameters]
+
+
 def _symbols(name: str) -> Array:
-    return np.array([[symbol(f"{name}_{row}")] for row in range(BATCH)], dtype=object)
+    """One symbol per individual."""
+    return np.array([symbol(f"{name}_{row}") for row in range(DEFAULTS.batch)], dtype=object)
 
 
 def _renamed(node: Node, known: dict[int, Node]) -> Node:
+    """The expression of the first individual, with symbols without its number."""
     if id(node) not in known:
         if node.op == "symbol":
             known[id(node)] = symbol(str(node.value).removesuffix("_0"))
@@ -105,245 +135,24 @@ def _renamed(node: Node, known: dict[int, Node]) -> Node:
     return known[id(node)]
 
 
-def _replay(graph: Any, inputs: list[Array]) -> Array:
+def _evaluated(graph: Any, inputs: list[Array]) -> Array:
+    """Result of a graph of torch operators for inputs that are arrays of expressions."""
     values: dict[Any, Any] = {}
-    waiting = iter(inputs)
+    remaining = iter(inputs)
 
-    def known(x: Any) -> Any:
+    def values_of(x: Any) -> Any:
         return torch.fx.node.map_arg(x, lambda n: values[n])
 
     for node in graph.graph.nodes:
         if node.op == "placeholder":
-            values[node] = next(waiting)
+            values[node] = next(remaining)
         elif node.op == "get_attr":
             constant = getattr(graph, node.target)
             values[node] = np.vectorize(const, otypes=[object])(constant.double().numpy())
         elif node.op == "call_function":
-            values[node] = _operator(node.target)(*known(node.args), **known(dict(node.kwargs)))
+            operator = operator_of(node.target)
+            values[node] = operator(*values_of(node.args), **values_of(dict(node.kwargs)))
         elif node.op == "output":
             result = node.args[0]
             return np.asarray(values[result if not isinstance(result, tuple | list) else result[0]])
     raise NotTraceable("it returns nothing")
-
-
-def _operator(target: Any) -> Callable[..., Any]:
-    name = getattr(target, "__name__", str(target)).split(".")[0]
-    if name not in OPERATORS:
-        raise NotTraceable(f"the operator {target} is not known")
-    return OPERATORS[name]
-
-
-def _elementwise(op: str, num_args: int) -> Callable[..., Any]:
-    vectorized = np.frompyfunc(lambda *args: apply(op, *args), num_args, 1)
-
-    def call(*args: Any, **ignored: Any) -> Any:
-        return np.asarray(vectorized(*args[:num_args]), dtype=object)
-
-    return call
-
-
-def _scaled(op: str) -> Callable[..., Any]:
-    plain = _elementwise(op, 2)
-    return lambda a, b, alpha=1, **_: plain(a, b if alpha == 1 else MUL(b, alpha))
-
-
-def _divide(a: Any, b: Any, rounding_mode: str | None = None, **_: Any) -> Any:
-    found = _elementwise("div", 2)(a, b)
-    if rounding_mode is None:
-        return found
-    if rounding_mode == "floor":
-        return _elementwise("floor", 1)(found)
-    raise NotTraceable(f"division with rounding_mode={rounding_mode!r}")
-
-
-def _of_scalars(formula: Callable[..., Node]) -> Callable[..., Any]:
-    def call(x: Any, *args: Any, **_: Any) -> Any:
-        found = np.frompyfunc(lambda e: formula(as_node(e), *args), 1, 1)(x)
-        return np.asarray(found, dtype=object)
-
-    return call
-
-
-def _clamp(x: Node, low: float | None = None, high: float | None = None) -> Node:
-    x = apply("max", x, low) if low is not None else x
-    return apply("min", x, high) if high is not None else x
-
-
-def _softplus(x: Node, beta: float = 1, threshold: float = 20) -> Node:
-    soft = apply("log1p", apply("exp", x * beta)) / beta
-    return apply("where", apply("gt", x * beta, threshold), x, soft)
-
-
-def _axis(dims: Any, count: int) -> tuple[int, ...] | None:
-    if dims is None or dims == []:
-        return None
-    return tuple(d % count for d in ([dims] if isinstance(dims, int) else dims))
-
-
-def _sum(x: Any, dims: Any = None, keepdim: bool = False, **_: Any) -> Any:
-    return np.asarray(np.sum(x, axis=_axis(dims, x.ndim), keepdims=keepdim), dtype=object)
-
-
-def _mean(x: Any, dims: Any = None, keepdim: bool = False, **_: Any) -> Any:
-    total = _sum(x, dims, keepdim)
-    return _divide(total, x.size / max(total.size, 1))
-
-
-def _prod(x: Any, dim: int, keepdim: bool = False, **_: Any) -> Any:
-    return np.asarray(np.prod(x, axis=dim, keepdims=keepdim), dtype=object)
-
-
-def _slice(
-    x: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
-) -> Any:
-    end = None if end is None or end > x.shape[dim] else end
-    return x[(*[slice(None)] * (dim % x.ndim), slice(start, end, step))]
-
-
-def _expand(x: Any, sizes: Sequence[int], **_: Any) -> Any:
-    shape = list(sizes)
-    for back in range(1, x.ndim + 1):
-        if shape[-back] == -1:
-            shape[-back] = x.shape[-back]
-    return np.broadcast_to(x, shape)
-
-
-def _matmul(a: Any, b: Any) -> Any:
-    if a.ndim == 1 and b.ndim == 1:
-        return np.asarray(sum(a * b), dtype=object)
-    left = a if a.ndim > 1 else a[None]
-    right = b if b.ndim > 1 else b[:, None]
-    found = np.sum(left[..., :, :, None] * right[..., None, :, :], axis=-2)
-    found = found if a.ndim > 1 else found[..., 0, :]
-    return found if b.ndim > 1 else found[..., 0]
-
-
-def _full(size: Sequence[int], value: float, **_: Any) -> Any:
-    return np.full(tuple(size), const(value), dtype=object)
-
-
-def _index(x: Any, indices: Sequence[Any]) -> Any:
-    places: list[Any] = []
-    for index in indices:
-        if index is None:
-            places.append(slice(None))
-            continue
-        numbers = [as_node(e) for e in np.asarray(index).ravel()]
-        if not all(n.is_const for n in numbers):
-            raise NotTraceable("an index depends on values")
-        row = np.array([int(float(n.value)) for n in numbers]).reshape(np.shape(index))
-        places.append(row)
-    return x[tuple(places)]
-
-
-def _pow(a: Any, b: Any, **_: Any) -> Any:
-    return _elementwise("pow", 2)(a, b)
-
-
-def _where(condition: Any, a: Any, b: Any) -> Any:
-    return _elementwise("where", 3)(condition, a, b)
-
-
-MUL = _elementwise("mul", 2)
-_same: Callable[..., Any] = lambda x, *args, **kwargs: x  # noqa: E731
-_sigmoid = _of_scalars(lambda x: 1 / (1 + apply("exp", -x)))
-
-OPERATORS: dict[str, Callable[..., Any]] = {
-    name: _elementwise(name, 1) for name in FUNCTIONS if name not in ("asin", "acos", "atan")
-}
-OPERATORS |= {f"{name}": _elementwise(name, 1) for name in ("asin", "acos", "atan", "sign")}
-OPERATORS |= {
-    name: _elementwise(op, 2)
-    for name, op in {
-        "mul": "mul",
-        "lt": "lt",
-        "le": "le",
-        "gt": "gt",
-        "ge": "ge",
-        "eq": "eq",
-        "ne": "ne",
-        "maximum": "max",
-        "minimum": "min",
-        "logical_and": "and",
-        "logical_or": "or",
-        "bitwise_and": "and",
-        "bitwise_or": "or",
-        "__and__": "and",
-        "__or__": "or",
-    }.items()
-}
-OPERATORS |= {
-    "add": _scaled("add"),
-    "sub": _scaled("sub"),
-    "rsub": lambda a, b, alpha=1, **_: _scaled("sub")(b, a, alpha),
-    "div": _divide,
-    "true_divide": _divide,
-    "pow": _pow,
-    "where": _where,
-    "neg": _of_scalars(lambda x: -x),
-    "reciprocal": _of_scalars(lambda x: 1 / x),
-    "rsqrt": _of_scalars(lambda x: 1 / apply("sqrt", x)),
-    "square": _of_scalars(lambda x: x * x),
-    "sigmoid": _sigmoid,
-    "softplus": _of_scalars(_softplus),
-    "relu": _of_scalars(lambda x: apply("max", x, 0.0)),
-    "log2": _of_scalars(lambda x: apply("log", x) / math.log(2)),
-    "log10": _of_scalars(lambda x: apply("log", x) / math.log(10)),
-    "exp2": _of_scalars(lambda x: apply("exp", x * math.log(2))),
-    "logical_not": _elementwise("not", 1),
-    "bitwise_not": _elementwise("not", 1),
-    "sgn": _elementwise("sign", 1),
-    "clamp": lambda x, low=None, high=None, min=None, max=None: _of_scalars(_clamp)(
-        x, min if low is None else low, max if high is None else high
-    ),
-    "clamp_min": lambda x, low: _elementwise("max", 2)(x, low),
-    "clamp_max": lambda x, high: _elementwise("min", 2)(x, high),
-    "sum": _sum,
-    "mean": _mean,
-    "prod": _prod,
-    "dot": _matmul,
-    "mv": _matmul,
-    "mm": _matmul,
-    "bmm": _matmul,
-    "matmul": _matmul,
-    "addmm": lambda c, a, b, **_: _elementwise("add", 2)(c, _matmul(a, b)),
-    "view": lambda x, size: x.reshape(tuple(size)),
-    "_unsafe_view": lambda x, size: x.reshape(tuple(size)),
-    "reshape": lambda x, size: x.reshape(tuple(size)),
-    "unsqueeze": lambda x, dim: np.expand_dims(x, dim if dim >= 0 else dim + x.ndim + 1),
-    "squeeze": lambda x, dim=None: np.squeeze(x, dim if not isinstance(dim, list) else tuple(dim)),
-    "select": lambda x, dim, index: np.take(x, index, axis=dim),
-    "slice": _slice,
-    "split": lambda x, size, dim=0: np.split(x, range(size, x.shape[dim], size), axis=dim),
-    "split_with_sizes": lambda x, sizes, dim=0: np.split(x, np.cumsum(sizes)[:-1], axis=dim),
-    "unbind": lambda x, dim=0: [np.take(x, j, axis=dim) for j in range(x.shape[dim])],
-    "stack": lambda xs, dim=0: np.stack(np.broadcast_arrays(*xs), axis=dim),
-    "cat": lambda xs, dim=0: np.concatenate(xs, axis=dim),
-    "expand": _expand,
-    "permute": lambda x, dims: np.transpose(x, dims),
-    "t": lambda x: x.T,
-    "transpose": lambda x, a, b: np.swapaxes(x, a, b),
-    "flip": lambda x, dims: np.flip(x, dims),
-    "roll": lambda x, shifts, dims: np.roll(x, shifts, dims),
-    "index": _index,
-    "repeat": lambda x, sizes: np.tile(x, sizes),
-    "zeros_like": lambda x, **_: _full(x.shape, 0.0),
-    "ones_like": lambda x, **_: _full(x.shape, 1.0),
-    "full_like": lambda x, value, **_: _full(x.shape, value),
-    "zeros": lambda size, **_: _full(size, 0.0),
-    "ones": lambda size, **_: _full(size, 1.0),
-    "full": _full,
-    "new_zeros": lambda x, size, **_: _full(size, 0.0),
-    "new_ones": lambda x, size, **_: _full(size, 1.0),
-    "new_full": lambda x, size, value, **_: _full(size, value),
-    "scalar_tensor": lambda value, **_: _full((), value),
-    "arange": lambda end, **_: np.vectorize(const, otypes=[object])(np.arange(end)),
-    "getitem": lambda xs, index: xs[index],
-    "clone": _same,
-    "detach": _same,
-    "alias": _same,
-    "contiguous": _same,
-    "_to_copy": _same,
-    "lift_fresh_copy": _same,
-    "lift_fresh": _same,
-}
