@@ -1,0 +1,73 @@
+"""Tasks in other processes: the results are those of this process, in the order of the tasks."""
+
+import os
+
+import joblib
+import pytest
+import torch
+
+from pyro_amortized.errors import AmortizedError
+from pyro_amortized.runtime.workers import (
+    Workers,
+    is_lost_worker,
+    num_processors,
+    run_each,
+)
+
+
+def square(x):
+    return x**2
+
+
+def place(x):
+    return x, os.getpid(), torch.get_num_threads()
+
+
+def fail(x):
+    raise ArithmeticError(f"task {x}")
+
+
+def test_without_a_configuration_tasks_run_here():
+    assert Workers.active() is None
+    assert run_each(square, [(3,), (2,)]) == [9, 4]
+    assert {pid for _, pid, _ in run_each(place, [(1,), (2,)])} == {os.getpid()}
+    assert run_each(square, []) == []
+
+
+def test_results_come_in_the_order_of_the_tasks():
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        found = run_each(place, [(j,) for j in range(6)])
+    assert [x for x, _, _ in found] == list(range(6))
+    assert os.getpid() not in {pid for _, pid, _ in found}
+    assert {threads for _, _, threads in found} == {1}
+
+
+def test_an_error_in_a_task_is_raised_here():
+    with (
+        joblib.parallel_config(backend="loky", n_jobs=2),
+        pytest.raises(ArithmeticError, match="task"),
+    ):
+        run_each(fail, [(1,), (2,)])
+
+
+def test_threads_are_refused():
+    with (
+        joblib.parallel_config(backend="threading", n_jobs=2),
+        pytest.raises(AmortizedError, match="threads"),
+    ):
+        run_each(square, [(1,), (2,)])
+
+
+def test_lost_workers_are_told_from_other_errors():
+    class TerminatedWorkerError(Exception):
+        pass
+
+    assert is_lost_worker(TerminatedWorkerError())
+    wrapped = RuntimeError()
+    wrapped.__cause__ = TerminatedWorkerError()
+    assert is_lost_worker(wrapped)
+    assert not is_lost_worker(RuntimeError())
+
+
+def test_at_least_one_processor_and_not_more_than_there_are():
+    assert 1 <= num_processors() <= (os.cpu_count() or 1)
