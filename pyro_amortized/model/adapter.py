@@ -36,8 +36,10 @@ class _Adapted:
     def __call__(self, cohort: Cohort) -> Any:
         arguments = self.arguments(cohort)
         with _Renaming(cohort, self.plate, self.observations) as renaming:
-            is_named = isinstance(arguments, Mapping)
-            result = self.model(**arguments) if is_named else self.model(*arguments)
+            if isinstance(arguments, Mapping):
+                result = self.model(**arguments)
+            else:
+                result = self.model(*arguments)
         missing = {self.plate, *self.observations} - renaming.seen
         if missing:
             raise ModelError(

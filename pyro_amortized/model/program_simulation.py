@@ -7,13 +7,52 @@ from one run of the model.
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from ..cohort import Cohort, as_recorded
+from ..cohort import Cohort, as_recorded, as_scheduled
+from ..runtime.isolation import seeded
 from ..runtime.solver_context import failures_reported_by_caller
 from .population_parameters import Population, Roles
 from .program_run import Assign, run_program
 from .sites import individual_first
+
+
+def simulate_repeatedly(
+    structure: Roles,
+    design: Cohort,
+    unconstrained: Tensor,
+    shared: Tensor,
+    population: Population,
+    generator: Generator,
+    num_noise: int = 1,
+) -> tuple[list[Cohort], Tensor]:
+    r"""Draw observations several times given individual and shared parameters.
+
+    The dynamics are solved once, and the distributions of the observation sites are sampled
+    ``num_noise`` times. This is exact if the distribution of no observation site depends on
+    another observation. A model with several observation sites is therefore run ``num_noise``
+    times.
+
+    Args:
+        structure: The roles of the model.
+        design: As in :meth:`~pyro_amortized.ModelStructure.simulate`, like the following arguments.
+        unconstrained: Individual parameters.
+        shared: Unconstrained shared parameters of each individual.
+        population: Values of the other population sites.
+        generator: Source of randomness.
+        num_noise: Number of draws of the observations.
+
+    Returns:
+        One cohort per draw, and whether any simulation of an individual failed.
+    """
+    design = as_scheduled(design.to(dtype=torch.float64))
+    with seeded(generator):
+        runs = simulated_runs(
+            structure, design, unconstrained.double(), shared.double(), population, num_noise
+        )
+    finite = [v[name].float().isfinite() | ~design[name].observed for v in runs for name in v]
+    failed = ~torch.stack([ok.flatten(1).all(1) for ok in finite]).all(0)
+    return [completed(design, values, failed) for values in runs], failed
 
 
 def simulated_runs(

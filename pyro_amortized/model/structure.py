@@ -18,13 +18,13 @@ import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Generator, Tensor
 
-from ..cohort import Cohort, as_scheduled
+from ..cohort import Cohort
 from ..errors import ModelError
 from ..runtime.isolation import seeded
 from ..runtime.solver_context import SolutionCache, caching
 from .population_parameters import Population, Roles
 from .program_run import Assign, run_program
-from .program_simulation import completed, lay_out, simulated_runs, simulated_values
+from .program_simulation import lay_out, simulate_repeatedly, simulated_values
 from .sites import (
     individual_first,
     plain_support,
@@ -116,11 +116,8 @@ class ModelStructure(Roles):
                 self.model, repeated, Assign(population), frozenset(self.individual)
             )
         values = {name: trace.nodes[name]["value"] for name in self.individual}
-        return (
-            self.unconstrain(repeated, values, population)
-            .reshape(num_draws, len(cohort), -1)
-            .detach()
-        )
+        draws = self.unconstrain(repeated, values, population).detach()
+        return draws.reshape(num_draws, len(cohort), -1)
 
     def constrained_draws(
         self, cohort: Cohort, unconstrained: Tensor, population: Population
@@ -280,14 +277,13 @@ class ModelStructure(Roles):
             laid_out = population | lay_out(self, shared.double().repeat(num_draws, 1), self.layout)
             repeated = cohort.to(dtype=torch.float64).repeat(num_draws)
             return self._log_density_of(
-                repeated, unconstrained.double(), laid_out, observation_only=True
+                repeated, unconstrained.double(), laid_out, True
             ).observation
         columns = []
         for i in range(len(cohort)):
             one = population | self.constrain_population(shared[i].double(), self.shared)
-            columns.append(
-                self.log_density(cohort[i], unconstrained[:, i : i + 1], one).observation
-            )
+            density = self.log_density(cohort[i], unconstrained[:, i : i + 1], one)
+            columns.append(density.observation)
         return torch.cat(columns, 1)
 
     def predicted_mean(
@@ -350,32 +346,5 @@ class ModelStructure(Roles):
             ``(individual,)``. A simulation has failed if a value that should be recorded is not
             finite in single precision; no value of that individual is marked as recorded then.
         """
-        cohorts, failed = self.simulate_repeatedly(
-            design, unconstrained, shared, population, generator, 1
-        )
-        return cohorts[0], failed
-
-    def simulate_repeatedly(
-        self,
-        design: Cohort,
-        unconstrained: Tensor,
-        shared: Tensor,
-        population: Population,
-        generator: Generator,
-        num_noise: int,
-    ) -> tuple[list[Cohort], Tensor]:
-        r""":meth:`simulate` with several draws of the observations from one run of the model.
-
-        The dynamics are solved once, and the distributions of the observation sites are sampled
-        ``num_noise`` times. This is exact if the distribution of no observation site depends on
-        another observation. A model with several observation sites is therefore run ``num_noise``
-        times.
-        """
-        design = as_scheduled(design.to(dtype=torch.float64))
-        with seeded(generator):
-            runs = simulated_runs(
-                self, design, unconstrained.double(), shared.double(), population, num_noise
-            )
-        finite = [v[name].float().isfinite() | ~design[name].observed for v in runs for name in v]
-        failed = ~torch.stack([ok.flatten(1).all(1) for ok in finite]).all(0)
-        return [completed(design, values, failed) for values in runs], failed
+        drawn = simulate_repeatedly(self, design, unconstrained, shared, population, generator)
+        return drawn[0][0], drawn[1]

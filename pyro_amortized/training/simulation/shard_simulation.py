@@ -19,6 +19,7 @@ from ...guide.training_distributions import TrainingDistribution
 from ...missing import Remaskable
 from ...missing.designs import as_design
 from ...model import ModelStructure
+from ...model.program_simulation import simulate_repeatedly
 from .failure_checks import announce_layout, check_failures
 from .training_sets import TrainingSet, end_to_end_sets
 
@@ -77,8 +78,9 @@ class Simulator:
         shared = self.distribution.shared.draw(size, generator)
         if structure.layout is None:
             shared = shared[:: SIZES.loop].repeat_interleave(SIZES.loop, 0)[:size]
-        cohorts, failed = structure.simulate_repeatedly(
-            plan, latent, shared, structure.initial_population(), generator, self.num_noise
+        population = structure.initial_population()
+        cohorts, failed = simulate_repeatedly(
+            structure, plan, latent, shared, population, generator, self.num_noise
         )
         rows = (~failed).nonzero()[:, 0]
         if not len(rows):

@@ -4,7 +4,8 @@ Each step needs one Jacobian, one factorization and six solutions of a linear sy
 comes from symbolic differentiation, and the interpolation has order 3.
 """
 
-from .scalar_source import MAXIMUM, SCALE, Writer, fill, write_first_step
+from .scalar_source import fill, write_first_step
+from .statement_writer import MAXIMUM, SCALE, Writer
 from .tableaus import RODAS_A, RODAS_C, RODAS_D, RODAS_H, RODAS_TIMES
 from .tracing import Traced
 
