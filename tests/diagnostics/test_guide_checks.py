@@ -1,0 +1,42 @@
+"""The checks of a guide detect what is wrong with it."""
+
+import pyro
+import pyro.distributions as dist
+import torch
+
+import pyro_amortized as pa
+from pyro_amortized.diagnostics import diagnose, influence
+from tests.exact import linear_program
+
+
+def test_an_undertrained_guide_is_flagged(linear):
+    options = pa.TrainingOptions(max_epochs=1, batch_size=256)
+    guide = pa.train(
+        linear_program, linear, num_simulations=600, seed=1, options=options, progress=False
+    )
+    found = diagnose(guide, linear, num_individuals=150, num_draws=300, seed=1)
+    assert found.status("efficiency of the guide") == "failed"
+    assert not found.passed
+    assert "train it longer" in found.verdict
+    assert found.status("ranks, corrected") != "failed"
+
+
+def test_a_parameter_that_the_simulator_ignores_is_flagged(linear):
+    def idle(cohort):
+        mean = pyro.sample("mean", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        sigma = pyro.sample("sigma", dist.LogNormal(-1.0, 0.5))
+        with pyro.plate("individual", len(cohort)):
+            phi = pyro.sample("phi", dist.Normal(mean, 0.5).to_event(1))
+            y = cohort["y"]
+            prediction = phi[..., :1] + phi[..., 1:2] * y.times
+            distribution = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
+            pyro.sample("y", distribution, obs=y.values)
+
+    options = pa.TrainingOptions(max_epochs=2, batch_size=256)
+    guide = pa.train(idle, linear, num_simulations=8000, seed=1, options=options, progress=False)
+    found = diagnose(guide, linear, num_individuals=120, num_draws=300, seed=1)
+    assert found.status("influence of parameters") == "failed"
+    assert "phi[2]" in found.verdict
+    moves = influence(guide, pa.Resample(linear), seed=1)
+    assert moves["phi[2]"] == 0.0
+    assert min(moves[n] for n in ("phi[0]", "phi[1]", "sigma")) > 0.05
