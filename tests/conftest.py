@@ -46,9 +46,9 @@ def theophylline_guide(common):
         common / "theophylline_guide",
         quickstart.model,
         quickstart.cohort,
-        num_simulations=40_000,
+        num_simulations=30_000,
         seed=1,
-        options=pa.TrainingOptions(max_epochs=6),
+        options=pa.TrainingOptions(max_epochs=5),
     )
 
 
@@ -65,9 +65,9 @@ def linear_guide(common, linear):
         common / "linear_guide",
         linear_program,
         linear,
-        num_simulations=40_000,
+        num_simulations=30_000,
         seed=1,
-        options=pa.TrainingOptions(max_epochs=8, batch_size=256),
+        options=pa.TrainingOptions(max_epochs=6, batch_size=256),
     )
 
 

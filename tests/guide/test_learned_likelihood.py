@@ -12,7 +12,7 @@ from pyro_amortized import Cohort, Series, nlme
 from pyro_amortized.errors import FitError, GuideError, ModelError
 from tests.exact import exact_fit, exact_log_marginal, linear_cohort, linear_program
 
-OPTIONS = pa.TrainingOptions(max_epochs=12, batch_size=256)
+OPTIONS = pa.TrainingOptions(max_epochs=8, batch_size=256)
 TIMES = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
 
 
@@ -24,7 +24,7 @@ def linear_both():
     guide = pa.train(
         linear_program,
         cohort,
-        num_simulations=60_000,
+        num_simulations=24_000,
         seed=1,
         options=OPTIONS,
         networks=networks,
@@ -101,7 +101,7 @@ def test_a_program_without_density_is_fitted_and_says_so(tmp_path):
     values = torch.poisson(size * -torch.expm1(-1.2 * TIMES) + 0.1, generator=generator)
     cohort = Cohort({"y": Series(TIMES.expand(num, -1).clone(), values)})
     guide = pa.train(
-        counted, cohort, num_simulations=60_000, seed=1, options=OPTIONS, progress=False
+        counted, cohort, num_simulations=24_000, seed=1, options=OPTIONS, progress=False
     )
     assert guide.structure.shared == ("rate",)
     assert guide.structure.layout is not None

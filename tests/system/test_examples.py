@@ -10,6 +10,7 @@ import re
 import runpy
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 from matplotlib import pyplot as plt
@@ -50,9 +51,13 @@ def run(monkeypatch, capsys):
             monkeypatch.setattr(pa, name, counted(getattr(pa, name), num_simulations, max_epochs))
         monkeypatch.setattr(sys, "argv", [str(path), *map(str, words)])
         monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])
+        known = set(sys.modules)
         with warnings.catch_warnings():  # of guides that are trained so little
             warnings.simplefilter("ignore", pa.AmortizedWarning)
             runpy.run_path(str(path), run_name="__main__")
+        for name in set(sys.modules) - known:  # other examples, whose names are common words
+            if EXAMPLES in Path(getattr(sys.modules[name], "__file__", None) or "/").parents:
+                del sys.modules[name]
         plt.close("all")
         return capsys.readouterr().out
 
