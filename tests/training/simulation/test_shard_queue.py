@@ -18,6 +18,7 @@ from pyro_amortized.guide.training_distributions import default_training_distrib
 from pyro_amortized.population.maximum_search import Search
 from pyro_amortized.population.starting_values import locate_population
 from pyro_amortized.runtime.workers import Workers
+from pyro_amortized.training.simulation.shard_queue import SETTINGS as QUEUE
 from pyro_amortized.training.simulation.shard_queue import Bank
 from pyro_amortized.training.simulation.shard_simulation import Simulator
 from pyro_amortized.training.simulation.shard_store import SimulationStore
@@ -112,7 +113,7 @@ def test_a_growing_bank_stays_a_few_shards_ahead(simulator):
     bank.start()
     bank.get(0)
     time.sleep(3.0)
-    assert len(bank._done) <= 1 + bank._ahead + 4
+    assert len(bank._done) <= 1 + QUEUE.num_ahead + 4
     bank.close()
 
 
