@@ -11,7 +11,7 @@ from ...cohort import Doses
 from ...errors import ModelError
 from ..dosing import Delivery, arrivals
 from .compiled.codes import Event, Status
-from .compiled.identity import identity
+from .compiled.function_keys import key_of
 from .compiled.systems import Problem, RightHandSide, System, run, system_for
 from .events import Events, list_events
 from .problem_validation import check_inputs
@@ -85,7 +85,7 @@ class Task:
         piecewise: Piecewise | None,
     ) -> None:
         """Check the inputs, and bring them into one shape."""
-        start, self.key = self.start, identity(self.f)
+        start, self.key = self.start, key_of(self.f)
         self.arriving = arrivals(doses, delivery) if doses is not None else None
         changes = piecewise.changes if piecewise is not None else None
         self.pieces = changes.shape[1] + 1 if changes is not None else 1

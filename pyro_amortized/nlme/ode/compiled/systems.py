@@ -110,7 +110,7 @@ def system_for(
         num_states: Number of states.
         parameters: By name, shape ``(row,)``.
         state: States at which the expressions are compared with the function, ``(row, state)``.
-        key: What the function computes with, from :func:`~.identity.identity`; None if unknown.
+        key: What the function computes with, from :func:`~.function_keys.key_of`; None if unknown.
     """
     names = tuple(parameters)
     key = (key, num_states, names) if key is not None else None

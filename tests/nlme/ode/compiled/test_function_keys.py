@@ -1,5 +1,7 @@
-"""Whatever a right-hand side reads, its solution follows when that changes: each way in which a
-Python function can depend on state, changed between two calls of the solver under one memory.
+"""Solutions and compiled systems change with whatever a right-hand side reads.
+
+Each case is one way in which a Python function can depend on state. The state changes between two
+calls of the solver that share a cache.
 """
 
 import dataclasses
@@ -16,7 +18,7 @@ import torch
 from pyro_amortized import nlme
 from pyro_amortized.nlme.ode.compiled import systems as compiled
 from pyro_amortized.nlme.ode.compiled.expressions import evaluate
-from pyro_amortized.nlme.ode.compiled.identity import identity
+from pyro_amortized.nlme.ode.compiled.function_keys import key_of
 from pyro_amortized.runtime.solver_context import SolutionCache, caching
 
 TIMES = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
@@ -35,13 +37,13 @@ def one(*values):
 
 
 def decayed(f):
-    """-log of the state at time 1: the rate of decay that a solver sees."""
+    """-log of the state at time 1: the rate of decay in the solution."""
     return -math.log(float(nlme.solve(f, one(1.0), TIMES, {}, solver="torchdiffeq")[0, 1, 0]))
 
 
 def traced(f):
     """The rate of decay in the expressions that would be compiled."""
-    system = compiled.system_for(f, 1, {}, one(1.0).unsqueeze(0), identity(f))
+    system = compiled.system_for(f, 1, {}, one(1.0).unsqueeze(0), key_of(f))
     return -float(evaluate(system.traced.slopes, {"t": 0.0, "x0": 1.0})[0])
 
 
@@ -521,9 +523,9 @@ def by_eval():
 
 def by_import():
     def f(t, x, p):
-        from tests.nlme.ode.compiled import test_identity
+        from tests.nlme.ode.compiled import test_function_keys
 
-        return -test_identity.K * x
+        return -test_function_keys.K * x
 
     return Case(f, _set("K", 2.0), False)
 
@@ -620,7 +622,7 @@ HELPER = helper
 
 
 def restore():
-    """Every case changes the state of this module; it is put back."""
+    """Set the state of this module, which every case changes, to its first values."""
     space = globals()
     space.update(K=1.0, NUMBERS={"a": {"k": 1.0}, "b": [1.0, 2.0]}, helper=HELPER)
     space.pop("abs", None)
@@ -645,7 +647,7 @@ def test_solutions_and_systems_follow_what_a_right_hand_side_reads(make):
     with caching(SolutionCache()) as memory:
         assert traced(f) == pytest.approx(1.0)
         assert decayed(f) == pytest.approx(1.0, rel=1e-6)
-        assert (identity(f) is not None) is known
+        assert (key_of(f) is not None) is known
         assert decayed(f) == pytest.approx(1.0, rel=1e-6)
         assert (memory.num_hits > 0) is known
         change()
@@ -653,24 +655,24 @@ def test_solutions_and_systems_follow_what_a_right_hand_side_reads(make):
         assert decayed(f) == pytest.approx(2.0, rel=1e-6)
 
 
-def test_functions_of_the_libraries_are_known():
+def test_functions_of_the_libraries_have_keys():
     def oral(t, x, p):
         depot, central = x.unbind(-1)
         rate = p["ka"] * torch.nn.functional.softplus(depot) * math.pi * np.float64(2.0)
         return torch.stack([-rate, rate - torch.exp(central).clamp(min=0.0)], -1)
 
-    assert identity(oral) == identity(oral)
-    assert identity(oral) is not None
-    assert identity(lambda t, x, p: nlme.effects.power_effect(x, 70.0, 0.75)) is not None
+    assert key_of(oral) == key_of(oral)
+    assert key_of(oral) is not None
+    assert key_of(lambda t, x, p: nlme.power_effect(x, 70.0, 0.75)) is not None
 
 
-def test_random_functions_are_not_remembered():
-    assert identity(lambda t, x, p: x * torch.rand(1)) is None
-    assert identity(lambda t, x, p: x * torch.empty(1).normal_()) is None
-    assert identity(lambda t, x, p: x * float(np.random.rand())) is None  # noqa: NPY002
+def test_random_functions_have_no_key():
+    assert key_of(lambda t, x, p: x * torch.rand(1)) is None
+    assert key_of(lambda t, x, p: x * torch.empty(1).normal_()) is None
+    assert key_of(lambda t, x, p: x * float(np.random.rand())) is None  # noqa: NPY002
 
 
-def test_functions_that_write_are_not_remembered():
+def test_functions_that_write_have_no_key():
     count = 0
 
     def by_global(t, x, p):
@@ -683,37 +685,37 @@ def test_functions_that_write_are_not_remembered():
         count += 1
         return -x
 
-    assert identity(by_global) is None
-    assert identity(by_cell) is None
+    assert key_of(by_global) is None
+    assert key_of(by_cell) is None
 
 
-def test_a_gradient_makes_a_tensor_unknown():
+def test_a_function_that_reads_a_tensor_with_gradient_has_no_key():
     rate = torch.tensor(1.0, requires_grad=True)
-    assert identity(lambda t, x, p: -rate * x) is None
+    assert key_of(lambda t, x, p: -rate * x) is None
     with torch.no_grad():
-        assert identity(lambda t, x, p: -rate * x) is not None
+        assert key_of(lambda t, x, p: -rate * x) is not None
 
 
-def test_large_state_is_not_read():
+def test_a_function_that_reads_large_state_has_no_key():
     large = torch.zeros(100_000)
-    many = list(range(100_000))
+    long_list = list(range(100_000))
     ring = []
     ring.append(ring)
     deep = []
     for _ in range(2_000):
         deep = [deep]
-    assert identity(lambda t, x, p: x * large.sum()) is None
-    assert identity(lambda t, x, p: x * many[0]) is None
-    assert identity(lambda t, x, p: x * len(deep)) is None
-    assert identity(lambda t, x, p: x * len(ring)) is not None
+    assert key_of(lambda t, x, p: x * large.sum()) is None
+    assert key_of(lambda t, x, p: x * long_list[0]) is None
+    assert key_of(lambda t, x, p: x * len(deep)) is None
+    assert key_of(lambda t, x, p: x * len(ring)) is not None
 
 
-def test_functions_made_again_are_the_same():
+def test_keys_of_equal_functions_are_equal():
     def made(k):
         return lambda t, x, p: -k * x
 
-    assert identity(made(1.0)) == identity(made(1.0))
-    assert identity(made(1.0)) != identity(made(2.0))
-    assert identity(made(torch.ones(2))) == identity(made(torch.ones(2)))
-    assert identity(made(torch.ones(2))) != identity(made(torch.ones(2, 1)))
-    assert identity(made(float("nan"))) == identity(made(float("nan")))
+    assert key_of(made(1.0)) == key_of(made(1.0))
+    assert key_of(made(1.0)) != key_of(made(2.0))
+    assert key_of(made(torch.ones(2))) == key_of(made(torch.ones(2)))
+    assert key_of(made(torch.ones(2))) != key_of(made(torch.ones(2, 1)))
+    assert key_of(made(float("nan"))) == key_of(made(float("nan")))

@@ -1,14 +1,15 @@
-r"""What a function computes with, as a key: equal keys, equal results for equal arguments.
+r"""Keys of functions: two functions with equal keys give equal results for equal arguments.
 
-The key of a function holds its code and the value of everything that the code reads besides its
-arguments: globals, closures, defaults, attributes of modules, classes and instances, what is in
-containers, arrays and tensors, and the same of every function that it calls. A key is made anew at
-every use, so it follows what has changed meanwhile. Where something cannot be read in full (a
-module that is passed on, an iterator, a large array, a function that writes globals) there is no
-key, and nothing may be remembered.
+The key of a function consists of its code and of the values of everything that the code reads
+besides its arguments: global variables, closures, defaults, attributes of modules, classes and
+instances, members of containers, arrays and tensors, and the same for every function that it calls.
+The key is computed again at every use, so it changes with any of these values. If something cannot
+be read in full (a module that is passed on, an iterator, a large array, a function that writes
+global variables), the function has no key. Then neither its compiled system nor its solutions may
+be stored.
 
-The functions and attributes of a few libraries (Python's own mathematics, NumPy and torch), and the
-functions of this package, are taken not to change.
+It is assumed that the functions and attributes of a few libraries (Python's mathematics, NumPy and
+torch) and the functions of this package do not change.
 """
 
 import collections
@@ -17,6 +18,7 @@ import logging
 import os
 import types
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +26,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .reads import Chain, is_library, reads_of
+from .bytecode import Chain, is_library, reads_of
 
 LOG = logging.getLogger("pyro_amortized.nlme")
-MAX_PARTS = 2_000  # values in a key
-MAX_DEPTH = 50
-MAX_BYTES = 2**15  # of an array or tensor; a larger one takes longer to compare than to trace
+
+
+@dataclass(frozen=True)
+class KeyLimits:
+    r"""Size above which a function has no key, because computing the key would take too long.
+
+    Args:
+        max_parts: Values in a key.
+        max_depth: Depth to which values may be nested.
+        max_bytes: Size of an array or a tensor. A larger one takes longer to compare than the
+            function takes to trace.
+    """
+
+    max_parts: int = 2_000
+    max_depth: int = 50
+    max_bytes: int = 2**15
+
+
+LIMITS = KeyLimits()
+
 PACKAGE = str(Path(__file__).parents[__name__.count(".") - 1]) + os.sep
-HEAP_TYPE = 1 << 9  # CPython's flag of classes that were made while Python runs
+HEAP_TYPE = 1 << 9  # CPython's flag of classes that are defined by Python code
 MISSING = "<missing>"
-AGAIN = "<again>"
+REPEATED = "<repeated>"
 
 PLAIN = frozenset({int, bool, str, bytes, range, *map(type, (None, ..., NotImplemented))})
-CONSTANT = frozenset(  # what cannot change; compared by identity or, where Python does so, by value
+CONSTANT = frozenset(  # types whose values cannot change
     {
         torch.dtype,
         torch.device,
@@ -52,8 +71,8 @@ CONSTANT = frozenset(  # what cannot change; compared by identity or, where Pyth
         type(vars(collections.namedtuple("_", "a"))["a"]),
     }
 )
-REACHING = frozenset({breakpoint, compile, eval, exec, globals, input, __import__})
-FILES = frozenset(
+WITH_ACCESS_TO_ALL = frozenset({breakpoint, compile, eval, exec, globals, input, __import__})
+READ_FILES_OR_RANDOM = frozenset(
     ["fromfile", "from_file", "genfromtxt", "hub", "load", "loadtxt", "memmap", "random"]
 )
 NOT_STATE = frozenset(  # entries of a class that no method computes with
@@ -76,15 +95,15 @@ NOT_STATE = frozenset(  # entries of a class that no method computes with
     ]
 )
 
-_told: set[tuple[str, str]] = set()
+_logged: set[tuple[str, str]] = set()
 
 
-class Unclear(Exception):
-    """Something that a function reads cannot be part of a key; the message says what."""
+class NoKey(Exception):
+    """A function reads something that cannot be part of a key; the message names it."""
 
 
-def identity(f: Any) -> Any:
-    r"""What a function computes with, as a key; None if that may change without notice.
+def key_of(f: Any) -> Any:
+    r"""Key of a function, or None if it reads values that may change without notice.
 
     The reason for None is logged once.
 
@@ -94,30 +113,30 @@ def identity(f: Any) -> Any:
     Example:
         >>> settings = types.SimpleNamespace(k=1.0)
         >>> f = lambda t, x, p: -settings.k * x
-        >>> before = identity(f)
+        >>> before = key_of(f)
         >>> settings.k = 2.0
-        >>> identity(f) == before
+        >>> key_of(f) == before
         False
     """
     call = getattr(type(f), "__call__", None)  # noqa: B004 - the method, not whether there is one
-    own = types.MethodType(call, f) if isinstance(call, types.FunctionType) else f
+    called = types.MethodType(call, f) if isinstance(call, types.FunctionType) else f
     try:
-        key = _Reader().value(own)
-    except Unclear as reason:
+        key = _Reader().value(called)
+    except NoKey as reason:
         name = getattr(f, "__qualname__", type(f).__name__)
-        if (name, str(reason)) not in _told:
-            LOG.info("%s is traced at every call, and nothing is remembered: %s.", name, reason)
-            _told.add((name, str(reason)))
+        if (name, str(reason)) not in _logged:
+            LOG.info("%s is traced at every call, and solutions are not stored: %s.", name, reason)
+            _logged.add((name, str(reason)))
         return None
-    return torch.get_default_dtype(), key  # constants in the function are made with it
+    return torch.get_default_dtype(), key  # the dtype of constants in the function
 
 
 class _Reader:
-    """Turns values into parts of one key; what has been met before is told by its number."""
+    """Turns values into parts of one key; a value that was read before is given by its number."""
 
     def __init__(self) -> None:
-        self.met: dict[Any, tuple[int, Any]] = {}
-        self.parts = self.depth = 0
+        self.numbers: dict[Any, tuple[int, Any]] = {}
+        self.num_parts = self.depth = 0
 
     def value(self, x: Any) -> Any:
         """The part of any value."""
@@ -125,33 +144,33 @@ class _Reader:
         if kind in PLAIN:
             return kind, x
         if kind is float or kind is complex:
-            return kind, repr(x)  # tells the zeros apart, and knows that NaN is NaN
+            return kind, repr(x)  # 0 and -0 differ, and NaN equals NaN
         if kind in CONSTANT:
             return x
-        met = self.met.get(id(x))
-        if met is not None:
-            return AGAIN, met[0]
-        self._meet(id(x), x)
+        read_before = self.numbers.get(id(x))
+        if read_before is not None:
+            return REPEATED, read_before[0]
+        self._add_number(id(x), x)
         self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise Unclear("it reads values that are nested too deeply")
+        if self.depth > LIMITS.max_depth:
+            raise NoKey("it reads values that are nested too deeply")
         part = _reader_of(x, kind)(self, x)
         self.depth -= 1
         return kind, part
 
-    def _meet(self, name: Any, *kept: Any) -> None:
-        """Number a value; it is kept, so that no other can get its ``id`` meanwhile."""
-        self.met[name] = (len(self.met), kept)
+    def _add_number(self, identifier: Any, *values: Any) -> None:
+        """Number a value. It is stored, so that no other value gets the same ``id``."""
+        self.numbers[identifier] = (len(self.numbers), values)
         self.count(1)
 
     def count(self, num: int) -> None:
-        """Take note of some more values."""
-        self.parts += num
-        if self.parts > MAX_PARTS:
-            raise Unclear("it reads too many values")
+        """Count values against the limit."""
+        self.num_parts += num
+        if self.num_parts > LIMITS.max_parts:
+            raise NoKey("it reads too many values")
 
     def at(self, x: Any, chain: Chain) -> Any:
-        """The part of what a chain of attributes leads to."""
+        """The part of the value that a chain of attributes gives."""
         for name in chain:
             if isinstance(x, types.ModuleType) and is_library(x.__name__):
                 break
@@ -160,13 +179,13 @@ class _Reader:
             except AttributeError:
                 return MISSING
             except Exception as error:
-                raise Unclear(f"its attribute {name!r} raises {type(error).__name__}") from error
-        if isinstance(x, types.ModuleType) and not FILES.isdisjoint(chain):
-            raise Unclear(f"it reads {x.__name__}.{'.'.join(chain)}")
+                raise NoKey(f"its attribute {name!r} raises {type(error).__name__}") from error
+        if isinstance(x, types.ModuleType) and not READ_FILES_OR_RANDOM.isdisjoint(chain):
+            raise NoKey(f"it reads {x.__name__}.{'.'.join(chain)}")
         return self.value(x)
 
     def function(self, f: types.FunctionType) -> Any:
-        """A function: its code and what that reads, but not from the first argument."""
+        """A function: its code and what the code reads, except from the first argument."""
         names = f.__globals__
         library = _is_of_library(f)
         if library and f.__closure__ is None:
@@ -179,8 +198,8 @@ class _Reader:
         if library:
             parts += [self.value(_content(cell)) for cell in cells.values()]
             return tuple(parts)
-        if reads.unclear is not None:
-            raise Unclear(reads.unclear)
+        if reads.reason is not None:
+            raise NoKey(reads.reason)
         parts += [self.at(_content(cells[name]), chain) for name, chain in reads.cells]
         builtin: Mapping[str, Any] = f.__builtins__  # type: ignore[attr-defined]
         for name, chain in reads.names:
@@ -189,30 +208,30 @@ class _Reader:
         return tuple(parts)
 
     def method(self, m: types.MethodType) -> Any:
-        """A bound method: of its object only what the method reads, where that can be told."""
+        """A bound method: the function, and what it reads from its object."""
         f, owner = m.__func__, m.__self__
         if not isinstance(f, types.FunctionType) or _is_of_library(f):
             return self.value(f), self.value(owner)
-        met = self.met.get((id(f), id(owner)))
-        if met is not None:
-            return AGAIN, met[0]
-        self._meet((id(f), id(owner)), f, owner)
+        read_before = self.numbers.get((id(f), id(owner)))
+        if read_before is not None:
+            return REPEATED, read_before[0]
+        self._add_number((id(f), id(owner)), f, owner)
         return self.value(f), tuple(self.at(owner, c) for c in reads_of(f.__code__).first)
 
     def builtin(self, f: Any) -> Any:
-        """A function in C, or such a method of an object."""
+        """A function or method that is written in C."""
         owner = f.__self__
         if owner is None or isinstance(owner, types.ModuleType):
-            home = f.__module__ if owner is None else owner.__name__
-            if f in REACHING or not is_library(home):
-                raise Unclear(f"it calls {home}.{f.__name__}")
+            module = f.__module__ if owner is None else owner.__name__
+            if f in WITH_ACCESS_TO_ALL or not is_library(module):
+                raise NoKey(f"it calls {module}.{f.__name__}")
             return f
         return f.__name__, self.value(owner)
 
     def module(self, m: types.ModuleType) -> Any:
-        """A module by itself: only a library can be read."""
+        """A module that is used as a value; only libraries are allowed."""
         if not is_library(m.__name__) or m.__name__.endswith(".random"):
-            raise Unclear(f"it uses the module {m.__name__} otherwise than by its attributes")
+            raise NoKey(f"it uses the module {m.__name__} in another way than by its attributes")
         return m
 
     def sequence(self, x: Any) -> Any:
@@ -228,18 +247,18 @@ class _Reader:
     def tensor(self, x: Tensor) -> Any:
         """A small tensor on the CPU, by its values."""
         if x.requires_grad and torch.is_grad_enabled():
-            raise Unclear("a tensor that it reads needs a gradient")
-        if x.device.type != "cpu" or x.numel() * x.element_size() > MAX_BYTES:
-            raise Unclear("it reads a tensor that is large or not on the CPU")
+            raise NoKey("a tensor that it reads needs a gradient")
+        if x.device.type != "cpu" or x.numel() * x.element_size() > LIMITS.max_bytes:
+            raise NoKey("it reads a tensor that is large or not on the CPU")
         try:
             return x.dtype, tuple(x.shape), x.detach().numpy().tobytes()
         except (RuntimeError, TypeError) as error:  # torch.func's, sparse, bfloat16, ...
-            raise Unclear("it reads a tensor whose values NumPy cannot show") from error
+            raise NoKey("it reads a tensor that cannot be converted to NumPy") from error
 
     def array(self, x: Any) -> Any:
         """A small array or a scalar of NumPy, by its values."""
-        if x.dtype.hasobject or x.nbytes > MAX_BYTES:
-            raise Unclear("it reads an array of objects or a large one")
+        if x.dtype.hasobject or x.nbytes > LIMITS.max_bytes:
+            raise NoKey("it reads an array of objects or a large one")
         return str(x.dtype), x.shape, x.tobytes()
 
     def cls(self, c: type) -> Any:
@@ -254,20 +273,22 @@ class _Reader:
         kind = type(x)
         base = next(b for b in kind.__mro__ if _is_in_c(b))
         if base not in CONTENTS:
-            raise Unclear(f"it reads an instance of {kind.__module__}.{kind.__qualname__}")
+            raise NoKey(f"it reads an instance of {kind.__module__}.{kind.__qualname__}")
         slots = [
             (n, self.value(getattr(x, n, MISSING)))
             for c in kind.__mro__
             for n, d in vars(c).items()
             if type(d) is types.MemberDescriptorType and c is not base
         ]
-        own = self.mapping(getattr(x, "__dict__", {}))
-        return self.value(kind), self.value(CONTENTS[base](x)), own, tuple(slots)
+        attributes = self.mapping(getattr(x, "__dict__", {}))
+        return self.value(kind), self.value(CONTENTS[base](x)), attributes, tuple(slots)
 
 
 def _is_of_library(f: types.FunctionType) -> bool:
-    """By where it was written: ``__module__`` is copied by ``functools.wraps``, and the examples in
-    the docstrings of a package run under its name.
+    """Whether a function belongs to a library or to this package.
+
+    The file decides, not ``__module__``, which ``functools.wraps`` copies. Examples in docstrings
+    run under the name of this package and do not belong to it.
     """
     return is_library(f.__globals__.get("__name__")) or f.__code__.co_filename.startswith(PACKAGE)
 
@@ -280,13 +301,13 @@ def _content(cell: types.CellType) -> Any:
 
 
 def _is_in_c(c: type) -> bool:
-    """Whether a class is written in C, so that its instances may hide state."""
+    """Whether a class is written in C, so that its instances may have state that is not visible."""
     new = c.__new__
-    own = isinstance(new, types.BuiltinFunctionType) and new.__self__ is c
-    return own or not c.__flags__ & HEAP_TYPE
+    has_own_new = isinstance(new, types.BuiltinFunctionType) and new.__self__ is c
+    return has_own_new or not c.__flags__ & HEAP_TYPE
 
 
-CONTENTS: dict[type, Callable[[Any], Any]] = {  # of an instance, beside its attributes
+CONTENTS: dict[type, Callable[[Any], Any]] = {  # value of an instance, besides its attributes
     object: lambda x: None,
     types.SimpleNamespace: lambda x: None,
     int: int.__repr__,
