@@ -1,9 +1,10 @@
-"""A training that takes a second."""
+"""Trainings that take a second."""
 
 from functools import cache
 
 import pyro_amortized as pa
 from pyro_amortized.guide.training_distributions import default_training_distribution
+from pyro_amortized.training.time_budgets import budget_seconds
 from tests.exact import linear_cohort, linear_program
 
 QUICK = pa.TrainingOptions(max_epochs=2, batch_size=128, checkpoint_seconds=0.0)
@@ -21,3 +22,19 @@ def train(linear, folder=None, **more):
     settings = {"num_simulations": 1000, "seed": 1, "options": QUICK, "progress": False}
     settings["training_distribution"] = training_distribution()
     return pa.train(linear_program, linear, folder=folder, **(settings | more))
+
+
+def counted(train, num_simulations, max_epochs):
+    """``train`` on a number of simulations wherever its caller gives it a time.
+
+    The result then depends neither on the speed of the machine nor on its load.
+    """
+
+    def small(*arguments, budget=None, **settings):
+        if budget is not None:
+            assert budget_seconds(budget) > 0
+            settings["num_simulations"] = num_simulations
+            settings["options"] = pa.TrainingOptions(max_epochs=max_epochs)
+        return train(*arguments, **settings)
+
+    return small

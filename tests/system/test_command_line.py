@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import quickstart
 
+from pyro_amortized import cli
 from pyro_amortized.cli import main
+from tests.small import counted
 
 TABLE = str(files("pyro_amortized.datasets") / "theophylline.csv")
 MODEL = f"{Path(quickstart.__file__)}:model"
@@ -32,7 +34,8 @@ def test_check_says_what_the_model_is(where, capsys):
     assert (where / "prior_predictive.png").stat().st_size > 5000
 
 
-def test_train_fit_report(where, capsys):
+def test_train_fit_report(where, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "train", counted(cli.train, 6000, 6))
     guide, fit, page = (str(where / name) for name in ("guide", "fit", "report.html"))
     assert main(words("train", "--budget", "15s", "--out", guide)) == 0
     assert "Written" in capsys.readouterr().out

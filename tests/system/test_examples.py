@@ -16,8 +16,8 @@ import pytest
 from matplotlib import pyplot as plt
 
 import pyro_amortized as pa
-from pyro_amortized.training.time_budgets import budget_seconds
 from tests.paths import ROOT
+from tests.small import counted
 
 EXAMPLES = ROOT / "examples"
 
@@ -25,19 +25,6 @@ EXAMPLES = ROOT / "examples"
 def test_readme_shows_the_quickstart():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     assert (EXAMPLES / "quickstart.py").read_text("utf-8") in blocks
-
-
-def counted(train, num_simulations, max_epochs):
-    """``train`` on a number of simulations, where a caller gives it a time."""
-
-    def small(*arguments, budget=None, **settings):
-        if budget is not None:
-            assert budget_seconds(budget) > 0
-            settings["num_simulations"] = num_simulations
-            settings["options"] = pa.TrainingOptions(max_epochs=max_epochs)
-        return train(*arguments, **settings)
-
-    return small
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def small_train(program, cohort, seed=1, num_simulations=2000):
 
 def test_training_distribution_has_the_moments_of_the_prior_predictive(linear):
     structure = pa.read_structure(linear_program, linear)
-    training = default_training_distribution(structure, linear, 0, inflation=1.0, num_draws=4000)
+    training = default_training_distribution(structure, linear, 0, inflation=1.0, num_draws=2000)
     found = training.individual.normal
     assert torch.allclose(found.loc, torch.tensor([0.5, 0.5]).double(), atol=0.08)
     sd = (found.scale_tril @ found.scale_tril.T).diagonal().sqrt()
