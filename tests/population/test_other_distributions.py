@@ -22,8 +22,10 @@ def logistic(cohort):
     with pyro.plate("individual", len(cohort)):
         a = pyro.sample("a", dist.Normal(center, spread))
         y = cohort["y"]
-        law = dist.Bernoulli(logits=a[..., None] + 0 * y.times).mask(y.observed).to_event(1)
-        pyro.sample("y", law, obs=y.values)
+        distribution = (
+            dist.Bernoulli(logits=a[..., None] + 0 * y.times).mask(y.observed).to_event(1)
+        )
+        pyro.sample("y", distribution, obs=y.values)
 
 
 def binary_cohort(num=60, width=8, spread=1.5):
@@ -73,11 +75,11 @@ def counts_and_channels(cohort):
         rate = pyro.sample("rate", dist.LogNormal(mean, spread))
         share = pyro.sample("share", dist.Beta(2.0, 2.0))
         count, effect = cohort["count"], cohort["effect"]
-        law = dist.Poisson(rate[..., None] * (1 + 0 * count.times)).mask(count.observed)
-        pyro.sample("count", law.to_event(1), obs=count.values)
+        distribution = dist.Poisson(rate[..., None] * (1 + 0 * count.times)).mask(count.observed)
+        pyro.sample("count", distribution.to_event(1), obs=count.values)
         level = torch.stack([share[..., None] * effect.times, rate[..., None] - effect.times], -1)
-        law = dist.Normal(level, sigma[..., None, None]).mask(effect.observed)
-        pyro.sample("effect", law.to_event(2), obs=effect.values)
+        distribution = dist.Normal(level, sigma[..., None, None]).mask(effect.observed)
+        pyro.sample("effect", distribution.to_event(2), obs=effect.values)
 
 
 def test_two_series_counts_and_channels_in_single_precision():
@@ -123,7 +125,7 @@ def _grid(cohort):
     return torch.stack(found)
 
 
-def test_a_variance_of_zero_is_said_not_dressed_up():
+def test_a_variance_of_zero_is_reported():
     """Data without variability between individuals: the maximum lies at spread = 0."""
     cohort = binary_cohort(num=20, spread=0.0)
     guide = pa.train(logistic, cohort, num_simulations=5000, options=OPTIONS, progress=False)

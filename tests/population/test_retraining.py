@@ -21,7 +21,7 @@ def far():
     return linear_cohort(truth=FAR)
 
 
-def test_a_fit_at_the_edge_trains_again_and_says_so(far, linear_guide, monkeypatch):
+def test_a_fit_at_the_edge_trains_again_with_a_warning(far, linear_guide, monkeypatch):
     monkeypatch.setattr(retrain, "NUM_SIMULATIONS", 10_000)
     with pytest.warns(pa.AmortizedWarning, match="phi\\[0\\] of 100% of the individuals"):
         fit = pa.fit_population(linear_program, linear_guide, far, num_draws=500, seed=1)

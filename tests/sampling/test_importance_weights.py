@@ -7,6 +7,7 @@ from pyro.ops.stats import fit_generalized_pareto
 from pyro_amortized.sampling.importance_weights import (
     generalized_pareto_shape,
     importance_estimate,
+    log_mean_difference,
     normalized_weights,
     resample,
     weighted_moments,
@@ -91,3 +92,14 @@ def test_all_columns_at_once_agree_with_pyro_column_by_column():
     excess = (((1 - uniform) ** -shapes - 1) / shapes).sort(0).values
     expected = [fit_generalized_pareto(column)[0] for column in excess.unbind(1)]
     assert torch.allclose(generalized_pareto_shape(excess), torch.tensor(expected).double())
+
+
+def test_error_of_a_difference_is_its_standard_deviation():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(500, 2000, generator=generator, dtype=torch.float64)
+    one, two = 0.3 * x, 0.4 * x + 0.05 * x**2
+    found, error = log_mean_difference(one, two)
+    exact = 0.3**2 / 2 - (0.4**2 / (2 * 0.9) - 0.5 * torch.tensor(0.9).log())
+    z = (found - exact) / error
+    assert abs(float(z.std()) - 1) < 0.1
+    assert abs(float(z.mean())) < 0.2

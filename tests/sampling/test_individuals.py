@@ -40,11 +40,11 @@ def test_draws_and_predictions_have_their_shapes(linear, linear_guide):
     assert torch.equal(found.resampled(5, seed=2), found.resampled(5, seed=2))
 
 
-def test_hopeless_individuals_are_named_not_dropped(linear, linear_guide):
+def test_individuals_without_good_draws_are_named(linear, linear_guide):
     """A residual error of almost nothing: no draw fits, and the result says so."""
-    hopeless = dict(TRUTH, sigma=torch.tensor(1e-7, dtype=torch.float64))
+    too_small = dict(TRUTH, sigma=torch.tensor(1e-7, dtype=torch.float64))
     with pytest.warns(AmortizedWarning, match="unreliable"):
-        found = pa.sample_individuals(linear_guide, linear, population=hopeless, num_draws=100)
+        found = pa.sample_individuals(linear_guide, linear, population=too_small, num_draws=100)
     assert found.log_weights.shape == (100, 40)
     assert (found.estimate.pareto_k > 0.7).any()
 
@@ -72,8 +72,8 @@ def test_a_mask_that_the_training_data_did_not_need(linear_guide):
         with pyro.plate("individual", len(cohort)):
             level = pyro.sample("level", dist.Normal(0.0, 1.0))
             y = cohort["y"]
-            law = dist.Normal(level[..., None] + 0 * y.times, sigma[..., None]).to_event(1)
-            pyro.sample("y", law, obs=y.values)
+            distribution = dist.Normal(level[..., None] + 0 * y.times, sigma[..., None]).to_event(1)
+            pyro.sample("y", distribution, obs=y.values)
 
     holes = linear_cohort(8)
     times = holes["y"].times

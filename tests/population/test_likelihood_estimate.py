@@ -1,14 +1,12 @@
+"""Marginal likelihoods at given populations against the exact linear Gaussian model."""
+
 import pyro
 import pytest
 import torch
-from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
-from pyro.infer.autoguide import AutoNormal
 
 import pyro_amortized as pa
 from pyro_amortized.errors import GuideError, ModelError
 from pyro_amortized.population.likelihood_estimate import log_marginal
-from pyro_amortized.population.maximum_search import Search
-from pyro_amortized.population.starting_values import locate_population
 from tests.exact import TRUTH, exact_fit, exact_log_marginal, linear_program
 
 
@@ -53,7 +51,7 @@ def test_refinement_is_without_bias(linear, linear_guide):
 
 
 def test_uncorrected_guide_far_off_is_refined(linear, linear_guide):
-    """Far from where the guide was trained its weights are poor; refinement mends them."""
+    """Far from where the guide was trained its weights are poor; the refinement corrects this."""
     far = {k: v.clone() for k, v in TRUTH.items()}
     far["omega"] = torch.tensor([0.05, 0.02], dtype=torch.float64)
     exact = exact_log_marginal(linear, far)
@@ -91,42 +89,8 @@ def test_other_individual_sites_are_refused(linear, linear_guide):
         with pyro.plate("individual", len(cohort)):
             slope = pyro.sample("slope", pyro.distributions.Normal(0.0, 1.0))
             y = cohort["y"]
-            law = pyro.distributions.Normal(slope[..., None] * y.times, 1.0)
-            pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+            distribution = pyro.distributions.Normal(slope[..., None] * y.times, 1.0)
+            pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
     with pytest.raises(GuideError, match="individual sites"):
         pa.marginal_likelihood(other, linear_guide, linear, {})
-
-
-def test_locate_population_finds_the_neighbourhood(linear, linear_guide):
-    few = linear[:24]  # of more it takes as many at random
-    vector, _, covariance = exact_fit(few)
-    generator = torch.Generator().manual_seed(3)
-    search = Search.begin(
-        linear_guide.structure, linear_guide, few, "maximum likelihood", generator
-    )
-    found = locate_population(search, seed=generator)
-    assert ((found.vector - vector).abs() < covariance.diagonal().sqrt()).all()
-
-
-def test_marginalize_is_a_pyro_program(linear, linear_guide):
-    program = pa.marginalize(linear_program, linear_guide, num_draws=2000)
-    trace = pyro.poutine.trace(pyro.poutine.condition(program, TRUTH)).get_trace(linear)
-    exact = exact_log_marginal(linear, TRUTH).sum()
-    value = trace.nodes["log_marginal"]["fn"].log_factor
-    assert abs(float(value) - float(exact)) < 0.4
-    names = {n for n, s in trace.nodes.items() if s["type"] == "sample"}
-    assert names == {"mean", "omega", "sigma", "log_marginal"}
-
-
-def test_marginalized_program_under_nuts_and_svi(linear, linear_guide):
-    program = pa.marginalize(linear_program, linear_guide, num_draws=100)
-    vector, _, covariance = exact_fit(linear)
-    mcmc = MCMC(NUTS(program), num_samples=150, warmup_steps=100, disable_progbar=True)
-    mcmc.run(linear)
-    mean = mcmc.get_samples()["mean"]
-    assert ((mean.mean(0) - vector[:2]).abs() < covariance.diagonal()[:2].sqrt()).all()
-    guide = AutoNormal(program)
-    svi = SVI(program, guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO())
-    losses = [svi.step(linear) for _ in range(100)]
-    assert sum(losses[-20:]) < sum(losses[:20])

@@ -1,0 +1,65 @@
+"""Standard deviations that cannot be told from zero."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyro_amortized as pa
+from pyro_amortized.numerics.maximization import maximize
+from pyro_amortized.population.exact_likelihood import ExactLikelihood
+from pyro_amortized.population.maximum_search import Search
+from tests.exact import TRUTH, exact_log_marginal, linear_cohort, linear_program
+from tests.population.linear_models import observe
+
+
+@pytest.mark.filterwarnings("ignore:The missing values")
+def test_a_variance_of_zero_is_held_and_named(linear_guide):
+    truth = TRUTH | {"omega": torch.tensor([0.6, 0.0]).double()}
+    cohort = linear_cohort(num=60, seed=8, truth=truth)
+    found = pa.fit_population(linear_program, linear_guide, cohort, num_draws=800, seed=1)
+    assert found.converged, found.message
+    assert "omega[1] cannot be told from zero" in found.message
+
+    assert found.standard_errors["omega"].isnan().tolist() == [False, True]
+    free, narrow = [0, 1, 2, 4], found.estimates["omega"][1].double()
+
+    def exact(x, narrow=narrow):
+        omega = torch.stack([x[2].exp(), narrow])
+        return exact_log_marginal(
+            cohort, {"mean": x[:2], "omega": omega, "sigma": x[3].exp()}
+        ).sum()
+
+    best = maximize(exact, found.vector[free])  # with what is held where it is held
+    assert abs(found.minus2ll + 2 * best.value) < 4 * found.marginal.minus2ll_mc_error + 0.2
+    none = maximize(lambda x: exact(x, torch.zeros(()).double()), found.vector[free])
+    assert best.value - none.value < 1.92  # what it says is so: zero is within the data's reach
+    apart = found.vector[free] - best.vector
+    assert (apart.abs() < 0.5 * found.covariance.diagonal()[free].sqrt()).all()
+
+
+def test_a_variance_of_zero_is_found_in_any_part_of_a_sorted_cohort(linear_guide):
+    """The second arm begins after 120 individuals; only there the slopes' variance is unknown."""
+
+    def arms(cohort):
+        mean = pyro.sample("mean", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        omega = pyro.sample("omega", dist.HalfNormal(torch.ones(2)).to_event(1))
+        sigma = pyro.sample("sigma", dist.LogNormal(-1.0, 0.5))
+        slopes = torch.where(cohort.covariates["arm"] > 0, omega[1], 0.001)
+        with pyro.plate("individual", len(cohort)):
+            scale = torch.stack([omega[0].expand(len(cohort)), slopes], -1)
+            phi = pyro.sample("phi", dist.Normal(mean, scale).to_event(1))
+            observe(cohort, phi, sigma)
+
+    arm = torch.arange(200).ge(120).double()
+    cohort = pa.Cohort(linear_cohort(num=200).series, covariates={"arm": arm})
+    structure = pa.read_structure(arms, cohort)
+    truth = TRUTH | {"omega": torch.tensor([0.6, 0.01]).double()}
+    cohort = pa.simulate_population(structure, cohort, truth, 1)
+    generator = torch.Generator().manual_seed(1)
+    search = Search.begin(structure, linear_guide, cohort, "maximum likelihood", generator)
+    vector = structure.unconstrain_population(truth)
+    individuals = search.draw(vector, 200, generator)
+    held, _ = search.vanishing(ExactLikelihood(individuals), vector)
+    named = [n for n, x in zip(structure.population_names, held.tolist(), strict=True) if x]
+    assert named == ["omega[1]"]

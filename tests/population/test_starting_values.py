@@ -1,0 +1,34 @@
+import torch
+
+import pyro_amortized as pa
+from pyro_amortized.population import starting_values
+from pyro_amortized.population.maximum_search import Search
+from pyro_amortized.population.starting_values import locate_population
+from tests.exact import exact_fit, linear_program
+
+
+def test_the_prior_scale_is_drawn_once(linear, linear_guide, monkeypatch):
+    """The starts measure their steps in the units of the rounds and of the standard errors."""
+    used, improve_start = [], starting_values.improve_start
+
+    def watched(search, *arguments):
+        used.append(search.scale)
+        return improve_start(search, *arguments)
+
+    monkeypatch.setattr(starting_values, "improve_start", watched)
+    found = pa.fit_population(
+        linear_program, linear_guide, linear, num_draws=300, num_starts=2, seed=5
+    )
+    assert len(used) == 2
+    assert all(torch.equal(scale, found.search.scale) for scale in used)
+
+
+def test_locate_population_finds_the_neighbourhood(linear, linear_guide):
+    few = linear[:24]  # of more it takes as many at random
+    vector, _, covariance = exact_fit(few)
+    generator = torch.Generator().manual_seed(3)
+    search = Search.begin(
+        linear_guide.structure, linear_guide, few, "maximum likelihood", generator
+    )
+    found = locate_population(search, seed=generator)
+    assert ((found.vector - vector).abs() < covariance.diagonal().sqrt()).all()
