@@ -1,10 +1,12 @@
-r"""The amortized posterior: incomplete data of an individual -> the distribution of its parameters.
+r"""The amortized posterior: from incomplete data of an individual to the distribution of its
+parameters.
 
-.. math:: q(\phi \mid y, c) = \text{flow}\big(\phi;\; s(\text{encode}(y)),\, \text{covariates},\,
-    c\big)
+With the summary s and the static covariates x of an individual, and shared parameters c,
 
-Where the program has no density, a second flow learns :math:`q(c \mid y)`. An object of its own,
-apart from any Pyro program: weights, the encoder's scales, and the training distribution.
+.. math:: q(u \mid y, c) = \text{flow}\big(u;\; s(\text{encode}(y)),\, x,\, c\big) .
+
+A second flow learns :math:`q(c \mid y)` where the observations have no density. These networks know
+nothing of Pyro and of the model: they are weights and the scales of the encoder.
 """
 
 import torch
@@ -23,7 +25,7 @@ class AmortizedPosterior(nn.Module):
         summary: Turns ``(tokens, mask, static)`` into a summary of length ``num_summary``.
         flow: The inference network.
         num_shared: Number of unconstrained shared parameters.
-        shared_flow: The flow of the shared parameters, if they are to be learned too.
+        shared_flow: The flow of the shared parameters, or None if they are not learned.
     """
 
     def __init__(
@@ -56,20 +58,31 @@ class AmortizedPosterior(nn.Module):
             A distribution with batch shape ``(individual,)`` and event shape ``(latent,)``.
 
         Raises:
-            GuideError: The cohort is not of the form of the training data.
+            GuideError: The series, channels or covariates of the cohort are not those of the
+                training data.
         """
         return self.given(self.summarize(cohort), shared)
 
     def for_plate(self, cohort: Cohort, shared: Tensor, extra: int) -> FlowDistribution:
-        """The same with singleton dimensions behind the individual's, as a plate has them; shared
-        parameters may have draws in front.
+        r"""The same posterior with the batch shape of a Pyro plate.
+
+        Args:
+            cohort: N individuals.
+            shared: Unconstrained shared parameters, shape ``(*draw, shared)``.
+            extra: Number of dimensions of size one to the right of the individual's.
+
+        Returns:
+            A distribution with batch shape ``(*draw, individual, 1, ..., 1)``.
         """
         summary = self.summarize(cohort)
         return self.given(summary.reshape(len(cohort), *[1] * extra, -1), shared)
 
     def summarize(self, cohort: Cohort) -> Tensor:
-        """What the networks know of each individual, shape ``(individual, summary)``: summary and
-        statics.
+        r"""Summary and static covariates of each individual, shape ``(individual, summary)``.
+
+        Raises:
+            GuideError: The series, channels or covariates of the cohort are not those of the
+                training data.
         """
         self.encoder.check(cohort)
         return self.summarize_encoded(self.encoder(cohort))
@@ -80,7 +93,7 @@ class AmortizedPosterior(nn.Module):
         return torch.cat([self.summary(tokens, encoded.mask, static), static], -1)
 
     def given(self, summary: Tensor, shared: Tensor) -> FlowDistribution:
-        r"""The posterior given summaries and shared parameters, whose batch shapes broadcast.
+        r"""The posterior given summaries and shared parameters; their batch shapes broadcast.
 
         Args:
             summary: Shape ``(*batch, summary)``, from :meth:`summarize`.

@@ -1,17 +1,17 @@
-r"""The density of the observations as the guide has learned it, for programs that have none.
+r"""The density of the observations that a guide has learned, for models without a density.
 
-A program of which only simulations are known (a stochastic differential equation, a stochastic
-simulation) says nothing about :math:`p(y_i \mid \phi, c)`. Bayes' rule turns the guide around: with
-the training distribution :math:`\tilde p(\phi)\,\tilde p(c)`,
+Some models can only be simulated (stochastic differential equations, stochastic simulation
+algorithms): :math:`p(y_i \mid \phi, c)` is not known. It follows from the guide by Bayes' rule.
+With the training distribution :math:`\tilde p(\phi)\,\tilde p(c)`,
 
 .. math:: \hat p(y_i \mid \phi, c) \propto
           \frac{q(c \mid y_i)\; q(\phi \mid y_i, c)}{\tilde p(c)\; \tilde p(\phi)} .
 
-Put in the place of the density it serves whatever needs one: draws, population fits, profiles. The
-constant is that of the individual's data under the training distribution, so differences between
-populations and between population models keep their meaning. Nothing corrects the network: its
-errors are those of the result, and add up over the individuals. Shared parameters beyond those of
-the training distribution are held off by a penalty.
+This density is used in place of the model's own by draws, population fits and profiles. The factor
+that is left out is the marginal likelihood of the individual's data under the training
+distribution. It does not depend on the population, so differences between populations and between
+population models are those of the likelihood. The errors of the networks are not corrected, and add
+up over the individuals. Shared parameters outside the training distribution get a penalty.
 """
 
 from dataclasses import dataclass, field, fields
@@ -28,12 +28,15 @@ from .amortized_posterior import AmortizedPosterior
 from .training_distributions import NormalDistribution
 
 ESTIMATORS = ("corrected", "likelihood-free")
-MAX_RADIUS = 3.3  # of shared parameters, in standard deviations of the training distribution
+# Distance of the shared parameters from the mean of their training distribution, in standard
+# deviations, beyond which the networks have seen next to no simulations (one in a thousand of a
+# single parameter) and a penalty begins.
+MAX_RADIUS = 3.3
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SurrogateStructure(ModelStructure):
-    r"""A program whose observations have the density that a guide has learned.
+    r"""The structure of a model, with the density of the observations that a guide has learned.
 
     Args:
         guide: The guide.
@@ -48,36 +51,41 @@ class SurrogateStructure(ModelStructure):
         return "likelihood-free"
 
     def check_density(self) -> None:
-        """There is one."""
+        """Nothing to check: the guide gives a density."""
 
     def _log_density_of(
-        self, many: Cohort, draws: Tensor, population: Population, observation_only: bool = False
+        self,
+        repeated: Cohort,
+        draws: Tensor,
+        population: Population,
+        observation_only: bool = False,
     ) -> IndividualLogDensity:
         guide, posterior = self.guide, learned(self.guide)
         training, num = guide.training_distribution, draws.shape[1]
-        summary = self._summaries.get(many)
+        summary = self._summaries.get(repeated)
         if summary is None:
             with torch.no_grad():
-                summary = posterior.summarize(many[torch.arange(num)])
-            self._summaries[many] = summary
+                summary = posterior.summarize(repeated[torch.arange(num)])
+            self._summaries[repeated] = summary
         shared = guide.shared_vector(population)
-        outside = torch.zeros((), dtype=torch.float64)
+        penalty = torch.zeros((), dtype=torch.float64)
         if training.shared.normal is not None:
-            shared, outside = _within(shared, training.shared.normal)
+            shared, penalty = _within(shared, training.shared.normal)
         observation = posterior.given(summary, shared).log_prob(draws)
-        observation = observation - training.individual.normal.log_prob(draws) - outside
+        observation = observation - training.individual.normal.log_prob(draws) - penalty
         if posterior.shared_flow is not None:
-            known = posterior.shared_given(summary).log_prob(shared.expand(num, -1))
-            observation = observation + known - training.shared.log_prob(shared)
+            log_shared = posterior.shared_given(summary).log_prob(shared.expand(num, -1))
+            observation = observation + log_shared - training.shared.log_prob(shared)
         if observation_only:
             return IndividualLogDensity(observation, torch.zeros_like(observation))
-        individual = self.log_individual_of(many, draws, population)
+        individual = self.log_individual_of(repeated, draws, population)
         return IndividualLogDensity(observation, individual)
 
 
 def _within(shared: Tensor, normal: NormalDistribution) -> tuple[Tensor, Tensor]:
-    """The nearest shared parameters that training has seen, and a penalty for the distance: beyond
-    them the networks know nothing, and the ratio of two vanishing densities may be anything.
+    """The nearest shared parameters within the training distribution, and a penalty for the
+    distance. Outside it both densities of the ratio are close to zero, and the ratio has no
+    meaning.
     """
     loc, scale_tril = normal.loc, normal.scale_tril
     z = torch.linalg.solve_triangular(scale_tril, (shared - loc).unsqueeze(-1), upper=False)
@@ -89,7 +97,7 @@ def _within(shared: Tensor, normal: NormalDistribution) -> tuple[Tensor, Tensor]
 
 
 def learned(guide: AmortizedGuide) -> AmortizedPosterior:
-    """The networks that know the data, without Newton steps behind them."""
+    """The networks of a guide that read the data, without Newton steps."""
     posterior = guide.posterior
     return posterior if isinstance(posterior, AmortizedPosterior) else posterior.first
 
@@ -97,16 +105,17 @@ def learned(guide: AmortizedGuide) -> AmortizedPosterior:
 def structure_with(
     structure: ModelStructure, guide: AmortizedGuide, estimator: Estimator | None
 ) -> ModelStructure:
-    r"""The structure with the density that an estimator works with.
+    r"""The structure of a model, with the density that an estimator uses.
 
     Args:
-        structure: The program.
+        structure: The structure of the model.
         guide: The guide.
-        estimator: ``"corrected"``: the program's own density. ``"likelihood-free"``: what the guide
-            has learned. Default: the program's own, where it has one.
+        estimator: ``"corrected"``: the model's own density. ``"likelihood-free"``: the density that
+            the guide has learned. Default: the model's own, where it has one.
 
     Raises:
         GuideError: The estimator is unknown, or the guide has not learned the shared parameters.
+        ModelError: The model has no density, and the estimator needs it.
     """
     if estimator is not None and estimator not in ESTIMATORS:
         raise GuideError(
@@ -117,9 +126,9 @@ def structure_with(
         return structure
     if guide.training_distribution.individual.prior is not None:
         raise GuideError(
-            "The guide was trained on a program without population parameters.",
-            "a guide that was trained on a distribution of its own, to be turned around.",
-            "write the population parameters into the program, and train again.",
+            "The guide was trained on a model without population parameters.",
+            "a guide that was trained on a normal distribution of the individual parameters.",
+            "write the population parameters into the model, and train again.",
         )
     if structure.shared and learned(guide).shared_flow is None:
         raise GuideError(

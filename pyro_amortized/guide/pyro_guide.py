@@ -1,20 +1,19 @@
-r"""The amortized posterior as a Pyro guide.
+r"""The amortized posterior as a Pyro guide, saved and loaded.
 
-:class:`AmortizedGuide` is an ``AutoGuide`` for the user's program: it samples the population sites
-from a normal distribution in unconstrained coordinates (learnable by SVI, set by
-:meth:`AmortizedGuide.at`), and then the individual sites from the amortized posterior given the
-data and the shared parameters. The networks are frozen and kept out of Pyro's parameter store.
+:class:`AmortizedGuide` is an ``AutoGuide`` for the user's model. It samples the population sites
+from a normal distribution in unconstrained coordinates (which SVI learns, and
+:meth:`AmortizedGuide.at` sets), and then the individual sites from the amortized posterior given
+the data and the shared parameters. The networks do not change, and are not in Pyro's parameter
+store.
 """
 
 import copy
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import Delta
 from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroParam
 from torch import Tensor
@@ -23,26 +22,30 @@ from torch.distributions import biject_to, constraints
 from ..cohort import Cohort
 from ..errors import GuideError
 from ..missing.training_patterns import TrainingPatterns
-from ..model import PLATE, Model, ModelStructure, Population, constrain_individuals, read_structure
+from ..model import Model, ModelStructure, Population, read_structure
 from ..networks.conditional_flow import FlowDistribution
 from .amortized_posterior import AmortizedPosterior
 from .files.guide_folder import GuideParts, check_folder, parts_of, read_guide, write_guide
+from .individual_part import sample_individual_part
 from .newton_posterior import SharpenedDistribution, SharpenedPosterior
 from .population_part import PopulationPart, median_of_population, sample_population_part
 from .training_distributions import TrainingDistribution
 from .training_history import TrainingHistory
 
+# Draws for medians and quantiles: odd numbers, so that the median is one of the draws.
+NUM_MEDIAN, NUM_QUANTILES = 501, 2001
+
 
 class AmortizedGuide(AutoGuide):  # type: ignore[misc]
-    r"""A trained guide for a mixed-effects program. Made by :func:`~pyro_amortized.train`.
+    r"""A trained guide for a mixed-effects model. Made by :func:`~pyro_amortized.train`.
 
     Args:
-        model: The program.
+        model: The model.
         structure: Its structure.
-        posterior: The amortized posterior, float64, frozen.
-        training_distribution: What it was trained on.
+        posterior: The amortized posterior, float64; its weights get no gradients.
+        training_distribution: Distribution of the parameters that it was trained on.
         history: How it was trained.
-        patterns: Which patterns of missing values it was trained on.
+        patterns: Patterns of missing values that it was trained on.
     """
 
     def __init__(
@@ -56,8 +59,8 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
     ) -> None:
         super().__init__(model)
         # In a tuple, so that Pyro does not register the networks' weights as parameters.
-        self._held = (posterior.eval().requires_grad_(False),)
-        # In a tuple for the same reason: another guide's parameters keep their own names.
+        self._networks = (posterior.eval().requires_grad_(False),)
+        # In a tuple for the same reason: the parameters of the user's guide keep their names.
         self._population_part: tuple[PopulationPart | None] = (None,)
         self.tuned = False
         self.structure = structure
@@ -71,20 +74,20 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # AutoGuide drops the model when it is pickled, from the guide that stays here too.
+        # AutoGuide.__getstate__ deletes the model, also from the guide that is pickled.
         return _assembled, (self.model, self._parts, self._part, self.tuned)
 
     @property
     def posterior(self) -> AmortizedPosterior | SharpenedPosterior:
-        """Encoder, summary network and flow; or these with Newton steps behind them."""
-        return self._held[0]
+        """Encoder, summary network and flow; in a sharpened guide with Newton steps."""
+        return self._networks[0]
 
     def at(self, location: Tensor, scale_tril: Tensor) -> "AmortizedGuide":
         r"""The same guide with another population part.
 
         Args:
-            location: Unconstrained population parameters, shape ``(population,)``, for instance
-                ``fit.vector``.
+            location: Mean of the unconstrained population parameters, shape ``(population,)``, for
+                instance ``fit.vector``.
             scale_tril: Cholesky factor of their covariance, for instance of ``fit.covariance``.
         """
         other = self._copy(self.posterior, None, self.tuned)
@@ -107,8 +110,8 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
 
     def trainable(self) -> "AmortizedGuide":
         r"""A copy whose networks are in Pyro's parameter store (under ``amortized_posterior``), so
-        that ``SVI`` trains them further on the data themselves. A small learning rate (1e-4) is
-        wise; draws are corrected as before.
+        that ``SVI`` trains them further on the data themselves. Use a small learning rate, for
+        instance 1e-4. Draws of the result are corrected by weights, as those of any guide.
         """
         return self._copy(copy.deepcopy(self.posterior), self._part, True)
 
@@ -136,90 +139,74 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         shared)``.
 
         A shared parameter that the population does not have (another residual error model) is
-        replaced by the median of its training distribution: the guide is then less exact, and its
-        draws are corrected all the same.
+        replaced by the median of its training distribution. The guide is then less exact; its
+        draws are still corrected by weights.
+
+        Args:
+            population: Population parameters by name, shapes ``(*, *site)``.
         """
         sites = [self.structure.population[name] for name in self.structure.shared]
-        typical = (
-            self.training_distribution.shared.draws.median(0).values if sites else torch.zeros(0)
-        )
-        fallback = (
-            typical.double().split([site.num_unconstrained for site in sites]) if sites else ()
-        )
+        draws = self.training_distribution.shared.draws
+        median = draws.median(0).values.double() if sites else torch.zeros(0).double()
+        sizes = [site.num_unconstrained for site in sites]
+        fallback = median.split(sizes) if sites else ()
         pieces = []
         for site, piece in zip(sites, fallback, strict=True):
             value = population.get(site.name)
             if value is None or value.shape[value.dim() - len(site.shape) :] != site.shape:
                 pieces.append(piece)
             else:
-                free = biject_to(site.support).inv(value.double())
-                pieces.append(free.reshape(*value.shape[: value.dim() - len(site.shape)], -1))
+                unconstrained = biject_to(site.support).inv(value.double())
+                pieces.append(
+                    unconstrained.reshape(*value.shape[: value.dim() - len(site.shape)], -1)
+                )
         batch = torch.broadcast_shapes(*(p.shape[:-1] for p in pieces)) if pieces else ()
-        return torch.cat([p.expand(*batch, -1) for p in pieces], -1) if pieces else typical.double()
+        return torch.cat([p.expand(*batch, -1) for p in pieces], -1) if pieces else median
 
     def individual_posterior(
         self, cohort: Cohort, population: Population
     ) -> FlowDistribution | SharpenedDistribution:
-        """The posterior of every individual in unconstrained coordinates, before correction."""
+        r"""The posterior of every individual in unconstrained coordinates, before correction.
+
+        Args:
+            cohort: N individuals.
+            population: Population parameters by name, for instance ``fit.estimates``.
+
+        Returns:
+            A distribution with batch shape ``(individual,)`` and event shape ``(latent,)``.
+        """
         return self.posterior.condition(cohort, self.shared_vector(population))
 
     # The Pyro guide.
 
     def forward(self, cohort: Cohort, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Sample all latent sites of the program; values by name."""
+        """Sample all latent sites of the model; values by name."""
         if self.master is not None:
             raise GuideError(
                 "The AmortizedGuide is part of an AutoGuideList.",
-                "an AmortizedGuide that stands alone: it samples the population sites too.",
+                "an AmortizedGuide by itself: it samples the population sites too.",
                 "pass it to SVI or Importance itself; `guide.with_population(AutoNormal(...))` "
                 "puts any guide of the population in it, `guide.at` a normal distribution.",
             )
         population = sample_population_part(
             self.structure, cohort, self._part or (self.loc, self.scale_tril)
         )
-        individual = self._sample_individuals(cohort, population)
+        if self.tuned:
+            pyro.module("amortized_posterior", self.posterior)
+        individual = sample_individual_part(
+            self.structure, cohort, population, self.posterior, self.shared_vector(population)
+        )
         params = [name for name, site in self.structure.population.items() if site.is_param]
         return {name: x for name, x in population.items() if name not in params} | individual
 
-    def _sample_individuals(self, cohort: Cohort, population: Population) -> dict[str, Tensor]:
-        sites = self.structure.individual
-        dims = {PLATE: next(iter(sites.values())).dim}
-        plates = {PLATE: pyro.plate(PLATE, len(cohort), dim=dims[PLATE])}
-        for site in sites.values():
-            plates |= {
-                name: pyro.plate(name, size, dim=dim)
-                for name, size, dim in site.plates
-                if name not in plates
-            }
-        extra = -dims[PLATE] - 1
-        if self.tuned:
-            pyro.module("amortized_posterior", self.posterior)
-        law = self.posterior.for_plate(cohort, self.shared_vector(population), extra)
-        with plates[PLATE]:
-            drawn = pyro.sample("_individual_latent", law, infer={"is_auxiliary": True})
-        rows = drawn.reshape(*drawn.shape[: drawn.dim() - extra - 1], drawn.shape[-1])
-        values, jacobians = constrain_individuals(self.structure, cohort, rows, population)
-        result = {}
-        for name, site in sites.items():
-            with ExitStack() as stack:
-                for plate in (PLATE, *(p[0] for p in site.plates)):
-                    stack.enter_context(plates[plate])
-                delta = Delta(
-                    values[name].to(cohort.dtype),
-                    log_density=-jacobians[name],
-                    event_dim=site.event_dim,
-                )
-                result[name] = pyro.sample(name, delta)
-        return result
-
     @torch.no_grad()
     def median(self, cohort: Cohort, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Medians of 501 draws, by name; population sites at the median of their normal
-        distribution.
+        """Medians of 501 draws of the individual sites, by name; population sites at the median of
+        their normal distribution.
         """
         population = median_of_population(self.structure, cohort, self._part or self.loc.detach())
         posterior = self.individual_posterior(cohort, population)
-        middle = posterior.rsample(torch.Size([501])).median(0).values
+        middle = posterior.rsample(torch.Size([NUM_MEDIAN])).median(0).values
         values, _ = self.structure.constrain(cohort, middle, population)
         return {
             n: x for n, x in population.items() if not self.structure.population[n].is_param
@@ -231,14 +218,14 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
     ) -> dict[str, Tensor]:
         r"""Draws of all latent sites at once, by name; each draw has its own population.
 
-        The individuals' are those of the network, before correction: for corrected ones see
-        :class:`~pyro_amortized.population.amortized_mcmc.AmortizedMCMC`. Pyro's generator is used,
-        as in any guide.
+        The draws of the individual parameters are those of the networks, before correction; for
+        corrected ones see :class:`~pyro_amortized.population.amortized_mcmc.AmortizedMCMC`. The
+        random numbers are those of Pyro's generator, as in any guide.
 
         Args:
             cohort: N individuals.
-            *args: As of the program; not looked at.
-            **kwargs: As of the program; not looked at.
+            *args: Further arguments of the model; ignored.
+            **kwargs: Further arguments of the model; ignored.
             num_samples: Number of draws.
 
         Returns:
@@ -253,10 +240,10 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
             )
         dims = [dim for site in self.structure.individual.values() for *_, dim in site.plates]
         dims += [site.dim for site in self.structure.individual.values()]
-        alone = self(cohort)
+        one = self(cohort)
         with pyro.plate("_draws", num_samples, dim=min(dims) - 1):
             draws = self(cohort)
-        return {name: draws[name].reshape(num_samples, *x.shape) for name, x in alone.items()}
+        return {name: draws[name].reshape(num_samples, *x.shape) for name, x in one.items()}
 
     def quantiles(
         self, quantiles: Sequence[float] | Tensor, cohort: Cohort, *args: Any, **kwargs: Any
@@ -266,8 +253,8 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         Args:
             quantiles: Levels between zero and one, as of Pyro's ``AutoNormal.quantiles``.
             cohort: N individuals.
-            *args: As of the program; not looked at.
-            **kwargs: As of the program; not looked at.
+            *args: Further arguments of the model; ignored.
+            **kwargs: Further arguments of the model; ignored.
 
         Returns:
             Shapes ``(quantile, *site)``.
@@ -282,7 +269,7 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
                 "levels between 0 and 1.",
                 "pass for instance `guide.quantiles([0.05, 0.5, 0.95], cohort)`.",
             )
-        draws = self.sample_posterior(cohort, num_samples=2001)
+        draws = self.sample_posterior(cohort, num_samples=NUM_QUANTILES)
         return {n: x.quantile(levels.to(x.dtype), dim=0) for n, x in draws.items()}
 
     # Files.

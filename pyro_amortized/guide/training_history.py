@@ -1,24 +1,24 @@
-r"""What a training leaves behind besides the weights."""
+r"""The history of a training: losses, counts, times, and what would improve the result."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class TrainingHistory:
-    r"""What happened during training. Lists have one entry per check of the validation loss.
+    r"""The history of a training. Lists have one entry per check of the validation loss.
 
     Args:
         training_loss: Mean :math:`-\log q` over the training simulations since the last check.
-        validation_loss: The same over the validation simulations, averaged weights.
+        validation_loss: The same over the validation simulations, with averaged weights.
         learning_rate: Learning rate at the check.
-        seconds: Wall time of training at the check, without simulation beforehand.
-        best_epoch: Check whose weights were kept, from 0.
-        num_simulations: Simulations used, validation included.
-        num_failed: Simulations that were not finite and were left out.
-        num_steps: Steps of the optimiser.
-        num_pairs: Pairs of data and parameters seen, with repetition (fresh missingness and noise
-            count).
-        num_skipped: Steps whose gradient was not finite, which moved nothing.
+        seconds: Wall time of the training at the check, without the simulation before it.
+        best_epoch: Number of the check whose weights are the result, from 0.
+        num_simulations: Simulations used, with those for validation.
+        num_failed: Simulations that were not finite and were not used.
+        num_steps: Steps of the optimizer.
+        num_pairs: Pairs of data and parameters used, with repetition: one simulation gives several
+            pairs, with other missing values and other noise.
+        num_skipped: Steps that were skipped because their gradient was not finite.
         simulation_seconds: Wall time of the simulation in this process.
         training_seconds: Wall time of the training.
         stopped: Why training ended.

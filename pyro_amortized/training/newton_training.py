@@ -18,7 +18,7 @@ from ..cohort import Cohort, Design
 from ..errors import GuideError, TrainingError
 from ..guide import AmortizedGuide
 from ..guide.amortized_posterior import AmortizedPosterior
-from ..guide.newton_posterior import SharpenedPosterior, mixed
+from ..guide.newton_posterior import SharpenedPosterior, log_mixture
 from ..guide.training_history import TrainingHistory
 from ..missing.designs import as_design
 from ..networks.conditional_flow import ConditionalFlow, FlowDistribution
@@ -167,8 +167,8 @@ class Rows:
     def log_q(self, flow: nn.Module, rows: Tensor | slice) -> Tensor:
         """Log density of the mixture at some rows."""
         assert isinstance(flow, ConditionalFlow)
-        sharp = FlowDistribution(flow, self.context[rows]).log_prob(self.z[rows])
-        return mixed(sharp - self.log_det[rows], self.log_first[rows])
+        log_z = FlowDistribution(flow, self.context[rows]).log_prob(self.z[rows])
+        return log_mixture(log_z - self.log_det[rows], self.log_first[rows])
 
 
 def _with(

@@ -9,7 +9,7 @@ from pyro.infer.importance import vectorized_importance_weights
 
 import pyro_amortized as pa
 from pyro_amortized.errors import GuideError
-from pyro_amortized.guide.newton_posterior import SHARE_OF_FIRST, SharpenedPosterior
+from pyro_amortized.guide.newton_posterior import SETTINGS, SharpenedPosterior
 from pyro_amortized.numerics.newton_steps import best_of, newton, stencil
 from tests.exact import TRUTH, _rows, linear_program
 from tests.small import train
@@ -121,7 +121,8 @@ def test_the_density_belongs_to_the_draws(linear, sharp):
     assert torch.allclose(whole.take(rows).log_prob(points[rows]), base[rows])
     assert torch.allclose(whole.reshape((n, 1)).log_prob(points.unsqueeze(1))[:, 0], base)
     assert torch.allclose(whole.expand((3, n)).log_prob(points), base.expand(3, n))
-    assert (base >= whole.first.log_prob(points) + torch.tensor(SHARE_OF_FIRST).log()).all()
+    log_share = torch.tensor(SETTINGS.share_of_first).log()
+    assert (base >= whole.first.log_prob(points) + log_share).all()
 
 
 def test_a_sharpened_guide_is_a_guide(linear, sharp):
