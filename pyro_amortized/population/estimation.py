@@ -49,7 +49,7 @@ class EstimationSettings:
     # of more than six individuals half of their number.
     near_gain: float = 3.0
     # The rounds end when one gains less than this, plus twice the number of parameters divided by
-    # the number of draws, which is the gain that Monte Carlo error alone gives.
+    # the number of draws, an allowance for the gain that Monte Carlo error alone can give.
     min_gain: float = 0.02
     # A fit whose last round gained more has no standard errors.
     max_final_gain: float = 1.0

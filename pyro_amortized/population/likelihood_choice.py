@@ -22,7 +22,7 @@ Likelihood = ExactLikelihood | ExpandedLikelihood
 class ChoiceSettings:
     """Numbers of observations times draws beyond which the observations are expanded."""
 
-    # Above a million the repeated evaluations take most of a fit (decision 035).
+    # A fit evaluates the exact likelihood some hundred times (decision 035).
     max_exact: int = 1_000_000
     # The same for the search of starting values, which need less accuracy.
     max_exact_rough: int = 200_000

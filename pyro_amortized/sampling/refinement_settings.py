@@ -51,8 +51,9 @@ class RefinementSettings:
     # Parts of the defensive mixture (decision 028). The part of the population bounds the weights.
     guide_share: float = 0.05
     population_share: float = 0.05
-    # Part of a stretched copy of the mixture, if it started from modes: reduces the error of the
-    # log likelihood of 50 cells from 0.35 to 0.1 (decision 030).
+    # Part of a stretched copy of the mixture, if it started from modes. Together with the part of
+    # the guide it reduced the error of the log likelihood of 50 cells from 0.35 to 0.1 (decision
+    # 030).
     stretched_share: float = 0.1
 
     # Draws from the population that give its standard deviations.

@@ -25,7 +25,8 @@ class TemperingSettings:
     effective_draws_per_dimension: float = 5.0
     min_effective_draws: float = 10.0
     max_effective_draws: float = 50.0
-    # Largest share of the draws that can be asked to be effective: the target must still count.
+    # Largest share of the draws that can be required: weights that are flattened further would
+    # say little about the target.
     max_effective_share: float = 0.2
     # Factor of the power in each step, and the number of steps: 0.7 ** 30 = 2e-5.
     power_factor: float = 0.7
