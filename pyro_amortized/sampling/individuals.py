@@ -206,17 +206,7 @@ def sample_individuals(
         ModelError: A population value is missing or outside its support.
     """
     check_is("cohort", cohort, Cohort, "pass a Cohort, as `read_table` gives.", GuideError)
-    if structure is None:
-        structure = getattr(guide, "structure", None)
-        if structure is None:
-            raise GuideError(
-                f"A guide of type {type(guide).__name__} without a structure.",
-                "an AmortizedGuide, or `structure=` for any other guide.",
-                "pass `structure=pa.read_structure(model, cohort)`.",
-            )
-        check_recorded(structure, cohort)
-    if isinstance(guide, AmortizedGuide):
-        structure = structure_with(structure, guide, estimator)
+    structure = _structure_of(guide, cohort, structure, estimator)
     check_count("num_draws", num_draws, least=MIN_DRAWS, error=GuideError)
     generator = make_generator(seed)
     population = {name: x.detach() for name, x in structure.check_population(population).items()}
@@ -234,6 +224,24 @@ def sample_individuals(
     if refine:
         _warn_unreliable(result)
     return result
+
+
+def _structure_of(
+    guide: Any, cohort: Cohort, structure: ModelStructure | None, estimator: Estimator | None
+) -> ModelStructure:
+    """The given structure, or that of the guide, with the density of the estimator."""
+    if structure is None:
+        structure = getattr(guide, "structure", None)
+        if structure is None:
+            raise GuideError(
+                f"A guide of type {type(guide).__name__} without a structure.",
+                "an AmortizedGuide, or `structure=` for any other guide.",
+                "pass `structure=pa.read_structure(model, cohort)`.",
+            )
+        check_recorded(structure, cohort)
+    if isinstance(guide, AmortizedGuide):
+        structure = structure_with(structure, guide, estimator)
+    return structure
 
 
 def individual_posteriors(
