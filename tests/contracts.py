@@ -32,15 +32,15 @@ def check_summary(network, num_features, num_static, ordered=False):
 
 def check_flow(flow, context):
     """Inverse, Jacobian by autograd, density that integrates to one, gradients for every weight."""
-    law = flow(context)
-    draws = law.rsample((50,))
+    posterior = flow(context)
+    draws = posterior.rsample((50,))
     assert draws.shape == (50, *context.shape[:-1], flow.num_latent)
     state = flow.prepare(context)
     z, _ = flow.to_base(draws, state)
     assert torch.allclose(flow.from_base(z, state), draws, atol=1e-5)
     _check_jacobian(flow, context)
     _check_total_mass(flow, context)
-    law.log_prob(draws.detach()).mean().backward()
+    posterior.log_prob(draws.detach()).mean().backward()
     for name, weight in flow.named_parameters():
         idle = flow.num_latent == 1 and name.endswith("given.weight")  # nothing comes before
         assert weight.grad is not None
@@ -48,27 +48,27 @@ def check_flow(flow, context):
 
 
 def _check_jacobian(flow, context):
-    law = flow(context[:1])
+    posterior = flow(context[:1])
 
     def to_base(x):
         return flow.to_base(x, flow.prepare(context[:1]))[0]
 
-    x = law.sample()
+    x = posterior.sample()
     jacobian = torch.autograd.functional.jacobian(to_base, x)[0, :, 0, :]
     base = torch.distributions.Normal(0.0, 1.0).log_prob(to_base(x)).sum()
     expected = base + torch.linalg.slogdet(jacobian).logabsdet
-    assert torch.allclose(law.log_prob(x)[0], expected, atol=1e-5)
+    assert torch.allclose(posterior.log_prob(x)[0], expected, atol=1e-5)
 
 
 def _check_total_mass(flow, context):
     """E_r[q / r] = 1 under a wide normal r, within Monte Carlo error."""
-    law = flow(context[:1])
-    draws = law.sample((4000,))[:, 0]
+    posterior = flow(context[:1])
+    draws = posterior.sample((4000,))[:, 0]
     wide = torch.distributions.MultivariateNormal(
         draws.mean(0), 1.6 * torch.cov(draws.T).reshape(flow.num_latent, flow.num_latent)
     )
     points = wide.sample((60_000,))
-    ratio = (law.log_prob(points.unsqueeze(1))[:, 0] - wide.log_prob(points)).exp().detach()
+    ratio = (posterior.log_prob(points.unsqueeze(1))[:, 0] - wide.log_prob(points)).exp().detach()
     error = ratio.std() / len(ratio) ** 0.5
     assert abs(ratio.mean() - 1) < 4 * error + 1e-3
     assert error < 0.05

@@ -39,10 +39,10 @@ def tensors(thing, path=""):
         parts = dict(enumerate(thing))
     else:
         return {}
-    found = {}
+    collected = {}
     for name, part in parts.items():
-        found |= tensors(part, f"{path}.{name}" if path else str(name))
-    return found
+        collected |= tensors(part, f"{path}.{name}" if path else str(name))
+    return collected
 
 
 def simulate(cohort, guide, fit):

@@ -3,14 +3,11 @@ import torch
 
 from pyro_amortized import Cohort, Doses, Series, concatenate, datasets
 from pyro_amortized.cohort.time_grid import common_grid
-from pyro_amortized.encode import Deletion, FillIn, Form, Indicator, TimeLabels, Tokens
+from pyro_amortized.encode import Deletion, FillIn, Indicator, TimeLabels, Tokens
 from pyro_amortized.errors import GuideError
 from pyro_amortized.guide.files.network_descriptions import encoder_of
+from tests.encode.kit import fitted, gridded, wider
 from tests.programs import growth_cohort
-
-
-def fitted(cohort, series, grid=None, encoding=None):
-    return (encoding or Tokens()).encoder(Form.of(cohort, series, grid)).fit(cohort)
 
 
 @pytest.fixture
@@ -27,23 +24,10 @@ def test_fill_padding_and_neighbours_do_not_matter(encoder):
         covariates=cohort.covariates,
     )
     assert torch.equal(encoder(filled).tokens, base.tokens)
-    longer = concatenate([cohort, _wider(cohort)])
+    longer = concatenate([cohort, wider(cohort)])
     assert torch.allclose(encoder(longer).tokens[:6, :5], base.tokens)
     assert not encoder(longer).mask[:6, 5:].any()
     assert torch.allclose(encoder(cohort[2:4]).tokens, base.tokens[2:4])
-
-
-def _wider(cohort):
-    y = cohort["y"]
-    return Cohort(
-        {
-            "y": Series(
-                torch.cat([y.times, y.times[:, -1:] + 1], 1),
-                torch.cat([y.values, y.values[:, -1:]], 1),
-            )
-        },
-        covariates=cohort.covariates,
-    )
 
 
 def test_scales_come_from_recorded_values_only():
@@ -56,17 +40,6 @@ def test_scales_come_from_recorded_values_only():
     one, two = fitted(cohort, ["y"]), fitted(blanked, ["y"])
     for name, value in one.state_dict().items():
         assert torch.equal(value, two.state_dict()[name])
-
-
-def test_indicator_says_which_channel_was_recorded():
-    values = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]).repeat(5, 1, 1)
-    observed = torch.tensor([[[True, False], [True, True]]]).repeat(5, 1, 1)
-    times = torch.tensor([[0.0, 1.0]]).repeat(5, 1)
-    cohort = Cohort({"y": Series(times, values, observed)})
-    encoded = fitted(cohort, ["y"])(cohort)
-    # Features: three scales of each channel, then one indicator per channel.
-    assert encoded.tokens[0, :, 6:8].tolist() == [[1.0, 0.0], [1.0, 1.0]]
-    assert encoded.tokens[0, 0, 3:6].abs().sum() == 0
 
 
 def test_doses_are_tokens():
@@ -93,34 +66,16 @@ def test_cohorts_of_another_form_are_refused(encoder):
         encoder.check(Cohort(cohort.series, doses, cohort.covariates))
 
 
-# Common time grids.
-
-
-def gridded(num=30):
-    times = torch.tensor([0.0, 1.0, 2.5, 4.0]).expand(num, -1)
-    values = torch.rand(num, 4, generator=torch.Generator().manual_seed(0)) + 1
-    observed = torch.ones(num, 4, dtype=torch.bool)
-    observed[:, 2] = torch.arange(num) % 2 == 0
-    return Cohort({"y": Series(times, values, observed)})
-
-
-def test_a_grid_is_found_only_where_it_is_common():
-    assert common_grid(gridded(), ["y"]) == {"y": [0.0, 1.0, 2.5, 4.0]}
-    assert common_grid(growth_cohort(5), ["y"]) is None
-    twice = torch.tensor([[0.0, 1.0, 1.0]])
-    assert common_grid(Cohort({"y": Series(twice, torch.ones(1, 3))}), ["y"]) is None
-
-
 def test_columns_are_brought_onto_the_grid_by_their_times():
     cohort = gridded()
     encoder = fitted(cohort, ["y"], common_grid(cohort, ["y"]))
     base, y = encoder(cohort), cohort["y"]
-    kept = y.observed.clone()
-    kept[:, 1] = False
+    observed = y.observed.clone()
+    observed[:, 1] = False
     fewer = Cohort(
         {"y": Series(y.times[:, [0, 2, 3]], y.values[:, [0, 2, 3]], y.observed[:, [0, 2, 3]])}
     )
-    masked = encoder(Cohort({"y": Series(y.times, y.values, kept)}))
+    masked = encoder(Cohort({"y": Series(y.times, y.values, observed)}))
     assert torch.equal(encoder(fewer).tokens, masked.tokens)
     assert torch.equal(encoder(fewer).mask, masked.mask)
     extra = torch.cat([y.times, torch.full((30, 1), 9.0)], 1)  # an unrecorded time off the grid
@@ -142,49 +97,12 @@ def test_times_off_the_grid_are_refused_with_the_individual():
         encoder(Cohort({"y": Series(torch.tensor([[0.0, 1.0, 1.0]]), torch.ones(1, 3))}))
 
 
-# Published encodings, and what they cannot tell apart.
-
-
-def test_fill_in_cannot_tell_a_filled_value_from_a_recorded_one():
-    cohort = gridded()
-    grid = common_grid(cohort, ["y"])
-    y = cohort["y"]
-    value = float(y.values[0, 1])
-    hidden = y.observed.clone()
-    hidden[0, 1] = False
-    less = cohort.with_observed({"y": hidden})
-    fill, indicator = (
-        fitted(cohort, ["y"], grid, encoding) for encoding in (FillIn(value), Indicator(value))
-    )
-    assert torch.allclose(fill(less).tokens[0], fill(cohort).tokens[0])
-    assert not torch.allclose(indicator(less).tokens[0], indicator(cohort).tokens[0])
-    assert indicator(less).tokens[0, 1, 1] == 0
-    assert fill(less).mask.all()
-    for encoding in (FillIn(0.0), Indicator(0.0)):
-        with pytest.raises(GuideError, match="individual times"):
-            fitted(growth_cohort(5), ["y"], None, encoding)
-
-
-def test_labels_and_deletion_keep_recorded_values_only():
-    cohort = growth_cohort(200)
-    raw, normalised, deleted = (
-        fitted(cohort, ["y"], None, e) for e in (TimeLabels(), TimeLabels(True), Deletion())
-    )
-    y = cohort["y"]
-    assert torch.equal(raw(cohort).mask, y.observed)
-    seen = y.observed
-    assert torch.allclose(raw(cohort).tokens[..., 1][seen], y.times[seen])
-    assert normalised(cohort).tokens[..., 1].max() <= 1
-    assert deleted(cohort).tokens.shape[-1] == 1
-    assert raw(cohort).tokens[..., 0][seen].mean().abs() < 1e-6
-
-
 @pytest.mark.parametrize(
     "encoding", [FillIn(-1.0), Indicator(-1.0), TimeLabels(), Deletion(), Tokens(), Tokens(3)]
 )
 @pytest.mark.parametrize("channels", [0, 2])
 def test_encodings_share_one_interface(encoding, channels):
-    """Two series, doses, covariates; scales from recorded values; settings make it again."""
+    """Scales come from recorded values; settings and scales give an equal encoder."""
     generator = torch.Generator().manual_seed(1)
     shape = (40, 4, channels) if channels else (40, 4)
     values = torch.randn(shape, generator=generator).double()
@@ -206,20 +124,6 @@ def test_encodings_share_one_interface(encoding, channels):
     same = encoder(Cohort(blank, doses, cohort.covariates))
     assert torch.equal(same.tokens, encoded.tokens)
     assert torch.equal(same.static, encoded.static)
-    again = encoder_of(encoder.settings, ())
-    again.load_state_dict(encoder.state_dict())
-    assert torch.equal(again(cohort).tokens, encoded.tokens)
-
-
-def test_moments_are_sums_over_recorded_values():
-    cohort = growth_cohort(50)
-    encoder = fitted(cohort, ["y"], None, Tokens(3))
-    y = cohort["y"]
-    scaled = (y.values / encoder.units[0] - encoder.values[0].mean[0]) * encoder.values[0].scale[0]
-    phase = (y.times - encoder.span[0]) / encoder.span[1] * torch.pi
-    found = encoder.moments(cohort).reshape(50, -1, 2)
-    expected = (y.observed * (2 * phase).cos()).sum(1), (y.observed * scaled * phase.sin()).sum(1)
-    assert torch.allclose(found[:, 2, 0], expected[0])
-    assert torch.allclose(found[:, 1, 1], expected[1])
-    longer = concatenate([cohort, _wider(cohort)])
-    assert torch.allclose(encoder.moments(longer)[:50], encoder.moments(cohort))
+    copy = encoder_of(encoder.settings, ())
+    copy.load_state_dict(encoder.state_dict())
+    assert torch.equal(copy(cohort).tokens, encoded.tokens)

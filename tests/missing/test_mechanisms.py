@@ -3,10 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyro_amortized import Cohort, RandomMissing, Resample, Series
+from pyro_amortized import RandomMissing
 from pyro_amortized.errors import CohortError
 from pyro_amortized.missing import (
-    AllOf,
     BelowLimit,
     BernoulliMissing,
     ChannelMissing,
@@ -14,12 +13,11 @@ from pyro_amortized.missing import (
     Gaps,
     NumberMissing,
     OneOf,
-    OnlySeries,
     PatternsOf,
     Schedule,
 )
-from pyro_amortized.missing.training_patterns import TrainingPatterns
 from pyro_amortized.runtime.random_numbers import make_generator
+from tests.missing.kit import complete, recorded
 from tests.programs import growth_cohort
 
 
@@ -27,8 +25,8 @@ from tests.programs import growth_cohort
 @given(st.floats(0, 1), st.integers(0, 100))
 def test_the_share_is_exact_and_never_adds(share, seed):
     cohort = growth_cohort(8, seed)
-    less = RandomMissing(share, share)(cohort, make_generator(seed))
-    before, after = cohort["y"].observed, less["y"].observed
+    masked = RandomMissing(share, share)(cohort, make_generator(seed))
+    before, after = cohort["y"].observed, masked["y"].observed
     assert not (after & ~before).any()
     n = before.sum(1)
     assert torch.equal(after.sum(1), n - (share * n + 0.5).floor().long())
@@ -36,47 +34,21 @@ def test_the_share_is_exact_and_never_adds(share, seed):
 
 def test_positions_are_uniform():
     cohort = growth_cohort(1, missing=False)[torch.zeros(4000, dtype=torch.long)]
-    less = RandomMissing(0.4, 0.4)(cohort, make_generator(0))
-    kept = less["y"].observed.double().mean(0)
-    assert ((kept - 0.6).abs() < 0.03).all()
+    masked = RandomMissing(0.4, 0.4)(cohort, make_generator(0))
+    share = masked["y"].observed.double().mean(0)
+    assert ((share - 0.6).abs() < 0.03).all()
 
 
 def test_complete_individuals_and_channels_together():
     cohort = growth_cohort(2000 // 4, missing=False).repeat(4)
-    less = RandomMissing(0.5, 0.5, complete=0.25)(cohort, make_generator(0))
-    assert float(less["y"].observed.all(1).double().mean()) == pytest.approx(0.25, abs=0.04)
-
-
-def test_design_is_reproducible_and_has_its_size():
-    design = Resample(growth_cohort(4))
-    one, two = (design(50, make_generator(3)) for _ in range(2))
-    assert len(one) == 50
-    assert torch.equal(one["y"].observed, two["y"].observed)
-    assert not torch.equal(one["y"].observed, design(50, make_generator(4))["y"].observed)
+    masked = RandomMissing(0.5, 0.5, complete=0.25)(cohort, make_generator(0))
+    assert float(masked["y"].observed.all(1).double().mean()) == pytest.approx(0.25, abs=0.04)
 
 
 def test_bad_shares():
     for arguments in ((0.5, 0.2), (-0.1, 0.2), (0.0, 1.2)):
         with pytest.raises(CohortError, match="shares"):
             RandomMissing(*arguments)
-
-
-# The other mechanisms.
-
-
-def complete(num=2000, width=8, channels=()):
-    times = torch.arange(width, dtype=torch.float64).expand(num, -1)
-    values = torch.rand(num, width, *channels, generator=torch.Generator().manual_seed(0)).double()
-    return Cohort({"y": Series(times, values)})
-
-
-def recorded(mechanism, cohort=None, seed=0):
-    cohort = complete() if cohort is None else cohort
-    less = mechanism(cohort, make_generator(seed))
-    assert not (less["y"].observed & ~cohort["y"].observed).any()
-    again = mechanism(cohort, make_generator(seed))
-    assert torch.equal(less["y"].observed, again["y"].observed)
-    return less["y"].observed
 
 
 def test_a_uniform_number_goes_missing_at_uniform_positions():
@@ -134,17 +106,6 @@ def test_patterns_of_a_cohort():
         PatternsOf(complete(3, 5))(complete(), make_generator(0))
 
 
-def test_mechanisms_combine():
-    both = recorded(AllOf((Dropout(4), NumberMissing(1, 1))))
-    assert both.sum(1).unique().tolist() == [3, 4, 5, 6, 7]
-    either = recorded(OneOf((NumberMissing(8, 8), NumberMissing(0, 0)), (1.0, 3.0)))
-    assert either.all(1).double().mean() == pytest.approx(0.75, abs=0.04)
-    cohort = Cohort({"y": complete()["y"], "z": complete()["y"]})
-    less = OnlySeries(("y",), NumberMissing(8, 8))(cohort, make_generator(0))
-    assert not less["y"].observed.any()
-    assert less["z"].observed.all()
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -161,23 +122,3 @@ def test_mechanisms_combine():
 def test_settings_out_of_range(make):
     with pytest.raises(CohortError):
         make()
-
-
-def test_the_patterns_of_training_are_remembered():
-    trained = TrainingPatterns.of(NumberMissing(0, 4)(complete(), make_generator(0)), ["y"], None)
-    assert trained.unusual(complete(50)) == {}
-    few = torch.zeros(3, 8, dtype=torch.bool)
-    few[0, :5], few[1, :2], few[2, 3:7] = True, True, True
-    flagged = trained.unusual(complete(3).with_observed({"y": few}))
-    assert list(flagged) == ["2"]
-    assert "number of recorded values of 'y' is 2, in training 4 to 8" in flagged["2"]
-    later = Cohort({"y": Series(complete(1)["y"].times + 5, complete(1)["y"].values)})
-    assert "first recorded time of 'y' is 5" in trained.unusual(later)["1"]
-    grid = {"y": list(range(8))}
-    fixed = TrainingPatterns.of(complete(), ["y"], grid)
-    hole = torch.ones(1, 8, dtype=torch.bool)
-    hole[0, 3] = False
-    found = TrainingPatterns(places=fixed.places, grid=grid).unusual(
-        complete(1).with_observed({"y": hole})
-    )
-    assert "time 3 was never missing" in found["1"]

@@ -1,4 +1,4 @@
-"""What is recorded as part of the model; laws without a density; masks in all of Pyro's ways."""
+"""Recording as a part of the model, distributions without a density, and the masks of Pyro."""
 
 import math
 
@@ -10,11 +10,10 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized import nlme
-from pyro_amortized.cohort import as_recorded, as_scheduled, check_indicators, with_recorded
 from pyro_amortized.diagnostics import calibrate
-from pyro_amortized.errors import CohortError, ModelError
+from pyro_amortized.errors import ModelError
 from pyro_amortized.guide.training_distributions import default_training_distribution
-from pyro_amortized.missing import NumberMissing, Schedule, default_design
+from pyro_amortized.missing import NumberMissing, Schedule
 from pyro_amortized.training.simulation.shard_simulation import Simulator
 from tests.programs import growth_cohort
 
@@ -27,13 +26,13 @@ def by_value(cohort):
     with pyro.plate("individual", len(cohort)):
         level = pyro.sample("level", dist.Normal(0.0, 1.0))
         y = cohort["y"]
-        law = dist.Normal(level[..., None] + 0 * y.times, 0.5)
-        value = pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = dist.Normal(level[..., None] + 0 * y.times, 0.5)
+        value = pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
         def rule(v):
             return torch.sigmoid(-4 * (v - 1))
 
-        p = nlme.recording_probability(rule, law, value, y.observed)
+        p = nlme.recording_probability(rule, distribution, value, y.observed)
         record = cohort["y_recorded"]
         pyro.sample("y_recorded", dist.Bernoulli(p).to_event(1), obs=record.values)
 
@@ -48,27 +47,27 @@ def simulated(num=4000, model=by_value, design=DESIGN):
 
 
 def test_what_is_recorded_is_simulated_and_masks_the_values():
-    _, found = simulated()
-    y, record = found.cohort["y"], found.cohort["y_recorded"]
+    _, simulation = simulated()
+    y, record = simulation.cohort["y"], simulation.cohort["y_recorded"]
     assert torch.equal(y.observed, record.values > 0.5)
     assert record.observed.all()
-    high = found.unconstrained[:, 0] > 1.5
+    high = simulation.unconstrained[:, 0] > 1.5
     assert y.observed[high].double().mean() < 0.25
-    assert y.observed[found.unconstrained[:, 0] < 0].double().mean() > 0.95
+    assert y.observed[simulation.unconstrained[:, 0] < 0].double().mean() > 0.95
 
 
 def test_the_density_of_a_missing_value_is_the_share_that_would_be_lost():
-    structure, found = simulated(40)
-    cohort, level = found.cohort, found.unconstrained
+    structure, simulation = simulated(40)
+    cohort, level = simulation.cohort, simulation.unconstrained
     total = structure.log_density(cohort, level.unsqueeze(0), {}).observation[0]
     grid = torch.linspace(-8, 8, 4001, dtype=torch.float64)
     for i in range(40):
-        law = torch.distributions.Normal(level[i], 0.5)
-        lost = (law.log_prob(grid).exp() * torch.sigmoid(4 * (grid - 1))).sum() * (
+        distribution = torch.distributions.Normal(level[i], 0.5)
+        lost = (distribution.log_prob(grid).exp() * torch.sigmoid(4 * (grid - 1))).sum() * (
             grid[1] - grid[0]
         )
         y, seen = cohort["y"].values[i], cohort["y"].observed[i]
-        known = law.log_prob(y) + torch.nn.functional.logsigmoid(-4 * (y - 1))
+        known = distribution.log_prob(y) + torch.nn.functional.logsigmoid(-4 * (y - 1))
         expected = torch.where(seen, known, lost.log()).sum()
         assert float(total[i]) == pytest.approx(float(expected), abs=1e-6)
 
@@ -76,36 +75,23 @@ def test_the_density_of_a_missing_value_is_the_share_that_would_be_lost():
 def test_ignoring_the_mechanism_is_biased_and_saying_it_is_not(tmp_path):
     guide = pa.train(by_value, DESIGN, num_simulations=8000, options=OPTIONS, progress=False)
     assert guide.training_distribution.individual.prior is not None
-    _, found = simulated(300)
-    posterior = pa.sample_individuals(guide, found.cohort, population={}, num_draws=400)
+    _, simulation = simulated(300)
+    posterior = pa.sample_individuals(guide, simulation.cohort, population={}, num_draws=400)
     mean, sd, _, _ = posterior.moments()
-    z = (mean - found.unconstrained) / sd
+    z = (mean - simulation.unconstrained) / sd
     guide.save(tmp_path)
-    loaded = pa.load_guide(tmp_path, by_value, found.cohort)
+    loaded = pa.load_guide(tmp_path, by_value, simulation.cohort)
     assert loaded.training_distribution.individual.prior is loaded.structure
     assert abs(float(z.mean())) < 4 / 300**0.5
     assert float(z.std()) == pytest.approx(1.0, abs=4 / (2 * 300) ** 0.5)
-    y = found.cohort["y"]
+    y = simulation.cohort["y"]
     n, total = y.observed.sum(1), (y.values * y.observed).sum(1)
     naive = total / 0.25 / (n / 0.25 + 1)  # conjugate posterior mean that ignores the mechanism
     naive_sd = (n / 0.25 + 1) ** -0.5
-    assert float(((naive - found.unconstrained[:, 0]) / naive_sd).mean()) < -0.2
+    assert float(((naive - simulation.unconstrained[:, 0]) / naive_sd).mean()) < -0.2
 
 
-def test_record_and_masks_must_agree():
-    cohort = with_recorded(growth_cohort(4), "y")
-    check_indicators(cohort)
-    assert torch.equal(as_recorded(cohort)["y"].observed, cohort["y"].observed)
-    assert as_scheduled(cohort)["y"].observed.all()
-    torn = cohort.with_observed({"y": torch.zeros(4, 5, dtype=torch.bool)})
-    with pytest.raises(CohortError, match="disagree"):
-        check_indicators(torn)
-    with pytest.raises(CohortError, match="scheduled"):
-        with_recorded(growth_cohort(4), "y", torch.zeros(4, 5, dtype=torch.bool))
-    assert default_design(cohort).missing(cohort, torch.Generator()) is cohort
-
-
-# Laws without a density.
+# Distributions without a density.
 
 
 def poisson_by_numpy(mean):
@@ -120,11 +106,11 @@ def counted(cohort):
         size = pyro.sample("size", dist.LogNormal(1.0, 0.5))
         y = cohort["y"]
         mean = (rate * size)[..., None].expand(y.values.shape)
-        law = nlme.Simulated(lambda: poisson_by_numpy(mean), y.values.shape)
-        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = nlme.Simulated(lambda: poisson_by_numpy(mean), y.values.shape)
+        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
-def test_a_law_without_density_trains_and_refuses_to_be_scored():
+def test_a_distribution_without_density_trains_and_refuses_to_be_scored():
     design = Schedule({"y": TIMES}, NumberMissing(0, 2))
     with pytest.warns(pa.AmortizedWarning, match="one value of rate per individual"):
         guide = pa.train(counted, design, num_simulations=3000, options=OPTIONS, progress=False)
@@ -153,20 +139,20 @@ def masked(how):
         with pyro.plate("individual", len(cohort), dim=-2):
             slope = pyro.sample("slope", dist.Normal(mean, 1.0))
             with pyro.plate("time", y.times.shape[1], dim=-1):
-                law = dist.Normal(slope * y.times, 0.3)
+                distribution = dist.Normal(slope * y.times, 0.3)
                 if how == "mask":
-                    pyro.sample("y", law.mask(y.observed), obs=y.values)
+                    pyro.sample("y", distribution.mask(y.observed), obs=y.values)
                 elif how == "poutine":
                     with pyro.poutine.mask(mask=y.observed):
-                        pyro.sample("y", law, obs=y.values)
+                        pyro.sample("y", distribution, obs=y.values)
                 else:
-                    pyro.sample("y", law, obs=y.values, obs_mask=y.observed)
+                    pyro.sample("y", distribution, obs=y.values, obs_mask=y.observed)
 
     return model
 
 
 def test_masks_of_all_kinds_mean_the_same():
-    """`.mask`, `poutine.mask`, `obs_mask=`, NaN at the door: equal densities, draws, guides."""
+    """`.mask`, `poutine.mask`, `obs_mask=`, NaN in the data: equal densities, draws, guides."""
     cohort = growth_cohort(7, 2)
     y = cohort["y"]
     nan = pa.Series(y.times, torch.where(y.observed, y.values, math.nan))
@@ -202,9 +188,9 @@ def test_individuals_with_unusual_patterns_are_named():
     population = {"mean": torch.tensor(0.0)}
     cohort = design(5, torch.Generator().manual_seed(0))
     pa.sample_individuals(guide, cohort, population=population, num_draws=100)
-    kept = torch.ones(5, 4, dtype=torch.bool)
-    kept[2, 1:] = False
+    observed = torch.ones(5, 4, dtype=torch.bool)
+    observed[2, 1:] = False
     with pytest.warns(pa.AmortizedWarning, match="3: the number of recorded values of 'y'"):
         pa.sample_individuals(
-            guide, cohort.with_observed({"y": kept}), population=population, num_draws=100
+            guide, cohort.with_observed({"y": observed}), population=population, num_draws=100
         )

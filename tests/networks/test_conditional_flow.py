@@ -41,13 +41,15 @@ def test_a_dimension_sees_only_the_ones_before_it():
 
 def test_flow_distribution_batches():
     flow = ConditionalFlow(2, 4)
-    law = flow(torch.randn(3, 4))
-    assert law.batch_shape == (3,)
-    assert law.event_shape == (2,)
-    assert law.expand((5, 3)).sample().shape == (5, 3, 2)
-    assert law.take(torch.tensor([2])).sample((4,)).shape == (4, 1, 2)
-    x = law.sample()
-    assert torch.allclose(law.expand((5, 3)).log_prob(x), law.log_prob(x).expand(5, 3), atol=1e-5)
+    posterior = flow(torch.randn(3, 4))
+    assert posterior.batch_shape == (3,)
+    assert posterior.event_shape == (2,)
+    assert posterior.expand((5, 3)).sample().shape == (5, 3, 2)
+    assert posterior.take(torch.tensor([2])).sample((4,)).shape == (4, 1, 2)
+    x = posterior.sample()
+    assert torch.allclose(
+        posterior.expand((5, 3)).log_prob(x), posterior.log_prob(x).expand(5, 3), atol=1e-5
+    )
 
 
 def test_importing_leaves_torch_validation_on():

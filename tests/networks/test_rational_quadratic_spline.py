@@ -24,8 +24,8 @@ def test_inverse_is_the_inverse_and_differentiable():
     x, raw = points()
     y, _ = spline(x, raw)
     assert torch.allclose(inverse_spline(y, raw), x, atol=1e-9)
-    few = y[:10].clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda y: inverse_spline(y, raw[:10]), (few,))
+    some = y[:10].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda y: inverse_spline(y, raw[:10]), (some,))
 
 
 def test_log_slope_is_the_log_of_the_derivative():
