@@ -1,4 +1,4 @@
-r"""What a simulation-based calibration found: ranks, coverage, recovery and contraction.
+r"""Results of a simulation-based calibration: ranks, coverage, recovery and contraction.
 
 For individual :math:`i` and parameter :math:`j` with true value :math:`\phi_{ij}` and weighted
 posterior draws :math:`\phi_{ij}^{(s)}`, the *level* is the posterior probability below the truth,

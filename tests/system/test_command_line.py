@@ -17,32 +17,32 @@ MODEL = f"{Path(quickstart.__file__)}:model"
 
 
 @pytest.fixture(scope="module")
-def where(tmp_path_factory):
+def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("cli")
 
 
-def words(*more):
+def arguments(*more):
     return [more[0], MODEL, TABLE, "--series", "concentration", *more[1:]]
 
 
-def test_check_says_what_the_model_is(where, capsys):
-    assert main(words("check", "--out", str(where))) == 0
-    said = capsys.readouterr().out
+def test_check_says_what_the_model_is(folder, capsys):
+    assert main(arguments("check", "--out", str(folder))) == 0
+    output = capsys.readouterr().out
     for part in ("12 individuals", "typical", "sigma", "acts on the observations", "inside the"):
-        assert part in said
-    assert (where / "model.svg").read_text().startswith("<svg")
-    assert (where / "prior_predictive.png").stat().st_size > 5000
+        assert part in output
+    assert (folder / "model.svg").read_text().startswith("<svg")
+    assert (folder / "prior_predictive.png").stat().st_size > 5000
 
 
-def test_train_fit_report(where, capsys, monkeypatch):
+def test_train_fit_report(folder, capsys, monkeypatch):
     monkeypatch.setattr(cli, "train", counted(cli.train, 6000, 6))
-    guide, fit, page = (str(where / name) for name in ("guide", "fit", "report.html"))
-    assert main(words("train", "--budget", "15s", "--out", guide)) == 0
+    guide, fit, page = (str(folder / name) for name in ("guide", "fit", "report.html"))
+    assert main(arguments("train", "--budget", "15s", "--out", guide)) == 0
     assert "Written" in capsys.readouterr().out
-    assert main(words("fit", "--guide", guide, "--out", fit)) == 0
-    said = capsys.readouterr().out
-    assert "-2LL" in said
-    assert "typical[0]" in said
+    assert main(arguments("fit", "--guide", guide, "--out", fit)) == 0
+    output = capsys.readouterr().out
+    assert "-2LL" in output
+    assert "typical[0]" in output
     assert main(["report", MODEL, fit, "--out", page, "--title", "Theophylline"]) == 0
     assert "<h1>Theophylline</h1>" in Path(page).read_text()
 
@@ -56,15 +56,15 @@ def test_train_fit_report(where, capsys, monkeypatch):
         ({4: "y"}, "--series NAME"),
     ],
 )
-def test_mistakes_end_in_a_message_and_status_1(where, change, fragment, capsys):
-    given = words("check", "--out", str(where))
-    for place, word in change.items():
-        given[place] = word
-    assert main(given) == 1
-    said = capsys.readouterr().err
-    assert fragment in said
-    assert "To fix:" in said
-    assert "Traceback" not in said
+def test_mistakes_end_in_a_message_and_status_1(folder, change, fragment, capsys):
+    command = arguments("check", "--out", str(folder))
+    for place, argument in change.items():
+        command[place] = argument
+    assert main(command) == 1
+    output = capsys.readouterr().err
+    assert fragment in output
+    assert "To fix:" in output
+    assert "Traceback" not in output
 
 
 def test_help_of_the_installed_command():

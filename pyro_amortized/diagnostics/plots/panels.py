@@ -1,6 +1,6 @@
 r"""Elements that all figures share: colours, grids of panels, axis labels, bands of draws.
 
-The colours also differ in lightness, so that they can be told apart without colour.
+The colours differ in lightness, too, so that they differ in black and white.
 """
 
 import math
