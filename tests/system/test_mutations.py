@@ -4,6 +4,7 @@ A floor is a comparison with something exact, as it stands elsewhere in the suit
 them pass; a mutant is a patch of one line of the library under which at least one must fail.
 """
 
+import sys
 from contextlib import contextmanager
 
 import pandas as pd
@@ -17,12 +18,12 @@ from pyro_amortized import nlme
 from pyro_amortized.cohort import individual_index
 from pyro_amortized.diagnostics import calibrate
 from pyro_amortized.guide.training_distributions import IndividualDistribution
-from pyro_amortized.model import sites
+from pyro_amortized.model import program_run, sites
 from pyro_amortized.model.structure import ModelStructure
 from pyro_amortized.networks.conditional_flow import FlowDistribution
 from pyro_amortized.nlme.tables import clock_times as clock
 from pyro_amortized.population.marginal_elbo import MarginalELBO
-from pyro_amortized.runtime import isolation
+from pyro_amortized.runtime import random_numbers
 from tests.exact import TRUTH, exact_log_marginal, exact_posterior, linear_cohort, linear_program
 
 # Floors.
@@ -163,43 +164,30 @@ def _without_jacobian(real):
 
 
 MUTANTS = {
-    "the mask is ignored": (sites, "site_log_prob", _ignored_mask, ["structure.model"]),
-    "the Jacobian is left out": (sites.Assign, "log_abs_det", _without_jacobian, []),
-    "minibatches are not scaled": (MarginalELBO, "_scale", _unscaled, []),
-    "individuals come in another order": (
-        individual_index,
-        "positions",
-        _in_reverse,
-        ["cohort.cohort"],
-    ),
-    "hours are minutes": (clock, "UNITS", lambda real: {**real, "h": 60.0}, []),
-    "every seed is the same": (
-        isolation,
-        "make_generator",
-        _one_seed,
-        ["individual", "simulate"],
-    ),
-    "no seed is the same": (isolation, "make_generator", _own_seed, ["individual"]),
-    "training draws from elsewhere": (IndividualDistribution, "draw", _shifted(1.5), []),
-    "log q is off by a constant": (FlowDistribution, "log_prob", _shifted(0.3), []),
-    "simulated individuals are shifted": (
-        ModelStructure,
-        "draw_individuals",
-        _shifted(0.1),
-        [],
-    ),
+    "the mask is ignored": (sites, "site_log_prob", _ignored_mask),
+    "the Jacobian is left out": (program_run.Assign, "log_abs_det", _without_jacobian),
+    "minibatches are not scaled": (MarginalELBO, "_scale", _unscaled),
+    "individuals come in another order": (individual_index, "positions", _in_reverse),
+    "hours are minutes": (clock, "UNITS", lambda real: {**real, "h": 60.0}),
+    "every seed is the same": (random_numbers, "make_generator", _one_seed),
+    "no seed is the same": (random_numbers, "make_generator", _own_seed),
+    "training draws from elsewhere": (IndividualDistribution, "draw", _shifted(1.5)),
+    "log q is off by a constant": (FlowDistribution, "log_prob", _shifted(0.3)),
+    "simulated individuals are shifted": (ModelStructure, "draw_individuals", _shifted(0.1)),
 }
 
 
 @contextmanager
 def mutated(monkeypatch, name):
-    """One mutant, wherever its name was imported to."""
-    owner, attribute, patch, importers = MUTANTS[name]
-    broken = patch(getattr(owner, attribute))
+    """One mutant, in its module and in every module that imported it by name."""
+    owner, attribute, patch = MUTANTS[name]
+    real = getattr(owner, attribute)
+    broken = patch(real)
+    modules = [m for key, m in list(sys.modules.items()) if key.startswith("pyro_amortized")]
+    holders = [m for m in modules if vars(m).get(attribute) is real]
     with monkeypatch.context() as context:
-        context.setattr(owner, attribute, broken)
-        for importer in importers:
-            context.setattr(f"pyro_amortized.{importer}.{attribute}", broken)
+        for holder in {id(x): x for x in (owner, *holders)}.values():
+            context.setattr(holder, attribute, broken)
         yield
 
 
