@@ -35,3 +35,9 @@ def test_a_table_is_read_anew_at_every_call():
     first = cohort["circumference"].values.clone()
     cohort["circumference"].values.zero_()
     assert torch.equal(datasets.orange()["circumference"].values, first)
+
+
+def test_theophylline_is_the_published_data():
+    cohort = datasets.theophylline()
+    assert float(cohort.doses.amounts[0, 0]) == pytest.approx(4.02 * 79.6)
+    assert float(cohort["concentration"].values.sum()) == pytest.approx(654.78, abs=0.005)
