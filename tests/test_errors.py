@@ -1,12 +1,10 @@
-"""Errors arrive whole wherever they are raised; warnings point at the user's line."""
+"""Errors arrive complete wherever they are raised, and each has three parts."""
 
 import ast
 import copy
 import importlib
 import pickle
 import pkgutil
-import sys
-import warnings
 from pathlib import Path
 
 import joblib
@@ -17,11 +15,7 @@ import torch
 from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 
 import pyro_amortized as pa
-from pyro_amortized.errors import AmortizedError, AmortizedWarning
-from pyro_amortized.runtime import user_warnings
-from pyro_amortized.runtime.user_warnings import warn_user
-from tests.exact import TRUTH
-from tests.programs import STYLES, growth_cohort
+from pyro_amortized.errors import AmortizedError
 
 PARTS = ("Row 3 is -1.", "a time.\nOne of `TIME`.", "correct it:\ntimes = [0.0, 1.0].")
 SOURCE = Path(pa.__file__).parent
@@ -150,56 +144,7 @@ def test_every_error_of_the_source_has_three_parts():
     assert [place for place, node in found if len(node.args) != 3] == []
 
 
-# Warnings.
-
-
 def test_no_warning_of_the_source_counts_frames():
     places = [place for place, _ in calls("warn", "warn_explicit")]
     assert len(places) == 1
     assert places[0].startswith("runtime/user_warnings.py")
-
-
-def line_of_next():
-    return sys._getframe(1).f_lineno + 1
-
-
-def check_place(caught, line):
-    found = [(x.filename, x.lineno) for x in caught if x.category is AmortizedWarning]
-    assert found
-    assert set(found) == {(__file__, line)}
-
-
-def test_a_warning_from_deep_inside_names_the_users_line(linear, linear_guide):
-    hopeless = dict(TRUTH, sigma=torch.tensor(1e-7, dtype=torch.float64))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        line = line_of_next()
-        pa.sample_individuals(linear_guide, linear, population=hopeless, num_draws=100)
-    check_place(caught, line)
-
-
-def test_a_warning_of_a_training_names_the_users_line():
-    options, model, cohort = pa.TrainingOptions(max_epochs=1), STYLES["indexed"], growth_cohort(6)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        line = line_of_next()
-        pa.train(model, cohort, num_simulations=100, options=options, progress=False)
-    check_place(caught, line)
-
-
-def test_frames_of_torch_and_pyro_between_ours_are_passed_over():
-    """A decorator of torch or a handler of Pyro stands between two frames of the package."""
-    names = {"__name__": "pyro_amortized.made_up", "warn_user": warn_user, "torch": torch}
-    exec("@torch.no_grad()\ndef inner():\n    warn_user('Said.')\n", names)
-    exec("@torch.no_grad()\ndef outer():\n    return inner()\n", names)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        line = line_of_next()
-        names["outer"]()
-    check_place(caught, line)
-
-
-def test_a_warning_without_a_users_line_is_still_told(monkeypatch):
-    monkeypatch.setattr(user_warnings, "_is_users", lambda frame: False)
-    with pytest.warns(AmortizedWarning, match="Said"):
-        warn_user("Said.")
