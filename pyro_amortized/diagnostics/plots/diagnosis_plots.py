@@ -18,15 +18,15 @@ def battery(diagnosis: Diagnosis) -> Figure:
     """
     signs = {"passed": ("o", MUTED), "look": ("D", OBSERVED), "failed": ("X", FITTED)}
     checks = diagnosis.checks
-    figure = Figure(figsize=(9.0, 0.44 * len(checks) + 0.9), layout="constrained")
+    figure = Figure(figsize=(9.6, 0.44 * len(checks) + 0.9), layout="constrained")
     ax = figure.subplots()
     for j, check in enumerate(checks):
         marker, color = signs[check.status]
         ax.plot(0.0, -j, marker, ms=7, color=color)
         ax.text(0.03, -j, f"{check.name}: {check.status}", va="center", fontsize=9)
         lines = textwrap.wrap(check.words, LINE_LENGTH, max_lines=MAX_LINES, placeholder=" ...")
-        ax.text(0.42, -j, "\n".join(lines), va="center", fontsize=8, color=OBSERVED)
-    ax.set_xlim(-0.02, 1.35)
+        ax.text(0.5, -j, "\n".join(lines), va="center", fontsize=8, color=OBSERVED)
+    ax.set_xlim(-0.02, 1.45)
     ax.set_ylim(-len(checks) + 0.4, 0.6)
     ax.axis("off")
     figure.suptitle(diagnosis.verdict.splitlines()[0], fontsize=10)
