@@ -10,59 +10,10 @@ from pyro.infer.importance import vectorized_importance_weights
 import pyro_amortized as pa
 from pyro_amortized.errors import GuideError
 from pyro_amortized.guide.newton_posterior import SETTINGS, SharpenedPosterior
-from pyro_amortized.numerics.newton_steps import best_of, newton, stencil
 from tests.exact import TRUTH, _rows, linear_program
 from tests.small import train
 
 OPTIONS = pa.TrainingOptions(max_epochs=4, batch_size=256)
-
-
-def gaussian(mean, precision):
-    def target(points):
-        off = points - mean
-        return -0.5 * torch.einsum("kni,nij,knj->kn", off, precision, off)
-
-    return target
-
-
-@pytest.mark.parametrize("num_dims", [1, 2, 4])
-def test_one_step_is_exact_for_a_gaussian(num_dims):
-    generator = torch.Generator().manual_seed(0)
-    mean = torch.randn(20, num_dims, generator=generator).double()
-    root = torch.randn(20, num_dims, num_dims, generator=generator).double()
-    precision = root @ root.transpose(1, 2) + 0.5 * torch.eye(num_dims).double()
-    scale = 1.5 * torch.eye(num_dims).double().expand(20, -1, -1)
-    target = gaussian(mean, precision)
-    found = newton(target, torch.zeros_like(mean), scale, 1)
-    assert torch.allclose(found.location, mean, atol=1e-8)
-    covariance = found.scale_tril @ found.scale_tril.transpose(1, 2)
-    assert torch.allclose(covariance, torch.linalg.inv(precision), atol=1e-8)
-    assert found.shape.abs().max() < 1e-6  # nothing is left to learn
-    assert found.shape.shape == (20, len(stencil(num_dims)) - 1)
-
-
-def test_steps_lead_upwards_on_a_curved_ridge():
-    def banana(points):
-        x, y = points.unbind(-1)
-        return -0.5 * x**2 / 0.25 - 0.5 * (y - x**2) ** 2 / 0.01
-
-    start = torch.tensor([[1.0, 0.5], [-1.5, 2.0]]).double()
-    scale = torch.eye(2).double().expand(2, -1, -1)
-    found = newton(banana, start, scale, 25)
-    assert (banana(found.location) > -0.2).all()
-    assert found.shape.abs().max() > 0.1  # what the second flow learns from
-
-
-def test_what_is_not_finite_is_avoided():
-    def half(points):
-        return torch.where(points[..., 0] > 0, -0.5 * (points[..., 0] - 1) ** 2, torch.nan)
-
-    one = torch.ones(1, 1).double()
-    found = newton(half, 3 * one, 5 * one.unsqueeze(0), 6)
-    assert found.location.item() == pytest.approx(1.0, abs=1e-6)
-    start, scale = best_of(half, -0.5 * one, one.unsqueeze(0), 32)
-    assert start.item() > 0
-    assert scale.item() == pytest.approx(1 / 32)
 
 
 @pytest.fixture(scope="module")

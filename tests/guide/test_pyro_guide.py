@@ -1,7 +1,14 @@
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import SVI, Importance, Predictive, RenyiELBO, Trace_ELBO
+from pyro.infer.autoguide import AutoGuideList, AutoNormal
+from pyro.infer.importance import vectorized_importance_weights
 
+import pyro_amortized as pa
 from pyro_amortized.errors import GuideError
+from tests.exact import TRUTH, exact_posterior, linear_program
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +57,87 @@ def test_what_cannot_be_asked_for(placed, linear):
         placed.quantiles([0.5, 1.5], linear)
     with pytest.raises(GuideError, match="at least 1"):
         placed.sample_posterior(linear, num_samples=0)
+
+
+def test_swaps_in_for_svi_importance_and_predictive(linear, linear_guide):
+    for loss in (
+        Trace_ELBO(),
+        Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=1),
+        RenyiELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=1),
+    ):
+        pyro.clear_param_store()
+        svi = SVI(linear_program, linear_guide, pyro.optim.Adam({"lr": 0.02}), loss)
+        losses = [svi.step(linear) for _ in range(5)]
+        assert all(torch.tensor(losses).isfinite())
+        assert set(pyro.get_param_store().keys()) == {
+            "AmortizedGuide.loc",
+            "AmortizedGuide.scale_tril",
+        }
+    pyro.clear_param_store()
+    posterior = Importance(linear_program, linear_guide, 10).run(linear)
+    assert len(posterior.log_weights) == 10
+    predictive = Predictive(linear_program, guide=linear_guide, num_samples=7)(linear)
+    assert predictive["phi"].shape == (7, 40, 2)
+    assert predictive["y"].shape == (7, 40, 8)
+    weights, _, _ = vectorized_importance_weights(
+        linear_program, linear_guide, linear, num_samples=5, max_plate_nesting=1
+    )
+    assert weights.shape == (5,)
+
+
+def test_same_program_runs_without_the_guide(linear):
+    svi = SVI(
+        linear_program, AutoNormal(linear_program), pyro.optim.Adam({"lr": 0.02}), Trace_ELBO()
+    )
+    assert torch.tensor(svi.step(linear)).isfinite()
+
+
+def test_guide_stands_alone(linear, linear_guide):
+    parts = AutoGuideList(linear_program)
+    hidden = pyro.poutine.block(linear_program, hide=["phi"])
+    parts.append(AutoNormal(hidden))
+    other = linear_guide.at(linear_guide.loc, linear_guide.scale_tril)
+    parts.append(other)
+    with pytest.raises(GuideError, match="AutoGuideList"):
+        parts(linear)
+
+
+def test_guide_follows_the_size_of_its_cohort(linear, linear_guide):
+    assert linear_guide(linear)["phi"].shape == (40, 2)
+    assert linear_guide(linear[:3])["phi"].shape == (3, 2)
+    assert linear_guide.median(linear[:3])["phi"].shape == (3, 2)
+
+
+def test_guides_density_in_pyro_is_the_proposals(linear, linear_guide):
+    """Sum of the guide's log densities in the plate = log q in the support."""
+    trace = pyro.poutine.trace(linear_guide).get_trace(linear)
+    trace.compute_log_prob()
+    plate = trace.nodes["_individual_latent"]["log_prob_sum"] + trace.nodes["phi"]["log_prob_sum"]
+    population = {n: trace.nodes[n]["value"] for n in ("mean", "omega", "sigma")}
+    law = linear_guide.individual_posterior(linear, population)
+    assert torch.allclose(plate, law.log_prob(trace.nodes["phi"]["value"]).sum())
+
+
+def test_individuals_from_any_pyro_guide(linear, linear_guide):
+    """A plain function, and the amortized guide called through Pyro, as proposals."""
+
+    def plain(cohort):
+        with pyro.plate("individual", len(cohort)):
+            pyro.sample("phi", dist.Normal(torch.tensor([1.0, 0.5]), 1.0).to_event(1))
+
+    mean, _ = exact_posterior(linear, TRUTH)
+    for guide in (plain, lambda cohort: linear_guide(cohort)):
+        found = pa.sample_individuals(
+            guide, linear, population=TRUTH, num_draws=1000, structure=linear_guide.structure
+        )
+        moments = found.moments()
+        z = (moments[0] - mean) / moments[2]
+        assert z.abs().max() < 4.5
+    with pytest.raises(GuideError, match="structure"):
+        pa.sample_individuals(plain, linear, population=TRUTH)
+
+    def lacking(cohort):
+        pyro.sample("other", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(GuideError, match="does not sample"):
+        pa.sample_individuals(lacking, linear, population=TRUTH, structure=linear_guide.structure)

@@ -1,0 +1,81 @@
+r"""Training sets simulated with a model."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyro_amortized as pa
+from pyro_amortized.errors import AmortizedWarning
+from pyro_amortized.guide.training_distributions import default_training_distribution
+from pyro_amortized.training.simulation.shard_simulation import Simulator, simulate_training_set
+from tests.exact import linear_program
+
+
+def test_training_set_is_reproducible_and_depends_on_the_seed(linear):
+    structure = pa.read_structure(linear_program, linear)
+    distribution = default_training_distribution(structure, linear, 0, num_draws=200)
+    sets = [
+        simulate_training_set(structure, pa.Resample(linear), distribution, 500, seed=s)
+        for s in (1, 1, 2)
+    ]
+    assert torch.equal(sets[0].cohort["y"].values, sets[1].cohort["y"].values)
+    assert not torch.equal(sets[0].cohort["y"].values, sets[2].cohort["y"].values)
+    assert len(sets[0]) == 500
+
+
+def test_failed_simulations_are_counted_and_announced(linear):
+    def fragile(cohort):
+        sigma = pyro.sample("sigma", dist.HalfNormal(0.5))
+        with pyro.plate("individual", len(cohort)):
+            slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+            y = cohort["y"]
+            prediction = (slope + 1.0).sqrt()[..., None] * y.times  # NaN below -1
+            law = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
+            pyro.sample("y", law, obs=y.values)
+
+    structure = pa.read_structure(fragile, linear)
+    distribution = default_training_distribution(structure, linear, 0, num_draws=200)
+    with pytest.warns(AmortizedWarning, match="not finite"):
+        found = simulate_training_set(structure, pa.Resample(linear), distribution, 2000, seed=1)
+    share = torch.distributions.Normal(0.0, 1.0).cdf(
+        (-1 - distribution.individual.normal.loc) / distribution.individual.normal.scale_tril[0, 0]
+    )
+    assert found.num_failed / 2000 == pytest.approx(float(share), abs=0.03)
+    assert len(found) == 2000 - found.num_failed
+
+
+def test_simulations_beyond_single_precision_have_failed(linear):
+    def explosive(cohort):
+        with pyro.plate("individual", len(cohort)):
+            rate = pyro.sample("rate", dist.Normal(0.0, 80.0))
+            y = cohort["y"]
+            law = dist.Normal(torch.exp(rate[..., None] + 0 * y.times), 1.0)
+            pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+
+    options = pa.TrainingOptions(max_epochs=1)
+    with pytest.warns(AmortizedWarning, match="not finite"):
+        guide = pa.train(explosive, linear, num_simulations=500, options=options, progress=False)
+    assert guide.history.num_failed > 0
+
+
+def test_noise_is_drawn_several_times_from_one_solution(linear):
+    calls = []
+
+    def counting(cohort):
+        calls.append(len(cohort))
+        linear_program(cohort)
+
+    structure = pa.read_structure(counting, linear)
+    distribution = default_training_distribution(structure, linear, 0, num_draws=50)
+    calls.clear()
+    found = Simulator(structure, pa.Resample(linear), distribution, 1, num_noise=4)(0, 5000)
+    assert calls == [5000]
+    assert len(found) == 20_000
+    y, phi = found.cohort["y"].values.reshape(4, 5000, -1), found.unconstrained.reshape(4, 5000, 2)
+    assert torch.equal(phi[0], phi[3])
+    sigma = found.shared[:5000].exp()
+    difference = (y[0] - y[2]) / sigma / 2**0.5  # independent noise of the right size
+    assert difference.std() == pytest.approx(1.0, abs=0.02)
+    one = Simulator(structure, pa.Resample(linear), distribution, 1)(0, 5000)
+    assert torch.equal(one.cohort["y"].values, y[0])

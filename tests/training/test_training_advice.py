@@ -1,0 +1,17 @@
+r"""The advice of a training."""
+
+import pyro_amortized as pa
+from pyro_amortized.missing import RandomMissing
+from tests.exact import linear_program
+from tests.small import train
+
+
+def test_advice_tells_what_is_lacking(linear):
+    options = pa.TrainingOptions(max_epochs=200, batch_size=64, patience=1000, learning_rate=0.02)
+    few = pa.Resample(linear, RandomMissing(0.0, 0.0))  # nothing fresh on a new pass
+    guide = pa.train(
+        linear_program, few, num_simulations=400, seed=1, options=options, progress=False
+    )
+    assert "simulations limit" in guide.history.advice
+    short = train(linear, options=pa.TrainingOptions(max_epochs=6, batch_size=64))
+    assert "time limits" in short.history.advice
