@@ -158,9 +158,8 @@ def integrate(
 def _log(solution: Solution) -> None:
     failed = solution.failed.reshape(-1, solution.failed.shape[-1])
     individuals = failed.any(0).nonzero()[:, 0].tolist()
-    counts = {
-        REASONS[Status(int(s))]: int((solution.status == s).sum()) for s in solution.status.unique() if s
-    }
+    codes = [Status(int(code)) for code in solution.status.unique() if code]
+    counts = {REASONS[code]: int((solution.status == code).sum()) for code in codes}
     LOG.warning(
         "%d of %d trajectories were not solved (%s), those of individuals %s%s.",
         int(failed.sum()),
