@@ -8,7 +8,7 @@ value of that state (of the central compartment alone for the pharmacokinetics),
 a tenth of a second of calls, or one call; the figure is the median of seven runs. The last line is JSON.
 
     python benchmarks/dynamics.py            # minutes
-    python benchmarks/dynamics.py --quick
+    python benchmarks/dynamics.py --small    # a few seconds, one problem
 """
 
 import argparse
@@ -23,7 +23,7 @@ from scipy.integrate import solve_ivp
 
 from pyro_amortized import nlme
 from pyro_amortized.cohort import Doses
-from pyro_amortized.nlme.native import compiled
+from pyro_amortized.nlme.ode.compiled import systems as compiled
 
 TARGET = 1e-4
 TOLERANCES = [float(10.0**-k) for k in np.arange(0, 11.5, 0.25)]
@@ -338,9 +338,9 @@ def measure(problem_class, batch, tuned, repeats, scipy_rows):
     }
 
 
-def compile_seconds():
+def compile_seconds(problems):
     found = {}
-    for problem_class in PROBLEMS:
+    for problem_class in problems:
         problem = problem_class(2)
         compiled._kernels.clear()
         compiled._systems.clear()
@@ -351,25 +351,27 @@ def compile_seconds():
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
     parser.add_argument(
         "--check", action="store_true", help="compare the reference with SciPy's Radau"
     )
     parser.add_argument("--problems", nargs="*")
     arguments = parser.parse_args()
+    small = arguments.small
+    if small:
+        arguments.problems = [Conversion.name]
+    problems = [p for p in PROBLEMS if not arguments.problems or p.name in arguments.problems]
     warnings.simplefilter("ignore")
     torch.set_default_dtype(torch.float64)
-    compiling = compile_seconds()
+    compiling = compile_seconds(problems)
     print(
         "seconds to trace and compile (the first includes numba's own start):",
         {n: round(s, 2) for n, s in compiling.items()},
         flush=True,
     )
-    batches = (64,) if arguments.quick else (1, 128, 4096)
+    batches = (64,) if small else (1, 128, 4096)
     table = {}
-    for problem_class in PROBLEMS:
-        if arguments.problems and problem_class.name not in arguments.problems:
-            continue
+    for problem_class in problems:
         if arguments.check:
             p = problem_class(8)
             difference = error(
@@ -377,14 +379,14 @@ def main():
                 ours(p, "implicit" if p.stiff else "explicit", 1e-11),
             )
             print(problem_class.name, "reference against Radau:", difference, flush=True)
-        tuned = tune(problem_class, 64 if arguments.quick else 512, 4 if arguments.quick else 32)
+        tuned = tune(problem_class, 64 if small else 512, 4 if small else 32)
         for batch in batches:
             row = measure(
                 problem_class,
                 batch,
                 tuned,
-                1 if arguments.quick else 7,
-                4 if arguments.quick else 32,
+                1 if small else 7,
+                4 if small else 32,
             )
             table.setdefault(problem_class.name, {"tolerances": tuned})[batch] = row
             shown = {n: f"{r['per_second']:,.0f}" for n, r in row.items()}

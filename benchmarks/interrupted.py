@@ -1,6 +1,6 @@
 r"""A small run killed by ``kill -9`` at 20 random moments: each resumes and ends equal to the whole one.
 
-python benchmarks/interrupted.py [--kills 20]
+python benchmarks/interrupted.py [--kills 20] [--small]
 """
 
 import argparse
@@ -17,8 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def start(folder, out):
-    sizes = ["--num-simulations", "12000", "--max-epochs", "4"]
+def start(folder, out, num_simulations):
+    sizes = ["--num-simulations", str(num_simulations), "--max-epochs", "4"]
     return subprocess.Popen(
         [sys.executable, "-m", "tests.resumable", str(folder), str(out), *sizes], cwd=ROOT
     )
@@ -34,18 +34,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
     arguments = parser.parse_args()
+    num = 12_000
+    if arguments.small:
+        arguments.kills, num = 1, 1000
     moments = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
         begin = time.monotonic()
-        assert start(place / "whole", place / "a").wait() == 0
+        assert start(place / "whole", place / "a", num).wait() == 0
         length = time.monotonic() - begin
         expected = (place / "a" / "weights.safetensors").read_bytes()
         equal = killed = 0
         for j in range(arguments.kills):
             shutil.rmtree(place / "torn", ignore_errors=True)
-            process = start(place / "torn", place / "b")
+            process = start(place / "torn", place / "b", num)
             moment = moments.uniform(0.25, 1.0) * length  # before that it is still importing
             time.sleep(moment)
             alive = process.poll() is None
@@ -53,7 +57,7 @@ def main():
             process.wait()
             killed += alive
             found = state(place / "torn")
-            assert start(place / "torn", place / "b").wait() == 0
+            assert start(place / "torn", place / "b", num).wait() == 0
             same = (place / "b" / "weights.safetensors").read_bytes() == expected
             equal += same
             print(

@@ -1,6 +1,6 @@
 r"""The likelihood-free estimator beside exact results and the corrected one.
 
-    .venv/bin/python benchmarks/likelihood_free.py [--simulations 200000] [--cohorts 20]
+    .venv/bin/python benchmarks/likelihood_free.py [--simulations 200000] [--cohorts 20] [--small]
 
 Three models, 40 individuals each, whose likelihood is known although two of them are simulated:
 
@@ -19,6 +19,7 @@ import json
 import sys
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyro
@@ -191,10 +192,10 @@ def show(label, values):
     print(f"  {label:34s} " + "  ".join(f"{x:+.3f}" for x in values), flush=True)
 
 
-def linear(simulations):
+def linear(size):
     cohort = linear_cohort()
     begin = time.perf_counter()
-    guide = train(linear_program, cohort, simulations)
+    guide = train(linear_program, cohort, size)
     vector, _, covariance = exact_fit(cohort)
     error = covariance.diagonal().sqrt()
     names = ["mean[0]", "mean[1]", "omega[0]", "omega[1]", "sigma"]
@@ -203,19 +204,28 @@ def linear(simulations):
     at = guide.structure.constrain_population
     for estimator in ("corrected", "likelihood-free"):
         begin = time.perf_counter()
-        fit = pa.fit_population(linear_program, guide, cohort, estimator=estimator, seed=1)
+        fit = pa.fit_population(
+            linear_program,
+            guide,
+            cohort,
+            num_draws=size.fit_draws,
+            estimator=estimator,
+            num_starts=size.starts,
+            retrain=size.retrain,
+            seed=1,
+        )
         seconds = time.perf_counter() - begin
         shift, wide = errors_of(fit, vector, error)
         print(f" {estimator} ({seconds:.1f} s)")
         show("estimate off, in standard errors", shift)
         show("standard error off, relative", wide)
         bias, rms = [], []
-        for k in range(len(names)):
+        for k in range(size.moved):
             there = at(vector + 2 * error[k] * torch.eye(5, dtype=torch.float64)[k])
             exact = exact_log_marginal(cohort, there) - exact_log_marginal(cohort, at(vector))
             found = [
                 pa.marginal_likelihood(
-                    linear_program, guide, cohort, p, estimator=estimator, num_draws=2000
+                    linear_program, guide, cohort, p, estimator=estimator, num_draws=size.draws
                 ).log_likelihood
                 for p in (there, at(vector))
             ]
@@ -234,30 +244,49 @@ def linear(simulations):
     return results
 
 
-def train(program, cohort, simulations):
+def train(program, cohort, size):
     return pa.train(
         program,
         cohort,
-        num_simulations=simulations,
+        num_simulations=size.simulations,
+        options=size.options,
         seed=1,
         networks=pa.Networks(**OPTIONS),
         progress=False,
     )
 
 
-def beside_twin(label, program, twin, truth, times, simulations, num_cohorts):
+def beside_twin(label, program, twin, truth, times, size):
     begin = time.perf_counter()
-    guide = train(program, design(times, NUM), simulations)
+    guide = train(program, design(times, NUM), size)
     seconds = time.perf_counter() - begin
-    calibration = calibrate(guide, design(times, NUM), num_individuals=1000, num_draws=500, seed=2)
+    calibration = calibrate(
+        guide, design(times, NUM), num_individuals=size.calibrated, num_draws=500, seed=2
+    )
     structure = guide.structure
     expected = structure.unconstrain_population({k: v.double() for k, v in truth.items()})
     offs, wides, covered, covered_twin = [], [], [], []
-    for seed in range(num_cohorts):
+    for seed in range(size.cohorts):
         cohort = simulated(program, truth, times, 100 + seed)
-        free = pa.fit_population(program, guide, cohort, num_draws=500, retrain=False, seed=1)
+        free = pa.fit_population(
+            program,
+            guide,
+            cohort,
+            num_draws=size.twin_draws,
+            num_starts=size.starts,
+            retrain=False,
+            seed=1,
+        )
         assert free.estimator == "likelihood-free"
-        exact = pa.fit_population(twin, guide, cohort, num_draws=500, retrain=False, seed=1)
+        exact = pa.fit_population(
+            twin,
+            guide,
+            cohort,
+            num_draws=size.twin_draws,
+            num_starts=size.starts,
+            retrain=False,
+            seed=1,
+        )
         assert exact.estimator == "corrected"
         if not (free.estimated.all() and exact.estimated.all()):
             print(f"  cohort {seed}: {free.message} | {exact.message}; left out")
@@ -290,11 +319,34 @@ def beside_twin(label, program, twin, truth, times, simulations, num_cohorts):
     }
 
 
-def run(simulations=200_000, num_cohorts=20, only=("linear", "sde", "counts")):
+FULL = pa.TrainingOptions()
+SHORT = pa.TrainingOptions(max_epochs=3, batch_size=128)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    simulations: int = 200_000
+    cohorts: int = 20
+    options: pa.TrainingOptions = FULL
+    draws: int = 2000
+    fit_draws: int | None = None
+    twin_draws: int = 500
+    calibrated: int = 1000
+    starts: int = 4
+    moved: int = 5
+    retrain: bool | None = None
+
+
+SMALL = Size(3000, 1, SHORT, 100, 100, 100, 20, 1, 1, False)
+
+
+def run(size=Size(), only=("linear", "sde", "counts")):
     warnings.simplefilter("ignore", pa.AmortizedWarning)
     results = {}
     if "linear" in only:
-        results["linear"] = linear(simulations)
+        results["linear"] = linear(size)
     if "sde" in only:
         results["sde"] = beside_twin(
             "Ornstein-Uhlenbeck by Euler-Maruyama",
@@ -302,8 +354,7 @@ def run(simulations=200_000, num_cohorts=20, only=("linear", "sde", "counts")):
             diffusion_twin,
             SDE_TRUTH,
             SDE_TIMES,
-            simulations,
-            num_cohorts,
+            size,
         )
     if "counts" in only:
         results["counts"] = beside_twin(
@@ -312,8 +363,7 @@ def run(simulations=200_000, num_cohorts=20, only=("linear", "sde", "counts")):
             stochastic_twin,
             COUNT_TRUTH,
             COUNT_TIMES,
-            simulations,
-            num_cohorts,
+            size,
         )
     return results
 
@@ -323,9 +373,11 @@ def main():
     parser.add_argument("--simulations", type=int, default=200_000)
     parser.add_argument("--cohorts", type=int, default=20)
     parser.add_argument("--only", default="linear,sde,counts")
+    parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
     arguments = parser.parse_args()
-    only = arguments.only.split(",")
-    print(json.dumps(run(arguments.simulations, arguments.cohorts, only)))
+    only = ["linear", "sde"] if arguments.small else arguments.only.split(",")
+    size = SMALL if arguments.small else Size(arguments.simulations, arguments.cohorts)
+    print(json.dumps(run(size, only)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 r"""Long life: large cohorts, many guides, many fits, and what memory does meanwhile.
 
     .venv/bin/python benchmarks/load.py [--individuals 100000] [--guides 1000] [--fits 60]
+        [--small]
 
 Scores ``--individuals`` individuals of 10 observations; loads and uses ``--guides`` guides one after
 another in one process; fits ``--fits`` cohorts in a loop, with everything a working day does
@@ -68,10 +69,17 @@ def main():
     parser.add_argument("--individuals", type=int, default=100_000)
     parser.add_argument("--guides", type=int, default=1000)
     parser.add_argument("--fits", type=int, default=60)
+    parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
     arguments = parser.parse_args()
+    num, starts, options = 50_000, 4, pa.TrainingOptions()
+    if arguments.small:
+        arguments.individuals, arguments.guides, arguments.fits, num = 50, 2, 1, 5000
+        starts, options = 1, pa.TrainingOptions(max_epochs=3, batch_size=128)
     warnings.simplefilter("ignore", pa.AmortizedWarning)
     small = simulated(40, 1)
-    guide = pa.train(linear_program, small, num_simulations=50_000, seed=1, progress=False)
+    guide = pa.train(
+        linear_program, small, num_simulations=num, seed=1, options=options, progress=False
+    )
     results = {}
 
     large = simulated(arguments.individuals, 2)
@@ -106,7 +114,9 @@ def main():
     print(f"guides loaded and used: {results['guides']}", flush=True)
 
     def day(k):
-        fit = pa.fit_population(linear_program, guide, simulated(30, k), num_draws=300, seed=k)
+        fit = pa.fit_population(
+            linear_program, guide, simulated(30, k), num_draws=300, num_starts=starts, seed=k
+        )
         pa.sample_population(fit, num_draws=50, num_proposals=200, seed=k)
         to_arviz(fit, num_draws=50, num_prior_draws=0, seed=k)
         fit.summary()

@@ -1,6 +1,6 @@
 r"""Peak memory of a store of 2 million simulations x 200 times, made and trained on.
 
-python benchmarks/memory.py [--simulations 2000000] [--times 200]
+python benchmarks/memory.py [--simulations 2000000] [--times 200] [--small]
 """
 
 import argparse
@@ -35,7 +35,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--simulations", type=int, default=2_000_000)
     parser.add_argument("--times", type=int, default=200)
+    parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
     arguments = parser.parse_args()
+    if arguments.small:
+        arguments.simulations, arguments.times = 1000, 20
     torch.set_num_threads(1)
     times = torch.linspace(0, 20, arguments.times, dtype=torch.float64).expand(50, -1)
     cohort = Cohort({"y": Series(times, torch.ones_like(times))})

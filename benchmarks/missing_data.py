@@ -1,6 +1,6 @@
 r"""Incomplete data: every encoding on every experiment, against exact posteriors.
 
-    python benchmarks/missing_data.py [--rows NAME ...] [--scale 1.0] [--quick] [--folder KEEP]
+    python benchmarks/missing_data.py [--rows NAME ...] [--scale 1.0] [--small] [--folder KEEP]
 
 Every run is a process of its own, bound to one core, two at a time: at most a million simulations and
 the stated minutes, the same for all encodings of an experiment. Afterwards 1,000 fresh data sets: the
@@ -28,7 +28,7 @@ from scipy.stats import chisquare
 import pyro_amortized as pa
 from pyro_amortized.sampling.importance_weights import normalized_weights
 
-NUM, QUICK_NUM = 1000, 60
+NUM, SMALL_NUM = 1000, 20
 SEED = 777
 
 
@@ -86,7 +86,7 @@ def run_one(experiment, variant, minutes, num, folder, out):
     guide = pa.train(
         experiment.model,
         design,
-        num_simulations=experiment.num_simulations if num == NUM else 5_000,
+        num_simulations=experiment.num_simulations if num == NUM else 2_000,
         budget=60 * minutes * (0.5 if variant.sharpened else 1.0),
         seed=1,
         networks=variant.networks,
@@ -248,7 +248,7 @@ def main():
     parser.add_argument("--rows", nargs="*", default=list(EXPERIMENTS))
     parser.add_argument("--encodings", nargs="*")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all budgets")
-    parser.add_argument("--quick", action="store_true", help="a few seconds each, 60 data sets")
+    parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
     parser.add_argument(
         "--folder",
         type=Path,
@@ -258,9 +258,11 @@ def main():
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    scale = 0.05 if arguments.quick else arguments.scale
-    num = QUICK_NUM if arguments.quick else NUM
-    common = ["--quick"] if arguments.quick else ["--scale", arguments.scale]
+    if arguments.small:
+        arguments.rows, arguments.encodings = ["conversion_3"], ["recommended"]
+    scale = 0.05 if arguments.small else arguments.scale
+    num = SMALL_NUM if arguments.small else NUM
+    common = ["--small"] if arguments.small else ["--scale", arguments.scale]
     if arguments.reference:
         experiment = EXPERIMENTS[arguments.reference]
         return write_reference(experiment, num, arguments.folder / f"{experiment.name}.ref")

@@ -1,6 +1,6 @@
 r"""Theophylline-like cohorts with 0 to 60 % of the values missing: estimates, errors, coverage, exactly.
 
-    python benchmarks/missing_theophylline.py [--cohorts 25] [--quick]
+    python benchmarks/missing_theophylline.py [--cohorts 25] [--small]
 
 Cohorts of 12 individuals are simulated at the estimates of the theophylline data, values go missing at
 random, and each is fitted twice: by ``fit_population`` and by the exact marginal likelihood (quadrature
@@ -103,12 +103,12 @@ def moments(individuals):
     return mean, torch.einsum("kn,kni,knj->nij", individuals.weights, centered, centered)
 
 
-def compare(guide, data, seed):
+def compare(guide, data, seed, more):
     """One cohort: both fits, or the reason why there is none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pa.AmortizedWarning)
         begin = time.perf_counter()
-        fit = pa.fit_population(model, guide, data, seed=seed)
+        fit = pa.fit_population(model, guide, data, seed=seed, **more)
         took = time.perf_counter() - begin
     found = vector(fit.estimates)
     if not fit.converged:
@@ -129,14 +129,19 @@ def compare(guide, data, seed):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cohorts", type=int, default=25)
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    options = pa.TrainingOptions(max_epochs=2 if arguments.quick else 12)
+    options, num = pa.TrainingOptions(max_epochs=12), 300_000
+    shares, more = (0.0, 0.2, 0.4, 0.6), {}
+    if arguments.small:
+        options, num = pa.TrainingOptions(max_epochs=3, batch_size=128), 3000
+        shares, arguments.cohorts = (0.0,), 1
+        more = {"num_draws": 300, "num_starts": 1, "retrain": False}
     guide = pa.train(
         model,
         cohort,
-        num_simulations=20_000 if arguments.quick else 300_000,
+        num_simulations=num,
         seed=1,
         options=options,
         progress=False,
@@ -154,9 +159,9 @@ def main():
         "\n| missing | cohorts | largest error of an estimate, SE | rms | SE ratio - 1, rms | -2LL error, rms | its MC error | 95 % intervals that hold the truth: ours | exact | seconds a fit | not converged |\n|"
         + "---|" * 11
     )
-    for share in (0.0, 0.2, 0.4, 0.6):
+    for share in shares:
         rows, failed = [], []
-        for k in range(3 if arguments.quick else arguments.cohorts):
+        for k in range(arguments.cohorts):
             generator = torch.Generator().manual_seed(1000 + k)
             double = cohort.to(dtype=torch.float64)
             population = {n: x.double() for n, x in TRUTH.items()}
@@ -167,7 +172,7 @@ def main():
                 plan, latent, shared.expand(12, -1), population, generator
             )
             data = pa.RandomMissing(share, share)(data, generator)
-            row = compare(guide, data, k)
+            row = compare(guide, data, k, more)
             (failed if "message" in row else rows).append(row)
         stack = {
             n: torch.stack([torch.as_tensor(r[n], dtype=torch.float64) for r in rows])

@@ -4,6 +4,7 @@ experiments, the likelihood-free estimator.
     .venv/bin/python benchmarks/population.py
         [--only mrna,growth,theophylline,coverage,experiments,likelihood_free]
         [--training 540] [--cohorts 200] [--sizes 50,1000,10000] [--guide FOLDER] [--picture FILE]
+        [--small]
 
 Needs ../shared/references for the mRNA data. Prints tables, and one JSON line at the end.
 
@@ -20,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +37,43 @@ from pyro_amortized import Cohort, Doses, Series, nlme
 ROOT = Path(__file__).parents[1]
 REFERENCES = ROOT.parent / "shared" / "references" / "mrna"
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
+
+
+FULL = pa.TrainingOptions()
+SHORT = pa.TrainingOptions(max_epochs=3, batch_size=128)
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much of everything."""
+
+    simulations: int | None = None
+    cells: int = 50
+    scored: int | None = None
+    coverage: int = 40_000
+    experiments: int = 100_000
+    options: pa.TrainingOptions = FULL
+    points: int = 1000
+    draws: int | None = None
+    coverage_draws: int = 400
+    replicates: int = 200
+    growth: tuple = (
+        *((n, 200) for n in (50, 100, 500, 1000, 5000, 10_000)),
+        (500, 400),
+        (500, 800),
+    )
+    models: int = 5
+    starts: int = 4
+    retrain: bool | None = None
+
+    def training(self, seconds):
+        """How a guide is trained that the full benchmark trains for so many seconds."""
+        if self.simulations is None:
+            return {"budget": seconds}
+        return {"num_simulations": self.simulations, "options": self.options}
+
+
+SMALL = Amount(2000, 4, 1, 3000, 3000, SHORT, 100, 100, 100, 4, ((4, 50),), 2, 1, False)
 
 
 def curve(phi, times):
@@ -99,12 +139,12 @@ def memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def mrna_guide(seconds, folder):
+def mrna_guide(seconds, folder, amount):
     cohort = mrna_50()
     if folder and (Path(folder) / "guide.json").exists():
         return pa.load_guide(folder, mrna, cohort), None
     begin = time.perf_counter()
-    guide = pa.train(mrna, cohort, budget=seconds, seed=1, progress=False)
+    guide = pa.train(mrna, cohort, **amount.training(seconds), seed=1, progress=False)
     if folder:
         guide.save(folder)
     return guide, time.perf_counter() - begin
@@ -116,13 +156,15 @@ def error(fit, truth):
     return float(torch.cat([found[0] - mean, found[1] - variance]).pow(2).mean())
 
 
-def benchmark_mrna(guide, sizes):
-    results, cohort = {}, mrna_50()
-    print("\nmRNA, 50 cells: log likelihood at given points, 1,000 draws")
+def benchmark_mrna(guide, sizes, amount):
+    results, cohort = {}, mrna_50()[: amount.cells]
+    print(f"\nmRNA, {amount.cells} cells: log likelihood at given points, {amount.points:,} draws")
     given = {}
-    for name, (population, exact, own) in mrna_points().items():
+    for name, (population, exact, own) in list(mrna_points().items())[: amount.scored]:
         begin = time.perf_counter()
-        found = pa.marginal_likelihood(mrna, guide, cohort, population, num_draws=1000, seed=1)
+        found = pa.marginal_likelihood(
+            mrna, guide, cohort, population, num_draws=amount.points, seed=1
+        )
         z = (found.total - exact) / math.hypot(found.total_mc_error, own)
         given[name] = {"value": found.total, "mc_error": found.total_mc_error, "z": z}
         print(
@@ -134,7 +176,16 @@ def benchmark_mrna(guide, sizes):
     for size in sizes:
         data, truth = (cohort, phi[:50]) if size == 50 else (large[:size], phi[:size])
         begin = time.perf_counter()
-        fit = pa.fit_population(mrna, guide, data, num_draws=1000 if size == 50 else None, seed=1)
+        num_draws = amount.points if size == 50 else amount.draws
+        fit = pa.fit_population(
+            mrna,
+            guide,
+            data,
+            num_draws=num_draws,
+            num_starts=amount.starts,
+            retrain=amount.retrain,
+            seed=1,
+        )
         seconds = time.perf_counter() - begin
         k = fit.marginal.pareto_k
         results[str(size)] = {
@@ -156,15 +207,14 @@ def benchmark_mrna(guide, sizes):
     return results | {"points": given}
 
 
-GROWTH = [(n, 200) for n in (50, 100, 500, 1000, 5000, 10_000)] + [(500, 400), (500, 800)]
-
-
-def growth_row(guide, size, draws):
+def growth_row(guide, size, draws, retrain):
     """One fit from the truth: a process of its own, whose memory is the fit's."""
     data = mrna_large()[0][:size]
     start = mrna_points()["population_truth_voff1e-3"][0]
     begin = time.perf_counter()
-    fit = pa.fit_population(mrna, guide, data, start=start, num_draws=draws, seed=1)
+    fit = pa.fit_population(
+        mrna, guide, data, start=start, num_draws=draws, retrain=retrain, seed=1
+    )
     return {
         "individuals": size,
         "draws": draws,
@@ -174,13 +224,14 @@ def growth_row(guide, size, draws):
     }
 
 
-def benchmark_growth(guide, picture):
+def benchmark_growth(guide, picture, amount):
     print("\nGrowth: one fit from the truth; N, draws, seconds, rounds, largest memory (GB)")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         guide.save(folder)
-        for size, draws in GROWTH:
+        for size, draws in amount.growth:
             command = [sys.executable, __file__, "--guide", folder, "--row", f"{size},{draws}"]
+            command += ["--small"] if amount is SMALL else []
             found = subprocess.run(command, check=True, capture_output=True, text=True)
             row = json.loads(found.stdout.splitlines()[-1])
             rows.append(row)
@@ -242,7 +293,7 @@ def theophylline_model(weight=False, full=False, combined=False):
     return model
 
 
-def benchmark_theophylline():
+def benchmark_theophylline(amount):
     cohort, begin = pa.datasets.theophylline(), time.perf_counter()
     models = {
         "base": theophylline_model(),
@@ -251,12 +302,23 @@ def benchmark_theophylline():
         "combined error": theophylline_model(combined=True),
         "all three": theophylline_model(weight=True, full=True, combined=True),
     }
-    guide = pa.train(models["combined error"], cohort, budget="90s", seed=1, progress=False)
-    print(f"\nTheophylline: one guide ({time.perf_counter() - begin:.0f} s), five models")
+    guide = pa.train(
+        models["combined error"], cohort, **amount.training(90.0), seed=1, progress=False
+    )
+    models = dict(list(models.items())[: amount.models])
+    print(f"\nTheophylline: one guide ({time.perf_counter() - begin:.0f} s), {len(models)} models")
     fits, seconds = {}, {}
     for name, model in models.items():
         begin = time.perf_counter()
-        fits[name] = pa.fit_population(model, guide, cohort, seed=1)
+        fits[name] = pa.fit_population(
+            model,
+            guide,
+            cohort,
+            num_draws=amount.draws,
+            num_starts=amount.starts,
+            retrain=amount.retrain,
+            seed=1,
+        )
         seconds[name] = time.perf_counter() - begin
         print(f"{name:16s} {seconds[name]:5.1f} s  {fits[name].message}")
     table = pa.compare(fits)
@@ -283,27 +345,41 @@ def benchmark_theophylline():
 # Coverage: the linear Gaussian model of the tests, whose likelihood is closed.
 
 
-def benchmark_coverage(num_cohorts):
-    import warnings
-
+def benchmark_coverage(num_cohorts, amount):
     from tests.exact import TRUTH, linear_cohort, linear_program
 
     warnings.simplefilter("ignore", pa.AmortizedWarning)
     guide = pa.train(
-        linear_program, linear_cohort(num=200), num_simulations=40_000, seed=1, progress=False
+        linear_program,
+        linear_cohort(num=200),
+        num_simulations=amount.coverage,
+        options=amount.options,
+        seed=1,
+        progress=False,
     )
     truth = torch.cat([TRUTH["mean"], TRUTH["omega"], TRUTH["sigma"][None]])
     names = ["mean[0]", "mean[1]", "omega[0]", "omega[1]", "sigma"]
     hits, skipped, widths, begin = [], 0, [], time.perf_counter()
     for seed in range(num_cohorts):
         cohort = linear_cohort(num=30, width=8, missing=0.1, seed=1000 + seed)
-        fit = pa.fit_population(linear_program, guide, cohort, num_draws=400, seed=1)
+        fit = pa.fit_population(
+            linear_program,
+            guide,
+            cohort,
+            num_draws=amount.coverage_draws,
+            num_starts=amount.starts,
+            retrain=amount.retrain,
+            seed=1,
+        )
         if not bool(fit.estimated.all()):
             skipped += 1
             continue
         rows = fit.summary().parameters
         profiles = [pa.profile_likelihood(fit, name) for name in names]
-        boot = pa.bootstrap(fit, num_replicates=200, num_draws=300, seed=1).interval()
+        boot = pa.bootstrap(
+            fit, num_replicates=amount.replicates, num_draws=100 if amount is SMALL else 300, seed=1
+        )
+        boot = boot.interval()
         low, high = (
             torch.cat([boot[n][side].reshape(-1) for n in ("mean", "omega", "sigma")])
             for side in (0, 1)
@@ -384,12 +460,17 @@ def experiments_design(num=24):
     return pa.concatenate([rich, one([1.5, 6.0, 18.0, 36.0], 500.0, 1.0, 1 + num)])
 
 
-def benchmark_experiments(num_cohorts):
-    import warnings
-
+def benchmark_experiments(num_cohorts, amount):
     warnings.simplefilter("ignore", pa.AmortizedWarning)
     design, begin = experiments_design(), time.perf_counter()
-    guide = pa.train(two_experiments, design, num_simulations=100_000, seed=1, progress=False)
+    guide = pa.train(
+        two_experiments,
+        design,
+        num_simulations=amount.experiments,
+        options=amount.options,
+        seed=1,
+        progress=False,
+    )
     print(f"\nTwo experiments: {time.perf_counter() - begin:.0f} s of training")
     structure = guide.structure
     truth = {name: value.double() for name, value in EXPERIMENTS.items()}
@@ -398,7 +479,15 @@ def benchmark_experiments(num_cohorts):
     for seed in range(num_cohorts):
         cohort = pa.simulate_population(structure, design, truth, 100 + seed)
         begin = time.perf_counter()
-        fit = pa.fit_population(two_experiments, guide, cohort, num_draws=400, seed=1)
+        fit = pa.fit_population(
+            two_experiments,
+            guide,
+            cohort,
+            num_draws=amount.coverage_draws,
+            num_starts=amount.starts,
+            retrain=amount.retrain,
+            seed=1,
+        )
         seconds.append(time.perf_counter() - begin)
         if not (fit.converged and bool(fit.estimated.all())):
             skipped += 1
@@ -428,11 +517,15 @@ def main():
     parser.add_argument("--guide", default="")
     parser.add_argument("--picture", default="")
     parser.add_argument("--row", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
     arguments = parser.parse_args()
+    amount = SMALL if arguments.small else Amount()
+    if arguments.small:
+        arguments.cohorts, arguments.sizes = 1, "4"
     if arguments.row:
-        guide, _ = mrna_guide(arguments.training, arguments.guide)
+        guide, _ = mrna_guide(arguments.training, arguments.guide, amount)
         size, draws = (int(x) for x in arguments.row.split(","))
-        print(json.dumps(growth_row(guide, size, draws)))
+        print(json.dumps(growth_row(guide, size, draws, amount.retrain)))
         return
     wanted, results = arguments.only.split(","), {}
     if {"mrna", "growth"} & set(wanted):
@@ -440,23 +533,27 @@ def main():
             print(f"The mRNA data are not there ({REFERENCES}): skipped.")
             wanted = [x for x in wanted if x not in ("mrna", "growth")]
         else:
-            guide, seconds = mrna_guide(arguments.training, arguments.guide)
+            guide, seconds = mrna_guide(arguments.training, arguments.guide, amount)
             print(f"mRNA guide: {seconds or 0:.0f} s of training, {guide.history.num_steps} steps")
             results["training_seconds"] = seconds
     if "mrna" in wanted:
-        results["mrna"] = benchmark_mrna(guide, [int(x) for x in arguments.sizes.split(",")])
+        results["mrna"] = benchmark_mrna(
+            guide, [int(x) for x in arguments.sizes.split(",")], amount
+        )
     if "growth" in wanted:
-        results["growth"] = benchmark_growth(guide, arguments.picture)
+        results["growth"] = benchmark_growth(guide, arguments.picture, amount)
     if "theophylline" in wanted:
-        results["theophylline"] = benchmark_theophylline()
+        results["theophylline"] = benchmark_theophylline(amount)
     if "coverage" in wanted:
-        results["coverage"] = benchmark_coverage(arguments.cohorts)
+        results["coverage"] = benchmark_coverage(arguments.cohorts, amount)
     if "experiments" in wanted:
-        results["experiments"] = benchmark_experiments(min(arguments.cohorts, 100))
+        results["experiments"] = benchmark_experiments(min(arguments.cohorts, 100), amount)
     if "likelihood_free" in wanted:
         import likelihood_free
 
-        results["likelihood_free"] = likelihood_free.run()
+        results["likelihood_free"] = likelihood_free.run(
+            likelihood_free.SMALL if arguments.small else likelihood_free.Size()
+        )
     print(json.dumps(results))
 
 

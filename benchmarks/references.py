@@ -6,7 +6,7 @@ maximum is known the fit is compared with it, in its standard errors. The models
 ``examples/pharmacometrics``. Exact values: quadrature, ``../shared/references`` (copied here).
 The last line is JSON.
 
-    python benchmarks/references.py [--budget 60s] [--draws 4000] [--only orange ...]
+    python benchmarks/references.py [--budget 60s] [--draws 4000] [--only orange ...] [--small]
 """
 
 import argparse
@@ -68,10 +68,10 @@ EXACT = {
 }
 
 
-def study(name, budget, draws):
+def study(name, training, draws):
     module, exact = importlib.import_module(name), EXACT[name]
     begin = time.perf_counter()
-    guide = pa.train(module.model, module.cohort, budget=budget, seed=1, progress=False)
+    guide = pa.train(module.model, module.cohort, **training, seed=1, progress=False)
     trained = time.perf_counter() - begin
     point = {n: torch.tensor(x, dtype=torch.float64) for n, x in exact["point"].items()}
     begin = time.perf_counter()
@@ -121,13 +121,15 @@ def main():
     parser.add_argument("--budget", default="60s")
     parser.add_argument("--draws", type=int, default=4000)
     parser.add_argument("--only", nargs="*", default=list(EXACT))
+    parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
     arguments = parser.parse_args()
+    training = {"budget": arguments.budget}
+    if arguments.small:
+        arguments.draws, arguments.only = 200, ["orange"]
+        options = pa.TrainingOptions(max_epochs=3, batch_size=128)
+        training = {"num_simulations": 3000, "options": options}
     warnings.simplefilter("ignore")
-    print(
-        json.dumps(
-            {name: study(name, arguments.budget, arguments.draws) for name in arguments.only}
-        )
-    )
+    print(json.dumps({name: study(name, training, arguments.draws) for name in arguments.only}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 r"""Reference posteriors of the sbibm benchmark: classifier accuracy of raw and corrected draws.
 
-    python benchmarks/sbibm.py --sklearn PYTHON [--tasks ...] [--simulations 10000 100000]
+    python benchmarks/sbibm.py --sklearn PYTHON [--tasks ...] [--simulations 10000 100000] [--small]
 
 PYTHON is the interpreter of an environment with scikit-learn (sbi's has it). The simulators are
 rewritten as Pyro programs; the reference draws lie in ``../shared/references/sbibm``. Published: NPE
@@ -26,9 +26,7 @@ from torch.distributions import constraints
 
 import pyro_amortized as pa
 from pyro_amortized import Cohort, Series
-from pyro_amortized.importance import resample
-from pyro_amortized.sampler import FlowProposal, Sampler
-from pyro_amortized.simulate import TrainingDistribution
+from pyro_amortized.guide.training_distributions import TrainingDistribution
 
 REFERENCES = Path(__file__).parents[2] / "shared" / "references" / "sbibm"
 PUBLISHED = {
@@ -187,7 +185,7 @@ TASKS = {
 }
 
 
-def run(name, num_simulations, observations, num_draws):
+def run(name, num_simulations, observations, num_draws, options):
     """Pairs of (reference, ours) draws, raw and corrected, per observation, and notes."""
     task = TASKS[name]
     layout = task.cohort(torch.ones(50, *task.shape, dtype=torch.float64))
@@ -200,6 +198,7 @@ def run(name, num_simulations, observations, num_draws):
         pa.Resample(layout, lambda cohort, generator: cohort),
         seed=1,
         num_simulations=num_simulations,
+        options=options,
         training_distribution=distribution,
         progress=False,
     )
@@ -215,30 +214,14 @@ def run(name, num_simulations, observations, num_draws):
     law = guide.posterior.condition(cohort, none)
     raw = law.sample((num_draws,))
 
-    def target(draws, rows):
-        return guide.structure.log_observation(
-            cohort[rows], draws, none[rows]
-        ) + distribution.log_prob(draws)
-
-    def prior(num, rows, generator):
-        return distribution.draw(num * len(rows), generator).reshape(num, len(rows), -1)
-
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        sampler = Sampler(
-            target, prior, lambda draws, rows: distribution.log_prob(draws), FlowProposal(law)
-        )
-        drawn, _ = sampler.sample(8 * num_draws, len(cohort), generator, refine=True)
-    weights = drawn.log_weights.softmax(0)
-    picked = resample(weights, num_draws, generator).unsqueeze(-1).expand(-1, -1, task.size)
-    corrected = drawn.draws.gather(0, picked)
-    ess = (1 / (weights**2).sum(0)).tolist()
+    drawn = pa.sample_individuals(guide, cohort, population={}, num_draws=8 * num_draws, seed=2)
+    corrected = drawn.resampled(num_draws, 2)
     history = guide.history
     notes = {
         "seconds": round(seconds, 1),
         "steps": history.num_steps,
         "nll": min(history.validation_loss),
-        "ess": [round(x) for x in ess],
+        "ess": drawn.estimate.ess.round().long().tolist(),
         "advice": history.advice,
         "stopped": history.stopped,
     }
@@ -267,14 +250,19 @@ def main():
     parser.add_argument("--simulations", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--observations", type=int, default=3)
     parser.add_argument("--draws", type=int, default=5000)
+    parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
     arguments = parser.parse_args()
+    options = pa.TrainingOptions(max_epochs=2 if arguments.small else None)
+    if arguments.small:
+        arguments.tasks, arguments.simulations = ["two_moons"], [300]
+        arguments.observations, arguments.draws = 1, 100
     if not REFERENCES.is_dir():
         raise SystemExit("the reference posteriors (shared/references/sbibm) are not here")
     torch.set_num_threads(1)
     table = {}
     for name in arguments.tasks:
         for num in arguments.simulations:
-            pairs, notes = run(name, num, arguments.observations, arguments.draws)
+            pairs, notes = run(name, num, arguments.observations, arguments.draws, options)
             row = dict(notes)
             if arguments.sklearn:
                 found = c2st(arguments.sklearn, pairs)

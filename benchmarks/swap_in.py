@@ -1,7 +1,7 @@
 r"""In the place of MCMC and SVI: time and error on four models, and what amortization is worth.
 
     .venv/bin/python benchmarks/swap_in.py [--only theophylline,warfarin,eight_schools,radon,cohorts]
-        [--training 60] [--samples 1000] [--reference 2000]
+        [--training 60] [--samples 1000] [--reference 2000] [--small]
 
 Posterior means of all population and individual sites by NUTS (``--samples`` after half as many of
 warm-up), by SVI with ``AutoNormal`` and ``AutoMultivariateNormal`` (3,000 steps, means of 1,000
@@ -33,7 +33,20 @@ import other_models
 import quickstart
 import warfarin
 
-SVI_STEPS = 3000
+# What a small run has less of: warm-up of the reference, steps of SVI, draws, weighted draws of
+# an individual, depth of the trees of NUTS, starts of the fit, simulated cohorts,
+# and their design.
+SIZES = {
+    "warmup": 1000,
+    "steps": 3000,
+    "draws": 1000,
+    "weighted": 400,
+    "depth": 10,
+    "starts": 4,
+    "fitted": None,
+    "cohorts": 10,
+    "design": "theophylline",
+}
 
 
 def problems():
@@ -65,38 +78,39 @@ def start(values):
     return {} if values is None else {"init_strategy": init_to_value(values=values)}
 
 
-def run_nuts(program, cohort, values, num, warmup, seed):
+def run_nuts(program, cohort, values, lengths, depth, seed):
     pyro.set_rng_seed(seed)
     begin = time.perf_counter()
-    chain = MCMC(NUTS(program, **start(values)), num, warmup, disable_progbar=True)
+    kernel = NUTS(program, max_tree_depth=depth, **start(values))
+    chain = MCMC(kernel, *lengths, disable_progbar=True)
     chain.run(cohort)
     return chain.get_samples(), time.perf_counter() - begin
 
 
-def run_svi(kind, program, cohort, values, seed):
+def run_svi(kind, program, cohort, values, sizes):
     pyro.clear_param_store()
-    pyro.set_rng_seed(seed)
+    pyro.set_rng_seed(3)
     begin = time.perf_counter()
     more = start(values)
     if "init_strategy" in more:
         more = {"init_loc_fn": more["init_strategy"]}
     guide = kind(program, **more)
-    optim = pyro.optim.ClippedAdam({"lr": 0.01, "lrd": 0.1 ** (1 / SVI_STEPS)})
+    optim = pyro.optim.ClippedAdam({"lr": 0.01, "lrd": 0.1 ** (1 / sizes.steps)})
     svi = SVI(program, guide, optim, Trace_ELBO())
-    for _ in range(SVI_STEPS):
+    for _ in range(sizes.steps):
         svi.step(cohort)
     with torch.no_grad():
-        draws = [guide(cohort) for _ in range(1000)]
+        draws = [guide(cohort) for _ in range(sizes.draws)]
     found = {n: torch.stack([d[n] for d in draws]) for n in draws[0]}
     pyro.clear_param_store()
     return found, time.perf_counter() - begin
 
 
-def run_ours(program, cohort, seconds):
+def run_ours(program, cohort, sizes):
     begin = time.perf_counter()
-    guide = pa.train(program, cohort, budget=seconds, seed=1, progress=False)
+    guide = pa.train(program, cohort, **sizes.train, seed=1, progress=False)
     trained = time.perf_counter()
-    chain = pa.AmortizedMCMC(program, guide, 1000, seed=1)
+    chain = pa.AmortizedMCMC(program, guide, sizes.draws, num_draws=sizes.weighted, seed=1)
     chain.run(cohort)
     return chain.get_samples(), trained - begin, time.perf_counter() - trained, guide
 
@@ -114,19 +128,18 @@ def errors(found, reference):
     }
 
 
-def one(name, program, cohort, values, arguments):
+def one(name, program, cohort, values, sizes):
     rows = {}
-    samples, train_seconds, seconds, _ = run_ours(program, cohort, arguments.training)
+    samples, train_seconds, seconds, _ = run_ours(program, cohort, sizes)
     rows["ours"] = {"seconds": seconds, "train_seconds": train_seconds}
-    nuts, nuts_seconds = run_nuts(
-        program, cohort, values, arguments.samples, arguments.samples // 2, seed=2
-    )
+    short, long = (sizes.samples, sizes.samples // 2), (sizes.reference, sizes.warmup)
+    nuts, nuts_seconds = run_nuts(program, cohort, values, short, sizes.depth, seed=2)
     rows["nuts"] = {"seconds": nuts_seconds}
     found = {"ours": samples, "nuts": nuts}
     for label, kind in (("svi_normal", AutoNormal), ("svi_mvn", AutoMultivariateNormal)):
-        found[label], elapsed = run_svi(kind, program, cohort, values, seed=3)
+        found[label], elapsed = run_svi(kind, program, cohort, values, sizes)
         rows[label] = {"seconds": elapsed}
-    reference, long_seconds = run_nuts(program, cohort, values, arguments.reference, 1000, seed=4)
+    reference, long_seconds = run_nuts(program, cohort, values, long, sizes.depth, seed=4)
     print(f"\n{name}: {len(cohort)} individuals; reference {long_seconds:.0f} s")
     print(f"{'':12s}{'seconds':>9s}{'training':>10s}{'largest':>9s}{'rms error, sd':>15s}")
     for label, row in rows.items():
@@ -139,23 +152,29 @@ def one(name, program, cohort, values, arguments):
     return rows
 
 
-def cohorts(arguments):
+def cohorts(sizes):
     """Cohorts simulated from the fit to the data: one guide for all, a chain for each."""
-    program, cohort, values = problems()["theophylline"]
-    _, train_seconds, _, guide = run_ours(program, cohort, arguments.training)
-    fit = pa.fit_population(program, guide, cohort, seed=1)
-    data = [pa.simulate_population(fit.structure, cohort, fit.estimates, s) for s in range(10)]
+    program, cohort, values = problems()[sizes.design]
+    _, train_seconds, _, guide = run_ours(program, cohort, sizes)
+    fit = pa.fit_population(
+        program, guide, cohort, num_starts=sizes.starts, num_draws=sizes.fitted, seed=1
+    )
+    data = [
+        pa.simulate_population(fit.structure, cohort, fit.estimates, s)
+        for s in range(sizes.cohorts)
+    ]
     begin = time.perf_counter()
     for s, one in enumerate(data):
-        pa.AmortizedMCMC(program, guide, 1000, seed=s).run(one)
+        chain = pa.AmortizedMCMC(program, guide, sizes.draws, num_draws=sizes.weighted, seed=s)
+        chain.run(one)
     ours = (time.perf_counter() - begin) / len(data)
     begin = time.perf_counter()
     for s, one in enumerate(data[:2]):
-        run_nuts(program, one, values, arguments.samples, arguments.samples // 2, seed=s)
-    nuts = (time.perf_counter() - begin) / 2
+        run_nuts(program, one, values, (sizes.samples, sizes.samples // 2), sizes.depth, seed=s)
+    nuts = (time.perf_counter() - begin) / len(data[:2])
     print(
-        f"\nCohorts of theophylline's design: ours {ours:.1f} s each after {train_seconds:.0f} s of "
-        f"training (mean of 10), NUTS {nuts:.0f} s each (mean of 2)"
+        f"\nCohorts of the design of {sizes.design}: ours {ours:.1f} s each after {train_seconds:.0f} s of "
+        f"training (mean of {len(data)}), NUTS {nuts:.0f} s each (mean of {len(data[:2])})"
     )
     ratios = {}
     for num in (1, 10, 100):
@@ -172,7 +191,18 @@ def main():
     parser.add_argument("--training", type=float, default=60.0)
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--reference", type=int, default=2000)
+    parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
+    parser.set_defaults(**SIZES)
     arguments = parser.parse_args()
+    arguments.train = {"budget": arguments.training}
+    if arguments.small:
+        arguments.only, arguments.samples = "eight_schools,cohorts", 10
+        options = pa.TrainingOptions(max_epochs=3, batch_size=128)
+        arguments.train = {"num_simulations": 3000, "options": options}
+        arguments.reference, arguments.warmup, arguments.steps = 10, 5, 10
+        arguments.draws, arguments.weighted, arguments.depth = 50, 50, 3
+        arguments.starts, arguments.fitted, arguments.cohorts = 1, 100, 1
+        arguments.design = "eight_schools"
     warnings.simplefilter("ignore", pa.AmortizedWarning)
     results, known = {}, problems()
     for name in arguments.only.split(","):

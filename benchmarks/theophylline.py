@@ -1,6 +1,7 @@
 """Theophylline against exact results, from the training to NUTS on the collapsed model.
 
-Prints one table per question and ends in one JSON line. ``--quick`` trains and samples less, to see that it runs.
+Prints one table per question and ends in one JSON line. ``--small`` takes a few seconds,
+to see that it runs.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import json
 import sys
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyro
@@ -34,8 +36,32 @@ from tests.exact import (
     linear_program,
 )
 
-# With the pilot and one batch of adaptation, a tenth each, 3,840 draws per individual in all.
-DRAWS = 3200
+
+FULL, LINEAR = pa.TrainingOptions(), pa.TrainingOptions(max_epochs=12)
+SHORT = pa.TrainingOptions(max_epochs=3, batch_size=128)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything. With the pilot and one batch of adaptation, a tenth each, 3,200 draws
+    are 3,840 per individual in all.
+    """
+
+    simulations: int = 300_000
+    linear_simulations: int = 100_000
+    options: pa.TrainingOptions = FULL
+    linear_options: pa.TrainingOptions = LINEAR
+    draws: int = 3200
+    fit_draws: int = 4000
+    calibrated: int = 500
+    calibration_draws: int = 2000
+    samples: int = 2000
+    tree_depth: int = 10
+    starts: int = 4
+    retrain: bool | None = None
+
+
+SMALL = Size(3000, 3000, SHORT, SHORT, 300, 300, 5, 100, 4, 2, 1, False)
 
 
 def worst(found, exact, error):
@@ -44,9 +70,11 @@ def worst(found, exact, error):
     return float(z.abs().max()), float(z.pow(2).mean().sqrt())
 
 
-def score(guide):
+def score(guide, size):
     """-2LL at the given points, per individual, and the moments of the individuals."""
-    print(f"\n1. -2LL at given points, {DRAWS} draws per individual and a fifth of that to adapt")
+    print(
+        f"\n1. -2LL at given points, {size.draws} draws per individual and a fifth of that to adapt"
+    )
     print(
         f"{'':4}{'found':>10}{'exact':>10}{'z':>7}{'MC error':>10}{'max |z_i|':>11}{'k max':>7}{'s':>7}"
     )
@@ -54,7 +82,9 @@ def score(guide):
     for point in ("P1", "P2"):
         exact, at = EXACT[point], population(point)
         begin = time.perf_counter()
-        individuals = pa.sample_individuals(guide, cohort, population=at, num_draws=DRAWS, seed=1)
+        individuals = pa.sample_individuals(
+            guide, cohort, population=at, num_draws=size.draws, seed=1
+        )
         estimate = individuals.estimate
         took = time.perf_counter() - begin
         total, error = -2 * float(estimate.log_mean.sum()), 2 * float(estimate.mc_error.norm())
@@ -77,10 +107,18 @@ def score(guide):
     return result, seconds
 
 
-def fit(guide):
+def fit(guide, size):
     """The maximum-likelihood fit beside the exact one."""
     begin = time.perf_counter()
-    found = pa.fit_population(model, guide, cohort, num_draws=4000, seed=1)
+    found = pa.fit_population(
+        model,
+        guide,
+        cohort,
+        num_draws=size.fit_draws,
+        num_starts=size.starts,
+        retrain=size.retrain,
+        seed=1,
+    )
     seconds = time.perf_counter() - begin
     ml = EXACT["ML"]["ml"]
     exact, exact_se = (torch.tensor(ml[n], dtype=torch.float64) for n in ("x", "se_x"))
@@ -106,9 +144,9 @@ def fit(guide):
     )
 
 
-def nuts(guide, fitted, num_samples):
+def nuts(guide, fitted, size):
     """NUTS on the collapsed model beside NUTS on the whole one, both started at the fit."""
-    start = {n: x.float() for n, x in fitted.estimates.items()}
+    num_samples, start = size.samples, {n: x.float() for n, x in fitted.estimates.items()}
     samples, seconds = {}, {}
     phi = fitted.individuals.moments()[0].float()
     for name, program, values in (
@@ -116,7 +154,11 @@ def nuts(guide, fitted, num_samples):
         ("whole", model, start | {"phi": phi}),
     ):
         pyro.set_rng_seed(1)
-        kernel = NUTS(program, init_strategy=init_to_value(values=values))
+        kernel = NUTS(
+            program,
+            init_strategy=init_to_value(values=values),
+            max_tree_depth=size.tree_depth,
+        )
         chain = MCMC(kernel, num_samples, num_samples // 4, disable_progbar=True)
         begin = time.perf_counter()
         chain.run(cohort)
@@ -143,19 +185,19 @@ def nuts(guide, fitted, num_samples):
     return {"max_mean_shift_in_sd": largest[0], "max_sd_difference": largest[1], "seconds": seconds}
 
 
-def linear(num_simulations, max_epochs):
+def linear(size):
     """The linear Gaussian mixed model, 30 % of the values missing, against its closed forms."""
     data = linear_cohort()
-    options = pa.TrainingOptions(max_epochs=max_epochs)
     guide = pa.train(
         linear_program,
         data,
-        num_simulations=num_simulations,
+        num_simulations=size.linear_simulations,
         seed=1,
-        options=options,
+        options=size.linear_options,
         progress=False,
     )
-    individuals = pa.sample_individuals(guide, data, population=TRUTH, num_draws=4000, seed=1)
+    num = size.fit_draws
+    individuals = pa.sample_individuals(guide, data, population=TRUTH, num_draws=num, seed=1)
     estimate = individuals.estimate
     exact = exact_log_marginal(data, TRUTH)
     z_total = float((estimate.log_mean.sum() - exact.sum()) / estimate.mc_error.norm())
@@ -163,7 +205,15 @@ def linear(num_simulations, max_epochs):
     exact_mean, covariance = exact_posterior(data, TRUTH)
     by_mean = worst(mean, exact_mean.tolist(), mean_error)
     by_sd = worst(sd, covariance.diagonal(dim1=-2, dim2=-1).sqrt().tolist(), sd_error)
-    found = pa.fit_population(linear_program, guide, data, num_draws=4000, seed=1)
+    found = pa.fit_population(
+        linear_program,
+        guide,
+        data,
+        num_draws=num,
+        num_starts=size.starts,
+        retrain=size.retrain,
+        seed=1,
+    )
     vector, value, covariance = exact_fit(data)
     se = covariance.diagonal().sqrt()
     result = {
@@ -178,22 +228,28 @@ def linear(num_simulations, max_epochs):
         "max_se_error": float((found.covariance.diagonal().sqrt() / se - 1).abs().max()),
     }
     print(
-        f"\n4. linear Gaussian mixed model, {data.num_observations} observations of 40 individuals, 4,000 draws"
+        f"\n4. linear Gaussian mixed model, {data.num_observations} observations of 40 individuals, {num} draws"
     )
     for name, x in result.items():
         print(f"   {name:26} {x:8.4f}")
     return result
 
 
-def calibration(guide, num_individuals):
+def calibration(guide, size):
     """Ranks and coverage by share of missing values."""
     print(
-        f"\n5. {num_individuals} simulated individuals: p-values of uniform ranks, coverage of 50 % and 90 % intervals"
+        f"\n5. {size.calibrated} simulated individuals: p-values of uniform ranks, coverage of 50 % and 90 % intervals"
     )
     result = {}
     for share in (0.0, 0.3, 0.6):
         design = pa.Resample(cohort, pa.RandomMissing(share, share))
-        found = calibrate(guide, design, num_individuals=num_individuals, seed=1)
+        found = calibrate(
+            guide,
+            design,
+            num_individuals=size.calibrated,
+            num_draws=size.calibration_draws,
+            seed=1,
+        )
         bad = int((found.pareto_k > 0.7).sum())
         for raw in (False, True):
             p, half, wide = (
@@ -239,26 +295,23 @@ def swap(guide, fitted):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
+    parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
+    size = SMALL if parser.parse_args().small else Size()
     warnings.simplefilter("ignore", pa.AmortizedWarning)
-    options = pa.TrainingOptions(max_epochs=3 if quick else pa.TrainingOptions().max_epochs)
     begin = time.perf_counter()
-    guide = pa.train(
-        model, cohort, num_simulations=20_000 if quick else 300_000, seed=1, options=options
-    )
+    guide = pa.train(model, cohort, num_simulations=size.simulations, seed=1, options=size.options)
     trained = time.perf_counter() - begin
     print(f"trained in {trained:.0f} s, validation loss {min(guide.history.validation_loss):.3f}")
-    minus2ll, scored = score(guide)
-    fitted, fit_result, fit_seconds = fit(guide)
+    minus2ll, scored = score(guide, size)
+    fitted, fit_result, fit_seconds = fit(guide, size)
     result = {
         "minus2ll": minus2ll,
         "fit": fit_result,
         "seconds": {"train": trained, "score": scored, "fit": fit_seconds},
-        "linear": linear(20_000 if quick else 100_000, 3 if quick else 12),
-        "calibration": calibration(guide, 100 if quick else 500),
+        "linear": linear(size),
+        "calibration": calibration(guide, size),
         "swap_in": swap(guide, fitted),
-        "nuts": nuts(guide, fitted, 40 if quick else 2000),
+        "nuts": nuts(guide, fitted, size),
     }
     print(json.dumps(result))
 

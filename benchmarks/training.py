@@ -1,6 +1,6 @@
 r"""Training engine against peers and exact posteriors.
 
-    python benchmarks/training.py --sbi PYTHON --bayesflow PYTHON [--problems ...] [--quick]
+    python benchmarks/training.py --sbi PYTHON --bayesflow PYTHON [--problems ...] [--small]
 
 PYTHON are the interpreters of the peers' environments (``benchmarks/requirements.txt``); a peer
 without one is left out, and said so. Runs are started two at a time, each bound to one core, in an
@@ -29,18 +29,18 @@ POOL = 2_000_000
 SLOW_POOL = 400_000
 
 
-def prepare(problem, folder, quick):
+def prepare(problem, folder, small):
     """Validation data, exact posteriors and the pool of simulations that the peers read."""
-    num_val, num_ref, num_draws = (500, 50, 4) if quick else (5000, 1000, 8)
+    num_val, num_ref, num_draws = (500, 50, 4) if small else (5000, 1000, 8)
     theta, cohort = problem.draw(num_val, 777)
     if len(problem.loc) == 2:
         reference = grid_reference(problem, cohort[:num_ref], num_draws, 778)
     else:
-        num_ref = 20 if quick else 300
+        num_ref = 20 if small else 300
         guide = pa.train(
             problem.model,
             problem.design,
-            budget="20s" if quick else "2min",
+            budget="20s" if small else "2min",
             seed=99,
             training_distribution=problem.training,
             progress=False,
@@ -48,7 +48,7 @@ def prepare(problem, folder, quick):
         size = 5_000
         reference = sampled_reference(problem, guide, cohort[:num_ref], num_draws, 778, size)
     torch.save(reference.__dict__, folder / f"{problem.name}.ref")
-    size = 20_000 if quick else (SLOW_POOL if problem.name == "fitzhugh_nagumo" else POOL)
+    size = 20_000 if small else (SLOW_POOL if problem.name == "fitzhugh_nagumo" else POOL)
     pools = [
         problem.draw(min(100_000, size - start), 10_000 + start)
         for start in range(0, size, 100_000)
@@ -110,7 +110,7 @@ def ours(problem, minutes, folder, out):
                 "minutes": minutes,
                 "simulations": history.num_simulations,
                 "steps": history.num_steps,
-                "ms_per_step": 1e3 * history.training_seconds / history.num_steps,
+                "ms_per_step": 1e3 * history.training_seconds / max(history.num_steps, 1),
                 "wall_s": round(wall, 1),
             }
         ),
@@ -227,7 +227,7 @@ def run_all(queue):
 def main(arguments, folder):
     for name in arguments.problems:
         if not (folder / f"{name}.npz").is_file():
-            prepare(PROBLEMS[name], folder, arguments.quick)
+            prepare(PROBLEMS[name], folder, arguments.small)
     table = {name: {} for name in arguments.problems}
     heading = f"{'':20}{'':18}{'min':>5}{'nll':>9}{'kl':>9}{'mean err':>10}{'log sd err':>11}{'sims':>11}{'steps':>8}{'ms/step':>8}"
     print(heading, flush=True)
@@ -263,11 +263,13 @@ if __name__ == "__main__":
     parser.add_argument(
         "--tuned-only", action="store_true", help="leave out the peers' default rates"
     )
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parsed = parser.parse_args()
     torch.set_num_threads(1)
+    if parsed.small:
+        parsed.problems, parsed.minutes = ["conversion_reaction"], [0.1]
     if parsed.one:
         m = parsed.minutes[0]
         ours(PROBLEMS[parsed.one], m, parsed.folder, parsed.folder / f"{parsed.one}.ours.{m:g}.npz")
