@@ -58,6 +58,7 @@ def test_individual_posteriors_export_alone(fit):
     assert set(data["posterior"].data_vars) == {"phi"}
 
 
+@pytest.mark.slow
 def test_models_are_compared_leaving_out_one_individual_at_a_time(linear, linear_guide, fit):
     """Compared with the exact likelihood at the same draws of the population."""
 
@@ -131,6 +132,7 @@ def test_loo_of_observations_and_of_individuals(fit):
     assert math.isfinite(elpd)
 
 
+@pytest.mark.slow
 def test_an_amortized_mcmc_is_exported(linear, linear_guide):
     mcmc = pa.AmortizedMCMC(linear_program, linear_guide, 60, num_draws=200, seed=1)
     mcmc.run(linear)

@@ -1,11 +1,13 @@
 """Ranks and intervals of simulated individuals, of a right and of a wrong guide."""
 
+import pytest
 import torch
 
 import pyro_amortized as pa
 from pyro_amortized.diagnostics import calibrate
 
 
+@pytest.mark.slow
 def test_corrected_ranks_are_uniform_and_intervals_cover(calibration):
     assert all(p > 0.005 for p in calibration.p_values().values())
     for level in (0.5, 0.9):
@@ -14,6 +16,7 @@ def test_corrected_ranks_are_uniform_and_intervals_cover(calibration):
             assert abs(share - level) < 3.5 * error
 
 
+@pytest.mark.slow
 def test_calibration_sees_a_wrong_guide(linear, linear_guide):
     """A guide twice as wide: its raw ranks are not uniform, the corrected ranks are."""
     design = pa.Resample(linear)

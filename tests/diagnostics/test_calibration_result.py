@@ -14,6 +14,7 @@ def test_bins_must_divide_the_ranks(calibration):
         calibration.p_values(num_bins=7)
 
 
+@pytest.mark.slow
 def test_calibration_by_group(linear, linear_guide):
     design = pa.Resample(linear, pa.RandomMissing(0.0, 0.6))
     found = calibrate(linear_guide, design, num_individuals=400, num_draws=400, seed=1)
@@ -29,6 +30,7 @@ def test_calibration_by_group(linear, linear_guide):
     assert all(x > 0.5 for x in found.recovery().values())
 
 
+@pytest.mark.slow
 def test_errors_that_cancel_are_seen_locally(linear, linear_guide):
     """Levels are shifted up where the posterior mean is large and down where it is small."""
     found = calibrate(linear_guide, linear, num_individuals=400, num_draws=400, seed=1)

@@ -11,6 +11,7 @@ from pyro_amortized.errors import GuideError
 from tests.exact import TRUTH, linear_cohort
 
 
+@pytest.mark.slow
 def test_clean_data_are_inside(linear_guide, linear, fit):
     found = check_data(linear_guide, linear, population=fit.estimates)
     assert found.outside == []

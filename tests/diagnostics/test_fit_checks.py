@@ -2,6 +2,7 @@
 
 import warnings
 
+import pytest
 import torch
 
 import pyro_amortized as pa
@@ -9,6 +10,7 @@ from pyro_amortized.diagnostics import diagnose
 from tests.exact import TRUTH, linear_cohort, linear_program
 
 
+@pytest.mark.slow
 def test_a_wrong_residual_error_is_flagged(linear_guide):
     """Errors that grow with the prediction, fitted as if they were equal."""
     cohort = linear_cohort(num=60, width=8, missing=0.0, seed=3)

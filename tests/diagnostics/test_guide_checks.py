@@ -2,6 +2,7 @@
 
 import pyro
 import pyro.distributions as dist
+import pytest
 import torch
 
 import pyro_amortized as pa
@@ -9,6 +10,7 @@ from pyro_amortized.diagnostics import diagnose, influence
 from tests.exact import linear_program
 
 
+@pytest.mark.slow
 def test_an_undertrained_guide_is_flagged(linear):
     options = pa.TrainingOptions(max_epochs=1, batch_size=256)
     guide = pa.train(
@@ -21,6 +23,7 @@ def test_an_undertrained_guide_is_flagged(linear):
     assert found.status("ranks, corrected") != "failed"
 
 
+@pytest.mark.slow
 def test_a_parameter_that_the_simulator_ignores_is_flagged(linear):
     def idle(cohort):
         mean = pyro.sample("mean", dist.Normal(torch.zeros(3), 1.0).to_event(1))

@@ -33,6 +33,7 @@ def linear_both():
     return cohort, guide
 
 
+@pytest.mark.slow
 def test_both_estimators_find_the_exact_maximum(linear_both):
     cohort, guide = linear_both
     vector, _, covariance = exact_fit(cohort)
@@ -54,6 +55,7 @@ def test_both_estimators_find_the_exact_maximum(linear_both):
         pa.difference(corrected, free)
 
 
+@pytest.mark.slow
 def test_differences_of_the_likelihood_free_score_are_those_of_the_likelihood(linear_both):
     cohort, guide = linear_both
     vector, _, covariance = exact_fit(cohort)
@@ -95,6 +97,7 @@ def count_program(cohort, law):
         pyro.sample("y", law(mean, y.values.shape).mask(y.observed).to_event(1), obs=y.values)
 
 
+@pytest.mark.slow
 def test_a_program_without_density_is_fitted_and_says_so(tmp_path):
     num, generator = 60, torch.Generator().manual_seed(3)
     size = (1.5 + 0.5 * torch.randn(num, 1, generator=generator, dtype=torch.float64)).exp()

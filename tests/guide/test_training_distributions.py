@@ -1,5 +1,6 @@
 r"""The distributions that guides are trained on."""
 
+import pytest
 import torch
 
 import pyro_amortized as pa
@@ -7,6 +8,7 @@ from pyro_amortized.guide.training_distributions import default_training_distrib
 from tests.exact import linear_program
 
 
+@pytest.mark.slow
 def test_training_distribution_has_the_moments_of_the_prior_predictive(linear):
     structure = pa.read_structure(linear_program, linear)
     training = default_training_distribution(structure, linear, 0, inflation=1.0, num_draws=2000)

@@ -72,6 +72,7 @@ def test_the_density_of_a_missing_value_is_the_share_that_would_be_lost():
         assert float(total[i]) == pytest.approx(float(expected), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_ignoring_the_mechanism_is_biased_and_saying_it_is_not(tmp_path):
     guide = pa.train(by_value, DESIGN, num_simulations=8000, options=OPTIONS, progress=False)
     assert guide.training_distribution.individual.prior is not None
@@ -110,6 +111,7 @@ def counted(cohort):
         pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
+@pytest.mark.slow
 def test_a_distribution_without_density_trains_and_refuses_to_be_scored():
     design = Schedule({"y": TIMES}, NumberMissing(0, 2))
     with pytest.warns(pa.AmortizedWarning, match="one value of rate per individual"):
@@ -151,6 +153,7 @@ def masked(how):
     return model
 
 
+@pytest.mark.slow
 def test_masks_of_all_kinds_mean_the_same():
     """`.mask`, `poutine.mask`, `obs_mask=`, NaN in the data: equal densities, draws, guides."""
     cohort = growth_cohort(7, 2)

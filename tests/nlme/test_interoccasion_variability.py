@@ -63,6 +63,7 @@ def test_occasions_are_numbered_and_padded():
     assert nlme.by_occasion(values, visits.index).tolist() == [[1, 1, 2, 2], [3, 3, 3, 3]]
 
 
+@pytest.mark.slow
 def test_variability_between_occasions_in_a_model():
     """A nested plate: four latent coordinates per individual; the density is computed by hand."""
     cohort = occasions_cohort()
@@ -112,6 +113,7 @@ def test_time_varying_covariates_stay_with_their_individuals(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_guide_reads_occasions_and_events(tmp_path):
     """The encoding has features of steady states and of covariates over time, also when loaded."""
     cohort = occasions_cohort()

@@ -38,6 +38,7 @@ def moments(samples):
     return {name: (x.double().mean(0), x.double().std(0)) for name, x in samples.items()}
 
 
+@pytest.mark.slow
 def test_the_population_is_that_of_nuts_on_the_exact_marginal(mcmc, linear):
     pyro.set_rng_seed(1)
     kernel = NUTS(exact_program, max_tree_depth=6)
@@ -49,6 +50,7 @@ def test_the_population_is_that_of_nuts_on_the_exact_marginal(mcmc, linear):
         assert (ours[name][1] / sd - 1).abs().max() < 0.25, name
 
 
+@pytest.mark.slow
 def test_individuals_carry_the_uncertainty_of_the_population(mcmc, linear):
     samples = mcmc.get_samples()
     rows = torch.arange(0, 1000, 10)
@@ -64,6 +66,7 @@ def test_individuals_carry_the_uncertainty_of_the_population(mcmc, linear):
     assert (samples["phi"].std(0) / sd - 1).abs().mean() < 0.05
 
 
+@pytest.mark.slow
 def test_it_is_used_like_an_mcmc(mcmc, capsys):
     grouped = mcmc.get_samples(group_by_chain=True)
     assert grouped["mean"].shape == (2, 500, 2)
@@ -75,6 +78,7 @@ def test_it_is_used_like_an_mcmc(mcmc, capsys):
     assert "Pareto k" in printed
 
 
+@pytest.mark.slow
 def test_its_diagnostics_are_those_of_independent_draws(mcmc, capsys):
     """No chain: nothing that could be taken for a chain that mixed well."""
     found = mcmc.diagnostics()
@@ -102,6 +106,7 @@ def test_its_diagnostics_are_those_of_independent_draws(mcmc, capsys):
     assert 0.89 < float(inside.double().mean()) < 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(arviz, "from_pyro"), reason="ArviZ 1.x has no from_pyro")
 def test_arviz_is_not_told_of_a_chain_without_divergences(mcmc):
     with warnings.catch_warnings():

@@ -9,6 +9,7 @@ import pyro_amortized as pa
 from pyro_amortized.errors import FitError
 
 
+@pytest.mark.slow
 def test_bootstraps_agree_with_standard_errors(fit):
     found = pa.bootstrap(fit, num_replicates=100, seed=1)
     for name, error in fit.robust_standard_errors.items():
@@ -30,6 +31,7 @@ def test_bootstraps_agree_with_standard_errors(fit):
         found.interval(method="studentized")
 
 
+@pytest.mark.slow
 def test_parametric_bootstrap(fit):
     found = pa.bootstrap(fit, num_replicates=6, parametric=True, num_draws=200, seed=1)
     assert found.kind == "parametric"

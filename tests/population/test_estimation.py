@@ -12,6 +12,7 @@ from tests.exact import TRUTH, exact_log_marginal, linear_cohort, linear_program
 from tests.population.linear_models import observe
 
 
+@pytest.mark.slow
 def test_posterior_mode_adds_the_prior(linear, linear_guide, exact):
     """The prior pulls the mean by the amount that precision weighting says."""
     mode = pa.fit_population(
@@ -37,6 +38,7 @@ def test_start_is_used_and_same_seed_same_fit(linear, linear_guide, fit):
     assert ((again[0] - fit.vector).abs() < 0.3 * se).all()
 
 
+@pytest.mark.slow
 def test_another_population_model_without_retraining(linear, linear_guide, fit):
     """A common standard deviation for both parameters: fitted by the same guide."""
 
@@ -74,6 +76,7 @@ def test_what_is_fixed_wins_over_the_start(fit, linear, linear_guide):
     assert float(found.estimates["sigma"]) == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_fixed_parameters(linear, linear_guide):
     sigma = torch.tensor(0.5)
     found = pa.fit_population(
@@ -96,6 +99,7 @@ def test_fixed_parameters(linear, linear_guide):
     assert ((found.vector[:4] - best.vector).abs() < 0.3 * se).all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The missing values")
 def test_subpopulations(linear_guide):
     """A mixture of two groups with intercepts apart; no retraining."""
@@ -134,6 +138,7 @@ def test_subpopulations(linear_guide):
         assert (apart.abs() < 3.5).all(), name
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The missing values")
 def test_two_experiments_in_one_fit(linear_guide):
     """Different times, one parameter specific to the experiment."""

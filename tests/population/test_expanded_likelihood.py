@@ -46,6 +46,7 @@ def test_parts_of_the_individuals_make_no_difference(fit):
     assert torch.allclose(whole.log_weights(fit.estimates), fit.individuals.log_weights, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The missing values")
 def test_many_individuals_find_the_exact_maximum(linear_guide, monkeypatch):
     """With expanded likelihoods, starts on some of the individuals, then more, several parts."""

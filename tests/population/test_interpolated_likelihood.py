@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 import pyro_amortized as pa
@@ -5,6 +6,7 @@ from pyro_amortized.population.exact_likelihood import ExactLikelihood
 from pyro_amortized.population.interpolated_likelihood import InterpolatedLikelihood
 
 
+@pytest.mark.slow
 def test_an_interpolated_likelihood_is_the_exact_one(fit):
     """Inside the box to many digits, outside by the program itself."""
     structure = fit.structure

@@ -4,11 +4,13 @@ import warnings
 
 import pyro
 import pyro.distributions as dist
+import pytest
 import torch
 
 import pyro_amortized as pa
 
 
+@pytest.mark.slow
 def test_draws_without_a_gradient_do_not_end_a_fit():
     """Half of the draws of some individuals lie where the program takes the root of something
     negative: density NaN, gradient NaN.

@@ -13,6 +13,7 @@ from tests.exact import TRUTH, exact_log_marginal, linear_cohort, linear_program
 from tests.population.linear_models import observe
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The missing values")
 def test_a_variance_of_zero_is_held_and_named(linear_guide):
     truth = TRUTH | {"omega": torch.tensor([0.6, 0.0]).double()}
@@ -38,6 +39,7 @@ def test_a_variance_of_zero_is_held_and_named(linear_guide):
     assert (apart.abs() < 0.5 * found.covariance.diagonal()[free].sqrt()).all()
 
 
+@pytest.mark.slow
 def test_a_variance_of_zero_is_found_in_any_part_of_a_sorted_cohort(linear_guide):
     """The second arm begins after 120 individuals; only there the slopes' variance is unknown."""
 

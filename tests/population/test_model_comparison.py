@@ -6,6 +6,7 @@ from tests.exact import exact_log_marginal, linear_cohort, linear_program
 from tests.population.linear_models import common_program
 
 
+@pytest.mark.slow
 def test_differences_on_common_draws(fit, linear, linear_guide):
     smaller = pa.fit_population(common_program, linear_guide, linear, num_draws=1000, seed=3)
     found = pa.difference(smaller, fit)

@@ -48,6 +48,7 @@ def by_quadrature(cohort, center, spread):
     return -2 * float(np.log(each).sum())
 
 
+@pytest.mark.slow
 def test_mixed_logistic_regression_with_params():
     cohort = binary_cohort()
     guide = pa.train(logistic, cohort, num_simulations=10_000, options=OPTIONS, progress=False)
@@ -82,6 +83,7 @@ def counts_and_channels(cohort):
         pyro.sample("effect", distribution.to_event(2), obs=effect.values)
 
 
+@pytest.mark.slow
 def test_two_series_counts_and_channels_in_single_precision():
     generator = torch.Generator().manual_seed(1)
     counts = torch.poisson(2 * torch.ones(12, 5), generator=generator)
@@ -125,6 +127,7 @@ def _grid(cohort):
     return torch.stack(found)
 
 
+@pytest.mark.slow
 def test_a_variance_of_zero_is_reported():
     """Data without variability between individuals: the maximum lies at spread = 0."""
     cohort = binary_cohort(num=20, spread=0.0)

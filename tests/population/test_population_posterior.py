@@ -1,7 +1,10 @@
+import pytest
+
 import pyro_amortized as pa
 from tests.exact import exact_log_marginal, unpack
 
 
+@pytest.mark.slow
 def test_population_draws_against_the_exact_posterior(fit, linear):
     found = pa.sample_population(fit, num_draws=600, num_proposals=1000, seed=1)
     assert found.pareto_k < 0.7

@@ -34,6 +34,7 @@ def test_check_says_what_the_model_is(folder, capsys):
     assert (folder / "prior_predictive.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_train_fit_report(folder, capsys, monkeypatch):
     monkeypatch.setattr(cli, "train", counted(cli.train, 6000, 6))
     guide, fit, page = (str(folder / name) for name in ("guide", "fit", "report.html"))

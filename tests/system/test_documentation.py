@@ -18,6 +18,7 @@ from tests.paths import ROOT
 DOCS = ROOT / "docs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gallery", "errors", "architecture"])
 def test_pages_made_by_scripts_are_up_to_date(name):
     script = ROOT / "scripts" / f"{name}.py"
@@ -57,6 +58,7 @@ def test_the_reference_is_complete(module):
     assert missing_names == []
 
 
+@pytest.mark.slow
 def test_the_extension_points_work(tmp_path, monkeypatch):
     """All code of the page, in order."""
     monkeypatch.chdir(tmp_path)

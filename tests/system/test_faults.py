@@ -86,6 +86,7 @@ def longer(folder, out, **more):
     )
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path):
     """SIGINT while training: no hang, no half-written files, the same weights in the end."""
     assert longer(tmp_path / "whole", tmp_path / "a").wait() == 0
@@ -103,6 +104,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path):
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_two_processes_may_write_one_store(tmp_path):
     """The same run twice at once, in one folder: both end, with the same weights."""
     runs = [start(tmp_path / "store", tmp_path / name) for name in ("a", "b")]

@@ -52,6 +52,7 @@ def test_tables_of_any_cells(columns, cells, readers):
     fuzz.attempt(readers["table"], "\n".join([",".join(columns), *rows]).encode("utf-8"))
 
 
+@pytest.mark.slow
 @QUICK
 @given(seed=st.integers(0, 2**32))
 @pytest.mark.parametrize("kind", ["weights", "description", "fit", "shard"])

@@ -82,6 +82,7 @@ def _child(guide, cohort):
     return score(guide, cohort).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_guides_go_to_other_processes(method, linear, linear_guide):
     few = linear[:5]
@@ -111,6 +112,7 @@ def run(script, **more):
     )
 
 
+@pytest.mark.slow
 def test_bars_are_silent_without_a_terminal():
     done = run(SCRIPT)
     assert done.returncode == 0, done.stderr
@@ -118,6 +120,7 @@ def test_bars_are_silent_without_a_terminal():
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_it_works_without_any_standard_stream():
     done = run("import sys; sys.stdin = sys.stdout = None\n" + SCRIPT, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr

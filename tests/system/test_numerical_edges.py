@@ -163,6 +163,7 @@ def sometimes(cohort):
         pyro.sample("y", dist.Normal(mean, 0.1).mask(y.observed).to_event(1), obs=y.values)
 
 
+@pytest.mark.slow
 def test_simulations_that_fail_are_counted_and_never_trained_on(linear):
     options = pa.TrainingOptions(max_epochs=2)
     with pytest.warns(pa.AmortizedWarning, match=r"1\d\d? of|%") as caught:

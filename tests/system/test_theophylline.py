@@ -45,6 +45,7 @@ def test_fit_is_the_exact_maximum(fit):
     assert fit.bic.individuals == pytest.approx(ml["BIC_nsubj"], abs=0.3)
 
 
+@pytest.mark.slow
 def test_ode_program_with_the_guide_of_the_closed_form(theophylline_guide):
     """The same population model, its dynamics by torchdiffeq: the same likelihood."""
 

@@ -51,6 +51,7 @@ def test_raw_guide_is_near_the_exact_posterior(linear, linear_guide):
     assert (draws.std(0) / sd).log().abs().mean() < 0.25
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_other_seed_others(linear):
     one, two, three = (small_train(linear_program, linear, seed=s) for s in (1, 1, 2))
     first, second, third = (g.posterior.state_dict() for g in (one, two, three))
@@ -67,6 +68,7 @@ def test_training_leaves_global_state_alone(linear):
     assert list(pyro.get_param_store().keys()) == ["mine"]
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best_weights(linear):
     """A few simulations without fresh missingness are soon learned by heart."""
     options = pa.TrainingOptions(max_epochs=200, batch_size=64, patience=3, learning_rate=0.02)
@@ -117,6 +119,7 @@ def test_every_style_trains_scores_and_guides(name):
         assert replayed.nodes[site]["fn"].support.check(trace.nodes[site]["value"]).all()
 
 
+@pytest.mark.slow
 def test_bad_requests(linear):
     with pytest.raises(TrainingError, match="num_simulations"):
         pa.train(linear_program, linear, num_simulations=10, progress=False)

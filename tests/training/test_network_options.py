@@ -8,6 +8,7 @@ from pyro_amortized.errors import TrainingError
 from tests.small import train
 
 
+@pytest.mark.slow
 def test_networks_follow_the_shape_of_the_problem(linear):
     times = torch.linspace(0, 3, 5, dtype=torch.float64).expand(20, -1)
     common = pa.Cohort({"y": pa.Series(times, torch.ones(20, 5, dtype=torch.float64))})

@@ -39,6 +39,7 @@ def kill_when(process, reached):
     return process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_ends_with_the_same_weights(tmp_path):
     """kill -9 when the first simulations are written, while it trains, between two checkpoints.
 
@@ -69,6 +70,7 @@ def same_weights(one, other):
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_memory_folder_and_workers_give_the_same_weights(linear, tmp_path):
     memory = train(linear)
     workers = pa.TrainingOptions(
@@ -81,6 +83,7 @@ def test_memory_folder_and_workers_give_the_same_weights(linear, tmp_path):
     assert again.history.validation_loss == memory.history.validation_loss
 
 
+@pytest.mark.slow
 def test_a_folder_belongs_to_one_run(linear, tmp_path):
     train(linear, tmp_path)
     with pytest.raises(TrainingError, match=r"another run: seed = 1 \(now 2\)"):

@@ -13,6 +13,7 @@ from tests.exact import TRUTH
 from tests.small import QUICK, train
 
 
+@pytest.mark.slow
 def test_bad_requests(linear):
     with pytest.raises(TrainingError, match="seed"):
         train(linear, seed=1.5)
@@ -51,6 +52,7 @@ def test_workers_asked_for_go_before_those_of_joblib():
         assert _workers(pa.TrainingOptions(), 0.0).num_workers == 2
 
 
+@pytest.mark.slow
 def test_with_nothing_recorded_the_answer_is_the_training_distribution(linear):
     """Within what a short training gives: moments of the guide for empty data."""
     guide = train(linear, num_simulations=6000, options=pa.TrainingOptions(max_epochs=10))

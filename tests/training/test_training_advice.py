@@ -1,11 +1,14 @@
 r"""The advice of a training."""
 
+import pytest
+
 import pyro_amortized as pa
 from pyro_amortized.missing import RandomMissing
 from tests.exact import linear_program
 from tests.small import train
 
 
+@pytest.mark.slow
 def test_advice_tells_what_is_lacking(linear):
     options = pa.TrainingOptions(max_epochs=200, batch_size=64, patience=1000, learning_rate=0.02)
     few = pa.Resample(linear, RandomMissing(0.0, 0.0))  # nothing fresh on a new pass

@@ -2,10 +2,13 @@
 
 import time
 
+import pytest
+
 from tests.exact import TRUTH, exact_posterior
 from tests.small import train
 
 
+@pytest.mark.slow
 def test_a_time_budget_is_kept(linear):
     begin = time.monotonic()
     guide = train(linear, num_simulations=None, budget="6s")

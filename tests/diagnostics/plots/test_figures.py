@@ -26,6 +26,7 @@ def test_figures_of_a_fit_and_of_a_calibration_are_drawn(fit, calibration, tmp_p
         plots.individual_fits(fit, series="z")
 
 
+@pytest.mark.slow
 def test_every_figure_is_drawn(weighted, tmp_path):
     before = dict(rcParams)
     found = diagnose(weighted, num_individuals=100, num_draws=200, seed=1)

@@ -14,6 +14,7 @@ from tests.paths import ROOT
 from tests.programs import STYLES, growth_cohort
 
 
+@pytest.mark.slow
 def test_saved_guide_draws_the_same_in_a_new_process(linear, linear_guide, tmp_path):
     linear_guide.save(tmp_path / "guide")
     names = {p.name for p in (tmp_path / "guide").iterdir()}

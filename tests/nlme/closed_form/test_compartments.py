@@ -19,6 +19,7 @@ def test_ode_equals_closed_form(draws):
     assert torch.allclose(states[..., 1] / p["v"].unsqueeze(-1), closed, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_intravenous_closed_form_equals_ode():
     p = random_parameters()
     doses = four_doses()
@@ -91,6 +92,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steady", [0, 1])
 @pytest.mark.parametrize("name", list(MODELS))
 def test_formulas_equal_their_equations(name, steady):

@@ -2,6 +2,7 @@
 
 import logging
 
+import pytest
 import torch
 
 from pyro_amortized import nlme
@@ -21,6 +22,7 @@ def test_a_failed_individual_does_not_change_the_others():
     assert torch.allclose(x[[0, 2], :, 0], exact[[0, 2]], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_failures_have_a_status_and_are_logged(caplog):
     def grow(t, x, p):
         return p["a"].unsqueeze(-1) * x**2

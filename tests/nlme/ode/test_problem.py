@@ -1,5 +1,6 @@
 """Calls of the solver: shapes, parameters that change, and solutions that are stored."""
 
+import pytest
 import torch
 
 from pyro_amortized import nlme
@@ -7,6 +8,7 @@ from pyro_amortized.runtime.solver_context import SolutionCache, caching
 from tests.nlme.kit import TIMES, decay, f64
 
 
+@pytest.mark.slow
 def test_draw_dimensions_broadcast():
     k = torch.rand(5, 3, dtype=torch.float64)
     times = TIMES.expand(3, -1)

@@ -30,6 +30,7 @@ def test_solver_gradient_against_closed_form():
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_of_the_solver_equal_those_of_the_formula():
     """Through doses, lag times, bioavailability, infusions and steady states."""
     generator = torch.Generator().manual_seed(7)

@@ -38,6 +38,7 @@ def test_order_of_the_solvers(method):
         assert float((x[0] - torch.from_numpy(truth)).abs().max()) < 50 * rtol
 
 
+@pytest.mark.slow
 def test_stiff_systems_are_detected_and_solved():
     times = torch.tensor([[0.4, 4.0, 40.0, 400.0, 4000.0]], dtype=torch.float64)
     solution = nlme.integrate(robertson, f64(1, 0, 0), times, {"k": f64(0.04)}, rtol=1e-8)
@@ -49,6 +50,7 @@ def test_stiff_systems_are_detected_and_solved():
     assert system.is_stiff
 
 
+@pytest.mark.slow
 def test_every_individual_has_its_own_steps():
     """A stiff individual does not change the steps and results of the others."""
     k = f64(1.0, 1e4, 2.0)
@@ -61,6 +63,7 @@ def test_every_individual_has_its_own_steps():
     assert torch.equal(alone[0], together[0])
 
 
+@pytest.mark.slow
 def test_captured_tensors_are_read_at_every_call():
     """A right-hand side that refers to a tensor is traced at every call: the tensor may change."""
     rate = torch.tensor(1.0, dtype=torch.float64)
@@ -75,6 +78,7 @@ def test_captured_tensors_are_read_at_every_call():
     assert float(second[0, 2, 0]) == pytest.approx(np.exp(-2), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_captured_values_that_keep_changing_are_compiled_eight_times(caplog):
     rate = torch.tensor(1.0, dtype=torch.float64)
 
@@ -91,6 +95,7 @@ def test_captured_values_that_keep_changing_are_compiled_eight_times(caplog):
     assert caplog.text.count("keep changing; pass them as parameters") == 1
 
 
+@pytest.mark.slow
 def test_closures_over_different_numbers_differ():
     def with_rate(rate):
         return lambda t, x, p: -rate * x
@@ -100,6 +105,7 @@ def test_closures_over_different_numbers_differ():
         assert float(x[0, 2, 0]) == pytest.approx(np.exp(-rate), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_large_systems_are_solved_in_loops():
     def diffusion(t, x, p):
         left, right = torch.roll(x, 1, -1), torch.roll(x, -1, -1)

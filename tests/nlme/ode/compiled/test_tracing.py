@@ -63,6 +63,7 @@ def functions(t, x, p):
     return terms.unsqueeze(-1) / 3
 
 
+@pytest.mark.slow
 def test_functions_of_torch():
     k = f64(0.3, 0.9, 1.7)
     solution = nlme.integrate(functions, f64(0.5), TIMES.expand(3, -1), {"k": k}, rtol=1e-9)
