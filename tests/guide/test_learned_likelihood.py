@@ -12,7 +12,7 @@ from pyro_amortized import Cohort, Series, nlme
 from pyro_amortized.errors import FitError, GuideError, ModelError
 from tests.exact import exact_fit, exact_log_marginal, linear_cohort, linear_program
 
-OPTIONS = pa.TrainingOptions(max_epochs=8, batch_size=256)
+OPTIONS = pa.TrainingOptions(max_epochs=12, batch_size=256)
 TIMES = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
 
 
@@ -24,7 +24,7 @@ def linear_both():
     guide = pa.train(
         linear_program,
         cohort,
-        num_simulations=24_000,
+        num_simulations=60_000,
         seed=1,
         options=OPTIONS,
         networks=networks,
