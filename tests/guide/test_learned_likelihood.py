@@ -104,7 +104,7 @@ def test_a_program_without_density_is_fitted_and_says_so(tmp_path):
     values = torch.poisson(size * -torch.expm1(-1.2 * TIMES) + 0.1, generator=generator)
     cohort = Cohort({"y": Series(TIMES.expand(num, -1).clone(), values)})
     guide = pa.train(
-        counted, cohort, num_simulations=24_000, seed=1, options=OPTIONS, progress=False
+        counted, cohort, num_simulations=60_000, seed=1, options=OPTIONS, progress=False
     )
     assert guide.structure.shared == ("rate",)
     assert guide.structure.layout is not None
