@@ -91,8 +91,9 @@ class Doses:
 
     @property
     def has_events(self) -> bool:
-        """True where there is more than boluses and infusions of known rate or duration: steady
-        states, resets, rates or durations that the model gives.
+        """Whether there are other events than boluses and infusions of known rate or duration.
+
+        Such events are steady states, resets, and rates or durations that the model gives.
         """
         return bool((self.steady_state > 0).any() | self.reset.any() | (self.rates < 0).any())
 

@@ -50,7 +50,8 @@ def to_arviz(
         result: One of the following. A population fit: its population parameters are drawn from
             their normal approximation in unconstrained coordinates. Individual posteriors: their
             population parameters are fixed. Draws of
-            :func:`~pyro_amortized.sample_population`, or an :class:`~pyro_amortized.AmortizedMCMC`
+            :func:`~pyro_amortized.population.population_posterior.sample_population`, or an
+            :class:`~pyro_amortized.AmortizedMCMC`
             that was run: their individual parameters carry the uncertainty of the population. A
             calibration.
         num_draws: Number of equally weighted draws. Draws of the population are all exported.

@@ -54,7 +54,10 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
-        """The result in words: one sentence, then a line for each check that did not pass."""
+        """The result in words.
+
+        It is one sentence, followed by a line for each check that did not pass.
+        """
         failed = [c for c in self.checks if c.status == "failed"]
         look = [c for c in self.checks if c.status == "look"]
         if not failed and not look:

@@ -66,8 +66,10 @@ class Form:
 
     @property
     def num_dose_features(self) -> int:
-        """Number of features of a dose: amount on two scales, duration and compartment, and also
-        interval, steady state and reset if ``has_events``.
+        """Number of features of a dose.
+
+        They are the amount on two scales, duration and compartment, and also interval, steady state
+        and reset if ``has_events``.
         """
         return NUM_DOSE_FEATURES + (NUM_EVENT_FEATURES if self.has_events else 0)
 

@@ -2,7 +2,7 @@ r"""A chain of NUTS for one individual, as the last step where no mixture follow
 
 The chain runs in the coordinates z of :math:`u = u_0 + L z`, with a rough Cholesky factor L of the
 covariance. It shows where the posterior lies; the draws that enter estimates come from a mixture
-that is fitted to it (:mod:`pyro_amortized.sampling.unreliable_individuals`).
+that is fitted to it (the module ``unreliable_individuals``).
 """
 
 from collections.abc import Callable

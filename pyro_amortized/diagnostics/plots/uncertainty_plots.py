@@ -17,7 +17,8 @@ def profile(likelihood: ProfileLikelihood, ax: Axes | None = None) -> Figure:
     r"""A profile likelihood with its confidence interval.
 
     Args:
-        likelihood: Result of :func:`~pyro_amortized.profile_likelihood`.
+        likelihood: Result of
+            :func:`~pyro_amortized.population.likelihood_profiles.profile_likelihood`.
         ax: Panel to draw in. Default: a new figure.
     """
     ax = ax or Figure(figsize=(4.2, 3.2), layout="constrained").subplots()

@@ -16,7 +16,8 @@ depot, or the formation of a metabolite), the response is a divided difference o
 .. math:: k\,\frac{h(\lambda) - h(k)}{k - \lambda},
 
 which is computed as a central difference where the two rates are close. The module takes the doses
-as they arrive (:class:`~pyro_amortized.nlme.dosing.Arrivals`) and gives h for all doses and times.
+as they arrive (``Arrivals`` of :mod:`pyro_amortized.nlme.dosing`) and gives h for all doses and
+times.
 
 References:
     Gibaldi and Perrier (1982), Pharmacokinetics, appendix B; Bertrand and Mentré (2008),
