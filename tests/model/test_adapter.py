@@ -94,7 +94,12 @@ def fitted(name, num_simulations, num_samples=1500):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pa.AmortizedWarning)
         guide = pa.train(
-            p.program, p.cohort, num_simulations=num_simulations, seed=1, progress=False
+            p.program,
+            p.cohort,
+            num_simulations=num_simulations,
+            seed=1,
+            options=pa.TrainingOptions(max_epochs=12),
+            progress=False,
         )
         mcmc = pa.AmortizedMCMC(p.program, guide, num_samples, seed=1)
         mcmc.run(p.cohort)
