@@ -98,9 +98,7 @@ def test_population_example_runs(run):
     ],
 )
 def test_missing_data_examples_run(run, tmp_path, name):
-    # Narrow posteriors and a slow solver: a poor guide costs more in corrections than a better one.
-    size = {"num_simulations": 10_000, "max_epochs": 8} if name == "fitzhugh_nagumo" else {}
-    assert run(f"missing_data/{name}.py", "--output", tmp_path, **size).strip()
+    assert run(f"missing_data/{name}.py", "--output", tmp_path).strip()
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
