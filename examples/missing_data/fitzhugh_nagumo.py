@@ -49,14 +49,14 @@ first_only = Schedule({"y": times}, Dropout(least=2))
 # (model ends)
 
 
-def main(output, budget):
+def main(output, budget, num_draws):
     guide = pa.train(model, random_missing, budget=budget, seed=1, progress=False)
     generator = torch.Generator().manual_seed(5)
     plan = random_missing.complete(4, generator)
     truth = guide.structure.draw_individuals(plan, {}, 1, generator)[0]
     cohort, _ = guide.structure.simulate(plan, truth, torch.zeros(4, 0), {}, generator)
     cohort = random_missing.missing(cohort, generator)
-    found = pa.sample_individuals(guide, cohort, population={}, num_draws=2000)
+    found = pa.sample_individuals(guide, cohort, population={}, num_draws=num_draws)
     predicted = found.predict(400)["y"]
     low, middle, high = predicted.quantile(torch.tensor([0.05, 0.5, 0.95]).double(), 0)
     figure, panels = plt.subplots(1, 4, figsize=(12, 3), sharey=True, layout="constrained")
@@ -78,5 +78,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("output/missing_data"))
     parser.add_argument("--budget", default="90s")
+    parser.add_argument("--draws", type=int, default=2000, help="draws per individual")
     arguments = parser.parse_args()
-    main(arguments.output, arguments.budget)
+    main(arguments.output, arguments.budget, arguments.draws)

@@ -98,7 +98,9 @@ def test_population_example_runs(run):
     ],
 )
 def test_missing_data_examples_run(run, tmp_path, name):
-    assert run(f"missing_data/{name}.py", "--output", tmp_path).strip()
+    # Its solver is slow, and the number of draws decides how often the corrections call it.
+    fewer = ["--draws", 400] if name == "fitzhugh_nagumo" else []
+    assert run(f"missing_data/{name}.py", "--output", tmp_path, *fewer).strip()
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
