@@ -1,4 +1,7 @@
-r"""Pyro program -> :class:`ModelStructure`: the only reader of Pyro programs."""
+r"""Reads a Pyro model: the roles of its sites, its densities and its simulations.
+
+No other package reads Pyro programs.
+"""
 
 from .embedding import collapsed_log_density as collapsed_log_density
 from .embedding import constrain_individuals as constrain_individuals
