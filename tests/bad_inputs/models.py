@@ -239,7 +239,7 @@ MODELS = {
         ),
         "values transformed inside": (
             lambda k: _read(_program(obs=lambda y: y.values.log())),
-            "something else",
+            "other values",
         ),
         "half of the values": (
             lambda k: _read(
@@ -265,7 +265,7 @@ MODELS = {
                 _program(law=lambda m, y: dist.Normal(m, 1.0).mask(y.times < 2).to_event(1)),
                 cohort(4),
             ),
-            "calls recorded",
+            "declares as recorded",
         ),
         "a mask transposed where N equals T": (
             lambda k: pa.read_structure(_program(law=_transposed_mask), _half()),
