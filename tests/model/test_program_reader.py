@@ -252,7 +252,7 @@ def test_mask_that_hides_recorded_values():
             "y", dist.Normal(prediction, sigma[..., None]).mask(mask).to_event(1), obs=y.values
         )
 
-    _refused(_with(observe=observe), "masks .* values that the cohort calls recorded")
+    _refused(_with(observe=observe), "masks .* values that the cohort declares as recorded")
 
 
 def test_mask_after_the_event_when_sizes_agree():
@@ -271,7 +271,7 @@ def test_transformed_observation():
         law = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
         pyro.sample("y", law, obs=2 * y.values)
 
-    _refused(_with(observe=observe), "observes something else")
+    _refused(_with(observe=observe), "observes other values")
 
 
 def test_plate_of_another_size():
