@@ -24,7 +24,7 @@ EXAMPLES = {
     ),
     "warfarin": (
         "pharmacometrics/warfarin.py", "warfarin_concentration.png", "Warfarin, concentrations",
-        "One compartment with combined error on 32 subjects: training takes minutes, the fit seconds.",
+        "One compartment with combined error of 32 individuals: training takes minutes, the fit seconds.",
     ),
     "warfarin_turnover": (
         "pharmacometrics/warfarin_turnover.py", "warfarin_turnover_pca.png", "Warfarin, PK/PD",

@@ -42,7 +42,7 @@ def model(cohort):
 
 
 def both():
-    """Twelve subjects of the first study, twenty-four of the second."""
+    """Twelve individuals of the first study, twenty-four of the second."""
     first = quickstart.cohort
     study = {"study": torch.zeros(12, dtype=torch.float64)}
     first = pa.Cohort(dict(first.series), first.doses, study, first.ids)

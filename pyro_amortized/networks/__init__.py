@@ -1,4 +1,7 @@
-r"""Summary networks, which map the tokens of an individual to a summary of fixed length.
+r"""Summary networks and conditional flows.
+
+A summary network maps the tokens of an individual to a summary of fixed length. A conditional flow
+is a distribution of the individual parameters given a summary.
 
 A summary network reads ``(tokens, mask, static)`` of shapes ``(individual, token, feature)``,
 ``(individual, token)`` and ``(individual, static)``. Only tokens whose mask is True have an effect:

@@ -74,11 +74,9 @@ def check_number(
         and (value <= high if with_high else value < high)
     )
     if not (inside and math.isfinite(value)):
-        ends = f"{low:g} {'or more' if with_low else 'excluded'}"
+        ends = f"{'at least' if with_low else 'larger than'} {low:g}"
         if high < math.inf:
-            ends = f"between {low:g} and {high:g}" + (
-                "" if with_low and with_high else ", not at the end"
-            )
+            ends += f" and {'at most' if with_high else 'smaller than'} {high:g}"
         raise error(f"`{name}` is {value!r}.", f"a number, {ends}.", f"correct `{name}=`.")
 
 
@@ -109,7 +107,12 @@ def check_is(
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         expected = " or ".join(dict.fromkeys(k.__name__ for k in kinds))
-        raise error(f"`{name}` is a {type(value).__name__}.", f"a {expected}.", fix)
+        found = _with_article(type(value).__name__)
+        raise error(f"`{name}` is {found}.", f"{_with_article(expected)}.", fix)
+
+
+def _with_article(name: str) -> str:
+    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
 
 
 def check_program(model: Any, error: type[AmortizedError] = SettingError) -> None:

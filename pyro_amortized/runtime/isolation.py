@@ -47,7 +47,8 @@ def _set_seed(seed: int) -> None:
     """Do what ``torch.manual_seed`` does, without its cost where there is only a CPU.
 
     For each kind of accelerator that is not in use, ``torch.manual_seed`` keeps the call and a
-    formatted stack trace for later: milliseconds, which a loop over a thousand populations feels.
+    formatted stack trace for later. This takes milliseconds, in a loop over a thousand populations
+    seconds.
     """
     if torch.accelerator.is_available():
         torch.manual_seed(seed)

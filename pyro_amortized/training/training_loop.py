@@ -141,7 +141,7 @@ class Run:
                 f"The validation loss was never finite in {state.step} steps, of which "
                 f"{state.num_skipped} had a gradient that is not finite.",
                 "a loss that falls.",
-                "look at the simulated data (`simulate_training_set`) for extreme values, narrow "
+                "look for extreme values in simulated data (`plots.prior_predictive`), narrow "
                 "the priors, or lower `TrainingOptions.learning_rate`.",
             )
         if state.num_skipped > SETTINGS.max_skipped * state.step:
