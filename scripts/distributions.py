@@ -6,7 +6,17 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-IN_SDIST = ("tests/conftest.py", "docs/conf.py", "examples/quickstart.py", "README.md", "LICENSE")
+IN_SDIST = (
+    "tests/conftest.py",
+    "docs/conf.py",
+    "examples/quickstart.py",
+    "benchmarks/README.md",
+    "scripts/errors.py",
+    "requirements/constraints.txt",
+    "Makefile",
+    "README.md",
+    "LICENSE",
+)
 
 
 def in_wheel() -> set[str]:

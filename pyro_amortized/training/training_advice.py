@@ -56,8 +56,9 @@ def advice(progress: Progress, posterior: AmortizedPosterior, seen: Pairs, new: 
     worth = DEFAULTS.worth
     if gap > max(worth, DEFAULTS.num_errors * error):
         return (
-            f"simulations limit the result: the loss on the simulations of the training is "
-            f"{gap:.3f} nats lower than on new ones; twice as many would gain about {gap / 4:.3f} nats"
+            "simulations limit the result: the loss on the simulations of the training is "
+            f"{gap:.3f} nats lower than on new ones; twice as many would gain about "
+            f"{gap / 4:.3f} nats"
         )
     if losses[-1] > min(losses) + worth:
         return (
