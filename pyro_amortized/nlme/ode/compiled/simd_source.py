@@ -9,7 +9,6 @@ is done for one lane after the other between the steps.
 import textwrap
 
 from .codes import Event, Status
-from .derivatives import hoisted
 from .expressions import write
 from .step_control import (
     after_acceptance,
@@ -21,6 +20,7 @@ from .step_control import (
     growth,
     is_too_small,
 )
+from .symbolic_derivatives import hoisted
 from .tableaus import DENSE, ERROR, A, C
 from .tracing import Traced
 

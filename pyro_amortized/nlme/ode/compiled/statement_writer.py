@@ -3,8 +3,8 @@ r"""Writes Python statements over all states of a system, for the source of a so
 import textwrap
 
 from .codes import Event
-from .derivatives import derivatives, hoisted
 from .expressions import Node, write
+from .symbolic_derivatives import derivatives, hoisted
 from .tracing import Traced
 
 UNROLLED = 4  # states up to which loops are written out; longer code compiles slowly

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pyro_amortized.nlme.ode.compiled.derivatives import derivatives
 from pyro_amortized.nlme.ode.compiled.expressions import apply, evaluate, symbol
+from pyro_amortized.nlme.ode.compiled.symbolic_derivatives import derivatives
 
 
 def test_symbolic_derivatives_equal_differences():
