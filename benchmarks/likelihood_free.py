@@ -220,7 +220,7 @@ def linear(size):
         show("estimate off, in standard errors", shift)
         show("standard error off, relative", wide)
         bias, rms = [], []
-        for k in range(size.moved):
+        for k in range(len(names)):
             there = at(vector + 2 * error[k] * torch.eye(5, dtype=torch.float64)[k])
             exact = exact_log_marginal(cohort, there) - exact_log_marginal(cohort, at(vector))
             found = [
@@ -301,6 +301,8 @@ def beside_twin(label, program, twin, truth, times, size):
     p = calibration.p_values(raw=True)
     print(f"\n{label}, {seconds:.0f} s of training, {len(offs)} cohorts of {NUM}")
     print(f"  parameters {list(truth)}; rank tests of the guide, p {p}")
+    if not offs:  # a guide as poor as that of a small run may leave nothing to compare
+        return {"training_seconds": seconds, "cohorts": 0, "p_values": p}
     off, wide = torch.tensor(offs), torch.tensor(wides)
     show("estimate off the twin's, mean (SE)", off.mean(0).tolist())
     show("estimate off the twin's, rms (SE)", off.pow(2).mean(0).sqrt().tolist())
@@ -335,11 +337,10 @@ class Size:
     twin_draws: int = 500
     calibrated: int = 1000
     starts: int = 4
-    moved: int = 5
     retrain: bool | None = None
 
 
-SMALL = Size(3000, 1, SHORT, 100, 100, 100, 20, 1, 1, False)
+SMALL = Size(3000, 1, SHORT, 100, 100, 100, 20, 1, False)
 
 
 def run(size=Size(), only=("linear", "sde", "counts")):
@@ -375,7 +376,7 @@ def main():
     parser.add_argument("--only", default="linear,sde,counts")
     parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
     arguments = parser.parse_args()
-    only = ["linear", "sde"] if arguments.small else arguments.only.split(",")
+    only = ["sde"] if arguments.small else arguments.only.split(",")
     size = SMALL if arguments.small else Size(arguments.simulations, arguments.cohorts)
     print(json.dumps(run(size, only)))
 

@@ -196,7 +196,7 @@ def log_joint(problem, structure, cohort, draws):
         structure.log_observation(cohort, part, torch.zeros(num, 0))
         for part in draws.split(max(1, 200_000 // num))
     ]
-    return torch.cat(parts) + problem.training.log_prob(draws)
+    return torch.cat(parts) + problem.training.individual.normal.log_prob(draws)
 
 
 def grid_reference(problem, cohort, num_draws, seed, size=121, block=50):
@@ -241,10 +241,13 @@ def sampled_reference(problem, guide, cohort, num_draws, seed, size):
         law = guide.posterior.condition(part, torch.zeros(0))
         prior = size // 10
         draws = law.rsample((size - prior,))
-        more = problem.training.draw(prior * len(rows), generator).reshape(prior, len(rows), -1)
+        more = problem.training.individual.normal.draw(prior * len(rows), generator).reshape(
+            prior, len(rows), -1
+        )
         draws = torch.cat([draws, more])
         mixture = torch.logaddexp(
-            law.log_prob(draws) + math.log(0.9), problem.training.log_prob(draws) + math.log(0.1)
+            law.log_prob(draws) + math.log(0.9),
+            problem.training.individual.normal.log_prob(draws) + math.log(0.1),
         )
         joint = log_joint(problem, structure, part, draws)
         log_weights = joint - mixture

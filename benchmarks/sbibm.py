@@ -189,9 +189,8 @@ def run(name, num_simulations, observations, num_draws, options):
     """Pairs of (reference, ours) draws, raw and corrected, per observation, and notes."""
     task = TASKS[name]
     layout = task.cohort(torch.ones(50, *task.shape, dtype=torch.float64))
-    distribution = TrainingDistribution(
-        torch.zeros(task.size).double(), torch.eye(task.size).double(), torch.zeros(10, 0).double()
-    )
+    unit = torch.eye(task.size, dtype=torch.float64)
+    distribution = TrainingDistribution.normal(torch.zeros_like(unit[0]), unit)
     begin = time.perf_counter()
     guide = pa.train(
         task.model,
