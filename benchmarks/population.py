@@ -551,8 +551,10 @@ def main():
     if "likelihood_free" in wanted:
         import likelihood_free
 
-        results["likelihood_free"] = likelihood_free.run(
-            likelihood_free.SMALL if arguments.small else likelihood_free.Size()
+        results["likelihood_free"] = (
+            likelihood_free.run(likelihood_free.SMALL, ["sde"])
+            if arguments.small
+            else likelihood_free.run()
         )
     print(json.dumps(results))
 
