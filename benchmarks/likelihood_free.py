@@ -376,7 +376,7 @@ def main():
     parser.add_argument("--only", default="linear,sde,counts")
     parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
     arguments = parser.parse_args()
-    only = ["sde"] if arguments.small else arguments.only.split(",")
+    only = ["counts"] if arguments.small else arguments.only.split(",")
     size = SMALL if arguments.small else Size(arguments.simulations, arguments.cohorts)
     print(json.dumps(run(size, only)))
 

@@ -39,6 +39,7 @@ REFERENCES = ROOT.parent / "shared" / "references" / "mrna"
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
 
+EVERYTHING = "mrna,growth,theophylline,coverage,experiments,likelihood_free"
 FULL = pa.TrainingOptions()
 SHORT = pa.TrainingOptions(max_epochs=3, batch_size=128)
 
@@ -73,7 +74,7 @@ class Amount:
         return {"num_simulations": self.simulations, "options": self.options}
 
 
-SMALL = Amount(4000, 4, 1, 5000, 5000, SHORT, 300, 300, 300, 4, ((4, 100),), 2, 1, False)
+SMALL = Amount(4000, 4, 1, 3000, 3000, SHORT, 100, 100, 100, 4, ((4, 50),), 2, 1, False)
 
 
 def curve(phi, times):
@@ -509,9 +510,7 @@ def benchmark_experiments(num_cohorts, amount):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument(
-        "--only", default="mrna,growth,theophylline,coverage,experiments,likelihood_free"
-    )
+    parser.add_argument("--only", default="")
     parser.add_argument("--training", type=float, default=540.0)
     parser.add_argument("--cohorts", type=int, default=200)
     parser.add_argument("--sizes", default="50,1000,10000")
@@ -522,13 +521,16 @@ def main():
     arguments = parser.parse_args()
     amount = SMALL if arguments.small else Amount()
     if arguments.small:
+        arguments.only = arguments.only or "growth,coverage"
         arguments.cohorts, arguments.sizes = 1, "4"
     if arguments.row:
         guide, _ = mrna_guide(arguments.training, arguments.guide, amount)
         size, draws = (int(x) for x in arguments.row.split(","))
         print(json.dumps(growth_row(guide, size, draws, amount.retrain)))
         return
-    wanted, results = arguments.only.split(","), {}
+    wanted, results = (arguments.only or EVERYTHING).split(","), {}
+    if arguments.small:  # the small run of likelihood_free.py covers that part
+        wanted = [x for x in wanted if x != "likelihood_free"]
     if {"mrna", "growth"} & set(wanted):
         if not REFERENCES.exists():
             print(f"The mRNA data are not there ({REFERENCES}): skipped.")
@@ -552,11 +554,7 @@ def main():
     if "likelihood_free" in wanted:
         import likelihood_free
 
-        results["likelihood_free"] = (
-            likelihood_free.run(likelihood_free.SMALL, ["sde"])
-            if arguments.small
-            else likelihood_free.run()
-        )
+        results["likelihood_free"] = likelihood_free.run()
     print(json.dumps(results))
 
 

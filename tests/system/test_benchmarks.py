@@ -18,7 +18,9 @@ from ..paths import ROOT
 
 FOLDER = ROOT / "benchmarks"
 PARTS = {"exact_posteriors", "missing_data_rows", "problems"}  # imported by the others
+LONG = {"likelihood_free"}  # a poor guide makes its fits slow
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in PARTS)
+RUNS = [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in SCRIPTS]
 PEERS = sorted((FOLDER / "peers").glob("*.py"))
 
 pytestmark = pytest.mark.benchmark
@@ -61,7 +63,7 @@ def _is_ours(module):
     return FOLDER in Path(getattr(module, "__file__", None) or "/").resolve().parents
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", RUNS)
 def test_benchmark_runs_small(run, name):
     text = run(FOLDER / f"{name}.py", "--small")
     assert "failed" not in text.lower()
@@ -70,6 +72,13 @@ def test_benchmark_runs_small(run, name):
     assert not any(x in ({}, []) for x in table.values())
     if name == "dynamics":
         assert table["speedup_over_torchdiffeq"]["conversion_reaction"] > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["mrna", "theophylline", "experiments"])
+def test_parts_of_the_population_benchmark_run_small(run, part):
+    text = run(FOLDER / "population.py", "--small", "--only", part)
+    assert part in json.loads(text.splitlines()[-1]) or "skipped" in text
 
 
 @pytest.mark.parametrize("name", ["sbibm", "population", "gpu"])
