@@ -529,8 +529,6 @@ def main():
         print(json.dumps(growth_row(guide, size, draws, amount.retrain)))
         return
     wanted, results = (arguments.only or EVERYTHING).split(","), {}
-    if arguments.small:  # the small run of likelihood_free.py covers that part
-        wanted = [x for x in wanted if x != "likelihood_free"]
     if {"mrna", "growth"} & set(wanted):
         if not REFERENCES.exists():
             print(f"The mRNA data are not there ({REFERENCES}): skipped.")
