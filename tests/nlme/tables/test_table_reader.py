@@ -217,7 +217,7 @@ def test_what_is_ignored_is_said(caplog):
     frame = table(L2=[1, 1, 2, 1, 1], DV=[3.0, 5.0, 6.0, math.nan, 2.0])
     nlme.read_table(frame)
     assert "L2 is ignored" in caplog.text
-    assert "DV of 1 rows that are no observations is ignored, first in row 0" in caplog.text
+    assert "DV of 1 rows that are not observations is ignored, first in row 0" in caplog.text
     caplog.clear()
     alone = nlme.read_table(table(EVID=[1, 0, 0, 1, 2]))
     assert "['3'] have no observation record" in caplog.text
