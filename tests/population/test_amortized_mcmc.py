@@ -42,7 +42,7 @@ def moments(samples):
 def test_the_population_is_that_of_nuts_on_the_exact_marginal(mcmc, linear):
     pyro.set_rng_seed(1)
     kernel = NUTS(exact_program, max_tree_depth=6)
-    # 1,500 draws: the error of a chain of 500 (0.05 to 0.1 posterior sd) would take half of the bound.
+    # A chain of 500 has an error of up to 0.1 posterior sd, which is too large beside the bound.
     chain = MCMC(kernel, num_samples=1500, warmup_steps=200, disable_progbar=True)
     chain.run(linear)
     ours = moments(mcmc.get_samples())
