@@ -521,7 +521,7 @@ def main():
     arguments = parser.parse_args()
     amount = SMALL if arguments.small else Amount()
     if arguments.small:
-        arguments.only = arguments.only or "growth"
+        arguments.only = arguments.only or "theophylline,coverage"
         arguments.cohorts, arguments.sizes = 1, "4"
     if arguments.row:
         guide, _ = mrna_guide(arguments.training, arguments.guide, amount)

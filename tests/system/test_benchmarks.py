@@ -18,7 +18,7 @@ from ..paths import ROOT
 
 FOLDER = ROOT / "benchmarks"
 PARTS = {"exact_posteriors", "missing_data_rows", "problems"}  # imported by the others
-LONG = {"interrupted", "likelihood_free"}
+LONG = {"interrupted"}
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in PARTS)
 RUNS = [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in SCRIPTS]
 PEERS = sorted((FOLDER / "peers").glob("*.py"))
@@ -75,7 +75,7 @@ def test_benchmark_runs_small(run, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["mrna", "theophylline", "coverage", "experiments"])
+@pytest.mark.parametrize("part", ["mrna", "growth", "experiments"])
 def test_parts_of_the_population_benchmark_run_small(run, part):
     text = run(FOLDER / "population.py", "--small", "--only", part)
     assert part in json.loads(text.splitlines()[-1]) or "skipped" in text
