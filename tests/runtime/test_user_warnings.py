@@ -25,12 +25,12 @@ def check_place(caught, line):
 
 
 def test_a_warning_from_deep_inside_names_the_users_line(linear, linear_guide):
-    cohort = linear[:3]
     hopeless = dict(TRUTH, sigma=torch.tensor(1e-7, dtype=torch.float64))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        draw = pa.sample_individuals
         line = line_of_next()
-        pa.sample_individuals(linear_guide, cohort, population=hopeless, num_draws=100)
+        draw(linear_guide, linear, population=hopeless, num_draws=100, max_chains=1)
     check_place(caught, line)
 
 
