@@ -29,7 +29,7 @@ def test_loop_simulation_says_what_to_change():
 def test_guide_is_a_real_autoguide_with_a_history(linear_guide):
     assert isinstance(linear_guide, AutoGuide)
     history = linear_guide.history
-    assert len(history.training_loss) == len(history.validation_loss) == 12
+    assert len(history.training_loss) == len(history.validation_loss) == 20
     assert history.validation_loss[history.best_epoch] == min(history.validation_loss)
     assert history.validation_loss[-1] < history.validation_loss[0]
     assert history.num_simulations == 30_000
