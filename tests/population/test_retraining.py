@@ -1,6 +1,7 @@
 """The second round: a guide trained further around a fit."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,7 +23,8 @@ def far():
 
 
 def test_a_fit_at_the_edge_trains_again_with_a_warning(far, linear_guide, monkeypatch):
-    monkeypatch.setattr(retrain, "NUM_SIMULATIONS", 10_000)
+    settings = replace(retrain.RETRAINING, num_simulations=10_000)
+    monkeypatch.setattr(retrain, "RETRAINING", settings)
     with pytest.warns(pa.AmortizedWarning, match="phi\\[0\\] of 100% of the individuals"):
         fit = pa.fit_population(linear_program, linear_guide, far, num_draws=500, seed=1)
     assert fit.guide is not linear_guide
@@ -46,7 +48,8 @@ def test_a_fit_at_the_edge_trains_again_with_a_warning(far, linear_guide, monkey
 
 
 def test_a_second_round_may_be_asked_for_or_refused(far, linear, linear_guide, fit, monkeypatch):
-    monkeypatch.setattr(retrain, "NUM_SIMULATIONS", 2000)
+    settings = replace(retrain.RETRAINING, num_simulations=2000)
+    monkeypatch.setattr(retrain, "RETRAINING", settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pa.AmortizedWarning)
         kept = pa.fit_population(
