@@ -20,7 +20,7 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -201,7 +201,7 @@ class _Reader:
         if reads.reason is not None:
             raise NoKey(reads.reason)
         parts += [self.at(_content(cells[name]), chain) for name, chain in reads.cells]
-        builtin: Mapping[str, Any] = f.__builtins__  # type: ignore[attr-defined]
+        builtin: Mapping[str, Any] = cast(Any, f).__builtins__
         for name, chain in reads.names:
             x = names[name] if name in names else builtin.get(name, MISSING)
             parts.append(self.at(x, chain))
