@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 
 import pyro_amortized as pa
 
-NAMES = ("delta", "gamma", "k", "t0")
 TRUTH = {
     "typical": torch.tensor([-1.2, -2.0, 0.027, -0.164]).double(),
     "omega": torch.tensor([0.5, 0.5, 0.3, 0.3]).double(),

@@ -1,6 +1,6 @@
 r"""Doses: boluses, infusions, steady states and resets, as in NONMEM's event records."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -96,9 +96,6 @@ class Doses:
         Such events are steady states, resets, and rates or durations that the model gives.
         """
         return bool((self.steady_state > 0).any() | self.reset.any() | (self.rates < 0).any())
-
-
-FIELDS = tuple(field.name for field in fields(Doses))
 
 
 def _check_kinds(columns: dict[str, Tensor]) -> None:

@@ -24,12 +24,12 @@ import pandas
 import torch
 from torch import Generator, Tensor
 
-from ..model import at_limits, predicted_moments
+from ..model import predicted_moments
 from ..numerics.cholesky import factored
 from ..population.fit_result import PopulationFit
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
-from .result_selection import check_series, individuals_of
+from .result_selection import check_series, individuals_of, recorded_at_limit
 
 NUM_SIMULATIONS = 1000  # cohorts from which means, covariances and ranks are estimated, by default
 
@@ -115,15 +115,13 @@ def residuals(
     (individual, sd), (pred, _) = (x.unbind(-1) for x in moments.get(name, not_known))
     simulated = structure.predict_draws(cohort, draws, population, generator)[name]
     pd, npde = _distribution_errors(values, observed, simulated, generator)
-    limits = at_limits(structure, cohort, means, population)
-    censored = limits[name][0] if name in limits else torch.zeros_like(observed)
     row, _ = observed.nonzero().T
     return Residuals(
         name,
         tuple(cohort.ids[i] for i in row.tolist()),
         cohort[name].times[observed],
         values[observed],
-        censored[observed],
+        recorded_at_limit(individuals, name)[observed],
         pred[observed],
         individual[observed],
         ((values - individual) / sd)[observed],

@@ -1,6 +1,10 @@
 r"""The individual posteriors and the series of a result that residuals and figures show."""
 
+import torch
+from torch import Tensor
+
 from ..errors import CohortError
+from ..model import at_limits
 from ..population.fit_result import PopulationFit
 from ..runtime.arguments import check_is
 from ..sampling.individuals import IndividualPosteriors
@@ -39,3 +43,19 @@ def individuals_of(result: PopulationFit | IndividualPosteriors) -> IndividualPo
     fix = "pass what `fit_population` or `sample_individuals` gives."
     check_is("result", result, (PopulationFit, IndividualPosteriors), fix)
     return result.individuals if isinstance(result, PopulationFit) else result
+
+
+def recorded_at_limit(individuals: IndividualPosteriors, name: str) -> Tensor:
+    r"""Which recorded values of a series are limits of quantification.
+
+    Args:
+        individuals: The individual posteriors.
+        name: Name of a series of one channel, from :func:`check_series`.
+
+    Returns:
+        Boolean, shape ``(individual, time)``.
+    """
+    cohort, means = individuals.cohort, individuals.moments()[0].unsqueeze(0)
+    limits = at_limits(individuals.structure, cohort, means, individuals.population)
+    observed = cohort[name].observed
+    return limits[name][0] & observed if name in limits else torch.zeros_like(observed)

@@ -1,7 +1,7 @@
 r"""Checks of the arguments of public functions: counts, numbers, classes, models, seeds.
 
 Each check raises a :class:`~pyro_amortized.errors.SettingError`, or the class that the caller
-names.
+names. :func:`shortened` keeps long values out of messages.
 """
 
 import math
@@ -10,6 +10,8 @@ from typing import Any
 from torch import Generator
 
 from ..errors import AmortizedError, SettingError
+
+MAX_SHOWN = 80  # characters of a value in a message: about one line
 
 
 def check_count(
@@ -132,3 +134,13 @@ def check_seed(seed: Any, error: type[AmortizedError] = SettingError) -> None:
         raise error(
             f"`seed` is {seed!r}.", "an integer, 0 or larger.", "pass for example `seed=1`."
         )
+
+
+def shortened(text: str) -> str:
+    """The text of a value as messages show it: its beginning where it is long.
+
+    Example:
+        >>> len(shortened(str(list(range(1000)))))
+        80
+    """
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."

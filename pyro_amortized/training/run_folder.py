@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import TrainingError
+from ..runtime.arguments import shortened
 from ..runtime.atomic_files import (
     make_folder,
     read_json,
@@ -136,7 +137,8 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     different = [name for name in settings if not _is_same(present.get(name), settings[name])]
     if different:
         shown = ", ".join(
-            f"{n} = {_short(present.get(n))} (now {_short(settings[n])})" for n in different
+            f"{n} = {shortened(str(present.get(n)))} (now {shortened(str(settings[n]))})"
+            for n in different
         )
         raise TrainingError(
             f"{folder} holds another run: {shown}.",
@@ -156,11 +158,6 @@ def _is_same(one: Any, other: Any) -> bool:
         a, b = torch.tensor([one, other], dtype=torch.float64)
         return bool(torch.isclose(a, b, rtol=PROBE.rtol, atol=PROBE.atol, equal_nan=True))
     return bool(one == other)
-
-
-def _short(x: Any) -> str:
-    text = str(x)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 # Checkpoint.

@@ -151,10 +151,6 @@ def _random_effect_outside(c):
         pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
 
 
-def _improper(low):
-    return dist.ImproperUniform(dist.constraints.real, (), ())
-
-
 def _nan_density(c):
     with pyro.plate("individual", len(c)):
         phi = pyro.sample("phi", dist.Normal(0.0, 1.0))

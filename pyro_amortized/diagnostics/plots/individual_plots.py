@@ -8,11 +8,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ...cohort import Cohort, Series
-from ...model import at_limits
 from ...population.fit_result import PopulationFit
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
-from ..result_selection import check_series, individuals_of
+from ..result_selection import check_series, individuals_of, recorded_at_limit
 from .panels import FITTED, MUTED, OBSERVED, draw_band, label_axes, panel_grid
 
 
@@ -52,7 +51,7 @@ def individual_fits(
     predicted = structure.predict_draws(fine, draws, population, generator)[name]
     typical = structure.draw_individuals(fine, population, num_draws, generator).mean(0)
     of_population = structure.predicted_mean(fine, typical[None], population)[name][0]
-    at_limit = _at_limit(individuals, name)
+    at_limit = recorded_at_limit(individuals, name)
     figure, axes = panel_grid(num, 4, 3.0, 2.3, sharey=True)
     for i, ax in enumerate(axes):
         times = fine[name].times[i].numpy()
@@ -71,14 +70,6 @@ def individual_fits(
     figure.supxlabel("time", fontsize=9)
     figure.supylabel(name, fontsize=9)
     return figure
-
-
-def _at_limit(individuals: IndividualPosteriors, name: str) -> Tensor:
-    """Whether each value is recorded at a limit of quantification, shape ``(individual, time)``."""
-    means = individuals.moments()[0].unsqueeze(0)
-    cohort = individuals.cohort
-    limits = at_limits(individuals.structure, cohort, means, individuals.population)
-    return limits[name][0] if name in limits else torch.zeros_like(cohort[name].observed)
 
 
 def _draw_observations(ax: Axes, series: Series, row: int, at_limit: Tensor) -> None:

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ...errors import CohortError
-from ...model import at_limits, predicted_moments
+from ...model import predicted_moments
 from ...population.fit_result import PopulationFit
 from ...runtime.arguments import check_count
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
-from ..result_selection import check_series, individuals_of
+from ..result_selection import check_series, individuals_of, recorded_at_limit
 from .panels import FITTED, MUTED, OBSERVED, label_axes, panel_grid
 
 
@@ -110,7 +110,7 @@ def visual_predictive_check(
     draws = structure.draw_individuals(cohort, individuals.population, num_simulations, generator)
     simulated = structure.predict_draws(cohort, draws, individuals.population, generator)[name]
     binned = _binned(individuals, name, simulated, num_bins)
-    at_limit = _at_limit(individuals, name)
+    at_limit = recorded_at_limit(individuals, name)
     limit = binned.values[at_limit].max() if bool(at_limit.any()) else None
     if prediction_corrected:
         factor = _correction(individuals, name, draws.mean(0, keepdim=True), binned)
@@ -171,14 +171,6 @@ def _bin_edges(times: np.ndarray, num_bins: int) -> np.ndarray:
     """Edges of bins with about equally many values; fewer bins if many times are equal."""
     edges = np.unique(np.quantile(times, np.linspace(0, 1, num_bins + 1)))
     return edges if len(edges) > 1 else np.array([edges[0] - 0.5, edges[0] + 0.5])
-
-
-def _at_limit(individuals: IndividualPosteriors, name: str) -> Tensor:
-    """Whether a value is recorded at a limit of quantification, shape ``(individual, time)``."""
-    cohort, means = individuals.cohort, individuals.moments()[0].unsqueeze(0)
-    limits = at_limits(individuals.structure, cohort, means, individuals.population)
-    observed = cohort[name].observed
-    return limits[name][0] & observed if name in limits else torch.zeros_like(observed)
 
 
 def _correction(

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Size, Tensor
 
 from ...errors import GuideError
+from ...runtime.arguments import shortened
 from ..training_history import TrainingHistory
 
 PARTS = (
@@ -62,7 +63,7 @@ def check_description(path: Path, description: Mapping[str, Any]) -> None:
     """
     for name in PARTS:
         if not isinstance(description.get(name), dict):
-            raise damaged(path, f"{name!r} is {_short(description.get(name))}")
+            raise damaged(path, f"{name!r} is {shortened(repr(description.get(name)))}")
     wrong = set(description["history"]) ^ {f.name for f in fields(TrainingHistory)}
     if wrong:
         raise damaged(path, f"{sorted(wrong)} of the history are missing or unknown")
@@ -124,8 +125,3 @@ def _wrong(found: str) -> GuideError:
         "the tensors that guide.json describes, of finite numbers.",
         "copy the folder again, or train the guide again.",
     )
-
-
-def _short(x: Any) -> str:
-    text = repr(x)
-    return text if len(text) <= 80 else text[:77] + "..."
