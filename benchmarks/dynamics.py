@@ -167,11 +167,11 @@ def scipy_lsoda(problem, rtol, method="LSODA"):
             inside = (times >= now) & ((times < stop) if j < len(stops) else (times <= stop))
             if stop > now:
                 grid = np.unique(np.append(times[inside], stop))
-                found = solve_ivp(
+                solution = solve_ivp(
                     f, (now, stop), state, method, grid, args=p, rtol=rtol, atol=rtol * 1e-2
                 )
-                out[i, inside] = found.y.T[np.searchsorted(grid, times[inside])]
-                state = found.y[:, -1].copy()
+                out[i, inside] = solution.y.T[np.searchsorted(grid, times[inside])]
+                state = solution.y[:, -1].copy()
             elif inside.any():
                 out[i, inside] = state
             now = stop
@@ -210,10 +210,10 @@ def torchode_solve(problem, rtol):
         term = to.ODETerm(field)
         method = to.Tsit5(term=term)
         controller = to.IntegralController(atol=rtol * 1e-2, rtol=rtol, term=term)
-        found = to.AutoDiffAdjoint(method, controller).solve(
+        solution = to.AutoDiffAdjoint(method, controller).solve(
             to.InitialValueProblem(y0=x, t_start=begin, t_end=end, t_eval=grid)
         )
-        return found.ys
+        return solution.ys
 
     x = problem.initial.expand(num, -1).contiguous()
     with torch.no_grad():
@@ -237,11 +237,11 @@ def torchode_solve(problem, rtol):
         return torch.stack(path, 1).gather(1, position.unsqueeze(-1).expand(-1, -1, problem.states))
 
 
-def error(found, truth, observed=None):
+def error(solution, truth, observed=None):
     if observed is not None:
-        found, truth = found[..., observed:], truth[..., observed:]
+        solution, truth = solution[..., observed:], truth[..., observed:]
     scale = truth.abs().amax(1, keepdim=True).clamp(min=1e-12)
-    worst = ((found - truth).abs() / scale).flatten(1).amax(1)
+    worst = ((solution - truth).abs() / scale).flatten(1).amax(1)
     return float(torch.nan_to_num(worst, nan=1e9).quantile(0.99))
 
 
@@ -252,11 +252,11 @@ def tolerance_for(solve, truth, observed=None):
     while low <= high:
         middle = (low + high) // 2
         try:
-            found = error(solve(TOLERANCES[middle]), truth, observed)
+            reached = error(solve(TOLERANCES[middle]), truth, observed)
         except Exception as reason:
             return None, type(reason).__name__
-        if found <= TARGET:
-            best, high = (TOLERANCES[middle], found), middle - 1
+        if reached <= TARGET:
+            best, high = (TOLERANCES[middle], reached), middle - 1
         else:
             low = middle + 1
         if time.perf_counter() - begun > HELD_SECONDS and best is None:
@@ -265,13 +265,13 @@ def tolerance_for(solve, truth, observed=None):
 
 
 def solvers_of(problem):
-    found = {
+    solvers = {
         "compiled": lambda rtol: ours(problem, "implicit" if problem.stiff else "explicit", rtol),
         "torchdiffeq": lambda rtol: ours(problem, "torchdiffeq", rtol),
         "torchode": lambda rtol: torchode_solve(problem, rtol),
         "scipy": lambda rtol: scipy_lsoda(problem, rtol),
     }
-    return found
+    return solvers
 
 
 def subset(problem_class, num, size):
@@ -302,15 +302,15 @@ def tune(problem_class, size, scipy_rows):
     """Tolerance and error of every solver."""
     problem = problem_class(size)
     few = subset(problem_class, size, min(size, scipy_rows))
-    found = {}
+    settings = {}
     for name, solve in solvers_of(problem).items():
-        mine = few if name == "scipy" else problem
-        truth = ours(mine, "implicit" if mine.stiff else "explicit", 1e-11)
+        own_problem = few if name == "scipy" else problem
+        truth = ours(own_problem, "implicit" if own_problem.stiff else "explicit", 1e-11)
         tuned = (lambda rtol: scipy_lsoda(few, rtol)) if name == "scipy" else solve
         rtol, reached = tolerance_for(tuned, truth, getattr(problem, "observed", None))
-        found[name] = {"rtol": rtol, "error": reached}
-        print(f"    {problem.name}, {name}: {found[name]}", flush=True)
-    return found
+        settings[name] = {"rtol": rtol, "error": reached}
+        print(f"    {problem.name}, {name}: {settings[name]}", flush=True)
+    return settings
 
 
 def measure(problem_class, batch, tuned, repeats, scipy_rows):
@@ -318,12 +318,12 @@ def measure(problem_class, batch, tuned, repeats, scipy_rows):
     problem = problem_class(batch)
     few = subset(problem_class, batch, min(batch, scipy_rows))
     solvers, runs = solvers_of(problem), {}
-    for name, found in tuned.items():
-        if found["rtol"] is not None:
-            mine, solve = (few, None) if name == "scipy" else (problem, solvers[name])
+    for name, setting in tuned.items():
+        if setting["rtol"] is not None:
+            own_problem, solve = (few, None) if name == "scipy" else (problem, solvers[name])
             runs[name] = (
-                lambda m=mine, s=solve, r=found["rtol"]: s(r) if s else scipy_lsoda(m, r),
-                len(mine.times),
+                lambda m=own_problem, s=solve, r=setting["rtol"]: s(r) if s else scipy_lsoda(m, r),
+                len(own_problem.times),
             )
     if hasattr(problem, "closed"):
         runs["formula"] = (problem.closed, batch)
@@ -339,14 +339,14 @@ def measure(problem_class, batch, tuned, repeats, scipy_rows):
 
 
 def compile_seconds(problems):
-    found = {}
+    durations = {}
     for problem_class in problems:
         problem = problem_class(2)
         compiled._kernels.clear()
         compiled._systems.clear()
         solver = "implicit" if problem.stiff else "explicit"
-        found[problem.name] = seconds(lambda p=problem, s=solver: ours(p, s, 1e-4))
-    return found
+        durations[problem.name] = seconds(lambda p=problem, s=solver: ours(p, s, 1e-4))
+    return durations
 
 
 def main():

@@ -81,27 +81,27 @@ def grid(experiment, structure, cohort, truth, size=121, block=40):
 
 def grid_draws(structure, cohort, num, generator, size=121, block=40):
     """Draws from the exact posterior, shape (draw, individual, 2)."""
-    found = []
+    parts = []
     for _, points, values, _ in closing_grids(structure, cohort, size, block):
         picked = torch.multinomial(
             values.softmax(0).T, num, replacement=True, generator=generator
         ).T
-        found.append(points.gather(0, picked.unsqueeze(-1).expand(-1, -1, 2)))
-    return torch.cat(found, 1)
+        parts.append(points.gather(0, picked.unsqueeze(-1).expand(-1, -1, 2)))
+    return torch.cat(parts, 1)
 
 
 def number(experiment, structure, cohort, truth, size=4001):
     """k1 on a line; p is uniform on the interval that gives the number of missing values."""
     line = torch.linspace(-0.75 - 1.75, -0.75 + 1.75, size, dtype=torch.float64)
-    found = []
+    parts = []
     for rows in torch.arange(len(cohort)).split(100):
         points = truth[rows].expand(size, -1, -1).clone()
         points[..., 0] = line.unsqueeze(1)
         values = joint(structure, cohort[rows], points)
         log_k = values.logsumexp(0) + (line[1] - line[0]).log()
         mean, sd = moments(points[..., :1], values.softmax(0))
-        found.append((log_k, mean, sd))
-    log_k, mean, sd = (torch.cat(x) for x in zip(*found, strict=True))
+        parts.append((log_k, mean, sd))
+    log_k, mean, sd = (torch.cat(x) for x in zip(*parts, strict=True))
     missing = (cohort["y_recorded"].values < 0.5).sum(1).double()
     low, high = missing / 11, ((missing + 1) / 11).clamp(max=0.8)
     _, log_jacobian = structure.constrain(cohort, truth, {})
@@ -118,7 +118,7 @@ def sinusoid(experiment, structure, cohort, truth, size=24_001):
     """B is Gaussian given a: integrated out; a on a line."""
     line = torch.linspace(0.1, 1.0, size, dtype=torch.float64)
     variance, prior = 0.05**2, 0.25**2
-    found = []
+    parts = []
     for rows in torch.arange(len(cohort)).split(10):
         y = cohort["y"]
         times, values, seen = y.times[rows], y.values[rows], y.observed[rows].double()
@@ -137,8 +137,8 @@ def sinusoid(experiment, structure, cohort, truth, size=24_001):
         mean_a, sd_a = moments(line[:, None, None].expand(-1, len(rows), -1), weights)
         mean_b = (weights * b).sum(0)
         sd_b = (1 / precision + (weights * (b - mean_b) ** 2).sum(0)).sqrt()
-        found.append((log_marginal, mean_a[:, 0], mean_b, sd_a[:, 0], sd_b))
-    log_marginal, mean_a, mean_b, sd_a, sd_b = (torch.cat(x) for x in zip(*found, strict=True))
+        parts.append((log_marginal, mean_a[:, 0], mean_b, sd_a[:, 0], sd_b))
+    log_marginal, mean_a, mean_b, sd_a, sd_b = (torch.cat(x) for x in zip(*parts, strict=True))
     log_true = joint(structure, cohort, truth.unsqueeze(0))[0] - log_marginal
     mean, sd = torch.stack([mean_a, mean_b], -1), torch.stack([sd_a, sd_b], -1)
     return result(log_true, log_marginal, mean, sd, "line for a, b conjugate")
@@ -156,7 +156,7 @@ def sir(experiment, structure, cohort, truth, size=601):
     log_cell = 2 * math.log(float(unit[1] - unit[0]) * scale)
     y = cohort["y"]
     seen, values = y.observed.double().flatten(1), y.values.flatten(1)
-    found = []
+    parts = []
     for rows in torch.arange(len(cohort)).split(50):
         m, v = seen[rows], values[rows]
         square = (m * v * v).sum(1) - 2 * solutions @ (m * v).T + solutions**2 @ m.T
@@ -165,8 +165,8 @@ def sir(experiment, structure, cohort, truth, size=601):
         weights = total.softmax(0)
         mean = weights.T @ points
         sd = (weights.T @ points**2 - mean**2).clamp(min=0).sqrt()
-        found.append((total.logsumexp(0) + log_cell, mean, sd))
-    log_marginal, mean, sd = (torch.cat(x) for x in zip(*found, strict=True))
+        parts.append((total.logsumexp(0) + log_cell, mean, sd))
+    log_marginal, mean, sd = (torch.cat(x) for x in zip(*parts, strict=True))
     log_true = joint(structure, cohort, truth.unsqueeze(0))[0] - log_marginal
     return result(log_true, log_marginal, mean, sd, f"one grid of {size} x {size}")
 
@@ -189,13 +189,15 @@ def sampled(experiment, structure, cohort, truth):
     with torch.no_grad():
         for rows in torch.arange(len(cohort)).split(100):
             part = cohort[rows]
-            found = pa.sample_individuals(guide, part, population={}, num_draws=num, seed=5)
-            mean, sd = moments(physical(structure, part, found.unconstrained), found.weights)
-            log_marginal.append(found.estimate.log_mean)
-            errors.append(found.estimate.mc_error)
+            individuals = pa.sample_individuals(guide, part, population={}, num_draws=num, seed=5)
+            mean, sd = moments(
+                physical(structure, part, individuals.unconstrained), individuals.weights
+            )
+            log_marginal.append(individuals.estimate.log_mean)
+            errors.append(individuals.estimate.mc_error)
             means.append(mean)
             sds.append(sd)
-            least = min(least, float(found.estimate.ess.min()))
+            least = min(least, float(individuals.estimate.ess.min()))
     log_marginal, errors = torch.cat(log_marginal), torch.cat(errors)
     log_true = joint(structure, cohort, truth.unsqueeze(0))[0] - log_marginal
     note = f"{num} weighted draws each, smallest ESS {least:.0f}, largest error of the log marginal {float(errors.max()):.3f}"

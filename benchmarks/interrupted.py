@@ -56,12 +56,12 @@ def main():
             process.send_signal(signal.SIGKILL) if alive else None
             process.wait()
             killed += alive
-            found = state(place / "torn")
+            progress = state(place / "torn")
             assert start(place / "torn", place / "b", num).wait() == 0
             same = (place / "b" / "weights.safetensors").read_bytes() == expected
             equal += same
             print(
-                f"{j + 1:3} killed after {moment:5.1f} s of {length:.1f} ({found}): {'equal' if same else 'DIFFERENT'}{'' if alive else ' (had ended)'}",
+                f"{j + 1:3} killed after {moment:5.1f} s of {length:.1f} ({progress}): {'equal' if same else 'DIFFERENT'}{'' if alive else ' (had ended)'}",
                 flush=True,
             )
     print(json.dumps({"runs": arguments.kills, "killed_alive": killed, "equal": equal}))

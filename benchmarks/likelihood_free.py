@@ -6,7 +6,7 @@ Three models, 40 individuals each, whose likelihood is known although two of the
 
 * the linear Gaussian model of the tests (a closed form);
 * an Ornstein-Uhlenbeck process, dx = a (level - x) dt + kappa dW, by ``euler_maruyama``, observed at
-  ten times with noise: its *twin* is the multivariate normal law of the same steps;
+  ten times with noise: its *twin* is the multivariate normal distribution of the same steps;
 * immigration and death of molecules, observed exactly at eight times: its twin sums over the
   survivors.
 
@@ -61,7 +61,7 @@ def diffusion_program(cohort, *, twin=False):
         y = cohort["y"]
         kappa, noise = kappa.expand(len(cohort)), noise.expand(len(cohort))
         if twin:
-            pyro.sample("y", diffusion_law(rate, level, kappa, noise), obs=y.values)
+            pyro.sample("y", diffusion_distribution(rate, level, kappa, noise), obs=y.values)
             return
         path = nlme.euler_maruyama(
             lambda t, x, p: p["rate"][:, None] * (p["level"][:, None] - x),
@@ -71,11 +71,11 @@ def diffusion_program(cohort, *, twin=False):
             {"rate": rate, "level": level, "kappa": kappa},
             num_steps=STEPS,
         )[..., 0]
-        law = dist.Normal(path, noise[:, None]).mask(y.observed).to_event(1)
-        pyro.sample("y", law, obs=y.values)
+        distribution = dist.Normal(path, noise[:, None]).mask(y.observed).to_event(1)
+        pyro.sample("y", distribution, obs=y.values)
 
 
-def diffusion_law(rate, level, kappa, noise):
+def diffusion_distribution(rate, level, kappa, noise):
     """Law of the observations of the same Euler-Maruyama steps."""
     step = SDE_TIMES[-1] / STEPS
     index = (SDE_TIMES / step).round()
@@ -113,20 +113,22 @@ def stochastic_program(cohort, *, twin=False):
         if twin:
             pyro.sample("y", ImmigrationDeath(birth, death, y.times), obs=y.values)
             return
-        law = nlme.Simulated(lambda: simulate_counts(birth, death, y.times), y.values.shape)
-        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = nlme.Simulated(
+            lambda: simulate_counts(birth, death, y.times), y.values.shape
+        )
+        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 def simulate_counts(birth, death, times):
     """Exact: survivors of the last count, and the immigrants since then."""
     birth, death = birth.to(times), death.to(times)
-    now, last, found = torch.zeros_like(birth), torch.zeros_like(birth), []
+    now, last, counts = torch.zeros_like(birth), torch.zeros_like(birth), []
     for t in times.unbind(-1):
         stay = torch.exp(-death * (t - last))
         now = torch.binomial(now, stay) + torch.poisson(birth / death * (1 - stay))
         last = t
-        found.append(now)
-    return torch.stack(found, -1)
+        counts.append(now)
+    return torch.stack(counts, -1)
 
 
 class ImmigrationDeath(TorchDistribution):
@@ -223,13 +225,13 @@ def linear(size):
         for k in range(len(names)):
             there = at(vector + 2 * error[k] * torch.eye(5, dtype=torch.float64)[k])
             exact = exact_log_marginal(cohort, there) - exact_log_marginal(cohort, at(vector))
-            found = [
+            log_likelihoods = [
                 pa.marginal_likelihood(
                     linear_program, guide, cohort, p, estimator=estimator, num_draws=size.draws
                 ).log_likelihood
                 for p in (there, at(vector))
             ]
-            off = found[0] - found[1] - exact
+            off = log_likelihoods[0] - log_likelihoods[1] - exact
             bias.append(float(off.mean()))
             rms.append(float(off.pow(2).mean().sqrt()))
         show("bias per individual, mean (nats)", bias)

@@ -42,8 +42,8 @@ def exact(cohort):
     design = torch.stack([torch.ones_like(y.times[0]), y.times[0]], -1)
     covariance = design @ torch.diag(TRUTH["omega"] ** 2) @ design.T
     covariance = covariance + TRUTH["sigma"] ** 2 * torch.eye(10).double()
-    law = torch.distributions.MultivariateNormal(design @ TRUTH["mean"], covariance)
-    return law.log_prob(y.values)
+    distribution = torch.distributions.MultivariateNormal(design @ TRUTH["mean"], covariance)
+    return distribution.log_prob(y.values)
 
 
 def memory():
@@ -84,10 +84,12 @@ def main():
 
     large = simulated(arguments.individuals, 2)
     begin = time.perf_counter()
-    found = pa.marginal_likelihood(linear_program, guide, large, TRUTH, num_draws=200, seed=1)
+    likelihood = pa.marginal_likelihood(linear_program, guide, large, TRUTH, num_draws=200, seed=1)
     seconds = time.perf_counter() - begin
-    z = (found.log_likelihood - exact(large)) / found.mc_error.clamp(min=1e-3)
-    total = float((found.log_likelihood - exact(large)).sum() / found.mc_error.pow(2).sum().sqrt())
+    z = (likelihood.log_likelihood - exact(large)) / likelihood.mc_error.clamp(min=1e-3)
+    total = float(
+        (likelihood.log_likelihood - exact(large)).sum() / likelihood.mc_error.pow(2).sum().sqrt()
+    )
     results["score"] = {
         "individuals": len(large),
         "seconds": seconds,
@@ -101,7 +103,7 @@ def main():
         f"{total:.2f} MC errors, peak {peak:.0f} MB",
         flush=True,
     )
-    del large, found, z
+    del large, likelihood, z
 
     with tempfile.TemporaryDirectory() as folder:
         guide.save(folder)

@@ -54,7 +54,7 @@ def main():
             options=options,
         )
         size = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file()) / 2**30
-    found = {
+    row = {
         "simulations": arguments.simulations,
         "times": arguments.times,
         "store_gib": round(size, 2),
@@ -63,7 +63,7 @@ def main():
         "seconds": round(time.perf_counter() - begin),
         "validation_loss": guide.history.validation_loss[-1],
     }
-    print(json.dumps(found))
+    print(json.dumps(row))
 
 
 if __name__ == "__main__":

@@ -53,13 +53,13 @@ def write_reference(experiment, num, path):
     structure = structure_of(experiment)
     truth, cohort = fresh(experiment, structure, num)
     begin = time.perf_counter()
-    found = REFERENCES[experiment.reference](experiment, structure, cohort, truth)
+    reference = REFERENCES[experiment.reference](experiment, structure, cohort, truth)
     _, log_jacobian = structure.constrain(cohort, truth, {})
-    found["log_jacobian"] = log_jacobian
-    torch.save(found, path)
-    floor = -float((found["log_true"] - log_jacobian).mean())
+    reference["log_jacobian"] = log_jacobian
+    torch.save(reference, path)
+    floor = -float((reference["log_true"] - log_jacobian).mean())
     print(
-        f"{experiment.name}: floor {floor:.3f} (published {experiment.floor}), {found['note']}, {time.perf_counter() - begin:.0f} s",
+        f"{experiment.name}: floor {floor:.3f} (published {experiment.floor}), {reference['note']}, {time.perf_counter() - begin:.0f} s",
         flush=True,
     )
 
@@ -75,8 +75,8 @@ def log_q_of(experiment, variant, guide, structure, cohort, truth):
     """Log density of the truth, and a function that gives raw draws."""
     torch.manual_seed(0)
     if variant.answer is None:
-        law = guide.individual_posterior(cohort, {})
-        return law.log_prob(truth), law.rsample((1000,))
+        posterior = guide.individual_posterior(cohort, {})
+        return posterior.log_prob(truth), posterior.rsample((1000,))
     return variant.answer(experiment, guide, structure, cohort, truth)
 
 
@@ -136,25 +136,25 @@ def run_one(experiment, variant, minutes, num, folder, out):
 def corrected(guide, cohort, truth, exact):
     """The same for the draws that the model's own density corrects."""
     with torch.no_grad():
-        found = pa.sample_individuals(guide, cohort, population={}, num_draws=1000, seed=1)
-        values = physical(guide.structure, cohort, found.unconstrained)
-    weights = normalized_weights(found.log_weights).unsqueeze(-1)
+        individuals = pa.sample_individuals(guide, cohort, population={}, num_draws=1000, seed=1)
+        values = physical(guide.structure, cohort, individuals.unconstrained)
+    weights = normalized_weights(individuals.log_weights).unsqueeze(-1)
     mean = (weights * values).sum(0)
     sd = (weights * (values - mean) ** 2).sum(0).sqrt()
-    row = {"median_ess": float(found.estimate.ess.median()) / found.num_draws}
-    row["corrected_rank_p"] = min(rank_p(found.resampled(99, 3), truth))
+    row = {"median_ess": float(individuals.estimate.ess.median()) / individuals.num_draws}
+    row["corrected_rank_p"] = min(rank_p(individuals.resampled(99, 3), truth))
     if exact is not None:
-        error = found.estimate.log_mean - exact["log_marginal"]
-        z = error / (found.estimate.mc_error**2 + exact["log_marginal_error"] ** 2).sqrt().clamp(
-            min=1e-6
-        )
+        error = individuals.estimate.log_mean - exact["log_marginal"]
+        z = error / (
+            individuals.estimate.mc_error**2 + exact["log_marginal_error"] ** 2
+        ).sqrt().clamp(min=1e-6)
         row |= {
             "corrected_mean_error_sd": rms((mean - exact["mean"]) / exact["sd"]),
             "corrected_log_sd_error": rms((sd / exact["sd"]).log()),
             "log_marginal_rms_error": rms(error),
             "log_marginal_rms_z": rms(z),
             "log_marginal_share_within_3": float((z.abs() < 3).double().mean()),
-            "num_poor_k": int((found.estimate.pareto_k > 0.7).sum()),
+            "num_poor_k": int((individuals.estimate.pareto_k > 0.7).sum()),
         }
     return row
 
@@ -211,7 +211,7 @@ COLUMNS = [
 ]
 
 
-def show(found):
+def show(results):
     names = [
         "min",
         "nll",
@@ -229,14 +229,14 @@ def show(found):
         "poor k",
     ]
     print("\n| experiment | encoding | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 2))
-    for experiment, rows in found.items():
+    for experiment, rows in results.items():
         for label, row in rows.items():
             cells = [f"{row[c]:.3g}" if c in row else "-" for c in COLUMNS]
             if "excess_nll" in row:
                 cells[2] = f"{row['excess_nll']:.4f}"
             print(f"| {experiment} | {label} | " + " | ".join(cells) + " |")
     print("\n| experiment | encoding | excess by number missing |\n|---|---|---|")
-    for experiment, rows in found.items():
+    for experiment, rows in results.items():
         for label, row in rows.items():
             if "by_missing" in row:
                 parts = "; ".join(f"{k}: {v:.3f}" for k, v in row["by_missing"].items())
@@ -293,12 +293,12 @@ def main():
                 if not files[e.name, label].is_file():
                     jobs.append(["--one", e.name, label, *place])
         run_all(jobs)
-        found = {}
+        results = {}
         for (name, label), path in files.items():
             if path.is_file():
-                found.setdefault(name, {})[label] = json.loads(path.read_text())
-    show(found)
-    print(json.dumps(found))
+                results.setdefault(name, {})[label] = json.loads(path.read_text())
+    show(results)
+    print(json.dumps(results))
     return None
 
 

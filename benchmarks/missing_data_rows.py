@@ -64,8 +64,8 @@ SHARPENED = Variant(sharpened=True)
 
 
 def linear_imputation(experiment, guide, structure, cohort, truth):
-    law = guide.individual_posterior(conversion.interpolated(cohort), {})
-    return law.log_prob(truth), law.rsample((1000,))
+    posterior = guide.individual_posterior(conversion.interpolated(cohort), {})
+    return posterior.log_prob(truth), posterior.rsample((1000,))
 
 
 def proper_imputation(experiment, guide, structure, cohort, truth, num=400):
@@ -77,10 +77,10 @@ def proper_imputation(experiment, guide, structure, cohort, truth, num=400):
     predicted = structure.predict_draws(cohort, draws, {}, generator)["y"]
     y, log_q, raw = cohort["y"], [], []
     for values in predicted:
-        whole = pa.Cohort({"y": pa.Series(y.times, torch.where(y.observed, y.values, values))})
-        law = guide.individual_posterior(whole, {})
-        log_q.append(law.log_prob(truth))
-        raw.append(law.rsample((3,)))
+        completed = pa.Cohort({"y": pa.Series(y.times, torch.where(y.observed, y.values, values))})
+        posterior = guide.individual_posterior(completed, {})
+        log_q.append(posterior.log_prob(truth))
+        raw.append(posterior.rsample((3,)))
     log_q = torch.stack(log_q).logsumexp(0) - torch.tensor(float(num)).log()
     return log_q, torch.cat(raw)[torch.randperm(3 * num, generator=generator)][:1000]
 

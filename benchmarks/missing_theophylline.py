@@ -110,13 +110,13 @@ def compare(guide, data, seed, more):
         begin = time.perf_counter()
         fit = pa.fit_population(model, guide, data, seed=seed, **more)
         took = time.perf_counter() - begin
-    found = vector(fit.estimates)
+    estimate = vector(fit.estimates)
     if not fit.converged:
-        return {"message": fit.message, "estimates": found.tolist()}
+        return {"message": fit.message, "estimates": estimate.tolist()}
     exact = Exact(data, *moments(fit.individuals))
-    estimates, se, minus2ll = exact.fit(torch.cat([found[:3], found[3:].log()]))
+    estimates, se, minus2ll = exact.fit(torch.cat([estimate[:3], estimate[3:].log()]))
     return {
-        "found": found,
+        "found": estimate,
         "found_se": vector(fit.standard_errors),
         "exact": estimates,
         "exact_se": se,

@@ -100,8 +100,10 @@ def mrna(cohort):
     with pyro.plate("individual", len(cohort)):
         phi = pyro.sample("phi", dist.Normal(typical, omega).to_event(1))
         y = cohort["y"]
-        law = dist.Normal(curve(phi, y.times), sigma[..., None]).mask(y.observed).to_event(1)
-        pyro.sample("y", law, obs=y.values)
+        distribution = (
+            dist.Normal(curve(phi, y.times), sigma[..., None]).mask(y.observed).to_event(1)
+        )
+        pyro.sample("y", distribution, obs=y.values)
 
 
 def mrna_50():
@@ -153,8 +155,8 @@ def mrna_guide(seconds, folder, amount):
 
 def error(fit, truth):
     mean, variance = truth.mean(0)[:4], truth.var(0, correction=0)[:4]
-    found = fit.estimates["typical"][:4], fit.estimates["omega"][:4] ** 2
-    return float(torch.cat([found[0] - mean, found[1] - variance]).pow(2).mean())
+    estimates = fit.estimates["typical"][:4], fit.estimates["omega"][:4] ** 2
+    return float(torch.cat([estimates[0] - mean, estimates[1] - variance]).pow(2).mean())
 
 
 def benchmark_mrna(guide, sizes, amount):
@@ -163,15 +165,15 @@ def benchmark_mrna(guide, sizes, amount):
     given = {}
     for name, (population, exact, own) in list(mrna_points().items())[: amount.scored]:
         begin = time.perf_counter()
-        found = pa.marginal_likelihood(
+        likelihood = pa.marginal_likelihood(
             mrna, guide, cohort, population, num_draws=amount.points, seed=1
         )
         exact = exact if len(cohort) == 50 else math.nan
-        z = (found.total - exact) / math.hypot(found.total_mc_error, own)
-        given[name] = {"value": found.total, "mc_error": found.total_mc_error, "z": z}
+        z = (likelihood.total - exact) / math.hypot(likelihood.total_mc_error, own)
+        given[name] = {"value": likelihood.total, "mc_error": likelihood.total_mc_error, "z": z}
         print(
-            f"{name:28s} {found.total:10.2f} (exact {exact:.2f}), MC error "
-            f"{found.total_mc_error:.2f}, z {z:5.1f}, largest k {float(found.pareto_k.max()):.2f}, "
+            f"{name:28s} {likelihood.total:10.2f} (exact {exact:.2f}), MC error "
+            f"{likelihood.total_mc_error:.2f}, z {z:5.1f}, largest k {float(likelihood.pareto_k.max()):.2f}, "
             f"{time.perf_counter() - begin:.1f} s"
         )
     large, phi = mrna_large()
@@ -234,8 +236,8 @@ def benchmark_growth(guide, picture, amount):
         for size, draws in amount.growth:
             command = [sys.executable, __file__, "--guide", folder, "--row", f"{size},{draws}"]
             command += ["--small"] if amount is SMALL else []
-            found = subprocess.run(command, check=True, capture_output=True, text=True)
-            row = json.loads(found.stdout.splitlines()[-1])
+            process = subprocess.run(command, check=True, capture_output=True, text=True)
+            row = json.loads(process.stdout.splitlines()[-1])
             rows.append(row)
             print(
                 f"{row['individuals']:6d} {row['draws']:6d} {row['seconds']:8.1f} "
@@ -280,17 +282,17 @@ def theophylline_model(weight=False, full=False, combined=False):
             slope = pyro.sample("slope", dist.Normal(0.75, 1.0))
             shift = slope * (cohort.covariates["weight"] / 70).log()
             mean = typical + torch.stack([0 * shift, shift, 0 * shift], -1)
-        law = dist.Normal(mean, omega).to_event(1)
+        distribution = dist.Normal(mean, omega).to_event(1)
         if full:
             corr = pyro.sample("corr", dist.LKJCholesky(3, 2.0))
-            law = dist.MultivariateNormal(mean, scale_tril=omega[:, None] * corr)
+            distribution = dist.MultivariateNormal(mean, scale_tril=omega[:, None] * corr)
         with pyro.plate("individual", len(cohort)):
-            phi = pyro.sample("phi", law)
+            phi = pyro.sample("phi", distribution)
             ka, cl, v = phi.exp().unbind(-1)
             c = cohort["concentration"]
             predicted = nlme.one_compartment(c.times, cohort.doses, ka=ka, cl=cl, v=v)
-            law = nlme.combined_error(predicted, a[..., None], b[..., None])
-            pyro.sample("concentration", law.mask(c.observed).to_event(1), obs=c.values)
+            distribution = nlme.combined_error(predicted, a[..., None], b[..., None])
+            pyro.sample("concentration", distribution.mask(c.observed).to_event(1), obs=c.values)
 
     return model
 
@@ -440,8 +442,8 @@ def two_experiments(cohort):
         y = cohort["y"]
         error = torch.where(second == 1, sigma[..., 1], sigma[..., 0])
         predicted = nlme.one_compartment(y.times, cohort.doses, ka=ka, cl=cl, v=v)
-        law = nlme.lognormal_error(predicted, error[..., None])
-        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = nlme.lognormal_error(predicted, error[..., None])
+        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 def experiments_design(num=24):
@@ -502,10 +504,10 @@ def benchmark_experiments(num_cohorts, amount):
         f"{sorted(seconds)[len(seconds) // 2]:.1f} s per fit (median)"
     )
     rows = zip(structure.population_names, z.mean(0), z.std(0), cover, strict=True)
-    found = {n: {"bias": float(a), "sd": float(b), "coverage": float(c)} for n, a, b, c in rows}
-    for name, row in found.items():
+    results = {n: {"bias": float(a), "sd": float(b), "coverage": float(c)} for n, a, b, c in rows}
+    for name, row in results.items():
         print(f"  {name:12s} " + "  ".join(f"{k} {x:+.3f}" for k, x in row.items()))
-    return found | {"cohorts": len(z), "skipped": skipped}
+    return results | {"cohorts": len(z), "skipped": skipped}
 
 
 def main():

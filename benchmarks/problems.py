@@ -88,8 +88,8 @@ class Scheduled:
 def conversion_model(cohort):
     """dx1/dt = -k1 x1 + k2 x2, x(0) = (1, 0), x2 observed; log k ~ N(log 0.1, 0.5^2)."""
     with pyro.plate("individual", len(cohort)):
-        law = dist.Normal(torch.full((2,), math.log(0.1)), 0.5).to_event(1)
-        k1, k2 = pyro.sample("log_k", law).exp().unbind(-1)
+        distribution = dist.Normal(torch.full((2,), math.log(0.1)), 0.5).to_event(1)
+        k1, k2 = pyro.sample("log_k", distribution).exp().unbind(-1)
         y = cohort["y"]
         total = (k1 + k2)[..., None]
         x2 = k1[..., None] / total * (1 - torch.exp(-total * y.times))
@@ -103,7 +103,7 @@ def fitzhugh_nagumo(a, b, c, times, steps_per_unit=40):
     v, w = -torch.ones_like(a), torch.ones_like(a)
     gap = float(times[1] - times[0])
     num = math.ceil(gap * steps_per_unit)
-    h, found = gap / num, [v]
+    h, voltages = gap / num, [v]
 
     def slope(v, w):
         return c * (v - v * v * v / 3 + w), -(v - a + b * w) / c
@@ -116,8 +116,8 @@ def fitzhugh_nagumo(a, b, c, times, steps_per_unit=40):
             p4, q4 = slope(v + h * p3, w + h * q3)
             v = v + h / 6 * (p1 + 2 * p2 + 2 * p3 + p4)
             w = w + h / 6 * (q1 + 2 * q2 + 2 * q3 + q4)
-        found.append(v)
-    return torch.stack(found, -1)
+        voltages.append(v)
+    return torch.stack(voltages, -1)
 
 
 def fitzhugh_nagumo_model(cohort):
@@ -135,12 +135,14 @@ def pk_model(cohort):
     individual residual error on the log scale.
     """
     with pyro.plate("individual", len(cohort)):
-        law = dist.Normal(torch.tensor(PK_MEAN), torch.tensor(PK_SD)).to_event(1)
-        ka, cl, v, sigma = pyro.sample("phi", law).exp().unbind(-1)
+        distribution = dist.Normal(torch.tensor(PK_MEAN), torch.tensor(PK_SD)).to_event(1)
+        ka, cl, v, sigma = pyro.sample("phi", distribution).exp().unbind(-1)
         y = cohort["y"]
         conc = nlme.one_compartment(y.times, cohort.doses, ka=ka, cl=cl, v=v)
-        law = dist.Normal((conc + 1e-6).log(), sigma[..., None]).mask(y.observed).to_event(1)
-        pyro.sample("y", law, obs=y.values)
+        distribution = (
+            dist.Normal((conc + 1e-6).log(), sigma[..., None]).mask(y.observed).to_event(1)
+        )
+        pyro.sample("y", distribution, obs=y.values)
 
 
 PK_MEAN = [0.0, math.log(3.0), math.log(30.0), math.log(0.15)]
@@ -203,7 +205,7 @@ def grid_reference(problem, cohort, num_draws, seed, size=121, block=50):
     """Two parameters: a grid that closes in on the posterior, three times."""
     generator = make_generator(seed)
     structure = pa.read_structure(problem.model, cohort[:64])
-    unit, found = torch.linspace(0, 1, size, dtype=torch.float64), []
+    unit, parts = torch.linspace(0, 1, size, dtype=torch.float64), []
     for rows in torch.arange(len(cohort)).split(block):
         part = cohort[rows]
         low = (problem.loc - 6 * problem.scale).expand(len(rows), -1)
@@ -227,26 +229,26 @@ def grid_reference(problem, cohort, num_draws, seed, size=121, block=50):
         picked = torch.multinomial(weights, num_draws, replacement=True, generator=generator)
         draws = points.gather(1, picked.unsqueeze(-1).expand(-1, -1, 2))
         log_prob = values.gather(1, picked) - log_marginal.unsqueeze(1)
-        found.append((log_marginal, mean, sd, draws, log_prob))
-    return Reference(*(torch.cat(x) for x in zip(*found, strict=True)), ess=math.inf)
+        parts.append((log_marginal, mean, sd, draws, log_prob))
+    return Reference(*(torch.cat(x) for x in zip(*parts, strict=True)), ess=math.inf)
 
 
 def sampled_reference(problem, guide, cohort, num_draws, seed, size):
     """Any number of parameters: many weighted draws of the guide, a tenth of them from the prior."""
     generator = make_generator(seed)
     torch.manual_seed(seed)
-    structure, found, least = guide.structure, [], math.inf
+    structure, parts, least = guide.structure, [], math.inf
     for rows in torch.arange(len(cohort)).split(10):
         part = cohort[rows]
-        law = guide.posterior.condition(part, torch.zeros(0))
+        posterior = guide.posterior.condition(part, torch.zeros(0))
         prior = size // 10
-        draws = law.rsample((size - prior,))
+        draws = posterior.rsample((size - prior,))
         more = problem.training.individual.normal.draw(prior * len(rows), generator).reshape(
             prior, len(rows), -1
         )
         draws = torch.cat([draws, more])
         mixture = torch.logaddexp(
-            law.log_prob(draws) + math.log(0.9),
+            posterior.log_prob(draws) + math.log(0.9),
             problem.training.individual.normal.log_prob(draws) + math.log(0.1),
         )
         joint = log_joint(problem, structure, part, draws)
@@ -261,5 +263,5 @@ def sampled_reference(problem, guide, cohort, num_draws, seed, size):
             1, picked.unsqueeze(-1).expand(-1, -1, draws.shape[-1])
         )
         log_prob = joint.T.gather(1, picked) - log_marginal.unsqueeze(1)
-        found.append((log_marginal, mean, sd, chosen, log_prob))
-    return Reference(*(torch.cat(x) for x in zip(*found, strict=True)), ess=least)
+        parts.append((log_marginal, mean, sd, chosen, log_prob))
+    return Reference(*(torch.cat(x) for x in zip(*parts, strict=True)), ess=least)

@@ -80,17 +80,17 @@ def study(name, training, draws):
     )
     scored = time.perf_counter() - begin
     estimate = individuals.estimate
-    found, error = -2 * float(estimate.log_mean.sum()), 2 * float(estimate.mc_error.norm())
+    minus2ll, error = -2 * float(estimate.log_mean.sum()), 2 * float(estimate.mc_error.norm())
     row = {
-        "minus2ll": found,
+        "minus2ll": minus2ll,
         "exact": exact["minus2ll"],
         "mc_error": error,
-        "z": (found - exact["minus2ll"]) / error,
+        "z": (minus2ll - exact["minus2ll"]) / error,
         "largest_k": float(estimate.pareto_k.max()),
         "seconds": {"train": trained, "score": scored},
     }
     print(
-        f"{name}: -2LL {found:.4f}, exact {exact['minus2ll']:.4f}, MC error {error:.4f}, z {row['z']:.2f}, largest k {row['largest_k']:.2f}; trained {trained:.0f} s, scored {scored:.1f} s",
+        f"{name}: -2LL {minus2ll:.4f}, exact {exact['minus2ll']:.4f}, MC error {error:.4f}, z {row['z']:.2f}, largest k {row['largest_k']:.2f}; trained {trained:.0f} s, scored {scored:.1f} s",
         flush=True,
     )
     begin = time.perf_counter()

@@ -66,7 +66,7 @@ class Crescent(TorchDistribution):
 
 def runge_kutta(slope, state, times, num_steps):
     """States at the times, shape (*, time, state)."""
-    found = [state]
+    states = [state]
     for gap in np.diff(times):
         h = float(gap) / num_steps
         for _ in range(num_steps):
@@ -75,8 +75,8 @@ def runge_kutta(slope, state, times, num_steps):
             c = slope(state + h / 2 * b)
             d = slope(state + h * c)
             state = state + h / 6 * (a + 2 * b + 2 * c + d)
-        found.append(state)
-    return torch.stack(found, -2)
+        states.append(state)
+    return torch.stack(states, -2)
 
 
 def uniform(z, low, high):
@@ -138,7 +138,7 @@ class Task:
     data.
     """
 
-    law: object
+    distribution: object
     size: int
     to_theta: object
     shape: tuple[int, ...]
@@ -153,7 +153,7 @@ class Task:
     def model(self, cohort):
         with pyro.plate("individual", len(cohort)):
             z = pyro.sample("z", dist.Normal(torch.zeros(self.size), 1.0).to_event(1))
-            pyro.sample("y", self.law(self.to_theta(z)), obs=cohort["y"].values)
+            pyro.sample("y", self.distribution(self.to_theta(z)), obs=cohort["y"].values)
 
     def cohort(self, values):
         num, length = values.shape[:2]
@@ -209,8 +209,8 @@ def run(name, num_simulations, observations, num_draws, options):
     ]
     cohort, none = task.cohort(data), torch.zeros(len(data), 0)
     torch.manual_seed(1)
-    law = guide.posterior.condition(cohort, none)
-    raw = law.sample((num_draws,))
+    posterior = guide.posterior.condition(cohort, none)
+    raw = posterior.sample((num_draws,))
 
     drawn = pa.sample_individuals(guide, cohort, population={}, num_draws=8 * num_draws, seed=2)
     corrected = drawn.resampled(num_draws, 2)
@@ -263,12 +263,12 @@ def main():
             pairs, notes = run(name, num, arguments.observations, arguments.draws, options)
             row = dict(notes)
             if arguments.sklearn:
-                found = c2st(arguments.sklearn, pairs)
-                half = len(found) // 2
+                accuracies = c2st(arguments.sklearn, pairs)
+                half = len(accuracies) // 2
                 row |= {
-                    "raw": float(np.mean(found[:half])),
-                    "corrected": float(np.mean(found[half:])),
-                    "all": found,
+                    "raw": float(np.mean(accuracies[:half])),
+                    "corrected": float(np.mean(accuracies[half:])),
+                    "all": accuracies,
                 }
             published = dict(zip((10_000, 100_000), PUBLISHED[name], strict=True)).get(num)
             table.setdefault(name, {})[str(num)] = row | {"published_npe": published}

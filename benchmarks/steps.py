@@ -35,13 +35,13 @@ BATCH = 512
 
 def clock(function, repeats=30):
     """Median milliseconds of a call."""
-    found = []
+    durations = []
     warm = min(5, repeats)
     for _ in range(repeats + warm):
         begin = time.perf_counter()
         function()
-        found.append(1e3 * (time.perf_counter() - begin))
-    return sorted(found[warm:])[repeats // 2]
+        durations.append(1e3 * (time.perf_counter() - begin))
+    return sorted(durations[warm:])[repeats // 2]
 
 
 def step(num_latent, num_times, grid, repeats):
@@ -65,7 +65,7 @@ def step(num_latent, num_times, grid, repeats):
     def loss():
         return -flow(summary(tokens, mask, static)).log_prob(u).mean()
 
-    def whole():
+    def training_step():
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss().backward()
@@ -73,7 +73,7 @@ def step(num_latent, num_times, grid, repeats):
         for optimizer in optimizers:
             optimizer.step()
 
-    total = clock(whole, repeats)
+    total = clock(training_step, repeats)
     with torch.no_grad():
         parts = {
             "summary": clock(lambda: summary(tokens, mask, static), repeats),
@@ -88,8 +88,8 @@ def csis_step(repeats):
     """Pyro's compiled sequential importance sampling, one gradient step of the same batch."""
 
     def model(observations=None):
-        law = pyro.distributions.Normal(CONVERSION.loc.float(), 0.5).to_event(1)
-        k = pyro.sample("log_k", law).exp()
+        distribution = pyro.distributions.Normal(CONVERSION.loc.float(), 0.5).to_event(1)
+        k = pyro.sample("log_k", distribution).exp()
         total = k.sum()
         mean = k[0] / total * (1 - torch.exp(-total * CONVERSION.times.float()))
         given = (observations or {}).get("y")
@@ -184,11 +184,12 @@ def main():
     for grid in (True, False):
         for num_times in lengths:
             for num_latent in latents:
-                found = step(num_latent, num_times, grid, repeats)
+                measured = step(num_latent, num_times, grid, repeats)
                 key = f"{'grid' if grid else 'set'} {num_times} times, d = {num_latent}"
-                table["step_ms"][key] = found
+                table["step_ms"][key] = measured
                 print(
-                    f"{key:24}" + "".join(f"{n} {x:7.2f}  " for n, x in found.items()), flush=True
+                    f"{key:24}" + "".join(f"{n} {x:7.2f}  " for n, x in measured.items()),
+                    flush=True,
                 )
     table["csis_step_ms"] = csis_step(1 if small else 3)
     print(
@@ -196,10 +197,10 @@ def main():
         flush=True,
     )
     for problem in problems:
-        found = {str(n): round(simulations_per_second(problem, n, size)) for n in workers}
-        table["simulations_per_second"][problem.name] = found
+        measured = {str(n): round(simulations_per_second(problem, n, size)) for n in workers}
+        table["simulations_per_second"][problem.name] = measured
         print(
-            f"{problem.name}: simulations per second by number of workers (0: this process): {found}",
+            f"{problem.name}: simulations per second by number of workers (0: this process): {measured}",
             flush=True,
         )
     table["shared_step_ms"] = {str(n): shared_training(n, num) for n in processes}

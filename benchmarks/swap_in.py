@@ -101,9 +101,9 @@ def run_svi(kind, program, cohort, values, sizes):
         svi.step(cohort)
     with torch.no_grad():
         draws = [guide(cohort) for _ in range(sizes.draws)]
-    found = {n: torch.stack([d[n] for d in draws]) for n in draws[0]}
+    samples = {n: torch.stack([d[n] for d in draws]) for n in draws[0]}
     pyro.clear_param_store()
-    return found, time.perf_counter() - begin
+    return samples, time.perf_counter() - begin
 
 
 def run_ours(program, cohort, sizes):
@@ -115,11 +115,11 @@ def run_ours(program, cohort, sizes):
     return chain.get_samples(), trained - begin, time.perf_counter() - trained, guide
 
 
-def errors(found, reference):
+def errors(samples, reference):
     z = []
     for name, x in reference.items():
-        x, mine = x.double(), found[name].double()
-        mean = mine.mean(0).reshape(x.shape[1:])
+        x, values = x.double(), samples[name].double()
+        mean = values.mean(0).reshape(x.shape[1:])
         z.append(((mean - x.mean(0)) / x.std(0)).flatten())
     z = torch.cat(z)
     return {
@@ -135,15 +135,15 @@ def one(name, program, cohort, values, sizes):
     short, long = (sizes.samples, sizes.samples // 2), (sizes.reference, sizes.warmup)
     nuts, nuts_seconds = run_nuts(program, cohort, values, short, sizes.depth, seed=2)
     rows["nuts"] = {"seconds": nuts_seconds}
-    found = {"ours": samples, "nuts": nuts}
+    samples_by_method = {"ours": samples, "nuts": nuts}
     for label, kind in (("svi_normal", AutoNormal), ("svi_mvn", AutoMultivariateNormal)):
-        found[label], elapsed = run_svi(kind, program, cohort, values, sizes)
+        samples_by_method[label], elapsed = run_svi(kind, program, cohort, values, sizes)
         rows[label] = {"seconds": elapsed}
     reference, long_seconds = run_nuts(program, cohort, values, long, sizes.depth, seed=4)
     print(f"\n{name}: {len(cohort)} individuals; reference {long_seconds:.0f} s")
     print(f"{'':12s}{'seconds':>9s}{'training':>10s}{'largest':>9s}{'rms error, sd':>15s}")
     for label, row in rows.items():
-        row |= errors(found[label], reference)
+        row |= errors(samples_by_method[label], reference)
         print(
             f"{label:12s}{row['seconds']:9.1f}{row.get('train_seconds', 0.0):10.1f}"
             f"{row['max_mean_error_sd']:9.2f}{row['rms_mean_error_sd']:15.3f}",

@@ -64,9 +64,9 @@ class Size:
 SMALL = Size(3000, 3000, SHORT, SHORT, 300, 300, 5, 100, 4, 2, 1, False)
 
 
-def worst(found, exact, error):
+def worst(estimates, exact, error):
     """Largest error in Monte Carlo standard errors, and the root mean square of all of them."""
-    z = (found - torch.tensor(exact, dtype=torch.float64)) / error
+    z = (estimates - torch.tensor(exact, dtype=torch.float64)) / error
     return float(z.abs().max()), float(z.pow(2).mean().sqrt())
 
 
@@ -110,7 +110,7 @@ def score(guide, size):
 def fit(guide, size):
     """The maximum-likelihood fit beside the exact one."""
     begin = time.perf_counter()
-    found = pa.fit_population(
+    fit_result = pa.fit_population(
         model,
         guide,
         cohort,
@@ -122,21 +122,21 @@ def fit(guide, size):
     seconds = time.perf_counter() - begin
     ml = EXACT["ML"]["ml"]
     exact, exact_se = (torch.tensor(ml[n], dtype=torch.float64) for n in ("x", "se_x"))
-    error = (found.vector - exact).abs() / exact_se
-    se_error = (found.covariance.diagonal().sqrt() / exact_se - 1).abs()
-    print(f"\n2. fit in {seconds:.1f} s, {found.message}")
+    error = (fit_result.vector - exact).abs() / exact_se
+    se_error = (fit_result.covariance.diagonal().sqrt() / exact_se - 1).abs()
+    print(f"\n2. fit in {seconds:.1f} s, {fit_result.message}")
     print(
-        f"   -2LL {found.minus2ll:.4f} (MC error {found.marginal.minus2ll_mc_error:.4f}), exact {EXACT['ML']['minus2LL']:.4f}"
+        f"   -2LL {fit_result.minus2ll:.4f} (MC error {fit_result.marginal.minus2ll_mc_error:.4f}), exact {EXACT['ML']['minus2LL']:.4f}"
     )
     for j, name in enumerate(ml["x_names"]):
         print(
-            f"   {name:12} {float(found.vector[j]):9.4f} exact {float(exact[j]):9.4f}  "
+            f"   {name:12} {float(fit_result.vector[j]):9.4f} exact {float(exact[j]):9.4f}  "
             f"error {float(error[j]):.3f} SE, SE off by {100 * float(se_error[j]):.1f} %"
         )
     return (
-        found,
+        fit_result,
         {
-            "minus2ll": found.minus2ll,
+            "minus2ll": fit_result.minus2ll,
             "max_estimate_error_in_se": float(error.max()),
             "max_se_error": float(se_error.max()),
         },
@@ -205,7 +205,7 @@ def linear(size):
     exact_mean, covariance = exact_posterior(data, TRUTH)
     by_mean = worst(mean, exact_mean.tolist(), mean_error)
     by_sd = worst(sd, covariance.diagonal(dim1=-2, dim2=-1).sqrt().tolist(), sd_error)
-    found = pa.fit_population(
+    fit_result = pa.fit_population(
         linear_program,
         guide,
         data,
@@ -222,10 +222,10 @@ def linear(size):
         "posterior_mean_rms_z": by_mean[1],
         "posterior_sd_max_z": by_sd[0],
         "posterior_sd_rms_z": by_sd[1],
-        "minus2ll_error": found.minus2ll + 2 * value,
-        "minus2ll_mc_error": found.marginal.minus2ll_mc_error,
-        "max_estimate_error_in_se": float(((found.vector - vector).abs() / se).max()),
-        "max_se_error": float((found.covariance.diagonal().sqrt() / se - 1).abs().max()),
+        "minus2ll_error": fit_result.minus2ll + 2 * value,
+        "minus2ll_mc_error": fit_result.marginal.minus2ll_mc_error,
+        "max_estimate_error_in_se": float(((fit_result.vector - vector).abs() / se).max()),
+        "max_se_error": float((fit_result.covariance.diagonal().sqrt() / se - 1).abs().max()),
     }
     print(
         f"\n4. linear Gaussian mixed model, {data.num_observations} observations of 40 individuals, {num} draws"
@@ -243,19 +243,19 @@ def calibration(guide, size):
     result = {}
     for share in (0.0, 0.3, 0.6):
         design = pa.Resample(cohort, pa.RandomMissing(share, share))
-        found = calibrate(
+        calibrated = calibrate(
             guide,
             design,
             num_individuals=size.calibrated,
             num_draws=size.calibration_draws,
             seed=1,
         )
-        bad = int((found.pareto_k > 0.7).sum())
+        bad = int((calibrated.pareto_k > 0.7).sum())
         for raw in (False, True):
             p, half, wide = (
-                found.p_values(raw=raw),
-                found.coverage(0.5, raw=raw),
-                found.coverage(0.9, raw=raw),
+                calibrated.p_values(raw=raw),
+                calibrated.coverage(0.5, raw=raw),
+                calibrated.coverage(0.9, raw=raw),
             )
             label = "raw" if raw else "corrected"
             print(

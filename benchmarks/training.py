@@ -86,17 +86,19 @@ def ours(problem, minutes, folder, out):
     num = len(data["theta_val"])
     theta, cohort = problem.draw(num, 777)
     none, part = torch.zeros(0), slice(0, len(reference.mean))
-    law = guide.posterior.condition(cohort[part], none)
+    posterior = guide.posterior.condition(cohort[part], none)
     torch.manual_seed(0)
-    draws = law.rsample((1000,))
-    log_weights = log_joint(problem, guide.structure, cohort[part], draws) - law.log_prob(draws)
+    draws = posterior.rsample((1000,))
+    log_weights = log_joint(problem, guide.structure, cohort[part], draws) - posterior.log_prob(
+        draws
+    )
     weights = log_weights.softmax(0)
     ess = 1 / (weights**2).sum(0) / 1000
     log_marginal = log_weights.logsumexp(0) - np.log(1000)
     np.savez(
         out,
         true=guide.posterior.condition(cohort, none).log_prob(theta),
-        ref=law.log_prob(reference.draws.transpose(0, 1)),
+        ref=posterior.log_prob(reference.draws.transpose(0, 1)),
         mean=draws.mean(0),
         sd=draws.std(0),
         ess=ess,
@@ -118,27 +120,27 @@ def ours(problem, minutes, folder, out):
     )
 
 
-def measure(found, reference):
+def measure(answer, reference):
     """Errors of one run against the exact posteriors."""
-    log_q = torch.as_tensor(found["ref"]).double().reshape(reference.log_prob.T.shape)
+    log_q = torch.as_tensor(answer["ref"]).double().reshape(reference.log_prob.T.shape)
     gap = (reference.log_prob.T - log_q).mean(0)
-    mean, sd = (torch.as_tensor(found[n]).double() for n in ("mean", "sd"))
+    mean, sd = (torch.as_tensor(answer[n]).double() for n in ("mean", "sd"))
 
     def rms(x):
         return float(x.pow(2).mean().sqrt())
 
     row = {
-        "nll": -float(np.mean(found["true"])),
+        "nll": -float(np.mean(answer["true"])),
         "kl": float(gap.mean()),
         "kl_error": float(gap.std() / len(gap) ** 0.5),
         "mean_error_sd": rms((mean - reference.mean) / reference.sd),
         "log_sd_error": rms((sd / reference.sd).log()),
     }
-    if "ess" in found:
-        error = torch.as_tensor(found["log_marginal"]) - reference.log_marginal
-        corrected = torch.as_tensor(found["mean_corrected"])
+    if "ess" in answer:
+        error = torch.as_tensor(answer["log_marginal"]) - reference.log_marginal
+        corrected = torch.as_tensor(answer["mean_corrected"])
         row |= {
-            "median_ess": float(np.median(found["ess"])),
+            "median_ess": float(np.median(answer["ess"])),
             "log_marginal_median_error": float(error.abs().median()),
             "log_marginal_rms_error": rms(error),
             "corrected_mean_error_sd": rms((corrected - reference.mean) / reference.sd),
@@ -162,14 +164,14 @@ def jobs(arguments, folder):
     """All runs, peers alternating. The longest run only on the conversion reaction, and of the peers
     only with the better learning rate; the time-series network only there.
     """
-    found = []
+    all_jobs = []
     for name in arguments.problems:
         first = name == "conversion_reaction"
         long = arguments.minutes if first or arguments.all_minutes else arguments.minutes[:2]
         short = long if arguments.all_minutes else long[:2]
         data, out = str(folder / f"{name}.npz"), str(folder / f"{name}.{{label}}.{{minutes}}.npz")
-        mine = [sys.executable, __file__, "--folder", str(folder), "--one", name]
-        rows = [[Job(name, "ours", [*mine, "--minutes", str(m)], [m]) for m in long]]
+        own_command = [sys.executable, __file__, "--folder", str(folder), "--one", name]
+        rows = [[Job(name, "ours", [*own_command, "--minutes", str(m)], [m]) for m in long]]
         if arguments.sbi:
             script = [arguments.sbi, str(HERE / "peers/sbi_npe.py"), data]
             rates = [("sbi_tuned", "3e-3", long), ("sbi", "5e-4", short)]
@@ -193,8 +195,8 @@ def jobs(arguments, folder):
                     ]
                 )
         longest = max(len(r) for r in rows)
-        found += [r[j] for j in range(longest) for r in rows if j < len(r)]
-    return found
+        all_jobs += [r[j] for j in range(longest) for r in rows if j < len(r)]
+    return all_jobs
 
 
 def run_all(queue):

@@ -30,14 +30,14 @@ def main(name, budget, output, num_individuals):
     fit = pa.fit_population(model, guide, cohort, seed=1)
     output.mkdir(parents=True, exist_ok=True)
     # (checks begin)
-    found = diagnose(fit, num_individuals=num_individuals, seed=1)
-    print(found)  # a verdict in words; found.table() has every check
-    report(fit, output / f"{name}.html", title=name.capitalize(), diagnosis=found)
+    diagnosis = diagnose(fit, num_individuals=num_individuals, seed=1)
+    print(diagnosis)  # a verdict in words; diagnosis.table() has every check
+    report(fit, output / f"{name}.html", title=name.capitalize(), diagnosis=diagnosis)
     figures = {
         "goodness": plots.goodness_of_fit(fit),
         "predictive": plots.visual_predictive_check(fit, seed=1),
         "effects": plots.random_effects(fit),
-        "battery": plots.battery(found),
+        "battery": plots.battery(diagnosis),
     }
     # (checks end)
     for label, figure in figures.items():

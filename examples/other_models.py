@@ -81,15 +81,15 @@ def seizures(x, counts):
 class Problem(NamedTuple):
     """Original model, its arguments from a cohort, and the adapted model that the library uses."""
 
-    theirs: object
+    original: object
     arguments: object
     program: object
     cohort: Cohort
 
 
-def problem(theirs, arguments, plate, observations, cohort):
-    program = pa.adapt(theirs, arguments, plate=plate, observations=observations)
-    return Problem(theirs, arguments, program, cohort)
+def problem(original, arguments, plate, observations, cohort):
+    program = pa.adapt(original, arguments, plate=plate, observations=observations)
+    return Problem(original, arguments, program, cohort)
 
 
 def rows_of(name):
@@ -205,10 +205,10 @@ def main(names, budget, num_samples):
         )
         for site, value in reference.items():
             mean = ours.get_samples()[site].mean(0).flatten()[:3].tolist()
-            theirs = value.mean(0).flatten()[:3].tolist()
+            reference_mean = value.mean(0).flatten()[:3].tolist()
             print(
                 f"  {site:14s} ours {[round(x, 2) for x in mean]}  NUTS "
-                f"{[round(x, 2) for x in theirs]}  largest distance {apart[site]:.2f} sd"
+                f"{[round(x, 2) for x in reference_mean]}  largest distance {apart[site]:.2f} sd"
             )
 
 

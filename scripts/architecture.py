@@ -23,8 +23,8 @@ WIDTH, ROW, GAP, MARGIN = 720, 42, 10, 10
 def contracts() -> list[dict[str, Any]]:
     """The contracts that import-linter checks."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    found: list[dict[str, Any]] = project["tool"]["importlinter"]["contracts"]
-    return found
+    stated: list[dict[str, Any]] = project["tool"]["importlinter"]["contracts"]
+    return stated
 
 
 def layers() -> list[list[str]]:

@@ -89,10 +89,10 @@ def one_sentence_a_line(text: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Content of every page."""
-    cards, found = [], {}
+    cards, contents = [], {}
     for name, (script, _, title, shows) in EXAMPLES.items():
         doc = ast.get_docstring(ast.parse((ROOT / "examples" / script).read_text("utf-8"))) or ""
-        found[PAGES / f"{name}.md"] = (
+        contents[PAGES / f"{name}.md"] = (
             f"# {title}\n\n{one_sentence_a_line(doc)}\n\n```{{image}} ../figures/gallery/{name}.png\n:alt: {title}\n```\n\n"
             f"{shows}\nTo run it: `.venv/bin/python examples/{script}`.\n\n"
             f"```{{literalinclude}} ../../examples/{script}\n:language: python\n```\n"
@@ -108,8 +108,8 @@ def pages() -> dict[Path, str]:
         "with a small budget.\n"
     )
     toc = f"```{{toctree}}\n:hidden:\n\n{names}\n```\n"
-    found[ROOT / "docs" / "gallery.md"] = "\n".join([intro, toc, *cards])
-    return found
+    contents[ROOT / "docs" / "gallery.md"] = "\n".join([intro, toc, *cards])
+    return contents
 
 
 def main() -> None:

@@ -76,8 +76,10 @@ def main(output, budget):
     output.mkdir(parents=True, exist_ok=True)
     path = output / "two_experiments.png"
     plots.visual_predictive_check(together, stratify="study").savefig(path, dpi=110)
-    found, error = together.estimates["change"], together.standard_errors["change"]
-    print(f"The second study clears {1 - float(found.exp()):.0%} less (SE of the log {error:.2f}).")
+    change, error = together.estimates["change"], together.standard_errors["change"]
+    print(
+        f"The second study clears {1 - float(change.exp()):.0%} less (SE of the log {error:.2f})."
+    )
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ def main(output, budget, num_draws):
     truth = guide.structure.draw_individuals(plan, {}, 1, generator)[0]
     cohort, _ = guide.structure.simulate(plan, truth, torch.zeros(4, 0), {}, generator)
     cohort = random_missing.missing(cohort, generator)
-    found = pa.sample_individuals(guide, cohort, population={}, num_draws=num_draws)
-    predicted = found.predict(400)["y"]
+    individuals = pa.sample_individuals(guide, cohort, population={}, num_draws=num_draws)
+    predicted = individuals.predict(400)["y"]
     low, middle, high = predicted.quantile(torch.tensor([0.05, 0.5, 0.95]).double(), 0)
     figure, panels = plt.subplots(1, 4, figsize=(12, 3), sharey=True, layout="constrained")
     for i, panel in enumerate(panels):
@@ -70,7 +70,7 @@ def main(output, budget, num_draws):
     panels[0].set_ylabel("v")
     output.mkdir(parents=True, exist_ok=True)
     figure.savefig(output / "fitzhugh_nagumo.png", dpi=130)
-    ess = found.estimate.ess / found.num_draws
+    ess = individuals.estimate.ess / individuals.num_draws
     print(f"Effective share of the corrected draws: {[round(float(x), 2) for x in ess]}")
 
 

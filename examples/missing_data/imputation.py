@@ -22,11 +22,11 @@ from pyro_amortized.encode import Indicator
 def imputed_properly(guide, cohort, draws, seed=0):
     """Complete-data posterior draws, averaged over the missing values given the recorded ones."""
     generator = torch.Generator().manual_seed(seed)
-    y, found = cohort["y"], []
+    y, posterior_draws = cohort["y"], []
     for values in guide.structure.predict_draws(cohort, draws, {}, generator)["y"]:
-        whole = pa.Cohort({"y": pa.Series(y.times, torch.where(y.observed, y.values, values))})
-        found.append(guide.individual_posterior(whole, {}).sample((5,)))
-    return torch.cat(found)
+        completed = pa.Cohort({"y": pa.Series(y.times, torch.where(y.observed, y.values, values))})
+        posterior_draws.append(guide.individual_posterior(completed, {}).sample((5,)))
+    return torch.cat(posterior_draws)
 
 
 def main(output, budget):

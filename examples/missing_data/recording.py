@@ -48,8 +48,8 @@ class NumberRecorded(dist.TorchDistribution):
 
     def log_prob(self, value):
         missing = (self.num * self.p).floor()
-        whole = torch.tensor(self.num + 1.0, dtype=self.p.dtype)
-        ways = whole.lgamma() - (missing + 1).lgamma() - (whole - missing).lgamma()
+        total = torch.tensor(self.num + 1.0, dtype=self.p.dtype)
+        ways = total.lgamma() - (missing + 1).lgamma() - (total - missing).lgamma()
         return torch.where(self.num - value.sum(-1) == missing, -ways, -torch.inf)
 
 
@@ -96,9 +96,9 @@ def main(output, budget):
         cohort, _ = guide.structure.simulate(
             design.complete(200, None), truth, empty, {}, torch.Generator().manual_seed(7)
         )
-        found = pa.sample_individuals(guide, cohort, population={}, num_draws=500)
+        individuals = pa.sample_individuals(guide, cohort, population={}, num_draws=500)
         true = guide.structure.constrained_draws(cohort, truth.unsqueeze(0), {})[name][0]
-        draws = found.draws(200)[name]
+        draws = individuals.draws(200)[name]
         low, middle, high = draws.quantile(torch.tensor([0.1, 0.5, 0.9]).double(), 0)
         panel.errorbar(true, middle, [middle - low, high - middle], fmt=".", lw=0.5)
         panel.plot(*[[true.min(), true.max()]] * 2, color="black", lw=1)

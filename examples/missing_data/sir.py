@@ -54,14 +54,14 @@ random_missing = Schedule({"y": times}, NumberMissing(0, 15), channels={"y": 3})
 def binomial_steps(beta, gamma):
     """One path of shares (S, I, R) / N, shape (individual, time, 3)."""
     s, i = torch.full_like(beta, NUM - 1.0), torch.ones_like(beta)
-    found = [torch.stack([s, i, NUM - s - i], -1)]
+    states = [torch.stack([s, i, NUM - s - i], -1)]
     for _ in step_times[1:]:
         for _ in range(25):
             infected = torch.binomial(s, 1 - torch.exp(-0.1 * beta * (i + 0.5) / NUM))
             removed = torch.binomial(i, 1 - torch.exp(-0.1 * gamma))
             s, i = s - infected, i + infected - removed
-        found.append(torch.stack([s, i, NUM - s - i], -1))
-    return torch.stack(found, -2) / NUM
+        states.append(torch.stack([s, i, NUM - s - i], -1))
+    return torch.stack(states, -2) / NUM
 
 
 # (steps begin)
