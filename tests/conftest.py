@@ -16,11 +16,11 @@ def nothing_left_behind():
     """Seed, clear the parameter store; fail a test that leaves a global setting changed."""
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
-    found = _settings()
+    before = _settings()
     yield
     left = _settings()
     pyro.clear_param_store()
-    assert left == found
+    assert left == before
 
 
 def _settings():

@@ -34,8 +34,8 @@ def linear_program(cohort):
         intercept, slope = phi.unbind(-1)
         y = cohort["y"]
         prediction = intercept[..., None] + slope[..., None] * y.times
-        law = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
-        pyro.sample("y", law, obs=y.values)
+        distribution = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
+        pyro.sample("y", distribution, obs=y.values)
 
 
 def linear_cohort(num=40, width=8, missing=0.3, seed=0, truth=TRUTH):

@@ -31,8 +31,8 @@ def event_time(cohort):
         phi = pyro.sample("phi", dist.Normal(mean, omega).to_event(1))
         plateau, rate = phi.exp().unbind(-1)
         y = cohort["y"]
-        law = dist.Normal(curve(y.times, plateau, rate), sigma[..., None])
-        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = dist.Normal(curve(y.times, plateau, rate), sigma[..., None])
+        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 def bare_sigma(cohort):
@@ -42,8 +42,8 @@ def bare_sigma(cohort):
         phi = pyro.sample("phi", dist.Normal(mean, 0.5).to_event(1))
         plateau, rate = phi.exp().unbind(-1)
         y = cohort["y"]
-        law = dist.Normal(curve(y.times, plateau, rate), sigma)
-        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = dist.Normal(curve(y.times, plateau, rate), sigma)
+        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 def plate_time(cohort):
@@ -68,8 +68,8 @@ def time_outside(cohort):
         phi = pyro.sample("phi", dist.Normal(mean, 0.5).to_event(1))
     plateau, rate = phi.exp().unbind(-1)
     with pyro.plate("time", y.times.shape[1], dim=-2), individuals:
-        law = dist.Normal(curve(y.times, plateau, rate).T, sigma)
-        pyro.sample("y", law.mask(y.observed.T), obs=y.values.T)
+        distribution = dist.Normal(curve(y.times, plateau, rate).T, sigma)
+        pyro.sample("y", distribution.mask(y.observed.T), obs=y.values.T)
 
 
 def obs_mask(cohort):
@@ -80,8 +80,8 @@ def obs_mask(cohort):
         phi = pyro.sample("phi", dist.Normal(mean, 0.5).to_event(1))
         plateau, rate = phi.exp().unbind(-1)
         with pyro.plate("time", y.times.shape[1], dim=-1):
-            law = dist.Normal(plateau * (1 - torch.exp(-rate * y.times)), sigma)
-            pyro.sample("y", law, obs=y.values, obs_mask=y.observed)
+            distribution = dist.Normal(plateau * (1 - torch.exp(-rate * y.times)), sigma)
+            pyro.sample("y", distribution, obs=y.values, obs_mask=y.observed)
 
 
 def parameters(cohort):
@@ -92,8 +92,8 @@ def parameters(cohort):
         phi = pyro.sample("phi", dist.Normal(mean, omega).to_event(1))
         plateau, rate = phi.exp().unbind(-1)
         y = cohort["y"]
-        law = dist.Normal(curve(y.times, plateau, rate), sigma[..., None])
-        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = dist.Normal(curve(y.times, plateau, rate), sigma[..., None])
+        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 def several_supports(cohort):
@@ -108,8 +108,8 @@ def several_supports(cohort):
         late = pyro.sample("late", dist.Uniform(0.0, share))
         y = cohort["y"]
         prediction = curve(y.times, plateau * (share + mix[..., 0] + late), rate)
-        law = dist.Normal(prediction, sigma[..., None])
-        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = dist.Normal(prediction, sigma[..., None])
+        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 def non_centred(cohort):
@@ -120,8 +120,8 @@ def non_centred(cohort):
         eta = pyro.sample("eta", dist.Normal(torch.zeros(2), 1.0).to_event(1))
         plateau, rate = (mean + omega * eta).exp().unbind(-1)
         y = cohort["y"]
-        law = dist.Normal(curve(y.times, plateau, rate), sigma[..., None])
-        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = dist.Normal(curve(y.times, plateau, rate), sigma[..., None])
+        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 def indexed(cohort):
@@ -132,8 +132,8 @@ def indexed(cohort):
         eta = pyro.sample("eta", dist.Normal(torch.zeros(2), 0.5).to_event(1))
         plateau, rate = torch.exp(mean[0] + eta[:, 0]), torch.exp(mean[1] + eta[:, 1])
         y = cohort["y"]
-        law = dist.Normal(curve(y.times, plateau, rate), sigma)
-        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = dist.Normal(curve(y.times, plateau, rate), sigma)
+        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 def correlated(cohort):
@@ -150,8 +150,8 @@ def correlated(cohort):
         )
         plateau, rate = phi.exp().unbind(-1)
         y = cohort["y"]
-        law = dist.Normal(curve(y.times, plateau, rate), sigma[..., None])
-        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = dist.Normal(curve(y.times, plateau, rate), sigma[..., None])
+        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 def ode(cohort):
@@ -168,8 +168,8 @@ def ode(cohort):
         states = nlme.solve(
             approach, torch.zeros(1), y.times, {"plateau": plateau, "rate": rate}, rtol=1e-5
         )
-        law = dist.Normal(states[..., 0], sigma[..., None])
-        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = dist.Normal(states[..., 0], sigma[..., None])
+        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 def deterministic_and_scalar(cohort):
@@ -182,8 +182,10 @@ def deterministic_and_scalar(cohort):
     sigma = pyro.sample("sigma", dist.HalfNormal(0.5))
     with individuals:
         y = cohort["y"]
-        law = dist.Normal(curve(y.times, torch.full_like(rate, 2.0), rate), sigma[..., None])
-        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = dist.Normal(
+            curve(y.times, torch.full_like(rate, 2.0), rate), sigma[..., None]
+        )
+        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 STYLES = {

@@ -26,11 +26,11 @@ def every_class():
     for module in pkgutil.walk_packages([str(SOURCE)], "pyro_amortized."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    found, todo = [], [AmortizedError]
+    classes, todo = [], [AmortizedError]
     while todo:
-        found.append(todo.pop())
-        todo += found[-1].__subclasses__()
-    return [kind for kind in found if kind.__module__.startswith("pyro_amortized")]
+        classes.append(todo.pop())
+        todo += classes[-1].__subclasses__()
+    return [kind for kind in classes if kind.__module__.startswith("pyro_amortized")]
 
 
 CLASSES = every_class()
@@ -63,8 +63,8 @@ def test_an_error_in_a_traced_program_arrives_whole(kind):
 @pytest.mark.parametrize("kind", CLASSES)
 def test_an_error_is_copied_and_pickled_whole(kind):
     told = kind(*PARTS)
-    again = kind(f"Caught in worker 0.\n{told}")  # as torch's data loader builds it
-    assert parts(again) == (f"Caught in worker 0.\n{PARTS[0]}", *PARTS[1:])
+    copied = kind(f"Caught in worker 0.\n{told}")  # as torch's data loader builds it
+    assert parts(copied) == (f"Caught in worker 0.\n{PARTS[0]}", *PARTS[1:])
     for error in (told, kind(str(told)), kind(f"{told}\n  Trace Shapes:    \n x 2 | 3")):
         for one in (copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
             assert type(one) is kind
@@ -139,9 +139,9 @@ def calls(*names):
 
 
 def test_every_error_of_the_source_has_three_parts():
-    found = list(calls(*(kind.__name__ for kind in CLASSES)))
-    assert len(found) > 100
-    assert [place for place, node in found if len(node.args) != 3] == []
+    raised = list(calls(*(kind.__name__ for kind in CLASSES)))
+    assert len(raised) > 100
+    assert [place for place, node in raised if len(node.args) != 3] == []
 
 
 def test_no_warning_of_the_source_counts_frames():

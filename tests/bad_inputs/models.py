@@ -11,7 +11,7 @@ from .kit import cohort
 
 def _program(
     phi=lambda: dist.Normal(0.0, 1.0),
-    law=None,
+    distribution=None,
     name="y",
     plate="individual",
     obs=lambda y: y.values,
@@ -25,8 +25,8 @@ def _program(
             inside(c)
             y = c["y"]
             mean = x.reshape(len(c), -1)[:, :1] + 0.0 * y.times
-            found = dist.Normal(mean, 1.0).mask(y.observed).to_event(1)
-            pyro.sample(name, found if law is None else law(mean, y), obs=obs(y))
+            normal = dist.Normal(mean, 1.0).mask(y.observed).to_event(1)
+            pyro.sample(name, normal if distribution is None else distribution(mean, y), obs=obs(y))
 
     return model
 
@@ -65,8 +65,8 @@ def _subsample(c):
 def _nothing_latent(c):
     mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
     with pyro.plate("individual", len(c)):
-        law = dist.Normal(mean + 0 * c["y"].times, 1.0).to_event(1)
-        pyro.sample("y", law, obs=c["y"].values)
+        distribution = dist.Normal(mean + 0 * c["y"].times, 1.0).to_event(1)
+        pyro.sample("y", distribution, obs=c["y"].values)
 
 
 def _nothing_observed(c):
@@ -83,8 +83,8 @@ def _outside(c):
 def _own_parameter(c):
     with pyro.plate("individual", len(c)):
         phi = pyro.param("phi", lambda: torch.zeros(len(c), 1), event_dim=1)
-        law = dist.Normal(phi + 0 * c["y"].times, 1.0).to_event(1)
-        pyro.sample("y", law, obs=c["y"].values)
+        distribution = dist.Normal(phi + 0 * c["y"].times, 1.0).to_event(1)
+        pyro.sample("y", distribution, obs=c["y"].values)
 
 
 def _two_plates(c):
@@ -97,8 +97,10 @@ def _depends_on_number(c):
     each = pyro.sample("each", dist.Normal(torch.zeros(len(c)), 1.0).to_event(1))
     with pyro.plate("individual", len(c)):
         phi = pyro.sample("phi", dist.Normal(each, 1.0))
-        law = dist.Normal(phi[:, None] + 0 * c["y"].times, 1.0).mask(c["y"].observed).to_event(1)
-        pyro.sample("y", law, obs=c["y"].values)
+        distribution = (
+            dist.Normal(phi[:, None] + 0 * c["y"].times, 1.0).mask(c["y"].observed).to_event(1)
+        )
+        pyro.sample("y", distribution, obs=c["y"].values)
 
 
 def _named_by_number(c):
@@ -106,16 +108,18 @@ def _named_by_number(c):
     each = [pyro.sample(f"each_{i}", dist.Normal(0.0, 1.0)) for i in range(len(c))]
     with pyro.plate("individual", len(c)):
         phi = pyro.sample("phi", dist.Normal(torch.stack(each), 1.0))
-        law = dist.Normal(phi[:, None] + 0 * c["y"].times, 1.0).mask(c["y"].observed).to_event(1)
-        pyro.sample("y", law, obs=c["y"].values)
+        distribution = (
+            dist.Normal(phi[:, None] + 0 * c["y"].times, 1.0).mask(c["y"].observed).to_event(1)
+        )
+        pyro.sample("y", distribution, obs=c["y"].values)
 
 
 def _mixes(c):
     with pyro.plate("individual", len(c)):
         phi = pyro.sample("phi", dist.Normal(0.0, 1.0))
         y = c["y"]
-        law = dist.Normal((phi - phi.mean())[:, None] + 0 * y.times, 1.0)
-        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = dist.Normal((phi - phi.mean())[:, None] + 0 * y.times, 1.0)
+        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 def _centred(c):
@@ -124,16 +128,16 @@ def _centred(c):
     with pyro.plate("individual", len(c)):
         phi = pyro.sample("phi", dist.Normal((weight - weight.mean()) / 10, 0.5))
         y = c["y"]
-        law = dist.Normal(phi[:, None] + 0 * y.times, 1.0)
-        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = dist.Normal(phi[:, None] + 0 * y.times, 1.0)
+        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 def _reversed(c):
     with pyro.plate("individual", len(c)):
         phi = pyro.sample("phi", dist.Normal(0.0, 1.0))
         y = c["y"]
-        law = dist.Normal(phi.flip(0)[:, None] + 0 * y.times, 1.0)
-        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = dist.Normal(phi.flip(0)[:, None] + 0 * y.times, 1.0)
+        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 def _random_structure(c):
@@ -147,16 +151,16 @@ def _random_effect_outside(c):
     with pyro.plate("individual", len(c)):
         phi = pyro.sample("phi", dist.Normal(0.0, 1.0))
         y = c["y"]
-        law = dist.Normal(phi[:, None] + shift + 0 * y.times, 1.0)
-        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = dist.Normal(phi[:, None] + shift + 0 * y.times, 1.0)
+        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 def _nan_density(c):
     with pyro.plate("individual", len(c)):
         phi = pyro.sample("phi", dist.Normal(0.0, 1.0))
         y = c["y"]
-        law = dist.Normal(phi[:, None] + 0 * y.times, torch.tensor(float("nan")))
-        pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+        distribution = dist.Normal(phi[:, None] + 0 * y.times, torch.tensor(float("nan")))
+        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
 
 def _transposed_mask(mean, y):
@@ -240,36 +244,42 @@ MODELS = {
         "half of the values": (
             lambda k: _read(
                 _program(
-                    law=lambda m, y: dist.Normal(m[:, :2], 1.0).to_event(1),
+                    distribution=lambda m, y: dist.Normal(m[:, :2], 1.0).to_event(1),
                     obs=lambda y: y.values[:, :2],
                 )
             ),
             "(4, 2)",
         ),
         "no event for the times": (
-            lambda k: _read(_program(law=lambda m, y: dist.Normal(m, 1.0))),
+            lambda k: _read(_program(distribution=lambda m, y: dist.Normal(m, 1.0))),
             "y",
         ),
         "no mask": (
             lambda k: pa.read_structure(
-                _program(law=lambda m, y: dist.Normal(m, 1.0).to_event(1)), _half()
+                _program(distribution=lambda m, y: dist.Normal(m, 1.0).to_event(1)), _half()
             ),
             "not recorded",
         ),
         "a mask too many": (
             lambda k: pa.read_structure(
-                _program(law=lambda m, y: dist.Normal(m, 1.0).mask(y.times < 2).to_event(1)),
+                _program(
+                    distribution=lambda m, y: dist.Normal(m, 1.0).mask(y.times < 2).to_event(1)
+                ),
                 cohort(4),
             ),
             "declares as recorded",
         ),
         "a mask transposed where N equals T": (
-            lambda k: pa.read_structure(_program(law=_transposed_mask), _half()),
+            lambda k: pa.read_structure(_program(distribution=_transposed_mask), _half()),
             "recorded",
         ),
         "a mask of the individuals along the times": (
             lambda k: pa.read_structure(
-                _program(law=lambda m, y: dist.Normal(m, 1.0).mask(y.observed[:, -1]).to_event(1)),
+                _program(
+                    distribution=lambda m, y: (
+                        dist.Normal(m, 1.0).mask(y.observed[:, -1]).to_event(1)
+                    )
+                ),
                 _half(),
             ),
             "recorded",

@@ -83,9 +83,9 @@ def test_models_are_compared_leaving_out_one_individual_at_a_time(linear, linear
         assert data[name]["posterior"]["phi"].shape == (1, 400, 40, 2)
     with warnings.catch_warnings():  # a Pareto k of 0.62 is one too many for 400 draws
         warnings.simplefilter("ignore")
-        found = arviz.loo(data["full"], pointwise=True)
+        loo = arviz.loo(data["full"], pointwise=True)
     structure, total = fit.structure, fit.marginal.log_likelihood.sum()
-    elpd = float(found.elpd_loo if hasattr(found, "elpd_loo") else found.elpd)
+    elpd = float(loo.elpd_loo if hasattr(loo, "elpd_loo") else loo.elpd)
     assert 2 < float(total) - elpd < 10
     vectors = draws["full"].vectors
     exact = torch.stack(
@@ -127,8 +127,8 @@ def test_loo_of_observations_and_of_individuals(fit):
     assert "prior" not in data
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = arviz.loo(data, var_name="y")
-    elpd = float(found.elpd_loo if hasattr(found, "elpd_loo") else found.elpd)
+        loo = arviz.loo(data, var_name="y")
+    elpd = float(loo.elpd_loo if hasattr(loo, "elpd_loo") else loo.elpd)
     assert math.isfinite(elpd)
 
 

@@ -17,23 +17,25 @@ def test_bins_must_divide_the_ranks(calibration):
 @pytest.mark.slow
 def test_calibration_by_group(linear, linear_guide):
     design = pa.Resample(linear, pa.RandomMissing(0.0, 0.6))
-    found = calibrate(linear_guide, design, num_individuals=400, num_draws=400, seed=1)
-    sparse = found.where(found.share_missing > 0.4)
+    calibration = calibrate(linear_guide, design, num_individuals=400, num_draws=400, seed=1)
+    sparse = calibration.where(calibration.share_missing > 0.4)
     assert 20 < len(sparse) < 390
     assert len(sparse.ess) == len(sparse) == len(sparse.truth)
     assert all(p > 1e-3 for p in sparse.uniform_p_values().values())
-    assert found.tarp_p_value() > 1e-3
-    assert min(found.local_p_values().values()) > 1e-3
-    assert all(0 < x < 1 for x in found.contraction().values())
-    rich = found.where(found.num_recorded >= 5)
+    assert calibration.tarp_p_value() > 1e-3
+    assert min(calibration.local_p_values().values()) > 1e-3
+    assert all(0 < x < 1 for x in calibration.contraction().values())
+    rich = calibration.where(calibration.num_recorded >= 5)
     assert rich.contraction()["phi[1]"] > sparse.contraction()["phi[1]"]
-    assert all(x > 0.5 for x in found.recovery().values())
+    assert all(x > 0.5 for x in calibration.recovery().values())
 
 
 @pytest.mark.slow
 def test_errors_that_cancel_are_seen_locally(linear, linear_guide):
     """Levels are shifted up where the posterior mean is large and down where it is small."""
-    found = calibrate(linear_guide, linear, num_individuals=400, num_draws=400, seed=1)
-    shifted = (found.levels + 0.15 * (found.means - found.means.mean(0)).sign()).clamp(0.001, 0.999)
-    wrong = replace(found, levels=shifted)
+    calibration = calibrate(linear_guide, linear, num_individuals=400, num_draws=400, seed=1)
+    shifted = (
+        calibration.levels + 0.15 * (calibration.means - calibration.means.mean(0)).sign()
+    ).clamp(0.001, 0.999)
+    wrong = replace(calibration, levels=shifted)
     assert min(wrong.local_p_values().values()) < 1e-6

@@ -13,9 +13,9 @@ from tests.exact import TRUTH, linear_cohort
 
 @pytest.mark.slow
 def test_clean_data_are_inside(linear_guide, linear, fit):
-    found = check_data(linear_guide, linear, population=fit.estimates)
-    assert found.outside == []
-    assert "All 40" in found.verdict
+    check = check_data(linear_guide, linear, population=fit.estimates)
+    assert check.outside == []
+    assert "All 40" in check.verdict
     for seed in range(3):
         other = linear_cohort(num=40, seed=100 + seed)
         other = other[other["y"].observed.sum(1) <= 6]  # as many as in training
@@ -24,9 +24,9 @@ def test_clean_data_are_inside(linear_guide, linear, fit):
 
 def test_shifted_data_and_wrong_units_are_found(linear_guide, linear):
     for values in (linear["y"].values + 40, 1000 * linear["y"].values):
-        found = check_data(linear_guide, linear.with_values({"y": values}))
-        assert len(found.outside) > 30
-        assert "in training" in found.verdict
+        check = check_data(linear_guide, linear.with_values({"y": values}))
+        assert len(check.outside) > 30
+        assert "in training" in check.verdict
 
 
 def test_an_unseen_pattern_is_found(linear_guide, linear):
@@ -34,9 +34,9 @@ def test_an_unseen_pattern_is_found(linear_guide, linear):
     cohort = pa.Cohort({"y": late}, ids=linear.ids)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pa.AmortizedWarning)
-        found = check_data(linear_guide, cohort)
-    assert len(found.outside) > 30
-    assert "recorded time" in found.verdict
+        check = check_data(linear_guide, cohort)
+    assert len(check.outside) > 30
+    assert "recorded time" in check.verdict
 
 
 def test_a_wrong_model_is_found(linear_guide):
@@ -46,11 +46,11 @@ def test_a_wrong_model_is_found(linear_guide):
     values = cohort["y"].values.clone()
     rich = int(cohort["y"].observed.sum(1).argmax())
     values[rich] = 1 + 2.5 * torch.sin(4 * cohort["y"].times[rich])
-    found = check_data(linear_guide, cohort.with_values({"y": values}), population=TRUTH)
-    assert cohort.ids[rich] in found.outside
-    assert "hardly produces" in "".join(found.reasons[cohort.ids[rich]])
-    assert len(found.outside) <= 2
-    table = found.table()
+    check = check_data(linear_guide, cohort.with_values({"y": values}), population=TRUTH)
+    assert cohort.ids[rich] in check.outside
+    assert "hardly produces" in "".join(check.reasons[cohort.ids[rich]])
+    assert len(check.outside) <= 2
+    table = check.table()
     assert table.loc[cohort.ids[rich], "predictive p"] < 0.002
 
 

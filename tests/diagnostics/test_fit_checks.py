@@ -22,6 +22,6 @@ def test_a_wrong_residual_error_is_flagged(linear_guide):
     with warnings.catch_warnings():  # more values than in training
         warnings.simplefilter("ignore", pa.AmortizedWarning)
         fit = pa.fit_population(linear_program, linear_guide, cohort, num_draws=500, seed=1)
-    found = diagnose(fit, num_individuals=120, num_draws=300, seed=1)
-    assert found.status("residuals of y") == "failed"
-    assert "spread over predictions" in found.verdict
+    diagnosis = diagnose(fit, num_individuals=120, num_draws=300, seed=1)
+    assert diagnosis.status("residuals of y") == "failed"
+    assert "spread over predictions" in diagnosis.verdict

@@ -16,11 +16,11 @@ def test_an_undertrained_guide_is_flagged(linear):
     guide = pa.train(
         linear_program, linear, num_simulations=600, seed=1, options=options, progress=False
     )
-    found = diagnose(guide, linear, num_individuals=150, num_draws=300, seed=1)
-    assert found.status("efficiency of the guide") == "failed"
-    assert not found.passed
-    assert "train it longer" in found.verdict
-    assert found.status("ranks, corrected") != "failed"
+    diagnosis = diagnose(guide, linear, num_individuals=150, num_draws=300, seed=1)
+    assert diagnosis.status("efficiency of the guide") == "failed"
+    assert not diagnosis.passed
+    assert "train it longer" in diagnosis.verdict
+    assert diagnosis.status("ranks, corrected") != "failed"
 
 
 @pytest.mark.slow
@@ -37,9 +37,9 @@ def test_a_parameter_that_the_simulator_ignores_is_flagged(linear):
 
     options = pa.TrainingOptions(max_epochs=2, batch_size=256)
     guide = pa.train(idle, linear, num_simulations=8000, seed=1, options=options, progress=False)
-    found = diagnose(guide, linear, num_individuals=120, num_draws=300, seed=1)
-    assert found.status("influence of parameters") == "failed"
-    assert "phi[2]" in found.verdict
+    diagnosis = diagnose(guide, linear, num_individuals=120, num_draws=300, seed=1)
+    assert diagnosis.status("influence of parameters") == "failed"
+    assert "phi[2]" in diagnosis.verdict
     moves = influence(guide, pa.Resample(linear), seed=1)
     assert moves["phi[2]"] == 0.0
     assert min(moves[n] for n in ("phi[0]", "phi[1]", "sigma")) > 0.05

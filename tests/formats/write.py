@@ -47,8 +47,8 @@ def train(folder=None, tracker=None):
 
 def log_prob(guide):
     """Log density of the points for every individual at the true population parameters."""
-    law = guide.individual_posterior(cohort(), TRUTH)
-    return law.log_prob(POINTS.unsqueeze(1).expand(-1, 12, -1))
+    posterior = guide.individual_posterior(cohort(), TRUTH)
+    return posterior.log_prob(POINTS.unsqueeze(1).expand(-1, 12, -1))
 
 
 class Killer:

@@ -80,8 +80,8 @@ def test_differences_of_the_likelihood_free_score_are_those_of_the_likelihood(li
 
 def counted(cohort):
     """Counts that can only be simulated."""
-    law = lambda mean, shape: nlme.Simulated(lambda: torch.poisson(mean), shape)  # noqa: E731
-    return count_program(cohort, law)
+    distribution = lambda mean, shape: nlme.Simulated(lambda: torch.poisson(mean), shape)  # noqa: E731
+    return count_program(cohort, distribution)
 
 
 def counted_twin(cohort):
@@ -89,7 +89,7 @@ def counted_twin(cohort):
     return count_program(cohort, lambda mean, shape: dist.Poisson(mean))
 
 
-def count_program(cohort, law):
+def count_program(cohort, distribution):
     typical = pyro.sample("typical", dist.Normal(1.5, 0.5))
     omega = pyro.sample("omega", dist.LogNormal(-0.7, 0.4))
     rate = pyro.sample("rate", dist.LogNormal(0.0, 0.3))
@@ -98,7 +98,9 @@ def count_program(cohort, law):
         y = cohort["y"]
         mean = size[..., None] * -torch.expm1(-rate[..., None] * y.times)
         mean = mean.expand(y.values.shape) + 0.1
-        pyro.sample("y", law(mean, y.values.shape).mask(y.observed).to_event(1), obs=y.values)
+        pyro.sample(
+            "y", distribution(mean, y.values.shape).mask(y.observed).to_event(1), obs=y.values
+        )
 
 
 @pytest.mark.slow
@@ -152,10 +154,15 @@ def few_counts():
     return Cohort({"y": Series(TIMES.expand(5, -1).clone(), values)})
 
 
-def test_a_simulated_law_refuses_to_give_a_density():
-    law, value = nlme.Simulated(lambda: torch.zeros(2, 3), (2, 3)), torch.zeros(2, 3)
+def test_a_simulated_distribution_refuses_to_give_a_density():
+    distribution, value = nlme.Simulated(lambda: torch.zeros(2, 3), (2, 3)), torch.zeros(2, 3)
     mask = torch.ones(2, 3, dtype=torch.bool)
-    for wrapped in (law, law.to_event(1), law.mask(mask), law.mask(mask).to_event(1)):
+    for wrapped in (
+        distribution,
+        distribution.to_event(1),
+        distribution.mask(mask),
+        distribution.mask(mask).to_event(1),
+    ):
         with pytest.raises(ModelError, match="no density") as caught:
             wrapped.log_prob(value)
         assert "train(model, cohort)" in caught.value.fix
@@ -196,8 +203,8 @@ def test_a_nuisance_that_can_only_be_simulated_is_read():
             size = pyro.sample("size", dist.LogNormal(1.5, 0.5))
             y = cohort["y"]
             mean = (size * rate)[..., None].expand(y.values.shape)
-            law = nlme.Simulated(lambda: torch.poisson(mean), mean.shape).to_event(1)
-            count = pyro.sample("count", law, infer={"nuisance": True})
+            distribution = nlme.Simulated(lambda: torch.poisson(mean), mean.shape).to_event(1)
+            count = pyro.sample("count", distribution, infer={"nuisance": True})
             noisy = dist.Normal(count, 0.5).mask(y.observed).to_event(1)
             pyro.sample("y", noisy, obs=y.values)
 

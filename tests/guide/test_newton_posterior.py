@@ -29,7 +29,7 @@ def sharp(linear, trained):
     )
 
 
-def exact_law(linear, guide):
+def exact_posterior(linear, guide):
     """The posterior under the training distribution, in closed form."""
     training, sigma = guide.training_distribution.individual.normal, TRUTH["sigma"]
     precision = torch.cholesky_inverse(training.scale_tril)
@@ -43,11 +43,13 @@ def exact_law(linear, guide):
 
 
 def test_a_poor_guide_becomes_nearly_exact(linear, trained, sharp):
-    law = exact_law(linear, trained)
+    exact = exact_posterior(linear, trained)
     torch.manual_seed(0)
-    draws = law.sample((500,))
+    draws = exact.sample((500,))
     divergences = [
-        float((law.log_prob(draws) - g.individual_posterior(linear, TRUTH).log_prob(draws)).mean())
+        float(
+            (exact.log_prob(draws) - g.individual_posterior(linear, TRUTH).log_prob(draws)).mean()
+        )
         for g in (trained, sharp)
     ]
     assert divergences[0] > 0.2
@@ -57,23 +59,23 @@ def test_a_poor_guide_becomes_nearly_exact(linear, trained, sharp):
 
 def test_the_density_belongs_to_the_draws(linear, sharp):
     """E_r[q / r] = 1 under a wide normal r; take, reshape and expand change no density."""
-    law = sharp.individual_posterior(linear[[0]], TRUTH)
+    posterior = sharp.individual_posterior(linear[[0]], TRUTH)
     torch.manual_seed(0)
-    draws = law.rsample((4000,))[:, 0]
+    draws = posterior.rsample((4000,))[:, 0]
     wide = torch.distributions.MultivariateNormal(draws.mean(0), 2.0 * torch.cov(draws.T))
     points = wide.sample((40_000,))
-    ratio = (law.log_prob(points.unsqueeze(1))[:, 0] - wide.log_prob(points)).exp()
+    ratio = (posterior.log_prob(points.unsqueeze(1))[:, 0] - wide.log_prob(points)).exp()
     assert float(ratio.mean()) == pytest.approx(1.0, abs=4 * float(ratio.std()) / 200 + 2e-3)
-    whole = sharp.individual_posterior(linear, TRUTH)
+    joint = sharp.individual_posterior(linear, TRUTH)
     n = len(linear)
     points = torch.randn(n, 2, dtype=torch.float64)
-    base = whole.log_prob(points)
+    base = joint.log_prob(points)
     rows = torch.tensor([3, 1])
-    assert torch.allclose(whole.take(rows).log_prob(points[rows]), base[rows])
-    assert torch.allclose(whole.reshape((n, 1)).log_prob(points.unsqueeze(1))[:, 0], base)
-    assert torch.allclose(whole.expand((3, n)).log_prob(points), base.expand(3, n))
+    assert torch.allclose(joint.take(rows).log_prob(points[rows]), base[rows])
+    assert torch.allclose(joint.reshape((n, 1)).log_prob(points.unsqueeze(1))[:, 0], base)
+    assert torch.allclose(joint.expand((3, n)).log_prob(points), base.expand(3, n))
     log_share = torch.tensor(SETTINGS.share_of_first).log()
-    assert (base >= whole.first.log_prob(points) + log_share).all()
+    assert (base >= joint.first.log_prob(points) + log_share).all()
 
 
 def test_a_sharpened_guide_is_a_guide(linear, sharp):
@@ -90,12 +92,12 @@ def test_a_sharpened_guide_is_a_guide(linear, sharp):
     assert weights.isfinite().all()
     fit = pa.fit_population(linear_program, sharp, linear, num_draws=500)
     assert fit.converged, fit.message
-    found = pa.sample_individuals(sharp, linear, population=TRUTH, num_draws=200, seed=1)
-    assert (found.estimate.ess > 50).all()
-    again = pickle.loads(pickle.dumps(sharp))
+    individuals = pa.sample_individuals(sharp, linear, population=TRUTH, num_draws=200, seed=1)
+    assert (individuals.estimate.ess > 50).all()
+    copied = pickle.loads(pickle.dumps(sharp))
     points = torch.zeros(len(linear), 2, dtype=torch.float64)
-    laws = [g.individual_posterior(linear, TRUTH) for g in (sharp, again)]
-    assert torch.equal(laws[0].log_prob(points), laws[1].log_prob(points))
+    posteriors = [g.individual_posterior(linear, TRUTH) for g in (sharp, copied)]
+    assert torch.equal(posteriors[0].log_prob(points), posteriors[1].log_prob(points))
 
 
 def test_a_sharpened_guide_is_saved_and_loaded(linear, sharp, tmp_path):
@@ -103,16 +105,16 @@ def test_a_sharpened_guide_is_saved_and_loaded(linear, sharp, tmp_path):
     loaded = pa.load_guide(tmp_path, linear_program, linear)
     assert isinstance(loaded.posterior, SharpenedPosterior)
     points = torch.zeros(len(linear), 2, dtype=torch.float64)
-    laws = [g.individual_posterior(linear, TRUTH) for g in (sharp, loaded)]
-    assert torch.equal(laws[0].log_prob(points), laws[1].log_prob(points))
+    posteriors = [g.individual_posterior(linear, TRUTH) for g in (sharp, loaded)]
+    assert torch.equal(posteriors[0].log_prob(points), posteriors[1].log_prob(points))
 
 
 def test_a_seed_determines_it_and_twice_is_refused(linear, trained, sharp):
-    again = pa.sharpen(
+    repeated = pa.sharpen(
         trained, linear, num_simulations=6000, seed=1, options=OPTIONS, progress=False
     )
     for name, x in sharp.posterior.state_dict().items():
-        assert torch.equal(x, again.posterior.state_dict()[name])
+        assert torch.equal(x, repeated.posterior.state_dict()[name])
     assert not isinstance(trained.posterior, SharpenedPosterior)
     with pytest.raises(GuideError, match="sharpened already"):
         pa.sharpen(sharp, linear)

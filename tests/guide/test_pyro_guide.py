@@ -18,38 +18,38 @@ def placed(fit):
 
 
 def test_draws_of_the_whole_posterior(placed, fit, linear):
-    found = placed.sample_posterior(linear, num_samples=4000)
-    assert {name: x.shape for name, x in found.items()} == {
+    draws = placed.sample_posterior(linear, num_samples=4000)
+    assert {name: x.shape for name, x in draws.items()} == {
         "mean": (4000, 2),
         "omega": (4000, 2),
         "sigma": (4000,),
         "phi": (4000, 40, 2),
     }
     se = fit.covariance.diagonal().sqrt()
-    z = (found["mean"].mean(0) - fit.vector[:2]) / (se[:2] / 4000**0.5)
+    z = (draws["mean"].mean(0) - fit.vector[:2]) / (se[:2] / 4000**0.5)
     assert z.abs().max() < 4.5
-    assert torch.allclose(found["mean"].std(0), se[:2].to(found["mean"]), rtol=0.1)
-    assert torch.allclose(found["sigma"].log().std(), se[4].to(found["sigma"]), rtol=0.1)
-    assert found["phi"].std(0).min() > 0  # each draw has its own individuals
+    assert torch.allclose(draws["mean"].std(0), se[:2].to(draws["mean"]), rtol=0.1)
+    assert torch.allclose(draws["sigma"].log().std(), se[4].to(draws["sigma"]), rtol=0.1)
+    assert draws["phi"].std(0).min() > 0  # each draw has its own individuals
 
 
 def test_quantiles(placed, fit, linear):
     """Of a normal part that is known exactly, and of the network's posterior, before correction."""
     levels = [0.025, 0.5, 0.975]
-    found = placed.quantiles(levels, linear)
-    assert found["phi"].shape == (3, 40, 2)
-    assert (found["phi"].diff(dim=0) > 0).all()
+    quantiles = placed.quantiles(levels, linear)
+    assert quantiles["phi"].shape == (3, 40, 2)
+    assert (quantiles["phi"].diff(dim=0) > 0).all()
     z = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(levels))
     se = fit.covariance.diagonal().sqrt()
     expected = fit.vector[2:4] + z.unsqueeze(-1) * se[2:4]
-    assert ((found["omega"].log() - expected).abs() < 0.2 * se[2:4]).all()
+    assert ((quantiles["omega"].log() - expected).abs() < 0.2 * se[2:4]).all()
     # The network's posterior given what the individuals share, before correction.
-    law = placed.individual_posterior(linear, fit.estimates)
-    alone = law.rsample(torch.Size([4000])).quantile(torch.tensor(levels).double(), dim=0)
+    posterior = placed.individual_posterior(linear, fit.estimates)
+    alone = posterior.rsample(torch.Size([4000])).quantile(torch.tensor(levels).double(), dim=0)
     width = alone[2] - alone[0]
-    assert ((found["phi"] - alone).abs() / width).mean() < 0.05
+    assert ((quantiles["phi"] - alone).abs() / width).mean() < 0.05
     median = placed.median(linear)["phi"]
-    assert ((found["phi"][1] - median).abs() / width).max() < 0.1
+    assert ((quantiles["phi"][1] - median).abs() / width).max() < 0.1
 
 
 def test_what_cannot_be_asked_for(placed, linear):
@@ -114,8 +114,8 @@ def test_guides_density_in_pyro_is_the_proposals(linear, linear_guide):
     trace.compute_log_prob()
     plate = trace.nodes["_individual_latent"]["log_prob_sum"] + trace.nodes["phi"]["log_prob_sum"]
     population = {n: trace.nodes[n]["value"] for n in ("mean", "omega", "sigma")}
-    law = linear_guide.individual_posterior(linear, population)
-    assert torch.allclose(plate, law.log_prob(trace.nodes["phi"]["value"]).sum())
+    posterior = linear_guide.individual_posterior(linear, population)
+    assert torch.allclose(plate, posterior.log_prob(trace.nodes["phi"]["value"]).sum())
 
 
 def test_individuals_from_any_pyro_guide(linear, linear_guide):
@@ -127,10 +127,10 @@ def test_individuals_from_any_pyro_guide(linear, linear_guide):
 
     mean, _ = exact_posterior(linear, TRUTH)
     for guide in (plain, lambda cohort: linear_guide(cohort)):
-        found = pa.sample_individuals(
+        individuals = pa.sample_individuals(
             guide, linear, population=TRUTH, num_draws=1000, structure=linear_guide.structure
         )
-        moments = found.moments()
+        moments = individuals.moments()
         z = (moments[0] - mean) / moments[2]
         assert z.abs().max() < 4.5
     with pytest.raises(GuideError, match="structure"):

@@ -25,16 +25,20 @@ def test_an_adapted_program_has_the_density_of_theirs(name):
     trace.compute_log_prob()
     latent = (n for n in trace.stochastic_nodes if n != "individual")
     values = {n: trace.nodes[n]["value"] for n in latent}
-    theirs = poutine.trace(poutine.condition(p.theirs, values)).get_trace(*p.arguments(p.cohort))
-    theirs.compute_log_prob()
+    original = poutine.trace(poutine.condition(p.original, values)).get_trace(
+        *p.arguments(p.cohort)
+    )
+    original.compute_log_prob()
     series = next(iter(p.cohort.series))
-    site = next(n for n, s in theirs.nodes.items() if s.get("is_observed") and n in ("obs", series))
-    mine = trace.nodes[series]["log_prob"]
+    site = next(
+        n for n, s in original.nodes.items() if s.get("is_observed") and n in ("obs", series)
+    )
+    adapted = trace.nodes[series]["log_prob"]
     seen = p.cohort[series].observed.flatten()
-    each = theirs.nodes[site]["log_prob"].flatten()
+    each = original.nodes[site]["log_prob"].flatten()
     if len(each) == len(seen):
         each = torch.where(seen, each, 0.0)
-    assert torch.allclose(mine.sum(), each.sum())
+    assert torch.allclose(adapted.sum(), each.sum())
     assert any(f.name == "individual" for f in trace.nodes[series]["cond_indep_stack"])
     structure = pa.read_structure(p.program, p.cohort)
     assert structure.series == [series]
@@ -44,7 +48,7 @@ def test_observations_end_to_end_are_laid_out():
     """Values, masks and simulations; the program itself still sees its own shape."""
     seen = []
 
-    def theirs(group, y):
+    def original(group, y):
         mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
         with pyro.plate("groups", 3):
             a = pyro.sample("a", dist.Normal(mean, 1.0))
@@ -56,7 +60,7 @@ def test_observations_end_to_end_are_laid_out():
     series = pa.Series(torch.zeros(3, 2).double(), values, observed)
     cohort = pa.Cohort({"y": series})
     program = pa.adapt(
-        theirs,
+        original,
         lambda c: {"group": pa.end_to_end(c, "y"), "y": c["y"].values.flatten()},
         plate="groups",
         observations={"obs": "y"},
@@ -75,7 +79,7 @@ def test_observations_end_to_end_are_laid_out():
 
 
 def test_shapes_that_are_neither(tmp_path):
-    def theirs(y):
+    def original(y):
         with pyro.plate("groups", 3):
             a = pyro.sample("a", dist.Normal(0.0, 1.0))
         pyro.sample("obs", dist.Normal(a.sum(), 1.0).expand([4]).to_event(1), obs=y)
@@ -83,7 +87,7 @@ def test_shapes_that_are_neither(tmp_path):
     observed = torch.tensor([[True, False]] * 3)
     cohort = pa.Cohort({"y": pa.Series(torch.zeros(3, 2), torch.zeros(3, 2), observed)})
     program = pa.adapt(
-        theirs, lambda c: (torch.zeros(4),), plate="groups", observations={"obs": "y"}
+        original, lambda c: (torch.zeros(4),), plate="groups", observations={"obs": "y"}
     )
     with pytest.raises(ModelError, match="one dimension"):
         program(cohort)
@@ -113,11 +117,11 @@ def test_posteriors_beside_nuts(name):
     samples = fitted(name, 30_000, 1000).get_samples()
     for site, known in NUTS[name].items():
         mean, sd = (torch.tensor(known[k]) for k in ("mean", "sd"))
-        found = samples[site].double().reshape(1000, -1)
-        z = (found.mean(0) - mean) / sd
+        draws = samples[site].double().reshape(1000, -1)
+        z = (draws.mean(0) - mean) / sd
         assert z.pow(2).mean().sqrt() < 0.2, site  # the chain's own error is some 0.05
         assert z.abs().max() < 0.4, site
-        assert (found.std(0) / sd).log().abs().mean() < 0.2, site
+        assert (draws.std(0) / sd).log().abs().mean() < 0.2, site
 
 
 @pytest.mark.example
@@ -128,8 +132,8 @@ def test_eight_schools_against_quadrature():
     mu = torch.linspace(-20, 30, 500).double()
     log_tau = torch.linspace(-6, 4.5, 500).double()
     m, t = torch.meshgrid(mu, log_tau.exp(), indexing="ij")
-    law = torch.distributions.Normal(m[..., None], (error**2 + t[..., None] ** 2).sqrt())
-    log_p = law.log_prob(y).sum(-1) - m**2 / 50 - torch.log1p((t / 5) ** 2) + t.log()
+    marginal = torch.distributions.Normal(m[..., None], (error**2 + t[..., None] ** 2).sqrt())
+    log_p = marginal.log_prob(y).sum(-1) - m**2 / 50 - torch.log1p((t / 5) ** 2) + t.log()
     weights = log_p.flatten().softmax(0).reshape(m.shape)
     mean_mu = (weights * m).sum()
     sd_mu = (weights * (m - mean_mu) ** 2).sum().sqrt()

@@ -1,4 +1,4 @@
-"""The fast density of normal observations is that of the law itself."""
+"""The fast density of normal observations is that of the distribution itself."""
 
 import pyro
 import pyro.distributions as dist
@@ -14,7 +14,7 @@ def values(*shape):
 
 
 MASK = values(4, 5) > 0
-LAWS = {
+DISTRIBUTIONS = {
     "plain": lambda f, s: dist.Normal(f, s[..., None]).to_event(1),
     "masked": lambda f, s: dist.Normal(f, s[..., None]).mask(MASK).to_event(1),
     "nothing": lambda f, s: dist.Normal(f, s[..., None]).mask(False).to_event(1),
@@ -32,25 +32,25 @@ LAWS = {
 }
 
 
-@pytest.mark.parametrize("name", LAWS)
-def test_value_and_gradient_are_those_of_the_law(name):
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_value_and_gradient_are_those_of_the_distribution(name):
     y = values(4, 5).abs() + 0.1
 
     def both(density):
         mean = values(4, 5).requires_grad_()
         sigma = (values(4).abs() + 0.5).requires_grad_()
-        law = LAWS[name](mean, sigma)
-        found = density(law, y)
-        if not found.requires_grad:  # nothing is observed
-            return found, []
-        slopes = torch.autograd.grad(found.sum(), (mean, sigma), allow_unused=True)
-        return found, [x for x in slopes if x is not None]
+        distribution = DISTRIBUTIONS[name](mean, sigma)
+        log_prob = density(distribution, y)
+        if not log_prob.requires_grad:  # nothing is observed
+            return log_prob, []
+        slopes = torch.autograd.grad(log_prob.sum(), (mean, sigma), allow_unused=True)
+        return log_prob, [x for x in slopes if x is not None]
 
     with pyro.validation_enabled(False):  # as in the library's own runs
-        found, slopes = both(log_prob_of)
-        expected, other = both(lambda law, y: law.log_prob(y))
-    assert found.shape == expected.shape
-    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
+        fast, slopes = both(log_prob_of)
+        expected, other = both(lambda distribution, y: distribution.log_prob(y))
+    assert fast.shape == expected.shape
+    assert torch.allclose(fast, expected, rtol=1e-12, atol=1e-12)
     for a, b in zip(slopes, other, strict=True):
         assert torch.allclose(a, b, rtol=1e-10, atol=1e-12)
 
@@ -58,6 +58,6 @@ def test_value_and_gradient_are_those_of_the_law(name):
 def test_what_is_masked_cannot_matter():
     y = values(4, 5).masked_fill(~MASK, torch.nan)
     with pyro.validation_enabled(False):
-        law = dist.Normal(values(4, 5), torch.ones(()).double()).mask(MASK).to_event(1)
-        assert _normal(law)[0] is not None
-        assert log_prob_of(law, y).isfinite().all()
+        distribution = dist.Normal(values(4, 5), torch.ones(()).double()).mask(MASK).to_event(1)
+        assert _normal(distribution)[0] is not None
+        assert log_prob_of(distribution, y).isfinite().all()

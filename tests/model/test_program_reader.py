@@ -41,7 +41,7 @@ def test_log_density_is_the_programs_own(style, num):
     structure = read_structure(program, cohort)
     population = structure.draw_populations(cohort, 1, make_generator(1))[0]
     draws = structure.draw_individuals(cohort, population, 3, make_generator(2))
-    found = structure.log_density(cohort, draws, population)
+    density = structure.log_density(cohort, draws, population)
     for k in range(3):
         values, jacobian = structure.constrain(cohort, draws[k], population)
         data = {**population, **values}
@@ -64,8 +64,8 @@ def test_log_density_is_the_programs_own(style, num):
         observation = sum(trace.nodes[n]["log_prob_sum"] for n in structure.observed)
         # The steps of an ODE solver depend on the batch.
         rtol = 1e-4 if name == "ode" else 1e-6
-        assert torch.allclose(found.observation[k].sum(), observation, rtol=rtol)
-        assert torch.allclose(found.individual[k].sum(), individual + jacobian.sum(), rtol=1e-6)
+        assert torch.allclose(density.observation[k].sum(), observation, rtol=rtol)
+        assert torch.allclose(density.individual[k].sum(), individual + jacobian.sum(), rtol=1e-6)
 
 
 def test_unconstrain_inverts_constrain(style):
@@ -141,14 +141,14 @@ def test_log_prior_is_the_sum_of_the_population_sites():
 def test_masks_mean_the_same_in_every_way_of_writing_them():
     """Mask on the distribution, by poutine.mask, by obs_mask: one density."""
     cohort = growth_cohort(6)
-    found = {}
+    densities = {}
     for name in ("bare_sigma", "plate_time", "time_outside", "obs_mask"):
         structure = read_structure(STYLES[name], cohort)
         population = {"mean": torch.zeros(2), "sigma": torch.tensor(0.2)}
         draws = torch.linspace(-1, 1, 24).reshape(2, 6, 2)
-        found[name] = structure.log_density(cohort, draws, population).observation
-    first = found.pop("bare_sigma")
-    for other in found.values():
+        densities[name] = structure.log_density(cohort, draws, population).observation
+    first = densities.pop("bare_sigma")
+    for other in densities.values():
         assert torch.allclose(other, first)
 
 
@@ -205,8 +205,8 @@ def _with(latent=None, observe=None, plate="individual", size=None):
             if observe:
                 observe(prediction, sigma, y)
             else:
-                law = dist.Normal(prediction, sigma[..., None]).mask(y.observed)
-                pyro.sample("y", law.to_event(1), obs=y.values)
+                distribution = dist.Normal(prediction, sigma[..., None]).mask(y.observed)
+                pyro.sample("y", distribution.to_event(1), obs=y.values)
 
     return program
 
@@ -217,16 +217,18 @@ def test_no_plate_individual():
 
 def test_observation_without_series():
     def observe(prediction, sigma, y):
-        law = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
-        pyro.sample("concentration", law, obs=y.values)
+        distribution = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
+        pyro.sample("concentration", distribution, obs=y.values)
 
     _refused(_with(observe=observe), "'concentration' has no series")
 
 
 def test_shapes_that_disagree():
     def observe(prediction, sigma, y):
-        law = dist.Normal(prediction[:, :2], sigma[..., None]).mask(y.observed[:, :2]).to_event(1)
-        pyro.sample("y", law, obs=y.values[:, :2])
+        distribution = (
+            dist.Normal(prediction[:, :2], sigma[..., None]).mask(y.observed[:, :2]).to_event(1)
+        )
+        pyro.sample("y", distribution, obs=y.values[:, :2])
 
     _refused(_with(observe=observe), "shape")
 
@@ -259,8 +261,8 @@ def test_mask_after_the_event_when_sizes_agree():
     """With as many times as individuals this broadcasts without an error."""
 
     def observe(prediction, sigma, y):
-        law = dist.Normal(prediction, sigma[..., None]).to_event(1).mask(y.observed)
-        pyro.sample("y", law, obs=y.values)
+        distribution = dist.Normal(prediction, sigma[..., None]).to_event(1).mask(y.observed)
+        pyro.sample("y", distribution, obs=y.values)
 
     with pytest.raises((ModelError, ValueError)):
         read_structure(_with(observe=observe), growth_cohort(5))
@@ -268,8 +270,8 @@ def test_mask_after_the_event_when_sizes_agree():
 
 def test_transformed_observation():
     def observe(prediction, sigma, y):
-        law = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
-        pyro.sample("y", law, obs=2 * y.values)
+        distribution = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
+        pyro.sample("y", distribution, obs=2 * y.values)
 
     _refused(_with(observe=observe), "observes other values")
 
@@ -335,8 +337,8 @@ def test_densities_that_depend_on_others_are_found_in_any_arm():
             phi = pyro.sample("phi", dist.Normal(mean, 1.0))
             y = cohort["y"]
             level = phi + cohort.covariates["arm"] * phi.mean(-1, keepdim=True)
-            law = dist.Normal(level[..., None], 1.0).mask(y.observed).to_event(1)
-            pyro.sample("y", law, obs=y.values)
+            distribution = dist.Normal(level[..., None], 1.0).mask(y.observed).to_event(1)
+            pyro.sample("y", distribution, obs=y.values)
 
     arm = torch.arange(40).ge(20).double()
     cohort = pa.Cohort(linear_cohort().series, covariates={"arm": arm})
@@ -353,8 +355,8 @@ def test_layout_is_found_where_the_first_individuals_have_no_observation():
         with pyro.plate("individual", len(cohort)):
             phi = pyro.sample("phi", dist.Normal(mean, 1.0))
             y = cohort["y"]
-            law = dist.Normal(phi[..., None].expand(y.values.shape), sigma)
-            pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+            distribution = dist.Normal(phi[..., None].expand(y.values.shape), sigma)
+            pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
     y = linear_cohort(width=5, missing=0.0)["y"]
     observed = y.observed & (torch.arange(40) >= 10)[:, None]

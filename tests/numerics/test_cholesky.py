@@ -21,12 +21,12 @@ def test_one_bad_covariance_leaves_the_others_alone():
         torch.full((2, 2), torch.nan).double(),
         torch.tensor([[torch.inf, 0.0], [0.0, 4.0]]).double(),
     ]
-    found = factored(torch.stack([good, *bad]))
-    assert torch.equal(found[0], torch.linalg.cholesky(good))
-    assert found.isfinite().all()
-    assert (found.diagonal(dim1=-2, dim2=-1) > 0).all()
-    assert torch.allclose(found[1] @ found[1].T, bad[0], atol=1e-6)
-    assert found[5][1, 1] == 2.0
+    factors = factored(torch.stack([good, *bad]))
+    assert torch.equal(factors[0], torch.linalg.cholesky(good))
+    assert factors.isfinite().all()
+    assert (factors.diagonal(dim1=-2, dim2=-1) > 0).all()
+    assert torch.allclose(factors[1] @ factors[1].T, bad[0], atol=1e-6)
+    assert factors[5][1, 1] == 2.0
 
 
 def test_a_draw_that_is_not_finite_does_not_end_a_mixture():
@@ -35,6 +35,6 @@ def test_a_draw_that_is_not_finite_does_not_end_a_mixture():
     weights = torch.full((400, 2), 1 / 399, dtype=torch.float64)
     draws[7, 0], weights[7, 0] = torch.inf, 0.0
     mixture = fit_student_mixture(draws, weights, 3, generator)
-    found = mixture.log_prob(draws[8:])
-    assert found.isfinite().all()
-    assert abs(found[:, 0].mean() - found[:, 1].mean()) < 0.2
+    log_prob = mixture.log_prob(draws[8:])
+    assert log_prob.isfinite().all()
+    assert abs(log_prob[:, 0].mean() - log_prob[:, 1].mean()) < 0.2

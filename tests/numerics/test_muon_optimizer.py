@@ -9,12 +9,12 @@ from pyro_amortized.training.options import TrainingOptions
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12), (3, 8, 8), (1, 6, 4)])
 def test_singular_values_are_near_one_and_directions_are_kept(shape):
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-    found = orthogonalize(x)
-    assert found.shape == x.shape
-    values = torch.linalg.svdvals(found)
+    orthogonal = orthogonalize(x)
+    assert orthogonal.shape == x.shape
+    values = torch.linalg.svdvals(orthogonal)
     assert ((values > 0.5) & (values < 1.3)).all()
     left, _, right = torch.linalg.svd(x, full_matrices=False)
-    inner = left.transpose(-1, -2) @ found @ right.transpose(-1, -2)
+    inner = left.transpose(-1, -2) @ orthogonal @ right.transpose(-1, -2)
     off = inner - torch.diag_embed(inner.diagonal(dim1=-2, dim2=-1))
     assert off.abs().max() < 1e-3
 

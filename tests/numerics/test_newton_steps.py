@@ -22,12 +22,12 @@ def test_one_step_is_exact_for_a_gaussian(num_dims):
     precision = root @ root.transpose(1, 2) + 0.5 * torch.eye(num_dims).double()
     scale = 1.5 * torch.eye(num_dims).double().expand(20, -1, -1)
     target = gaussian(mean, precision)
-    found = newton(target, torch.zeros_like(mean), scale, 1)
-    assert torch.allclose(found.location, mean, atol=1e-8)
-    covariance = found.scale_tril @ found.scale_tril.transpose(1, 2)
+    maximum = newton(target, torch.zeros_like(mean), scale, 1)
+    assert torch.allclose(maximum.location, mean, atol=1e-8)
+    covariance = maximum.scale_tril @ maximum.scale_tril.transpose(1, 2)
     assert torch.allclose(covariance, torch.linalg.inv(precision), atol=1e-8)
-    assert found.shape.abs().max() < 1e-6  # nothing is left to learn
-    assert found.shape.shape == (20, len(stencil(num_dims)) - 1)
+    assert maximum.shape.abs().max() < 1e-6  # nothing is left to learn
+    assert maximum.shape.shape == (20, len(stencil(num_dims)) - 1)
 
 
 def test_steps_lead_upwards_on_a_curved_ridge():
@@ -37,9 +37,9 @@ def test_steps_lead_upwards_on_a_curved_ridge():
 
     start = torch.tensor([[1.0, 0.5], [-1.5, 2.0]]).double()
     scale = torch.eye(2).double().expand(2, -1, -1)
-    found = newton(banana, start, scale, 25)
-    assert (banana(found.location) > -0.2).all()
-    assert found.shape.abs().max() > 0.1  # what the second flow learns from
+    maximum = newton(banana, start, scale, 25)
+    assert (banana(maximum.location) > -0.2).all()
+    assert maximum.shape.abs().max() > 0.1  # what the second flow learns from
 
 
 def test_what_is_not_finite_is_avoided():
@@ -47,8 +47,8 @@ def test_what_is_not_finite_is_avoided():
         return torch.where(points[..., 0] > 0, -0.5 * (points[..., 0] - 1) ** 2, torch.nan)
 
     one = torch.ones(1, 1).double()
-    found = newton(half, 3 * one, 5 * one.unsqueeze(0), 6)
-    assert found.location.item() == pytest.approx(1.0, abs=1e-6)
+    maximum = newton(half, 3 * one, 5 * one.unsqueeze(0), 6)
+    assert maximum.location.item() == pytest.approx(1.0, abs=1e-6)
     start, scale = best_of(half, -0.5 * one, one.unsqueeze(0), 32)
     assert start.item() > 0
     assert scale.item() == pytest.approx(1 / 32)

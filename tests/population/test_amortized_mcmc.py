@@ -27,11 +27,11 @@ def exact_program(cohort):
 @pytest.fixture(scope="module")
 def mcmc(linear, linear_guide):
     state, before = torch.get_rng_state(), len(pyro.get_param_store())
-    found = pa.AmortizedMCMC(linear_program, linear_guide, num_samples=500, num_chains=2, seed=1)
-    found.run(linear)
+    chain = pa.AmortizedMCMC(linear_program, linear_guide, num_samples=500, num_chains=2, seed=1)
+    chain.run(linear)
     assert torch.equal(torch.get_rng_state(), state)
     assert len(pyro.get_param_store()) == before
-    return found
+    return chain
 
 
 def moments(samples):
@@ -82,18 +82,18 @@ def test_it_is_used_like_an_mcmc(mcmc, capsys):
 @pytest.mark.slow
 def test_its_diagnostics_are_those_of_independent_draws(mcmc, capsys):
     """No chain: nothing that could be taken for a chain that mixed well."""
-    found = mcmc.diagnostics()
-    assert set(found) == {"num_draws", "num_weighted_draws", "ess", "pareto_k", "individuals"}
-    assert found["num_draws"] == 1000
-    assert 0 < found["ess"] <= found["num_weighted_draws"] == 2000
-    assert found["pareto_k"] < 0.7
-    assert found["individuals"] == {}
+    diagnostics = mcmc.diagnostics()
+    assert set(diagnostics) == {"num_draws", "num_weighted_draws", "ess", "pareto_k", "individuals"}
+    assert diagnostics["num_draws"] == 1000
+    assert 0 < diagnostics["ess"] <= diagnostics["num_weighted_draws"] == 2000
+    assert diagnostics["pareto_k"] < 0.7
+    assert diagnostics["individuals"] == {}
     for name in ("divergences", "acceptance rate"):
-        assert name not in found
+        assert name not in diagnostics
         with pytest.raises(FitError, match="no chain"):
-            found[name]
+            diagnostics[name]
     with pytest.raises(KeyError):
-        found["mean"]
+        diagnostics["mean"]
     mcmc.summary()
     printed = capsys.readouterr().out
     assert "r_hat" not in printed
@@ -139,26 +139,26 @@ def test_one_line_of_a_script_changes(linear, linear_guide):
     """The same script, population and individuals; the ratio of the times is printed (pytest -s)
     for 1, 10 and 100 cohorts of the design. `benchmarks/swap_in.py` times it properly.
     """
-    cohort, found, seconds = linear, {}, {}
+    cohort, samples, seconds = linear, {}, {}
     for line in (BEFORE, AFTER):
         pyro.set_rng_seed(3)
         names = {"model": linear_program, "cohort": cohort, "guide": linear_guide, "pa": pa}
         begin = time.perf_counter()
         exec(SCRIPT.format(line=line), names)
         seconds[line] = time.perf_counter() - begin
-        found[line] = moments(names["samples"])
+        samples[line] = moments(names["samples"])
     history = linear_guide.history
     training = history.training_seconds + history.simulation_seconds
     ratios = [n * seconds[BEFORE] / (training + n * seconds[AFTER]) for n in (1, 10, 100)]
     print(f"NUTS takes {ratios} times as long for 1, 10, 100 cohorts, training included")  # noqa: T201
-    assert found[AFTER].keys() == found[BEFORE].keys()
+    assert samples[AFTER].keys() == samples[BEFORE].keys()
     z = torch.cat(
         [
             (
-                (found[AFTER][name][0] - mean.reshape(found[AFTER][name][0].shape))
-                / sd.reshape(found[AFTER][name][0].shape)
+                (samples[AFTER][name][0] - mean.reshape(samples[AFTER][name][0].shape))
+                / sd.reshape(samples[AFTER][name][0].shape)
             ).flatten()
-            for name, (mean, sd) in found[BEFORE].items()
+            for name, (mean, sd) in samples[BEFORE].items()
         ]
     )
     assert z.pow(2).mean().sqrt() < 0.2

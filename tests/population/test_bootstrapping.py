@@ -11,31 +11,31 @@ from pyro_amortized.errors import FitError
 
 @pytest.mark.slow
 def test_bootstraps_agree_with_standard_errors(fit):
-    found = pa.bootstrap(fit, num_replicates=100, seed=1)
+    replicates = pa.bootstrap(fit, num_replicates=100, seed=1)
     for name, error in fit.robust_standard_errors.items():
-        low, high = found.estimates[name].quantile(torch.tensor([0.16, 0.84]).double(), 0)
+        low, high = replicates.estimates[name].quantile(torch.tensor([0.16, 0.84]).double(), 0)
         ratio = (high - low) / 2 / error  # of omega[1] the standard deviation is skewed
         assert ((ratio - 1).abs() < 0.4).all(), name
-        assert (found.standard_errors[name] > 0.6 * error).all(), name
-    low, high = found.interval()["omega"]
+        assert (replicates.standard_errors[name] > 0.6 * error).all(), name
+    low, high = replicates.interval()["omega"]
     assert ((low < fit.estimates["omega"]) & (fit.estimates["omega"] < high)).all()
-    plain = found.interval(method="percentile")["sigma"]
-    logs = found.estimates["sigma"].log()
+    plain = replicates.interval(method="percentile")["sigma"]
+    logs = replicates.estimates["sigma"].log()
     wide = float(student_t.ppf(0.025, 39)) * (40 / 39) ** 0.5
     tail = float(norm.cdf(wide))
     assert torch.allclose(plain[0].log(), logs.quantile(tail), atol=0.02)
-    basic = found.interval()["sigma"]  # mirrored about the estimate, in logarithms
+    basic = replicates.interval()["sigma"]  # mirrored about the estimate, in logarithms
     center = fit.estimates["sigma"].log()
     assert torch.allclose(basic[0].log() + plain[1].log(), 2 * center, atol=0.02)
     with pytest.raises(FitError, match="percentile"):
-        found.interval(method="studentized")
+        replicates.interval(method="studentized")
 
 
 @pytest.mark.slow
 def test_parametric_bootstrap(fit):
-    found = pa.bootstrap(fit, num_replicates=6, parametric=True, num_draws=200, seed=1)
-    assert found.kind == "parametric"
-    apart = (found.vectors - fit.vector) / fit.covariance.diagonal().sqrt()
+    replicates = pa.bootstrap(fit, num_replicates=6, parametric=True, num_draws=200, seed=1)
+    assert replicates.kind == "parametric"
+    apart = (replicates.vectors - fit.vector) / fit.covariance.diagonal().sqrt()
     assert apart.abs().max() < 5
     assert apart.std() > 0.4
 

@@ -27,15 +27,15 @@ def test_posterior_mode_adds_the_prior(linear, linear_guide, exact):
 
 
 def test_start_is_used_and_same_seed_same_fit(linear, linear_guide, fit):
-    again = [
+    repeated = [
         pa.fit_population(
             linear_program, linear_guide, linear, start=TRUTH, num_draws=300, seed=5
         ).vector
         for _ in range(2)
     ]
-    assert torch.equal(*again)
+    assert torch.equal(*repeated)
     se = fit.covariance.diagonal().sqrt()
-    assert ((again[0] - fit.vector).abs() < 0.3 * se).all()
+    assert ((repeated[0] - fit.vector).abs() < 0.3 * se).all()
 
 
 @pytest.mark.slow
@@ -65,7 +65,7 @@ def test_bad_starts(linear, linear_guide):
 
 
 def test_what_is_fixed_wins_over_the_start(fit, linear, linear_guide):
-    found = pa.fit_population(
+    restricted = pa.fit_population(
         linear_program,
         linear_guide,
         linear,
@@ -73,30 +73,30 @@ def test_what_is_fixed_wins_over_the_start(fit, linear, linear_guide):
         fixed={"sigma": torch.tensor(0.5)},
         num_draws=200,
     )
-    assert float(found.estimates["sigma"]) == pytest.approx(0.5)
+    assert float(restricted.estimates["sigma"]) == pytest.approx(0.5)
 
 
 @pytest.mark.slow
 def test_fixed_parameters(linear, linear_guide):
     sigma = torch.tensor(0.5)
-    found = pa.fit_population(
+    restricted = pa.fit_population(
         linear_program, linear_guide, linear, fixed={"sigma": sigma}, num_draws=500, seed=1
     )
-    assert found.converged, found.message
-    assert float(found.estimates["sigma"]) == pytest.approx(0.5)
-    assert found.num_parameters == 4
-    assert found.standard_errors["sigma"].isnan()
-    assert not found.standard_errors["omega"].isnan().any()
+    assert restricted.converged, restricted.message
+    assert float(restricted.estimates["sigma"]) == pytest.approx(0.5)
+    assert restricted.num_parameters == 4
+    assert restricted.standard_errors["sigma"].isnan()
+    assert not restricted.standard_errors["omega"].isnan().any()
 
     def objective(x):
         return exact_log_marginal(
             linear, {"mean": x[:2], "omega": x[2:].exp(), "sigma": sigma.double()}
         ).sum()
 
-    best = maximize(objective, found.vector[:4])
-    se = found.covariance.diagonal()[:4].sqrt()
+    best = maximize(objective, restricted.vector[:4])
+    se = restricted.covariance.diagonal()[:4].sqrt()
     # Rounds end where less than 0.02 + 2 * 5 / 500 = 0.04 is to be gained: sqrt(0.08) = 0.28 se.
-    assert ((found.vector[:4] - best.vector).abs() < 0.3 * se).all()
+    assert ((restricted.vector[:4] - best.vector).abs() < 0.3 * se).all()
 
 
 @pytest.mark.slow
@@ -131,10 +131,10 @@ def test_subpopulations(linear_guide):
     design = linear_cohort(num=150, missing=0.0, seed=4)
     structure = pa.read_structure(groups, design)
     cohort = pa.simulate_population(structure, design, structure.check_population(truth), 1)
-    found = pa.fit_population(groups, linear_guide, cohort, num_draws=500, seed=1)
-    assert found.converged, found.message
+    fit = pa.fit_population(groups, linear_guide, cohort, num_draws=500, seed=1)
+    assert fit.converged, fit.message
     for name, value in truth.items():
-        apart = (found.estimates[name] - value) / found.standard_errors[name]
+        apart = (fit.estimates[name] - value) / fit.standard_errors[name]
         assert (apart.abs() < 3.5).all(), name
 
 
@@ -170,8 +170,8 @@ def test_two_experiments_in_one_fit(linear_guide):
         options=pa.TrainingOptions(max_epochs=6, batch_size=256),
         progress=False,
     )
-    found = pa.fit_population(two, guide, cohort, num_draws=500, seed=1)
-    assert found.converged, found.message
+    fit = pa.fit_population(two, guide, cohort, num_draws=500, seed=1)
+    assert fit.converged, fit.message
     for name, value in truth.items():
-        apart = (found.estimates[name] - value) / found.standard_errors[name]
+        apart = (fit.estimates[name] - value) / fit.standard_errors[name]
         assert (apart.abs() < 3.5).all(), name

@@ -24,15 +24,15 @@ def test_expansion_has_value_slope_and_curvature_of_the_exact_likelihood(fit):
         hessian = torch.autograd.functional.hessian(value, fit.vector)
         return value(fit.vector), torch.autograd.functional.jacobian(value, fit.vector), hessian
 
-    for mine, theirs in zip(results(expanded), results(exact), strict=True):
-        assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-3)
+    for approximate, expected in zip(results(expanded), results(exact), strict=True):
+        assert torch.allclose(approximate, expected, rtol=1e-4, atol=1e-3)
     moved = fit.vector + 0.05
     near = [x(structure.constrain_population(moved)).sum() for x in (expanded, exact)]
     assert abs(float(near[0] - near[1])) < 0.02
 
 
 def test_parts_of_the_individuals_make_no_difference(fit):
-    whole = ExpandedLikelihood(fit.individuals, fit.search.scale)
+    undivided = ExpandedLikelihood(fit.individuals, fit.search.scale)
     settings = ExpansionSettings(max_rows=7000)
     parts = ExpandedLikelihood(fit.individuals, fit.search.scale, settings=settings)
     assert len(parts.parts) == 6
@@ -42,8 +42,10 @@ def test_parts_of_the_individuals_make_no_difference(fit):
         likelihood(fit.structure.constrain_population(z)).sum().backward()
         return z.grad
 
-    assert torch.allclose(gradient(whole), gradient(parts))
-    assert torch.allclose(whole.log_weights(fit.estimates), fit.individuals.log_weights, atol=1e-10)
+    assert torch.allclose(gradient(undivided), gradient(parts))
+    assert torch.allclose(
+        undivided.log_weights(fit.estimates), fit.individuals.log_weights, atol=1e-10
+    )
 
 
 @pytest.mark.slow
@@ -57,9 +59,9 @@ def test_many_individuals_find_the_exact_maximum(linear_guide, monkeypatch):
     cohort = linear_cohort(num=400, seed=5)
     vector, value, covariance = exact_fit(cohort)
     se = covariance.diagonal().sqrt()
-    found = pa.fit_population(linear_program, linear_guide, cohort, seed=1)
-    assert found.converged, found.message
-    assert found.marginal.num_draws == 1000
-    assert ((found.vector - vector).abs() < 0.15 * se).all()
-    assert ((found.covariance.diagonal().sqrt() / se - 1).abs() < 0.05).all()
-    assert abs(found.minus2ll + 2 * value) < 4 * found.marginal.minus2ll_mc_error + 0.1
+    fit = pa.fit_population(linear_program, linear_guide, cohort, seed=1)
+    assert fit.converged, fit.message
+    assert fit.marginal.num_draws == 1000
+    assert ((fit.vector - vector).abs() < 0.15 * se).all()
+    assert ((fit.covariance.diagonal().sqrt() / se - 1).abs() < 0.05).all()
+    assert abs(fit.minus2ll + 2 * value) < 4 * fit.marginal.minus2ll_mc_error + 0.1

@@ -41,8 +41,8 @@ def test_shrinkage_against_the_closed_form(fit, linear):
     means, _ = exact_posterior(linear, fit.estimates)
     eta = (means - fit.estimates["mean"]) / fit.estimates["omega"]
     expected = 1 - eta.std(0)
-    found = list(fit.shrinkage(num_draws=4000).values())
-    assert torch.allclose(torch.tensor(found).double(), expected, atol=0.03)
+    shrinkages = list(fit.shrinkage(num_draws=4000).values())
+    assert torch.allclose(torch.tensor(shrinkages).double(), expected, atol=0.03)
 
 
 def test_sandwich_against_exact_scores(fit, linear, exact):
@@ -52,6 +52,6 @@ def test_sandwich_against_exact_scores(fit, linear, exact):
     )
     scores = scores - scores.mean(0)
     expected = (covariance @ scores.T @ scores @ covariance).diagonal().sqrt()
-    found = fit.robust_covariance.diagonal().sqrt()
-    assert ((found / expected - 1).abs() < 0.1).all()
+    robust = fit.robust_covariance.diagonal().sqrt()
+    assert ((robust / expected - 1).abs() < 0.1).all()
     assert set(fit.robust_standard_errors) == {"mean", "omega", "sigma"}

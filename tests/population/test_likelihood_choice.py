@@ -38,11 +38,11 @@ def test_draws_without_a_gradient_do_not_end_a_fit():
         guide = pa.train(
             rooted, cohort, num_simulations=10_000, seed=1, options=options, progress=False
         )
-        found = pa.fit_population(rooted, guide, cohort, num_draws=400, seed=1)
-    assert found.converged, found.message
-    assert (found.individuals.log_weights == -torch.inf).any()
-    collapsed = pa.marginalize(rooted, guide, population=found.estimates)
-    values = {name: x.clone().requires_grad_() for name, x in found.estimates.items()}
+        fit = pa.fit_population(rooted, guide, cohort, num_draws=400, seed=1)
+    assert fit.converged, fit.message
+    assert (fit.individuals.log_weights == -torch.inf).any()
+    collapsed = pa.marginalize(rooted, guide, population=fit.estimates)
+    values = {name: x.clone().requires_grad_() for name, x in fit.estimates.items()}
     trace = pyro.poutine.trace(pyro.condition(collapsed, values)).get_trace(cohort)
     slopes = torch.autograd.grad(trace.log_prob_sum(), list(values.values()))
     assert torch.stack(slopes).isfinite().all()

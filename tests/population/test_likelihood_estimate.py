@@ -11,14 +11,14 @@ from tests.exact import TRUTH, exact_fit, exact_log_marginal, linear_program
 
 
 def test_marginal_likelihood_is_exact_per_individual(linear, linear_guide):
-    found = pa.marginal_likelihood(linear_program, linear_guide, linear, TRUTH, num_draws=2000)
+    likelihood = pa.marginal_likelihood(linear_program, linear_guide, linear, TRUTH, num_draws=2000)
     exact = exact_log_marginal(linear, TRUTH)
-    z = (found.log_likelihood - exact) / found.mc_error.clamp(min=1e-9)
+    z = (likelihood.log_likelihood - exact) / likelihood.mc_error.clamp(min=1e-9)
     assert z.abs().max() < 4  # the largest of 40
-    assert abs(found.total - exact.sum()) < 3 * found.total_mc_error
-    assert found.total_mc_error < 0.1
-    assert (found.pareto_k <= 0.7).all()
-    assert found.minus2ll == pytest.approx(-2 * found.total)
+    assert abs(likelihood.total - exact.sum()) < 3 * likelihood.total_mc_error
+    assert likelihood.total_mc_error < 0.1
+    assert (likelihood.pareto_k <= 0.7).all()
+    assert likelihood.minus2ll == pytest.approx(-2 * likelihood.total)
 
 
 def test_marginal_likelihood_without_bias(linear, linear_guide):
@@ -26,10 +26,10 @@ def test_marginal_likelihood_without_bias(linear, linear_guide):
     exact = exact_log_marginal(linear, TRUTH)
     z = []
     for seed in range(20):
-        found = pa.marginal_likelihood(
+        likelihood = pa.marginal_likelihood(
             linear_program, linear_guide, linear, TRUTH, num_draws=300, seed=seed
         )
-        z.append((found.log_likelihood - exact) / found.mc_error.clamp(min=1e-9))
+        z.append((likelihood.log_likelihood - exact) / likelihood.mc_error.clamp(min=1e-9))
     z = torch.stack(z)
     assert abs(float(z.mean())) < 0.25
     assert 0.3 < float(z.pow(2).mean()) < 1.4
@@ -41,11 +41,11 @@ def test_refinement_is_without_bias(linear, linear_guide):
     exact = exact_log_marginal(linear, tight).sum()
     z = []
     for seed in range(20):
-        found = pa.marginal_likelihood(
+        likelihood = pa.marginal_likelihood(
             linear_program, linear_guide, linear, tight, num_draws=300, seed=seed
         )
-        z.append((found.total - float(exact)) / found.total_mc_error)
-    assert found.method.count("student-t mixture") > 20
+        z.append((likelihood.total - float(exact)) / likelihood.total_mc_error)
+    assert likelihood.method.count("student-t mixture") > 20
     # Jensen's bias of the log is half the summed variance, under a tenth of an error here.
     assert abs(sum(z) / 20) < 0.8
 

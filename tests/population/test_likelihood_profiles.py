@@ -25,9 +25,9 @@ def test_profiles_against_exact_profiles(fit, linear, exact, name, index):
         z = float(bound) if index < 2 else float(torch.tensor(bound).log())
 
         def objective(x):
-            whole = vector.masked_scatter(free, x)
-            whole = torch.where(free, whole, torch.tensor(z).double())
-            return exact_log_marginal(linear, unpack(whole)).sum()
+            point = vector.masked_scatter(free, x)
+            point = torch.where(free, point, torch.tensor(z).double())
+            return exact_log_marginal(linear, unpack(point)).sum()
 
         return maximize(objective, vector[free]).value
 
@@ -43,10 +43,10 @@ def test_profiles_of_many_draws_are_those_of_the_exact_likelihood(fit, monkeypat
     monkeypatch.setattr(likelihood_choice, "CHOICE", ChoiceSettings(max_exact=1))
     expanded = replace(fit)
     assert isinstance(expanded.likelihood, ExpandedLikelihood)
-    found = pa.profile_likelihood(expanded, "sigma")
+    profile = pa.profile_likelihood(expanded, "sigma")
     width = exact.upper - exact.lower
-    assert abs(found.lower - exact.lower) < 0.02 * width
-    assert abs(found.upper - exact.upper) < 0.02 * width
+    assert abs(profile.lower - exact.lower) < 0.02 * width
+    assert abs(profile.upper - exact.upper) < 0.02 * width
 
 
 def test_what_has_no_standard_error_is_refused(fit):

@@ -43,10 +43,10 @@ def test_many_particles_give_the_exact_marginal_likelihood(linear, linear_guide,
     exact = exact_log_marginal(linear, {n: x.double() for n, x in values.items()}).sum()
     place = {"_population_latent": trace.nodes["_population_latent"]["value"]}
     given = poutine.condition(guide, place)
-    found = bound(pa.MarginalELBO(500), linear_program, given, linear)
+    estimate = bound(pa.MarginalELBO(500), linear_program, given, linear)
     few = bound(Trace_ELBO(num_particles=50), linear_program, given, linear)
     expected = float((exact + log_p - log_q).detach())
-    assert abs(found - expected) < 0.35  # 40 individuals, 500 draws: standard error 0.15
+    assert abs(estimate - expected) < 0.35  # 40 individuals, 500 draws: standard error 0.15
     assert few < expected - 0.5  # what the guide is off by
 
 
@@ -56,8 +56,8 @@ def test_a_minibatch_counts_for_all(linear, linear_guide, fit):
     loss = pa.MarginalELBO(200, num_individuals=40)
     pyro.set_rng_seed(1)
     parts = [bound(loss, linear_program, guide, linear[i : i + 10]) for i in range(0, 40, 10)]
-    whole = bound(loss, linear_program, guide, linear)
-    assert abs(sum(parts) / 4 - whole) < 1.0
+    complete = bound(loss, linear_program, guide, linear)
+    assert abs(sum(parts) / 4 - complete) < 1.0
     assert max(parts) - min(parts) > 5  # each alone is scaled to forty individuals
 
 
@@ -116,9 +116,9 @@ def test_networks_are_tuned_on_the_data(linear, linear_guide, fit):
     assert last < first - 5
     after = linear_guide.posterior.state_dict()
     assert all(torch.equal(x, after[n]) for n, x in before.items())
-    found = pa.marginal_likelihood(linear_program, guide, linear, fit.estimates, seed=1)
+    likelihood = pa.marginal_likelihood(linear_program, guide, linear, fit.estimates, seed=1)
     exact = exact_log_marginal(linear, fit.estimates)
-    assert abs(found.total - float(exact.sum())) < 4 * found.total_mc_error
+    assert abs(likelihood.total - float(exact.sum())) < 4 * likelihood.total_mc_error
 
 
 def test_the_tools_of_importance_sampling(linear, linear_guide, fit):
@@ -135,9 +135,9 @@ def test_the_tools_of_importance_sampling(linear, linear_guide, fit):
     apart = float(one_way.log_mean - another.log_mean)
     assert abs(apart) < 4 * math.hypot(one_way.mc_error, another.mc_error)
     weighed = WeighedPredictive(linear_program, guide=guide, num_samples=20, parallel=False)
-    found = weighed(one)
-    assert found.samples["y"].shape == (20, 3, 8)
-    assert found.log_weights.shape == (20,)
+    weighted = weighed(one)
+    assert weighted.samples["y"].shape == (20, 3, 8)
+    assert weighted.log_weights.shape == (20,)
     held = poutine.condition(linear_program, {"sigma": torch.tensor(0.4)})
     other = poutine.condition(guide, {"sigma": torch.tensor(0.4)})
     assert Predictive(held, guide=other, num_samples=3)(one)["phi"].shape == (3, 3, 2)

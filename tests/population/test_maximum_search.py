@@ -18,12 +18,12 @@ from tests.population.linear_models import observe
 def test_a_variance_of_zero_is_held_and_named(linear_guide):
     truth = TRUTH | {"omega": torch.tensor([0.6, 0.0]).double()}
     cohort = linear_cohort(num=60, seed=8, truth=truth)
-    found = pa.fit_population(linear_program, linear_guide, cohort, num_draws=800, seed=1)
-    assert found.converged, found.message
-    assert "omega[1] cannot be told from zero" in found.message
+    fit = pa.fit_population(linear_program, linear_guide, cohort, num_draws=800, seed=1)
+    assert fit.converged, fit.message
+    assert "omega[1] cannot be told from zero" in fit.message
 
-    assert found.standard_errors["omega"].isnan().tolist() == [False, True]
-    free, narrow = [0, 1, 2, 4], found.estimates["omega"][1].double()
+    assert fit.standard_errors["omega"].isnan().tolist() == [False, True]
+    free, narrow = [0, 1, 2, 4], fit.estimates["omega"][1].double()
 
     def exact(x, narrow=narrow):
         omega = torch.stack([x[2].exp(), narrow])
@@ -31,12 +31,12 @@ def test_a_variance_of_zero_is_held_and_named(linear_guide):
             cohort, {"mean": x[:2], "omega": omega, "sigma": x[3].exp()}
         ).sum()
 
-    best = maximize(exact, found.vector[free])  # with what is held where it is held
-    assert abs(found.minus2ll + 2 * best.value) < 4 * found.marginal.minus2ll_mc_error + 0.2
-    none = maximize(lambda x: exact(x, torch.zeros(()).double()), found.vector[free])
+    best = maximize(exact, fit.vector[free])  # with what is held where it is held
+    assert abs(fit.minus2ll + 2 * best.value) < 4 * fit.marginal.minus2ll_mc_error + 0.2
+    none = maximize(lambda x: exact(x, torch.zeros(()).double()), fit.vector[free])
     assert best.value - none.value < 1.92  # what it says is so: zero is within the data's reach
-    apart = found.vector[free] - best.vector
-    assert (apart.abs() < 0.5 * found.covariance.diagonal()[free].sqrt()).all()
+    apart = fit.vector[free] - best.vector
+    assert (apart.abs() < 0.5 * fit.covariance.diagonal()[free].sqrt()).all()
 
 
 @pytest.mark.slow

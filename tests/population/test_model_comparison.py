@@ -9,19 +9,22 @@ from tests.population.linear_models import common_program
 @pytest.mark.slow
 def test_differences_on_common_draws(fit, linear, linear_guide):
     smaller = pa.fit_population(common_program, linear_guide, linear, num_draws=1000, seed=3)
-    found = pa.difference(smaller, fit)
+    difference = pa.difference(smaller, fit)
     exact = [
         exact_log_marginal(linear, dict(f.estimates) | {"omega": f.estimates["omega"].expand(2)})
         for f in (smaller, fit)
     ]
     expected = exact[0] - exact[1]
-    z = (found.log_likelihood - expected) / found.mc_error
+    z = (difference.log_likelihood - expected) / difference.mc_error
     assert z.abs().max() < 4.5
-    assert abs(found.minus2ll + 2 * float(expected.sum())) < 3 * found.minus2ll_mc_error + 0.01
-    assert found.minus2ll_mc_error < fit.marginal.minus2ll_mc_error
+    assert (
+        abs(difference.minus2ll + 2 * float(expected.sum()))
+        < 3 * difference.minus2ll_mc_error + 0.01
+    )
+    assert difference.minus2ll_mc_error < fit.marginal.minus2ll_mc_error
     test = pa.likelihood_ratio_test(smaller, fit)
     assert test.degrees_of_freedom == 1
-    assert test.statistic == pytest.approx(found.minus2ll)
+    assert test.statistic == pytest.approx(difference.minus2ll)
     assert 0 <= test.p_value <= 1
     table = pa.compare({"one": smaller, "two": fit})
     assert table.rows[0].aic == 0

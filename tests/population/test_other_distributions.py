@@ -103,9 +103,11 @@ def test_two_series_counts_and_channels_in_single_precision():
         "spread": torch.tensor(0.3),
         "sigma": torch.tensor(1.0),
     }
-    found = pa.marginal_likelihood(counts_and_channels, guide, cohort, population, num_draws=2000)
+    likelihood = pa.marginal_likelihood(
+        counts_and_channels, guide, cohort, population, num_draws=2000
+    )
     exact = _grid(cohort)
-    assert ((found.log_likelihood - exact).abs() < 4 * found.mc_error + 1e-3).all()
+    assert ((likelihood.log_likelihood - exact).abs() < 4 * likelihood.mc_error + 1e-3).all()
 
 
 def _grid(cohort):
@@ -114,7 +116,7 @@ def _grid(cohort):
     s = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
     rate, share = torch.meshgrid(u.exp(), s, indexing="ij")
     prior = dist.Normal(0.7, 0.3).log_prob(u)[:, None] + dist.Beta(2.0, 2.0).log_prob(share)
-    found = []
+    log_marginals = []
     for one in cohort.to(dtype=torch.float64):
         count, effect = one["count"], one["effect"]
         total = prior + dist.Poisson(rate[..., None]).log_prob(count.values[0]).sum(-1)
@@ -123,8 +125,8 @@ def _grid(cohort):
         )
         each = dist.Normal(level, 1.0).log_prob(effect.values[0]) * effect.observed[0]
         total = total + each.sum((-1, -2))
-        found.append(total.logsumexp((0, 1)) + torch.log((u[1] - u[0]) / 400))
-    return torch.stack(found)
+        log_marginals.append(total.logsumexp((0, 1)) + torch.log((u[1] - u[0]) / 400))
+    return torch.stack(log_marginals)
 
 
 @pytest.mark.slow

@@ -58,13 +58,13 @@ def test_a_second_round_may_be_asked_for_or_refused(far, linear, linear_guide, f
     assert kept.guide is linear_guide
     assert "phi[0]" in retrain.reasons_to_retrain(kept)[0]
     assert retrain.reasons_to_retrain(fit) == []
-    again = [
+    retrained = [
         pa.fit_population(linear_program, linear_guide, linear, num_draws=200, retrain=True, seed=1)
         for _ in range(2)
     ]
-    assert again[0].guide is not linear_guide
-    assert torch.equal(again[0].vector, again[1].vector)
-    training = again[0].guide.training_distribution.individual.normal
+    assert retrained[0].guide is not linear_guide
+    assert torch.equal(retrained[0].vector, retrained[1].vector)
+    training = retrained[0].guide.training_distribution.individual.normal
     assert (training.loc - fit.individuals.moments()[0].mean(0)).abs().max() < 0.2
 
 

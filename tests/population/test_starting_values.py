@@ -16,11 +16,11 @@ def test_the_prior_scale_is_drawn_once(linear, linear_guide, monkeypatch):
         return improve_start(search, *arguments)
 
     monkeypatch.setattr(starting_values, "improve_start", watched)
-    found = pa.fit_population(
+    fit = pa.fit_population(
         linear_program, linear_guide, linear, num_draws=300, num_starts=2, seed=5
     )
     assert len(used) == 2
-    assert all(torch.equal(scale, found.search.scale) for scale in used)
+    assert all(torch.equal(scale, fit.search.scale) for scale in used)
 
 
 def test_locate_population_finds_the_neighbourhood(linear, linear_guide):
@@ -30,5 +30,5 @@ def test_locate_population_finds_the_neighbourhood(linear, linear_guide):
     search = Search.begin(
         linear_guide.structure, linear_guide, few, "maximum likelihood", generator
     )
-    found = locate_population(search, seed=generator)
-    assert ((found.vector - vector).abs() < covariance.diagonal().sqrt()).all()
+    located = locate_population(search, seed=generator)
+    assert ((located.vector - vector).abs() < covariance.diagonal().sqrt()).all()

@@ -25,9 +25,11 @@ FORMAT = Format("make it again", version=3, upgrades={1: renamed, 2: doubled})
     [(1, {"length": 5}, 2.0), (2, {"size": 5}, 2.0), (3, {"size": 5}, 1.0)],
 )
 def test_older_content_is_brought_to_the_newest_version(tmp_path, version, description, factor):
-    found = FORMAT.newest(tmp_path, {"format_version": version} | description, {"x": torch.ones(2)})
-    assert found.description == {"size": 5, "format_version": 3}
-    assert torch.equal(found.tensors["x"], factor * torch.ones(2))
+    newest = FORMAT.newest(
+        tmp_path, {"format_version": version} | description, {"x": torch.ones(2)}
+    )
+    assert newest.description == {"size": 5, "format_version": 3}
+    assert torch.equal(newest.tensors["x"], factor * torch.ones(2))
 
 
 @pytest.mark.parametrize("version", [0, 4, "3", 3.0, True, None])

@@ -19,9 +19,9 @@ def line_of_next():
 
 
 def check_place(caught, line):
-    found = [(x.filename, x.lineno) for x in caught if x.category is AmortizedWarning]
-    assert found
-    assert set(found) == {(__file__, line)}
+    places = [(x.filename, x.lineno) for x in caught if x.category is AmortizedWarning]
+    assert places
+    assert set(places) == {(__file__, line)}
 
 
 def test_a_warning_from_deep_inside_names_the_users_line(linear, linear_guide):

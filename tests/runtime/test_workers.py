@@ -36,10 +36,10 @@ def test_without_a_configuration_tasks_run_here():
 
 def test_results_come_in_the_order_of_the_tasks():
     with joblib.parallel_config(backend="loky", n_jobs=2):
-        found = run_each(place, [(j,) for j in range(6)])
-    assert [x for x, _, _ in found] == list(range(6))
-    assert os.getpid() not in {pid for _, pid, _ in found}
-    assert {threads for _, _, threads in found} == {1}
+        results = run_each(place, [(j,) for j in range(6)])
+    assert [x for x, _, _ in results] == list(range(6))
+    assert os.getpid() not in {pid for _, pid, _ in results}
+    assert {threads for _, _, threads in results} == {1}
 
 
 def test_an_error_in_a_task_is_raised_here():

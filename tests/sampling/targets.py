@@ -35,8 +35,8 @@ def run(log_target, proposal, num_draws=2000, num=4, seed=0):
         return wide.draw(num_draws, rows, generator)[0]
 
     sampler = Sampler(lambda x, rows: log_target(x), population, wide.log_prob, proposal)
-    found = sampler.sample(num_draws, num, torch.Generator().manual_seed(seed), refine=True)
-    return found.weighted, tuple(found.refinement.refined.tolist())
+    drawn = sampler.sample(num_draws, num, torch.Generator().manual_seed(seed), refine=True)
+    return drawn.weighted, tuple(drawn.refinement.refined.tolist())
 
 
 def two_modes(x):

@@ -24,17 +24,17 @@ def test_good_proposals_are_left_alone():
 def test_a_narrow_target_is_found():
     for proposal in (NormalProposal(0.0, 1.0), Foreign(0.0, 1.0)):
         drawn, method = run(narrow, proposal)
-        found = importance_estimate(drawn.log_weights)
+        estimate = importance_estimate(drawn.log_weights)
         assert True in method
-        assert (found.ess > 1000).all()
-        assert (found.pareto_k < 0.7).all()
-        assert (found.log_mean.abs() < 4 * found.mc_error + 1e-3).all()
+        assert (estimate.ess > 1000).all()
+        assert (estimate.pareto_k < 0.7).all()
+        assert (estimate.log_mean.abs() < 4 * estimate.mc_error + 1e-3).all()
 
 
 def test_both_modes_are_found():
     drawn, _ = run(two_modes, NormalProposal(1.0, 1.5), num_draws=4000)
-    found = importance_estimate(drawn.log_weights)
-    assert ((found.log_mean - math.log(5.0)).abs() < 4 * found.mc_error + 1e-3).all()
+    estimate = importance_estimate(drawn.log_weights)
+    assert ((estimate.log_mean - math.log(5.0)).abs() < 4 * estimate.mc_error + 1e-3).all()
     right = (normalized_weights(drawn.log_weights) * (drawn.draws[..., 0] > 0)).sum(0)
     assert ((right - 0.7).abs() < 0.05).all()
 

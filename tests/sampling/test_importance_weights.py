@@ -24,12 +24,12 @@ def weights_of_normals(num_draws, num, sd, seed=0):
 
 def test_log_mean_and_its_error_are_honest():
     _, log_weights = weights_of_normals(400, 500, 1.5)
-    found = importance_estimate(log_weights)
-    z = found.log_mean / found.mc_error
+    estimate = importance_estimate(log_weights)
+    z = estimate.log_mean / estimate.mc_error
     assert abs(float(z.mean())) < 0.2
     assert 0.8 < float(z.std()) < 1.25
     efficiency = 1 / (1.5**2 / math.sqrt(2 * 1.5**2 - 1))  # E[w]^2 / E[w^2]
-    assert float(found.ess.mean()) / 400 == pytest.approx(efficiency, rel=0.03)
+    assert float(estimate.ess.mean()) / 400 == pytest.approx(efficiency, rel=0.03)
 
 
 def test_pareto_k_tells_good_from_bad():
@@ -42,8 +42,8 @@ def test_pareto_k_is_the_shape_of_a_pareto_tail():
     generator = torch.Generator().manual_seed(0)
     for k in (0.3, 0.9):
         uniform = torch.rand(20_000, 10, generator=generator, dtype=torch.float64)
-        found = importance_estimate(-k * uniform.log()).pareto_k
-        assert float(found.mean()) == pytest.approx(k, abs=0.1)
+        pareto_k = importance_estimate(-k * uniform.log()).pareto_k
+        assert float(pareto_k.mean()) == pytest.approx(k, abs=0.1)
 
 
 def test_nothing_is_dropped():
@@ -51,12 +51,12 @@ def test_nothing_is_dropped():
     log_weights[:50, 1] = -math.inf
     log_weights[:50, 2] = math.nan
     log_weights[:, 3] = -math.inf
-    found = importance_estimate(log_weights)
+    estimate = importance_estimate(log_weights)
     half = math.log(0.5)
-    assert found.log_mean.tolist() == pytest.approx([0.0, half, half, -math.inf])
-    assert found.ess.tolist() == pytest.approx([100, 50, 50, 0])
-    assert found.pareto_k[3] == math.inf
-    assert found.mc_error[3] == math.inf
+    assert estimate.log_mean.tolist() == pytest.approx([0.0, half, half, -math.inf])
+    assert estimate.ess.tolist() == pytest.approx([100, 50, 50, 0])
+    assert estimate.pareto_k[3] == math.inf
+    assert estimate.mc_error[3] == math.inf
 
 
 def test_equal_and_lonely_weights():
@@ -98,8 +98,8 @@ def test_error_of_a_difference_is_its_standard_deviation():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(500, 2000, generator=generator, dtype=torch.float64)
     one, two = 0.3 * x, 0.4 * x + 0.05 * x**2
-    found, error = log_mean_difference(one, two)
+    difference, error = log_mean_difference(one, two)
     exact = 0.3**2 / 2 - (0.4**2 / (2 * 0.9) - 0.5 * torch.tensor(0.9).log())
-    z = (found - exact) / error
+    z = (difference - exact) / error
     assert abs(float(z.std()) - 1) < 0.1
     assert abs(float(z.mean())) < 0.2

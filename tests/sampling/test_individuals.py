@@ -10,8 +10,10 @@ from tests.exact import TRUTH, exact_log_marginal, exact_posterior, linear_cohor
 
 
 def test_means_and_sds_are_exact(linear, linear_guide):
-    found = pa.sample_individuals(linear_guide, linear, population=TRUTH, num_draws=2000, seed=1)
-    mean, sd, mean_error, sd_error = found.moments()
+    individuals = pa.sample_individuals(
+        linear_guide, linear, population=TRUTH, num_draws=2000, seed=1
+    )
+    mean, sd, mean_error, sd_error = individuals.moments()
     exact_mean, covariance = exact_posterior(linear, TRUTH)
     exact_sd = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
     z = torch.stack([(mean - exact_mean) / mean_error, (sd - exact_sd) / sd_error])
@@ -21,34 +23,34 @@ def test_means_and_sds_are_exact(linear, linear_guide):
 
 def test_nothing_recorded_gives_the_population(linear_guide):
     cohort = linear_cohort(3).with_observed({"y": torch.zeros(3, 8, dtype=torch.bool)})
-    found = pa.sample_individuals(linear_guide, cohort, population=TRUTH, num_draws=4000)
-    mean, sd, mean_error, _ = found.moments()
+    individuals = pa.sample_individuals(linear_guide, cohort, population=TRUTH, num_draws=4000)
+    mean, sd, mean_error, _ = individuals.moments()
     assert ((mean - TRUTH["mean"]).abs() < 4 * mean_error).all()
     assert torch.allclose(sd, TRUTH["omega"].expand(3, 2), rtol=0.1)
-    assert torch.allclose(found.estimate.log_mean, torch.zeros(3).double(), atol=0.1)
+    assert torch.allclose(individuals.estimate.log_mean, torch.zeros(3).double(), atol=0.1)
 
 
 def test_draws_and_predictions_have_their_shapes(linear, linear_guide):
-    found = pa.sample_individuals(linear_guide, linear, population=TRUTH, num_draws=300)
-    assert found.draws(20)["phi"].shape == (20, 40, 2)
-    predicted = found.predict(50, seed=1)["y"]
+    individuals = pa.sample_individuals(linear_guide, linear, population=TRUTH, num_draws=300)
+    assert individuals.draws(20)["phi"].shape == (20, 40, 2)
+    predicted = individuals.predict(50, seed=1)["y"]
     assert predicted.shape == (50, 40, 8)
     seen = linear["y"].observed
     low, high = predicted.quantile(0.05, 0)[seen], predicted.quantile(0.95, 0)[seen]
     inside = (linear["y"].values[seen] > low) & (linear["y"].values[seen] < high)
     assert 0.8 < float(inside.double().mean()) < 1.0
-    assert torch.equal(found.resampled(5, seed=2), found.resampled(5, seed=2))
+    assert torch.equal(individuals.resampled(5, seed=2), individuals.resampled(5, seed=2))
 
 
 def test_individuals_without_good_draws_are_named(linear, linear_guide):
     """A residual error of almost nothing: no draw fits, and the result says so."""
     too_small = dict(TRUTH, sigma=torch.tensor(1e-7, dtype=torch.float64))
     with pytest.warns(AmortizedWarning, match="unreliable"):
-        found = pa.sample_individuals(
+        individuals = pa.sample_individuals(
             linear_guide, linear, population=too_small, num_draws=100, max_chains=2
         )
-    assert found.log_weights.shape == (100, 40)
-    assert (found.estimate.pareto_k > 0.7).any()
+    assert individuals.log_weights.shape == (100, 40)
+    assert (individuals.estimate.pareto_k > 0.7).any()
 
 
 def test_the_worst_individuals_get_a_chain_of_nuts(linear, linear_guide, monkeypatch):
@@ -56,13 +58,13 @@ def test_the_worst_individuals_get_a_chain_of_nuts(linear, linear_guide, monkeyp
     monkeypatch.setattr(weight_quality, "RELIABILITY", strict)
     state = torch.get_rng_state()
     with pytest.warns(AmortizedWarning, match="unreliable.*nuts"):
-        found = pa.sample_individuals(
+        individuals = pa.sample_individuals(
             linear_guide, linear, population=TRUTH, num_draws=300, max_chains=2
         )
     assert torch.equal(torch.get_rng_state(), state)
-    assert found.method.count("nuts") == 2
+    assert individuals.method.count("nuts") == 2
     exact = exact_log_marginal(linear, TRUTH)
-    off = (found.estimate.log_mean - exact) / found.estimate.mc_error
+    off = (individuals.estimate.log_mean - exact) / individuals.estimate.mc_error
     assert off.abs().max() < 5
 
 

@@ -59,19 +59,19 @@ def sampled(log_target, num_draws=1000, seed=0):
 
 
 def test_two_narrow_modes_are_both_found():
-    found = sampled(two_narrow_modes)
-    assert bool(found.refinement.refined.all())
-    estimate = importance_estimate(found.weighted.log_weights)
+    drawn = sampled(two_narrow_modes)
+    assert bool(drawn.refinement.refined.all())
+    estimate = importance_estimate(drawn.weighted.log_weights)
     assert (estimate.ess > 300).all()
     assert (estimate.log_mean.abs() < 4 * estimate.mc_error).all()
-    weights = normalized_weights(found.weighted.log_weights)
-    left = (weights * (found.weighted.draws[..., 0] < 0)).sum(0)
+    weights = normalized_weights(drawn.weighted.log_weights)
+    left = (weights * (drawn.weighted.draws[..., 0] < 0)).sum(0)
     assert ((left - 0.2).abs() < 0.08).all()
 
 
 def test_a_bent_ridge_is_followed_to_its_end():
-    found = sampled(ridge, num_draws=2000)
-    estimate = importance_estimate(found.weighted.log_weights)
+    drawn = sampled(ridge, num_draws=2000)
+    estimate = importance_estimate(drawn.weighted.log_weights)
     first = torch.linspace(-20, 20, 20_001).double()
     flat = torch.nn.functional.logsigmoid(-4 * first) + normal(first, 0.0, 2.0) + math.log(2.0)
     exact = float((flat + math.log(40 / 20_000)).logsumexp(0))
@@ -81,7 +81,7 @@ def test_a_bent_ridge_is_followed_to_its_end():
 
 
 def test_a_known_refinement_is_tried_first():
-    found = sampled(two_narrow_modes)
+    drawn = sampled(two_narrow_modes)
     calls = []
 
     def target(x, rows):
@@ -95,9 +95,9 @@ def test_a_known_refinement_is_tried_first():
 
     sampler = Sampler(target, population, lambda x, rows: wide.log_prob(x, rows), Foreign(0.0, 1.0))
     generator = torch.Generator().manual_seed(1)
-    again = sampler.sample(500, NUM, generator, refine=True, known=found.refinement)
+    redrawn = sampler.sample(500, NUM, generator, refine=True, known=drawn.refinement)
     assert sum(calls) <= 2 * 500 * NUM  # at most one batch to adapt
-    estimate = importance_estimate(again.weighted.log_weights)
+    estimate = importance_estimate(redrawn.weighted.log_weights)
     assert (estimate.log_mean.abs() < 4 * estimate.mc_error).all()
 
 

@@ -23,11 +23,11 @@ def test_a_chain_finds_what_draws_have_missed():
 
     sampler = Sampler(ridge, population, wide.log_prob, poor)
     generator = torch.Generator().manual_seed(1)
-    found = sampler.sample(1000, 2, generator, refine=False)
-    assert (importance_estimate(found.weighted.log_weights).ess < 20).all()
-    after_chain, rows = draw_from_chains(sampler, found, torch.tensor([1]), generator)
+    drawn = sampler.sample(1000, 2, generator, refine=False)
+    assert (importance_estimate(drawn.weighted.log_weights).ess < 20).all()
+    after_chain, rows = draw_from_chains(sampler, drawn, torch.tensor([1]), generator)
     assert rows == [1]
-    assert found.refinement.refined.tolist() == [False, False]
+    assert drawn.refinement.refined.tolist() == [False, False]
     after = importance_estimate(after_chain.weighted.log_weights)
     assert after_chain.refinement.refined.tolist() == [False, True]
     # The chain depends on the seed and on the processor: over eight seeds the mixture fitted to it
@@ -36,4 +36,4 @@ def test_a_chain_finds_what_draws_have_missed():
     assert after.pareto_k[1] < 1
     assert after.log_mean[1].abs() < 4 * after.mc_error[1]
     flat = Sampler(lambda x, rows: ridge(x.detach(), rows), population, wide.log_prob, poor)
-    assert draw_from_chains(flat, found, torch.tensor([0]), generator) == (found, [])
+    assert draw_from_chains(flat, drawn, torch.tensor([0]), generator) == (drawn, [])

@@ -62,9 +62,9 @@ def test_odd_individuals_are_named(label, kit):
 
 @pytest.mark.parametrize("label", FINE)
 def test_the_unusual_is_computed(label, kit):
-    found = FINE[label](kit)
-    assert found.log_likelihood.isfinite().all()
-    assert found.mc_error.isfinite().all()
+    likelihood = FINE[label](kit)
+    assert likelihood.log_likelihood.isfinite().all()
+    assert likelihood.mc_error.isfinite().all()
 
 
 def test_the_table_is_long():

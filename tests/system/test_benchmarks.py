@@ -32,7 +32,7 @@ def run(monkeypatch, capsys):
     would be the imports.
     """
 
-    def found(path, *arguments):
+    def run_script(path, *arguments):
         monkeypatch.setattr(sys, "argv", [str(path), *arguments])
         monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])
         dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
@@ -56,7 +56,7 @@ def run(monkeypatch, capsys):
             gc.collect()
         return capsys.readouterr().out
 
-    return found
+    return run_script
 
 
 def _is_ours(module):

@@ -48,12 +48,12 @@ def public(module):
 @pytest.mark.parametrize("module", [pa, nlme, diagnostics, plots, encode, networks, missing])
 def test_the_reference_is_complete(module):
     page = (DOCS / "api.md").read_text("utf-8")
-    whole = re.findall(r"automodule:: (\S+)\n   :members:", page)
+    documented = re.findall(r"automodule:: (\S+)\n   :members:", page)
     named = set(re.findall(r"auto(?:class|function|exception|data):: (?:\S*\.)?(\w+)", page))
     missing_names = [
         name
         for name in public(module)
-        if name not in named and getattr(module, name).__module__ not in whole
+        if name not in named and getattr(module, name).__module__ not in documented
     ]
     assert missing_names == []
 
@@ -86,9 +86,9 @@ def test_dependencies_have_permissive_licences():
     names = [re.match(r"[\w.-]+", r)[0] for r in requires("pyro-amortized") if "extra ==" not in r]
     assert len(names) <= 14
     for name in names:
-        found = metadata(name)
+        description = metadata(name)
         said = " ".join(
-            [found.get("License-Expression") or "", (found.get("License") or "")[:200]]
-            + [c for c in found.get_all("Classifier") or [] if c.startswith("License")]
+            [description.get("License-Expression") or "", (description.get("License") or "")[:200]]
+            + [c for c in description.get_all("Classifier") or [] if c.startswith("License")]
         )
         assert PERMISSIVE.search(said), f"{name}: {said[:80]}"

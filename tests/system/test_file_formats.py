@@ -36,8 +36,8 @@ def expected(files):
 
 def check_guide(files, place):
     guide = pa.load_guide(place, linear_program, write.cohort())
-    found = write.log_prob(guide)
-    assert torch.allclose(found, torch.tensor(expected(files)["log_prob"]).double(), rtol=1e-6)
+    log_prob = write.log_prob(guide)
+    assert torch.allclose(log_prob, torch.tensor(expected(files)["log_prob"]).double(), rtol=1e-6)
     return guide
 
 
@@ -116,11 +116,11 @@ def test_what_a_run_writes_has_the_form_of_the_newest_folder(tmp_path):
         assert described["format_version"] == description["format_version"]
         if "progress" in described:
             assert described["progress"].keys() == description["progress"].keys()
-    found, known = (json.loads((place / "run.json").read_text()) for place in (tmp_path, files))
-    assert found.keys() == known.keys()
-    assert found["format_version"] == known["format_version"]
+    written, known = (json.loads((place / "run.json").read_text()) for place in (tmp_path, files))
+    assert written.keys() == known.keys()
+    assert written["format_version"] == known["format_version"]
     for name in ("options", "networks"):
-        assert found[name] == known[name]
+        assert written[name] == known[name]
 
 
 # An invented version 0: everything lies one floor deeper, and tensors have other names.

@@ -33,8 +33,8 @@ def draws(few, linear_guide):
 
 def density(guide, cohort, draws):
     """Both parts together, shape (draw, individual)."""
-    found = guide.structure.log_density(cohort, draws, TRUTH)
-    return found.observation + found.individual
+    density_parts = guide.structure.log_density(cohort, draws, TRUTH)
+    return density_parts.observation + density_parts.individual
 
 
 def posterior(guide, cohort, draws):
@@ -52,10 +52,10 @@ def test_permuting_individuals_permutes_the_answers(what, few, draws, linear_gui
 
 @pytest.mark.parametrize("what", [density, posterior])
 def test_splitting_a_cohort_splits_the_answers(what, few, draws, linear_guide):
-    whole = what(linear_guide, few, draws.unconstrained)
+    together = what(linear_guide, few, draws.unconstrained)
     for rows in (slice(0, 5), slice(5, NUM)):
         part = what(linear_guide, few[rows], draws.unconstrained[:, rows])
-        assert torch.allclose(whole[:, rows], part, rtol=1e-9, atol=1e-9)
+        assert torch.allclose(together[:, rows], part, rtol=1e-9, atol=1e-9)
 
 
 def widened(cohort):
@@ -99,10 +99,10 @@ def test_unrecorded_rows_leave_the_marginal_likelihood(few, linear_guide):
     """
     exact = exact_log_marginal(few, TRUTH)
     for cohort in (few, widened(few)):
-        found = pa.marginal_likelihood(
+        likelihood = pa.marginal_likelihood(
             linear_program, linear_guide, cohort, TRUTH, num_draws=2000, seed=1
         )
-        z = (found.log_likelihood - exact) / found.mc_error.clamp(min=1e-3)
+        z = (likelihood.log_likelihood - exact) / likelihood.mc_error.clamp(min=1e-3)
         assert z.abs().max() < 4.5
 
 
@@ -115,9 +115,9 @@ def test_single_precision_changes_rounding_alone(few, draws, linear_guide):
 
 
 def test_the_size_of_a_batch_does_not_matter(few, draws, linear_guide, monkeypatch):
-    whole = density(linear_guide, few, draws.unconstrained)
+    together = density(linear_guide, few, draws.unconstrained)
     monkeypatch.setattr(model_module, "CALLS", model_module.CallSettings(100))
-    assert torch.allclose(whole, density(linear_guide, few, draws.unconstrained), rtol=1e-12)
+    assert torch.allclose(together, density(linear_guide, few, draws.unconstrained), rtol=1e-12)
 
 
 def test_the_zero_of_time_does_not_matter_where_the_model_counts_from_the_dose():
@@ -137,15 +137,15 @@ def test_the_zero_of_time_does_not_matter_where_the_model_counts_from_the_dose()
 
 def test_minibatches_score_as_the_whole(linear, linear_guide):
     """Scores do not depend on who was scored with an individual, within their errors."""
-    whole = pa.marginal_likelihood(linear_program, linear_guide, linear, TRUTH, seed=1)
+    together = pa.marginal_likelihood(linear_program, linear_guide, linear, TRUTH, seed=1)
     for rows in (slice(0, 7), slice(7, 8), slice(8, 40)):
         part = pa.marginal_likelihood(linear_program, linear_guide, linear[rows], TRUTH, seed=2)
-        error = (whole.mc_error[rows] ** 2 + part.mc_error**2).sqrt().clamp(min=1e-3)
-        z = (whole.log_likelihood[rows] - part.log_likelihood) / error
+        error = (together.mc_error[rows] ** 2 + part.mc_error**2).sqrt().clamp(min=1e-3)
+        z = (together.log_likelihood[rows] - part.log_likelihood) / error
         assert z.abs().max() < 4.5
 
 
-def test_relabelled_channels_of_one_law_do_not_matter():
+def test_relabelled_channels_of_one_distribution_do_not_matter():
     """Two channels exchanged in the data and in the program."""
 
     def program(order):
@@ -154,8 +154,8 @@ def test_relabelled_channels_of_one_law_do_not_matter():
                 phi = pyro.sample("phi", dist.Normal(torch.zeros(2), 1.0).to_event(1))
                 y = cohort["y"]
                 mean = phi[:, None, order] + 0 * y.values
-                law = dist.Normal(mean, torch.tensor([0.5, 2.0])[order]).mask(y.observed)
-                pyro.sample("y", law.to_event(2), obs=y.values)
+                distribution = dist.Normal(mean, torch.tensor([0.5, 2.0])[order]).mask(y.observed)
+                pyro.sample("y", distribution.to_event(2), obs=y.values)
 
         return model
 
@@ -164,9 +164,9 @@ def test_relabelled_channels_of_one_law_do_not_matter():
     observed = torch.rand(4, 3, 2, generator=generator) < 0.7
     times = torch.arange(3.0).double().expand(4, -1)
     draws = torch.randn(6, 4, 2, generator=generator, dtype=torch.float64)
-    found = []
+    densities = []
     for order in ([0, 1], [1, 0]):
         cohort = pa.Cohort({"y": pa.Series(times, values[..., order], observed[..., order])})
         structure = pa.read_structure(program(order), cohort)
-        found.append(structure.log_density(cohort, draws, {}).observation)
-    assert torch.allclose(*found, rtol=1e-12)
+        densities.append(structure.log_density(cohort, draws, {}).observation)
+    assert torch.allclose(*densities, rtol=1e-12)

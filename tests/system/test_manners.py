@@ -61,8 +61,8 @@ def test_nothing_global_changes(linear, fit, tmp_path):
 
 
 def score(guide, linear):
-    found = pa.marginal_likelihood(linear_program, guide, linear, TRUTH, num_draws=300, seed=1)
-    return found.log_likelihood
+    likelihood = pa.marginal_likelihood(linear_program, guide, linear, TRUTH, num_draws=300, seed=1)
+    return likelihood.log_likelihood
 
 
 def test_threads_may_read_one_guide(linear, linear_guide):
@@ -89,8 +89,8 @@ def test_guides_go_to_other_processes(method, linear, linear_guide):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads
         with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
-            found = pool.submit(_child, linear_guide, few).result(timeout=500)
-    assert torch.allclose(torch.tensor(found).double(), score(linear_guide, few), atol=1e-9)
+            scores = pool.submit(_child, linear_guide, few).result(timeout=500)
+    assert torch.allclose(torch.tensor(scores).double(), score(linear_guide, few), atol=1e-9)
 
 
 SCRIPT = """

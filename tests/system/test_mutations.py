@@ -30,35 +30,39 @@ from tests.exact import TRUTH, exact_log_marginal, exact_posterior, linear_cohor
 
 
 def marginal_likelihood_is_exact(guide, cohort):
-    found = pa.marginal_likelihood(linear_program, guide, cohort, TRUTH, num_draws=1000, seed=1)
-    z = (found.log_likelihood - exact_log_marginal(cohort, TRUTH)) / found.mc_error.clamp(min=1e-3)
+    likelihood = pa.marginal_likelihood(
+        linear_program, guide, cohort, TRUTH, num_draws=1000, seed=1
+    )
+    z = (likelihood.log_likelihood - exact_log_marginal(cohort, TRUTH)) / likelihood.mc_error.clamp(
+        min=1e-3
+    )
     assert z.abs().max() < 4.5
     assert abs(float(z.mean())) < 4 / len(cohort) ** 0.5
 
 
 def posteriors_are_exact(guide, cohort):
-    found = pa.sample_individuals(guide, cohort, population=TRUTH, num_draws=1000, seed=1)
+    individuals = pa.sample_individuals(guide, cohort, population=TRUTH, num_draws=1000, seed=1)
     mean, covariance = exact_posterior(cohort, TRUTH)
     sd = covariance.diagonal(dim1=1, dim2=2).sqrt()
-    assert ((found.moments()[0] - mean) / sd).abs().max() < 0.4
+    assert ((individuals.moments()[0] - mean) / sd).abs().max() < 0.4
 
 
 def positive_program(cohort):
     with pyro.plate("individual", len(cohort)):
         rate = pyro.sample("rate", dist.Gamma(3.0, 2.0))
         y = cohort["y"]
-        law = dist.Normal(rate[:, None] + 0 * y.times, 0.5).mask(y.observed).to_event(1)
-        pyro.sample("y", law, obs=y.values)
+        distribution = dist.Normal(rate[:, None] + 0 * y.times, 0.5).mask(y.observed).to_event(1)
+        pyro.sample("y", distribution, obs=y.values)
 
 
 def transformed_density_is_exact(guide, cohort):
-    """Density of the unconstrained coordinate of a Gamma law: p(x) x."""
+    """Density of the unconstrained coordinate of a Gamma distribution: p(x) x."""
     few = linear_cohort(3, 4, seed=5)
     structure = pa.read_structure(positive_program, few)
     z = torch.linspace(-1, 1, 6).double().reshape(2, 3, 1)
-    found = structure.log_density(few, z, {}).individual
+    density = structure.log_density(few, z, {}).individual
     expected = dist.Gamma(3.0, 2.0).log_prob(z.exp()) + z
-    assert torch.allclose(found, expected.squeeze(-1), atol=1e-6)
+    assert torch.allclose(density, expected.squeeze(-1), atol=1e-6)
 
 
 def minibatches_are_unbiased(guide, cohort):
@@ -95,8 +99,8 @@ def seeds_count(guide, cohort):
 
 def ranks_are_uniform(guide, cohort):
     little = pa.Resample(cohort, pa.RandomMissing(0.8, 1.0))
-    found = calibrate(guide, little, num_individuals=300, num_draws=300, num_ranks=49, seed=1)
-    assert min(found.uniform_p_values().values()) > 1e-3
+    calibration = calibrate(guide, little, num_individuals=300, num_draws=300, num_ranks=49, seed=1)
+    assert min(calibration.uniform_p_values().values()) > 1e-3
 
 
 def simulations_are_those_of_the_prior(guide, cohort):
@@ -130,8 +134,8 @@ def _ignored_mask(real):
         bare = dict(site, mask=None)
         while hasattr(bare["fn"], "base_dist"):
             bare["fn"] = bare["fn"].base_dist
-        found = bare["fn"].log_prob(site["value"])
-        return found.sum(-1) if site["fn"].event_dim else found
+        log_prob = bare["fn"].log_prob(site["value"])
+        return log_prob.sum(-1) if site["fn"].event_dim else log_prob
 
     return site_log_prob
 

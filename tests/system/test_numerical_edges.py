@@ -26,14 +26,14 @@ def scored(*args, **kwargs):
 
 
 def test_single_precision_data_score_as_double(linear, linear_guide):
-    found = [
+    likelihoods = [
         pa.marginal_likelihood(linear_program, linear_guide, cohort, TRUTH, num_draws=500, seed=1)
         for cohort in (linear, linear.to(dtype=torch.float32))
     ]
-    assert found[1].log_likelihood.dtype == torch.float64
-    apart = (found[0].log_likelihood - found[1].log_likelihood).abs()
+    assert likelihoods[1].log_likelihood.dtype == torch.float64
+    apart = (likelihoods[0].log_likelihood - likelihoods[1].log_likelihood).abs()
     assert (apart < 1e-5).double().mean() > 0.7
-    assert (apart < 4 * found[0].mc_error + 1e-5).all()  # who is refined may turn on a digit
+    assert (apart < 4 * likelihoods[0].mc_error + 1e-5).all()  # who is refined may turn on a digit
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,11 @@ def test_extreme_populations_are_scored(change, linear, linear_guide):
     """Finite, and near the exact value; where not, the individual is said to be unreliable."""
     few = linear[:6]
     population = {n: x.double() for n, x in (TRUTH | change).items()}
-    found = scored(linear_program, linear_guide, few, population, num_draws=500, seed=1)
+    likelihood = scored(linear_program, linear_guide, few, population, num_draws=500, seed=1)
     exact = exact_log_marginal(few, population)
-    assert not found.log_likelihood.isnan().any()
-    good = (found.pareto_k <= 0.7) & (found.ess >= 20)
-    z = (found.log_likelihood - exact) / found.mc_error.clamp(min=1e-2)
+    assert not likelihood.log_likelihood.isnan().any()
+    good = (likelihood.pareto_k <= 0.7) & (likelihood.ess >= 20)
+    z = (likelihood.log_likelihood - exact) / likelihood.mc_error.clamp(min=1e-2)
     assert (z.abs()[good] < 6).all()
     assert good.double().mean() >= 0.5
 
@@ -63,11 +63,11 @@ def test_extreme_populations_are_scored(change, linear, linear_guide):
 def test_weights_that_are_all_zero_are_said():
     log_weights = torch.full((100, 2), -math.inf, dtype=torch.float64)
     log_weights[:, 1] = 0.0
-    found = importance_estimate(log_weights)
-    assert found.log_mean[0] == -math.inf
-    assert found.mc_error[0] == math.inf
-    assert float(found.ess[0]) == 0.0
-    assert float(found.log_mean[1]) == 0.0
+    estimate = importance_estimate(log_weights)
+    assert estimate.log_mean[0] == -math.inf
+    assert estimate.mc_error[0] == math.inf
+    assert float(estimate.ess[0]) == 0.0
+    assert float(estimate.log_mean[1]) == 0.0
     assert torch.allclose(normalized_weights(log_weights), torch.full((100, 2), 0.01).double())
 
 
@@ -82,14 +82,14 @@ def test_sums_of_weights_neither_overflow_nor_underflow():
 
 
 def test_flows_are_finite_far_outside_their_splines(linear, linear_guide):
-    law = linear_guide.individual_posterior(linear[:2], TRUTH)
+    posterior = linear_guide.individual_posterior(linear[:2], TRUTH)
     points = torch.tensor([1.0, 10.0, 1e2, 1e4, 1e8]).double()[:, None, None].expand(-1, 2, 2)
     for sign in (1.0, -1.0):
         x = (sign * points).clone().requires_grad_()
-        found = law.log_prob(x)
-        assert found.isfinite().all()
-        assert (found.diff(dim=0) < 0).all()  # the further out, the less likely
-        (slope,) = torch.autograd.grad(found.sum(), x)
+        log_prob = posterior.log_prob(x)
+        assert log_prob.isfinite().all()
+        assert (log_prob.diff(dim=0) < 0).all()  # the further out, the less likely
+        (slope,) = torch.autograd.grad(log_prob.sum(), x)
         assert slope.isfinite().all()
 
 
@@ -106,8 +106,8 @@ def full_program(cohort):
     factor = pyro.sample("factor", dist.LKJCholesky(2, 1.0))
     sigma = pyro.sample("sigma", dist.LogNormal(-1.0, 0.5))
     with pyro.plate("individual", len(cohort)):
-        law = dist.MultivariateNormal(mean, scale_tril=omega[:, None] * factor)
-        phi = pyro.sample("phi", law)
+        distribution = dist.MultivariateNormal(mean, scale_tril=omega[:, None] * factor)
+        phi = pyro.sample("phi", distribution)
         intercept, slope = phi.unbind(-1)
         y = cohort["y"]
         prediction = intercept[..., None] + slope[..., None] * y.times
@@ -120,8 +120,8 @@ def test_covariances_near_singular(correlation, linear, linear_guide):
     rest = math.sqrt(1 - correlation**2)
     factor = torch.tensor([[1.0, 0.0], [correlation, rest]]).double()
     population = {n: x.double() for n, x in TRUTH.items()} | {"factor": factor}
-    found = scored(full_program, linear_guide, linear[:6], population, num_draws=1000, seed=1)
-    assert found.log_likelihood.isfinite().all()
+    likelihood = scored(full_program, linear_guide, linear[:6], population, num_draws=1000, seed=1)
+    assert likelihood.log_likelihood.isfinite().all()
     exact = []
     for i in range(6):
         y = linear["y"]
@@ -130,9 +130,11 @@ def test_covariances_near_singular(correlation, linear, linear_guide):
         half = population["omega"][:, None] * factor
         covariance = design @ half @ half.T @ design.T
         covariance = covariance + population["sigma"] ** 2 * torch.eye(len(design)).double()
-        law = torch.distributions.MultivariateNormal(design @ population["mean"], covariance)
-        exact.append(law.log_prob(y.values[i][seen]))
-    z = (found.log_likelihood - torch.stack(exact)) / found.mc_error.clamp(min=1e-2)
+        distribution = torch.distributions.MultivariateNormal(
+            design @ population["mean"], covariance
+        )
+        exact.append(distribution.log_prob(y.values[i][seen]))
+    z = (likelihood.log_likelihood - torch.stack(exact)) / likelihood.mc_error.clamp(min=1e-2)
     assert z.abs().max() < 6
 
 

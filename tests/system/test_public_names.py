@@ -75,8 +75,8 @@ def _own(package):
 def test_public_names(package):
     module = importlib.import_module(package)
     wanted = set(PUBLIC[package].split())
-    found = {name for name in vars(module) if not name.startswith("_")}
-    assert wanted <= found, f"gone: {sorted(wanted - found)}"
+    names = {name for name in vars(module) if not name.startswith("_")}
+    assert wanted <= names, f"gone: {sorted(wanted - names)}"
     extra = _own(module) - wanted
     assert not extra, f"new, add them to the list on purpose: {sorted(extra)}"
 

@@ -64,8 +64,10 @@ def test_marginal_likelihood_of_the_examples(examples, name):
     guide = pa.train(
         module.model, module.cohort, num_simulations=6_000, seed=1, options=options, progress=False
     )
-    found = pa.sample_individuals(guide, module.cohort, population=point, num_draws=1_000, seed=1)
-    estimate = found.estimate
+    individuals = pa.sample_individuals(
+        guide, module.cohort, population=point, num_draws=1_000, seed=1
+    )
+    estimate = individuals.estimate
     error = 2 * float(estimate.mc_error.norm())
     assert error < 0.3
     assert -2 * float(estimate.log_mean.sum()) == pytest.approx(exact, abs=4 * error)

@@ -20,14 +20,16 @@ def fit(theophylline_guide):
 @pytest.mark.parametrize("point", ["P1", "P2", "ML"])
 def test_likelihood_and_individuals_at_given_points(point, theophylline_guide):
     exact, at = EXACT[point], population(point)
-    found = pa.sample_individuals(theophylline_guide, cohort, population=at, num_draws=4000, seed=1)
-    estimate = found.estimate
+    individuals = pa.sample_individuals(
+        theophylline_guide, cohort, population=at, num_draws=4000, seed=1
+    )
+    estimate = individuals.estimate
     error = 2 * float(estimate.mc_error.norm())
     assert error < 0.08
     assert abs(-2 * float(estimate.log_mean.sum()) - exact["minus2LL"]) < 3 * error
     each = torch.tensor(exact["minus2LL_by_subject"], dtype=torch.float64)
     assert ((-2 * estimate.log_mean - each).abs() / (2 * estimate.mc_error)).max() < 4
-    mean, sd, mean_error, sd_error = found.moments()
+    mean, sd, mean_error, sd_error = individuals.moments()
     eta = torch.tensor(exact["eta_mean"], dtype=torch.float64)
     assert ((mean - at["typical"] - eta).abs() / mean_error).max() < 4
     exact_sd = torch.tensor(exact["eta_sd"], dtype=torch.float64)
@@ -61,13 +63,13 @@ def test_ode_program_with_the_guide_of_the_closed_form(theophylline_guide):
             ka, cl, v = phi.exp().unbind(-1)
             series = cohort["concentration"]
             conc = concentration(series, cohort.doses, ka, cl, v)
-            law = dist.Normal(conc, sigma[..., None]).mask(series.observed).to_event(1)
-            pyro.sample("concentration", law, obs=series.values)
+            distribution = dist.Normal(conc, sigma[..., None]).mask(series.observed).to_event(1)
+            pyro.sample("concentration", distribution, obs=series.values)
 
-    found = pa.marginal_likelihood(
+    likelihood = pa.marginal_likelihood(
         by_ode, theophylline_guide, cohort, population("P2"), num_draws=200, seed=1
     )
-    assert abs(found.minus2ll - EXACT["P2"]["minus2LL"]) < 3 * found.minus2ll_mc_error
+    assert abs(likelihood.minus2ll - EXACT["P2"]["minus2LL"]) < 3 * likelihood.minus2ll_mc_error
 
 
 def test_the_same_program_swaps_in_everywhere(fit, theophylline_guide):

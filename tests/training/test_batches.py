@@ -9,9 +9,9 @@ def test_missingness_is_drawn_anew_on_every_pass(linear):
     seen = []
 
     def missing(cohort, generator):
-        found = RandomMissing()(cohort, generator)
-        seen.append(found["y"].observed)
-        return found
+        incomplete = RandomMissing()(cohort, generator)
+        seen.append(incomplete["y"].observed)
+        return incomplete
 
     design = pa.Resample(linear, missing)
     options = pa.TrainingOptions(max_epochs=3, batch_size=128)

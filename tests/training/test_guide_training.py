@@ -88,8 +88,8 @@ def test_early_stopping_keeps_the_best_weights(linear):
     fresh, _ = structure.simulate(
         design(500, generator), latent, shared, structure.initial_population(), generator
     )
-    found = -guide.posterior.condition(fresh, shared).log_prob(latent).mean()
-    assert found == pytest.approx(min(losses), abs=0.5)  # the best weights, not the last
+    loss = -guide.posterior.condition(fresh, shared).log_prob(latent).mean()
+    assert loss == pytest.approx(min(losses), abs=0.5)  # the best weights, not the last
 
 
 def test_a_design_of_ones_own(linear):
@@ -108,8 +108,8 @@ def test_every_style_trains_scores_and_guides(name):
     population = guide.structure.draw_populations(cohort, 1, make_generator(5))[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AmortizedWarning)
-        found = pa.sample_individuals(guide, cohort, population=population, num_draws=200)
-    assert found.estimate.log_mean.isfinite().all()
+        individuals = pa.sample_individuals(guide, cohort, population=population, num_draws=200)
+    assert individuals.estimate.log_mean.isfinite().all()
     svi = SVI(STYLES[name], guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
     assert torch.tensor([svi.step(cohort) for _ in range(3)]).isfinite().all()
     trace = pyro.poutine.trace(guide).get_trace(cohort)

@@ -16,5 +16,5 @@ def test_half_precision_moves_the_loss_little():
     tokens = torch.randn(200, 5, encoder.layout.num_features)
     encoded = Encoded(tokens, torch.rand(200, 5) > 0.2, torch.randn(200, encoder.num_static))
     pairs = Pairs(encoded, torch.randn(200, 2), torch.zeros(200, 0))
-    whole, half = (float(Loss(posterior, kind)(pairs).detach()) for kind in (None, torch.bfloat16))
-    assert half == pytest.approx(whole, abs=0.02)
+    single, half = (float(Loss(posterior, kind)(pairs).detach()) for kind in (None, torch.bfloat16))
+    assert half == pytest.approx(single, abs=0.02)

@@ -78,9 +78,9 @@ def test_memory_folder_and_workers_give_the_same_weights(linear, tmp_path):
     )
     assert same_weights(memory, train(linear, tmp_path / "here"))
     assert same_weights(memory, train(linear, tmp_path / "workers", options=workers))
-    again = train(linear, tmp_path / "here")  # a finished run is taken up at its end
-    assert same_weights(memory, again)
-    assert again.history.validation_loss == memory.history.validation_loss
+    resumed = train(linear, tmp_path / "here")  # a finished run is taken up at its end
+    assert same_weights(memory, resumed)
+    assert resumed.history.validation_loss == memory.history.validation_loss
 
 
 @pytest.mark.slow
@@ -100,8 +100,8 @@ def test_a_folder_belongs_to_one_run(linear, tmp_path):
             phi = pyro.sample("phi", dist.Normal(mean, omega).to_event(1))
             y = cohort["y"]
             prediction = phi[..., :1] + phi[..., 1:] * y.times**2
-            law = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
-            pyro.sample("y", law, obs=y.values)
+            distribution = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
+            pyro.sample("y", distribution, obs=y.values)
 
     with pytest.raises(TrainingError, match="probe"):
         pa.train(
@@ -135,8 +135,8 @@ def slopes(sign):
             phi = pyro.sample("phi", dist.Normal(torch.zeros(2), 1.0).to_event(1))
             y = cohort["y"]
             prediction = phi[..., :1] + sign * phi[..., 1:] * (y.times - 1.0)
-            law = dist.Normal(prediction, 0.1).mask(y.observed).to_event(1)
-            pyro.sample("y", law, obs=y.values)
+            distribution = dist.Normal(prediction, 0.1).mask(y.observed).to_event(1)
+            pyro.sample("y", distribution, obs=y.values)
 
     return model
 

@@ -27,8 +27,10 @@ def _hopeless(cohort):
     with pyro.plate("individual", len(cohort)):
         slope = pyro.sample("slope", dist.Normal(-9.0, 1.0))
         y = cohort["y"]
-        law = dist.Normal(slope.sqrt()[..., None] * y.times, 1.0).mask(y.observed).to_event(1)
-        pyro.sample("y", law, obs=y.values)
+        distribution = (
+            dist.Normal(slope.sqrt()[..., None] * y.times, 1.0).mask(y.observed).to_event(1)
+        )
+        pyro.sample("y", distribution, obs=y.values)
 
 
 @pytest.mark.gpu

@@ -29,7 +29,7 @@ def test_figures_of_a_fit_and_of_a_calibration_are_drawn(fit, calibration, tmp_p
 @pytest.mark.slow
 def test_every_figure_is_drawn(weighted, tmp_path):
     before = dict(rcParams)
-    found = diagnose(weighted, num_individuals=100, num_draws=200, seed=1)
+    diagnosis = diagnose(weighted, num_individuals=100, num_draws=200, seed=1)
     r = residuals(weighted, num_simulations=200)
     figures = {
         "fits": plots.individual_fits(weighted, num_draws=30, max_individuals=5),
@@ -40,10 +40,10 @@ def test_every_figure_is_drawn(weighted, tmp_path):
         "check": plots.visual_predictive_check(weighted, num_simulations=60),
         "forest": plots.forest({"one": weighted, "two": weighted}),
         "profile": plots.profile(pa.profile_likelihood(weighted, "sigma")),
-        "battery": plots.battery(found),
-        "bands": plots.rank_bands(found.calibration),
-        "recovery": plots.recovery(found.calibration),
-        "ranks": plots.rank_histogram(found.calibration),
+        "battery": plots.battery(diagnosis),
+        "bands": plots.rank_bands(diagnosis.calibration),
+        "recovery": plots.recovery(diagnosis.calibration),
+        "ranks": plots.rank_histogram(diagnosis.calibration),
         "training": plots.training_curve(weighted.guide.history),
     }
     for name, figure in figures.items():

@@ -24,8 +24,8 @@ def test_gridded_guide_saves_loads_and_reads_fewer_columns(linear, tmp_path):
     shorter = pa.Cohort({"y": pa.Series(times[:, 1:4], values[:, 1:4])})
     points = torch.zeros(20, 2, dtype=torch.float64)
     for cohort in (common, shorter):
-        laws = [g.individual_posterior(cohort, TRUTH) for g in (guide, loaded)]
-        assert torch.equal(laws[0].log_prob(points), laws[1].log_prob(points))
+        posteriors = [g.individual_posterior(cohort, TRUTH) for g in (guide, loaded)]
+        assert torch.equal(posteriors[0].log_prob(points), posteriors[1].log_prob(points))
 
 
 class Averaged(nn.Module):
@@ -55,8 +55,8 @@ def test_guides_with_any_network_are_saved_and_loaded(linear, tmp_path, networks
     guide.save(tmp_path)
     loaded = pa.load_guide(tmp_path, linear_program, linear, classes=[Averaged])
     points = torch.zeros(len(linear), 2, dtype=torch.float64)
-    laws = [g.individual_posterior(linear, TRUTH) for g in (guide, loaded)]
-    assert torch.equal(laws[0].log_prob(points), laws[1].log_prob(points))
+    posteriors = [g.individual_posterior(linear, TRUTH) for g in (guide, loaded)]
+    assert torch.equal(posteriors[0].log_prob(points), posteriors[1].log_prob(points))
     assert loaded.patterns == guide.patterns
     if networks.summary is Averaged:
         with pytest.raises(GuideError, match=r"classes=\[Averaged\]"):

@@ -143,8 +143,8 @@ def test_endpoints_have_their_own_times():
     by_compartment = frame.drop(columns="DVID").assign(CMT=[1, 2, 3, 2, 3])
     with pytest.raises(TableError, match=r"compartments \[2, 3\]"):
         nlme.read_table(by_compartment)
-    found = nlme.read_table(by_compartment, endpoint="CMT", series={2: "a", 3: "b"})
-    assert found["b"].values.tolist() == [[80.0], [70.0]]
+    reread = nlme.read_table(by_compartment, endpoint="CMT", series={2: "a", 3: "b"})
+    assert reread["b"].values.tolist() == [[80.0], [70.0]]
 
 
 def test_censored_values_and_their_limits():
@@ -167,9 +167,9 @@ def test_censored_values_and_their_limits():
     flagged = pd.DataFrame(
         {"ID": 1, "TIME": [0, 1], "DV": [3.0, 0.0], "BLQ": [0, 1], "LLOQ": [0.5, 0.5]}
     )
-    found = nlme.read_table(flagged)
-    assert found["dv"].values.tolist() == [[3.0, 0.5]]
-    assert found.time_varying["dv_low"].values.tolist() == [[0.5, 0.5]]
+    flagged_cohort = nlme.read_table(flagged)
+    assert flagged_cohort["dv"].values.tolist() == [[3.0, 0.5]]
+    assert flagged_cohort.time_varying["dv_low"].values.tolist() == [[0.5, 0.5]]
 
 
 def test_time_varying_covariates_are_carried_forward(caplog):
@@ -351,10 +351,10 @@ def test_one_broken_entry_anywhere_is_named(name, data):
 
 def test_round_trip_through_a_table():
     cohort = datasets.theophylline()
-    again = nlme.read_table(
+    reread = nlme.read_table(
         nlme.to_table(cohort, "concentration"), series="concentration", covariates=["weight"]
     )
-    same(again, cohort)
+    same(reread, cohort)
 
 
 @settings(max_examples=40, deadline=None)
@@ -393,8 +393,8 @@ def test_a_round_trip_loses_nothing(seed):
     names = {"x": "x", "y": "y"}
     options = {"series": names, "covariates": ["WT"], "time_varying": ["CRCL"]}
     cohort = nlme.read_table(frame, **options)
-    again = nlme.read_table(nlme.to_table(cohort), **options)
-    same(again, cohort)
+    reread = nlme.read_table(nlme.to_table(cohort), **options)
+    same(reread, cohort)
 
 
 def test_covariates_with_times_of_their_own_keep_them():
@@ -405,9 +405,9 @@ def test_covariates_with_times_of_their_own_keep_them():
     )
     frame = nlme.to_table(cohort)
     assert frame["EVID"].tolist() == [1, 0, 2, 2, 0]
-    again = nlme.read_table(frame, series="y", time_varying=["WT"]).time_varying["WT"]
+    reread = nlme.read_table(frame, series="y", time_varying=["WT"]).time_varying["WT"]
     when = torch.tensor([[0.0, 0.7, 1.5]]).double()
-    assert again.at(when).tolist() == [[70.0, 70.0, 68.0]]
+    assert reread.at(when).tolist() == [[70.0, 70.0, 68.0]]
 
 
 def test_theophylline_is_read_without_a_word(caplog):

@@ -81,11 +81,11 @@ def test_a_lost_worker_costs_only_its_shards(simulator, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # loky announces the loss
         bank.start()
-        found = values(bank)
+        simulated = values(bank)
         bank.close()
     assert (tmp_path / "mark").exists()
     expected = values(Bank(simulator, 50, 4, 50))
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(simulated, expected, strict=True))
 
 
 class Failing(Simulator):
@@ -163,10 +163,10 @@ def test_a_dask_cluster_simulates_and_survives_a_lost_worker(simulator, tmp_path
         bank.get(0)
         victim = next(iter(cluster.workers.values()))
         os.kill(victim.pid, signal.SIGKILL)
-        found = values(bank)
+        simulated = values(bank)
         bank.close()
     expected = values(Bank(simulator, 200, 8, 200))
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(simulated, expected, strict=True))
 
 
 @pytest.mark.slow

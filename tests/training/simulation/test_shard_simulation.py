@@ -31,18 +31,20 @@ def test_failed_simulations_are_counted_and_announced(linear):
             slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
             y = cohort["y"]
             prediction = (slope + 1.0).sqrt()[..., None] * y.times  # NaN below -1
-            law = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
-            pyro.sample("y", law, obs=y.values)
+            normal = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
+            pyro.sample("y", normal, obs=y.values)
 
     structure = pa.read_structure(fragile, linear)
     distribution = default_training_distribution(structure, linear, 0, num_draws=200)
     with pytest.warns(AmortizedWarning, match="not finite"):
-        found = simulate_training_set(structure, pa.Resample(linear), distribution, 2000, seed=1)
+        training_set = simulate_training_set(
+            structure, pa.Resample(linear), distribution, 2000, seed=1
+        )
     share = torch.distributions.Normal(0.0, 1.0).cdf(
         (-1 - distribution.individual.normal.loc) / distribution.individual.normal.scale_tril[0, 0]
     )
-    assert found.num_failed / 2000 == pytest.approx(float(share), abs=0.03)
-    assert len(found) == 2000 - found.num_failed
+    assert training_set.num_failed / 2000 == pytest.approx(float(share), abs=0.03)
+    assert len(training_set) == 2000 - training_set.num_failed
 
 
 def test_simulations_beyond_single_precision_have_failed(linear):
@@ -50,8 +52,8 @@ def test_simulations_beyond_single_precision_have_failed(linear):
         with pyro.plate("individual", len(cohort)):
             rate = pyro.sample("rate", dist.Normal(0.0, 80.0))
             y = cohort["y"]
-            law = dist.Normal(torch.exp(rate[..., None] + 0 * y.times), 1.0)
-            pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+            distribution = dist.Normal(torch.exp(rate[..., None] + 0 * y.times), 1.0)
+            pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
     options = pa.TrainingOptions(max_epochs=1)
     with pytest.warns(AmortizedWarning, match="not finite"):
@@ -69,12 +71,12 @@ def test_noise_is_drawn_several_times_from_one_solution(linear):
     structure = pa.read_structure(counting, linear)
     distribution = default_training_distribution(structure, linear, 0, num_draws=50)
     calls.clear()
-    found = Simulator(structure, pa.Resample(linear), distribution, 1, num_noise=4)(0, 5000)
+    pairs = Simulator(structure, pa.Resample(linear), distribution, 1, num_noise=4)(0, 5000)
     assert calls == [5000]
-    assert len(found) == 20_000
-    y, phi = found.cohort["y"].values.reshape(4, 5000, -1), found.unconstrained.reshape(4, 5000, 2)
+    assert len(pairs) == 20_000
+    y, phi = pairs.cohort["y"].values.reshape(4, 5000, -1), pairs.unconstrained.reshape(4, 5000, 2)
     assert torch.equal(phi[0], phi[3])
-    sigma = found.shared[:5000].exp()
+    sigma = pairs.shared[:5000].exp()
     difference = (y[0] - y[2]) / sigma / 2**0.5  # independent noise of the right size
     assert difference.std() == pytest.approx(1.0, abs=0.02)
     one = Simulator(structure, pa.Resample(linear), distribution, 1)(0, 5000)

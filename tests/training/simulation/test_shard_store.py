@@ -29,19 +29,19 @@ def test_what_is_written_is_read(tmp_path, cohort):
     assert 3 not in store
     store.write(3, given)
     assert 3 in store
-    found = store.read(3)
-    assert found.num_failed == 2
-    assert torch.equal(found.unconstrained, given.unconstrained)
-    assert torch.equal(found.shared, given.shared)
+    read = store.read(3)
+    assert read.num_failed == 2
+    assert torch.equal(read.unconstrained, given.unconstrained)
+    assert torch.equal(read.shared, given.shared)
     cohort = given.cohort
     for name, series in cohort.series.items():
         for field in ("times", "values", "observed"):
-            assert torch.equal(getattr(found.cohort[name], field), getattr(series, field))
+            assert torch.equal(getattr(read.cohort[name], field), getattr(series, field))
     for name, x in cohort.covariates.items():
-        assert torch.equal(found.cohort.covariates[name], x)
+        assert torch.equal(read.cohort.covariates[name], x)
     if cohort.doses is not None:
-        assert isinstance(found.cohort.doses, Doses)
-        assert torch.equal(found.cohort.doses.amounts, cohort.doses.amounts)
+        assert isinstance(read.cohort.doses, Doses)
+        assert torch.equal(read.cohort.doses.amounts, cohort.doses.amounts)
 
 
 def test_common_times_are_stored_once(tmp_path):
