@@ -150,7 +150,7 @@ def measure(answer, reference):
 
 @dataclass
 class Job:
-    """One run: whose, on what, for how long."""
+    """One run of one library on one problem, with one or more budgets of time."""
 
     problem: str
     label: str

@@ -1,4 +1,4 @@
-"""The table of rooms and the picture of the layers: ``scripts/architecture.py [--check]``.
+"""The table of packages and the picture of the layers: ``scripts/architecture.py [--check]``.
 
 Both are made from the import contract in ``pyproject.toml`` and from the first sentence of the
 docstring of each package. The rest of ``docs/architecture.md`` is written by hand; every module
@@ -46,8 +46,8 @@ def purpose(name: str) -> str:
 
 
 def table() -> list[str]:
-    """The rooms, from the highest layer."""
-    lines = ["| layer | room | purpose | may import |", "|---|---|---|---|"]
+    """The packages, from the highest layer."""
+    lines = ["| layer | package | purpose | may import |", "|---|---|---|---|"]
     for number, row in zip(range(len(layers()), 0, -1), layers(), strict=True):
         below = (
             f"layers 1 to {number - 1}" if number > 2 else "layer 1" if number == 2 else "nothing"
@@ -86,14 +86,14 @@ def page() -> str:
 
 
 def unknown_modules() -> list[str]:
-    """Names in backquotes that look like modules of a room and are none."""
-    rooms = {name for row in layers() for name in row}
+    """Names in backquotes that look like modules of a package and are none."""
+    packages = {name for row in layers() for name in row}
     names = re.findall(r"`((?:\w+\.)+\w+)`", PAGE.read_text("utf-8"))
     paths = {name: PACKAGE.joinpath(*name.split(".")) for name in names}
     return [
         name
         for name, path in paths.items()
-        if name.split(".")[0] in rooms
+        if name.split(".")[0] in packages
         and not name.endswith(".py")
         and not (path.is_dir() or path.with_suffix(".py").is_file())
     ]

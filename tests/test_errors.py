@@ -97,7 +97,7 @@ def test_an_error_of_a_worker_process_arrives_whole():
 
 
 def refusing(cohort):
-    """A door of the library, inside a user's model."""
+    """A public function of the library raises inside a user's model."""
     with pyro.plate("individual", len(cohort)):
         pyro.sample("phi", dist.Normal(0.0, 1.0))
         cohort["no such series"]

@@ -1,4 +1,4 @@
-"""Doses, parameters and right-hand sides that several tests of this room share."""
+"""Doses, parameters and right-hand sides that several tests of this package share."""
 
 import torch
 
