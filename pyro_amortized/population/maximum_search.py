@@ -59,7 +59,8 @@ class VanishingSettings:
     difference: float = 0.1
     # A standard deviation depends on a coordinate if its logarithm has a larger slope.
     min_slope: float = 0.3
-    # Changes of the log likelihood that count as none: of all individuals, and the median of one.
+    # Changes of the log likelihood that count as none: of all individuals (beside two Monte Carlo
+    # standard errors), and the median over the individuals.
     max_total_change: float = 0.05
     max_individual_change: float = 0.1
     # Smallest change, in units of the first of these, at which the standard deviation is doubled.
@@ -188,9 +189,12 @@ class Search:
         r"""Coordinates of standard deviations that cannot be told from zero.
 
         A coordinate is among them if a standard deviation of the individual parameters, or of
-        their narrowest combination, depends on it, and if neither half nor twice this standard
-        deviation changes the likelihood. It is then held at about the largest value for which
-        this is true: narrower draws would determine the mean (decision 037).
+        their narrowest combination, depends on it, if half this standard deviation changes neither
+        the log likelihood of all individuals nor that of the median individual, and if twice this
+        standard deviation does not increase that of all individuals. It may lower it: the standard
+        deviation is then about the largest that cannot be told from zero. It is larger where twice
+        the value changes neither of the two; narrower draws would determine the mean (decision
+        037). What counts as no change: :class:`VanishingSettings`.
 
         Args:
             likelihood: The likelihood on the draws of this round.
@@ -251,7 +255,7 @@ class Search:
         self, likelihood: Likelihood, at: Tensor, log_weights: Tensor
     ) -> tuple[float, float]:
         """Change of the log likelihood, in units of the largest change that counts as none, and
-        the median change of an individual.
+        the median over the individuals of its absolute value.
         """
         moved = likelihood.log_weights(self.structure.constrain_population(at))
         change, error = log_mean_difference(moved, log_weights)
