@@ -15,6 +15,7 @@ from ..model import ModelStructure, individual_prior_terms, value_log_probs
 from ..numerics.cholesky import factored
 from ..population.fit_result import PopulationFit
 from ..population.population_posterior import PopulationDraws
+from ..runtime.random_numbers import fork_seed
 from ..sampling.individuals import IndividualPosteriors
 from .calibration_result import Calibration
 from .xarray_datasets import (
@@ -88,7 +89,7 @@ def population_groups(result: PopulationDraws, generator: Generator) -> Groups:
     """
     fit, structure = result.fit, result.fit.structure
     cohort, vectors = fit.cohort, result.vectors
-    individuals = result.individuals(int(torch.randint(2**31, (), generator=generator)))
+    individuals = result.individuals(fork_seed(generator))
     parts = []
     for draw, vector in zip(individuals, vectors, strict=True):
         population = structure.constrain_population(vector)

@@ -22,7 +22,7 @@ from ..errors import FitError
 from ..model import ModelStructure, Population
 from ..numerics.maximization import maximize
 from ..runtime.arguments import check_count, check_is
-from ..runtime.random_numbers import make_generator
+from ..runtime.random_numbers import fork_seed, make_generator
 from ..sampling.individuals import MIN_DRAWS
 from .estimation import fit_population
 from .fit_result import PopulationFit
@@ -198,7 +198,6 @@ def _resampled(
 def _simulated(fit: PopulationFit, num_draws: int, generator: Generator) -> tuple[Tensor, bool]:
     """The estimate of one simulated cohort, and whether it converged."""
     cohort = simulate_population(fit.structure, fit.cohort, fit.estimates, generator)
-    seed = int(torch.randint(2**31, (), generator=generator))
     held = {name: fit.estimates[name] for name in fit.fixed}
     replicate = fit_population(
         fit.model,
@@ -209,7 +208,7 @@ def _simulated(fit: PopulationFit, num_draws: int, generator: Generator) -> tupl
         num_draws=num_draws,
         estimator=fit.structure.estimator,
         retrain=False,
-        seed=seed,
+        seed=fork_seed(generator),
     )
     return replicate.vector, replicate.converged
 
