@@ -21,7 +21,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent))
 import pyro_amortized as pa
 from problems import CONVERSION, FITZHUGH, PK
-from pyro_amortized.training.simulation.shard_queue import Bank
+from pyro_amortized.training.simulation.shard_queue import SimulationBank
 
 from pyro_amortized.networks.conditional_flow import ConditionalFlow
 from pyro_amortized.numerics.muon_optimizer import Muon
@@ -115,12 +115,14 @@ def simulations_per_second(problem, num_workers, size=8192, num_shards=4):
     structure = pa.read_structure(problem.model, example)
     simulator = Simulator(structure, problem.design, problem.training, 1)
     with tempfile.TemporaryDirectory() as folder:
-        warm = Bank(simulator, 64, 2 * max(num_workers, 1), 64, None, Workers(num_workers))
+        warm = SimulationBank(
+            simulator, 64, 2 * max(num_workers, 1), 64, None, Workers(num_workers)
+        )
         warm.start()
         [warm.get(k) for k in range(warm.num_shards)]
         warm.close()
         store = SimulationStore(Path(folder))
-        bank = Bank(simulator, size, num_shards, size, store, Workers(num_workers))
+        bank = SimulationBank(simulator, size, num_shards, size, store, Workers(num_workers))
         begin = time.perf_counter()
         bank.start()
         [bank.get(k) for k in range(num_shards)]

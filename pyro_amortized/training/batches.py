@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ..encode import Encoded, Encoder
-from .simulation.shard_queue import Bank
-from .simulation.shard_simulation import shard_generator
+from .simulation.random_streams import Purpose, random_stream
+from .simulation.shard_queue import SimulationBank
 from .simulation.training_sets import TrainingSet
 
 ENCODED_AT_ONCE = 8192  # individuals; bounds the memory of the encoding
@@ -75,14 +75,15 @@ class Feed:
         seed: Seed of order and missingness.
     """
 
-    bank: Bank
+    bank: SimulationBank
     encoder: Encoder
     seed: int
 
-    def pairs(self, simulations: TrainingSet, *place: int) -> Pairs:
-        """A shard with missing values drawn for a place in the training, encoded."""
+    def pairs(self, simulations: TrainingSet, epoch: int, shard: int) -> Pairs:
+        """A shard with the missing values of a pass, encoded."""
         design = self.bank.simulator.design
-        cohort = design.missing(simulations.cohort, shard_generator(self.seed, 1, *place))
+        generator = random_stream(self.seed, Purpose.MISSING_VALUES, epoch, shard)
+        cohort = design.missing(simulations.cohort, generator)
         parts = []
         with torch.no_grad():
             for start in range(0, len(cohort), ENCODED_AT_ONCE):
@@ -96,12 +97,12 @@ class Feed:
         assert self.bank.num_shards is not None
         if epoch == 0:
             return list(range(self.bank.num_shards))
-        generator = shard_generator(self.seed, 2, epoch)
+        generator = random_stream(self.seed, Purpose.SHARD_ORDER, epoch)
         return torch.randperm(self.bank.num_shards, generator=generator).tolist()
 
     def row_order(self, place: Place, num: int) -> Tensor:
         """A random order of the ``num`` rows of a shard."""
-        generator = shard_generator(self.seed, 3, place.epoch, place.shard)
+        generator = random_stream(self.seed, Purpose.ROW_ORDER, place.epoch, place.shard)
         return torch.randperm(num, generator=generator)
 
     def places(self, epoch: int, position: int) -> Iterator[Place]:

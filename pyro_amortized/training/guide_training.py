@@ -34,8 +34,9 @@ from .loss_tracking import Tracker
 from .network_options import Networks
 from .options import TrainingOptions
 from .simulation.failure_checks import announce_layout, check_failures
-from .simulation.shard_queue import Bank
-from .simulation.shard_simulation import SIZES, Simulator, shard_generator
+from .simulation.random_streams import VALIDATION, Purpose, random_stream
+from .simulation.shard_queue import SimulationBank
+from .simulation.shard_simulation import SIZES, Simulator
 from .simulation.training_sets import TrainingSet
 from .simulation_plan import Plan, open_bank
 from .time_budgets import budget_seconds
@@ -99,18 +100,15 @@ def train(
     _check_kinds(options, networks, training_distribution, warm_start, tracker)
     generator = make_generator(seed)
     example = data if isinstance(data, Cohort) else _example(data, generator)
-    design = as_design(data)
     structure = read_structure(model, example)
     distribution = training_distribution or default_training_distribution(
         structure, example, generator
     )
     announce_layout(structure, SIZES.loop)
     warm = None if warm_start is None else _networks_of(warm_start, structure)
-    networks = replace(networks, learn_shared=_learns_shared(networks, structure, warm))
-    if networks.learn_shared:
-        distribution = replace(distribution, shared=distribution.shared.as_normal())
+    networks, distribution = _with_shared(networks, distribution, structure, warm)
     plan = Plan(
-        simulator=Simulator(structure, design, distribution, seed, options.num_noise),
+        simulator=Simulator(structure, as_design(data), distribution, seed, options.num_noise),
         options=options,
         networks=networks,
         num_simulations=num_simulations,
@@ -120,26 +118,42 @@ def train(
         progress=progress,
         warm_start=warm,
     )
-    with ExitStack() as stack:
-        stack.enter_context(torch_threads(options.num_threads))
-        bank, validation = open_bank(plan, stack)
-        posterior, patterns = _build(plan, bank, generator)
-        history = _fit(plan, posterior, bank, validation, tracker)
-    posterior = posterior.cpu().double()
+    posterior, patterns, history = _train(plan, generator, tracker)
     return AmortizedGuide(model, structure, posterior, distribution, history, patterns)
 
 
-def _learns_shared(
-    networks: Networks, structure: ModelStructure, warm_start: AmortizedPosterior | None
-) -> bool:
-    """Whether the networks learn the shared parameters: as those of a warm start, as the user
-    says, or where the observations have no density.
+def _train(
+    plan: Plan, generator: Generator, tracker: Tracker | None
+) -> tuple[AmortizedPosterior, TrainingPatterns, TrainingHistory]:
+    """Simulate, build the networks and train them."""
+    with ExitStack() as stack:
+        stack.enter_context(torch_threads(plan.options.num_threads))
+        bank, validation = open_bank(plan, stack)
+        posterior, patterns = _build(plan, bank, generator)
+        history = _fit(plan, posterior, bank, validation, tracker)
+    return posterior.cpu().double(), patterns, history
+
+
+def _with_shared(
+    networks: Networks,
+    distribution: TrainingDistribution,
+    structure: ModelStructure,
+    warm_start: AmortizedPosterior | None,
+) -> tuple[Networks, TrainingDistribution]:
+    """Networks that learn the shared parameters or not, and their training distribution.
+
+    They are learned as by the networks of a warm start, as the user says, or where the observations
+    have no density.
     """
     if warm_start is not None:
-        return warm_start.shared_flow is not None
-    if networks.learn_shared is not None:
-        return networks.learn_shared
-    return bool(structure.shared) and not structure.has_density
+        learn_shared = warm_start.shared_flow is not None
+    elif networks.learn_shared is not None:
+        learn_shared = networks.learn_shared
+    else:
+        learn_shared = bool(structure.shared) and not structure.has_density
+    if learn_shared:
+        distribution = replace(distribution, shared=distribution.shared.as_normal())
+    return replace(networks, learn_shared=learn_shared), distribution
 
 
 def _check_request(model: Any, num_simulations: Any, seed: Any) -> None:
@@ -211,14 +225,15 @@ def _networks_of(guide: AmortizedGuide, structure: ModelStructure) -> AmortizedP
 
 
 def _build(
-    plan: Plan, bank: Bank, generator: Generator
+    plan: Plan, bank: SimulationBank, generator: Generator
 ) -> tuple[AmortizedPosterior, TrainingPatterns]:
     """Networks before training, with the scales of the first shard, and the patterns of its missing
     values.
     """
     simulator = plan.simulator
     structure, first = simulator.structure, bank.get(0)
-    masked = simulator.design.missing(first.cohort, shard_generator(simulator.seed, 4))
+    numbers = random_stream(simulator.seed, Purpose.NETWORK_FORM)
+    masked = simulator.design.missing(first.cohort, numbers)
     grid = None
     if plan.networks.grid is not False:
         grid = common_grid(first.cohort, structure.series)
@@ -255,7 +270,7 @@ def _build(
 def _fit(
     plan: Plan,
     posterior: AmortizedPosterior,
-    bank: Bank,
+    bank: SimulationBank,
     validation: TrainingSet,
     tracker: Tracker | None,
 ) -> TrainingHistory:
@@ -264,7 +279,7 @@ def _fit(
     run = Run(
         posterior,
         feed,
-        feed.pairs(validation, 0).to(posterior.flow.loc.device),
+        feed.pairs(validation, 0, VALIDATION).to(posterior.flow.loc.device),
         options,
         deadline=None if plan.limit is None else plan.begin + plan.limit,
         checkpoint=None if plan.folder is None else plan.folder / "checkpoint.safetensors",

@@ -28,8 +28,9 @@ from ..runtime.progress import progress_bar
 from .learning_rate import Schedule
 from .optimizers import average, make_optimizers, set_rate, take_step
 from .options import TrainingOptions
-from .simulation.shard_simulation import Simulator, shard_generator
-from .time_budgets import budget_seconds
+from .simulation.random_streams import Purpose, random_stream
+from .simulation.shard_simulation import Simulator
+from .time_budgets import budget_seconds, used_share
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,10 @@ def sharpen(
     check_is("guide", guide, AmortizedGuide, fix, TrainingError)
     check_count("num_simulations", num_simulations, least=100, error=TrainingError)
     check_count("num_steps", num_steps, error=TrainingError)
-    first = guide.posterior
-    if not isinstance(first, AmortizedPosterior):
-        raise GuideError(
-            "The guide is sharpened already.", "a guide from `train`.", "use it as it is."
-        )
-    guide.structure.check_density()
+    first = _posterior_without_steps(guide)
     simulator = Simulator(guide.structure, as_design(data), guide.training_distribution, seed)
-    with torch_threads(options.num_threads), seeded(shard_generator(seed, 6)):
+    weights = random_stream(seed, Purpose.SHARPENING_WEIGHTS)
+    with torch_threads(options.num_threads), seeded(weights):
         flow = _second_flow(first)
         sharpened = SharpenedPosterior(
             first, flow, guide.structure, guide.training_distribution, num_steps
@@ -128,15 +125,23 @@ def sharpen(
         rows = Rows(*(torch.cat(x) for x in zip(*(vars(p).values() for p in bar), strict=True)))
         deadline = None if limit is None else begin + limit
         history = _train_second(flow, rows, options, seed, deadline, progress)
-    before, after = (
-        float(-rows.log_first[: rows.num_validation].mean()),
-        min(history.validation_loss),
-    )
-    advice = f"sharpened with {len(rows):,} simulations: from {before:.3f} to {after:.3f} nats"
+    before = float(-rows.log_first[: rows.num_validation].mean())
+    after = min(history.validation_loss)
     if not after < before:
-        return _with(guide, first, replace(guide.history, advice="sharpening gained nothing"))
+        return _with(guide, first, "sharpening gained nothing")
     flow.double()
-    return _with(guide, sharpened, replace(guide.history, advice=advice))
+    advice = f"sharpened with {len(rows):,} simulations: from {before:.3f} to {after:.3f} nats"
+    return _with(guide, sharpened, advice)
+
+
+def _posterior_without_steps(guide: AmortizedGuide) -> AmortizedPosterior:
+    """The networks of a guide that can be sharpened."""
+    if not isinstance(guide.posterior, AmortizedPosterior):
+        raise GuideError(
+            "The guide is sharpened already.", "a guide from `train`.", "use it as it is."
+        )
+    guide.structure.check_density()
+    return guide.posterior
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,11 +177,10 @@ class Rows:
 
 
 def _with(
-    guide: AmortizedGuide,
-    posterior: AmortizedPosterior | SharpenedPosterior,
-    history: TrainingHistory,
+    guide: AmortizedGuide, posterior: AmortizedPosterior | SharpenedPosterior, advice: str
 ) -> AmortizedGuide:
-    """The guide with other networks and another history."""
+    """The guide with other networks and another advice."""
+    history = replace(guide.history, advice=advice)
     parts = (guide.training_distribution, history, guide.patterns)
     other = AmortizedGuide(guide.model, guide.structure, posterior, *parts)
     return other.at(guide.loc, guide.scale_tril)
@@ -201,7 +205,7 @@ def _newton_shards(
         if shard and until is not None and time.monotonic() > until:
             return
         simulations = simulator(shard, min(size, num - start))
-        generator = shard_generator(simulator.seed, 1, 0, shard)
+        generator = random_stream(simulator.seed, Purpose.MISSING_VALUES, 0, shard)
         cohort = design.missing(simulations.cohort, generator)
         distribution = posterior.condition(cohort, simulations.shared.double())
         z, log_det = distribution.standardized(simulations.unconstrained)
@@ -229,7 +233,7 @@ def _train_second(
     schedule = Schedule(options.learning_rate, options.warmup, None if deadline else total)
     optimizers = make_optimizers(flow, options)
     averaged = AveragedModel(flow, multi_avg_fn=average(options.average_decay))
-    generator, step, done = shard_generator(seed, 7), 0, 0.0
+    generator, step, done = random_stream(seed, Purpose.SHARPENING_ORDER), 0, 0.0
     best, losses = copy.deepcopy(flow.state_dict()), [_loss(flow, rows, validation)]
     with progress_bar(progress, total=100, desc="sharpening", unit="%") as bar:
         while done < 1.0 and losses.index(min(losses)) >= len(losses) - SETTINGS.patience:
@@ -237,7 +241,7 @@ def _train_second(
             for picked in (order + rows.num_validation).split(size)[:steps_per_pass]:
                 share = 0.0
                 if deadline is not None:
-                    share = min(1.0, (time.monotonic() - begin) / max(deadline - begin, 1e-9))
+                    share = used_share(time.monotonic() - begin, deadline - begin)
                 done = schedule.progress(step, share)
                 if done >= 1.0:
                     break

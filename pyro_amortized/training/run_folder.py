@@ -34,7 +34,8 @@ from ..runtime.atomic_files import (
 from ..runtime.file_formats import Format
 from .network_options import Networks
 from .options import TrainingOptions
-from .simulation.shard_simulation import Simulator, shard_generator
+from .simulation.random_streams import Purpose, random_stream
+from .simulation.shard_simulation import Simulator
 
 SETTINGS_FORMAT = Format("pass another folder")
 CHECKPOINT_FORMAT = Format("pass another folder")
@@ -104,7 +105,7 @@ def _probe(simulator: Simulator) -> dict[str, list[list[float]]]:
     exchanged places give other means. A hash would not do, because the last digits may differ on
     the machine that continues.
     """
-    generator = shard_generator(simulator.seed, PROBE.shard)
+    generator = random_stream(simulator.seed, Purpose.PROBE)
     simulations = simulator(PROBE.shard, PROBE.num_simulations)
     cohort = simulator.design.missing(simulations.cohort, generator)
     means = {}

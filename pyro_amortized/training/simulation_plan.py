@@ -18,7 +18,8 @@ from .network_options import Networks
 from .options import TrainingOptions
 from .run_folder import PROBE, claim_folder, run_settings
 from .simulation.failure_checks import check_failures
-from .simulation.shard_queue import Bank
+from .simulation.random_streams import VALIDATION
+from .simulation.shard_queue import SimulationBank
 from .simulation.shard_simulation import Simulator
 from .simulation.shard_store import SimulationStore
 from .simulation.training_sets import TrainingSet, num_bytes, rounded
@@ -123,13 +124,13 @@ class Plan:
         affordable = int(SETTINGS.shard_share * self.limit / seconds_each)
         return min(SETTINGS.shard_size, max(SETTINGS.min_shard_size, affordable))
 
-    def resolved_options(self, bank: Bank) -> TrainingOptions:
+    def resolved_options(self, bank: SimulationBank) -> TrainingOptions:
         """The options, with a value for all that was left open."""
         num = None if bank.num_shards is None else bank.total * self.options.num_noise
         return self.options.resolved(num)
 
 
-def open_bank(plan: Plan, stack: ExitStack) -> tuple[Bank, TrainingSet]:
+def open_bank(plan: Plan, stack: ExitStack) -> tuple[SimulationBank, TrainingSet]:
     r"""The shards of a training, and its validation set.
 
     Args:
@@ -159,12 +160,12 @@ def _validation(plan: Plan, store: SimulationStore | None) -> tuple[TrainingSet,
     begin = time.perf_counter()
     plan.simulator(PROBE.shard, SETTINGS.num_timed)
     seconds_each = mean_over_ranks((time.perf_counter() - begin) / SETTINGS.num_timed)
-    if store is not None and -1 in store:
-        validation = store.read(-1)
+    if store is not None and VALIDATION in store:
+        validation = store.read(VALIDATION)
     else:
-        validation = rounded(plan.simulator(-1, plan.num_validation(seconds_each)))
+        validation = rounded(plan.simulator(VALIDATION, plan.num_validation(seconds_each)))
         if store is not None:
-            store.write(-1, validation)
+            store.write(VALIDATION, validation)
     check_failures(validation.num_failed, len(validation) + validation.num_failed, announce=False)
     return validation, seconds_each
 
@@ -175,7 +176,7 @@ def _bank(
     seconds_each: float,
     bytes_each: float,
     stack: ExitStack,
-) -> Bank:
+) -> SimulationBank:
     """A bank that grows while a time budget lasts, or one of fixed size."""
     size, limit = plan.shard_size(seconds_each), plan.limit
     if plan.num_simulations is None and limit is not None:
@@ -183,7 +184,7 @@ def _bank(
         if num_ranks() == 1 and workers.num_workers:
             in_memory = int(SETTINGS.max_memory / bytes_each / size)
             capacity = SETTINGS.max_shards if store is not None else max(in_memory, 1)
-            return Bank(plan.simulator, size, None, size, store, workers, capacity)
+            return SimulationBank(plan.simulator, size, None, size, store, workers, capacity)
         affordable = SETTINGS.simulation_share * limit / seconds_each
         num = SETTINGS.extra_simulations + int(min(affordable, SETTINGS.max_memory / bytes_each))
     else:
@@ -198,7 +199,9 @@ def _bank(
     num_shards = -(-num // size)
     last_size = num - (num_shards - 1) * size
     workers = _workers(plan.options, num * seconds_each)
-    return Bank(plan.simulator, size, num_shards, last_size, store, workers, num_shards, place)
+    return SimulationBank(
+        plan.simulator, size, num_shards, last_size, store, workers, num_shards, place
+    )
 
 
 def _workers(options: TrainingOptions, seconds: float) -> Workers:
@@ -209,7 +212,7 @@ def _workers(options: TrainingOptions, seconds: float) -> Workers:
     return Workers.active() or Workers(spare if seconds > SETTINGS.slow_seconds else 0)
 
 
-def _fill(plan: Plan, bank: Bank) -> None:
+def _fill(plan: Plan, bank: SimulationBank) -> None:
     """Simulate what is needed before training begins; workers continue beside the training."""
     if bank.num_shards is None:
         assert plan.limit is not None

@@ -36,3 +36,17 @@ def budget_seconds(budget: str | float | None) -> float | None:
             "correct the budget.",
         )
     return total
+
+
+def used_share(elapsed: float, planned: float) -> float:
+    r"""Share of a time budget that is used, at most 1.
+
+    Args:
+        elapsed: Seconds since the budget began.
+        planned: Seconds of the budget; where none are left, all of it is used.
+
+    Example:
+        >>> used_share(3.0, 12.0), used_share(3.0, -1.0)
+        (0.25, 1.0)
+    """
+    return min(1.0, elapsed / planned) if planned > 0 else 1.0

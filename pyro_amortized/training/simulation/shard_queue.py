@@ -47,8 +47,9 @@ def _simulate(simulator: Simulator, shard: int, size: int) -> TrainingSet:
 
 
 @dataclass(eq=False)
-class Bank:
-    r"""Shards of simulations, by number.
+class SimulationBank:
+    r"""The simulations of a training, shard by shard: simulated where they are needed or ahead of
+    that, and kept.
 
     Args:
         simulator: Makes a shard.

@@ -11,16 +11,14 @@ any order and by any process.
 
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Generator
 
-from ...cohort import Cohort, Design
 from ...guide.training_distributions import TrainingDistribution
 from ...missing import Remaskable
-from ...missing.designs import as_design
 from ...model import ModelStructure
 from ...model.program_simulation import simulate_repeatedly
-from .failure_checks import announce_layout, check_failures
+from .failure_checks import check_failures
+from .random_streams import Purpose, random_stream
 from .training_sets import TrainingSet, end_to_end_sets
 
 
@@ -62,10 +60,10 @@ class Simulator:
     num_noise: int = 1
 
     def __call__(self, shard: int, num_simulations: int) -> TrainingSet:
-        """Shard number ``shard`` (-1: the validation set), without the simulations that are not
-        finite.
+        """Shard number ``shard``, or the validation set (``random_streams.VALIDATION``), without
+        the simulations that are not finite.
         """
-        generator = shard_generator(self.seed, shard)
+        generator = random_stream(self.seed, Purpose.SIMULATION, shard)
         starts = range(0, num_simulations, SIZES.batch)
         sizes = [min(SIZES.batch, num_simulations - start) for start in starts]
         return end_to_end_sets([self._simulate(size, generator) for size in sizes])
@@ -90,48 +88,3 @@ class Simulator:
         )
         num_failed = int(failed.sum())
         return TrainingSet(finite.cohort, finite.unconstrained, finite.shared, num_failed)
-
-
-def shard_generator(seed: int, *place: int) -> Generator:
-    r"""A random generator for one place of a seeded training; places are independent.
-
-    Args:
-        seed: Seed of the training.
-        *place: Numbers from -1, for instance of a shard or of a pass.
-    """
-    words = np.random.SeedSequence([seed, *(p + 1 for p in place)]).generate_state(2)
-    return Generator().manual_seed((int(words[0]) << 31) ^ int(words[1]))
-
-
-def simulate_training_set(
-    structure: ModelStructure,
-    data: Cohort | Design,
-    distribution: TrainingDistribution,
-    num_simulations: int,
-    *,
-    seed: int,
-) -> TrainingSet:
-    r"""Simulate a training set in one shard.
-
-    Args:
-        structure: The model.
-        data: Where times, doses, covariates and missingness come from.
-        distribution: Where individual and shared parameters come from.
-        num_simulations: Number of individuals to simulate.
-        seed: Seed.
-
-    Returns:
-        The simulations that are finite, with what goes missing already missing. A warning says
-        how many were not finite if they are more than 1 %.
-
-    Raises:
-        TrainingError: More than half of the simulations are not finite.
-    """
-    announce_layout(structure, SIZES.loop)
-    design = as_design(data)
-    simulations = Simulator(structure, design, distribution, seed)(0, num_simulations)
-    check_failures(simulations.num_failed, num_simulations)
-    cohort = design.missing(simulations.cohort, shard_generator(seed, 0, 0))
-    return TrainingSet(
-        cohort, simulations.unconstrained, simulations.shared, simulations.num_failed
-    )

@@ -17,6 +17,7 @@ from ...cohort.named_tensors import cohort_of, cohort_tensors
 from ...errors import AmortizedError, CohortError, TrainingError
 from ...runtime.atomic_files import read_tensors, write_tensors
 from ...runtime.file_formats import Format
+from .random_streams import VALIDATION
 from .training_sets import TrainingSet
 
 FORMAT = Format("pass another folder")
@@ -36,8 +37,8 @@ class SimulationStore:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, shard: int) -> Path:
-        """File of a shard; -1 is the validation set."""
-        name = "validation" if shard < 0 else f"shard-{shard:06d}"
+        """File of a shard, or of the validation set (``random_streams.VALIDATION``)."""
+        name = "validation" if shard == VALIDATION else f"shard-{shard:06d}"
         return self.folder / f"{name}.safetensors"
 
     def __contains__(self, shard: int) -> bool:

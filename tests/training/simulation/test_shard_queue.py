@@ -19,7 +19,7 @@ from pyro_amortized.population.maximum_search import Search
 from pyro_amortized.population.starting_values import locate_population
 from pyro_amortized.runtime.workers import Workers
 from pyro_amortized.training.simulation.shard_queue import SETTINGS as QUEUE
-from pyro_amortized.training.simulation.shard_queue import Bank
+from pyro_amortized.training.simulation.shard_queue import SimulationBank
 from pyro_amortized.training.simulation.shard_simulation import Simulator
 from pyro_amortized.training.simulation.shard_store import SimulationStore
 from tests.exact import linear_program
@@ -37,9 +37,9 @@ def values(bank):
 
 
 def test_shards_do_not_depend_on_who_made_them(simulator, tmp_path):
-    here = values(Bank(simulator, 200, 3, 100))
+    here = values(SimulationBank(simulator, 200, 3, 100))
     for store in (None, SimulationStore(tmp_path)):
-        bank = Bank(simulator, 200, 3, 100, store, Workers(1))
+        bank = SimulationBank(simulator, 200, 3, 100, store, Workers(1))
         bank.start()
         there = values(bank)
         bank.close()
@@ -48,15 +48,15 @@ def test_shards_do_not_depend_on_who_made_them(simulator, tmp_path):
 
 
 def test_shards_and_seeds_differ(simulator):
-    bank = Bank(simulator, 50, 2, 50)
+    bank = SimulationBank(simulator, 50, 2, 50)
     assert not torch.equal(*values(bank))
 
 
 def test_what_is_stored_is_not_simulated_again(simulator, tmp_path):
     store = SimulationStore(tmp_path)
-    values(Bank(simulator, 50, 2, 50, store))
+    values(SimulationBank(simulator, 50, 2, 50, store))
     before = [store.path(k).stat().st_mtime_ns for k in range(2)]
-    values(Bank(simulator, 50, 2, 50, store))
+    values(SimulationBank(simulator, 50, 2, 50, store))
     assert [store.path(k).stat().st_mtime_ns for k in range(2)] == before
 
 
@@ -77,14 +77,14 @@ def test_a_lost_worker_costs_only_its_shards(simulator, tmp_path):
     deadly = Suicidal(
         simulator.structure, simulator.design, simulator.distribution, 5, mark=tmp_path / "mark"
     )
-    bank = Bank(deadly, 50, 4, 50, None, Workers(1))
+    bank = SimulationBank(deadly, 50, 4, 50, None, Workers(1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # loky announces the loss
         bank.start()
         simulated = values(bank)
         bank.close()
     assert (tmp_path / "mark").exists()
-    expected = values(Bank(simulator, 50, 4, 50))
+    expected = values(SimulationBank(simulator, 50, 4, 50))
     assert all(torch.equal(a, b) for a, b in zip(simulated, expected, strict=True))
 
 
@@ -94,7 +94,7 @@ class Failing(Simulator):
 
 
 def test_an_error_in_a_worker_is_raised_here(simulator):
-    bank = Bank(
+    bank = SimulationBank(
         Failing(simulator.structure, simulator.design, simulator.distribution, 5),
         50,
         4,
@@ -109,7 +109,7 @@ def test_an_error_in_a_worker_is_raised_here(simulator):
 
 
 def test_a_growing_bank_stays_a_few_shards_ahead(simulator):
-    bank = Bank(simulator, 20, None, 20, None, Workers(1), capacity=1000)
+    bank = SimulationBank(simulator, 20, None, 20, None, Workers(1), capacity=1000)
     bank.start()
     bank.get(0)
     time.sleep(3.0)
@@ -158,14 +158,14 @@ def test_a_dask_cluster_simulates_and_survives_a_lost_worker(simulator, tmp_path
     with cluster, distributed.Client(cluster), joblib.parallel_config(backend="dask"):
         workers = Workers.active()
         assert workers.num_workers == 2
-        bank = Bank(simulator, 200, 8, 200, SimulationStore(tmp_path), workers)
+        bank = SimulationBank(simulator, 200, 8, 200, SimulationStore(tmp_path), workers)
         bank.start()
         bank.get(0)
         victim = next(iter(cluster.workers.values()))
         os.kill(victim.pid, signal.SIGKILL)
         simulated = values(bank)
         bank.close()
-    expected = values(Bank(simulator, 200, 8, 200))
+    expected = values(SimulationBank(simulator, 200, 8, 200))
     assert all(torch.equal(a, b) for a, b in zip(simulated, expected, strict=True))
 
 

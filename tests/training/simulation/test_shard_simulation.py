@@ -8,7 +8,8 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized.errors import AmortizedWarning
 from pyro_amortized.guide.training_distributions import default_training_distribution
-from pyro_amortized.training.simulation.shard_simulation import Simulator, simulate_training_set
+from pyro_amortized.training.simulation.failure_checks import check_failures
+from pyro_amortized.training.simulation.shard_simulation import Simulator
 from tests.exact import linear_program
 
 
@@ -16,8 +17,7 @@ def test_training_set_is_reproducible_and_depends_on_the_seed(linear):
     structure = pa.read_structure(linear_program, linear)
     distribution = default_training_distribution(structure, linear, 0, num_draws=200)
     sets = [
-        simulate_training_set(structure, pa.Resample(linear), distribution, 500, seed=s)
-        for s in (1, 1, 2)
+        Simulator(structure, pa.Resample(linear), distribution, seed)(0, 500) for seed in (1, 1, 2)
     ]
     assert torch.equal(sets[0].cohort["y"].values, sets[1].cohort["y"].values)
     assert not torch.equal(sets[0].cohort["y"].values, sets[2].cohort["y"].values)
@@ -36,10 +36,9 @@ def test_failed_simulations_are_counted_and_announced(linear):
 
     structure = pa.read_structure(fragile, linear)
     distribution = default_training_distribution(structure, linear, 0, num_draws=200)
+    training_set = Simulator(structure, pa.Resample(linear), distribution, seed=1)(0, 2000)
     with pytest.warns(AmortizedWarning, match="not finite"):
-        training_set = simulate_training_set(
-            structure, pa.Resample(linear), distribution, 2000, seed=1
-        )
+        check_failures(training_set.num_failed, 2000)
     share = torch.distributions.Normal(0.0, 1.0).cdf(
         (-1 - distribution.individual.normal.loc) / distribution.individual.normal.scale_tril[0, 0]
     )
