@@ -56,7 +56,7 @@ def one(program, cohort, arguments, batch_size, device, autocast):
         "seconds": history.training_seconds,
         "simulation_seconds": history.simulation_seconds,
         "steps_per_second": history.num_steps / history.training_seconds,
-        "validation_loss": history.validation_loss[history.best_epoch],
+        "validation_loss": history.validation_loss[history.best_check],
     }
 
 

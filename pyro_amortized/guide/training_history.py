@@ -12,7 +12,7 @@ class TrainingHistory:
         validation_loss: The same over the validation simulations, with averaged weights.
         learning_rate: Learning rate at the check.
         seconds: Wall time of the training at the check, without the simulation before it.
-        best_epoch: Number of the check whose weights are the result, from 0.
+        best_check: Number of the check whose weights are the result, from 0.
         num_simulations: Simulations used, with those for validation.
         num_failed: Simulations that were not finite and were not used.
         num_steps: Steps of the optimizer.
@@ -29,7 +29,7 @@ class TrainingHistory:
     validation_loss: list[float] = field(default_factory=list)
     learning_rate: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    best_epoch: int = 0
+    best_check: int = 0
     num_simulations: int = 0
     num_failed: int = 0
     num_steps: int = 0

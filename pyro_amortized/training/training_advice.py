@@ -6,7 +6,6 @@ as much (Akaike 1974). A gap g between the two losses therefore says that twice 
 would gain about g / 4.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -63,15 +62,19 @@ def advice(progress: Progress, posterior: AmortizedPosterior, seen: Pairs, new: 
     if losses[-1] > min(losses) + worth:
         return (
             "simulations limit the result: the loss on new data was lowest at check "
-            f"{progress.best_epoch + 1} of {num_checks} and rose by "
+            f"{progress.best_check + 1} of {num_checks} and rose by "
             f"{losses[-1] - min(losses):.3f} nats afterwards; simulate more"
         )
-    fall = math.inf
-    if num_checks >= DEFAULTS.num_checks:
-        fall = min(losses[: num_checks // 2 + 1]) - min(losses)
+    longer = "train longer (more passes over the simulations or a larger budget)"
+    if num_checks < DEFAULTS.num_checks and not progress.cooling_from:
+        return (
+            f"time may limit the result: the loss was checked only {num_checks} times, too few to "
+            f"tell whether it still falls; {longer}"
+        )
+    fall = min(losses[: num_checks // 2 + 1]) - min(losses)
     if fall > worth and not progress.cooling_from:
         return (
             f"time limits the result: the loss fell by {fall:.3f} nats over the second half; "
-            "train longer (more epochs or a larger budget)"
+            f"{longer}"
         )
     return f"neither simulations nor time limit the result by more than {worth} nats"

@@ -30,6 +30,7 @@ from .objective import Loss, log_q
 from .optimizers import average, make_optimizers, set_rate, take_step
 from .options import TrainingOptions
 from .run_folder import load_optimizer, read_checkpoint, write_checkpoint
+from .time_budgets import used_share
 from .training_progress import Progress
 
 
@@ -165,7 +166,7 @@ class Run:
     def _share_of_time(self) -> float:
         if self.progress.planned is None:
             return 0.0
-        return min(1.0, self._elapsed() / max(self.progress.planned, 1e-9))
+        return used_share(self._elapsed(), self.progress.planned)
 
     def _elapsed(self) -> float:
         return self.progress.elapsed + time.monotonic() - self.begin
@@ -187,7 +188,7 @@ class Run:
             return f"no better validation loss for {self.options.patience} checks, cooled down"
         if self.deadline is not None:
             return "time budget used"
-        return "all epochs done"
+        return f"all passes over the simulations done ({self.num_passes})"
 
     def _train_on_shard(self, place: Place, pairs: Pairs) -> None:
         size = min(self.batch_size, len(pairs))
@@ -252,7 +253,7 @@ class Run:
         loss = state.validation_loss[-1]
         if loss < state.best_loss:
             is_better = loss < state.best_loss - self.options.min_improvement
-            state.best_loss, state.best_epoch = loss, len(state.validation_loss) - 1
+            state.best_loss, state.best_check = loss, len(state.validation_loss) - 1
             state.stalled = 0 if is_better else state.stalled + 1
             self.best = copy.deepcopy(self.averaged.state_dict())
         else:
@@ -319,7 +320,7 @@ class Run:
             validation_loss=state.validation_loss,
             learning_rate=state.learning_rate,
             seconds=state.seconds,
-            best_epoch=state.best_epoch,
+            best_check=state.best_check,
             num_steps=state.step,
             num_pairs=state.num_pairs,
             num_skipped=state.num_skipped,

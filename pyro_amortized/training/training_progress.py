@@ -9,9 +9,10 @@ class Progress:
     """The state of a training besides its weights; a checkpoint holds it as JSON.
 
     ``epoch`` and ``position`` are the place of the next shard; ``stalled`` counts the checks
-    without a better loss; ``elapsed`` and ``planned`` are seconds of training, before this process
-    began and in the budget; ``running_total`` and ``running_count`` give the mean training loss
-    since the last check.
+    without a better loss, and ``best_check`` is the number of the check with the best one;
+    ``elapsed`` and ``planned`` are seconds of training, before this process began and in the
+    budget; ``running_total`` and ``running_count`` give the mean training loss since the last
+    check.
     """
 
     epoch: int = 0
@@ -21,7 +22,7 @@ class Progress:
     num_skipped: int = 0
     cooling_from: int | None = None
     stalled: int = 0
-    best_epoch: int = 0
+    best_check: int = 0
     best_loss: float = math.inf
     elapsed: float = 0.0
     planned: float | None = None

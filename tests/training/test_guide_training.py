@@ -30,7 +30,7 @@ def test_guide_is_a_real_autoguide_with_a_history(linear_guide):
     assert isinstance(linear_guide, AutoGuide)
     history = linear_guide.history
     assert len(history.training_loss) == len(history.validation_loss) == 20
-    assert history.validation_loss[history.best_epoch] == min(history.validation_loss)
+    assert history.validation_loss[history.best_check] == min(history.validation_loss)
     assert history.validation_loss[-1] < history.validation_loss[0]
     assert history.num_simulations == 30_000
     assert history.num_failed == 0
@@ -80,7 +80,7 @@ def test_early_stopping_keeps_the_best_weights(linear):
     assert len(history.validation_loss) < 20
     assert "no better validation loss" in history.stopped
     losses = history.validation_loss
-    assert losses[history.best_epoch] == min(losses)
+    assert losses[history.best_check] == min(losses)
     design, generator = few, make_generator(0)
     structure, training = guide.structure, guide.training_distribution
     latent = training.individual.normal.draw(500, generator)

@@ -18,3 +18,10 @@ def test_advice_tells_what_is_lacking(linear):
     assert "simulations limit" in guide.history.advice
     short = train(linear, options=pa.TrainingOptions(max_epochs=6, batch_size=64))
     assert "time limits" in short.history.advice
+
+
+def test_few_checks_of_the_loss_are_named_as_such(linear):
+    history = train(linear).history
+    assert len(history.validation_loss) == 2  # one for each pass
+    assert "the loss was checked only 2 times" in history.advice
+    assert "inf" not in history.advice

@@ -26,14 +26,14 @@ def training_curve(history: TrainingHistory) -> Figure:
     ax.plot(times, training, color=MUTED, label="training")
     ax.plot(times, validation, color=FITTED, label="validation (averaged weights)")
     if validation:
-        best = history.best_epoch
+        best = history.best_check
         ax.plot(times[best], validation[best], "o", color=OBSERVED, label="kept weights")
         # The first checks are left out of the vertical range, because their loss is much larger.
         high = float(torch.tensor(validation[min(2, len(validation) - 1) :]).max())
         low = min(validation)
         ax.set_ylim(low - 0.15 * (high - low + 0.05), high + 0.1 * (high - low))
     _draw_learning_rate(ax, times, history)
-    ax.set_xlabel("time in seconds" if history.seconds else "epoch")
+    ax.set_xlabel("time in seconds" if history.seconds else "check")
     ax.set_ylabel("mean of -log q in nats")
     ax.set_title(
         f"{history.num_simulations:,} simulations, {history.num_steps:,} steps, "
