@@ -41,7 +41,7 @@ def main(name, budget, output, num_individuals):
     }
     # (checks end)
     for label, figure in figures.items():
-        figure.savefig(output / f"{name}_{label}.png", dpi=60)
+        figure.savefig(output / f"{name}_{label}.png", dpi=100)
     print(f"figures and {name}.html are in {output.resolve()}")
 
 

@@ -54,7 +54,7 @@ EXAMPLES = {
     ),
     "fitzhugh_nagumo": (
         "missing_data/fitzhugh_nagumo.py", "fitzhugh_nagumo.png", "FitzHugh-Nagumo with missing values",
-        "Half of the times are missing, and the parameters lie at the bounds of their prior.",
+        "Up to half of the times are missing, and the prior of the parameters is bounded.",
     ),
     "sir": (
         "missing_data/sir.py", "sir.png", "An epidemic by an ODE and by stochastic steps",

@@ -2,8 +2,9 @@
 
 dx1/dt = -k1 x1 + k2 x2, dx2/dt = k1 x1 - k2 x2, x(0) = (1, 0); x2 is observed with noise 0.015.
 Three networks learn the posterior of the rates from three times of which up to two are missing. The
-first is told what is missing, the second sees 0.5 in its place, the third knows complete data only.
-The figure shows their posteriors from the same incomplete data beside the exact posterior.
+first gets an indicator of what is missing, the second gets 0.5 in place of a missing value, and the
+third was trained on complete data only and gets interpolated values. The figure shows their
+posteriors from the same incomplete data beside the exact posterior.
 """
 
 import argparse
@@ -40,7 +41,7 @@ eleven_points = Schedule({"y": torch.arange(11.0)}, NumberMissing(0, 6))
 
 
 def interpolated(cohort):
-    """Missing values put on straight lines between the recorded ones, and called recorded."""
+    """Missing values are interpolated between the recorded ones and marked as recorded."""
     y, num = cohort["y"], cohort["y"].values.shape[1]
     place = torch.arange(num).expand_as(y.values)
     before = torch.where(y.observed, place, -1).cummax(1).values
@@ -56,13 +57,13 @@ def interpolated(cohort):
 def main(output, budget):
     options = {"budget": budget, "seed": 1, "progress": False}
     guides = {
-        "told what is missing": pa.train(
+        "indicator of missing values": pa.train(
             model, three_points, networks=pa.Networks(encoding=Indicator()), **options
         ),
-        "0.5 in its place": pa.train(
+        "0.5 for missing values": pa.train(
             model, three_points, networks=pa.Networks(encoding=FillIn(0.5)), **options
         ),
-        "interpolated": pa.train(model, complete, **options),
+        "linear interpolation": pa.train(model, complete, **options),
     }
     times = torch.tensor([[0.0, 5.0, 10.0]])
     values = torch.tensor([[0.0, 0.5, 0.62]])  # the middle one is not recorded
@@ -76,7 +77,7 @@ def main(output, budget):
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.7), sharey=True, layout="constrained")
     levels = exact.max() * torch.tensor([0.01, 0.1, 0.5])
     for panel, (name, guide) in zip(panels, guides.items(), strict=True):
-        seen = interpolated(cohort) if name == "interpolated" else cohort
+        seen = interpolated(cohort) if name == "linear interpolation" else cohort
         log_q = guide.individual_posterior(seen, {}).log_prob(points).flatten()
         panel.contourf(axis, axis, log_q.softmax(0).reshape(220, 220).T, 20, cmap="Blues")
         panel.contour(axis, axis, exact.T, levels=levels, colors="black", linewidths=1)
@@ -84,7 +85,7 @@ def main(output, budget):
     panels[0].set_ylabel("log10 k2")
     output.mkdir(parents=True, exist_ok=True)
     figure.savefig(output / "conversion.png", dpi=130)
-    print("Only the network that is told what is missing gives the exact posterior (black lines).")
+    print("Only the network with the indicator gives the exact posterior (black lines).")
 
 
 if __name__ == "__main__":

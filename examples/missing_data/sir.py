@@ -99,7 +99,7 @@ def main(output, budget):
         panel.set(title=name, xlabel=f"true {label}, unconstrained", ylabel="posterior mean and sd")
     output.mkdir(parents=True, exist_ok=True)
     figure.savefig(output / "sir.png", dpi=130)
-    print("The same three lines train both; only the ODE has a density to correct with.")
+    print("The same calls train both; only the ODE has a density that corrects the draws.")
 
 
 if __name__ == "__main__":
