@@ -13,6 +13,10 @@ from ..runtime.arguments import check_is, check_program
 from .individual_sites import check_individual_sites, coordinates_of
 from .pyro_guide import AmortizedGuide
 
+# Relative difference up to which two values of a parameter are the same: far above the rounding of
+# a transformation, far below the difference between two supports.
+ROUNDING = 1e-6
+
 
 def structure_for(guide: AmortizedGuide, model: Model, cohort: Cohort) -> ModelStructure:
     r"""The structure of a model that is to be used with a guide.
@@ -48,7 +52,7 @@ def _check_supports(guide: AmortizedGuide, structure: ModelStructure, cohort: Co
     )
     for name, value in values.items():
         expected = guide_values[name]
-        if value.shape != expected.shape or not torch.allclose(value, expected, rtol=1e-6):
+        if value.shape != expected.shape or not torch.allclose(value, expected, rtol=ROUNDING):
             raise GuideError(
                 f"The individual site {name!r} has another shape or support than in the guide's "
                 "own model.",

@@ -25,6 +25,37 @@ from ..runtime.arguments import check_is
 from ..runtime.random_numbers import make_generator
 
 
+@dataclass(frozen=True)
+class DistributionSettings:
+    r"""How training distributions follow from draws of the prior.
+
+    Args:
+        inflation: Factor on the standard deviations: the data may move parameters to where the
+            prior predictive distribution has few draws, and networks learn little there.
+        quantiles: Half the distance between them is the robust standard deviation; these are the
+            probabilities one standard deviation below and above the mean of a normal distribution.
+        max_deviation: Robust standard deviations from the median; draws beyond it count as it.
+        min_spread: Smallest robust standard deviation, for a parameter that does not vary.
+        jitter: Added to the variances of the standardized draws, for parameters that do not vary
+            or depend on each other exactly.
+        max_individuals: Individuals whose covariates are used; the rest of a cohort would move the
+            moments little, and every population is drawn for all of them.
+        min_finite: Smallest share of the draws that is finite; with less, the moments describe a
+            part of the prior only.
+    """
+
+    inflation: float = 1.2
+    quantiles: tuple[float, float] = (0.159, 0.841)
+    max_deviation: float = 3.0
+    min_spread: float = 5e-7
+    jitter: float = 1e-6
+    max_individuals: int = 16
+    min_finite: float = 0.9
+
+
+DEFAULTS = DistributionSettings()
+
+
 @dataclass(frozen=True, eq=False)
 class NormalDistribution:
     r"""A normal distribution :math:`\mathcal N(m, S S^\top)` of unconstrained coordinates.
@@ -149,7 +180,7 @@ class SharedDistribution:
         assert self.normal is not None
         return self.normal.log_prob(shared)
 
-    def as_normal(self, inflation: float = 1.2) -> "SharedDistribution":
+    def as_normal(self, inflation: float = DEFAULTS.inflation) -> "SharedDistribution":
         r"""The same with a normal distribution, unless there is one already or there are no
         shared parameters.
 
@@ -226,11 +257,12 @@ def robust_moments(draws: Tensor) -> tuple[Tensor, Tensor]:
     standard deviations count as three.
     """
     center = draws.median(0).values
-    low, high = draws.quantile(0.159, 0), draws.quantile(0.841, 0)
-    spread = (high - low).clamp(min=1e-6) / 2
-    standard = ((draws - center) / spread).clamp(-3, 3)
+    low, high = (draws.quantile(level, 0) for level in DEFAULTS.quantiles)
+    spread = ((high - low) / 2).clamp(min=DEFAULTS.min_spread)
+    most = DEFAULTS.max_deviation
+    standard = ((draws - center) / spread).clamp(-most, most)
     covariance = torch.cov(standard.T).reshape(len(center), len(center))
-    jitter = 1e-6 * torch.eye(len(center), dtype=covariance.dtype)
+    jitter = DEFAULTS.jitter * torch.eye(len(center), dtype=covariance.dtype)
     scale_tril = spread.unsqueeze(-1) * factored(covariance + jitter)
     return center + spread * standard.mean(0), scale_tril
 
@@ -240,7 +272,7 @@ def default_training_distribution(
     cohort: Cohort,
     seed: int | Generator,
     *,
-    inflation: float = 1.2,
+    inflation: float = DEFAULTS.inflation,
     num_draws: int = 1000,
 ) -> TrainingDistribution:
     r"""The distribution that :func:`~pyro_amortized.train` uses unless it is given another one.
@@ -265,10 +297,11 @@ def default_training_distribution(
     """
     generator = make_generator(seed)
     populations = structure.draw_populations(cohort, num_draws, generator)
-    sample = cohort[torch.randperm(len(cohort), generator=generator)[:16]]
+    picked = torch.randperm(len(cohort), generator=generator)[: DEFAULTS.max_individuals]
+    sample = cohort[picked]
     draws = torch.cat([structure.draw_individuals(sample, p, 1, generator)[0] for p in populations])
     finite = draws.isfinite().all(-1)
-    if float(finite.double().mean()) < 0.9:
+    if float(finite.double().mean()) < DEFAULTS.min_finite:
         raise TrainingError(
             f"{int((~finite).sum())} of {len(draws)} draws of the individual parameters are not "
             "finite.",

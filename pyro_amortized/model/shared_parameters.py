@@ -22,6 +22,9 @@ from .sites import has_density, site_log_prob
 from .structure import ModelStructure
 
 NUM_MOVED = 8  # further values of each parameter, because a simulated count may not change for one
+# Relative and absolute difference up to which two log densities are the same: sums of the same
+# terms differ by rounding only.
+ROUNDING = 1e-12
 
 
 def find_shared(structure: ModelStructure, cohort: Cohort, seed: int) -> tuple[str, ...]:
@@ -71,7 +74,7 @@ def _in_density(
         base = observation(population)
         for name in population:
             moved = observation(dict(population) | {name: other[name]})
-            if not torch.allclose(moved, base, rtol=1e-12, atol=1e-12, equal_nan=True):
+            if not torch.allclose(moved, base, rtol=ROUNDING, atol=ROUNDING, equal_nan=True):
                 shared.add(name)
     leaves = {n: x.clone().requires_grad_() for n, x in population.items() if n not in shared}
     total = observation(dict(population) | leaves)

@@ -36,12 +36,22 @@ class NewtonSettings:
             is not quadratic far from its maximum.
         log_density_floor: Log density relative to the centre that stands for a value that is not
             finite.
+        lowest: Log density that stands for that of a centre that is not finite; lower than any.
+        max_relative: Largest absolute log density relative to the centre; differences and products
+            of larger ones have no digits left.
+        tail: Probability outside which no quasi-random point lies: the quantile of 0 is infinite.
+        jitter: Addition to the covariance of a scale, relative to its trace, so that rounding does
+            not make it indefinite.
     """
 
     min_precision: float = 1e-3
     max_precision: float = 1e6
     lengths: tuple[float, ...] = (2.0, 1.0, 0.5, 0.25, 0.1, 0.03)
     log_density_floor: float = -100.0
+    lowest: float = -1e300
+    max_relative: float = 1e6
+    tail: float = 1e-6
+    jitter: float = 1e-12
 
 
 DEFAULTS = NewtonSettings()
@@ -117,7 +127,7 @@ def best_of(
     """
     d = location.shape[-1]
     unit = torch.quasirandom.SobolEngine(d, scramble=True, seed=0).draw(num, dtype=torch.float64)
-    points = torch.special.ndtri(unit.clamp(1e-6, 1 - 1e-6)).to(location)
+    points = torch.special.ndtri(unit.clamp(DEFAULTS.tail, 1 - DEFAULTS.tail)).to(location)
     points[0] = 0.0
     candidates = location + torch.einsum("nij,kj->kni", scale_tril, points)
     values = target(candidates)
@@ -131,9 +141,9 @@ def _evaluate(
 ) -> tuple[Tensor, Tensor]:
     """Log density in the centre, and in all points relative to it."""
     values = target(location + torch.einsum("nij,kj->kni", scale_tril, points))
-    floor = DEFAULTS.log_density_floor
-    centre = torch.where(values[0].isfinite(), values[0], -1e300)
-    relative = (values - centre).nan_to_num(floor, -floor, floor).clamp(-1e6, 1e6)
+    floor, most = DEFAULTS.log_density_floor, DEFAULTS.max_relative
+    centre = torch.where(values[0].isfinite(), values[0], DEFAULTS.lowest)
+    relative = (values - centre).nan_to_num(floor, -floor, floor).clamp(-most, most)
     return centre, relative
 
 
@@ -151,6 +161,7 @@ def _step(relative: Tensor, scale_tril: Tensor) -> tuple[Tensor, Tensor]:
     along = (axes.transpose(1, 2) @ gradient.unsqueeze(-1)).squeeze(-1) / precision
     move = (axes @ along.unsqueeze(-1)).squeeze(-1)
     root = scale_tril @ axes / precision.sqrt().unsqueeze(1)
-    jitter = 1e-12 * root.pow(2).sum((1, 2), keepdim=True) * torch.eye(d).to(root)
+    trace = root.pow(2).sum((1, 2), keepdim=True)
+    jitter = DEFAULTS.jitter * trace * torch.eye(d).to(root)
     step = (scale_tril @ move.unsqueeze(-1)).squeeze(-1)
     return step, factored(root @ root.transpose(1, 2) + jitter)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 NUM_CHECKED = 2  # vectors at which ``vmap`` is compared with single calls; two differ in all inputs
+# Relative and absolute difference that another order of operations may make.
+ROUNDING = 1e-9
 Function = Callable[[Tensor], Tensor]
 
 
@@ -54,4 +56,4 @@ class AtEach:
         except Exception:  # a user's model may raise anything when vmap runs it
             return False
         same_shape = values.shape == expected.shape
-        return same_shape and torch.allclose(values, expected, 1e-9, 1e-9, equal_nan=True)
+        return same_shape and torch.allclose(values, expected, ROUNDING, ROUNDING, equal_nan=True)

@@ -37,6 +37,9 @@ class EstimationSettings:
     """When the rounds of a fit end, and how many draws they use."""
 
     max_rounds: int = 12
+    # After so many rounds all draws are used, however much the last one gained: the rounds that are
+    # left are enough to converge with them.
+    max_first_rounds: int = 6
     # Default number of draws per individual: numerator / sqrt(number of individuals), within
     # limits. The Monte Carlo error of the estimates is then a few per cent of a standard error.
     draws_numerator: float = 20_000.0
@@ -212,7 +215,7 @@ def _run_rounds(
             continue
         if (ascent.gain < min_gain and near) or num_rounds == settings.max_rounds:
             return _Rounds(search, ascent, individuals, num_rounds, min_gain)
-        near = near or ascent.gain < near_gain or num_rounds == settings.max_rounds // 2
+        near = near or ascent.gain < near_gain or num_rounds == settings.max_first_rounds
 
 
 def _finish(

@@ -237,8 +237,8 @@ class Sampler:
     ) -> StudentMixture:
         """A mixture around the modes, with more steps where more draws are requested."""
         settings = self.settings
-        limits = settings.min_evolution_steps, settings.max_evolution_steps
-        num_steps = min(limits[1], max(limits[0], num_draws // 10))
+        num_steps = num_draws // settings.draws_per_evolution_step
+        num_steps = max(settings.min_evolution_steps, min(settings.max_evolution_steps, num_steps))
 
         def target(points: Tensor) -> Tensor:
             by_row = points.reshape(-1, len(rows), points.shape[-1])

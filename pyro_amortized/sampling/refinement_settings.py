@@ -68,7 +68,8 @@ class RefinementSettings:
     # likelihood (decision 031).
     widening_factor: float = 2.5
     min_located_draws: int = 600
-    # Steps of differential evolution: a tenth of the number of draws, within these limits.
+    # Steps of differential evolution: one for so many draws, within the limits below.
+    draws_per_evolution_step: int = 10
     min_evolution_steps: int = 60
     max_evolution_steps: int = 200
 

@@ -13,6 +13,15 @@ from ...errors import ModelError
 from ..dosing import Arrivals
 from .compiled.codes import Event
 
+# A time that is earlier than the start by less than this, relative to the start, is at the start:
+# clock times and differences of times are rounded.
+ROUNDING = 1e-9
+
+
+def is_before(times: Tensor, start: float) -> Tensor:
+    """Which times are before the time of the initial state, by more than rounding."""
+    return times < start - ROUNDING * max(1.0, abs(start))
+
 
 @dataclass(frozen=True, eq=False)
 class Events:
@@ -93,7 +102,7 @@ def list_events(
 
 def _dose_events(arriving: Arrivals, start: float) -> list[Events]:
     doses, given = arriving.doses, arriving.doses.given
-    early = given & (doses.times < start - 1e-9 * max(1.0, abs(start)))
+    early = given & is_before(doses.times, start)
     if bool(early.any()):
         raise ModelError(
             f"Individual {int(early.any(1).nonzero()[0])} has a dose at time "

@@ -15,6 +15,7 @@ from .problem import REASONS, Piecewise, Solution, Task
 from .solver_options import DEFAULTS, Solver, SolverOptions
 
 LOG = logging.getLogger("pyro_amortized.nlme")
+MAX_NAMED = 10  # individuals that a message of the log names
 
 
 class Options(TypedDict, total=False):
@@ -165,6 +166,6 @@ def _log(solution: Solution) -> None:
         int(failed.sum()),
         failed.numel(),
         ", ".join(f"{reason}: {count}" for reason, count in counts.items()),
-        individuals[:10],
-        " ..." if len(individuals) > 10 else "",
+        individuals[:MAX_NAMED],
+        " ..." if len(individuals) > MAX_NAMED else "",
     )

@@ -16,7 +16,7 @@ from .compiled.systems import Problem, RightHandSide, System, run, system_for
 from .events import Events, list_events
 from .problem_validation import check_inputs
 from .solver_options import SolverOptions, Tolerance
-from .steady_state import fixed_point, period_events, with_gradient
+from .steady_state import FIXED_POINT, fixed_point, period_events, with_gradient
 from .torchdiffeq_solver import Rows, solve_rows
 
 REASONS = {
@@ -198,6 +198,29 @@ class Task:
     def _steady_state(
         self, column: int, rows: Rows, system: System | None, method: str, lost: Tensor
     ) -> Tensor:
+        """State at the records of a column of doses, ``(row, state)``; adds to the failed rows."""
+        used, interval = self._interval(column, rows)
+        tolerance = self.control.tolerance
+        tolerance = tolerance._replace(rtol=tolerance.rtol / FIXED_POINT.precision)
+
+        def period(x: Tensor) -> Tensor:
+            copies = len(x) // max(1, len(used))
+            repeated = _repeat(interval, copies, x)
+            if system is not None:
+                return _compiled(system, repeated, method, tolerance)[0][:, -1]
+            return solve_rows(self.f, repeated, tolerance)[0][:, -1]
+
+        point, converged = fixed_point(period, torch.zeros_like(interval.initial), tolerance.rtol)
+        if self.needs_gradient:
+            point = with_gradient(period, point)
+        point = torch.where(converged.unsqueeze(-1), point, torch.nan)
+        lost[used] |= ~converged
+        return torch.zeros_like(rows.initial).index_copy(0, used, point)
+
+    def _interval(self, column: int, rows: Rows) -> tuple[Tensor, Rows]:
+        """The rows with a steady-state dose in a column, and the interval before its record, from
+        time 0 on.
+        """
         assert self.arriving is not None
         doses = self.arriving.doses
         interval, record = doses.intervals[:, column], doses.times[:, column]
@@ -209,7 +232,7 @@ class Task:
         used = steady.nonzero()[:, 0]
         own_length = length.to(self.dtype).expand(self.batch).reshape(-1)[used]
         begin = record.to(self.dtype).expand(self.batch).reshape(-1)[used] - own_length
-        part = Rows(
+        return used, Rows(
             0.0,
             rows.initial[used],
             {
@@ -220,23 +243,6 @@ class Task:
             rows.vectors[used],
             own_length.unsqueeze(-1),
         )
-        tolerance = Tolerance(
-            self.control.tolerance.rtol / 10, self.control.tolerance.atol, self.control.max_steps
-        )
-
-        def period(x: Tensor) -> Tensor:
-            copies = len(x) // max(1, len(used))
-            repeated = _repeat(part, copies, x)
-            if system is not None:
-                return _compiled(system, repeated, method, tolerance)[0][:, -1]
-            return solve_rows(self.f, repeated, tolerance)[0][:, -1]
-
-        point, converged = fixed_point(period, torch.zeros_like(part.initial), tolerance.rtol)
-        if self.needs_gradient:
-            point = with_gradient(period, point)
-        point = torch.where(converged.unsqueeze(-1), point, torch.nan)
-        lost[used] |= ~converged
-        return torch.zeros_like(rows.initial).index_copy(0, used, point)
 
 
 def _piece_at(values: Tensor, events: Events, used: Tensor, time: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ...cohort import Doses
 from ...errors import ModelError
+from .events import is_before
 
 
 def check_inputs(
@@ -21,25 +22,7 @@ def check_inputs(
     Raises:
         ModelError: A shape, a time, a name or a compartment is wrong.
     """
-    if times.dim() != 2:
-        raise ModelError(
-            f"`times` has shape {tuple(times.shape)}.",
-            "(individual, time).",
-            "`times.expand(N, -1)` repeats a common grid.",
-        )
-    if bool((times[:, 0] < start - 1e-9 * max(1.0, abs(start))).any()):
-        raise ModelError(
-            f"An observation is at time {float(times.min())}, before the start {start}.",
-            "observations and doses at or after the time of the initial state.",
-            "pass an earlier `start=`.",
-        )
-    decreases = times[:, 1:] < times[:, :-1]
-    if bool(decreases.any()):
-        raise ModelError(
-            f"The times of individual {int(decreases.any(1).nonzero()[0])} are not sorted.",
-            "times that do not decrease along the row.",
-            "sort them, as in a `Series` of a cohort.",
-        )
+    _check_times(times, start)
     repeated = set(parameters) & set(varying)
     if repeated or not initial.dim():
         raise ModelError(
@@ -53,4 +36,27 @@ def check_inputs(
             "states.",
             f"compartments 1 to {initial.shape[-1]}.",
             "correct `doses.compartment`, or give the dynamics more states.",
+        )
+
+
+def _check_times(times: Tensor, start: float) -> None:
+    """Raise unless the times of every individual are sorted and at or after the start."""
+    if times.dim() != 2:
+        raise ModelError(
+            f"`times` has shape {tuple(times.shape)}.",
+            "(individual, time).",
+            "`times.expand(N, -1)` repeats a common grid.",
+        )
+    if bool(is_before(times[:, 0], start).any()):
+        raise ModelError(
+            f"An observation is at time {float(times.min())}, before the start {start}.",
+            "observations and doses at or after the time of the initial state.",
+            "pass an earlier `start=`.",
+        )
+    decreases = times[:, 1:] < times[:, :-1]
+    if bool(decreases.any()):
+        raise ModelError(
+            f"The times of individual {int(decreases.any(1).nonzero()[0])} are not sorted.",
+            "times that do not decrease along the row.",
+            "sort them, as in a `Series` of a cohort.",
         )

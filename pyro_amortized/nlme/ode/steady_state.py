@@ -6,6 +6,7 @@ dynamics. The gradient follows from the implicit function theorem.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,8 +15,35 @@ from ..dosing import Arrivals
 from .compiled.codes import Event
 from .events import Events
 
-MAX_ITERATIONS = 25  # Newton's method converges in fewer than ten, or not at all
 PeriodMap = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class FixedPointSettings:
+    r"""How Newton's method is run.
+
+    Args:
+        max_iterations: Newton's method converges in fewer than ten, or not at all.
+        step: Step of the finite differences, as a share of a state: far above the error of the
+            solution over one interval, far below what is nonlinear.
+        smallest_state: Size that a state has at least in this share, relative to the largest state
+            of the row, since an empty state would have no step.
+        min_scale: Size that the largest state has at least, where all are zero.
+        num_errors: Change of the states, in relative tolerances of the solver, below which the
+            fixed point is found: the change contains the error of two solutions.
+        precision: The interval is solved with a relative tolerance that is smaller by this factor,
+            since finite differences and the inverse of I - P' enlarge its error.
+    """
+
+    max_iterations: int = 25
+    step: float = 1e-4
+    smallest_state: float = 1e-2
+    min_scale: float = 1e-12
+    num_errors: float = 100.0
+    precision: float = 10.0
+
+
+FIXED_POINT = FixedPointSettings()
 
 
 def period_events(arriving: Arrivals, column: int, length: Tensor) -> Events:
@@ -73,12 +101,13 @@ def fixed_point(period: PeriodMap, first: Tensor, rtol: float) -> tuple[Tensor, 
         The fixed points, and whether they were found, shape ``(row,)``.
     """
     num, num_states = first.shape
+    settings = FIXED_POINT
     with torch.no_grad():
         x = period(period(first))
         converged = torch.zeros(num, dtype=torch.bool, device=x.device)
-        for _ in range(MAX_ITERATIONS):
-            scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-12)
-            step = 1e-4 * torch.maximum(x.abs(), 1e-2 * scale)
+        for _ in range(settings.max_iterations):
+            scale = x.abs().amax(-1, keepdim=True).clamp(min=settings.min_scale)
+            step = settings.step * torch.maximum(x.abs(), settings.smallest_state * scale)
             moved = x + torch.diag_embed(step).movedim(1, 0)
             ends = period(torch.cat([x.unsqueeze(0), moved]).flatten(0, 1))
             end, others = ends.view(num_states + 1, num, num_states).split([1, num_states])
@@ -87,7 +116,8 @@ def fixed_point(period: PeriodMap, first: Tensor, rtol: float) -> tuple[Tensor, 
             usable = change.isfinite().all(-1) & ~converged
             new = torch.where(usable.unsqueeze(-1), x + change, end[0])
             new = torch.where(converged.unsqueeze(-1), x, new)
-            converged = converged | ((new - x).abs() <= 100 * rtol * scale).all(-1) & usable
+            is_near = ((new - x).abs() <= settings.num_errors * rtol * scale).all(-1)
+            converged = converged | is_near & usable
             x = new
             if bool((converged | ~x.isfinite().all(-1)).all()):
                 break

@@ -12,6 +12,9 @@ from .columns import Columns
 from .table_source import Mask, Numbers, Table, label
 
 Rows = list[np.ndarray]
+# Distance of a limit from a value that was recorded outside it, relative to the value and at least:
+# beyond rounding, and without influence on a likelihood.
+MARGIN = 1e-9
 
 
 def endpoint_rows(
@@ -123,7 +126,7 @@ def _bounds(times: Tensor, values: Tensor, bound: Tensor, side: int) -> Series:
     last = torch.where(filled.observed, known, -1).cummax(1).values
     begin = filled.observed.to(torch.uint8).argmax(1, keepdim=True)
     carried = filled.values.gather(1, torch.where(last >= 0, last, begin))
-    margin = 1e-9 * values.abs().clamp(min=1e-9)
+    margin = MARGIN * values.abs().clamp(min=MARGIN)
     outside = bound.isnan() & ~values.isnan() & (side * (values - carried) >= 0)
     return Series(times, torch.where(outside, values + side * margin, carried))
 

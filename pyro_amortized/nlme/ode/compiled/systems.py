@@ -37,6 +37,14 @@ class CompilationLimits:
         detection_steps: Steps of the explicit solver after which a row goes to the implicit one.
         stiff_share: Share of such rows above which the system is solved implicitly from then on.
         steps_per_thread: Fewer steps take less time than to start a second thread.
+        parts_per_thread: Parts that the rows are divided into, per thread: rows take different
+            numbers of steps, and a thread that has finished takes the next part.
+        usual_steps: Steps of a row that are expected before the first call.
+        num_checked: Rows of the call at which the expressions are compared with the function.
+        compared_at: Factors on the states, and times, at which they are compared: those of the
+            call, and others, by which a constant of the call would be found.
+        rtol: Relative difference that rounding in another order of operations may make.
+        atol: The same for values near zero, as an absolute difference.
     """
 
     max_states: int = 40
@@ -46,6 +54,12 @@ class CompilationLimits:
     detection_steps: int = 5_000
     stiff_share: float = 0.05
     steps_per_thread: int = 100_000
+    parts_per_thread: int = 4
+    usual_steps: float = 100.0
+    num_checked: int = 3
+    compared_at: tuple[tuple[float, float], ...] = ((1.0, 0.0), (1.1, 1.7))
+    rtol: float = 1e-9
+    atol: float = 1e-12
 
 
 LIMITS = CompilationLimits()
@@ -70,7 +84,7 @@ class System:
 
     traced: Traced
     is_stiff: bool = False
-    usual_steps: float = 100.0
+    usual_steps: float = LIMITS.usual_steps
     _made: dict[str, Any] = field(default_factory=dict)
 
     def kernel(self, method: str) -> Any:
@@ -187,18 +201,19 @@ def _check(
     """Compare the expressions with the function at some states of this call, and at others."""
     from .expressions import evaluate
 
-    rows = slice(0, 3)
-    for shift, t in ((1.0, 0.0), (1.1, 1.7)):
-        x = state[rows].double() * shift + (shift - 1.0)
-        values = {name: value[rows].double() for name, value in parameters.items()}
+    rows = slice(0, LIMITS.num_checked)
+    for factor, t in LIMITS.compared_at:
+        x = state[rows].double() * factor + (factor - 1.0)
+        inserted = {name: value[rows].double() for name, value in parameters.items()}
         with torch.no_grad():
-            expected = f(torch.full_like(x[:, 0], t), x, values).double()
+            expected = f(torch.full_like(x[:, 0], t), x, inserted).double()
         for i in range(len(x)):
             inputs = {"t": t} | {f"x{s}": float(v) for s, v in enumerate(x[i])}
-            inputs |= {f"p{j}": float(v[i]) for j, v in enumerate(values.values())}
+            inputs |= {f"p{j}": float(v[i]) for j, v in enumerate(inserted.values())}
             slopes = torch.tensor(evaluate(traced.slopes, inputs), dtype=torch.float64)
             finite = expected[i].isfinite()
-            if not torch.allclose(slopes[finite], expected[i][finite], rtol=1e-9, atol=1e-12):
+            values, known = slopes[finite], expected[i][finite]
+            if not torch.allclose(values, known, rtol=LIMITS.rtol, atol=LIMITS.atol):
                 raise NotTraceable(
                     f"its expressions give {slopes.tolist()}, and the function gives "
                     f"{expected[i].tolist()}"
@@ -309,7 +324,7 @@ def _run(
     if threads == 1:
         part(0, num)
     else:
-        edges = np.linspace(0, num, 4 * threads + 1).astype(int).tolist()
+        edges = np.linspace(0, num, LIMITS.parts_per_thread * threads + 1).astype(int).tolist()
         part(0, 0)  # compiles before the threads start
         list(_pool(threads).map(part, edges[:-1], edges[1:]))
     if num:
