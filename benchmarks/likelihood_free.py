@@ -76,7 +76,7 @@ def diffusion_program(cohort, *, twin=False):
 
 
 def diffusion_distribution(rate, level, kappa, noise):
-    """Law of the observations of the same Euler-Maruyama steps."""
+    """Distribution of the observations of the same Euler-Maruyama steps."""
     step = SDE_TIMES[-1] / STEPS
     index = (SDE_TIMES / step).round()
     stable = rate * step < 1  # faster ones are none that could be simulated by these steps
@@ -329,7 +329,7 @@ SHORT = pa.TrainingOptions(max_epochs=3, batch_size=128)
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """Sizes of a run."""
 
     simulations: int = 200_000
     cohorts: int = 20

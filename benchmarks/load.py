@@ -1,11 +1,11 @@
-r"""Long life: large cohorts, many guides, many fits, and what memory does meanwhile.
+r"""Large cohorts, many guides and many fits: time, error and memory.
 
     .venv/bin/python benchmarks/load.py [--individuals 100000] [--guides 1000] [--fits 60]
         [--small]
 
 Scores ``--individuals`` individuals of 10 observations; loads and uses ``--guides`` guides one after
-another in one process; fits ``--fits`` cohorts in a loop, with everything a working day does
-(scores, draws of the population, an export). Memory (resident, MB) is taken after a tenth and at the
+another in one process; fits ``--fits`` cohorts in a loop, each with scores, draws of the population
+and an export. Memory (resident, MB) is taken after a tenth and at the
 end. Ends in one JSON line.
 """
 

@@ -46,7 +46,7 @@ SHORT = pa.TrainingOptions(max_epochs=3, batch_size=128)
 
 @dataclass(frozen=True)
 class Amount:
-    """How much of everything."""
+    """Sizes of a run."""
 
     simulations: int | None = None
     cells: int = 50

@@ -1,4 +1,4 @@
-r"""Where the milliseconds of a training step go, by number of parameters and times; simulations per
+r"""Milliseconds of the parts of a training step, by number of parameters and times; simulations per
 second; one and two processes.
 
     python benchmarks/steps.py [--small]

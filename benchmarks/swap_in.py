@@ -1,4 +1,4 @@
-r"""In the place of MCMC and SVI: time and error on four models, and what amortization is worth.
+r"""In place of MCMC and SVI: time and error on four models, and the gain by amortization.
 
     .venv/bin/python benchmarks/swap_in.py [--only theophylline,warfarin,eight_schools,radon,cohorts]
         [--training 60] [--samples 1000] [--reference 2000] [--small]

@@ -43,7 +43,7 @@ SHORT = pa.TrainingOptions(max_epochs=3, batch_size=128)
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything. With the pilot and one batch of adaptation, a tenth each, 3,200 draws
+    """Sizes of a run. With the pilot and one batch of adaptation, a tenth each, 3,200 draws
     are 3,840 per individual in all.
     """
 

@@ -1,4 +1,4 @@
-"""What every summary network and every flow must keep."""
+"""Properties that every summary network and every flow must have."""
 
 import torch
 

@@ -4,7 +4,7 @@ r"""A linear Gaussian mixed model with missing entries, whose every quantity is 
           \epsilon_{ij} \sim N(0, \sigma^2) \;\Rightarrow\;
           y_i \sim N(X_i \mu,\; X_i \Omega X_i^\top + \sigma^2 I)
 
-over the recorded rows, X_i = (1, t_i). This is the gold standard of every floor.
+over the recorded rows, X_i = (1, t_i). Comparisons with exact results use it.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What can be handed in wrongly: the table behind ``tests/system/test_bad_inputs.py`` and
+"""Wrong inputs: the table of ``tests/system/test_bad_inputs.py`` and
 ``docs/reliability.md``.
 
 Every entry is a label, what is done wrongly (a function of a :class:`~tests.bad_inputs.kit.Kit`),

@@ -1,4 +1,4 @@
-"""What the entries of the table have in hand."""
+"""The objects that the entries of the table use."""
 
 from dataclasses import dataclass
 from pathlib import Path

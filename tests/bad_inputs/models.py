@@ -1,4 +1,4 @@
-"""Programs that are no mixed-effects models."""
+"""Programs that are not mixed-effects models."""
 
 import pyro
 import pyro.distributions as dist
@@ -147,7 +147,7 @@ def _random_structure(c):
 
 
 def _random_effect_outside(c):
-    shift = torch.randn(())  # randomness that no site knows of
+    shift = torch.randn(())  # random, but not a site
     with pyro.plate("individual", len(c)):
         phi = pyro.sample("phi", dist.Normal(0.0, 1.0))
         y = c["y"]

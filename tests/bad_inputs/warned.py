@@ -1,4 +1,4 @@
-"""What is computed, and said of the individuals that it is odd about."""
+"""Inputs that are computed, with a warning that names the unusual individuals."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Files of today's format, for the tests of tomorrow: ``python -m tests.formats.write FOLDER``.
+"""Files of the present format, for later tests: ``python -m tests.formats.write FOLDER``.
 
 Run it when the format of any kind of file has got a new version, with the next number,
 ``tests/formats/files_N``, and keep what it wrote. Users have such files on their disks: a folder

@@ -18,7 +18,7 @@ TIMES = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
 
 @pytest.fixture(scope="module")
 def linear_both():
-    """The linear Gaussian cohort, and a guide that knows q(c | y) too."""
+    """The linear Gaussian cohort, and a guide that also learned q(c | y)."""
     cohort = linear_cohort()
     networks = pa.Networks(learn_shared=True)
     guide = pa.train(

@@ -18,8 +18,8 @@ NUTS = json.loads((TESTS / "references" / "other_models.json").read_text("utf-8"
 
 
 @pytest.mark.parametrize("name", list(other_models.PROBLEMS))
-def test_an_adapted_program_has_the_density_of_theirs(name):
-    """At draws of its own; what was not recorded apart, which theirs cannot leave out."""
+def test_an_adapted_program_has_the_density_of_the_original(name):
+    """At draws of the adapted program. The original cannot leave out what was not recorded."""
     p = other_models.PROBLEMS[name]()
     trace = poutine.trace(p.program).get_trace(p.cohort)
     trace.compute_log_prob()

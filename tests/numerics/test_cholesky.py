@@ -1,4 +1,4 @@
-"""Cholesky factors where there should be none."""
+"""Cholesky factors of matrices that are not positive definite."""
 
 import torch
 

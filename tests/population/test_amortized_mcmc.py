@@ -81,7 +81,7 @@ def test_it_is_used_like_an_mcmc(mcmc, capsys):
 
 @pytest.mark.slow
 def test_its_diagnostics_are_those_of_independent_draws(mcmc, capsys):
-    """No chain: nothing that could be taken for a chain that mixed well."""
+    """There is no chain, so no diagnostic of a chain is reported."""
     diagnostics = mcmc.diagnostics()
     assert set(diagnostics) == {"num_draws", "num_weighted_draws", "ess", "pareto_k", "individuals"}
     assert diagnostics["num_draws"] == 1000

@@ -1,4 +1,4 @@
-"""Everything that can be handed in wrongly ends in an error of three parts (the table in
+"""Every wrong input ends in an error of three parts (the table in
 ``tests/bad_inputs``): never in a traceback from inside torch, a hang, or a plausible number.
 """
 

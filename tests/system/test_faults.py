@@ -1,4 +1,4 @@
-"""Disks that fill up, processes that die, hands on Ctrl-C: old files stay whole, runs go on."""
+"""Full disks, killed processes and Ctrl-C: old files stay complete, and runs continue."""
 
 import errno
 import os
@@ -113,7 +113,7 @@ def test_two_processes_may_write_one_store(tmp_path):
 
 
 def test_what_is_saved_is_loaded(fit, tmp_path):
-    """A fit from its folder answers as the fit does."""
+    """A fit that is loaded from its folder gives the same results."""
     fit.save(tmp_path)
     loaded = pa.load_fit(tmp_path, fit.model)
     assert torch.equal(loaded.vector, fit.vector)

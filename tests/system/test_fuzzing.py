@@ -1,7 +1,7 @@
-"""Readers under whatever bytes a stranger may hand in: an error of three parts, or a whole answer.
+"""Readers of arbitrary bytes give an error of three parts or a complete result.
 
 Every seed of ``tests/corpus`` is tried; Hypothesis mutates them further. ``python -m tests.fuzz``
-goes on for minutes.
+runs for minutes.
 """
 
 import pytest

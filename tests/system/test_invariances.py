@@ -1,5 +1,5 @@
-"""What must not change anything: the order and company of individuals, unrecorded rows, fill
-values, precision, the size of a batch, the zero of time.
+"""What must not change a result: the order of individuals, other individuals in the cohort, rows
+that were not recorded, fill values, precision, the size of a batch, the zero of time.
 """
 
 import pyro
@@ -94,8 +94,9 @@ def test_unrecorded_rows_do_not_matter_to_the_density(few, draws, linear_guide):
 
 
 def test_unrecorded_rows_leave_the_marginal_likelihood(few, linear_guide):
-    """The guide sees the rows (a sample that was due and is missing is news); the corrected answer
-    does not.
+    """The guide reads these rows, because a missing sample is information.
+
+    The corrected likelihood does not depend on them.
     """
     exact = exact_log_marginal(few, TRUTH)
     for cohort in (few, widened(few)):
@@ -136,7 +137,7 @@ def test_the_zero_of_time_does_not_matter_where_the_model_counts_from_the_dose()
 
 
 def test_minibatches_score_as_the_whole(linear, linear_guide):
-    """Scores do not depend on who was scored with an individual, within their errors."""
+    """The score of an individual does not depend on the others, within its error."""
     together = pa.marginal_likelihood(linear_program, linear_guide, linear, TRUTH, seed=1)
     for rows in (slice(0, 7), slice(7, 8), slice(8, 40)):
         part = pa.marginal_likelihood(linear_program, linear_guide, linear[rows], TRUTH, seed=2)

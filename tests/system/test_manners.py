@@ -1,4 +1,4 @@
-"""A library leaves the house as it found it, and works wherever it is called from."""
+"""Global state is unchanged; the library works in threads, processes and without a terminal."""
 
 import logging
 import multiprocessing
@@ -20,7 +20,7 @@ from tests.paths import ROOT
 
 
 def everything():
-    """Global state that a library may spoil."""
+    """Global state that a library may change."""
     root = logging.getLogger()
     return {
         "torch": torch.get_rng_state().sum().item(),

@@ -1,7 +1,7 @@
-"""Mistakes that give plausible numbers, made on purpose: the floors of the suite must notice each.
+"""Mistakes that give plausible numbers are made on purpose; comparisons with exact results fail.
 
-A floor is a comparison with something exact, as it stands elsewhere in the suite. Unbroken, all of
-them pass; a mutant is a patch of one line of the library under which at least one must fail.
+The same comparisons are made elsewhere in the tests. They pass with the library as it is. A mutant
+is a patch of one line of the library, with which at least one of them must fail.
 """
 
 import sys
@@ -26,7 +26,7 @@ from pyro_amortized.population.marginal_elbo import MarginalELBO
 from pyro_amortized.runtime import random_numbers
 from tests.exact import TRUTH, exact_log_marginal, exact_posterior, linear_cohort, linear_program
 
-# Floors.
+# Comparisons with exact results.
 
 
 def marginal_likelihood_is_exact(guide, cohort):

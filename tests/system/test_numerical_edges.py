@@ -1,4 +1,4 @@
-"""At the edges of what numbers can hold: answers are finite, or said to be impossible."""
+"""Extreme numbers: results are finite, or reported as unreliable."""
 
 import math
 import warnings
@@ -19,7 +19,7 @@ from tests.exact import TRUTH, exact_log_marginal, linear_program
 
 
 def scored(*args, **kwargs):
-    """The marginal likelihood; that weights are poor is said in its fields."""
+    """The marginal likelihood, without the warning about poor weights."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pa.AmortizedWarning)
         return pa.marginal_likelihood(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Marginal likelihoods of classic data sets against quadrature, with hardly trained guides."""
+"""Marginal likelihoods of classic data sets against quadrature, with guides of a short training."""
 
 import importlib
 import sys

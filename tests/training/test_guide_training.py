@@ -70,7 +70,7 @@ def test_training_leaves_global_state_alone(linear):
 
 @pytest.mark.slow
 def test_early_stopping_keeps_the_best_weights(linear):
-    """A few simulations without fresh missingness are soon learned by heart."""
+    """A network soon overfits a few simulations without new missingness."""
     options = pa.TrainingOptions(max_epochs=200, batch_size=64, patience=3, learning_rate=0.02)
     few = pa.Resample(linear, pa.RandomMissing(0.0, 0.0))
     guide = pa.train(

@@ -29,7 +29,7 @@ def test_gridded_guide_saves_loads_and_reads_fewer_columns(linear, tmp_path):
 
 
 class Averaged(nn.Module):
-    """A summary network of one's own."""
+    """A summary network that is defined outside the library."""
 
     def __init__(self, layout, width=8):
         super().__init__()
