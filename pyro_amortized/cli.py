@@ -130,17 +130,7 @@ def _add_options(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     parsers["train"].add_argument(
         "--runs", type=Path, help="folder of the run, so that it can be resumed"
     )
-    parsers["fit"].add_argument(
-        "--guide", type=Path, default=Path("guide"), help="folder of the guide"
-    )
-    parsers["fit"].add_argument(
-        "--out", type=Path, default=Path("fit"), help="folder to write the fit to"
-    )
-    parsers["fit"].add_argument(
-        "--map",
-        action="store_true",
-        help="use the prior of the population parameters: maximum a posteriori",
-    )
+    _add_fit(parsers["fit"])
     parsers["report"].add_argument(
         "--out", type=Path, default=Path("report.html"), help="HTML file to write"
     )
@@ -150,6 +140,17 @@ def _add_options(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
             "--guide-model",
             help="FILE:NAME of the model that the guide was trained for, if it is another one",
         )
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    """Add the folders and the criterion of a fit."""
+    parser.add_argument("--guide", type=Path, default=Path("guide"), help="folder of the guide")
+    parser.add_argument("--out", type=Path, default=Path("fit"), help="folder to write the fit to")
+    parser.add_argument(
+        "--map",
+        action="store_true",
+        help="use the prior of the population parameters: maximum a posteriori",
+    )
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

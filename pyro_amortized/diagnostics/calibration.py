@@ -198,9 +198,6 @@ def _corrected_results(
     """Results of draws that are weighted by the density of the model, and the effective share of
     the guide's own draws.
 
-    The target is the density of the data times that of the training distribution, from which the
-    true values come.
-
     Args:
         block: Settings of the block.
         simulated: The individuals.
@@ -208,28 +205,13 @@ def _corrected_results(
         raw_draws: Draws of the guide and their log density.
         generator: Source of random numbers.
     """
-    structure, training = block.structure, block.training.individual
-    cohort, truth = simulated.cohort, simulated.truth
-
-    def log_target(draws: Tensor, rows: Tensor) -> Tensor:
-        log_observation = [
-            structure.log_observation(cohort[rows], part, simulated.shared[rows])
-            for part in draws.split(DEFAULTS.draws_per_call)
-        ]
-        return torch.cat(log_observation) + training.log_prob(cohort[rows], draws)
-
-    def draw_training(num: int, rows: Tensor, generator: torch.Generator) -> Tensor:
-        return training.draw(cohort[rows], num, generator)
-
-    def log_training(draws: Tensor, rows: Tensor) -> Tensor:
-        return training.log_prob(cohort[rows], draws)
-
+    sampler = _sampler(block, simulated, proposal)
+    num, truth = len(simulated.cohort), simulated.truth
     raw, log_proposal = raw_draws
     with torch.no_grad():
-        log_ratio = log_target(raw, torch.arange(len(cohort))) - log_proposal
+        log_ratio = sampler.target(raw, torch.arange(num)) - log_proposal
         raw_ess = effective_sample_size(finite_or_zero_weight(log_ratio))
-        sampler = Sampler(log_target, draw_training, log_training, proposal)
-        weighted, _ = sampler.sample(block.num_draws, len(cohort), generator, refine=True)
+        weighted, _ = sampler.sample(block.num_draws, num, generator, refine=True)
     draws, weights = weighted.draws, normalized_weights(weighted.log_weights)
     picked = resample(weights, block.num_ranks, generator)
     picked = picked.unsqueeze(-1).expand(-1, -1, truth.shape[1])
@@ -245,6 +227,29 @@ def _corrected_results(
         "ess": estimate.ess,
         "pareto_k": estimate.pareto_k,
     }
+
+
+def _sampler(block: _Block, simulated: _Simulated, proposal: FlowProposal) -> Sampler:
+    """Importance sampling with the density of the data times that of the training distribution,
+    from which the true values come, as the target.
+    """
+    structure, training = block.structure, block.training.individual
+    cohort = simulated.cohort
+
+    def log_target(draws: Tensor, rows: Tensor) -> Tensor:
+        log_observation = [
+            structure.log_observation(cohort[rows], part, simulated.shared[rows])
+            for part in draws.split(DEFAULTS.draws_per_call)
+        ]
+        return torch.cat(log_observation) + training.log_prob(cohort[rows], draws)
+
+    def draw_training(num: int, rows: Tensor, generator: torch.Generator) -> Tensor:
+        return training.draw(cohort[rows], num, generator)
+
+    def log_training(draws: Tensor, rows: Tensor) -> Tensor:
+        return training.log_prob(cohort[rows], draws)
+
+    return Sampler(log_target, draw_training, log_training, proposal)
 
 
 def _probability_nearer(draws: Tensor, weights: Tensor, truth: Tensor, reference: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ which are simulated and not kept. Observed sites inside it are observations.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pyro.poutine.trace_struct import Trace
@@ -61,6 +61,29 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
     generator = make_generator(0)
     trace, nodes = _stable_run(model, cohort, generator)
     frame = _individual_frame(trace, nodes, cohort)
+    sites = _sites_by_role(nodes, frame.size, cohort)
+    structure = ModelStructure(
+        model, sites.population, sites.individual, sites.observed, (), nuisance=sites.nuisance
+    )
+    check_recorded(structure, cohort)
+    seed = fork_seed(generator)
+    check_independence(structure, cohort, seed)
+    shared = find_shared(structure, cohort, seed)
+    structure = replace(structure, shared=shared)
+    return replace(structure, layout=find_layout(structure, cohort, seed))
+
+
+class _Sites(NamedTuple):
+    """The sites of a model by their role."""
+
+    population: dict[str, PopulationSite]
+    individual: dict[str, IndividualSite]
+    observed: dict[str, ObservedSite]
+    nuisance: tuple[str, ...]
+
+
+def _sites_by_role(nodes: Mapping[str, Any], num: int, cohort: Cohort) -> _Sites:
+    """The role of every site of a run with ``num`` individuals."""
     population, individual, observed = {}, {}, {}
     nuisance: list[str] = []
     for name, node in nodes.items():
@@ -78,7 +101,7 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
         elif node["is_observed"]:
             observed[name] = _observed_site(node, cohort)
         elif name.removesuffix("_unobserved") + "_observed" not in nodes:
-            individual[name] = _individual_site(node, frame.size)
+            individual[name] = _individual_site(node, num)
     _require(
         individual, "latent", "phi = pyro.sample('phi', dist.Normal(typical, omega).to_event(1))"
     )
@@ -89,15 +112,7 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
     )
     if nuisance:  # the density of the observations would need an integral over the nuisance
         observed = {n: replace(site, has_density=False) for n, site in observed.items()}
-    structure = ModelStructure(
-        model, population, individual, observed, (), nuisance=tuple(nuisance)
-    )
-    check_recorded(structure, cohort)
-    seed = fork_seed(generator)
-    check_independence(structure, cohort, seed)
-    shared = find_shared(structure, cohort, seed)
-    structure = replace(structure, shared=shared)
-    return replace(structure, layout=find_layout(structure, cohort, seed))
+    return _Sites(population, individual, observed, tuple(nuisance))
 
 
 def _stable_run(model: Model, cohort: Cohort, generator: Generator) -> tuple[Trace, dict[str, Any]]:

@@ -53,6 +53,38 @@ def implicit_source(traced: Traced) -> str:
     """Source of the stiff solver of a system."""
     w = Writer(traced)
     w.array("k1", "k2", "y", "q1", "q2")
+    n, stages = w.size, _stages(w)
+    first, second = (" + ".join(f"{c!r} * u[{m}, @]" for m, c in enumerate(row)) for row in RODAS_H)
+    dense = w.each(
+        f"q1# = {first}",
+        f"q2# = {second}",
+        "out[i, o, @] = (1.0 - w) * x# + w * (y# + (1.0 - w) * (q1# + w * q2#))",
+    )
+    allocate = [
+        f"jac = np.empty(({n}, {n}))",
+        f"matrix = np.empty(({n}, {n}))",
+        f"dft = np.empty({n})",
+    ]
+    allocate += [f"pivot = np.empty({n}, np.int64)", f"u = np.empty((6, {n}))", w.allocate()]
+    return fill(
+        [w.function(w.slopes), w.jacobian(w.slopes), _LU.format(size=n)],
+        n,
+        allocate="\n".join(allocate),
+        begin=w.begin(),
+        record=w.each("out[i, o, @] = x#"),
+        events=w.events(),
+        slope=w.slope("k1", "t", "x"),
+        first=write_first_step(w, 0.25),
+        stages="\n".join(stages),
+        detect="pass",
+        dense=dense,
+        accept=w.each("x# = y#", MAXIMUM) + "\nfresh = False",
+        order="0.21",
+    )
+
+
+def _stages(w: Writer) -> list[str]:
+    """Source of one step: the factorized matrix, the stages, the new state and its error."""
     n = w.size
     lines = [w.call_jacobian(), f"for a in range({n}):", f"    for b in range({n}):"]
     lines += ["        matrix[a, b] = -jac[a, b]", "    matrix[a, a] += 4.0 / step"]
@@ -75,31 +107,4 @@ def implicit_source(traced: Traced) -> str:
     lines.append(w.each("y# = y# + u[5, @]"))
     lines += ["err = 0.0"]
     lines.append(w.each(f"err += (u[5, @] / {SCALE}) ** 2"))
-    lines.append(f"err *= {1 / n!r}")
-    first, second = (" + ".join(f"{c!r} * u[{m}, @]" for m, c in enumerate(row)) for row in RODAS_H)
-    dense = w.each(
-        f"q1# = {first}",
-        f"q2# = {second}",
-        "out[i, o, @] = (1.0 - w) * x# + w * (y# + (1.0 - w) * (q1# + w * q2#))",
-    )
-    allocate = [
-        f"jac = np.empty(({n}, {n}))",
-        f"matrix = np.empty(({n}, {n}))",
-        f"dft = np.empty({n})",
-    ]
-    allocate += [f"pivot = np.empty({n}, np.int64)", f"u = np.empty((6, {n}))", w.allocate()]
-    return fill(
-        [w.function(w.slopes), w.jacobian(w.slopes), _LU.format(size=n)],
-        n,
-        allocate="\n".join(allocate),
-        begin=w.begin(),
-        record=w.each("out[i, o, @] = x#"),
-        events=w.events(),
-        slope=w.slope("k1", "t", "x"),
-        first=write_first_step(w, 0.25),
-        stages="\n".join(lines),
-        detect="pass",
-        dense=dense,
-        accept=w.each("x# = y#", MAXIMUM) + "\nfresh = False",
-        order="0.21",
-    )
+    return [*lines, f"err *= {1 / n!r}"]

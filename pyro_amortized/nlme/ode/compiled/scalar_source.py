@@ -172,15 +172,7 @@ def explicit_source(traced: Traced) -> str:
     """Source of the explicit solver of a system."""
     w = Writer(traced)
     w.array("k1", "k2", "k3", "k4", "k5", "k6", "k7", "y", "g")
-    stages = []
-    for j, row in enumerate(A):
-        terms = " + ".join(f"{a!r} * k{m + 1}#" for m, a in enumerate(row))
-        target = "g" if j == 4 else "y"
-        stages.append(w.each(f"{target}# = x# + step * ({terms})"))
-        stages.append(w.slope(f"k{j + 2}", f"t + {C[j]!r} * step", target))
-    difference = " + ".join(f"{b!r} * k{m + 1}#" for m, b in enumerate(ERROR))
-    stages.append(w.total("err", f"(step * ({difference}) / {SCALE}) ** 2"))
-    stages.append(f"err *= {1 / w.size!r}")
+    stages = _stages(w)
     counted = detect_stiffness("above", "below", "stiff", "calm")
     detect = [
         "if detect:",
@@ -210,3 +202,16 @@ def explicit_source(traced: Traced) -> str:
         accept=w.each("x# = y#", "k1# = k7#", MAXIMUM),
         order="0.17",
     )
+
+
+def _stages(w: Writer) -> list[str]:
+    """Source of one step: the stages, the new state and its error."""
+    stages = []
+    for j, row in enumerate(A):
+        terms = " + ".join(f"{a!r} * k{m + 1}#" for m, a in enumerate(row))
+        target = "g" if j == 4 else "y"
+        stages.append(w.each(f"{target}# = x# + step * ({terms})"))
+        stages.append(w.slope(f"k{j + 2}", f"t + {C[j]!r} * step", target))
+    difference = " + ".join(f"{b!r} * k{m + 1}#" for m, b in enumerate(ERROR))
+    stages.append(w.total("err", f"(step * ({difference}) / {SCALE}) ** 2"))
+    return [*stages, f"err *= {1 / w.size!r}"]

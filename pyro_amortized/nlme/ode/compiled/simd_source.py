@@ -222,36 +222,7 @@ def lanes_source(traced: Traced) -> str | None:
     advance = _step(w)
     if len(advance) > MAX_STATEMENTS:
         return None
-    slope = w.loads(["time", *w.parameters, *w.of_states("z", "r")]) + w.slope("k", "time", "z")
-    slope += [*w.each("<k1_#> = k_#"), f"h = {w.at('size')}"]
-    maximum = w.each("<m_#> = max(<m_#>, abs(<z_#>))")
-    # The interpolating polynomial, whose coefficients are computed with the step for all lanes.
-    polynomial = "<k1_#> + share * (<c2_#> + share * (<c3_#> + share * <c4_#>))"
-    dense = w.each(f"out[i, o, #] = <z_#> + step * share * ({polynomial})")
-    load = [f"p{j} = params[i, piece, {j}]" for j in range(w.num_given)]
-    load += write(w.prepared, [f"q{j}" for j in range(len(w.prepared))])
-    load += [f"{w.at(name)} = {name}" for name in w.parameters] or ["pass"]
-    begin = [
-        *w.each("<z_#> = initial[i, #]"),
-        *w.each("<r_#> = 0.0"),
-        *w.each("<m_#> = abs(<z_#>)"),
-    ]
-    parts = {
-        "advance": (2, advance),
-        "slope": (1, slope),
-        "first": (2, _first_step(w)),
-        "load": (1, load),
-        "events": (1, _events(w, maximum)),
-        "dense": (1, dense),
-        "begin": (5, begin),
-        "record": (6, w.each("out[i, o[l], #] = <z_#>")),
-        "accept": (4, [*w.each("<z_#> = <y_#>"), *w.each("<k1_#> = <k7_#>"), *maximum]),
-        "choose_first": (4, choose_step("h[l]", "hits[l]", "stop[l]")),
-        "choose_next": (4, choose_step("h[l]", "hits[l]", "stop[l]")),
-        "broken": (4, after_not_finite("h[l]", "hits[l]", "stop[l]")),
-        "resize": (4, after_acceptance("h[l]", "hits[l]")),
-        "detect": (5, detect_stiffness(w.at("above"), w.at("below"), "stiff[l]", "calm[l]")),
-    }
+    parts = {"advance": (2, advance)} | _parts(w)
     text = {n: textwrap.indent("\n".join(lines), "    " * d) for n, (d, lines) in parts.items()}
     names = ("time", "step", "size", "err", "factor", "small", "above", "below")
     places = {name: w.offset(name) for name in names}
@@ -267,6 +238,39 @@ def lanes_source(traced: Traced) -> str | None:
         grow=growth("(factor / last[l])"),
         SMALLEST_PREVIOUS=SMALLEST_PREVIOUS,
     )
+
+
+def _parts(w: _Work) -> dict[str, tuple[int, list[str]]]:
+    """The other parts of the solver, each with its depth of indentation."""
+    slope = w.loads(["time", *w.parameters, *w.of_states("z", "r")]) + w.slope("k", "time", "z")
+    slope += [*w.each("<k1_#> = k_#"), f"h = {w.at('size')}"]
+    maximum = w.each("<m_#> = max(<m_#>, abs(<z_#>))")
+    # The interpolating polynomial, whose coefficients are computed with the step for all lanes.
+    polynomial = "<k1_#> + share * (<c2_#> + share * (<c3_#> + share * <c4_#>))"
+    dense = w.each(f"out[i, o, #] = <z_#> + step * share * ({polynomial})")
+    load = [f"p{j} = params[i, piece, {j}]" for j in range(w.num_given)]
+    load += write(w.prepared, [f"q{j}" for j in range(len(w.prepared))])
+    load += [f"{w.at(name)} = {name}" for name in w.parameters] or ["pass"]
+    begin = [
+        *w.each("<z_#> = initial[i, #]"),
+        *w.each("<r_#> = 0.0"),
+        *w.each("<m_#> = abs(<z_#>)"),
+    ]
+    return {
+        "slope": (1, slope),
+        "first": (2, _first_step(w)),
+        "load": (1, load),
+        "events": (1, _events(w, maximum)),
+        "dense": (1, dense),
+        "begin": (5, begin),
+        "record": (6, w.each("out[i, o[l], #] = <z_#>")),
+        "accept": (4, [*w.each("<z_#> = <y_#>"), *w.each("<k1_#> = <k7_#>"), *maximum]),
+        "choose_first": (4, choose_step("h[l]", "hits[l]", "stop[l]")),
+        "choose_next": (4, choose_step("h[l]", "hits[l]", "stop[l]")),
+        "broken": (4, after_not_finite("h[l]", "hits[l]", "stop[l]")),
+        "resize": (4, after_acceptance("h[l]", "hits[l]")),
+        "detect": (5, detect_stiffness(w.at("above"), w.at("below"), "stiff[l]", "calm[l]")),
+    }
 
 
 def _step(w: _Work) -> list[str]:
