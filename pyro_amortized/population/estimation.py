@@ -188,8 +188,8 @@ def _run_rounds(
 ) -> _Rounds:
     """Draw and maximise in turn until new draws have nothing to gain.
 
-    The first rounds use a part of the draws. A standard deviation that cannot be told from zero is
-    doubled as long as this is true.
+    The first rounds use a part of the draws. A standard deviation that cannot be
+    distinguished from zero is doubled as long as this is true.
     """
     settings, fixed = ESTIMATION, held
     individuals, ascent, num_rounds, near = None, None, 0, False
@@ -263,7 +263,7 @@ def _message(rounds: _Rounds, is_maximum: bool, covered: bool, fixed: Population
     vanishing = (ascent.held & ~structure.coordinates(fixed)).tolist()
     names = [n for n, x in zip(structure.population_names, vanishing, strict=True) if x]
     if names:
-        parts.append(f"{', '.join(names)} cannot be told from zero, and is held")
+        parts.append(f"{', '.join(names)} cannot be distinguished from zero, and is held")
     if not covered:
         parts.append("the draws do not follow the population, so there are no standard errors")
     if not is_maximum:

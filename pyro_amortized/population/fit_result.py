@@ -122,8 +122,8 @@ class PopulationFit:
     @property
     def estimated(self) -> Tensor:
         """Which unconstrained coordinates have a covariance, shape ``(population,)``. The others
-        were fixed, belong to a standard deviation that cannot be told from zero, or are not
-        determined by the data.
+        were fixed, belong to a standard deviation that cannot be distinguished from zero, or are
+        not determined by the data.
         """
         return ~self.covariance.diagonal().isnan()
 

@@ -50,7 +50,7 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class VanishingSettings:
-    """When a standard deviation cannot be told from zero (decision 037)."""
+    """When a standard deviation cannot be distinguished from zero (decision 037)."""
 
     # Individuals, and draws of each, that show how much the individual parameters vary.
     max_individuals: int = 100
@@ -78,7 +78,7 @@ class Ascent(NamedTuple):
         likelihood: The likelihood that was maximised.
         gain: Gain of the objective.
         held: Coordinates that were held, among them those of a standard deviation that cannot be
-            told from zero, shape ``(population,)``.
+            distinguished from zero, shape ``(population,)``.
         wider: Move that doubles such a standard deviation, if it can be larger; else zeros.
     """
 
@@ -186,15 +186,15 @@ class Search:
         return log_prior
 
     def vanishing(self, likelihood: Likelihood, vector: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Coordinates of standard deviations that cannot be told from zero.
+        r"""Coordinates of standard deviations that cannot be distinguished from zero.
 
         A coordinate is among them if a standard deviation of the individual parameters, or of
         their narrowest combination, depends on it, if half this standard deviation changes neither
         the log likelihood of all individuals nor that of the median individual, and if twice this
         standard deviation does not increase that of all individuals. It may lower it: the standard
-        deviation is then about the largest that cannot be told from zero. It is larger where twice
-        the value changes neither of the two; narrower draws would determine the mean (decision
-        037). What counts as no change: :class:`VanishingSettings`.
+        deviation is then about the largest that cannot be distinguished from zero. It is larger
+        where twice the value changes neither of the two; narrower draws would determine the mean
+        (decision 037). What counts as no change: :class:`VanishingSettings`.
 
         Args:
             likelihood: The likelihood on the draws of this round.
@@ -279,8 +279,8 @@ class Search:
             individuals: Draws that were made at ``vector``.
             vector: Start, in unconstrained coordinates, shape ``(population,)``.
             held: Coordinates that are held, same shape.
-            rough: Stop early, and do not look for standard deviations that cannot be told from
-                zero.
+            rough: Stop early, and do not look for standard deviations that cannot be
+                distinguished from zero.
             last: The previous round, whose curvature is the first one of this round.
         """
         likelihood = make_likelihood(individuals, self.scale, rough)

@@ -153,8 +153,8 @@ def sample_population(
 ) -> PopulationDraws:
     r"""Posterior draws of the population parameters, by sampling-importance resampling.
 
-    Parameters that were fixed, and standard deviations that cannot be told from zero, keep their
-    values.
+    Parameters that were fixed, and standard deviations that cannot be distinguished from zero, keep
+    their values.
 
     Args:
         fit: A fit with standard errors.

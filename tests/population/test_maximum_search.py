@@ -1,4 +1,4 @@
-"""Standard deviations that cannot be told from zero."""
+"""Standard deviations that cannot be distinguished from zero."""
 
 import pyro
 import pyro.distributions as dist
@@ -20,7 +20,7 @@ def test_a_variance_of_zero_is_held_and_named(linear_guide):
     cohort = linear_cohort(num=60, seed=8, truth=truth)
     fit = pa.fit_population(linear_program, linear_guide, cohort, num_draws=800, seed=1)
     assert fit.converged, fit.message
-    assert "omega[1] cannot be told from zero" in fit.message
+    assert "omega[1] cannot be distinguished from zero" in fit.message
 
     assert fit.standard_errors["omega"].isnan().tolist() == [False, True]
     free, narrow = [0, 1, 2, 4], fit.estimates["omega"][1].double()

@@ -137,7 +137,7 @@ def test_a_variance_of_zero_is_reported():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pa.AmortizedWarning)
         fit = pa.fit_population(logistic, guide, cohort, num_draws=300)
-    assert "spread cannot be told from zero" in fit.message
+    assert "spread cannot be distinguished from zero" in fit.message
     assert fit.standard_errors["spread"].isnan()
     # Held at about the largest value that cannot: draws that are narrower would pin the center.
     assert 0.2 < float(fit.estimates["spread"]) < 1.0
