@@ -14,9 +14,8 @@ from .program_run import Assign, run_program
 from .sites import has_density, individual_first, site_log_prob, sum_per_individual
 from .structure import ModelStructure
 
-MAX_VALUES = (
-    2_000_000  # observed values in one call of the model: some 100 MB of intermediate results
-)
+# Observed values in one call of the model: some 100 MB of intermediate results.
+MAX_VALUES = 2_000_000
 
 
 def value_log_probs(
@@ -41,13 +40,8 @@ def value_log_probs(
 def predicted_moments(
     structure: ModelStructure, cohort: Cohort, unconstrained: Tensor, population: Population
 ) -> dict[str, Tensor]:
-    r"""Mean and standard deviation of every value given each draw.
-
-    Args:
-        structure: The structure of the model.
-        cohort: N individuals.
-        unconstrained: Shape ``(draw, individual, latent)``.
-        population: Values of the population sites.
+    r"""Mean and standard deviation of every value given each draw. Arguments as for
+    :func:`value_log_probs`.
 
     Returns:
         By series, shape ``(draw, individual, time[, channel], 2)``; distributions without
@@ -59,13 +53,8 @@ def predicted_moments(
 def individual_prior_terms(
     structure: ModelStructure, cohort: Cohort, unconstrained: Tensor, population: Population
 ) -> dict[str, Tensor]:
-    r"""Log density of each individual site given the population, in its support.
-
-    Args:
-        structure: The structure of the model.
-        cohort: N individuals.
-        unconstrained: Shape ``(draw, individual, latent)``.
-        population: Values of the population sites.
+    r"""Log density of each individual site given the population, in its support. Arguments as for
+    :func:`value_log_probs`.
 
     Returns:
         By site, shape ``(draw, individual)``.
@@ -85,13 +74,8 @@ def individual_prior_terms(
 def at_limits(
     structure: ModelStructure, cohort: Cohort, unconstrained: Tensor, population: Population
 ) -> dict[str, Tensor]:
-    r"""Which values are at a limit that stands for all values beyond it.
-
-    Args:
-        structure: The structure of the model.
-        cohort: N individuals.
-        unconstrained: Shape ``(draw, individual, latent)``.
-        population: Values of the population sites.
+    r"""Which values are at a limit that stands for all values beyond it. Arguments as for
+    :func:`value_log_probs`.
 
     Returns:
         By series, shape ``(draw, individual, time[, channel])``; only series with such a

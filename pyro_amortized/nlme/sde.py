@@ -83,14 +83,13 @@ def euler_maruyama(
     standard_normal = dist.Normal(times.new_zeros(num, num_steps, num_states), 1.0).to_event(2)
     noise = pyro.sample(name, standard_normal, infer=NUISANCE)
     step = times[:, -1] / num_steps
-    x = initial.to(times.dtype).expand(num, num_states)
-    path = [x]
-    for j in range(num_steps):
+
+    def move(j: int, x: Tensor) -> Tensor:
         t = j * step
         increment = diffusion(t, x, parameters) * noise[:, j] * step.sqrt().unsqueeze(-1)
-        x = x + drift(t, x, parameters) * step.unsqueeze(-1) + increment
-        path.append(x)
-    return _states_at(times, torch.stack(path, 1), step)
+        return x + drift(t, x, parameters) * step.unsqueeze(-1) + increment
+
+    return _states_at(times, _path(move, initial, times, num_steps), step)
 
 
 def tau_leaping(
@@ -136,17 +135,27 @@ def tau_leaping(
             "(reaction, state).",
             "transpose the stoichiometry, or correct the initial state.",
         )
-    num, num_states = len(times), initial.shape[-1]
     step = times[:, -1] / num_steps
-    x = initial.to(times.dtype).expand(num, num_states)
-    path = [x]
-    for j in range(num_steps):
+
+    def move(j: int, x: Tensor) -> Tensor:
         rates = propensities(j * step, x, parameters).clamp(min=0.0) * step.unsqueeze(-1)
         poisson = dist.Poisson(rates.nan_to_num(0.0)).to_event(1)
-        num_events = pyro.sample(f"{name}_{j}", poisson, infer=NUISANCE)
-        x = (x + num_events @ stoichiometry.to(x.dtype)).clamp(min=0.0)
+        num_events: Tensor = pyro.sample(f"{name}_{j}", poisson, infer=NUISANCE)
+        return (x + num_events @ stoichiometry.to(x.dtype)).clamp(min=0.0)
+
+    return _states_at(times, _path(move, initial, times, num_steps), step, linear=False)
+
+
+def _path(
+    move: Callable[[int, Tensor], Tensor], initial: Tensor, times: Tensor, num_steps: int
+) -> Tensor:
+    """States before and after every step, shape ``(individual, step, state)``."""
+    x = initial.to(times.dtype).expand(len(times), initial.shape[-1])
+    path = [x]
+    for j in range(num_steps):
+        x = move(j, x)
         path.append(x)
-    return _states_at(times, torch.stack(path, 1), step, linear=False)
+    return torch.stack(path, 1)
 
 
 def _states_at(times: Tensor, path: Tensor, step: Tensor, linear: bool = True) -> Tensor:
