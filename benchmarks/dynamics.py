@@ -349,6 +349,16 @@ def compile_seconds(problems):
     return durations
 
 
+def check_reference(problem_class):
+    """Compare the reference with SciPy's Radau."""
+    p = problem_class(8)
+    difference = error(
+        scipy_lsoda(p, 1e-11, "Radau"),
+        ours(p, "implicit" if p.stiff else "explicit", 1e-11),
+    )
+    print(problem_class.name, "reference against Radau:", difference, flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
@@ -369,25 +379,14 @@ def main():
         {n: round(s, 2) for n, s in compiling.items()},
         flush=True,
     )
-    batches = (64,) if small else (1, 128, 4096)
+    batches, repeats, scipy_rows = ((64,), 1, 4) if small else ((1, 128, 4096), 7, 32)
     table = {}
     for problem_class in problems:
         if arguments.check:
-            p = problem_class(8)
-            difference = error(
-                scipy_lsoda(p, 1e-11, "Radau"),
-                ours(p, "implicit" if p.stiff else "explicit", 1e-11),
-            )
-            print(problem_class.name, "reference against Radau:", difference, flush=True)
-        tuned = tune(problem_class, 64 if small else 512, 4 if small else 32)
+            check_reference(problem_class)
+        tuned = tune(problem_class, 64 if small else 512, scipy_rows)
         for batch in batches:
-            row = measure(
-                problem_class,
-                batch,
-                tuned,
-                1 if small else 7,
-                4 if small else 32,
-            )
+            row = measure(problem_class, batch, tuned, repeats, scipy_rows)
             table.setdefault(problem_class.name, {"tolerances": tuned})[batch] = row
             shown = {n: f"{r['per_second']:,.0f}" for n, r in row.items()}
             print(problem_class.name, batch, shown, flush=True)
@@ -397,16 +396,8 @@ def main():
         for name, rows in table.items()
         if "torchdiffeq" in rows[largest]
     }
-    print(
-        json.dumps(
-            {
-                "speedup_over_torchdiffeq": speedup,
-                "threads": torch.get_num_threads(),
-                "compile_seconds": compiling,
-                "table": table,
-            }
-        )
-    )
+    result = {"speedup_over_torchdiffeq": speedup, "threads": torch.get_num_threads()}
+    print(json.dumps(result | {"compile_seconds": compiling, "table": table}))
 
 
 if __name__ == "__main__":

@@ -60,6 +60,21 @@ def one(program, cohort, arguments, batch_size, device, autocast):
     }
 
 
+def save_guide(folder):
+    """Train the guide of the mRNA data on the GPU and keep it."""
+    options = pa.TrainingOptions(device="cuda")
+    guide = pa.train(
+        population.mrna,
+        population.mrna_50(),
+        budget="5min",
+        seed=1,
+        options=options,
+        progress=False,
+    )
+    guide.save(folder)
+    print(f"saved: {guide.history.num_steps} steps, {guide.history.stopped}")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--simulations", type=int, default=200_000)
@@ -77,9 +92,7 @@ def main():
         f"Python {platform.python_version()}",
         flush=True,
     )
-    problems = {
-        "theophylline": (quickstart.model, quickstart.cohort),
-    }
+    problems = {"theophylline": (quickstart.model, quickstart.cohort)}
     if population.REFERENCES.is_dir():
         problems["mrna"] = (population.mrna, population.mrna_50())
     else:
@@ -98,17 +111,7 @@ def main():
                     flush=True,
                 )
     if arguments.save and torch.cuda.is_available() and "mrna" in problems:
-        options = pa.TrainingOptions(device="cuda")
-        guide = pa.train(
-            population.mrna,
-            population.mrna_50(),
-            budget="5min",
-            seed=1,
-            options=options,
-            progress=False,
-        )
-        guide.save(arguments.save)
-        print(f"saved: {guide.history.num_steps} steps, {guide.history.stopped}")
+        save_guide(arguments.save)
     print(json.dumps(rows))
 
 

@@ -203,7 +203,6 @@ def linear(size):
     names = ["mean[0]", "mean[1]", "omega[0]", "omega[1]", "sigma"]
     print(f"\nLinear Gaussian, {time.perf_counter() - begin:.0f} s of training: {names}")
     results = {}
-    at = guide.structure.constrain_population
     for estimator in ("corrected", "likelihood-free"):
         begin = time.perf_counter()
         fit = pa.fit_population(
@@ -221,19 +220,7 @@ def linear(size):
         print(f" {estimator} ({seconds:.1f} s)")
         show("estimate off, in standard errors", shift)
         show("standard error off, relative", wide)
-        bias, rms = [], []
-        for k in range(len(names)):
-            there = at(vector + 2 * error[k] * torch.eye(5, dtype=torch.float64)[k])
-            exact = exact_log_marginal(cohort, there) - exact_log_marginal(cohort, at(vector))
-            log_likelihoods = [
-                pa.marginal_likelihood(
-                    linear_program, guide, cohort, p, estimator=estimator, num_draws=size.draws
-                ).log_likelihood
-                for p in (there, at(vector))
-            ]
-            off = log_likelihoods[0] - log_likelihoods[1] - exact
-            bias.append(float(off.mean()))
-            rms.append(float(off.pow(2).mean().sqrt()))
+        bias, rms = bias_of(guide, cohort, vector, error, estimator, size.draws)
         show("bias per individual, mean (nats)", bias)
         show("bias per individual, rms (nats)", rms)
         results[estimator] = {
@@ -244,6 +231,27 @@ def linear(size):
             "seconds": seconds,
         }
     return results
+
+
+def bias_of(guide, cohort, vector, error, estimator, num_draws):
+    """Mean and root mean square over the individuals of the error of a difference of the log
+    likelihood: two standard errors from the estimates, in every direction.
+    """
+    at = guide.structure.constrain_population
+    bias, rms = [], []
+    for direction in torch.diag_embed(error):
+        there = at(vector + 2 * direction)
+        exact = exact_log_marginal(cohort, there) - exact_log_marginal(cohort, at(vector))
+        log_likelihoods = [
+            pa.marginal_likelihood(
+                linear_program, guide, cohort, p, estimator=estimator, num_draws=num_draws
+            ).log_likelihood
+            for p in (there, at(vector))
+        ]
+        off = log_likelihoods[0] - log_likelihoods[1] - exact
+        bias.append(float(off.mean()))
+        rms.append(float(off.pow(2).mean().sqrt()))
+    return bias, rms
 
 
 def train(program, cohort, size):
@@ -265,31 +273,12 @@ def beside_twin(label, program, twin, truth, times, size):
     calibration = calibrate(
         guide, design(times, NUM), num_individuals=size.calibrated, num_draws=500, seed=2
     )
-    structure = guide.structure
-    expected = structure.unconstrain_population({k: v.double() for k, v in truth.items()})
+    expected = guide.structure.unconstrain_population({k: v.double() for k, v in truth.items()})
     offs, wides, covered, covered_twin = [], [], [], []
     for seed in range(size.cohorts):
         cohort = simulated(program, truth, times, 100 + seed)
-        free = pa.fit_population(
-            program,
-            guide,
-            cohort,
-            num_draws=size.twin_draws,
-            num_starts=size.starts,
-            retrain=False,
-            seed=1,
-        )
-        assert free.estimator == "likelihood-free"
-        exact = pa.fit_population(
-            twin,
-            guide,
-            cohort,
-            num_draws=size.twin_draws,
-            num_starts=size.starts,
-            retrain=False,
-            seed=1,
-        )
-        assert exact.estimator == "corrected"
+        free, exact = (size.fit(x, guide, cohort) for x in (program, twin))
+        assert (free.estimator, exact.estimator) == ("likelihood-free", "corrected")
         if not (free.estimated.all() and exact.estimated.all()):
             print(f"  cohort {seed}: {free.message} | {exact.message}; left out")
             continue
@@ -306,21 +295,17 @@ def beside_twin(label, program, twin, truth, times, size):
     if not offs:  # a guide as poor as that of a small run may leave nothing to compare
         return {"training_seconds": seconds, "cohorts": 0, "p_values": p}
     off, wide = torch.tensor(offs), torch.tensor(wides)
-    show("estimate off the twin's, mean (SE)", off.mean(0).tolist())
-    show("estimate off the twin's, rms (SE)", off.pow(2).mean(0).sqrt().tolist())
-    show("standard error off, mean", wide.mean(0).tolist())
-    show("95 % intervals hold the truth", torch.tensor(covered).double().mean(0).tolist())
-    show("the twin's", torch.tensor(covered_twin).double().mean(0).tolist())
-    return {
-        "training_seconds": seconds,
-        "cohorts": len(offs),
-        "p_values": p,
-        "bias": off.mean(0).tolist(),
-        "rms": off.pow(2).mean(0).sqrt().tolist(),
-        "standard_errors": wide.mean(0).tolist(),
-        "coverage": torch.tensor(covered).double().mean(0).tolist(),
-        "coverage_twin": torch.tensor(covered_twin).double().mean(0).tolist(),
+    rows = {
+        "bias": ("estimate off the twin's, mean (SE)", off.mean(0)),
+        "rms": ("estimate off the twin's, rms (SE)", off.pow(2).mean(0).sqrt()),
+        "standard_errors": ("standard error off, mean", wide.mean(0)),
+        "coverage": ("95 % intervals hold the truth", torch.tensor(covered).double().mean(0)),
+        "coverage_twin": ("the twin's", torch.tensor(covered_twin).double().mean(0)),
     }
+    for text, values in rows.values():
+        show(text, values.tolist())
+    counts = {"training_seconds": seconds, "cohorts": len(offs), "p_values": p}
+    return counts | {name: values.tolist() for name, (_, values) in rows.items()}
 
 
 FULL = pa.TrainingOptions()
@@ -340,6 +325,18 @@ class Size:
     calibrated: int = 1000
     starts: int = 4
     retrain: bool | None = None
+
+    def fit(self, program, guide, cohort):
+        """A fit of one of a pair of models, whose guide is not trained further."""
+        return pa.fit_population(
+            program,
+            guide,
+            cohort,
+            num_draws=self.twin_draws,
+            num_starts=self.starts,
+            retrain=False,
+            seed=1,
+        )
 
 
 SMALL = Size(3000, 1, SHORT, 100, 100, 100, 20, 1, False)

@@ -64,6 +64,30 @@ def over_time(num, what):
     return {"number": num, "seconds_each": seconds, "first_mb": first, "last_mb": memory()}
 
 
+def score(guide, num):
+    """The log likelihood of a large cohort, and the memory that it takes."""
+    large = simulated(num, 2)
+    begin = time.perf_counter()
+    likelihood = pa.marginal_likelihood(linear_program, guide, large, TRUTH, num_draws=200, seed=1)
+    seconds = time.perf_counter() - begin
+    off = likelihood.log_likelihood - exact(large)
+    total = float(off.sum() / likelihood.mc_error.pow(2).sum().sqrt())
+    sd = float((off / likelihood.mc_error.clamp(min=1e-3)).std())
+    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1e3
+    print(
+        f"{num:,} individuals x 10 values x 200 draws: {seconds:.0f} s, error of the total "
+        f"{total:.2f} MC errors, peak {peak:.0f} MB",
+        flush=True,
+    )
+    return {
+        "individuals": num,
+        "seconds": seconds,
+        "total_z": total,
+        "sd_z": sd,
+        "peak_mb": peak,
+    }
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--individuals", type=int, default=100_000)
@@ -80,30 +104,7 @@ def main():
     guide = pa.train(
         linear_program, small, num_simulations=num, seed=1, options=options, progress=False
     )
-    results = {}
-
-    large = simulated(arguments.individuals, 2)
-    begin = time.perf_counter()
-    likelihood = pa.marginal_likelihood(linear_program, guide, large, TRUTH, num_draws=200, seed=1)
-    seconds = time.perf_counter() - begin
-    z = (likelihood.log_likelihood - exact(large)) / likelihood.mc_error.clamp(min=1e-3)
-    total = float(
-        (likelihood.log_likelihood - exact(large)).sum() / likelihood.mc_error.pow(2).sum().sqrt()
-    )
-    results["score"] = {
-        "individuals": len(large),
-        "seconds": seconds,
-        "total_z": total,
-        "sd_z": float(z.std()),
-    }
-    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1e3
-    results["score"]["peak_mb"] = peak
-    print(
-        f"{len(large):,} individuals x 10 values x 200 draws: {seconds:.0f} s, error of the total "
-        f"{total:.2f} MC errors, peak {peak:.0f} MB",
-        flush=True,
-    )
-    del large, likelihood, z
+    results = {"score": score(guide, arguments.individuals)}
 
     with tempfile.TemporaryDirectory() as folder:
         guide.save(folder)

@@ -110,27 +110,32 @@ def run_one(experiment, variant, minutes, num, folder, out):
         "nll": float((log_jacobian - log_q).mean()),
         "rank_p": min(rank_p(raw, truth)),
     }
-    path = folder / f"{experiment.name}.ref"
+    path, exact = folder / f"{experiment.name}.ref", None
     if path.is_file():
         exact = torch.load(path, weights_only=False)
-        gap = exact["log_true"] - log_q
-        row |= {
-            "excess_nll": float(gap.mean()),
-            "excess_error": float(gap.std() / len(gap) ** 0.5),
-            "mean_error_sd": rms((values.mean(0) - exact["mean"]) / exact["sd"]),
-            "log_sd_error": rms((values.std(0) / exact["sd"]).log()),
-        }
-        count = missing_count(cohort)
-        row["by_missing"] = {
+        row |= beside_reference(experiment, cohort, log_q, values, exact)
+    if structure.has_density and variant.answer is None:
+        few = slice(0, experiment.num_corrected)
+        known = {n: x[few] for n, x in exact.items() if n != "note"} if exact else None
+        row |= corrected(guide, cohort[few], truth[few], known)
+    out.write_text(json.dumps(row))
+
+
+def beside_reference(experiment, cohort, log_q, values, exact):
+    """Errors of the log density and of the moments against the reference."""
+    gap = exact["log_true"] - log_q
+    count = missing_count(cohort)
+    return {
+        "excess_nll": float(gap.mean()),
+        "excess_error": float(gap.std() / len(gap) ** 0.5),
+        "mean_error_sd": rms((values.mean(0) - exact["mean"]) / exact["sd"]),
+        "log_sd_error": rms((values.std(0) / exact["sd"]).log()),
+        "by_missing": {
             f"{low}-{high}": round(float(gap[(count >= low) & (count <= high)].mean()), 4)
             for low, high in experiment.bands
             if ((count >= low) & (count <= high)).any()
-        }
-    if structure.has_density and variant.answer is None:
-        few = slice(0, experiment.num_corrected)
-        known = {n: x[few] for n, x in exact.items() if n != "note"} if path.is_file() else None
-        row |= corrected(guide, cohort[few], truth[few], known)
-    out.write_text(json.dumps(row))
+        },
+    }
 
 
 def corrected(guide, cohort, truth, exact):
@@ -243,6 +248,32 @@ def show(results):
                 print(f"| {experiment} | {label} | {parts} |")
 
 
+def result_file(folder, name, label):
+    return folder / f"{name}--{label.replace(' ', '_').replace('/', '_')}.json"
+
+
+def all_results(rows, encodings, folder, common):
+    """Run what has no file in the folder, and read the files."""
+    place = ["--folder", folder, *common]
+    run_all(
+        ["--reference", e.name, *place]
+        for e in rows
+        if e.reference and not (folder / f"{e.name}.ref").is_file()
+    )
+    files = {
+        (e.name, label): result_file(folder, e.name, label)
+        for e in rows
+        for label in e.variants
+        if not encodings or label in encodings
+    }
+    run_all(["--one", *key, *place] for key, path in files.items() if not path.is_file())
+    results = {}
+    for (name, label), path in files.items():
+        if path.is_file():
+            results.setdefault(name, {})[label] = json.loads(path.read_text())
+    return results
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", nargs="*", default=list(EXPERIMENTS))
@@ -269,34 +300,14 @@ def main():
     if arguments.one:
         name, label = arguments.one
         experiment = EXPERIMENTS[name]
-        out = arguments.folder / f"{name}--{label.replace(' ', '_').replace('/', '_')}.json"
+        out = result_file(arguments.folder, name, label)
         variant = experiment.variants[label]
         return run_one(experiment, variant, experiment.minutes * scale, num, arguments.folder, out)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        place = ["--folder", folder, *common]
         rows = [EXPERIMENTS[name] for name in arguments.rows]
-        run_all(
-            ["--reference", e.name, *place]
-            for e in rows
-            if e.reference and not (folder / f"{e.name}.ref").is_file()
-        )
-        jobs, files = [], {}
-        for e in rows:
-            for label in e.variants:
-                if arguments.encodings and label not in arguments.encodings:
-                    continue
-                files[e.name, label] = (
-                    folder / f"{e.name}--{label.replace(' ', '_').replace('/', '_')}.json"
-                )
-                if not files[e.name, label].is_file():
-                    jobs.append(["--one", e.name, label, *place])
-        run_all(jobs)
-        results = {}
-        for (name, label), path in files.items():
-            if path.is_file():
-                results.setdefault(name, {})[label] = json.loads(path.read_text())
+        results = all_results(rows, arguments.encodings, folder, common)
     show(results)
     print(json.dumps(results))
     return None

@@ -126,6 +126,55 @@ def compare(guide, data, seed, more):
     }
 
 
+def simulated(structure, share, seed):
+    """A cohort at the truth, with a share of its values missing."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    double = cohort.to(dtype=torch.float64)
+    population = {n: x.double() for n, x in TRUTH.items()}
+    latent = structure.draw_individuals(double, population, 1, generator)[0]
+    shared = structure.unconstrain_population(population, structure.shared)
+    plan = pa.Resample(double).cohort
+    data, _ = structure.simulate(plan, latent, shared.expand(12, -1), population, generator)
+    return pa.RandomMissing(share, share)(data, generator)
+
+
+def summary(rows, num_failed):
+    """Errors of the fits of many cohorts, and the coverage of both intervals."""
+    stack = {
+        n: torch.stack([torch.as_tensor(r[n], dtype=torch.float64) for r in rows]) for n in rows[0]
+    }
+    error = (stack["found"] - stack["exact"]) / stack["exact_se"]
+    ratio = stack["found_se"] / stack["exact_se"] - 1
+    holds = {
+        n: float((((stack[n] - vector(TRUTH)) / stack[f"{n}_se"]).abs() < 1.96).double().mean())
+        for n in ("found", "exact")
+    }
+    return {
+        "cohorts": len(rows),
+        "largest_error_se": float(error.abs().max()),
+        "rms_error_se": float(error.pow(2).mean().sqrt()),
+        "rms_se_ratio": float(ratio.pow(2).mean().sqrt()),
+        "minus2ll_rms_error": float(stack["minus2ll_error"].pow(2).mean().sqrt()),
+        "minus2ll_mc_error": float(stack["minus2ll_mc_error"].mean()),
+        "coverage": holds["found"],
+        "exact_coverage": holds["exact"],
+        "seconds": float(stack["seconds"].median()),
+        "not_converged": num_failed,
+    }
+
+
+def show_data(guide):
+    """The maximum for the data themselves, against the established one."""
+    full = Exact(
+        cohort.to(dtype=torch.float64),
+        *moments(pa.sample_individuals(guide, cohort, population=TRUTH, num_draws=2000)),
+    )
+    estimates, se, minus2ll = full.fit(torch.cat([vector(TRUTH)[:3], vector(TRUTH)[3:].log()]))
+    print(
+        f"the data themselves: -2LL {minus2ll:.4f} (established 360.7007), largest error of an estimate {float(((estimates - vector(TRUTH)) / se).abs().max()):.4f} SE"
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cohorts", type=int, default=25)
@@ -138,23 +187,9 @@ def main():
         options, num = pa.TrainingOptions(max_epochs=3, batch_size=128), 3000
         shares, arguments.cohorts = (0.0,), 1
         more = {"num_draws": 300, "num_starts": 1, "retrain": False}
-    guide = pa.train(
-        model,
-        cohort,
-        num_simulations=num,
-        seed=1,
-        options=options,
-        progress=False,
-    )
-    full = Exact(
-        cohort.to(dtype=torch.float64),
-        *moments(pa.sample_individuals(guide, cohort, population=TRUTH, num_draws=2000)),
-    )
-    estimates, se, minus2ll = full.fit(torch.cat([vector(TRUTH)[:3], vector(TRUTH)[3:].log()]))
-    print(
-        f"the data themselves: -2LL {minus2ll:.4f} (established 360.7007), largest error of an estimate {float(((estimates - vector(TRUTH)) / se).abs().max()):.4f} SE"
-    )
-    table, truth = {}, vector(TRUTH)
+    guide = pa.train(model, cohort, num_simulations=num, seed=1, options=options, progress=False)
+    show_data(guide)
+    table = {}
     print(
         "\n| missing | cohorts | largest error of an estimate, SE | rms | SE ratio - 1, rms | -2LL error, rms | its MC error | 95 % intervals that hold the truth: ours | exact | seconds a fit | not converged |\n|"
         + "---|" * 11
@@ -162,40 +197,9 @@ def main():
     for share in shares:
         rows, failed = [], []
         for k in range(arguments.cohorts):
-            generator = torch.Generator().manual_seed(1000 + k)
-            double = cohort.to(dtype=torch.float64)
-            population = {n: x.double() for n, x in TRUTH.items()}
-            latent = guide.structure.draw_individuals(double, population, 1, generator)[0]
-            shared = guide.structure.unconstrain_population(population, guide.structure.shared)
-            plan = pa.Resample(double).cohort
-            data, _ = guide.structure.simulate(
-                plan, latent, shared.expand(12, -1), population, generator
-            )
-            data = pa.RandomMissing(share, share)(data, generator)
-            row = compare(guide, data, k, more)
+            row = compare(guide, simulated(guide.structure, share, k), k, more)
             (failed if "message" in row else rows).append(row)
-        stack = {
-            n: torch.stack([torch.as_tensor(r[n], dtype=torch.float64) for r in rows])
-            for n in rows[0]
-        }
-        error = (stack["found"] - stack["exact"]) / stack["exact_se"]
-        ratio = stack["found_se"] / stack["exact_se"] - 1
-        holds = {
-            n: float((((stack[n] - truth) / stack[f"{n}_se"]).abs() < 1.96).double().mean())
-            for n in ("found", "exact")
-        }
-        table[str(share)] = row = {
-            "cohorts": len(rows),
-            "largest_error_se": float(error.abs().max()),
-            "rms_error_se": float(error.pow(2).mean().sqrt()),
-            "rms_se_ratio": float(ratio.pow(2).mean().sqrt()),
-            "minus2ll_rms_error": float(stack["minus2ll_error"].pow(2).mean().sqrt()),
-            "minus2ll_mc_error": float(stack["minus2ll_mc_error"].mean()),
-            "coverage": holds["found"],
-            "exact_coverage": holds["exact"],
-            "seconds": float(stack["seconds"].median()),
-            "not_converged": len(failed),
-        }
+        table[str(share)] = row = summary(rows, len(failed))
         print(
             f"| {share:.0%} | {len(rows)} | "
             + " | ".join(f"{row[c]:.3f}" for c in list(row)[1:9])

@@ -73,6 +73,20 @@ class Amount:
             return {"budget": seconds}
         return {"num_simulations": self.simulations, "options": self.options}
 
+    def fit(self, model, guide, cohort, num_draws):
+        """A fit from starts of the prior, and the seconds that it took."""
+        begin = time.perf_counter()
+        fit = pa.fit_population(
+            model,
+            guide,
+            cohort,
+            num_draws=num_draws,
+            num_starts=self.starts,
+            retrain=self.retrain,
+            seed=1,
+        )
+        return fit, time.perf_counter() - begin
+
 
 SMALL = Amount(4000, 4, 1, 3000, 3000, SHORT, 100, 100, 100, 4, ((4, 50),), 2, 1, False)
 
@@ -159,8 +173,8 @@ def error(fit, truth):
     return float(torch.cat([estimates[0] - mean, estimates[1] - variance]).pow(2).mean())
 
 
-def benchmark_mrna(guide, sizes, amount):
-    results, cohort = {}, mrna_50()[: amount.cells]
+def scored_points(guide, cohort, amount):
+    """Log likelihoods at the points whose exact values are known."""
     print(f"\nmRNA, {amount.cells} cells: log likelihood at given points, {amount.points:,} draws")
     given = {}
     for name, (population, exact, own) in list(mrna_points().items())[: amount.scored]:
@@ -176,21 +190,17 @@ def benchmark_mrna(guide, sizes, amount):
             f"{likelihood.total_mc_error:.2f}, z {z:5.1f}, largest k {float(likelihood.pareto_k.max()):.2f}, "
             f"{time.perf_counter() - begin:.1f} s"
         )
+    return given
+
+
+def benchmark_mrna(guide, sizes, amount):
+    results, cohort = {}, mrna_50()[: amount.cells]
+    given = scored_points(guide, cohort, amount)
     large, phi = mrna_large()
     for size in sizes:
         data, truth = (cohort, phi[:50]) if size == 50 else (large[:size], phi[:size])
-        begin = time.perf_counter()
         num_draws = amount.points if size == 50 else amount.draws
-        fit = pa.fit_population(
-            mrna,
-            guide,
-            data,
-            num_draws=num_draws,
-            num_starts=amount.starts,
-            retrain=amount.retrain,
-            seed=1,
-        )
-        seconds = time.perf_counter() - begin
+        fit, seconds = amount.fit(mrna, guide, data, num_draws)
         k = fit.marginal.pareto_k
         results[str(size)] = {
             "log_likelihood": fit.marginal.total,
@@ -313,17 +323,7 @@ def benchmark_theophylline(amount):
     print(f"\nTheophylline: one guide ({time.perf_counter() - begin:.0f} s), {len(models)} models")
     fits, seconds = {}, {}
     for name, model in models.items():
-        begin = time.perf_counter()
-        fits[name] = pa.fit_population(
-            model,
-            guide,
-            cohort,
-            num_draws=amount.draws,
-            num_starts=amount.starts,
-            retrain=amount.retrain,
-            seed=1,
-        )
-        seconds[name] = time.perf_counter() - begin
+        fits[name], seconds[name] = amount.fit(model, guide, cohort, amount.draws)
         print(f"{name:16s} {seconds[name]:5.1f} s  {fits[name].message}")
     table = pa.compare(fits)
     print(table)
@@ -349,6 +349,29 @@ def benchmark_theophylline(amount):
 # Coverage: the linear Gaussian model of the tests, whose likelihood is closed.
 
 
+NAMES = ["mean[0]", "mean[1]", "omega[0]", "omega[1]", "sigma"]
+INTERVALS = ["standard error", "profile", "bootstrap"]
+
+
+def intervals(fit, amount):
+    """Lower and upper ends of the 95 % intervals of all parameters, by kind."""
+    rows = fit.summary().parameters
+    profiles = [pa.profile_likelihood(fit, name) for name in NAMES]
+    boot = pa.bootstrap(
+        fit, num_replicates=amount.replicates, num_draws=100 if amount is SMALL else 300, seed=1
+    )
+    boot = boot.interval()
+    low, high = (
+        torch.cat([boot[n][side].reshape(-1) for n in ("mean", "omega", "sigma")])
+        for side in (0, 1)
+    )
+    return [
+        [(r.lower, r.upper) for r in rows],
+        [(p.lower, p.upper) for p in profiles],
+        list(zip(low.tolist(), high.tolist(), strict=True)),
+    ]
+
+
 def benchmark_coverage(num_cohorts, amount):
     from tests.exact import TRUTH, linear_cohort, linear_program
 
@@ -362,37 +385,14 @@ def benchmark_coverage(num_cohorts, amount):
         progress=False,
     )
     truth = torch.cat([TRUTH["mean"], TRUTH["omega"], TRUTH["sigma"][None]])
-    names = ["mean[0]", "mean[1]", "omega[0]", "omega[1]", "sigma"]
     hits, skipped, widths, begin = [], 0, [], time.perf_counter()
     for seed in range(num_cohorts):
         cohort = linear_cohort(num=30, width=8, missing=0.1, seed=1000 + seed)
-        fit = pa.fit_population(
-            linear_program,
-            guide,
-            cohort,
-            num_draws=amount.coverage_draws,
-            num_starts=amount.starts,
-            retrain=amount.retrain,
-            seed=1,
-        )
+        fit, _ = amount.fit(linear_program, guide, cohort, amount.coverage_draws)
         if not bool(fit.estimated.all()):
             skipped += 1
             continue
-        rows = fit.summary().parameters
-        profiles = [pa.profile_likelihood(fit, name) for name in names]
-        boot = pa.bootstrap(
-            fit, num_replicates=amount.replicates, num_draws=100 if amount is SMALL else 300, seed=1
-        )
-        boot = boot.interval()
-        low, high = (
-            torch.cat([boot[n][side].reshape(-1) for n in ("mean", "omega", "sigma")])
-            for side in (0, 1)
-        )
-        bounds = [
-            [(r.lower, r.upper) for r in rows],
-            [(p.lower, p.upper) for p in profiles],
-            list(zip(low.tolist(), high.tolist(), strict=True)),
-        ]
+        bounds = intervals(fit, amount)
         hits.append(
             [[a <= t <= b for (a, b), t in zip(x, truth.tolist(), strict=True)] for x in bounds]
         )
@@ -405,16 +405,12 @@ def benchmark_coverage(num_cohorts, amount):
         f"\nCoverage of 95 % intervals, {len(hits)} cohorts of 30 ({skipped} with a variance of zero), "
         f"{time.perf_counter() - begin:.0f} s"
     )
-    kinds = ["standard error", "profile", "bootstrap"]
-    for kind, row, wide in zip(kinds, share, width, strict=True):
+    for kind, row, wide in zip(INTERVALS, share, width, strict=True):
         cells = [f"{x:.3f} ({w:.3f})" for x, w in zip(row.tolist(), wide.tolist(), strict=True)]
-        print(f"{kind:15s} " + "  ".join(f"{n} {x}" for n, x in zip(names, cells, strict=True)))
-    return {
-        k: dict(zip(names, row.tolist(), strict=True)) for k, row in zip(kinds, share, strict=True)
-    } | {
-        "cohorts": len(hits),
-        "skipped": skipped,
-    }
+        print(f"{kind:15s} " + "  ".join(f"{n} {x}" for n, x in zip(NAMES, cells, strict=True)))
+    covered = {k: row.tolist() for k, row in zip(INTERVALS, share, strict=True)}
+    shares = {k: dict(zip(NAMES, row, strict=True)) for k, row in covered.items()}
+    return shares | {"cohorts": len(hits), "skipped": skipped}
 
 
 # Two experiments: other times and doses, a clearance and a residual error of their own.
@@ -482,17 +478,8 @@ def benchmark_experiments(num_cohorts, amount):
     apart, seconds, skipped = [], [], 0
     for seed in range(num_cohorts):
         cohort = pa.simulate_population(structure, design, truth, 100 + seed)
-        begin = time.perf_counter()
-        fit = pa.fit_population(
-            two_experiments,
-            guide,
-            cohort,
-            num_draws=amount.coverage_draws,
-            num_starts=amount.starts,
-            retrain=amount.retrain,
-            seed=1,
-        )
-        seconds.append(time.perf_counter() - begin)
+        fit, taken = amount.fit(two_experiments, guide, cohort, amount.coverage_draws)
+        seconds.append(taken)
         if not (fit.converged and bool(fit.estimated.all())):
             skipped += 1
             continue
@@ -510,7 +497,8 @@ def benchmark_experiments(num_cohorts, amount):
     return results | {"cohorts": len(z), "skipped": skipped}
 
 
-def main():
+def parsed():
+    """The arguments of the command line, and the sizes of the run."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="")
     parser.add_argument("--training", type=float, default=540.0)
@@ -525,6 +513,11 @@ def main():
     if arguments.small:
         arguments.only = arguments.only or "theophylline,coverage"
         arguments.cohorts, arguments.sizes = 1, "4"
+    return arguments, amount
+
+
+def main():
+    arguments, amount = parsed()
     if arguments.row:
         guide, _ = mrna_guide(arguments.training, arguments.guide, amount)
         size, draws = (int(x) for x in arguments.row.split(","))

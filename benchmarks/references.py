@@ -96,24 +96,28 @@ def study(name, training, draws):
     begin = time.perf_counter()
     fit = pa.fit_population(module.model, guide, module.cohort, num_draws=draws, seed=1)
     row["seconds"]["fit"] = time.perf_counter() - begin
-    row["fit"] = {"minus2ll": fit.minus2ll, "converged": fit.converged}
-    if "estimates" in exact:
-        shifts = {}
-        for p in fit.summary().parameters:
-            value, sd = exact["estimates"][p.name]
-            shifts[p.name] = [(p.estimate - value) / sd, p.standard_error / sd - 1]
-        row["fit"] |= {"exact": exact["maximum"], "shift_in_se_and_relative_error_of_se": shifts}
-        worst = max(abs(x[0]) for x in shifts.values())
+    return row | {"fit": beside_maximum(fit, exact, row["seconds"]["fit"])}
+
+
+def beside_maximum(fit, exact, seconds):
+    """The fit beside the exact maximum, where it is known."""
+    row = {"minus2ll": fit.minus2ll, "converged": fit.converged}
+    if "estimates" not in exact:
         print(
-            f"    fit {fit.minus2ll:.4f}, exact {exact['maximum']:.4f}; largest error of an estimate {worst:.3f} SE, of a standard error {100 * max(abs(x[1]) for x in shifts.values()):.1f} %; {row['seconds']['fit']:.1f} s",
+            f"    fit {fit.minus2ll:.4f}, converged {fit.converged}, {seconds:.1f} s",
             flush=True,
         )
-    else:
-        print(
-            f"    fit {fit.minus2ll:.4f}, converged {fit.converged}, {row['seconds']['fit']:.1f} s",
-            flush=True,
-        )
-    return row
+        return row
+    shifts = {}
+    for p in fit.summary().parameters:
+        value, sd = exact["estimates"][p.name]
+        shifts[p.name] = [(p.estimate - value) / sd, p.standard_error / sd - 1]
+    worst = max(abs(x[0]) for x in shifts.values())
+    print(
+        f"    fit {fit.minus2ll:.4f}, exact {exact['maximum']:.4f}; largest error of an estimate {worst:.3f} SE, of a standard error {100 * max(abs(x[1]) for x in shifts.values()):.1f} %; {seconds:.1f} s",
+        flush=True,
+    )
+    return row | {"exact": exact["maximum"], "shift_in_se_and_relative_error_of_se": shifts}
 
 
 def main():

@@ -184,6 +184,18 @@ TASKS = {
 }
 
 
+def observed(name, observations, num_draws):
+    """Observations of a task, and the draws of their reference posteriors."""
+    folders = [REFERENCES / name / str(j) for j in range(1, observations + 1)]
+    read = TASKS[name].read
+    data = torch.cat([read(pd.read_csv(f / "observation.csv").to_numpy()) for f in folders])
+    reference = [
+        pd.read_csv(f / "reference_posterior_samples.csv.bz2").to_numpy()[:num_draws]
+        for f in folders
+    ]
+    return data, reference
+
+
 def run(name, num_simulations, observations, num_draws, options):
     """Pairs of (reference, ours) draws, raw and corrected, per observation, and notes."""
     task = TASKS[name]
@@ -201,12 +213,7 @@ def run(name, num_simulations, observations, num_draws, options):
         progress=False,
     )
     seconds = time.perf_counter() - begin
-    folders = [REFERENCES / name / str(j) for j in range(1, observations + 1)]
-    data = torch.cat([task.read(pd.read_csv(f / "observation.csv").to_numpy()) for f in folders])
-    reference = [
-        pd.read_csv(f / "reference_posterior_samples.csv.bz2").to_numpy()[:num_draws]
-        for f in folders
-    ]
+    data, reference = observed(name, observations, num_draws)
     cohort, none = task.cohort(data), torch.zeros(len(data), 0)
     torch.manual_seed(1)
     posterior = guide.posterior.condition(cohort, none)

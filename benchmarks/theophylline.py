@@ -60,6 +60,18 @@ class Size:
     starts: int = 4
     retrain: bool | None = None
 
+    def fit(self, program, guide, data):
+        """A fit from starts of the prior."""
+        return pa.fit_population(
+            program,
+            guide,
+            data,
+            num_draws=self.fit_draws,
+            num_starts=self.starts,
+            retrain=self.retrain,
+            seed=1,
+        )
+
 
 SMALL = Size(3000, 3000, SHORT, SHORT, 300, 300, 5, 100, 4, 2, 1, False)
 
@@ -110,15 +122,7 @@ def score(guide, size):
 def fit(guide, size):
     """The maximum-likelihood fit beside the exact one."""
     begin = time.perf_counter()
-    fit_result = pa.fit_population(
-        model,
-        guide,
-        cohort,
-        num_draws=size.fit_draws,
-        num_starts=size.starts,
-        retrain=size.retrain,
-        seed=1,
-    )
+    fit_result = size.fit(model, guide, cohort)
     seconds = time.perf_counter() - begin
     ml = EXACT["ML"]["ml"]
     exact, exact_se = (torch.tensor(ml[n], dtype=torch.float64) for n in ("x", "se_x"))
@@ -205,15 +209,7 @@ def linear(size):
     exact_mean, covariance = exact_posterior(data, TRUTH)
     by_mean = worst(mean, exact_mean.tolist(), mean_error)
     by_sd = worst(sd, covariance.diagonal(dim1=-2, dim2=-1).sqrt().tolist(), sd_error)
-    fit_result = pa.fit_population(
-        linear_program,
-        guide,
-        data,
-        num_draws=num,
-        num_starts=size.starts,
-        retrain=size.retrain,
-        seed=1,
-    )
+    fit_result = size.fit(linear_program, guide, data)
     vector, value, covariance = exact_fit(data)
     se = covariance.diagonal().sqrt()
     result = {

@@ -81,6 +81,24 @@ def ours(problem, minutes, folder, out):
         progress=False,
     )
     wall = time.perf_counter() - begin
+    score(problem, guide, folder, out)
+    history = guide.history
+    print(
+        json.dumps(
+            {
+                "minutes": minutes,
+                "simulations": history.num_simulations,
+                "steps": history.num_steps,
+                "ms_per_step": 1e3 * history.training_seconds / max(history.num_steps, 1),
+                "wall_s": round(wall, 1),
+            }
+        ),
+        flush=True,
+    )
+
+
+def score(problem, guide, folder, out):
+    """Log densities at the truth and at the reference draws, and the corrected moments."""
     data = np.load(folder / f"{problem.name}.npz")
     reference = Reference(**torch.load(folder / f"{problem.name}.ref", weights_only=True))
     num = len(data["theta_val"])
@@ -104,19 +122,6 @@ def ours(problem, minutes, folder, out):
         ess=ess,
         log_marginal=log_marginal,
         mean_corrected=(weights.unsqueeze(-1) * draws).sum(0),
-    )
-    history = guide.history
-    print(
-        json.dumps(
-            {
-                "minutes": minutes,
-                "simulations": history.num_simulations,
-                "steps": history.num_steps,
-                "ms_per_step": 1e3 * history.training_seconds / max(history.num_steps, 1),
-                "wall_s": round(wall, 1),
-            }
-        ),
-        flush=True,
     )
 
 
