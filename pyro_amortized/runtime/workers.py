@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from joblib import Parallel, cpu_count, delayed
-from joblib.externals.loky import as_completed, get_reusable_executor
+from joblib.executor import get_memmapping_executor
+from joblib.externals.loky import as_completed
 from joblib.parallel import LokyBackend, ThreadingBackend, get_active_backend
 
 from ..errors import AmortizedError
@@ -42,8 +43,9 @@ class Workers:
             yield from pool(delayed(function)(*task) for task in tasks)
             return
         # joblib's pool is used directly, because `Parallel` runs a single job in this process,
-        # where a model would change global state under the training.
-        executor = get_reusable_executor(max_workers=self.num_workers, timeout=IDLE_SECONDS)
+        # where a model would change global state under the training. Loky's own function would
+        # leave a pool behind that later calls of `Parallel` by the user cannot use.
+        executor = get_memmapping_executor(self.num_workers, timeout=IDLE_SECONDS, max_nbytes=None)
         futures = [executor.submit(function, *task) for task in tasks]
         try:
             for future in as_completed(futures):
