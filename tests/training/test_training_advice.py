@@ -16,7 +16,8 @@ def test_advice_tells_what_is_lacking(linear):
         linear_program, few, num_simulations=400, seed=1, options=options, progress=False
     )
     assert "simulations limit" in guide.history.advice
-    short = train(linear, options=pa.TrainingOptions(max_epochs=6, batch_size=64))
+    options = pa.TrainingOptions(max_epochs=4, batch_size=64)
+    short = train(linear, num_simulations=4000, options=options)
     assert "time limits" in short.history.advice
 
 

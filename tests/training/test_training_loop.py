@@ -46,7 +46,7 @@ def test_a_time_budget_is_kept(linear, clock):
     guide = train(linear, num_simulations=None, budget="6s")
     history = guide.history
     assert history.num_steps == clock.num_steps == 6 * 64
-    assert history.num_pairs == 128 * history.num_steps
+    assert 120 * history.num_steps < history.num_pairs <= 128 * history.num_steps
     assert history.training_seconds == 6.0
     assert history.stopped == "time budget used"
     assert history.learning_rate[-1] < 1e-4
