@@ -21,9 +21,16 @@ import torch
 from torch import Tensor
 
 from ..cohort import Cohort
-from ..errors import GuideError
-from ..model import Estimator, IndividualLogDensity, ModelStructure, Population
-from . import AmortizedGuide
+from ..errors import GuideError, ModelError
+from ..model import (
+    Estimator,
+    IndividualLogDensity,
+    Model,
+    ModelStructure,
+    Population,
+    read_structure,
+)
+from . import AmortizedGuide, structure_for
 from .amortized_posterior import AmortizedPosterior
 from .training_distributions import NormalDistribution
 
@@ -102,14 +109,36 @@ def learned(guide: AmortizedGuide) -> AmortizedPosterior:
     return posterior if isinstance(posterior, AmortizedPosterior) else posterior.first
 
 
+def structure_to_fit(
+    model: Model, cohort: Cohort, guide: AmortizedGuide | None, estimator: Estimator | None
+) -> ModelStructure:
+    r"""The structure of a model that is used with a guide or without one.
+
+    Args:
+        model: The model.
+        cohort: Data to read the model with.
+        guide: A guide for the individual sites of the model, or None.
+        estimator: As in :func:`structure_with`.
+
+    Raises:
+        GuideError: The individual sites of the model differ from those of the guide, or the guide
+            has not learned what the estimator needs.
+        ModelError: The model has no density, and there is no guide that could stand in for it.
+    """
+    structure = (
+        read_structure(model, cohort) if guide is None else structure_for(guide, model, cohort)
+    )
+    return structure_with(structure, guide, estimator)
+
+
 def structure_with(
-    structure: ModelStructure, guide: AmortizedGuide, estimator: Estimator | None
+    structure: ModelStructure, guide: AmortizedGuide | None, estimator: Estimator | None
 ) -> ModelStructure:
     r"""The structure of a model, with the density that an estimator uses.
 
     Args:
         structure: The structure of the model.
-        guide: The guide.
+        guide: The guide, or None.
         estimator: ``"corrected"``: the model's own density. ``"likelihood-free"``: the density that
             the guide has learned. Default: the model's own, where it has one.
 
@@ -121,7 +150,16 @@ def structure_with(
         raise GuideError(
             f"`estimator` is {estimator!r}.", f"one of {ESTIMATORS}.", "correct `estimator=`."
         )
-    if estimator == "corrected" or (estimator is None and structure.has_density):
+    if guide is None and (estimator == "likelihood-free" or not structure.has_density):
+        without = [site.name for site in structure.observed.values() if not site.has_density]
+        raise ModelError(
+            f"The observations {without} can only be simulated, and there is no guide."
+            if without
+            else "The likelihood-free estimator without a guide.",
+            "a guide that has learned the density of the observations.",
+            "train one, `guide = train(model, cohort)`, and pass `guide=guide`.",
+        )
+    if guide is None or estimator == "corrected" or (estimator is None and structure.has_density):
         structure.check_density()
         return structure
     if guide.training_distribution.individual.prior is not None:

@@ -1,9 +1,11 @@
 r"""The model as a part of another Pyro model: of a guide, or of the collapsed model."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pyro
 import torch
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -17,31 +19,57 @@ from .structure import ModelStructure
 
 
 def collapsed_log_density(
-    structure: ModelStructure, cohort: Cohort, unconstrained: Tensor
+    structure: ModelStructure, cohort: Cohort, unconstrained: Callable[[Population], Tensor]
 ) -> Tensor:
-    r"""Log p(y, phi | Psi) for fixed individual parameters, inside another Pyro model.
+    r"""Log p(y, phi | Psi) for given individual parameters, inside another Pyro model.
 
     Effect handlers of the caller see the population sites, and no site inside the plate.
 
     Args:
         structure: The structure of the model.
         cohort: One individual per row.
-        unconstrained: Shape ``(row, latent)``.
+        unconstrained: Gives the individual parameters at the population that the model has
+            sampled, shape ``(row, latent)``.
 
     Returns:
         Shape ``(row,)``.
     """
-    assign = Assign({}, structure.individual, unconstrained)
+    assign = Assign({}, structure.individual)
     handler = pyro.poutine.trace()
     with (
         pyro.poutine.block(expose=list(structure.population)),
         handler,
         assign,
+        _AssignAtPopulation(assign, frozenset(structure.population), unconstrained),
         pyro.validation_enabled(False),
     ):
         structure.model(cohort)
     sites: dict[str, Any] = {**structure.observed, **structure.individual}
     return ModelStructure.total(sites, handler.trace, len(cohort)) + assign.log_abs_det()
+
+
+class _AssignAtPopulation(Messenger):  # type: ignore[misc]
+    """Gives the individual parameters to ``assign`` when the population has its values."""
+
+    def __init__(
+        self,
+        assign: Assign,
+        names: frozenset[str],
+        unconstrained: Callable[[Population], Tensor],
+    ) -> None:
+        super().__init__()
+        self.assign, self.names, self.unconstrained = assign, names, unconstrained
+        self.population: dict[str, Tensor] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.assign.individual and not self.assign.pieces:
+            self.assign.set_individuals(self.unconstrained(self.population))
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["name"] in self.names:
+            self.population[msg["name"]] = msg["value"]
+
+    _pyro_post_param = _pyro_post_sample
 
 
 def constrain_individuals(

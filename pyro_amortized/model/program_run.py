@@ -48,8 +48,12 @@ class Assign(Messenger):  # type: ignore[misc]
         self.pieces: dict[str, Tensor] = {}
         self.jacobians: dict[str, Tensor] = {}
         if unconstrained is not None:
-            sizes = [site.num_unconstrained for site in self.individual.values()]
-            self.pieces = dict(zip(self.individual, unconstrained.split(sizes, -1), strict=True))
+            self.set_individuals(unconstrained)
+
+    def set_individuals(self, unconstrained: Tensor) -> None:
+        """Set the coordinates of the individual sites, shape ``(individual, latent)``."""
+        sizes = [site.num_unconstrained for site in self.individual.values()]
+        self.pieces = dict(zip(self.individual, unconstrained.split(sizes, -1), strict=True))
 
     def log_abs_det(self) -> Tensor:
         """Sum of the log Jacobians of all individual sites, shape ``(individual,)``.

@@ -31,17 +31,19 @@ def expansion(
     """
     p, shifts = len(steps), torch.diag(steps)
     pairs = [(a, b) for a in range(p) for b in range(a)]
-    points = [*shifts, *-shifts, *(shifts[a] + shifts[b] for a, b in pairs)]
-    around = function(points)
-    ahead, behind, both = around[:p], around[p : 2 * p], around[2 * p :]
+    corners = [shifts[a] + shifts[b] for a, b in pairs]
+    around = function([*shifts, *-shifts, *corners, *(-x for x in corners)])
+    ahead, behind = around[:p], around[p : 2 * p]
+    both_ahead, both_behind = around[2 * p : 2 * p + len(pairs)], around[2 * p + len(pairs) :]
     gradient = value.new_zeros(*value.shape, p)
     hessian = value.new_zeros(*value.shape, p, p)
     for a in range(p):
         gradient[..., a] = (ahead[a] - behind[a]) / (2 * steps[a])
         hessian[..., a, a] = (ahead[a] - 2 * value + behind[a]) / steps[a] ** 2
-    for (a, b), corner in zip(pairs, both, strict=True):
-        curved = (hessian[..., a, a] * steps[a] ** 2 + hessian[..., b, b] * steps[b] ** 2) / 2
-        rest = corner - value - gradient[..., a] * steps[a] - gradient[..., b] * steps[b] - curved
+    # Both corners: one alone leaves an error of first order in the steps.
+    for (a, b), corner, opposite in zip(pairs, both_ahead, both_behind, strict=True):
+        curved = hessian[..., a, a] * steps[a] ** 2 + hessian[..., b, b] * steps[b] ** 2
+        rest = (corner + opposite) / 2 - value - curved / 2
         hessian[..., a, b] = hessian[..., b, a] = rest / (steps[a] * steps[b])
     finite = gradient.isfinite().all(-1) & hessian.isfinite().all(-1).all(-1) & value.isfinite()
     gradient[~finite], hessian[~finite] = 0.0, 0.0

@@ -25,6 +25,9 @@ class LaplaceSettings:
     r"""What counts as not determined.
 
     Args:
+        flat_information: An eigenvalue of the information in units of ``scale``, below which its
+            direction is flat: with the scale of a prior, the standard error is then ten times as
+            large as the prior standard deviation.
         flat_eigenvalue: An eigenvalue of the information, relative to the largest, below which its
             direction is flat: differences of double precision resolve no smaller one.
         flat_loading: A coordinate takes part in a flat direction from this component of its unit
@@ -33,6 +36,7 @@ class LaplaceSettings:
             resolve the curvature. It occurs where fixed draws meet a variance of nearly zero.
     """
 
+    flat_information: float = 1e-2
     flat_eigenvalue: float = 1e-8
     flat_loading: float = 1e-3
     pinned_error: float = 1e-4
@@ -42,12 +46,14 @@ DEFAULTS = LaplaceSettings()
 
 
 class Curvature(NamedTuple):
-    """Covariance of a vector from the curvature of an objective, and whether the objective has a
-    maximum there.
+    """Covariance of a vector from the curvature of an objective, whether the objective has a
+    maximum there, and the directions in which it is flat, in units of the scale, shape
+    ``(direction, parameter)``.
     """
 
     covariance: Tensor
     is_maximum: bool
+    flat: Tensor
 
 
 def laplace_covariance(
@@ -78,19 +84,26 @@ def laplace_covariance(
         )
         covariance = torch.full((len(vector),) * 2, torch.nan, dtype=torch.float64)
         covariance[free.unsqueeze(0) & free.unsqueeze(1)] = inner.covariance.flatten()
-        return Curvature(covariance, inner.is_maximum)
+        flat = torch.zeros(len(inner.flat), len(vector), dtype=torch.float64)
+        flat[:, free] = inner.flat
+        return Curvature(covariance, inner.is_maximum, flat)
     information = observed_information(
         objective, vector, DIFFERENCES.difference * unit
     ) * torch.outer(unit, unit)
     values, vectors = torch.linalg.eigh(information)
-    is_curved = values > DEFAULTS.flat_eigenvalue * values.abs().max()
+    largest = float(values.abs().max())
+    smallest = DEFAULTS.flat_eigenvalue * largest
+    if scale is not None:
+        smallest = max(smallest, DEFAULTS.flat_information)
+    is_curved = values > smallest
     inverse = torch.where(is_curved, 1 / values, torch.zeros_like(values))
     covariance = (vectors * inverse) @ vectors.T * torch.outer(unit, unit)
     undetermined = (vectors[:, ~is_curved].abs() > DEFAULTS.flat_loading).any(1)
     pinned = covariance.diagonal().clamp(min=0).sqrt() < DEFAULTS.pinned_error * unit
     covariance[undetermined | pinned] = torch.nan
     covariance[:, undetermined | pinned] = torch.nan
-    return Curvature(covariance, bool(is_curved.all()) and not bool(pinned.any()))
+    is_maximum = bool(is_curved.all()) and not bool(pinned.any())
+    return Curvature(covariance, is_maximum, vectors[:, ~is_curved].T)
 
 
 def delta_method(

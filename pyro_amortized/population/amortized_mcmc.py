@@ -52,10 +52,10 @@ class AmortizedMCMC:
     r"""Posterior draws of a model with the interface of ``pyro.infer.MCMC``.
 
     Args:
-        model: The population model: the model of the guide, or another one with the same individual
+        model: The population model: that of the guide, or another one with the same individual
             sites.
-        guide: The trained guide.
         num_samples: Draws per chain.
+        guide: A trained guide. Default: the individuals are drawn without one.
         num_chains: Number of chains that the draws are arranged in; all draws are independent.
         num_draws: Smallest number of weighted draws per individual that the likelihood of the
             population is computed from.
@@ -67,16 +67,16 @@ class AmortizedMCMC:
 
     Example:
         ``mcmc = MCMC(NUTS(model), num_samples=1000, warmup_steps=500)`` becomes
-        ``mcmc = AmortizedMCMC(model, guide, num_samples=1000)``; ``mcmc.run(cohort)`` and the lines
+        ``mcmc = AmortizedMCMC(model, num_samples=1000)``; ``mcmc.run(cohort)`` and the lines
         after it remain the same.
     """
 
     def __init__(
         self,
         model: Model,
-        guide: AmortizedGuide,
         num_samples: int = 1000,
         *,
+        guide: AmortizedGuide | None = None,
         num_chains: int = 1,
         num_draws: int = 400,
         estimator: Estimator | None = None,
@@ -104,8 +104,8 @@ class AmortizedMCMC:
         generator = make_generator(self.seed)
         mode = fit_once(
             self.kernel.model,
-            self.guide,
             cohort,
+            self.guide,
             criterion="posterior mode",
             num_draws=self.num_draws,
             estimator=self.estimator,

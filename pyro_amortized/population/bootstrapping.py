@@ -26,7 +26,7 @@ from ..runtime.random_numbers import fork_seed, make_generator
 from ..sampling.individuals import MIN_DRAWS
 from .estimation import fit_population
 from .fit_result import PopulationFit
-from .likelihood_choice import make_likelihood
+from .likelihood_choice import differentiable_likelihood
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _resampled(
 ) -> list[tuple[Tensor, bool]]:
     """Estimates of cohorts of individuals drawn with replacement, and whether they converged."""
     structure, num, free = fit.structure, len(fit.cohort), fit.estimated
-    likelihood = make_likelihood(fit.individuals.some(num_draws, generator), fit.search.scale)
+    likelihood = differentiable_likelihood(fit.individuals.some(num_draws, generator), fit.search.scale)
     scale = fit.covariance.diagonal()[free].sqrt()
 
     def maximum(counts: Tensor, start: Tensor) -> tuple[Tensor, bool]:
@@ -201,8 +201,8 @@ def _simulated(fit: PopulationFit, num_draws: int, generator: Generator) -> tupl
     held = {name: fit.estimates[name] for name in fit.fixed}
     replicate = fit_population(
         fit.model,
-        fit.guide,
         cohort,
+        guide=fit.guide,
         start=fit.estimates,
         fixed=held,
         num_draws=num_draws,

@@ -1,12 +1,12 @@
 r"""The collapsed model: a Pyro model of the population parameters alone.
 
-The individual parameters are integrated out by importance sampling on fixed draws
-:math:`u_{ik} \sim q_i` of every individual,
+The individual parameters are integrated out by importance sampling on draws of every individual
+that follow the population (:mod:`pyro_amortized.population.following_draws`),
 
 .. math:: \log \hat p(y \mid \Psi) = \sum_i \log \frac1K \sum_k
-          \frac{p(y_i \mid u_{ik}, c)\; p(u_{ik} \mid \Psi)}{q_i(u_{ik})} ,
+          \frac{p(y_i \mid u_{ik}(\Psi), c)\; p(u_{ik}(\Psi) \mid \Psi)}{q_i(u_{ik})} ,
 
-a smooth function of Psi whose gradient is exact: draws and log q are constants (Fisher's identity).
+a smooth function of Psi whose gradient is exact.
 """
 
 import math
@@ -17,13 +17,15 @@ from torch import Generator, Tensor
 
 from ..cohort import Cohort
 from ..errors import FitError
-from ..guide import AmortizedGuide, structure_for
+from ..guide import AmortizedGuide
+from ..guide.learned_likelihood import structure_to_fit
 from ..model import Model, ModelStructure, Population, collapsed_log_density
 from ..runtime.arguments import check_count, check_is, check_program, check_seed
 from ..runtime.random_numbers import make_generator
 from ..sampling.importance_weights import finite_or_zero_weight, log_mean
-from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors, sample_individuals
+from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors, sample_with_structure
 from .fixed_draws import replace_impossible_draws
+from .following_draws import Following, follow
 from .maximum_search import Search
 from .starting_values import locate_population
 
@@ -32,14 +34,21 @@ class _CohortDraws(NamedTuple):
     """The draws of one cohort.
 
     ``impossible`` marks the draws of weight zero; ``repeated_cohort`` contains every individual
-    once per draw, and ``rows`` its draws, shape ``(draw * individual, latent)``.
+    once per draw, and ``draws`` its draws, shape ``(draw, individual, latent)``, which follow the
+    population.
     """
 
     cohort: Cohort
     individuals: IndividualPosteriors
     impossible: Tensor
     repeated_cohort: Cohort
-    rows: Tensor
+    draws: Tensor
+    following: Following
+
+    def at(self, population: Population) -> Tensor:
+        """The draws at a population, shape ``(draw * individual, latent)``."""
+        vector = self.individuals.structure.unconstrain_population(population)
+        return (self.draws + self.following.move(vector)).flatten(0, 1)
 
 
 class MarginalModel:
@@ -54,14 +63,15 @@ class MarginalModel:
     def __init__(
         self,
         model: Model,
-        guide: AmortizedGuide,
+        guide: AmortizedGuide | None,
         population: Population | None,
         num_draws: int,
         seed: int,
     ) -> None:
         check_program(model, FitError)
         fix = "load it first, `load_guide(path, model, cohort)`."
-        check_is("guide", guide, AmortizedGuide, fix, FitError)
+        if guide is not None:
+            check_is("guide", guide, AmortizedGuide, fix, FitError)
         check_count("num_draws", num_draws, least=MIN_DRAWS, error=FitError)
         check_seed(seed, FitError)
         self.model, self.guide = model, guide
@@ -80,38 +90,40 @@ class MarginalModel:
             draws = replace_impossible_draws(individuals.unconstrained, log_weights, impossible)
             repeated_cohort = individuals.cohort.repeat(individuals.num_draws)
             self._last_draws = _CohortDraws(
-                cohort, individuals, impossible, repeated_cohort, draws.flatten(0, 1)
+                cohort, individuals, impossible, repeated_cohort, draws, self._following(individuals)
             )
         return self._last_draws
 
+    def _following(self, individuals: IndividualPosteriors) -> Following:
+        structure, generator = individuals.structure, make_generator(self.seed)
+        return follow(individuals, structure.population_scale(individuals.cohort, generator))
+
     def _sample(self, cohort: Cohort) -> IndividualPosteriors:
         generator = make_generator(self.seed)
-        structure = structure_for(self.guide, self.model, cohort)
-        structure.check_density()
+        structure = structure_to_fit(self.model, cohort, self.guide, "corrected")
         population = self.population
         if population is None:
             population = self._mode(structure, cohort, generator)
-        return sample_individuals(
+        return sample_with_structure(
+            structure,
             self.guide,
             cohort,
-            population=population,
+            population,
             num_draws=self.num_draws,
             seed=generator,
-            structure=structure,
         )
 
     def _mode(self, structure: ModelStructure, cohort: Cohort, generator: Generator) -> Population:
         """The neighbourhood of the posterior mode of the population."""
         search = Search.begin(structure, self.guide, cohort, "posterior mode", generator)
-        optimum = locate_population(search, seed=generator)
-        return structure.constrain_population(optimum.vector)
+        return structure.constrain_population(locate_population(search, seed=generator))
 
     def __call__(self, cohort: Cohort, *args: Any, **kwargs: Any) -> None:
         """Sample the population sites and add the log marginal likelihood."""
         draws = self._draws(cohort)
         individuals = draws.individuals
         log_target = collapsed_log_density(
-            individuals.structure, draws.repeated_cohort, draws.rows
+            individuals.structure, draws.repeated_cohort, draws.at
         ).reshape(individuals.log_proposal.shape)
         log_weights = finite_or_zero_weight(log_target - individuals.log_proposal)
         log_weights = log_weights.masked_fill(draws.impossible, -math.inf)
@@ -120,8 +132,8 @@ class MarginalModel:
 
 def marginalize(
     model: Model,
-    guide: AmortizedGuide,
     *,
+    guide: AmortizedGuide | None = None,
     population: Population | None = None,
     num_draws: int = 500,
     seed: int = 0,
@@ -131,7 +143,7 @@ def marginalize(
     Args:
         model: The population model: the model of the guide, or another one with the same individual
             sites.
-        guide: The trained guide.
+        guide: A trained guide. Default: the draws are made without one.
         population: Population parameters at which the draws are made, for instance
             ``fit.estimates``. Default: they are found by a short search for the posterior mode at
             the first call with a cohort.
@@ -140,7 +152,7 @@ def marginalize(
 
     Returns:
         A Pyro model of a cohort with the population sites alone, for MCMC, SVI or Laplace; for
-        instance ``MCMC(NUTS(marginalize(model, guide)), 500, 200).run(cohort)``.
+        instance ``MCMC(NUTS(marginalize(model)), 500, 200).run(cohort)``.
 
     Raises:
         FitError: The model is not callable, ``guide`` is not a guide, there are fewer than 25

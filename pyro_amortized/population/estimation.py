@@ -11,23 +11,24 @@ covariance of the estimates, and new draws give the likelihood that is reported.
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from ..cohort import Cohort
 from ..errors import FitError
-from ..guide import AmortizedGuide, structure_for
-from ..guide.learned_likelihood import structure_with
+from ..guide import AmortizedGuide
+from ..guide.learned_likelihood import structure_to_fit
 from ..model import Estimator, Model, ModelStructure, Population
-from ..numerics.laplace import laplace_covariance
+from ..numerics.laplace import Curvature, laplace_covariance
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
-from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors
+from ..sampling.individuals import MIN_DRAWS
 from .fit_result import PopulationFit
+from .likelihood_choice import differentiable_likelihood
 from .likelihood_estimate import summarize_weights
-from .maximum_search import Ascent, Criterion, Search
+from .fit_rounds import Rounds, Schedule, run_rounds
+from .maximum_search import Criterion, Search
 from .retraining import reasons_to_retrain, retrained
 from .starting_values import locate_population
 
@@ -36,10 +37,7 @@ from .starting_values import locate_population
 class EstimationSettings:
     """When the rounds of a fit end, and how many draws they use."""
 
-    max_rounds: int = 12
-    # After so many rounds all draws are used, however much the last one gained: the rounds that are
-    # left are enough to converge with them.
-    max_first_rounds: int = 6
+    max_rounds: int = 40
     # Default number of draws per individual: numerator / sqrt(number of individuals), within
     # limits. The Monte Carlo error of the estimates is then a few per cent of a standard error.
     draws_numerator: float = 20_000.0
@@ -56,6 +54,8 @@ class EstimationSettings:
     min_gain: float = 0.02
     # A fit whose last round gained more has no standard errors.
     max_final_gain: float = 1.0
+    # Part of the largest component of a flat direction from which a parameter is named.
+    min_flat_share: float = 0.05
     # The same for a fit whose draws have a smaller median share of effective ones.
     min_final_efficiency: float = 0.1
 
@@ -65,9 +65,9 @@ ESTIMATION = EstimationSettings()
 
 def fit_population(
     model: Model,
-    guide: AmortizedGuide,
     cohort: Cohort,
     *,
+    guide: AmortizedGuide | None = None,
     start: Population | None = None,
     fixed: Population | None = None,
     maximum_a_posteriori: bool = False,
@@ -80,10 +80,11 @@ def fit_population(
     r"""Fit a population model by maximum marginal likelihood.
 
     Args:
-        model: The population model: the model of the guide, or another one with the same individual
+        model: The population model: that of the guide, or another one with the same individual
             sites.
-        guide: The trained guide.
         cohort: The data.
+        guide: A trained guide, which makes the fit of many individuals faster and the fit of a
+            model without a density possible. Default: the individuals are drawn without one.
         start: Population to start from. Default: the best of ``num_starts`` draws from the prior.
         fixed: Values of population sites that are not estimated.
         maximum_a_posteriori: Add the log prior density of the population (in the support, without
@@ -112,19 +113,31 @@ def fit_population(
     check_count("num_starts", num_starts, error=FitError)
     criterion: Criterion = "maximum a posteriori" if maximum_a_posteriori else "maximum likelihood"
     arguments = (fixed, criterion, num_draws, num_starts, estimator, seed)
-    first = fit_once(model, guide, cohort, start, *arguments)
+    first = fit_once(model, cohort, guide, start, *arguments)
+    if guide is None:
+        _check_no_retraining(retrain)
+        return first
     reasons = [] if retrain is not None else reasons_to_retrain(first)
     if not (retrain or reasons):
         return first
     new_guide = retrained(first, reasons, seed)
-    second = fit_once(model, new_guide, cohort, first.estimates, *arguments)
+    second = fit_once(model, cohort, new_guide, first.estimates, *arguments)
     return replace(second, message=f"{second.message}; the guide was trained again around a fit")
+
+
+def _check_no_retraining(retrain: bool | None) -> None:
+    if retrain:
+        raise FitError(
+            "`retrain=True` without a guide.",
+            "a guide that can be trained further.",
+            "pass `guide=`, or leave `retrain` out.",
+        )
 
 
 def fit_once(
     model: Model,
-    guide: AmortizedGuide,
     cohort: Cohort,
+    guide: AmortizedGuide | None = None,
     start: Population | None = None,
     fixed: Population | None = None,
     criterion: Criterion = "maximum likelihood",
@@ -137,7 +150,7 @@ def fit_once(
     generator = make_generator(seed)
     if num_draws is not None:
         check_count("num_draws", num_draws, least=MIN_DRAWS, error=FitError)
-    structure = structure_with(structure_for(guide, model, cohort), guide, estimator)
+    structure = structure_to_fit(model, cohort, guide, estimator)
     if num_draws is None:
         num_draws = _default_num_draws(len(cohort))
     fixed = structure.check_values(fixed or {})
@@ -148,9 +161,16 @@ def fit_once(
     else:
         vector = locate_population(
             search, num_starts=num_starts, fixed=fixed, seed=generator
-        ).vector
-    rounds = _run_rounds(search, vector, num_draws, generator, held)
-    return _finish(model, rounds, num_draws, generator, fixed)
+        )
+    schedule = _schedule(num_draws, len(vector), len(cohort))
+    rounds = run_rounds(search, vector, held, schedule, generator)
+    if not math.isfinite(rounds.ascent.gain):
+        raise FitError(
+            "The likelihood at the start is not finite.",
+            "a start under which every individual's data are possible.",
+            "pass another `start=`, or check the data against the model.",
+        )
+    return _finish(model, rounds, fixed)
 
 
 def _default_num_draws(num_individuals: int) -> int:
@@ -171,64 +191,30 @@ def _held(structure: ModelStructure, fixed: Population) -> Tensor:
     return held
 
 
-class _Rounds(NamedTuple):
-    """The result of all rounds: the last of them, its draws, the number of rounds, and the gain
-    below which they end.
-    """
-
-    search: Search
-    ascent: Ascent
-    individuals: IndividualPosteriors
-    num_rounds: int
-    min_gain: float
-
-
-def _run_rounds(
-    search: Search, vector: Tensor, num_draws: int, generator: Generator, held: Tensor
-) -> _Rounds:
-    """Draw and maximise in turn until new draws have nothing to gain.
-
-    The first rounds use a part of the draws. A standard deviation that cannot be
-    distinguished from zero is doubled as long as this is true.
-    """
-    settings, fixed = ESTIMATION, held
-    individuals, ascent, num_rounds, near = None, None, 0, False
-    min_gain = settings.min_gain + 2 * len(vector) / num_draws
-    near_gain = max(settings.near_gain, len(search.cohort) / 2)
+def _schedule(num_draws: int, num_parameters: int, num_individuals: int) -> Schedule:
+    settings = ESTIMATION
     first_draws = max(settings.min_first_draws, int(num_draws * settings.first_rounds_share))
-    first_draws = min(num_draws, first_draws)
-    while True:
-        num = num_draws if near else first_draws
-        individuals = search.draw(vector, num, generator, individuals)
-        ascent = search.ascend(individuals, vector, held, last=ascent)
-        held = ascent.held
-        if not math.isfinite(ascent.gain):
-            raise FitError(
-                "The likelihood at the start is not finite.",
-                "a start under which every individual's data are possible.",
-                "pass another `start=`, or check the data against the model.",
-            )
-        vector, num_rounds = ascent.optimum.vector, num_rounds + 1
-        wider = ascent.wider.masked_fill(fixed, 0.0)
-        if bool(wider.any()) and num_rounds < settings.max_rounds:
-            vector = vector + wider
-            continue
-        if (ascent.gain < min_gain and near) or num_rounds == settings.max_rounds:
-            return _Rounds(search, ascent, individuals, num_rounds, min_gain)
-        near = near or ascent.gain < near_gain or num_rounds == settings.max_first_rounds
+    return Schedule(
+        first_draws=first_draws,
+        num_draws=num_draws,
+        near_gain=max(settings.near_gain, num_individuals / 2),
+        min_gain=settings.min_gain + 2 * num_parameters / num_draws,
+        max_rounds=settings.max_rounds,
+    )
 
 
 def _finish(
-    model: Model, rounds: _Rounds, num_draws: int, generator: Generator, fixed: Population
+    model: Model, rounds: Rounds, fixed: Population
 ) -> PopulationFit:
-    """Covariance of the estimates, and new draws of the individuals."""
-    search, ascent = rounds.search, rounds.ascent
+    """The fit, with the covariance of the estimates."""
+    search, ascent, new = rounds.search, rounds.ascent, rounds.individuals
     optimum, structure = ascent.optimum, search.structure
+    # About the optimum: a short way from it the curvature of a skewed likelihood is another one.
+    likelihood = differentiable_likelihood(new, search.scale)
     curvature = laplace_covariance(
-        search.objective(ascent.likelihood), optimum.vector, search.scale, free=~ascent.held
+        search.objective(likelihood), optimum.vector, search.scale, free=~ascent.held
     )
-    new = search.draw(optimum.vector, num_draws, generator, rounds.individuals, quiet=False)
-    min_ess = ESTIMATION.min_final_efficiency * num_draws
+    min_ess = ESTIMATION.min_final_efficiency * new.num_draws
     covered = float(new.estimate.ess.median()) >= min_ess
     covered = covered and ascent.gain < ESTIMATION.max_final_gain
     unknown = torch.full_like(curvature.covariance, torch.nan)
@@ -244,15 +230,16 @@ def _finish(
         individuals=new,
         marginal=summarize_weights(new),
         converged=converged and curvature.is_maximum and covered,
-        message=_message(rounds, curvature.is_maximum, covered, fixed),
+        message=_message(rounds, curvature, covered, fixed),
         num_rounds=rounds.num_rounds,
         search=search,
         fixed=tuple(fixed),
     )
 
 
-def _message(rounds: _Rounds, is_maximum: bool, covered: bool, fixed: Population) -> str:
+def _message(rounds: Rounds, curvature: Curvature, covered: bool, fixed: Population) -> str:
     ascent, structure = rounds.ascent, rounds.search.structure
+    names_of_all, scale = structure.population_names, rounds.search.scale
     parts = [
         f"{rounds.num_rounds} rounds of draws; the last gained {ascent.gain:.3f} in log likelihood"
     ]
@@ -266,9 +253,29 @@ def _message(rounds: _Rounds, is_maximum: bool, covered: bool, fixed: Population
         parts.append(f"{', '.join(names)} cannot be distinguished from zero, and is held")
     if not covered:
         parts.append("the draws do not follow the population, so there are no standard errors")
-    if not is_maximum:
+    flat = [_flat_direction(names_of_all, scale, x) for x in curvature.flat]
+    parts += flat
+    if not curvature.is_maximum and not flat:
         parts.append(
-            "the likelihood has no proper maximum: the data do not determine every parameter, or "
-            "a standard deviation of the individual parameters may be zero"
+            "the likelihood has no proper maximum: a standard deviation of the individual "
+            "parameters may be zero"
         )
     return "; ".join(parts)
+
+
+def _flat_direction(names: list[str], scale: Tensor, direction: Tensor) -> str:
+    """A direction that the data do not determine, in words."""
+    share = direction.abs() / direction.abs().max()
+    places = [j for j, x in enumerate(share.tolist()) if x > ESTIMATION.min_flat_share]
+    if len(places) == 1:
+        return f"the data do not determine {names[places[0]]}"
+    moves = direction * scale
+    first = max(places, key=lambda j: float(share[j]))
+    relative = (moves / moves[first]).tolist()
+    together = ", ".join(f"{names[j]} by {relative[j]:+.2f}" for j in places)
+    return (
+        f"the data do not determine {', '.join(names[j] for j in places[:-1])} and "
+        f"{names[places[-1]]} separately: the likelihood is the same when they change together "
+        f"({together}, unconstrained); fix one of them, or use the prior "
+        "(`maximum_a_posteriori=True`, `AmortizedMCMC`)"
+    )

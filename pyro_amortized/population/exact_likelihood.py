@@ -1,9 +1,10 @@
-r"""The marginal likelihood of every individual on fixed draws, by the density of the model.
+r"""The marginal likelihood of every individual by the density of the model.
 
-For draws :math:`u_{ik} \sim q_i`, which remain fixed while Psi moves,
+On draws :math:`u_{ik}(\Psi)` that follow the population
+(:mod:`pyro_amortized.population.following_draws`),
 
 .. math:: \log \hat p(y_i \mid \Psi) = \log \frac1K \sum_k
-          \frac{p(y_i \mid u_{ik}, c)\; p(u_{ik} \mid \Psi)}{q_i(u_{ik})}
+          \frac{p(y_i \mid u_{ik}(\Psi), c)\; p(u_{ik}(\Psi) \mid \Psi)}{q_i(u_{ik})}
 
 is a smooth function of Psi. Every evaluation computes the density of all observations at all draws,
 so it is used where these are not too many (:mod:`pyro_amortized.population.likelihood_choice`).
@@ -17,31 +18,33 @@ from ..model import Population
 from ..sampling.importance_weights import finite_or_zero_weight, log_moments
 from ..sampling.individuals import IndividualPosteriors
 from .fixed_draws import replace_impossible_draws
+from .following_draws import Following
 
 
 class ExactLikelihood:
     r"""Log p(y_i | Psi) by the density of the model.
 
+    Draws of weight zero keep this weight; the model is not evaluated at them.
+
     Args:
         individuals: The draws.
-        impossible: True for draws that have a weight of zero at every population, shape ``(draw,
-            individual)``. The model is not evaluated at them. Default: there are none.
+        following: How the draws follow the population.
     """
 
-    def __init__(self, individuals: IndividualPosteriors, impossible: Tensor | None = None) -> None:
-        self.individuals, self.impossible = individuals, impossible
-        draws = individuals.unconstrained
-        if impossible is not None:
-            draws = replace_impossible_draws(draws, individuals.log_weights, impossible)
-        self._density = individuals.structure.fixed_draws(individuals.cohort, draws)
+    def __init__(self, individuals: IndividualPosteriors, following: Following) -> None:
+        self.individuals, self.following = individuals, following
+        self.impossible = individuals.log_weights == -math.inf
+        draws = replace_impossible_draws(
+            individuals.unconstrained, individuals.log_weights, self.impossible
+        )
+        self._density = individuals.structure.prepared_density(individuals.cohort, draws)
 
     def log_weights(self, population: Population) -> Tensor:
         """Log weights of the draws, shape ``(draw, individual)``."""
-        density = self._density(population)
+        vector = self.individuals.structure.unconstrain_population(population)
+        density = self._density(population, self.following.move(vector))
         log_target = density.observation + density.individual
         log_weights = finite_or_zero_weight(log_target - self.individuals.log_proposal)
-        if self.impossible is None:
-            return log_weights
         return log_weights.masked_fill(self.impossible, -math.inf)
 
     def moments(self, population: Population) -> Tensor:

@@ -57,7 +57,7 @@ class PopulationFit:
 
     Args:
         model: The population model.
-        guide: The guide.
+        guide: The guide, or None.
         cohort: The data.
         structure: Structure of the model.
         criterion: ``"maximum likelihood"``, ``"maximum a posteriori"`` or ``"posterior mode"``.
@@ -77,7 +77,7 @@ class PopulationFit:
     """
 
     model: Model
-    guide: AmortizedGuide
+    guide: AmortizedGuide | None
     cohort: Cohort
     structure: ModelStructure
     criterion: Criterion

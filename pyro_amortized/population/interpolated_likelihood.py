@@ -1,6 +1,6 @@
 r"""The exact likelihood near the estimates, interpolated in the shared parameters.
 
-Given the draws, the densities of the observations depend only on the shared parameters c. In a box
+The draws follow the shared parameters c, so the densities of the observations depend only on c. In a box
 around the estimates they are interpolated by polynomials through Chebyshev points
 :math:`x_j = \cos(\pi j / n)`, for every draw separately. The densities of the individual parameters
 are always exact. Thousands of populations then cost ten to some hundred evaluations of the
@@ -16,6 +16,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from ..cohort import Cohort
 from ..model import Population
 from ..sampling.importance_weights import finite_or_zero_weight, log_moments
 from ..sampling.individuals import IndividualPosteriors
@@ -56,19 +57,28 @@ class InterpolatedLikelihood:
         impossible = log_weights == -math.inf
         cohort = individuals.cohort.to(dtype=torch.float64)
         self.draws = replace_impossible_draws(individuals.unconstrained, log_weights, impossible)
+        shared = self.structure.coordinates(self.structure.shared)
+        self.following = exact.following.only(shared)
         self.repeated_cohort = cohort.repeat(len(self.draws))
         self.log_proposal = individuals.log_proposal.masked_fill(impossible, math.inf)
         num = INTERPOLATION.num_nodes[len(center)]
         self.nodes = torch.cos(math.pi * torch.arange(num, dtype=torch.float64) / (num - 1))
         points = [torch.stack(x) for x in itertools.product(self.nodes, repeat=len(center))]
-        populations = [
-            dict(individuals.population)
-            | self.structure.constrain_population(center + x * radius, self.structure.shared)
-            for x in points
-        ]
+        vector = self.following.center
         with torch.no_grad():
-            values = self.structure.log_observations(cohort, self.draws, populations)
+            values = [
+                self._observations(cohort, vector.masked_scatter(shared, center + x * radius))
+                for x in points
+            ]
         self.values = torch.stack(values)  # (point, draw, individual)
+
+    def _observations(self, cohort: Cohort, vector: Tensor) -> Tensor:
+        """Log densities of the observations at an unconstrained population, on the draws that
+        follow it, shape ``(draw, individual)``.
+        """
+        draws = self.draws + self.following.move(vector)
+        population = self.structure.constrain_population(vector)
+        return self.structure.log_observations(cohort, draws, [population])[0]
 
     @staticmethod
     def is_possible(individuals: IndividualPosteriors) -> bool:
@@ -95,7 +105,8 @@ class InterpolatedLikelihood:
         for x in position:
             weights = (weights.unsqueeze(-1) * self._basis(x)).flatten()
         observation = torch.tensordot(weights, self.values, 1)
-        individual = self.structure.log_individual_of(self.repeated_cohort, self.draws, population)
+        draws = self.draws + self.following.move(self.structure.unconstrain_population(population))
+        individual = self.structure.log_individual_of(self.repeated_cohort, draws, population)
         return finite_or_zero_weight(observation + individual - self.log_proposal)
 
     def _basis(self, x: Tensor) -> Tensor:

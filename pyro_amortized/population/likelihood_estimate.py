@@ -8,13 +8,15 @@ For draws :math:`u_{ik} \sim q_i` of every individual,
 
 from dataclasses import dataclass
 
+import torch
 from torch import Generator, Tensor
 
 from ..cohort import Cohort
-from ..guide import AmortizedGuide, structure_for
+from ..guide import AmortizedGuide
 from ..model import Estimator, Model, Population
 from ..sampling.individuals import IndividualPosteriors, sample_individuals
 from .exact_likelihood import ExactLikelihood
+from .following_draws import follow
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +79,10 @@ def summarize_weights(individuals: IndividualPosteriors) -> MarginalLikelihood:
 
 def marginal_likelihood(
     model: Model,
-    guide: AmortizedGuide,
     cohort: Cohort,
     population: Population,
     *,
+    guide: AmortizedGuide | None = None,
     num_draws: int = 1000,
     seed: int | Generator = 0,
     refine: bool = True,
@@ -89,11 +91,11 @@ def marginal_likelihood(
     r"""Log p(y_i | Psi) of every individual at given population parameters.
 
     Args:
-        model: The population model: the model of the guide, or another one with the same individual
+        model: The population model: that of the guide, or another one with the same individual
             sites.
-        guide: The trained guide.
         cohort: The data.
         population: Values of all population sites.
+        guide: A trained guide. Default: the draws are made without one.
         num_draws: Draws per individual.
         seed: Seed or generator.
         refine: Refine individuals whose weights are poor.
@@ -107,18 +109,18 @@ def marginal_likelihood(
     Raises:
         GuideError: The individual sites of the model differ from those of the guide, or the guide
             has not learned what the estimator needs.
-        ModelError: A population value is missing or outside its support.
+        ModelError: A population value is missing or outside its support, or the model has no
+            density and there is no guide.
     """
-    structure = structure_for(guide, model, cohort)
     return summarize_weights(
         sample_individuals(
-            guide,
+            model,
             cohort,
-            population=population,
+            population,
+            guide=guide,
             num_draws=num_draws,
             seed=seed,
             refine=refine,
-            structure=structure,
             estimator=estimator,
         )
     )
@@ -134,4 +136,5 @@ def log_marginal(individuals: IndividualPosteriors, population: Population) -> T
     Returns:
         Shape ``(individual,)``, differentiable.
     """
-    return ExactLikelihood(individuals)(population)
+    scale = torch.ones_like(individuals.structure.unconstrain_population(individuals.population))
+    return ExactLikelihood(individuals, follow(individuals, scale))(population)

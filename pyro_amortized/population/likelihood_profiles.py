@@ -20,7 +20,6 @@ from ..numerics.maximization import Optimum, maximize
 from ..runtime.arguments import check_is, check_number
 from .expanded_likelihood import ExpandedLikelihood
 from .fit_result import PopulationFit
-from .likelihood_choice import Likelihood
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,11 @@ class ProfileSettings:
     distances: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0)
     # Accuracy of a bound, in standard errors.
     tolerance: float = 0.01
-    # An expanded likelihood is expanded anew when a shared parameter is farther from where it was
-    # expanded, in standard errors; and at most so often for one maximum.
+    # The likelihood is expanded anew when a shared parameter is farther from where it was expanded,
+    # in standard errors, or an individual parameter, in posterior standard deviations; and at most
+    # so often for one maximum.
     max_expansion_distance: float = 0.2
+    max_individual_distance: float = 0.3
     max_expansions: int = 4
     # Iterations of the optimiser for one maximum.
     max_iterations: int = 50
@@ -111,6 +112,7 @@ class _Profile:
 
     def __init__(self, fit: PopulationFit, index: int) -> None:
         self.fit, self.index = fit, index
+        self.likelihood = ExpandedLikelihood(fit.individuals, fit.search.scale)
         self.scale = fit.covariance.diagonal().clamp(min=0).sqrt().nan_to_num(1.0)
         self.best = self._maximum(fit.vector, fit.estimated)
         is_index = torch.arange(len(fit.vector)) == index
@@ -121,7 +123,7 @@ class _Profile:
 
     def _maximum(self, start: Tensor, free: Tensor) -> Optimum:
         """The maximum over some coordinates; an expanded likelihood is expanded anew there."""
-        likelihood = self._expanded_near(start, self.fit.likelihood)
+        likelihood = self._expanded_near(start, self.likelihood)
         for _ in range(PROFILE.max_expansions):
             optimum = self._maximum_of(likelihood, start, free)
             expanded = self._expanded_near(optimum.vector, likelihood)
@@ -130,7 +132,7 @@ class _Profile:
             likelihood, start = expanded, optimum.vector
         return optimum
 
-    def _maximum_of(self, likelihood: Likelihood, start: Tensor, free: Tensor) -> Optimum:
+    def _maximum_of(self, likelihood: ExpandedLikelihood, start: Tensor, free: Tensor) -> Optimum:
         constrain = self.fit.structure.constrain_population
 
         def objective(x: Tensor) -> Tensor:
@@ -144,17 +146,19 @@ class _Profile:
         )
         return optimum._replace(vector=start.masked_scatter(free, optimum.vector))
 
-    def _expanded_near(self, vector: Tensor, likelihood: Likelihood) -> Likelihood:
-        """The same likelihood if it is exact or was expanded near ``vector``, else a new one."""
+    def _expanded_near(self, vector: Tensor, likelihood: ExpandedLikelihood) -> ExpandedLikelihood:
+        """The same likelihood if it was expanded near ``vector``, else a new one."""
         structure = self.fit.structure
-        if not (isinstance(likelihood, ExpandedLikelihood) and structure.shared):
+        population = structure.constrain_population(vector)
+        change = ((vector - likelihood.center) / self.scale)[structure.coordinates(structure.shared)]
+        farthest = float(change.abs().max()) if len(change) else 0.0
+        is_near = farthest < PROFILE.max_expansion_distance
+        moved = float(likelihood.distances(population)[0].max())
+        if is_near and moved < PROFILE.max_individual_distance:
             return likelihood
-        shared = structure.coordinates(structure.shared)
-        distance = (vector[shared] - likelihood.center) / self.scale[shared]
-        if float(distance.abs().max()) < PROFILE.max_expansion_distance:
-            return likelihood
-        about = structure.constrain_population(vector)
-        return ExpandedLikelihood(likelihood.individuals, likelihood.scale, about)
+        return ExpandedLikelihood(
+            likelihood.individuals, likelihood.scale, population, likelihood.following
+        )
 
     def log_likelihood(self, z: float) -> float:
         """The profile at a value of the coordinate."""

@@ -21,10 +21,11 @@ from ..model import ModelStructure, Population
 from ..numerics.maximization import Optimum, maximize
 from ..runtime.random_numbers import fork_seed, make_generator
 from ..sampling.importance_weights import log_mean_difference
-from ..sampling.individuals import IndividualPosteriors, sample_individuals
+from ..sampling.individuals import IndividualPosteriors, sample_with_structure
 from ..sampling.unreliable_individuals import LAST_STEPS
+from ..sampling.proposals import Refinement
 from .expanded_likelihood import ExpandedLikelihood
-from .likelihood_choice import Likelihood, make_likelihood
+from .likelihood_choice import Likelihood, differentiable_likelihood
 
 # The likelihood; with the prior density in the support (as ``AutoDelta`` does); with the prior
 # density in unconstrained coordinates (as ``AutoLaplace`` does and NUTS samples).
@@ -38,11 +39,16 @@ class SearchSettings:
     # Largest mean fall of log ESS within a round. Beyond it the draws no longer represent the
     # posteriors of the individuals.
     max_ess_loss: float = 1.5
-    # Largest move of the shared parameters of an expanded likelihood within a round, in prior
-    # standard deviations (decision 035).
-    max_expanded_move: float = 1.0
-    # Weight of the penalty beyond these limits, per individual.
+    # Largest distances from where the observations were expanded, in posterior standard deviations
+    # of the individual parameters and prior ones of the shared parameters. The next pair is used
+    # where the round promised more than new draws show (decision 035).
+    max_distances: tuple[tuple[float, float], ...] = (
+        *((30.0, 1.0), (10.0, 0.5), (4.0, 0.25), (2.0, 0.12), (1.0, 0.06)),
+    )
+    # Weight of the penalty beyond these limits, per individual; relative distance at which the
+    # steep part of it is one.
     penalty: float = 10.0
+    steepness: float = 10.0
     # Iterations of the optimiser in a round, and in a rough round.
     max_iterations: int = 200
     max_rough_iterations: int = 50
@@ -63,8 +69,6 @@ class VanishingSettings:
     # standard errors), and the median over the individuals.
     max_total_change: float = 0.05
     max_individual_change: float = 0.1
-    # Smallest change, in units of the first of these, at which the standard deviation is doubled.
-    min_doubling_change: float = -1.0
 
 
 SEARCH, VANISHING = SearchSettings(), VanishingSettings()
@@ -79,14 +83,17 @@ class Ascent(NamedTuple):
         gain: Gain of the objective.
         held: Coordinates that were held, among them those of a standard deviation that cannot be
             distinguished from zero, shape ``(population,)``.
-        wider: Move that doubles such a standard deviation, if it can be larger; else zeros.
     """
 
     optimum: Optimum
     likelihood: Likelihood
     gain: float
     held: Tensor
-    wider: Tensor
+
+    def mixtures_at(self, vector: Tensor) -> Refinement:
+        """The mixtures of the individuals of this round, moved to a population."""
+        individuals, following = self.likelihood.individuals, self.likelihood.following
+        return individuals.refinement.moved(following.move(vector))
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +102,7 @@ class Search:
 
     Args:
         structure: The population model.
-        guide: The trained guide.
+        guide: The trained guide, or None.
         cohort: The data.
         criterion: What is maximised.
         scale: Size of a large step in each unconstrained parameter, shape ``(population,)``.
@@ -103,7 +110,7 @@ class Search:
     """
 
     structure: ModelStructure
-    guide: AmortizedGuide
+    guide: AmortizedGuide | None
     cohort: Cohort
     criterion: Criterion
     scale: Tensor
@@ -113,7 +120,7 @@ class Search:
     def begin(
         cls,
         structure: ModelStructure,
-        guide: AmortizedGuide,
+        guide: AmortizedGuide | None,
         cohort: Cohort,
         criterion: Criterion,
         generator: Generator,
@@ -136,7 +143,7 @@ class Search:
         vector: Tensor,
         num_draws: int,
         generator: Generator,
-        before: IndividualPosteriors | None = None,
+        before: Ascent | None = None,
         quiet: bool = True,
         refine: bool = True,
     ) -> IndividualPosteriors:
@@ -146,24 +153,35 @@ class Search:
             vector: The population in unconstrained coordinates, shape ``(population,)``.
             num_draws: Draws per individual.
             generator: Source of randomness.
-            before: Earlier draws, whose mixtures are tried first.
+            before: An earlier round. The mixtures of its draws, moved to this population, are
+                tried first.
             quiet: No warnings, and no chains of NUTS: for rounds whose draws are not the result.
             refine: Refine individuals whose weights are poor.
         """
         with warnings.catch_warnings():
             if quiet:
                 warnings.simplefilter("ignore", AmortizedWarning)
-            return sample_individuals(
+            return sample_with_structure(
+                self.structure,
                 self.guide,
                 self.cohort,
-                population=self.structure.constrain_population(vector),
+                self.structure.constrain_population(vector),
                 num_draws=num_draws,
                 seed=generator,
                 refine=refine,
-                structure=self.structure,
-                before=before,
+                known=None if before is None else before.mixtures_at(vector),
                 max_chains=0 if quiet else LAST_STEPS.max_chains,
             )
+
+    def score(self, vector: Tensor, num_draws: int, generator: Generator) -> float:
+        """The objective at a population, on a few new draws."""
+        return self.value_of(self.draw(vector, num_draws, generator))
+
+    def value_of(self, individuals: IndividualPosteriors) -> float:
+        """The objective at the population of some draws."""
+        population = individuals.population
+        vector = self.structure.unconstrain_population(population)
+        return float(individuals.estimate.log_mean.sum() + self.log_prior(population, vector))
 
     def objective(self, likelihood: Likelihood) -> Callable[[Tensor], Tensor]:
         """The log likelihood of all individuals, plus the log prior if the criterion contains it,
@@ -185,28 +203,23 @@ class Search:
             log_prior = log_prior + self.structure.log_abs_det(vector)
         return log_prior
 
-    def vanishing(self, likelihood: Likelihood, vector: Tensor) -> tuple[Tensor, Tensor]:
+    def vanishing(self, likelihood: Likelihood, vector: Tensor) -> Tensor:
         r"""Coordinates of standard deviations that cannot be distinguished from zero.
 
         A coordinate is among them if a standard deviation of the individual parameters, or of
-        their narrowest combination, depends on it, if half this standard deviation changes neither
-        the log likelihood of all individuals nor that of the median individual, and if twice this
-        standard deviation does not increase that of all individuals. It may lower it: the standard
-        deviation is then about the largest that cannot be distinguished from zero. It is larger
-        where twice the value changes neither of the two; narrower draws would determine the mean
-        (decision 037). What counts as no change: :class:`VanishingSettings`.
+        their narrowest combination, depends on it, and if half of this standard deviation does not
+        change the likelihood and twice of it does not increase it. It is then held
+        (decision 037).
 
         Args:
             likelihood: The likelihood on the draws of this round.
             vector: The population in unconstrained coordinates, shape ``(population,)``.
 
         Returns:
-            A boolean for every coordinate, and the move that doubles the first of these standard
-            deviations that can be larger (several coordinates may determine the same one); shape
-            ``(population,)`` each.
+            A boolean for every coordinate, shape ``(population,)``.
         """
         log_sd = self._log_standard_deviations(vector)
-        held, wider = torch.zeros(len(vector), dtype=torch.bool), torch.zeros_like(vector)
+        held = torch.zeros(len(vector), dtype=torch.bool)
         settings = VANISHING
         with torch.no_grad():
             log_weights = likelihood.log_weights(self.structure.constrain_population(vector))
@@ -217,15 +230,10 @@ class Search:
                 if abs(float(slope)) > settings.min_slope:
                     doubling = math.log(2) / slope * unit
                     half, half_one = self._change(likelihood, vector - doubling, log_weights)
-                    double, double_one = self._change(likelihood, vector + doubling, log_weights)
-                    unchanged = double_one < settings.max_individual_change
-                    held[j] = (
-                        abs(half) < 1 and double < 1 and half_one < settings.max_individual_change
-                    )
-                    can_double = bool(held[j]) and unchanged
-                    if can_double and double > settings.min_doubling_change and not wider.any():
-                        wider = doubling
-        return held, wider
+                    double, _ = self._change(likelihood, vector + doubling, log_weights)
+                    unchanged = half_one < settings.max_individual_change
+                    held[j] = abs(half) < 1 and double < 1 and unchanged
+        return held
 
     def _log_standard_deviations(self, vector: Tensor) -> Callable[[Tensor], Tensor]:
         """Log standard deviation of each individual parameter, and of the combination that is
@@ -268,6 +276,7 @@ class Search:
         vector: Tensor,
         held: Tensor,
         rough: bool = False,
+        level: int = 0,
         last: Ascent | None = None,
     ) -> Ascent:
         r"""Maximise the objective on fixed draws, within limits.
@@ -281,19 +290,18 @@ class Search:
             held: Coordinates that are held, same shape.
             rough: Stop early, and do not look for standard deviations that cannot be
                 distinguished from zero.
+            level: Which of the largest distances limits the round.
             last: The previous round, whose curvature is the first one of this round.
         """
-        likelihood = make_likelihood(individuals, self.scale, rough)
+        likelihood = differentiable_likelihood(individuals, self.scale)
         with torch.no_grad():
             before = float(self.objective(likelihood)(vector))
-        within_limits = self._objective_within_limits(likelihood, vector)
-        wider = torch.zeros_like(vector)
         # The posterior mode has a proper prior in unconstrained coordinates.
         if not rough and self.criterion != "posterior mode":
-            vanishing, wider = self.vanishing(likelihood, vector)
-            held = held | vanishing
+            held = held | self.vanishing(likelihood, vector)
         free = ~held
         same_coordinates = last is not None and bool((last.held == held).all())
+        within_limits = self._objective_within_limits(likelihood, SEARCH.max_distances[level])
         optimum = maximize(
             lambda x: within_limits(vector.masked_scatter(free, x)),
             vector[free],
@@ -302,26 +310,36 @@ class Search:
             curvature=last.optimum.curvature if last is not None and same_coordinates else None,
         )
         optimum = optimum._replace(vector=vector.masked_scatter(free, optimum.vector))
-        return Ascent(optimum, likelihood, optimum.value - before, held, wider)
+        return Ascent(optimum, likelihood, optimum.value - before, held)
 
     def _objective_within_limits(
-        self, likelihood: Likelihood, vector: Tensor
+        self, likelihood: Likelihood, max_distance: tuple[float, float]
     ) -> Callable[[Tensor], Tensor]:
-        """The objective with a penalty beyond the limits of a round that starts at ``vector``."""
+        """The objective with a penalty beyond the limits of a round."""
         with torch.no_grad():
             log_ess = likelihood.moments(likelihood.individuals.population)[1]
-        is_expanded = torch.tensor(isinstance(likelihood, ExpandedLikelihood))
-        expanded = self.structure.coordinates(self.structure.shared) & is_expanded
         penalty = SEARCH.penalty * len(self.cohort)
 
         def value(x: Tensor) -> Tensor:
             population = self.structure.constrain_population(x)
             log_likelihood, remaining = likelihood.moments(population)
             loss = (log_ess - remaining).nan_to_num(0.0, 0.0, 0.0).mean()
-            move = ((x - vector) / self.scale)[expanded].abs()
             outside = (loss - SEARCH.max_ess_loss).relu().pow(2)
-            outside = outside + (move - SEARCH.max_expanded_move).relu().pow(2).sum()
+            if isinstance(likelihood, ExpandedLikelihood):
+                distances = likelihood.distances(population)
+                outside = outside + sum(
+                    _beyond(x / limit) for x, limit in zip(distances, max_distance, strict=True)
+                )
             total = log_likelihood.sum() - penalty * outside
             return total + self.log_prior(population, x)
 
         return value
+
+
+def _beyond(relative: Tensor) -> Tensor:
+    """Penalty of distances in units of their limits, zero within them, a scalar. It is steep: the
+    expansion of a log density can grow with the square of the distance.
+    """
+    outside = (relative - 1).relu()
+    steep = SEARCH.steepness * outside
+    return (outside.pow(2) + steep.pow(4)).mean() if len(relative) else relative.sum()

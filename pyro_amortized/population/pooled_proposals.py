@@ -50,7 +50,7 @@ def pooled_individuals(
     """
     known, cohort = fit.individuals, fit.individuals.cohort
     size = max(POOLED.min_draws, known.num_draws // len(vectors))
-    parts = [fit.search.draw(x, size, generator, known) for x in vectors]
+    parts = [fit.search.draw(x, size, generator) for x in vectors]
     log_weights = [p.log_weights.log_softmax(0).nan_to_num(-torch.inf) for p in parts]
     draws = torch.cat([p.unconstrained for p in parts])
     pooled = Weighted(draws, torch.zeros(draws.shape[:2]), torch.cat(log_weights))

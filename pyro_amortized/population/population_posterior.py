@@ -121,13 +121,14 @@ class PopulationDraws:
         shape ``(draw, individual, latent)``.
         """
         generator, result = make_generator(seed), []
-        draws = self.individual_posteriors.unconstrained
+        draws, following = self.individual_posteriors.unconstrained, self.likelihood.following
         rows = torch.arange(len(self.fit.cohort))
         weights_of = _EachPopulation(self.likelihood, normalized_weights)
         for vectors in self.vectors.split(weights_of.size):
             weights = weights_of(vectors).movedim(1, 0)  # (draw, population, individual)
             index = resample(weights.flatten(1), 1, generator).reshape(weights.shape[1:])
-            result.append(draws[index, rows])
+            moves = torch.stack([following.move(vector) for vector in vectors])
+            result.append(draws[index, rows] + moves)
         return torch.cat(result)
 
     def individual_sites(self, seed: int = 0) -> dict[str, Tensor]:

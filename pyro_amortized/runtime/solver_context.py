@@ -41,6 +41,11 @@ class SolutionCache:
         self._entries: list[_Entry] = []
         self.num_hits = 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was computed that can be cached."""
+        return not self._entries
+
     def get(self, key: Any, inputs: Sequence[Tensor]) -> Any | None:
         """The result for equal inputs, or None."""
         for j, entry in enumerate(self._entries):

@@ -20,8 +20,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
+from ..numerics.newton_steps import Target
 from .importance_weights import effective_sample_size, finite_or_zero_weight
-from .mode_mixture import mixture_around_modes
+from .mode_mixture import Modes, find_modes, mixture_around_modes
 from .proposals import Proposal, Refinement, Sampled, Weighted
 from .refinement_settings import REFINEMENT, RefinementSettings
 from .student_mixture import StudentMixture
@@ -196,14 +197,17 @@ class Sampler:
                 continue
             source = pilot.take(index)
             if located:
-                mixture = self._located(source, rows[index], num_draws, generator)
+                sampled = self._located(part.take(index), source, rows[index], num_draws, generator)
+                part = part.with_mixtures(index, sampled.refinement.mixture)
+                weighted = weighted.replaced(index, sampled.weighted)
+                continue
             else:  # one component, fitted to the pilot and then to its own draws
                 first = mixture_of_weighted(source, 1, generator)
                 own = part.with_mixtures(index, first).take(index)
                 drawn = self.from_mixture(own, len(pilot.draws), rows[index], generator)
                 mixture = mixture_of_weighted(drawn, 1, generator)
             part = part.with_mixtures(index, mixture)
-            drawn = self.from_mixture(part.take(index), num_draws, rows[index], generator, located)
+            drawn = self.from_mixture(part.take(index), num_draws, rows[index], generator)
             weighted = weighted.replaced(index, drawn)
         return self._improved(Sampled(weighted, part), rows, few, generator)
 
@@ -233,20 +237,41 @@ class Sampler:
         return best
 
     def _located(
-        self, pilot: Weighted, rows: Tensor, num_draws: int, generator: Generator
-    ) -> StudentMixture:
-        """A mixture around the modes, with more steps where more draws are requested."""
-        settings = self.settings
+        self, part: Refinement, pilot: Weighted, rows: Tensor, num_draws: int, generator: Generator
+    ) -> Sampled:
+        """Draws from mixtures around the modes; where their weights are poor, from mixtures that
+        differential evolution has explored, with more steps where more draws are requested.
+        """
+        settings, everyone = self.settings, torch.arange(len(rows))
+        modes = find_modes(self._each_target(rows), pilot.draws, pilot.log_weights)
+        part = part.with_mixtures(everyone, modes.mixture)
+        size = max(settings.min_mode_draws, num_draws // 4)
+        drawn = self.from_mixture(part, size, rows, generator, True)
+        mixture = mixture_of_weighted(drawn, 0, generator, modes.mixture)
+        part = part.with_mixtures(everyone, mixture)
+        best = Sampled(self.from_mixture(part, num_draws, rows, generator, True), part)
+        index = _indices(is_poor(best.weighted.log_weights, settings.min_mode_efficiency))
+        if len(index) == 0:
+            return best
         num_steps = num_draws // settings.draws_per_evolution_step
         num_steps = max(settings.min_evolution_steps, min(settings.max_evolution_steps, num_steps))
+        poor = Modes(modes.mixture.take(index), modes.repeated[index])
+        target = self._each_target(rows[index])
+        mixture = mixture_around_modes(target, poor, generator, num_steps)
+        size = max(num_draws, settings.min_located_draws)
+        mixture = self._adapted(mixture, rows[index], size, generator)
+        explored = part.take(index).with_mixtures(torch.arange(len(index)), mixture)
+        drawn = self.from_mixture(explored, num_draws, rows[index], generator, True)
+        return better_draws(best, index, Sampled(drawn, explored))
+
+    def _each_target(self, rows: Tensor) -> Target:
+        """The targets of some rows as a function of points ``(point, N * j, latent)``."""
 
         def target(points: Tensor) -> Tensor:
             by_row = points.reshape(-1, len(rows), points.shape[-1])
             return self.target(by_row, rows).reshape(points.shape[:-1])
 
-        mixture = mixture_around_modes(target, pilot.draws, pilot.log_weights, generator, num_steps)
-        num_draws = max(num_draws, settings.min_located_draws)
-        return self._adapted(mixture, rows, num_draws, generator)
+        return target
 
     def _adapted(
         self, mixture: StudentMixture, rows: Tensor, num_draws: int, generator: Generator

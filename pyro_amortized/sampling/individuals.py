@@ -27,14 +27,9 @@ from torch import Generator, Tensor
 from ..cohort import Cohort
 from ..errors import GuideError
 from ..guide import AmortizedGuide
-from ..guide.learned_likelihood import structure_with
-from ..model import (
-    Estimator,
-    ModelStructure,
-    Population,
-    check_recorded,
-)
-from ..runtime.arguments import check_count, check_is
+from ..guide.learned_likelihood import structure_to_fit
+from ..model import Estimator, Model, ModelStructure, Population
+from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
 from ..runtime.user_warnings import warn_user
 from .adaptive_importance import Sampler
@@ -47,7 +42,7 @@ from .importance_weights import (
     resample,
     weighted_moments,
 )
-from .proposals import FlowProposal, Proposal, Refinement, Sampled
+from .proposals import FlowProposal, PopulationProposal, Proposal, Refinement, Sampled
 from .unreliable_individuals import LAST_STEPS, improve_unreliable
 from .weight_quality import RELIABILITY, unreliable
 
@@ -78,7 +73,8 @@ class IndividualPosteriors:
         log_proposal: Log density that they were drawn from, shape ``(draw, individual)``.
         log_weights: Log target minus log proposal, shape ``(draw, individual)``; -inf where it is
             not finite.
-        method: For each individual, what the draws come from: ``"guide"``, ``"student-t
+        method: For each individual, what the draws come from: ``"guide"``, ``"population"``
+            (without a guide), ``"student-t
             mixture"``, or ``"nuts"`` if a chain was run (the draws come from a mixture fitted to
             the chain, or from the previous mixture if that is better).
         refinement: The mixtures of the individuals.
@@ -161,14 +157,14 @@ class IndividualPosteriors:
 
 
 def sample_individuals(
-    guide: Any,
+    model: Model,
     cohort: Cohort,
-    *,
     population: Population,
+    *,
+    guide: Any = None,
     num_draws: int = 1000,
     seed: int | Generator = 0,
     refine: bool = True,
-    structure: ModelStructure | None = None,
     before: IndividualPosteriors | None = None,
     estimator: Estimator | None = None,
     max_chains: int = LAST_STEPS.max_chains,
@@ -176,15 +172,15 @@ def sample_individuals(
     r"""Corrected posterior draws of every individual, given the population.
 
     Args:
-        guide: An :class:`~pyro_amortized.AmortizedGuide`, or any Pyro guide that samples the
-            individual sites of the model when it is called with a cohort (then pass
-            ``structure``).
+        model: The model: that of the guide, or another one with the same individual sites.
         cohort: The data.
         population: Values of all population sites, for instance ``fit.estimates``.
+        guide: An :class:`~pyro_amortized.AmortizedGuide`, or any Pyro guide that samples the
+            individual sites of the model when it is called with a cohort. Default: the first draws
+            come from the population, and every individual is refined.
         num_draws: Draws per individual.
         seed: Seed or generator.
         refine: Refine individuals whose weights are poor.
-        structure: Structure of the model, if it is not the model of the guide.
         before: Draws of the same individuals at another population. Their mixtures are tried
             first; the draws themselves are not used.
         estimator: ``"corrected"`` by the density of the model, or ``"likelihood-free"``: by the
@@ -197,16 +193,44 @@ def sample_individuals(
             chain.
 
     Returns:
-        Weighted draws. One warning names the individuals whose weights remain unreliable; their
+        Weighted draws. One warning names the individuals whose weights are unreliable; their
         ``method`` is the one that was tried last.
 
     Raises:
-        GuideError: The guide does not sample all individual sites of the model, or there is no
-            structure.
-        ModelError: A population value is missing or outside its support.
+        GuideError: The guide does not sample all individual sites of the model.
+        ModelError: A population value is missing or outside its support, or the model has no
+            density and there is no guide.
     """
-    check_is("cohort", cohort, Cohort, "pass a Cohort, as `read_table` gives.", GuideError)
-    structure = _structure_of(guide, cohort, structure, estimator)
+    trained = guide if guide is None or isinstance(guide, AmortizedGuide) else None
+    structure = structure_to_fit(model, cohort, trained, estimator)
+    return sample_with_structure(
+        structure,
+        guide,
+        cohort,
+        population,
+        num_draws=num_draws,
+        seed=seed,
+        refine=refine,
+        known=None if before is None else before.refinement,
+        max_chains=max_chains,
+    )
+
+
+def sample_with_structure(
+    structure: ModelStructure,
+    guide: Any,
+    cohort: Cohort,
+    population: Population,
+    *,
+    num_draws: int,
+    seed: int | Generator = 0,
+    refine: bool = True,
+    known: Refinement | None = None,
+    max_chains: int = LAST_STEPS.max_chains,
+) -> IndividualPosteriors:
+    """:func:`sample_individuals` for a model that was read before; ``known`` are mixtures of the
+    individuals that are tried first.
+    """
     check_count("num_draws", num_draws, least=MIN_DRAWS, error=GuideError)
     generator = make_generator(seed)
     population = {name: x.detach() for name, x in structure.check_population(population).items()}
@@ -215,33 +239,14 @@ def sample_individuals(
         _warn_unusual(guide.patterns.unusual(cohort))
     with torch.no_grad():
         sampler = make_sampler(guide, structure, cohort, population)
-        known = None if before is None else before.refinement
         sampled = sampler.sample(num_draws, len(cohort), generator, refine, known)
         chains: list[int] = []
         if refine and max_chains:
             sampled, chains = improve_unreliable(sampler, sampled, generator, max_chains)
-    result = individual_posteriors(structure, cohort, population, sampled, chains)
-    if refine:
-        _warn_unreliable(result)
+    first = "population" if guide is None else "guide"
+    result = individual_posteriors(structure, cohort, population, sampled, chains, first)
+    _warn_unreliable(result, refine)
     return result
-
-
-def _structure_of(
-    guide: Any, cohort: Cohort, structure: ModelStructure | None, estimator: Estimator | None
-) -> ModelStructure:
-    """The given structure, or that of the guide, with the density of the estimator."""
-    if structure is None:
-        structure = getattr(guide, "structure", None)
-        if structure is None:
-            raise GuideError(
-                f"A guide of type {type(guide).__name__} without a structure.",
-                "an AmortizedGuide, or `structure=` for any other guide.",
-                "pass `structure=pa.read_structure(model, cohort)`.",
-            )
-        check_recorded(structure, cohort)
-    if isinstance(guide, AmortizedGuide):
-        structure = structure_with(structure, guide, estimator)
-    return structure
 
 
 def individual_posteriors(
@@ -250,12 +255,14 @@ def individual_posteriors(
     population: Population,
     sampled: Sampled,
     chains: Sequence[int] = (),
+    first: str = "guide",
 ) -> IndividualPosteriors:
     """Draws of a sampler with the model, data and population that they belong to; ``chains`` are
-    the individuals that a chain was run for.
+    the individuals that a chain was run for, and ``first`` says where the draws of individuals
+    come from that were not refined.
     """
     weighted, refinement = sampled
-    sources = ["student-t mixture" if x else "guide" for x in refinement.refined.tolist()]
+    sources = ["student-t mixture" if x else first for x in refinement.refined.tolist()]
     return IndividualPosteriors(
         structure,
         cohort,
@@ -283,11 +290,13 @@ def make_sampler(
     def log_population(draws: Tensor, rows: Tensor) -> Tensor:
         return structure.log_individual(cohort[rows], draws, population)
 
-    proposal: Proposal = (
-        FlowProposal(guide.individual_posterior(cohort, population))
-        if isinstance(guide, AmortizedGuide)
-        else PyroGuideProposal(guide, structure, cohort, population)
-    )
+    proposal: Proposal
+    if guide is None:
+        proposal = PopulationProposal(draw_population, log_population)
+    elif isinstance(guide, AmortizedGuide):
+        proposal = FlowProposal(guide.individual_posterior(cohort, population))
+    else:
+        proposal = PyroGuideProposal(guide, structure, cohort, population)
     return Sampler(target, draw_population, log_population, proposal)
 
 
@@ -303,7 +312,7 @@ def _warn_unusual(unusual: Mapping[str, str]) -> None:
         )
 
 
-def _warn_unreliable(result: IndividualPosteriors) -> None:
+def _warn_unreliable(result: IndividualPosteriors, refined: bool) -> None:
     estimate, num = result.estimate, WARNINGS.max_unreliable
     is_unreliable = unreliable(estimate, result.num_draws)
     if bool(is_unreliable.any()):
@@ -317,5 +326,5 @@ def _warn_unreliable(result: IndividualPosteriors) -> None:
         warn_user(
             f"The weights of {len(rows)} of {len(result.cohort)} individuals are unreliable "
             f"(Pareto k above {PARETO.limit}, or fewer than {RELIABILITY.min_ess:.0f} effective "
-            f"draws) after refinement: {named}{', ...' if len(rows) > num else ''}."
+            f"draws){' after refinement' if refined else ', and were not refined'}: {named}{', ...' if len(rows) > num else ''}."
         )

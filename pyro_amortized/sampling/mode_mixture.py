@@ -17,6 +17,7 @@ References:
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -54,21 +55,23 @@ class ModeSettings:
 MODES = ModeSettings()
 
 
-def mixture_around_modes(
-    target: Target, draws: Tensor, log_weights: Tensor, generator: Generator, num_steps: int = 80
-) -> StudentMixture:
-    r"""A mixture around the modes of each target.
+class Modes(NamedTuple):
+    """Normal approximations at the modes of N targets, as mixtures of ``NUM_MODES`` components,
+    and whether the mode of a component is that of an earlier one, shape ``(N, NUM_MODES)``.
+    """
+
+    mixture: StudentMixture
+    repeated: Tensor
+
+
+def find_modes(target: Target, draws: Tensor, log_weights: Tensor) -> Modes:
+    r"""The modes of each target that Newton steps from some draws lead to.
 
     Args:
         target: Log densities of points of shape ``(point, N * j, latent)``, for any j; row ``a * N
             + i`` belongs to target i.
         draws: Draws of a proposal, shape ``(draw, N, latent)``.
         log_weights: Their log weights, shape ``(draw, N)``.
-        generator: Source of randomness.
-        num_steps: Steps of differential evolution; the second half is used.
-
-    Returns:
-        Mixtures of ``NUM_MODES`` components.
     """
     num = draws.shape[1]
     centered = draws - draws.mean(0)
@@ -84,16 +87,34 @@ def mixture_around_modes(
     )
     log_mass, repeated = _log_masses(modes, scales, log_density)
     share = log_mass.softmax(-1).clamp(min=MODES.min_mode_share)
-    approximation = StudentMixture((share / share.sum(1, keepdim=True)).log(), modes, scales)
+    log_share = (share / share.sum(1, keepdim=True)).log()
+    return Modes(StudentMixture(log_share, modes, scales), repeated)
+
+
+def mixture_around_modes(
+    target: Target, modes: Modes, generator: Generator, num_steps: int = 80
+) -> StudentMixture:
+    r"""A mixture of the places around the modes that differential evolution visits.
+
+    Args:
+        target: As in :func:`find_modes`.
+        modes: Normal approximations at the modes.
+        generator: Source of randomness.
+        num_steps: Steps of differential evolution; the second half is used.
+
+    Returns:
+        Mixtures of ``NUM_MODES`` components.
+    """
+    approximation, num = modes.mixture, len(modes.repeated)
     first_points = approximation.draw(MODES.num_points, generator)
     path = differential_evolution(target, first_points, num_steps, generator)
     points = path[num_steps // 2 :].flatten(0, 1)
     # A component whose mode was found before starts at a random one of the points.
     index = torch.randint(len(points), (NUM_MODES, num), generator=generator)
     random_points = points[index, torch.arange(num)].transpose(0, 1)
-    means = torch.where(repeated.unsqueeze(-1), random_points, modes)
+    means = torch.where(modes.repeated.unsqueeze(-1), random_points, approximation.means)
     equal = torch.full(points.shape[:2], 1 / len(points), dtype=points.dtype)
-    start = StudentMixture(approximation.log_weights, means, scales)
+    start = StudentMixture(approximation.log_weights, means, approximation.scale_trils)
     return fit_student_mixture(points, equal, NUM_MODES, generator, start=start)
 
 

@@ -5,7 +5,7 @@ weights, log target minus log proposal. A refinement says which individuals are 
 mixture, and from which mixture. All of them are values: :meth:`replaced` gives a new one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -63,6 +63,27 @@ class FlowProposal:
         """Numbers of draws per call of the network; they sum to ``num_draws``."""
         size = max(1, self.settings.max_rows // num_rows)
         return [min(size, num_draws - i) for i in range(0, num_draws, size)]
+
+
+class PopulationProposal:
+    r"""The population as a proposal, where there is no guide.
+
+    Args:
+        population: Draws from the population, of given number and rows.
+        log_population: Log density of the population at draws of the given rows.
+    """
+
+    def __init__(
+        self,
+        population: Callable[[int, Tensor, Generator], Tensor],
+        log_population: Callable[[Tensor, Tensor], Tensor],
+    ) -> None:
+        self.population, self.log_population = population, log_population
+
+    def draw(self, num_draws: int, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Draws ``(draw, row, latent)`` and their log density ``(draw, row)``."""
+        draws = self.population(num_draws, rows, generator)
+        return draws, self.log_population(draws, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +151,13 @@ class Refinement:
     def with_mixtures(self, rows: Tensor, mixture: StudentMixture) -> "Refinement":
         """A new refinement, in which the mixtures of some individuals are replaced."""
         return replace(self, mixture=self.mixture.replaced(rows, mixture))
+
+    def moved(self, move: Tensor) -> "Refinement":
+        """A new refinement, in which the mixture of every individual is moved, by ``(row,
+        latent)``.
+        """
+        mixture = replace(self.mixture, means=self.mixture.means + move.unsqueeze(1))
+        return replace(self, mixture=mixture)
 
     def with_guides(self, rows: Tensor, guide: StudentMixture) -> "Refinement":
         """A new refinement, in which the shapes of the guide of some individuals are replaced."""

@@ -63,7 +63,13 @@ class RefinementSettings:
     num_guide_draws: int = 200
     num_guide_components: int = 3
 
-    # Mixtures around modes are fitted once more to draws of themselves, of a copy that is wider by
+    # Draws that a mixture around modes is fitted to once, and the effective share of its draws
+    # below which the places around the modes are explored by differential evolution, which costs
+    # some hundred evaluations.
+    min_mode_draws: int = 100
+    min_mode_efficiency: float = 0.3
+
+    # Explored mixtures are fitted once more to draws of themselves, of a copy that is wider by
     # this factor and of a stretched copy, a quarter of the draws each; halves the error of the log
     # likelihood (decision 031).
     widening_factor: float = 2.5

@@ -1,0 +1,126 @@
+r"""Rounds of drawing and maximising, in which the draws follow the population.
+
+.. math:: \Psi^{(r+1)} = \arg\max_\Psi \sum_i \log \hat p_r(y_i \mid \Psi),
+
+where the draws of round r were made at :math:`\Psi^{(r)}`, within limits. New draws at the result
+show whether the likelihood has risen as promised. If not, the round is repeated with tighter
+limits (a trust region). The rounds end when new draws have nothing to gain.
+
+References:
+    Conn, Gould, Toint (2000), Trust Region Methods.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Generator, Tensor
+
+from ..sampling.individuals import IndividualPosteriors
+from .maximum_search import SEARCH, Ascent, Search
+
+
+@dataclass(frozen=True)
+class RoundSettings:
+    """When a round has kept its promise."""
+
+    # Parts of the promised gain: if the likelihood on new draws shows less, the round is repeated
+    # with tighter limits; if it shows more than the second, the next round has wider ones. The
+    # Monte Carlo error of the gain is allowed for by this multiple.
+    min_kept: float = 0.25
+    well_kept: float = 0.75
+    allowed_errors: float = 3.0
+
+
+ROUNDS = RoundSettings()
+
+
+class Schedule(NamedTuple):
+    r"""Effort of the rounds.
+
+    Args:
+        first_draws: Draws per individual of the first rounds.
+        num_draws: Draws per individual of the later ones, and of the result.
+        near_gain: Gain of a round below which the next one uses all draws.
+        min_gain: Gain of a round with all draws below which the rounds end.
+        max_rounds: Largest number of rounds.
+        rough: Whether little accuracy is enough.
+    """
+
+    first_draws: int
+    num_draws: int
+    near_gain: float
+    min_gain: float
+    max_rounds: int
+    rough: bool = False
+
+
+class Rounds(NamedTuple):
+    r"""The result of all rounds.
+
+    Args:
+        search: What they had in common.
+        ascent: The last round.
+        individuals: New draws at its result, on which nothing was fitted.
+        num_rounds: Number of rounds.
+        min_gain: Gain below which they end.
+    """
+
+    search: Search
+    ascent: Ascent
+    individuals: IndividualPosteriors
+    num_rounds: int
+    min_gain: float
+
+    @property
+    def value(self) -> float:
+        """The objective on the new draws, -inf where it is not finite."""
+        value = self.search.value_of(self.individuals)
+        return value if math.isfinite(value) else -math.inf
+
+
+def run_rounds(
+    search: Search, vector: Tensor, held: Tensor, schedule: Schedule, generator: Generator
+) -> Rounds:
+    r"""Draw and maximise in turn until new draws have nothing to gain.
+
+    Args:
+        search: The search.
+        vector: The start in unconstrained coordinates, shape ``(population,)``.
+        held: Coordinates that are held, same shape.
+        schedule: Numbers of draws and rounds.
+        generator: Source of randomness.
+    """
+    first = min(schedule.first_draws, schedule.num_draws)
+    near = first == schedule.num_draws
+    current = search.draw(vector, first, generator)
+    last: Ascent | None = None
+    num_rounds, level, last_level = 0, 0, len(SEARCH.max_distances) - 1
+    while True:
+        ascent = search.ascend(current, vector, held, schedule.rough, level, last)
+        num_rounds += 1
+        if not math.isfinite(ascent.gain):
+            return Rounds(search, ascent, current, num_rounds, schedule.min_gain)
+        done = near and ascent.gain < schedule.min_gain
+        done = done or num_rounds == schedule.max_rounds
+        near = near or ascent.gain < schedule.near_gain
+        num_draws = schedule.num_draws if near else first
+        new = search.draw(ascent.optimum.vector, num_draws, generator, ascent, quiet=not done)
+        if done:
+            return Rounds(search, ascent, new, num_rounds, schedule.min_gain)
+        gain, allowed = _gain(search, current, new)
+        if level < last_level and gain < ROUNDS.min_kept * ascent.gain - allowed:
+            level += 1
+            continue
+        current, vector, held, last = new, ascent.optimum.vector, ascent.held, ascent
+        if gain > ROUNDS.well_kept * ascent.gain - allowed:
+            level = max(0, level - 1)
+
+
+def _gain(
+    search: Search, before: IndividualPosteriors, after: IndividualPosteriors
+) -> tuple[float, float]:
+    """Gain of the objective from some draws to others, and what its Monte Carlo error allows."""
+    gain = search.value_of(after) - search.value_of(before)
+    errors = [float(x.estimate.mc_error.pow(2).sum()) for x in (before, after)]
+    return gain, ROUNDS.allowed_errors * math.sqrt(sum(errors))
