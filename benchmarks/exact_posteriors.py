@@ -189,7 +189,9 @@ def sampled(experiment, structure, cohort, truth):
     with torch.no_grad():
         for rows in torch.arange(len(cohort)).split(100):
             part = cohort[rows]
-            individuals = pa.sample_individuals(guide, part, population={}, num_draws=num, seed=5)
+            individuals = pa.sample_individuals(
+                guide.model, part, {}, guide=guide, num_draws=num, seed=5
+            )
             mean, sd = moments(
                 physical(structure, part, individuals.unconstrained), individuals.weights
             )

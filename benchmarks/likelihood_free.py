@@ -207,8 +207,8 @@ def linear(size):
         begin = time.perf_counter()
         fit = pa.fit_population(
             linear_program,
-            guide,
             cohort,
+            guide=guide,
             num_draws=size.fit_draws,
             estimator=estimator,
             num_starts=size.starts,
@@ -244,7 +244,7 @@ def bias_of(guide, cohort, vector, error, estimator, num_draws):
         exact = exact_log_marginal(cohort, there) - exact_log_marginal(cohort, at(vector))
         log_likelihoods = [
             pa.marginal_likelihood(
-                linear_program, guide, cohort, p, estimator=estimator, num_draws=num_draws
+                linear_program, cohort, p, guide=guide, estimator=estimator, num_draws=num_draws
             ).log_likelihood
             for p in (there, at(vector))
         ]
@@ -330,8 +330,8 @@ class Size:
         """A fit of one of a pair of models, whose guide is not trained further."""
         return pa.fit_population(
             program,
-            guide,
             cohort,
+            guide=guide,
             num_draws=self.twin_draws,
             num_starts=self.starts,
             retrain=False,

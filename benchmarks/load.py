@@ -68,7 +68,9 @@ def score(guide, num):
     """The log likelihood of a large cohort, and the memory that it takes."""
     large = simulated(num, 2)
     begin = time.perf_counter()
-    likelihood = pa.marginal_likelihood(linear_program, guide, large, TRUTH, num_draws=200, seed=1)
+    likelihood = pa.marginal_likelihood(
+        linear_program, large, TRUTH, guide=guide, num_draws=200, seed=1
+    )
     seconds = time.perf_counter() - begin
     off = likelihood.log_likelihood - exact(large)
     total = float(off.sum() / likelihood.mc_error.pow(2).sum().sqrt())
@@ -111,14 +113,16 @@ def main():
 
         def use(k):
             loaded = pa.load_guide(folder, linear_program, small)
-            pa.marginal_likelihood(linear_program, loaded, small[:5], TRUTH, num_draws=50, seed=k)
+            pa.marginal_likelihood(
+                linear_program, small[:5], TRUTH, guide=loaded, num_draws=50, seed=k
+            )
 
         results["guides"] = over_time(arguments.guides, use)
     print(f"guides loaded and used: {results['guides']}", flush=True)
 
     def day(k):
         fit = pa.fit_population(
-            linear_program, guide, simulated(30, k), num_draws=300, num_starts=starts, seed=k
+            linear_program, simulated(30, k), guide=guide, num_draws=300, num_starts=starts, seed=k
         )
         pa.sample_population(fit, num_draws=50, num_proposals=200, seed=k)
         to_arviz(fit, num_draws=50, num_prior_draws=0, seed=k)

@@ -141,7 +141,9 @@ def beside_reference(experiment, cohort, log_q, values, exact):
 def corrected(guide, cohort, truth, exact):
     """The same for the draws that the model's own density corrects."""
     with torch.no_grad():
-        individuals = pa.sample_individuals(guide, cohort, population={}, num_draws=1000, seed=1)
+        individuals = pa.sample_individuals(
+            guide.model, cohort, {}, guide=guide, num_draws=1000, seed=1
+        )
         values = physical(guide.structure, cohort, individuals.unconstrained)
     weights = normalized_weights(individuals.log_weights).unsqueeze(-1)
     mean = (weights * values).sum(0)

@@ -108,7 +108,7 @@ def compare(guide, data, seed, more):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pa.AmortizedWarning)
         begin = time.perf_counter()
-        fit = pa.fit_population(model, guide, data, seed=seed, **more)
+        fit = pa.fit_population(model, data, guide=guide, seed=seed, **more)
         took = time.perf_counter() - begin
     estimate = vector(fit.estimates)
     if not fit.converged:
@@ -167,7 +167,7 @@ def show_data(guide):
     """The maximum for the data themselves, against the established one."""
     full = Exact(
         cohort.to(dtype=torch.float64),
-        *moments(pa.sample_individuals(guide, cohort, population=TRUTH, num_draws=2000)),
+        *moments(pa.sample_individuals(model, cohort, TRUTH, guide=guide, num_draws=2000)),
     )
     estimates, se, minus2ll = full.fit(torch.cat([vector(TRUTH)[:3], vector(TRUTH)[3:].log()]))
     print(

@@ -78,8 +78,8 @@ class Amount:
         begin = time.perf_counter()
         fit = pa.fit_population(
             model,
-            guide,
             cohort,
+            guide=guide,
             num_draws=num_draws,
             num_starts=self.starts,
             retrain=self.retrain,
@@ -180,7 +180,7 @@ def scored_points(guide, cohort, amount):
     for name, (population, exact, own) in list(mrna_points().items())[: amount.scored]:
         begin = time.perf_counter()
         likelihood = pa.marginal_likelihood(
-            mrna, guide, cohort, population, num_draws=amount.points, seed=1
+            mrna, cohort, population, guide=guide, num_draws=amount.points, seed=1
         )
         exact = exact if len(cohort) == 50 else math.nan
         z = (likelihood.total - exact) / math.hypot(likelihood.total_mc_error, own)
@@ -227,7 +227,7 @@ def growth_row(guide, size, draws, retrain):
     start = mrna_points()["population_truth_voff1e-3"][0]
     begin = time.perf_counter()
     fit = pa.fit_population(
-        mrna, guide, data, start=start, num_draws=draws, retrain=retrain, seed=1
+        mrna, data, guide=guide, start=start, num_draws=draws, retrain=retrain, seed=1
     )
     return {
         "individuals": size,

@@ -76,7 +76,7 @@ def study(name, training, draws):
     point = {n: torch.tensor(x, dtype=torch.float64) for n, x in exact["point"].items()}
     begin = time.perf_counter()
     individuals = pa.sample_individuals(
-        guide, module.cohort, population=point, num_draws=draws, seed=1
+        guide.model, module.cohort, point, guide=guide, num_draws=draws, seed=1
     )
     scored = time.perf_counter() - begin
     estimate = individuals.estimate
@@ -94,7 +94,7 @@ def study(name, training, draws):
         flush=True,
     )
     begin = time.perf_counter()
-    fit = pa.fit_population(module.model, guide, module.cohort, num_draws=draws, seed=1)
+    fit = pa.fit_population(module.model, module.cohort, guide=guide, num_draws=draws, seed=1)
     row["seconds"]["fit"] = time.perf_counter() - begin
     return row | {"fit": beside_maximum(fit, exact, row["seconds"]["fit"])}
 

@@ -219,7 +219,9 @@ def run(name, num_simulations, observations, num_draws, options):
     posterior = guide.posterior.condition(cohort, none)
     raw = posterior.sample((num_draws,))
 
-    drawn = pa.sample_individuals(guide, cohort, population={}, num_draws=8 * num_draws, seed=2)
+    drawn = pa.sample_individuals(
+        guide.model, cohort, {}, guide=guide, num_draws=8 * num_draws, seed=2
+    )
     corrected = drawn.resampled(num_draws, 2)
     history = guide.history
     notes = {

@@ -74,7 +74,9 @@ def in_individuals(cohort):
     """The effect acts on the mean of the individual parameters."""
     mean, d, omega, sigma = population_sites()
     with pyro.plate("individual", len(cohort)):
-        shift = d[..., None] * torch.stack([cohort.covariates["group"], torch.zeros(len(cohort))], -1)
+        shift = d[..., None] * torch.stack(
+            [cohort.covariates["group"], torch.zeros(len(cohort))], -1
+        )
         phi = pyro.sample("phi", dist.Normal(mean + shift, omega).to_event(1))
         intercept, slope = phi.unbind(-1)
         observe(cohort, intercept, slope, torch.zeros_like(intercept), sigma)

@@ -110,7 +110,7 @@ def run_ours(program, cohort, sizes):
     begin = time.perf_counter()
     guide = pa.train(program, cohort, **sizes.train, seed=1, progress=False)
     trained = time.perf_counter()
-    chain = pa.AmortizedMCMC(program, guide, sizes.draws, num_draws=sizes.weighted, seed=1)
+    chain = pa.AmortizedMCMC(program, sizes.draws, guide=guide, num_draws=sizes.weighted, seed=1)
     chain.run(cohort)
     return chain.get_samples(), trained - begin, time.perf_counter() - trained, guide
 
@@ -157,7 +157,7 @@ def cohorts(sizes):
     program, cohort, values = problems()[sizes.design]
     _, train_seconds, _, guide = run_ours(program, cohort, sizes)
     fit = pa.fit_population(
-        program, guide, cohort, num_starts=sizes.starts, num_draws=sizes.fitted, seed=1
+        program, cohort, guide=guide, num_starts=sizes.starts, num_draws=sizes.fitted, seed=1
     )
     data = [
         pa.simulate_population(fit.structure, cohort, fit.estimates, s)
@@ -165,7 +165,9 @@ def cohorts(sizes):
     ]
     begin = time.perf_counter()
     for s, one in enumerate(data):
-        chain = pa.AmortizedMCMC(program, guide, sizes.draws, num_draws=sizes.weighted, seed=s)
+        chain = pa.AmortizedMCMC(
+            program, sizes.draws, guide=guide, num_draws=sizes.weighted, seed=s
+        )
         chain.run(one)
     ours = (time.perf_counter() - begin) / len(data)
     begin = time.perf_counter()

@@ -64,8 +64,8 @@ class Size:
         """A fit from starts of the prior."""
         return pa.fit_population(
             program,
-            guide,
             data,
+            guide=guide,
             num_draws=self.fit_draws,
             num_starts=self.starts,
             retrain=self.retrain,
@@ -95,7 +95,7 @@ def score(guide, size):
         exact, at = EXACT[point], population(point)
         begin = time.perf_counter()
         individuals = pa.sample_individuals(
-            guide, cohort, population=at, num_draws=size.draws, seed=1
+            model, cohort, at, guide=guide, num_draws=size.draws, seed=1
         )
         estimate = individuals.estimate
         took = time.perf_counter() - begin
@@ -154,7 +154,7 @@ def nuts(guide, fitted, size):
     samples, seconds = {}, {}
     phi = fitted.individuals.moments()[0].float()
     for name, program, values in (
-        ("collapsed", pa.marginalize(model, guide, population=fitted.estimates), start),
+        ("collapsed", pa.marginalize(model, guide=guide, population=fitted.estimates), start),
         ("whole", model, start | {"phi": phi}),
     ):
         pyro.set_rng_seed(1)
@@ -201,7 +201,7 @@ def linear(size):
         progress=False,
     )
     num = size.fit_draws
-    individuals = pa.sample_individuals(guide, data, population=TRUTH, num_draws=num, seed=1)
+    individuals = pa.sample_individuals(model, data, TRUTH, guide=guide, num_draws=num, seed=1)
     estimate = individuals.estimate
     exact = exact_log_marginal(data, TRUTH)
     z_total = float((estimate.log_mean.sum() - exact.sum()) / estimate.mc_error.norm())

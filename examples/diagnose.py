@@ -27,7 +27,7 @@ PROBLEMS = {
 def main(name, budget, output, num_individuals):
     model, cohort = PROBLEMS[name]
     guide = pa.train(model, cohort, budget=budget, seed=1, progress=False)
-    fit = pa.fit_population(model, guide, cohort, seed=1)
+    fit = pa.fit_population(model, cohort, guide=guide, seed=1)
     output.mkdir(parents=True, exist_ok=True)
     # (checks begin)
     diagnosis = diagnose(fit, num_individuals=num_individuals, seed=1)

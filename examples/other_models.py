@@ -193,7 +193,7 @@ def main(names, budget, num_samples):
         begin = time.perf_counter()
         guide = pa.train(program, cohort, budget=budget, seed=1, progress=False)
         trained = time.perf_counter()
-        ours = pa.AmortizedMCMC(program, guide, 1000, seed=1)
+        ours = pa.AmortizedMCMC(program, 1000, guide=guide, seed=1)
         ours.run(cohort)
         fitted = time.perf_counter()
         reference = nuts(program, cohort, num_samples, num_samples // 2)

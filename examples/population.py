@@ -52,9 +52,11 @@ def main(budget, num_replicates):
     guide = pa.train(combined, cohort, budget=budget, seed=1, progress=False)
 
     fits = {
-        "base": pa.fit_population(base, guide, cohort, seed=1),
-        "combined error": pa.fit_population(combined, guide, cohort, seed=1),
-        "weight on CL": pa.fit_population(population_model(weight=True), guide, cohort, seed=1),
+        "base": pa.fit_population(base, cohort, guide=guide, seed=1),
+        "combined error": pa.fit_population(combined, cohort, guide=guide, seed=1),
+        "weight on CL": pa.fit_population(
+            population_model(weight=True), cohort, guide=guide, seed=1
+        ),
     }
     print(pa.compare(fits))
     print(pa.likelihood_ratio_test(fits["base"], fits["combined error"]))

@@ -25,5 +25,5 @@ def model(cohort):
 
 if __name__ == "__main__":
     guide = pa.train(model, cohort, seed=1)  # learning phase: minutes, once
-    fit = pa.fit_population(model, guide, cohort, seed=1)  # inference phase: seconds
+    fit = pa.fit_population(model, cohort, guide=guide, seed=1)  # inference phase: seconds
     print(fit.summary())

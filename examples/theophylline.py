@@ -46,7 +46,7 @@ def main(output, num_simulations, max_epochs, num_calibration):
     trained = time.perf_counter()
     print(f"trained in {trained - begin:.0f} s on {guide.history.num_simulations:,} simulations\n")
 
-    fit = pa.fit_population(model, guide, cohort, seed=1)
+    fit = pa.fit_population(model, cohort, guide=guide, seed=1)
     print(fit.summary(), "\n")
     print(
         f"fitted in {time.perf_counter() - trained:.1f} s; beside the exact maximum likelihood:\n"

@@ -1,6 +1,7 @@
 r"""The command line: from a model file and a table to a fit and a report.
 
     pyro-amortized check  model.py:model data.csv
+    pyro-amortized fit    model.py:model data.csv --out fit
     pyro-amortized train  model.py:model data.csv --out guide
     pyro-amortized fit    model.py:model data.csv --guide guide --out fit
     pyro-amortized report model.py:model fit --out report.html
@@ -91,8 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     descriptions = {
         "check": "describe the model in words, and draw its prior predictive distribution",
-        "train": "train the guide (takes minutes, needed once)",
-        "fit": "fit the population parameters (takes seconds)",
+        "fit": "fit the population parameters (takes seconds; a guide is not needed)",
+        "train": "train a guide for many individuals or cohorts (takes minutes)",
         "report": "write one HTML page about a fit",
     }
     parsers = {
@@ -144,7 +145,7 @@ def _add_options(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
     """Add the folders and the criterion of a fit."""
-    parser.add_argument("--guide", type=Path, default=Path("guide"), help="folder of the guide")
+    parser.add_argument("--guide", type=Path, help="folder of a trained guide, if there is one")
     parser.add_argument("--out", type=Path, default=Path("fit"), help="folder to write the fit to")
     parser.add_argument(
         "--map",
@@ -249,9 +250,13 @@ def _train(parsed: argparse.Namespace) -> None:
 
 def _fit(parsed: argparse.Namespace) -> None:
     model, cohort = _model(parsed.model), _cohort(parsed)
-    guide_model = _model(parsed.guide_model) if parsed.guide_model else model
-    guide = load_guide(parsed.guide, guide_model, cohort)
-    fit = fit_population(model, guide, cohort, maximum_a_posteriori=parsed.map, seed=parsed.seed)
+    guide = None
+    if parsed.guide:
+        guide_model = _model(parsed.guide_model) if parsed.guide_model else model
+        guide = load_guide(parsed.guide, guide_model, cohort)
+    fit = fit_population(
+        model, cohort, guide=guide, maximum_a_posteriori=parsed.map, seed=parsed.seed
+    )
     _say(str(fit.summary()))
     fit.save(parsed.out)
     _say(f"\nWritten: {parsed.out}")

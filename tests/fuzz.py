@@ -114,7 +114,9 @@ def main():
     guide = pa.train(
         linear_program, cohort, num_simulations=4000, seed=1, options=options, progress=False
     )
-    fit = pa.fit_population(linear_program, guide, cohort, num_draws=100, num_starts=1, seed=1)
+    fit = pa.fit_population(
+        linear_program, cohort, guide=guide, num_draws=100, num_starts=1, seed=1
+    )
     tables = [path.read_bytes() for path in sorted(CORPUS.iterdir())]
     counts, failures, end = {}, 0, time.monotonic() + 60 * arguments.minutes
     with tempfile.TemporaryDirectory() as folder:

@@ -40,9 +40,9 @@ def shared_guide(folder: Path, model: Callable, data, **training):
 
 
 def shared_fit(folder: Path, model: Callable, guide, cohort, **settings):
-    """A fit of ``pa.fit_population(model, guide, cohort, **settings)``."""
+    """A fit of ``pa.fit_population(model, cohort, guide=guide, **settings)``."""
     return make_once(
         folder,
-        lambda: pa.fit_population(model, guide, cohort, **settings),
+        lambda: pa.fit_population(model, cohort, guide=guide, **settings),
         lambda path: pa.load_fit(path, model),
     )

@@ -21,7 +21,7 @@ import pyro_amortized as pa
 def main(output, budget):
     problem = other_models.PROBLEMS["seizures"]()
     guide = pa.train(problem.program, problem.cohort, budget=budget, seed=1)
-    chain = pa.AmortizedMCMC(problem.program, guide, num_samples=1000, seed=1)
+    chain = pa.AmortizedMCMC(problem.program, guide=guide, num_samples=1000, seed=1)
     chain.run(problem.cohort)
     chain.summary()
     samples = chain.get_samples()

@@ -60,7 +60,7 @@ def cells(num=40):
 def main(output, budget):
     cohort = cells()
     guide = pa.train(model, cohort, budget=budget, seed=1)
-    fit = pa.fit_population(model, guide, cohort, start=TRUTH, seed=1)
+    fit = pa.fit_population(model, cohort, guide=guide, start=TRUTH, seed=1)
     print(fit.summary())
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)

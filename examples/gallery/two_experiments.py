@@ -67,9 +67,9 @@ def both():
 def main(output, budget):
     cohort = both()
     guide = pa.train(model, cohort, budget=budget, seed=1)
-    together = pa.fit_population(model, guide, cohort, seed=1)
+    together = pa.fit_population(model, cohort, guide=guide, seed=1)
     same = pa.fit_population(
-        model, guide, cohort, fixed={"change": torch.zeros((), dtype=torch.float64)}, seed=1
+        model, cohort, guide=guide, fixed={"change": torch.zeros((), dtype=torch.float64)}, seed=1
     )
     print(together.summary())
     print(pa.likelihood_ratio_test(same, together))

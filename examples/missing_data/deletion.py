@@ -34,7 +34,7 @@ def main(output, budget):
         truth = guide.structure.draw_individuals(plan, {}, 1, generator)[0]
         cohort, _ = guide.structure.simulate(plan, truth, torch.zeros(300, 0), {}, generator)
         cohort = eleven_points.missing(cohort, generator)
-        exact = pa.sample_individuals(guide, cohort, population={}, num_draws=1000, seed=1)
+        exact = pa.sample_individuals(model, cohort, {}, guide=guide, num_draws=1000, seed=1)
         torch.manual_seed(0)
         sd = guide.individual_posterior(cohort, {}).sample((1000,)).std(0)
         missing = (~cohort["y"].observed).sum(1)

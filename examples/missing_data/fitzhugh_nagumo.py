@@ -56,7 +56,7 @@ def main(output, budget, num_draws):
     truth = guide.structure.draw_individuals(plan, {}, 1, generator)[0]
     cohort, _ = guide.structure.simulate(plan, truth, torch.zeros(4, 0), {}, generator)
     cohort = random_missing.missing(cohort, generator)
-    individuals = pa.sample_individuals(guide, cohort, population={}, num_draws=num_draws)
+    individuals = pa.sample_individuals(model, cohort, {}, guide=guide, num_draws=num_draws)
     predicted = individuals.predict(400)["y"]
     low, middle, high = predicted.quantile(torch.tensor([0.05, 0.5, 0.95]).double(), 0)
     figure, panels = plt.subplots(1, 4, figsize=(12, 3), sharey=True, layout="constrained")

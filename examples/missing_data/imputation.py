@@ -38,7 +38,9 @@ def main(output, budget):
     truth = with_indicator.structure.draw_individuals(plan, {}, 1, generator)[0]
     cohort, _ = with_indicator.structure.simulate(plan, truth, torch.zeros(300, 0), {}, generator)
     cohort = one_or_two.missing(cohort, generator)
-    exact = pa.sample_individuals(with_indicator, cohort, population={}, num_draws=2000, seed=1)
+    exact = pa.sample_individuals(
+        with_indicator.model, cohort, {}, guide=with_indicator, num_draws=2000, seed=1
+    )
     mean, sd, _, _ = exact.moments()
     torch.manual_seed(0)
     by_interpolation = on_complete.individual_posterior(interpolated(cohort), {})

@@ -96,7 +96,7 @@ def main(output, budget):
         cohort, _ = guide.structure.simulate(
             design.complete(200, None), truth, empty, {}, torch.Generator().manual_seed(7)
         )
-        individuals = pa.sample_individuals(guide, cohort, population={}, num_draws=500)
+        individuals = pa.sample_individuals(model, cohort, {}, guide=guide, num_draws=500)
         true = guide.structure.constrained_draws(cohort, truth.unsqueeze(0), {})[name][0]
         draws = individuals.draws(200)[name]
         low, middle, high = draws.quantile(torch.tensor([0.1, 0.5, 0.9]).double(), 0)

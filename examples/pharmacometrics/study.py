@@ -17,7 +17,7 @@ def run(name, model, cohort, series=("concentration",), budget="60s"):
     parser.add_argument("--budget", default=budget, help="time to train, for instance 60s")
     arguments = parser.parse_args()
     guide = pa.train(model, cohort, budget=arguments.budget, seed=1)
-    fit = pa.fit_population(model, guide, cohort, seed=1)
+    fit = pa.fit_population(model, cohort, guide=guide, seed=1)
     print(fit.summary())
     arguments.output.mkdir(parents=True, exist_ok=True)
     for observed in series:

@@ -10,6 +10,7 @@ data?), and the verdict keeps the two apart.
 from dataclasses import dataclass
 
 import pandas
+from torch import Generator
 
 from ..cohort import Cohort, Design
 from ..errors import TrainingError
@@ -33,13 +34,13 @@ class Diagnosis:
 
     Args:
         checks: The checks.
-        calibration: Calibration of the guide.
-        data: The individuals against the training data; None for a guide without a fit.
+        calibration: Calibration of the guide; None for a fit without one.
+        data: The individuals against the training data; None where fit or guide are missing.
         residuals: Residuals of every series of one channel; empty for a guide without a fit.
     """
 
     checks: tuple[Check, ...]
-    calibration: Calibration
+    calibration: Calibration | None = None
     data: DataCheck | None = None
     residuals: tuple[Residuals, ...] = ()
 
@@ -92,7 +93,7 @@ def diagnose(
     r"""Run the battery of checks on a fit, or on a guide alone.
 
     Args:
-        subject: A fit (its guide, data and residuals are checked), or a guide.
+        subject: A fit (its guide, if it has one, data and residuals are checked), or a guide.
         design: Source of times, doses, covariates and missingness of the simulated individuals: a
             cohort or a design. Default: the cohort of the fit. A guide alone needs it.
         num_individuals: Number of simulated individuals of the calibration.
@@ -107,17 +108,41 @@ def diagnose(
         ``print(diagnose(fit))``; ``diagnose(fit).table()``; ``plots.battery(diagnose(fit))``.
     """
     check_is("subject", subject, (PopulationFit, AmortizedGuide), "pass a fit or a guide.")
-    fit = subject if isinstance(subject, PopulationFit) else None
-    guide = subject.guide if isinstance(subject, PopulationFit) else subject
-    if design is None:
-        if fit is None:
+    generator = make_generator(seed)
+    if isinstance(subject, AmortizedGuide):
+        if design is None:
             raise TrainingError(
                 "A guide was passed without a design.",
                 "a cohort or a design for which individuals are simulated.",
                 "pass `diagnose(guide, cohort)`, or pass a fit.",
             )
-        design = fit.cohort
-    generator = make_generator(seed)
+        checks, calibration = _guide_checks(subject, design, num_individuals, num_draws, generator)
+        return Diagnosis(tuple(checks), calibration)
+    fit, guide = subject, subject.guide
+    checks: list[Check] = []
+    calibration: Calibration | None = None
+    data: DataCheck | None = None
+    if guide is not None:
+        checks, calibration = _guide_checks(
+            guide, design or fit.cohort, num_individuals, num_draws, generator
+        )
+        data = check_data(guide, fit.cohort, individuals=fit.individuals, seed=fork_seed(generator))
+    series = [n for n in fit.structure.series if fit.cohort[n].values.dim() == 2]
+    by_series = tuple(residuals(fit, series=n, seed=fork_seed(generator)) for n in series)
+    checks += estimation_checks(fit)
+    checks += [] if data is None else [training_data_check(data)]
+    checks += [check for one in by_series for check in residual_checks(one)]
+    return Diagnosis(tuple(checks), calibration, data, by_series)
+
+
+def _guide_checks(
+    guide: AmortizedGuide,
+    design: Cohort | Design,
+    num_individuals: int,
+    num_draws: int,
+    generator: Generator,
+) -> tuple[list[Check], Calibration]:
+    """The checks of a guide on simulated individuals, and its calibration."""
     calibration = calibrate(
         guide,
         design,
@@ -128,11 +153,4 @@ def diagnose(
     plan = as_design(design)
     checks = rank_checks(calibration) + efficiency_checks(calibration)
     checks += influence_checks(guide, plan, calibration, generator)
-    if fit is None:
-        return Diagnosis(tuple(checks), calibration)
-    data = check_data(guide, fit.cohort, individuals=fit.individuals, seed=fork_seed(generator))
-    series = [n for n in fit.structure.series if fit.cohort[n].values.dim() == 2]
-    by_series = tuple(residuals(fit, series=n, seed=fork_seed(generator)) for n in series)
-    checks += [*estimation_checks(fit), training_data_check(data)]
-    checks += [check for one in by_series for check in residual_checks(one)]
-    return Diagnosis(tuple(checks), calibration, data, by_series)
+    return checks, calibration

@@ -188,10 +188,11 @@ def _individuals_section(fit: PopulationFit, diagnosis: Diagnosis) -> Section:
 def _figures(fit: PopulationFit, diagnosis: Diagnosis, seed: int) -> Iterator[str]:
     from . import plots  # matplotlib is an optional dependency
 
-    ranks = plots.rank_bands(diagnosis.calibration)
-    yield html_figure("Rank bands of simulated individuals", ranks)
-    recovery = plots.recovery(diagnosis.calibration)
-    yield html_figure("Recovery of the parameters of simulated individuals", recovery)
+    if diagnosis.calibration is not None:
+        ranks = plots.rank_bands(diagnosis.calibration)
+        yield html_figure("Rank bands of simulated individuals", ranks)
+        recovery = plots.recovery(diagnosis.calibration)
+        yield html_figure("Recovery of the parameters of simulated individuals", recovery)
     for r in diagnosis.residuals:
         name = r.series
         yield html_figure(f"Individual fits of {name}", plots.individual_fits(fit, series=name))
@@ -205,18 +206,21 @@ def _figures(fit: PopulationFit, diagnosis: Diagnosis, seed: int) -> Iterator[st
         by_covariate = plots.effects_by_covariate(fit, seed=seed)
         yield html_figure("Random effects by covariate", by_covariate)
     yield html_figure("Estimates and 95 % intervals", plots.forest(fit))
-    if fit.guide.history.training_loss:
+    if fit.guide is not None and fit.guide.history.training_loss:
         yield html_figure("Training", plots.training_curve(fit.guide.history))
 
 
 def _versions_section(fit: PopulationFit, seed: int) -> Section:
     packages = ("pyro-amortized", "torch", "pyro-ppl", "arviz", "numpy", "scipy")
     rows = [(name, version(name)) for name in packages]
-    history = fit.guide.history
+    trained = "no guide was used"
+    if fit.guide is not None:
+        history = fit.guide.history
+        trained = f"{history.num_simulations:,} simulations, {history.training_seconds:.0f} s"
     rows += [
         ("Python", platform.python_version()),
         ("seed of this report", str(seed)),
-        ("training", f"{history.num_simulations:,} simulations, {history.training_seconds:.0f} s"),
+        ("training", trained),
         ("draws per individual", str(fit.marginal.num_draws)),
         ("written", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
     ]

@@ -60,8 +60,7 @@ class Simulated(TorchDistribution):  # type: ignore[misc]
             "a method that needs simulations only: MCMC, SVI and importance sampling need the "
             "density.",
             "train a guide, `guide = train(model, cohort)`, and use it likelihood-free: "
-            "`fit_population(model, guide, cohort)`, `sample_individuals(guide, cohort)`; or write "
-            "a distribution with a density.",
+            "`fit_population(model, cohort, guide=guide)`; or write a distribution with a density.",
         )
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> "Simulated":

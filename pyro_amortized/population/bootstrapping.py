@@ -172,7 +172,9 @@ def _resampled(
 ) -> list[tuple[Tensor, bool]]:
     """Estimates of cohorts of individuals drawn with replacement, and whether they converged."""
     structure, num, free = fit.structure, len(fit.cohort), fit.estimated
-    likelihood = differentiable_likelihood(fit.individuals.some(num_draws, generator), fit.search.scale)
+    likelihood = differentiable_likelihood(
+        fit.individuals.some(num_draws, generator), fit.search.scale
+    )
     scale = fit.covariance.diagonal()[free].sqrt()
 
     def maximum(counts: Tensor, start: Tensor) -> tuple[Tensor, bool]:

@@ -90,7 +90,12 @@ class MarginalModel:
             draws = replace_impossible_draws(individuals.unconstrained, log_weights, impossible)
             repeated_cohort = individuals.cohort.repeat(individuals.num_draws)
             self._last_draws = _CohortDraws(
-                cohort, individuals, impossible, repeated_cohort, draws, self._following(individuals)
+                cohort,
+                individuals,
+                impossible,
+                repeated_cohort,
+                draws,
+                self._following(individuals),
             )
         return self._last_draws
 

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ..cohort import Cohort
 from ..errors import FitError
@@ -25,9 +25,9 @@ from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import MIN_DRAWS
 from .fit_result import PopulationFit
+from .fit_rounds import Rounds, Schedule, run_rounds
 from .likelihood_choice import differentiable_likelihood
 from .likelihood_estimate import summarize_weights
-from .fit_rounds import Rounds, Schedule, run_rounds
 from .maximum_search import Criterion, Search
 from .retraining import reasons_to_retrain, retrained
 from .starting_values import locate_population
@@ -113,9 +113,14 @@ def fit_population(
     check_count("num_starts", num_starts, error=FitError)
     criterion: Criterion = "maximum a posteriori" if maximum_a_posteriori else "maximum likelihood"
     arguments = (fixed, criterion, num_draws, num_starts, estimator, seed)
+    if guide is None and retrain:
+        raise FitError(
+            "`retrain=True` without a guide.",
+            "a guide that can be trained further.",
+            "pass `guide=`, or leave `retrain` out.",
+        )
     first = fit_once(model, cohort, guide, start, *arguments)
     if guide is None:
-        _check_no_retraining(retrain)
         return first
     reasons = [] if retrain is not None else reasons_to_retrain(first)
     if not (retrain or reasons):
@@ -123,15 +128,6 @@ def fit_population(
     new_guide = retrained(first, reasons, seed)
     second = fit_once(model, cohort, new_guide, first.estimates, *arguments)
     return replace(second, message=f"{second.message}; the guide was trained again around a fit")
-
-
-def _check_no_retraining(retrain: bool | None) -> None:
-    if retrain:
-        raise FitError(
-            "`retrain=True` without a guide.",
-            "a guide that can be trained further.",
-            "pass `guide=`, or leave `retrain` out.",
-        )
 
 
 def fit_once(
@@ -159,9 +155,7 @@ def fit_once(
     if start is not None:
         vector = structure.unconstrain_population(structure.check_population(dict(start) | fixed))
     else:
-        vector = locate_population(
-            search, num_starts=num_starts, fixed=fixed, seed=generator
-        )
+        vector = locate_population(search, num_starts=num_starts, fixed=fixed, seed=generator)
     schedule = _schedule(num_draws, len(vector), len(cohort))
     rounds = run_rounds(search, vector, held, schedule, generator)
     if not math.isfinite(rounds.ascent.gain):
@@ -203,9 +197,7 @@ def _schedule(num_draws: int, num_parameters: int, num_individuals: int) -> Sche
     )
 
 
-def _finish(
-    model: Model, rounds: Rounds, fixed: Population
-) -> PopulationFit:
+def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     """The fit, with the covariance of the estimates."""
     search, ascent, new = rounds.search, rounds.ascent, rounds.individuals
     optimum, structure = ascent.optimum, search.structure

@@ -200,7 +200,9 @@ class ExpandedLikelihood:
             else Coordinates.population(following, self.is_shared, self.is_shared, self.scale)
         )
         gradient, hessian = expansion(
-            _Moved(structure, cohort, draws, population, coordinates), coordinates.steps, observation
+            _Moved(structure, cohort, draws, population, coordinates),
+            coordinates.steps,
+            observation,
         )
         return ExpandedPart(
             repeated_cohort,

@@ -1,8 +1,8 @@
 r"""Saving and loading of a fit.
 
 A fit is a folder: the data, the draws and the estimates are in the file ``fit.safetensors``, and
-the guide is in the folder ``guide``. Nothing is pickled, so reading a folder executes no code in
-it. :func:`save_fit` writes a :class:`PopulationFit`, :func:`load_fit` gives it back.
+the guide, if there is one, is in the folder ``guide``. Nothing is pickled, so reading a folder
+executes no code in it. :func:`save_fit` writes a :class:`PopulationFit`, :func:`load_fit` gives it back.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,8 @@ from torch import Tensor
 from ..cohort import Cohort, Labels, are_default_labels
 from ..cohort.named_tensors import cohort_of, cohort_tensors
 from ..errors import AmortizedError, FitError
-from ..guide import AmortizedGuide, load_guide, structure_for
-from ..guide.learned_likelihood import structure_with
+from ..guide import AmortizedGuide, load_guide
+from ..guide.learned_likelihood import structure_to_fit
 from ..model import Model, ModelStructure
 from ..runtime.arguments import check_is
 from ..runtime.atomic_files import make_folder, read_tensors, write_tensors
@@ -35,7 +35,7 @@ DRAWS = ("unconstrained", "log_proposal", "log_weights")
 MIXTURES = ("mixture", "guide")
 DESCRIBED = (
     *("criterion", "estimator", "population", "converged", "message", "num_rounds", "fixed"),
-    *("ids", "numbered", "method"),
+    *("ids", "numbered", "method", "guided"),
 )
 
 
@@ -58,8 +58,9 @@ def save_fit(fit: PopulationFit, path: str | Path) -> None:
         path: The folder; it is created if it does not exist.
     """
     folder = Path(path)
-    fit.guide.save(folder / GUIDE)
     make_folder(folder)
+    if fit.guide is not None:
+        fit.guide.save(folder / GUIDE)
     write_tensors(folder / FILE, _tensors(fit), FORMAT.stamped(_description(fit)))
 
 
@@ -90,6 +91,7 @@ def _description(fit: PopulationFit) -> dict[str, Any]:
         "ids": list(fit.individuals.cohort.ids),
         "numbered": are_default_labels(fit.individuals.cohort.ids),
         "method": list(fit.individuals.method),
+        "guided": fit.guide is not None,
     }
 
 
@@ -123,8 +125,12 @@ def load_fit(
     folder = Path(path)
     contents = read_fit(folder)
     cohort, description = contents.cohort, contents.description
-    guide = load_guide(folder / GUIDE, guide_model or model, cohort, classes=classes)
-    structure = structure_with(structure_for(guide, model, cohort), guide, description["estimator"])
+    guide = (
+        load_guide(folder / GUIDE, guide_model or model, cohort, classes=classes)
+        if description["guided"]
+        else None
+    )
+    structure = structure_to_fit(model, cohort, guide, description["estimator"])
     expected = description["population"]
     if structure.population_names != expected:
         raise FitError(
@@ -146,7 +152,7 @@ def load_fit(
 
 
 def _fit(
-    model: Model, guide: AmortizedGuide, structure: ModelStructure, contents: FitContents
+    model: Model, guide: AmortizedGuide | None, structure: ModelStructure, contents: FitContents
 ) -> PopulationFit:
     cohort, tensors, refinement, description = contents
     vector, criterion = tensors["estimates.vector"], description["criterion"]

@@ -92,6 +92,21 @@ class PopulationFit:
     fixed: tuple[str, ...] = ()
 
     @property
+    def trained_guide(self) -> AmortizedGuide:
+        r"""The guide of the fit.
+
+        Raises:
+            FitError: The fit was made without one.
+        """
+        if self.guide is None:
+            raise FitError(
+                "The fit was made without a guide.",
+                "a fit with a guide.",
+                "train one, `guide = train(model, cohort)`, and pass `guide=guide` to the fit.",
+            )
+        return self.guide
+
+    @property
     def estimates(self) -> dict[str, Tensor]:
         """Estimates by site, in their support."""
         return self.structure.constrain_population(self.vector)

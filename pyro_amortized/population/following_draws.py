@@ -10,9 +10,9 @@ proposal remains, and
 .. math:: \hat p(y_i \mid \Psi) = \frac1K \sum_k
           \frac{p(y_i, u_{ik}(\Psi) \mid \Psi)}{q_i(u_{ik})}
 
-is unbiased at every population, and smooth. The log weights have the slopes :math:`s_{ik} + J_i^\top
-g_{ik}` in the population, with the derivatives s and g of :math:`\log p(y_i, u \mid \Psi)` in the
-population and in the individual parameters. J minimises the variance of these slopes over the
+is unbiased at every population, and smooth. The log weights have the slopes
+:math:`s_{ik} + J_i^\top g_{ik}` in the population, with the derivatives s and g of
+:math:`\log p(y_i, u \mid \Psi)` in the population and in the individual parameters. J minimises the variance of these slopes over the
 weighted draws: it is the regression of -s on g,
 
 .. math:: J_i = -\mathrm{Cov}(g_i)^{-1}\, \mathrm{Cov}(g_i, s_i) .
@@ -160,9 +160,10 @@ class _Slopes:
         """
         columns = []
         for shift in torch.eye(steps.shape[1], dtype=steps.dtype):
-            ahead, behind = (
-                sum(self.structure.log_density(self.cohort, self.draws + x, self.population))
-                for x in (steps * shift, -steps * shift)
-            )
+            ahead, behind = (self._density(x) for x in (steps * shift, -steps * shift))
             columns.append(ahead - behind)
         return torch.stack(columns, -1) / (2 * steps)
+
+    def _density(self, move: Tensor) -> Tensor:
+        density = self.structure.log_density(self.cohort, self.draws + move, self.population)
+        return density.observation + density.individual

@@ -1,7 +1,7 @@
 r"""The exact likelihood near the estimates, interpolated in the shared parameters.
 
-The draws follow the shared parameters c, so the densities of the observations depend only on c. In a box
-around the estimates they are interpolated by polynomials through Chebyshev points
+The draws follow the shared parameters c, so the densities of the observations depend only on c.
+In a box around the estimates they are interpolated by polynomials through Chebyshev points
 :math:`x_j = \cos(\pi j / n)`, for every draw separately. The densities of the individual parameters
 are always exact. Thousands of populations then cost ten to some hundred evaluations of the
 observations (decision 041).

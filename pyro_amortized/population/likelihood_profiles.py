@@ -150,7 +150,9 @@ class _Profile:
         """The same likelihood if it was expanded near ``vector``, else a new one."""
         structure = self.fit.structure
         population = structure.constrain_population(vector)
-        change = ((vector - likelihood.center) / self.scale)[structure.coordinates(structure.shared)]
+        change = ((vector - likelihood.center) / self.scale)[
+            structure.coordinates(structure.shared)
+        ]
         farthest = float(change.abs().max()) if len(change) else 0.0
         is_near = farthest < PROFILE.max_expansion_distance
         moved = float(likelihood.distances(population)[0].max())

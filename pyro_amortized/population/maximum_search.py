@@ -22,8 +22,8 @@ from ..numerics.maximization import Optimum, maximize
 from ..runtime.random_numbers import fork_seed, make_generator
 from ..sampling.importance_weights import log_mean_difference
 from ..sampling.individuals import IndividualPosteriors, sample_with_structure
-from ..sampling.unreliable_individuals import LAST_STEPS
 from ..sampling.proposals import Refinement
+from ..sampling.unreliable_individuals import LAST_STEPS
 from .expanded_likelihood import ExpandedLikelihood
 from .likelihood_choice import Likelihood, differentiable_likelihood
 

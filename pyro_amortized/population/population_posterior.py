@@ -88,7 +88,7 @@ class PopulationDraws:
         fit: The fit.
         vectors: Equally weighted draws, unconstrained, shape ``(draw, population)``.
         ess: Effective sample size of the weighted draws from which they were resampled.
-        pareto_k: Pareto k of the weights; above 0.7 use NUTS on ``marginalize(model, guide)``.
+        pareto_k: Pareto k of the weights; above 0.7 use NUTS on ``marginalize(model)``.
         likelihood: Log p(y_i | Psi) on draws of the individuals: those of the fit, or new ones for
             several populations. It is interpolated in the shared parameters if this agrees within
             0.01.
@@ -182,7 +182,7 @@ def sample_population(
         raise FitError(
             "The fit has no standard errors to draw around.",
             "a fit that converged.",
-            "look at `fit.message`, or use NUTS on `marginalize(model, guide)`.",
+            "look at `fit.message`, or use NUTS on `marginalize(model)`.",
         )
     generator = make_generator(seed)
     first = _student(fit.vector[known], factored(fit.covariance[known][:, known]))

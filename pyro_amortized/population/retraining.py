@@ -66,7 +66,7 @@ def reasons_to_retrain(fit: PopulationFit) -> list[str]:
         that lie there, and the number of individuals whose weights are unreliable. Empty if there
         are no reasons.
     """
-    training, beyond_edge = fit.guide.training_distribution, []
+    training, beyond_edge = fit.trained_guide.training_distribution, []
     if training.individual.prior is not None:
         return []
     normal = training.individual.normal
@@ -110,7 +110,7 @@ def retrained(fit: PopulationFit, reasons: list[str], seed: int) -> AmortizedGui
             f"The guide is trained again around the fit: {'; '.join(reasons)}. To avoid this, "
             "widen the prior, train longer, or pass `retrain=False`."
         )
-    guide = fit.guide
+    guide = fit.trained_guide
     same = fit.structure.shared == guide.structure.shared
     return train(
         fit.model if same else guide.model,
@@ -134,7 +134,7 @@ def training_around(fit: PopulationFit, seed: int = 0) -> TrainingDistribution:
         fit: The fit.
         seed: Seed of the draws.
     """
-    generator, guide, settings = make_generator(seed), fit.guide, RETRAINING
+    generator, guide, settings = make_generator(seed), fit.trained_guide, RETRAINING
     draws = fit.individuals.resampled(settings.num_individual_draws, generator).flatten(0, 1)
     loc, scale_tril = robust_moments(draws)
     shared = guide.shared_vector(fit.estimates)
@@ -164,7 +164,7 @@ def _shared_beyond_edge(fit: PopulationFit, training: TrainingDistribution) -> l
     """Shared parameters of the guide beyond the edge, without those that the data do not
     determine.
     """
-    structure, guide = fit.structure, fit.guide
+    structure, guide = fit.structure, fit.trained_guide
     normal = _shared_normal(training)
     distance = (guide.shared_vector(fit.estimates) - normal.loc).abs()
     is_beyond = (distance > RETRAINING.edge * normal.standard_deviations).tolist()

@@ -87,7 +87,10 @@ def locate_population(
         if math.isfinite(best.value):
             break
     if len(search.cohort) >= START.large_cohort and math.isfinite(best.value):
-        part, vector = search.part(START.max_individuals_of_large, generator), best.ascent.optimum.vector
+        part, vector = (
+            search.part(START.max_individuals_of_large, generator),
+            best.ascent.optimum.vector,
+        )
         best = run_rounds(part, vector, held, START.schedule(num_draws), generator)
     if not math.isfinite(best.value):
         raise FitError(

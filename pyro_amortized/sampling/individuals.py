@@ -326,5 +326,6 @@ def _warn_unreliable(result: IndividualPosteriors, refined: bool) -> None:
         warn_user(
             f"The weights of {len(rows)} of {len(result.cohort)} individuals are unreliable "
             f"(Pareto k above {PARETO.limit}, or fewer than {RELIABILITY.min_ess:.0f} effective "
-            f"draws){' after refinement' if refined else ', and were not refined'}: {named}{', ...' if len(rows) > num else ''}."
+            f"draws){' after refinement' if refined else ', and were not refined'}: "
+            f"{named}{', ...' if len(rows) > num else ''}."
         )

@@ -12,15 +12,15 @@ from .kit import NAN, cohort, values
 
 def _fit(k, model=linear_program, guide=None, data=None, **more):
     guide, data = k.guide if guide is None else guide, k.cohort if data is None else data
-    return pa.fit_population(model, guide, data, **({"num_draws": 100, "num_starts": 1} | more))
+    return pa.fit_population(model, data, guide=guide, **{"num_draws": 100, "num_starts": 1} | more)
 
 
 def _draw(k, population=TRUTH, **more):
-    return pa.sample_individuals(k.guide, k.cohort, population=population, **more)
+    return pa.sample_individuals(k.guide.model, k.cohort, population, guide=k.guide, **more)
 
 
 def _score(k, population=TRUTH, **more):
-    return pa.marginal_likelihood(linear_program, k.guide, k.cohort, population, **more)
+    return pa.marginal_likelihood(linear_program, k.cohort, population, guide=k.guide, **more)
 
 
 def _with(**more):
@@ -36,7 +36,7 @@ def _renamed(k):
 
 
 def _chain(k, **more):
-    return pa.AmortizedMCMC(linear_program, k.guide, **more)
+    return pa.AmortizedMCMC(linear_program, guide=k.guide, **more)
 
 
 FITS = {
@@ -117,7 +117,7 @@ FITS = {
         "chain: asked before it ran": (lambda k: _chain(k).get_samples(), "no draws yet"),
         "chain: run with a tensor": (lambda k: _chain(k).run(values()), "Tensor"),
         "marginalize: no draws": (
-            lambda k: pa.marginalize(linear_program, k.guide, num_draws=0),
+            lambda k: pa.marginalize(linear_program, guide=k.guide, num_draws=0),
             "`num_draws`",
         ),
         "elbo: no particles": (lambda k: pa.MarginalELBO(0), "`num_particles`"),

@@ -46,7 +46,7 @@ def _thousandfold(k):
 
 def _score(k, data, **more):
     return pa.marginal_likelihood(
-        linear_program, k.guide, data, TRUTH, **({"num_draws": 200} | more)
+        linear_program, data, TRUTH, guide=k.guide, **{"num_draws": 200} | more
     )
 
 

@@ -70,17 +70,17 @@ def sharpen(cohort, guide, fit):
 
 
 def sample_individuals(cohort, guide, fit):
-    posteriors = pa.sample_individuals(guide, cohort, population=TRUTH, num_draws=50)
+    posteriors = pa.sample_individuals(guide.model, cohort, TRUTH, guide=guide, num_draws=50)
     posteriors.moments()
 
 
 def marginal_likelihood(cohort, guide, fit):
-    pa.marginal_likelihood(linear_program, guide, cohort, TRUTH, num_draws=50)
+    pa.marginal_likelihood(linear_program, cohort, TRUTH, guide=guide, num_draws=50)
 
 
 def fit_population(cohort, guide, fit):
     pa.fit_population(
-        linear_program, guide, cohort, start=TRUTH, num_draws=100, num_starts=1, retrain=False
+        linear_program, cohort, guide=guide, start=TRUTH, num_draws=100, num_starts=1, retrain=False
     )
 
 
@@ -89,7 +89,7 @@ def marginal_elbo(cohort, guide, fit):
 
 
 def marginalize(cohort, guide, fit):
-    collapsed = pa.marginalize(linear_program, guide, population=TRUTH, num_draws=25)
+    collapsed = pa.marginalize(linear_program, guide=guide, population=TRUTH, num_draws=25)
     pyro.poutine.trace(pyro.condition(collapsed, TRUTH)).get_trace(cohort).log_prob_sum()
 
 

@@ -39,4 +39,4 @@ def weighted(linear_guide):
     guide = pa.train(
         linear_program, cohort, num_simulations=4000, seed=1, options=options, progress=False
     )
-    return pa.fit_population(linear_program, guide, cohort, num_draws=300, seed=1)
+    return pa.fit_population(linear_program, cohort, guide=guide, num_draws=300, seed=1)

@@ -22,7 +22,7 @@ from tests.exact import TRUTH, exact_log_marginal, linear_program
 
 @pytest.fixture(scope="module")
 def fit(linear, linear_guide):
-    return pa.fit_population(linear_program, linear_guide, linear, start=TRUTH, num_draws=300)
+    return pa.fit_population(linear_program, linear, guide=linear_guide, start=TRUTH, num_draws=300)
 
 
 def test_arviz_groups_and_dimensions(fit, linear, tmp_path):
@@ -75,7 +75,9 @@ def test_models_are_compared_leaving_out_one_individual_at_a_time(linear, linear
             distribution = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
             pyro.sample("y", distribution, obs=y.values)
 
-    other = pa.fit_population(flat, linear_guide, linear, num_draws=500, retrain=False, seed=1)
+    other = pa.fit_population(
+        flat, linear, guide=linear_guide, num_draws=500, retrain=False, seed=1
+    )
     data, draws = {}, {}
     for name, one in {"full": fit, "flat": other}.items():
         draws[name] = pa.sample_population(one, num_draws=400, num_proposals=1000, seed=1)
@@ -134,7 +136,7 @@ def test_loo_of_observations_and_of_individuals(fit):
 
 @pytest.mark.slow
 def test_an_amortized_mcmc_is_exported(linear, linear_guide):
-    mcmc = pa.AmortizedMCMC(linear_program, linear_guide, 60, num_draws=200, seed=1)
+    mcmc = pa.AmortizedMCMC(linear_program, 60, guide=linear_guide, num_draws=200, seed=1)
     mcmc.run(linear)
     data = to_arviz(mcmc, num_prior_draws=0)
     assert data["posterior"]["phi"].shape == (1, 60, 40, 2)

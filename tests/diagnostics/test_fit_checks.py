@@ -21,7 +21,7 @@ def test_a_wrong_residual_error_is_flagged(linear_guide):
     cohort = cohort.with_values({"y": clean + 0.35 * clean.abs() * noise})
     with warnings.catch_warnings():  # more values than in training
         warnings.simplefilter("ignore", pa.AmortizedWarning)
-        fit = pa.fit_population(linear_program, linear_guide, cohort, num_draws=500, seed=1)
+        fit = pa.fit_population(linear_program, cohort, guide=linear_guide, num_draws=500, seed=1)
     diagnosis = diagnose(fit, num_individuals=120, num_draws=300, seed=1)
     assert diagnosis.status("residuals of y") == "failed"
     assert "spread over predictions" in diagnosis.verdict

@@ -87,7 +87,7 @@ def main():
     with tempfile.TemporaryDirectory() as place:
         shutil.copytree(folder / "run", Path(place) / "run")
         guide = train(Path(place) / "run")
-    fit = pa.fit_population(linear_program, guide, cohort(), num_draws=50, seed=2)
+    fit = pa.fit_population(linear_program, cohort(), guide=guide, num_draws=50, seed=2)
     fit.save(folder / "fit")
     expected = {
         "log_prob": log_prob(guide).tolist(),

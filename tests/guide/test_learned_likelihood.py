@@ -40,7 +40,7 @@ def test_both_estimators_find_the_exact_maximum(linear_both):
     errors = covariance.diagonal().sqrt()
     corrected, free = (
         pa.fit_population(
-            linear_program, guide, cohort, estimator=estimator, num_draws=1000, seed=1
+            linear_program, cohort, guide=guide, estimator=estimator, num_draws=1000, seed=1
         )
         for estimator in ("corrected", "likelihood-free")
     )
@@ -69,7 +69,7 @@ def test_differences_of_the_likelihood_free_score_are_those_of_the_likelihood(li
     exact = exact_log_marginal(cohort, there) - exact_log_marginal(cohort, here)
     score = [
         pa.marginal_likelihood(
-            linear_program, guide, cohort, p, estimator="likelihood-free", num_draws=2000
+            linear_program, cohort, p, guide=guide, estimator="likelihood-free", num_draws=2000
         ).log_likelihood
         for p in (here, there)
     ]
@@ -116,16 +116,14 @@ def test_a_program_without_density_is_fitted_and_says_so(tmp_path):
     assert guide.structure.layout is not None
     guide.save(tmp_path)
     guide = pa.load_guide(tmp_path, counted, cohort)
-    free = pa.fit_population(counted, guide, cohort, num_draws=500, seed=1)
+    free = pa.fit_population(counted, cohort, guide=guide, num_draws=500, seed=1)
     assert free.estimator == "likelihood-free"
-    exact = pa.fit_population(counted_twin, guide, cohort, num_draws=1000, seed=1)
+    exact = pa.fit_population(counted_twin, cohort, guide=guide, num_draws=1000, seed=1)
     errors = exact.covariance.diagonal().sqrt()
     assert ((free.vector - exact.vector) / errors).abs().max() < 0.6
     assert (free.covariance.diagonal().sqrt() / errors - 1).abs().max() < 0.4
-    draws = pa.sample_individuals(guide, cohort, population=free.estimates)
-    truth = pa.sample_individuals(
-        guide, cohort, population=free.estimates, structure=exact.structure
-    )
+    draws = pa.sample_individuals(guide.model, cohort, free.estimates, guide=guide)
+    truth = pa.sample_individuals(exact.structure.model, cohort, free.estimates, guide=guide)
     assert draws.structure.estimator == "likelihood-free"
     mean, sd = truth.moments()[:2]
     assert ((draws.moments()[0] - mean) / sd).abs().mean() < 0.15
@@ -134,16 +132,16 @@ def test_a_program_without_density_is_fitted_and_says_so(tmp_path):
     replicates = pa.bootstrap(free, num_replicates=3, parametric=True, num_draws=200, seed=1)
     assert len(replicates.estimates["rate"]) == 3
     with pytest.raises(ModelError, match="no density"):
-        pa.fit_population(counted, guide, cohort, estimator="corrected")
+        pa.fit_population(counted, cohort, guide=guide, estimator="corrected")
     with pytest.raises(ModelError, match="no density"):
-        pa.marginalize(counted, guide, population=free.estimates)(cohort)
+        pa.marginalize(counted, guide=guide, population=free.estimates)(cohort)
 
 
 def test_what_the_likelihood_free_estimator_cannot_do_is_said(linear, linear_guide):
     with pytest.raises(GuideError, match="learn_shared"):
-        pa.fit_population(linear_program, linear_guide, linear, estimator="likelihood-free")
+        pa.fit_population(linear_program, linear, guide=linear_guide, estimator="likelihood-free")
     with pytest.raises(GuideError, match="estimator"):
-        pa.fit_population(linear_program, linear_guide, linear, estimator="approximate")
+        pa.fit_population(linear_program, linear, guide=linear_guide, estimator="approximate")
 
 
 # Pyro's own inference has no data where there is no density: it refuses.

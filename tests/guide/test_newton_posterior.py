@@ -90,9 +90,11 @@ def test_a_sharpened_guide_is_a_guide(linear, sharp):
     )
     assert weights.shape == (4,)
     assert weights.isfinite().all()
-    fit = pa.fit_population(linear_program, sharp, linear, num_draws=500)
+    fit = pa.fit_population(linear_program, linear, guide=sharp, num_draws=500)
     assert fit.converged, fit.message
-    individuals = pa.sample_individuals(sharp, linear, population=TRUTH, num_draws=200, seed=1)
+    individuals = pa.sample_individuals(
+        sharp.model, linear, TRUTH, guide=sharp, num_draws=200, seed=1
+    )
     assert (individuals.estimate.ess > 50).all()
     copied = pickle.loads(pickle.dumps(sharp))
     points = torch.zeros(len(linear), 2, dtype=torch.float64)

@@ -128,16 +128,16 @@ def test_individuals_from_any_pyro_guide(linear, linear_guide):
     mean, _ = exact_posterior(linear, TRUTH)
     for guide in (plain, lambda cohort: linear_guide(cohort)):
         individuals = pa.sample_individuals(
-            guide, linear, population=TRUTH, num_draws=1000, structure=linear_guide.structure
+            linear_program, linear, TRUTH, guide=guide, num_draws=1000
         )
         moments = individuals.moments()
         z = (moments[0] - mean) / moments[2]
         assert z.abs().max() < 4.5
     with pytest.raises(GuideError, match="structure"):
-        pa.sample_individuals(plain, linear, population=TRUTH)
+        pa.sample_individuals(plain.model, linear, TRUTH, guide=plain)
 
     def lacking(cohort):
         pyro.sample("other", dist.Normal(0.0, 1.0))
 
     with pytest.raises(GuideError, match="does not sample"):
-        pa.sample_individuals(lacking, linear, population=TRUTH, structure=linear_guide.structure)
+        pa.sample_individuals(linear_program, linear, TRUTH, guide=lacking)

@@ -77,7 +77,9 @@ def test_ignoring_the_mechanism_is_biased_and_saying_it_is_not(tmp_path):
     guide = pa.train(by_value, DESIGN, num_simulations=8000, options=OPTIONS, progress=False)
     assert guide.training_distribution.individual.prior is not None
     _, simulation = simulated(300)
-    posterior = pa.sample_individuals(guide, simulation.cohort, population={}, num_draws=400)
+    posterior = pa.sample_individuals(
+        guide.model, simulation.cohort, {}, guide=guide, num_draws=400
+    )
     mean, sd, _, _ = posterior.moments()
     z = (mean - simulation.unconstrained) / sd
     guide.save(tmp_path)
@@ -125,7 +127,7 @@ def test_a_distribution_without_density_trains_and_refuses_to_be_scored():
     draws = guide.individual_posterior(cohort, population).sample((100,))
     assert draws.isfinite().all()
     with pytest.raises(ModelError, match="no density"):
-        pa.sample_individuals(guide, cohort, population=population, estimator="corrected")
+        pa.sample_individuals(guide.model, cohort, population, guide=guide, estimator="corrected")
     calibration = calibrate(guide, design, num_individuals=100, num_draws=200)
     assert torch.equal(calibration.ranks, calibration.raw_ranks)
     assert calibration.ess.isnan().all()
@@ -190,10 +192,14 @@ def test_individuals_with_unusual_patterns_are_named():
     guide = pa.train(masked("mask"), design, num_simulations=2000, options=OPTIONS, progress=False)
     population = {"mean": torch.tensor(0.0)}
     cohort = design(5, torch.Generator().manual_seed(0))
-    pa.sample_individuals(guide, cohort, population=population, num_draws=100)
+    pa.sample_individuals(guide.model, cohort, population, guide=guide, num_draws=100)
     observed = torch.ones(5, 4, dtype=torch.bool)
     observed[2, 1:] = False
     with pytest.warns(pa.AmortizedWarning, match="3: the number of recorded values of 'y'"):
         pa.sample_individuals(
-            guide, cohort.with_observed({"y": observed}), population=population, num_draws=100
+            guide.model,
+            cohort.with_observed({"y": observed}),
+            population,
+            guide=guide,
+            num_draws=100,
         )

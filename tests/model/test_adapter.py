@@ -105,7 +105,7 @@ def fitted(name, num_simulations, num_samples=1500):
             options=pa.TrainingOptions(max_epochs=12),
             progress=False,
         )
-        mcmc = pa.AmortizedMCMC(p.program, guide, num_samples, seed=1)
+        mcmc = pa.AmortizedMCMC(p.program, num_samples, guide=guide, seed=1)
         mcmc.run(p.cohort)
     return mcmc
 

@@ -134,13 +134,14 @@ def test_a_guide_reads_occasions_and_events(tmp_path):
     loaded = pa.load_guide(tmp_path / "guide", occasions_model, cohort)
     posteriors = [
         pa.sample_individuals(
-            g,
+            g.model,
             cohort,
-            population={
+            {
                 "typical": f64(0.1, 2.2),
                 "between": f64(0.3)[0],
                 "sigma": f64(0.8)[0],
             },
+            guide=g,
             num_draws=200,
             seed=2,
         )

@@ -27,7 +27,9 @@ def exact_program(cohort):
 @pytest.fixture(scope="module")
 def mcmc(linear, linear_guide):
     state, before = torch.get_rng_state(), len(pyro.get_param_store())
-    chain = pa.AmortizedMCMC(linear_program, linear_guide, num_samples=500, num_chains=2, seed=1)
+    chain = pa.AmortizedMCMC(
+        linear_program, guide=linear_guide, num_samples=500, num_chains=2, seed=1
+    )
     chain.run(linear)
     assert torch.equal(torch.get_rng_state(), state)
     assert len(pyro.get_param_store()) == before
@@ -119,9 +121,9 @@ def test_arviz_is_not_told_of_a_chain_without_divergences(mcmc):
 
 def test_what_cannot_be_asked_of_it(linear_guide):
     with pytest.raises(FitError, match="at least 1"):
-        pa.AmortizedMCMC(linear_program, linear_guide, num_samples=0)
+        pa.AmortizedMCMC(linear_program, guide=linear_guide, num_samples=0)
     with pytest.raises(FitError, match="run"):
-        pa.AmortizedMCMC(linear_program, linear_guide).get_samples()
+        pa.AmortizedMCMC(linear_program, guide=linear_guide).get_samples()
 
 
 SCRIPT = """
@@ -131,7 +133,7 @@ chain.run(cohort)
 samples = chain.get_samples()
 """
 BEFORE = "MCMC(NUTS(model, max_tree_depth=6), 400, 200, disable_progbar=True)"
-AFTER = "pa.AmortizedMCMC(model, guide, 400)"
+AFTER = "pa.AmortizedMCMC(model, 400, guide=guide)"
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from tests.exact import TRUTH, exact_fit, exact_log_marginal, linear_program
 
 
 def test_marginalize_is_a_pyro_program(linear, linear_guide):
-    program = pa.marginalize(linear_program, linear_guide, num_draws=2000)
+    program = pa.marginalize(linear_program, guide=linear_guide, num_draws=2000)
     trace = pyro.poutine.trace(pyro.poutine.condition(program, TRUTH)).get_trace(linear)
     exact = exact_log_marginal(linear, TRUTH).sum()
     value = trace.nodes["log_marginal"]["fn"].log_factor
@@ -17,7 +17,7 @@ def test_marginalize_is_a_pyro_program(linear, linear_guide):
 
 
 def test_marginalized_program_under_nuts_and_svi(linear, linear_guide):
-    program = pa.marginalize(linear_program, linear_guide, num_draws=100)
+    program = pa.marginalize(linear_program, guide=linear_guide, num_draws=100)
     vector, _, covariance = exact_fit(linear)
     mcmc = MCMC(NUTS(program), num_samples=150, warmup_steps=100, disable_progbar=True)
     mcmc.run(linear)

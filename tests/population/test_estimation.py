@@ -16,7 +16,7 @@ from tests.population.linear_models import observe
 def test_posterior_mode_adds_the_prior(linear, linear_guide, exact):
     """The prior pulls the mean by the amount that precision weighting says."""
     mode = pa.fit_population(
-        linear_program, linear_guide, linear, maximum_a_posteriori=True, num_draws=500, seed=2
+        linear_program, linear, guide=linear_guide, maximum_a_posteriori=True, num_draws=500, seed=2
     )
     vector, _, covariance = exact
     prior = torch.tensor([0.5, 0.5], dtype=torch.float64)
@@ -29,7 +29,7 @@ def test_posterior_mode_adds_the_prior(linear, linear_guide, exact):
 def test_start_is_used_and_same_seed_same_fit(linear, linear_guide, fit):
     repeated = [
         pa.fit_population(
-            linear_program, linear_guide, linear, start=TRUTH, num_draws=300, seed=5
+            linear_program, linear, guide=linear_guide, start=TRUTH, num_draws=300, seed=5
         ).vector
         for _ in range(2)
     ]
@@ -54,21 +54,21 @@ def test_another_population_model_without_retraining(linear, linear_guide, fit):
             distribution = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
             pyro.sample("y", distribution, obs=y.values)
 
-    other = pa.fit_population(common, linear_guide, linear, num_draws=500, seed=2)
+    other = pa.fit_population(common, linear, guide=linear_guide, num_draws=500, seed=2)
     assert other.num_parameters == 4
     assert other.minus2ll > fit.minus2ll - 0.1  # nested in the full model
 
 
 def test_bad_starts(linear, linear_guide):
     with pytest.raises(FitError, match="num_starts"):
-        pa.fit_population(linear_program, linear_guide, linear, num_starts=0)
+        pa.fit_population(linear_program, linear, guide=linear_guide, num_starts=0)
 
 
 def test_what_is_fixed_wins_over_the_start(fit, linear, linear_guide):
     restricted = pa.fit_population(
         linear_program,
-        linear_guide,
         linear,
+        guide=linear_guide,
         start=fit.estimates,
         fixed={"sigma": torch.tensor(0.5)},
         num_draws=200,
@@ -80,7 +80,7 @@ def test_what_is_fixed_wins_over_the_start(fit, linear, linear_guide):
 def test_fixed_parameters(linear, linear_guide):
     sigma = torch.tensor(0.5)
     restricted = pa.fit_population(
-        linear_program, linear_guide, linear, fixed={"sigma": sigma}, num_draws=500, seed=1
+        linear_program, linear, guide=linear_guide, fixed={"sigma": sigma}, num_draws=500, seed=1
     )
     assert restricted.converged, restricted.message
     assert float(restricted.estimates["sigma"]) == pytest.approx(0.5)
@@ -131,7 +131,7 @@ def test_subpopulations(linear_guide):
     design = linear_cohort(num=150, missing=0.0, seed=4)
     structure = pa.read_structure(groups, design)
     cohort = pa.simulate_population(structure, design, structure.check_population(truth), 1)
-    fit = pa.fit_population(groups, linear_guide, cohort, num_draws=500, seed=1)
+    fit = pa.fit_population(groups, cohort, guide=linear_guide, num_draws=500, seed=1)
     assert fit.converged, fit.message
     for name, value in truth.items():
         apart = (fit.estimates[name] - value) / fit.standard_errors[name]
@@ -170,7 +170,7 @@ def test_two_experiments_in_one_fit(linear_guide):
         options=pa.TrainingOptions(max_epochs=6, batch_size=256),
         progress=False,
     )
-    fit = pa.fit_population(two, guide, cohort, num_draws=500, seed=1)
+    fit = pa.fit_population(two, cohort, guide=guide, num_draws=500, seed=1)
     assert fit.converged, fit.message
     for name, value in truth.items():
         apart = (fit.estimates[name] - value) / fit.standard_errors[name]

@@ -59,7 +59,7 @@ def test_many_individuals_find_the_exact_maximum(linear_guide, monkeypatch):
     cohort = linear_cohort(num=400, seed=5)
     vector, value, covariance = exact_fit(cohort)
     se = covariance.diagonal().sqrt()
-    fit = pa.fit_population(linear_program, linear_guide, cohort, seed=1)
+    fit = pa.fit_population(linear_program, cohort, guide=linear_guide, seed=1)
     assert fit.converged, fit.message
     assert fit.marginal.num_draws == 1000
     assert ((fit.vector - vector).abs() < 0.15 * se).all()

@@ -38,10 +38,10 @@ def test_draws_without_a_gradient_do_not_end_a_fit():
         guide = pa.train(
             rooted, cohort, num_simulations=10_000, seed=1, options=options, progress=False
         )
-        fit = pa.fit_population(rooted, guide, cohort, num_draws=400, seed=1)
+        fit = pa.fit_population(rooted, cohort, guide=guide, num_draws=400, seed=1)
     assert fit.converged, fit.message
     assert (fit.individuals.log_weights == -torch.inf).any()
-    collapsed = pa.marginalize(rooted, guide, population=fit.estimates)
+    collapsed = pa.marginalize(rooted, guide=guide, population=fit.estimates)
     values = {name: x.clone().requires_grad_() for name, x in fit.estimates.items()}
     trace = pyro.poutine.trace(pyro.condition(collapsed, values)).get_trace(cohort)
     slopes = torch.autograd.grad(trace.log_prob_sum(), list(values.values()))

@@ -11,7 +11,9 @@ from tests.exact import TRUTH, exact_fit, exact_log_marginal, linear_program
 
 
 def test_marginal_likelihood_is_exact_per_individual(linear, linear_guide):
-    likelihood = pa.marginal_likelihood(linear_program, linear_guide, linear, TRUTH, num_draws=2000)
+    likelihood = pa.marginal_likelihood(
+        linear_program, linear, TRUTH, guide=linear_guide, num_draws=2000
+    )
     exact = exact_log_marginal(linear, TRUTH)
     z = (likelihood.log_likelihood - exact) / likelihood.mc_error.clamp(min=1e-9)
     assert z.abs().max() < 4  # the largest of 40
@@ -27,7 +29,7 @@ def test_marginal_likelihood_without_bias(linear, linear_guide):
     z = []
     for seed in range(20):
         likelihood = pa.marginal_likelihood(
-            linear_program, linear_guide, linear, TRUTH, num_draws=300, seed=seed
+            linear_program, linear, TRUTH, guide=linear_guide, num_draws=300, seed=seed
         )
         z.append((likelihood.log_likelihood - exact) / likelihood.mc_error.clamp(min=1e-9))
     z = torch.stack(z)
@@ -42,7 +44,7 @@ def test_refinement_is_without_bias(linear, linear_guide):
     z = []
     for seed in range(20):
         likelihood = pa.marginal_likelihood(
-            linear_program, linear_guide, linear, tight, num_draws=300, seed=seed
+            linear_program, linear, tight, guide=linear_guide, num_draws=300, seed=seed
         )
         z.append((likelihood.total - float(exact)) / likelihood.total_mc_error)
     assert likelihood.method.count("student-t mixture") > 20
@@ -55,15 +57,17 @@ def test_uncorrected_guide_far_off_is_refined(linear, linear_guide):
     far = {k: v.clone() for k, v in TRUTH.items()}
     far["omega"] = torch.tensor([0.05, 0.02], dtype=torch.float64)
     exact = exact_log_marginal(linear, far)
-    plain = pa.marginal_likelihood(linear_program, linear_guide, linear, far, refine=False)
-    refined = pa.marginal_likelihood(linear_program, linear_guide, linear, far)
+    plain = pa.marginal_likelihood(linear_program, linear, far, guide=linear_guide, refine=False)
+    refined = pa.marginal_likelihood(linear_program, linear, far, guide=linear_guide)
     assert refined.total_mc_error < 0.5 * plain.total_mc_error
     assert abs(refined.total - exact.sum()) < 3 * refined.total_mc_error
     assert "student-t mixture" in refined.method
 
 
 def test_log_marginal_moves_with_the_population(linear, linear_guide):
-    individuals = pa.sample_individuals(linear_guide, linear, population=TRUTH, num_draws=4000)
+    individuals = pa.sample_individuals(
+        linear_program, linear, TRUTH, guide=linear_guide, num_draws=4000
+    )
     vector = linear_guide.structure.unconstrain_population(TRUTH).requires_grad_()
     population = linear_guide.structure.constrain_population(vector)
     (gradient,) = torch.autograd.grad(log_marginal(individuals, population).sum(), vector)
@@ -77,11 +81,11 @@ def test_log_marginal_moves_with_the_population(linear, linear_guide):
 def test_bad_populations_are_refused(linear, linear_guide):
     with pytest.raises(ModelError, match="no \\['sigma'\\]"):
         pa.marginal_likelihood(
-            linear_program, linear_guide, linear, {n: TRUTH[n] for n in ("mean", "omega")}
+            linear_program, linear, {n: TRUTH[n] for n in ("mean", "omega")}, guide=linear_guide
         )
     bad = dict(TRUTH, sigma=torch.tensor(-1.0))
     with pytest.raises(ModelError, match="support"):
-        pa.marginal_likelihood(linear_program, linear_guide, linear, bad)
+        pa.marginal_likelihood(linear_program, linear, bad, guide=linear_guide)
 
 
 def test_other_individual_sites_are_refused(linear, linear_guide):
@@ -93,4 +97,4 @@ def test_other_individual_sites_are_refused(linear, linear_guide):
             pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
 
     with pytest.raises(GuideError, match="individual sites"):
-        pa.marginal_likelihood(other, linear_guide, linear, {})
+        pa.marginal_likelihood(other, linear, {}, guide=linear_guide)

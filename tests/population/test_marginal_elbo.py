@@ -116,7 +116,7 @@ def test_networks_are_tuned_on_the_data(linear, linear_guide, fit):
     assert last < first - 5
     after = linear_guide.posterior.state_dict()
     assert all(torch.equal(x, after[n]) for n, x in before.items())
-    likelihood = pa.marginal_likelihood(linear_program, guide, linear, fit.estimates, seed=1)
+    likelihood = pa.marginal_likelihood(linear_program, linear, fit.estimates, guide=guide, seed=1)
     exact = exact_log_marginal(linear, fit.estimates)
     assert abs(likelihood.total - float(exact.sum())) < 4 * likelihood.total_mc_error
 

@@ -18,7 +18,7 @@ from tests.population.linear_models import observe
 def test_a_variance_of_zero_is_held_and_named(linear_guide):
     truth = TRUTH | {"omega": torch.tensor([0.6, 0.0]).double()}
     cohort = linear_cohort(num=60, seed=8, truth=truth)
-    fit = pa.fit_population(linear_program, linear_guide, cohort, num_draws=800, seed=1)
+    fit = pa.fit_population(linear_program, cohort, guide=linear_guide, num_draws=800, seed=1)
     assert fit.converged, fit.message
     assert "omega[1] cannot be distinguished from zero" in fit.message
 

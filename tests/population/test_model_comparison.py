@@ -8,7 +8,7 @@ from tests.population.linear_models import common_program
 
 @pytest.mark.slow
 def test_differences_on_common_draws(fit, linear, linear_guide):
-    smaller = pa.fit_population(common_program, linear_guide, linear, num_draws=1000, seed=3)
+    smaller = pa.fit_population(common_program, linear, guide=linear_guide, num_draws=1000, seed=3)
     difference = pa.difference(smaller, fit)
     exact = [
         exact_log_marginal(linear, dict(f.estimates) | {"omega": f.estimates["omega"].expand(2)})
@@ -38,7 +38,11 @@ def test_differences_on_common_draws(fit, linear, linear_guide):
 @pytest.mark.filterwarnings("ignore:The missing values")
 def test_fits_of_different_data_are_refused(fit, linear_guide):
     other = pa.fit_population(
-        linear_program, linear_guide, linear_cohort(seed=3), start=fit.estimates, num_draws=200
+        linear_program,
+        linear_cohort(seed=3),
+        guide=linear_guide,
+        start=fit.estimates,
+        num_draws=200,
     )
     with pytest.raises(FitError, match="different data"):
         pa.difference(fit, other)

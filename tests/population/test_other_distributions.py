@@ -53,7 +53,7 @@ def test_mixed_logistic_regression_with_params():
     cohort = binary_cohort()
     guide = pa.train(logistic, cohort, num_simulations=10_000, options=OPTIONS, progress=False)
     assert guide.structure.shared == ()
-    fit = pa.fit_population(logistic, guide, cohort, num_draws=1000)
+    fit = pa.fit_population(logistic, cohort, guide=guide, num_draws=1000)
     center, spread = (float(fit.estimates[n]) for n in ("center", "spread"))
     exact = by_quadrature(cohort, center, spread)
     assert abs(fit.minus2ll - exact) < 3 * fit.marginal.minus2ll_mc_error
@@ -104,7 +104,7 @@ def test_two_series_counts_and_channels_in_single_precision():
         "sigma": torch.tensor(1.0),
     }
     likelihood = pa.marginal_likelihood(
-        counts_and_channels, guide, cohort, population, num_draws=2000
+        counts_and_channels, cohort, population, guide=guide, num_draws=2000
     )
     exact = _grid(cohort)
     assert ((likelihood.log_likelihood - exact).abs() < 4 * likelihood.mc_error + 1e-3).all()
@@ -136,7 +136,7 @@ def test_a_variance_of_zero_is_reported():
     guide = pa.train(logistic, cohort, num_simulations=5000, options=OPTIONS, progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pa.AmortizedWarning)
-        fit = pa.fit_population(logistic, guide, cohort, num_draws=300)
+        fit = pa.fit_population(logistic, cohort, guide=guide, num_draws=300)
     assert "spread cannot be distinguished from zero" in fit.message
     assert fit.standard_errors["spread"].isnan()
     # Held at about the largest value that cannot: draws that are narrower would pin the center.

@@ -26,7 +26,7 @@ def test_a_fit_at_the_edge_trains_again_with_a_warning(far, linear_guide, monkey
     settings = replace(retrain.RETRAINING, num_simulations=10_000)
     monkeypatch.setattr(retrain, "RETRAINING", settings)
     with pytest.warns(pa.AmortizedWarning, match="phi\\[0\\] of 100% of the individuals"):
-        fit = pa.fit_population(linear_program, linear_guide, far, num_draws=500, seed=1)
+        fit = pa.fit_population(linear_program, far, guide=linear_guide, num_draws=500, seed=1)
     assert fit.guide is not linear_guide
     assert "trained again" in fit.message
     vector, _, covariance = exact_fit(far, FAR)
@@ -37,7 +37,7 @@ def test_a_fit_at_the_edge_trains_again_with_a_warning(far, linear_guide, monkey
             warnings.simplefilter("ignore", pa.AmortizedWarning)
             return (
                 pa.sample_individuals(
-                    guide, far, population=fit.estimates, num_draws=400, refine=False
+                    guide.model, far, fit.estimates, guide=guide, num_draws=400, refine=False
                 ).estimate.ess.median()
                 / 400
             )
@@ -53,13 +53,15 @@ def test_a_second_round_may_be_asked_for_or_refused(far, linear, linear_guide, f
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pa.AmortizedWarning)
         kept = pa.fit_population(
-            linear_program, linear_guide, far, num_draws=200, retrain=False, seed=1
+            linear_program, far, guide=linear_guide, num_draws=200, retrain=False, seed=1
         )
     assert kept.guide is linear_guide
     assert "phi[0]" in retrain.reasons_to_retrain(kept)[0]
     assert retrain.reasons_to_retrain(fit) == []
     retrained = [
-        pa.fit_population(linear_program, linear_guide, linear, num_draws=200, retrain=True, seed=1)
+        pa.fit_population(
+            linear_program, linear, guide=linear_guide, num_draws=200, retrain=True, seed=1
+        )
         for _ in range(2)
     ]
     assert retrained[0].guide is not linear_guide

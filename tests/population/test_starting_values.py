@@ -17,7 +17,7 @@ def test_the_prior_scale_is_drawn_once(linear, linear_guide, monkeypatch):
 
     monkeypatch.setattr(starting_values, "improve_start", watched)
     fit = pa.fit_population(
-        linear_program, linear_guide, linear, num_draws=300, num_starts=2, seed=5
+        linear_program, linear, guide=linear_guide, num_draws=300, num_starts=2, seed=5
     )
     assert len(used) == 2
     assert all(torch.equal(scale, fit.search.scale) for scale in used)

@@ -11,7 +11,7 @@ from tests.exact import TRUTH, exact_log_marginal, exact_posterior, linear_cohor
 
 def test_means_and_sds_are_exact(linear, linear_guide):
     individuals = pa.sample_individuals(
-        linear_guide, linear, population=TRUTH, num_draws=2000, seed=1
+        linear_guide.model, linear, TRUTH, guide=linear_guide, num_draws=2000, seed=1
     )
     mean, sd, mean_error, sd_error = individuals.moments()
     exact_mean, covariance = exact_posterior(linear, TRUTH)
@@ -23,7 +23,9 @@ def test_means_and_sds_are_exact(linear, linear_guide):
 
 def test_nothing_recorded_gives_the_population(linear_guide):
     cohort = linear_cohort(3).with_observed({"y": torch.zeros(3, 8, dtype=torch.bool)})
-    individuals = pa.sample_individuals(linear_guide, cohort, population=TRUTH, num_draws=4000)
+    individuals = pa.sample_individuals(
+        linear_guide.model, cohort, TRUTH, guide=linear_guide, num_draws=4000
+    )
     mean, sd, mean_error, _ = individuals.moments()
     assert ((mean - TRUTH["mean"]).abs() < 4 * mean_error).all()
     assert torch.allclose(sd, TRUTH["omega"].expand(3, 2), rtol=0.1)
@@ -31,7 +33,9 @@ def test_nothing_recorded_gives_the_population(linear_guide):
 
 
 def test_draws_and_predictions_have_their_shapes(linear, linear_guide):
-    individuals = pa.sample_individuals(linear_guide, linear, population=TRUTH, num_draws=300)
+    individuals = pa.sample_individuals(
+        linear_guide.model, linear, TRUTH, guide=linear_guide, num_draws=300
+    )
     assert individuals.draws(20)["phi"].shape == (20, 40, 2)
     predicted = individuals.predict(50, seed=1)["y"]
     assert predicted.shape == (50, 40, 8)
@@ -47,7 +51,7 @@ def test_individuals_without_good_draws_are_named(linear, linear_guide):
     too_small = dict(TRUTH, sigma=torch.tensor(1e-7, dtype=torch.float64))
     with pytest.warns(AmortizedWarning, match="unreliable"):
         individuals = pa.sample_individuals(
-            linear_guide, linear, population=too_small, num_draws=100, max_chains=2
+            linear_guide.model, linear, too_small, guide=linear_guide, num_draws=100, max_chains=2
         )
     assert individuals.log_weights.shape == (100, 40)
     assert (individuals.estimate.pareto_k > 0.7).any()
@@ -59,7 +63,7 @@ def test_the_worst_individuals_get_a_chain_of_nuts(linear, linear_guide, monkeyp
     state = torch.get_rng_state()
     with pytest.warns(AmortizedWarning, match="unreliable.*nuts"):
         individuals = pa.sample_individuals(
-            linear_guide, linear, population=TRUTH, num_draws=300, max_chains=2
+            linear_guide.model, linear, TRUTH, guide=linear_guide, num_draws=300, max_chains=2
         )
     assert torch.equal(torch.get_rng_state(), state)
     assert individuals.method.count("nuts") == 2
@@ -85,11 +89,13 @@ def test_a_mask_that_the_training_data_did_not_need(linear_guide):
     options = pa.TrainingOptions(max_epochs=1)
     guide = pa.train(forgotten, complete, num_simulations=300, options=options, progress=False)
     population = {"sigma": torch.tensor(0.5)}
-    pa.sample_individuals(guide, complete, population=population, num_draws=50, refine=False)
+    pa.sample_individuals(
+        guide.model, complete, population, guide=guide, num_draws=50, refine=False
+    )
     for use in (
-        lambda: pa.sample_individuals(guide, holes, population=population),
-        lambda: pa.marginal_likelihood(forgotten, guide, holes, population),
-        lambda: pa.fit_population(forgotten, guide, holes),
+        lambda: pa.sample_individuals(guide.model, holes, population, guide=guide),
+        lambda: pa.marginal_likelihood(forgotten, holes, population, guide=guide),
+        lambda: pa.fit_population(forgotten, holes, guide=guide),
     ):
         with pytest.raises(ModelError, match="not recorded enter the density"):
             use()
@@ -97,4 +103,4 @@ def test_a_mask_that_the_training_data_did_not_need(linear_guide):
 
 def test_too_few_draws(linear, linear_guide):
     with pytest.raises(GuideError, match="num_draws"):
-        pa.sample_individuals(linear_guide, linear, population=TRUTH, num_draws=5)
+        pa.sample_individuals(linear_guide.model, linear, TRUTH, guide=linear_guide, num_draws=5)

@@ -26,7 +26,7 @@ def main(prefix):
         options=options,
         progress=False,
     )
-    fit = pa.fit_population(quickstart.model, guide, quickstart.cohort, seed=1)
+    fit = pa.fit_population(quickstart.model, quickstart.cohort, guide=guide, seed=1)
     print(fit.summary())  # noqa: T201
     assert abs(fit.minus2ll - 360.70) < 2.0  # the exact maximum, by quadrature
 

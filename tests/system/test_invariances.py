@@ -28,7 +28,9 @@ def few(linear):
 @pytest.fixture(scope="module")
 def draws(few, linear_guide):
     """Given draws, so that scores can be compared to rounding."""
-    return pa.sample_individuals(linear_guide, few, population=TRUTH, num_draws=200, seed=1)
+    return pa.sample_individuals(
+        linear_program, few, TRUTH, guide=linear_guide, num_draws=200, seed=1
+    )
 
 
 def density(guide, cohort, draws):
@@ -101,7 +103,7 @@ def test_unrecorded_rows_leave_the_marginal_likelihood(few, linear_guide):
     exact = exact_log_marginal(few, TRUTH)
     for cohort in (few, widened(few)):
         likelihood = pa.marginal_likelihood(
-            linear_program, linear_guide, cohort, TRUTH, num_draws=2000, seed=1
+            linear_program, cohort, TRUTH, guide=linear_guide, num_draws=2000, seed=1
         )
         z = (likelihood.log_likelihood - exact) / likelihood.mc_error.clamp(min=1e-3)
         assert z.abs().max() < 4.5
@@ -138,9 +140,11 @@ def test_the_zero_of_time_does_not_matter_where_the_model_counts_from_the_dose()
 
 def test_minibatches_score_as_the_whole(linear, linear_guide):
     """The score of an individual does not depend on the others, within its error."""
-    together = pa.marginal_likelihood(linear_program, linear_guide, linear, TRUTH, seed=1)
+    together = pa.marginal_likelihood(linear_program, linear, TRUTH, guide=linear_guide, seed=1)
     for rows in (slice(0, 7), slice(7, 8), slice(8, 40)):
-        part = pa.marginal_likelihood(linear_program, linear_guide, linear[rows], TRUTH, seed=2)
+        part = pa.marginal_likelihood(
+            linear_program, linear[rows], TRUTH, guide=linear_guide, seed=2
+        )
         error = (together.mc_error[rows] ** 2 + part.mc_error**2).sqrt().clamp(min=1e-3)
         z = (together.log_likelihood[rows] - part.log_likelihood) / error
         assert z.abs().max() < 4.5

@@ -53,7 +53,7 @@ def test_nothing_global_changes(linear, fit, tmp_path):
     pa.load_guide(tmp_path, linear_program, linear)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pa.marginal_likelihood(linear_program, guide, linear, TRUTH, num_draws=100)
+        pa.marginal_likelihood(linear_program, linear, TRUTH, guide=guide, num_draws=100)
     pa.sample_population(fit, num_draws=10, num_proposals=100)
     plots.individual_fits(fit, num_draws=20)
     after = everything()
@@ -61,7 +61,9 @@ def test_nothing_global_changes(linear, fit, tmp_path):
 
 
 def score(guide, linear):
-    likelihood = pa.marginal_likelihood(linear_program, guide, linear, TRUTH, num_draws=300, seed=1)
+    likelihood = pa.marginal_likelihood(
+        linear_program, linear, TRUTH, guide=guide, num_draws=300, seed=1
+    )
     return likelihood.log_likelihood
 
 

@@ -31,7 +31,7 @@ from tests.exact import TRUTH, exact_log_marginal, exact_posterior, linear_cohor
 
 def marginal_likelihood_is_exact(guide, cohort):
     likelihood = pa.marginal_likelihood(
-        linear_program, guide, cohort, TRUTH, num_draws=1000, seed=1
+        linear_program, cohort, TRUTH, guide=guide, num_draws=1000, seed=1
     )
     z = (likelihood.log_likelihood - exact_log_marginal(cohort, TRUTH)) / likelihood.mc_error.clamp(
         min=1e-3
@@ -41,7 +41,9 @@ def marginal_likelihood_is_exact(guide, cohort):
 
 
 def posteriors_are_exact(guide, cohort):
-    individuals = pa.sample_individuals(guide, cohort, population=TRUTH, num_draws=1000, seed=1)
+    individuals = pa.sample_individuals(
+        guide.model, cohort, TRUTH, guide=guide, num_draws=1000, seed=1
+    )
     mean, covariance = exact_posterior(cohort, TRUTH)
     sd = covariance.diagonal(dim1=1, dim2=2).sqrt()
     assert ((individuals.moments()[0] - mean) / sd).abs().max() < 0.4
@@ -90,7 +92,7 @@ def hours_are_hours(guide, cohort):
 
 def seeds_count(guide, cohort):
     one, same, other = (
-        pa.sample_individuals(guide, cohort[:4], population=TRUTH, num_draws=50, seed=seed)
+        pa.sample_individuals(guide.model, cohort[:4], TRUTH, guide=guide, num_draws=50, seed=seed)
         for seed in (1, 1, 2)
     )
     assert torch.equal(one.unconstrained, same.unconstrained)

@@ -27,7 +27,9 @@ def scored(*args, **kwargs):
 
 def test_single_precision_data_score_as_double(linear, linear_guide):
     likelihoods = [
-        pa.marginal_likelihood(linear_program, linear_guide, cohort, TRUTH, num_draws=500, seed=1)
+        pa.marginal_likelihood(
+            linear_program, cohort, TRUTH, guide=linear_guide, num_draws=500, seed=1
+        )
         for cohort in (linear, linear.to(dtype=torch.float32))
     ]
     assert likelihoods[1].log_likelihood.dtype == torch.float64
@@ -139,7 +141,7 @@ def test_covariances_near_singular(correlation, linear, linear_guide):
 
 
 def test_gradients_are_finite_where_a_variance_vanishes(linear, linear_guide):
-    collapsed = pa.marginalize(linear_program, linear_guide, population=TRUTH, num_draws=200)
+    collapsed = pa.marginalize(linear_program, guide=linear_guide, population=TRUTH, num_draws=200)
     values = {n: x.clone().double() for n, x in TRUTH.items()}
     values["omega"] = torch.tensor([1e-4, 0.3]).double()
     values = {n: x.requires_grad_() for n, x in values.items()}

@@ -65,7 +65,7 @@ def test_marginal_likelihood_of_the_examples(examples, name):
         module.model, module.cohort, num_simulations=6_000, seed=1, options=options, progress=False
     )
     individuals = pa.sample_individuals(
-        guide, module.cohort, population=point, num_draws=1_000, seed=1
+        guide.model, module.cohort, point, guide=guide, num_draws=1_000, seed=1
     )
     estimate = individuals.estimate
     error = 2 * float(estimate.mc_error.norm())

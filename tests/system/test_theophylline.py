@@ -14,14 +14,14 @@ from tests.exact import theophylline_population as population
 
 @pytest.fixture(scope="module")
 def fit(theophylline_guide):
-    return pa.fit_population(model, theophylline_guide, cohort, num_draws=2000, seed=1)
+    return pa.fit_population(model, cohort, guide=theophylline_guide, num_draws=2000, seed=1)
 
 
 @pytest.mark.parametrize("point", ["P1", "P2", "ML"])
 def test_likelihood_and_individuals_at_given_points(point, theophylline_guide):
     exact, at = EXACT[point], population(point)
     individuals = pa.sample_individuals(
-        theophylline_guide, cohort, population=at, num_draws=4000, seed=1
+        theophylline_guide.model, cohort, at, guide=theophylline_guide, num_draws=4000, seed=1
     )
     estimate = individuals.estimate
     error = 2 * float(estimate.mc_error.norm())
@@ -67,7 +67,7 @@ def test_ode_program_with_the_guide_of_the_closed_form(theophylline_guide):
             pyro.sample("concentration", distribution, obs=series.values)
 
     likelihood = pa.marginal_likelihood(
-        by_ode, theophylline_guide, cohort, population("P2"), num_draws=200, seed=1
+        by_ode, cohort, population("P2"), guide=theophylline_guide, num_draws=200, seed=1
     )
     assert abs(likelihood.minus2ll - EXACT["P2"]["minus2LL"]) < 3 * likelihood.minus2ll_mc_error
 

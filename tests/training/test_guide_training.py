@@ -108,7 +108,9 @@ def test_every_style_trains_scores_and_guides(name):
     population = guide.structure.draw_populations(cohort, 1, make_generator(5))[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AmortizedWarning)
-        individuals = pa.sample_individuals(guide, cohort, population=population, num_draws=200)
+        individuals = pa.sample_individuals(
+            guide.model, cohort, population, guide=guide, num_draws=200
+        )
     assert individuals.estimate.log_mean.isfinite().all()
     svi = SVI(STYLES[name], guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
     assert torch.tensor([svi.step(cohort) for _ in range(3)]).isfinite().all()

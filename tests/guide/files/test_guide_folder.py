@@ -25,14 +25,17 @@ def test_saved_guide_draws_the_same_in_a_new_process(linear, linear_guide, tmp_p
         "from tests.exact import TRUTH, linear_cohort, linear_program\n"
         "cohort = linear_cohort()\n"
         f"guide = pa.load_guide({str(tmp_path / 'guide')!r}, linear_program, cohort)\n"
-        "found = pa.sample_individuals(guide, cohort, population=TRUTH, num_draws=50, seed=3)\n"
-        "print(json.dumps(found.unconstrained.flatten().tolist()))\n"
+        "draws = pa.sample_individuals(\n"
+        "    linear_program, cohort, TRUTH, guide=guide, num_draws=50, seed=3)\n"
+        "print(json.dumps(draws.unconstrained.flatten().tolist()))\n"
     )
     root = ROOT
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root
     )
-    here = pa.sample_individuals(linear_guide, linear, population=TRUTH, num_draws=50, seed=3)
+    here = pa.sample_individuals(
+        linear_program, linear, TRUTH, guide=linear_guide, num_draws=50, seed=3
+    )
     there = torch.tensor(json.loads(done.stdout.splitlines()[-1]), dtype=torch.float64)
     assert torch.allclose(here.unconstrained.flatten(), there, rtol=1e-12, atol=1e-12)
 
