@@ -1,4 +1,4 @@
-"""From a Pyro model to a population fit in two calls. The README shows this file."""
+"""From a Pyro model to a population fit in one call. The README shows this file."""
 
 import pyro
 import pyro.distributions as dist
@@ -24,6 +24,5 @@ def model(cohort):
 
 
 if __name__ == "__main__":
-    guide = pa.train(model, cohort, seed=1)  # learning phase: minutes, once
-    fit = pa.fit_population(model, cohort, guide=guide, seed=1)  # inference phase: seconds
+    fit = pa.fit_population(model, cohort, seed=1)
     print(fit.summary())

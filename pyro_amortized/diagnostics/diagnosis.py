@@ -116,16 +116,16 @@ def diagnose(
                 "a cohort or a design for which individuals are simulated.",
                 "pass `diagnose(guide, cohort)`, or pass a fit.",
             )
-        checks, calibration = _guide_checks(subject, design, num_individuals, num_draws, generator)
-        return Diagnosis(tuple(checks), calibration)
+        return Diagnosis(*_guide_checks(subject, design, num_individuals, num_draws, generator))
     fit, guide = subject, subject.guide
     checks: list[Check] = []
     calibration: Calibration | None = None
     data: DataCheck | None = None
     if guide is not None:
-        checks, calibration = _guide_checks(
+        of_guide, calibration = _guide_checks(
             guide, design or fit.cohort, num_individuals, num_draws, generator
         )
+        checks += of_guide
         data = check_data(guide, fit.cohort, individuals=fit.individuals, seed=fork_seed(generator))
     series = [n for n in fit.structure.series if fit.cohort[n].values.dim() == 2]
     by_series = tuple(residuals(fit, series=n, seed=fork_seed(generator)) for n in series)
@@ -141,7 +141,7 @@ def _guide_checks(
     num_individuals: int,
     num_draws: int,
     generator: Generator,
-) -> tuple[list[Check], Calibration]:
+) -> tuple[tuple[Check, ...], Calibration]:
     """The checks of a guide on simulated individuals, and its calibration."""
     calibration = calibrate(
         guide,
@@ -153,4 +153,4 @@ def _guide_checks(
     plan = as_design(design)
     checks = rank_checks(calibration) + efficiency_checks(calibration)
     checks += influence_checks(guide, plan, calibration, generator)
-    return checks, calibration
+    return tuple(checks), calibration

@@ -75,7 +75,7 @@ def laplace_covariance(
     Returns:
         Covariance, shape ``(parameter, parameter)``. If the objective does not decrease in every
         direction, ``is_maximum`` is False and the covariance is NaN in the coordinates that are
-        not determined.
+        not determined; all of it is NaN if a slope is not finite.
     """
     unit = torch.ones_like(vector) if scale is None else scale.double()
     if free is not None and not bool(free.all()):
@@ -90,6 +90,9 @@ def laplace_covariance(
     information = observed_information(
         objective, vector, DIFFERENCES.difference * unit
     ) * torch.outer(unit, unit)
+    if not bool(information.isfinite().all()):
+        no_direction = torch.zeros(0, len(vector), dtype=torch.float64)
+        return Curvature(torch.full_like(information, torch.nan), False, no_direction)
     values, vectors = torch.linalg.eigh(information)
     largest = float(values.abs().max())
     smallest = DEFAULTS.flat_eigenvalue * largest

@@ -23,7 +23,9 @@ from ..model import Estimator, Model, ModelStructure, Population
 from ..numerics.laplace import Curvature, laplace_covariance
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
-from ..sampling.individuals import MIN_DRAWS
+from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors
+from .exact_likelihood import ExactLikelihood
+from .expanded_likelihood import ExpandedLikelihood
 from .fit_result import PopulationFit
 from .fit_rounds import Rounds, Schedule, run_rounds
 from .likelihood_choice import differentiable_likelihood
@@ -202,10 +204,7 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     search, ascent, new = rounds.search, rounds.ascent, rounds.individuals
     optimum, structure = ascent.optimum, search.structure
     # About the optimum: a short way from it the curvature of a skewed likelihood is another one.
-    likelihood = differentiable_likelihood(new, search.scale)
-    curvature = laplace_covariance(
-        search.objective(likelihood), optimum.vector, search.scale, free=~ascent.held
-    )
+    curvature = _curvature(search, new, ~ascent.held)
     min_ess = ESTIMATION.min_final_efficiency * new.num_draws
     covered = float(new.estimate.ess.median()) >= min_ess
     covered = covered and ascent.gain < ESTIMATION.max_final_gain
@@ -227,6 +226,20 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
         search=search,
         fixed=tuple(fixed),
     )
+
+
+def _curvature(search: Search, individuals: IndividualPosteriors, free: Tensor) -> Curvature:
+    """Covariance of the estimates on draws that were made there.
+
+    Some models have no gradient at draws that have moved; the expansion leaves these draws out.
+    """
+    vector = search.structure.unconstrain_population(individuals.population)
+    likelihood = differentiable_likelihood(individuals, search.scale)
+    curvature = laplace_covariance(search.objective(likelihood), vector, search.scale, free)
+    if isinstance(likelihood, ExactLikelihood) and bool(curvature.covariance.isnan().all()):
+        expanded = ExpandedLikelihood(individuals, search.scale, following=likelihood.following)
+        curvature = laplace_covariance(search.objective(expanded), vector, search.scale, free)
+    return curvature
 
 
 def _message(rounds: Rounds, curvature: Curvature, covered: bool, fixed: Population) -> str:

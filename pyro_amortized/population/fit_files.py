@@ -2,7 +2,8 @@ r"""Saving and loading of a fit.
 
 A fit is a folder: the data, the draws and the estimates are in the file ``fit.safetensors``, and
 the guide, if there is one, is in the folder ``guide``. Nothing is pickled, so reading a folder
-executes no code in it. :func:`save_fit` writes a :class:`PopulationFit`, :func:`load_fit` gives it back.
+executes no code in it. :func:`save_fit` writes a :class:`PopulationFit`, :func:`load_fit` gives it
+back.
 """
 
 from collections.abc import Mapping, Sequence

@@ -12,8 +12,8 @@ proposal remains, and
 
 is unbiased at every population, and smooth. The log weights have the slopes
 :math:`s_{ik} + J_i^\top g_{ik}` in the population, with the derivatives s and g of
-:math:`\log p(y_i, u \mid \Psi)` in the population and in the individual parameters. J minimises the variance of these slopes over the
-weighted draws: it is the regression of -s on g,
+:math:`\log p(y_i, u \mid \Psi)` in the population and in the individual parameters. J minimises
+the variance of these slopes over the weighted draws: it is the regression of -s on g,
 
 .. math:: J_i = -\mathrm{Cov}(g_i)^{-1}\, \mathrm{Cov}(g_i, s_i) .
 

@@ -49,7 +49,7 @@ class InterpolatedLikelihood:
     """
 
     def __init__(self, exact: ExactLikelihood, center: Tensor, radius: Tensor) -> None:
-        self.exact, self.center, self.radius = exact, center, radius
+        self.center, self.radius = center, radius
         individuals: IndividualPosteriors = exact.individuals
         self.individuals = individuals
         self.structure = individuals.structure
@@ -59,6 +59,7 @@ class InterpolatedLikelihood:
         self.draws = replace_impossible_draws(individuals.unconstrained, log_weights, impossible)
         shared = self.structure.coordinates(self.structure.shared)
         self.following = exact.following.only(shared)
+        self.exact = ExactLikelihood(individuals, self.following)
         self.repeated_cohort = cohort.repeat(len(self.draws))
         self.log_proposal = individuals.log_proposal.masked_fill(impossible, math.inf)
         num = INTERPOLATION.num_nodes[len(center)]

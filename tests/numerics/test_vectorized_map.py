@@ -27,7 +27,8 @@ def test_functions_that_cannot_run_together_run_one_after_another():
 
 def test_log_likelihoods_of_many_populations_are_those_of_each(fit):
     posterior = pa.sample_population(fit, num_draws=20, num_proposals=200, seed=1)
-    exact = ExactLikelihood(posterior.likelihood.individuals)
+    likelihood = posterior.likelihood
+    exact = ExactLikelihood(likelihood.individuals, likelihood.following)
     expected = [exact(fit.structure.constrain_population(x)) for x in posterior.vectors]
     assert torch.allclose(posterior.log_likelihoods(), torch.stack(expected), atol=0.01)
     single = posterior.likelihood(fit.structure.constrain_population(posterior.vectors[3]))

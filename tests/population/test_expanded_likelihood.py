@@ -7,6 +7,7 @@ import pyro_amortized as pa
 from pyro_amortized.population import expanded_likelihood, likelihood_choice, starting_values
 from pyro_amortized.population.exact_likelihood import ExactLikelihood
 from pyro_amortized.population.expanded_likelihood import ExpandedLikelihood, ExpansionSettings
+from pyro_amortized.population.following_draws import follow
 from pyro_amortized.population.likelihood_choice import ChoiceSettings
 from pyro_amortized.population.starting_values import StartSettings
 from tests.exact import exact_fit, linear_cohort, linear_program
@@ -14,8 +15,9 @@ from tests.exact import exact_fit, linear_cohort, linear_program
 
 def test_expansion_has_value_slope_and_curvature_of_the_exact_likelihood(fit):
     structure = fit.structure
-    exact = ExactLikelihood(fit.individuals)
-    expanded = ExpandedLikelihood(fit.individuals, fit.search.scale)
+    following = follow(fit.individuals, fit.search.scale)
+    exact = ExactLikelihood(fit.individuals, following)
+    expanded = ExpandedLikelihood(fit.individuals, fit.search.scale, following=following)
 
     def results(likelihood):
         def value(z):

@@ -3,6 +3,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized.population.exact_likelihood import ExactLikelihood
+from pyro_amortized.population.following_draws import follow
 from pyro_amortized.population.interpolated_likelihood import InterpolatedLikelihood
 
 
@@ -12,13 +13,15 @@ def test_an_interpolated_likelihood_is_the_exact_one(fit):
     structure = fit.structure
     shared = structure.coordinates(structure.shared)
     radius = 5 * fit.covariance.diagonal()[shared].sqrt()
-    quick = InterpolatedLikelihood(ExactLikelihood(fit.individuals), fit.vector[shared], radius)
+    following = follow(fit.individuals, fit.search.scale).only(shared)
+    likelihood = ExactLikelihood(fit.individuals, following)
+    quick = InterpolatedLikelihood(likelihood, fit.vector[shared], radius)
     scale = torch.linalg.cholesky(fit.covariance)
     generator = torch.Generator().manual_seed(0)
     for size in (0.0, 1.0, 2.0, 12.0):
         noise = torch.randn(len(fit.vector), generator=generator).double()
         population = structure.constrain_population(fit.vector + size * scale @ noise)
-        exact = ExactLikelihood(fit.individuals)(population)
+        exact = likelihood(population)
         assert torch.allclose(quick(population), exact, atol=1e-4)
     draws = pa.sample_population(fit, num_draws=50, num_proposals=400, seed=1)
     assert isinstance(draws.likelihood, InterpolatedLikelihood)

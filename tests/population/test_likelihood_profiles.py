@@ -1,16 +1,13 @@
 """Profile likelihoods against the exact linear Gaussian model."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 import pyro_amortized as pa
 from pyro_amortized.errors import FitError
 from pyro_amortized.numerics.maximization import maximize
-from pyro_amortized.population import likelihood_choice
-from pyro_amortized.population.expanded_likelihood import ExpandedLikelihood
-from pyro_amortized.population.likelihood_choice import ChoiceSettings
+from pyro_amortized.population import expanded_likelihood
+from pyro_amortized.population.expanded_likelihood import ExpansionSettings
 from tests.exact import exact_log_marginal, unpack
 
 
@@ -37,13 +34,12 @@ def test_profiles_against_exact_profiles(fit, linear, exact, name, index):
     assert (profile.values[1:] > profile.values[:-1]).all()
 
 
-def test_profiles_of_many_draws_are_those_of_the_exact_likelihood(fit, monkeypatch):
-    """A residual error is followed by expanding the observations anew on the way."""
+def test_profiles_are_the_same_in_both_kinds_of_coordinates(fit, monkeypatch):
+    """The observations are expanded in the individual parameters, or in the shared ones alone."""
     exact = pa.profile_likelihood(fit, "sigma")
-    monkeypatch.setattr(likelihood_choice, "CHOICE", ChoiceSettings(max_exact=1))
-    expanded = replace(fit)
-    assert isinstance(expanded.likelihood, ExpandedLikelihood)
-    profile = pa.profile_likelihood(expanded, "sigma")
+    settings = ExpansionSettings(max_coordinates=0)
+    monkeypatch.setattr(expanded_likelihood, "EXPANSION", settings)
+    profile = pa.profile_likelihood(fit, "sigma")
     width = exact.upper - exact.lower
     assert abs(profile.lower - exact.lower) < 0.02 * width
     assert abs(profile.upper - exact.upper) < 0.02 * width

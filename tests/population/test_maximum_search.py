@@ -8,6 +8,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized.numerics.maximization import maximize
 from pyro_amortized.population.exact_likelihood import ExactLikelihood
+from pyro_amortized.population.following_draws import follow
 from pyro_amortized.population.maximum_search import Search
 from tests.exact import TRUTH, exact_log_marginal, linear_cohort, linear_program
 from tests.population.linear_models import observe
@@ -62,6 +63,7 @@ def test_a_variance_of_zero_is_found_in_any_part_of_a_sorted_cohort(linear_guide
     search = Search.begin(structure, linear_guide, cohort, "maximum likelihood", generator)
     vector = structure.unconstrain_population(truth)
     individuals = search.draw(vector, 200, generator)
-    held, _ = search.vanishing(ExactLikelihood(individuals), vector)
+    likelihood = ExactLikelihood(individuals, follow(individuals, search.scale))
+    held = search.vanishing(likelihood, vector)
     named = [n for n, x in zip(structure.population_names, held.tolist(), strict=True) if x]
     assert named == ["omega[1]"]

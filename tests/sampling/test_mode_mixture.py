@@ -6,7 +6,11 @@ import torch
 
 from pyro_amortized.sampling.adaptive_importance import Sampler
 from pyro_amortized.sampling.importance_weights import importance_estimate, normalized_weights
-from pyro_amortized.sampling.mode_mixture import differential_evolution, mixture_around_modes
+from pyro_amortized.sampling.mode_mixture import (
+    differential_evolution,
+    find_modes,
+    mixture_around_modes,
+)
 from tests.sampling.targets import Foreign, NormalProposal
 
 D, NUM = 4, 6
@@ -118,8 +122,7 @@ def test_a_target_that_is_nowhere_finite_gives_a_finite_mixture():
     def nowhere(x):
         return torch.full(x.shape[:-1], -math.inf, dtype=x.dtype)
 
-    mixture = mixture_around_modes(
-        nowhere, draws, torch.full((100, 2), -math.inf).double(), generator
-    )
+    modes = find_modes(nowhere, draws, torch.full((100, 2), -math.inf).double())
+    mixture = mixture_around_modes(nowhere, modes, generator)
     assert bool(mixture.means.isfinite().all())
     assert bool(mixture.scale_trils.isfinite().all())

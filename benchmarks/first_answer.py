@@ -1,0 +1,160 @@
+r"""From a program and data to the printed summary, without a guide.
+
+Each row is one fit with default settings: seconds (the import apart), -2LL with its Monte Carlo
+error beside the exact one, the largest error of the estimates in standard errors, and that of the
+standard errors. Exact values are those of quadrature where there are some; otherwise a second fit
+with 20 times the draws stands in for them. The last line is JSON with ``claims``. ``--small`` runs
+theophylline alone. The sparse data and exact values of phenobarbital are read from
+``../shared/references`` and left out where this folder is absent.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pandas
+import pyro
+import pyro.distributions as dist
+import torch
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+sys.path[:0] = [str(ROOT), str(EXAMPLES), str(EXAMPLES / "pharmacometrics")]
+
+import quickstart
+
+import pyro_amortized as pa
+from pyro_amortized import nlme
+from tests.exact import THEOPHYLLINE
+
+REFERENCES = ROOT.parent / "shared" / "references"
+
+
+def full_omega(cohort):
+    """Theophylline with correlated individual parameters."""
+    prior = dist.Normal(torch.tensor([0.5, 1.0, 3.5]), 1.0).to_event(1)
+    typical = pyro.sample("typical", prior)
+    omega = pyro.sample("omega", dist.HalfNormal(torch.ones(3)).to_event(1))
+    correlation = pyro.sample("correlation", dist.LKJCholesky(3, 1.0))
+    sigma = pyro.sample("sigma", dist.HalfNormal(1.0))
+    with pyro.plate("individual", len(cohort)):
+        scale = omega.unsqueeze(-1) * correlation
+        phi = pyro.sample("phi", dist.MultivariateNormal(typical, scale_tril=scale))
+        ka, cl, v = phi.exp().unbind(-1)
+        series = cohort["concentration"]
+        prediction = nlme.one_compartment(series.times, cohort.doses, ka=ka, cl=cl, v=v)
+        noise = dist.Normal(prediction, sigma[..., None]).mask(series.observed).to_event(1)
+        pyro.sample("concentration", noise, obs=series.values)
+
+
+def sparse(cohort):
+    """Four samples of each of 120 individuals; proportional error."""
+    prior = dist.Normal(torch.tensor([0.0, 1.4, 4.2]), 1.0).to_event(1)
+    typical = pyro.sample("typical", prior)
+    omega = pyro.sample("omega", dist.HalfNormal(torch.full((3,), 0.5)).to_event(1))
+    b = pyro.sample("b", dist.HalfNormal(0.5))
+    with pyro.plate("individual", len(cohort)):
+        phi = pyro.sample("phi", dist.Normal(typical, omega).to_event(1))
+        ka, cl, v = phi.exp().unbind(-1)
+        y = cohort["y"]
+        prediction = nlme.one_compartment(y.times, cohort.doses, ka=ka, cl=cl, v=v)
+        noise = nlme.proportional_error(prediction, b[..., None])
+        pyro.sample("y", noise.mask(y.observed).to_event(1), obs=y.values)
+
+
+def sparse_cohort(number):
+    table = pandas.read_csv(REFERENCES / "sparse" / "data.csv")
+    return nlme.read_table(table[table["SET"] == number].drop(columns="SET"), series="y")
+
+
+def exact_theophylline():
+    ml = THEOPHYLLINE["ML"]
+    return ml["ml"]["x"], ml["ml"]["se_x"], ml["minus2LL"]
+
+
+def exact_phenobarbital():
+    contents = json.loads((REFERENCES / "phenobarbital" / "exact.json").read_text())
+    ml = contents["pheno_WT_prop_ML"]
+    return ml["ml"]["x"], ml["ml"]["se_x"], ml["minus2LL"]
+
+
+def cases(small):
+    """Name, model, cohort, limit in seconds, and a function that gives the exact results."""
+    yield "theophylline", quickstart.model, quickstart.cohort, 2.0, exact_theophylline
+    if small:
+        return
+    warfarin = importlib.import_module("warfarin")
+    yield "warfarin PK", warfarin.model, warfarin.cohort, 4.0, None
+    if REFERENCES.is_dir():
+        phenobarbital = importlib.import_module("phenobarbital")
+        name, limit = "phenobarbital", 4.0
+        yield name, phenobarbital.model, phenobarbital.cohort, limit, exact_phenobarbital
+        yield "120 x 4 sparse", sparse, sparse_cohort(1), 5.0, None
+    else:
+        print(f"{REFERENCES} is absent: phenobarbital and the sparse data are left out")
+    yield "theophylline, full Omega", full_omega, quickstart.cohort, 10.0, None
+
+
+def fitted(model, cohort, **options):
+    """The fit, and the seconds until its summary is printed."""
+    begin = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pa.AmortizedWarning)
+        fit = pa.fit_population(model, cohort, seed=1, **options)
+    str(fit.summary())
+    return fit, time.perf_counter() - begin
+
+
+def reference(model, cohort, fit, exact):
+    """Estimates, standard errors, -2LL and its error: exact, or with 20 times the draws."""
+    if exact is not None:
+        vector, se, minus2ll = exact()
+        return (*(torch.tensor(x, dtype=torch.float64) for x in (vector, se)), minus2ll, 0.0)
+    num_draws = 20 * fit.marginal.num_draws
+    longer, _ = fitted(model, cohort, num_draws=num_draws, start=fit.estimates)
+    error = longer.marginal.minus2ll_mc_error
+    return longer.vector, longer.covariance.diagonal().sqrt(), longer.minus2ll, error
+
+
+def row(name, model, cohort, limit, exact):
+    """Print one row, and give its claims."""
+    fit, seconds = fitted(model, cohort)
+    vector, se, minus2ll, reference_error = reference(model, cohort, fit, exact)
+    mc_error = fit.marginal.minus2ll_mc_error
+    z = abs(fit.minus2ll - minus2ll) / (mc_error**2 + reference_error**2) ** 0.5
+    known = se.isfinite() & fit.estimated
+    off = float(((fit.vector - vector) / se)[known].abs().max())
+    ratio = float((fit.covariance.diagonal().sqrt() / se - 1)[known].abs().max())
+    print(
+        f"{name:26} {seconds:6.1f} s  -2LL {fit.minus2ll:9.3f} +- {mc_error:.3f} ({minus2ll:9.3f})"
+        f"  error {off:.3f} SE, of a SE {100 * ratio:.1f} %  {fit.message}",
+        flush=True,
+    )
+    values = {
+        "seconds": (seconds, limit),
+        "z of -2LL": (z, 3.0),
+        "Monte Carlo error of -2LL": (mc_error, 0.1),
+        "error of estimates in SE": (off, 0.05),
+        "error of standard errors": (ratio, 0.05),
+    }
+    return {
+        f"{name}: {what}": {"value": value, "bound": bound, "holds": value <= bound}
+        for what, (value, bound) in values.items()
+    }
+
+
+def main(small):
+    claims = {}
+    for case in cases(small):
+        claims |= row(*case)
+    print(json.dumps({"benchmark": "first_answer", "claims": claims}))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", action="store_true", help="theophylline alone")
+    main(parser.parse_args().small)
