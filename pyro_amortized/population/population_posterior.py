@@ -31,6 +31,7 @@ from ..sampling.importance_weights import (
     finite_or_zero_weight,
     importance_estimate,
     log_mean,
+    log_moments,
     normalized_weights,
     resample,
 )
@@ -255,19 +256,17 @@ class _Posterior:
         self.fit, self.known = fit, known
         # The sites of the population do not depend on the individuals: one is enough.
         self.one_individual = fit.cohort[:1].to(dtype=torch.float64)
-        likelihood, vectors = fit.likelihood, self.all_coordinates(test_draws[:, 0])
-        if self._ess_loss(vectors) > RESAMPLING.max_ess_loss:
+        vectors = self.all_coordinates(test_draws[:, 0])
+        likelihood = self._quickest(fit.likelihood, vectors)
+        if self._ess_loss(likelihood, vectors) > RESAMPLING.max_ess_loss:
             populations = [fit.vector, *vectors[: RESAMPLING.num_pooled]]
             individuals = pooled_individuals(fit, populations, generator)
-            likelihood = make_likelihood(individuals, fit.search.scale)
-        interpolated = self._interpolated(likelihood, vectors)
-        self.likelihood: AnyLikelihood = interpolated or likelihood
+            likelihood = self._quickest(make_likelihood(individuals, fit.search.scale), vectors)
+        self.likelihood = likelihood
         self.log_likelihood = _EachPopulation(self.likelihood, log_mean)
         self.log_prior = AtEach(self._log_prior, RESAMPLING.max_weights // 100)
 
-    def _interpolated(
-        self, likelihood: Likelihood, vectors: Tensor
-    ) -> InterpolatedLikelihood | None:
+    def _quickest(self, likelihood: Likelihood, vectors: Tensor) -> AnyLikelihood:
         """The likelihood interpolated in the shared parameters, if possible and accurate."""
         fit, shared = self.fit, self.fit.structure.coordinates(self.fit.structure.shared)
         if not (
@@ -275,28 +274,28 @@ class _Posterior:
             and InterpolatedLikelihood.is_possible(fit.individuals)
             and bool(self.known[shared].all())
         ):
-            return None
+            return likelihood
         radius = RESAMPLING.box_radius * fit.covariance.diagonal()[shared].sqrt()
         interpolated = InterpolatedLikelihood(likelihood, fit.vector[shared], radius)
         populations = [fit.structure.constrain_population(v) for v in vectors]
         with torch.no_grad():
-            error = torch.stack([(interpolated(p) - likelihood(p)).sum() for p in populations])
-        is_accurate = float(error.abs().max()) < RESAMPLING.max_interpolation_error
-        return interpolated if is_accurate else None
+            error = [(interpolated(p) - interpolated.exact(p)).sum() for p in populations]
+        largest = float(torch.stack(error).abs().max())
+        return interpolated if largest < RESAMPLING.max_interpolation_error else likelihood
 
     def _log_prior(self, vector: Tensor) -> Tensor:
         structure = self.fit.structure
         population = structure.constrain_population(vector)
         return structure.log_prior(self.one_individual, population) + structure.log_abs_det(vector)
 
-    def _ess_loss(self, vectors: Tensor) -> float:
+    def _ess_loss(self, likelihood: AnyLikelihood, vectors: Tensor) -> float:
         """Mean fall of log ESS from the estimates to other populations, of the tenth of the
         individuals with the largest fall.
         """
         constrain = self.fit.structure.constrain_population
         with torch.no_grad():
             at_estimates, *elsewhere = [
-                self.fit.likelihood.moments(constrain(v))[1]
+                log_moments(likelihood.log_weights(constrain(v)))[1]
                 for v in (self.fit.vector, *vectors[: RESAMPLING.num_pooled])
             ]
         fall = torch.stack([at_estimates - x for x in elsewhere]).nan_to_num(math.inf).mean(0)
