@@ -87,15 +87,16 @@ def fit_population(
         cohort: The data.
         guide: A trained guide, which makes the fit of many individuals faster and the fit of a
             model without a density possible. Default: the individuals are drawn without one.
-        start: Population to start from. Default: the best of ``num_starts`` draws from the prior.
+        start: Population to start from. Default: the best of the median of the prior and some of
+            its draws, improved on a part of the individuals.
         fixed: Values of population sites that are not estimated.
         maximum_a_posteriori: Add the log prior density of the population (in the support, without
             Jacobian, as Pyro's ``AutoDelta`` does).
         num_draws: Draws per individual and round. Default: 2,000, and from 100 individuals on
             20,000 / sqrt(N), at least 300. The Monte Carlo error of the estimates is about
-            1 / sqrt(``num_draws``) of a standard error, and several times that for parameters
-            without variability between individuals, on which all draws depend.
-        num_starts: Number of starts.
+            1 / sqrt(``num_draws``) of a standard error.
+        num_starts: Number of populations, the median of the prior among them, that are compared;
+            the best of them is improved.
         estimator: ``"corrected"`` by the density of the model, or ``"likelihood-free"``: by the
             density that the guide has learned (see
             :mod:`pyro_amortized.guide.learned_likelihood`). Default: corrected if the model has a
