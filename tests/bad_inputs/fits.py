@@ -77,6 +77,34 @@ FITS = {
             "sigma",
         ),
         "everything fixed": (lambda k: _fit(k, fixed=TRUTH), "fixed"),
+        "without a guide: data are a tensor": (
+            lambda k: pa.fit_population(linear_program, values()),
+            "Tensor",
+        ),
+        "without a guide: a guide in place of the data": (
+            lambda k: pa.fit_population(linear_program, k.guide),
+            "AmortizedGuide",
+        ),
+        "without a guide: train it again": (
+            lambda k: pa.fit_population(linear_program, k.cohort, retrain=True),
+            "`retrain=True` without a guide",
+        ),
+        "without a guide: likelihood-free": (
+            lambda k: pa.fit_population(linear_program, k.cohort, estimator="likelihood-free"),
+            "without a guide",
+        ),
+        "without a guide: an unknown estimator": (
+            lambda k: pa.marginal_likelihood(linear_program, k.cohort, TRUTH, estimator="magic"),
+            "'magic'",
+        ),
+        "without a guide: a population without a site": (
+            lambda k: pa.sample_individuals(linear_program, k.cohort, _without("mean")),
+            "mean",
+        ),
+        "without a guide: no draws of the collapsed model": (
+            lambda k: pa.marginalize(linear_program, num_draws=0),
+            "`num_draws`",
+        ),
         "draws: 24": (lambda k: _draw(k, num_draws=24), "at least 25"),
         "draws: none": (lambda k: _draw(k, num_draws=0), "`num_draws`"),
         "draws: a population without a site": (lambda k: _draw(k, _without("mean")), "mean"),

@@ -10,7 +10,7 @@ import pyro_amortized as pa
 from pyro_amortized.errors import AmortizedWarning
 from pyro_amortized.runtime import user_warnings
 from pyro_amortized.runtime.user_warnings import warn_user
-from tests.exact import TRUTH
+from tests.exact import TRUTH, linear_program
 from tests.programs import STYLES, growth_cohort
 
 
@@ -30,7 +30,7 @@ def test_a_warning_from_deep_inside_names_the_users_line(linear, linear_guide):
         warnings.simplefilter("always")
         draw = pa.sample_individuals
         line = line_of_next()
-        draw(linear_guide, linear, population=hopeless, num_draws=100, max_chains=1)
+        draw(linear_program, linear, hopeless, guide=linear_guide, num_draws=100, max_chains=1)
     check_place(caught, line)
 
 
