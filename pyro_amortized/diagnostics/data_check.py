@@ -177,7 +177,7 @@ def check_data(
         with warnings.catch_warnings():  # the reasons hold what it would warn of
             warnings.simplefilter("ignore", AmortizedWarning)
             individuals = sample_individuals(
-                guide, cohort, population=population, num_draws=1000, seed=generator
+                guide.model, cohort, population, guide=guide, num_draws=1000, seed=generator
             )
     p_value = torch.full((len(cohort),), torch.nan, dtype=torch.float64)
     if individuals is not None and structure.has_density:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.stats
-from torch import Tensor
 
 from ..population.fit_result import PopulationFit
+from ..population.likelihood_estimate import MarginalLikelihood
 from ..sampling.importance_weights import PARETO
+from ..sampling.weight_quality import has_heavy_tail
 from .check_results import About, Check, Status, check_p_values
 from .data_check import DataCheck
 from .residual_analysis import Residuals
@@ -49,7 +50,7 @@ def estimation_checks(fit: PopulationFit) -> list[Check]:
     error = fit.marginal.minus2ll_mc_error
     return [
         Check("convergence", "passed" if fit.converged else "failed", fit.num_rounds, fit.message),
-        _pareto_check(fit.cohort.ids, fit.marginal.pareto_k),
+        _pareto_check(fit.cohort.ids, fit.marginal),
         Check(
             "Monte Carlo error of -2LL",
             "passed" if error < DEFAULTS.max_mc_error else "look",
@@ -59,11 +60,11 @@ def estimation_checks(fit: PopulationFit) -> list[Check]:
     ]
 
 
-def _pareto_check(ids: tuple[str, ...], pareto_k: Tensor) -> Check:
-    # Written so that a Pareto k that is NaN counts as too large.
-    unreliable = [i for i, k in zip(ids, pareto_k.tolist(), strict=True) if not k <= PARETO.limit]
+def _pareto_check(ids: tuple[str, ...], marginal: MarginalLikelihood) -> Check:
+    heavy = has_heavy_tail(marginal.ess, marginal.pareto_k, marginal.num_draws).tolist()
+    unreliable = [i for i, x in zip(ids, heavy, strict=True) if x]
     status: Status = "passed"
-    words = f"No individual has a Pareto k above {PARETO.limit}."
+    words = f"No individual has uneven weights with a Pareto k above {PARETO.limit}."
     if unreliable:
         too_many = len(unreliable) > DEFAULTS.unreliable_failed * len(ids)
         status = "failed" if too_many else "look"
@@ -73,7 +74,7 @@ def _pareto_check(ids: tuple[str, ...], pareto_k: Tensor) -> Check:
             f"{len(unreliable)} individuals have a Pareto k above {PARETO.limit}, so that their "
             f"results are not reliable: {named}{more}."
         )
-    return Check("Pareto k of the individuals", status, float(pareto_k.max()), words)
+    return Check("Pareto k of the individuals", status, float(marginal.pareto_k.max()), words)
 
 
 def training_data_check(data: DataCheck) -> Check:

@@ -21,13 +21,13 @@ from ..guide import AmortizedGuide
 from ..guide.learned_likelihood import structure_to_fit
 from ..model import Estimator, Model, ModelStructure, Population
 from ..numerics.laplace import Curvature, laplace_covariance
-from ..runtime.arguments import check_count
+from ..runtime.arguments import check_count, check_number
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors
 from .exact_likelihood import ExactLikelihood
 from .expanded_likelihood import ExpandedLikelihood
 from .fit_result import PopulationFit
-from .fit_rounds import Rounds, Schedule, run_rounds
+from .fit_rounds import Rounds, Schedule, more_draws, run_rounds
 from .likelihood_choice import differentiable_likelihood
 from .likelihood_estimate import summarize_weights
 from .maximum_search import Criterion, Search
@@ -45,6 +45,8 @@ class EstimationSettings:
     draws_numerator: float = 20_000.0
     min_draws: int = 300
     max_draws: int = 2_000
+    # Monte Carlo standard error of -2LL: a twentieth of a difference that matters between models.
+    precision: float = 0.1
     # The first rounds use this share of the draws, and at least the second number.
     first_rounds_share: float = 0.25
     min_first_draws: int = 100
@@ -74,6 +76,7 @@ def fit_population(
     fixed: Population | None = None,
     maximum_a_posteriori: bool = False,
     num_draws: int | None = None,
+    precision: float | None = None,
     num_starts: int = 4,
     estimator: Estimator | None = None,
     retrain: bool | None = None,
@@ -95,6 +98,9 @@ def fit_population(
         num_draws: Draws per individual and round. Default: 2,000, and from 100 individuals on
             20,000 / sqrt(N), at least 300. The Monte Carlo error of the estimates is about
             1 / sqrt(``num_draws``) of a standard error.
+        precision: Monte Carlo standard error of -2LL. Further draws are made at the estimates until
+            it is reached, as far as this is affordable; the summary shows what was reached.
+            Default: 0.1, and as many draws as ``num_draws`` says where this is given.
         num_starts: Number of populations, the median of the prior among them, that are compared;
             the best of them is improved.
         estimator: ``"corrected"`` by the density of the model, or ``"likelihood-free"``: by the
@@ -115,7 +121,11 @@ def fit_population(
     """
     check_count("num_starts", num_starts, error=FitError)
     criterion: Criterion = "maximum a posteriori" if maximum_a_posteriori else "maximum likelihood"
-    arguments = (fixed, criterion, num_draws, num_starts, estimator, seed)
+    if precision is not None:
+        check_number("precision", precision, 0, with_low=False, error=FitError)
+    elif num_draws is None:
+        precision = ESTIMATION.precision
+    arguments = (fixed, criterion, num_draws, num_starts, estimator, seed, precision)
     if guide is None and retrain:
         raise FitError(
             "`retrain=True` without a guide.",
@@ -144,6 +154,7 @@ def fit_once(
     num_starts: int = 4,
     estimator: Estimator | None = None,
     seed: int = 0,
+    precision: float | None = None,
 ) -> PopulationFit:
     """One fit without retraining; arguments as in :func:`fit_population`."""
     generator = make_generator(seed)
@@ -167,7 +178,11 @@ def fit_once(
             "a start under which every individual's data are possible.",
             "pass another `start=`, or check the data against the model.",
         )
-    return _finish(model, rounds, fixed)
+    fit = _finish(model, rounds, fixed)
+    if precision is None:
+        return fit
+    more = more_draws(search, rounds, precision, generator)
+    return replace(fit, marginal=more) if more is not None else fit
 
 
 def _default_num_draws(num_individuals: int) -> int:
@@ -210,6 +225,7 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     covered = float(new.estimate.ess.median()) >= min_ess
     covered = covered and ascent.gain < ESTIMATION.max_final_gain
     unknown = torch.full_like(curvature.covariance, torch.nan)
+    names, flat = structure.population_names, [_places(x) for x in curvature.flat]
     converged = optimum.converged and ascent.gain < rounds.min_gain
     return PopulationFit(
         model=model,
@@ -226,6 +242,7 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
         num_rounds=rounds.num_rounds,
         search=search,
         fixed=tuple(fixed),
+        undetermined=tuple(names[j] for j in range(len(names)) if any(j in x for x in flat)),
     )
 
 
@@ -269,14 +286,19 @@ def _message(rounds: Rounds, curvature: Curvature, covered: bool, fixed: Populat
     return "; ".join(parts)
 
 
+def _places(direction: Tensor) -> list[int]:
+    """Coordinates that take part in a flat direction."""
+    share = direction.abs() / direction.abs().max()
+    return [j for j, x in enumerate(share.tolist()) if x > ESTIMATION.min_flat_share]
+
+
 def _flat_direction(names: list[str], scale: Tensor, direction: Tensor) -> str:
     """A direction that the data do not determine, in words."""
-    share = direction.abs() / direction.abs().max()
-    places = [j for j, x in enumerate(share.tolist()) if x > ESTIMATION.min_flat_share]
+    places = _places(direction)
     if len(places) == 1:
         return f"the data do not determine {names[places[0]]}"
     moves = direction * scale
-    first = max(places, key=lambda j: float(share[j]))
+    first = max(places, key=lambda j: abs(float(direction[j])))
     relative = (moves / moves[first]).tolist()
     together = ", ".join(f"{names[j]} by {relative[j]:+.2f}" for j in places)
     return (

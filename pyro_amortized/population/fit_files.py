@@ -7,7 +7,7 @@ back.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,9 +33,11 @@ from .maximum_search import Search
 FORMAT = Format("fit again")
 FILE, GUIDE = "fit.safetensors", "guide"
 DRAWS = ("unconstrained", "log_proposal", "log_weights")
+MARGINAL = ("log_likelihood", "mc_error", "ess", "pareto_k")
 MIXTURES = ("mixture", "guide")
 DESCRIBED = (
     *("criterion", "estimator", "population", "converged", "message", "num_rounds", "fixed"),
+    *("undetermined", "num_marginal_draws"),
     *("ids", "numbered", "method", "guided"),
 )
 
@@ -72,6 +74,7 @@ def _tensors(fit: PopulationFit) -> dict[str, Tensor]:
     tensors = {f"cohort.{name}": x for name, x in cohort_tensors(individuals.cohort).items()}
     tensors |= {f"estimates.{name}": x for name, x in estimates.items()}
     tensors |= {f"draws.{name}": getattr(individuals, name) for name in DRAWS}
+    tensors |= {f"marginal.{name}": getattr(fit.marginal, name) for name in MARGINAL}
     tensors["refinement.refined"] = refinement.refined
     for kind in MIXTURES:
         mixture: StudentMixture = getattr(refinement, kind)
@@ -89,9 +92,11 @@ def _description(fit: PopulationFit) -> dict[str, Any]:
         "message": fit.message,
         "num_rounds": fit.num_rounds,
         "fixed": list(fit.fixed),
+        "undetermined": list(fit.undetermined),
         "ids": list(fit.individuals.cohort.ids),
         "numbered": are_default_labels(fit.individuals.cohort.ids),
         "method": list(fit.individuals.method),
+        "num_marginal_draws": fit.marginal.num_draws,
         "guided": fit.guide is not None,
     }
 
@@ -176,12 +181,17 @@ def _fit(
         vector=vector,
         covariance=tensors["estimates.covariance"],
         individuals=individuals,
-        marginal=summarize_weights(individuals),
+        marginal=replace(
+            summarize_weights(individuals),
+            num_draws=int(description["num_marginal_draws"]),
+            **{name: tensors[f"marginal.{name}"] for name in MARGINAL},
+        ),
         converged=bool(description["converged"]),
         message=str(description["message"]),
         num_rounds=int(description["num_rounds"]),
         search=Search(structure, guide, cohort, criterion, tensors["estimates.scale"]),
         fixed=tuple(description["fixed"]),
+        undetermined=tuple(description["undetermined"]),
     )
 
 
@@ -210,6 +220,7 @@ def read_fit(folder: Path) -> FitContents:
         ]
         refinement = Refinement(tensors["refinement.refined"], *mixtures)
         names = [f"draws.{name}" for name in DRAWS]
+        names += [f"marginal.{name}" for name in MARGINAL]
         names += ["estimates.vector", "estimates.covariance", "estimates.scale"]
         contents = FitContents(
             cohort, {name: tensors[name] for name in names}, refinement, description
@@ -253,6 +264,7 @@ def _check_shapes(contents: FitContents) -> None:
     num_parameters = len(tensors["estimates.vector"])
     valid = draws.dim() == 3 and draws.shape[1] == num
     valid &= all(tensors[f"draws.{name}"].shape == draws.shape[:2] for name in DRAWS[1:])
+    valid &= all(tensors[f"marginal.{name}"].shape == (num,) for name in MARGINAL)
     valid &= tensors["estimates.covariance"].shape == (num_parameters, num_parameters)
     valid &= tensors["estimates.scale"].shape == (num_parameters,)
     valid &= refinement.refined.shape == (num,) and len(description["method"]) == num

@@ -74,6 +74,8 @@ class PopulationFit:
         num_rounds: Rounds of drawing and maximising.
         search: What the rounds had in common.
         fixed: Names of the population sites that were not estimated.
+        undetermined: Labels of the parameters, as in the summary, of which the data determine only
+            a combination, or nothing.
     """
 
     model: Model
@@ -90,6 +92,7 @@ class PopulationFit:
     num_rounds: int
     search: Search
     fixed: tuple[str, ...] = ()
+    undetermined: tuple[str, ...] = ()
 
     @property
     def trained_guide(self) -> AmortizedGuide:

@@ -11,12 +11,15 @@ References:
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import torch
 from torch import Generator, Tensor
 
+from ..sampling.importance_weights import importance_estimate
 from ..sampling.individuals import IndividualPosteriors
+from .likelihood_estimate import MarginalLikelihood, summarize_weights
 from .maximum_search import SEARCH, Ascent, Search
 
 
@@ -30,6 +33,11 @@ class RoundSettings:
     min_kept: float = 0.25
     well_kept: float = 0.75
     allowed_errors: float = 3.0
+    # Draws for a requested precision: this multiple of what the Monte Carlo error of the first
+    # draws says, because it is an estimate; and the largest number of observed values at them,
+    # which take some seconds.
+    extra_share: float = 1.1
+    max_extra_values: int = 30_000_000
 
 
 ROUNDS = RoundSettings()
@@ -115,6 +123,47 @@ def run_rounds(
         current, vector, held, last = new, ascent.optimum.vector, ascent.held, ascent
         if gain > ROUNDS.well_kept * ascent.gain - allowed:
             level = max(0, level - 1)
+
+
+def more_draws(
+    search: Search, rounds: Rounds, precision: float, generator: Generator
+) -> MarginalLikelihood | None:
+    r"""The likelihood at the result with more draws, of which only the weights are kept.
+
+    Args:
+        search: The search.
+        rounds: The rounds.
+        precision: Monte Carlo standard error of -2LL.
+        generator: Source of randomness.
+
+    Returns:
+        The likelihood, or None if the draws of the result are precise enough, or more are not
+        affordable.
+    """
+    individuals = rounds.individuals
+    num_draws, marginal = individuals.num_draws, summarize_weights(individuals)
+    error = marginal.minus2ll_mc_error
+    if not math.isfinite(error) or error <= precision:
+        return None
+    needed = ROUNDS.extra_share * (error / precision) ** 2 - 1
+    names = individuals.structure.series
+    num_values = num_draws * sum(individuals.cohort[name].values.numel() for name in names)
+    num_blocks = min(math.ceil(needed), ROUNDS.max_extra_values // max(1, num_values))
+    if num_blocks == 0:
+        return None
+    blocks = [individuals.log_weights]
+    for _ in range(num_blocks):
+        block = search.draw_again(individuals, num_draws, generator)
+        blocks.append(block.log_weights)
+    estimate = importance_estimate(torch.cat(blocks))
+    return replace(
+        marginal,
+        log_likelihood=estimate.log_mean,
+        mc_error=estimate.mc_error,
+        ess=estimate.ess,
+        pareto_k=estimate.pareto_k,
+        num_draws=num_draws * (num_blocks + 1),
+    )
 
 
 def _gain(

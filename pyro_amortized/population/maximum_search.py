@@ -5,7 +5,6 @@ with an exact gradient. The next round draws at the maximum that was found. Mixt
 fitted to single individuals are tried first in the next round.
 """
 
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,13 +18,13 @@ from ..errors import AmortizedWarning
 from ..guide import AmortizedGuide
 from ..model import ModelStructure, Population
 from ..numerics.maximization import Optimum, maximize
-from ..runtime.random_numbers import fork_seed, make_generator
-from ..sampling.importance_weights import log_mean_difference
+from ..runtime.random_numbers import fork_seed
 from ..sampling.individuals import IndividualPosteriors, sample_with_structure
 from ..sampling.proposals import Refinement
 from ..sampling.unreliable_individuals import LAST_STEPS
 from .expanded_likelihood import ExpandedLikelihood
 from .likelihood_choice import Likelihood, differentiable_likelihood
+from .vanishing_deviations import vanishing_coordinates
 
 # The likelihood; with the prior density in the support (as ``AutoDelta`` does); with the prior
 # density in unconstrained coordinates (as ``AutoLaplace`` does and NUTS samples).
@@ -54,24 +53,7 @@ class SearchSettings:
     max_rough_iterations: int = 50
 
 
-@dataclass(frozen=True)
-class VanishingSettings:
-    """When a standard deviation cannot be distinguished from zero (decision 037)."""
-
-    # Individuals, and draws of each, that show how much the individual parameters vary.
-    max_individuals: int = 100
-    num_draws: int = 50
-    # Change of a coordinate for the slope of the log standard deviations.
-    difference: float = 0.1
-    # A standard deviation depends on a coordinate if its logarithm has a larger slope.
-    min_slope: float = 0.3
-    # Changes of the log likelihood that count as none: of all individuals (beside two Monte Carlo
-    # standard errors), and the median over the individuals.
-    max_total_change: float = 0.05
-    max_individual_change: float = 0.1
-
-
-SEARCH, VANISHING = SearchSettings(), VanishingSettings()
+SEARCH = SearchSettings()
 
 
 class Ascent(NamedTuple):
@@ -173,9 +155,22 @@ class Search:
                 max_chains=0 if quiet else LAST_STEPS.max_chains,
             )
 
-    def score(self, vector: Tensor, num_draws: int, generator: Generator) -> float:
-        """The objective at a population, on a few new draws."""
-        return self.value_of(self.draw(vector, num_draws, generator))
+    def draw_again(
+        self, individuals: IndividualPosteriors, num_draws: int, generator: Generator
+    ) -> IndividualPosteriors:
+        """New draws of every individual from the mixtures of earlier ones, at their population."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AmortizedWarning)
+            return sample_with_structure(
+                self.structure,
+                self.guide,
+                self.cohort,
+                individuals.population,
+                num_draws=num_draws,
+                seed=generator,
+                known=individuals.refinement,
+                max_chains=0,
+            )
 
     def value_of(self, individuals: IndividualPosteriors) -> float:
         """The objective at the population of some draws."""
@@ -202,73 +197,6 @@ class Search:
         if self.criterion == "posterior mode":
             log_prior = log_prior + self.structure.log_abs_det(vector)
         return log_prior
-
-    def vanishing(self, likelihood: Likelihood, vector: Tensor) -> Tensor:
-        r"""Coordinates of standard deviations that cannot be distinguished from zero.
-
-        A coordinate is among them if a standard deviation of the individual parameters, or of
-        their narrowest combination, depends on it, and if half of this standard deviation does not
-        change the likelihood and twice of it does not increase it. It is then held
-        (decision 037).
-
-        Args:
-            likelihood: The likelihood on the draws of this round.
-            vector: The population in unconstrained coordinates, shape ``(population,)``.
-
-        Returns:
-            A boolean for every coordinate, shape ``(population,)``.
-        """
-        log_sd = self._log_standard_deviations(vector)
-        held = torch.zeros(len(vector), dtype=torch.bool)
-        settings = VANISHING
-        with torch.no_grad():
-            log_weights = likelihood.log_weights(self.structure.constrain_population(vector))
-            for j, unit in enumerate(torch.eye(len(vector), dtype=torch.float64)):
-                step = settings.difference * unit
-                slopes = (log_sd(vector + step) - log_sd(vector - step)) / (2 * settings.difference)
-                slope = slopes[slopes.abs().argmax()]
-                if abs(float(slope)) > settings.min_slope:
-                    doubling = math.log(2) / slope * unit
-                    half, half_one = self._change(likelihood, vector - doubling, log_weights)
-                    double, _ = self._change(likelihood, vector + doubling, log_weights)
-                    unchanged = half_one < settings.max_individual_change
-                    held[j] = abs(half) < 1 and double < 1 and unchanged
-        return held
-
-    def _log_standard_deviations(self, vector: Tensor) -> Callable[[Tensor], Tensor]:
-        """Log standard deviation of each individual parameter, and of the combination that is
-        narrowest at ``vector``, as a function of the unconstrained population.
-        """
-        # The same random individuals in every round: a cohort may be sorted by treatment arm.
-        part = self.part(VANISHING.max_individuals, make_generator(self.seed)).cohort
-
-        def deviations(at: Tensor) -> Tensor:
-            population, generator = (
-                self.structure.constrain_population(at),
-                make_generator(self.seed),
-            )
-            draws = self.structure.draw_individuals(
-                part, population, VANISHING.num_draws, generator
-            )
-            return (draws - draws.mean(0)).flatten(0, 1)
-
-        at_vector = deviations(vector).nan_to_num(0.0, 0.0, 0.0)
-        sd = at_vector.std(0).clamp(min=1e-300)
-        correlation = torch.corrcoef((at_vector / sd).T).reshape(len(sd), -1).nan_to_num(0.0)
-        narrowest = torch.linalg.eigh(correlation).eigenvectors[:, :1]
-        axes = torch.cat([torch.eye(len(sd), dtype=sd.dtype), narrowest], 1) / sd.unsqueeze(-1)
-        return lambda at: (deviations(at) @ axes).std(0).log()
-
-    def _change(
-        self, likelihood: Likelihood, at: Tensor, log_weights: Tensor
-    ) -> tuple[float, float]:
-        """Change of the log likelihood, in units of the largest change that counts as none, and
-        the median over the individuals of its absolute value.
-        """
-        moved = likelihood.log_weights(self.structure.constrain_population(at))
-        change, error = log_mean_difference(moved, log_weights)
-        unit = VANISHING.max_total_change + 2 * float(error.pow(2).sum().sqrt())
-        return float(change.sum()) / unit, float(change.abs().median())
 
     def ascend(
         self,
@@ -298,7 +226,9 @@ class Search:
             before = float(self.objective(likelihood)(vector))
         # The posterior mode has a proper prior in unconstrained coordinates.
         if not rough and self.criterion != "posterior mode":
-            held = held | self.vanishing(likelihood, vector)
+            held = held | vanishing_coordinates(
+                self.structure, self.cohort, likelihood, vector, self.seed
+            )
         free = ~held
         same_coordinates = last is not None and bool((last.held == held).all())
         within_limits = self._objective_within_limits(likelihood, SEARCH.max_distances[level])

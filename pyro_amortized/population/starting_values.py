@@ -1,8 +1,7 @@
 r"""Starting values of a fit, from a few draws of some individuals.
 
-Every start is a population drawn from the prior. The draws of the guide under its shared
-parameters, weighted by the model, show in which direction the population lies; a few rounds of
-drawing and maximising around there follow (decision 036). The best start on new draws is returned.
+The median of the prior and some draws of it are compared by the likelihood on a few draws of some
+individuals. The best of them is improved there, by rounds of drawing and maximising (decision 036).
 """
 
 import math
@@ -13,7 +12,8 @@ from torch import Generator, Tensor
 
 from ..errors import FitError
 from ..model import Population
-from ..runtime.random_numbers import make_generator
+from ..runtime.random_numbers import fork_seed, make_generator
+from ..runtime.workers import run_each
 from .fit_rounds import Schedule, run_rounds
 from .maximum_search import Search
 
@@ -56,8 +56,8 @@ def locate_population(
     r"""Find the neighbourhood of the best population from a few draws.
 
     A large cohort is represented by individuals chosen at random; in a very large one, the best
-    start is then improved with more of them. Under ``joblib.parallel_config`` the starts run in
-    parallel, with the same result.
+    start is then improved with more of them. Under ``joblib.parallel_config`` the
+    candidates are compared in parallel, with the same result.
 
     Args:
         search: The search; the same one is then used for the fit.
@@ -80,7 +80,8 @@ def locate_population(
     vectors = torch.stack([structure.unconstrain_population(draw) for draw in draws])
     candidates = torch.cat([vectors.median(0).values.unsqueeze(0), vectors[: num_starts - 1]])
     candidates = torch.where(held, known, candidates)
-    values = [part.score(x, START.num_candidate_draws, generator) for x in candidates]
+    tasks = [(part, x, START.num_candidate_draws, fork_seed(generator)) for x in candidates]
+    values = run_each(_score, tasks)
     order = torch.tensor(values).nan_to_num(-math.inf).argsort(descending=True)
     for vector in candidates[order]:
         best = run_rounds(part, vector, held, START.schedule(num_draws), generator)
@@ -99,3 +100,8 @@ def locate_population(
             "check units and priors, and `plots.individual_fits`; or pass `start=`.",
         )
     return best.ascent.optimum.vector
+
+
+def _score(search: Search, vector: Tensor, num_draws: int, seed: int) -> float:
+    """The objective at a population, on a few new draws."""
+    return search.value_of(search.draw(vector, num_draws, make_generator(seed)))

@@ -22,6 +22,10 @@ class ReliabilitySettings:
     min_ess: float = 20.0
     # The same as a share of the draws, where there are fewer than 200 draws.
     min_efficiency: float = 0.1
+    # Pareto k counts where a smaller share of the draws is effective. The tail of nearly equal
+    # weights is noise: of 500 posteriors with guides that were 99.7 % effective (the worst 85 %),
+    # 67 had a k above the limit, and were refined to draws that are 51 % effective.
+    even_efficiency: float = 0.8
 
 
 RELIABILITY = ReliabilitySettings()
@@ -36,7 +40,16 @@ def is_poor(log_weights: Tensor, min_efficiency: float | Tensor) -> Tensor:
             individual.
     """
     estimate = importance_estimate(log_weights)
-    return (estimate.ess < min_efficiency * len(log_weights)) | (estimate.pareto_k > PARETO.limit)
+    few = estimate.ess < min_efficiency * len(log_weights)
+    return few | has_heavy_tail(estimate.ess, estimate.pareto_k, len(log_weights))
+
+
+def has_heavy_tail(ess: Tensor, pareto_k: Tensor, num_draws: int) -> Tensor:
+    """Whether Pareto k is above the limit (or NaN) and the weights vary enough for it to mean
+    anything, shape ``(individual,)``.
+    """
+    uneven = ~(ess >= RELIABILITY.even_efficiency * num_draws)
+    return uneven & ~(pareto_k <= PARETO.limit)
 
 
 def unreliable(estimate: ImportanceEstimate, num_draws: int) -> Tensor:
@@ -47,7 +60,8 @@ def unreliable(estimate: ImportanceEstimate, num_draws: int) -> Tensor:
         num_draws: Number of draws of each individual.
     """
     min_ess = min(RELIABILITY.min_ess, RELIABILITY.min_efficiency * num_draws)
-    return (estimate.ess < min_ess) | ~(estimate.pareto_k <= PARETO.limit)
+    few = estimate.ess < min_ess
+    return few | has_heavy_tail(estimate.ess, estimate.pareto_k, num_draws)
 
 
 def comparable_ess(log_weights: Tensor) -> Tensor:
@@ -55,5 +69,5 @@ def comparable_ess(log_weights: Tensor) -> Tensor:
     for a hundredth.
     """
     estimate = importance_estimate(log_weights)
-    reliable = estimate.pareto_k <= PARETO.limit
-    return estimate.ess * torch.where(reliable, 1.0, REFINEMENT.unreliable_factor)
+    heavy = has_heavy_tail(estimate.ess, estimate.pareto_k, len(log_weights))
+    return estimate.ess * torch.where(heavy, REFINEMENT.unreliable_factor, 1.0)

@@ -10,6 +10,7 @@ from pyro_amortized.numerics.maximization import maximize
 from pyro_amortized.population.exact_likelihood import ExactLikelihood
 from pyro_amortized.population.following_draws import follow
 from pyro_amortized.population.maximum_search import Search
+from pyro_amortized.population.vanishing_deviations import vanishing_coordinates
 from tests.exact import TRUTH, exact_log_marginal, linear_cohort, linear_program
 from tests.population.linear_models import observe
 
@@ -64,6 +65,6 @@ def test_a_variance_of_zero_is_found_in_any_part_of_a_sorted_cohort(linear_guide
     vector = structure.unconstrain_population(truth)
     individuals = search.draw(vector, 200, generator)
     likelihood = ExactLikelihood(individuals, follow(individuals, search.scale))
-    held = search.vanishing(likelihood, vector)
+    held = vanishing_coordinates(structure, cohort, likelihood, vector, search.seed)
     named = [n for n, x in zip(structure.population_names, held.tolist(), strict=True) if x]
     assert named == ["omega[1]"]

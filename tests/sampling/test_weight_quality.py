@@ -23,6 +23,19 @@ def test_poor_weights_have_few_effective_draws():
     assert is_poor(weights, limits).tolist() == [False, True, True]  # the last by Pareto k
 
 
+def test_the_tail_of_nearly_equal_weights_is_noise():
+    """A few draws stick out of equal weights: Pareto k is large, and nearly all are effective."""
+    weights = torch.zeros(1000, 1, dtype=torch.float64)
+    weights[:20, 0] = 0.02 * torch.arange(20.0).exp().log1p().double()
+    weights[0, 0] = 1.5
+    estimate = importance_estimate(weights)
+    assert float(estimate.pareto_k) > 0.7
+    assert float(estimate.ess) > 900
+    assert not is_poor(weights, 0.5).any()
+    assert not unreliable(estimate, 1000).any()
+    assert torch.allclose(comparable_ess(weights), estimate.ess)
+
+
 def test_unreliable_weights_and_their_comparison():
     weights = log_weights()
     estimate = importance_estimate(weights)

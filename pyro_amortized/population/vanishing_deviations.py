@@ -1,0 +1,112 @@
+r"""Standard deviations of the individual parameters that cannot be distinguished from zero.
+
+If the data do not show that a parameter varies between individuals, the maximum of the likelihood
+lies at a standard deviation of zero, where its logarithm has no maximum. Such a standard deviation
+is held where the search has arrived (decision 037).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..cohort import Cohort
+from ..model import ModelStructure
+from ..runtime.random_numbers import make_generator
+from ..sampling.importance_weights import log_mean_difference
+from .likelihood_choice import Likelihood
+
+
+@dataclass(frozen=True)
+class VanishingSettings:
+    """When a standard deviation cannot be distinguished from zero (decision 037)."""
+
+    # Individuals, and draws of each, that show how much the individual parameters vary.
+    max_individuals: int = 100
+    num_draws: int = 50
+    # Change of a coordinate for the slope of the log standard deviations.
+    difference: float = 0.1
+    # A standard deviation depends on a coordinate if its logarithm has a larger slope.
+    min_slope: float = 0.3
+    # Changes of the log likelihood that count as none: of all individuals (beside two Monte Carlo
+    # standard errors), and the median over the individuals.
+    max_total_change: float = 0.05
+    max_individual_change: float = 0.1
+
+
+VANISHING = VanishingSettings()
+
+
+def vanishing_coordinates(
+    structure: ModelStructure, cohort: Cohort, likelihood: Likelihood, vector: Tensor, seed: int
+) -> Tensor:
+    r"""Coordinates of standard deviations that cannot be distinguished from zero.
+
+    A coordinate is among them if a standard deviation of the individual parameters, or of their
+    narrowest combination, depends on it, and if half of this standard deviation does not change the
+    likelihood and twice of it does not increase it.
+
+    Args:
+        structure: The population model.
+        cohort: The data.
+        likelihood: The likelihood on the draws of a round.
+        vector: The population in unconstrained coordinates, shape ``(population,)``.
+        seed: Seed of the individuals that show how much the individual parameters vary.
+
+    Returns:
+        A boolean for every coordinate, shape ``(population,)``.
+    """
+    log_sd = _log_standard_deviations(structure, cohort, vector, seed)
+    held, settings = torch.zeros(len(vector), dtype=torch.bool), VANISHING
+    with torch.no_grad():
+        log_weights = likelihood.log_weights(structure.constrain_population(vector))
+
+        def change(at: Tensor) -> tuple[float, float]:
+            moved = likelihood.log_weights(structure.constrain_population(at))
+            return _change(moved, log_weights)
+
+        for j, unit in enumerate(torch.eye(len(vector), dtype=torch.float64)):
+            step = settings.difference * unit
+            slopes = (log_sd(vector + step) - log_sd(vector - step)) / (2 * settings.difference)
+            slope = slopes[slopes.abs().argmax()]
+            if abs(float(slope)) > settings.min_slope:
+                doubling = math.log(2) / slope * unit
+                half, half_one = change(vector - doubling)
+                double, _ = change(vector + doubling)
+                unchanged = half_one < settings.max_individual_change
+                held[j] = abs(half) < 1 and double < 1 and unchanged
+    return held
+
+
+def _log_standard_deviations(
+    structure: ModelStructure, cohort: Cohort, vector: Tensor, seed: int
+) -> Callable[[Tensor], Tensor]:
+    """Log standard deviation of each individual parameter, and of the combination that is
+    narrowest at ``vector``, as a function of the unconstrained population.
+    """
+    # The same random individuals in every round: a cohort may be sorted by treatment arm.
+    order = torch.randperm(len(cohort), generator=make_generator(seed))
+    part = cohort[order[: VANISHING.max_individuals]]
+
+    def deviations(at: Tensor) -> Tensor:
+        population, generator = structure.constrain_population(at), make_generator(seed)
+        draws = structure.draw_individuals(part, population, VANISHING.num_draws, generator)
+        return (draws - draws.mean(0)).flatten(0, 1)
+
+    at_vector = deviations(vector).nan_to_num(0.0, 0.0, 0.0)
+    sd = at_vector.std(0).clamp(min=1e-300)
+    correlation = torch.corrcoef((at_vector / sd).T).reshape(len(sd), -1).nan_to_num(0.0)
+    narrowest = torch.linalg.eigh(correlation).eigenvectors[:, :1]
+    axes = torch.cat([torch.eye(len(sd), dtype=sd.dtype), narrowest], 1) / sd.unsqueeze(-1)
+    return lambda at: (deviations(at) @ axes).std(0).log()
+
+
+def _change(moved: Tensor, log_weights: Tensor) -> tuple[float, float]:
+    """Change of the log likelihood, in units of the largest change that counts as none, and the
+    median over the individuals of its absolute value.
+    """
+    change, error = log_mean_difference(moved, log_weights)
+    unit = VANISHING.max_total_change + 2 * float(error.pow(2).sum().sqrt())
+    return float(change.sum()) / unit, float(change.abs().median())
