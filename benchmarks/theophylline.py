@@ -201,7 +201,9 @@ def linear(size):
         progress=False,
     )
     num = size.fit_draws
-    individuals = pa.sample_individuals(model, data, TRUTH, guide=guide, num_draws=num, seed=1)
+    individuals = pa.sample_individuals(
+        linear_program, data, TRUTH, guide=guide, num_draws=num, seed=1
+    )
     estimate = individuals.estimate
     exact = exact_log_marginal(data, TRUTH)
     z_total = float((estimate.log_mean.sum() - exact.sum()) / estimate.mc_error.norm())

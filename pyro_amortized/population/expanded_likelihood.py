@@ -168,7 +168,8 @@ class ExpandedLikelihood:
         following = follow(individuals, scale) if following is None else following
         self.is_shared = structure.coordinates(structure.shared)
         num_coordinates = following.spread.shape[1] + int(self.is_shared.sum())
-        self.by_parameters = num_coordinates <= settings.max_coordinates
+        few = num_coordinates <= settings.max_coordinates
+        self.by_parameters = few and not following.stays
         self.following = following if self.by_parameters else following.only(self.is_shared)
         size = max(1, settings.max_rows // individuals.num_draws)
         with torch.no_grad():

@@ -68,6 +68,11 @@ class Following:
     directions: Tensor
     spread: Tensor
 
+    @property
+    def stays(self) -> bool:
+        """Whether no draw moves at all."""
+        return not bool(self.directions.any())
+
     def move(self, vector: Tensor) -> Tensor:
         """Move of the draws from the center to an unconstrained population, shape ``(individual,
         latent)``, differentiable.
@@ -92,15 +97,20 @@ def follow(individuals: IndividualPosteriors, scale: Tensor) -> Following:
             ``(population,)``.
 
     Returns:
-        The regression of the slopes. Draws of an individual whose slopes are not finite stay.
+        The regression of the slopes. Draws of an individual whose slopes are not finite stay, and
+        all draws of a likelihood-free estimate: the log density of the splines that the guide has
+        learned has kinks in the individual parameters, so that moved draws would have no curvature.
     """
-    center = individuals.structure.unconstrain_population(individuals.population).detach()
+    structure = individuals.structure
+    center = structure.unconstrain_population(individuals.population).detach()
     log_weights = individuals.log_weights[: FOLLOWING.max_draws]
     draws = individuals.unconstrained[: FOLLOWING.max_draws]
     draws = replace_impossible_draws(draws, log_weights, log_weights == -math.inf)
     weights = normalized_weights(log_weights)
     mean = (weights.unsqueeze(-1) * draws).sum(0)
     spread = (weights.unsqueeze(-1) * (draws - mean) ** 2).sum(0).sqrt().clamp(min=1e-12)
+    if structure.estimator == "likelihood-free":
+        return Following(center, torch.zeros(*spread.shape, len(center)).double(), spread)
     slopes = _Slopes(individuals, draws, center)
     with torch.no_grad():
         scores = slopes.of_population(FOLLOWING.relative_step * scale)
