@@ -98,7 +98,8 @@ def maximize(
     options: dict[str, Any] = {"maxiter": max_iterations, "gtol": DEFAULTS.gradient_tolerance}
     if curvature is not None and int(torch.linalg.cholesky_ex(curvature).info) == 0:
         options["hess_inv0"] = curvature.numpy()
-    result = scipy.optimize.minimize(negative, best_x, jac=True, method="BFGS", options=options)
+    with np.errstate(over="ignore", invalid="ignore"):  # of the curvature in flat directions
+        result = scipy.optimize.minimize(negative, best_x, jac=True, method="BFGS", options=options)
     largest_slope = float(np.abs(result.jac).max(initial=0.0))
     converged = bool(result.success) or largest_slope < DEFAULTS.accepted_gradient
     vector = origin + unit * torch.as_tensor(best_x)

@@ -105,7 +105,9 @@ def run_rounds(
     last: Ascent | None = None
     num_rounds, level, last_level = 0, 0, len(SEARCH.max_distances) - 1
     while True:
-        ascent = search.ascend(current, vector, held, schedule.rough, level, last)
+        # Far from the maximum, a large residual error hides every standard deviation.
+        rough = schedule.rough or not near
+        ascent = search.ascend(current, vector, held, rough, level, last)
         num_rounds += 1
         if not math.isfinite(ascent.gain):
             return Rounds(search, ascent, current, num_rounds, schedule.min_gain)
@@ -120,7 +122,7 @@ def run_rounds(
         if level < last_level and gain < ROUNDS.min_kept * ascent.gain - allowed:
             level += 1
             continue
-        current, vector, held, last = new, ascent.optimum.vector, ascent.held, ascent
+        current, vector, last = new, ascent.optimum.vector, ascent
         if gain > ROUNDS.well_kept * ascent.gain - allowed:
             level = max(0, level - 1)
 

@@ -79,7 +79,7 @@ def profile_likelihood(fit: PopulationFit, name: str, level: float = 0.95) -> Pr
         The profile and its interval.
 
     Raises:
-        FitError: There is no such parameter, it was fixed or held, or the fit maximised the
+        FitError: There is no such parameter, it has no standard error, or the fit maximised the
             posterior density.
 
     References:
@@ -90,13 +90,12 @@ def profile_likelihood(fit: PopulationFit, name: str, level: float = 0.95) -> Pr
     check_number("level", level, 0, 1, with_low=False, with_high=False, error=FitError)
     fit.check_likelihood("A profile likelihood")
     names = fit.structure.population_names
-    free = fit.estimated | _undetermined(fit)
-    if name not in names or not bool(free[names.index(name)]):
-        known = [n for n, x in zip(names, free.tolist(), strict=True) if x]
+    if name not in names or not bool(fit.estimated[names.index(name)]):
+        known = [n for n, x in zip(names, fit.estimated.tolist(), strict=True) if x]
         raise FitError(
-            f"There is no parameter {name!r} that was estimated.",
+            f"There is no parameter {name!r} with a standard error.",
             f"one of {known}.",
-            "check the name; a parameter that was fixed or held has no profile.",
+            "check the name; a parameter that is fixed or undetermined has no profile.",
         )
     profile = _Profile(fit, names.index(name))
     limit = float(scipy.stats.chi2.ppf(level, 1))
@@ -108,24 +107,16 @@ def profile_likelihood(fit: PopulationFit, name: str, level: float = 0.95) -> Pr
     return ProfileLikelihood(name, values[order], minus2ll[order], bounds[0], bounds[1], level)
 
 
-def _undetermined(fit: PopulationFit) -> Tensor:
-    """Coordinates of the parameters that the data do not determine, shape ``(population,)``."""
-    return torch.tensor([name in fit.undetermined for name in fit.structure.population_names])
-
-
 class _Profile:
     """Maxima of the likelihood with one coordinate held, each started at the nearest one before."""
 
     def __init__(self, fit: PopulationFit, index: int) -> None:
         self.fit, self.index = fit, index
         self.likelihood = ExpandedLikelihood(fit.individuals, fit.search.scale)
-        # A parameter that the data do not determine is followed in steps of its prior scale.
-        errors = fit.covariance.diagonal().clamp(min=0).sqrt()
-        self.scale = torch.where(errors.isnan(), fit.search.scale, errors)
-        estimated = fit.estimated | _undetermined(fit)
-        self.best = self._maximum(fit.vector, estimated)
+        self.scale = fit.covariance.diagonal().clamp(min=0).sqrt().nan_to_num(1.0)
+        self.best = self._maximum(fit.vector, fit.estimated)
         is_index = torch.arange(len(fit.vector)) == index
-        self.free = estimated & ~is_index
+        self.free = fit.estimated & ~is_index
         self.center = float(self.best.vector[index])
         self.unit = float(self.scale[index])
         self.maxima = {self.center: self.best}  # by value of the coordinate
