@@ -7,7 +7,7 @@ back.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from ..sampling.individuals import IndividualPosteriors
 from ..sampling.proposals import Refinement
 from ..sampling.student_mixture import StudentMixture
 from .fit_result import PopulationFit
-from .likelihood_estimate import summarize_weights
+from .likelihood_estimate import MarginalLikelihood
 from .maximum_search import Search
 
 FORMAT = Format("fit again")
@@ -181,10 +181,14 @@ def _fit(
         vector=vector,
         covariance=tensors["estimates.covariance"],
         individuals=individuals,
-        marginal=replace(
-            summarize_weights(individuals),
+        marginal=MarginalLikelihood(
+            log_likelihood=tensors["marginal.log_likelihood"],
+            mc_error=tensors["marginal.mc_error"],
+            ess=tensors["marginal.ess"],
+            pareto_k=tensors["marginal.pareto_k"],
             num_draws=int(description["num_marginal_draws"]),
-            **{name: tensors[f"marginal.{name}"] for name in MARGINAL},
+            method=individuals.method,
+            estimator=structure.estimator,
         ),
         converged=bool(description["converged"]),
         message=str(description["message"]),
