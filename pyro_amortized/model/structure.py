@@ -186,7 +186,7 @@ class ModelStructure(Roles):
     ) -> Iterator[tuple[Cohort, Tensor]]:
         """Parts of the draws, each with the cohort repeated once per draw."""
         cohort = cohort.to(dtype=torch.float64)
-        per_copy = self._num_values(cohort)
+        per_copy = sum(cohort[name].values.numel() for name in self.series)
         for draws in unconstrained.double().split(max(1, max_values // max(per_copy, 1))):
             yield cohort.repeat(len(draws)), draws
 
@@ -225,23 +225,6 @@ class ModelStructure(Roles):
             return IndividualLogDensity(observation, torch.zeros_like(observation))
         individual = self.total(self.individual, trace, len(rows)) + assign.log_abs_det()
         return IndividualLogDensity(observation, individual.reshape(shape))
-
-    def log_density_of(
-        self, repeated: Cohort, draws: Tensor, population: Population
-    ) -> IndividualLogDensity:
-        """As :meth:`log_density`, for a cohort that is already repeated once per draw."""
-        size = max(1, CALLS.max_values // max(1, self._num_values(repeated) // len(draws)))
-        if size >= len(draws):
-            return self._log_density_of(repeated, draws, population)
-        rows = torch.arange(len(repeated)).reshape(draws.shape[:2])
-        parts = [
-            self._log_density_of(repeated[rows[part].flatten()], draws[part], population)
-            for part in torch.arange(len(draws)).split(size)
-        ]
-        return IndividualLogDensity(*(torch.cat(x) for x in zip(*parts, strict=True)))
-
-    def _num_values(self, cohort: Cohort) -> int:
-        return sum(cohort[name].values.numel() for name in self.series)
 
     def log_observations(
         self, cohort: Cohort, unconstrained: Tensor, populations: Sequence[Population]

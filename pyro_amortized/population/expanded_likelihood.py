@@ -62,9 +62,8 @@ class ExpandedPart:
     Args:
         repeated_cohort: The individuals, once for every draw.
         draws: Draws in unconstrained coordinates, shape ``(draw, individual, latent)``.
-        log_proposal: Log density of the proposal, infinite for draws of weight zero, shape
+        offset: Log density of the observations at the center minus the log proposal, shape
             ``(draw, individual)``.
-        offset: Log density of the observations at the center minus ``log_proposal``, same shape.
         gradient: g, shape ``(draw, individual, coordinate)``.
         hessian: H, shape ``(draw, individual, coordinate, coordinate)``.
         following: How the draws follow the population.
@@ -74,7 +73,6 @@ class ExpandedPart:
 
     repeated_cohort: Cohort
     draws: Tensor
-    log_proposal: Tensor
     offset: Tensor
     gradient: Tensor
     hessian: Tensor
@@ -208,7 +206,6 @@ class ExpandedLikelihood:
         return ExpandedPart(
             repeated_cohort,
             draws,
-            log_proposal.masked_fill(impossible, math.inf),
             observation - log_proposal,
             gradient,
             hessian,
@@ -232,20 +229,6 @@ class ExpandedLikelihood:
             curved = part.gradient + 0.5 * (part.hessian @ x.unsqueeze(-1)).squeeze(-1)
             log_weights = log_weights + (curved * x).sum(-1)
         return finite_or_zero_weight(log_weights)
-
-    def exact(self, population: Population) -> Tensor:
-        """Log p(y_i | Psi) on the same draws by the density of the model, without the expansion,
-        shape ``(individual,)``.
-        """
-        change = self.structure.unconstrain_population(population) - self.center
-        values = []
-        with torch.no_grad():
-            for part in self.parts:
-                draws = part.draws + part.following.directions @ change
-                density = self.structure.log_density_of(part.repeated_cohort, draws, population)
-                log_weights = density.observation + density.individual - part.log_proposal
-                values.append(log_moments(finite_or_zero_weight(log_weights))[0])
-        return torch.cat(values)
 
     def distances(self, population: Population) -> tuple[Tensor, Tensor]:
         """How far a population is from the one that the observations were expanded about: the
