@@ -61,16 +61,17 @@ def laplace_covariance(
     vector: Tensor,
     scale: Tensor | None = None,
     free: Tensor | None = None,
+    difference: float = DIFFERENCES.difference,
 ) -> Curvature:
     r"""Inverse observed information at a maximum.
 
     Args:
         objective: Log likelihood (or log posterior) as a function of the vector.
         vector: Its maximum, shape ``(parameter,)``.
-        scale: Size of a large step in each parameter; differences are taken over a thousandth of
-            it. Default: 1.
+        scale: Size of a large step in each parameter. Default: 1.
         free: Coordinates that were maximized over. The others are fixed, and their covariance is
             NaN. Default: all.
+        difference: Step of the differences, in units of ``scale``.
 
     Returns:
         Covariance, shape ``(parameter, parameter)``. If the objective does not decrease in every
@@ -80,16 +81,19 @@ def laplace_covariance(
     unit = torch.ones_like(vector) if scale is None else scale.double()
     if free is not None and not bool(free.all()):
         inner = laplace_covariance(
-            lambda x: objective(vector.masked_scatter(free, x)), vector[free], unit[free]
+            lambda x: objective(vector.masked_scatter(free, x)),
+            vector[free],
+            unit[free],
+            difference=difference,
         )
         covariance = torch.full((len(vector),) * 2, torch.nan, dtype=torch.float64)
         covariance[free.unsqueeze(0) & free.unsqueeze(1)] = inner.covariance.flatten()
         flat = torch.zeros(len(inner.flat), len(vector), dtype=torch.float64)
         flat[:, free] = inner.flat
         return Curvature(covariance, inner.is_maximum, flat)
-    information = observed_information(
-        objective, vector, DIFFERENCES.difference * unit
-    ) * torch.outer(unit, unit)
+    information = observed_information(objective, vector, difference * unit) * torch.outer(
+        unit, unit
+    )
     if not bool(information.isfinite().all()):
         no_direction = torch.zeros(0, len(vector), dtype=torch.float64)
         return Curvature(torch.full_like(information, torch.nan), False, no_direction)

@@ -156,7 +156,9 @@ def open_bank(plan: Plan, stack: ExitStack) -> tuple[SimulationBank, TrainingSet
 
 def _validation(plan: Plan, store: SimulationStore | None) -> tuple[TrainingSet, float]:
     """The validation set, and the seconds that one simulation takes."""
-    plan.simulator(PROBE.shard, 2)  # A first run takes longer and would distort the time.
+    # A first run takes longer and would distort the time. A few individuals might lack what all
+    # together have, for instance a second occasion.
+    plan.simulator(PROBE.shard, SETTINGS.num_timed)
     begin = time.perf_counter()
     plan.simulator(PROBE.shard, SETTINGS.num_timed)
     seconds_each = mean_over_ranks((time.perf_counter() - begin) / SETTINGS.num_timed)

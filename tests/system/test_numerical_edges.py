@@ -53,7 +53,7 @@ def test_extreme_populations_are_scored(change, linear, linear_guide):
     """Finite, and near the exact value; where not, the individual is said to be unreliable."""
     few = linear[:6]
     population = {n: x.double() for n, x in (TRUTH | change).items()}
-    likelihood = scored(linear_program, linear_guide, few, population, num_draws=500, seed=1)
+    likelihood = scored(linear_program, few, population, guide=linear_guide, num_draws=500, seed=1)
     exact = exact_log_marginal(few, population)
     assert not likelihood.log_likelihood.isnan().any()
     good = (likelihood.pareto_k <= 0.7) & (likelihood.ess >= 20)
@@ -122,7 +122,9 @@ def test_covariances_near_singular(correlation, linear, linear_guide):
     rest = math.sqrt(1 - correlation**2)
     factor = torch.tensor([[1.0, 0.0], [correlation, rest]]).double()
     population = {n: x.double() for n, x in TRUTH.items()} | {"factor": factor}
-    likelihood = scored(full_program, linear_guide, linear[:6], population, num_draws=1000, seed=1)
+    likelihood = scored(
+        full_program, linear[:6], population, guide=linear_guide, num_draws=1000, seed=1
+    )
     assert likelihood.log_likelihood.isfinite().all()
     exact = []
     for i in range(6):
