@@ -279,16 +279,25 @@ def make_sampler(
     guide: Any, structure: ModelStructure, cohort: Cohort, population: Population
 ) -> Sampler:
     """The sampler of the individuals of a cohort, in float64, given the population."""
+    anchor = _complete_individual(structure, cohort, population)
+
+    def with_anchor(rows: Tensor) -> Cohort:
+        return cohort[torch.cat([rows, anchor])]
+
+    def padded(draws: Tensor) -> Tensor:
+        return torch.cat([draws, draws[:, : len(anchor)]], 1)
 
     def target(draws: Tensor, rows: Tensor) -> Tensor:
-        density = structure.log_density(cohort[rows], draws, population)
-        return density.observation + density.individual
+        density = structure.log_density(with_anchor(rows), padded(draws), population)
+        return (density.observation + density.individual)[:, : len(rows)]
 
     def draw_population(num: int, rows: Tensor, generator: Generator) -> Tensor:
-        return structure.draw_individuals(cohort[rows], population, num, generator)
+        draws = structure.draw_individuals(with_anchor(rows), population, num, generator)
+        return draws[:, : len(rows)]
 
     def log_population(draws: Tensor, rows: Tensor) -> Tensor:
-        return structure.log_individual(cohort[rows], draws, population)
+        log_prob = structure.log_individual(with_anchor(rows), padded(draws), population)
+        return log_prob[:, : len(rows)]
 
     proposal: Proposal
     if guide is None:
@@ -298,6 +307,24 @@ def make_sampler(
     else:
         proposal = PyroGuideProposal(guide, structure, cohort, population)
     return Sampler(target, draw_population, log_population, proposal)
+
+
+def _complete_individual(
+    structure: ModelStructure, cohort: Cohort, population: Population
+) -> Tensor:
+    """Index of an individual that has all random effects, shape ``(1,)``; empty where it is not
+    needed.
+
+    A plate inside the individuals may be as large as the individuals of a call need (occasions).
+    This individual is added to every part of the cohort, so that the plate keeps its size.
+    """
+    if any(site.plates for site in structure.individual.values()):
+        generator = make_generator(0)
+        for row in range(len(cohort)):
+            draws = structure.draw_individuals(cohort[row : row + 1], population, 1, generator)
+            if draws.shape[-1] == len(structure.latent_names):
+                return torch.tensor([row])
+    return torch.zeros(0, dtype=torch.long)
 
 
 def _warn_unusual(unusual: Mapping[str, str]) -> None:
