@@ -107,7 +107,6 @@ def main():
         linear_program, small, num_simulations=num, seed=1, options=options, progress=False
     )
     results = {"score": score(guide, arguments.individuals)}
-
     with tempfile.TemporaryDirectory() as folder:
         guide.save(folder)
 

@@ -204,8 +204,7 @@ def linear(size):
     individuals = pa.sample_individuals(
         linear_program, data, TRUTH, guide=guide, num_draws=num, seed=1
     )
-    estimate = individuals.estimate
-    exact = exact_log_marginal(data, TRUTH)
+    estimate, exact = individuals.estimate, exact_log_marginal(data, TRUTH)
     z_total = float((estimate.log_mean.sum() - exact.sum()) / estimate.mc_error.norm())
     mean, sd, mean_error, sd_error = individuals.moments()
     exact_mean, covariance = exact_posterior(data, TRUTH)
@@ -213,7 +212,7 @@ def linear(size):
     by_sd = worst(sd, covariance.diagonal(dim1=-2, dim2=-1).sqrt().tolist(), sd_error)
     fit_result = size.fit(linear_program, guide, data)
     vector, value, covariance = exact_fit(data)
-    se = covariance.diagonal().sqrt()
+    se, own_se = (x.diagonal().sqrt() for x in (covariance, fit_result.covariance))
     result = {
         "log_marginal_z": z_total,
         "posterior_mean_max_z": by_mean[0],
@@ -223,7 +222,7 @@ def linear(size):
         "minus2ll_error": fit_result.minus2ll + 2 * value,
         "minus2ll_mc_error": fit_result.marginal.minus2ll_mc_error,
         "max_estimate_error_in_se": float(((fit_result.vector - vector).abs() / se).max()),
-        "max_se_error": float((fit_result.covariance.diagonal().sqrt() / se - 1).abs().max()),
+        "max_se_error": float((own_se / se - 1).abs().max()),
     }
     print(
         f"\n4. linear Gaussian mixed model, {data.num_observations} observations of 40 individuals, {num} draws"
