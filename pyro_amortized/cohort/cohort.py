@@ -131,8 +131,10 @@ class Cohort:
         return next(iter(self.series.values())).values.device
 
     def _select(self, index: Tensor) -> "Cohort":
+        if torch.equal(index, torch.arange(len(self))):
+            return self
         ids = Labels.of((self.ids[i] for i in index.tolist()), are_default_labels(self.ids))
-        return replace(self._map(lambda x: x[index.to(x.device)]), ids=ids)
+        return self._copied(lambda x: x[index.to(x.device)], ids)
 
     def repeat(self, num_copies: int) -> "Cohort":
         r"""The individuals ``num_copies`` times one after the other: individual i of copy k is row
@@ -142,20 +144,23 @@ class Cohort:
             SettingError: ``num_copies`` is not positive.
         """
         check_count("num_copies", num_copies)
+        ids = Labels(self.ids * num_copies)
+        return self._copied(lambda x: x.repeat(num_copies, *[1] * (x.dim() - 1)), ids)
 
-        def copied(x: Tensor) -> Tensor:
-            return x.repeat(num_copies, *[1] * (x.dim() - 1))
+    def _copied(self, fn: Callable[[Tensor], Tensor], ids: Labels) -> "Cohort":
+        """A choice or copies of the individuals. The parts were checked before, and the series are
+        copied only when they are read.
+        """
 
         def lazy(group: Mapping[str, Series]) -> Mapping[str, Series]:
-            return LazyMapping(tuple(group), lambda name: group[name].repeat(num_copies))
+            return LazyMapping(tuple(group), lambda name: group[name].map(fn))
 
-        # The parts were checked before, and the series are copied only when they are read.
         copies = object.__new__(Cohort)
         parts = {
             "series": lazy(self.series),
-            "doses": self.doses and Doses(**{n: copied(x) for n, x in vars(self.doses).items()}),
-            "covariates": MappingProxyType({n: copied(x) for n, x in self.covariates.items()}),
-            "ids": Labels(self.ids * num_copies),
+            "doses": self.doses and self.doses.map(fn),
+            "covariates": MappingProxyType({n: fn(x) for n, x in self.covariates.items()}),
+            "ids": ids,
             "time_varying": lazy(self.time_varying),
         }
         for name, part in parts.items():

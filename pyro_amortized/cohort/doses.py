@@ -1,5 +1,6 @@
 r"""Doses: boluses, infusions, steady states and resets, as in NONMEM's event records."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -88,6 +89,16 @@ class Doses:
         )
         for name, value in columns.items():
             object.__setattr__(self, name, value)
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> "Doses":
+        """The doses with a function applied to every field: a choice or copies of the individuals.
+
+        They are not checked again.
+        """
+        result = object.__new__(Doses)
+        for name, x in vars(self).items():
+            object.__setattr__(result, name, fn(x))
+        return result
 
     @property
     def has_events(self) -> bool:

@@ -4,6 +4,7 @@ A series is checked when it is made. Times of the padding and values that were n
 replaced by finite ones, so that no NaN remains.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -64,12 +65,15 @@ class Series:
         object.__setattr__(self, "values", _fill(values, observed))
         object.__setattr__(self, "observed", observed)
 
-    def repeat(self, num_copies: int) -> "Series":
-        """The series of all individuals ``num_copies`` times one after the other."""
-        copies = object.__new__(Series)  # not checked, because the copied series was
+    def map(self, fn: Callable[[Tensor], Tensor]) -> "Series":
+        """The series with a function applied to every field: a choice or copies of the individuals.
+
+        It is not checked again.
+        """
+        result = object.__new__(Series)
         for name, x in vars(self).items():
-            object.__setattr__(copies, name, x.repeat(num_copies, *[1] * (x.dim() - 1)))
-        return copies
+            object.__setattr__(result, name, fn(x))
+        return result
 
     def at(self, times: Tensor) -> Tensor:
         r"""Last observation carried forward, for covariates that vary over time.

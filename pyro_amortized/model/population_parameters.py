@@ -113,7 +113,7 @@ class Roles:
         for site, piece in zip(self.population.values(), pieces, strict=True):
             if not site.is_param:
                 transform = biject_to(site.support)
-                free = piece.reshape(transform.inverse_shape(site.shape))
+                free = piece.reshape(site.unconstrained_shape)
                 total = total + transform.log_abs_det_jacobian(free, transform(free)).sum()
         return total
 

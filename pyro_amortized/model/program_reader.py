@@ -239,7 +239,7 @@ def _individual_site(node: Mapping[str, Any], num: int) -> IndividualSite:
     _check_batch_shape(node)
     fn, dim = node["fn"], _frame_dim(node)
     transform = biject_to(plain_support(fn))
-    free = transform.inverse_shape(node["value"].shape)
+    free = transform.inv(node["value"]).shape
     axis = dim - (len(free) - len(fn.batch_shape))
     rest = torch.Size([n for j, n in enumerate(free, -len(free)) if j != axis])
     assert free[axis] == num

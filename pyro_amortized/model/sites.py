@@ -7,6 +7,7 @@ the coordinates of one site into its support.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyro
@@ -42,15 +43,21 @@ class PopulationSite:
     is_param: bool
     initial: Tensor
 
+    @cached_property
+    def unconstrained_shape(self) -> Size:
+        """Shape of the unconstrained value."""
+        # Not `inverse_shape`, which imports SymPy, half a second.
+        return biject_to(self.support).inv(self.initial).shape
+
     @property
     def num_unconstrained(self) -> int:
         """Number of unconstrained coordinates."""
-        return biject_to(self.support).inverse_shape(self.shape).numel()
+        return self.unconstrained_shape.numel()
 
     def constrain(self, flat: Tensor) -> Tensor:
         """Value in the support from unconstrained coordinates, shape ``(*, num_unconstrained)``."""
         transform = biject_to(self.support)
-        return transform(flat.reshape(flat.shape[:-1] + transform.inverse_shape(self.shape)))
+        return transform(flat.reshape(flat.shape[:-1] + self.unconstrained_shape))
 
     def unconstrain(self, value: Tensor) -> Tensor:
         """Unconstrained coordinates, shape ``(num_unconstrained,)``, of a value in the support."""

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ..cohort import Cohort
 from ..errors import FitError
@@ -23,16 +23,18 @@ from ..model import Estimator, Model, ModelStructure, Population
 from ..numerics.laplace import Curvature, laplace_covariance
 from ..runtime.arguments import check_count, check_number
 from ..runtime.random_numbers import make_generator
-from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors
+from ..sampling.individuals import MIN_DRAWS
+from .estimate_errors import monte_carlo_errors
 from .exact_likelihood import ExactLikelihood
 from .expanded_likelihood import ExpandedLikelihood
+from .fit_message import error_message, fit_message, flat_places, has_ended
 from .fit_result import PopulationFit
 from .fit_rounds import Rounds, Schedule, more_draws, run_rounds
-from .likelihood_choice import differentiable_likelihood
+from .likelihood_choice import Likelihood, differentiable_likelihood
 from .likelihood_estimate import summarize_weights
 from .maximum_search import Criterion, Search
 from .retraining import reasons_to_retrain, retrained
-from .starting_values import locate_population
+from .starting_values import START, candidates, locate_population
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,14 @@ class EstimationSettings:
     """When the rounds of a fit end, and how many draws they use."""
 
     max_rounds: int = 40
-    # Default number of draws per individual: numerator / sqrt(number of individuals), within
-    # limits. The Monte Carlo error of the estimates is then a few per cent of a standard error.
-    draws_numerator: float = 20_000.0
+    # Default number of draws per individual: numerator / sqrt(number of individuals), within the
+    # first two limits. Where the Monte Carlo error of an estimate is then larger than this part of
+    # its standard error, as many more as are needed, up to the third limit.
+    draws_numerator: float = 6_000.0
     min_draws: int = 300
+    usual_draws: int = 600
     max_draws: int = 2_000
+    max_estimate_error: float = 0.04
     # Monte Carlo standard error of -2LL: a twentieth of a difference that matters between models.
     precision: float = 0.1
     # The first rounds use this share of the draws, and at least the second number.
@@ -56,16 +61,14 @@ class EstimationSettings:
     # The rounds end when one gains less than this, plus twice the number of parameters divided by
     # the number of draws, an allowance for the gain that Monte Carlo error alone can give.
     min_gain: float = 0.02
-    # A fit whose last round gained more has no standard errors.
+    # A fit whose last round gained more, or whose draws have a smaller median share of effective
+    # ones, has no standard errors.
     max_final_gain: float = 1.0
+    min_final_efficiency: float = 0.1
     # Step of the differences that give the curvature of a learned density, in units of the prior
     # scale. The log density of a spline flow has kinks: with a step of 0.001 the standard error of
     # a shared rate was 0.025, with 0.2 to 0.5 it was 0.14 to 0.17, and the exact one is 0.15.
     learned_difference: float = 0.25
-    # Part of the largest component of a flat direction from which a parameter is named.
-    min_flat_share: float = 0.05
-    # The same for a fit whose draws have a smaller median share of effective ones.
-    min_final_efficiency: float = 0.1
 
 
 ESTIMATION = EstimationSettings()
@@ -99,9 +102,9 @@ def fit_population(
         fixed: Values of population sites that are not estimated.
         maximum_a_posteriori: Add the log prior density of the population (in the support, without
             Jacobian, as Pyro's ``AutoDelta`` does).
-        num_draws: Draws per individual and round. Default: 2,000, and from 100 individuals on
-            20,000 / sqrt(N), at least 300. The Monte Carlo error of the estimates is about
-            1 / sqrt(``num_draws``) of a standard error.
+        num_draws: Draws per individual and round. Default: 600, and from 100 individuals on
+            6,000 / sqrt(N), at least 300; up to 2,000 where the Monte Carlo error of an estimate
+            (``fit.monte_carlo_errors``) would be more than 0.04 standard errors otherwise.
         precision: Monte Carlo standard error of -2LL. Further draws are made at the estimates until
             it is reached, as far as this is affordable; the summary shows what was reached.
             Default: 0.1, and as many draws as ``num_draws`` says where this is given.
@@ -173,7 +176,7 @@ def fit_once(
     if start is not None:
         vector = structure.unconstrain_population(structure.check_population(dict(start) | fixed))
     else:
-        vector = locate_population(search, num_starts=num_starts, fixed=fixed, seed=generator)
+        vector = _start(search, num_starts, fixed, generator)
     schedule = _schedule(num_draws, len(vector), len(cohort))
     rounds = run_rounds(search, vector, held, schedule, generator)
     if not math.isfinite(rounds.ascent.gain):
@@ -185,14 +188,36 @@ def fit_once(
     fit = _finish(model, rounds, fixed)
     if precision is None:
         return fit
+    needed = _needed_draws(fit)
+    if needed > num_draws:
+        schedule = _schedule(needed, len(vector), len(cohort))._replace(first_draws=needed)
+        rounds = run_rounds(search, fit.vector, held, schedule, generator)
+        fit = _finish(model, rounds, fixed)
     more = more_draws(search, rounds, precision, generator)
     return replace(fit, marginal=more) if more is not None else fit
+
+
+def _start(search: Search, num_starts: int, fixed: Population, generator: Generator) -> Tensor:
+    """A start from the prior; for a large cohort, improved on some of the individuals."""
+    if len(search.cohort) > START.max_individuals:
+        return locate_population(search, num_starts=num_starts, fixed=fixed, seed=generator)
+    return candidates(search, num_starts=num_starts, fixed=fixed, seed=generator)[0]
 
 
 def _default_num_draws(num_individuals: int) -> int:
     settings = ESTIMATION
     num_draws = settings.draws_numerator / math.sqrt(num_individuals)
-    return round(min(settings.max_draws, max(settings.min_draws, num_draws)))
+    return round(min(settings.usual_draws, max(settings.min_draws, num_draws)))
+
+
+def _needed_draws(fit: PopulationFit) -> int:
+    """Draws per individual with which the Monte Carlo errors of the estimates are small."""
+    settings = ESTIMATION
+    if fit.estimator == "likelihood-free":
+        return 0
+    relative = (fit.monte_carlo_errors / fit.covariance.diagonal().sqrt()).nan_to_num(0.0).max()
+    share = (float(relative) / settings.max_estimate_error) ** 2
+    return min(settings.max_draws, round(fit.individuals.num_draws * share))
 
 
 def _held(structure: ModelStructure, fixed: Population) -> Tensor:
@@ -224,13 +249,17 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     search, ascent, new = rounds.search, rounds.ascent, rounds.individuals
     optimum, structure = ascent.optimum, search.structure
     # About the optimum: a short way from it the curvature of a skewed likelihood is another one.
-    curvature = _curvature(search, new, ~ascent.held)
+    likelihood = differentiable_likelihood(new, search.scale)
+    curvature = _curvature(search, likelihood, ~ascent.held)
     min_ess = ESTIMATION.min_final_efficiency * new.num_draws
     covered = float(new.estimate.ess.median()) >= min_ess
     covered = covered and ascent.gain < ESTIMATION.max_final_gain
     unknown = torch.full_like(curvature.covariance, torch.nan)
-    names, flat = structure.population_names, [_places(x) for x in curvature.flat]
-    converged = _has_ended(rounds) and ascent.gain < rounds.min_gain
+    covariance = curvature.covariance if covered else unknown
+    names, flat = structure.population_names, [flat_places(x) for x in curvature.flat]
+    converged = has_ended(rounds) and ascent.gain < rounds.min_gain
+    errors = monte_carlo_errors(likelihood, structure, optimum.vector, covariance)
+    message = fit_message(rounds, curvature, covered, fixed)
     return PopulationFit(
         model=model,
         guide=search.guide,
@@ -238,11 +267,12 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
         structure=structure,
         criterion=search.criterion,
         vector=optimum.vector,
-        covariance=curvature.covariance if covered else unknown,
+        covariance=covariance,
+        monte_carlo_errors=errors,
         individuals=new,
         marginal=summarize_weights(new),
         converged=converged and curvature.is_maximum and covered,
-        message=_message(rounds, curvature, covered, fixed),
+        message=message + error_message(names, errors / covariance.diagonal().sqrt()),
         num_rounds=rounds.num_rounds,
         search=search,
         fixed=tuple(fixed),
@@ -250,20 +280,13 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     )
 
 
-def _has_ended(rounds: Rounds) -> bool:
-    """Whether the optimiser has converged. At a kink of a learned density it cannot; the gain of
-    the last round alone then shows how the fit ended.
-    """
-    return rounds.ascent.optimum.converged or rounds.search.structure.estimator == "likelihood-free"
-
-
-def _curvature(search: Search, individuals: IndividualPosteriors, free: Tensor) -> Curvature:
+def _curvature(search: Search, likelihood: Likelihood, free: Tensor) -> Curvature:
     """Covariance of the estimates on draws that were made there.
 
     Some models have no gradient at draws that have moved; the expansion leaves these draws out.
     """
+    individuals = likelihood.individuals
     vector = search.structure.unconstrain_population(individuals.population)
-    likelihood = differentiable_likelihood(individuals, search.scale)
     if search.structure.estimator == "likelihood-free":
         step = ESTIMATION.learned_difference
         return laplace_covariance(search.objective(likelihood), vector, search.scale, free, step)
@@ -272,52 +295,3 @@ def _curvature(search: Search, individuals: IndividualPosteriors, free: Tensor) 
         expanded = ExpandedLikelihood(individuals, search.scale, following=likelihood.following)
         curvature = laplace_covariance(search.objective(expanded), vector, search.scale, free)
     return curvature
-
-
-def _message(rounds: Rounds, curvature: Curvature, covered: bool, fixed: Population) -> str:
-    ascent, structure = rounds.ascent, rounds.search.structure
-    names_of_all, scale = structure.population_names, rounds.search.scale
-    parts = [
-        f"{rounds.num_rounds} rounds of draws; the last gained {ascent.gain:.3f} in log likelihood"
-    ]
-    if not _has_ended(rounds):
-        parts.append(f"the optimiser did not converge: {ascent.optimum.message}")
-    if ascent.gain >= rounds.min_gain:
-        parts.append("more rounds would still gain")
-    vanishing = (ascent.held & ~structure.coordinates(fixed)).tolist()
-    names = [n for n, x in zip(structure.population_names, vanishing, strict=True) if x]
-    if names:
-        parts.append(f"{', '.join(names)} cannot be distinguished from zero, and is held")
-    if not covered:
-        parts.append("the draws do not follow the population, so there are no standard errors")
-    flat = [_flat_direction(names_of_all, scale, x) for x in curvature.flat]
-    parts += flat
-    if not curvature.is_maximum and not flat:
-        parts.append(
-            "the likelihood has no proper maximum: a standard deviation of the individual "
-            "parameters may be zero"
-        )
-    return "; ".join(parts)
-
-
-def _places(direction: Tensor) -> list[int]:
-    """Coordinates that take part in a flat direction."""
-    share = direction.abs() / direction.abs().max()
-    return [j for j, x in enumerate(share.tolist()) if x > ESTIMATION.min_flat_share]
-
-
-def _flat_direction(names: list[str], scale: Tensor, direction: Tensor) -> str:
-    """A direction that the data do not determine, in words."""
-    places = _places(direction)
-    if len(places) == 1:
-        return f"the data do not determine {names[places[0]]}"
-    moves = direction * scale
-    first = max(places, key=lambda j: abs(float(direction[j])))
-    relative = (moves / moves[first]).tolist()
-    together = ", ".join(f"{names[j]} by {relative[j]:+.2f}" for j in places)
-    return (
-        f"the data do not determine {', '.join(names[j] for j in places[:-1])} and "
-        f"{names[places[-1]]} separately: the likelihood is the same when they change together "
-        f"({together}, unconstrained); fix one of them, or use the prior "
-        "(`maximum_a_posteriori=True`, `AmortizedMCMC`)"
-    )

@@ -32,6 +32,7 @@ from .maximum_search import Search
 
 FORMAT = Format("fit again")
 FILE, GUIDE = "fit.safetensors", "guide"
+ESTIMATES = ("vector", "covariance", "monte_carlo_errors")
 DRAWS = ("unconstrained", "log_proposal", "log_weights")
 MARGINAL = ("log_likelihood", "mc_error", "ess", "pareto_k")
 MIXTURES = ("mixture", "guide")
@@ -70,7 +71,8 @@ def save_fit(fit: PopulationFit, path: str | Path) -> None:
 def _tensors(fit: PopulationFit) -> dict[str, Tensor]:
     """Data, estimates, draws and mixtures by name."""
     individuals, refinement = fit.individuals, fit.individuals.refinement
-    estimates = {"vector": fit.vector, "covariance": fit.covariance, "scale": fit.search.scale}
+    estimates = {name: getattr(fit, name) for name in ESTIMATES}
+    estimates["scale"] = fit.search.scale
     tensors = {f"cohort.{name}": x for name, x in cohort_tensors(individuals.cohort).items()}
     tensors |= {f"estimates.{name}": x for name, x in estimates.items()}
     tensors |= {f"draws.{name}": getattr(individuals, name) for name in DRAWS}
@@ -180,6 +182,7 @@ def _fit(
         criterion=criterion,
         vector=vector,
         covariance=tensors["estimates.covariance"],
+        monte_carlo_errors=tensors["estimates.monte_carlo_errors"],
         individuals=individuals,
         marginal=MarginalLikelihood(
             log_likelihood=tensors["marginal.log_likelihood"],
@@ -225,7 +228,7 @@ def read_fit(folder: Path) -> FitContents:
         refinement = Refinement(tensors["refinement.refined"], *mixtures)
         names = [f"draws.{name}" for name in DRAWS]
         names += [f"marginal.{name}" for name in MARGINAL]
-        names += ["estimates.vector", "estimates.covariance", "estimates.scale"]
+        names += [f"estimates.{name}" for name in (*ESTIMATES, "scale")]
         contents = FitContents(
             cohort, {name: tensors[name] for name in names}, refinement, description
         )
@@ -270,7 +273,8 @@ def _check_shapes(contents: FitContents) -> None:
     valid &= all(tensors[f"draws.{name}"].shape == draws.shape[:2] for name in DRAWS[1:])
     valid &= all(tensors[f"marginal.{name}"].shape == (num,) for name in MARGINAL)
     valid &= tensors["estimates.covariance"].shape == (num_parameters, num_parameters)
-    valid &= tensors["estimates.scale"].shape == (num_parameters,)
+    for name in ("scale", "monte_carlo_errors"):
+        valid &= tensors[f"estimates.{name}"].shape == (num_parameters,)
     valid &= refinement.refined.shape == (num,) and len(description["method"]) == num
     valid &= bool(tensors["estimates.vector"].isfinite().all() & draws.isfinite().all())
     valid &= not bool(torch.isnan(tensors["draws.log_weights"]).any())

@@ -65,6 +65,8 @@ class PopulationFit:
         covariance: Their covariance from the observed information, shape ``(population,
             population)``; NaN for parameters that were fixed or held, or that the data do not
             determine.
+        monte_carlo_errors: Monte Carlo standard errors of the unconstrained estimates, shape
+            ``(population,)``; NaN as in ``covariance``.
         individuals: Corrected draws of every individual at the estimates. They are new draws, on
             which nothing was fitted.
         marginal: Log p(y_i | Psi) at the estimates, on these draws.
@@ -85,6 +87,7 @@ class PopulationFit:
     criterion: Criterion
     vector: Tensor
     covariance: Tensor
+    monte_carlo_errors: Tensor
     individuals: IndividualPosteriors
     marginal: MarginalLikelihood
     converged: bool

@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from ..sampling.importance_weights import importance_estimate
 from ..sampling.individuals import IndividualPosteriors
+from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, ROUGH_EFFORT, Effort
 from .likelihood_estimate import MarginalLikelihood, summarize_weights
 from .maximum_search import SEARCH, Ascent, Search
 
@@ -101,7 +102,7 @@ def run_rounds(
     """
     first = min(schedule.first_draws, schedule.num_draws)
     near = first == schedule.num_draws
-    current = search.draw(vector, first, generator)
+    current = search.draw(vector, first, generator, effort=_effort(schedule.rough or not near))
     last: Ascent | None = None
     num_rounds, level, last_level = 0, 0, len(SEARCH.max_distances) - 1
     while True:
@@ -115,7 +116,9 @@ def run_rounds(
         done = done or num_rounds == schedule.max_rounds
         near = near or ascent.gain < schedule.near_gain
         num_draws = schedule.num_draws if near else first
-        new = search.draw(ascent.optimum.vector, num_draws, generator, ascent, quiet=not done)
+        is_result = done and not schedule.rough
+        effort = FULL_EFFORT if is_result else _effort(schedule.rough or not near)
+        new = search.draw(ascent.optimum.vector, num_draws, generator, ascent, effort)
         if done:
             return Rounds(search, ascent, new, num_rounds, schedule.min_gain)
         gain, allowed = _gain(search, current, new)
@@ -125,6 +128,10 @@ def run_rounds(
         current, vector, last = new, ascent.optimum.vector, ascent
         if gain > ROUNDS.well_kept * ascent.gain - allowed:
             level = max(0, level - 1)
+
+
+def _effort(rough: bool) -> Effort:
+    return ROUGH_EFFORT if rough else NO_CHAINS
 
 
 def more_draws(

@@ -21,7 +21,7 @@ from ..numerics.maximization import Optimum, maximize
 from ..runtime.random_numbers import fork_seed
 from ..sampling.individuals import IndividualPosteriors, sample_with_structure
 from ..sampling.proposals import Refinement
-from ..sampling.unreliable_individuals import LAST_STEPS
+from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, Effort
 from .expanded_likelihood import ExpandedLikelihood
 from .likelihood_choice import Likelihood, differentiable_likelihood
 from .vanishing_deviations import vanishing_coordinates
@@ -126,8 +126,7 @@ class Search:
         num_draws: int,
         generator: Generator,
         before: Ascent | None = None,
-        quiet: bool = True,
-        refine: bool = True,
+        effort: Effort = NO_CHAINS,
     ) -> IndividualPosteriors:
         r"""Draws of every individual at a population.
 
@@ -137,11 +136,11 @@ class Search:
             generator: Source of randomness.
             before: An earlier round. The mixtures of its draws, moved to this population, are
                 tried first.
-            quiet: No warnings, and no chains of NUTS: for rounds whose draws are not the result.
-            refine: Refine individuals whose weights are poor.
+            effort: What is done for individuals whose weights are poor. With less than the full
+                effort, for draws that are not the result, there are no warnings.
         """
         with warnings.catch_warnings():
-            if quiet:
+            if effort != FULL_EFFORT:
                 warnings.simplefilter("ignore", AmortizedWarning)
             return sample_with_structure(
                 self.structure,
@@ -150,9 +149,8 @@ class Search:
                 self.structure.constrain_population(vector),
                 num_draws=num_draws,
                 seed=generator,
-                refine=refine,
+                effort=effort,
                 known=None if before is None else before.mixtures_at(vector),
-                max_chains=0 if quiet else LAST_STEPS.max_chains,
             )
 
     def draw_again(
@@ -168,8 +166,8 @@ class Search:
                 individuals.population,
                 num_draws=num_draws,
                 seed=generator,
+                effort=NO_CHAINS,
                 known=individuals.refinement,
-                max_chains=0,
             )
 
     def value_of(self, individuals: IndividualPosteriors) -> float:

@@ -14,6 +14,7 @@ from ..errors import FitError
 from ..model import Population
 from ..runtime.random_numbers import fork_seed, make_generator
 from ..runtime.workers import run_each
+from ..sampling.refinement_settings import ROUGH_EFFORT
 from .fit_rounds import Schedule, run_rounds
 from .maximum_search import Search
 
@@ -26,8 +27,11 @@ class StartSettings:
     # the candidates are compared by.
     num_prior_draws: int = 40
     num_candidate_draws: int = 50
+    # Draws of each individual with which the best candidate is improved.
+    num_draws: int = 100
 
-    # Individuals that represent a cohort.
+    # Individuals that represent a cohort. All of a smaller one take part in the rounds of the fit,
+    # which then start at the best candidate.
     max_individuals: int = 24
     # In a cohort of at least the first number of individuals, the best start is improved with the
     # second number of them before all are drawn.
@@ -49,19 +53,18 @@ def locate_population(
     search: Search,
     *,
     num_starts: int = 4,
-    num_draws: int = 200,
+    num_draws: int = START.num_draws,
     fixed: Population | None = None,
     seed: int | Generator = 0,
 ) -> Tensor:
     r"""Find the neighbourhood of the best population from a few draws.
 
     A large cohort is represented by individuals chosen at random; in a very large one, the best
-    start is then improved with more of them. Under ``joblib.parallel_config`` the
-    candidates are compared in parallel, with the same result.
+    start is then improved with more of them.
 
     Args:
         search: The search; the same one is then used for the fit.
-        num_starts: Number of starts; the best on new draws is returned.
+        num_starts: Number of starts; the best of them is improved.
         num_draws: Draws per individual.
         fixed: Values of sites that are held.
         seed: Seed or generator.
@@ -72,26 +75,16 @@ def locate_population(
     Raises:
         FitError: No start leads to a finite likelihood.
     """
-    generator, structure = make_generator(seed), search.structure
+    generator = make_generator(seed)
     part = search.part(START.max_individuals, generator)
-    held = structure.coordinates(fixed or {})
-    known = structure.unconstrain_population(structure.initial_population() | dict(fixed or {}))
-    draws = structure.draw_populations(part.cohort, START.num_prior_draws, generator)
-    vectors = torch.stack([structure.unconstrain_population(draw) for draw in draws])
-    candidates = torch.cat([vectors.median(0).values.unsqueeze(0), vectors[: num_starts - 1]])
-    candidates = torch.where(held, known, candidates)
-    tasks = [(part, x, START.num_candidate_draws, fork_seed(generator)) for x in candidates]
-    values = run_each(_score, tasks)
-    order = torch.tensor(values).nan_to_num(-math.inf).argsort(descending=True)
-    for vector in candidates[order]:
+    held = search.structure.coordinates(fixed or {})
+    for vector in candidates(part, num_starts=num_starts, fixed=fixed, seed=generator):
         best = run_rounds(part, vector, held, START.schedule(num_draws), generator)
         if math.isfinite(best.value):
             break
     if len(search.cohort) >= START.large_cohort and math.isfinite(best.value):
-        part, vector = (
-            search.part(START.max_individuals_of_large, generator),
-            best.ascent.optimum.vector,
-        )
+        part = search.part(START.max_individuals_of_large, generator)
+        vector = best.ascent.optimum.vector
         best = run_rounds(part, vector, held, START.schedule(num_draws), generator)
     if not math.isfinite(best.value):
         raise FitError(
@@ -102,6 +95,39 @@ def locate_population(
     return best.ascent.optimum.vector
 
 
+def candidates(
+    search: Search,
+    *,
+    num_starts: int = 4,
+    fixed: Population | None = None,
+    seed: int | Generator = 0,
+) -> Tensor:
+    r"""Populations to start from, those with the largest likelihood on a few draws first.
+
+    Under ``joblib.parallel_config`` they are compared in parallel, with the same result.
+
+    Args:
+        search: The search.
+        num_starts: Number of populations: the median of the prior, and draws of it.
+        fixed: Values of sites that are held.
+        seed: Seed or generator.
+
+    Returns:
+        Unconstrained coordinates, shape ``(start, population)``.
+    """
+    generator, structure = make_generator(seed), search.structure
+    held = structure.coordinates(fixed or {})
+    known = structure.unconstrain_population(structure.initial_population() | dict(fixed or {}))
+    draws = structure.draw_populations(search.cohort, START.num_prior_draws, generator)
+    vectors = torch.stack([structure.unconstrain_population(draw) for draw in draws])
+    starts = torch.cat([vectors.median(0).values.unsqueeze(0), vectors[: num_starts - 1]])
+    starts = torch.where(held, known, starts)
+    tasks = [(search, x, START.num_candidate_draws, fork_seed(generator)) for x in starts]
+    values = run_each(_score, tasks)
+    return starts[torch.tensor(values).nan_to_num(-math.inf).argsort(descending=True)]
+
+
 def _score(search: Search, vector: Tensor, num_draws: int, seed: int) -> float:
     """The objective at a population, on a few new draws."""
-    return search.value_of(search.draw(vector, num_draws, make_generator(seed)))
+    individuals = search.draw(vector, num_draws, make_generator(seed), effort=ROUGH_EFFORT)
+    return search.value_of(individuals)

@@ -251,7 +251,7 @@ class Sampler:
         part = part.with_mixtures(everyone, mixture)
         best = Sampled(self.from_mixture(part, num_draws, rows, generator, True), part)
         index = _indices(is_poor(best.weighted.log_weights, settings.min_mode_efficiency))
-        if len(index) == 0:
+        if len(index) == 0 or settings.max_evolution_steps == 0:
             return best
         num_steps = num_draws // settings.draws_per_evolution_step
         num_steps = max(settings.min_evolution_steps, min(settings.max_evolution_steps, num_steps))

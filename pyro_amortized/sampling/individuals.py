@@ -43,7 +43,8 @@ from .importance_weights import (
     weighted_moments,
 )
 from .proposals import FlowProposal, PopulationProposal, Proposal, Refinement, Sampled
-from .unreliable_individuals import LAST_STEPS, improve_unreliable
+from .refinement_settings import FULL_EFFORT, REFINEMENT, Effort
+from .unreliable_individuals import improve_unreliable
 from .weight_quality import RELIABILITY, unreliable
 
 MIN_DRAWS = 25  # smallest number of draws for which Pareto k is defined: a tail of five weights
@@ -167,7 +168,7 @@ def sample_individuals(
     refine: bool = True,
     before: IndividualPosteriors | None = None,
     estimator: Estimator | None = None,
-    max_chains: int = LAST_STEPS.max_chains,
+    max_chains: int = FULL_EFFORT.max_chains,
 ) -> IndividualPosteriors:
     r"""Corrected posterior draws of every individual, given the population.
 
@@ -210,9 +211,8 @@ def sample_individuals(
         population,
         num_draws=num_draws,
         seed=seed,
-        refine=refine,
+        effort=Effort(REFINEMENT if refine else None, max_chains),
         known=None if before is None else before.refinement,
-        max_chains=max_chains,
     )
 
 
@@ -224,9 +224,8 @@ def sample_with_structure(
     *,
     num_draws: int,
     seed: int | Generator = 0,
-    refine: bool = True,
+    effort: Effort = FULL_EFFORT,
     known: Refinement | None = None,
-    max_chains: int = LAST_STEPS.max_chains,
 ) -> IndividualPosteriors:
     """:func:`sample_individuals` for a model that was read before; ``known`` are mixtures of the
     individuals that are tried first.
@@ -238,11 +237,12 @@ def sample_with_structure(
     if isinstance(guide, AmortizedGuide):
         _warn_unusual(guide.patterns.unusual(cohort))
     with torch.no_grad():
+        refine, chains = effort.settings is not None, list[int]()
         sampler = make_sampler(guide, structure, cohort, population)
+        sampler = replace(sampler, settings=effort.settings or REFINEMENT)
         sampled = sampler.sample(num_draws, len(cohort), generator, refine, known)
-        chains: list[int] = []
-        if refine and max_chains:
-            sampled, chains = improve_unreliable(sampler, sampled, generator, max_chains)
+        if refine and effort.max_chains:
+            sampled, chains = improve_unreliable(sampler, sampled, generator, effort.max_chains)
     first = "population" if guide is None else "guide"
     result = individual_posteriors(structure, cohort, population, sampled, chains, first)
     _warn_unreliable(result, refine)

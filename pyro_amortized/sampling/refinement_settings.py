@@ -3,7 +3,7 @@ r"""Settings of the refinement of single individuals.
 "Decision" refers to the pages in ``docs/decisions``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 
@@ -74,7 +74,8 @@ class RefinementSettings:
     # likelihood (decision 031).
     widening_factor: float = 2.5
     min_located_draws: int = 600
-    # Steps of differential evolution: one for so many draws, within the limits below.
+    # Steps of differential evolution: one for so many draws, within the limits below; a largest
+    # number of zero leaves it out.
     draws_per_evolution_step: int = 10
     min_evolution_steps: int = 60
     max_evolution_steps: int = 200
@@ -85,3 +86,24 @@ class RefinementSettings:
 
 
 REFINEMENT = RefinementSettings()
+# For draws far from the result: mixtures around the modes are adapted once and not explored.
+ROUGH_REFINEMENT = replace(REFINEMENT, rounds=(Round(1, 1, 0.3),), max_evolution_steps=0)
+
+
+class Effort(NamedTuple):
+    """How much is done for individuals whose weights are poor.
+
+    Args:
+        settings: How they are refined; None: not at all.
+        max_chains: Largest number of individuals that get a chain of NUTS. A chain takes about
+            14 s with 180 times, a repeated refinement 40 ms (decision 032).
+    """
+
+    settings: RefinementSettings | None = REFINEMENT
+    max_chains: int = 3
+
+
+FULL_EFFORT = Effort()
+# For draws that are not the result.
+NO_CHAINS = Effort(max_chains=0)
+ROUGH_EFFORT = Effort(ROUGH_REFINEMENT, max_chains=0)

@@ -25,9 +25,6 @@ from .weighted_fits import guide_mixture, mixture_of_equal, mixture_of_weighted
 class LastStepSettings:
     """Effort of the last steps."""
 
-    # Individuals that get a chain of NUTS. A chain takes about 14 s with 180 times, the repeated
-    # refinement 40 ms (decision 032).
-    max_chains: int = 3
     # Draws of the guide that the repeated refinement starts from: four times the usual pilot.
     num_pilot_draws: int = 400
 
@@ -39,7 +36,7 @@ def improve_unreliable(
     sampler: Sampler,
     sampled: Sampled,
     generator: Generator,
-    max_chains: int = LAST_STEPS.max_chains,
+    max_chains: int,
 ) -> tuple[Sampled, list[int]]:
     r"""Better draws of individuals whose weights are unreliable.
 

@@ -293,11 +293,11 @@ def _cubic_roots(square: Tensor, linear: Tensor, constant: Tensor) -> list[Tenso
 
 def _check_doses(doses: Doses, num_compartments: int) -> None:
     """Raise if a dose enters a compartment that does not exist."""
-    compartments = doses.compartment[doses.given]
-    if len(compartments) and int(compartments.max()) > num_compartments:
+    last = int((doses.compartment * doses.given).amax()) if doses.given.numel() else 0
+    if last > num_compartments:
         names = "1 depot, 2 central" if num_compartments == 2 else "1 central"
         raise ModelError(
-            f"A dose enters compartment {int(compartments.max())}.",
+            f"A dose enters compartment {last}.",
             f"compartments {list(range(1, num_compartments + 1))}: {names}.",
             "correct `doses.compartment`, or write the model as an ODE with `nlme.solve`.",
         )

@@ -77,8 +77,12 @@ class Superposition:
         since = self.times.unsqueeze(-1) - arriving.begin.unsqueeze(-2)
         durations = arriving.durations.unsqueeze(-2)
         if not bool((doses.steady_state > 0).any()):
+            acts = since >= 0
+            if not bool(arriving.until.isinf().all()):
+                acts = acts & (self.times.unsqueeze(-1) < arriving.until.unsqueeze(-2))
+            # Doses of the padding have an amount of zero.
             unit = _single_response(rate, since.clamp(min=0), durations)
-            return torch.where((since >= 0) & self._has_effect(), unit, torch.zeros_like(unit))
+            return torch.where(acts, unit, 0.0)
         interval = doses.intervals.unsqueeze(-2)
         repeated = ((doses.steady_state > 0) & (doses.intervals > 0)).unsqueeze(-2)
         safe = torch.where(interval > 0, interval, torch.ones_like(interval))

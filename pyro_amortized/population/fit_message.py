@@ -1,0 +1,103 @@
+r"""How a fit ended, in words: for the summary and for ``fit.message``."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..model import Population
+from ..numerics.laplace import Curvature
+from .fit_rounds import Rounds
+
+
+@dataclass(frozen=True)
+class MessageSettings:
+    """What is said about a fit."""
+
+    # Part of the largest component of a flat direction from which a parameter is named.
+    min_flat_share: float = 0.05
+    # Monte Carlo error of an estimate, in standard errors, from which it is named: it then adds
+    # half a per cent to the width of a confidence interval.
+    min_named_error: float = 0.1
+
+
+MESSAGE = MessageSettings()
+
+
+def has_ended(rounds: Rounds) -> bool:
+    """Whether the optimiser has converged. At a kink of a learned density it cannot; the gain of
+    the last round alone then shows how the fit ended.
+    """
+    return rounds.ascent.optimum.converged or rounds.search.structure.estimator == "likelihood-free"
+
+
+def error_message(names: list[str], relative_errors: Tensor) -> str:
+    r"""The largest Monte Carlo error of the estimates, if it is large enough to matter; else "".
+
+    Args:
+        names: Labels of the parameters.
+        relative_errors: Monte Carlo errors in standard errors, shape ``(population,)``.
+    """
+    error, j = relative_errors.nan_to_num(0.0).max(0)
+    if float(error) < MESSAGE.min_named_error:
+        return ""
+    return (
+        f"; the Monte Carlo error of {names[int(j)]} is {float(error):.2f} of its standard error "
+        "(`num_draws=` makes more draws)"
+    )
+
+
+def fit_message(rounds: Rounds, curvature: Curvature, covered: bool, fixed: Population) -> str:
+    r"""How a fit ended, in words.
+
+    Args:
+        rounds: Its rounds.
+        curvature: The curvature at the estimates.
+        covered: Whether the draws are good enough for standard errors.
+        fixed: Values of the sites that were not estimated.
+    """
+    ascent, structure = rounds.ascent, rounds.search.structure
+    names_of_all, scale = structure.population_names, rounds.search.scale
+    parts = [
+        f"{rounds.num_rounds} rounds of draws; the last gained {ascent.gain:.3f} in log likelihood"
+    ]
+    if not has_ended(rounds):
+        parts.append(f"the optimiser did not converge: {ascent.optimum.message}")
+    if ascent.gain >= rounds.min_gain:
+        parts.append("more rounds would still gain")
+    vanishing = (ascent.held & ~structure.coordinates(fixed)).tolist()
+    names = [n for n, x in zip(structure.population_names, vanishing, strict=True) if x]
+    if names:
+        parts.append(f"{', '.join(names)} cannot be distinguished from zero, and is held")
+    if not covered:
+        parts.append("the draws do not follow the population, so there are no standard errors")
+    flat = [_flat_direction(names_of_all, scale, x) for x in curvature.flat]
+    parts += flat
+    if not curvature.is_maximum and not flat:
+        parts.append(
+            "the likelihood has no proper maximum: a standard deviation of the individual "
+            "parameters may be zero"
+        )
+    return "; ".join(parts)
+
+
+def flat_places(direction: Tensor) -> list[int]:
+    """Coordinates that take part in a flat direction."""
+    share = direction.abs() / direction.abs().max()
+    return [j for j, x in enumerate(share.tolist()) if x > MESSAGE.min_flat_share]
+
+
+def _flat_direction(names: list[str], scale: Tensor, direction: Tensor) -> str:
+    """A direction that the data do not determine, in words."""
+    places = flat_places(direction)
+    if len(places) == 1:
+        return f"the data do not determine {names[places[0]]}"
+    moves = direction * scale
+    first = max(places, key=lambda j: abs(float(direction[j])))
+    relative = (moves / moves[first]).tolist()
+    together = ", ".join(f"{names[j]} by {relative[j]:+.2f}" for j in places)
+    return (
+        f"the data do not determine {', '.join(names[j] for j in places[:-1])} and "
+        f"{names[places[-1]]} separately: the likelihood is the same when they change together "
+        f"({together}, unconstrained); fix one of them, or use the prior "
+        "(`maximum_a_posteriori=True`, `AmortizedMCMC`)"
+    )
