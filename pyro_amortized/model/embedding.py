@@ -17,9 +17,11 @@ from .program_run import Assign, run_program
 from .sites import PLATE, site_log_prob, sum_per_individual
 from .structure import ModelStructure
 
+UnconstrainedAt = Callable[[Population], tuple[Tensor, Tensor]]
+
 
 def collapsed_log_density(
-    structure: ModelStructure, cohort: Cohort, unconstrained: Callable[[Population], Tensor]
+    structure: ModelStructure, cohort: Cohort, unconstrained: UnconstrainedAt
 ) -> Tensor:
     r"""Log p(y, phi | Psi) for given individual parameters, inside another Pyro model.
 
@@ -29,23 +31,26 @@ def collapsed_log_density(
         structure: The structure of the model.
         cohort: One individual per row.
         unconstrained: Gives the individual parameters at the population that the model has
-            sampled, shape ``(row, latent)``.
+            sampled, shape ``(row, latent)``, and a term that is added to the result, shape
+            ``(row,)``.
 
     Returns:
         Shape ``(row,)``.
     """
     assign = Assign({}, structure.individual)
+    at_population = _AssignAtPopulation(assign, frozenset(structure.population), unconstrained)
     handler = pyro.poutine.trace()
     with (
         pyro.poutine.block(expose=list(structure.population)),
         handler,
         assign,
-        _AssignAtPopulation(assign, frozenset(structure.population), unconstrained),
+        at_population,
         pyro.validation_enabled(False),
     ):
         structure.model(cohort)
     sites: dict[str, Any] = {**structure.observed, **structure.individual}
-    return ModelStructure.total(sites, handler.trace, len(cohort)) + assign.log_abs_det()
+    total = ModelStructure.total(sites, handler.trace, len(cohort)) + assign.log_abs_det()
+    return total + at_population.added
 
 
 class _AssignAtPopulation(Messenger):  # type: ignore[misc]
@@ -55,15 +60,17 @@ class _AssignAtPopulation(Messenger):  # type: ignore[misc]
         self,
         assign: Assign,
         names: frozenset[str],
-        unconstrained: Callable[[Population], Tensor],
+        unconstrained: UnconstrainedAt,
     ) -> None:
         super().__init__()
+        self.added = torch.zeros((), dtype=torch.float64)
         self.assign, self.names, self.unconstrained = assign, names, unconstrained
         self.population: dict[str, Tensor] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] in self.assign.individual and not self.assign.pieces:
-            self.assign.set_individuals(self.unconstrained(self.population))
+            rows, self.added = self.unconstrained(self.population)
+            self.assign.set_individuals(rows)
 
     def _pyro_post_sample(self, msg: Any) -> None:
         if msg["name"] in self.names:

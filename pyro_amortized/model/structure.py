@@ -193,14 +193,16 @@ class ModelStructure(Roles):
     def prepared_density(
         self, cohort: Cohort, unconstrained: Tensor
     ) -> Callable[[Population, Tensor], IndividualLogDensity]:
-        """:meth:`log_density` as a function of the population and of a move of all draws of an
-        individual, shape ``(individual, latent)``; the rest is prepared.
+        """:meth:`log_density` as a function of the population and of the draws, which have the
+        shape of ``unconstrained``; the cohort is prepared.
         """
         parts = list(self._parts(cohort, unconstrained, CALLS.max_values_kept))
+        sizes = [len(x) for _, x in parts]
 
-        def density(population: Population, move: Tensor) -> IndividualLogDensity:
+        def density(population: Population, draws: Tensor) -> IndividualLogDensity:
             densities = [
-                self._log_density_of(repeated, x + move, population) for repeated, x in parts
+                self._log_density_of(repeated, x, population)
+                for (repeated, _), x in zip(parts, draws.split(sizes), strict=True)
             ]
             return IndividualLogDensity(*(torch.cat(x) for x in zip(*densities, strict=True)))
 

@@ -24,7 +24,7 @@ from ..runtime.arguments import check_count, check_is, check_program, check_seed
 from ..runtime.random_numbers import make_generator
 from ..sampling.importance_weights import finite_or_zero_weight, log_mean
 from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors, sample_with_structure
-from .fixed_draws import replace_impossible_draws
+from .fixed_draws import is_negligible, replace_impossible_draws
 from .following_draws import Following, follow
 from .maximum_search import Search
 from .starting_values import locate_population
@@ -45,10 +45,13 @@ class _CohortDraws(NamedTuple):
     draws: Tensor
     following: Following
 
-    def at(self, population: Population) -> Tensor:
-        """The draws at a population, shape ``(draw * individual, latent)``."""
+    def at(self, population: Population) -> tuple[Tensor, Tensor]:
+        """The draws at a population, shape ``(draw * individual, latent)``, and the log Jacobian of
+        their move, shape ``(draw * individual,)``.
+        """
         vector = self.individuals.structure.unconstrain_population(population)
-        return (self.draws + self.following.move(vector)).flatten(0, 1)
+        draws, log_det = self.following.moved(self.draws, vector)
+        return draws.flatten(0, 1), log_det.repeat(len(draws))
 
 
 class MarginalModel:
@@ -86,7 +89,7 @@ class MarginalModel:
         if self._last_draws is None or self._last_draws.cohort is not cohort:
             individuals = self._sample(cohort)
             log_weights = individuals.log_weights
-            impossible = log_weights == -math.inf
+            impossible = is_negligible(log_weights)
             draws = replace_impossible_draws(individuals.unconstrained, log_weights, impossible)
             repeated_cohort = individuals.cohort.repeat(individuals.num_draws)
             self._last_draws = _CohortDraws(

@@ -4,7 +4,8 @@ On draws :math:`u_{ik}(\Psi)` that follow the population
 (:mod:`pyro_amortized.population.following_draws`),
 
 .. math:: \log \hat p(y_i \mid \Psi) = \log \frac1K \sum_k
-          \frac{p(y_i \mid u_{ik}(\Psi), c)\; p(u_{ik}(\Psi) \mid \Psi)}{q_i(u_{ik})}
+          \frac{p(y_i, u_{ik}(\Psi) \mid \Psi)\, |\partial u_{ik}(\Psi) / \partial u_{ik}|}
+          {q_i(u_{ik})}
 
 is a smooth function of Psi. Every evaluation computes the density of all observations at all draws,
 so it is used where these are not too many (:mod:`pyro_amortized.population.likelihood_choice`).
@@ -17,7 +18,7 @@ from torch import Tensor
 from ..model import Population
 from ..sampling.importance_weights import finite_or_zero_weight, log_moments
 from ..sampling.individuals import IndividualPosteriors
-from .fixed_draws import replace_impossible_draws
+from .fixed_draws import is_negligible, replace_impossible_draws
 from .following_draws import Following
 
 
@@ -33,17 +34,18 @@ class ExactLikelihood:
 
     def __init__(self, individuals: IndividualPosteriors, following: Following) -> None:
         self.individuals, self.following = individuals, following
-        self.impossible = individuals.log_weights == -math.inf
-        draws = replace_impossible_draws(
+        self.impossible = is_negligible(individuals.log_weights)
+        self.draws = replace_impossible_draws(
             individuals.unconstrained, individuals.log_weights, self.impossible
         )
-        self._density = individuals.structure.prepared_density(individuals.cohort, draws)
+        self._density = individuals.structure.prepared_density(individuals.cohort, self.draws)
 
     def log_weights(self, population: Population) -> Tensor:
         """Log weights of the draws, shape ``(draw, individual)``."""
         vector = self.individuals.structure.unconstrain_population(population)
-        density = self._density(population, self.following.move(vector))
-        log_target = density.observation + density.individual
+        draws, log_det = self.following.moved(self.draws, vector)
+        density = self._density(population, draws)
+        log_target = density.observation + density.individual + log_det
         log_weights = finite_or_zero_weight(log_target - self.individuals.log_proposal)
         return log_weights.masked_fill(self.impossible, -math.inf)
 

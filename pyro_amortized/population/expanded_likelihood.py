@@ -4,24 +4,25 @@ On draws :math:`u_{ik}(\Psi)` that follow the population
 (:mod:`pyro_amortized.population.following_draws`),
 
 .. math:: \log \hat p(y_i \mid \Psi) = \log \frac1K \sum_k
-          \frac{p(y_i \mid u_{ik}(\Psi), c)\; p(u_{ik}(\Psi) \mid \Psi)}{q_i(u_{ik})} .
+          \frac{p(y_i \mid u_{ik}(\Psi), c)\; p(u_{ik}(\Psi) \mid \Psi)\,
+          |\partial u_{ik}(\Psi) / \partial u_{ik}|}{q_i(u_{ik})} .
 
 The first factor needs most of the time (it solves the dynamics and reads every observation). It is
-therefore expanded, for every draw separately, to second order in coordinates x that are linear in
-the population (decision 035):
+therefore expanded, for every draw separately, to second order in some coordinates x (decision 035):
 
-.. math:: \log p(y_i \mid u_{ik}, c) \approx a_{ik} + g_{ik}^\top x_i
-          + \tfrac12\, x_i^\top H_{ik}\, x_i .
+.. math:: \log p(y_i \mid u_{ik}, c) \approx a_{ik} + g_{ik}^\top x_{ik}
+          + \tfrac12\, x_{ik}^\top H_{ik}\, x_{ik} .
 
-The coordinates are either the individual and the shared parameters themselves, or those parameters
-of the population that the draws follow, whichever needs fewer evaluations. Value, gradient and
+The coordinates are the moves of the individual parameters of the draw and of the shared parameters.
+Where these are many, they are the shared parameters alone; the draws then follow only those, without
+being stretched. Value, gradient and
 curvature of the likelihood at the center are those of the exact one. The individuals are evaluated
 in parts, so that the memory is bounded; a gradient evaluates every part twice.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ from ..model import ModelStructure, Population
 from ..numerics.finite_differences import expansion
 from ..sampling.importance_weights import finite_or_zero_weight, log_moments
 from ..sampling.individuals import IndividualPosteriors
-from .fixed_draws import replace_impossible_draws
+from .fixed_draws import is_negligible, replace_impossible_draws
 from .following_draws import Following, follow
 
 
@@ -47,6 +48,10 @@ class ExpansionSettings:
     # The same in an individual parameter, in posterior standard deviations: the error of a solver,
     # divided by the square of the step, must remain small.
     individual_step: float = 0.03
+    # Rise of the log density of the observations of a draw, above that of the best draw of the
+    # individual, beyond which it rises logarithmically only. Far from the center an expansion with
+    # positive curvature has no bound: rounds promised gains of 1e19 and more.
+    free_rise: float = 5.0
     # Largest number of individual and shared parameters for which they are the coordinates:
     # 21 to 43 evaluations of the observations for 4 to 6.
     max_coordinates: int = 6
@@ -62,22 +67,26 @@ class ExpandedPart:
     Args:
         repeated_cohort: The individuals, once for every draw.
         draws: Draws in unconstrained coordinates, shape ``(draw, individual, latent)``.
+        center: The draws at the population that the observations are expanded about, same shape.
         offset: Log density of the observations at the center minus the log proposal, shape
             ``(draw, individual)``.
+        headroom: Change of that log density from which it rises logarithmically, same shape.
         gradient: g, shape ``(draw, individual, coordinate)``.
         hessian: H, shape ``(draw, individual, coordinate, coordinate)``.
         following: How the draws follow the population.
-        coordinates: The linear map from the population to the coordinates x, shape
-            ``(individual, coordinate, population)``.
+        shared_units: The linear map from the population to the shared ones of the coordinates x,
+            shape ``(shared, population)``.
     """
 
     repeated_cohort: Cohort
     draws: Tensor
+    center: Tensor
     offset: Tensor
+    headroom: Tensor
     gradient: Tensor
     hessian: Tensor
     following: Following
-    coordinates: Tensor
+    shared_units: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,14 +98,14 @@ class Coordinates:
             ``(individual, latent, coordinate)``.
         shared: Move of the shared parameters, shape ``(shared, coordinate)``.
         steps: Steps of the differences, shape ``(coordinate,)``.
-        of_population: The coordinates as a linear function of the population, shape
-            ``(individual, coordinate, population)``.
+        shared_units: The shared parameters in units of the coordinates, as a linear function of the
+            population, shape ``(shared, population)``.
     """
 
     individual: Tensor
     shared: Tensor
     steps: Tensor
-    of_population: Tensor
+    shared_units: Tensor
 
     @staticmethod
     def parameters(following: Following, is_shared: Tensor, scale: Tensor) -> "Coordinates":
@@ -109,31 +118,25 @@ class Coordinates:
         )
         shared = torch.cat([zero(num_shared, num_latent), scale[is_shared].diag()], -1)
         unit = torch.eye(len(scale), dtype=scale.dtype)[is_shared] / scale[is_shared, None]
-        relative = following.directions / following.spread.unsqueeze(-1)
         steps = torch.cat(
             [
                 torch.full((num_latent,), EXPANSION.individual_step, dtype=scale.dtype),
                 torch.full((num_shared,), EXPANSION.relative_step, dtype=scale.dtype),
             ]
         )
-        of_population = torch.cat([relative, unit.expand(num, -1, -1)], 1)
-        return Coordinates(individual, shared, steps, of_population)
+        return Coordinates(individual, shared, steps, unit)
 
     @staticmethod
-    def population(
-        following: Following, chosen: Tensor, is_shared: Tensor, scale: Tensor
-    ) -> "Coordinates":
-        """Some coordinates of the population, which the draws follow."""
-        individual = following.directions[:, :, chosen] * scale[chosen]
+    def shared_parameters(following: Following, is_shared: Tensor, scale: Tensor) -> "Coordinates":
+        """The shared parameters, which the draws follow."""
+        individual = following.directions[:, :, is_shared] * scale[is_shared]
         eye = torch.eye(len(scale), dtype=scale.dtype)
-        shared = (eye * scale)[is_shared][:, chosen]
-        of_population = (eye[chosen] / scale[chosen, None]).expand(len(individual), -1, -1)
+        shared = (eye * scale)[is_shared][:, is_shared]
+        unit = eye[is_shared] / scale[is_shared, None]
         # No individual moves farther than its step.
         farthest = (individual.abs() / following.spread.unsqueeze(-1)).flatten(0, 1).amax(0)
         steps = EXPANSION.individual_step / farthest.clamp(min=1e-12)
-        return Coordinates(
-            individual, shared, steps.clamp(max=EXPANSION.relative_step), of_population
-        )
+        return Coordinates(individual, shared, steps.clamp(max=EXPANSION.relative_step), unit)
 
 
 class ExpandedLikelihood:
@@ -168,7 +171,9 @@ class ExpandedLikelihood:
         num_coordinates = following.spread.shape[1] + int(self.is_shared.sum())
         few = num_coordinates <= settings.max_coordinates
         self.by_parameters = few and not following.stays
-        self.following = following if self.by_parameters else following.only(self.is_shared)
+        if not self.by_parameters:
+            following = following.only(self.is_shared).without_stretching()
+        self.following = following
         size = max(1, settings.max_rows // individuals.num_draws)
         with torch.no_grad():
             self.parts = [
@@ -184,33 +189,32 @@ class ExpandedLikelihood:
         repeated_cohort = cohort.repeat(len(draws))
         log_weights = individuals.log_weights[:, rows]
         log_proposal = individuals.log_proposal[:, rows]
-        impossible = log_weights == -math.inf
+        impossible = is_negligible(log_weights)
         draws = replace_impossible_draws(draws, log_weights, impossible)
+        center, _ = following.moved(draws, self.center)
         if self.about_draws:  # the weights of the draws contain the density of the observations
             individual = structure.log_individual_of(repeated_cohort, draws, population)
             observation = log_weights + log_proposal - individual
         else:
-            draws = draws + following.move(self.center)
-            (observation,) = structure.log_observations(cohort, draws, [population])
-            observation = observation.masked_fill(impossible, -math.inf)
-        coordinates = (
-            Coordinates.parameters(following, self.is_shared, self.scale)
-            if self.by_parameters
-            else Coordinates.population(following, self.is_shared, self.is_shared, self.scale)
-        )
+            (observation,) = structure.log_observations(cohort, center, [population])
+        observation = observation.masked_fill(impossible, -math.inf)
+        make = Coordinates.parameters if self.by_parameters else Coordinates.shared_parameters
+        coordinates = make(following, self.is_shared, self.scale)
         gradient, hessian = expansion(
-            _Moved(structure, cohort, draws, population, coordinates),
+            _Moved(structure, cohort, center, population, coordinates),
             coordinates.steps,
             observation,
         )
         return ExpandedPart(
             repeated_cohort,
             draws,
+            center,
             observation - log_proposal,
+            observation.amax(0) - observation + EXPANSION.free_rise,
             gradient,
             hessian,
             following,
-            coordinates.of_population,
+            coordinates.shared_units,
         )
 
     def log_weights(self, population: Population) -> Tensor:
@@ -220,15 +224,30 @@ class ExpandedLikelihood:
 
     def _part_weights(self, part: ExpandedPart, population: Population) -> Tensor:
         structure = self.structure
-        change = structure.unconstrain_population(population) - self.center
-        draws = part.draws + part.following.directions @ change
+        vector = structure.unconstrain_population(population)
+        draws, log_det = part.following.moved(part.draws, vector)
         log_weights = structure.log_individual_of(part.repeated_cohort, draws, population)
-        log_weights = log_weights + part.offset
+        log_weights = log_weights + part.offset + log_det
         if part.gradient.shape[-1]:
-            x = part.coordinates @ change
-            curved = part.gradient + 0.5 * (part.hessian @ x.unsqueeze(-1)).squeeze(-1)
-            log_weights = log_weights + (curved * x).sum(-1)
+            shared = part.shared_units @ (vector - self.center)
+            log_weights = log_weights + self._change(part, draws, shared)
         return finite_or_zero_weight(log_weights)
+
+    def _change(self, part: ExpandedPart, draws: Tensor, shared: Tensor) -> Tensor:
+        """Change of the log densities of the observations from the center, shape ``(draw,
+        individual)``.
+        """
+        shared = shared.expand(*draws.shape[:2], -1)
+        if not self.by_parameters:
+            return _quadratic(part.gradient, part.hessian, shared)
+        num = shared.shape[-1]
+        x = torch.cat([(draws - part.center) / part.following.spread, shared], -1)
+        total = _quadratic(part.gradient, part.hessian, x)
+        first = x.shape[-1] - num
+        alone = _quadratic(part.gradient[..., first:], part.hessian[..., first:, first:], shared)
+        rise = total - alone  # by the moves of the individual parameters
+        above = (rise - part.headroom).clamp(min=0.0)
+        return alone + torch.where(above > 0, part.headroom + above.log1p(), rise)
 
     def distances(self, population: Population) -> tuple[Tensor, Tensor]:
         """How far a population is from the one that the observations were expanded about: the
@@ -236,9 +255,11 @@ class ExpandedLikelihood:
         ``(individual,)``, and the moves of the shared parameters, in units of their scale, shape
         ``(shared,)``; differentiable.
         """
-        change = self.structure.unconstrain_population(population) - self.center
-        moves = (self.following.directions @ change).abs() / self.following.spread
-        return moves.amax(-1), (change.abs() / self.scale)[self.is_shared]
+        vector = self.structure.unconstrain_population(population)
+        # From the expansion's center, which need not be where the draws were made.
+        following = replace(self.following, center=self.center)
+        shared = (vector - self.center).abs() / self.scale
+        return following.distance(vector), shared[self.is_shared]
 
     def moments(self, population: Population) -> Tensor:
         """Log p(y_i | Psi) and log ESS, shape ``(2, individual)``, differentiable."""
@@ -258,6 +279,12 @@ class ExpandedLikelihood:
     def __call__(self, population: Population) -> Tensor:
         """Log p(y_i | Psi), shape ``(individual,)``, differentiable."""
         return self.moments(population)[0]
+
+
+def _quadratic(gradient: Tensor, hessian: Tensor, x: Tensor) -> Tensor:
+    """g x + x H x / 2 of every draw."""
+    curved = gradient + 0.5 * (hessian @ x.unsqueeze(-1)).squeeze(-1)
+    return (curved * x).sum(-1)
 
 
 class _Moved:

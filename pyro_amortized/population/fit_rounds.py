@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from ..sampling.importance_weights import importance_estimate
+from ..sampling.control_variates import controlled_estimate
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, ROUGH_EFFORT, Effort
 from .likelihood_estimate import MarginalLikelihood, summarize_weights
@@ -122,12 +122,29 @@ def run_rounds(
         if done:
             return Rounds(search, ascent, new, num_rounds, schedule.min_gain)
         gain, allowed = _gain(search, current, new)
-        if level < last_level and gain < ROUNDS.min_kept * ascent.gain - allowed:
+        if gain < ROUNDS.min_kept * ascent.gain - allowed:
+            if level == last_level:
+                return _stopped(search, ascent, vector, current, num_rounds, schedule)
             level += 1
             continue
         current, vector, last = new, ascent.optimum.vector, ascent
         if gain > ROUNDS.well_kept * ascent.gain - allowed:
             level = max(0, level - 1)
+
+
+def _stopped(
+    search: Search,
+    ascent: Ascent,
+    vector: Tensor,
+    current: IndividualPosteriors,
+    num_rounds: int,
+    schedule: Schedule,
+) -> Rounds:
+    """The rounds end where the last one began, because it was not confirmed by new draws."""
+    message = "new draws do not confirm the gain of the last round"
+    optimum = ascent.optimum._replace(vector=vector, converged=False, message=message)
+    ascent = ascent._replace(optimum=optimum)
+    return Rounds(search, ascent, current, num_rounds, schedule.min_gain)
 
 
 def _effort(rough: bool) -> Effort:
@@ -137,7 +154,7 @@ def _effort(rough: bool) -> Effort:
 def more_draws(
     search: Search, rounds: Rounds, precision: float, generator: Generator
 ) -> MarginalLikelihood | None:
-    r"""The likelihood at the result with more draws, of which only the weights are kept.
+    r"""The likelihood at the result with more draws, of which only the likelihood is kept.
 
     Args:
         search: The search.
@@ -160,11 +177,11 @@ def more_draws(
     num_blocks = min(math.ceil(needed), ROUNDS.max_extra_values // max(1, num_values))
     if num_blocks == 0:
         return None
-    blocks = [individuals.log_weights]
+    blocks = [individuals]
     for _ in range(num_blocks):
-        block = search.draw_again(individuals, num_draws, generator)
-        blocks.append(block.log_weights)
-    estimate = importance_estimate(torch.cat(blocks))
+        blocks.append(search.draw_again(individuals, num_draws, generator))
+    fields = ("unconstrained", "log_proposal", "log_weights")
+    estimate = controlled_estimate(*(torch.cat([getattr(x, n) for x in blocks]) for n in fields))
     return replace(
         marginal,
         log_likelihood=estimate.log_mean,
@@ -180,5 +197,5 @@ def _gain(
 ) -> tuple[float, float]:
     """Gain of the objective from some draws to others, and what its Monte Carlo error allows."""
     gain = search.value_of(after) - search.value_of(before)
-    errors = [float(x.estimate.mc_error.pow(2).sum()) for x in (before, after)]
+    errors = [float(x.marginal_estimate.mc_error.pow(2).sum()) for x in (before, after)]
     return gain, ROUNDS.allowed_errors * math.sqrt(sum(errors))

@@ -1,37 +1,42 @@
 r"""Draws of the individuals that follow the population.
 
-Draws :math:`u_{ik}` that are made at a population :math:`\Psi_0` are moved linearly,
+Draws :math:`u_{ik}` with the weighted mean :math:`m_i` that are made at a population
+:math:`\Psi_0` are moved and stretched,
 
-.. math:: u_{ik}(\Psi) = u_{ik} + J_i\, (\Psi - \Psi_0) ,
+.. math:: u_{ik}(\Psi) = m_i + J_i\, \delta + e^{G_i(\delta)} (u_{ik} - m_i) , \qquad
+          \delta = \Psi - \Psi_0, \qquad G_i(\delta) = \sum_p \delta_p\, G_{ip} ,
 
-with the population in unconstrained coordinates. A shift has no Jacobian, so the density of the
-proposal remains, and
+with the population in unconstrained coordinates. The map has the Jacobian
+:math:`e^{\operatorname{tr} G_i(\delta)}`, so
 
 .. math:: \hat p(y_i \mid \Psi) = \frac1K \sum_k
-          \frac{p(y_i, u_{ik}(\Psi) \mid \Psi)}{q_i(u_{ik})}
+          \frac{p(y_i, u_{ik}(\Psi) \mid \Psi)\, e^{\operatorname{tr} G_i(\delta)}}{q_i(u_{ik})}
 
 is unbiased at every population, and smooth. The log weights have the slopes
-:math:`s_{ik} + J_i^\top g_{ik}` in the population, with the derivatives s and g of
-:math:`\log p(y_i, u \mid \Psi)` in the population and in the individual parameters. J minimises
-the variance of these slopes over the weighted draws: it is the regression of -s on g,
+:math:`s_{ikp} + g_{ik}^\top (J_{ip} + G_{ip} (u_{ik} - m_i)) + \operatorname{tr} G_{ip}` in the
+population, with the derivatives s and g of :math:`\log p(y_i, u \mid \Psi)` in the population and in
+the individual parameters. J and G minimise the variance of these slopes over the weighted draws:
+their elements are the coefficients of the regression of -s on g and on the products of g and
+:math:`u - m`. In coordinates in which the posterior has the covariance 1, G is symmetric; other
+matrices would turn a normal posterior into itself.
 
-.. math:: J_i = -\mathrm{Cov}(g_i)^{-1}\, \mathrm{Cov}(g_i, s_i) .
-
-For a normal posterior this is the derivative of its mean, without Monte Carlo error. Draws that
-stay where they are determine every parameter that the individuals could compensate for, for
-instance the effect of a treatment on all observations: its standard error is then too small
-(decision 050).
+For a normal posterior J and G are the derivatives of its mean and scale, without Monte Carlo error,
+and the log weights have no slopes left. Draws that stay where they are determine every parameter
+that the individuals could compensate for, for instance the effect of a treatment on all
+observations: its standard error is then too small (decision 050).
 """
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ..sampling.importance_weights import normalized_weights
+from ..numerics.cholesky import factored
+from ..sampling.importance_weights import effective_sample_size, normalized_weights
 from ..sampling.individuals import IndividualPosteriors
-from .fixed_draws import replace_impossible_draws
+from ..sampling.student_mixture import StudentMixture
+from .fixed_draws import is_negligible, replace_impossible_draws
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,16 @@ class FollowingSettings:
     # Draws per individual that the regression uses. It has no error where the posterior is normal,
     # so that few are enough.
     max_draws: int = 300
+    # Effective draws per coefficient that the regression on the products needs.
+    draws_per_coefficient: float = 5.0
     # Steps of the differences: in a parameter of the population, in units of its scale, and in an
     # individual parameter, in posterior standard deviations.
     relative_step: float = 1e-3
     individual_step: float = 0.03
-    # Added to the covariance of g, as a part of its diagonal.
+    # Added to the covariance of the regressors, as a part of its diagonal.
     jitter: float = 1e-9
+    # Distance of a draw from the mean, in standard deviations, at which its move is measured.
+    outer_draw: float = 2.0
 
 
 FOLLOWING = FollowingSettings()
@@ -60,32 +69,88 @@ class Following:
         center: The population that the draws were made at, unconstrained, shape
             ``(population,)``.
         directions: J, shape ``(individual, latent, population)``.
-        spread: Posterior standard deviation of every individual parameter, unconstrained, shape
-            ``(individual, latent)``.
+        rates: G, shape ``(individual, latent, latent, population)``.
+        mean: Posterior mean of every individual parameter, unconstrained, shape ``(individual,
+            latent)``.
+        spread: Posterior standard deviations, same shape.
     """
 
     center: Tensor
     directions: Tensor
+    rates: Tensor
+    mean: Tensor
     spread: Tensor
 
     @property
     def stays(self) -> bool:
         """Whether no draw moves at all."""
-        return not bool(self.directions.any())
+        return not bool(self.directions.any()) and not self.stretches
 
-    def move(self, vector: Tensor) -> Tensor:
-        """Move of the draws from the center to an unconstrained population, shape ``(individual,
-        latent)``, differentiable.
+    @cached_property
+    def stretches(self) -> bool:
+        """Whether any draw is stretched."""
+        return bool(self.rates.any())
+
+    def moved(self, draws: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The draws at an unconstrained population, differentiable in it.
+
+        Args:
+            draws: Draws at the center, shape ``(draw, individual, latent)``.
+            vector: The population, shape ``(population,)``.
+
+        Returns:
+            The draws, same shape, and the log Jacobian of the move, shape ``(individual,)``.
         """
-        return self.directions @ (vector - self.center)
+        change = vector - self.center
+        shift = self.directions @ change
+        if not self.stretches:
+            return draws + shift, shift.new_zeros(len(shift))
+        stretch, log_det = self._stretch(change)
+        offset = (stretch @ (draws - self.mean).unsqueeze(-1)).squeeze(-1)
+        return self.mean + shift + offset, log_det
+
+    def _stretch(self, change: Tensor) -> tuple[Tensor, Tensor]:
+        """The matrices exp(G), shape ``(individual, latent, latent)``, and their log determinants,
+        shape ``(individual,)``.
+        """
+        rates = self.rates @ change
+        return torch.linalg.matrix_exp(rates), rates.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+    def moved_mixture(self, mixture: StudentMixture, vector: Tensor) -> StudentMixture:
+        """Mixtures of the individuals, moved and stretched like their draws."""
+        change = vector - self.center
+        stretch = self._stretch(change)[0].unsqueeze(1)
+        offset = (stretch @ (mixture.means - self.mean.unsqueeze(1)).unsqueeze(-1)).squeeze(-1)
+        means = (self.mean + self.directions @ change).unsqueeze(1) + offset
+        if not self.stretches:
+            return replace(mixture, means=means)
+        scale = stretch @ mixture.scale_trils
+        return StudentMixture(mixture.log_weights, means, factored(scale @ scale.transpose(-1, -2)))
+
+    def distance(self, vector: Tensor) -> Tensor:
+        """Largest move of an individual parameter of a draw in the outer part of the posterior, in
+        posterior standard deviations, shape ``(individual,)``, differentiable.
+        """
+        change = vector - self.center
+        relative = (self.directions @ change).abs() / self.spread
+        if self.stretches:
+            rates = (self.rates @ change).abs() * self.spread.unsqueeze(-2)
+            relative = relative + FOLLOWING.outer_draw * rates.sum(-1) / self.spread
+        return relative.amax(-1)
 
     def take(self, rows: Tensor) -> "Following":
         """The same for some of the individuals."""
-        return Following(self.center, self.directions[rows], self.spread[rows])
+        parts = (x[rows] for x in (self.directions, self.rates, self.mean, self.spread))
+        return Following(self.center, *parts)
 
     def only(self, coordinates: Tensor) -> "Following":
         """Draws that follow only some coordinates of the population; a boolean for each."""
-        return Following(self.center, self.directions * coordinates, self.spread)
+        directions, rates = self.directions * coordinates, self.rates * coordinates
+        return replace(self, directions=directions, rates=rates)
+
+    def without_stretching(self) -> "Following":
+        """Draws that are moved, but not stretched."""
+        return replace(self, rates=torch.zeros_like(self.rates))
 
 
 def follow(individuals: IndividualPosteriors, scale: Tensor) -> Following:
@@ -100,29 +165,80 @@ def follow(individuals: IndividualPosteriors, scale: Tensor) -> Following:
         The regression of the slopes. Draws of an individual whose slopes are not finite stay, and
         all draws of a likelihood-free estimate: the log density of the splines that the guide has
         learned has kinks in the individual parameters, so that moved draws would have no curvature.
+        Draws of an individual with too few effective draws are not stretched.
     """
     structure = individuals.structure
     center = structure.unconstrain_population(individuals.population).detach()
     log_weights = individuals.log_weights[: FOLLOWING.max_draws]
     draws = individuals.unconstrained[: FOLLOWING.max_draws]
-    draws = replace_impossible_draws(draws, log_weights, log_weights == -math.inf)
+    draws = replace_impossible_draws(draws, log_weights, is_negligible(log_weights))
     weights = normalized_weights(log_weights)
     mean = (weights.unsqueeze(-1) * draws).sum(0)
-    spread = (weights.unsqueeze(-1) * (draws - mean) ** 2).sum(0).sqrt().clamp(min=1e-12)
+    offset = draws - mean
+    covariance = torch.einsum("kn,kni,knj->nij", weights, offset, offset)
+    spread = covariance.diagonal(dim1=1, dim2=2).sqrt().clamp(min=1e-12)
+    num, d = spread.shape
+    zero = spread.new_zeros
+    stay = Following(center, zero(num, d, len(center)), zero(num, d, d, len(center)), mean, spread)
     if structure.estimator == "likelihood-free":
-        return Following(center, torch.zeros(*spread.shape, len(center)).double(), spread)
+        return stay
     slopes = _Slopes(individuals, draws, center)
     with torch.no_grad():
         scores = slopes.of_population(FOLLOWING.relative_step * scale)
         gradients = slopes.of_individuals(FOLLOWING.individual_step * spread)
-    directions = _regression(gradients * spread, -scores, weights) * spread.unsqueeze(-1)
-    finite = directions.isfinite().flatten(1).all(1)
-    return Following(center, torch.where(finite[:, None, None], directions, 0.0), spread)
+    root = factored(covariance)
+    inverse = torch.linalg.solve_triangular(
+        root, torch.eye(d).to(root).expand_as(root), upper=False
+    )
+    standard = torch.einsum("nij,knj->kni", inverse, offset)
+    gradients = torch.einsum("nji,knj->kni", root, gradients)
+    location, stretch = _regressions(standard, gradients, -scores, weights)
+    few = effective_sample_size(log_weights) < FOLLOWING.draws_per_coefficient * _num_products(d)
+    stretch = torch.where(few[:, None, None, None], 0.0, stretch)
+    directions = torch.einsum("nij,njp->nip", root, location)
+    rates = torch.einsum("nia,nabp,nbj->nijp", root, stretch, inverse)
+    return replace(stay, directions=directions, rates=rates)
+
+
+def _num_products(num_latent: int) -> int:
+    return num_latent + num_latent * (num_latent + 1) // 2
+
+
+def _regressions(
+    standard: Tensor, gradients: Tensor, target: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    r"""Coefficients of the weighted regression on the gradients and on their products with the
+    draws; on the gradients alone where the products are not finite.
+
+    Args:
+        standard: Draws with mean 0 and covariance 1, shape ``(draw, individual, latent)``.
+        gradients: Gradients in these coordinates, same shape.
+        target: Shape ``(draw, individual, population)``.
+        weights: Normalised weights, shape ``(draw, individual)``.
+
+    Returns:
+        Shapes ``(individual, latent, population)`` and ``(individual, latent, latent,
+        population)``, the latter symmetric in the parameters; zero where they are not finite.
+    """
+    d, num_parameters = standard.shape[-1], target.shape[-1]
+    row, column = torch.tril_indices(d, d)
+    products = gradients[..., row] * standard[..., column]
+    products = (products + gradients[..., column] * standard[..., row]) / 2
+    both = _regression(torch.cat([gradients, products], -1), target, weights)
+    alone = _regression(gradients, target, weights)
+    finite = both.isfinite().flatten(1).all(1)[:, None, None]
+    location = torch.where(finite, both[:, :d], alone).nan_to_num(0.0, 0.0, 0.0)
+    lower = torch.where(finite, both[:, d:], 0.0)
+    stretch = lower.new_zeros(len(lower), d, d, num_parameters)
+    stretch[:, row, column] = lower / 2
+    stretch = stretch + stretch.transpose(1, 2)
+    return location, stretch
 
 
 def _regression(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
     """Coefficients of the weighted regression of y ``(draw, individual, population)`` on x ``(draw,
-    individual, latent)``, shape ``(individual, latent, population)``.
+    individual, regressor)``, shape ``(individual, regressor, population)``; NaN where there are
+    none.
     """
     w = weights.unsqueeze(-1)
     x, y = x - (w * x).sum(0), y - (w * y).sum(0)

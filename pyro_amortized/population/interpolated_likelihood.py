@@ -21,7 +21,7 @@ from ..model import Population
 from ..sampling.importance_weights import finite_or_zero_weight, log_moments
 from ..sampling.individuals import IndividualPosteriors
 from .exact_likelihood import ExactLikelihood
-from .fixed_draws import replace_impossible_draws
+from .fixed_draws import is_negligible, replace_impossible_draws
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class InterpolatedLikelihood:
         self.individuals = individuals
         self.structure = individuals.structure
         log_weights = individuals.log_weights
-        impossible = log_weights == -math.inf
+        impossible = is_negligible(log_weights)
         cohort = individuals.cohort.to(dtype=torch.float64)
         self.draws = replace_impossible_draws(individuals.unconstrained, log_weights, impossible)
         shared = self.structure.coordinates(self.structure.shared)
@@ -77,7 +77,7 @@ class InterpolatedLikelihood:
         """Log densities of the observations at an unconstrained population, on the draws that
         follow it, shape ``(draw, individual)``.
         """
-        draws = self.draws + self.following.move(vector)
+        draws = self.following.moved(self.draws, vector)[0]
         population = self.structure.constrain_population(vector)
         return self.structure.log_observations(cohort, draws, [population])[0]
 
@@ -106,9 +106,10 @@ class InterpolatedLikelihood:
         for x in position:
             weights = (weights.unsqueeze(-1) * self._basis(x)).flatten()
         observation = torch.tensordot(weights, self.values, 1)
-        draws = self.draws + self.following.move(self.structure.unconstrain_population(population))
+        vector = self.structure.unconstrain_population(population)
+        draws, log_det = self.following.moved(self.draws, vector)
         individual = self.structure.log_individual_of(self.repeated_cohort, draws, population)
-        return finite_or_zero_weight(observation + individual - self.log_proposal)
+        return finite_or_zero_weight(observation + individual + log_det - self.log_proposal)
 
     def _basis(self, x: Tensor) -> Tensor:
         """Values of the Lagrange polynomials of the nodes, by the barycentric formula."""

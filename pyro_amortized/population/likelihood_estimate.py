@@ -3,7 +3,10 @@ r"""The marginal likelihood at given population parameters, with its Monte Carlo
 For draws :math:`u_{ik} \sim q_i` of every individual,
 
 .. math:: \log \hat p(y \mid \Psi) = \sum_i \log \frac1K \sum_k
-          \frac{p(y_i \mid u_{ik}, c)\; p(u_{ik} \mid \Psi)}{q_i(u_{ik})} .
+          \frac{p(y_i \mid u_{ik}, c)\; p(u_{ik} \mid \Psi)}{q_i(u_{ik})} ,
+
+with control variates that reduce the Monte Carlo error
+(:mod:`pyro_amortized.sampling.control_variates`).
 """
 
 from dataclasses import dataclass
@@ -65,7 +68,7 @@ class MarginalLikelihood:
 
 def summarize_weights(individuals: IndividualPosteriors) -> MarginalLikelihood:
     """The marginal likelihood at the population that the draws were made at."""
-    estimate = individuals.estimate
+    estimate = individuals.marginal_estimate
     return MarginalLikelihood(
         estimate.log_mean,
         estimate.mc_error,

@@ -74,8 +74,9 @@ class Ascent(NamedTuple):
 
     def mixtures_at(self, vector: Tensor) -> Refinement:
         """The mixtures of the individuals of this round, moved to a population."""
-        individuals, following = self.likelihood.individuals, self.likelihood.following
-        return individuals.refinement.moved(following.move(vector))
+        refinement = self.likelihood.individuals.refinement
+        mixture = self.likelihood.following.moved_mixture(refinement.mixture, vector)
+        return replace(refinement, mixture=mixture)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +175,9 @@ class Search:
         """The objective at the population of some draws."""
         population = individuals.population
         vector = self.structure.unconstrain_population(population)
-        return float(individuals.estimate.log_mean.sum() + self.log_prior(population, vector))
+        return float(
+            individuals.marginal_estimate.log_mean.sum() + self.log_prior(population, vector)
+        )
 
     def objective(self, likelihood: Likelihood) -> Callable[[Tensor], Tensor]:
         """The log likelihood of all individuals, plus the log prior if the criterion contains it,

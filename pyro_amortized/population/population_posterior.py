@@ -128,8 +128,11 @@ class PopulationDraws:
         for vectors in self.vectors.split(weights_of.size):
             weights = weights_of(vectors).movedim(1, 0)  # (draw, population, individual)
             index = resample(weights.flatten(1), 1, generator).reshape(weights.shape[1:])
-            moves = torch.stack([following.move(vector) for vector in vectors])
-            result.append(draws[index, rows] + moves)
+            moved = [
+                following.moved(x.unsqueeze(0), vector)[0]
+                for x, vector in zip(draws[index, rows], vectors, strict=True)
+            ]
+            result.append(torch.cat(moved))
         return torch.cat(result)
 
     def individual_sites(self, seed: int = 0) -> dict[str, Tensor]:

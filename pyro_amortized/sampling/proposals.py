@@ -152,13 +152,6 @@ class Refinement:
         """A new refinement, in which the mixtures of some individuals are replaced."""
         return replace(self, mixture=self.mixture.replaced(rows, mixture))
 
-    def moved(self, move: Tensor) -> "Refinement":
-        """A new refinement, in which the mixture of every individual is moved, by ``(row,
-        latent)``.
-        """
-        mixture = replace(self.mixture, means=self.mixture.means + move.unsqueeze(1))
-        return replace(self, mixture=mixture)
-
     def with_guides(self, rows: Tensor, guide: StudentMixture) -> "Refinement":
         """A new refinement, in which the shapes of the guide of some individuals are replaced."""
         return replace(self, guide=self.guide.replaced(rows, guide))

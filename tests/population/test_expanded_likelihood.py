@@ -45,9 +45,9 @@ def test_parts_of_the_individuals_make_no_difference(fit):
         return z.grad
 
     assert torch.allclose(gradient(undivided), gradient(parts))
-    assert torch.allclose(
-        undivided.log_weights(fit.estimates), fit.individuals.log_weights, atol=1e-10
-    )
+    # Negligible draws have no weight in the likelihood.
+    weights = (undivided.log_weights(fit.estimates).exp(), fit.individuals.log_weights.exp())
+    assert torch.allclose(*weights, atol=1e-12)
 
 
 @pytest.mark.slow
@@ -63,7 +63,7 @@ def test_many_individuals_find_the_exact_maximum(linear_guide, monkeypatch):
     se = covariance.diagonal().sqrt()
     fit = pa.fit_population(linear_program, cohort, guide=linear_guide, seed=1)
     assert fit.converged, fit.message
-    assert fit.individuals.num_draws == 1000
-    assert ((fit.vector - vector).abs() < 0.15 * se).all()
+    assert fit.individuals.num_draws == 300
+    assert ((fit.vector - vector).abs() < 0.05 * se).all()
     assert ((fit.covariance.diagonal().sqrt() / se - 1).abs() < 0.05).all()
     assert abs(fit.minus2ll + 2 * value) < 4 * fit.marginal.minus2ll_mc_error + 0.1

@@ -18,20 +18,21 @@ def drawn(linear):
     return individuals, follow(individuals, torch.ones_like(vector)), vector
 
 
-def test_the_draws_move_with_the_posterior_mean(linear, drawn):
+def test_the_draws_move_with_the_posterior_mean_and_scale(linear, drawn):
     """For a normal posterior the regression has no Monte Carlo error."""
     individuals, following, vector = drawn
     structure, step = individuals.structure, 1e-4
-    for j, unit in enumerate(torch.eye(len(vector), dtype=torch.float64)):
-        means = [
-            exact_posterior(linear, structure.constrain_population(vector + s * step * unit))[0]
-            for s in (1, -1)
-        ]
-        expected = (means[0] - means[1]) / (2 * step)
-        if j < 2:  # the means: the scores are linear in the individual parameters
-            assert torch.allclose(following.directions[..., j], expected, atol=1e-5)
-        else:
-            assert (following.directions[..., j] - expected).abs().max() < 0.1
+    for unit in torch.eye(len(vector), dtype=torch.float64):
+        populations = [structure.constrain_population(vector + s * step * unit) for s in (1, -1)]
+        (ahead, cov_ahead), (behind, cov_behind) = (exact_posterior(linear, p) for p in populations)
+        slope = (cov_ahead - cov_behind) / (2 * step)
+        # The exact mean moves the exact mean; the draws have a weighted mean beside it.
+        exact_mean, covariance = exact_posterior(linear, TRUTH)
+        at_mean = (exact_mean - following.mean).unsqueeze(-1)
+        rates = following.rates @ unit
+        moved = following.directions @ unit + (rates @ at_mean).squeeze(-1)
+        assert torch.allclose(moved, (ahead - behind) / (2 * step), atol=1e-4)
+        assert torch.allclose(rates @ covariance + covariance @ rates.mT, slope, atol=1e-4)
     spread = exact_posterior(linear, TRUTH)[1].diagonal(dim1=1, dim2=2).sqrt()
     assert torch.allclose(following.spread, spread, rtol=0.2)
 
