@@ -30,7 +30,7 @@ from .expanded_likelihood import ExpandedLikelihood
 from .fit_message import error_message, fit_message, flat_places, has_ended
 from .fit_result import PopulationFit
 from .fit_rounds import Rounds, Schedule, more_draws, run_rounds
-from .likelihood_choice import Likelihood, differentiable_likelihood
+from .likelihood_choice import Likelihood
 from .likelihood_estimate import summarize_weights
 from .maximum_search import Criterion, Search
 from .retraining import reasons_to_retrain, retrained
@@ -45,11 +45,13 @@ class EstimationSettings:
     # Default number of draws per individual: numerator / sqrt(number of individuals), within the
     # first two limits. Where the Monte Carlo error of an estimate is then larger than this part of
     # its standard error, as many more as are needed, up to the third limit.
-    draws_numerator: float = 6_000.0
-    min_draws: int = 300
-    usual_draws: int = 600
+    draws_numerator: float = 3_000.0
+    min_draws: int = 200
+    usual_draws: int = 300
     max_draws: int = 2_000
     max_estimate_error: float = 0.04
+    # A smaller increase is not worth further rounds.
+    min_increase: float = 1.3
     # Monte Carlo standard error of -2LL: a twentieth of a difference that matters between models.
     precision: float = 0.1
     # The first rounds use this share of the draws, and at least the second number.
@@ -102,8 +104,8 @@ def fit_population(
         fixed: Values of population sites that are not estimated.
         maximum_a_posteriori: Add the log prior density of the population (in the support, without
             Jacobian, as Pyro's ``AutoDelta`` does).
-        num_draws: Draws per individual and round. Default: 600, and from 100 individuals on
-            6,000 / sqrt(N), at least 300; up to 2,000 where the Monte Carlo error of an estimate
+        num_draws: Draws per individual and round. Default: 300, and from 100 individuals on
+            3,000 / sqrt(N), at least 200; up to 2,000 where the Monte Carlo error of an estimate
             (``fit.monte_carlo_errors``) would be more than 0.04 standard errors otherwise.
         precision: Monte Carlo standard error of -2LL. Further draws are made at the estimates until
             it is reached, as far as this is affordable; the summary shows what was reached.
@@ -189,7 +191,7 @@ def fit_once(
     if precision is None:
         return fit
     needed = _needed_draws(fit)
-    if needed > num_draws:
+    if needed > ESTIMATION.min_increase * num_draws:
         schedule = _schedule(needed, len(vector), len(cohort))._replace(first_draws=needed)
         rounds = run_rounds(search, fit.vector, held, schedule, generator)
         fit = _finish(model, rounds, fixed)
@@ -249,7 +251,7 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     search, ascent, new = rounds.search, rounds.ascent, rounds.individuals
     optimum, structure = ascent.optimum, search.structure
     # About the optimum: a short way from it the curvature of a skewed likelihood is another one.
-    likelihood = differentiable_likelihood(new, search.scale)
+    likelihood = search.likelihood(new)
     curvature = _curvature(search, likelihood, ~ascent.held)
     min_ess = ESTIMATION.min_final_efficiency * new.num_draws
     covered = float(new.estimate.ess.median()) >= min_ess

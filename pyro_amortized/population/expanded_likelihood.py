@@ -13,11 +13,11 @@ therefore expanded, for every draw separately, to second order in some coordinat
 .. math:: \log p(y_i \mid u_{ik}, c) \approx a_{ik} + g_{ik}^\top x_{ik}
           + \tfrac12\, x_{ik}^\top H_{ik}\, x_{ik} .
 
-The coordinates are the moves of the individual parameters of the draw and of the shared parameters.
-Where these are many, they are the shared parameters alone; the draws then follow only those, without
-being stretched. Value, gradient and
-curvature of the likelihood at the center are those of the exact one. The individuals are evaluated
-in parts, so that the memory is bounded; a gradient evaluates every part twice.
+The coordinates are the moves of the individual parameters of the draw and of the shared
+parameters. Where these are many, they are the shared parameters alone; the draws then follow only
+those, without being stretched. Value, gradient and curvature of the likelihood at the center are
+those of the exact one. The individuals are evaluated in parts, so that the memory is bounded; a
+gradient evaluates every part twice.
 """
 
 import math
@@ -282,7 +282,7 @@ class ExpandedLikelihood:
 
 
 def _quadratic(gradient: Tensor, hessian: Tensor, x: Tensor) -> Tensor:
-    """g x + x H x / 2 of every draw."""
+    """The expansion of every draw, less its value at the center."""
     curved = gradient + 0.5 * (hessian @ x.unsqueeze(-1)).squeeze(-1)
     return (curved * x).sum(-1)
 

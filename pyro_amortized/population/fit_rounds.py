@@ -18,7 +18,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..sampling.control_variates import controlled_estimate
-from ..sampling.individuals import IndividualPosteriors
+from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, ROUGH_EFFORT, Effort
 from .likelihood_estimate import MarginalLikelihood, summarize_weights
 from .maximum_search import SEARCH, Ascent, Search
@@ -29,15 +29,17 @@ class RoundSettings:
     """When a round has kept its promise."""
 
     # Parts of the promised gain: if the likelihood on new draws shows less, the round is repeated
-    # with tighter limits; if it shows more than the second, the next round has wider ones. The
-    # Monte Carlo error of the gain is allowed for by this multiple.
+    # with tighter limits; if it shows more than the second in several rounds, the next one has
+    # wider ones, unless these have failed before. The Monte Carlo error of the gain is allowed for
+    # by this multiple.
     min_kept: float = 0.25
     well_kept: float = 0.75
+    num_well_kept: int = 2
     allowed_errors: float = 3.0
-    # Draws for a requested precision: this multiple of what the Monte Carlo error of the first
-    # draws says, because it is an estimate; and the largest number of observed values at them,
-    # which take some seconds.
-    extra_share: float = 1.1
+    # Draws for a requested precision: proportional to this power of the Monte Carlo error. Without
+    # control variates it is 2; with them the error falls faster. The largest number of observed
+    # values at all draws, which take some seconds.
+    power: float = 1.5
     max_extra_values: int = 30_000_000
 
 
@@ -103,12 +105,14 @@ def run_rounds(
     first = min(schedule.first_draws, schedule.num_draws)
     near = first == schedule.num_draws
     current = search.draw(vector, first, generator, effort=_effort(schedule.rough or not near))
+    likelihood = search.likelihood(current)
     last: Ascent | None = None
-    num_rounds, level, last_level = 0, 0, len(SEARCH.max_distances) - 1
+    level, least_level, last_level = SEARCH.first_level, 0, len(SEARCH.max_distances) - 1
+    num_rounds = num_kept = 0
     while True:
         # Far from the maximum, a large residual error hides every standard deviation.
         rough = schedule.rough or not near
-        ascent = search.ascend(current, vector, held, rough, level, last)
+        ascent = search.ascend(likelihood, vector, held, rough, level, last)
         num_rounds += 1
         if not math.isfinite(ascent.gain):
             return Rounds(search, ascent, current, num_rounds, schedule.min_gain)
@@ -125,11 +129,13 @@ def run_rounds(
         if gain < ROUNDS.min_kept * ascent.gain - allowed:
             if level == last_level:
                 return _stopped(search, ascent, vector, current, num_rounds, schedule)
-            level += 1
+            level = least_level = level + 1
             continue
         current, vector, last = new, ascent.optimum.vector, ascent
-        if gain > ROUNDS.well_kept * ascent.gain - allowed:
-            level = max(0, level - 1)
+        likelihood = search.likelihood(current)
+        num_kept = num_kept + 1 if gain > ROUNDS.well_kept * ascent.gain - allowed else 0
+        if num_kept == ROUNDS.num_well_kept:
+            level, num_kept = max(least_level, level - 1), 0
 
 
 def _stopped(
@@ -167,29 +173,29 @@ def more_draws(
         affordable.
     """
     individuals = rounds.individuals
-    num_draws, marginal = individuals.num_draws, summarize_weights(individuals)
-    error = marginal.minus2ll_mc_error
-    if not math.isfinite(error) or error <= precision:
-        return None
-    needed = ROUNDS.extra_share * (error / precision) ** 2 - 1
+    marginal = summarize_weights(individuals)
     names = individuals.structure.series
-    num_values = num_draws * sum(individuals.cohort[name].values.numel() for name in names)
-    num_blocks = min(math.ceil(needed), ROUNDS.max_extra_values // max(1, num_values))
-    if num_blocks == 0:
-        return None
-    blocks = [individuals]
-    for _ in range(num_blocks):
-        blocks.append(search.draw_again(individuals, num_draws, generator))
+    num_values = sum(individuals.cohort[name].values.numel() for name in names)
+    most = ROUNDS.max_extra_values // max(1, num_values)
     fields = ("unconstrained", "log_proposal", "log_weights")
-    estimate = controlled_estimate(*(torch.cat([getattr(x, n) for x in blocks]) for n in fields))
-    return replace(
-        marginal,
-        log_likelihood=estimate.log_mean,
-        mc_error=estimate.mc_error,
-        ess=estimate.ess,
-        pareto_k=estimate.pareto_k,
-        num_draws=num_draws * (num_blocks + 1),
-    )
+    drawn = [getattr(individuals, name) for name in fields]
+    while math.isfinite(marginal.minus2ll_mc_error) and marginal.minus2ll_mc_error > precision:
+        needed = marginal.num_draws * (marginal.minus2ll_mc_error / precision) ** ROUNDS.power
+        extra = min(math.ceil(needed), most) - marginal.num_draws
+        if extra < MIN_DRAWS:
+            break
+        more = search.draw_again(individuals, extra, generator)
+        drawn = [torch.cat([x, getattr(more, n)]) for x, n in zip(drawn, fields, strict=True)]
+        estimate = controlled_estimate(*drawn)
+        marginal = replace(
+            marginal,
+            log_likelihood=estimate.log_mean,
+            mc_error=estimate.mc_error,
+            ess=estimate.ess,
+            pareto_k=estimate.pareto_k,
+            num_draws=len(drawn[0]),
+        )
+    return marginal if marginal.num_draws > individuals.num_draws else None
 
 
 def _gain(

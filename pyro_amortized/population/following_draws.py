@@ -13,12 +13,14 @@ with the population in unconstrained coordinates. The map has the Jacobian
           \frac{p(y_i, u_{ik}(\Psi) \mid \Psi)\, e^{\operatorname{tr} G_i(\delta)}}{q_i(u_{ik})}
 
 is unbiased at every population, and smooth. The log weights have the slopes
-:math:`s_{ikp} + g_{ik}^\top (J_{ip} + G_{ip} (u_{ik} - m_i)) + \operatorname{tr} G_{ip}` in the
-population, with the derivatives s and g of :math:`\log p(y_i, u \mid \Psi)` in the population and in
-the individual parameters. J and G minimise the variance of these slopes over the weighted draws:
-their elements are the coefficients of the regression of -s on g and on the products of g and
-:math:`u - m`. In coordinates in which the posterior has the covariance 1, G is symmetric; other
-matrices would turn a normal posterior into itself.
+
+.. math:: s_{ikp} + g_{ik}^\top (J_{ip} + G_{ip} (u_{ik} - m_i)) + \operatorname{tr} G_{ip}
+
+in the population, with the derivatives s and g of :math:`\log p(y_i, u \mid \Psi)` in the
+population and in the individual parameters. J and G minimise the variance of these slopes over the
+weighted draws: their elements are the coefficients of the regression of -s on g and on the products
+of g and :math:`u - m`. In coordinates in which the posterior has the covariance 1, G is symmetric;
+other matrices would turn a normal posterior into itself.
 
 For a normal posterior J and G are the derivatives of its mean and scale, without Monte Carlo error,
 and the log weights have no slopes left. Draws that stay where they are determine every parameter

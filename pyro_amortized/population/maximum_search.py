@@ -44,6 +44,9 @@ class SearchSettings:
     max_distances: tuple[tuple[float, float], ...] = (
         *((30.0, 1.0), (10.0, 0.5), (4.0, 0.25), (2.0, 0.12), (1.0, 0.06)),
     )
+    # The pair of the first round: with the wider ones, first rounds were repeated on all of four
+    # data sets.
+    first_level: int = 2
     # Weight of the penalty beyond these limits, per individual; relative distance at which the
     # steep part of it is one.
     penalty: float = 10.0
@@ -179,6 +182,10 @@ class Search:
             individuals.marginal_estimate.log_mean.sum() + self.log_prior(population, vector)
         )
 
+    def likelihood(self, individuals: IndividualPosteriors) -> Likelihood:
+        """The likelihood on some draws, differentiable."""
+        return differentiable_likelihood(individuals, self.scale)
+
     def objective(self, likelihood: Likelihood) -> Callable[[Tensor], Tensor]:
         """The log likelihood of all individuals, plus the log prior if the criterion contains it,
         as a function of the unconstrained population.
@@ -201,7 +208,7 @@ class Search:
 
     def ascend(
         self,
-        individuals: IndividualPosteriors,
+        likelihood: Likelihood,
         vector: Tensor,
         held: Tensor,
         rough: bool = False,
@@ -214,7 +221,7 @@ class Search:
         from where it was expanded (:class:`SearchSettings`).
 
         Args:
-            individuals: Draws that were made at ``vector``.
+            likelihood: The likelihood on draws that were made at ``vector``.
             vector: Start, in unconstrained coordinates, shape ``(population,)``.
             held: Coordinates that are held, same shape.
             rough: Stop early, and do not look for standard deviations that cannot be
@@ -222,7 +229,6 @@ class Search:
             level: Which of the largest distances limits the round.
             last: The previous round, whose curvature is the first one of this round.
         """
-        likelihood = differentiable_likelihood(individuals, self.scale)
         with torch.no_grad():
             before = float(self.objective(likelihood)(vector))
         # The posterior mode has a proper prior in unconstrained coordinates.

@@ -32,7 +32,7 @@ class StartSettings:
 
     # Individuals that represent a cohort. All of a smaller one take part in the rounds of the fit,
     # which then start at the best candidate.
-    max_individuals: int = 24
+    max_individuals: int = 60
     # In a cohort of at least the first number of individuals, the best start is improved with the
     # second number of them before all are drawn.
     large_cohort: int = 4_000

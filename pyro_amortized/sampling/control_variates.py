@@ -10,8 +10,8 @@ whose mean is known. Here they are the products of a normal density with the mea
 
 With the coefficients :math:`\beta` of the regression of w on them,
 
-.. math:: \hat Z = \frac1K \sum_k \Big( w_k - \sum_\alpha \beta_\alpha\, h_\alpha(u_k) / q(u_k) \Big)
-          + \beta_0 .
+.. math:: \hat Z = \beta_0 + \frac1K \sum_k
+          \Big( w_k - \sum_\alpha \beta_\alpha\, h_\alpha(u_k) / q(u_k) \Big) .
 
 What remains of the variance is what a Gram-Charlier expansion of the target leaves over: of a
 nearly normal target, a hundredth or less. Half of the draws give the mean, the covariance and the
