@@ -33,6 +33,7 @@ from .fit_rounds import Rounds, Schedule, more_draws, run_rounds
 from .likelihood_choice import Likelihood
 from .likelihood_estimate import summarize_weights
 from .maximum_search import Criterion, Search
+from .parameter_limits import Limit, limit_of
 from .retraining import reasons_to_retrain, retrained
 from .starting_values import START, candidates, locate_population
 
@@ -258,10 +259,13 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     covered = covered and ascent.gain < ESTIMATION.max_final_gain
     unknown = torch.full_like(curvature.covariance, torch.nan)
     covariance = curvature.covariance if covered else unknown
-    names, flat = structure.population_names, [flat_places(x) for x in curvature.flat]
+    limits = _limits(search, likelihood, optimum.vector, curvature) if covered else {}
+    names = structure.population_names
+    flat = [flat_places(x) for i, x in enumerate(curvature.flat) if i not in limits]
+    is_maximum = curvature.is_maximum or (len(limits) > 0 and not flat)
     converged = has_ended(rounds) and ascent.gain < rounds.min_gain
     errors = monte_carlo_errors(likelihood, structure, optimum.vector, covariance)
-    message = fit_message(rounds, curvature, covered, fixed)
+    message = fit_message(rounds, curvature, covered, fixed, limits)
     return PopulationFit(
         model=model,
         guide=search.guide,
@@ -273,13 +277,26 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
         monte_carlo_errors=errors,
         individuals=new,
         marginal=summarize_weights(new),
-        converged=converged and curvature.is_maximum and covered,
+        converged=converged and is_maximum and covered,
         message=message + error_message(names, errors / covariance.diagonal().sqrt()),
         num_rounds=rounds.num_rounds,
         search=search,
         fixed=tuple(fixed),
         undetermined=tuple(names[j] for j in range(len(names)) if any(j in x for x in flat)),
     )
+
+
+def _limits(
+    search: Search, likelihood: Likelihood, vector: Tensor, curvature: Curvature
+) -> dict[int, Limit]:
+    """Parameters at the limit of their support, by the index of the flat direction."""
+    limits = {}
+    for i, direction in enumerate(curvature.flat):
+        places = flat_places(direction)
+        limit = limit_of(search, likelihood, vector, places[0]) if len(places) == 1 else None
+        if limit is not None:
+            limits[i] = limit
+    return limits
 
 
 def _curvature(search: Search, likelihood: Likelihood, free: Tensor) -> Curvature:

@@ -1,5 +1,6 @@
 r"""How a fit ended, in words: for the summary and for ``fit.message``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -7,6 +8,8 @@ from torch import Tensor
 from ..model import Population
 from ..numerics.laplace import Curvature
 from .fit_rounds import Rounds
+from .parameter_limits import Limit
+from .vanishing_deviations import what_vanishes
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,13 @@ def error_message(names: list[str], relative_errors: Tensor) -> str:
     )
 
 
-def fit_message(rounds: Rounds, curvature: Curvature, covered: bool, fixed: Population) -> str:
+def fit_message(
+    rounds: Rounds,
+    curvature: Curvature,
+    covered: bool,
+    fixed: Population,
+    limits: Mapping[int, Limit],
+) -> str:
     r"""How a fit ended, in words.
 
     Args:
@@ -54,6 +63,7 @@ def fit_message(rounds: Rounds, curvature: Curvature, covered: bool, fixed: Popu
         curvature: The curvature at the estimates.
         covered: Whether the draws are good enough for standard errors.
         fixed: Values of the sites that were not estimated.
+        limits: Parameters at the limit of their support, by the index of the flat direction.
     """
     ascent, structure = rounds.ascent, rounds.search.structure
     names_of_all, scale = structure.population_names, rounds.search.scale
@@ -64,13 +74,19 @@ def fit_message(rounds: Rounds, curvature: Curvature, covered: bool, fixed: Popu
         parts.append(f"the optimiser did not converge: {ascent.optimum.message}")
     if ascent.gain >= rounds.min_gain:
         parts.append("more rounds would still gain")
-    vanishing = (ascent.held & ~structure.coordinates(fixed)).tolist()
-    names = [n for n, x in zip(structure.population_names, vanishing, strict=True) if x]
-    if names:
-        parts.append(f"{', '.join(names)} cannot be distinguished from zero, and is held")
+    vanishing = (ascent.held & ~structure.coordinates(fixed)).nonzero()[:, 0].tolist()
+    vector, search = ascent.optimum.vector, rounds.search
+    parts += [
+        f"{what_vanishes(structure, search.cohort, vector, search.seed, j)} cannot be "
+        f"distinguished from zero, and {names_of_all[j]} is held"
+        for j in vanishing
+    ]
     if not covered:
         parts.append("the draws do not follow the population, so there are no standard errors")
-    flat = [_flat_direction(names_of_all, scale, x) for x in curvature.flat]
+    flat = [
+        str(limits[i]) if i in limits else _flat_direction(names_of_all, scale, x)
+        for i, x in enumerate(curvature.flat)
+    ]
     parts += flat
     if not curvature.is_maximum and not flat:
         parts.append(

@@ -34,6 +34,8 @@ class VanishingSettings:
     # standard errors), and the median over the individuals.
     max_total_change: float = 0.05
     max_individual_change: float = 0.1
+    # Part of a combination from which an individual parameter is named.
+    min_share: float = 0.1
 
 
 VANISHING = VanishingSettings()
@@ -58,7 +60,7 @@ def vanishing_coordinates(
     Returns:
         A boolean for every coordinate, shape ``(population,)``.
     """
-    log_sd = _log_standard_deviations(structure, cohort, vector, seed)
+    log_sd = _log_standard_deviations(structure, cohort, vector, seed)[0]
     held, settings = torch.zeros(len(vector), dtype=torch.bool), VANISHING
     with torch.no_grad():
         log_weights = likelihood.log_weights(structure.constrain_population(vector))
@@ -68,8 +70,7 @@ def vanishing_coordinates(
             return _change(moved, log_weights)
 
         for j, unit in enumerate(torch.eye(len(vector), dtype=torch.float64)):
-            step = settings.difference * unit
-            slopes = (log_sd(vector + step) - log_sd(vector - step)) / (2 * settings.difference)
+            slopes = _slopes(log_sd, vector, unit)
             slope = slopes[slopes.abs().argmax()]
             if abs(float(slope)) > settings.min_slope:
                 doubling = math.log(2) / slope * unit
@@ -80,11 +81,49 @@ def vanishing_coordinates(
     return held
 
 
+def what_vanishes(
+    structure: ModelStructure, cohort: Cohort, vector: Tensor, seed: int, place: int
+) -> str:
+    r"""What varies with a coordinate that :func:`vanishing_coordinates` gives, in words.
+
+    Args:
+        structure: The population model.
+        cohort: The data.
+        vector: The population in unconstrained coordinates, shape ``(population,)``.
+        seed: As in :func:`vanishing_coordinates`.
+        place: The coordinate.
+    """
+    log_sd, axes = _log_standard_deviations(structure, cohort, vector, seed)
+    unit = torch.zeros_like(vector)
+    unit[place] = 1.0
+    axis = int(_slopes(log_sd, vector, unit).abs().argmax())
+    names = structure.latent_names
+    if axis < len(names):
+        return f"the standard deviation of {names[axis]}"
+    share = (axes[:, -1] / axes[:, :-1].diagonal()).tolist()
+    terms = [
+        f"{x:+.2f} {name}"
+        for name, x in zip(names, share, strict=True)
+        if abs(x) > VANISHING.min_share
+    ]
+    return (
+        "the individual parameters do not vary independently (their correlation is at its limit): "
+        f"the standard deviation of {' '.join(terms)}, in units of their standard deviations,"
+    )
+
+
+def _slopes(log_sd: Callable[[Tensor], Tensor], vector: Tensor, unit: Tensor) -> Tensor:
+    """Slopes of all log standard deviations in one coordinate."""
+    step = VANISHING.difference * unit
+    return (log_sd(vector + step) - log_sd(vector - step)) / (2 * VANISHING.difference)
+
+
 def _log_standard_deviations(
     structure: ModelStructure, cohort: Cohort, vector: Tensor, seed: int
-) -> Callable[[Tensor], Tensor]:
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """Log standard deviation of each individual parameter, and of the combination that is
-    narrowest at ``vector``, as a function of the unconstrained population.
+    narrowest at ``vector``, as a function of the unconstrained population; and these combinations,
+    shape ``(latent, combination)``.
     """
     # The same random individuals in every round: a cohort may be sorted by treatment arm.
     order = torch.randperm(len(cohort), generator=make_generator(seed))
@@ -100,7 +139,7 @@ def _log_standard_deviations(
     correlation = torch.corrcoef((at_vector / sd).T).reshape(len(sd), -1).nan_to_num(0.0)
     narrowest = torch.linalg.eigh(correlation).eigenvectors[:, :1]
     axes = torch.cat([torch.eye(len(sd), dtype=sd.dtype), narrowest], 1) / sd.unsqueeze(-1)
-    return lambda at: (deviations(at) @ axes).std(0).log()
+    return lambda at: (deviations(at) @ axes).std(0).log(), axes
 
 
 def _change(moved: Tensor, log_weights: Tensor) -> tuple[float, float]:

@@ -1,0 +1,52 @@
+"""Monte Carlo errors of the estimates against the scatter of repeated fits."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyro_amortized as pa
+from pyro_amortized.cohort import Cohort, Series
+
+
+def decay(cohort):
+    """Exponential decay with one random rate, from few noisy values: skewed posteriors."""
+    typical = pyro.sample("typical", dist.Normal(0.0, 1.0))
+    omega = pyro.sample("omega", dist.HalfNormal(1.0))
+    sigma = pyro.sample("sigma", dist.HalfNormal(1.0))
+    with pyro.plate("individual", len(cohort)):
+        phi = pyro.sample("phi", dist.Normal(typical, omega))
+        y = cohort["y"]
+        prediction = (-phi.exp().unsqueeze(-1) * y.times).exp()
+        noise = dist.Normal(prediction, sigma[..., None])
+        pyro.sample("y", noise.to_event(1), obs=y.values)
+
+
+@pytest.fixture(scope="module")
+def fits():
+    generator = torch.Generator().manual_seed(2)
+    rate = (0.8 * torch.randn(20, 1, generator=generator, dtype=torch.float64)).exp()
+    times = torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64).expand(20, -1)
+    noise = 0.2 * torch.randn(20, 3, generator=generator, dtype=torch.float64)
+    cohort = Cohort({"y": Series(times, (-rate * times).exp() + noise)})
+    return [pa.fit_population(decay, cohort, num_draws=60, seed=seed) for seed in range(8)]
+
+
+def test_repeated_fits_scatter_as_their_errors_say(fits):
+    estimates = torch.stack([fit.vector for fit in fits])
+    errors = torch.stack([fit.monte_carlo_errors for fit in fits]).pow(2).mean(0).sqrt()
+    ratio = estimates.std(0) / errors
+    assert ((ratio > 0.4) & (ratio < 2)).all(), ratio
+
+
+def test_large_errors_are_named(fits):
+    relative = [(f.monte_carlo_errors / f.covariance.diagonal().sqrt()).max() for f in fits]
+    named = ["Monte Carlo error of" in fit.message for fit in fits]
+    assert named == [bool(x >= 0.1) for x in relative]
+
+
+def test_the_default_makes_as_many_draws_as_they_need(fits):
+    fit = pa.fit_population(decay, fits[0].cohort, seed=1)
+    relative = fit.monte_carlo_errors / fit.covariance.diagonal().sqrt()
+    assert fit.individuals.num_draws == 2000 or float(relative.max()) < 0.05
+    assert fit.marginal.minus2ll_mc_error < 0.1

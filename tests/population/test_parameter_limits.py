@@ -1,0 +1,89 @@
+"""Parameters whose maximum lies at the limit of their support are named as such."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyro_amortized as pa
+from pyro_amortized.cohort import Cohort, Series
+from tests.exact import linear_program
+
+TIMES = torch.linspace(0.0, 3.0, 8, dtype=torch.float64)
+
+
+def growing_error(cohort):
+    """Lines whose variance of the error may grow with time: sigma^2 + (growth t)^2."""
+    mean = pyro.sample("mean", dist.Normal(torch.tensor([0.5, 0.5]), 1.0).to_event(1))
+    omega = pyro.sample("omega", dist.HalfNormal(torch.ones(2)).to_event(1))
+    sigma = pyro.sample("sigma", dist.HalfNormal(1.0))
+    growth = pyro.sample("growth", dist.HalfNormal(1.0))
+    with pyro.plate("individual", len(cohort)):
+        phi = pyro.sample("phi", dist.Normal(mean, omega).to_event(1))
+        y = cohort["y"]
+        scale = (sigma[..., None] ** 2 + (growth[..., None] * y.times) ** 2).sqrt()
+        prediction = phi[..., :1] + phi[..., 1:] * y.times
+        pyro.sample("y", dist.Normal(prediction, scale).to_event(1), obs=y.values)
+
+
+def lines(noise, num=20, slope_noise=0.4):
+    """Lines of 20 individuals with given standard deviations of the error."""
+    generator = torch.Generator().manual_seed(4)
+    draws = torch.randn(3, num, 1, generator=generator, dtype=torch.float64)
+    intercept, slope = 1 + 0.6 * draws[0], 0.5 + slope_noise * draws[1]
+    error = noise * torch.randn(num, len(TIMES), generator=generator, dtype=torch.float64)
+    times = TIMES.expand(num, -1)
+    return Cohort({"y": Series(times, intercept + slope * times + error)})
+
+
+@pytest.fixture(scope="module")
+def falling():
+    """An error that falls with time: the best growth is zero."""
+    return lines(0.5 - 0.1 * TIMES)
+
+
+def test_an_error_at_zero_is_named_and_the_others_keep_their_errors(falling):
+    fit = pa.fit_population(growing_error, falling, seed=1)
+    assert "growth is at its limit 0: smaller values have the same likelihood" in fit.message
+    assert fit.converged
+    assert fit.undetermined == ()
+    without = pa.fit_population(linear_program, falling, seed=1)
+    assert fit.minus2ll == pytest.approx(without.minus2ll, abs=0.1)
+    for name in ("mean", "omega", "sigma"):
+        expected, error = without.estimates[name], without.standard_errors[name]
+        assert ((fit.estimates[name] - expected).abs() < 0.05 * error).all()
+        assert torch.allclose(fit.standard_errors[name], error, rtol=0.05)
+
+
+def test_a_growing_error_is_estimated():
+    fit = pa.fit_population(growing_error, lines(0.1 + 0.3 * TIMES), seed=1)
+    assert "limit" not in fit.message
+    assert float(fit.estimates["growth"]) == pytest.approx(0.3, abs=0.1)
+
+
+def correlated(cohort):
+    """The linear program with correlated individual parameters."""
+    mean = pyro.sample("mean", dist.Normal(torch.tensor([0.5, 0.5]), 1.0).to_event(1))
+    omega = pyro.sample("omega", dist.HalfNormal(torch.ones(2)).to_event(1))
+    correlation = pyro.sample("correlation", dist.LKJCholesky(2, 1.0))
+    sigma = pyro.sample("sigma", dist.LogNormal(-1.0, 0.5))
+    with pyro.plate("individual", len(cohort)):
+        scale = omega.unsqueeze(-1) * correlation
+        phi = pyro.sample("phi", dist.MultivariateNormal(mean, scale_tril=scale))
+        y = cohort["y"]
+        prediction = phi[..., :1] + phi[..., 1:] * y.times
+        noise = dist.Normal(prediction, sigma[..., None]).to_event(1)
+        pyro.sample("y", noise, obs=y.values)
+
+
+def test_a_correlation_of_one_is_named_as_one():
+    """Slope and intercept are the same random effect."""
+    generator = torch.Generator().manual_seed(4)
+    effect = torch.randn(20, 1, generator=generator, dtype=torch.float64)
+    error = 0.3 * torch.randn(20, len(TIMES), generator=generator, dtype=torch.float64)
+    values = 1 + 0.6 * effect + (0.5 + 0.4 * effect) * TIMES + error
+    fit = pa.fit_population(correlated, Cohort({"y": Series(TIMES.expand(20, -1), values)}), seed=1)
+    assert "their correlation is at its limit" in fit.message
+    assert "phi[0]" in fit.message
+    assert "phi[1]" in fit.message
+    assert float(fit.estimates["correlation"][1, 0]) > 0.95
