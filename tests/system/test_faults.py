@@ -1,11 +1,10 @@
-"""Full disks, killed processes and Ctrl-C: old files stay complete, and runs continue."""
+"""Full disks and processes that die while they write: old files stay complete.
+
+Killed and interrupted runs are in ``tests/training/test_run_folder.py``.
+"""
 
 import errno
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from pyro_amortized.errors import AmortizedError
 from pyro_amortized.guide.files import guide_folder
 from pyro_amortized.runtime import atomic_files as files
 from tests.exact import linear_program
-from tests.training.test_run_folder import ROOT, start, weights
 
 
 def full_disk(*_):
@@ -76,40 +74,6 @@ def test_a_read_only_folder_is_told(linear_guide, tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises((AmortizedError, PermissionError)):
         linear_guide.save(tmp_path / "guide")
-
-
-def longer(folder, out, **more):
-    """A run of some seconds with a checkpoint after each pass."""
-    arguments = [str(folder), str(out), "--num-simulations", "6000", "--max-epochs", "6"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.resumable", *arguments], cwd=ROOT, text=True, **more
-    )
-
-
-@pytest.mark.slow
-def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path):
-    """SIGINT while training: no hang, no half-written files, the same weights in the end."""
-    assert longer(tmp_path / "whole", tmp_path / "a").wait() == 0
-    process = longer(tmp_path / "torn", tmp_path / "b", stderr=subprocess.PIPE)
-    checkpoint = tmp_path / "torn" / "checkpoint.safetensors"
-    begin = time.monotonic()
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() - begin < 500:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=500)
-    assert process.returncode != 0
-    assert "KeyboardInterrupt" in said
-    assert not list((tmp_path / "torn").rglob("*.part"))
-    assert longer(tmp_path / "torn", tmp_path / "b").wait() == 0
-    assert weights(tmp_path / "a") == weights(tmp_path / "b")
-
-
-@pytest.mark.slow
-def test_two_processes_may_write_one_store(tmp_path):
-    """The same run twice at once, in one folder: both end, with the same weights."""
-    runs = [start(tmp_path / "store", tmp_path / name) for name in ("a", "b")]
-    assert [run.wait(timeout=500) for run in runs] == [0, 0]
-    assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
 def test_what_is_saved_is_loaded(fit, tmp_path):

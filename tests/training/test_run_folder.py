@@ -17,51 +17,78 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized.errors import AmortizedError, TrainingError
 from pyro_amortized.missing import RandomMissing
+from pyro_amortized.training import simulation_plan as plan
+from tests import resumable
 from tests.paths import ROOT
 from tests.small import QUICK, train
 
 
-def start(folder, out):
+def start(folder, out, **more):
     arguments = [sys.executable, "-m", "tests.resumable", str(folder), str(out)]
-    return subprocess.Popen(arguments, cwd=ROOT)
+    return subprocess.Popen(arguments, cwd=ROOT, text=True, **more)
 
 
 def weights(folder):
     return (folder / "weights.safetensors").read_bytes()
 
 
-def kill_when(process, reached):
-    """Kill -9 as soon as the condition holds; False if the process ended before that."""
+def stop_when(process, reached, sign):
+    """Send a signal as soon as the condition holds; what the process said, and its end."""
     begin = time.monotonic()
     while process.poll() is None and not reached() and time.monotonic() - begin < 500:
         time.sleep(0.005)
-    process.kill()
-    return process.wait() == -signal.SIGKILL
+    process.send_signal(sign)
+    said = process.communicate(timeout=500)[1]
+    return said, process.returncode
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_moment_ends_with_the_same_weights(tmp_path):
-    """kill -9 when the first simulations are written, while it trains, between two checkpoints.
+def test_a_run_stopped_at_any_moment_ends_with_the_same_weights(tmp_path, monkeypatch):
+    """kill -9 when the first simulations are written, Ctrl-C while it trains, kill -9 between two
+    checkpoints: no hang, no half-written file of the stopped run in the way, the same weights.
 
-    The moments are those of the run, not of the clock, which another process may delay.
+    The moments are those of the run, not of the clock, which another process may delay. The whole
+    run and the last part of the other one are in this process.
     """
-    assert start(tmp_path / "whole", tmp_path / "a").wait() == 0
-    torn = tmp_path / "torn"
+    monkeypatch.setattr(plan, "SETTINGS", resumable.SHARDS)
+    resumable.train(tmp_path / "whole", tmp_path / "a")
+    torn, stops = tmp_path / "torn", []
     checkpoint, seen = torn / "checkpoint.safetensors", set()
 
     def several_checkpoints():
-        if checkpoint.exists():
-            seen.add(checkpoint.stat().st_mtime_ns)
+        seen.add(checkpoint.stat().st_mtime_ns)
         return len(seen) > 3
 
-    moments = [
-        lambda: any((torn / "simulations").glob("shard-*.safetensors")),
-        checkpoint.exists,
-        several_checkpoints,
-    ]
-    kills = [kill_when(start(torn, tmp_path / "b"), reached) for reached in moments]
-    assert sum(kills) >= 2
-    assert start(torn, tmp_path / "b").wait() == 0
+    for reached, sign in (
+        (lambda: any((torn / "simulations").glob("shard-*.safetensors")), signal.SIGKILL),
+        (checkpoint.exists, signal.SIGINT),
+        (several_checkpoints, signal.SIGKILL),
+    ):
+        process = start(torn, tmp_path / "b", stderr=subprocess.PIPE)
+        stops.append(stop_when(process, reached, sign))
+        if sign == signal.SIGINT:
+            assert not list(torn.rglob("*.part"))
+    (_, killed), (said, interrupted), (_, killed_again) = stops
+    assert killed == killed_again == -signal.SIGKILL
+    assert interrupted != 0
+    assert "KeyboardInterrupt" in said
+    assert not (tmp_path / "b").exists()
+    resumable.train(torn, tmp_path / "b")
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+
+
+@pytest.mark.slow
+def test_two_processes_may_write_one_store(tmp_path, monkeypatch):
+    """The same run twice at once, in one folder: both end, with the same weights."""
+    store = tmp_path / "store"
+    other = start(store, tmp_path / "a")
+    begin = time.monotonic()
+    while not store.exists() and other.poll() is None and time.monotonic() - begin < 500:
+        time.sleep(0.005)
+    assert other.poll() is None
+    monkeypatch.setattr(plan, "SETTINGS", resumable.SHARDS)
+    resumable.train(store, tmp_path / "b")
+    assert other.wait(timeout=500) == 0
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
@@ -163,27 +190,25 @@ def test_a_damaged_checkpoint_is_named(linear, tmp_path):
 # Several processes.
 
 SHARED = """
-import os, sys, warnings
+import json, sys, warnings
 from dataclasses import replace
 warnings.simplefilter("ignore")
 import torch; torch.set_num_threads(1)
 import torch.distributed as dist
-import pyro_amortized as pa
 from pyro_amortized.training import simulation_plan as plan
-from tests.exact import linear_cohort, linear_program
-plan.SETTINGS = replace(plan.SETTINGS, shard_size=512)
-if sys.argv[1] == "temporary":
-    plan.SETTINGS = replace(plan.SETTINGS, max_memory=0)
-if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-    dist.init_process_group("gloo")
-options = pa.TrainingOptions(max_epochs=2, batch_size=128)
-guide = pa.train(linear_program, linear_cohort(), num_simulations=3000, seed=3, options=options,
-                 folder=None if sys.argv[1] in ("", "temporary") else sys.argv[1], progress=False)
-if int(os.environ.get("RANK", "0")) == 0:
-    import json
-    print(json.dumps([guide.history.training_loss, guide.history.validation_loss]))
-if dist.is_initialized():
-    dist.destroy_process_group()
+from tests import resumable, small
+from tests.exact import linear_cohort
+dist.init_process_group("gloo")
+losses = []
+for folder in (None, sys.argv[1], None):
+    plan.SETTINGS = resumable.SHARDS
+    if losses and folder is None:  # a temporary folder of each process
+        plan.SETTINGS = replace(resumable.SHARDS, max_memory=0)
+    history = small.train(linear_cohort(), folder, num_simulations=2000, seed=3).history
+    losses.append([history.training_loss, history.validation_loss])
+if dist.get_rank() == 0:
+    print(json.dumps(losses))
+dist.destroy_process_group()
 """
 
 
@@ -193,7 +218,7 @@ def free_port():
         return free.getsockname()[1]
 
 
-def shared_run(num, folder):
+def shared_runs(num, folder):
     processes, port = [], free_port()
     for rank in range(num):
         place = {"RANK": str(rank), "WORLD_SIZE": str(num), "LOCAL_RANK": str(rank)}
@@ -213,13 +238,16 @@ def shared_run(num, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kept", ["", "common", "temporary"])
-def test_two_processes_train_as_one(tmp_path, kept):
+def test_two_processes_train_as_one(linear, tmp_path, monkeypatch):
     """Half of every batch each, gradients averaged by torch's DDP over gloo: the same losses.
 
-    Simulations are kept in memory, in a common folder, or in a temporary folder of each process.
+    Simulations are kept in memory, in a common folder, or in a temporary folder of each process;
+    for one process it makes no difference (the test of memory, folder and workers above).
     """
-    folders = [tmp_path / "one", tmp_path / "two"] if kept == "common" else [kept, kept]
-    one, two = shared_run(1, folders[0]), shared_run(2, folders[1])
-    assert one.shape == two.shape
-    assert torch.allclose(one, two, rtol=1e-3, atol=2e-3)
+    monkeypatch.setattr(plan, "SETTINGS", resumable.SHARDS)
+    history = train(linear, num_simulations=2000, seed=3).history
+    one = torch.tensor([history.training_loss, history.validation_loss])
+    for two in shared_runs(2, tmp_path / "common"):
+        assert one.shape == two.shape
+        assert torch.allclose(one, two, rtol=1e-3, atol=2e-3)
+    assert (tmp_path / "common" / "simulations").exists()
