@@ -1,6 +1,5 @@
-"""One line changed: the posterior of population and individuals beside NUTS."""
+"""One line changed: the posterior of population and individuals beside the exact one."""
 
-import time
 import warnings
 
 import arviz
@@ -8,27 +7,45 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import MCMC, NUTS
 
 import pyro_amortized as pa
 from pyro_amortized.errors import FitError
-from tests.exact import exact_log_marginal, exact_posterior, linear_program
+from pyro_amortized.numerics.maximization import maximize
+from tests.exact import exact_fit, exact_log_marginal, exact_posterior, linear_program, unpack
 
 
-def exact_program(cohort):
-    """The population sites of the linear program, with the closed form of the rest."""
-    mean = pyro.sample("mean", dist.Normal(torch.tensor([0.5, 0.5]), 1.0).to_event(1))
-    omega = pyro.sample("omega", dist.HalfNormal(torch.ones(2)).to_event(1))
-    sigma = pyro.sample("sigma", dist.LogNormal(-1.0, 0.5))
-    population = {"mean": mean.double(), "omega": omega.double(), "sigma": sigma.double()}
-    pyro.factor("marginal", exact_log_marginal(cohort, population).sum())
+def exact_posterior_moments(cohort, num_proposals=1500):
+    """Means and standard deviations of the population sites, from its closed form.
+
+    Importance sampling of the exact posterior, with Student proposals around its mode.
+    """
+
+    def log_posterior(vector):
+        mean, log_omega, log_sigma = vector[:2], vector[2:4], vector[4]
+        prior = dist.Normal(0.5, 1.0).log_prob(mean).sum()
+        prior = prior + (dist.HalfNormal(1.0).log_prob(log_omega.exp()) + log_omega).sum()
+        prior = prior + dist.Normal(-1.0, 0.5).log_prob(log_sigma)  # in log sigma
+        return exact_log_marginal(cohort, unpack(vector)).sum() + prior
+
+    mode = maximize(log_posterior, exact_fit(cohort)[0]).vector
+    hessian = torch.autograd.functional.hessian(log_posterior, mode)
+    scale = torch.linalg.cholesky(torch.linalg.inv(-hessian))
+    proposal = dist.MultivariateStudentT(torch.tensor(10.0).double(), mode, scale)
+    vectors = proposal.sample(torch.Size([num_proposals]))
+    with torch.no_grad():
+        log_weights = torch.stack([log_posterior(v) for v in vectors]) - proposal.log_prob(vectors)
+    weights = log_weights.softmax(0)
+    assert 1 / weights.pow(2).sum() > 600  # an error of 0.04 posterior sd
+    sites = {"mean": vectors[:, :2], "omega": vectors[:, 2:4].exp(), "sigma": vectors[:, 4:].exp()}
+    means = {name: weights @ x for name, x in sites.items()}
+    return {n: (means[n], (weights @ (x - means[n]) ** 2).sqrt()) for n, x in sites.items()}
 
 
 @pytest.fixture(scope="module")
 def mcmc(linear, linear_guide):
     state, before = torch.get_rng_state(), len(pyro.get_param_store())
     chain = pa.AmortizedMCMC(
-        linear_program, guide=linear_guide, num_samples=500, num_chains=2, seed=1
+        linear_program, guide=linear_guide, num_samples=250, num_chains=2, seed=1
     )
     chain.run(linear)
     assert torch.equal(torch.get_rng_state(), state)
@@ -36,27 +53,19 @@ def mcmc(linear, linear_guide):
     return chain
 
 
-def moments(samples):
-    return {name: (x.double().mean(0), x.double().std(0)) for name, x in samples.items()}
-
-
 @pytest.mark.slow
-def test_the_population_is_that_of_nuts_on_the_exact_marginal(mcmc, linear):
-    pyro.set_rng_seed(1)
-    kernel = NUTS(exact_program, max_tree_depth=6)
-    # A chain of 500 has an error of up to 0.1 posterior sd, which is too large beside the bound.
-    chain = MCMC(kernel, num_samples=1500, warmup_steps=200, disable_progbar=True)
-    chain.run(linear)
-    ours = moments(mcmc.get_samples())
-    for name, (mean, sd) in moments(chain.get_samples()).items():
-        assert ((ours[name][0] - mean) / sd).abs().max() < 0.25, name
-        assert (ours[name][1] / sd - 1).abs().max() < 0.25, name
+def test_the_population_is_that_of_the_exact_marginal(mcmc, linear):
+    samples = mcmc.get_samples()
+    for name, (mean, sd) in exact_posterior_moments(linear).items():
+        draws = samples[name].double().reshape(len(samples[name]), -1)
+        assert ((draws.mean(0) - mean) / sd).abs().max() < 0.2, name
+        assert (draws.std(0) / sd - 1).abs().max() < 0.2, name
 
 
 @pytest.mark.slow
 def test_individuals_carry_the_uncertainty_of_the_population(mcmc, linear):
     samples = mcmc.get_samples()
-    rows = torch.arange(0, 1000, 10)
+    rows = torch.arange(0, 500, 5)
     exact = [
         exact_posterior(linear, {n: samples[n][i].double() for n in ("mean", "omega", "sigma")})
         for i in rows
@@ -64,7 +73,7 @@ def test_individuals_carry_the_uncertainty_of_the_population(mcmc, linear):
     mean = torch.stack([m for m, _ in exact])
     within = torch.stack([c.diagonal(dim1=-2, dim2=-1) for _, c in exact]).mean(0)
     sd = (within + mean.var(0)).sqrt()
-    assert samples["phi"].shape == (1000, 40, 2)
+    assert samples["phi"].shape == (500, 40, 2)
     assert ((samples["phi"].mean(0) - mean.mean(0)) / sd).abs().max() < 0.25
     assert (samples["phi"].std(0) / sd - 1).abs().mean() < 0.05
 
@@ -72,7 +81,7 @@ def test_individuals_carry_the_uncertainty_of_the_population(mcmc, linear):
 @pytest.mark.slow
 def test_it_is_used_like_an_mcmc(mcmc, capsys):
     grouped = mcmc.get_samples(group_by_chain=True)
-    assert grouped["mean"].shape == (2, 500, 2)
+    assert grouped["mean"].shape == (2, 250, 2)
     assert mcmc.get_samples(num_samples=7)["phi"].shape == (7, 40, 2)
     mcmc.summary(prob=0.8)
     printed = capsys.readouterr().out
@@ -86,8 +95,8 @@ def test_its_diagnostics_are_those_of_independent_draws(mcmc, capsys):
     """There is no chain, so no diagnostic of a chain is reported."""
     diagnostics = mcmc.diagnostics()
     assert set(diagnostics) == {"num_draws", "num_weighted_draws", "ess", "pareto_k", "individuals"}
-    assert diagnostics["num_draws"] == 1000
-    assert 0 < diagnostics["ess"] <= diagnostics["num_weighted_draws"] == 2000
+    assert diagnostics["num_draws"] == 500
+    assert 0 < diagnostics["ess"] <= diagnostics["num_weighted_draws"] == 1000
     assert diagnostics["pareto_k"] < 0.7
     assert diagnostics["individuals"] == {}
     for name in ("divergences", "acceptance rate"):
@@ -132,36 +141,22 @@ chain = {line}
 chain.run(cohort)
 samples = chain.get_samples()
 """
-BEFORE = "MCMC(NUTS(model, max_tree_depth=6), 400, 200, disable_progbar=True)"
-AFTER = "pa.AmortizedMCMC(model, 400, guide=guide)"
+BEFORE = "MCMC(NUTS(model, max_tree_depth=3), 20, 20, disable_progbar=True)"
+AFTER = "pa.AmortizedMCMC(model, 20, guide=guide)"
 
 
 @pytest.mark.slow
 def test_one_line_of_a_script_changes(linear, linear_guide):
-    """The same script, population and individuals; the ratio of the times is printed (pytest -s)
-    for 1, 10 and 100 cohorts of the design. `benchmarks/swap_in.py` times it properly.
+    """The same script, population and individuals. That the draws are right is tested above with
+    exact results; `benchmarks/swap_in.py` compares them, and the times, with long chains.
     """
-    cohort, samples, seconds = linear, {}, {}
+    samples = {}
     for line in (BEFORE, AFTER):
-        pyro.set_rng_seed(3)
-        names = {"model": linear_program, "cohort": cohort, "guide": linear_guide, "pa": pa}
-        begin = time.perf_counter()
+        names = {"model": linear_program, "cohort": linear, "guide": linear_guide, "pa": pa}
         exec(SCRIPT.format(line=line), names)
-        seconds[line] = time.perf_counter() - begin
-        samples[line] = moments(names["samples"])
-    history = linear_guide.history
-    training = history.training_seconds + history.simulation_seconds
-    ratios = [n * seconds[BEFORE] / (training + n * seconds[AFTER]) for n in (1, 10, 100)]
-    print(f"NUTS takes {ratios} times as long for 1, 10, 100 cohorts, training included")  # noqa: T201
+        samples[line] = names["samples"]
     assert samples[AFTER].keys() == samples[BEFORE].keys()
-    z = torch.cat(
-        [
-            (
-                (samples[AFTER][name][0] - mean.reshape(samples[AFTER][name][0].shape))
-                / sd.reshape(samples[AFTER][name][0].shape)
-            ).flatten()
-            for name, (mean, sd) in samples[BEFORE].items()
-        ]
-    )
-    assert z.pow(2).mean().sqrt() < 0.2
-    assert z.abs().max() < 0.6  # two chains of 400 draws
+    for name, draws in samples[AFTER].items():
+        assert draws.squeeze().shape == samples[BEFORE][name].squeeze().shape, name
+        assert draws.dtype == samples[BEFORE][name].dtype, name
+        assert draws.isfinite().all()

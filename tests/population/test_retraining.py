@@ -23,7 +23,7 @@ def far():
 
 
 def test_a_fit_at_the_edge_trains_again_with_a_warning(far, linear_guide, monkeypatch):
-    settings = replace(retrain.RETRAINING, num_simulations=10_000)
+    settings = replace(retrain.RETRAINING, num_simulations=4000, num_epochs=6)
     monkeypatch.setattr(retrain, "RETRAINING", settings)
     with pytest.warns(pa.AmortizedWarning, match="phi\\[0\\] of 100% of the individuals"):
         fit = pa.fit_population(linear_program, far, guide=linear_guide, num_draws=500, seed=1)
@@ -48,7 +48,7 @@ def test_a_fit_at_the_edge_trains_again_with_a_warning(far, linear_guide, monkey
 
 
 def test_a_second_round_may_be_asked_for_or_refused(far, linear, linear_guide, fit, monkeypatch):
-    settings = replace(retrain.RETRAINING, num_simulations=2000)
+    settings = replace(retrain.RETRAINING, num_simulations=1000, num_epochs=2)
     monkeypatch.setattr(retrain, "RETRAINING", settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pa.AmortizedWarning)
