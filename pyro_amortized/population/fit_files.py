@@ -35,6 +35,7 @@ FILE, GUIDE = "fit.safetensors", "guide"
 ESTIMATES = ("vector", "covariance", "monte_carlo_errors")
 DRAWS = ("unconstrained", "log_proposal", "log_weights")
 MARGINAL = ("log_likelihood", "mc_error", "ess", "pareto_k")
+REFINED = ("refined", "num_modes")
 MIXTURES = ("mixture", "guide")
 DESCRIBED = (
     *("criterion", "estimator", "population", "converged", "message", "num_rounds", "fixed"),
@@ -77,7 +78,7 @@ def _tensors(fit: PopulationFit) -> dict[str, Tensor]:
     tensors |= {f"estimates.{name}": x for name, x in estimates.items()}
     tensors |= {f"draws.{name}": getattr(individuals, name) for name in DRAWS}
     tensors |= {f"marginal.{name}": getattr(fit.marginal, name) for name in MARGINAL}
-    tensors["refinement.refined"] = refinement.refined
+    tensors |= {f"refinement.{name}": getattr(refinement, name) for name in REFINED}
     for kind in MIXTURES:
         mixture: StudentMixture = getattr(refinement, kind)
         tensors |= {f"refinement.{kind}.{f.name}": vars(mixture)[f.name] for f in fields(mixture)}
@@ -225,7 +226,8 @@ def read_fit(folder: Path) -> FitContents:
         mixtures = [
             StudentMixture(**_with_prefix(tensors, f"refinement.{kind}.")) for kind in MIXTURES
         ]
-        refinement = Refinement(tensors["refinement.refined"], *mixtures)
+        refined, num_modes = (tensors[f"refinement.{name}"] for name in REFINED)
+        refinement = Refinement(refined, mixtures[0], mixtures[1], num_modes)
         names = [f"draws.{name}" for name in DRAWS]
         names += [f"marginal.{name}" for name in MARGINAL]
         names += [f"estimates.{name}" for name in (*ESTIMATES, "scale")]
@@ -275,7 +277,10 @@ def _check_shapes(contents: FitContents) -> None:
     valid &= tensors["estimates.covariance"].shape == (num_parameters, num_parameters)
     for name in ("scale", "monte_carlo_errors"):
         valid &= tensors[f"estimates.{name}"].shape == (num_parameters,)
-    valid &= refinement.refined.shape == (num,) and len(description["method"]) == num
+    valid &= (
+        refinement.refined.shape == refinement.num_modes.shape == (num,)
+        and len(description["method"]) == num
+    )
     valid &= bool(tensors["estimates.vector"].isfinite().all() & draws.isfinite().all())
     valid &= not bool(torch.isnan(tensors["draws.log_weights"]).any())
     if not valid:

@@ -58,7 +58,7 @@ def pooled_individuals(
     with torch.no_grad():
         mixture = mixture_of_weighted(pooled, REFINEMENT.max_components, generator)
         guide = mixture_of_equal(draws, REFINEMENT.num_guide_components, generator)
-        refinement = Refinement(refined, mixture, guide)
+        refinement = Refinement(refined, mixture, guide, known.refinement.num_modes)
         sampler = make_sampler(fit.guide, fit.structure, cohort, known.population)
         enough = min(POOLED.max_draws, POOLED.max_total_draws // len(cohort))
         num_draws = max(known.num_draws, enough)

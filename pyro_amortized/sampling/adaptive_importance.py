@@ -160,7 +160,9 @@ class Sampler:
             result = self.refined_draws(part, pilot.take(index), rows[index], num_draws, generator)
             weighted = weighted.replaced(index, result.weighted)
             refinement = refinement.with_mixtures(index, result.refinement.mixture)
-        return Sampled(weighted, replace(refinement, refined=refinement.refined | poor))
+        num_modes = torch.where(poor, 0, refinement.num_modes)  # the mixture is a new one
+        refined = refinement.refined | poor
+        return Sampled(weighted, replace(refinement, refined=refined, num_modes=num_modes))
 
     def from_proposal(self, num_draws: int, rows: Tensor, generator: Generator) -> Weighted:
         """Weighted draws of some individuals from the guide."""
@@ -243,7 +245,7 @@ class Sampler:
         differential evolution has explored, with more steps where more draws are requested.
         """
         settings, everyone = self.settings, torch.arange(len(rows))
-        modes = find_modes(self._each_target(rows), pilot.draws, pilot.log_weights)
+        modes = find_modes(self.target_of_each(rows), pilot.draws, pilot.log_weights)
         part = part.with_mixtures(everyone, modes.mixture)
         size = max(settings.min_mode_draws, num_draws // 4)
         drawn = self.from_mixture(part, size, rows, generator, True)
@@ -256,7 +258,7 @@ class Sampler:
         num_steps = num_draws // settings.draws_per_evolution_step
         num_steps = max(settings.min_evolution_steps, min(settings.max_evolution_steps, num_steps))
         poor = Modes(modes.mixture.take(index), modes.repeated[index])
-        target = self._each_target(rows[index])
+        target = self.target_of_each(rows[index])
         mixture = mixture_around_modes(target, poor, generator, num_steps)
         size = max(num_draws, settings.min_located_draws)
         mixture = self._adapted(mixture, rows[index], size, generator)
@@ -264,8 +266,10 @@ class Sampler:
         drawn = self.from_mixture(explored, num_draws, rows[index], generator, True)
         return better_draws(best, index, Sampled(drawn, explored))
 
-    def _each_target(self, rows: Tensor) -> Target:
-        """The targets of some rows as a function of points ``(point, N * j, latent)``."""
+    def target_of_each(self, rows: Tensor) -> Target:
+        """The targets of some rows as a function of points ``(point, j * N, latent)``, for j points
+        of each row.
+        """
 
         def target(points: Tensor) -> Tensor:
             by_row = points.reshape(-1, len(rows), points.shape[-1])

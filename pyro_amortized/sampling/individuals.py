@@ -44,6 +44,7 @@ from .importance_weights import (
     resample,
     weighted_moments,
 )
+from .minor_modes import with_minor_modes
 from .proposals import FlowProposal, PopulationProposal, Proposal, Refinement, Sampled
 from .refinement_settings import FULL_EFFORT, REFINEMENT, Effort
 from .unreliable_individuals import improve_unreliable
@@ -96,6 +97,13 @@ class IndividualPosteriors:
     def num_draws(self) -> int:
         """Number of draws per individual."""
         return len(self.log_weights)
+
+    @property
+    def num_modes(self) -> Tensor:
+        """Number of modes of each individual that were found, shape ``(individual,)``; 0 where they
+        were not searched for: draws of the guide, and searches that would take too long.
+        """
+        return self.refinement.num_modes
 
     @property
     def estimate(self) -> ImportanceEstimate:
@@ -250,6 +258,8 @@ def sample_with_structure(
         sampler = make_sampler(guide, structure, cohort, population)
         sampler = replace(sampler, settings=effort.settings or REFINEMENT)
         sampled = sampler.sample(num_draws, len(cohort), generator, refine, known)
+        if refine and effort.search_modes:
+            sampled = with_minor_modes(sampler, sampled, generator)
         if refine and effort.max_chains:
             sampled, chains = improve_unreliable(sampler, sampled, generator, effort.max_chains)
     first = "population" if guide is None else "guide"

@@ -138,15 +138,19 @@ class Refinement:
             False, the mixtures of this individual have no meaning.
         mixture: The mixture that was fitted to each individual.
         guide: A mixture in the shape of the guide, which stands in for it in the defensive mixture.
+        num_modes: Number of modes of each individual, shape ``(row,)``; 0 where they were not
+            searched for.
     """
 
     refined: Tensor
     mixture: StudentMixture
     guide: StudentMixture
+    num_modes: Tensor
 
     def take(self, rows: Tensor) -> "Refinement":
         """The refinement of some individuals."""
-        return Refinement(self.refined[rows], self.mixture.take(rows), self.guide.take(rows))
+        mixtures = (self.mixture.take(rows), self.guide.take(rows))
+        return Refinement(self.refined[rows], *mixtures, self.num_modes[rows])
 
     def with_mixtures(self, rows: Tensor, mixture: StudentMixture) -> "Refinement":
         """A new refinement, in which the mixtures of some individuals are replaced."""
@@ -162,6 +166,7 @@ class Refinement:
             _replaced(self.refined, other.refined, rows),
             self.mixture.replaced(rows, other.mixture),
             self.guide.replaced(rows, other.guide),
+            _replaced(self.num_modes, other.num_modes, rows),
         )
 
     @staticmethod
@@ -173,7 +178,8 @@ class Refinement:
             StudentMixture.unused(num_rows, num, num_latent, draws)
             for num in (num_components, num_guide_components)
         )
-        return Refinement(torch.zeros(num_rows, dtype=torch.bool), mixture, guide)
+        refined = torch.zeros(num_rows, dtype=torch.bool)
+        return Refinement(refined, mixture, guide, torch.zeros(num_rows, dtype=torch.long))
 
     @staticmethod
     def cat(parts: Sequence["Refinement"]) -> "Refinement":
@@ -182,6 +188,7 @@ class Refinement:
             torch.cat([p.refined for p in parts]),
             StudentMixture.cat([p.mixture for p in parts]),
             StudentMixture.cat([p.guide for p in parts]),
+            torch.cat([p.num_modes for p in parts]),
         )
 
 

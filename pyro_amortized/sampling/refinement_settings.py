@@ -97,13 +97,15 @@ class Effort(NamedTuple):
         settings: How they are refined; None: not at all.
         max_chains: Largest number of individuals that get a chain of NUTS. A chain takes about
             14 s with 180 times, a repeated refinement 40 ms (decision 032).
+        search_modes: Whether modes that the draws have missed are searched for.
     """
 
     settings: RefinementSettings | None = REFINEMENT
     max_chains: int = 3
+    search_modes: bool = True
 
 
 FULL_EFFORT = Effort()
 # For draws that are not the result.
 NO_CHAINS = Effort(max_chains=0)
-ROUGH_EFFORT = Effort(ROUGH_REFINEMENT, max_chains=0)
+ROUGH_EFFORT = Effort(ROUGH_REFINEMENT, max_chains=0, search_modes=False)

@@ -1,0 +1,124 @@
+"""Modes that no draw has reached: absorption and elimination exchanged (flip-flop)."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import torch
+
+import pyro_amortized as pa
+from pyro_amortized import nlme
+from pyro_amortized.cohort import Cohort, Doses, Series
+from pyro_amortized.sampling import minor_modes
+from pyro_amortized.sampling.minor_modes import SearchEffort
+from tests.exact import TRUTH, exact_log_marginal, linear_program
+
+TIMES = torch.tensor([0.25, 0.5, 1, 2, 3, 4, 6, 8, 12, 16, 24], dtype=torch.float64)
+POPULATION = {
+    "typical": torch.tensor([-0.9, 1.0, 3.0], dtype=torch.float64),
+    "omega": torch.tensor([0.6, 0.3, 0.5], dtype=torch.float64),
+    "sigma": torch.tensor(0.03, dtype=torch.float64),
+}
+
+
+def oral(cohort):
+    """One compartment with absorption; the prediction is the same with ka and CL / V exchanged."""
+    typical = pyro.sample("typical", dist.Normal(torch.tensor([0.0, 1.0, 3.0]), 1.0).to_event(1))
+    omega = pyro.sample("omega", dist.HalfNormal(torch.ones(3)).to_event(1))
+    sigma = pyro.sample("sigma", dist.HalfNormal(1.0))
+    with pyro.plate("individual", len(cohort)):
+        phi = pyro.sample("phi", dist.Normal(typical, omega).to_event(1))
+        ka, cl, v = phi.exp().unbind(-1)
+        y = cohort["y"]
+        prediction = nlme.one_compartment(y.times, cohort.doses, ka=ka, cl=cl, v=v)
+        pyro.sample("y", dist.Normal(prediction, sigma[..., None]).to_event(1), obs=y.values)
+
+
+def separated(num=4):
+    """Individuals whose ka is 1.8 to 2.5 times CL / V, with narrow posteriors."""
+    phi = torch.tensor([[-0.9, 1.0, 2.5], [-0.6, 1.0, 2.6], [-0.8, 0.9, 2.6], [-0.7, 1.1, 2.6]])
+    phi = phi.double()[:num]
+    doses = Doses(torch.zeros(num, 1).double(), torch.full((num, 1), 100.0).double())
+    ka, cl, v = phi.exp().unbind(-1)
+    times = TIMES.expand(num, -1)
+    clean = nlme.one_compartment(times, doses, ka=ka, cl=cl, v=v)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1), dtype=clean.dtype)
+    return Cohort({"y": Series(times, clean + 0.03 * noise)}, doses=doses), phi
+
+
+def is_minor(draws):
+    """Whether absorption is slower than elimination."""
+    return draws[..., 0] < draws[..., 1] - draws[..., 2]
+
+
+def exact_share(individuals, phi):
+    """Share of the exchanged mode by the symmetry of the prediction: at the exchanged parameters
+    the observations have the same density, the population another one, and the map (ka, CL, V) ->
+    (CL / V, CL, CL / ka) keeps the volume of the logarithms.
+    """
+    draws = individuals.unconstrained
+    exchanged = torch.stack(
+        [draws[..., 1] - draws[..., 2], draws[..., 1], draws[..., 1] - draws[..., 0]], -1
+    )
+    normal = dist.Normal(POPULATION["typical"], POPULATION["omega"])
+    log_ratio = (normal.log_prob(exchanged) - normal.log_prob(draws)).sum(-1)
+    weights = individuals.weights * ~is_minor(draws)
+    odds = (weights * log_ratio.exp()).sum(0) / weights.sum(0)
+    return odds / (1 + odds)
+
+
+def deviations(individuals, phi):
+    """Difference between the share of the exchanged mode and the exact one, its Monte Carlo error,
+    and the exact share, shape ``(individual,)`` each.
+    """
+    weights, minor = individuals.weights, is_minor(individuals.unconstrained)
+    share = (weights * minor).sum(0)
+    error = (weights * (minor.double() - share)).pow(2).sum(0).sqrt()
+    expected = exact_share(individuals, phi)
+    return share - expected, error, expected
+
+
+def test_the_exchanged_mode_is_found_with_its_share():
+    cohort, phi = separated()
+    for seed in range(3):
+        individuals = pa.sample_individuals(
+            oral, cohort, POPULATION, num_draws=1000, seed=seed, max_chains=0
+        )
+        difference, error, expected = deviations(individuals, phi)
+        assert (expected > 0.01).all()
+        assert float(error.norm()) < 0.2 * float(expected.sum())
+        assert (difference.abs() < 4.5 * error).all()
+        assert (individuals.num_modes >= 2).all()
+
+
+def test_without_the_search_it_is_lost_in_silence(monkeypatch):
+    """What the search is for: effective draws and Pareto k do not show the missing mode."""
+    monkeypatch.setattr(minor_modes, "EFFORT", SearchEffort(max_evaluations=0))
+    cohort, phi = separated()
+    individuals = pa.sample_individuals(
+        oral, cohort, POPULATION, num_draws=1000, seed=0, max_chains=0
+    )
+    assert (individuals.num_modes == 0).all()
+    share = (individuals.weights * is_minor(individuals.unconstrained)).sum(0)
+    expected = exact_share(individuals, phi)
+    lost = share < 0.1 * expected
+    assert bool(lost[expected > 0.01].any())
+    assert float(individuals.estimate.pareto_k[lost].max()) < 0.7
+
+
+def test_one_mode_stays_as_it_is(linear):
+    individuals = pa.sample_individuals(linear_program, linear, TRUTH, num_draws=400, seed=1)
+    assert individuals.num_modes.tolist() == [1] * len(linear)
+    estimate = individuals.marginal_estimate
+    z = (estimate.log_mean - exact_log_marginal(linear, TRUTH)) / estimate.mc_error
+    assert float(z.abs().max()) < 5
+    assert math.isfinite(float(z.sum()))
+
+
+def test_the_modes_are_kept_in_the_next_draws():
+    cohort, phi = separated()
+    first = pa.sample_individuals(oral, cohort, POPULATION, num_draws=200, seed=1)
+    again = pa.sample_individuals(oral, cohort, POPULATION, num_draws=1000, seed=2, before=first)
+    difference, error, expected = deviations(again, phi)
+    assert float(error.norm()) < 0.2 * float(expected.sum())
+    assert (difference.abs() < 4.5 * error).all()
