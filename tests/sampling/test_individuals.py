@@ -46,14 +46,19 @@ def test_draws_and_predictions_have_their_shapes(linear, linear_guide):
     assert torch.equal(individuals.resampled(5, seed=2), individuals.resampled(5, seed=2))
 
 
-def test_individuals_without_good_draws_are_named(linear, linear_guide):
+def test_individuals_without_good_draws_are_named(linear_guide):
     """A residual error of almost nothing: no draw fits, and the result says so."""
     too_small = dict(TRUTH, sigma=torch.tensor(1e-7, dtype=torch.float64))
     with pytest.warns(AmortizedWarning, match="unreliable"):
         individuals = pa.sample_individuals(
-            linear_guide.model, linear, too_small, guide=linear_guide, num_draws=100, max_chains=2
+            linear_guide.model,
+            linear_cohort(10),
+            too_small,
+            guide=linear_guide,
+            num_draws=100,
+            max_chains=0,
         )
-    assert individuals.log_weights.shape == (100, 40)
+    assert individuals.log_weights.shape == (100, 10)
     assert (individuals.estimate.pareto_k > 0.7).any()
 
 
