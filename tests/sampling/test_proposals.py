@@ -44,7 +44,8 @@ def test_a_replaced_refinement_keeps_its_number_of_components():
     assert fitted.mixture.log_weights[1, :2].tolist() == [-0.5, -0.5]
     assert (fitted.mixture.log_weights[1, 2:] < -20).all()
     assert (none.mixture.means == 0).all()
-    refined = Refinement(torch.tensor([True]), fitted.mixture.take(rows), fitted.guide.take(rows))
+    mixtures = (fitted.mixture.take(rows), fitted.guide.take(rows))
+    refined = Refinement(torch.tensor([True]), *mixtures, torch.tensor([1]))
     first = Sampled(weighted(5, 3, 0.0), none)
     result = first.replaced(rows, Sampled(weighted(5, 1, 2.0), refined))
     assert result.refinement.refined.tolist() == [False, True, False]
