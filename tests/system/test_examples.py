@@ -3,19 +3,24 @@
 An example runs in the process of the tests, as ``python example.py --option value`` would run it:
 the imports of torch, Pyro and ArviZ alone take seconds. Only its trainings are replaced: where it
 asks for a time, it gets a number of simulations, so that the result depends neither on the speed of
-the machine nor on its load.
+the machine nor on its load. The further training of a guide that does not suit the data, as such
+guides do not, is as short.
 """
 
 import re
 import runpy
 import sys
 import warnings
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torchdiffeq
 from matplotlib import pyplot as plt
 
 import pyro_amortized as pa
+from pyro_amortized.population import retraining
 from tests.paths import ROOT
 from tests.small import counted
 
@@ -32,8 +37,12 @@ def run(monkeypatch, capsys):
     """Run a script of ``examples/`` with arguments; returns what it prints."""
     plt.switch_backend("Agg")
 
-    def run(script, *words, num_simulations=4000, max_epochs=4):
+    def run(script, *words, num_simulations=2000, max_epochs=2):
         path = EXAMPLES / script
+        short = replace(
+            retraining.RETRAINING, num_simulations=num_simulations, num_epochs=max_epochs
+        )
+        monkeypatch.setattr(retraining, "RETRAINING", short)
         for name in ("train", "sharpen"):
             monkeypatch.setattr(pa, name, counted(getattr(pa, name), num_simulations, max_epochs))
         monkeypatch.setattr(sys, "argv", [str(path), *map(str, words)])
@@ -55,7 +64,7 @@ def run(monkeypatch, capsys):
 def test_theophylline_example_runs(run, tmp_path):
     printed = run(
         "theophylline.py",
-        *("--output", tmp_path, "--simulations", 10000, "--epochs", 2, "--calibration", 30),
+        *("--output", tmp_path, "--simulations", 2000, "--epochs", 2, "--calibration", 20),
     )
     for word in ("exact", "-2LL", "typical[0]", "Pareto k", str(tmp_path)):
         assert word in printed
@@ -71,7 +80,7 @@ def test_ode_example_equals_the_closed_form(run):
 
 @pytest.mark.example
 def test_diagnose_example_runs(run, tmp_path):
-    printed = run("diagnose.py", "censored", "--individuals", 100, "--output", tmp_path)
+    printed = run("diagnose.py", "censored", "--individuals", 50, "--output", tmp_path)
     assert "checks" in printed
     assert (tmp_path / "censored.html").stat().st_size > 100_000
     assert len(list(tmp_path.glob("*.png"))) == 4
@@ -79,7 +88,7 @@ def test_diagnose_example_runs(run, tmp_path):
 
 @pytest.mark.example
 def test_population_example_runs(run):
-    printed = run("population.py", "--replicates", 10)
+    printed = run("population.py", "--replicates", 4)
     for word in ("combined error", "LikelihoodRatio", "sandwich", "profile interval"):
         assert word in printed
 
@@ -97,9 +106,12 @@ def test_population_example_runs(run):
         "sir",
     ],
 )
-def test_missing_data_examples_run(run, tmp_path, name):
-    # Its solver is slow, and the number of draws decides how often the corrections call it.
-    fewer = ["--draws", 400] if name == "fitzhugh_nagumo" else []
+def test_missing_data_examples_run(run, tmp_path, name, monkeypatch):
+    # The solver of FitzHugh-Nagumo is slow: it gets steps of 1/8, and is called for fewer draws.
+    if name == "fitzhugh_nagumo":
+        coarse = partial(torchdiffeq.odeint, method="rk4", options={"step_size": 0.125})
+        monkeypatch.setattr(torchdiffeq, "odeint", lambda f, x, t, **settings: coarse(f, x, t))
+    fewer = ["--draws", 100] if name == "fitzhugh_nagumo" else []
     assert run(f"missing_data/{name}.py", "--output", tmp_path, *fewer).strip()
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
