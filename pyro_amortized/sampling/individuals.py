@@ -32,12 +32,10 @@ from ..guide.learned_likelihood import structure_to_fit
 from ..model import Estimator, Model, ModelStructure, Population
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
-from ..runtime.user_warnings import warn_user
 from .adaptive_importance import Sampler
 from .control_variates import controlled_estimate
 from .guide_proposals import PyroGuideProposal
 from .importance_weights import (
-    PARETO,
     ImportanceEstimate,
     importance_estimate,
     normalized_weights,
@@ -45,24 +43,12 @@ from .importance_weights import (
     weighted_moments,
 )
 from .minor_modes import with_minor_modes
+from .posterior_warnings import warn_unreliable, warn_unusual
 from .proposals import FlowProposal, PopulationProposal, Proposal, Refinement, Sampled
 from .refinement_settings import FULL_EFFORT, REFINEMENT, Effort
 from .unreliable_individuals import improve_unreliable
-from .weight_quality import RELIABILITY, unreliable
 
 MIN_DRAWS = 25  # smallest number of draws for which Pareto k is defined: a tail of five weights
-
-
-@dataclass(frozen=True)
-class WarningSettings:
-    """Lengths of warnings."""
-
-    # Individuals that a warning names, with unusual missing values and with unreliable weights.
-    max_unusual: int = 5
-    max_unreliable: int = 10
-
-
-WARNINGS = WarningSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,7 +238,7 @@ def sample_with_structure(
     population = {name: x.detach() for name, x in structure.check_population(population).items()}
     cohort = cohort.to(dtype=torch.float64)
     if isinstance(guide, AmortizedGuide):
-        _warn_unusual(guide.patterns.unusual(cohort))
+        warn_unusual(guide.patterns.unusual(cohort))
     with torch.no_grad():
         refine, chains = effort.settings is not None, list[int]()
         sampler = make_sampler(guide, structure, cohort, population)
@@ -264,7 +250,7 @@ def sample_with_structure(
             sampled, chains = improve_unreliable(sampler, sampled, generator, effort.max_chains)
     first = "population" if guide is None else "guide"
     result = individual_posteriors(structure, cohort, population, sampled, chains, first)
-    _warn_unreliable(result, refine)
+    warn_unreliable(cohort.ids, result.estimate, num_draws, result.method, refine)
     return result
 
 
@@ -344,34 +330,3 @@ def _complete_individual(
             if draws.shape[-1] == len(structure.latent_names):
                 return torch.tensor([row])
     return torch.zeros(0, dtype=torch.long)
-
-
-def _warn_unusual(unusual: Mapping[str, str]) -> None:
-    if unusual:
-        num = WARNINGS.max_unusual
-        named = "; ".join(f"{label}: {why}" for label, why in list(unusual.items())[:num])
-        warn_user(
-            f"The missing values of {len(unusual)} individuals follow patterns far outside those "
-            f"the guide was trained on ({named}{'; ...' if len(unusual) > num else ''}). Their "
-            "draws are corrected nevertheless; a guide that is trained on a design with such "
-            "patterns needs fewer draws."
-        )
-
-
-def _warn_unreliable(result: IndividualPosteriors, refined: bool) -> None:
-    estimate, num = result.estimate, WARNINGS.max_unreliable
-    is_unreliable = unreliable(estimate, result.num_draws)
-    if bool(is_unreliable.any()):
-        by_ess = estimate.ess.argsort()
-        rows = by_ess[is_unreliable[by_ess]].tolist()
-        named = ", ".join(
-            f"{result.cohort.ids[i]} (k = {float(estimate.pareto_k[i]):.2f}, "
-            f"ESS {float(estimate.ess[i]):.0f}, {result.method[i]})"
-            for i in rows[:num]
-        )
-        warn_user(
-            f"The weights of {len(rows)} of {len(result.cohort)} individuals are unreliable "
-            f"(Pareto k above {PARETO.limit}, or fewer than {RELIABILITY.min_ess:.0f} effective "
-            f"draws){' after refinement' if refined else ', and were not refined'}: "
-            f"{named}{', ...' if len(rows) > num else ''}."
-        )
