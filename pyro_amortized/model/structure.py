@@ -105,10 +105,8 @@ class ModelStructure(Roles):
     def draw_individuals(
         self, cohort: Cohort, population: Population, num_draws: int, generator: Generator
     ) -> Tensor:
-        r"""Draws of the individual parameters from :math:`p(\phi \mid \Psi)`.
-
-        Returns:
-            Unconstrained coordinates, shape ``(draw, individual, latent)``.
+        r"""Draws of the individual parameters from :math:`p(\phi \mid \Psi)`, in unconstrained
+        coordinates, shape ``(draw, individual, latent)``.
         """
         repeated = cohort.to(dtype=torch.float64).repeat(num_draws)
         with seeded(generator):
@@ -312,10 +310,8 @@ class ModelStructure(Roles):
     def predict_draws(
         self, cohort: Cohort, unconstrained: Tensor, population: Population, generator: Generator
     ) -> dict[str, Tensor]:
-        r"""Posterior predictive observations, one per draw and individual.
-
-        Returns:
-            By series, shape ``(draw, individual, time[, channel])``.
+        """Posterior predictive observations, one per draw and individual, by series, shape
+        ``(draw, individual, time[, channel])``.
         """
         num_draws, num = unconstrained.shape[:2]
         repeated = cohort.to(dtype=torch.float64).repeat(num_draws)

@@ -189,7 +189,7 @@ def sample_population(
             "look at `fit.message`, or use NUTS on `marginalize(model)`.",
         )
     generator = make_generator(seed)
-    first = _student(fit.vector[known], factored(fit.covariance[known][:, known]))
+    first = StudentMixture.single(fit.vector[known], factored(fit.covariance[known][:, known]))
     test_draws = first.draw(RESAMPLING.num_test_draws, generator)
     target = _Posterior(fit, known, test_draws, generator)
     mixture = _fitted_mixture(target, first, num_proposals, generator)
@@ -237,13 +237,6 @@ def _final_draws(
         [mixture.log_prob(draws) + math.log(1 - share), first.log_prob(draws) + math.log(share)]
     )
     return draws, target(draws) - parts.logsumexp(0)
-
-
-def _student(center: Tensor, scale_tril: Tensor) -> StudentMixture:
-    """One Student-t distribution, as a mixture for a single row."""
-    return StudentMixture(
-        torch.zeros(1, 1).double(), center.reshape(1, 1, -1), scale_tril[None, None]
-    )
 
 
 class _Posterior:

@@ -117,6 +117,12 @@ class StudentMixture:
             eye.repeat(num_rows, num_components, 1, 1),
         )
 
+    @staticmethod
+    def single(center: Tensor, scale_tril: Tensor) -> "StudentMixture":
+        """One Student-t distribution, as a mixture for a single row."""
+        log_weights = center.new_zeros(1, 1)
+        return StudentMixture(log_weights, center.reshape(1, 1, -1), scale_tril[None, None])
+
     def padded(self, num_components: int) -> "StudentMixture":
         """The same mixtures with more components, which repeat the first at a weight near zero."""
         missing = num_components - self.means.shape[1]
