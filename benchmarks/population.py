@@ -88,7 +88,7 @@ class Amount:
         return fit, time.perf_counter() - begin
 
 
-SMALL = Amount(4000, 4, 1, 3000, 3000, SHORT, 100, 100, 100, 4, ((4, 50),), 2, 1, False)
+SMALL = Amount(1000, 4, 1, 1000, 1000, SHORT, 100, 100, 100, 4, ((4, 50),), 2, 1, False)
 
 
 def curve(phi, times):

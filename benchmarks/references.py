@@ -131,7 +131,7 @@ def main():
     if arguments.small:
         arguments.draws, arguments.only = 200, ["orange"]
         options = pa.TrainingOptions(max_epochs=3, batch_size=128)
-        training = {"num_simulations": 3000, "options": options}
+        training = {"num_simulations": 1000, "options": options}
     warnings.simplefilter("ignore")
     print(json.dumps({name: study(name, training, arguments.draws) for name in arguments.only}))
 

@@ -137,14 +137,14 @@ def timed_fit(model, cohort, seed, **options):
     return fit, time.perf_counter() - begin
 
 
-def determined(omega, sigma, seeds):
+def determined(omega, sigma, seeds, num_draws):
     """Largest errors of the three ways over the seeds."""
     cohort = simulated(omega, sigma)
     vector, se, minus2ll = exact_fit(cohort, omega, sigma)
     worst = []
     for way, model in WAYS.items():
         for seed in seeds:
-            fit, seconds = timed_fit(model, cohort, seed, num_draws=1000)
+            fit, seconds = timed_fit(model, cohort, seed, num_draws=num_draws)
             estimate, error = in_order(fit, NAMES)
             off = float(((estimate - vector) / se).abs().max())
             ratio = float((error / se - 1).abs().nan_to_num(9.0).max())
@@ -159,11 +159,11 @@ def determined(omega, sigma, seeds):
     return [max(x) for x in zip(*worst, strict=True)]
 
 
-def undetermined(omega, sigma, seeds):
+def undetermined(omega, sigma, seeds, num_draws):
     """How many fits name the effect and the mean, and give them no standard error."""
     cohort, named = simulated(omega, sigma), 0
     for seed in seeds:
-        fit, seconds = timed_fit(for_everybody, cohort, seed, num_draws=1000)
+        fit, seconds = timed_fit(for_everybody, cohort, seed, num_draws=num_draws)
         _, error = in_order(fit, ("mean[0]", "d"))
         ok = bool((~error.isfinite()).all()) and "mean[0]" in fit.message and "d" in fit.message
         named += ok
@@ -172,15 +172,15 @@ def undetermined(omega, sigma, seeds):
 
 
 def main(small):
-    seeds = range(1 if small else 10)
+    seeds, num_draws = range(1 if small else 10), 200 if small else 1000
     claims = {}
     for omega, sigma in ((1.0, 0.1), (0.6, 0.4)):
-        off, ratio = determined(omega, sigma, seeds)
+        off, ratio = determined(omega, sigma, seeds, num_draws)
         claims[f"error of estimates, omega {omega}"] = (off, 0.05, off <= 0.05)
         claims[f"error of standard errors, omega {omega}"] = (ratio, 0.05, ratio <= 0.05)
         if small:
             break
-    named = undetermined(1.0, 0.1, seeds)
+    named = undetermined(1.0, 0.1, seeds, num_draws)
     claims["undetermined effects named"] = (named, len(seeds), named == len(seeds))
     rows = {k: dict(zip(("value", "bound", "holds"), v, strict=True)) for k, v in claims.items()}
     print(json.dumps({"benchmark": "shared_parameters", "claims": rows}))

@@ -200,7 +200,7 @@ def main():
     if arguments.small:
         arguments.only, arguments.samples = "eight_schools,cohorts", 10
         options = pa.TrainingOptions(max_epochs=3, batch_size=128)
-        arguments.train = {"num_simulations": 3000, "options": options}
+        arguments.train = {"num_simulations": 1000, "options": options}
         arguments.reference, arguments.warmup, arguments.steps = 10, 5, 10
         arguments.draws, arguments.weighted, arguments.depth = 50, 50, 3
         arguments.starts, arguments.fitted, arguments.cohorts = 1, 100, 1

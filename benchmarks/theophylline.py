@@ -73,7 +73,7 @@ class Size:
         )
 
 
-SMALL = Size(3000, 3000, SHORT, SHORT, 300, 300, 5, 100, 4, 2, 1, False)
+SMALL = Size(1000, 1000, SHORT, SHORT, 300, 300, 5, 100, 4, 2, 1, False)
 
 
 def worst(estimates, exact, error):

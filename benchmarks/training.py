@@ -48,7 +48,7 @@ def prepare(problem, folder, small):
         size = 5_000
         reference = sampled_reference(problem, guide, cohort[:num_ref], num_draws, 778, size)
     torch.save(reference.__dict__, folder / f"{problem.name}.ref")
-    size = 20_000 if small else (SLOW_POOL if problem.name == "fitzhugh_nagumo" else POOL)
+    size = 2000 if small else (SLOW_POOL if problem.name == "fitzhugh_nagumo" else POOL)
     pools = [
         problem.draw(min(100_000, size - start), 10_000 + start)
         for start in range(0, size, 100_000)
@@ -276,7 +276,7 @@ if __name__ == "__main__":
     parsed = parser.parse_args()
     torch.set_num_threads(1)
     if parsed.small:
-        parsed.problems, parsed.minutes = ["conversion_reaction"], [0.1]
+        parsed.problems, parsed.minutes = ["conversion_reaction"], [0.05]
     if parsed.one:
         m = parsed.minutes[0]
         ours(PROBLEMS[parsed.one], m, parsed.folder, parsed.folder / f"{parsed.one}.ours.{m:g}.npz")
