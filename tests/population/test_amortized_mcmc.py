@@ -4,41 +4,13 @@ import warnings
 
 import arviz
 import pyro
-import pyro.distributions as dist
 import pytest
 import torch
 
 import pyro_amortized as pa
 from pyro_amortized.errors import FitError
-from pyro_amortized.numerics.maximization import maximize
-from tests.exact import exact_fit, exact_log_marginal, exact_posterior, linear_program, unpack
-
-
-def exact_posterior_moments(cohort, num_proposals=1500):
-    """Means and standard deviations of the population sites, from its closed form.
-
-    Importance sampling of the exact posterior, with Student proposals around its mode.
-    """
-
-    def log_posterior(vector):
-        mean, log_omega, log_sigma = vector[:2], vector[2:4], vector[4]
-        prior = dist.Normal(0.5, 1.0).log_prob(mean).sum()
-        prior = prior + (dist.HalfNormal(1.0).log_prob(log_omega.exp()) + log_omega).sum()
-        prior = prior + dist.Normal(-1.0, 0.5).log_prob(log_sigma)  # in log sigma
-        return exact_log_marginal(cohort, unpack(vector)).sum() + prior
-
-    mode = maximize(log_posterior, exact_fit(cohort)[0]).vector
-    hessian = torch.autograd.functional.hessian(log_posterior, mode)
-    scale = torch.linalg.cholesky(torch.linalg.inv(-hessian))
-    proposal = dist.MultivariateStudentT(torch.tensor(10.0).double(), mode, scale)
-    vectors = proposal.sample(torch.Size([num_proposals]))
-    with torch.no_grad():
-        log_weights = torch.stack([log_posterior(v) for v in vectors]) - proposal.log_prob(vectors)
-    weights = log_weights.softmax(0)
-    assert 1 / weights.pow(2).sum() > 600  # an error of 0.04 posterior sd
-    sites = {"mean": vectors[:, :2], "omega": vectors[:, 2:4].exp(), "sigma": vectors[:, 4:].exp()}
-    means = {name: weights @ x for name, x in sites.items()}
-    return {n: (means[n], (weights @ (x - means[n]) ** 2).sqrt()) for n, x in sites.items()}
+from tests.exact import exact_posterior, linear_program, unpack
+from tests.population.linear_models import exact_population_posterior
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +28,11 @@ def mcmc(linear, linear_guide):
 @pytest.mark.slow
 def test_the_population_is_that_of_the_exact_marginal(mcmc, linear):
     samples = mcmc.get_samples()
-    for name, (mean, sd) in exact_posterior_moments(linear).items():
+    vectors, weights = exact_population_posterior(linear)
+    for name, values in unpack(vectors.mT).items():
+        values = values.reshape(-1, len(weights))
+        mean = values @ weights
+        sd = ((values - mean[:, None]) ** 2 @ weights).sqrt()
         draws = samples[name].double().reshape(len(samples[name]), -1)
         assert ((draws.mean(0) - mean) / sd).abs().max() < 0.2, name
         assert (draws.std(0) / sd - 1).abs().max() < 0.2, name

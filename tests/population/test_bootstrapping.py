@@ -11,7 +11,7 @@ from pyro_amortized.errors import FitError
 
 @pytest.mark.slow
 def test_bootstraps_agree_with_standard_errors(fit):
-    replicates = pa.bootstrap(fit, num_replicates=100, seed=1)
+    replicates = pa.bootstrap(fit, num_replicates=60, seed=1)
     for name, error in fit.robust_standard_errors.items():
         low, high = replicates.estimates[name].quantile(torch.tensor([0.16, 0.84]).double(), 0)
         ratio = (high - low) / 2 / error  # of omega[1] the standard deviation is skewed
@@ -33,7 +33,7 @@ def test_bootstraps_agree_with_standard_errors(fit):
 
 @pytest.mark.slow
 def test_parametric_bootstrap(fit):
-    replicates = pa.bootstrap(fit, num_replicates=6, parametric=True, num_draws=200, seed=1)
+    replicates = pa.bootstrap(fit, num_replicates=4, parametric=True, num_draws=200, seed=1)
     assert replicates.kind == "parametric"
     apart = (replicates.vectors - fit.vector) / fit.covariance.diagonal().sqrt()
     assert apart.abs().max() < 5

@@ -6,19 +6,19 @@ from tests.exact import exact_log_marginal, unpack
 
 @pytest.mark.slow
 def test_population_draws_against_the_exact_posterior(fit, linear):
-    posterior = pa.sample_population(fit, num_draws=600, num_proposals=1000, seed=1)
+    posterior = pa.sample_population(fit, num_draws=200, num_proposals=400, seed=1)
     assert posterior.pareto_k < 0.7
     # The same weights from the closed form.
     structure = fit.structure
-    kept = posterior.vectors[::10]
+    kept = posterior.vectors[::40]
     log_likelihoods = posterior.fit.log_likelihoods
     for vector in kept[:5]:
         exact = exact_log_marginal(linear, unpack(vector)).sum()
         assert abs(float(log_likelihoods(vector).sum() - exact)) < 0.5
-    assert posterior.draws["omega"].shape == (600, 2)
+    assert posterior.draws["omega"].shape == (200, 2)
     draws = posterior.individuals()
     given = fit.individuals.moments()[1]
-    assert draws.shape == (600, 40, 2)
+    assert draws.shape == (200, 40, 2)
     assert (draws.std(0) > 0.85 * given).all()
     assert draws.std(0).mean() > given.mean()  # wider than with the population held
     assert structure.latent_names == ["phi[0]", "phi[1]"]

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import quickstart
 
 from pyro_amortized import cli
 from pyro_amortized.cli import main
+from pyro_amortized.diagnostics import diagnose, html_report
+from pyro_amortized.population import retraining
 from tests.small import counted
 
 TABLE = str(files("pyro_amortized.datasets") / "theophylline.csv")
@@ -36,7 +40,11 @@ def test_check_says_what_the_model_is(folder, capsys):
 
 @pytest.mark.slow
 def test_train_fit_report(folder, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "train", counted(cli.train, 6000, 6))
+    monkeypatch.setattr(cli, "train", counted(cli.train, 3000, 2))
+    short = replace(retraining.RETRAINING, num_simulations=3000, num_epochs=2)
+    monkeypatch.setattr(retraining, "RETRAINING", short)  # a guide that is trained so little
+    few = partial(diagnose, num_individuals=30, num_draws=200)
+    monkeypatch.setattr(html_report, "diagnose", few)
     guide, fit, page = (str(folder / name) for name in ("guide", "fit", "report.html"))
     assert main(arguments("train", "--budget", "15s", "--out", guide)) == 0
     assert "Written" in capsys.readouterr().out
