@@ -29,15 +29,15 @@ def test_figures_of_a_fit_and_of_a_calibration_are_drawn(fit, calibration, tmp_p
 @pytest.mark.slow
 def test_every_figure_is_drawn(weighted, tmp_path):
     before = dict(rcParams)
-    diagnosis = diagnose(weighted, num_individuals=100, num_draws=200, seed=1)
-    r = residuals(weighted, num_simulations=200)
+    diagnosis = diagnose(weighted, num_individuals=40, num_draws=100, seed=1)
+    r = residuals(weighted, num_simulations=100)
     figures = {
         "fits": plots.individual_fits(weighted, num_draws=30, max_individuals=5),
         "goodness": plots.goodness_of_fit(r),
         "errors": plots.distribution_errors(r),
         "effects": plots.random_effects(weighted),
         "covariates": plots.effects_by_covariate(weighted),
-        "check": plots.visual_predictive_check(weighted, num_simulations=60),
+        "check": plots.visual_predictive_check(weighted, num_simulations=30),
         "forest": plots.forest({"one": weighted, "two": weighted}),
         "profile": plots.profile(pa.profile_likelihood(weighted, "sigma")),
         "battery": plots.battery(diagnosis),
