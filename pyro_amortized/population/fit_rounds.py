@@ -31,10 +31,12 @@ class RoundSettings:
     # Parts of the promised gain: if the likelihood on new draws shows less, the round is repeated
     # with tighter limits; if it shows more than the second in several rounds, the next one has
     # wider ones, unless these have failed before. The Monte Carlo error of the gain is allowed for
-    # by this multiple.
+    # by this multiple, that of the promise once.
     min_kept: float = 0.25
     well_kept: float = 0.75
     num_well_kept: int = 2
+    # Jumps to a much larger standard deviation, from where the likelihood is flat near zero.
+    max_jumps: int = 3
     allowed_errors: float = 3.0
     # Draws for a requested precision: proportional to this power of the Monte Carlo error. Without
     # control variates it is 2; with them the error falls faster. The largest number of observed
@@ -108,11 +110,20 @@ def run_rounds(
     likelihood = search.likelihood(current)
     last: Ascent | None = None
     level, least_level, last_level = SEARCH.first_level, 0, len(SEARCH.max_distances) - 1
-    num_rounds = num_kept = 0
+    num_rounds = num_kept = num_jumps = 0
     while True:
         # Far from the maximum, a large residual error hides every standard deviation.
-        rough = schedule.rough or not near
-        ascent = search.ascend(likelihood, vector, held, rough, level, last)
+        rough, held_now = schedule.rough or not near, held
+        if not rough:
+            vanishing, larger = search.vanishing(likelihood, vector)
+            if larger is not None and num_jumps < ROUNDS.max_jumps:
+                num_jumps += 1
+                new = search.draw(larger, len(current.log_weights), generator)
+                if search.value_of(new) > search.value_of(current):
+                    current, vector, likelihood = new, larger, search.likelihood(new)
+                    continue
+            held_now = held | vanishing
+        ascent = search.ascend(likelihood, vector, held_now, rough, level, last)
         num_rounds += 1
         if not math.isfinite(ascent.gain):
             return Rounds(search, ascent, current, num_rounds, schedule.min_gain)
@@ -125,15 +136,19 @@ def run_rounds(
         new = search.draw(ascent.optimum.vector, num_draws, generator, ascent, effort)
         if done:
             return Rounds(search, ascent, new, num_rounds, schedule.min_gain)
-        gain, allowed = _gain(search, current, new)
+        gain, allowed = _gain(search, current, new, ascent)
         if gain < ROUNDS.min_kept * ascent.gain - allowed:
-            if level == last_level:
+            if len(current.log_weights) < num_draws:  # perhaps because these are few draws
+                current = search.draw_again(current, num_draws, generator)
+                likelihood = search.likelihood(current)
+            elif level == last_level:
                 return _stopped(search, ascent, vector, current, num_rounds, schedule)
-            level = least_level = level + 1
+            else:
+                level = least_level = level + 1
             continue
         current, vector, last = new, ascent.optimum.vector, ascent
         likelihood = search.likelihood(current)
-        num_kept = num_kept + 1 if gain > ROUNDS.well_kept * ascent.gain - allowed else 0
+        num_kept = num_kept + 1 if gain > ROUNDS.well_kept * ascent.gain else 0
         if num_kept == ROUNDS.num_well_kept:
             level, num_kept = max(least_level, level - 1), 0
 
@@ -199,9 +214,11 @@ def more_draws(
 
 
 def _gain(
-    search: Search, before: IndividualPosteriors, after: IndividualPosteriors
+    search: Search, before: IndividualPosteriors, after: IndividualPosteriors, ascent: Ascent
 ) -> tuple[float, float]:
-    """Gain of the objective from some draws to others, and what its Monte Carlo error allows."""
+    """Gain of the objective from some draws to others, and what the Monte Carlo errors of both and
+    of the promised gain allow.
+    """
     gain = search.value_of(after) - search.value_of(before)
     errors = [float(x.marginal_estimate.mc_error.pow(2).sum()) for x in (before, after)]
-    return gain, ROUNDS.allowed_errors * math.sqrt(sum(errors))
+    return gain, ROUNDS.allowed_errors * math.sqrt(sum(errors)) + ascent.error

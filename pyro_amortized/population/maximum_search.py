@@ -19,12 +19,13 @@ from ..guide import AmortizedGuide
 from ..model import ModelStructure, Population
 from ..numerics.maximization import Optimum, maximize
 from ..runtime.random_numbers import fork_seed
+from ..sampling.importance_weights import log_mean_difference
 from ..sampling.individuals import IndividualPosteriors, sample_with_structure
 from ..sampling.proposals import Refinement
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, Effort
 from .expanded_likelihood import ExpandedLikelihood
 from .likelihood_choice import Likelihood, differentiable_likelihood
-from .vanishing_deviations import vanishing_coordinates
+from .vanishing_deviations import larger_deviations, vanishing_coordinates
 
 # The likelihood; with the prior density in the support (as ``AutoDelta`` does); with the prior
 # density in unconstrained coordinates (as ``AutoLaplace`` does and NUTS samples).
@@ -66,6 +67,7 @@ class Ascent(NamedTuple):
         optimum: Where the round ended.
         likelihood: The likelihood that was maximised.
         gain: Gain of the objective.
+        error: Monte Carlo standard error of the gain.
         held: Coordinates that were held, among them those of a standard deviation that cannot be
             distinguished from zero, shape ``(population,)``.
     """
@@ -73,6 +75,7 @@ class Ascent(NamedTuple):
     optimum: Optimum
     likelihood: Likelihood
     gain: float
+    error: float
     held: Tensor
 
     def mixtures_at(self, vector: Tensor) -> Refinement:
@@ -217,25 +220,19 @@ class Search:
     ) -> Ascent:
         r"""Maximise the objective on fixed draws, within limits.
 
-        The limits are the loss of effective draws and, for an expanded likelihood, the distance
-        from where it was expanded (:class:`SearchSettings`).
+        The limits are the loss of effective draws and the distance from where the draws were made
+        (:class:`SearchSettings`).
 
         Args:
             likelihood: The likelihood on draws that were made at ``vector``.
             vector: Start, in unconstrained coordinates, shape ``(population,)``.
             held: Coordinates that are held, same shape.
-            rough: Stop early, and do not look for standard deviations that cannot be
-                distinguished from zero.
+            rough: Stop early.
             level: Which of the largest distances limits the round.
             last: The previous round, whose curvature is the first one of this round.
         """
         with torch.no_grad():
             before = float(self.objective(likelihood)(vector))
-        # The posterior mode has a proper prior in unconstrained coordinates.
-        if not rough and self.criterion != "posterior mode":
-            held = held | vanishing_coordinates(
-                self.structure, self.cohort, likelihood, vector, self.seed
-            )
         free = ~held
         same_coordinates = last is not None and bool((last.held == held).all())
         within_limits = self._objective_within_limits(likelihood, SEARCH.max_distances[level])
@@ -247,7 +244,26 @@ class Search:
             curvature=last.optimum.curvature if last is not None and same_coordinates else None,
         )
         optimum = optimum._replace(vector=vector.masked_scatter(free, optimum.vector))
-        return Ascent(optimum, likelihood, optimum.value - before, held)
+        gain = optimum.value - before
+        return Ascent(optimum, likelihood, gain, self._error_of(likelihood, optimum), held)
+
+    def _error_of(self, likelihood: Likelihood, optimum: Optimum) -> float:
+        """Monte Carlo standard error of the promised gain."""
+        start = self.structure.constrain_population(likelihood.following.center)
+        end = self.structure.constrain_population(optimum.vector)
+        with torch.no_grad():
+            moved, before = (likelihood.log_weights(x) for x in (end, start))
+        return float(log_mean_difference(moved, before)[1].nan_to_num(0.0, 0.0).norm())
+
+    def vanishing(self, likelihood: Likelihood, vector: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Coordinates of standard deviations that cannot be distinguished from zero, and a
+        population in which one of them is much larger and the likelihood is higher, or None.
+        """
+        if self.criterion == "posterior mode":  # it has a proper prior in these coordinates
+            return torch.zeros(len(vector), dtype=torch.bool), None
+        model = (self.structure, self.cohort, likelihood, vector)
+        held = vanishing_coordinates(*model, self.seed)
+        return held, larger_deviations(*model, held) if bool(held.any()) else None
 
     def _objective_within_limits(
         self, likelihood: Likelihood, max_distance: tuple[float, float]
@@ -264,6 +280,9 @@ class Search:
             outside = (loss - SEARCH.max_ess_loss).relu().pow(2)
             if isinstance(likelihood, ExpandedLikelihood):
                 distances = likelihood.distances(population)
+            else:
+                distances = (likelihood.following.distance(x), x.new_zeros(0))
+            if not likelihood.following.stays:
                 outside = outside + sum(
                     _beyond(x / limit) for x, limit in zip(distances, max_distance, strict=True)
                 )

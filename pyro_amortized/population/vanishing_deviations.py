@@ -16,6 +16,7 @@ from ..cohort import Cohort
 from ..model import ModelStructure
 from ..runtime.random_numbers import make_generator
 from ..sampling.importance_weights import log_mean_difference
+from .exact_likelihood import ExactLikelihood
 from .likelihood_choice import Likelihood
 
 
@@ -34,6 +35,8 @@ class VanishingSettings:
     # standard errors), and the median over the individuals.
     max_total_change: float = 0.05
     max_individual_change: float = 0.1
+    # Factors with which a larger standard deviation is looked for.
+    factors: tuple[float, ...] = (4.0, 16.0, 64.0, 256.0)
     # Part of a combination from which an individual parameter is named.
     min_share: float = 0.1
 
@@ -79,6 +82,44 @@ def vanishing_coordinates(
                 unchanged = half_one < settings.max_individual_change
                 held[j] = abs(half) < 1 and double < 1 and unchanged
     return held
+
+
+def larger_deviations(
+    structure: ModelStructure, cohort: Cohort, likelihood: Likelihood, vector: Tensor, held: Tensor
+) -> Tensor | None:
+    r"""A population in which a vanishing standard deviation is many times as large, and the
+    likelihood is higher.
+
+    Near zero the likelihood is flat in the logarithm of a standard deviation, also where its
+    maximum lies far away. A search that has come there cannot leave it by slopes.
+
+    Args:
+        structure: The population model.
+        cohort: The data.
+        likelihood: The likelihood on the draws of a round.
+        vector: The population in unconstrained coordinates, shape ``(population,)``.
+        held: The coordinates that :func:`vanishing_coordinates` gives, same shape.
+
+    Returns:
+        The population, same shape, or None.
+    """
+    best, best_change = None, 1.0
+    exact = ExactLikelihood(likelihood.individuals, likelihood.following)
+    log_sd = _log_standard_deviations(structure, cohort, vector, 0)[0]
+    with torch.no_grad():
+        log_weights = exact.log_weights(structure.constrain_population(vector))
+        for j in held.nonzero()[:, 0].tolist():
+            unit = torch.zeros_like(vector)
+            unit[j] = 1.0
+            slopes = _slopes(log_sd, vector, unit)
+            slope = slopes[slopes.abs().argmax()]
+            for factor in VANISHING.factors:
+                at = vector + math.log(factor) / slope * unit
+                moved = exact.log_weights(structure.constrain_population(at))
+                change = _change(moved, log_weights)[0]
+                if change > best_change:
+                    best, best_change = at, change
+    return best
 
 
 def what_vanishes(
