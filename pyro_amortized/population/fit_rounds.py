@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 from ..sampling.control_variates import controlled_estimate
 from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, ROUGH_EFFORT, Effort
+from .likelihood_choice import Likelihood
 from .likelihood_estimate import MarginalLikelihood, summarize_weights
 from .maximum_search import SEARCH, Ascent, Search
 
@@ -92,6 +93,39 @@ class Rounds(NamedTuple):
         return value if math.isfinite(value) else -math.inf
 
 
+class Place(NamedTuple):
+    """A population in unconstrained coordinates, draws that were made there, and the likelihood on
+    these draws.
+    """
+
+    vector: Tensor
+    individuals: IndividualPosteriors
+    likelihood: Likelihood
+
+
+class TrustRegion(NamedTuple):
+    """Which limits a round has, the widest that have not failed, and the number of rounds in
+    sequence that kept their promise well.
+    """
+
+    level: int = SEARCH.first_level
+    least: int = 0
+    num_kept: int = 0
+
+    def narrower(self) -> "TrustRegion | None":
+        """After a round that did not keep its promise; None if there are no tighter limits."""
+        if self.level == len(SEARCH.max_distances) - 1:
+            return None
+        return TrustRegion(self.level + 1, self.level + 1)
+
+    def after(self, gain: float, promised: float) -> "TrustRegion":
+        """After a round that kept its promise."""
+        num_kept = self.num_kept + 1 if gain > ROUNDS.well_kept * promised else 0
+        if num_kept < ROUNDS.num_well_kept:
+            return self._replace(num_kept=num_kept)
+        return TrustRegion(max(self.least, self.level - 1), self.least)
+
+
 def run_rounds(
     search: Search, vector: Tensor, held: Tensor, schedule: Schedule, generator: Generator
 ) -> Rounds:
@@ -106,69 +140,71 @@ def run_rounds(
     """
     first = min(schedule.first_draws, schedule.num_draws)
     near = first == schedule.num_draws
-    current = search.draw(vector, first, generator, effort=_effort(schedule.rough or not near))
-    likelihood = search.likelihood(current)
+    effort = _effort(schedule.rough or not near)
+    place = _place(search, vector, search.draw(vector, first, generator, effort=effort))
     last: Ascent | None = None
-    level, least_level, last_level = SEARCH.first_level, 0, len(SEARCH.max_distances) - 1
-    num_rounds = num_kept = num_jumps = 0
+    region, num_rounds, num_jumps = TrustRegion(), 0, 0
     while True:
         # Far from the maximum, a large residual error hides every standard deviation.
-        rough, held_now = schedule.rough or not near, held
-        if not rough:
-            vanishing, larger = search.vanishing(likelihood, vector)
-            if larger is not None and num_jumps < ROUNDS.max_jumps:
-                num_jumps += 1
-                new = search.draw(larger, len(current.log_weights), generator)
-                if search.value_of(new) > search.value_of(current):
-                    current, vector, likelihood = new, larger, search.likelihood(new)
-                    continue
-            held_now = held | vanishing
-        ascent = search.ascend(likelihood, vector, held_now, rough, level, last)
+        rough = schedule.rough or not near
+        vanishing, larger = (
+            (held, None) if rough else search.vanishing(place.likelihood, place.vector)
+        )
+        if larger is not None and num_jumps < ROUNDS.max_jumps:
+            num_jumps += 1
+            place = _better_place(search, place, larger, generator)
+            continue
+        ascent = search.ascend(
+            place.likelihood, place.vector, held | vanishing, rough, region.level, last
+        )
         num_rounds += 1
         if not math.isfinite(ascent.gain):
-            return Rounds(search, ascent, current, num_rounds, schedule.min_gain)
-        done = near and ascent.gain < schedule.min_gain
-        done = done or num_rounds == schedule.max_rounds
+            return Rounds(search, ascent, place.individuals, num_rounds, schedule.min_gain)
+        done = (near and ascent.gain < schedule.min_gain) or num_rounds == schedule.max_rounds
         near = near or ascent.gain < schedule.near_gain
         num_draws = schedule.num_draws if near else first
-        is_result = done and not schedule.rough
-        effort = FULL_EFFORT if is_result else _effort(schedule.rough or not near)
+        effort = _effort(schedule.rough or not near, is_result=done and not schedule.rough)
         new = search.draw(ascent.optimum.vector, num_draws, generator, ascent, effort)
         if done:
             return Rounds(search, ascent, new, num_rounds, schedule.min_gain)
-        gain, allowed = _gain(search, current, new, ascent)
-        if gain < ROUNDS.min_kept * ascent.gain - allowed:
-            if len(current.log_weights) < num_draws:  # perhaps because these are few draws
-                current = search.draw_again(current, num_draws, generator)
-                likelihood = search.likelihood(current)
-            elif level == last_level:
-                return _stopped(search, ascent, vector, current, num_rounds, schedule)
-            else:
-                level = least_level = level + 1
-            continue
-        current, vector, last = new, ascent.optimum.vector, ascent
-        likelihood = search.likelihood(current)
-        num_kept = num_kept + 1 if gain > ROUNDS.well_kept * ascent.gain else 0
-        if num_kept == ROUNDS.num_well_kept:
-            level, num_kept = max(least_level, level - 1), 0
+        gain, allowed = _gain(search, place.individuals, new, ascent)
+        if gain >= ROUNDS.min_kept * ascent.gain - allowed:
+            place, last = _place(search, ascent.optimum.vector, new), ascent
+            region = region.after(gain, ascent.gain)
+        elif place.individuals.num_draws < num_draws:  # perhaps because these are few draws
+            more = search.draw_again(place.individuals, num_draws, generator)
+            place = _place(search, place.vector, more)
+        elif (narrower := region.narrower()) is not None:
+            region = narrower
+        else:
+            return _stopped(search, ascent, place, num_rounds, schedule)
+
+
+def _place(search: Search, vector: Tensor, individuals: IndividualPosteriors) -> Place:
+    return Place(vector, individuals, search.likelihood(individuals))
+
+
+def _better_place(search: Search, place: Place, vector: Tensor, generator: Generator) -> Place:
+    """Another population, if the likelihood is higher there on new draws."""
+    new = search.draw(vector, place.individuals.num_draws, generator)
+    if search.value_of(new) > search.value_of(place.individuals):
+        return _place(search, vector, new)
+    return place
 
 
 def _stopped(
-    search: Search,
-    ascent: Ascent,
-    vector: Tensor,
-    current: IndividualPosteriors,
-    num_rounds: int,
-    schedule: Schedule,
+    search: Search, ascent: Ascent, place: Place, num_rounds: int, schedule: Schedule
 ) -> Rounds:
     """The rounds end where the last one began, because it was not confirmed by new draws."""
     message = "new draws do not confirm the gain of the last round"
-    optimum = ascent.optimum._replace(vector=vector, converged=False, message=message)
+    optimum = ascent.optimum._replace(vector=place.vector, converged=False, message=message)
     ascent = ascent._replace(optimum=optimum)
-    return Rounds(search, ascent, current, num_rounds, schedule.min_gain)
+    return Rounds(search, ascent, place.individuals, num_rounds, schedule.min_gain)
 
 
-def _effort(rough: bool) -> Effort:
+def _effort(rough: bool, is_result: bool = False) -> Effort:
+    if is_result:
+        return FULL_EFFORT
     return ROUGH_EFFORT if rough else NO_CHAINS
 
 
