@@ -114,7 +114,7 @@ def reference(model, cohort, fit, exact):
     if exact is not None:
         vector, se, minus2ll = exact()
         return (*(torch.tensor(x, dtype=torch.float64) for x in (vector, se)), minus2ll, 0.0)
-    num_draws = 20 * fit.marginal.num_draws
+    num_draws = 20 * fit.individuals.num_draws
     longer, _ = fitted(model, cohort, num_draws=num_draws, start=fit.estimates)
     error = longer.marginal.minus2ll_mc_error
     return longer.vector, longer.covariance.diagonal().sqrt(), longer.minus2ll, error

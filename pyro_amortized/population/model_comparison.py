@@ -87,9 +87,9 @@ def difference(first: PopulationFit, second: PopulationFit) -> Difference:
     r"""Difference of the log likelihoods of two fits on common draws.
 
     The draws of each fit are weighted under both models, and the two differences are averaged with
-    weights by their errors, for every individual separately. If the draws of neither fit can be
-    used for the other model, the difference of the separate likelihoods is taken, with its larger
-    error.
+    weights by their errors, for every individual separately. Where the difference of the separate
+    likelihoods, which have control variates, has the smaller error, it is taken instead; also where
+    the draws of neither fit can be used for the other model.
 
     Args:
         first: A fit.
@@ -103,14 +103,16 @@ def difference(first: PopulationFit, second: PopulationFit) -> Difference:
     separate = _separate_difference(first.marginal, second.marginal)
     on_first = _common_difference(first, second)
     on_second = _common_difference(second, first)
-    differences = (separate, on_first, (-on_second[0], on_second[1]))
+    differences = (on_first, (-on_second[0], on_second[1]))
     smallest = COMPARISON.min_squared_error
     precision = torch.stack([1 / (error**2 + smallest) for _, error in differences])
-    common = precision[1:].sum(0) > 0
-    precision = torch.cat([torch.where(common, 0.0, precision[0]).unsqueeze(0), precision[1:]])
-    share = precision / precision.sum(0)
     value = torch.stack([d.nan_to_num(0.0, 0.0, 0.0) for d, _ in differences])
-    return Difference((share * value).sum(0), precision.sum(0).rsqrt())
+    total = precision.sum(0)
+    common = (precision * value).sum(0) / total.clamp(min=smallest), total.rsqrt()
+    is_common = common[1] < separate[1]
+    return Difference(
+        *(torch.where(is_common, x, y) for x, y in zip(common, separate, strict=True))
+    )
 
 
 def _common_difference(fit: PopulationFit, other: PopulationFit) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ class SearchEffort:
     # be exchanged, with residual errors of 0.02 to 0.1, 24 starts found every separate mode with
     # more than 0.4 % of the posterior in 5 of 5 runs, 12 starts in 3 to 5. More than 6 steps found
     # no more.
-    num_starts: int = 24
+    num_starts: int = 48
     num_steps: int = 6
     # Largest number of evaluated individuals, some seconds for a closed form; beyond it there is
     # no search, and `num_modes` is 0.

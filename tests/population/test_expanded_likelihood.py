@@ -63,7 +63,7 @@ def test_many_individuals_find_the_exact_maximum(linear_guide, monkeypatch):
     se = covariance.diagonal().sqrt()
     fit = pa.fit_population(linear_program, cohort, guide=linear_guide, seed=1)
     assert fit.converged, fit.message
-    assert fit.individuals.num_draws == 300
+    assert fit.individuals.num_draws == 200
     assert ((fit.vector - vector).abs() < 0.05 * se).all()
     assert ((fit.covariance.diagonal().sqrt() / se - 1).abs() < 0.05).all()
     assert abs(fit.minus2ll + 2 * value) < 4 * fit.marginal.minus2ll_mc_error + 0.1

@@ -40,6 +40,16 @@ def marginal_likelihood_is_exact(guide, cohort):
     assert abs(float(z.mean())) < 4 / len(cohort) ** 0.5
 
 
+def mean_weights_are_exact(guide, cohort):
+    """Without control variates, which do not depend on the normalisation of the proposal."""
+    individuals = pa.sample_individuals(
+        guide.model, cohort, TRUTH, guide=guide, num_draws=1000, seed=1
+    )
+    estimate = individuals.estimate
+    z = (estimate.log_mean - exact_log_marginal(cohort, TRUTH)) / estimate.mc_error
+    assert z.abs().max() < 4.5
+
+
 def posteriors_are_exact(guide, cohort):
     individuals = pa.sample_individuals(
         guide.model, cohort, TRUTH, guide=guide, num_draws=1000, seed=1
@@ -124,6 +134,7 @@ FLOORS = [  # the cheap ones first: a mutant is noticed by the first that fails
     minibatches_are_unbiased,
     posteriors_are_exact,
     marginal_likelihood_is_exact,
+    mean_weights_are_exact,
     ranks_are_uniform,
 ]
 
