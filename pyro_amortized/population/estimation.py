@@ -50,6 +50,8 @@ class EstimationSettings:
     min_draws: int = 200
     usual_draws: int = 300
     max_draws: int = 2_000
+    # Factor for a likelihood-free estimate, whose draws do not follow the population.
+    learned_factor: float = 7.0
     max_estimate_error: float = 0.04
     # A smaller increase is not worth further rounds.
     min_increase: float = 1.3
@@ -172,7 +174,7 @@ def fit_once(
         check_count("num_draws", num_draws, least=MIN_DRAWS, error=FitError)
     structure = structure_to_fit(model, cohort, guide, estimator)
     if num_draws is None:
-        num_draws = _default_num_draws(len(cohort))
+        num_draws = _default_num_draws(len(cohort), structure.estimator)
     fixed = structure.check_values(fixed or {})
     held = _held(structure, fixed)
     search = Search.begin(structure, guide, cohort, criterion, generator)
@@ -207,10 +209,12 @@ def _start(search: Search, num_starts: int, fixed: Population, generator: Genera
     return candidates(search, num_starts=num_starts, fixed=fixed, seed=generator)[0]
 
 
-def _default_num_draws(num_individuals: int) -> int:
+def _default_num_draws(num_individuals: int, estimator: Estimator) -> int:
     settings = ESTIMATION
-    num_draws = settings.draws_numerator / math.sqrt(num_individuals)
-    return round(min(settings.usual_draws, max(settings.min_draws, num_draws)))
+    num_draws, most = settings.draws_numerator / math.sqrt(num_individuals), settings.usual_draws
+    if estimator == "likelihood-free":
+        num_draws, most = settings.learned_factor * num_draws, settings.max_draws
+    return round(min(most, max(settings.min_draws, num_draws)))
 
 
 def _needed_draws(fit: PopulationFit) -> int:
