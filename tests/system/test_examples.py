@@ -20,7 +20,8 @@ import torchdiffeq
 from matplotlib import pyplot as plt
 
 import pyro_amortized as pa
-from pyro_amortized.population import retraining
+from pyro_amortized.population import estimation, retraining
+from pyro_amortized.population.estimation import ESTIMATION
 from tests.paths import ROOT
 from tests.small import counted
 
@@ -37,8 +38,11 @@ def run(monkeypatch, capsys):
     """Run a script of ``examples/`` with arguments; returns what it prints."""
     plt.switch_backend("Agg")
 
-    def run(script, *words, num_simulations=2000, max_epochs=2):
+    def run(script, *words, num_simulations=2000, max_epochs=2, max_draws=None):
         path = EXAMPLES / script
+        if max_draws is not None:
+            few = replace(ESTIMATION, usual_draws=max_draws, min_draws=50, max_draws=max_draws)
+            monkeypatch.setattr(estimation, "ESTIMATION", few)
         short = replace(
             retraining.RETRAINING, num_simulations=num_simulations, num_epochs=max_epochs
         )
@@ -119,7 +123,8 @@ def test_missing_data_examples_run(run, tmp_path, name, monkeypatch):
 @pytest.mark.example
 @pytest.mark.parametrize("name", ["warfarin_turnover", "indometh", "orange"])
 def test_pharmacometrics_examples_run(run, tmp_path, name):
-    assert "-2LL" in run(f"pharmacometrics/{name}.py", "--output", tmp_path)
+    printed = run(f"pharmacometrics/{name}.py", "--output", tmp_path, max_draws=100)
+    assert "-2LL" in printed
     assert list(tmp_path.glob(f"{name}_*.png"))
 
 
