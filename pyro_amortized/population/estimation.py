@@ -50,11 +50,11 @@ class EstimationSettings:
     min_draws: int = 200
     usual_draws: int = 300
     max_draws: int = 2_000
-    # Factor for a likelihood-free estimate, whose draws do not follow the population.
-    learned_factor: float = 7.0
     max_estimate_error: float = 0.04
     # A smaller increase is not worth further rounds.
     min_increase: float = 1.3
+    # Factor for a likelihood-free estimate, whose draws do not follow the population.
+    learned_factor: float = 7.0
     # Monte Carlo standard error of -2LL: a twentieth of a difference that matters between models.
     precision: float = 0.1
     # The first rounds use this share of the draws, and at least the second number.

@@ -82,7 +82,10 @@ def fit_message(
         for j in vanishing
     ]
     if not covered:
-        parts.append("the draws do not follow the population, so there are no standard errors")
+        parts.append(
+            "there are no standard errors, because few draws are effective at the estimates or the "
+            "last round still gained much"
+        )
     flat = [
         str(limits[i]) if i in limits else _flat_direction(names_of_all, scale, x)
         for i, x in enumerate(curvature.flat)

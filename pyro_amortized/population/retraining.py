@@ -37,7 +37,7 @@ class RetrainingSettings:
     # Share and number of individuals with unreliable weights.
     max_unreliable_share: float = 0.05
     min_unreliable: int = 2
-    # Median share of effective draws below which the draws do not follow the population.
+    # Median share of effective draws below which the guide is trained further.
     min_efficiency: float = 0.05
     # Width of the new training distribution: of the individual parameters, as a multiple of that
     # of their posterior draws, and of the shared ones, as a part of the present width.
@@ -93,7 +93,7 @@ def _reasons_of_weights(fit: PopulationFit) -> list[str]:
     if num >= RETRAINING.min_unreliable and share > RETRAINING.max_unreliable_share:
         return [f"the weights of {num} of {len(is_unreliable)} individuals are unreliable"]
     if float(estimate.ess.median()) < RETRAINING.min_efficiency * num_draws:
-        return ["the draws do not follow the population"]
+        return ["few draws of the guide are effective at the estimates"]
     return []
 
 
