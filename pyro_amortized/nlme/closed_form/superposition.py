@@ -77,10 +77,7 @@ class Superposition:
         since = self.times.unsqueeze(-1) - arriving.begin.unsqueeze(-2)
         durations = arriving.durations.unsqueeze(-2)
         if not bool((doses.steady_state > 0).any()):
-            acts = since >= 0
-            if not bool(arriving.until.isinf().all()):
-                acts = acts & (self.times.unsqueeze(-1) < arriving.until.unsqueeze(-2))
-            # Doses of the padding have an amount of zero.
+            acts = (since >= 0) & self._has_effect()
             unit = _single_response(rate, since.clamp(min=0), durations)
             return torch.where(acts, unit, 0.0)
         interval = doses.intervals.unsqueeze(-2)
@@ -100,9 +97,10 @@ class Superposition:
         return torch.where(acts, unit, torch.zeros_like(unit))
 
     def _has_effect(self) -> Tensor:
-        """True where a dose is not padding, and no later record has ended its effect."""
-        before_end = self.times.unsqueeze(-1) < self.arriving.until.unsqueeze(-2)
-        return before_end & self.arriving.doses.given.unsqueeze(-2)
+        """True where no later record has ended the effect of a dose; doses of the padding have a
+        size of zero. Its last dimension is 1 where no record ends any effect.
+        """
+        return self.times.unsqueeze(-1) < self.arriving.until.unsqueeze(-2)
 
     @property
     def sizes(self) -> Tensor:
