@@ -25,15 +25,15 @@ class MaximizationSettings:
     r"""Thresholds of the optimizer.
 
     Args:
-        gradient_tolerance: The optimizer stops when no slope is larger, in log likelihood per unit
-            of ``scale``: far below the Monte Carlo error of any log likelihood of the library.
+        tolerance: The optimizer stops when no slope is larger, in log likelihood per unit of
+            ``scale``: far below the Monte Carlo error of any log likelihood of the library.
         accepted_gradient: BFGS reports a loss of precision when the gradient is as small as
             rounding errors allow. With slopes below this bound it has converged nevertheless.
         not_finite: Value of the negative objective where the objective is not finite.
         difference: Step of the differences that give the observed information.
     """
 
-    gradient_tolerance: float = 1e-4
+    tolerance: float = 1e-4
     accepted_gradient: float = 1e-2
     not_finite: float = 1e15
     difference: float = 1e-3
@@ -43,15 +43,14 @@ DEFAULTS = MaximizationSettings()
 
 
 class Optimum(NamedTuple):
-    """The maximum of a function: the vector, the value, whether the optimizer converged, its
-    message, and its estimate of the inverse curvature in units of the scale.
+    """The maximum of a function: the vector, the value, whether the optimizer converged, and its
+    message.
     """
 
     vector: Tensor
     value: float
     converged: bool
     message: str
-    curvature: Tensor
 
 
 def maximize(
@@ -60,7 +59,7 @@ def maximize(
     *,
     scale: Tensor | None = None,
     max_iterations: int = 200,
-    curvature: Tensor | None = None,
+    tolerance: float = DEFAULTS.tolerance,
 ) -> Optimum:
     r"""Maximise by BFGS with exact gradients.
 
@@ -68,11 +67,12 @@ def maximize(
         objective: Differentiable function of a vector; a value that is not finite counts as a very
             small one.
         start: First vector, shape ``(parameter,)``.
-        scale: Size of a large step in each parameter, shape ``(parameter,)``. The optimizer works
-            in multiples of it. Default: 1.
+        scale: Size of a large step in each parameter, shape ``(parameter,)``, or a matrix whose
+            columns are large steps, shape ``(parameter, parameter)``. The optimizer works in
+            multiples of it; few iterations are needed where the matrix times its transpose is about
+            the inverse of the curvature. Default: 1.
         max_iterations: Largest number of iterations.
-        curvature: First estimate of the inverse curvature, for instance that of an optimum of a
-            similar function, shape ``(parameter, parameter)``.
+        tolerance: Largest slope at the maximum, in units of the objective per unit of ``scale``.
 
     Returns:
         The best point that was evaluated.
@@ -83,29 +83,26 @@ def maximize(
         (tensor([2., 2.], dtype=torch.float64), True)
     """
     origin = start.detach().double()
-    unit = torch.ones_like(origin) if scale is None else scale.double()
+    unit = torch.eye(len(origin)).double() if scale is None else scale.double()
+    unit = unit.diag() if unit.ndim == 1 else unit
     best_value, best_x = -np.inf, np.zeros(len(origin))
 
     def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal best_value, best_x
-        value, gradient = value_and_gradient(objective, origin + unit * torch.as_tensor(x))
+        value, gradient = value_and_gradient(objective, origin + unit @ torch.as_tensor(x))
         if not (np.isfinite(value) and bool(gradient.isfinite().all())):
             return DEFAULTS.not_finite, np.zeros_like(x)
         if value > best_value:
             best_value, best_x = value, x.copy()
-        return -value, -(gradient * unit).numpy()
+        return -value, -(gradient @ unit).numpy()
 
-    options: dict[str, Any] = {"maxiter": max_iterations, "gtol": DEFAULTS.gradient_tolerance}
-    if curvature is not None and int(torch.linalg.cholesky_ex(curvature).info) == 0:
-        options["hess_inv0"] = curvature.numpy()
+    options: dict[str, Any] = {"maxiter": max_iterations, "gtol": tolerance}
     with np.errstate(over="ignore", invalid="ignore"):  # of the curvature in flat directions
         result = scipy.optimize.minimize(negative, best_x, jac=True, method="BFGS", options=options)
     largest_slope = float(np.abs(result.jac).max(initial=0.0))
-    converged = bool(result.success) or largest_slope < DEFAULTS.accepted_gradient
-    vector = origin + unit * torch.as_tensor(best_x)
-    inverse = torch.as_tensor(result.hess_inv).reshape(len(origin), len(origin))
-    inverse = (inverse + inverse.T) / 2
-    return Optimum(vector, float(best_value), converged, str(result.message), inverse)
+    converged = bool(result.success) or largest_slope < max(tolerance, DEFAULTS.accepted_gradient)
+    vector = origin + unit @ torch.as_tensor(best_x)
+    return Optimum(vector, float(best_value), converged, str(result.message))
 
 
 def value_and_gradient(objective: Objective, vector: Tensor) -> tuple[float, Tensor]:

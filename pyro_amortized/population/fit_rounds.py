@@ -142,7 +142,6 @@ def run_rounds(
     near = first == schedule.num_draws
     effort = _effort(schedule.rough or not near)
     place = _place(search, vector, search.draw(vector, first, generator, effort=effort))
-    last: Ascent | None = None
     region, num_rounds, num_jumps = TrustRegion(), 0, 0
     while True:
         # Far from the maximum, a large residual error hides every standard deviation.
@@ -155,7 +154,7 @@ def run_rounds(
             place = _better_place(search, place, larger, generator)
             continue
         ascent = search.ascend(
-            place.likelihood, place.vector, held | vanishing, rough, region.level, last
+            place.likelihood, place.vector, held | vanishing, rough, region.level
         )
         num_rounds += 1
         if not math.isfinite(ascent.gain):
@@ -169,7 +168,7 @@ def run_rounds(
             return Rounds(search, ascent, new, num_rounds, schedule.min_gain)
         gain, allowed = _gain(search, place.individuals, new, ascent)
         if gain >= ROUNDS.min_kept * ascent.gain - allowed:
-            place, last = _place(search, ascent.optimum.vector, new), ascent
+            place = _place(search, ascent.optimum.vector, new)
             region = region.after(gain, ascent.gain)
         elif place.individuals.num_draws < num_draws:  # perhaps because these are few draws
             more = search.draw_again(place.individuals, num_draws, generator)

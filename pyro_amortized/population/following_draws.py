@@ -75,6 +75,8 @@ class Following:
         mean: Posterior mean of every individual parameter, unconstrained, shape ``(individual,
             latent)``.
         spread: Posterior standard deviations, same shape.
+        scores: Gradients of the log likelihoods of the individuals at the center, shape
+            ``(individual, population)``; zero where they are not known.
     """
 
     center: Tensor
@@ -82,6 +84,7 @@ class Following:
     rates: Tensor
     mean: Tensor
     spread: Tensor
+    scores: Tensor
 
     @property
     def stays(self) -> bool:
@@ -142,8 +145,8 @@ class Following:
 
     def take(self, rows: Tensor) -> "Following":
         """The same for some of the individuals."""
-        parts = (x[rows] for x in (self.directions, self.rates, self.mean, self.spread))
-        return Following(self.center, *parts)
+        names = ("directions", "rates", "mean", "spread", "scores")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def only(self, coordinates: Tensor) -> "Following":
         """Draws that follow only some coordinates of the population; a boolean for each."""
@@ -181,7 +184,8 @@ def follow(individuals: IndividualPosteriors, scale: Tensor) -> Following:
     spread = covariance.diagonal(dim1=1, dim2=2).sqrt().clamp(min=1e-12)
     num, d = spread.shape
     zero = spread.new_zeros
-    stay = Following(center, zero(num, d, len(center)), zero(num, d, d, len(center)), mean, spread)
+    p = len(center)
+    stay = Following(center, zero(num, d, p), zero(num, d, d, p), mean, spread, zero(num, p))
     if structure.estimator == "likelihood-free":
         return stay
     slopes = _Slopes(individuals, draws, center)
@@ -199,7 +203,8 @@ def follow(individuals: IndividualPosteriors, scale: Tensor) -> Following:
     stretch = torch.where(few[:, None, None, None], 0.0, stretch)
     directions = torch.einsum("nij,njp->nip", root, location)
     rates = torch.einsum("nia,nabp,nbj->nijp", root, stretch, inverse)
-    return replace(stay, directions=directions, rates=rates)
+    scores = (weights.unsqueeze(-1) * scores).sum(0).nan_to_num(0.0, 0.0, 0.0)
+    return replace(stay, directions=directions, rates=rates, scores=scores)
 
 
 def _num_products(num_latent: int) -> int:

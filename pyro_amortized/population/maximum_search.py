@@ -3,6 +3,10 @@ r"""The search for the maximum of the marginal likelihood: draw, maximise, draw 
 Within a round the draws remain fixed, so that the objective is a smooth function of the population
 with an exact gradient. The next round draws at the maximum that was found. Mixtures that were
 fitted to single individuals are tried first in the next round.
+
+References:
+    Berndt, Hall, Hall, Hausman (1974), Estimation and Inference in Nonlinear Structural Models,
+    Annals of Economic and Social Measurement 3.
 """
 
 import warnings
@@ -38,7 +42,7 @@ class SearchSettings:
 
     # Largest mean fall of log ESS within a round. Beyond it the draws no longer represent the
     # posteriors of the individuals.
-    max_ess_loss: float = 1.5
+    max_ess_loss: float = 0.4
     # Largest distances from where the observations were expanded, in posterior standard deviations
     # of the individual parameters and prior ones of the shared parameters. The next pair is used
     # where the round promised more than new draws show (decision 035).
@@ -53,8 +57,12 @@ class SearchSettings:
     penalty: float = 10.0
     steepness: float = 10.0
     # Iterations of the optimiser in a round, and in a rough round.
-    max_iterations: int = 200
-    max_rough_iterations: int = 50
+    max_iterations: int = 50
+    max_rough_iterations: int = 20
+    # Slopes, in log likelihood per standard error, at which it stops: about the distance from the
+    # maximum in standard errors.
+    tolerance: float = 1e-3
+    rough_tolerance: float = 0.1
 
 
 SEARCH = SearchSettings()
@@ -216,7 +224,6 @@ class Search:
         held: Tensor,
         rough: bool = False,
         level: int = 0,
-        last: Ascent | None = None,
     ) -> Ascent:
         r"""Maximise the objective on fixed draws, within limits.
 
@@ -229,23 +236,32 @@ class Search:
             held: Coordinates that are held, same shape.
             rough: Stop early.
             level: Which of the largest distances limits the round.
-            last: The previous round, whose curvature is the first one of this round.
         """
         with torch.no_grad():
             before = float(self.objective(likelihood)(vector))
         free = ~held
-        same_coordinates = last is not None and bool((last.held == held).all())
         within_limits = self._objective_within_limits(likelihood, SEARCH.max_distances[level])
         optimum = maximize(
             lambda x: within_limits(vector.masked_scatter(free, x)),
             vector[free],
-            scale=self.scale[free],
+            scale=self._steps(likelihood, free),
             max_iterations=SEARCH.max_rough_iterations if rough else SEARCH.max_iterations,
-            curvature=last.optimum.curvature if last is not None and same_coordinates else None,
+            tolerance=SEARCH.rough_tolerance if rough else SEARCH.tolerance,
         )
         optimum = optimum._replace(vector=vector.masked_scatter(free, optimum.vector))
         gain = optimum.value - before
         return Ascent(optimum, likelihood, gain, self._error_of(likelihood, optimum), held)
+
+    def _steps(self, likelihood: Likelihood, free: Tensor) -> Tensor:
+        """Steps of about one standard error, shape ``(free, free)``: the information is about the
+        sum of the outer products of the scores of the individuals (Berndt et al. 1974).
+        """
+        scores = (likelihood.following.scores * self.scale)[:, free]
+        information = scores.T @ scores + torch.eye(scores.shape[1], dtype=scores.dtype)
+        root = torch.linalg.cholesky(information)
+        identity = torch.eye(len(root), dtype=root.dtype)
+        inverse = torch.linalg.solve_triangular(root.T, identity, upper=True)
+        return self.scale[free, None] * inverse
 
     def _error_of(self, likelihood: Likelihood, optimum: Optimum) -> float:
         """Monte Carlo standard error of the promised gain."""
