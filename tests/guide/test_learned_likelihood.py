@@ -14,8 +14,9 @@ from pyro_amortized import Cohort, Series, nlme
 from pyro_amortized.errors import FitError, GuideError, ModelError
 from tests.exact import exact_fit, exact_log_marginal, linear_cohort, linear_program
 
-OPTIONS = pa.TrainingOptions(max_epochs=12, batch_size=256)
-FRESH = replace(OPTIONS, max_epochs=4)  # as good as twelve passes over fewer simulations
+OPTIONS = pa.TrainingOptions(max_epochs=8, batch_size=256)
+FRESH = replace(OPTIONS, max_epochs=5)  # as good as twelve passes over fewer simulations
+SMALL = pa.Networks(learn_shared=True, width=64, layer_width=32, num_layers=1)
 TIMES = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
 
 
@@ -23,14 +24,13 @@ TIMES = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
 def linear_both():
     """The linear Gaussian cohort, and a guide that also learned q(c | y)."""
     cohort = linear_cohort()
-    networks = pa.Networks(learn_shared=True)
     guide = pa.train(
         linear_program,
         cohort,
         num_simulations=90_000,
         seed=1,
         options=FRESH,
-        networks=networks,
+        networks=SMALL,
         progress=False,
     )
     return cohort, guide
@@ -113,13 +113,19 @@ def test_a_program_without_density_is_fitted_and_says_so(tmp_path):
     values = torch.poisson(size * -torch.expm1(-1.2 * TIMES) + 0.1, generator=generator)
     cohort = Cohort({"y": Series(TIMES.expand(num, -1).clone(), values)})
     guide = pa.train(
-        counted, cohort, num_simulations=60_000, seed=1, options=OPTIONS, progress=False
+        counted,
+        cohort,
+        num_simulations=60_000,
+        seed=1,
+        options=OPTIONS,
+        networks=SMALL,
+        progress=False,
     )
     assert guide.structure.shared == ("rate",)
     assert guide.structure.layout is not None
     guide.save(tmp_path)
     guide = pa.load_guide(tmp_path, counted, cohort)
-    free = pa.fit_population(counted, cohort, guide=guide, num_draws=500, seed=1)
+    free = pa.fit_population(counted, cohort, guide=guide, num_draws=200, seed=1)
     assert free.estimator == "likelihood-free"
     exact = pa.fit_population(counted_twin, cohort, guide=guide, num_draws=1000, seed=1)
     errors = exact.covariance.diagonal().sqrt()
@@ -132,8 +138,8 @@ def test_a_program_without_density_is_fitted_and_says_so(tmp_path):
     assert ((draws.moments()[0] - mean) / sd).abs().mean() < 0.15
     profile = pa.profile_likelihood(free, "rate")
     assert profile.lower < float(free.estimates["rate"]) < profile.upper
-    replicates = pa.bootstrap(free, num_replicates=3, parametric=True, num_draws=200, seed=1)
-    assert len(replicates.estimates["rate"]) == 3
+    replicates = pa.bootstrap(free, num_replicates=2, parametric=True, num_draws=50, seed=1)
+    assert len(replicates.estimates["rate"]) == 2
     with pytest.raises(ModelError, match="no density"):
         pa.fit_population(counted, cohort, guide=guide, estimator="corrected")
     with pytest.raises(ModelError, match="no density"):
