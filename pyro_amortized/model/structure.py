@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 from ..cohort import Cohort
 from ..errors import ModelError
 from ..runtime.isolation import seeded
-from ..runtime.solver_context import SolutionCache, caching
+from ..runtime.solver_context import caching_here
 from .population_parameters import Population, Roles
 from .program_run import Assign, run_program
 from .program_simulation import lay_out, simulate_repeatedly, simulated_values
@@ -235,7 +235,7 @@ class ModelStructure(Roles):
         """
         densities = []
         for repeated, draws in self._parts(cohort, unconstrained, CALLS.max_values):
-            with caching(SolutionCache()):
+            with caching_here():
                 parts = [self._log_density_of(repeated, draws, p, True) for p in populations]
             densities.append([x.observation for x in parts])
         return [torch.cat(x) for x in zip(*densities, strict=True)]

@@ -30,8 +30,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ..cohort import Cohort
 from ..model import ModelStructure, Population
-from ..numerics.finite_differences import expansion
-from ..sampling.importance_weights import finite_or_zero_weight, log_moments
+from ..numerics.finite_differences import averaged_expansion, expansion
+from ..sampling.importance_weights import finite_or_zero_weight, log_moments, normalized_weights
 from ..sampling.individuals import IndividualPosteriors
 from .fixed_draws import is_negligible, replace_impossible_draws
 from .following_draws import Following, follow
@@ -52,9 +52,12 @@ class ExpansionSettings:
     # individual, beyond which it rises logarithmically only. Far from the center an expansion with
     # positive curvature has no bound: rounds promised gains of 1e19 and more.
     free_rise: float = 5.0
-    # Largest number of individual and shared parameters for which they are the coordinates:
-    # 21 to 43 evaluations of the observations for 4 to 6.
+    # Largest number of individual and shared parameters for which every draw has a Hessian of its
+    # own: 21 to 43 evaluations of the observations for 4 to 6. Beyond it the Hessian is an average,
+    # which needs two evaluations per parameter and two per pair of shared ones.
     max_coordinates: int = 6
+    # Largest number for which they are the coordinates at all.
+    max_averaged: int = 40
 
 
 EXPANSION = ExpansionSettings()
@@ -72,7 +75,8 @@ class ExpandedPart:
             ``(draw, individual)``.
         headroom: Change of that log density from which it rises logarithmically, same shape.
         gradient: g, shape ``(draw, individual, coordinate)``.
-        hessian: H, shape ``(draw, individual, coordinate, coordinate)``.
+        hessian: H, shape ``(draw, individual, coordinate, coordinate)``, or ``(1, ...)`` where it
+            is an average of all draws.
         following: How the draws follow the population.
         shared_units: The linear map from the population to the shared ones of the coordinates x,
             shape ``(shared, population)``.
@@ -169,8 +173,8 @@ class ExpandedLikelihood:
         following = follow(individuals, scale) if following is None else following
         self.is_shared = structure.coordinates(structure.shared)
         num_coordinates = following.spread.shape[1] + int(self.is_shared.sum())
-        few = num_coordinates <= settings.max_coordinates
-        self.by_parameters = few and not following.stays
+        self.few_coordinates = num_coordinates <= settings.max_coordinates
+        self.by_parameters = num_coordinates <= settings.max_averaged and not following.stays
         if not self.by_parameters:
             following = following.only(self.is_shared).without_stretching()
         self.following = following
@@ -191,7 +195,7 @@ class ExpandedLikelihood:
         log_proposal = individuals.log_proposal[:, rows]
         impossible = is_negligible(log_weights)
         draws = replace_impossible_draws(draws, log_weights, impossible)
-        center, _ = following.moved(draws, self.center)
+        center = draws if self.about_draws else following.moved(draws, self.center)[0]
         if self.about_draws:  # the weights of the draws contain the density of the observations
             individual = structure.log_individual_of(repeated_cohort, draws, population)
             observation = log_weights + log_proposal - individual
@@ -200,11 +204,15 @@ class ExpandedLikelihood:
         observation = observation.masked_fill(impossible, -math.inf)
         make = Coordinates.parameters if self.by_parameters else Coordinates.shared_parameters
         coordinates = make(following, self.is_shared, self.scale)
-        gradient, hessian = expansion(
-            _Moved(structure, cohort, center, population, coordinates),
-            coordinates.steps,
-            observation,
-        )
+        moved = _Moved(structure, cohort, center, population, coordinates)
+        if self.by_parameters and not self.few_coordinates:
+            standard = (center - following.mean) / following.spread
+            weights = normalized_weights(log_weights)
+            gradient, hessian = averaged_expansion(
+                moved, coordinates.steps, observation, standard, weights
+            )
+        else:
+            gradient, hessian = expansion(moved, coordinates.steps, observation)
         return ExpandedPart(
             repeated_cohort,
             draws,

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from ..numerics.cholesky import factored
+from ..numerics.weighted_regression import regression
 from ..sampling.importance_weights import effective_sample_size, normalized_weights
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.student_mixture import StudentMixture
@@ -54,8 +55,6 @@ class FollowingSettings:
     # individual parameter, in posterior standard deviations.
     relative_step: float = 1e-3
     individual_step: float = 0.03
-    # Added to the covariance of the regressors, as a part of its diagonal.
-    jitter: float = 1e-9
     # Distance of a draw from the mean, in standard deviations, at which its move is measured.
     outer_draw: float = 2.0
 
@@ -231,8 +230,8 @@ def _regressions(
     row, column = torch.tril_indices(d, d)
     products = gradients[..., row] * standard[..., column]
     products = (products + gradients[..., column] * standard[..., row]) / 2
-    both = _regression(torch.cat([gradients, products], -1), target, weights)
-    alone = _regression(gradients, target, weights)
+    both = regression(torch.cat([gradients, products], -1), target, weights)
+    alone = regression(gradients, target, weights)
     finite = both.isfinite().flatten(1).all(1)[:, None, None]
     location = torch.where(finite, both[:, :d], alone).nan_to_num(0.0, 0.0, 0.0)
     lower = torch.where(finite, both[:, d:], 0.0)
@@ -240,21 +239,6 @@ def _regressions(
     stretch[:, row, column] = lower / 2
     stretch = stretch + stretch.transpose(1, 2)
     return location, stretch
-
-
-def _regression(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-    """Coefficients of the weighted regression of y ``(draw, individual, population)`` on x ``(draw,
-    individual, regressor)``, shape ``(individual, regressor, population)``; NaN where there are
-    none.
-    """
-    w = weights.unsqueeze(-1)
-    x, y = x - (w * x).sum(0), y - (w * y).sum(0)
-    squares = torch.einsum("kn,kni,knj->nij", weights, x, x)
-    jitter = FOLLOWING.jitter * squares.diagonal(dim1=1, dim2=2).clamp(min=1e-300)
-    products = torch.einsum("kn,kni,knp->nip", weights, x, y)
-    factor, info = torch.linalg.cholesky_ex(squares + jitter.diag_embed())
-    solution = torch.cholesky_solve(products, factor)
-    return torch.where((info == 0)[:, None, None], solution, torch.nan)
 
 
 class _Slopes:

@@ -44,12 +44,14 @@ def differentiable_likelihood(individuals: IndividualPosteriors, scale: Tensor) 
         scale: Size of a large step in each unconstrained population parameter, shape
             ``(population,)``.
     """
-    following = follow(individuals, scale)
-    if is_small(individuals):
-        exact = ExactLikelihood(individuals, following)
-        if _has_gradient(exact):
-            return exact
-    return ExpandedLikelihood(individuals, scale, following=following)
+    # The draws follow by gradients that the expansion uses again.
+    with caching(SolutionCache()):
+        following = follow(individuals, scale)
+        if is_small(individuals):
+            exact = ExactLikelihood(individuals, following)
+            if _has_gradient(exact):
+                return exact
+        return ExpandedLikelihood(individuals, scale, following=following)
 
 
 def _has_gradient(likelihood: ExactLikelihood) -> bool:
@@ -82,4 +84,5 @@ def make_likelihood(individuals: IndividualPosteriors, scale: Tensor) -> Likelih
     """
     if is_small(individuals):
         return ExactLikelihood(individuals, follow(individuals, scale))
-    return ExpandedLikelihood(individuals, scale)
+    with caching(SolutionCache()):
+        return ExpandedLikelihood(individuals, scale)

@@ -78,6 +78,17 @@ def caching(cache: SolutionCache) -> Iterator[SolutionCache]:
         _active_cache.reset(token)
 
 
+@contextmanager
+def caching_here() -> Iterator[SolutionCache]:
+    """Use the cache of an outer context, or else a new one in this context."""
+    outer = _active_cache.get()
+    if outer is not None:
+        yield outer
+        return
+    with caching(SolutionCache()) as cache:
+        yield cache
+
+
 def cached_result(
     key: Any, inputs: Sequence[Tensor], compute: Callable[[], Any], size: Callable[[Any], int]
 ) -> Any:

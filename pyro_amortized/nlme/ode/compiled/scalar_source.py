@@ -42,7 +42,7 @@ import numpy as np
 
 {functions}
 
-@numba.njit(nogil=True, error_model="numpy", fastmath={{"contract", "arcp", "nsz"}})
+@numba.njit(nogil=True, error_model="numpy", cache=True, fastmath={{"contract", "arcp", "nsz"}})
 def kernel(start, initial, params, ev_time, ev_kind, ev_where, ev_size, vectors, obs, rtol, atol,
            max_steps, detect, out, status, steps, low, high):
     num_events, num_times = ev_time.shape[1], obs.shape[1]

@@ -59,7 +59,7 @@ def read_off(w, l, out, i, o, share):
     step = w[{step} + l]
 {dense}
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(nogil=True, error_model="numpy", cache=True)
 def kernel(start, initial, params, ev_time, ev_kind, ev_where, ev_size, vectors, obs, rtol, atol,
            max_steps, detect, out, status, steps, low, high):
     num_events, num_times = ev_time.shape[1], obs.shape[1]

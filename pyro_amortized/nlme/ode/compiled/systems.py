@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .codes import Status
 from .expressions import write
+from .kernel_cache import load_kernel
 from .rosenbrock_source import implicit_source
 from .scalar_source import explicit_source
 from .simd_source import lanes_source
@@ -94,16 +95,10 @@ class System:
                 source = implicit_source(self.traced)
             else:
                 source = lanes_source(self.traced) or explicit_source(self.traced)
-            self._made[method] = _compiled(source)
+            if source not in _kernels:
+                _kernels[source] = load_kernel(source)
+            self._made[method] = _kernels[source]
         return self._made[method]
-
-
-def _compiled(source: str) -> Any:
-    if source not in _kernels:
-        names: dict[str, Any] = {}
-        exec(compile(source, "<pyro_amortized solver>", "exec"), names)
-        _kernels[source] = names["kernel"]
-    return _kernels[source]
 
 
 def system_for(
