@@ -40,7 +40,7 @@ def compare(fit):
     print(f"{'-2LL':12}{fit.minus2ll:10.3f}{EXACT_MINUS2LL:10.3f}\n")
 
 
-def main(output, num_simulations, max_epochs, num_calibration):
+def main(output, budget, num_calibration):
     begin = time.perf_counter()
     fit = pa.fit_population(model, cohort, seed=1)
     print(fit.summary(), "\n")
@@ -48,8 +48,7 @@ def main(output, num_simulations, max_epochs, num_calibration):
     print(f"fitted in {fitted - begin:.1f} s; beside the exact maximum likelihood:\n")
     compare(fit)
 
-    options = pa.TrainingOptions(max_epochs=max_epochs)
-    guide = pa.train(model, cohort, num_simulations=num_simulations, seed=1, options=options)
+    guide = pa.train(model, cohort, budget=budget, seed=1)
     seconds = time.perf_counter() - fitted
     print(f"trained in {seconds:.0f} s on {guide.history.num_simulations:,} simulations\n")
 
@@ -71,9 +70,8 @@ def main(output, num_simulations, max_epochs, num_calibration):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("output"))
-    parser.add_argument("--simulations", type=int, default=80_000)
-    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--budget", default="100s", help="time to train")
     parser.add_argument("--calibration", type=int, default=200, help="simulated individuals")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    main(arguments.output, arguments.simulations, arguments.epochs, arguments.calibration)
+    main(arguments.output, arguments.budget, arguments.calibration)

@@ -25,4 +25,4 @@ def model(cohort):
 
 
 if __name__ == "__main__":
-    run("orange", model, cohort, ("circumference",), "30s")
+    run("orange", model, cohort, ("circumference",))

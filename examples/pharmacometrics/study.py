@@ -1,4 +1,4 @@
-"""Train, fit, print, draw: the function that the examples of this folder share."""
+"""Fit, print, draw: the function that the examples of this folder share."""
 
 import argparse
 import sys
@@ -10,13 +10,19 @@ import pyro_amortized as pa
 from pyro_amortized.diagnostics import plots
 
 
-def run(name, model, cohort, series=("concentration",), budget="60s"):
-    """Fit a model to its cohort; figures go to ``output/``."""
+def run(name, model, cohort, series=("concentration",)):
+    """Fit a model to its cohort; figures go to ``output/``.
+
+    So few individuals need no guide. With ``--budget 60s`` one is trained first, which then serves
+    other individuals at once.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--output", type=Path, default=Path("output"))
-    parser.add_argument("--budget", default=budget, help="time to train, for instance 60s")
+    parser.add_argument("--budget", help="train a guide first, for instance 60s")
     arguments = parser.parse_args()
-    guide = pa.train(model, cohort, budget=arguments.budget, seed=1)
+    guide = None
+    if arguments.budget:
+        guide = pa.train(model, cohort, budget=arguments.budget, seed=1)
     fit = pa.fit_population(model, cohort, guide=guide, seed=1)
     print(fit.summary())
     arguments.output.mkdir(parents=True, exist_ok=True)

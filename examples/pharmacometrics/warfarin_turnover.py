@@ -45,4 +45,4 @@ def model(cohort):
 
 
 if __name__ == "__main__":
-    run("warfarin_turnover", model, cohort, ("concentration", "pca"), "120s")
+    run("warfarin_turnover", model, cohort, ("concentration", "pca"))

@@ -7,6 +7,10 @@ from torch import Tensor
 
 from .weighted_regression import regression
 
+# Effective draws per coefficient, below which the Hessians of an individual are the same for all
+# draws.
+DRAWS_PER_COEFFICIENT = 2.0
+
 
 def expansion(
     function: Callable[[Sequence[Tensor]], list[Tensor]], steps: Tensor, value: Tensor
@@ -52,19 +56,20 @@ def expansion(
     return gradient, hessian
 
 
-def averaged_expansion(
+def regressed_expansion(
     function: Callable[[Sequence[Tensor]], list[Tensor]],
     steps: Tensor,
     value: Tensor,
     draws: Tensor,
     weights: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    r"""Gradient of every draw at zero, and the average of the Hessians of all draws.
+    r"""Gradients and Hessians at many draws, most mixed derivatives by regression.
 
     The first coordinates are moves of the draws themselves. The mixed derivatives in one of them
-    are the slopes of the gradient over the draws: for normal draws the regression gives the
-    expectation of the Hessian (Stein's identity). The number of points is therefore proportional
-    to that of these coordinates, not to its square.
+    are the slopes of the gradients over the draws: a regression on the draws and their products
+    gives them as linear functions of the draw. The number of points is therefore proportional to
+    the number of these coordinates, not to its square. Gradients and second derivatives in one
+    coordinate are those of every draw.
 
     Args:
         function: Gives the values at some points of shape ``(p,)``; all values have the shape
@@ -75,8 +80,8 @@ def averaged_expansion(
         weights: Normalised weights of the draws, shape ``(draw, individual)``.
 
     Returns:
-        Shapes ``(draw, individual, p)``, zero where a difference is not finite, and ``(1,
-        individual, p, p)``.
+        Shapes ``(draw, individual, p)`` and ``(draw, individual, p, p)``, zero where the value or a
+        difference is not finite.
     """
     p, d, shifts = len(steps), draws.shape[-1], torch.diag(steps)
     pairs = [(a, b) for a in range(d, p) for b in range(d, a)]
@@ -88,20 +93,34 @@ def averaged_expansion(
     finite = gradient.isfinite().all(-1) & curved.isfinite().all(-1) & value.isfinite()
     gradient = gradient.masked_fill(~finite.unsqueeze(-1), 0.0)
     weights = weights.masked_fill(~finite, 0.0)
-    weights = weights / weights.sum(0).clamp(min=torch.finfo(weights.dtype).tiny)
-
-    def average(x: Tensor) -> Tensor:
-        return torch.where(weights > 0, weights * x, 0.0).sum(0)
-
-    slopes = regression(draws, gradient, weights).nan_to_num(0.0)
-    hessian = slopes.new_zeros(slopes.shape[0], p, p)
-    hessian[:, :d] = slopes
-    hessian[:, :d, :d] = (slopes[..., :d] + slopes[..., :d].transpose(1, 2)) / 2
-    hessian[:, d:, :d] = slopes[..., d:].transpose(1, 2)
-    for a in range(p):
-        hessian[:, a, a] = average(curved[..., a]) / steps[a] ** 2
+    slopes = _slopes(draws, gradient, weights / weights.sum(0).clamp(min=1e-300))
+    hessian = slopes.new_zeros(*slopes.shape[:2], p, p)
+    hessian[..., :d, :] = slopes
+    hessian[..., :d, :d] = (slopes[..., :d] + slopes[..., :d].transpose(-1, -2)) / 2
+    hessian[..., d:, :d] = slopes[..., d:].transpose(-1, -2)
+    hessian.diagonal(dim1=-2, dim2=-1).copy_(curved / steps.square())
     both_ahead, both_behind = around[2 * p : 2 * p + len(pairs)], around[2 * p + len(pairs) :]
     for (a, b), corner, opposite in zip(pairs, both_ahead, both_behind, strict=True):
         rest = (corner + opposite) / 2 - value - (curved[..., a] + curved[..., b]) / 2
-        hessian[:, a, b] = hessian[:, b, a] = average(rest) / (steps[a] * steps[b])
-    return gradient, hessian.unsqueeze(0)
+        hessian[..., a, b] = hessian[..., b, a] = rest / (steps[a] * steps[b])
+    finite = finite & hessian.isfinite().flatten(2).all(-1)
+    gradient = gradient.masked_fill(~finite.unsqueeze(-1), 0.0)
+    return gradient, hessian.masked_fill(~finite[..., None, None], 0.0)
+
+
+def _slopes(draws: Tensor, gradient: Tensor, weights: Tensor) -> Tensor:
+    """Derivatives of the gradient ``(draw, individual, p)`` in the draws, shape ``(draw,
+    individual, latent, p)``: linear in the draw, constant where there are few effective draws.
+    """
+    d = draws.shape[-1]
+    row, column = torch.tril_indices(d, d)
+    both = torch.cat([draws, draws[..., row] * draws[..., column]], -1)
+    coefficients = regression(both, gradient, weights).nan_to_num(0.0)
+    alone = regression(draws, gradient, weights).nan_to_num(0.0)
+    few = 1 / weights.square().sum(0) < DRAWS_PER_COEFFICIENT * both.shape[-1]
+    linear = torch.where(few[:, None, None], alone, coefficients[:, :d])
+    products = coefficients[:, d:].masked_fill(few[:, None, None], 0.0)
+    curves = products.new_zeros(len(products), d, d, gradient.shape[-1])
+    curves[:, row, column] = products
+    curves = curves + curves.transpose(1, 2)
+    return linear + torch.einsum("kni,nijp->knjp", draws, curves)

@@ -14,9 +14,11 @@ therefore expanded, for every draw separately, to second order in some coordinat
           + \tfrac12\, x_{ik}^\top H_{ik}\, x_{ik} .
 
 The coordinates are the moves of the individual parameters of the draw and of the shared
-parameters. Where these are many, they are the shared parameters alone; the draws then follow only
-those, without being stretched. Value, gradient and curvature of the likelihood at the center are
-those of the exact one. The individuals are evaluated in parts, so that the memory is bounded; a
+parameters. Where these are many, the mixed derivatives are found by a regression over the draws
+(decision 054), and where all Hessians would need too much memory, the coordinates are the shared
+parameters alone; the draws then follow only those, without being stretched. Value and gradient of
+the likelihood at the center are those of the exact one, and so is its curvature but for the error
+of the regression. The individuals are evaluated in parts, so that the memory is bounded; a
 gradient evaluates every part twice.
 """
 
@@ -30,7 +32,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..cohort import Cohort
 from ..model import ModelStructure, Population
-from ..numerics.finite_differences import averaged_expansion, expansion
+from ..numerics.finite_differences import expansion, regressed_expansion
 from ..sampling.importance_weights import finite_or_zero_weight, log_moments, normalized_weights
 from ..sampling.individuals import IndividualPosteriors
 from .fixed_draws import is_negligible, replace_impossible_draws
@@ -52,12 +54,13 @@ class ExpansionSettings:
     # individual, beyond which it rises logarithmically only. Far from the center an expansion with
     # positive curvature has no bound: rounds promised gains of 1e19 and more.
     free_rise: float = 5.0
-    # Largest number of individual and shared parameters for which every draw has a Hessian of its
-    # own: 21 to 43 evaluations of the observations for 4 to 6. Beyond it the Hessian is an average,
-    # which needs two evaluations per parameter and two per pair of shared ones.
+    # Largest number of individual and shared parameters for which all mixed derivatives are
+    # differences: 21 to 43 evaluations of the observations for 4 to 6. Beyond it, they are found by
+    # regression, with two evaluations per parameter and two per pair of shared ones.
     max_coordinates: int = 6
-    # Largest number for which they are the coordinates at all.
-    max_averaged: int = 40
+    # Largest number of elements of all Hessians, 800 MB; beyond it the coordinates are the shared
+    # parameters alone.
+    max_elements: int = 100_000_000
 
 
 EXPANSION = ExpansionSettings()
@@ -75,8 +78,7 @@ class ExpandedPart:
             ``(draw, individual)``.
         headroom: Change of that log density from which it rises logarithmically, same shape.
         gradient: g, shape ``(draw, individual, coordinate)``.
-        hessian: H, shape ``(draw, individual, coordinate, coordinate)``, or ``(1, ...)`` where it
-            is an average of all draws.
+        hessian: H, shape ``(draw, individual, coordinate, coordinate)``.
         following: How the draws follow the population.
         shared_units: The linear map from the population to the shared ones of the coordinates x,
             shape ``(shared, population)``.
@@ -174,7 +176,8 @@ class ExpandedLikelihood:
         self.is_shared = structure.coordinates(structure.shared)
         num_coordinates = following.spread.shape[1] + int(self.is_shared.sum())
         self.few_coordinates = num_coordinates <= settings.max_coordinates
-        self.by_parameters = num_coordinates <= settings.max_averaged and not following.stays
+        num_elements = individuals.log_weights.numel() * num_coordinates**2
+        self.by_parameters = num_elements <= settings.max_elements and not following.stays
         if not self.by_parameters:
             following = following.only(self.is_shared).without_stretching()
         self.following = following
@@ -208,7 +211,7 @@ class ExpandedLikelihood:
         if self.by_parameters and not self.few_coordinates:
             standard = (center - following.mean) / following.spread
             weights = normalized_weights(log_weights)
-            gradient, hessian = averaged_expansion(
+            gradient, hessian = regressed_expansion(
                 moved, coordinates.steps, observation, standard, weights
             )
         else:

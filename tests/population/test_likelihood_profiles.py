@@ -37,7 +37,7 @@ def test_profiles_against_exact_profiles(fit, linear, exact, name, index):
 def test_profiles_are_the_same_in_both_kinds_of_coordinates(fit, monkeypatch):
     """The observations are expanded in the individual parameters, or in the shared ones alone."""
     exact = pa.profile_likelihood(fit, "sigma")
-    settings = ExpansionSettings(max_coordinates=0, max_averaged=0)
+    settings = ExpansionSettings(max_elements=0)
     monkeypatch.setattr(expanded_likelihood, "EXPANSION", settings)
     profile = pa.profile_likelihood(fit, "sigma")
     width = exact.upper - exact.lower

@@ -10,11 +10,11 @@ environment variable ``PYRO_AMORTIZED_CACHE`` names another one; if it is empty,
 It may be removed at any time.
 """
 
-import importlib.util
 import os
 import sys
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 VARIABLE = "PYRO_AMORTIZED_CACHE"
@@ -61,9 +61,7 @@ def _from_folder(folder: Path, source: str) -> Any:
         part = path.with_name(f"{name}.{os.getpid()}.part")
         part.write_bytes(content)
         part.replace(path)
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(name)
     sys.modules[name] = module  # Numba finds the constants of cached code by the module's name
-    spec.loader.exec_module(module)
-    return module.kernel
+    exec(compile(source, str(path), "exec"), vars(module))
+    return vars(module)["kernel"]

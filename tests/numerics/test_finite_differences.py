@@ -1,0 +1,44 @@
+import torch
+
+from pyro_amortized.numerics.finite_differences import expansion, regressed_expansion
+
+
+def cubic(u, point, d):
+    """A function of two parameters of a draw and of two others, with mixed derivatives that are
+    linear in the draw.
+    """
+    a, b = (u + point[:d]).unbind(-1)
+    c, e = point[d:]
+    return a * b + 0.3 * a**2 * b + c * (a - 2 * b) + 0.5 * e * a**2 + c**2 * e - e**2
+
+
+def test_mixed_derivatives_by_regression_are_those_of_every_draw():
+    generator = torch.Generator().manual_seed(1)
+    draws = torch.randn(200, 3, 2, generator=generator, dtype=torch.float64)
+    weights = torch.full((200, 3), 1 / 200, dtype=torch.float64)
+    steps = torch.full((4,), 1e-2, dtype=torch.float64)
+    value = cubic(draws, torch.zeros(4).double(), 2)
+    value[0, 0] = -torch.inf
+
+    def function(points):
+        return [cubic(draws, x, 2) for x in points]
+
+    gradient, hessian = regressed_expansion(function, steps, value, draws, weights)
+    expected = expansion(function, steps, value)
+    assert torch.allclose(gradient, expected[0], atol=1e-6)
+    assert torch.allclose(hessian, expected[1], atol=1e-4)
+    assert not hessian[0, 0].any()
+
+
+def test_few_draws_give_one_mixed_derivative_for_all():
+    draws = torch.randn(9, 1, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weights = torch.full((9, 1), 1 / 9, dtype=torch.float64)
+    steps = torch.full((2,), 1e-2, dtype=torch.float64)
+
+    def function(points):
+        return [((draws + x) @ torch.tensor([1.0, 2.0]).double()).square() for x in points]
+
+    (value,) = function([torch.zeros(2).double()])
+    _, hessian = regressed_expansion(function, steps, value, draws, weights)
+    exact = torch.tensor([[2.0, 4.0], [4.0, 8.0]]).double()
+    assert torch.allclose(hessian, exact.expand_as(hessian), atol=1e-6)
