@@ -17,8 +17,6 @@ import warnings
 from pathlib import Path
 
 import pandas
-import pyro
-import pyro.distributions as dist
 import torch
 
 ROOT = Path(__file__).parent.parent
@@ -26,44 +24,13 @@ EXAMPLES = ROOT / "examples"
 sys.path[:0] = [str(ROOT), str(EXAMPLES), str(EXAMPLES / "pharmacometrics")]
 
 import quickstart
+from first_answer_models import full_omega, interoccasion, interoccasion_cohort, sparse
 
 import pyro_amortized as pa
 from pyro_amortized import nlme
 from tests.exact import THEOPHYLLINE
 
 REFERENCES = ROOT.parent / "shared" / "references"
-
-
-def full_omega(cohort):
-    """Theophylline with correlated individual parameters."""
-    prior = dist.Normal(torch.tensor([0.5, 1.0, 3.5]), 1.0).to_event(1)
-    typical = pyro.sample("typical", prior)
-    omega = pyro.sample("omega", dist.HalfNormal(torch.ones(3)).to_event(1))
-    correlation = pyro.sample("correlation", dist.LKJCholesky(3, 1.0))
-    sigma = pyro.sample("sigma", dist.HalfNormal(1.0))
-    with pyro.plate("individual", len(cohort)):
-        scale = omega.unsqueeze(-1) * correlation
-        phi = pyro.sample("phi", dist.MultivariateNormal(typical, scale_tril=scale))
-        ka, cl, v = phi.exp().unbind(-1)
-        series = cohort["concentration"]
-        prediction = nlme.one_compartment(series.times, cohort.doses, ka=ka, cl=cl, v=v)
-        noise = dist.Normal(prediction, sigma[..., None]).mask(series.observed).to_event(1)
-        pyro.sample("concentration", noise, obs=series.values)
-
-
-def sparse(cohort):
-    """Four samples of each of 120 individuals; proportional error."""
-    prior = dist.Normal(torch.tensor([0.0, 1.4, 4.2]), 1.0).to_event(1)
-    typical = pyro.sample("typical", prior)
-    omega = pyro.sample("omega", dist.HalfNormal(torch.full((3,), 0.5)).to_event(1))
-    b = pyro.sample("b", dist.HalfNormal(0.5))
-    with pyro.plate("individual", len(cohort)):
-        phi = pyro.sample("phi", dist.Normal(typical, omega).to_event(1))
-        ka, cl, v = phi.exp().unbind(-1)
-        y = cohort["y"]
-        prediction = nlme.one_compartment(y.times, cohort.doses, ka=ka, cl=cl, v=v)
-        noise = nlme.proportional_error(prediction, b[..., None])
-        pyro.sample("y", noise.mask(y.observed).to_event(1), obs=y.values)
 
 
 def sparse_cohort(number):
@@ -97,6 +64,9 @@ def cases(small):
     else:
         print(f"{REFERENCES} is absent: phenobarbital and the sparse data are left out")
     yield "theophylline, full Omega", full_omega, quickstart.cohort, 10.0, None
+    yield "73 x 2 occasions", interoccasion, interoccasion_cohort(), 60.0, None
+    turnover = importlib.import_module("warfarin_turnover")
+    yield "warfarin PK/PD", turnover.model, turnover.cohort, 30.0, None
 
 
 def fitted(model, cohort, **options):
@@ -147,14 +117,17 @@ def row(name, model, cohort, limit, exact):
     }
 
 
-def main(small):
+def main(small, only):
     claims = {}
-    for case in cases(small):
-        claims |= row(*case)
+    for name, *case in cases(small):
+        if only in (None, name):
+            claims |= row(name, *case)
     print(json.dumps({"benchmark": "first_answer", "claims": claims}))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="theophylline alone")
-    main(parser.parse_args().small)
+    parser.add_argument("--only", help="one row, by its name")
+    arguments = parser.parse_args()
+    main(arguments.small, arguments.only)

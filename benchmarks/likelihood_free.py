@@ -339,7 +339,7 @@ class Size:
         )
 
 
-SMALL = Size(3000, 1, SHORT, 100, 100, 100, 20, 1, False)
+SMALL = Size(2000, 1, SHORT, 50, 50, 50, 10, 1, False)
 
 
 def run(size=Size(), only=("linear", "sde", "counts")):

@@ -38,3 +38,14 @@ def counted(train, num_simulations, max_epochs):
         return train(*arguments, **settings)
 
     return small
+
+
+def capped(function, name, most):
+    """A function whose argument ``name`` is at most a number."""
+
+    def small(*arguments, **settings):
+        if name in settings:
+            settings[name] = min(settings[name], most)
+        return function(*arguments, **settings)
+
+    return small

@@ -25,7 +25,7 @@ def main(output, budget):
     chain.run(problem.cohort)
     chain.summary()
     samples = chain.get_samples()
-    effect = samples["u"].reshape(1000, -1)
+    effect = samples["u"].flatten(1)
     order = effect.mean(0).argsort()
     low, high = effect.quantile(effect.new_tensor([0.05, 0.95]), dim=0)[:, order]
     figure = Figure(figsize=(9, 3.4), layout="constrained")

@@ -12,9 +12,8 @@ from the fit, and each is fitted with the same guide.
 import math
 from dataclasses import dataclass
 
+import scipy.special
 import torch
-from scipy.stats import norm as normal
-from scipy.stats import t as student_t
 from torch import Generator, Tensor
 
 from ..cohort import Cohort
@@ -103,8 +102,8 @@ class Bootstrap:
             )
         tail, num = (1 - level) / 2, len(self.fit.cohort)
         if self.kind == "nonparametric" and num > 2:
-            quantile = float(student_t.ppf(tail, num - 1)) * math.sqrt(num / (num - 1))
-            tail = float(normal.cdf(quantile))
+            quantile = float(scipy.special.stdtrit(num - 1, tail)) * math.sqrt(num / (num - 1))
+            tail = float(scipy.special.ndtr(quantile))
         vectors = self.vectors if method == "percentile" else 2 * self.fit.vector - self.vectors
         sites = self.fit.structure.constrain_population(vectors)
         return {n: (x.quantile(tail, 0), x.quantile(1 - tail, 0)) for n, x in sites.items()}

@@ -63,12 +63,12 @@ class EstimationSettings:
     # Gain of a round, in log likelihood, below which the next round uses all draws; in a cohort
     # of more than six individuals half of their number.
     near_gain: float = 3.0
-    # The rounds end when one gains less than the first number, plus the second times the number of
+    # The rounds end when one gains less than the first number, plus a multiple of the number of
     # parameters divided by the number of draws, an allowance for the gain that Monte Carlo error
-    # alone can give; draws that do not follow the population have a larger error.
+    # alone can give. It is smaller for draws that are stretched with the population (decision 051).
     min_gain: float = 0.02
-    min_gain_per_draw: float = 0.5
-    min_gain_per_draw_at_rest: float = 2.0
+    min_gain_per_draw: float = 2.0
+    min_gain_per_stretched_draw: float = 0.5
     # A fit whose last round gained more, or whose draws have a smaller median share of effective
     # ones, has no standard errors.
     max_final_gain: float = 1.0
@@ -185,7 +185,7 @@ def fit_once(
         vector = structure.unconstrain_population(structure.check_population(dict(start) | fixed))
     else:
         vector = _start(search, num_starts, fixed, generator)
-    schedule = _schedule(num_draws, structure, len(cohort))
+    schedule = _schedule(num_draws, len(vector), len(cohort))
     rounds = run_rounds(search, vector, held, schedule, generator)
     if not math.isfinite(rounds.ascent.gain):
         raise FitError(
@@ -198,7 +198,7 @@ def fit_once(
         return fit
     needed = _needed_draws(fit)
     if needed > ESTIMATION.min_increase * num_draws:
-        schedule = _schedule(needed, structure, len(cohort))._replace(first_draws=needed)
+        schedule = _schedule(needed, len(vector), len(cohort))._replace(first_draws=needed)
         rounds = run_rounds(search, fit.vector, held, schedule, generator)
         fit = _finish(model, rounds, fixed)
     more = more_draws(search, rounds, precision, generator)
@@ -242,17 +242,19 @@ def _held(structure: ModelStructure, fixed: Population) -> Tensor:
     return held
 
 
-def _schedule(num_draws: int, structure: ModelStructure, num_individuals: int) -> Schedule:
-    settings, num_parameters = ESTIMATION, len(structure.population_names)
-    per_draw = settings.min_gain_per_draw
-    if structure.estimator == "likelihood-free":
-        per_draw = settings.min_gain_per_draw_at_rest
+def _schedule(num_draws: int, num_parameters: int, num_individuals: int) -> Schedule:
+    settings = ESTIMATION
+    min_gain, stretched = (
+        settings.min_gain + per_draw * num_parameters / num_draws
+        for per_draw in (settings.min_gain_per_draw, settings.min_gain_per_stretched_draw)
+    )
     first_draws = max(settings.min_first_draws, int(num_draws * settings.first_rounds_share))
     return Schedule(
         first_draws=first_draws,
         num_draws=num_draws,
         near_gain=max(settings.near_gain, num_individuals / 2),
-        min_gain=settings.min_gain + per_draw * num_parameters / num_draws,
+        min_gain=min_gain,
+        min_gain_stretched=stretched,
         max_rounds=settings.max_rounds,
     )
 

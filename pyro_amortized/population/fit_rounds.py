@@ -57,6 +57,7 @@ class Schedule(NamedTuple):
         num_draws: Draws per individual of the later ones, and of the result.
         near_gain: Gain of a round below which the next one uses all draws.
         min_gain: Gain of a round with all draws below which the rounds end.
+        min_gain_stretched: The same where the draws of all individuals are stretched.
         max_rounds: Largest number of rounds.
         rough: Whether little accuracy is enough.
     """
@@ -65,8 +66,14 @@ class Schedule(NamedTuple):
     num_draws: int
     near_gain: float
     min_gain: float
+    min_gain_stretched: float
     max_rounds: int
     rough: bool = False
+
+    def smallest_gain(self, likelihood: Likelihood) -> float:
+        """Gain of a round on these draws below which the rounds end."""
+        share = likelihood.following.share_stretched
+        return self.min_gain + share * (self.min_gain_stretched - self.min_gain)
 
 
 class Rounds(NamedTuple):
@@ -157,15 +164,16 @@ def run_rounds(
             place.likelihood, place.vector, held | vanishing, rough, region.level
         )
         num_rounds += 1
+        min_gain = schedule.smallest_gain(place.likelihood)
         if not math.isfinite(ascent.gain):
-            return Rounds(search, ascent, place.individuals, num_rounds, schedule.min_gain)
-        done = (near and ascent.gain < schedule.min_gain) or num_rounds == schedule.max_rounds
+            return Rounds(search, ascent, place.individuals, num_rounds, min_gain)
+        done = (near and ascent.gain < min_gain) or num_rounds == schedule.max_rounds
         near = near or ascent.gain < schedule.near_gain
         num_draws = schedule.num_draws if near else first
         effort = _effort(schedule.rough or not near, is_result=done and not schedule.rough)
         new = search.draw(ascent.optimum.vector, num_draws, generator, ascent, effort)
         if done:
-            return Rounds(search, ascent, new, num_rounds, schedule.min_gain)
+            return Rounds(search, ascent, new, num_rounds, min_gain)
         gain, allowed = _gain(search, place.individuals, new, ascent)
         if gain >= ROUNDS.min_kept * ascent.gain - allowed:
             place = _place(search, ascent.optimum.vector, new)
@@ -176,7 +184,7 @@ def run_rounds(
         elif (narrower := region.narrower()) is not None:
             region = narrower
         else:
-            return _stopped(search, ascent, place, num_rounds, schedule)
+            return _stopped(search, ascent, place, num_rounds, min_gain)
 
 
 def _place(search: Search, vector: Tensor, individuals: IndividualPosteriors) -> Place:
@@ -192,13 +200,13 @@ def _better_place(search: Search, place: Place, vector: Tensor, generator: Gener
 
 
 def _stopped(
-    search: Search, ascent: Ascent, place: Place, num_rounds: int, schedule: Schedule
+    search: Search, ascent: Ascent, place: Place, num_rounds: int, min_gain: float
 ) -> Rounds:
     """The rounds end where the last one began, because it was not confirmed by new draws."""
     message = "new draws do not confirm the gain of the last round"
     optimum = ascent.optimum._replace(vector=place.vector, converged=False, message=message)
     ascent = ascent._replace(optimum=optimum)
-    return Rounds(search, ascent, place.individuals, num_rounds, schedule.min_gain)
+    return Rounds(search, ascent, place.individuals, num_rounds, min_gain)
 
 
 def _effort(rough: bool, is_result: bool = False) -> Effort:

@@ -95,6 +95,11 @@ class Following:
         """Whether any draw is stretched."""
         return bool(self.rates.any())
 
+    @property
+    def share_stretched(self) -> float:
+        """Share of the individuals whose draws are stretched."""
+        return float(self.rates.flatten(1).any(1).double().mean())
+
     def moved(self, draws: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         r"""The draws at an unconstrained population, differentiable in it.
 

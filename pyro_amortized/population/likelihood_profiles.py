@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 import scipy.optimize
-import scipy.stats
+import scipy.special
 import torch
 from torch import Tensor
 
@@ -98,7 +98,7 @@ def profile_likelihood(fit: PopulationFit, name: str, level: float = 0.95) -> Pr
             "check the name; a parameter that is fixed or undetermined has no profile.",
         )
     profile = _Profile(fit, names.index(name))
-    limit = float(scipy.stats.chi2.ppf(level, 1))
+    limit = float(scipy.special.chdtri(1, 1 - level))
     bounds = sorted(profile.bound(side, limit) for side in (-1.0, 1.0))
     points = sorted(profile.maxima.items())
     values = torch.tensor([profile.value(optimum.vector) for _, optimum in points])

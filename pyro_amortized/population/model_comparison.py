@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-import scipy.stats
+import scipy.special
 import torch
 from torch import Tensor
 
@@ -163,7 +163,7 @@ def likelihood_ratio_test(smaller: PopulationFit, larger: PopulationFit) -> Like
         )
     change = difference(smaller, larger)
     statistic = change.minus2ll
-    p_value = float(scipy.stats.chi2.sf(max(statistic, 0.0), degrees_of_freedom))
+    p_value = float(scipy.special.chdtrc(degrees_of_freedom, max(statistic, 0.0)))
     return LikelihoodRatio(statistic, change.minus2ll_mc_error, degrees_of_freedom, p_value)
 
 

@@ -43,7 +43,8 @@ class StartSettings:
 
     def schedule(self, num_draws: int) -> Schedule:
         """The rounds, with the same number of draws in all of them."""
-        return Schedule(num_draws, num_draws, 0.0, self.min_gain, self.max_rounds, True)
+        gains = (self.min_gain, self.min_gain)
+        return Schedule(num_draws, num_draws, 0.0, *gains, self.max_rounds, True)
 
 
 START = StartSettings()

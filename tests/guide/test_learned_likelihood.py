@@ -43,7 +43,7 @@ def test_both_estimators_find_the_exact_maximum(linear_both):
     errors = covariance.diagonal().sqrt()
     corrected, free = (
         pa.fit_population(
-            linear_program, cohort, guide=guide, estimator=estimator, num_draws=1000, seed=1
+            linear_program, cohort, guide=guide, estimator=estimator, num_draws=400, seed=1
         )
         for estimator in ("corrected", "likelihood-free")
     )

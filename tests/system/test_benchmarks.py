@@ -20,7 +20,8 @@ from pyro_amortized.training import guide_training
 from ..paths import ROOT
 
 FOLDER = ROOT / "benchmarks"
-PARTS = {"exact_posteriors", "missing_data_rows", "problems"}  # imported by the others
+# Imported by the others.
+PARTS = {"exact_posteriors", "first_answer_models", "missing_data_rows", "problems"}
 LONG = {"interrupted"}
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in PARTS)
 RUNS = [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in SCRIPTS]

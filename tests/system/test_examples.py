@@ -20,10 +20,11 @@ import torchdiffeq
 from matplotlib import pyplot as plt
 
 import pyro_amortized as pa
+from pyro_amortized import datasets
 from pyro_amortized.population import estimation, retraining
 from pyro_amortized.population.estimation import ESTIMATION
 from tests.paths import ROOT
-from tests.small import counted
+from tests.small import capped, counted
 
 EXAMPLES = ROOT / "examples"
 
@@ -47,6 +48,8 @@ def run(monkeypatch, capsys):
             retraining.RETRAINING, num_simulations=num_simulations, num_epochs=max_epochs
         )
         monkeypatch.setattr(retraining, "RETRAINING", short)
+        for name, count in (("sample_individuals", "num_draws"), ("AmortizedMCMC", "num_samples")):
+            monkeypatch.setattr(pa, name, capped(getattr(pa, name), count, 200))
         for name in ("train", "sharpen"):
             monkeypatch.setattr(pa, name, counted(getattr(pa, name), num_simulations, max_epochs))
         monkeypatch.setattr(sys, "argv", [str(path), *map(str, words)])
@@ -112,14 +115,16 @@ def test_missing_data_examples_run(run, tmp_path, name, monkeypatch):
     if name == "fitzhugh_nagumo":
         coarse = partial(torchdiffeq.odeint, method="rk4", options={"step_size": 0.125})
         monkeypatch.setattr(torchdiffeq, "odeint", lambda f, x, t, **settings: coarse(f, x, t))
-    fewer = ["--draws", 100] if name == "fitzhugh_nagumo" else []
-    assert run(f"missing_data/{name}.py", "--output", tmp_path, *fewer).strip()
+    assert run(f"missing_data/{name}.py", "--output", tmp_path).strip()
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
 @pytest.mark.example
 @pytest.mark.parametrize("name", ["warfarin_turnover", "indometh", "orange"])
-def test_pharmacometrics_examples_run(run, tmp_path, name):
+def test_pharmacometrics_examples_run(run, tmp_path, name, monkeypatch):
+    if name == "warfarin_turnover":  # its dynamics are the dearest
+        cohort = datasets.warfarin()[:8]
+        monkeypatch.setattr(datasets, "warfarin", lambda: cohort)
     printed = run(f"pharmacometrics/{name}.py", "--output", tmp_path, max_draws=100)
     assert "-2LL" in printed
     assert list(tmp_path.glob(f"{name}_*.png"))

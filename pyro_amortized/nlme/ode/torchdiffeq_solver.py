@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
 from .compiled.codes import Event, Status
 from .events import Events
@@ -130,6 +129,8 @@ def _integrate(
     parameters: Mapping[str, Tensor],
     tolerance: Tolerance,
 ) -> Tensor:
+    from torchdiffeq import odeint  # it imports scipy.integrate, half a second
+
     def rescaled(s: Tensor, y: Tensor) -> Tensor:
         return length.unsqueeze(-1) * (f(begin + s * length, y, parameters) + rate)
 
