@@ -131,7 +131,8 @@ def fit_population(
         The fit; ``fit.converged`` and ``fit.message`` say how it ended.
 
     Raises:
-        FitError: No start has a finite likelihood, or all population parameters are fixed.
+        FitError: No start has a finite likelihood, the data of an individual are all but impossible
+            there, or all population parameters are fixed.
         GuideError: The individual sites of the model differ from those of the guide.
     """
     check_count("num_starts", num_starts, error=FitError)

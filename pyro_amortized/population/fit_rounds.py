@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 from ..sampling.control_variates import controlled_estimate
 from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, ROUGH_EFFORT, Effort
+from .impossible_data import check_possible
 from .likelihood_choice import Likelihood
 from .likelihood_estimate import MarginalLikelihood, summarize_weights
 from .maximum_search import SEARCH, Ascent, Search
@@ -144,11 +145,16 @@ def run_rounds(
         held: Coordinates that are held, same shape.
         schedule: Numbers of draws and rounds.
         generator: Source of randomness.
+
+    Raises:
+        FitError: The data of an individual are all but impossible at the start.
     """
     first = min(schedule.first_draws, schedule.num_draws)
     near = first == schedule.num_draws
     effort = _effort(schedule.rough or not near)
-    place = _place(search, vector, search.draw(vector, first, generator, effort=effort))
+    start = search.draw(vector, first, generator, effort=effort)
+    check_possible(start)
+    place = _place(search, vector, start)
     region, num_rounds, num_jumps = TrustRegion(), 0, 0
     while True:
         # Far from the maximum, a large residual error hides every standard deviation.

@@ -134,7 +134,14 @@ class Following:
         if not self.stretches:
             return replace(mixture, means=means)
         scale = stretch @ mixture.scale_trils
-        return StudentMixture(mixture.log_weights, means, factored(scale @ scale.transpose(-1, -2)))
+        scales = factored(scale @ scale.transpose(-1, -2))
+        # Far away the stretch of an individual may overflow; its mixture then stays.
+        finite = (means.isfinite().flatten(1).all(1) & scales.isfinite().flatten(1).all(1))[:, None]
+        return StudentMixture(
+            mixture.log_weights,
+            torch.where(finite[..., None], means, mixture.means),
+            torch.where(finite[..., None, None], scales, mixture.scale_trils),
+        )
 
     def distance(self, vector: Tensor) -> Tensor:
         """Largest move of an individual parameter of a draw in the outer part of the posterior, in

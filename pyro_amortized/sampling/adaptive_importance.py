@@ -160,7 +160,7 @@ class Sampler:
             result = self.refined_draws(part, pilot.take(index), rows[index], num_draws, generator)
             weighted = weighted.replaced(index, result.weighted)
             refinement = refinement.with_mixtures(index, result.refinement.mixture)
-        # A new mixture may have lost a minor mode; where there was none, none is searched for again.
+        # A new mixture may have lost a minor mode. Where there was none, none is searched again.
         num_modes = torch.where(poor & (refinement.num_modes > 1), 0, refinement.num_modes)
         refined = refinement.refined | poor
         return Sampled(weighted, replace(refinement, refined=refined, num_modes=num_modes))

@@ -83,7 +83,7 @@ class StudentMixture:
         """
         sd = population_sd.clamp(min=1e-300)[:, None, :, None]
         limit = MIXTURE.max_relative_scale
-        white = (self.scale_trils / sd).clamp(-limit, limit)
+        white = (self.scale_trils / sd).nan_to_num(0.0).clamp(-limit, limit)
         shares, vectors = torch.linalg.eigh(white @ white.transpose(-1, -2))
         widest = shares[..., -1:].clamp(min=1e-300)
         wider = (MIXTURE.stretch**2 * widest).clamp(max=1.0).maximum(widest)

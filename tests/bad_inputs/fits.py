@@ -1,5 +1,7 @@
 """Fits and what follows them."""
 
+from dataclasses import replace
+
 import torch
 
 import pyro_amortized as pa
@@ -21,6 +23,13 @@ def _draw(k, population=TRUTH, **more):
 
 def _score(k, population=TRUTH, **more):
     return pa.marginal_likelihood(linear_program, k.cohort, population, guide=k.guide, **more)
+
+
+def _in_wrong_unit(data):
+    series = data["y"]
+    measured = series.values.clone()
+    measured[1, 1] *= 1e6
+    return replace(data, series={"y": replace(series, values=measured)})
 
 
 def _with(**more):
@@ -88,6 +97,10 @@ FITS = {
         "without a guide: train it again": (
             lambda k: pa.fit_population(linear_program, k.cohort, retrain=True),
             "`retrain=True` without a guide",
+        ),
+        "without a guide: a value in a wrong unit": (
+            lambda k: pa.fit_population(linear_program, _in_wrong_unit(k.cohort)),
+            "all but impossible",
         ),
         "without a guide: likelihood-free": (
             lambda k: pa.fit_population(linear_program, k.cohort, estimator="likelihood-free"),

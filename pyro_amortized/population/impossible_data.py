@@ -1,0 +1,70 @@
+r"""Individuals whose data are all but impossible under the start of a fit.
+
+A wrong unit or a misplaced decimal point makes the log likelihood of one individual lower than
+those of the others by many thousands. The likelihood then has its maximum, if any, at a population
+that describes nobody: in theophylline with one value times 30, the mean of log clearance went to
+216. The fit ends before it begins, with the name of the individual.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import FitError
+from ..sampling.individuals import IndividualPosteriors
+
+
+@dataclass(frozen=True)
+class ImpossibilitySettings:
+    """When the data of an individual are all but impossible, beside those of the others."""
+
+    # Deficit: how far the log likelihood of an individual is below the highest of the cohort. It is
+    # 16,000 for theophylline with one value times 30; with the value times 10 the fit converges.
+    min_deficit: float = 10_000.0
+    # The same as a multiple of the median deficit: far from the maximum all deficits are large.
+    min_ratio: float = 100.0
+    # Individuals that are named.
+    max_named: int = 5
+
+
+IMPOSSIBILITY = ImpossibilitySettings()
+
+
+def impossible_individuals(log_likelihood: Tensor) -> Tensor:
+    """Indices of the individuals, the worst first.
+
+    Args:
+        log_likelihood: Shape ``(individual,)``.
+    """
+    known = log_likelihood.nan_to_num(-torch.inf, torch.inf, -torch.inf)
+    deficit = known.max() - known
+    limit = max(IMPOSSIBILITY.min_deficit, IMPOSSIBILITY.min_ratio * float(deficit.median()))
+    order = deficit.argsort(descending=True)
+    return order[deficit[order] > limit]
+
+
+def check_possible(individuals: IndividualPosteriors) -> None:
+    r"""Raise if the data of some individuals are all but impossible at the population of the draws.
+
+    Raises:
+        FitError: There are such individuals; the message names them.
+    """
+    log_likelihood = individuals.marginal_estimate.log_mean
+    rows = impossible_individuals(log_likelihood)
+    if len(rows) == 0:
+        return
+    ids = individuals.cohort.ids
+    named = ", ".join(
+        f"{ids[i]} (log likelihood {float(log_likelihood[i]):,.0f})"
+        for i in rows[: IMPOSSIBILITY.max_named].tolist()
+    )
+    more = " ..." if len(rows) > IMPOSSIBILITY.max_named else ""
+    raise FitError(
+        f"The data of {len(rows)} of {len(ids)} individuals are all but impossible at the start of "
+        f"the fit: {named}{more}; the median is {float(log_likelihood.median()):,.0f}.",
+        "data that the model can explain with some individual parameters.",
+        "look for a wrong unit, a misplaced decimal point or a wrong dose in the records of these "
+        "individuals (`diagnostics.check_data`); leave them out, or use a residual error with "
+        "heavier tails (`StudentT`). If the data are right, pass another `start=`.",
+    )
