@@ -152,9 +152,7 @@ def run_rounds(
     first = min(schedule.first_draws, schedule.num_draws)
     near = first == schedule.num_draws
     effort = _effort(schedule.rough or not near)
-    start = search.draw(vector, first, generator, effort=effort)
-    check_possible(start)
-    place = _place(search, vector, start)
+    place = _start(search, vector, first, generator, effort)
     region, num_rounds, num_jumps = TrustRegion(), 0, 0
     while True:
         # Far from the maximum, a large residual error hides every standard deviation.
@@ -191,6 +189,15 @@ def run_rounds(
             region = narrower
         else:
             return _stopped(search, ascent, place, num_rounds, min_gain)
+
+
+def _start(
+    search: Search, vector: Tensor, num_draws: int, generator: Generator, effort: Effort
+) -> Place:
+    """The first population, if all data are possible there."""
+    individuals = search.draw(vector, num_draws, generator, effort=effort)
+    check_possible(individuals)
+    return _place(search, vector, individuals)
 
 
 def _place(search: Search, vector: Tensor, individuals: IndividualPosteriors) -> Place:

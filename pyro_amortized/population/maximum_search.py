@@ -21,6 +21,7 @@ from ..cohort import Cohort
 from ..errors import AmortizedWarning
 from ..guide import AmortizedGuide
 from ..model import ModelStructure, Population
+from ..numerics.cholesky import factored
 from ..numerics.maximization import Optimum, maximize
 from ..runtime.random_numbers import fork_seed
 from ..sampling.importance_weights import log_mean_difference
@@ -258,7 +259,7 @@ class Search:
         """
         scores = (likelihood.following.scores * self.scale)[:, free]
         information = scores.T @ scores + torch.eye(scores.shape[1], dtype=scores.dtype)
-        root = torch.linalg.cholesky(information)
+        root = factored(information)
         identity = torch.eye(len(root), dtype=root.dtype)
         inverse = torch.linalg.solve_triangular(root.T, identity, upper=True)
         return self.scale[free, None] * inverse

@@ -51,13 +51,21 @@ def load_kernel(source: str) -> Any:
     return names["kernel"]
 
 
+def call_kernel(kernel: Any, *arguments: Any) -> None:
+    """Call a kernel; if its machine code cannot be written to the disk, it remains in memory."""
+    try:
+        kernel(*arguments)
+    except OSError:  # the disk is full; the kernel itself reads and writes no file
+        kernel(*arguments)
+
+
 def _from_folder(folder: Path, source: str) -> Any:
     content = source.encode()
     name = f"solver_{sha256(content).hexdigest()[:32]}"
     path = folder / f"{name}.py"
     # Numba's machine code is valid as long as the file has not been written again.
     if not (path.is_file() and path.read_bytes() == content):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         part = path.with_name(f"{name}.{os.getpid()}.part")
         part.write_bytes(content)
         part.replace(path)

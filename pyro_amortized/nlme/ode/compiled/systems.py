@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .codes import Status
 from .expressions import write
-from .kernel_cache import load_kernel
+from .kernel_cache import call_kernel, load_kernel
 from .rosenbrock_source import implicit_source
 from .scalar_source import explicit_source
 from .simd_source import lanes_source
@@ -312,7 +312,8 @@ def _run(
     inputs = tuple(vars(problem).values())
 
     def part(low: int, high: int) -> None:
-        kernel(*inputs, rtol, atol, max_steps, detect, out, status, steps, low, high)
+        rest = (max_steps, detect, out, status, steps, low, high)
+        call_kernel(kernel, *inputs, rtol, atol, *rest)
 
     work = int(num * system.usual_steps) // LIMITS.steps_per_thread
     threads = min(torch.get_num_threads(), max(1, work))

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -6,7 +7,12 @@ import textwrap
 import pytest
 
 from pyro_amortized.nlme.ode.compiled import kernel_cache
-from pyro_amortized.nlme.ode.compiled.kernel_cache import VARIABLE, cache_folder, load_kernel
+from pyro_amortized.nlme.ode.compiled.kernel_cache import (
+    VARIABLE,
+    cache_folder,
+    call_kernel,
+    load_kernel,
+)
 
 SOURCE = textwrap.dedent(
     """
@@ -56,6 +62,19 @@ def test_without_a_folder_solvers_are_compiled_in_memory(tmp_path, monkeypatch, 
     kernel = load_kernel(SOURCE)
     assert kernel(4.0) == 8.0
     assert files_of(tmp_path) == {""}
+
+
+def test_a_full_disk_leaves_the_machine_code_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    kernel = load_kernel(SOURCE)
+
+    def no_space(*arguments):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(kernel._cache, "save_overload", no_space)
+    call_kernel(kernel, 4.0)
+    assert kernel(4.0) == 8.0
+    assert files_of(tmp_path) == {".py"}
 
 
 def test_the_folder_follows_the_convention(tmp_path, monkeypatch):
