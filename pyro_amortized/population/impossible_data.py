@@ -19,10 +19,12 @@ from ..sampling.individuals import IndividualPosteriors
 class ImpossibilitySettings:
     """When the data of an individual are all but impossible, beside those of the others."""
 
-    # Deficit: how far the log likelihood of an individual is below the highest of the cohort. It is
-    # 16,000 for theophylline with one value times 30; with the value times 10 the fit converges.
+    # Deficit: how far the log likelihood per recorded value of an individual is below the highest
+    # of the cohort, times the number of its values. It is 16,000 for theophylline with one value
+    # times 30; with the value times 10 the fit converges.
     min_deficit: float = 10_000.0
-    # The same as a multiple of the median deficit: far from the maximum all deficits are large.
+    # The deficit per value as a multiple of the median one: far from the maximum all are large, and
+    # an individual with thousands of values has a low log likelihood without being unusual.
     min_ratio: float = 100.0
     # Individuals that are named.
     max_named: int = 5
@@ -31,17 +33,20 @@ class ImpossibilitySettings:
 IMPOSSIBILITY = ImpossibilitySettings()
 
 
-def impossible_individuals(log_likelihood: Tensor) -> Tensor:
+def impossible_individuals(log_likelihood: Tensor, num_values: Tensor) -> Tensor:
     """Indices of the individuals, the worst first.
 
     Args:
         log_likelihood: Shape ``(individual,)``.
+        num_values: Number of recorded values of each individual, same shape.
     """
-    known = log_likelihood.nan_to_num(-torch.inf, torch.inf, -torch.inf)
-    deficit = known.max() - known
-    limit = max(IMPOSSIBILITY.min_deficit, IMPOSSIBILITY.min_ratio * float(deficit.median()))
+    num_values = num_values.clamp(min=1)
+    per_value = log_likelihood.nan_to_num(-torch.inf, torch.inf, -torch.inf) / num_values
+    deficit = per_value.max() - per_value
+    is_large = deficit * num_values > IMPOSSIBILITY.min_deficit
+    is_unusual = deficit > IMPOSSIBILITY.min_ratio * deficit.median()
     order = deficit.argsort(descending=True)
-    return order[deficit[order] > limit]
+    return order[(is_large & is_unusual)[order]]
 
 
 def check_possible(individuals: IndividualPosteriors) -> None:
@@ -51,10 +56,12 @@ def check_possible(individuals: IndividualPosteriors) -> None:
         FitError: There are such individuals; the message names them.
     """
     log_likelihood = individuals.marginal_estimate.log_mean
-    rows = impossible_individuals(log_likelihood)
+    cohort = individuals.cohort
+    recorded = [cohort[name].observed.flatten(1).sum(1) for name in individuals.structure.series]
+    rows = impossible_individuals(log_likelihood, torch.stack(recorded).sum(0))
     if len(rows) == 0:
         return
-    ids = individuals.cohort.ids
+    ids = cohort.ids
     named = ", ".join(
         f"{ids[i]} (log likelihood {float(log_likelihood[i]):,.0f})"
         for i in rows[: IMPOSSIBILITY.max_named].tolist()

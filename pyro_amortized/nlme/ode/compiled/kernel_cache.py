@@ -10,6 +10,7 @@ environment variable ``PYRO_AMORTIZED_CACHE`` names another one; if it is empty,
 It may be removed at any time.
 """
 
+import logging
 import os
 import sys
 from hashlib import sha256
@@ -18,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 VARIABLE = "PYRO_AMORTIZED_CACHE"
+LOG = logging.getLogger("pyro_amortized.nlme")
 
 
 def cache_folder() -> Path | None:
@@ -38,13 +40,16 @@ def load_kernel(source: str) -> Any:
     Args:
         source: Python source whose functions are compiled by Numba; ``kernel`` asks for
             ``cache=True``.
+
+    Returns:
+        The function, a dispatcher of Numba; :func:`call_kernel` calls it.
     """
     folder = cache_folder()
     if folder is not None:
         try:
             return _from_folder(folder, source)
-        except (OSError, RuntimeError):  # not writable; Numba found no place for machine code
-            pass
+        except (OSError, RuntimeError) as reason:  # not writable; no place for machine code
+            LOG.info("Solvers are compiled in memory, not kept in %s: %s.", folder, reason)
     names: dict[str, Any] = {}
     code = source.replace("cache=True", "cache=False")
     exec(compile(code, "<pyro_amortized solver>", "exec"), names)
