@@ -14,7 +14,7 @@ population models are those of the likelihood. The errors of the networks are no
 up over the individuals. Shared parameters outside the training distribution get a penalty.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,7 +24,6 @@ from ..cohort import Cohort
 from ..errors import GuideError, ModelError
 from ..model import (
     Estimator,
-    IndividualLogDensity,
     Model,
     ModelStructure,
     Population,
@@ -41,9 +40,9 @@ ESTIMATORS = ("corrected", "likelihood-free")
 MAX_RADIUS = 3.3
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class SurrogateStructure(ModelStructure):
-    r"""The structure of a model, with the density of the observations that a guide has learned.
+@dataclass(frozen=True, eq=False)
+class LearnedDensity:
+    r"""The density of the observations that a guide has learned.
 
     Args:
         guide: The guide.
@@ -52,28 +51,13 @@ class SurrogateStructure(ModelStructure):
     guide: AmortizedGuide
     _summaries: WeakKeyDictionary[Cohort, Tensor] = field(default_factory=WeakKeyDictionary)
 
-    @property
-    def estimator(self) -> Estimator:
-        """``"likelihood-free"``."""
-        return "likelihood-free"
-
-    def check_density(self) -> None:
-        """Nothing to check: the guide gives a density."""
-
-    def _log_density_of(
-        self,
-        repeated: Cohort,
-        draws: Tensor,
-        population: Population,
-        observation_only: bool = False,
-    ) -> IndividualLogDensity:
+    def log_prob(self, repeated: Cohort, draws: Tensor, population: Population) -> Tensor:
+        """Log p(y | phi, c) up to a constant for each individual, shape ``(draw, individual)``;
+        arguments as in :class:`~pyro_amortized.model.observation_density.ObservationDensity`.
+        """
         guide, posterior = self.guide, learned(self.guide)
         training, num = guide.training_distribution, draws.shape[1]
-        summary = self._summaries.get(repeated)
-        if summary is None:
-            with torch.no_grad():
-                summary = posterior.summarize(repeated[torch.arange(num)])
-            self._summaries[repeated] = summary
+        summary = self._summary(repeated, num)
         shared = guide.shared_vector(population)
         penalty = torch.zeros((), dtype=torch.float64)
         if training.shared.normal is not None:
@@ -83,10 +67,16 @@ class SurrogateStructure(ModelStructure):
         if posterior.shared_flow is not None:
             log_shared = posterior.shared_given(summary).log_prob(shared.expand(num, -1))
             observation = observation + log_shared - training.shared.log_prob(shared)
-        if observation_only:
-            return IndividualLogDensity(observation, torch.zeros_like(observation))
-        individual = self.log_individual_of(repeated, draws, population)
-        return IndividualLogDensity(observation, individual)
+        return observation
+
+    def _summary(self, repeated: Cohort, num: int) -> Tensor:
+        """The summary of the first ``num`` individuals of a repeated cohort, kept with it."""
+        summary = self._summaries.get(repeated)
+        if summary is None:
+            with torch.no_grad():
+                summary = learned(self.guide).summarize(repeated[torch.arange(num)])
+            self._summaries[repeated] = summary
+        return summary
 
 
 def _within(shared: Tensor, normal: NormalDistribution) -> tuple[Tensor, Tensor]:
@@ -174,5 +164,4 @@ def structure_with(
             "a guide trained with `Networks(learn_shared=True)`.",
             "train it again with this option, or use the corrected estimator.",
         )
-    parts = {f.name: getattr(structure, f.name) for f in fields(ModelStructure)}
-    return SurrogateStructure(**parts, guide=guide)
+    return replace(structure, learned_density=LearnedDensity(guide))

@@ -6,6 +6,8 @@ No other package reads Pyro programs.
 from .embedding import collapsed_log_density as collapsed_log_density
 from .embedding import constrain_individuals as constrain_individuals
 from .embedding import log_prob_by_individual as log_prob_by_individual
+from .observation_density import Estimator as Estimator
+from .observation_density import IndividualLogDensity as IndividualLogDensity
 from .pointwise_densities import at_limits as at_limits
 from .pointwise_densities import individual_prior_terms as individual_prior_terms
 from .pointwise_densities import predicted_moments as predicted_moments
@@ -15,6 +17,4 @@ from .program_reader import read_structure as read_structure
 from .recording_check import check_recorded as check_recorded
 from .sites import PLATE as PLATE
 from .sites import Model as Model
-from .structure import Estimator as Estimator
-from .structure import IndividualLogDensity as IndividualLogDensity
 from .structure import ModelStructure as ModelStructure

@@ -12,7 +12,7 @@ for K draws per individual at once. For this purpose the cohort is repeated K ti
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from pyro.poutine.trace_struct import Trace
@@ -22,6 +22,7 @@ from ..cohort import Cohort
 from ..errors import ModelError
 from ..runtime.isolation import seeded
 from ..runtime.solver_context import caching_here
+from .observation_density import Estimator, IndividualLogDensity, ObservationDensity
 from .population_parameters import Population, Roles
 from .program_run import Assign, run_program
 from .program_simulation import lay_out, simulate_repeatedly, simulated_values
@@ -51,26 +52,18 @@ class CallSettings:
 
 CALLS = CallSettings()
 
-Estimator = Literal["corrected", "likelihood-free"]
-
-
-class IndividualLogDensity(NamedTuple):
-    r"""Log densities per draw and individual, shape ``(draw, individual)``.
-
-    ``observation`` is log p(y | phi, c); ``individual`` is log p(phi | Psi) in unconstrained
-    coordinates.
-    """
-
-    observation: Tensor
-    individual: Tensor
-
 
 @dataclass(frozen=True, eq=False)
 class ModelStructure(Roles):
     r"""The structure of a model: roles of its sites, densities and simulations.
 
-    :func:`read_structure` makes it. Its fields are those of its base class, the roles of the sites.
+    :func:`read_structure` makes it, with the roles of the sites, the fields of its base class.
+
+    Args:
+        learned_density: A density of the observations in place of the program's own, or None.
     """
+
+    learned_density: ObservationDensity | None = None
 
     # Individual parameters.
 
@@ -143,9 +136,9 @@ class ModelStructure(Roles):
     @property
     def estimator(self) -> Estimator:
         """Which density of the observations :meth:`log_density` uses: ``"corrected"`` is that of
-        the model itself.
+        the model itself, ``"likelihood-free"`` a learned one.
         """
-        return "corrected"
+        return "corrected" if self.learned_density is None else "likelihood-free"
 
     def check_density(self) -> None:
         r"""Raise unless all observations have a density.
@@ -154,7 +147,7 @@ class ModelStructure(Roles):
             ModelError: Some observations can only be simulated.
         """
         without = [site.name for site in self.observed.values() if not site.has_density]
-        if without:
+        if without and self.learned_density is None:
             raise ModelError(
                 f"The observations {without} can be simulated, but have no density.",
                 "observations with a density, which weights and marginal likelihood need.",
@@ -216,6 +209,12 @@ class ModelStructure(Roles):
         """Densities of draws ``(draw, individual, latent)``; ``repeated`` is the cohort repeated
         once per draw.
         """
+        if self.learned_density is not None:
+            observation = self.learned_density.log_prob(repeated, draws, population)
+            individual = torch.zeros_like(observation)
+            if not observation_only:
+                individual = self.log_individual_of(repeated, draws, population)
+            return IndividualLogDensity(observation, individual)
         self.check_density()
         shape, rows = draws.shape[:2], draws.flatten(0, 1)
         assign = Assign(population, self.individual, rows)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..model import ModelStructure
 from ..sampling.importance_weights import normalized_weights
-from .likelihood_choice import Likelihood
+from .likelihood_interface import Likelihood
 
 
 @dataclass(frozen=True)

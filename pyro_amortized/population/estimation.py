@@ -25,13 +25,12 @@ from ..runtime.arguments import check_count, check_number
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import MIN_DRAWS
 from .estimate_errors import monte_carlo_errors
-from .exact_likelihood import ExactLikelihood
 from .expanded_likelihood import ExpandedLikelihood
 from .fit_message import error_message, fit_message, flat_places, has_ended
 from .fit_result import PopulationFit
 from .fit_rounds import Rounds, Schedule, more_draws, run_rounds
-from .likelihood_choice import Likelihood
 from .likelihood_estimate import summarize_weights
+from .likelihood_interface import Likelihood
 from .maximum_search import Criterion, Search
 from .parameter_limits import Limit, limit_of
 from .retraining import reasons_to_retrain, retrained
@@ -323,7 +322,7 @@ def _curvature(search: Search, likelihood: Likelihood, free: Tensor) -> Curvatur
         step = ESTIMATION.learned_difference
         return laplace_covariance(search.objective(likelihood), vector, search.scale, free, step)
     curvature = laplace_covariance(search.objective(likelihood), vector, search.scale, free)
-    if isinstance(likelihood, ExactLikelihood) and bool(curvature.covariance.isnan().all()):
+    if bool(curvature.covariance.isnan().all()):
         expanded = ExpandedLikelihood(individuals, search.scale, following=likelihood.following)
         curvature = laplace_covariance(search.objective(expanded), vector, search.scale, free)
     return curvature

@@ -53,6 +53,13 @@ class ExactLikelihood:
         """Log p(y_i | Psi) and log ESS, shape ``(2, individual)``, differentiable."""
         return log_moments(self.log_weights(population))
 
+    def distances(self, population: Population) -> tuple[Tensor, Tensor]:
+        """The moves of the draws from where they were made, in posterior standard deviations,
+        shape ``(individual,)``; the shared parameters have no limit: shape ``(0,)``.
+        """
+        vector = self.individuals.structure.unconstrain_population(population)
+        return self.following.distance(vector), vector.new_zeros(0)
+
     def __call__(self, population: Population) -> Tensor:
         """Log p(y_i | Psi), shape ``(individual,)``, differentiable."""
         return self.moments(population)[0]

@@ -25,8 +25,9 @@ from ..model import Estimator, Model, ModelStructure
 from ..numerics.laplace import confidence_interval, delta_method
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
-from .likelihood_choice import Likelihood, make_likelihood
+from .likelihood_choice import make_likelihood
 from .likelihood_estimate import MarginalLikelihood
+from .likelihood_interface import Likelihood
 from .maximum_search import Criterion, Search
 from .summary_table import FitSummary, IndividualRow, ParameterRow
 

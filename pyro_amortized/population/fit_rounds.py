@@ -21,8 +21,8 @@ from ..sampling.control_variates import controlled_estimate
 from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, ROUGH_EFFORT, Effort
 from .impossible_data import check_possible
-from .likelihood_choice import Likelihood
 from .likelihood_estimate import MarginalLikelihood, summarize_weights
+from .likelihood_interface import Likelihood
 from .maximum_search import SEARCH, Ascent, Search
 
 

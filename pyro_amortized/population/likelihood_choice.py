@@ -14,8 +14,7 @@ from ..sampling.individuals import IndividualPosteriors
 from .exact_likelihood import ExactLikelihood
 from .expanded_likelihood import ExpandedLikelihood
 from .following_draws import follow
-
-Likelihood = ExactLikelihood | ExpandedLikelihood
+from .likelihood_interface import Likelihood
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ r"""Profile likelihoods: confidence intervals where the likelihood is not quadra
           \{ z : 2 (\ell_p(\hat z) - \ell_p(z)) \le \chi^2_{1, 0.95} \}
 
 on the draws of the fit, so that a profile takes seconds. The bounds are found by Brent's
-method; at every value the other parameters are maximised, starting from the nearest maximum.
+method; at every value the other parameters are maximised, starting from the nearest maximum. The
+profile of a parameter that the data do not determine is followed in units of its prior scale: it is
+flat, and its interval has no bounds.
 """
 
 import math
@@ -29,6 +31,8 @@ class ProfileSettings:
     # Distances from the estimate at which a bound is looked for, in standard errors. A bound
     # farther away is reported as infinite.
     distances: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0)
+    # The same for a parameter that the data do not determine, in units of its prior scale.
+    flat_distances: tuple[float, ...] = (0.5, 1.0)
     # Accuracy of a bound, in standard errors.
     tolerance: float = 0.01
     # The likelihood is expanded anew when a shared parameter is farther from where it was expanded,
@@ -54,7 +58,8 @@ class ProfileLikelihood:
             increasing, shape ``(point,)``.
         minus2ll: -2 log likelihood at these values minus the smallest one, same shape.
         lower: Lower bound of the interval; -inf, or the end of the support, if the profile does not
-            reach the limit within five standard errors.
+            reach the limit within five standard errors; for a parameter that the data do not
+            determine, within one prior scale.
         upper: Upper bound; inf, or the end of the support, if the limit is not reached.
         level: Coverage of the interval.
     """
@@ -79,7 +84,7 @@ def profile_likelihood(fit: PopulationFit, name: str, level: float = 0.95) -> Pr
         The profile and its interval.
 
     Raises:
-        FitError: There is no such parameter, it has no standard error, or the fit maximised the
+        FitError: There is no such parameter, it was fixed or held, or the fit maximised the
             posterior density.
 
     References:
@@ -89,13 +94,13 @@ def profile_likelihood(fit: PopulationFit, name: str, level: float = 0.95) -> Pr
     check_is("fit", fit, PopulationFit, "pass what `fit_population` gives.", FitError)
     check_number("level", level, 0, 1, with_low=False, with_high=False, error=FitError)
     fit.check_likelihood("A profile likelihood")
-    names = fit.structure.population_names
-    if name not in names or not bool(fit.estimated[names.index(name)]):
-        known = [n for n, x in zip(names, fit.estimated.tolist(), strict=True) if x]
+    names, is_free = fit.structure.population_names, _free(fit)
+    if name not in names or not bool(is_free[names.index(name)]):
+        known = [n for n, x in zip(names, is_free.tolist(), strict=True) if x]
         raise FitError(
-            f"There is no parameter {name!r} with a standard error.",
+            f"There is no parameter {name!r} that was estimated.",
             f"one of {known}.",
-            "check the name; a parameter that is fixed or undetermined has no profile.",
+            "check the name; a parameter that was fixed, or held at a limit, has no profile.",
         )
     profile = _Profile(fit, names.index(name))
     limit = float(scipy.special.chdtri(1, 1 - level))
@@ -107,16 +112,25 @@ def profile_likelihood(fit: PopulationFit, name: str, level: float = 0.95) -> Pr
     return ProfileLikelihood(name, values[order], minus2ll[order], bounds[0], bounds[1], level)
 
 
+def _free(fit: PopulationFit) -> Tensor:
+    """Coordinates with a covariance, and those that the data do not determine."""
+    names = fit.structure.population_names
+    return fit.estimated | torch.tensor([name in fit.undetermined for name in names])
+
+
 class _Profile:
     """Maxima of the likelihood with one coordinate held, each started at the nearest one before."""
 
     def __init__(self, fit: PopulationFit, index: int) -> None:
         self.fit, self.index = fit, index
         self.likelihood = ExpandedLikelihood(fit.individuals, fit.search.scale)
-        self.scale = fit.covariance.diagonal().clamp(min=0).sqrt().nan_to_num(1.0)
+        errors = fit.covariance.diagonal().clamp(min=0).sqrt()
+        self.scale = torch.where(errors.isnan(), fit.search.scale, errors)
         self.best = self._maximum(fit.vector, fit.estimated)
         is_index = torch.arange(len(fit.vector)) == index
-        self.free = fit.estimated & ~is_index
+        self.free = _free(fit) & ~is_index
+        is_flat = bool(errors[index].isnan())
+        self.distances = PROFILE.flat_distances if is_flat else PROFILE.distances
         self.center = float(self.best.vector[index])
         self.unit = float(self.scale[index])
         self.maxima = {self.center: self.best}  # by value of the coordinate
@@ -180,7 +194,7 @@ class _Profile:
             return 2 * (self.best.value - self.log_likelihood(z)) - limit
 
         near = self.center
-        for distance in PROFILE.distances:
+        for distance in self.distances:
             far = self.center + side * distance * self.unit
             if excess(far) > 0:
                 tolerance = PROFILE.tolerance * self.unit

@@ -28,8 +28,8 @@ from ..sampling.importance_weights import log_mean_difference
 from ..sampling.individuals import IndividualPosteriors, sample_with_structure
 from ..sampling.proposals import Refinement
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, Effort
-from .expanded_likelihood import ExpandedLikelihood
-from .likelihood_choice import Likelihood, differentiable_likelihood
+from .likelihood_choice import differentiable_likelihood
+from .likelihood_interface import Likelihood
 from .vanishing_deviations import larger_deviations, vanishing_coordinates
 
 # The likelihood; with the prior density in the support (as ``AutoDelta`` does); with the prior
@@ -295,14 +295,9 @@ class Search:
             log_likelihood, remaining = likelihood.moments(population)
             loss = (log_ess - remaining).nan_to_num(0.0, 0.0, 0.0).mean()
             outside = (loss - SEARCH.max_ess_loss).relu().pow(2)
-            if isinstance(likelihood, ExpandedLikelihood):
-                distances = likelihood.distances(population)
-            else:
-                distances = (likelihood.following.distance(x), x.new_zeros(0))
             if not likelihood.following.stays:
-                outside = outside + sum(
-                    _beyond(x / limit) for x, limit in zip(distances, max_distance, strict=True)
-                )
+                distances = zip(likelihood.distances(population), max_distance, strict=True)
+                outside = outside + sum(_beyond(x / limit) for x, limit in distances)
             total = log_likelihood.sum() - penalty * outside
             return total + self.log_prior(population, x)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..model import ModelStructure
 from .exact_likelihood import ExactLikelihood
-from .likelihood_choice import Likelihood
+from .likelihood_interface import Likelihood
 from .maximum_search import Search
 
 

@@ -16,13 +16,14 @@ draws of every individual is chosen by its weight under this population.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
 
 from ..errors import FitError
 from ..numerics.cholesky import factored
+from ..numerics.laplace import laplace_covariance
 from ..numerics.vectorized_map import AtEach
 from ..runtime.arguments import check_count, check_is
 from ..runtime.random_numbers import make_generator
@@ -41,7 +42,8 @@ from ..sampling.weighted_fits import tempered_weights
 from .exact_likelihood import ExactLikelihood
 from .fit_result import PopulationFit
 from .interpolated_likelihood import InterpolatedLikelihood
-from .likelihood_choice import Likelihood, make_likelihood
+from .likelihood_choice import make_likelihood
+from .likelihood_interface import Likelihood
 from .pooled_proposals import pooled_individuals
 
 AnyLikelihood = Likelihood | InterpolatedLikelihood
@@ -159,7 +161,7 @@ def sample_population(
     r"""Posterior draws of the population parameters, by sampling-importance resampling.
 
     Parameters that were fixed, and standard deviations that cannot be distinguished from zero, keep
-    their values.
+    their values. Parameters that the data do not determine have the spread of the prior.
 
     Args:
         fit: A fit with standard errors.
@@ -181,7 +183,8 @@ def sample_population(
     check_is("fit", fit, PopulationFit, "pass what `fit_population` gives.", FitError)
     check_count("num_draws", num_draws, error=FitError)
     check_count("num_proposals", num_proposals, error=FitError)
-    known = fit.estimated
+    covariance = _covariance(fit)
+    known = ~covariance.diagonal().isnan()
     if not bool(known.any()):
         raise FitError(
             "The fit has no standard errors to draw around.",
@@ -189,7 +192,7 @@ def sample_population(
             "look at `fit.message`, or use NUTS on `marginalize(model)`.",
         )
     generator = make_generator(seed)
-    first = StudentMixture.single(fit.vector[known], factored(fit.covariance[known][:, known]))
+    first = StudentMixture.single(fit.vector[known], factored(covariance[known][:, known]))
     test_draws = first.draw(RESAMPLING.num_test_draws, generator)
     target = _Posterior(fit, known, test_draws, generator)
     mixture = _fitted_mixture(target, first, num_proposals, generator)
@@ -200,6 +203,19 @@ def sample_population(
     shuffled = torch.randperm(num_draws, generator=generator)
     ess, pareto_k = float(estimate.ess), float(estimate.pareto_k)
     return PopulationDraws(fit, vectors[shuffled], ess, pareto_k, target.likelihood)
+
+
+def _covariance(fit: PopulationFit) -> Tensor:
+    """The covariance of the estimates; with the curvature of the prior added where the data alone
+    do not determine a parameter.
+    """
+    if not fit.undetermined:
+        return fit.covariance
+    names = fit.structure.population_names
+    free = fit.estimated | torch.tensor([name in fit.undetermined for name in names])
+    search = replace(fit.search, criterion="posterior mode")
+    objective = search.objective(fit.likelihood)
+    return laplace_covariance(objective, fit.vector, search.scale, free).covariance
 
 
 def _fitted_mixture(

@@ -17,7 +17,7 @@ from ..model import ModelStructure
 from ..runtime.random_numbers import make_generator
 from ..sampling.importance_weights import log_mean_difference
 from .exact_likelihood import ExactLikelihood
-from .likelihood_choice import Likelihood
+from .likelihood_interface import Likelihood
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import pyro_amortized as pa
-from pyro_amortized.errors import FitError
 from tests.exact import exact_fit
 
 
@@ -45,9 +44,30 @@ def test_the_parameters_are_named_and_have_no_standard_error(linear, undetermine
     assert torch.allclose(fit.standard_errors["mean"][1], errors[1], rtol=0.05)
 
 
-def test_it_has_no_profile(undetermined):
-    with pytest.raises(FitError, match="no parameter 'd' with a standard error"):
-        pa.profile_likelihood(undetermined, "d")
+def test_its_profile_is_flat(undetermined):
+    profile = pa.profile_likelihood(undetermined, "d")
+    assert (profile.lower, profile.upper) == (-math.inf, math.inf)
+    values = torch.linspace(-1.0, 1.0, 5) * 2.0 + undetermined.estimates["d"]
+    assert torch.allclose(profile.values, values.to(profile.values), rtol=0.05)
+    assert profile.minus2ll.abs().max() < 0.05
+
+
+def test_the_profiles_of_the_others_are_those_of_the_determined_model(linear, undetermined):
+    """The sum of the mean and the shift is maximised again for every value."""
+    profile = pa.profile_likelihood(undetermined, "omega[0]")
+    vector, _, covariance = exact_fit(linear)
+    center, error = float(vector[2]), float(covariance[2, 2].sqrt())
+    assert -2.5 < (math.log(profile.lower) - center) / error < -1.5
+    assert 1.5 < (math.log(profile.upper) - center) / error < 2.5
+
+
+def test_draws_of_the_population_have_the_spread_of_the_prior(linear, undetermined):
+    """Given the sum, d has the variance 1 / (1 / 2^2 + 1 / 1^2) = 0.8."""
+    draws = pa.sample_population(undetermined, num_draws=1000, seed=1)
+    assert float(draws.draws["d"].std()) == pytest.approx(math.sqrt(0.8), rel=0.15)
+    total = draws.draws["mean"][:, 0] + draws.draws["d"]
+    _, _, covariance = exact_fit(linear)
+    assert float(total.std()) == pytest.approx(float(covariance[0, 0].sqrt()), rel=0.2)
 
 
 @pytest.mark.slow
