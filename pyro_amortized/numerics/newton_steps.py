@@ -95,19 +95,33 @@ def newton(target: Target, location: Tensor, scale_tril: Tensor, num_steps: int)
         >>> result.location, result.scale_tril.diagonal(dim1=1, dim2=2)
         (tensor([[ 3., -1.]], dtype=torch.float64), tensor([[0.5000, 0.5000]], dtype=torch.float64))
     """
-    points = stencil(location.shape[-1]).to(location)
-    lengths = torch.tensor(DEFAULTS.lengths).to(location)
     for _ in range(num_steps):
-        centre, relative = _evaluate(target, points, location, scale_tril)
-        move, scale_tril = _step(relative, scale_tril)
-        trials = target(location + lengths[:, None, None] * move)
-        trials = torch.where(trials.isfinite(), trials, -torch.inf)
-        value, best = trials.max(0)
-        length = torch.where(value > centre, lengths[best], 0.0)
-        location = location + length.unsqueeze(-1) * move
+        location, scale_tril, _ = newton_step(target, location, scale_tril)
+    points = stencil(location.shape[-1]).to(location)
     relative = _evaluate(target, points, location, scale_tril)[1]
     shape = relative[1:] + 0.5 * points[1:].pow(2).sum(-1, keepdim=True)
     return Curved(location, scale_tril, shape.T)
+
+
+def newton_step(
+    target: Target, location: Tensor, scale_tril: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""One step of :func:`newton`.
+
+    Returns:
+        Location, scale, and the log density at the location, shape ``(N,)``.
+    """
+    points = stencil(location.shape[-1]).to(location)
+    lengths = torch.tensor(DEFAULTS.lengths).to(location)
+    centre, relative = _evaluate(target, points, location, scale_tril)
+    move, scale_tril = _step(relative, scale_tril)
+    trials = target(location + lengths[:, None, None] * move)
+    trials = torch.where(trials.isfinite(), trials, -torch.inf)
+    value, best = trials.max(0)
+    is_better = value > centre
+    length = torch.where(is_better, lengths[best], 0.0)
+    location = location + length.unsqueeze(-1) * move
+    return location, scale_tril, torch.where(is_better, value, centre)
 
 
 def best_of(

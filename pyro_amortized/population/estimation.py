@@ -10,6 +10,7 @@ covariance of the estimates, and new draws give the likelihood that is reported.
 """
 
 import math
+import time
 from dataclasses import dataclass, replace
 
 import torch
@@ -172,7 +173,7 @@ def fit_once(
     precision: float | None = None,
 ) -> PopulationFit:
     """One fit without retraining; arguments as in :func:`fit_population`."""
-    generator = make_generator(seed)
+    begin, generator = time.perf_counter(), make_generator(seed)
     if num_draws is not None:
         check_count("num_draws", num_draws, least=MIN_DRAWS, error=FitError)
     structure = structure_to_fit(model, cohort, guide, estimator)
@@ -194,13 +195,22 @@ def fit_once(
             "pass another `start=`, or check the data against the model.",
         )
     fit = _finish(model, rounds, fixed)
-    if precision is None:
-        return fit
-    needed = _needed_draws(fit)
-    if needed > ESTIMATION.min_increase * num_draws:
-        schedule = _schedule(needed, len(vector), len(cohort))._replace(first_draws=needed)
+    if precision is not None:
+        fit = _with_precision(fit, rounds, held, precision, generator)
+    return replace(fit, seconds=time.perf_counter() - begin)
+
+
+def _with_precision(
+    fit: PopulationFit, rounds: Rounds, held: Tensor, precision: float, generator: Generator
+) -> PopulationFit:
+    """The fit, with more draws where its Monte Carlo errors are too large."""
+    search, needed = rounds.search, _needed_draws(fit)
+    if needed > ESTIMATION.min_increase * fit.individuals.num_draws:
+        schedule = _schedule(needed, len(fit.vector), len(fit.cohort))
+        schedule = schedule._replace(first_draws=needed)
         rounds = run_rounds(search, fit.vector, held, schedule, generator)
-        fit = _finish(model, rounds, fixed)
+        fixed = {name: fit.estimates[name] for name in fit.fixed}
+        fit = _finish(fit.model, rounds, fixed)
     more = more_draws(search, rounds, precision, generator)
     return replace(fit, marginal=more) if more is not None else fit
 
@@ -292,6 +302,7 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
         converged=converged and is_maximum and covered,
         message=message + error_message(names, errors / covariance.diagonal().sqrt()),
         num_rounds=rounds.num_rounds,
+        seconds=0.0,  # :func:`fit_once` knows it
         search=search,
         fixed=tuple(fixed),
         undetermined=tuple(names[j] for j in range(len(names)) if any(j in x for x in flat)),

@@ -35,11 +35,11 @@ FILE, GUIDE = "fit.safetensors", "guide"
 ESTIMATES = ("vector", "covariance", "monte_carlo_errors")
 DRAWS = ("unconstrained", "log_proposal", "log_weights")
 MARGINAL = ("log_likelihood", "mc_error", "ess", "pareto_k")
-REFINED = ("refined", "num_modes")
+REFINED = ("stage", "num_modes")
 MIXTURES = ("mixture", "guide")
 DESCRIBED = (
     *("criterion", "estimator", "population", "converged", "message", "num_rounds", "fixed"),
-    *("undetermined", "num_marginal_draws"),
+    *("undetermined", "num_marginal_draws", "seconds"),
     *("ids", "numbered", "method", "guided"),
 )
 
@@ -77,6 +77,7 @@ def _tensors(fit: PopulationFit) -> dict[str, Tensor]:
     tensors = {f"cohort.{name}": x for name, x in cohort_tensors(individuals.cohort).items()}
     tensors |= {f"estimates.{name}": x for name, x in estimates.items()}
     tensors |= {f"draws.{name}": getattr(individuals, name) for name in DRAWS}
+    tensors["draws.evaluations"] = individuals.evaluations
     tensors |= {f"marginal.{name}": getattr(fit.marginal, name) for name in MARGINAL}
     tensors |= {f"refinement.{name}": getattr(refinement, name) for name in REFINED}
     for kind in MIXTURES:
@@ -94,6 +95,7 @@ def _description(fit: PopulationFit) -> dict[str, Any]:
         "converged": fit.converged,
         "message": fit.message,
         "num_rounds": fit.num_rounds,
+        "seconds": fit.seconds,
         "fixed": list(fit.fixed),
         "undetermined": list(fit.undetermined),
         "ids": list(fit.individuals.cohort.ids),
@@ -163,43 +165,54 @@ def load_fit(
 def _fit(
     model: Model, guide: AmortizedGuide | None, structure: ModelStructure, contents: FitContents
 ) -> PopulationFit:
-    cohort, tensors, refinement, description = contents
-    vector, criterion = tensors["estimates.vector"], description["criterion"]
-    individuals = IndividualPosteriors(
-        structure,
-        cohort,
-        structure.constrain_population(vector),
-        tensors["draws.unconstrained"],
-        tensors["draws.log_proposal"],
-        tensors["draws.log_weights"],
-        tuple(description["method"]),
-        refinement,
-    )
+    cohort, tensors, _, description = contents
+    criterion, individuals = description["criterion"], _individuals(structure, contents)
     return PopulationFit(
         model=model,
         guide=guide,
         cohort=cohort,
         structure=structure,
         criterion=criterion,
-        vector=vector,
+        vector=tensors["estimates.vector"],
         covariance=tensors["estimates.covariance"],
         monte_carlo_errors=tensors["estimates.monte_carlo_errors"],
         individuals=individuals,
-        marginal=MarginalLikelihood(
-            log_likelihood=tensors["marginal.log_likelihood"],
-            mc_error=tensors["marginal.mc_error"],
-            ess=tensors["marginal.ess"],
-            pareto_k=tensors["marginal.pareto_k"],
-            num_draws=int(description["num_marginal_draws"]),
-            method=individuals.method,
-            estimator=structure.estimator,
-        ),
+        marginal=_marginal(individuals, contents),
         converged=bool(description["converged"]),
         message=str(description["message"]),
         num_rounds=int(description["num_rounds"]),
+        seconds=float(description["seconds"]),
         search=Search(structure, guide, cohort, criterion, tensors["estimates.scale"]),
         fixed=tuple(description["fixed"]),
         undetermined=tuple(description["undetermined"]),
+    )
+
+
+def _individuals(structure: ModelStructure, contents: FitContents) -> IndividualPosteriors:
+    tensors = contents.tensors
+    return IndividualPosteriors(
+        structure,
+        contents.cohort,
+        structure.constrain_population(tensors["estimates.vector"]),
+        tensors["draws.unconstrained"],
+        tensors["draws.log_proposal"],
+        tensors["draws.log_weights"],
+        tuple(contents.description["method"]),
+        contents.refinement,
+        tensors["draws.evaluations"],
+    )
+
+
+def _marginal(individuals: IndividualPosteriors, contents: FitContents) -> MarginalLikelihood:
+    tensors = contents.tensors
+    return MarginalLikelihood(
+        log_likelihood=tensors["marginal.log_likelihood"],
+        mc_error=tensors["marginal.mc_error"],
+        ess=tensors["marginal.ess"],
+        pareto_k=tensors["marginal.pareto_k"],
+        num_draws=int(contents.description["num_marginal_draws"]),
+        method=individuals.method,
+        estimator=individuals.structure.estimator,
     )
 
 
@@ -226,9 +239,9 @@ def read_fit(folder: Path) -> FitContents:
         mixtures = [
             StudentMixture(**_with_prefix(tensors, f"refinement.{kind}.")) for kind in MIXTURES
         ]
-        refined, num_modes = (tensors[f"refinement.{name}"] for name in REFINED)
-        refinement = Refinement(refined, mixtures[0], mixtures[1], num_modes)
-        names = [f"draws.{name}" for name in DRAWS]
+        stage, num_modes = (tensors[f"refinement.{name}"] for name in REFINED)
+        refinement = Refinement(stage, mixtures[0], mixtures[1], num_modes)
+        names = [f"draws.{name}" for name in (*DRAWS, "evaluations")]
         names += [f"marginal.{name}" for name in MARGINAL]
         names += [f"estimates.{name}" for name in (*ESTIMATES, "scale")]
         contents = FitContents(
@@ -278,7 +291,8 @@ def _check_shapes(contents: FitContents) -> None:
     for name in ("scale", "monte_carlo_errors"):
         valid &= tensors[f"estimates.{name}"].shape == (num_parameters,)
     valid &= (
-        refinement.refined.shape == refinement.num_modes.shape == (num,)
+        refinement.stage.shape == refinement.num_modes.shape == (num,)
+        and tensors["draws.evaluations"].shape == (num,)
         and len(description["method"]) == num
     )
     valid &= bool(tensors["estimates.vector"].isfinite().all() & draws.isfinite().all())

@@ -75,6 +75,7 @@ class PopulationFit:
             curvature is that of a maximum, and enough draws are effective.
         message: How the fit ended, in words.
         num_rounds: Rounds of drawing and maximising.
+        seconds: Wall time of the fit.
         search: What the rounds had in common.
         fixed: Names of the population sites that were not estimated.
         undetermined: Labels of the parameters, as in the summary, of which the data determine only
@@ -94,6 +95,7 @@ class PopulationFit:
     converged: bool
     message: str
     num_rounds: int
+    seconds: float
     search: Search
     fixed: tuple[str, ...] = ()
     undetermined: tuple[str, ...] = ()

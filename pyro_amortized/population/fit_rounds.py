@@ -37,6 +37,11 @@ class RoundSettings:
     min_kept: float = 0.25
     well_kept: float = 0.75
     num_well_kept: int = 2
+    # Rounds in sequence, with all draws, in which the likelihood on new draws did not rise by more
+    # than this multiple of its Monte Carlo error: the rounds then end. Where the likelihood is
+    # nearly flat in a direction, what the draws of a round promise there is their own error.
+    num_idle: int = 2
+    idle_errors: float = 2.0
     # Jumps to a much larger standard deviation, from where the likelihood is flat near zero.
     max_jumps: int = 3
     allowed_errors: float = 3.0
@@ -134,6 +139,26 @@ class TrustRegion(NamedTuple):
         return TrustRegion(max(self.least, self.level - 1), self.least)
 
 
+class Progress(NamedTuple):
+    r"""Where the rounds have come to.
+
+    Args:
+        place: The population, and draws that were made there.
+        near: Whether the maximum is near: the rounds then use all draws.
+        region: Limits of the next round.
+        num_rounds: Number of rounds.
+        num_jumps: Number of jumps to a larger standard deviation.
+        num_idle: Number of rounds in sequence in which the likelihood on new draws did not rise.
+    """
+
+    place: Place
+    near: bool
+    region: TrustRegion = TrustRegion()
+    num_rounds: int = 0
+    num_jumps: int = 0
+    num_idle: int = 0
+
+
 def run_rounds(
     search: Search, vector: Tensor, held: Tensor, schedule: Schedule, generator: Generator
 ) -> Rounds:
@@ -150,25 +175,15 @@ def run_rounds(
         FitError: The data of an individual are all but impossible at the start.
     """
     first = min(schedule.first_draws, schedule.num_draws)
-    near = first == schedule.num_draws
-    effort = _effort(schedule.rough or not near)
-    place = _start(search, vector, first, generator, effort)
-    region, num_rounds, num_jumps = TrustRegion(), 0, 0
+    progress = _start(search, vector, first, schedule, generator)
     while True:
-        # Far from the maximum, a large residual error hides every standard deviation.
-        rough = schedule.rough or not near
-        vanishing, larger = (
-            (held, None) if rough else search.vanishing(place.likelihood, place.vector)
-        )
-        if larger is not None and num_jumps < ROUNDS.max_jumps:
-            num_jumps += 1
-            place = _better_place(search, place, larger, generator)
-            continue
-        ascent = search.ascend(
-            place.likelihood, place.vector, held | vanishing, rough, region.level
-        )
-        num_rounds += 1
-        min_gain = schedule.smallest_gain(place.likelihood)
+        progress, vanishing = _leave_false_zeros(search, progress, schedule, generator)
+        place, near = progress.place, progress.near
+        level, rough = progress.region.level, schedule.rough or not near
+        ascent = search.ascend(place.likelihood, place.vector, held | vanishing, rough, level)
+        num_rounds = progress.num_rounds + 1
+        is_idle = progress.num_idle >= ROUNDS.num_idle
+        min_gain = math.inf if is_idle else schedule.smallest_gain(place.likelihood)
         if not math.isfinite(ascent.gain):
             return Rounds(search, ascent, place.individuals, num_rounds, min_gain)
         done = (near and ascent.gain < min_gain) or num_rounds == schedule.max_rounds
@@ -178,26 +193,67 @@ def run_rounds(
         new = search.draw(ascent.optimum.vector, num_draws, generator, ascent, effort)
         if done:
             return Rounds(search, ascent, new, num_rounds, min_gain)
-        gain, allowed = _gain(search, place.individuals, new, ascent)
-        if gain >= ROUNDS.min_kept * ascent.gain - allowed:
-            place = _place(search, ascent.optimum.vector, new)
-            region = region.after(gain, ascent.gain)
-        elif place.individuals.num_draws < num_draws:  # perhaps because these are few draws
-            more = search.draw_again(place.individuals, num_draws, generator)
-            place = _place(search, place.vector, more)
-        elif (narrower := region.narrower()) is not None:
-            region = narrower
-        else:
+        progress = progress._replace(near=near, num_rounds=num_rounds)
+        after = _after_round(search, progress, ascent, new, schedule, generator)
+        if after is None:
             return _stopped(search, ascent, place, num_rounds, min_gain)
+        progress = after
 
 
 def _start(
-    search: Search, vector: Tensor, num_draws: int, generator: Generator, effort: Effort
-) -> Place:
+    search: Search, vector: Tensor, num_draws: int, schedule: Schedule, generator: Generator
+) -> Progress:
     """The first population, if all data are possible there."""
+    near = num_draws == schedule.num_draws
+    effort = _effort(schedule.rough or not near)
     individuals = search.draw(vector, num_draws, generator, effort=effort)
     check_possible(individuals)
-    return _place(search, vector, individuals)
+    return Progress(_place(search, vector, individuals), near)
+
+
+def _leave_false_zeros(
+    search: Search, progress: Progress, schedule: Schedule, generator: Generator
+) -> tuple[Progress, Tensor]:
+    """Jumps to larger standard deviations where the likelihood is higher; the coordinates of those
+    that then cannot be distinguished from zero.
+    """
+    place = progress.place
+    # Far from the maximum, a large residual error hides every standard deviation.
+    if schedule.rough or not progress.near:
+        return progress, torch.zeros(len(place.vector), dtype=torch.bool)
+    vanishing, larger = search.vanishing(place.likelihood, place.vector)
+    while larger is not None and progress.num_jumps < ROUNDS.max_jumps:
+        place = _better_place(search, place, larger, generator)
+        progress = progress._replace(place=place, num_jumps=progress.num_jumps + 1)
+        vanishing, larger = search.vanishing(place.likelihood, place.vector)
+    return progress, vanishing
+
+
+def _after_round(
+    search: Search,
+    progress: Progress,
+    ascent: Ascent,
+    new: IndividualPosteriors,
+    schedule: Schedule,
+    generator: Generator,
+) -> Progress | None:
+    """The next place, or the same with more draws or tighter limits; None if there are none."""
+    place, region = progress.place, progress.region
+    gain, error = _gain(search, place.individuals, new)
+    allowed = ROUNDS.allowed_errors * error + ascent.error
+    if gain >= ROUNDS.min_kept * ascent.gain - allowed:
+        is_idle = place.individuals.num_draws == schedule.num_draws
+        is_idle = is_idle and gain < ROUNDS.idle_errors * error
+        return progress._replace(
+            place=_place(search, ascent.optimum.vector, new),
+            region=region.after(gain, ascent.gain),
+            num_idle=progress.num_idle + 1 if is_idle else 0,
+        )
+    if place.individuals.num_draws < new.num_draws:  # perhaps because these are few draws
+        more = search.draw_again(place.individuals, new.num_draws, generator)
+        return progress._replace(place=_place(search, place.vector, more))
+    narrower = region.narrower()
+    return None if narrower is None else progress._replace(region=narrower)
 
 
 def _place(search: Search, vector: Tensor, individuals: IndividualPosteriors) -> Place:
@@ -270,11 +326,9 @@ def more_draws(
 
 
 def _gain(
-    search: Search, before: IndividualPosteriors, after: IndividualPosteriors, ascent: Ascent
+    search: Search, before: IndividualPosteriors, after: IndividualPosteriors
 ) -> tuple[float, float]:
-    """Gain of the objective from some draws to others, and what the Monte Carlo errors of both and
-    of the promised gain allow.
-    """
+    """Gain of the objective from some draws to others, and its Monte Carlo error."""
     gain = search.value_of(after) - search.value_of(before)
     errors = [float(x.marginal_estimate.mc_error.pow(2).sum()) for x in (before, after)]
-    return gain, ROUNDS.allowed_errors * math.sqrt(sum(errors)) + ascent.error
+    return gain, math.sqrt(sum(errors))

@@ -35,10 +35,10 @@ import torch
 from torch import Tensor
 
 from ..numerics.cholesky import factored
-from ..numerics.weighted_regression import regression
 from ..sampling.importance_weights import effective_sample_size, normalized_weights
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.student_mixture import StudentMixture
+from .draw_moves import fitted_moves, num_products
 from .fixed_draws import is_negligible, replace_impossible_draws
 
 
@@ -46,11 +46,10 @@ from .fixed_draws import is_negligible, replace_impossible_draws
 class FollowingSettings:
     """Constants of the regression of the slopes."""
 
-    # Draws per individual that the regression uses. It has no error where the posterior is normal,
-    # so that few are enough.
+    # Draws per individual that the regression uses, and per coefficient where these are many. It
+    # has no error where the posterior is normal, so that few are enough.
     max_draws: int = 300
-    # Effective draws per coefficient that the regression on the products needs.
-    draws_per_coefficient: float = 5.0
+    max_draws_per_coefficient: int = 12
     # Steps of the differences: in a parameter of the population, in units of its scale, and in an
     # individual parameter, in posterior standard deviations.
     relative_step: float = 1e-3
@@ -181,12 +180,14 @@ def follow(individuals: IndividualPosteriors, scale: Tensor) -> Following:
         The regression of the slopes. Draws of an individual whose slopes are not finite stay, and
         all draws of a likelihood-free estimate: the log density of the splines that the guide has
         learned has kinks in the individual parameters, so that moved draws would have no curvature.
-        Draws of an individual with too few effective draws are not stretched.
+        Draws of an individual with few effective draws are stretched in each parameter separately,
+        or not at all.
     """
     structure = individuals.structure
     center = structure.unconstrain_population(individuals.population).detach()
-    log_weights = individuals.log_weights[: FOLLOWING.max_draws]
-    draws = individuals.unconstrained[: FOLLOWING.max_draws]
+    num_coefficients = num_products(individuals.unconstrained.shape[-1])
+    num = max(FOLLOWING.max_draws, FOLLOWING.max_draws_per_coefficient * num_coefficients)
+    log_weights, draws = individuals.log_weights[:num], individuals.unconstrained[:num]
     draws = replace_impossible_draws(draws, log_weights, is_negligible(log_weights))
     weights = normalized_weights(log_weights)
     mean = (weights.unsqueeze(-1) * draws).sum(0)
@@ -203,58 +204,14 @@ def follow(individuals: IndividualPosteriors, scale: Tensor) -> Following:
     with torch.no_grad():
         scores = slopes.of_population(FOLLOWING.relative_step * scale)
         gradients = slopes.of_individuals(FOLLOWING.individual_step * spread)
-    root = factored(covariance)
-    inverse = torch.linalg.solve_triangular(
-        root, torch.eye(d).to(root).expand_as(root), upper=False
-    )
-    standard = torch.einsum("nij,knj->kni", inverse, offset)
-    gradients = torch.einsum("nji,knj->kni", root, gradients)
-    location, stretch = _regressions(standard, gradients, -scores, weights)
-    few = effective_sample_size(log_weights) < FOLLOWING.draws_per_coefficient * _num_products(d)
-    stretch = torch.where(few[:, None, None, None], 0.0, stretch)
-    directions = torch.einsum("nij,njp->nip", root, location)
-    rates = torch.einsum("nia,nabp,nbj->nijp", root, stretch, inverse)
+    enough = effective_sample_size(log_weights)
+    directions, rates = fitted_moves(covariance, offset, gradients, -scores, weights, enough)
     # The slopes of the moved draws have the same mean as the scores, and less Monte Carlo error.
-    scores = scores + torch.einsum("kni,nip->knp", gradients, location)
-    scores = scores + torch.einsum("kni,nijp,knj->knp", gradients, stretch, standard)
-    scores = scores + stretch.diagonal(dim1=1, dim2=2).sum(-1)
+    scores = scores + torch.einsum("kni,nip->knp", gradients, directions)
+    scores = scores + torch.einsum("kni,nijp,knj->knp", gradients, rates, offset)
+    scores = scores + rates.diagonal(dim1=1, dim2=2).sum(-1)
     scores = (weights.unsqueeze(-1) * scores).sum(0).nan_to_num(0.0, 0.0, 0.0)
     return replace(stay, directions=directions, rates=rates, scores=scores)
-
-
-def _num_products(num_latent: int) -> int:
-    return num_latent + num_latent * (num_latent + 1) // 2
-
-
-def _regressions(
-    standard: Tensor, gradients: Tensor, target: Tensor, weights: Tensor
-) -> tuple[Tensor, Tensor]:
-    r"""Coefficients of the weighted regression on the gradients and on their products with the
-    draws; on the gradients alone where the products are not finite.
-
-    Args:
-        standard: Draws with mean 0 and covariance 1, shape ``(draw, individual, latent)``.
-        gradients: Gradients in these coordinates, same shape.
-        target: Shape ``(draw, individual, population)``.
-        weights: Normalised weights, shape ``(draw, individual)``.
-
-    Returns:
-        Shapes ``(individual, latent, population)`` and ``(individual, latent, latent,
-        population)``, the latter symmetric in the parameters; zero where they are not finite.
-    """
-    d, num_parameters = standard.shape[-1], target.shape[-1]
-    row, column = torch.tril_indices(d, d)
-    products = gradients[..., row] * standard[..., column]
-    products = (products + gradients[..., column] * standard[..., row]) / 2
-    both = regression(torch.cat([gradients, products], -1), target, weights)
-    alone = regression(gradients, target, weights)
-    finite = both.isfinite().flatten(1).all(1)[:, None, None]
-    location = torch.where(finite, both[:, :d], alone).nan_to_num(0.0, 0.0, 0.0)
-    lower = torch.where(finite, both[:, d:], 0.0)
-    stretch = lower.new_zeros(len(lower), d, d, num_parameters)
-    stretch[:, row, column] = lower / 2
-    stretch = stretch + stretch.transpose(1, 2)
-    return location, stretch
 
 
 class _Slopes:

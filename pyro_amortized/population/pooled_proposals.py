@@ -9,14 +9,16 @@ fitted to draws at several populations :math:`\Psi_m` together (decision 042):
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
 
+from ..sampling.counted_density import CountedDensity
 from ..sampling.individuals import IndividualPosteriors, individual_posteriors, make_sampler
 from ..sampling.proposals import Refinement, Sampled, Weighted
 from ..sampling.refinement_settings import REFINEMENT
+from ..sampling.sampling_stage import Stage
 from ..sampling.weighted_fits import mixture_of_equal, mixture_of_weighted
 from .fit_result import PopulationFit
 
@@ -54,14 +56,19 @@ def pooled_individuals(
     log_weights = [p.log_weights.log_softmax(0).nan_to_num(-torch.inf) for p in parts]
     draws = torch.cat([p.unconstrained for p in parts])
     pooled = Weighted(draws, torch.zeros(draws.shape[:2]), torch.cat(log_weights))
-    refined, rows = torch.ones(len(cohort), dtype=torch.bool), torch.arange(len(cohort))
+    rows = torch.arange(len(cohort))
+    stage = torch.full_like(rows, Stage.MIXTURE)
     with torch.no_grad():
         mixture = mixture_of_weighted(pooled, REFINEMENT.max_components, generator)
         guide = mixture_of_equal(draws, REFINEMENT.num_guide_components, generator)
-        refinement = Refinement(refined, mixture, guide, known.refinement.num_modes)
+        refinement = Refinement(stage, mixture, guide, known.refinement.num_modes)
         sampler = make_sampler(fit.guide, fit.structure, cohort, known.population)
+        density = CountedDensity(sampler.target, len(cohort))
+        sampler = replace(sampler, target=density)
         enough = min(POOLED.max_draws, POOLED.max_total_draws // len(cohort))
         num_draws = max(known.num_draws, enough)
         weighted = sampler.from_mixture(refinement, num_draws, rows, generator)
     sampled = Sampled(weighted, refinement)
-    return individual_posteriors(fit.structure, cohort, known.population, sampled)
+    return individual_posteriors(
+        fit.structure, cohort, known.population, sampled, density.evaluations
+    )

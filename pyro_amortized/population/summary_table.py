@@ -1,7 +1,8 @@
 r"""The summary of a fit as a table of plain text: rows of values, and their layout."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+from ..runtime.text_table import text_table
 
 
 @dataclass(frozen=True)
@@ -87,20 +88,12 @@ class FitSummary:
         blocks = [
             self.title,
             f"{state}: {self.message}",
-            _table(parameters),
-            _table(criteria, align="<"),
+            text_table(parameters),
+            text_table(criteria, align="<"),
         ]
-        blocks += [_table(shrinkage), f"{self.num_draws} draws per individual", _table(individuals)]
+        blocks += [
+            text_table(shrinkage),
+            f"{self.num_draws} draws per individual",
+            text_table(individuals),
+        ]
         return "\n\n".join(blocks)
-
-
-def _table(rows: Sequence[tuple[str, ...]], align: str = ">") -> str:
-    widths = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            f"{row[0]:<{widths[0]}}",
-            *(f"{c:{align}{w}}" for c, w in zip(row[1:], widths[1:], strict=True)),
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

@@ -25,6 +25,7 @@ from .importance_weights import effective_sample_size, finite_or_zero_weight
 from .mode_mixture import Modes, find_modes, mixture_around_modes
 from .proposals import Proposal, Refinement, Sampled, Weighted
 from .refinement_settings import REFINEMENT, RefinementSettings
+from .sampling_stage import Stage
 from .student_mixture import StudentMixture
 from .weight_quality import comparable_ess, is_poor
 from .weighted_fits import guide_mixture, mixture_of_weighted
@@ -162,8 +163,8 @@ class Sampler:
             refinement = refinement.with_mixtures(index, result.refinement.mixture)
         # A new mixture may have lost a minor mode. Where there was none, none is searched again.
         num_modes = torch.where(poor & (refinement.num_modes > 1), 0, refinement.num_modes)
-        refined = refinement.refined | poor
-        return Sampled(weighted, replace(refinement, refined=refined, num_modes=num_modes))
+        stage = refinement.stage.masked_fill(poor, Stage.MIXTURE)
+        return Sampled(weighted, replace(refinement, stage=stage, num_modes=num_modes))
 
     def from_proposal(self, num_draws: int, rows: Tensor, generator: Generator) -> Weighted:
         """Weighted draws of some individuals from the guide."""

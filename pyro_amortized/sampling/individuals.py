@@ -18,7 +18,7 @@ one.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +34,7 @@ from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
 from .adaptive_importance import Sampler
 from .control_variates import controlled_estimate
+from .counted_density import CountedDensity
 from .guide_proposals import PyroGuideProposal
 from .importance_weights import (
     ImportanceEstimate,
@@ -46,6 +47,8 @@ from .minor_modes import with_minor_modes
 from .posterior_warnings import warn_unreliable, warn_unusual
 from .proposals import FlowProposal, PopulationProposal, Proposal, Refinement, Sampled
 from .refinement_settings import FULL_EFFORT, REFINEMENT, Effort
+from .sampling_stage import NAMES, Stage
+from .sampling_summary import SamplingRow, SamplingSummary
 from .unreliable_individuals import improve_unreliable
 
 MIN_DRAWS = 25  # smallest number of draws for which Pareto k is defined: a tail of five weights
@@ -64,10 +67,11 @@ class IndividualPosteriors:
         log_weights: Log target minus log proposal, shape ``(draw, individual)``; -inf where it is
             not finite.
         method: For each individual, what the draws come from: ``"guide"``, ``"population"``
-            (without a guide), ``"student-t
-            mixture"``, or ``"nuts"`` if a chain was run (the draws come from a mixture fitted to
-            the chain, or from the previous mixture if that is better).
-        refinement: The mixtures of the individuals.
+            (without a guide), ``"student-t mixture"``, or ``"nuts"``: a mixture that was fitted to
+            a chain.
+        refinement: The stages and mixtures of the individuals.
+        evaluations: Number of densities of each individual that were evaluated for the draws, shape
+            ``(individual,)``.
     """
 
     structure: ModelStructure
@@ -78,6 +82,7 @@ class IndividualPosteriors:
     log_weights: Tensor
     method: tuple[str, ...]
     refinement: Refinement
+    evaluations: Tensor
 
     @property
     def num_draws(self) -> int:
@@ -109,6 +114,13 @@ class IndividualPosteriors:
     def weights(self) -> Tensor:
         """Normalised weights, shape ``(draw, individual)``."""
         return normalized_weights(self.log_weights)
+
+    def summary(self) -> SamplingSummary:
+        """For each individual the source, number and quality of its draws, and what they cost."""
+        estimate = self.estimate
+        columns = (self.evaluations, estimate.ess, estimate.pareto_k, self.num_modes)
+        rows = zip(self.cohort.ids, self.method, *(x.tolist() for x in columns), strict=True)
+        return SamplingSummary([SamplingRow(*row) for row in rows], self.num_draws)
 
     def some(self, num_draws: int, seed: int | Generator = 0) -> "IndividualPosteriors":
         """A random part of the weighted draws, with the same indices for all individuals."""
@@ -197,8 +209,9 @@ def sample_individuals(
             chain.
 
     Returns:
-        Weighted draws. One warning names the individuals whose weights are unreliable; their
-        ``method`` is the one that was tried last.
+        Weighted draws; ``print(result.summary())`` shows for each individual what its draws come
+        from, what they cost and how good they are. One warning names the individuals whose weights
+        are unreliable.
 
     Raises:
         GuideError: The guide does not sample all individual sites of the model.
@@ -240,16 +253,18 @@ def sample_with_structure(
     if isinstance(guide, AmortizedGuide):
         warn_unusual(guide.patterns.unusual(cohort))
     with torch.no_grad():
-        refine, chains = effort.settings is not None, list[int]()
+        refine = effort.settings is not None
         sampler = make_sampler(guide, structure, cohort, population)
-        sampler = replace(sampler, settings=effort.settings or REFINEMENT)
+        density = CountedDensity(sampler.target, len(cohort))
+        sampler = replace(sampler, target=density, settings=effort.settings or REFINEMENT)
         sampled = sampler.sample(num_draws, len(cohort), generator, refine, known)
         if refine and effort.search_modes:
             sampled = with_minor_modes(sampler, sampled, generator)
         if refine and effort.max_chains:
-            sampled, chains = improve_unreliable(sampler, sampled, generator, effort.max_chains)
+            sampled = improve_unreliable(sampler, sampled, generator, effort.max_chains)
     first = "population" if guide is None else "guide"
-    result = individual_posteriors(structure, cohort, population, sampled, chains, first)
+    evaluations = density.evaluations
+    result = individual_posteriors(structure, cohort, population, sampled, evaluations, first)
     warn_unreliable(cohort.ids, result.estimate, num_draws, result.method, refine)
     return result
 
@@ -259,15 +274,13 @@ def individual_posteriors(
     cohort: Cohort,
     population: Population,
     sampled: Sampled,
-    chains: Sequence[int] = (),
+    evaluations: Tensor,
     first: str = "guide",
 ) -> IndividualPosteriors:
-    """Draws of a sampler with the model, data and population that they belong to; ``chains`` are
-    the individuals that a chain was run for, and ``first`` says where the draws of individuals
-    come from that were not refined.
+    """Draws of a sampler with the model, data and population that they belong to, and what they
+    cost; ``first`` says where the draws of individuals come from that were not refined.
     """
     weighted, refinement = sampled
-    sources = ["student-t mixture" if x else first for x in refinement.refined.tolist()]
     return IndividualPosteriors(
         structure,
         cohort,
@@ -275,8 +288,9 @@ def individual_posteriors(
         weighted.draws,
         weighted.log_proposal,
         weighted.log_weights,
-        tuple("nuts" if i in chains else source for i, source in enumerate(sources)),
+        tuple(NAMES.get(Stage(x), first) for x in refinement.stage.tolist()),
         refinement,
+        evaluations,
     )
 
 

@@ -14,9 +14,10 @@ import torch
 from torch import Generator, Tensor
 
 from ..numerics.cholesky import factored
-from ..numerics.newton_steps import newton, stencil
+from ..numerics.newton_steps import newton, newton_step, stencil
 from .adaptive_importance import Sampler
-from .proposals import Refinement, Sampled
+from .proposals import Sampled
+from .sampling_stage import Stage
 from .student_mixture import StudentMixture, squared_distance
 from .weighted_fits import mixture_of_weighted
 
@@ -31,6 +32,9 @@ class SearchEffort:
     # no more.
     num_starts: int = 48
     num_steps: int = 6
+    # Newton steps after which starts that are at the same, covered mode are followed no further,
+    # but for one.
+    min_steps: int = 2
     # Largest number of evaluated individuals, some seconds for a closed form; beyond it there is
     # no search, and `num_modes` is 0.
     max_evaluations: int = 3_000_000
@@ -97,40 +101,86 @@ def _with_minor_modes_of(
     pilot = sampler.from_mixture(part, num_draws, own, generator, True)
     part = part.with_mixtures(everyone, mixture_of_weighted(pilot, 0, generator, mixture))
     weighted = sampler.from_mixture(part, num_draws, own, generator, True)
-    return sampled.replaced(own, Sampled(weighted, _refined(part)))
-
-
-def _refined(part: Refinement) -> Refinement:
-    return replace(part, refined=torch.ones_like(part.refined))
+    return sampled.replaced(own, Sampled(weighted, part.at(Stage.MIXTURE)))
 
 
 def _modes(
     sampler: Sampler, mixture: StudentMixture, rows: Tensor, generator: Generator
 ) -> tuple[StudentMixture, Tensor]:
-    """The modes that all starts lead to, as normal approximations ``(individual, start)`` with
+    """The modes that the starts lead to, as normal approximations ``(individual, start)`` with
     their masses relative to the largest, and the log density of the mixtures there, same shape.
     """
-    num, num_starts, d = len(rows), EFFORT.num_starts, mixture.means.shape[-1]
+    num, num_starts = len(rows), EFFORT.num_starts
     size = max(num_starts, sampler.settings.num_population_draws)
     population = sampler.population(size, rows, generator)
     centered = population - population.mean(0)
     covariance = torch.einsum("knd,kne->nde", centered, centered) / size
-    starts = population[:num_starts].flatten(0, 1)
-    target = sampler.target_of_each(rows)
-    optima = newton(target, starts, factored(covariance).repeat(num_starts, 1, 1), EFFORT.num_steps)
-    log_density = target(optima.location.unsqueeze(0))[0]
-    modes, scales, log_density = (
-        x.unflatten(0, (num_starts, num)).transpose(0, 1)
-        for x in (optima.location, optima.scale_tril, log_density)
+    starts = population[:num_starts].transpose(0, 1)
+    scales = factored(covariance).unsqueeze(1).expand(-1, num_starts, -1, -1)
+    nothing = torch.full((num, num_starts), -math.inf, dtype=starts.dtype)
+    places = StudentMixture(nothing, starts, scales)
+    active = torch.ones(num, num_starts, dtype=torch.bool)
+    for step in range(EFFORT.num_steps):
+        places = _after_step(sampler, places, active, rows)
+        if step + 1 >= EFFORT.min_steps:
+            active = active & ~_is_repeated(places, mixture, active)
+    is_mode = active & _has_arrived(sampler, places, active, rows)
+    log_mass = places.log_weights.masked_fill(~is_mode, -math.inf)
+    log_share = (log_mass - log_mass.amax(1, keepdim=True)).nan_to_num(-math.inf, -math.inf)
+    log_cover = mixture.log_prob(places.means.transpose(0, 1)).T
+    return replace(places, log_weights=log_share), log_cover
+
+
+def _after_step(
+    sampler: Sampler, places: StudentMixture, active: Tensor, rows: Tensor
+) -> StudentMixture:
+    """The places of the active starts after one Newton step, with the log masses of the normal
+    approximations there.
+    """
+    own = rows.unsqueeze(1).expand_as(active)[active]
+
+    def target(points: Tensor) -> Tensor:
+        return sampler.target(points, own)
+
+    location, scale_tril, log_density = newton_step(
+        target, places.means[active], places.scale_trils[active]
     )
-    log_det = scales.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    log_mass = (log_density + log_det).nan_to_num(-math.inf, -math.inf, -math.inf)
+    log_mass = log_density + scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    moved = (log_mass.nan_to_num(-math.inf, -math.inf, -math.inf), location, scale_tril)
+    return StudentMixture(
+        *(
+            old.masked_scatter(active.reshape(*active.shape, *(1,) * (old.dim() - 2)), new)
+            for old, new in zip(vars(places).values(), moved, strict=True)
+        )
+    )
+
+
+def _is_repeated(places: StudentMixture, mixture: StudentMixture, active: Tensor) -> Tensor:
+    """Whether a start is at a mode that the mixture covers and that another start of the same
+    individual is at, shape ``(individual, start)``.
+    """
+    log_share = places.log_weights - places.log_weights.amax(1, keepdim=True)
+    log_cover = mixture.log_prob(places.means.transpose(0, 1)).T
+    settled = active & _is_covered(replace(places, log_weights=log_share), log_cover)
+    distances = squared_distance(
+        places.means.transpose(0, 1), mixture.means, mixture.scale_trils
+    ).transpose(0, 1)
+    nearest, component = distances.min(-1)
+    settled = settled & (nearest < EFFORT.same_mode_distance)
+    num_components = mixture.means.shape[1]
+    at = torch.nn.functional.one_hot(component, num_components) * settled.unsqueeze(-1)
+    return (at.bool() & (at.cumsum(1) > 1)).any(-1)
+
+
+def _has_arrived(sampler: Sampler, places: StudentMixture, active: Tensor, rows: Tensor) -> Tensor:
+    """Whether an active start has come to a maximum, shape ``(individual, start)``."""
+    own = rows.unsqueeze(1).expand_as(active)[active]
+    means, scale_trils = places.means[active], places.scale_trils[active]
+    d = means.shape[-1]
+    optima = newton(lambda x: sampler.target(x, own), means, scale_trils, 0)
     slopes = (optima.shape[:, :d] - optima.shape[:, d : 2 * d]) / 2
-    arrived = (slopes.abs().amax(1) < EFFORT.max_slope).unflatten(0, (num_starts, num)).T
-    log_share = torch.where(arrived, log_mass - log_mass.amax(1, keepdim=True), -math.inf)
-    log_share = log_share.nan_to_num(-math.inf, -math.inf, -math.inf)
-    log_cover = mixture.log_prob(modes.transpose(0, 1)).T
-    return StudentMixture(log_share, modes, scales), log_cover
+    arrived = slopes.abs().amax(1) < EFFORT.max_slope
+    return torch.zeros_like(active).masked_scatter(active, arrived)
 
 
 def _is_covered(modes: StudentMixture, log_cover: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from ..networks.conditional_flow import FlowDistribution
 from ..runtime.isolation import seeded
+from .sampling_stage import Stage
 from .student_mixture import StudentMixture
 
 
@@ -134,23 +135,32 @@ class Refinement:
     r"""Which individuals are sampled from a mixture, and from which.
 
     Args:
-        refined: Whether an individual is sampled from its mixture, shape ``(row,)``. Where it is
-            False, the mixtures of this individual have no meaning.
+        stage: The :class:`~pyro_amortized.sampling.sampling_stage.Stage` that each individual is
+            sampled at, shape ``(row,)``. At the first one its mixtures have no meaning.
         mixture: The mixture that was fitted to each individual.
         guide: A mixture in the shape of the guide, which stands in for it in the defensive mixture.
         num_modes: Number of modes of each individual, shape ``(row,)``; 0 where they were not
             searched for.
     """
 
-    refined: Tensor
+    stage: Tensor
     mixture: StudentMixture
     guide: StudentMixture
     num_modes: Tensor
 
+    @property
+    def refined(self) -> Tensor:
+        """Whether an individual is sampled from its mixture, shape ``(row,)``."""
+        return self.stage > Stage.FIRST
+
+    def at(self, stage: Stage) -> "Refinement":
+        """The same refinement, with every individual at a stage."""
+        return replace(self, stage=torch.full_like(self.stage, stage))
+
     def take(self, rows: Tensor) -> "Refinement":
         """The refinement of some individuals."""
         mixtures = (self.mixture.take(rows), self.guide.take(rows))
-        return Refinement(self.refined[rows], *mixtures, self.num_modes[rows])
+        return Refinement(self.stage[rows], *mixtures, self.num_modes[rows])
 
     def with_mixtures(self, rows: Tensor, mixture: StudentMixture) -> "Refinement":
         """A new refinement, in which the mixtures of some individuals are replaced."""
@@ -163,7 +173,7 @@ class Refinement:
     def replaced(self, rows: Tensor, other: "Refinement") -> "Refinement":
         """A new refinement, in which that of some individuals is taken from ``other``."""
         return Refinement(
-            _replaced(self.refined, other.refined, rows),
+            _replaced(self.stage, other.stage, rows),
             self.mixture.replaced(rows, other.mixture),
             self.guide.replaced(rows, other.guide),
             _replaced(self.num_modes, other.num_modes, rows),
@@ -178,14 +188,14 @@ class Refinement:
             StudentMixture.unused(num_rows, num, num_latent, draws)
             for num in (num_components, num_guide_components)
         )
-        refined = torch.zeros(num_rows, dtype=torch.bool)
-        return Refinement(refined, mixture, guide, torch.zeros(num_rows, dtype=torch.long))
+        first = torch.full((num_rows,), Stage.FIRST, dtype=torch.long)
+        return Refinement(first, mixture, guide, torch.zeros(num_rows, dtype=torch.long))
 
     @staticmethod
     def cat(parts: Sequence["Refinement"]) -> "Refinement":
         """The refinement of all individuals of several parts."""
         return Refinement(
-            torch.cat([p.refined for p in parts]),
+            torch.cat([p.stage for p in parts]),
             StudentMixture.cat([p.mixture for p in parts]),
             StudentMixture.cat([p.guide for p in parts]),
             torch.cat([p.num_modes for p in parts]),

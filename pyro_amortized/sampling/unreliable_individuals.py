@@ -8,7 +8,7 @@ come from this mixture, so that the marginal likelihood and Pareto k keep their 
 032). The new draws replace the old ones only where their weights are better.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -17,6 +17,7 @@ from .adaptive_importance import Sampler, better_draws
 from .importance_weights import importance_estimate
 from .nuts_chain import nuts_draws
 from .proposals import Sampled, Weighted
+from .sampling_stage import Stage
 from .weight_quality import unreliable
 from .weighted_fits import guide_mixture, mixture_of_equal, mixture_of_weighted
 
@@ -37,7 +38,7 @@ def improve_unreliable(
     sampled: Sampled,
     generator: Generator,
     max_chains: int,
-) -> tuple[Sampled, list[int]]:
+) -> Sampled:
     r"""Better draws of individuals whose weights are unreliable.
 
     Args:
@@ -45,13 +46,10 @@ def improve_unreliable(
         sampled: The draws.
         generator: Source of randomness.
         max_chains: Largest number of chains of NUTS.
-
-    Returns:
-        The draws of all individuals, and the indices of those that a chain was run for.
     """
     rows = _unreliable_rows(sampled.weighted)
     if len(rows) == 0:
-        return sampled, []
+        return sampled
     num_draws = len(sampled.weighted.draws)
     rows = rows[: sampler.settings.max_rows // num_draws + 1]
     sampled = refine_from_new_pilot(sampler, sampled, rows, generator)
@@ -75,31 +73,26 @@ def refine_from_new_pilot(
     part = sampled.refinement.take(rows).with_guides(torch.arange(len(rows)), guide)
     num_draws = len(sampled.weighted.draws)
     new = sampler.refined_draws(part, pilot, rows, num_draws, generator)
-    return better_draws(sampled, rows, _all_refined(new))
+    refinement = new.refinement.at(Stage.MIXTURE)
+    return better_draws(sampled, rows, new._replace(refinement=refinement))
 
 
 def draw_from_chains(
     sampler: Sampler, sampled: Sampled, rows: Tensor, generator: Generator
-) -> tuple[Sampled, list[int]]:
+) -> Sampled:
     r"""Draws from mixtures that are fitted to chains of NUTS, where they are better.
 
     Args:
         sampler: The sampler that made the draws.
         sampled: The draws.
-        rows: The individuals.
+        rows: The individuals. Those whose density has no gradient get no chain.
         generator: Source of randomness.
-
-    Returns:
-        The draws of all individuals, and the indices of those that a chain was run for. The
-        density of the others has no gradient.
     """
-    with_chain = []
     for row in rows.unsqueeze(1):
         new = _draws_from_chain(sampler, sampled.take(row), row, generator)
         if new is not None:
             sampled = better_draws(sampled, row, new)
-            with_chain.append(int(row))
-    return sampled, with_chain
+    return sampled
 
 
 def _draws_from_chain(
@@ -123,10 +116,4 @@ def _draws_from_chain(
         part = part.with_guides(first, guide_mixture(weighted.draws, generator))
     part = part.with_mixtures(first, mixture)
     drawn = sampler.from_mixture(part, len(weighted.draws), row, generator)
-    return _all_refined(Sampled(drawn, part))
-
-
-def _all_refined(sampled: Sampled) -> Sampled:
-    """The same draws, with every individual marked as sampled from its mixture."""
-    refined = torch.ones_like(sampled.refinement.refined)
-    return sampled._replace(refinement=replace(sampled.refinement, refined=refined))
+    return Sampled(drawn, part.at(Stage.CHAIN))

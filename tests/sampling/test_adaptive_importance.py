@@ -56,7 +56,7 @@ def test_sampling_changes_no_tensor_of_its_input():
     first = sampler(0.0).sample(300, 4, generator, refine=True)
     assert bool(first.refinement.refined.any())
     weighted, refinement = first
-    tensors = [*vars(weighted).values(), refinement.refined]
+    tensors = [*vars(weighted).values(), refinement.stage]
     tensors += [*vars(refinement.mixture).values(), *vars(refinement.guide).values()]
     versions = [x._version for x in tensors]
     sampler(0.5).sample(300, 4, generator, refine=True, known=refinement)

@@ -3,6 +3,7 @@
 import torch
 
 from pyro_amortized.sampling.proposals import Refinement, Sampled, Weighted
+from pyro_amortized.sampling.sampling_stage import Stage
 from pyro_amortized.sampling.student_mixture import StudentMixture
 
 
@@ -45,7 +46,7 @@ def test_a_replaced_refinement_keeps_its_number_of_components():
     assert (fitted.mixture.log_weights[1, 2:] < -20).all()
     assert (none.mixture.means == 0).all()
     mixtures = (fitted.mixture.take(rows), fitted.guide.take(rows))
-    refined = Refinement(torch.tensor([True]), *mixtures, torch.tensor([1]))
+    refined = Refinement(torch.tensor([Stage.MIXTURE]), *mixtures, torch.tensor([1]))
     first = Sampled(weighted(5, 3, 0.0), none)
     result = first.replaced(rows, Sampled(weighted(5, 1, 2.0), refined))
     assert result.refinement.refined.tolist() == [False, True, False]
