@@ -107,20 +107,74 @@ WAYS = {
 }
 
 
-def exact_fit(cohort, omega, sigma):
-    """Maximum of the closed-form likelihood and the standard errors, in the order of NAMES."""
+def closed_form(cohort):
+    """The log likelihood as a function of vectors in the order of NAMES, the last three being
+    logarithms, shape ``(*, 6)``.
+    """
     y = cohort["y"].values.double()
 
     def log_likelihood(v):
-        covariance = (DESIGN * v[3:5].exp() ** 2) @ DESIGN.T + v[5].exp() ** 2 * torch.eye(8)
-        mean = DESIGN @ v[:2] + v[2] * GROUP[:, None]
-        return dist.MultivariateNormal(mean, covariance).log_prob(y).sum()
+        v = v.unsqueeze(-2)  # one row for all individuals
+        scale = v[..., 3:5].exp().unsqueeze(-2)
+        noise = v[..., 5].exp().pow(2)[..., None, None] * torch.eye(8)
+        covariance = (DESIGN * scale**2) @ DESIGN.T + noise
+        mean = v[..., :2] @ DESIGN.T + v[..., 2:3] * GROUP[:, None]
+        return dist.MultivariateNormal(mean, covariance).log_prob(y).sum(-1)
 
+    return log_likelihood
+
+
+def exact_fit(cohort, omega, sigma):
+    """Maximum of the closed-form likelihood and the standard errors, in the order of NAMES."""
+    log_likelihood = closed_form(cohort)
     logs = torch.tensor([omega, omega / 2, sigma], dtype=torch.float64).log()
     start = torch.cat([torch.tensor([1.0, 0.5, 0.7], dtype=torch.float64), logs])
     best = maximize(log_likelihood, start, scale=torch.full((6,), 0.1))
     covariance = torch.linalg.inv(observed_information(log_likelihood, best.vector, 1e-3))
     return best.vector, covariance.diagonal().sqrt(), -2 * best.value
+
+
+def exact_posterior(cohort, num=50_000):
+    """Means and standard deviations of the posterior in the order of NAMES, by importance sampling
+    from a Student-t distribution about the maximum of the likelihood.
+    """
+    vector, se, _ = exact_fit(cohort, 1.0, 0.3)
+    generator = torch.Generator().manual_seed(1)
+    normal = torch.randn(num, 6, generator=generator, dtype=torch.float64)
+    chi2 = torch.randn(num, 5, generator=generator, dtype=torch.float64).pow(2).sum(-1) / 5
+    z = normal / chi2.sqrt().unsqueeze(-1)
+    draws = vector + 1.3 * se * z
+    log_proposal = -0.5 * (5 + 6) * torch.log1p(z.pow(2).sum(-1) / 5)
+    # The priors of `population_sites`, with the Jacobian of the logarithms.
+    log_prior = -0.5 * (draws[:, :3] / 2).pow(2).sum(-1) + draws[:, 3:].sum(-1)
+    log_prior = log_prior - 0.5 * draws[:, 3:].exp().pow(2).sum(-1)
+    log_likelihood = torch.cat([closed_form(cohort)(x) for x in draws.split(1000)])
+    weights = (log_likelihood + log_prior - log_proposal).softmax(0).unsqueeze(-1)
+    mean = (weights * draws).sum(0)
+    return mean, (weights * (draws - mean).pow(2)).sum(0).sqrt(), float(1 / weights.pow(2).sum())
+
+
+def posterior(omega, sigma, num_samples):
+    """Largest errors of ``AmortizedMCMC``, of means in sds and of sds, over the three ways."""
+    cohort, worst = simulated(omega, sigma), []
+    mean, sd, ess = exact_posterior(cohort)
+    for way, model in WAYS.items():
+        begin = time.perf_counter()
+        mcmc = pa.AmortizedMCMC(model, num_samples, seed=1)
+        mcmc.run(cohort)
+        draws = mcmc.get_samples()
+        parts = [draws["mean"], draws["d"][:, None], draws["omega"].log(), draws["sigma"].log()]
+        draws = torch.cat([x.double().reshape(num_samples, -1) for x in parts], 1)
+        off = float(((draws.mean(0) - mean) / sd).abs().max())
+        ratio = float((draws.std(0) / sd - 1).abs().max())
+        worst.append((off, ratio))
+        print(
+            f"omega {omega} sigma {sigma}  {way:28} posterior: largest error of a mean {off:.3f} "
+            f"sd, of an sd {100 * ratio:.1f} %, {time.perf_counter() - begin:.1f} s (exact: ESS "
+            f"{ess:.0f})",
+            flush=True,
+        )
+    return [max(x) for x in zip(*worst, strict=True)]
 
 
 def in_order(fit, names):
@@ -178,6 +232,9 @@ def main(small):
         off, ratio = determined(omega, sigma, seeds, num_draws)
         claims[f"error of estimates, omega {omega}"] = (off, 0.05, off <= 0.05)
         claims[f"error of standard errors, omega {omega}"] = (ratio, 0.05, ratio <= 0.05)
+        off, ratio = posterior(omega, sigma, 100 if small else 1000)
+        claims[f"posterior means, omega {omega}"] = (off, 0.1, off <= 0.1)
+        claims[f"posterior sds, omega {omega}"] = (ratio, 0.1, ratio <= 0.1)
         if small:
             break
     named = undetermined(1.0, 0.1, seeds, num_draws)

@@ -25,6 +25,7 @@ from ..model import Estimator, Model, ModelStructure
 from ..numerics.laplace import confidence_interval, delta_method
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
+from .guide_advice import guide_advice
 from .likelihood_choice import make_likelihood
 from .likelihood_estimate import MarginalLikelihood
 from .likelihood_interface import Likelihood
@@ -99,6 +100,14 @@ class PopulationFit:
     search: Search
     fixed: tuple[str, ...] = ()
     undetermined: tuple[str, ...] = ()
+
+    @property
+    def advice(self) -> str:
+        """Whether training a guide pays for fits like this one, in words (documentation page *When
+        does training pay?*).
+        """
+        method = self.individuals.method
+        return guide_advice(self.estimator, self.guide is not None, method, self.seconds)
 
     @property
     def trained_guide(self) -> AmortizedGuide:
