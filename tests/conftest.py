@@ -109,9 +109,9 @@ def fit(common, linear, linear_guide):
 
 @pytest.fixture(scope="session")
 def small_fit(common, linear, linear_guide):
-    """A fit of a few of its individuals with few draws, where any fit will do."""
+    """A fit of half of its individuals with few draws, where any fit will do."""
     return shared_fit(
-        common / "small_fit", linear_program, linear_guide, linear[:12], num_draws=200, seed=2
+        common / "small_fit", linear_program, linear_guide, linear[:20], num_draws=200, seed=2
     )
 
 
