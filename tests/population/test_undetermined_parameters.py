@@ -53,6 +53,6 @@ def test_it_has_no_profile(undetermined):
 @pytest.mark.slow
 def test_its_posterior_has_the_spread_of_the_prior(linear):
     """Given the sum, d has the variance 1 / (1 / 2^2 + 1 / 1^2) = 0.8."""
-    mcmc = pa.AmortizedMCMC(shifted, 1000, seed=1)
+    mcmc = pa.AmortizedMCMC(shifted, 400, num_draws=200, seed=1)
     mcmc.run(linear)
     assert float(mcmc.get_samples()["d"].std()) == pytest.approx(math.sqrt(0.8), rel=0.15)
