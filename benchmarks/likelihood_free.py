@@ -34,7 +34,6 @@ from pyro_amortized.diagnostics import calibrate
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.exact import exact_fit, exact_log_marginal, linear_cohort, linear_program
 
-NUM = 40
 OPTIONS = {"learn_shared": True}
 
 
@@ -174,9 +173,9 @@ def design(times, num):
     return Cohort({"y": Series(times.expand(shape).clone(), torch.zeros(shape).double())})
 
 
-def simulated(program, truth, times, seed):
+def simulated(program, truth, times, num, seed):
     """One cohort of a program at its truth."""
-    empty = design(times, NUM)
+    empty = design(times, num)
     population = {name: value.double() for name, value in truth.items()}
     return pa.simulate_population(pa.read_structure(program, empty), empty, population, seed)
 
@@ -268,15 +267,14 @@ def train(program, cohort, size):
 
 def beside_twin(label, program, twin, truth, times, size):
     begin = time.perf_counter()
-    guide = train(program, design(times, NUM), size)
+    empty = design(times, size.individuals)
+    guide = train(program, empty, size)
     seconds = time.perf_counter() - begin
-    calibration = calibrate(
-        guide, design(times, NUM), num_individuals=size.calibrated, num_draws=500, seed=2
-    )
+    calibration = calibrate(guide, empty, num_individuals=size.calibrated, num_draws=500, seed=2)
     expected = guide.structure.unconstrain_population({k: v.double() for k, v in truth.items()})
     offs, wides, covered, covered_twin = [], [], [], []
     for seed in range(size.cohorts):
-        cohort = simulated(program, truth, times, 100 + seed)
+        cohort = simulated(program, truth, times, size.individuals, 100 + seed)
         free, exact = (size.fit(x, guide, cohort) for x in (program, twin))
         assert (free.estimator, exact.estimator) == ("likelihood-free", "corrected")
         if not (free.estimated.all() and exact.estimated.all()):
@@ -290,7 +288,7 @@ def beside_twin(label, program, twin, truth, times, size):
         covered.append(((free.vector - expected).abs() < 1.96 * own).tolist())
         covered_twin.append(((exact.vector - expected).abs() < 1.96 * error).tolist())
     p = calibration.p_values(raw=True)
-    print(f"\n{label}, {seconds:.0f} s of training, {len(offs)} cohorts of {NUM}")
+    print(f"\n{label}, {seconds:.0f} s of training, {len(offs)} cohorts of {size.individuals}")
     print(f"  parameters {list(truth)}; rank tests of the guide, p {p}")
     if not offs:  # a guide as poor as that of a small run may leave nothing to compare
         return {"training_seconds": seconds, "cohorts": 0, "p_values": p}
@@ -318,6 +316,7 @@ class Size:
 
     simulations: int = 200_000
     cohorts: int = 20
+    individuals: int = 40
     options: pa.TrainingOptions = FULL
     draws: int = 2000
     fit_draws: int | None = None
@@ -339,7 +338,7 @@ class Size:
         )
 
 
-SMALL = Size(2000, 1, SHORT, 50, 50, 50, 10, 1, False)
+SMALL = Size(2000, 1, 10, SHORT, 50, 50, 50, 10, 1, False)
 
 
 def run(size=Size(), only=("linear", "sde", "counts")):

@@ -97,10 +97,15 @@ def main():
     parser.add_argument("--fits", type=int, default=60)
     parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
     arguments = parser.parse_args()
-    num, starts, options = 50_000, 4, pa.TrainingOptions()
+    num, starts, fitted, draws, options = 50_000, 4, 30, 300, pa.TrainingOptions()
     if arguments.small:
-        arguments.individuals, arguments.guides, arguments.fits, num = 50, 2, 1, 5000
-        starts, options = 1, pa.TrainingOptions(max_epochs=3, batch_size=128)
+        arguments.individuals, arguments.guides, arguments.fits, num = 50, 2, 1, 1000
+        starts, fitted, draws, options = (
+            1,
+            12,
+            100,
+            pa.TrainingOptions(max_epochs=3, batch_size=128),
+        )
     warnings.simplefilter("ignore", pa.AmortizedWarning)
     small = simulated(40, 1)
     guide = pa.train(
@@ -121,7 +126,12 @@ def main():
 
     def day(k):
         fit = pa.fit_population(
-            linear_program, simulated(30, k), guide=guide, num_draws=300, num_starts=starts, seed=k
+            linear_program,
+            simulated(fitted, k),
+            guide=guide,
+            num_draws=draws,
+            num_starts=starts,
+            seed=k,
         )
         pa.sample_population(fit, num_draws=50, num_proposals=200, seed=k)
         to_arviz(fit, num_draws=50, num_prior_draws=0, seed=k)

@@ -293,7 +293,7 @@ def main():
     torch.set_num_threads(1)
     if arguments.small:
         arguments.rows, arguments.encodings = ["conversion_3"], ["recommended"]
-    scale = 0.05 if arguments.small else arguments.scale
+    scale = 0.01 if arguments.small else arguments.scale
     num = SMALL_NUM if arguments.small else NUM
     common = ["--small"] if arguments.small else ["--scale", arguments.scale]
     if arguments.reference:

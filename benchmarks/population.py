@@ -52,6 +52,7 @@ class Amount:
     cells: int = 50
     scored: int | None = None
     coverage: int = 40_000
+    covered: int = 30
     experiments: int = 100_000
     options: pa.TrainingOptions = FULL
     points: int = 1000
@@ -88,7 +89,7 @@ class Amount:
         return fit, time.perf_counter() - begin
 
 
-SMALL = Amount(1000, 4, 1, 1000, 1000, SHORT, 100, 100, 100, 4, ((4, 50),), 2, 1, False)
+SMALL = Amount(1000, 4, 1, 1000, 12, 1000, SHORT, 100, 100, 100, 4, ((4, 50),), 2, 1, False)
 
 
 def curve(phi, times):
@@ -387,7 +388,7 @@ def benchmark_coverage(num_cohorts, amount):
     truth = torch.cat([TRUTH["mean"], TRUTH["omega"], TRUTH["sigma"][None]])
     hits, skipped, widths, begin = [], 0, [], time.perf_counter()
     for seed in range(num_cohorts):
-        cohort = linear_cohort(num=30, width=8, missing=0.1, seed=1000 + seed)
+        cohort = linear_cohort(num=amount.covered, width=8, missing=0.1, seed=1000 + seed)
         fit, _ = amount.fit(linear_program, guide, cohort, amount.coverage_draws)
         if not bool(fit.estimated.all()):
             skipped += 1
@@ -402,7 +403,7 @@ def benchmark_coverage(num_cohorts, amount):
     share = torch.tensor(hits).double().mean(0)
     width = torch.tensor(widths).double().median(0).values
     print(
-        f"\nCoverage of 95 % intervals, {len(hits)} cohorts of 30 ({skipped} with a variance of zero), "
+        f"\nCoverage of 95 % intervals, {len(hits)} cohorts of {amount.covered} ({skipped} with a variance of zero), "
         f"{time.perf_counter() - begin:.0f} s"
     )
     for kind, row, wide in zip(INTERVALS, share, width, strict=True):

@@ -226,7 +226,7 @@ def undetermined(omega, sigma, seeds, num_draws):
 
 
 def main(small):
-    seeds, num_draws = range(1 if small else 10), 200 if small else 1000
+    seeds, num_draws = range(1 if small else 10), 100 if small else 1000
     claims = {}
     for omega, sigma in ((1.0, 0.1), (0.6, 0.4)):
         off, ratio = determined(omega, sigma, seeds, num_draws)

@@ -1,14 +1,21 @@
+from dataclasses import replace
+from functools import partial
+
 import pyro
 import pytest
 import quickstart
 import torch
 
 import pyro_amortized as pa
+from pyro_amortized.sampling import adaptive_importance, minor_modes
+from pyro_amortized.sampling.mode_mixture import mixture_around_modes
+from pyro_amortized.training import guide_training
 
 torch.set_num_threads(1)  # threads of several processes on two cores stall each other
 
 from tests.exact import exact_fit, linear_cohort, linear_program
 from tests.sharing import common_folder, shared_fit, shared_guide
+from tests.small import NETWORKS
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +38,26 @@ def _settings():
         torch.distributions.Distribution._validate_args,
         torch.is_grad_enabled(),
     )
+
+
+@pytest.fixture
+def rough_training_distributions(monkeypatch):
+    """Training distributions of 200 draws of the prior, where a training is so small that the
+    usual 1,000 would take most of its time.
+    """
+    rough = partial(guide_training.default_training_distribution, num_draws=200)
+    monkeypatch.setattr(guide_training, "default_training_distribution", rough)
+
+
+@pytest.fixture
+def small_efforts(monkeypatch, rough_training_distributions):
+    """For a script that only has to run: its searches for modes, too, are short."""
+    monkeypatch.setattr(minor_modes, "EFFORT", replace(minor_modes.EFFORT, num_starts=6))
+
+    def mixture_of_few_steps(target, modes, generator, num_steps):
+        return mixture_around_modes(target, modes, generator, min(num_steps, 10))
+
+    monkeypatch.setattr(adaptive_importance, "mixture_around_modes", mixture_of_few_steps)
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +95,7 @@ def linear_guide(common, linear):
         num_simulations=30_000,
         seed=1,
         options=pa.TrainingOptions(max_epochs=6, batch_size=256),
+        networks=NETWORKS,
     )
 
 
@@ -76,6 +104,14 @@ def fit(common, linear, linear_guide):
     """The linear Gaussian cohort, fitted."""
     return shared_fit(
         common / "linear_fit", linear_program, linear_guide, linear, num_draws=1000, seed=2
+    )
+
+
+@pytest.fixture(scope="session")
+def small_fit(common, linear, linear_guide):
+    """A fit of half of its individuals with few draws, where any fit will do."""
+    return shared_fit(
+        common / "small_fit", linear_program, linear_guide, linear[:20], num_draws=200, seed=2
     )
 
 

@@ -7,7 +7,6 @@ import pickle
 import pkgutil
 from pathlib import Path
 
-import joblib
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -16,6 +15,7 @@ from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 
 import pyro_amortized as pa
 from pyro_amortized.errors import AmortizedError
+from pyro_amortized.runtime.workers import Workers
 
 PARTS = ("Row 3 is -1.", "a time.\nOne of `TIME`.", "correct it:\ntimes = [0.0, 1.0].")
 SOURCE = Path(pa.__file__).parent
@@ -90,9 +90,8 @@ def _fails_in_a_worker(kind):
 
 
 def test_an_error_of_a_worker_process_arrives_whole():
-    tasks = [joblib.delayed(_fails_in_a_worker)(pa.errors.FitError)] * 2
     with pytest.raises(pa.errors.FitError) as caught:
-        joblib.Parallel(2)(tasks)
+        list(Workers(1).results(_fails_in_a_worker, [(pa.errors.FitError,)]))
     assert parts(caught.value) == PARTS
 
 

@@ -125,6 +125,7 @@ def _run(k, change):
             k.cohort,
             num_simulations=300,
             seed=1,
+            training_distribution=k.guide.training_distribution,
             folder=k.folder,
             options=options,
             progress=False,

@@ -210,12 +210,12 @@ FUNCTIONS = [
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
-def test_the_input_is_unchanged(function, linear, linear_guide, fit):
-    inputs = {"cohort": linear, "population": TRUTH, "guide": linear_guide, "fit": fit}
+def test_the_input_is_unchanged(function, linear, linear_guide, small_fit):
+    inputs = {"cohort": linear, "population": TRUTH, "guide": linear_guide, "fit": small_fit}
     watched = tensors(inputs | {"networks": linear_guide.posterior})
     versions = {name: x._version for name, x in watched.items()}
     values = {name: x.detach().clone() for name, x in watched.items()}
-    function(linear, linear_guide, fit)
+    function(linear, linear_guide, small_fit)
     assert {name: x._version for name, x in watched.items()} == versions
     assert [name for name, x in watched.items() if not _equal(x, values[name])] == []
 
@@ -226,9 +226,9 @@ def _equal(first, second):
     return are_nan and torch.equal(first.nan_to_num(), second.nan_to_num())
 
 
-def test_a_change_would_be_noticed(linear, linear_guide, fit):
+def test_a_change_would_be_noticed(linear, linear_guide, small_fit):
     """The collection reaches what the functions get: data, draws, weights of the networks."""
-    watched = tensors({"cohort": linear, "guide": linear_guide, "fit": fit})
+    watched = tensors({"cohort": linear, "guide": linear_guide, "fit": small_fit})
     watched |= tensors(linear_guide.posterior, "networks")
     assert {"cohort.series.y.values", "cohort.series.y.observed", "fit.vector"} <= set(watched)
     assert "guide.training_distribution.individual.normal.loc" in watched

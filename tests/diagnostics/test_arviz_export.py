@@ -76,14 +76,14 @@ def test_models_are_compared_leaving_out_one_individual_at_a_time(linear, linear
             pyro.sample("y", distribution, obs=y.values)
 
     other = pa.fit_population(
-        flat, linear, guide=linear_guide, num_draws=500, retrain=False, seed=1
+        flat, linear, guide=linear_guide, num_draws=200, retrain=False, seed=1
     )
     data, draws = {}, {}
     for name, one in {"full": fit, "flat": other}.items():
-        draws[name] = pa.sample_population(one, num_draws=400, num_proposals=1000, seed=1)
+        draws[name] = pa.sample_population(one, num_draws=200, num_proposals=500, seed=1)
         data[name] = to_arviz(draws[name])
-        assert data[name]["posterior"]["phi"].shape == (1, 400, 40, 2)
-    with warnings.catch_warnings():  # a Pareto k of 0.62 is one too many for 400 draws
+        assert data[name]["posterior"]["phi"].shape == (1, 200, 40, 2)
+    with warnings.catch_warnings():  # a Pareto k above the limit for so few draws
         warnings.simplefilter("ignore")
         loo = arviz.loo(data["full"], pointwise=True)
     structure, total = fit.structure, fit.marginal.log_likelihood.sum()
@@ -93,7 +93,7 @@ def test_models_are_compared_leaving_out_one_individual_at_a_time(linear, linear
     exact = torch.stack(
         [exact_log_marginal(linear, structure.constrain_population(v)) for v in vectors]
     )
-    left_out = -(torch.logsumexp(-exact, 0) - math.log(400))
+    left_out = -(torch.logsumexp(-exact, 0) - math.log(200))
     assert elpd == pytest.approx(float(left_out.sum()), abs=0.5)
     with warnings.catch_warnings():  # of pandas, about ArviZ
         warnings.simplefilter("ignore")

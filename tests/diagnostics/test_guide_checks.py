@@ -9,6 +9,8 @@ import pyro_amortized as pa
 from pyro_amortized.diagnostics import diagnose, influence
 from tests.exact import linear_program
 
+pytestmark = pytest.mark.usefixtures("rough_training_distributions")
+
 
 @pytest.mark.slow
 def test_an_undertrained_guide_is_flagged(linear):

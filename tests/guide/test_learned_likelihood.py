@@ -13,10 +13,11 @@ import pyro_amortized as pa
 from pyro_amortized import Cohort, Series, nlme
 from pyro_amortized.errors import FitError, GuideError, ModelError
 from tests.exact import exact_fit, exact_log_marginal, linear_cohort, linear_program
+from tests.small import NETWORKS
 
 OPTIONS = pa.TrainingOptions(max_epochs=8, batch_size=256)
 FRESH = replace(OPTIONS, max_epochs=5)  # fewer passes over more simulations are as good
-SMALL = pa.Networks(learn_shared=True, width=64, layer_width=32, num_layers=1)
+SMALL = replace(NETWORKS, learn_shared=True)
 TIMES = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
 
 

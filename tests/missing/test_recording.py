@@ -17,6 +17,8 @@ from pyro_amortized.missing import NumberMissing, Schedule
 from pyro_amortized.training.simulation.shard_simulation import Simulator
 from tests.programs import growth_cohort
 
+pytestmark = pytest.mark.usefixtures("rough_training_distributions")
+
 TIMES = [0.0, 1.0, 2.0, 3.0]
 OPTIONS = pa.TrainingOptions(max_epochs=3, batch_size=256)
 

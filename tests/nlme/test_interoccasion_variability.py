@@ -17,6 +17,8 @@ from pyro_amortized.errors import CohortError
 from pyro_amortized.model import read_structure
 from tests.nlme.kit import f64
 
+pytestmark = pytest.mark.usefixtures("rough_training_distributions")
+
 
 def occasions_cohort():
     frame = pd.DataFrame(

@@ -12,6 +12,8 @@ from pyro_amortized.errors import ModelError
 from pyro_amortized.model import read_structure
 from tests.nlme.kit import f64
 
+pytestmark = pytest.mark.usefixtures("rough_training_distributions")
+
 
 def ornstein(cohort):
     rate = pyro.sample("rate", dist.LogNormal(0.0, 0.3))

@@ -19,7 +19,8 @@ def test_marginalize_is_a_pyro_program(linear, linear_guide):
 def test_marginalized_program_under_nuts_and_svi(linear, linear_guide):
     program = pa.marginalize(linear_program, guide=linear_guide, num_draws=100)
     vector, _, covariance = exact_fit(linear)
-    mcmc = MCMC(NUTS(program), num_samples=150, warmup_steps=100, disable_progbar=True)
+    kernel = NUTS(program, max_tree_depth=3)
+    mcmc = MCMC(kernel, num_samples=100, warmup_steps=60, disable_progbar=True)
     mcmc.run(linear)
     mean = mcmc.get_samples()["mean"]
     assert ((mean.mean(0) - vector[:2]).abs() < covariance.diagonal()[:2].sqrt()).all()

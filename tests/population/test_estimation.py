@@ -10,6 +10,9 @@ from pyro_amortized.errors import FitError
 from pyro_amortized.numerics.maximization import maximize
 from tests.exact import TRUTH, exact_log_marginal, linear_cohort, linear_program
 from tests.population.linear_models import observe
+from tests.small import NETWORKS
+
+pytestmark = pytest.mark.usefixtures("rough_training_distributions")
 
 
 @pytest.mark.slow
@@ -168,6 +171,7 @@ def test_two_experiments_in_one_fit(linear_guide):
         num_simulations=12_000,
         seed=1,
         options=pa.TrainingOptions(max_epochs=6, batch_size=256),
+        networks=NETWORKS,
         progress=False,
     )
     fit = pa.fit_population(two, cohort, guide=guide, num_draws=500, seed=1)

@@ -9,6 +9,8 @@ import torch
 
 import pyro_amortized as pa
 
+pytestmark = pytest.mark.usefixtures("rough_training_distributions")
+
 
 @pytest.mark.slow
 def test_draws_without_a_gradient_do_not_end_a_fit():

@@ -12,6 +12,8 @@ from torch.distributions import constraints
 
 import pyro_amortized as pa
 
+pytestmark = pytest.mark.usefixtures("rough_training_distributions")
+
 OPTIONS = pa.TrainingOptions(max_epochs=4, batch_size=256)
 
 

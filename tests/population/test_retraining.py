@@ -13,6 +13,8 @@ from tests.exact import TRUTH, exact_fit, linear_cohort, linear_program
 from tests.programs import growth_cohort, several_supports
 from tests.small import QUICK
 
+pytestmark = pytest.mark.usefixtures("rough_training_distributions")
+
 FAR = TRUTH | {"mean": torch.tensor([12.0, 0.5], dtype=torch.float64)}
 
 

@@ -73,6 +73,6 @@ def test_draws_of_the_population_have_the_spread_of_the_prior(linear, undetermin
 @pytest.mark.slow
 def test_its_posterior_has_the_spread_of_the_prior(linear):
     """Given the sum, d has the variance 1 / (1 / 2^2 + 1 / 1^2) = 0.8."""
-    mcmc = pa.AmortizedMCMC(shifted, 1000, seed=1)
+    mcmc = pa.AmortizedMCMC(shifted, 400, num_draws=200, seed=1)
     mcmc.run(linear)
     assert float(mcmc.get_samples()["d"].std()) == pytest.approx(math.sqrt(0.8), rel=0.15)

@@ -13,6 +13,8 @@ from pyro_amortized.runtime.user_warnings import warn_user
 from tests.exact import TRUTH, linear_cohort, linear_program
 from tests.programs import STYLES, growth_cohort
 
+pytestmark = pytest.mark.usefixtures("rough_training_distributions")
+
 
 def line_of_next():
     return sys._getframe(1).f_lineno + 1

@@ -42,21 +42,24 @@ def test_results_come_in_the_order_of_the_tasks():
     assert {threads for _, _, threads in results} == {1}
 
 
-def test_joblib_runs_in_the_same_process_before_and_after():
-    """The pool of the workers is joblib's own, which it can use again."""
-    assert joblib.Parallel(2)([joblib.delayed(square)(x) for x in (2, 3)]) == [4, 9]
-    with joblib.parallel_config(backend="loky", n_jobs=2):
-        assert run_each(square, [(3,), (2,)]) == [9, 4]
-    assert list(Workers(1).results(square, [(4,)])) == [16]
-    assert joblib.Parallel(2)([joblib.delayed(square)(x) for x in (2, 3)]) == [4, 9]
-
-
 def test_an_error_in_a_task_is_raised_here():
     with (
         joblib.parallel_config(backend="loky", n_jobs=2),
         pytest.raises(ArithmeticError, match="task"),
     ):
         run_each(fail, [(1,), (2,)])
+
+
+def test_joblib_runs_in_the_same_process_before_and_after():
+    """The pool of the workers is joblib's own, which it can use again.
+
+    A process that runs nothing but a builtin function imports nothing.
+    """
+    assert joblib.Parallel(2)([joblib.delayed(abs)(x) for x in (-2, 3)]) == [2, 3]
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        assert run_each(square, [(3,), (2,)]) == [9, 4]
+    assert list(Workers(1).results(abs, [(-4,)])) == [4]
+    assert joblib.Parallel(2)([joblib.delayed(abs)(x) for x in (-2, 3)]) == [2, 3]
 
 
 def test_threads_are_refused():

@@ -5,8 +5,10 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized.errors import AmortizedWarning, GuideError, ModelError
-from pyro_amortized.sampling import weight_quality
+from pyro_amortized.sampling import nuts_chain, weight_quality
 from tests.exact import TRUTH, exact_log_marginal, exact_posterior, linear_cohort
+
+pytestmark = pytest.mark.usefixtures("rough_training_distributions")
 
 
 def test_means_and_sds_are_exact(linear, linear_guide):
@@ -65,6 +67,7 @@ def test_individuals_without_good_draws_are_named(linear_guide):
 def test_the_worst_individuals_get_a_chain_of_nuts(linear, linear_guide, monkeypatch):
     strict = weight_quality.ReliabilitySettings(min_ess=1e6, min_efficiency=1.0)
     monkeypatch.setattr(weight_quality, "RELIABILITY", strict)
+    monkeypatch.setattr(nuts_chain, "CHAIN", nuts_chain.ChainSettings(50, 100))
     state = torch.get_rng_state()
     with pytest.warns(AmortizedWarning, match="unreliable.*nuts"):
         individuals = pa.sample_individuals(

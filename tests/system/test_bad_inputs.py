@@ -11,6 +11,8 @@ import pyro_amortized as pa
 from tests.bad_inputs import ERRORS, FINE, WARNED
 from tests.bad_inputs.kit import Kit
 
+pytestmark = pytest.mark.usefixtures("rough_training_distributions")
+
 PATIENCE = 300  # seconds; a busy machine is slow, and no hang ends after five minutes
 
 

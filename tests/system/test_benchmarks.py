@@ -8,14 +8,11 @@ import runpy
 import shutil
 import sys
 import warnings
-from functools import partial
 from pathlib import Path
 
 import pyro
 import pytest
 import torch
-
-from pyro_amortized.training import guide_training
 
 from ..paths import ROOT
 
@@ -31,12 +28,10 @@ pytestmark = pytest.mark.benchmark
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(monkeypatch, capsys, small_efforts):
     """Run a script as the command line does, but in this process: most of the time of a small run
-    would be the imports. Training distributions are made of few draws.
+    would be the imports.
     """
-    few = partial(guide_training.default_training_distribution, num_draws=200)
-    monkeypatch.setattr(guide_training, "default_training_distribution", few)
 
     def run_script(path, *arguments):
         monkeypatch.setattr(sys, "argv", [str(path), *arguments])

@@ -16,6 +16,8 @@ from pyro_amortized.diagnostics import diagnose, html_report
 from pyro_amortized.population import retraining
 from tests.small import counted
 
+pytestmark = pytest.mark.usefixtures("rough_training_distributions")
+
 TABLE = str(files("pyro_amortized.datasets") / "theophylline.csv")
 MODEL = f"{Path(quickstart.__file__)}:model"
 

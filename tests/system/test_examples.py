@@ -35,15 +35,14 @@ def test_readme_shows_the_quickstart():
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(monkeypatch, capsys, small_efforts):
     """Run a script of ``examples/`` with arguments; returns what it prints."""
     plt.switch_backend("Agg")
 
-    def run(script, *words, num_simulations=2000, max_epochs=2, max_draws=None):
+    def run(script, *words, num_simulations=2000, max_epochs=2):
         path = EXAMPLES / script
-        if max_draws is not None:
-            few = replace(ESTIMATION, usual_draws=max_draws, min_draws=50, max_draws=max_draws)
-            monkeypatch.setattr(estimation, "ESTIMATION", few)
+        few = replace(ESTIMATION, usual_draws=100, min_draws=50, max_draws=100, precision=10.0)
+        monkeypatch.setattr(estimation, "ESTIMATION", few)
         short = replace(
             retraining.RETRAINING, num_simulations=num_simulations, num_epochs=max_epochs
         )
@@ -84,7 +83,7 @@ def test_ode_example_equals_the_closed_form(run):
 
 @pytest.mark.example
 def test_diagnose_example_runs(run, tmp_path):
-    printed = run("diagnose.py", "censored", "--individuals", 50, "--output", tmp_path)
+    printed = run("diagnose.py", "censored", "--individuals", 20, "--output", tmp_path)
     assert "checks" in printed
     assert (tmp_path / "censored.html").stat().st_size > 100_000
     assert len(list(tmp_path.glob("*.png"))) == 4
@@ -125,7 +124,7 @@ def test_pharmacometrics_examples_run(run, tmp_path, name, monkeypatch):
     if name == "warfarin_turnover":  # its dynamics are the dearest
         cohort = datasets.warfarin()[:8]
         monkeypatch.setattr(datasets, "warfarin", lambda: cohort)
-    printed = run(f"pharmacometrics/{name}.py", "--output", tmp_path, max_draws=100)
+    printed = run(f"pharmacometrics/{name}.py", "--output", tmp_path)
     assert "-2LL" in printed
     assert list(tmp_path.glob(f"{name}_*.png"))
 

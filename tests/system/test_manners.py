@@ -18,6 +18,8 @@ from pyro_amortized.diagnostics import plots
 from tests.exact import TRUTH, linear_program
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.usefixtures("rough_training_distributions")
+
 
 def everything():
     """Global state that a library may change."""
@@ -43,7 +45,7 @@ def everything():
     }
 
 
-def test_nothing_global_changes(linear, fit, tmp_path):
+def test_nothing_global_changes(linear, small_fit, tmp_path):
     before = everything()
     options = pa.TrainingOptions(max_epochs=1, batch_size=64)
     guide = pa.train(
@@ -54,8 +56,8 @@ def test_nothing_global_changes(linear, fit, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pa.marginal_likelihood(linear_program, linear, TRUTH, guide=guide, num_draws=100)
-    pa.sample_population(fit, num_draws=10, num_proposals=100)
-    plots.individual_fits(fit, num_draws=20)
+    pa.sample_population(small_fit, num_draws=10, num_proposals=100)
+    plots.individual_fits(small_fit, num_draws=20)
     after = everything()
     assert {n: x for n, x in after.items() if x != before[n]} == {}
 
@@ -98,8 +100,15 @@ def test_guides_go_to_other_processes(method, linear, linear_guide):
 SCRIPT = """
 import pyro_amortized as pa, torch
 from tests.exact import linear_cohort, linear_program
-options = pa.TrainingOptions(max_epochs=1, batch_size=64)
-pa.train(linear_program, linear_cohort(10), num_simulations=300, options=options, seed=1)
+from tests.small import training_distribution
+pa.train(
+    linear_program,
+    linear_cohort(10),
+    num_simulations=300,
+    seed=1,
+    training_distribution=training_distribution(),
+    options=pa.TrainingOptions(max_epochs=1, batch_size=64),
+)
 """
 
 

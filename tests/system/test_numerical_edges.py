@@ -17,6 +17,8 @@ from pyro_amortized.sampling.importance_weights import (
 from pyro_amortized.sampling.student_mixture import fit_student_mixture
 from tests.exact import TRUTH, exact_log_marginal, linear_program
 
+pytestmark = pytest.mark.usefixtures("rough_training_distributions")
+
 
 def scored(*args, **kwargs):
     """The marginal likelihood, without the warning about poor weights."""

@@ -12,6 +12,8 @@ from pyro_amortized.runtime.random_numbers import make_generator
 from tests.exact import TRUTH, exact_posterior, linear_program
 from tests.programs import STYLES, growth_cohort
 
+pytestmark = pytest.mark.usefixtures("rough_training_distributions")
+
 SMALL = pa.TrainingOptions(max_epochs=2, batch_size=256)
 
 

@@ -5,8 +5,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pyro
@@ -19,13 +17,9 @@ from pyro_amortized.errors import AmortizedError, TrainingError
 from pyro_amortized.missing import RandomMissing
 from pyro_amortized.training import simulation_plan as plan
 from tests import resumable
-from tests.paths import ROOT
 from tests.small import QUICK, train
 
-
-def start(folder, out, **more):
-    arguments = [sys.executable, "-m", "tests.resumable", str(folder), str(out)]
-    return subprocess.Popen(arguments, cwd=ROOT, text=True, **more)
+pytestmark = pytest.mark.usefixtures("rough_training_distributions")
 
 
 def weights(folder):
@@ -33,13 +27,14 @@ def weights(folder):
 
 
 def stop_when(process, reached, sign):
-    """Send a signal as soon as the condition holds; what the process said, and its end."""
+    """Send a signal as soon as the condition holds; how the process ended."""
     begin = time.monotonic()
-    while process.poll() is None and not reached() and time.monotonic() - begin < 500:
+    while process.is_alive() and not reached() and time.monotonic() - begin < 500:
         time.sleep(0.005)
-    process.send_signal(sign)
-    said = process.communicate(timeout=500)[1]
-    return said, process.returncode
+    if process.is_alive():
+        os.kill(process.pid, sign)
+    process.join(500)
+    return process.exitcode
 
 
 @pytest.mark.slow
@@ -52,7 +47,7 @@ def test_a_run_stopped_at_any_moment_ends_with_the_same_weights(tmp_path, monkey
     """
     monkeypatch.setattr(plan, "SETTINGS", resumable.SHARDS)
     resumable.train(tmp_path / "whole", tmp_path / "a")
-    torn, stops = tmp_path / "torn", []
+    torn, errors, stops = tmp_path / "torn", tmp_path / "errors.txt", []
     checkpoint, seen = torn / "checkpoint.safetensors", set()
 
     def several_checkpoints():
@@ -65,14 +60,14 @@ def test_a_run_stopped_at_any_moment_ends_with_the_same_weights(tmp_path, monkey
         (several_checkpoints, signal.SIGKILL),
     ):
         before = set(torn.rglob("*.part"))  # what kill -9 may have left half-written
-        process = start(torn, tmp_path / "b", stderr=subprocess.PIPE)
+        process = resumable.forked(resumable.train_apart, torn, tmp_path / "b", errors)
         stops.append(stop_when(process, reached, sign))
         if sign == signal.SIGINT:
             assert set(torn.rglob("*.part")) <= before
-    (_, killed), (said, interrupted), (_, killed_again) = stops
+    killed, interrupted, killed_again = stops
     assert killed == killed_again == -signal.SIGKILL
-    assert interrupted != 0
-    assert "KeyboardInterrupt" in said
+    assert interrupted not in (0, None)
+    assert "KeyboardInterrupt" in errors.read_text()
     assert not (tmp_path / "b").exists()
     resumable.train(torn, tmp_path / "b")
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
@@ -82,14 +77,15 @@ def test_a_run_stopped_at_any_moment_ends_with_the_same_weights(tmp_path, monkey
 def test_two_processes_may_write_one_store(tmp_path, monkeypatch):
     """The same run twice at once, in one folder: both end, with the same weights."""
     store = tmp_path / "store"
-    other = start(store, tmp_path / "a")
+    other = resumable.forked(resumable.train_apart, store, tmp_path / "a", tmp_path / "errors.txt")
     begin = time.monotonic()
-    while not store.exists() and other.poll() is None and time.monotonic() - begin < 500:
+    while not store.exists() and other.is_alive() and time.monotonic() - begin < 500:
         time.sleep(0.005)
-    assert other.poll() is None
+    assert other.is_alive()
     monkeypatch.setattr(plan, "SETTINGS", resumable.SHARDS)
     resumable.train(store, tmp_path / "b")
-    assert other.wait(timeout=500) == 0
+    other.join(500)
+    assert other.exitcode == 0
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
@@ -190,28 +186,6 @@ def test_a_damaged_checkpoint_is_named(linear, tmp_path):
 
 # Several processes.
 
-SHARED = """
-import json, sys, warnings
-from dataclasses import replace
-warnings.simplefilter("ignore")
-import torch; torch.set_num_threads(1)
-import torch.distributed as dist
-from pyro_amortized.training import simulation_plan as plan
-from tests import resumable, small
-from tests.exact import linear_cohort
-dist.init_process_group("gloo")
-losses = []
-for folder in (None, sys.argv[1], None):
-    plan.SETTINGS = resumable.SHARDS
-    if losses and folder is None:  # a temporary folder of each process
-        plan.SETTINGS = replace(resumable.SHARDS, max_memory=0)
-    history = small.train(linear_cohort(), folder, num_simulations=2000, seed=3).history
-    losses.append([history.training_loss, history.validation_loss])
-if dist.get_rank() == 0:
-    print(json.dumps(losses))
-dist.destroy_process_group()
-"""
-
 
 def free_port():
     with socket.socket() as free:
@@ -219,23 +193,16 @@ def free_port():
         return free.getsockname()[1]
 
 
-def shared_runs(num, folder):
+def shared_runs(num, folder, losses):
     processes, port = [], free_port()
     for rank in range(num):
         place = {"RANK": str(rank), "WORLD_SIZE": str(num), "LOCAL_RANK": str(rank)}
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-c", SHARED, str(folder)],
-                cwd=ROOT,
-                env=os.environ | place,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        )
-    texts = [p.communicate(timeout=500)[0] for p in processes]
-    assert all(p.returncode == 0 for p in processes)
-    return torch.tensor(json.loads(texts[0].splitlines()[-1]))
+        processes.append(resumable.forked(resumable.train_together, place, folder, losses))
+    for process in processes:
+        process.join(500)
+    assert all(process.exitcode == 0 for process in processes)
+    return torch.tensor(json.loads(losses.read_text()))
 
 
 @pytest.mark.slow
@@ -248,7 +215,7 @@ def test_two_processes_train_as_one(linear, tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "SETTINGS", resumable.SHARDS)
     history = train(linear, num_simulations=2000, seed=3).history
     one = torch.tensor([history.training_loss, history.validation_loss])
-    for two in shared_runs(2, tmp_path / "common"):
+    for two in shared_runs(2, tmp_path / "common", tmp_path / "losses.json"):
         assert one.shape == two.shape
         assert torch.allclose(one, two, rtol=1e-3, atol=2e-3)
     assert (tmp_path / "common" / "simulations").exists()

@@ -13,6 +13,8 @@ from pyro_amortized.networks import AttentionNetwork, ConvolutionalNetwork, Recu
 from tests.exact import TRUTH, linear_program
 from tests.small import train
 
+pytestmark = pytest.mark.usefixtures("rough_training_distributions")
+
 
 def test_gridded_guide_saves_loads_and_reads_fewer_columns(linear, tmp_path):
     times = torch.linspace(0, 3, 5, dtype=torch.float64).expand(20, -1)
