@@ -31,7 +31,7 @@ from ..model import ModelStructure
 from ..runtime.arguments import check_count, check_is
 from ..runtime.random_numbers import fork_seed, make_generator
 from ..runtime.workers import run_each
-from ..sampling.adaptive_importance import Sampler
+from ..sampling.adaptive_importance import sample_targets
 from ..sampling.importance_weights import (
     effective_sample_size,
     finite_or_zero_weight,
@@ -42,6 +42,7 @@ from ..sampling.importance_weights import (
 )
 from ..sampling.individuals import MIN_DRAWS
 from ..sampling.proposals import FlowProposal
+from ..sampling.sampler import Sampler
 from .calibration_result import Calibration
 
 
@@ -211,7 +212,7 @@ def _corrected_results(
     with torch.no_grad():
         log_ratio = sampler.target(raw, torch.arange(num)) - log_proposal
         raw_ess = effective_sample_size(finite_or_zero_weight(log_ratio))
-        weighted, _ = sampler.sample(block.num_draws, num, generator, refine=True)
+        weighted, _ = sample_targets(sampler, block.num_draws, num, generator, refine=True)
     draws, weights = weighted.draws, normalized_weights(weighted.log_weights)
     picked = resample(weights, block.num_ranks, generator)
     picked = picked.unsqueeze(-1).expand(-1, -1, truth.shape[1])

@@ -5,6 +5,7 @@ sites inside it are individual parameters, except those declared with ``infer={"
 which are simulated and not kept. Observed sites inside it are observations.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -38,6 +39,8 @@ from .sites import (
 from .structure import ModelStructure
 
 NUM_RUNS = 5  # runs whose sites must agree; a branch of probability one half then escapes 1 in 16
+# What torch says where a constant that was made outside the model, in float32, meets float64.
+DTYPES = re.compile("same dtype|expected scalar type|to have the same type|Double but")
 
 
 def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
@@ -146,8 +149,15 @@ def _first_run(model: Model, cohort: Cohort, seed: int) -> Trace:
                 f"{type(error).__name__}: {error}",
                 f"a model that runs for these {len(cohort)} individuals and whose plate {PLATE!r} "
                 f"has size {len(cohort)}.",
-                "run `pyro.poutine.trace(model).get_trace(cohort)` and fix what it says.",
+                "make constants inside the model, or in float64: it runs in float64."
+                if _is_about_dtypes(error)
+                else "run `pyro.poutine.trace(model).get_trace(cohort)` and fix what it says.",
             ) from error
+
+
+def _is_about_dtypes(error: Exception) -> bool:
+    """Whether torch refused to multiply tensors of float32 and float64."""
+    return isinstance(error, RuntimeError) and bool(DTYPES.search(str(error)))
 
 
 def _is_site(node: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import pyro
 import torch
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -18,7 +19,8 @@ class Assign(Messenger):  # type: ignore[misc]
     r"""Effect handler that runs a model with chosen values.
 
     Unconstrained coordinates are mapped into the support of their site while the model runs, so a
-    support may depend on sites that were sampled before.
+    support may depend on sites that were sampled before. Values that are drawn get the default
+    dtype, float64: distributions of constants that were made outside the model draw in float32.
 
     Args:
         population: Values of population sites and parameters.
@@ -86,6 +88,10 @@ class Assign(Messenger):  # type: ignore[misc]
                 self.individual[name], plain_support(msg["fn"]), self.pieces[name]
             )
             msg.update(value=value, is_observed=True)
+        if msg["value"] is None and not isinstance(msg["fn"], _Subsample):
+            value = msg["fn"](*msg["args"], **msg["kwargs"])
+            is_float = isinstance(value, Tensor) and value.is_floating_point()
+            msg["value"] = value.to(torch.get_default_dtype()) if is_float else value
 
 
 class _AllSitesReached(Exception):

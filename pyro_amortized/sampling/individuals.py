@@ -32,7 +32,7 @@ from ..guide.learned_likelihood import structure_to_fit
 from ..model import Estimator, Model, ModelStructure, Population
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
-from .adaptive_importance import Sampler
+from .adaptive_importance import sample_targets
 from .control_variates import controlled_estimate
 from .counted_density import CountedDensity
 from .guide_proposals import PyroGuideProposal
@@ -47,6 +47,7 @@ from .minor_modes import with_minor_modes
 from .posterior_warnings import warn_unreliable, warn_unusual
 from .proposals import FlowProposal, PopulationProposal, Proposal, Refinement, Sampled
 from .refinement_settings import FULL_EFFORT, REFINEMENT, Effort
+from .sampler import Sampler
 from .sampling_stage import NAMES, Stage
 from .sampling_summary import SamplingRow, SamplingSummary
 from .unreliable_individuals import improve_unreliable
@@ -257,7 +258,7 @@ def sample_with_structure(
         sampler = make_sampler(guide, structure, cohort, population)
         density = CountedDensity(sampler.target, len(cohort))
         sampler = replace(sampler, target=density, settings=effort.settings or REFINEMENT)
-        sampled = sampler.sample(num_draws, len(cohort), generator, refine, known)
+        sampled = sample_targets(sampler, num_draws, len(cohort), generator, refine, known)
         if refine and effort.search_modes:
             sampled = with_minor_modes(sampler, sampled, generator)
         if refine and effort.max_chains:

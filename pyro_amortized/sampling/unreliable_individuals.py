@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from .adaptive_importance import Sampler, better_draws
 from .importance_weights import importance_estimate
 from .nuts_chain import nuts_draws
 from .proposals import Sampled, Weighted
+from .refinement_stages import better_draws, refined_draws
+from .sampler import Sampler
 from .sampling_stage import Stage
 from .weight_quality import unreliable
 from .weighted_fits import guide_mixture, mixture_of_equal, mixture_of_weighted
@@ -72,7 +73,7 @@ def refine_from_new_pilot(
     guide = guide_mixture(pilot.draws, generator)
     part = sampled.refinement.take(rows).with_guides(torch.arange(len(rows)), guide)
     num_draws = len(sampled.weighted.draws)
-    new = sampler.refined_draws(part, pilot, rows, num_draws, generator)
+    new = refined_draws(sampler, part, pilot, rows, num_draws, generator)
     refinement = new.refinement.at(Stage.MIXTURE)
     return better_draws(sampled, rows, new._replace(refinement=refinement))
 

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from pyro_amortized.sampling.adaptive_importance import Sampler
+from pyro_amortized.sampling.adaptive_importance import sample_targets
+from pyro_amortized.sampling.sampler import Sampler
 
 
 class NormalProposal:
@@ -35,7 +36,9 @@ def run(log_target, proposal, num_draws=2000, num=4, seed=0):
         return wide.draw(num_draws, rows, generator)[0]
 
     sampler = Sampler(lambda x, rows: log_target(x), population, wide.log_prob, proposal)
-    drawn = sampler.sample(num_draws, num, torch.Generator().manual_seed(seed), refine=True)
+    drawn = sample_targets(
+        sampler, num_draws, num, torch.Generator().manual_seed(seed), refine=True
+    )
     return drawn.weighted, tuple(drawn.refinement.refined.tolist())
 
 

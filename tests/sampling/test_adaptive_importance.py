@@ -4,8 +4,9 @@ import math
 
 import torch
 
-from pyro_amortized.sampling.adaptive_importance import Sampler
+from pyro_amortized.sampling.adaptive_importance import sample_targets
 from pyro_amortized.sampling.importance_weights import importance_estimate, normalized_weights
+from pyro_amortized.sampling.sampler import Sampler
 from pyro_amortized.sampling.unreliable_individuals import (
     draw_from_chains,
     refine_from_new_pilot,
@@ -53,13 +54,13 @@ def test_sampling_changes_no_tensor_of_its_input():
         return Sampler(target, population, wide.log_prob, guide)
 
     generator = torch.Generator().manual_seed(2)
-    first = sampler(0.0).sample(300, 4, generator, refine=True)
+    first = sample_targets(sampler(0.0), 300, 4, generator, refine=True)
     assert bool(first.refinement.refined.any())
     weighted, refinement = first
     tensors = [*vars(weighted).values(), refinement.stage]
     tensors += [*vars(refinement.mixture).values(), *vars(refinement.guide).values()]
     versions = [x._version for x in tensors]
-    sampler(0.5).sample(300, 4, generator, refine=True, known=refinement)
+    sample_targets(sampler(0.5), 300, 4, generator, refine=True, known=refinement)
     refine_from_new_pilot(sampler(0.5), first, torch.arange(4), generator)
     draw_from_chains(sampler(0.5), first, torch.arange(1), generator)
     assert [x._version for x in tensors] == versions

@@ -4,13 +4,14 @@ import math
 
 import torch
 
-from pyro_amortized.sampling.adaptive_importance import Sampler
+from pyro_amortized.sampling.adaptive_importance import sample_targets
 from pyro_amortized.sampling.importance_weights import importance_estimate, normalized_weights
 from pyro_amortized.sampling.mode_mixture import (
     differential_evolution,
     find_modes,
     mixture_around_modes,
 )
+from pyro_amortized.sampling.sampler import Sampler
 from tests.sampling.targets import Foreign, NormalProposal
 
 D, NUM = 4, 6
@@ -59,7 +60,7 @@ def sampled(log_target, num_draws=1000, seed=0):
         lambda x, rows: wide.log_prob(x, rows),
         Proposal(),
     )
-    return sampler.sample(num_draws, NUM, torch.Generator().manual_seed(seed), refine=True)
+    return sample_targets(sampler, num_draws, NUM, torch.Generator().manual_seed(seed), refine=True)
 
 
 def test_two_narrow_modes_are_both_found():
@@ -99,7 +100,7 @@ def test_a_known_refinement_is_tried_first():
 
     sampler = Sampler(target, population, lambda x, rows: wide.log_prob(x, rows), Foreign(0.0, 1.0))
     generator = torch.Generator().manual_seed(1)
-    redrawn = sampler.sample(500, NUM, generator, refine=True, known=drawn.refinement)
+    redrawn = sample_targets(sampler, 500, NUM, generator, refine=True, known=drawn.refinement)
     assert sum(calls) <= 2 * 500 * NUM  # at most one batch to adapt
     estimate = importance_estimate(redrawn.weighted.log_weights)
     assert (estimate.log_mean.abs() < 4 * estimate.mc_error).all()

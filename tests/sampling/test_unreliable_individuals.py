@@ -1,7 +1,8 @@
 import torch
 
-from pyro_amortized.sampling.adaptive_importance import Sampler
+from pyro_amortized.sampling.adaptive_importance import sample_targets
 from pyro_amortized.sampling.importance_weights import importance_estimate
+from pyro_amortized.sampling.sampler import Sampler
 from pyro_amortized.sampling.sampling_stage import Stage
 from pyro_amortized.sampling.unreliable_individuals import (
     draw_from_chains,
@@ -24,7 +25,7 @@ def test_a_chain_finds_what_draws_have_missed():
 
     sampler = Sampler(ridge, population, wide.log_prob, poor)
     generator = torch.Generator().manual_seed(1)
-    drawn = sampler.sample(1000, 2, generator, refine=False)
+    drawn = sample_targets(sampler, 1000, 2, generator, refine=False)
     assert (importance_estimate(drawn.weighted.log_weights).ess < 20).all()
     after_chain = draw_from_chains(sampler, drawn, torch.tensor([1]), generator)
     assert drawn.refinement.refined.tolist() == [False, False]
