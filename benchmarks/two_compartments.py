@@ -79,7 +79,7 @@ def main(small):
     stan = pandas.read_csv(FOLDER / "stan.csv").set_index("parameter")
     mean_errors, sd_errors = [], []
     for name, x in columns(samples).items():
-        mean, sd = stan.loc[name, "mean"], stan.loc[name, "sd"]
+        mean, sd = float(stan.loc[name, "mean"]), float(stan.loc[name, "sd"])
         mean_errors.append(abs(float(x.mean()) - mean) / sd)
         sd_errors.append(abs(float(x.std()) / sd - 1))
         print(

@@ -15,7 +15,6 @@ draws of every individual is chosen by its weight under this population.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,29 +23,20 @@ from torch import Generator, Tensor
 from ..errors import FitError
 from ..numerics.cholesky import factored
 from ..numerics.laplace import laplace_covariance
-from ..numerics.vectorized_map import AtEach
 from ..runtime.arguments import check_count, check_is
 from ..runtime.random_numbers import make_generator
 from ..sampling.importance_weights import (
     effective_sample_size,
-    finite_or_zero_weight,
     importance_estimate,
     log_mean,
-    log_moments,
     normalized_weights,
     resample,
 )
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.student_mixture import StudentMixture, fit_student_mixture
 from ..sampling.weighted_fits import tempered_weights
-from .exact_likelihood import ExactLikelihood
 from .fit_result import PopulationFit
-from .interpolated_likelihood import InterpolatedLikelihood
-from .likelihood_choice import make_likelihood
-from .likelihood_interface import Likelihood
-from .pooled_proposals import pooled_individuals
-
-AnyLikelihood = Likelihood | InterpolatedLikelihood
+from .posterior_density import DENSITY, AnyLikelihood, EachPopulation, PosteriorDensity
 
 
 @dataclass(frozen=True)
@@ -64,20 +54,6 @@ class ResamplingSettings:
     first_share: float = 0.1
     # Effective draws per component and parameter that the mixture is fitted to.
     effective_draws_per_dimension: float = 5.0
-    # Draws at which the interpolated likelihood is compared with the exact one, and the largest
-    # difference of the log likelihood; half of the width of its box in standard errors
-    # (decision 041).
-    num_test_draws: int = 20
-    max_interpolation_error: float = 0.01
-    box_radius: float = 5.0
-    # Mean fall of log ESS, of the tenth of the individuals with the largest fall, above which new
-    # draws of the individuals are made, and the number of populations they are made for, besides
-    # the estimates (decision 042: eight populations reduced the largest error from 0.7 to 0.12
-    # posterior standard deviations).
-    max_ess_loss: float = 0.15
-    num_pooled: int = 7
-    # Populations times draws times individuals whose weights are computed together.
-    max_weights: int = 400_000
 
 
 RESAMPLING = ResamplingSettings()
@@ -117,7 +93,7 @@ class PopulationDraws:
 
     def log_likelihoods(self) -> Tensor:
         """Log p(y_i | Psi) at every draw, shape ``(draw, individual)``."""
-        return _EachPopulation(self.likelihood, log_mean)(self.vectors)
+        return EachPopulation(self.likelihood, log_mean)(self.vectors)
 
     def individuals(self, seed: int = 0) -> Tensor:
         """One draw of every individual's parameters per draw of the population, unconstrained,
@@ -126,7 +102,7 @@ class PopulationDraws:
         generator, result = make_generator(seed), []
         draws, following = self.individual_posteriors.unconstrained, self.likelihood.following
         rows = torch.arange(len(self.fit.cohort))
-        weights_of = _EachPopulation(self.likelihood, normalized_weights)
+        weights_of = EachPopulation(self.likelihood, normalized_weights)
         for vectors in self.vectors.split(weights_of.size):
             weights = weights_of(vectors).movedim(1, 0)  # (draw, population, individual)
             index = resample(weights.flatten(1), 1, generator).reshape(weights.shape[1:])
@@ -193,8 +169,8 @@ def sample_population(
         )
     generator = make_generator(seed)
     first = StudentMixture.single(fit.vector[known], factored(covariance[known][:, known]))
-    test_draws = first.draw(RESAMPLING.num_test_draws, generator)
-    target = _Posterior(fit, known, test_draws, generator)
+    test_draws = first.draw(DENSITY.num_test_draws, generator)
+    target = PosteriorDensity(fit, known, test_draws, generator)
     mixture = _fitted_mixture(target, first, num_proposals, generator)
     draws, log_weights = _final_draws(target, first, mixture, num_proposals, generator)
     estimate = importance_estimate(log_weights)
@@ -219,14 +195,14 @@ def _covariance(fit: PopulationFit) -> Tensor:
 
 
 def _fitted_mixture(
-    target: "_Posterior", first: StudentMixture, num_proposals: int, generator: Generator
+    target: PosteriorDensity, first: StudentMixture, num_proposals: int, generator: Generator
 ) -> StudentMixture:
     """A mixture fitted to weighted pilot draws, in rounds."""
     settings, mixture = RESAMPLING, first
     num_pilot = max(settings.min_pilot_draws, int(settings.pilot_share * num_proposals))
     for _ in range(settings.max_rounds):
         pilot = mixture.draw(num_pilot, generator)
-        log_weights = target(pilot) - mixture.log_prob(pilot)
+        log_weights = target.log_weights(pilot, mixture.log_prob(pilot))
         if float(effective_sample_size(log_weights)) > settings.sufficient_efficiency * len(pilot):
             break
         per_dimension = settings.effective_draws_per_dimension
@@ -237,7 +213,7 @@ def _fitted_mixture(
 
 
 def _final_draws(
-    target: "_Posterior",
+    target: PosteriorDensity,
     first: StudentMixture,
     mixture: StudentMixture,
     num_proposals: int,
@@ -252,109 +228,4 @@ def _final_draws(
     parts = torch.stack(
         [mixture.log_prob(draws) + math.log(1 - share), first.log_prob(draws) + math.log(share)]
     )
-    return draws, target(draws) - parts.logsumexp(0)
-
-
-class _Posterior:
-    """Log posterior density of the parameters that vary, up to a constant; shape ``(draw, 1)``.
-
-    ``known`` are the coordinates that vary, and ``test_draws`` some of their draws, shape ``(draw,
-    1, known)``.
-    """
-
-    def __init__(
-        self, fit: PopulationFit, known: Tensor, test_draws: Tensor, generator: Generator
-    ) -> None:
-        self.fit, self.known = fit, known
-        # The sites of the population do not depend on the individuals: one is enough.
-        self.one_individual = fit.cohort[:1].to(dtype=torch.float64)
-        vectors = self.all_coordinates(test_draws[:, 0])
-        likelihood = self._quickest(fit.likelihood, vectors)
-        if self._ess_loss(likelihood, vectors) > RESAMPLING.max_ess_loss:
-            populations = [fit.vector, *vectors[: RESAMPLING.num_pooled]]
-            individuals = pooled_individuals(fit, populations, generator)
-            likelihood = self._quickest(make_likelihood(individuals, fit.search.scale), vectors)
-        self.likelihood = likelihood
-        self.log_likelihood = _EachPopulation(self.likelihood, log_mean)
-        self.log_prior = AtEach(self._log_prior, RESAMPLING.max_weights // 100)
-
-    def _quickest(self, likelihood: Likelihood, vectors: Tensor) -> AnyLikelihood:
-        """The likelihood interpolated in the shared parameters, if possible and accurate."""
-        fit, shared = self.fit, self.fit.structure.coordinates(self.fit.structure.shared)
-        if not (
-            isinstance(likelihood, ExactLikelihood)
-            and InterpolatedLikelihood.is_possible(fit.individuals)
-            and bool(self.known[shared].all())
-        ):
-            return likelihood
-        radius = RESAMPLING.box_radius * fit.covariance.diagonal()[shared].sqrt()
-        interpolated = InterpolatedLikelihood(likelihood, fit.vector[shared], radius)
-        populations = [fit.structure.constrain_population(v) for v in vectors]
-        with torch.no_grad():
-            error = [(interpolated(p) - interpolated.exact(p)).sum() for p in populations]
-        largest = float(torch.stack(error).abs().max())
-        return interpolated if largest < RESAMPLING.max_interpolation_error else likelihood
-
-    def _log_prior(self, vector: Tensor) -> Tensor:
-        structure = self.fit.structure
-        population = structure.constrain_population(vector)
-        return structure.log_prior(self.one_individual, population) + structure.log_abs_det(vector)
-
-    def _ess_loss(self, likelihood: AnyLikelihood, vectors: Tensor) -> float:
-        """Mean fall of log ESS from the estimates to other populations, of the tenth of the
-        individuals with the largest fall.
-        """
-        constrain = self.fit.structure.constrain_population
-        with torch.no_grad():
-            at_estimates, *elsewhere = [
-                log_moments(likelihood.log_weights(constrain(v)))[1]
-                for v in (self.fit.vector, *vectors[: RESAMPLING.num_pooled])
-            ]
-        fall = torch.stack([at_estimates - x for x in elsewhere]).nan_to_num(math.inf).mean(0)
-        return float(fall.topk(max(1, len(fall) // 10)).values.mean())
-
-    def all_coordinates(self, draws: Tensor) -> Tensor:
-        """Vectors of all coordinates, shape ``(draw, population)``, from those that vary."""
-        vectors = self.fit.vector.repeat(len(draws), 1)
-        vectors[:, self.known] = draws
-        return vectors
-
-    def __call__(self, draws: Tensor) -> Tensor:
-        vectors = self.all_coordinates(draws[:, 0])
-        log_density = self.log_likelihood(vectors).sum(-1) + self.log_prior(vectors)
-        return finite_or_zero_weight(log_density).unsqueeze(1)
-
-
-class _EachPopulation:
-    """A function of the log weights ``(draw, individual)`` of a likelihood, at many populations;
-    shape ``(population, *)``.
-    """
-
-    def __init__(self, likelihood: AnyLikelihood, function: Callable[[Tensor], Tensor]) -> None:
-        individuals, self.likelihood = likelihood.individuals, likelihood
-        structure = individuals.structure
-        self.size = max(1, RESAMPLING.max_weights // individuals.log_weights.numel())
-        if isinstance(likelihood, ExactLikelihood):  # it may solve dynamics, one call at a time
-            self.size = 1
-
-        def anywhere(vector: Tensor) -> Tensor:
-            return function(likelihood.log_weights(structure.constrain_population(vector)))
-
-        def within(vector: Tensor) -> Tensor:
-            assert isinstance(likelihood, InterpolatedLikelihood)
-            return function(likelihood.log_weights_within(structure.constrain_population(vector)))
-
-        interpolated = isinstance(likelihood, InterpolatedLikelihood)
-        self.within = AtEach(within if interpolated else anywhere, self.size)
-        self.outside = AtEach(anywhere, 1)
-
-    def __call__(self, vectors: Tensor) -> Tensor:
-        if not isinstance(self.likelihood, InterpolatedLikelihood):
-            return self.within(vectors)
-        inside = self.likelihood.covers(vectors)
-        parts = [(inside, self.within), (~inside, self.outside)]
-        values = [(rows, each(vectors[rows])) for rows, each in parts if bool(rows.any())]
-        result = values[0][1].new_empty(len(vectors), *values[0][1].shape[1:])
-        for rows, part in values:
-            result[rows] = part
-        return result
+    return draws, target.log_weights(draws, parts.logsumexp(0))

@@ -18,6 +18,7 @@ models, for instance a chain of transit compartments, solve the ODE with
 :func:`~pyro_amortized.nlme.ode.interface.solve`.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,7 @@ from ...cohort import Doses
 from ...errors import ModelError
 from ...runtime.solver_context import cached_result
 from ..dosing import Arrivals, Delivery, arrivals
+from .dose_recursion import DoseRecursion, can_be_carried
 from .superposition import Response, Superposition, through
 
 
@@ -259,6 +261,8 @@ def _superposed(
     formation: Tensor | None,
 ) -> Tensor:
     """The sum over doses and exponentials; arguments as for :func:`_central`."""
+    if can_be_carried(arriving):
+        return _carried(times, arriving, rates, coefficients, ka, formation)
     doses = arriving.doses
     superposition = Superposition(times, arriving)
     direct: Response = superposition.response
@@ -277,6 +281,35 @@ def _superposed(
         total = part if total is None else total + part
     assert total is not None
     return total
+
+
+def _carried(
+    times: Tensor,
+    arriving: Arrivals,
+    rates: list[Tensor],
+    coefficients: list[Tensor],
+    ka: Tensor | None,
+    formation: Tensor | None,
+) -> Tensor:
+    """As :func:`_superposed`, with the amounts carried from dose to dose."""
+    recursion, doses = DoseRecursion(times, arriving), arriving.doses
+    amounts = torch.where(doses.given, arriving.amounts, 0.0)
+    from_depot = doses.compartment == 1
+    parts: list[tuple[Tensor, list[Tensor]]] = [(amounts, [])]
+    if ka is not None:
+        parts = [(torch.where(from_depot, amounts, 0.0), [ka])]
+        if bool((doses.given & ~from_depot).any()):
+            parts.append((torch.where(from_depot, 0.0, amounts), []))
+    terms = []
+    for sizes, passed in parts:
+        response: Response = functools.partial(recursion.response, sizes=sizes)
+        for rate in [*([] if formation is None else [formation]), *passed]:
+            response = through(response, rate.unsqueeze(-1))
+        terms += [
+            coefficient.unsqueeze(-1) * response(rate.unsqueeze(-1))
+            for rate, coefficient in zip(rates, coefficients, strict=True)
+        ]
+    return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
 
 
 def _cubic_roots(square: Tensor, linear: Tensor, constant: Tensor) -> list[Tensor]:
