@@ -105,7 +105,7 @@ def population_groups(result: PopulationDraws, generator: Generator) -> Groups:
     )
     estimate = result.individual_posteriors.estimate
     stats = {"ess": estimate.ess, "pareto_k": estimate.pareto_k}
-    marginal = {"individual_log_likelihood": result.log_likelihoods()}
+    marginal = {"individual_log_likelihood": result.log_likelihoods}
     population_log_prior = population_dataset(_population_log_priors(structure, cohort, vectors))
     return {
         "posterior": _joined(

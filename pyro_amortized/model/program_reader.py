@@ -40,7 +40,7 @@ from .structure import ModelStructure
 
 NUM_RUNS = 5  # runs whose sites must agree; a branch of probability one half then escapes 1 in 16
 # What torch says where a constant that was made outside the model, in float32, meets float64.
-DTYPES = re.compile("same dtype|expected scalar type|to have the same type|Double but")
+DTYPES = re.compile("dtype|scalar type|same type|Double but")
 
 
 def read_structure(model: Model, cohort: Cohort) -> ModelStructure:

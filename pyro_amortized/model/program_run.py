@@ -6,7 +6,6 @@ from typing import Any
 import pyro
 import torch
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -88,7 +87,8 @@ class Assign(Messenger):  # type: ignore[misc]
                 self.individual[name], plain_support(msg["fn"]), self.pieces[name]
             )
             msg.update(value=value, is_observed=True)
-        if msg["value"] is None and not isinstance(msg["fn"], _Subsample):
+        # Nuisance sites are never assigned: they keep the dtype that the program expects.
+        if msg["value"] is None and not msg["infer"].get("nuisance"):
             value = msg["fn"](*msg["args"], **msg["kwargs"])
             is_float = isinstance(value, Tensor) and value.is_floating_point()
             msg["value"] = value.to(torch.get_default_dtype()) if is_float else value

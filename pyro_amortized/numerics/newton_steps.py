@@ -109,7 +109,8 @@ def newton_step(
     r"""One step of :func:`newton`.
 
     Returns:
-        Location, scale, and the log density at the location, shape ``(N,)``.
+        Location, scale, and the log density at the location, shape ``(N,)``; minus infinity where
+        it is not finite.
     """
     points = stencil(location.shape[-1]).to(location)
     lengths = torch.tensor(DEFAULTS.lengths).to(location)
@@ -121,7 +122,9 @@ def newton_step(
     is_better = value > centre
     length = torch.where(is_better, lengths[best], 0.0)
     location = location + length.unsqueeze(-1) * move
-    return location, scale_tril, torch.where(is_better, value, centre)
+    log_density = torch.where(is_better, value, centre)
+    log_density = log_density.masked_fill(log_density <= DEFAULTS.lowest, -torch.inf)
+    return location, scale_tril, log_density
 
 
 def best_of(

@@ -137,6 +137,7 @@ def fit_population(
     """
     check_count("num_starts", num_starts, error=FitError)
     criterion: Criterion = "maximum a posteriori" if maximum_a_posteriori else "maximum likelihood"
+    begin = time.perf_counter()
     if precision is not None:
         check_number("precision", precision, 0, with_low=False, error=FitError)
     elif num_draws is None:
@@ -156,7 +157,8 @@ def fit_population(
         return first
     new_guide = retrained(first, reasons, seed)
     second = fit_once(model, cohort, new_guide, first.estimates, *arguments)
-    return replace(second, message=f"{second.message}; the guide was trained again around a fit")
+    message = f"{second.message}; the guide was trained again around a fit"
+    return replace(second, message=message, seconds=time.perf_counter() - begin)
 
 
 def fit_once(
@@ -333,7 +335,7 @@ def _curvature(search: Search, likelihood: Likelihood, free: Tensor) -> Curvatur
         step = ESTIMATION.learned_difference
         return laplace_covariance(search.objective(likelihood), vector, search.scale, free, step)
     curvature = laplace_covariance(search.objective(likelihood), vector, search.scale, free)
-    if bool(curvature.covariance.isnan().all()):
+    if not likelihood.is_expanded and bool(curvature.covariance.isnan().all()):
         expanded = ExpandedLikelihood(individuals, search.scale, following=likelihood.following)
         curvature = laplace_covariance(search.objective(expanded), vector, search.scale, free)
     return curvature

@@ -32,6 +32,8 @@ class ExactLikelihood:
         following: How the draws follow the population.
     """
 
+    is_expanded = False
+
     def __init__(self, individuals: IndividualPosteriors, following: Following) -> None:
         self.individuals, self.following = individuals, following
         self.impossible = is_negligible(individuals.log_weights)

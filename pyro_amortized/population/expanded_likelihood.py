@@ -159,6 +159,8 @@ class ExpandedLikelihood:
         settings: Steps of the differences, and size of the parts.
     """
 
+    is_expanded = True
+
     def __init__(
         self,
         individuals: IndividualPosteriors,

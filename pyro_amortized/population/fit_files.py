@@ -25,6 +25,7 @@ from ..runtime.atomic_files import make_folder, read_tensors, write_tensors
 from ..runtime.file_formats import Content, Format
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.proposals import Refinement
+from ..sampling.sampling_stage import Stage
 from ..sampling.student_mixture import StudentMixture
 from .fit_result import PopulationFit
 from .likelihood_estimate import MarginalLikelihood
@@ -293,6 +294,7 @@ def _check_shapes(contents: FitContents) -> None:
     valid &= (
         refinement.stage.shape == refinement.num_modes.shape == (num,)
         and tensors["draws.evaluations"].shape == (num,)
+        and all(stage in list(Stage) for stage in refinement.stage.tolist())
         and len(description["method"]) == num
     )
     valid &= bool(tensors["estimates.vector"].isfinite().all() & draws.isfinite().all())

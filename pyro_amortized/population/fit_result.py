@@ -76,7 +76,7 @@ class PopulationFit:
             curvature is that of a maximum, and enough draws are effective.
         message: How the fit ended, in words.
         num_rounds: Rounds of drawing and maximising.
-        seconds: Wall time of the fit.
+        seconds: Wall time of the fit, further training of the guide included.
         search: What the rounds had in common.
         fixed: Names of the population sites that were not estimated.
         undetermined: Labels of the parameters, as in the summary, of which the data determine only

@@ -42,6 +42,8 @@ class RoundSettings:
     # nearly flat in a direction, what the draws of a round promise there is their own error.
     num_idle: int = 2
     idle_errors: float = 2.0
+    # A round that promises more is not the last one, whatever the rounds before it have gained.
+    max_idle_promise: float = 1.0
     # Jumps to a much larger standard deviation, from where the likelihood is flat near zero.
     max_jumps: int = 3
     allowed_errors: float = 3.0
@@ -182,8 +184,9 @@ def run_rounds(
         level, rough = progress.region.level, schedule.rough or not near
         ascent = search.ascend(place.likelihood, place.vector, held | vanishing, rough, level)
         num_rounds = progress.num_rounds + 1
-        is_idle = progress.num_idle >= ROUNDS.num_idle
-        min_gain = math.inf if is_idle else schedule.smallest_gain(place.likelihood)
+        min_gain = schedule.smallest_gain(place.likelihood)
+        if progress.num_idle >= ROUNDS.num_idle:
+            min_gain = max(min_gain, ROUNDS.max_idle_promise)
         if not math.isfinite(ascent.gain):
             return Rounds(search, ascent, place.individuals, num_rounds, min_gain)
         done = (near and ascent.gain < min_gain) or num_rounds == schedule.max_rounds
@@ -224,7 +227,7 @@ def _leave_false_zeros(
     vanishing, larger = search.vanishing(place.likelihood, place.vector)
     while larger is not None and progress.num_jumps < ROUNDS.max_jumps:
         place = _better_place(search, place, larger, generator)
-        progress = progress._replace(place=place, num_jumps=progress.num_jumps + 1)
+        progress = progress._replace(place=place, num_jumps=progress.num_jumps + 1, num_idle=0)
         vanishing, larger = search.vanishing(place.likelihood, place.vector)
     return progress, vanishing
 

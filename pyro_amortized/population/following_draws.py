@@ -186,8 +186,8 @@ def follow(individuals: IndividualPosteriors, scale: Tensor) -> Following:
     structure = individuals.structure
     center = structure.unconstrain_population(individuals.population).detach()
     num_coefficients = num_products(individuals.unconstrained.shape[-1])
-    num = max(FOLLOWING.max_draws, FOLLOWING.max_draws_per_coefficient * num_coefficients)
-    log_weights, draws = individuals.log_weights[:num], individuals.unconstrained[:num]
+    most = max(FOLLOWING.max_draws, FOLLOWING.max_draws_per_coefficient * num_coefficients)
+    log_weights, draws = individuals.log_weights[:most], individuals.unconstrained[:most]
     draws = replace_impossible_draws(draws, log_weights, is_negligible(log_weights))
     weights = normalized_weights(log_weights)
     mean = (weights.unsqueeze(-1) * draws).sum(0)
@@ -204,8 +204,8 @@ def follow(individuals: IndividualPosteriors, scale: Tensor) -> Following:
     with torch.no_grad():
         scores = slopes.of_population(FOLLOWING.relative_step * scale)
         gradients = slopes.of_individuals(FOLLOWING.individual_step * spread)
-    enough = effective_sample_size(log_weights)
-    directions, rates = fitted_moves(covariance, offset, gradients, -scores, weights, enough)
+    effective = effective_sample_size(log_weights)
+    directions, rates = fitted_moves(covariance, offset, gradients, -scores, weights, effective)
     # The slopes of the moved draws have the same mean as the scores, and less Monte Carlo error.
     scores = scores + torch.einsum("kni,nip->knp", gradients, directions)
     scores = scores + torch.einsum("kni,nijp,knj->knp", gradients, rates, offset)

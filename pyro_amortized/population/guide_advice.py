@@ -43,14 +43,15 @@ def guide_advice(
         )
     if has_guide:
         return _with_guide(methods, seconds)
+    duration = _duration(seconds)
     if seconds < ADVICE.long_fit:
         return (
-            f"This fit took {seconds:.2g} s without a guide, less than a training takes: for this "
-            "cohort a guide does not pay. Train one for the posteriors of many new individuals, or "
-            "for simulators that have no density."
+            f"This fit took {duration} without a guide, less than a training takes: for this "
+            "cohort a guide does not pay. Train one for the posteriors of many new individuals, "
+            "or for simulators that have no density."
         )
     return (
-        f"This fit took {seconds:.0f} s without a guide. A guide that is trained for some minutes "
+        f"This fit took {duration} without a guide. A guide that is trained for some minutes "
         "shortens further fits of such data if its own draws serve most of the individuals; "
         "`fit.advice` of a fit with the guide says how many."
     )
@@ -60,8 +61,13 @@ def _with_guide(methods: Sequence[str], seconds: float) -> str:
     num_served = sum(method == "guide" for method in methods)
     served = f"The guide's own draws served {num_served} of {len(methods)} individuals"
     if num_served >= ADVICE.min_served * len(methods):
-        return f"{served} of this fit of {seconds:.2g} s: the guide pays with every further cohort."
+        duration = _duration(seconds)
+        return f"{served} of this fit of {duration}: the guide pays with every further cohort."
     return (
         f"{served}; the others were drawn from mixtures that were fitted to them, as without a "
         "guide. Train it longer, or around the fit (`retrain=True`), or fit without it."
     )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < ADVICE.long_fit else f"{seconds / 60:.1f} min"

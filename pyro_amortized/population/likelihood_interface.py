@@ -14,6 +14,8 @@ class Likelihood(Protocol):
 
     individuals: IndividualPosteriors
     following: Following
+    # Whether the observations are expanded about the draws: accurate near them only.
+    is_expanded: bool
 
     def log_weights(self, population: Population) -> Tensor:
         """Log weights of the draws, shape ``(draw, individual)``."""

@@ -5,8 +5,8 @@ r"""Profile likelihoods: confidence intervals where the likelihood is not quadra
 
 on the draws of the fit, so that a profile takes seconds. The bounds are found by Brent's
 method; at every value the other parameters are maximised, starting from the nearest maximum. The
-profile of a parameter that the data do not determine is followed in units of its prior scale: it is
-flat, and its interval has no bounds.
+profile of a parameter that the data do not determine is followed over one prior scale: where it is
+flat, its interval has no bounds.
 """
 
 import math
@@ -126,7 +126,7 @@ class _Profile:
         self.likelihood = ExpandedLikelihood(fit.individuals, fit.search.scale)
         errors = fit.covariance.diagonal().clamp(min=0).sqrt()
         self.scale = torch.where(errors.isnan(), fit.search.scale, errors)
-        self.best = self._maximum(fit.vector, fit.estimated)
+        self.best = self._maximum(fit.vector, _free(fit))
         is_index = torch.arange(len(fit.vector)) == index
         self.free = _free(fit) & ~is_index
         is_flat = bool(errors[index].isnan())

@@ -15,7 +15,8 @@ import torch
 from torch import Generator, Tensor
 
 from ..sampling.counted_density import CountedDensity
-from ..sampling.individuals import IndividualPosteriors, individual_posteriors, make_sampler
+from ..sampling.individual_sampler import make_sampler
+from ..sampling.individuals import IndividualPosteriors, individual_posteriors
 from ..sampling.proposals import Refinement, Sampled, Weighted
 from ..sampling.refinement_settings import REFINEMENT
 from ..sampling.sampling_stage import Stage

@@ -2,14 +2,14 @@ r"""The posterior density of the population, on weighted draws of the individual
 
 The likelihood is that of the draws of the fit, or of new draws for several populations if those of
 the fit would lose effective draws (:mod:`pyro_amortized.population.pooled_proposals`). Where it is
-expanded about the draws, populations far from the estimates are evaluated anew if their weights
-would matter: far away an expansion may take any value.
+expanded about the draws, individuals whose draws have moved far are evaluated without the expansion
+at all populations whose weights matter: far away an expansion may take any value.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -43,18 +43,32 @@ class DensitySettings:
     # posterior standard deviations).
     max_ess_loss: float = 0.15
     num_pooled: int = 7
-    # Populations times draws times individuals whose weights are computed together.
+    # Populations times draws times individuals whose weights are computed together, and
+    # populations whose prior densities and distances are.
     max_weights: int = 400_000
+    max_populations: int = 400
 
     # Move of an individual parameter, in posterior standard deviations, beyond which an expanded
-    # likelihood is not trusted. Within it, its error was below 1.3 for 25 draws of a posterior of
-    # 15 parameters (120 individuals); once, beyond it, a single draw had all of the weight.
-    max_distance: float = 4.0
-    # Log weight below the largest trusted one from which an untrusted one does not matter.
-    negligible_log_weight: float = 10.0
+    # likelihood of this individual is not trusted: where the farthest of 120 individuals had moved
+    # by one, the errors of all together were 0.1; 0.6 at two, and 32 at four. Move of a shared
+    # parameter, in units of its scale, beyond which no individual is trusted: that of the first
+    # round of a fit (decision 035).
+    max_distance: float = 1.5
+    max_shared_distance: float = 0.25
+    # Log weight below the largest from which a population does not matter.
+    negligible_log_weight: float = 15.0
 
 
 DENSITY = DensitySettings()
+
+
+class WeightedPopulations(NamedTuple):
+    """Log weights of populations, shape ``(draw, 1)``, and log p(y_i | Psi), shape ``(draw,
+    individual)``.
+    """
+
+    log_weights: Tensor
+    log_likelihoods: Tensor
 
 
 class PosteriorDensity:
@@ -62,15 +76,17 @@ class PosteriorDensity:
 
     Args:
         fit: The fit.
-        known: The coordinates that vary, shape ``(population,)``.
-        test_draws: Some of their draws, shape ``(draw, 1, known)``.
+        covariance: Covariance of the coordinates that vary, NaN in the others, shape ``(population,
+            population)``.
+        test_draws: Some draws of the coordinates that vary, shape ``(draw, 1, known)``.
         generator: Source of randomness.
     """
 
     def __init__(
-        self, fit: PopulationFit, known: Tensor, test_draws: Tensor, generator: Generator
+        self, fit: PopulationFit, covariance: Tensor, test_draws: Tensor, generator: Generator
     ) -> None:
-        self.fit, self.known = fit, known
+        self.fit, self.variances = fit, covariance.diagonal()
+        self.known = ~self.variances.isnan()
         # The sites of the population do not depend on the individuals: one is enough.
         self.one_individual = fit.cohort[:1].to(dtype=torch.float64)
         vectors = self.all_coordinates(test_draws[:, 0])
@@ -81,8 +97,8 @@ class PosteriorDensity:
             likelihood = self._quickest(make_likelihood(individuals, fit.search.scale), vectors)
         self.likelihood = likelihood
         self.log_likelihood = EachPopulation(self.likelihood, log_mean)
-        self.farthest = AtEach(self._farthest, DENSITY.max_weights // 1000)
-        self.log_prior = AtEach(self._log_prior, DENSITY.max_weights // 100)
+        self.distances = AtEach(self._distances, DENSITY.max_populations)
+        self.log_prior = AtEach(self._log_prior, DENSITY.max_populations)
 
     def _quickest(self, likelihood: Likelihood, vectors: Tensor) -> AnyLikelihood:
         """The likelihood interpolated in the shared parameters, if possible and accurate."""
@@ -93,7 +109,7 @@ class PosteriorDensity:
             and bool(self.known[shared].all())
         ):
             return likelihood
-        radius = DENSITY.box_radius * fit.covariance.diagonal()[shared].sqrt()
+        radius = DENSITY.box_radius * self.variances[shared].sqrt()
         interpolated = InterpolatedLikelihood(likelihood, fit.vector[shared], radius)
         populations = [fit.structure.constrain_population(v) for v in vectors]
         with torch.no_grad():
@@ -125,44 +141,59 @@ class PosteriorDensity:
         vectors[:, self.known] = draws
         return vectors
 
-    def log_weights(self, draws: Tensor, log_proposal: Tensor) -> Tensor:
-        r"""Log weights of draws of the coordinates that vary.
+    def weighted(self, draws: Tensor, log_proposal: Tensor) -> "WeightedPopulations":
+        r"""Log weights and log likelihoods of draws of the coordinates that vary.
 
         Args:
             draws: Shape ``(draw, 1, known)``.
             log_proposal: Log density that they were drawn from, shape ``(draw, 1)``.
-
-        Returns:
-            Shape ``(draw, 1)``.
         """
         vectors = self.all_coordinates(draws[:, 0])
-        log_likelihood = self.log_likelihood(vectors).sum(-1)
+        values = self.log_likelihood(vectors)
         log_ratio = self.log_prior(vectors) - log_proposal[:, 0]
-        log_weights = finite_or_zero_weight(log_likelihood + log_ratio)
-        doubtful = self._doubtful(vectors, log_weights)
-        if bool(doubtful.any()):
-            exact = self.exact_log_likelihood(vectors[doubtful]).sum(-1)
-            log_weights[doubtful] = finite_or_zero_weight(exact + log_ratio[doubtful])
-        return log_weights.unsqueeze(1)
-
-    def _doubtful(self, vectors: Tensor, log_weights: Tensor) -> Tensor:
-        """Populations at which an expanded likelihood is not trusted, though it would matter there,
-        shape ``(draw,)``.
-        """
+        log_weights = finite_or_zero_weight(values.sum(-1) + log_ratio)
         if not isinstance(self.likelihood, ExpandedLikelihood):
-            return torch.zeros(len(vectors), dtype=torch.bool)
-        is_far = self.farthest(vectors) > DENSITY.max_distance
-        trusted = log_weights.masked_fill(is_far, -math.inf).amax()
-        return is_far & (log_weights > trusted - DENSITY.negligible_log_weight)
+            return WeightedPopulations(log_weights.unsqueeze(1), values)
+        is_far = self.distances(vectors) > 1
+        pending = is_far.any(1)
+        while bool((now := pending & _matters(log_weights)).any()):
+            for i in now.nonzero()[:, 0].tolist():
+                exact = self._exact(vectors[i], is_far[i].nonzero()[:, 0])
+                values[i, is_far[i]] = exact
+            log_weights[now] = finite_or_zero_weight(values.sum(-1) + log_ratio)[now]
+            pending = pending & ~now
+        return WeightedPopulations(log_weights.unsqueeze(1), values)
 
-    def _farthest(self, vector: Tensor) -> Tensor:
-        return self.likelihood.following.distance(vector).amax()
+    def _distances(self, vector: Tensor) -> Tensor:
+        """How far a population is from where the likelihood was expanded, in units of the largest
+        trusted distance, shape ``(individual,)``.
+        """
+        assert isinstance(self.likelihood, ExpandedLikelihood)
+        population = self.fit.structure.constrain_population(vector)
+        individual, shared = self.likelihood.distances(population)
+        relative = individual / DENSITY.max_distance
+        if len(shared) == 0:
+            return relative
+        return torch.maximum(relative, shared.amax() / DENSITY.max_shared_distance)
 
-    @functools.cached_property
-    def exact_log_likelihood(self) -> "EachPopulation":
-        """The likelihood on the same draws that is not expanded."""
-        likelihood = ExactLikelihood(self.likelihood.individuals, self.likelihood.following)
-        return EachPopulation(likelihood, log_mean)
+    def _exact(self, vector: Tensor, rows: Tensor) -> Tensor:
+        """Log p(y_i | Psi) of some individuals by the density of the model, shape ``(row,)``."""
+        individuals = self.likelihood.individuals
+        if any(site.plates for site in individuals.structure.individual.values()):
+            # Inner plates may be as large as the individuals of a call need.
+            return self._exact_of(torch.arange(len(individuals.cohort)), vector)[rows]
+        return self._exact_of(rows, vector)
+
+    def _exact_of(self, rows: Tensor, vector: Tensor) -> Tensor:
+        part = self.likelihood.individuals.take(rows)
+        likelihood = ExactLikelihood(part, self.likelihood.following.take(rows))
+        with torch.no_grad():
+            return log_mean(likelihood.log_weights(part.structure.constrain_population(vector)))
+
+
+def _matters(log_weights: Tensor) -> Tensor:
+    """Which draws are not negligible beside the one with the largest weight."""
+    return log_weights > log_weights.amax() - DENSITY.negligible_log_weight
 
 
 class EachPopulation:

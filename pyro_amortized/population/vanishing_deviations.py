@@ -84,7 +84,8 @@ def vanishing_coordinates(
                 half, double = change(vector - doubling), change(vector + doubling)
                 unchanged = half.median < settings.max_individual_change
                 most = settings.max_total_change
-                held[j] = max(half.highest, -half.lowest, double.highest) < most and unchanged
+                is_flat = half.highest < most and half.lowest > -most and double.highest < most
+                held[j] = is_flat and unchanged
     return held
 
 

@@ -93,6 +93,8 @@ def _sample_known(
         start = known.mixture.take(adapted)
         mixture = mixture_of_weighted(weighted.take(adapted), 0, generator, start)
         refinement = known.with_mixtures(adapted, mixture)
+        stage = known.stage.index_fill(0, adapted, Stage.MIXTURE)
+        refinement = replace(refinement, stage=stage)
         drawn = sampler.from_mixture(
             refinement.take(adapted), num_draws, rows[adapted], generator, True
         )

@@ -35,7 +35,6 @@ from ..runtime.random_numbers import make_generator
 from .adaptive_importance import sample_targets
 from .control_variates import controlled_estimate
 from .counted_density import CountedDensity
-from .guide_proposals import PyroGuideProposal
 from .importance_weights import (
     ImportanceEstimate,
     importance_estimate,
@@ -43,11 +42,11 @@ from .importance_weights import (
     resample,
     weighted_moments,
 )
+from .individual_sampler import make_sampler
 from .minor_modes import with_minor_modes
 from .posterior_warnings import warn_unreliable, warn_unusual
-from .proposals import FlowProposal, PopulationProposal, Proposal, Refinement, Sampled
+from .proposals import Refinement, Sampled
 from .refinement_settings import FULL_EFFORT, REFINEMENT, Effort
-from .sampler import Sampler
 from .sampling_stage import NAMES, Stage
 from .sampling_summary import SamplingRow, SamplingSummary
 from .unreliable_individuals import improve_unreliable
@@ -122,6 +121,21 @@ class IndividualPosteriors:
         columns = (self.evaluations, estimate.ess, estimate.pareto_k, self.num_modes)
         rows = zip(self.cohort.ids, self.method, *(x.tolist() for x in columns), strict=True)
         return SamplingSummary([SamplingRow(*row) for row in rows], self.num_draws)
+
+    def take(self, rows: Tensor) -> "IndividualPosteriors":
+        """The draws of some individuals."""
+        method = tuple(self.method[i] for i in rows.tolist())
+        return IndividualPosteriors(
+            self.structure,
+            self.cohort[rows],
+            self.population,
+            self.unconstrained[:, rows],
+            self.log_proposal[:, rows],
+            self.log_weights[:, rows],
+            method,
+            self.refinement.take(rows),
+            self.evaluations[rows],
+        )
 
     def some(self, num_draws: int, seed: int | Generator = 0) -> "IndividualPosteriors":
         """A random part of the weighted draws, with the same indices for all individuals."""
@@ -293,55 +307,3 @@ def individual_posteriors(
         refinement,
         evaluations,
     )
-
-
-def make_sampler(
-    guide: Any, structure: ModelStructure, cohort: Cohort, population: Population
-) -> Sampler:
-    """The sampler of the individuals of a cohort, in float64, given the population."""
-    anchor = _complete_individual(structure, cohort, population)
-
-    def with_anchor(rows: Tensor) -> Cohort:
-        return cohort[torch.cat([rows, anchor])]
-
-    def padded(draws: Tensor) -> Tensor:
-        return torch.cat([draws, draws[:, : len(anchor)]], 1)
-
-    def target(draws: Tensor, rows: Tensor) -> Tensor:
-        density = structure.log_density(with_anchor(rows), padded(draws), population)
-        return (density.observation + density.individual)[:, : len(rows)]
-
-    def draw_population(num: int, rows: Tensor, generator: Generator) -> Tensor:
-        draws = structure.draw_individuals(with_anchor(rows), population, num, generator)
-        return draws[:, : len(rows)]
-
-    def log_population(draws: Tensor, rows: Tensor) -> Tensor:
-        log_prob = structure.log_individual(with_anchor(rows), padded(draws), population)
-        return log_prob[:, : len(rows)]
-
-    proposal: Proposal
-    if guide is None:
-        proposal = PopulationProposal(draw_population, log_population)
-    elif isinstance(guide, AmortizedGuide):
-        proposal = FlowProposal(guide.individual_posterior(cohort, population))
-    else:
-        proposal = PyroGuideProposal(guide, structure, cohort, population)
-    return Sampler(target, draw_population, log_population, proposal)
-
-
-def _complete_individual(
-    structure: ModelStructure, cohort: Cohort, population: Population
-) -> Tensor:
-    """Index of an individual that has all random effects, shape ``(1,)``; empty where it is not
-    needed.
-
-    A plate inside the individuals may be as large as the individuals of a call need (occasions).
-    This individual is added to every part of the cohort, so that the plate keeps its size.
-    """
-    if any(site.plates for site in structure.individual.values()):
-        generator = make_generator(0)
-        for row in range(len(cohort)):
-            draws = structure.draw_individuals(cohort[row : row + 1], population, 1, generator)
-            if draws.shape[-1] == len(structure.latent_names):
-                return torch.tensor([row])
-    return torch.zeros(0, dtype=torch.long)

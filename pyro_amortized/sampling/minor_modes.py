@@ -156,7 +156,7 @@ def _after_step(
 
 
 def _is_repeated(places: StudentMixture, mixture: StudentMixture, active: Tensor) -> Tensor:
-    """Whether a start is at a mode that the mixture covers and that another start of the same
+    """Whether a start is at a mode that the mixture covers and that a better start of the same
     individual is at, shape ``(individual, start)``.
     """
     log_share = places.log_weights - places.log_weights.amax(1, keepdim=True)
@@ -167,9 +167,18 @@ def _is_repeated(places: StudentMixture, mixture: StudentMixture, active: Tensor
     ).transpose(0, 1)
     nearest, component = distances.min(-1)
     settled = settled & (nearest < EFFORT.same_mode_distance)
-    num_components = mixture.means.shape[1]
-    at = torch.nn.functional.one_hot(component, num_components) * settled.unsqueeze(-1)
-    return (at.bool() & (at.cumsum(1) > 1)).any(-1)
+    is_at = torch.nn.functional.one_hot(component, mixture.means.shape[1]).bool()
+    is_at = is_at & settled.unsqueeze(-1)
+    log_mass = torch.where(is_at, places.log_weights.unsqueeze(-1), -math.inf)
+    best = log_mass.argmax(1).gather(1, component)  # of the starts at the same component
+    rows = torch.arange(len(best)).unsqueeze(1)
+    white = torch.linalg.solve_triangular(
+        places.scale_trils[rows, best],
+        (places.means - places.means[rows, best]).unsqueeze(-1),
+        upper=False,
+    )
+    is_same = white.pow(2).sum((-2, -1)) < EFFORT.same_mode_distance
+    return settled & is_same & (best != torch.arange(best.shape[1]))
 
 
 def _has_arrived(sampler: Sampler, places: StudentMixture, active: Tensor, rows: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ to their weighted draws. Draws that a mixture is fitted to, or that decide somet
 in an estimate: this would bias it (decision 028).
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -59,11 +58,16 @@ class RefinementStage(Protocol):
         ...
 
 
-def run_stages(
-    stages: Sequence[RefinementStage], sampler: Sampler, state: State, generator: Generator
-) -> Sampled:
-    """The draws after all stages; those of an individual are replaced only where that is better."""
-    for stage in stages:
+def run_stages(sampler: Sampler, state: State, generator: Generator) -> Sampled:
+    """The draws after all stages. One of the first serves each individual; later ones replace its
+    draws only where that is better.
+    """
+    for stage in _first_stages():
+        index = indices(stage.needed(state))
+        if len(index):
+            new = stage.sample(sampler, state.take(index), generator)
+            state = state._replace(sampled=state.sampled.replaced(index, new))
+    for stage in _later_stages(sampler.settings):
         index = indices(stage.needed(state))
         if len(index):
             new = stage.sample(sampler, state.take(index), generator)
@@ -71,13 +75,12 @@ def run_stages(
     return state.sampled
 
 
-def refinement_stages(settings: RefinementSettings) -> list[RefinementStage]:
-    """All stages, in order."""
-    stages: list[RefinementStage] = [OneComponent(), AroundModes()]
-    for settings_of_round in settings.rounds:
-        stages.append(MoreComponents(settings_of_round))
-        stages.append(MoreAroundModes(settings_of_round))
-    return stages
+def _first_stages() -> list[RefinementStage]:
+    return [OneComponent(), AroundModes()]
+
+
+def _later_stages(settings: RefinementSettings) -> list[RefinementStage]:
+    return [MoreComponents(x, located) for x in settings.rounds for located in (False, True)]
 
 
 class OneComponent:
@@ -130,15 +133,14 @@ class MoreComponents:
 
     Args:
         settings: Numbers of components and draws, and the smallest effective share.
+        around_modes: Whether the stage is for mixtures around modes, which keep their components.
     """
 
-    around_modes = False
-
-    def __init__(self, settings: Round) -> None:
-        self.settings = settings
+    def __init__(self, settings: Round, around_modes: bool) -> None:
+        self.settings, self.around_modes = settings, around_modes
 
     def needed(self, state: State) -> Tensor:
-        """Individuals whose weights are poor and whose mixtures began with one component."""
+        """Individuals whose weights are poor, with mixtures of this kind."""
         log_weights = state.sampled.weighted.log_weights
         is_own = state.has_few == self.around_modes
         return is_poor(log_weights, self.settings.min_efficiency) & is_own
@@ -158,12 +160,6 @@ class MoreComponents:
             part = part.with_mixtures(_everyone(rows), mixture)
         drawn = sampler.from_mixture(part, num_draws, rows, generator, self.around_modes)
         return Sampled(drawn, part)
-
-
-class MoreAroundModes(MoreComponents):
-    """The same for mixtures around modes, which keep their components."""
-
-    around_modes = True
 
 
 def _explored(
@@ -227,13 +223,13 @@ def refined_draws(
     has_few = effective_sample_size(pilot.log_weights) < settings.min_effective_pilot
     nothing = Sampled(Weighted.without_weight(num_draws, len(rows), pilot), part)
     state = State(rows, pilot, has_few, nothing)
-    return run_stages(refinement_stages(settings), sampler, state, generator)
+    return run_stages(sampler, state, generator)
 
 
 def better_draws(current: Sampled, rows: Tensor, new: Sampled) -> Sampled:
     """New draws of some individuals, with their refinement, where their weights are better."""
     before = comparable_ess(current.weighted.take(rows).log_weights)
-    better = ~(comparable_ess(new.weighted.log_weights) <= before)
+    better = comparable_ess(new.weighted.log_weights) > before
     return current.replaced(rows[better], new.take(indices(better)))
 
 

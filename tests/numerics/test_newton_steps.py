@@ -3,7 +3,7 @@ r"""Newton steps without derivatives."""
 import pytest
 import torch
 
-from pyro_amortized.numerics.newton_steps import best_of, newton, stencil
+from pyro_amortized.numerics.newton_steps import best_of, newton, newton_step, stencil
 
 
 def gaussian(mean, precision):
@@ -52,3 +52,12 @@ def test_what_is_not_finite_is_avoided():
     start, scale = best_of(half, -0.5 * one, one.unsqueeze(0), 32)
     assert start.item() > 0
     assert scale.item() == pytest.approx(1 / 32)
+
+
+def test_a_place_of_density_zero_has_no_density():
+    _, _, log_density = newton_step(
+        lambda x: torch.full(x.shape[:-1], -torch.inf, dtype=x.dtype),
+        torch.zeros(3, 2, dtype=torch.float64),
+        torch.eye(2, dtype=torch.float64).expand(3, 2, 2),
+    )
+    assert log_density.tolist() == [-torch.inf] * 3

@@ -30,6 +30,6 @@ def test_log_likelihoods_of_many_populations_are_those_of_each(fit):
     likelihood = posterior.likelihood
     exact = ExactLikelihood(likelihood.individuals, likelihood.following)
     expected = [exact(fit.structure.constrain_population(x)) for x in posterior.vectors]
-    assert torch.allclose(posterior.log_likelihoods(), torch.stack(expected), atol=0.01)
+    assert torch.allclose(posterior.log_likelihoods, torch.stack(expected), atol=0.01)
     single = posterior.likelihood(fit.structure.constrain_population(posterior.vectors[3]))
-    assert torch.allclose(posterior.log_likelihoods()[3], single, rtol=1e-9)
+    assert torch.allclose(posterior.log_likelihoods[3], single, rtol=1e-9)

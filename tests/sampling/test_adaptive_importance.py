@@ -64,3 +64,16 @@ def test_sampling_changes_no_tensor_of_its_input():
     refine_from_new_pilot(sampler(0.5), first, torch.arange(4), generator)
     draw_from_chains(sampler(0.5), first, torch.arange(1), generator)
     assert [x._version for x in tensors] == versions
+
+
+def test_draws_of_an_impossible_target_are_those_of_a_mixture():
+    """No draw has a weight; they are real draws with their density nevertheless."""
+
+    def nowhere(x):
+        return torch.full(x.shape[:-1], -torch.inf, dtype=x.dtype)
+
+    weighted, refined = run(nowhere, NormalProposal(0.0, 1.0), num_draws=200)
+    assert all(refined)
+    assert bool((weighted.log_weights == -torch.inf).all())
+    assert bool(weighted.draws.std(0).gt(0).all())
+    assert bool(weighted.log_proposal.ne(0).all())

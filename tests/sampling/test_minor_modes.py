@@ -1,6 +1,7 @@
 """Modes that no draw has reached: absorption and elimination exchanged (flip-flop)."""
 
 import math
+from dataclasses import replace
 
 import pyro
 import pyro.distributions as dist
@@ -11,7 +12,12 @@ from pyro_amortized import nlme
 from pyro_amortized.cohort import Cohort, Doses, Series
 from pyro_amortized.sampling import minor_modes
 from pyro_amortized.sampling.minor_modes import SearchEffort
+from pyro_amortized.sampling.proposals import Refinement, Sampled
+from pyro_amortized.sampling.sampler import Sampler
+from pyro_amortized.sampling.sampling_stage import Stage
+from pyro_amortized.sampling.student_mixture import StudentMixture
 from tests.exact import TRUTH, exact_log_marginal, linear_program
+from tests.sampling.targets import NormalProposal
 
 TIMES = torch.tensor([0.25, 0.5, 1, 2, 3, 4, 6, 8, 12, 16, 24], dtype=torch.float64)
 POPULATION = {
@@ -122,3 +128,24 @@ def test_the_modes_are_kept_in_the_next_draws():
     difference, error, expected = deviations(again, phi)
     assert float(error.norm()) < 0.2 * float(expected.sum())
     assert (difference.abs() < 4.5 * error).all()
+
+
+def test_modes_that_one_wide_component_covers_are_two():
+    """Normals at -1 and 1, and a mixture of one component at 0."""
+    wide = NormalProposal(0.0, 1.5)
+
+    def target(draws, rows):
+        parts = [dist.Normal(x, 0.4).log_prob(draws).sum(-1) for x in (-1.0, 1.0)]
+        return torch.logaddexp(*parts)
+
+    def population(num_draws, rows, generator):
+        return wide.draw(num_draws, rows, generator)[0]
+
+    sampler = Sampler(target, population, wide.log_prob, wide)
+    generator, rows = torch.Generator().manual_seed(1), torch.arange(1)
+    one = StudentMixture.single(torch.zeros(2).double(), torch.eye(2).double())
+    part = Refinement(torch.tensor([Stage.MIXTURE]), one.padded(5), one.padded(3), torch.zeros(1))
+    part = replace(part, num_modes=part.num_modes.long())
+    drawn = Sampled(sampler.from_mixture(part, 200, rows, generator), part)
+    searched = minor_modes.with_minor_modes(sampler, drawn, generator)
+    assert searched.refinement.num_modes.tolist() == [2]

@@ -61,9 +61,9 @@ class DoseRecursion:
         # Number of events at or before each time.
         self.index = torch.searchsorted(sorted_events, times, right=True)
         first = self.events[..., :1]
-        self.since = times - torch.cat([first, self.events], -1).expand(*shape, -1).gather(
-            -1, self.index
-        )
+        last = _at(torch.cat([first, self.events], -1), self.index)
+        # Before the first event the amount is zero, and its decay must not overflow.
+        self.since = (times - last).clamp(min=0)
 
     def response(self, rate: Tensor, sizes: Tensor) -> Tensor:
         r"""The sum of the responses to all doses.
@@ -77,40 +77,42 @@ class DoseRecursion:
         """
         jumps, inflow = self._effects(sizes)
         waits = self.events.diff(dim=-1)
-        decays, filled = self._decay(rate, waits)
+        decays = torch.exp(-rate * waits)
+        arrived = jumps[..., 1:]
+        if self.has_ends:
+            arrived = arrived + inflow[..., :-1] * _filled(rate, waits)
         amount = jumps[..., 0] + torch.zeros_like(rate[..., 0])
         amounts = [torch.zeros_like(amount), amount]
         for j in range(waits.shape[-1]):
-            amount = amount * decays[..., j] + inflow[..., j] * filled[..., j] + jumps[..., j + 1]
+            amount = amount * decays[..., j] + arrived[..., j]
             amounts.append(amount)
-        nothing = torch.zeros_like(inflow[..., :1])
-        at_events = torch.stack(amounts, -1)
-        decay, fill = self._decay(rate, self.since)
-        remaining = _at(at_events, self.index) * decay
+        remaining = _at(torch.stack(amounts, -1), self.index) * torch.exp(-rate * self.since)
         if not self.has_ends:
             return remaining
-        return remaining + _at(torch.cat([nothing, inflow], -1), self.index) * fill
-
-    def _decay(self, rate: Tensor, since: Tensor) -> tuple[Tensor, Tensor]:
-        """exp(-lambda t), and the amount that an inflow of one has left after t; zero where there
-        are no infusions.
-        """
-        decay = torch.exp(-rate * since)
-        return decay, -torch.expm1(-rate * since) / rate if self.has_ends else 0 * decay
+        inflow = torch.cat([torch.zeros_like(inflow[..., :1]), inflow], -1)
+        return remaining + _at(inflow, self.index) * _filled(rate, self.since)
 
     def _effects(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Jump of the amount at each event, and the inflow after it, shape ``(*, individual,
-        event)``.
+        event)``; the inflow has no meaning where there are no infusions.
         """
         jumps = torch.where(self.is_infused, 0.0, sizes)
         if not self.has_ends:
             jumps = jumps.gather(-1, self.order.expand(jumps.shape))
-            return jumps, torch.zeros_like(jumps)
+            return jumps, jumps
         rates = torch.where(self.is_infused, sizes / self.durations, 0.0)
         jumps = torch.cat([jumps, torch.zeros_like(jumps)], -1)
-        changes = torch.cat([rates, -rates], -1)
         order = self.order.expand(jumps.shape)
-        return jumps.gather(-1, order), changes.gather(-1, order).cumsum(-1)
+        inflow = torch.cat([rates, -rates], -1).gather(-1, order).cumsum(-1)
+        # The sum of rates that have begun and ended is zero but for rounding.
+        one = self.is_infused.long()
+        num_running = torch.cat([one, -one], -1).gather(-1, self.order).cumsum(-1)
+        return jumps.gather(-1, order), torch.where(num_running > 0, inflow, 0.0)
+
+
+def _filled(rate: Tensor, since: Tensor) -> Tensor:
+    """The amount that an inflow of one has left after a time."""
+    return -torch.expm1(-rate * since) / rate
 
 
 def _at(values: Tensor, index: Tensor) -> Tensor:

@@ -65,3 +65,29 @@ def test_the_ends_of_an_effect_are_left_to_the_sum():
     reset[0, int(doses.times[0].argmax())] = True
     ended = Doses(doses.times, doses.amounts, reset=reset)
     assert not compartments.can_be_carried(nlme.dosing.arrivals(ended))
+
+
+def test_a_sample_long_before_the_first_dose_is_zero():
+    """Where nothing has been given, nothing decays: no overflow, also in the gradient."""
+    doses = Doses(torch.tensor([[240.0, 264.0]]).double(), torch.full((1, 2), 100.0).double())
+    times = torch.tensor([[0.0, 250.0]]).double()
+    cl, v, ka = (torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (1, 10, 30))
+    amount = nlme.one_compartment(times, doses, cl=cl, v=v, ka=ka)
+    slopes = torch.autograd.grad(amount.sum(), [cl, v, ka])
+    assert amount.detach()[0, 0] == 0.0
+    assert amount.detach()[0, 1] > 1
+    assert all(bool(x.isfinite()) for x in slopes)
+
+
+def test_nothing_runs_on_after_the_last_infusion():
+    """The rates of ended infusions leave no rounding error, which would be a floor, or negative."""
+    begin = torch.tensor([[0.0, 1.0, 2.0]]).double()
+    amounts, durations = (
+        torch.tensor([x]).double() for x in ([85.5, 16.4, 18.1], [3.05, 2.54, 1.41])
+    )
+    doses = Doses(begin, amounts, durations)
+    times = torch.tensor([[60.0]]).double()
+    one = torch.ones(1, dtype=torch.float64)
+    late = nlme.one_compartment(times, doses, cl=one, v=one)
+    exact = amounts / durations * (torch.exp(durations) - 1) * torch.exp(begin - times)
+    assert torch.allclose(late, exact.sum(-1, keepdim=True), rtol=1e-9, atol=0.0)

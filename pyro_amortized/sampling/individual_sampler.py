@@ -1,0 +1,66 @@
+"""The sampler of the individuals of a cohort, made from the densities of their model."""
+
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from ..cohort import Cohort
+from ..guide import AmortizedGuide
+from ..model import ModelStructure, Population
+from ..runtime.random_numbers import make_generator
+from .guide_proposals import PyroGuideProposal
+from .proposals import FlowProposal, PopulationProposal, Proposal
+from .sampler import Sampler
+
+
+def make_sampler(
+    guide: Any, structure: ModelStructure, cohort: Cohort, population: Population
+) -> Sampler:
+    """The sampler of the individuals of a cohort, in float64, given the population."""
+    anchor = _complete_individual(structure, cohort, population)
+
+    def with_anchor(rows: Tensor) -> Cohort:
+        return cohort[torch.cat([rows, anchor])]
+
+    def padded(draws: Tensor) -> Tensor:
+        return torch.cat([draws, draws[:, : len(anchor)]], 1)
+
+    def target(draws: Tensor, rows: Tensor) -> Tensor:
+        density = structure.log_density(with_anchor(rows), padded(draws), population)
+        return (density.observation + density.individual)[:, : len(rows)]
+
+    def draw_population(num: int, rows: Tensor, generator: Generator) -> Tensor:
+        draws = structure.draw_individuals(with_anchor(rows), population, num, generator)
+        return draws[:, : len(rows)]
+
+    def log_population(draws: Tensor, rows: Tensor) -> Tensor:
+        log_prob = structure.log_individual(with_anchor(rows), padded(draws), population)
+        return log_prob[:, : len(rows)]
+
+    proposal: Proposal
+    if guide is None:
+        proposal = PopulationProposal(draw_population, log_population)
+    elif isinstance(guide, AmortizedGuide):
+        proposal = FlowProposal(guide.individual_posterior(cohort, population))
+    else:
+        proposal = PyroGuideProposal(guide, structure, cohort, population)
+    return Sampler(target, draw_population, log_population, proposal)
+
+
+def _complete_individual(
+    structure: ModelStructure, cohort: Cohort, population: Population
+) -> Tensor:
+    """Index of an individual that has all random effects, shape ``(1,)``; empty where it is not
+    needed.
+
+    A plate inside the individuals may be as large as the individuals of a call need (occasions).
+    This individual is added to every part of the cohort, so that the plate keeps its size.
+    """
+    if any(site.plates for site in structure.individual.values()):
+        generator = make_generator(0)
+        for row in range(len(cohort)):
+            draws = structure.draw_individuals(cohort[row : row + 1], population, 1, generator)
+            if draws.shape[-1] == len(structure.latent_names):
+                return torch.tensor([row])
+    return torch.zeros(0, dtype=torch.long)
