@@ -121,6 +121,11 @@ class Cohort:
         return sum(s.num_observations for s in self.series.values())
 
     @property
+    def num_values(self) -> int:
+        """Number of places for values of all series and individuals, recorded or not."""
+        return sum(s.values.numel() for s in self.series.values())
+
+    @property
     def dtype(self) -> torch.dtype:
         """Floating dtype of the first series."""
         return next(iter(self.series.values())).values.dtype

@@ -24,6 +24,7 @@ from ..model import Estimator, Model, ModelStructure, Population
 from ..numerics.laplace import Curvature, laplace_covariance
 from ..runtime.arguments import check_count, check_number
 from ..runtime.random_numbers import make_generator
+from ..runtime.threads import threads_for
 from ..sampling.individuals import MIN_DRAWS
 from .estimate_errors import monte_carlo_errors
 from .expanded_likelihood import ExpandedLikelihood
@@ -184,21 +185,23 @@ def fit_once(
     fixed = structure.check_values(fixed or {})
     held = _held(structure, fixed)
     search = Search.begin(structure, guide, cohort, criterion, generator)
-    if start is not None:
-        vector = structure.unconstrain_population(structure.check_population(dict(start) | fixed))
-    else:
-        vector = _start(search, num_starts, fixed, generator)
-    schedule = _schedule(num_draws, len(vector), len(cohort))
-    rounds = run_rounds(search, vector, held, schedule, generator)
-    if not math.isfinite(rounds.ascent.gain):
-        raise FitError(
-            "The likelihood at the start is not finite.",
-            "a start under which every individual's data are possible.",
-            "pass another `start=`, or check the data against the model.",
-        )
-    fit = _finish(model, rounds, fixed)
-    if precision is not None:
-        fit = _with_precision(fit, rounds, held, precision, generator)
+    with threads_for(num_draws * cohort.num_values):
+        if start is not None:
+            start = structure.check_population(dict(start) | fixed)
+            vector = structure.unconstrain_population(start)
+        else:
+            vector = _start(search, num_starts, fixed, generator)
+        schedule = _schedule(num_draws, len(vector), len(cohort))
+        rounds = run_rounds(search, vector, held, schedule, generator)
+        if not math.isfinite(rounds.ascent.gain):
+            raise FitError(
+                "The likelihood at the start is not finite.",
+                "a start under which every individual's data are possible.",
+                "pass another `start=`, or check the data against the model.",
+            )
+        fit = _finish(model, rounds, fixed)
+        if precision is not None:
+            fit = _with_precision(fit, rounds, held, precision, generator)
     return replace(fit, seconds=time.perf_counter() - begin)
 
 

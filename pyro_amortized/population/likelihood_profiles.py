@@ -20,6 +20,7 @@ from torch import Tensor
 from ..errors import FitError
 from ..numerics.maximization import Optimum, maximize
 from ..runtime.arguments import check_is, check_number
+from ..runtime.threads import threads_for
 from .expanded_likelihood import ExpandedLikelihood
 from .fit_result import PopulationFit
 
@@ -102,9 +103,10 @@ def profile_likelihood(fit: PopulationFit, name: str, level: float = 0.95) -> Pr
             f"one of {known}.",
             "check the name; a parameter that was fixed, or held at a limit, has no profile.",
         )
-    profile = _Profile(fit, names.index(name))
     limit = float(scipy.special.chdtri(1, 1 - level))
-    bounds = sorted(profile.bound(side, limit) for side in (-1.0, 1.0))
+    with threads_for(fit.individuals.num_draws * fit.cohort.num_values):
+        profile = _Profile(fit, names.index(name))
+        bounds = sorted(profile.bound(side, limit) for side in (-1.0, 1.0))
     points = sorted(profile.maxima.items())
     values = torch.tensor([profile.value(optimum.vector) for _, optimum in points])
     minus2ll = torch.tensor([2 * (profile.best.value - x.value) for _, x in points])

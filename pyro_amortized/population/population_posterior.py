@@ -25,6 +25,7 @@ from ..numerics.cholesky import factored
 from ..numerics.laplace import laplace_covariance
 from ..runtime.arguments import check_count, check_is
 from ..runtime.random_numbers import make_generator
+from ..runtime.threads import threads_for
 from ..sampling.importance_weights import (
     effective_sample_size,
     importance_estimate,
@@ -175,10 +176,12 @@ def sample_population(
         )
     generator = make_generator(seed)
     first = StudentMixture.single(fit.vector[known], factored(covariance[known][:, known]))
-    test_draws = first.draw(DENSITY.num_test_draws, generator)
-    target = PosteriorDensity(fit, covariance, test_draws, generator)
-    mixture = _fitted_mixture(target, first, num_proposals, generator)
-    draws, (log_weights, values) = _final_draws(target, first, mixture, num_proposals, generator)
+    with threads_for(fit.individuals.num_draws * fit.cohort.num_values):
+        test_draws = first.draw(DENSITY.num_test_draws, generator)
+        target = PosteriorDensity(fit, covariance, test_draws, generator)
+        mixture = _fitted_mixture(target, first, num_proposals, generator)
+        draws, weighted = _final_draws(target, first, mixture, num_proposals, generator)
+    log_weights, values = weighted
     estimate = importance_estimate(log_weights)
     index = resample(normalized_weights(log_weights), num_draws, generator)[:, 0]
     index = index[torch.randperm(num_draws, generator=generator)]

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ...cohort import Doses
 from ...errors import ModelError
+from ...runtime.isolation import torch_threads
+from ...runtime.threads import threads_of_caller
 from ..dosing import Delivery, arrivals
 from .compiled.codes import Event, Status
 from .compiled.function_keys import key_of
@@ -283,6 +285,7 @@ def _compiled(
             for x in arrays
         ),
     )
-    solution = run(system, problem, method, tolerance.rtol, tolerance.atol, tolerance.max_steps)
+    with torch_threads(threads_of_caller()):  # a solver uses them well, where small tensors do not
+        solution = run(system, problem, method, tolerance.rtol, tolerance.atol, tolerance.max_steps)
     states = torch.from_numpy(solution.states).to(rows.initial.dtype)
     return states, torch.from_numpy(solution.status)
