@@ -7,7 +7,7 @@ import quickstart
 import torch
 
 import pyro_amortized as pa
-from pyro_amortized.sampling import adaptive_importance, minor_modes
+from pyro_amortized.sampling import minor_modes, refinement_stages
 from pyro_amortized.sampling.mode_mixture import mixture_around_modes
 from pyro_amortized.training import guide_training
 
@@ -57,7 +57,7 @@ def small_efforts(monkeypatch, rough_training_distributions):
     def mixture_of_few_steps(target, modes, generator, num_steps):
         return mixture_around_modes(target, modes, generator, min(num_steps, 10))
 
-    monkeypatch.setattr(adaptive_importance, "mixture_around_modes", mixture_of_few_steps)
+    monkeypatch.setattr(refinement_stages, "mixture_around_modes", mixture_of_few_steps)
 
 
 @pytest.fixture(scope="session")

@@ -32,8 +32,9 @@ def same(a, b):
     assert set(a.series) == set(b.series)
     assert set(a.time_varying) == set(b.time_varying)
     for name, first in a.series.items():
-        for field in ("times", "observed"):
-            assert torch.equal(getattr(first, field), getattr(b[name], field)), (name, field)
+        assert torch.equal(first.observed, b[name].observed), name
+        # A sample before a dose at the same time is moved by a rounding error, each time it is read.
+        assert torch.allclose(first.times, b[name].times, rtol=1e-14, atol=0.0), name
     for one, other in ((a.series, b.series), (a.time_varying, b.time_varying)):
         for name in one:  # what was recorded, when
             for i in range(len(a)):
@@ -359,6 +360,7 @@ def test_round_trip_through_a_table():
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6))
+@example(4517)  # two samples before a dose at their time, of which one is not recorded
 @example(34249)  # three values of CRCL at a time of which two rows are left
 def test_a_round_trip_loses_nothing(seed):
     rng = np.random.default_rng(seed)
