@@ -33,7 +33,7 @@ def same(a, b):
     assert set(a.time_varying) == set(b.time_varying)
     for name, first in a.series.items():
         assert torch.equal(first.observed, b[name].observed), name
-        # A sample before a dose at the same time is moved by a rounding error, each time it is read.
+        # A sample before a dose at its time is moved by a rounding error, each time it is read.
         assert torch.allclose(first.times, b[name].times, rtol=1e-14, atol=0.0), name
     for one, other in ((a.series, b.series), (a.time_varying, b.time_varying)):
         for name in one:  # what was recorded, when
