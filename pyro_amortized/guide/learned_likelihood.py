@@ -52,8 +52,15 @@ class LearnedDensity:
     _summaries: WeakKeyDictionary[Cohort, Tensor] = field(default_factory=WeakKeyDictionary)
 
     def log_prob(self, repeated: Cohort, draws: Tensor, population: Population) -> Tensor:
-        """Log p(y | phi, c) up to a constant for each individual, shape ``(draw, individual)``;
-        arguments as in :class:`~pyro_amortized.model.observation_density.ObservationDensity`.
+        r"""Log p(y | phi, c), up to a constant for each individual.
+
+        Args:
+            repeated: The cohort, repeated once per draw.
+            draws: Individual parameters, unconstrained, shape ``(draw, individual, latent)``.
+            population: Values of the population sites.
+
+        Returns:
+            Shape ``(draw, individual)``.
         """
         guide, posterior = self.guide, learned(self.guide)
         training, num = guide.training_distribution, draws.shape[1]

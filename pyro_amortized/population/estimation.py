@@ -104,8 +104,9 @@ def fit_population(
         model: The population model: that of the guide, or another one with the same individual
             sites.
         cohort: The data.
-        guide: A trained guide, which makes the fit of many individuals faster and the fit of a
-            model without a density possible. Default: the individuals are drawn without one.
+        guide: A trained guide, which makes the fit of a model without a density possible. Its draws
+            serve individuals for which they are good enough. Default: the individuals are drawn
+            without one.
         start: Population to start from. Default: the best of the median of the prior and some of
             its draws, improved on a part of the individuals.
         fixed: Values of population sites that are not estimated.
