@@ -52,15 +52,8 @@ class LearnedDensity:
     _summaries: WeakKeyDictionary[Cohort, Tensor] = field(default_factory=WeakKeyDictionary)
 
     def log_prob(self, repeated: Cohort, draws: Tensor, population: Population) -> Tensor:
-        r"""Log p(y | phi, c), up to a constant for each individual.
-
-        Args:
-            repeated: The cohort, repeated once per draw.
-            draws: Individual parameters, unconstrained, shape ``(draw, individual, latent)``.
-            population: Values of the population sites.
-
-        Returns:
-            Shape ``(draw, individual)``.
+        """Log p(y | phi, c), up to a constant, shape ``(draw, individual)``: see
+        :class:`~pyro_amortized.model.observation_density.ObservationDensity`.
         """
         guide, posterior = self.guide, learned(self.guide)
         training, num = guide.training_distribution, draws.shape[1]

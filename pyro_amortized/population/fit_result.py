@@ -103,9 +103,7 @@ class PopulationFit:
 
     @property
     def advice(self) -> str:
-        """Whether training a guide pays for fits like this one, in words (documentation page *When
-        does training pay?*).
-        """
+        """Whether training a guide pays for this fit (page *When does training pay?*)."""
         method = self.individuals.method
         return guide_advice(self.estimator, self.guide is not None, method, self.seconds)
 
@@ -159,6 +157,12 @@ class PopulationFit:
         not determined by the data.
         """
         return ~self.covariance.diagonal().isnan()
+
+    @property
+    def free(self) -> Tensor:
+        """Coordinates that have a covariance or are not determined, shape ``(population,)``."""
+        names = self.structure.population_names
+        return self.estimated | torch.tensor([name in self.undetermined for name in names])
 
     @functools.cached_property
     def likelihood(self) -> Likelihood:

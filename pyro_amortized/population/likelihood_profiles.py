@@ -95,7 +95,7 @@ def profile_likelihood(fit: PopulationFit, name: str, level: float = 0.95) -> Pr
     check_is("fit", fit, PopulationFit, "pass what `fit_population` gives.", FitError)
     check_number("level", level, 0, 1, with_low=False, with_high=False, error=FitError)
     fit.check_likelihood("A profile likelihood")
-    names, is_free = fit.structure.population_names, _free(fit)
+    names, is_free = fit.structure.population_names, fit.free
     if name not in names or not bool(is_free[names.index(name)]):
         known = [n for n, x in zip(names, is_free.tolist(), strict=True) if x]
         raise FitError(
@@ -114,12 +114,6 @@ def profile_likelihood(fit: PopulationFit, name: str, level: float = 0.95) -> Pr
     return ProfileLikelihood(name, values[order], minus2ll[order], bounds[0], bounds[1], level)
 
 
-def _free(fit: PopulationFit) -> Tensor:
-    """Coordinates with a covariance, and those that the data do not determine."""
-    names = fit.structure.population_names
-    return fit.estimated | torch.tensor([name in fit.undetermined for name in names])
-
-
 class _Profile:
     """Maxima of the likelihood with one coordinate held, each started at the nearest one before."""
 
@@ -128,9 +122,9 @@ class _Profile:
         self.likelihood = ExpandedLikelihood(fit.individuals, fit.search.scale)
         errors = fit.covariance.diagonal().clamp(min=0).sqrt()
         self.scale = torch.where(errors.isnan(), fit.search.scale, errors)
-        self.best = self._maximum(fit.vector, _free(fit))
+        self.best = self._maximum(fit.vector, fit.free)
         is_index = torch.arange(len(fit.vector)) == index
-        self.free = _free(fit) & ~is_index
+        self.free = fit.free & ~is_index
         is_flat = bool(errors[index].isnan())
         self.distances = PROFILE.flat_distances if is_flat else PROFILE.distances
         self.center = float(self.best.vector[index])

@@ -196,11 +196,9 @@ def _covariance(fit: PopulationFit) -> Tensor:
     """
     if not fit.undetermined:
         return fit.covariance
-    names = fit.structure.population_names
-    free = fit.estimated | torch.tensor([name in fit.undetermined for name in names])
     search = replace(fit.search, criterion="posterior mode")
     objective = search.objective(search.likelihood(fit.individuals))
-    covariance = laplace_covariance(objective, fit.vector, search.scale, free).covariance
+    covariance = laplace_covariance(objective, fit.vector, search.scale, fit.free).covariance
     is_known = ~covariance.diagonal().isnan()
     return covariance if bool(is_known[fit.estimated].all()) else fit.covariance
 
