@@ -7,8 +7,8 @@ For ``Normal(f, sigma[..., None]).mask(m).to_event(1)``, with one sigma for all 
 
 needs three passes over the values. The distribution's own ``log_prob`` needs ten, and computes the
 logarithm of sigma at every time. The same holds for the usual distribution of the individual
-parameters, whose standard deviations are expanded over all individuals. For every other
-distribution its own ``log_prob`` is used.
+parameters, whose standard deviations are expanded over all individuals; with one sigma for every
+value half of the passes remain. For every other distribution its own ``log_prob`` is used.
 """
 
 import math
@@ -17,6 +17,8 @@ from typing import Any, Literal
 import pyro.distributions as dist
 import torch
 from torch import Tensor
+
+from ..numerics.small_sums import sum_last
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
@@ -41,11 +43,12 @@ def log_prob_of(distribution: Any, value: Tensor, *args: Any, **kwargs: Any) -> 
         residual = residual / scale
         size = residual.shape[-1]
         log_scale = scale.log().expand(*scale.shape[:-1], size).sum(-1)
-        return -0.5 * torch.linalg.vecdot(residual, residual) - log_scale - size * HALF_LOG_TWO_PI
-    if normal.scale.stride(-1) != 0:
-        return distribution.log_prob(value)
-    scale = normal.scale[..., 0]
+        return -0.5 * sum_last(residual.square()) - log_scale - size * HALF_LOG_TWO_PI
     residual = torch.where(mask, residual, residual.new_zeros(()))
+    if normal.scale.stride(-1) != 0:  # one sigma for every value
+        terms = (residual / normal.scale).square() / 2 + normal.scale.log() + HALF_LOG_TWO_PI
+        return -torch.where(mask, terms, terms.new_zeros(())).sum(-1)
+    scale = normal.scale[..., 0]
     square = torch.linalg.vecdot(residual, residual)
     return -0.5 * square / scale**2 - mask.sum(-1) * (scale.log() + HALF_LOG_TWO_PI)
 

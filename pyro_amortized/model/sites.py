@@ -15,9 +15,9 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
-from torch.distributions.utils import _sum_rightmost
 
 from ..cohort import Cohort
+from ..numerics.small_sums import sum_last
 from .fast_log_prob import log_prob_of
 
 PLATE = "individual"
@@ -152,7 +152,8 @@ def constrain_site(
     free = piece.reshape(lead + site.rest).movedim(len(lead) - 1, site.dim - added - site.event_dim)
     value = transform(free)
     log_abs_det = transform.log_abs_det_jacobian(free, value)
-    return value, _sum_rightmost(log_abs_det, log_abs_det.dim() - (value.dim() - site.event_dim))
+    num_event_dims = log_abs_det.dim() - (value.dim() - site.event_dim)
+    return value, sum_last(log_abs_det.flatten(-num_event_dims)) if num_event_dims else log_abs_det
 
 
 def unconstrain_site(site: IndividualSite, support: Constraint, value: Tensor) -> Tensor:

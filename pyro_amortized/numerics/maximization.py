@@ -30,12 +30,15 @@ class MaximizationSettings:
         accepted_gradient: BFGS reports a loss of precision when the gradient is as small as
             rounding errors allow. With slopes below this bound it has converged nevertheless.
         not_finite: Value of the negative objective where the objective is not finite.
+        counted_gain: Gain from which an iteration that gains little in comparison may be the last
+            one: a smaller gain says nothing of the distance from the maximum.
         difference: Step of the differences that give the observed information.
     """
 
     tolerance: float = 1e-4
     accepted_gradient: float = 1e-2
     not_finite: float = 1e15
+    counted_gain: float = 1.0
     difference: float = 1e-3
 
 
@@ -60,6 +63,7 @@ def maximize(
     scale: Tensor | None = None,
     max_iterations: int = 200,
     tolerance: float = DEFAULTS.tolerance,
+    min_share: float = 0.0,
 ) -> Optimum:
     r"""Maximise by BFGS with exact gradients.
 
@@ -73,6 +77,8 @@ def maximize(
             the inverse of the curvature. Default: 1.
         max_iterations: Largest number of iterations.
         tolerance: Largest slope at the maximum, in units of the objective per unit of ``scale``.
+        min_share: The optimizer also stops after an iteration that gains less than this part of
+            the gain of all iterations, for a maximum that need not be exact.
 
     Returns:
         The best point that was evaluated.
@@ -86,19 +92,31 @@ def maximize(
     unit = torch.eye(len(origin)).double() if scale is None else scale.double()
     unit = unit.diag() if unit.ndim == 1 else unit
     best_value, best_x = -np.inf, np.zeros(len(origin))
+    values: list[float] = []  # at the start, and after every iteration
 
     def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal best_value, best_x
         value, gradient = value_and_gradient(objective, origin + unit @ torch.as_tensor(x))
         if not (np.isfinite(value) and bool(gradient.isfinite().all())):
-            return DEFAULTS.not_finite, np.zeros_like(x)
+            value, gradient = -DEFAULTS.not_finite, torch.zeros_like(gradient)
         if value > best_value:
             best_value, best_x = value, x.copy()
+        if not values:
+            values.append(value)
         return -value, -(gradient @ unit).numpy()
+
+    def after_iteration(intermediate_result: scipy.optimize.OptimizeResult) -> None:
+        values.append(-float(intermediate_result.fun))
+        gain = values[-1] - values[0]
+        is_little = values[-1] - values[-2] < min_share * gain
+        if len(values) > 2 and gain > DEFAULTS.counted_gain and is_little:
+            raise StopIteration
 
     options: dict[str, Any] = {"maxiter": max_iterations, "gtol": tolerance}
     with np.errstate(over="ignore", invalid="ignore"):  # of the curvature in flat directions
-        result = scipy.optimize.minimize(negative, best_x, jac=True, method="BFGS", options=options)
+        result = scipy.optimize.minimize(
+            negative, best_x, jac=True, method="BFGS", options=options, callback=after_iteration
+        )
     largest_slope = float(np.abs(result.jac).max(initial=0.0))
     converged = bool(result.success) or largest_slope < max(tolerance, DEFAULTS.accepted_gradient)
     vector = origin + unit @ torch.as_tensor(best_x)

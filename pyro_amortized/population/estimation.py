@@ -30,7 +30,7 @@ from .estimate_errors import monte_carlo_errors
 from .expanded_likelihood import ExpandedLikelihood
 from .fit_message import error_message, fit_message, flat_places, has_ended
 from .fit_result import PopulationFit
-from .fit_rounds import Rounds, Schedule, more_draws, run_rounds
+from .fit_rounds import Rounds, Schedule, Start, more_draws, run_rounds
 from .likelihood_estimate import summarize_weights
 from .likelihood_interface import Likelihood
 from .maximum_search import Criterion, Search
@@ -70,6 +70,10 @@ class EstimationSettings:
     min_gain: float = 0.02
     min_gain_per_draw: float = 2.0
     min_gain_per_stretched_draw: float = 0.5
+    # The standard errors are those on the draws of the last round if it gained less: the estimates
+    # are then about a tenth of a standard error from where its draws were made. The curvature of a
+    # skewed likelihood is another one farther away, and is taken on new draws.
+    max_gain_of_same_draws: float = 0.01
     # A fit whose last round gained more, or whose draws have a smaller median share of effective
     # ones, has no standard errors.
     max_final_gain: float = 1.0
@@ -189,11 +193,11 @@ def fit_once(
     with threads_for(num_draws * cohort.num_values):
         if start is not None:
             start = structure.check_population(dict(start) | fixed)
-            vector = structure.unconstrain_population(start)
+            begin_at = Start(structure.unconstrain_population(start))
         else:
-            vector = _start(search, num_starts, fixed, generator)
-        schedule = _schedule(num_draws, len(vector), len(cohort))
-        rounds = run_rounds(search, vector, held, schedule, generator)
+            begin_at = _start(search, num_starts, fixed, generator)
+        schedule = _schedule(num_draws, len(held), len(cohort))
+        rounds = run_rounds(search, begin_at, held, schedule, generator)
         if not math.isfinite(rounds.ascent.gain):
             raise FitError(
                 "The likelihood at the start is not finite.",
@@ -214,18 +218,21 @@ def _with_precision(
     if needed > ESTIMATION.min_increase * fit.individuals.num_draws:
         schedule = _schedule(needed, len(fit.vector), len(fit.cohort))
         schedule = schedule._replace(first_draws=needed)
-        rounds = run_rounds(search, fit.vector, held, schedule, generator)
+        start = Start(fit.vector, rounds.individuals.refinement)
+        rounds = run_rounds(search, start, held, schedule, generator)
         fixed = {name: fit.estimates[name] for name in fit.fixed}
         fit = _finish(fit.model, rounds, fixed)
     more = more_draws(search, rounds, precision, generator)
     return replace(fit, marginal=more) if more is not None else fit
 
 
-def _start(search: Search, num_starts: int, fixed: Population, generator: Generator) -> Tensor:
+def _start(search: Search, num_starts: int, fixed: Population, generator: Generator) -> Start:
     """A start from the prior; for a large cohort, improved on some of the individuals."""
-    if len(search.cohort) > START.max_individuals:
-        return locate_population(search, num_starts=num_starts, fixed=fixed, seed=generator)
-    return candidates(search, num_starts=num_starts, fixed=fixed, seed=generator)[0]
+    if len(search.cohort) > START.max_whole:
+        return Start(locate_population(search, num_starts=num_starts, fixed=fixed, seed=generator))
+    part = search.part(START.max_individuals, generator)
+    best = candidates(part, num_starts=num_starts, fixed=fixed, seed=generator)[0]
+    return best if part is search else Start(best.vector)
 
 
 def _default_num_draws(num_individuals: int, estimator: Estimator) -> int:
@@ -279,9 +286,9 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     """The fit, with the covariance of the estimates."""
     search, ascent, new = rounds.search, rounds.ascent, rounds.individuals
     optimum, structure = ascent.optimum, search.structure
-    # About the optimum: a short way from it the curvature of a skewed likelihood is another one.
-    likelihood = search.likelihood(new)
-    curvature = _curvature(search, likelihood, ~ascent.held)
+    is_same = ascent.gain < ESTIMATION.max_gain_of_same_draws
+    likelihood = ascent.likelihood if is_same else search.likelihood(new)
+    curvature = _curvature(search, likelihood, optimum.vector, ~ascent.held)
     min_ess = ESTIMATION.min_final_efficiency * new.num_draws
     covered = float(new.estimate.ess.median()) >= min_ess
     covered = covered and ascent.gain < ESTIMATION.max_final_gain
@@ -328,13 +335,12 @@ def _limits(
     return limits
 
 
-def _curvature(search: Search, likelihood: Likelihood, free: Tensor) -> Curvature:
-    """Covariance of the estimates on draws that were made there.
+def _curvature(search: Search, likelihood: Likelihood, vector: Tensor, free: Tensor) -> Curvature:
+    """Covariance of the estimates on draws that were made near them.
 
     Some models have no gradient at draws that have moved; the expansion leaves these draws out.
     """
     individuals = likelihood.individuals
-    vector = search.structure.unconstrain_population(individuals.population)
     if search.structure.estimator == "likelihood-free":
         step = ESTIMATION.learned_difference
         return laplace_covariance(search.objective(likelihood), vector, search.scale, free, step)

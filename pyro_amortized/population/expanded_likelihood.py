@@ -33,6 +33,7 @@ from torch.utils.checkpoint import checkpoint
 from ..cohort import Cohort
 from ..model import ModelStructure, Population
 from ..numerics.finite_differences import expansion, regressed_expansion
+from ..numerics.small_sums import quadratic_form
 from ..sampling.importance_weights import finite_or_zero_weight, log_moments, normalized_weights
 from ..sampling.individuals import IndividualPosteriors
 from .fixed_draws import is_negligible, replace_impossible_draws
@@ -250,14 +251,15 @@ class ExpandedLikelihood:
         """Change of the log densities of the observations from the center, shape ``(draw,
         individual)``.
         """
-        shared = shared.expand(*draws.shape[:2], -1)
+        everywhere = shared.expand(*draws.shape[:2], -1)
         if not self.by_parameters:
-            return _quadratic(part.gradient, part.hessian, shared)
-        num = shared.shape[-1]
-        x = torch.cat([(draws - part.center) / part.following.spread, shared], -1)
-        total = _quadratic(part.gradient, part.hessian, x)
-        first = x.shape[-1] - num
-        alone = _quadratic(part.gradient[..., first:], part.hessian[..., first:, first:], shared)
+            return quadratic_form(part.gradient, part.hessian, everywhere)
+        x = torch.cat([(draws - part.center) / part.following.spread, everywhere], -1)
+        total = quadratic_form(part.gradient, part.hessian, x)
+        first = x.shape[-1] - len(shared)
+        alone = part.gradient[..., first:] @ shared
+        curvature = part.hessian[..., first:, first:].flatten(-2)
+        alone = alone + 0.5 * (curvature @ torch.outer(shared, shared).flatten())
         rise = total - alone  # by the moves of the individual parameters
         above = (rise - part.headroom).clamp(min=0.0)
         return alone + torch.where(above > 0, part.headroom + above.log1p(), rise)
@@ -292,12 +294,6 @@ class ExpandedLikelihood:
     def __call__(self, population: Population) -> Tensor:
         """Log p(y_i | Psi), shape ``(individual,)``, differentiable."""
         return self.moments(population)[0]
-
-
-def _quadratic(gradient: Tensor, hessian: Tensor, x: Tensor) -> Tensor:
-    """The expansion of every draw, less its value at the center."""
-    curved = gradient + 0.5 * (hessian @ x.unsqueeze(-1)).squeeze(-1)
-    return (curved * x).sum(-1)
 
 
 class _Moved:

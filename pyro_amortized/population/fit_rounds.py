@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from ..sampling.control_variates import controlled_estimate
 from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors
+from ..sampling.proposals import Refinement
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, ROUGH_EFFORT, Effort
 from .impossible_data import check_possible
 from .likelihood_estimate import MarginalLikelihood, summarize_weights
@@ -161,14 +162,23 @@ class Progress(NamedTuple):
     num_idle: int = 0
 
 
+class Start(NamedTuple):
+    """A population to start from, in unconstrained coordinates, and mixtures of the individuals
+    that are tried first, or None.
+    """
+
+    vector: Tensor
+    known: Refinement | None = None
+
+
 def run_rounds(
-    search: Search, vector: Tensor, held: Tensor, schedule: Schedule, generator: Generator
+    search: Search, start: Start, held: Tensor, schedule: Schedule, generator: Generator
 ) -> Rounds:
     r"""Draw and maximise in turn until new draws have nothing to gain.
 
     Args:
         search: The search.
-        vector: The start in unconstrained coordinates, shape ``(population,)``.
+        start: Where it starts.
         held: Coordinates that are held, same shape.
         schedule: Numbers of draws and rounds.
         generator: Source of randomness.
@@ -177,7 +187,7 @@ def run_rounds(
         FitError: The data of an individual are all but impossible at the start.
     """
     first = min(schedule.first_draws, schedule.num_draws)
-    progress = _start(search, vector, first, schedule, generator)
+    progress = _start(search, start, first, schedule, generator)
     while True:
         progress, vanishing = _leave_false_zeros(search, progress, schedule, generator)
         place, near = progress.place, progress.near
@@ -193,7 +203,8 @@ def run_rounds(
         near = near or ascent.gain < schedule.near_gain
         num_draws = schedule.num_draws if near else first
         effort = _effort(schedule.rough or not near, is_result=done and not schedule.rough)
-        new = search.draw(ascent.optimum.vector, num_draws, generator, ascent, effort)
+        vector = ascent.optimum.vector
+        new = search.draw(vector, num_draws, generator, ascent.mixtures_at(vector), effort)
         if done:
             return Rounds(search, ascent, new, num_rounds, min_gain)
         progress = progress._replace(near=near, num_rounds=num_rounds)
@@ -204,14 +215,14 @@ def run_rounds(
 
 
 def _start(
-    search: Search, vector: Tensor, num_draws: int, schedule: Schedule, generator: Generator
+    search: Search, start: Start, num_draws: int, schedule: Schedule, generator: Generator
 ) -> Progress:
     """The first population, if all data are possible there."""
     near = num_draws == schedule.num_draws
     effort = _effort(schedule.rough or not near)
-    individuals = search.draw(vector, num_draws, generator, effort=effort)
+    individuals = search.draw(start.vector, num_draws, generator, start.known, effort)
     check_possible(individuals)
-    return Progress(_place(search, vector, individuals), near)
+    return Progress(_place(search, start.vector, individuals), near)
 
 
 def _leave_false_zeros(

@@ -114,8 +114,8 @@ class Following:
         if not self.stretches:
             return draws + shift, shift.new_zeros(len(shift))
         stretch, log_det = self._stretch(change)
-        offset = (stretch @ (draws - self.mean).unsqueeze(-1)).squeeze(-1)
-        return self.mean + shift + offset, log_det
+        offset = torch.einsum("nij,knj->kni", stretch, draws - self.mean)
+        return offset + (self.mean + shift), log_det
 
     def _stretch(self, change: Tensor) -> tuple[Tensor, Tensor]:
         """The matrices exp(G), shape ``(individual, latent, latent)``, and their log determinants,

@@ -64,6 +64,9 @@ class SearchSettings:
     # maximum in standard errors.
     tolerance: float = 1e-3
     rough_tolerance: float = 0.1
+    # A round ends with an iteration that gains less than this part of the round's gain: new draws
+    # follow, and near a limit of the round the optimizer takes many small steps (decision 060).
+    min_share: float = 0.02
 
 
 SEARCH = SearchSettings()
@@ -141,7 +144,7 @@ class Search:
         vector: Tensor,
         num_draws: int,
         generator: Generator,
-        before: Ascent | None = None,
+        known: Refinement | None = None,
         effort: Effort = NO_CHAINS,
     ) -> IndividualPosteriors:
         r"""Draws of every individual at a population.
@@ -150,8 +153,7 @@ class Search:
             vector: The population in unconstrained coordinates, shape ``(population,)``.
             num_draws: Draws per individual.
             generator: Source of randomness.
-            before: An earlier round. The mixtures of its draws, moved to this population, are
-                tried first.
+            known: Mixtures of the individuals that are tried first.
             effort: What is done for individuals whose weights are poor. With less than the full
                 effort, for draws that are not the result, there are no warnings.
         """
@@ -166,25 +168,15 @@ class Search:
                 num_draws=num_draws,
                 seed=generator,
                 effort=effort,
-                known=None if before is None else before.mixtures_at(vector),
+                known=known,
             )
 
     def draw_again(
         self, individuals: IndividualPosteriors, num_draws: int, generator: Generator
     ) -> IndividualPosteriors:
         """New draws of every individual from the mixtures of earlier ones, at their population."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AmortizedWarning)
-            return sample_with_structure(
-                self.structure,
-                self.guide,
-                self.cohort,
-                individuals.population,
-                num_draws=num_draws,
-                seed=generator,
-                effort=NO_CHAINS,
-                known=individuals.refinement,
-            )
+        vector = self.structure.unconstrain_population(individuals.population)
+        return self.draw(vector, num_draws, generator, individuals.refinement)
 
     def value_of(self, individuals: IndividualPosteriors) -> float:
         """The objective at the population of some draws."""
@@ -248,6 +240,7 @@ class Search:
             scale=self._steps(likelihood, free),
             max_iterations=SEARCH.max_rough_iterations if rough else SEARCH.max_iterations,
             tolerance=SEARCH.rough_tolerance if rough else SEARCH.tolerance,
+            min_share=SEARCH.min_share,
         )
         optimum = optimum._replace(vector=vector.masked_scatter(free, optimum.vector))
         gain = optimum.value - before

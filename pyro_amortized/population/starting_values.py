@@ -14,8 +14,9 @@ from ..errors import FitError
 from ..model import Population
 from ..runtime.random_numbers import fork_seed, make_generator
 from ..runtime.workers import run_each
+from ..sampling.proposals import Refinement
 from ..sampling.refinement_settings import ROUGH_EFFORT
-from .fit_rounds import Schedule, run_rounds
+from .fit_rounds import Schedule, Start, run_rounds
 from .maximum_search import Search
 
 
@@ -30,9 +31,10 @@ class StartSettings:
     # Draws of each individual with which the best candidate is improved.
     num_draws: int = 100
 
-    # Individuals that represent a cohort. All of a smaller one take part in the rounds of the fit,
-    # which then start at the best candidate.
+    # Individuals that represent a cohort. In one of at most twice as many, the rounds of the fit
+    # start at the best candidate.
     max_individuals: int = 60
+    max_whole: int = 120
     # In a cohort of at least the first number of individuals, the best start is improved with the
     # second number of them before all are drawn.
     large_cohort: int = 4_000
@@ -79,14 +81,14 @@ def locate_population(
     generator = make_generator(seed)
     part = search.part(START.max_individuals, generator)
     held = search.structure.coordinates(fixed or {})
-    for vector in candidates(part, num_starts=num_starts, fixed=fixed, seed=generator):
-        best = run_rounds(part, vector, held, START.schedule(num_draws), generator)
+    for start in candidates(part, num_starts=num_starts, fixed=fixed, seed=generator):
+        best = run_rounds(part, start, held, START.schedule(num_draws), generator)
         if math.isfinite(best.value):
             break
     if len(search.cohort) >= START.large_cohort and math.isfinite(best.value):
         part = search.part(START.max_individuals_of_large, generator)
         vector = best.ascent.optimum.vector
-        best = run_rounds(part, vector, held, START.schedule(num_draws), generator)
+        best = run_rounds(part, Start(vector), held, START.schedule(num_draws), generator)
     if not math.isfinite(best.value):
         raise FitError(
             f"None of {num_starts} starts has a finite likelihood.",
@@ -102,7 +104,7 @@ def candidates(
     num_starts: int = 4,
     fixed: Population | None = None,
     seed: int | Generator = 0,
-) -> Tensor:
+) -> list[Start]:
     r"""Populations to start from, those with the largest likelihood on a few draws first.
 
     Under ``joblib.parallel_config`` they are compared in parallel, with the same result.
@@ -114,7 +116,7 @@ def candidates(
         seed: Seed or generator.
 
     Returns:
-        Unconstrained coordinates, shape ``(start, population)``.
+        The populations, with the mixtures of the individuals.
     """
     generator, structure = make_generator(seed), search.structure
     held = structure.coordinates(fixed or {})
@@ -124,11 +126,12 @@ def candidates(
     starts = torch.cat([vectors.median(0).values.unsqueeze(0), vectors[: num_starts - 1]])
     starts = torch.where(held, known, starts)
     tasks = [(search, x, START.num_candidate_draws, fork_seed(generator)) for x in starts]
-    values = run_each(_score, tasks)
-    return starts[torch.tensor(values).nan_to_num(-math.inf).argsort(descending=True)]
+    values, mixtures = zip(*run_each(_score, tasks), strict=True)
+    order = torch.tensor(values).nan_to_num(-math.inf).argsort(descending=True)
+    return [Start(starts[j], mixtures[j]) for j in order.tolist()]
 
 
-def _score(search: Search, vector: Tensor, num_draws: int, seed: int) -> float:
-    """The objective at a population, on a few new draws."""
+def _score(search: Search, vector: Tensor, num_draws: int, seed: int) -> tuple[float, Refinement]:
+    """The objective at a population, on a few new draws, and the mixtures they come from."""
     individuals = search.draw(vector, num_draws, make_generator(seed), effort=ROUGH_EFFORT)
-    return search.value_of(individuals)
+    return search.value_of(individuals), individuals.refinement

@@ -58,3 +58,19 @@ def test_intervals_stay_in_the_support():
     )
     assert 0 < float(lower) < 1 < float(upper)
     assert torch.allclose(lower * upper, torch.ones(1).double())
+
+
+def test_a_rough_maximum_ends_with_the_first_iteration_that_gains_little():
+    """On a long valley the optimizer stops early, at the best point so far, and says so."""
+    evaluated = []
+
+    def valley(x):
+        evaluated.append(x)
+        return -100 * (x[1] - x[0] ** 2) ** 2 - (1 - x[0]) ** 2
+
+    start = torch.tensor([-1.2, 1.0])
+    full, num_full = maximize(valley, start), len(evaluated)
+    rough = maximize(valley, start, min_share=0.1)
+    assert len(evaluated) - num_full < num_full / 3
+    assert float(valley(start)) < rough.value < full.value - 0.1
+    assert rough.value == float(valley(rough.vector))

@@ -50,7 +50,8 @@ def test_individuals_carry_the_uncertainty_of_the_population(mcmc, linear):
     within = torch.stack([c.diagonal(dim1=-2, dim2=-1) for _, c in exact]).mean(0)
     sd = (within + mean.var(0)).sqrt()
     assert samples["phi"].shape == (500, 40, 2)
-    assert ((samples["phi"].mean(0) - mean.mean(0)) / sd).abs().max() < 0.25
+    # The error of the mean of 500 draws is 0.045, and that of the mean of 100 populations.
+    assert ((samples["phi"].mean(0) - mean.mean(0)) / sd).square().mean().sqrt() < 0.1
     assert (samples["phi"].std(0) / sd - 1).abs().mean() < 0.05
 
 

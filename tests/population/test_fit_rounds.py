@@ -26,7 +26,7 @@ def test_a_fit_without_a_guide_finds_the_exact_maximum_from_afar(linear, far):
     assert far.guide is None
     assert ((far.vector - vector) / errors).abs().max() < 0.05
     assert (far.covariance.diagonal().sqrt() / errors - 1).abs().max() < 0.03
-    assert abs(far.minus2ll + 2 * value) < 4 * far.marginal.minus2ll_mc_error
+    assert abs(far.minus2ll + 2 * value) < 4 * far.marginal.minus2ll_mc_error + 1e-6
 
 
 def test_the_requested_precision_is_reached(far):

@@ -9,7 +9,7 @@ from tests.exact import exact_fit, linear_program
 
 def test_the_prior_scale_is_drawn_once(linear, linear_guide, monkeypatch):
     """The starts measure their steps in the units of the rounds and of the standard errors."""
-    monkeypatch.setattr(starting_values, "START", StartSettings(max_individuals=10))
+    monkeypatch.setattr(starting_values, "START", StartSettings(max_individuals=10, max_whole=20))
     monkeypatch.setattr(estimation, "START", starting_values.START)
     used, run_rounds = [], starting_values.run_rounds
 

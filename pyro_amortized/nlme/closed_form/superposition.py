@@ -27,6 +27,8 @@ References:
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,6 +54,38 @@ class DifferenceSettings:
 DEFAULTS = DifferenceSettings()
 
 
+class _SteadyStates(NamedTuple):
+    r"""Times of doses of which some are at steady state, shape ``(*, individual, time, dose)``.
+
+    Args:
+        since_last: Times since the last dose of a series.
+        interval: Intervals, 1 where there is none.
+        repeated: Whether a dose is one of a series, shape ``(*, individual, 1, dose)``.
+        all_repeated: Whether all are.
+        since_record: Times since the record of a constant infusion, or None where there are none.
+    """
+
+    since_last: Tensor
+    interval: Tensor
+    repeated: Tensor
+    all_repeated: bool
+    since_record: Tensor | None
+
+
+class _Timing(NamedTuple):
+    r"""Times of all doses, shape ``(*, individual, time, dose)``.
+
+    Args:
+        since: Times since the arrival, at least zero.
+        acts: Whether a dose has an effect.
+        steady: Of steady states, or None where there are none.
+    """
+
+    since: Tensor
+    acts: Tensor
+    steady: _SteadyStates | None
+
+
 @dataclass(frozen=True, eq=False)
 class Superposition:
     r"""The responses to given doses at given times.
@@ -73,28 +107,47 @@ class Superposition:
         Returns:
             Shape ``(*, individual, time, dose)``.
         """
+        timing, durations = self._timing, self.arriving.durations.unsqueeze(-2)
+        if timing.steady is None:
+            unit = _single_response(rate, timing.since, durations)
+            return torch.where(timing.acts, unit, 0.0)
+        steady = timing.steady
+        unit = _steady_response(rate, steady.since_last, durations, steady.interval)
+        if not steady.all_repeated:
+            single = _single_response(rate, timing.since, durations)
+            unit = torch.where(steady.repeated, unit, single)
+        if steady.since_record is not None:
+            constant = torch.exp(-rate * steady.since_record) / rate
+            unit = torch.where(self.arriving.is_constant.unsqueeze(-2), constant, unit)
+        return torch.where(timing.acts, unit, 0.0)
+
+    @cached_property
+    def _timing(self) -> "_Timing":
+        """What the responses of all exponentials have in common."""
         arriving, doses = self.arriving, self.arriving.doses
         since = self.times.unsqueeze(-1) - arriving.begin.unsqueeze(-2)
-        durations = arriving.durations.unsqueeze(-2)
         if not bool((doses.steady_state > 0).any()):
-            acts = (since >= 0) & self._has_effect()
-            unit = _single_response(rate, since.clamp(min=0), durations)
-            return torch.where(acts, unit, 0.0)
+            return _Timing(since.clamp(min=0), (since >= 0) & self._has_effect(), None)
         interval = doses.intervals.unsqueeze(-2)
-        repeated = ((doses.steady_state > 0) & (doses.intervals > 0)).unsqueeze(-2)
+        is_repeated = (doses.steady_state > 0) & (doses.intervals > 0)
+        repeated = is_repeated.unsqueeze(-2)
         safe = torch.where(interval > 0, interval, torch.ones_like(interval))
         # Between the record and the end of the lag time the last dose is one that arrived earlier.
         shift = torch.where(repeated, safe * torch.ceil((-since / safe).clamp(min=0)), 0.0)
         since_last = since + shift
-        steady = _steady_response(rate, since_last.clamp(min=0), durations, safe)
-        single = _single_response(rate, since.clamp(min=0), durations)
-        unit = torch.where(repeated, steady, single)
-        unit = torch.where(since_last >= 0, unit, torch.zeros_like(unit))
         since_record = self.times.unsqueeze(-1) - doses.times.unsqueeze(-2)
-        constant = torch.exp(-rate * since_record.clamp(min=0)) / rate
-        unit = torch.where(arriving.is_constant.unsqueeze(-2), constant, unit)
         acts = (since_record >= 0) & self._has_effect()
-        return torch.where(acts, unit, torch.zeros_like(unit))
+        is_constant = arriving.is_constant.unsqueeze(-2)
+        any_constant = bool(is_constant.any())
+        steady = _SteadyStates(
+            since_last.clamp(min=0),
+            safe,
+            repeated,
+            bool((is_repeated | ~doses.given).all()),
+            since_record.clamp(min=0) if any_constant else None,
+        )
+        acts = acts & ((since_last >= 0) | is_constant)
+        return _Timing(since.clamp(min=0), acts, steady)
 
     def _has_effect(self) -> Tensor:
         """True where no later record has ended the effect of a dose; doses of the padding have a
