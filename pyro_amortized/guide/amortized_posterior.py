@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..cohort import Cohort
 from ..encode import Encoded, Encoder, Standardize
 from ..networks.conditional_flow import ConditionalFlow, FlowDistribution
+from ..numerics.broadcasting import broadcast_shape
 
 
 class AmortizedPosterior(nn.Module):
@@ -100,7 +101,7 @@ class AmortizedPosterior(nn.Module):
             shared: Unconstrained, shape ``(*batch, shared)``.
         """
         standard = self.shared(shared.double()).to(self.dtype)
-        batch = torch.broadcast_shapes(summary.shape[:-1], standard.shape[:-1])
+        batch = broadcast_shape(summary.shape[:-1], standard.shape[:-1])
         context = torch.cat([summary.expand(*batch, -1), standard.expand(*batch, -1)], -1)
         distribution: FlowDistribution = self.flow(context)
         return distribution

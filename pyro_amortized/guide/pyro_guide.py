@@ -24,6 +24,7 @@ from ..errors import GuideError
 from ..missing.training_patterns import TrainingPatterns
 from ..model import Model, ModelStructure, Population, read_structure
 from ..networks.conditional_flow import FlowDistribution
+from ..numerics.broadcasting import broadcast_shape
 from .amortized_posterior import AmortizedPosterior
 from .files.guide_folder import GuideParts, check_folder, parts_of, read_guide, write_guide
 from .individual_part import sample_individual_part
@@ -160,7 +161,7 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
                 pieces.append(
                     unconstrained.reshape(*value.shape[: value.dim() - len(site.shape)], -1)
                 )
-        batch = torch.broadcast_shapes(*(p.shape[:-1] for p in pieces)) if pieces else ()
+        batch = broadcast_shape(*(p.shape[:-1] for p in pieces)) if pieces else ()
         return torch.cat([p.expand(*batch, -1) for p in pieces], -1) if pieces else median
 
     def individual_posterior(

@@ -25,6 +25,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import constraints
 from torch.nn import functional
 
+from ..numerics.broadcasting import broadcast_shape
 from .multilayer_perceptron import mlp
 from .spline_layer import SplineLayer
 
@@ -212,7 +213,7 @@ class FlowDistribution(TorchDistribution):  # type: ignore[misc]
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density, shape ``(*sample_shape, *batch)``."""
-        shape = torch.broadcast_shapes(value.shape, self.batch_shape + self.event_shape)
+        shape = broadcast_shape(value.shape, self.batch_shape + self.event_shape)
         z, log_abs_det = self.flow.to_base(value.expand(shape), self._state)
         return (
             log_abs_det - 0.5 * (z * z).sum(-1) - 0.5 * self.flow.num_latent * math.log(2 * math.pi)

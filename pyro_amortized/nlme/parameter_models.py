@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.distributions.transforms import AffineTransform, SigmoidTransform
 
 from ..errors import ModelError
+from ..numerics.broadcasting import broadcast_shape
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def block_factor(factors: Sequence[Tensor]) -> Tensor:
         tensor([1., 2., 2.])
     """
     size = sum(f.shape[-1] for f in factors)
-    batch_shape = torch.broadcast_shapes(*(f.shape[:-2] for f in factors))
+    batch_shape = broadcast_shape(*(f.shape[:-2] for f in factors))
     joint_factor = factors[0].new_zeros(*batch_shape, size, size)
     begin = 0
     for factor in factors:

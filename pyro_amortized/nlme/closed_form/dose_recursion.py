@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...numerics.broadcasting import broadcast_shape
 from ..dosing import Arrivals
 
 
@@ -55,7 +56,7 @@ class DoseRecursion:
         events = torch.cat([begin, begin + durations], -1) if self.has_ends else begin
         self.order = events.detach().argsort(dim=-1, stable=True)
         self.events = events.gather(-1, self.order)
-        shape = torch.broadcast_shapes(times.shape[:-1], events.shape[:-1])
+        shape = broadcast_shape(times.shape[:-1], events.shape[:-1])
         times = times.expand(*shape, -1).contiguous()
         sorted_events = self.events.detach().expand(*shape, -1).contiguous()
         # Number of events at or before each time.
@@ -117,5 +118,5 @@ def _filled(rate: Tensor, since: Tensor) -> Tensor:
 
 def _at(values: Tensor, index: Tensor) -> Tensor:
     """Values ``(*, individual, event)`` at the events of an index ``(*, individual, time)``."""
-    shape = torch.broadcast_shapes(values.shape[:-1], index.shape[:-1])
+    shape = broadcast_shape(values.shape[:-1], index.shape[:-1])
     return values.expand(*shape, -1).gather(-1, index.expand(*shape, -1))

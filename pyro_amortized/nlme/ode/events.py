@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError
+from ...numerics.broadcasting import broadcast_shape
 from ..dosing import Arrivals
 from .compiled.codes import Event
 
@@ -86,7 +87,7 @@ def list_events(
         parts.insert(0, Events(changes, kinds, number, torch.zeros_like(changes)))
     if not parts:
         return nothing
-    shape = torch.broadcast_shapes(*(e.times.shape[:-1] for e in parts))
+    shape = broadcast_shape(*(e.times.shape[:-1] for e in parts))
 
     def concatenated(name: str) -> Tensor:
         columns = [getattr(e, name) for e in parts]
@@ -123,7 +124,7 @@ def _dose_events(arriving: Arrivals, start: float) -> list[Events]:
         _arrive(listed, arriving, arriving.begin - earlier * doses.intervals, train)
     if not listed.parts:
         return []
-    shape = torch.broadcast_shapes(*(x.shape for p in listed.parts for x in (p[0], p[3], p[4])))
+    shape = broadcast_shape(*(x.shape for p in listed.parts for x in (p[0], p[3], p[4])))
     stacked = []
     for when, kind, place, size, where in listed.parts:
         on = where.expand(shape)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...cohort import Doses
 from ...errors import ModelError
+from ...numerics.broadcasting import broadcast_shape
 from ...runtime.isolation import torch_threads
 from ...runtime.threads import threads_of_caller
 from ..dosing import Delivery, arrivals
@@ -96,7 +97,7 @@ class Task:
         shapes = [x.shape for x in parameters.values()] + [x.shape[:-1] for x in varying.values()]
         self._events = list_events(self.arriving, changes, start, times)
         shapes += [initial.shape[:-1], times.shape[:1], self._events.times.shape[:-1]]
-        self.batch = torch.broadcast_shapes(*shapes)
+        self.batch = broadcast_shape(*shapes)
         fixed = [*parameters.values(), *varying.values(), initial, times]
         fixed += [self._events.times, self._events.sizes]
         self.dtype = torch.float32

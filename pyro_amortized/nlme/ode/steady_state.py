@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...numerics.broadcasting import broadcast_shape
 from ..dosing import Arrivals
 from .compiled.codes import Event
 from .events import Events
@@ -77,7 +78,7 @@ def period_events(arriving: Arrivals, column: int, length: Tensor) -> Events:
         (end, Event.ADD_RATE, -rate, train),
         (phase, Event.ADD_AMOUNT, amount, ~infused),
     ]
-    shape = torch.broadcast_shapes(*(x.shape for c in columns for x in (c[0], c[2], c[3])))
+    shape = broadcast_shape(*(x.shape for c in columns for x in (c[0], c[2], c[3])))
     times = [torch.where(on, when, torch.inf).expand(shape) for when, _, _, on in columns]
     kinds = [torch.where(on, int(kind), 0).expand(shape) for _, kind, _, on in columns]
     sizes = [size.expand(shape) for _, _, size, _ in columns]
