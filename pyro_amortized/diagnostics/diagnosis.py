@@ -2,9 +2,10 @@ r"""The battery of checks of a fit or of a guide: one call, a table, a verdict i
 
 The checks of the guide are those of :mod:`pyro_amortized.diagnostics.guide_checks`. A fit adds
 those of :mod:`pyro_amortized.diagnostics.fit_checks`: how it ended, whether its data lie inside
-what the guide was trained on, and whether its residuals are what the model says. Every check is
-about the inference (are the numbers right for this model?) or about the model (does it describe the
-data?), and the verdict keeps the two apart.
+what the guide was trained on, and whether its residuals are what the model says; and those of
+:mod:`pyro_amortized.diagnostics.random_effect_analysis`: whether its random effects are. Every
+check is about the inference (are the numbers right for this model?) or about the model (does it
+describe the data?), and the verdict keeps the two apart.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from .check_results import Check, Status
 from .data_check import DataCheck, check_data
 from .fit_checks import estimation_checks, residual_checks, training_data_check
 from .guide_checks import efficiency_checks, influence_checks, rank_checks
+from .random_effect_analysis import RandomEffectTests, random_effect_tests
+from .random_effect_checks import random_effect_checks
 from .residual_analysis import Residuals, residuals
 
 
@@ -37,12 +40,14 @@ class Diagnosis:
         calibration: Calibration of the guide; None for a fit without one.
         data: The individuals against the training data; None where fit or guide are missing.
         residuals: Residuals of every series of one channel; empty for a guide without a fit.
+        random_effects: Tests of the random effects; None for a guide without a fit.
     """
 
     checks: tuple[Check, ...]
     calibration: Calibration | None = None
     data: DataCheck | None = None
     residuals: tuple[Residuals, ...] = ()
+    random_effects: RandomEffectTests | None = None
 
     @property
     def passed(self) -> bool:
@@ -132,7 +137,9 @@ def diagnose(
     checks += estimation_checks(fit)
     checks += [] if data is None else [training_data_check(data)]
     checks += [check for one in by_series for check in residual_checks(one)]
-    return Diagnosis(tuple(checks), calibration, data, by_series)
+    effects = random_effect_tests(fit, seed=fork_seed(generator))
+    checks += random_effect_checks(effects)
+    return Diagnosis(tuple(checks), calibration, data, by_series, effects)
 
 
 def _guide_checks(

@@ -5,34 +5,17 @@ of the population, in standard deviations of the population, in unconstrained co
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from ...errors import CohortError
 from ...population.fit_result import PopulationFit
-from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
+from ..random_effects import standardized_effects
 from ..result_selection import individuals_of
 from .panels import FITTED, MUTED, OBSERVED, label_axes, panel_grid
-
-
-@dataclass(frozen=True)
-class RandomEffectSettings:
-    r"""Accuracy of the standardisation.
-
-    Args:
-        num_draws: Draws from the population, for its means and standard deviations: their Monte
-            Carlo errors are 0.02 standard deviations.
-    """
-
-    num_draws: int = 2000
-
-
-DEFAULTS = RandomEffectSettings()
 
 
 def random_effects(result: PopulationFit | IndividualPosteriors, *, seed: int = 0) -> Figure:
@@ -46,9 +29,8 @@ def random_effects(result: PopulationFit | IndividualPosteriors, *, seed: int = 
         seed: Seed of the draws from the population.
     """
     individuals = individuals_of(result)
-    values = _standardized_effects(individuals, seed).numpy()
-    names = individuals.structure.latent_names
-    num = len(names)
+    effects = standardized_effects(individuals, seed)
+    values, names, num = effects.means.numpy(), effects.names, len(effects.names)
     figure, axes = panel_grid(num * num, num, 2.4, 2.2)
     x = np.linspace(-3.5, 3.5, 100)
     for i in range(num):
@@ -86,8 +68,8 @@ def effects_by_covariate(result: PopulationFit | IndividualPosteriors, *, seed: 
             "a cohort with at least one covariate.",
             "pass `covariates={...}` to the cohort, or leave this figure out.",
         )
-    values = _standardized_effects(individuals, seed)
-    names = individuals.structure.latent_names
+    effects = standardized_effects(individuals, seed)
+    values, names = effects.means, effects.names
     figure, axes = panel_grid(len(names) * len(covariates), len(covariates), 2.8, 2.2)
     for i, name in enumerate(names):
         for j, (label, x) in enumerate(covariates.items()):
@@ -103,11 +85,3 @@ def effects_by_covariate(result: PopulationFit | IndividualPosteriors, *, seed: 
                 ax.plot(ends.numpy(), line.numpy(), color=FITTED, lw=1.4)
             label_axes(ax, label, name, f"r = {r:.2f}")
     return figure
-
-
-def _standardized_effects(individuals: IndividualPosteriors, seed: int) -> Tensor:
-    """Standardised random effects, shape ``(individual, parameter)``."""
-    draws = individuals.structure.draw_individuals(
-        individuals.cohort, individuals.population, DEFAULTS.num_draws, make_generator(seed)
-    )
-    return (individuals.moments()[0] - draws.mean(0)) / draws.std(0)

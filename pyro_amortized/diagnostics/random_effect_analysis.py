@@ -1,0 +1,296 @@
+r"""Tests of the random effects: are they what the population model says?
+
+With the posterior means :math:`\bar e_{ij}` of the standardised random effects and their
+reliabilities :math:`r_{ij}` (:mod:`pyro_amortized.diagnostics.random_effects`):
+
+- *Dependence on a variable x* (covariates that the model uses or not, the first dose, the order in
+  the file). The posterior mean is the slope of the log likelihood of the individual in the mean of
+  its parameter; the variance of the slope is :math:`r_{ij}`. So :math:`\bar e_{ij} / \sqrt{r_{ij}}`
+  is regressed on :math:`\sqrt{r_{ij}}\,(1, x_i)` and the t test (F test for several levels) of x is
+  the score test of a dependence of the mean on x. A quantity is tested by the normal scores of its
+  ranks, so that no single value decides.
+- *Correlation*: the posterior mean of the product of two effects, which the model says are
+  uncorrelated, is the slope in their correlation, with the information :math:`r_{ij} r_{ik}`. Its
+  sum is tested as the correlation coefficient of independent pairs is.
+- *Distribution*: the mean by a t test, normality (Shapiro and Wilk) and outliers of posterior
+  draws. An outlier is compared with the median and the median absolute deviation of the draws of
+  all individuals, so that it cannot hide itself. Several draws of each individual give several
+  p-values; their geometric mean times e is a p-value again.
+
+In a linear Gaussian model the tests of variables are exact but for the estimation of the
+population, which makes all tests a little conservative.
+
+References:
+    Vovk, Wang (2020), Combining p-values via averaging, Biometrika 107; Lavielle, Ribba (2016).
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas
+import scipy.stats
+
+from ..population.fit_result import PopulationFit
+from ..sampling.individuals import IndividualPosteriors
+from .compared_variables import Variable, variables_of_design, variables_of_recording
+from .random_effects import RandomEffects, standardized_effects
+from .result_selection import individuals_of
+
+Kind = Literal["variable", "recording", "correlation", "mean", "normality", "outlier"]
+
+
+@dataclass(frozen=True)
+class EffectTestSettings:
+    r"""Limits of the tests.
+
+    Args:
+        min_individuals: Fewest individuals that are tested.
+        min_reliability: Smallest mean reliability of an effect that is tested: with less, its draws
+            are those of the population whatever the data.
+        scale_share: Degrees of freedom of the median absolute deviation of normal draws, as a part
+            of their number: its asymptotic efficiency.
+        max_correlation: Largest size of a correlation that is reported, a one-step estimate.
+        max_shapiro: Most individuals of the test of normality, whose p-values are not known beyond.
+        min_spare: Fewest individuals beyond the coefficients of a regression.
+        named_outlier: P-value among all individuals below which each outlier is named; the one
+            with the smallest is always a test.
+    """
+
+    min_individuals: int = 8
+    min_reliability: float = 0.05
+    scale_share: float = 0.37
+    max_correlation: float = 0.99
+    max_shapiro: int = 5000
+    min_spare: int = 4
+    named_outlier: float = 0.01
+
+
+DEFAULTS = EffectTestSettings()
+MAD_TO_SD = 1.4826  # of a normal distribution
+
+
+class EffectTest(NamedTuple):
+    r"""One test.
+
+    Args:
+        kind: What is tested.
+        effect: Name of the individual parameter, in unconstrained coordinates.
+        against: What it is compared with: a variable, another effect, an individual, or "".
+        p_value: P-value of this test alone.
+        size: How large the deviation is: the difference of the means (first and last level), the
+            change per standard deviation of a quantity, both unconstrained; the correlation; the
+            distance of an outlier in standard deviations.
+        words: The finding in words.
+    """
+
+    kind: Kind
+    effect: str
+    against: str
+    p_value: float
+    size: float
+    words: str
+
+
+@dataclass(frozen=True)
+class RandomEffectTests:
+    r"""All tests of the random effects. Made by :func:`random_effect_tests`.
+
+    Args:
+        tests: The tests.
+        skipped: Why effects were not tested, by name.
+    """
+
+    tests: tuple[EffectTest, ...]
+    skipped: dict[str, str]
+
+    def of(self, *kinds: Kind) -> list[EffectTest]:
+        """The tests of some kinds."""
+        return [test for test in self.tests if test.kind in kinds]
+
+    def table(self) -> pandas.DataFrame:
+        """One row per test, the smallest p-value first."""
+        rows = [(t.kind, t.effect, t.against, t.p_value, t.size) for t in self.tests]
+        names = ["kind", "effect", "against", "p", "size"]
+        return pandas.DataFrame(rows, columns=names).sort_values("p", ignore_index=True)
+
+
+def random_effect_tests(
+    result: PopulationFit | IndividualPosteriors, *, seed: int = 0
+) -> RandomEffectTests:
+    r"""Test the random effects of a fit against covariates, each other, and their distribution.
+
+    Args:
+        result: A fit, or individual posteriors at the estimates.
+        seed: Seed of the draws.
+
+    Returns:
+        The tests; ``print(tests.table())`` shows the smallest p-values first. No test is made of
+        fewer than eight individuals.
+    """
+    individuals = individuals_of(result)
+    cohort = individuals.cohort
+    if len(cohort) < DEFAULTS.min_individuals:
+        few = f"{len(cohort)} individuals are too few"
+        return RandomEffectTests((), dict.fromkeys(individuals.structure.latent_names, few))
+    effects = standardized_effects(individuals, seed)
+    informed = (effects.reliability.mean(0) >= DEFAULTS.min_reliability).tolist()
+    skipped = {
+        name: "the data say nothing about it"
+        for name, is_informed in zip(effects.names, informed, strict=True)
+        if not is_informed
+    }
+    tested = [j for j, is_informed in enumerate(informed) if is_informed]
+    tests: list[EffectTest] = []
+    for j in tested:
+        for variable in variables_of_design(cohort):
+            tests += _dependence(effects, j, variable, "variable")
+        for variable in variables_of_recording(cohort):
+            tests += _dependence(effects, j, variable, "recording")
+        tests += _distribution(effects, j, cohort.ids)
+        tests += [_correlation(effects, j, k) for k in tested if k < j]
+    return RandomEffectTests(tuple(tests), skipped)
+
+
+def _dependence(
+    effects: RandomEffects, j: int, variable: Variable, kind: Kind
+) -> Iterator[EffectTest]:
+    """The test of one effect against one variable, if there are enough individuals."""
+    levels, values = variable.levels, variable.values
+    used = np.isin(values, levels) if levels else np.isfinite(values)
+    used &= effects.reliability[:, j].numpy() > 0
+    x, root = values[used], effects.reliability[:, j].sqrt().numpy()[used]
+    if levels:
+        columns = np.column_stack([x == level for level in levels[1:]])
+    else:
+        columns = _normal_scores(x)[:, None]
+    y, design = (
+        effects.means[:, j].numpy()[used] / root,
+        np.column_stack([root, root[:, None] * columns]),
+    )
+    if len(y) < design.shape[1] + DEFAULTS.min_spare:
+        return
+    p_value = _regression_p_value(y, design)
+    if not levels:
+        design[:, 1] = root * _standardized(x)
+    slopes, *_ = np.linalg.lstsq(design, y, rcond=None)
+    size = float(slopes[-1] * effects.sd[:, j].mean())
+    where = (
+        f"where {variable.name} is {levels[-1]:g} than where it is {levels[0]:g}"
+        if levels
+        else f"per standard deviation ({x.std():.3g}) of {variable.name}"
+    )
+    words = (
+        f"{effects.names[j]} depends on {variable.name} (p = {p_value:.1g}): it is "
+        f"{'larger' if size > 0 else 'smaller'} by {abs(size):.2f} {where}, its exponential by a "
+        f"factor of {math.exp(min(size, 50.0)):.2f}"
+    )
+    yield EffectTest(kind, effects.names[j], variable.name, p_value, size, words)
+
+
+def _regression_p_value(y: np.ndarray, design: np.ndarray) -> float:
+    """P-value of all columns of a regression but the first, by the F test."""
+
+    def residual(columns: np.ndarray) -> float:
+        coefficients, *_ = np.linalg.lstsq(columns, y, rcond=None)
+        return float(((y - columns @ coefficients) ** 2).sum())
+
+    rank = int(np.linalg.matrix_rank(design))
+    freedom, added = len(y) - rank, rank - 1
+    if added < 1 or freedom < 1:
+        return 1.0
+    smaller, larger = residual(design), residual(design[:, :1])
+    statistic = (larger - smaller) / added / max(smaller / freedom, 1e-300)
+    return float(scipy.stats.f.sf(statistic, added, freedom))
+
+
+def _correlation(effects: RandomEffects, j: int, k: int) -> EffectTest:
+    slopes = effects.products[:, j, k].numpy()
+    information = (effects.reliability[:, j] * effects.reliability[:, k]).numpy()
+    total = float(information.sum())
+    most = DEFAULTS.max_correlation
+    size = float(np.clip(slopes.sum() / max(total, 1e-300), -most, most))
+    # The test of a correlation coefficient of as many pairs as there are equally informed ones,
+    # in units of the standard deviations that the posterior means have.
+    pairs = max(3.0, total**2 / max(float((information**2).sum()), 1e-300))
+    both = effects.means[:, [j, k]].square().sum(0) / effects.reliability[:, [j, k]].sum(0)
+    unit = math.sqrt(max(total * pairs * float(both.prod()), 1e-300))
+    observed = float(np.clip(slopes.sum() / unit, -most, most))
+    statistic = observed * math.sqrt((pairs - 2) / (1 - observed**2))
+    p_value = 2 * float(scipy.stats.t.sf(abs(statistic), pairs - 2))
+    first, second = effects.names[k], effects.names[j]
+    words = (
+        f"{first} and {second} are correlated (p = {p_value:.1g}) by about {size:+.2f} beyond what "
+        "the model says"
+    )
+    return EffectTest("correlation", second, first, p_value, size, words)
+
+
+def _distribution(effects: RandomEffects, j: int, ids: tuple[str, ...]) -> Iterator[EffectTest]:
+    """Mean, normality and outliers of one effect."""
+    name, draws = effects.names[j], effects.draws[..., j].numpy()
+    root = effects.reliability[:, j].sqrt().numpy()
+    informed = root > 0
+    y = effects.means[:, j].numpy()[informed] / root[informed]
+    mean = float((root[informed] * y).sum() / (root**2).sum())
+    statistic = mean * math.sqrt((root**2).sum()) / max(float(y.std(ddof=1)), 1e-300)
+    p_value = 2 * float(scipy.stats.t.sf(abs(statistic), len(y) - 1))
+    words = (
+        f"the mean of {name} lies {mean:+.2f} standard deviations from that of the population "
+        f"(p = {p_value:.1g})"
+    )
+    yield EffectTest("mean", name, "", p_value, mean, words)
+    if draws.shape[1] <= DEFAULTS.max_shapiro:
+        p_value = _combined([float(scipy.stats.shapiro(x).pvalue) for x in draws])
+        words = f"the random effects of {name} are not normally distributed (p = {p_value:.1g})"
+        yield EffectTest("normality", name, "", p_value, math.nan, words)
+    p_values, distances = _outliers(draws)
+    named = {int(p_values.argmin()), *np.flatnonzero(p_values < DEFAULTS.named_outlier).tolist()}
+    for i in sorted(named, key=lambda i: float(p_values[i])):
+        words = (
+            f"{name} of individual {ids[i]} lies {abs(distances[i]):.1f} standard deviations "
+            f"{'above' if distances[i] > 0 else 'below'} those of the others "
+            f"(p = {p_values[i]:.1g} among all individuals)"
+        )
+        yield EffectTest("outlier", name, ids[i], float(p_values[i]), float(distances[i]), words)
+
+
+def _outliers(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """P-values of all individuals, with Bonferroni's factor for their number, and their distances
+    from the median in robust standard deviations; draws of shape ``(draw, individual)``.
+
+    Two tests: by the median absolute deviation, which several outliers do not disturb, and by the
+    mean and variance of the other individuals, which is exact for few normal draws.
+    """
+    num = draws.shape[1]
+    center = np.median(draws, 1, keepdims=True)
+    spread = MAD_TO_SD * np.median(np.abs(draws - center), 1, keepdims=True)
+    distance = (draws - center) / np.maximum(spread, 1e-300)
+    by_median = scipy.stats.t.sf(np.abs(distance), max(2.0, DEFAULTS.scale_share * num))
+    residual = draws - draws.mean(1, keepdims=True)
+    total = (residual**2).sum(1, keepdims=True)
+    others = np.maximum((total - residual**2 * num / (num - 1)) / (num - 2), 1e-300)
+    deleted = np.abs(residual) * math.sqrt(num / (num - 1)) / np.sqrt(others)
+    tails = np.stack([by_median, scipy.stats.t.sf(deleted, num - 2)])
+    log_p = np.log(np.maximum(2 * tails, 1e-300)).mean(1).min(0)
+    return np.minimum(1.0, 2 * num * math.e * np.exp(log_p)), distance.mean(0)
+
+
+def _combined(p_values: list[float]) -> float:
+    """One p-value of several of the same hypothesis, however they depend on each other."""
+    logarithms = np.log(np.maximum(p_values, 1e-300))
+    return float(min(1.0, math.e * math.exp(logarithms.mean())))
+
+
+def _normal_scores(x: np.ndarray) -> np.ndarray:
+    """Normal quantiles of the ranks."""
+    scores: np.ndarray = scipy.stats.norm.ppf((scipy.stats.rankdata(x) - 0.5) / len(x))
+    return scores
+
+
+def _standardized(x: np.ndarray) -> np.ndarray:
+    """Values in standard deviations from their mean."""
+    scaled: np.ndarray = (x - x.mean()) / max(float(x.std()), 1e-300)
+    return scaled

@@ -1,0 +1,70 @@
+"""Checks of the random effects of a fit, and what to write into the model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .check_results import DEFAULTS as P_VALUES
+from .check_results import Check, Status
+from .random_effect_analysis import EffectTest, Kind, RandomEffectTests
+
+
+@dataclass(frozen=True)
+class EffectCheckSettings:
+    """Most findings that a check names."""
+
+    max_named: int = 5
+
+
+DEFAULTS = EffectCheckSettings()
+
+COVARIATES = (
+    "Add the covariate to the mean of the parameter, with a population site for its effect: "
+    "`nlme.linear_effect`, `nlme.power_effect` or `nlme.categorical_effect`. For the order in the "
+    "file or the dose, look for a change during the study or a nonlinear process."
+)
+CORRELATIONS = (
+    "Let the random effects be correlated: `nlme.random_effects` with a population site "
+    "`dist.LKJCholesky(...)`, or a `dist.MultivariateNormal`."
+)
+DISTRIBUTION = (
+    "Look at the data of these individuals (units, doses, mixed-up samples); without an error in "
+    "the data, use another distribution: heavier tails, a transformation, or a mixture."
+)
+RECORDING = (
+    "Values may be missing because of the individual's parameters (dropout, a limit of "
+    "quantification that is not modelled). Model what is recorded with a series "
+    "`<name>_recorded`, or give the limit."
+)
+
+
+def random_effect_checks(tests: RandomEffectTests) -> list[Check]:
+    """The verdicts on four families of tests; an empty list where nothing could be tested."""
+    families: list[tuple[str, tuple[Kind, ...], str, bool]] = [
+        ("random effects and covariates", ("variable",), COVARIATES, True),
+        ("correlations of random effects", ("correlation",), CORRELATIONS, True),
+        ("distribution of random effects", ("mean", "normality", "outlier"), DISTRIBUTION, True),
+        ("random effects and recording", ("recording",), RECORDING, False),
+    ]
+    return [
+        _check(name, tests.of(*kinds), advice, can_fail)
+        for name, kinds, advice, can_fail in families
+        if tests.of(*kinds)
+    ]
+
+
+def _check(name: str, tests: Sequence[EffectTest], advice: str, can_fail: bool) -> Check:
+    """The verdict on one family. The smallest p-value times the number of tests decides (several
+    outliers of one effect are one test); every finding below the limits is named.
+    """
+    num = len({(t.kind, t.effect, "" if t.kind == "outlier" else t.against) for t in tests})
+    ordered = sorted(tests, key=lambda t: t.p_value)
+    p_value = min(1.0, num * ordered[0].p_value)
+    status: Status = "passed"
+    if p_value < P_VALUES.look:
+        status = "failed" if p_value < P_VALUES.failed and can_fail else "look"
+    words = f"No deviation was found in {num} tests."
+    if status != "passed":
+        found = [t.words for t in ordered if num * t.p_value < P_VALUES.look]
+        more = "; ..." if len(found) > DEFAULTS.max_named else ""
+        words = f"Found: {'; '.join(found[: DEFAULTS.max_named])}{more}. {advice}"
+    return Check(name, status, p_value, words, "model")
