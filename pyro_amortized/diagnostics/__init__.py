@@ -7,6 +7,8 @@ Figures are in :mod:`pyro_amortized.diagnostics.plots`. :func:`diagnose` runs al
 from .arviz_export import to_arviz as to_arviz
 from .calibration import calibrate as calibrate
 from .calibration_result import Calibration as Calibration
+from .case_influence import CaseInfluence as CaseInfluence
+from .case_influence import case_influence as case_influence
 from .check_results import Check as Check
 from .data_check import DataCheck as DataCheck
 from .data_check import check_data as check_data

@@ -22,10 +22,18 @@ from ..runtime.arguments import check_is
 from ..runtime.random_numbers import fork_seed, make_generator
 from .calibration import calibrate
 from .calibration_result import Calibration
+from .case_influence import case_influence_checks
 from .check_results import Check, Status
 from .data_check import DataCheck, check_data
-from .fit_checks import estimation_checks, residual_checks, training_data_check
+from .data_identity import identity_checks
+from .fit_checks import (
+    estimation_checks,
+    residual_checks,
+    standard_error_checks,
+    training_data_check,
+)
 from .guide_checks import efficiency_checks, influence_checks, rank_checks
+from .prior_checks import prior_checks
 from .random_effect_analysis import RandomEffectTests, random_effect_tests
 from .random_effect_checks import random_effect_checks
 from .residual_analysis import Residuals, residuals
@@ -134,11 +142,12 @@ def diagnose(
         data = check_data(guide, fit.cohort, individuals=fit.individuals, seed=fork_seed(generator))
     series = [n for n in fit.structure.series if fit.cohort[n].values.dim() == 2]
     by_series = tuple(residuals(fit, series=n, seed=fork_seed(generator)) for n in series)
-    checks += estimation_checks(fit)
+    checks += estimation_checks(fit) + standard_error_checks(fit)
+    checks += prior_checks(fit, fork_seed(generator)) + identity_checks(fit.cohort)
     checks += [] if data is None else [training_data_check(data)]
     checks += [check for one in by_series for check in residual_checks(one)]
     effects = random_effect_tests(fit, seed=fork_seed(generator))
-    checks += random_effect_checks(effects)
+    checks += random_effect_checks(effects) + case_influence_checks(fit)
     return Diagnosis(tuple(checks), calibration, data, by_series, effects)
 
 

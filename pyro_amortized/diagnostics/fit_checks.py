@@ -1,9 +1,9 @@
-r"""Checks of a population fit: how it ended, its data, and its residuals.
+r"""Checks of a population fit: how it ended, its standard errors, its data, and its residuals.
 
 Under the right model the normalised prediction distribution errors (npde) of the residuals are
 independent and standard normal. Their mean (t test), variance (chi-square test), distribution
 (Kolmogorov-Smirnov test) and trends (Spearman correlation) are tested. The absolute individual
-weighted residuals must not depend on the prediction.
+weighted residuals of posterior draws must not depend on the prediction.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from ..sampling.weight_quality import has_heavy_tail
 from .check_results import About, Check, Status, check_p_values
 from .data_check import DataCheck
 from .residual_analysis import Residuals
+from .uniformity_tests import combined_p_value
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class FitCheckSettings:
             below it each of them asks for a look.
         min_values: Fewest recorded values of a series whose residuals are tested.
         max_named: Most individuals that a message names.
+        min_per_parameter: Individuals per parameter below which the sandwich says little.
+        max_ratio: Factor between the standard errors by curvature and by the sandwich from which a
+            look is advised. With ten individuals per parameter the standard deviation of its
+            logarithm is about 0.15.
     """
 
     unreliable_failed: float = 0.1
@@ -40,6 +45,8 @@ class FitCheckSettings:
     outside_failed: float = 0.05
     min_values: int = 20
     max_named: int = 8
+    min_per_parameter: int = 5
+    max_ratio: float = 2.0
 
 
 DEFAULTS = FitCheckSettings()
@@ -77,6 +84,30 @@ def _pareto_check(ids: tuple[str, ...], marginal: MarginalLikelihood) -> Check:
     return Check("Pareto k of the individuals", status, float(marginal.pareto_k.max()), words)
 
 
+def standard_error_checks(fit: PopulationFit) -> list[Check]:
+    """Whether the standard errors by the curvature and those by the sandwich agree, as they do for
+    a right model and many individuals; empty where there are few.
+    """
+    known = fit.estimated
+    few = len(fit.cohort) < DEFAULTS.min_per_parameter * int(known.sum())
+    if few or not bool(known.any()) or fit.estimator == "likelihood-free":
+        return []
+    robust = fit.robust_covariance.diagonal()[known].sqrt()
+    ratio = robust / fit.covariance.diagonal()[known].sqrt()
+    j = int(ratio.log().abs().argmax())
+    factor, name = float(ratio[j]), "standard errors by curvature and by the sandwich"
+    if max(factor, 1 / factor) < DEFAULTS.max_ratio:
+        words = f"They agree within a factor of {max(factor, 1 / factor):.2f}."
+        return [Check(name, "passed", factor, words, "model")]
+    names = [n for n, x in zip(fit.structure.population_names, known, strict=True) if x]
+    words = (
+        f"The standard error of {names[j]} by the sandwich is {factor:.2f} times that by the "
+        "curvature: the data are not distributed as the model says. See "
+        "`fit.robust_standard_errors`, and the other checks of the model."
+    )
+    return [Check(name, "look", factor, words, "model")]
+
+
 def training_data_check(data: DataCheck) -> Check:
     """Individuals outside what the guide was trained on.
 
@@ -96,7 +127,7 @@ def residual_checks(residuals: Residuals) -> list[Check]:
     residuals; an empty list where there are too few values.
 
     Trends are tested over the predictions of the population, because those of the individuals
-    follow the data.
+    follow the data; the spread over the predictions by posterior draws, for the same reason.
     """
     tested = ~residuals.censored & residuals.npde.isfinite()
     npde, times = residuals.npde[tested].numpy(), residuals.times[tested].numpy()
@@ -108,12 +139,15 @@ def residual_checks(residuals: Residuals) -> list[Check]:
         "the distribution": float(scipy.stats.kstest(npde, "norm").pvalue),
         "the trend over time": _spearman_p_value(npde, times),
     }
-    population, individual, iwres = (
-        x[tested].numpy() for x in (residuals.population, residuals.individual, residuals.iwres)
+    population, drawn, iwres = (
+        x[..., tested].numpy()
+        for x in (residuals.population, residuals.drawn_predictions, residuals.drawn_iwres)
     )
     if np.isfinite(population).all() and np.isfinite(iwres).all():
         p_values["the trend over predictions"] = _spearman_p_value(npde, population)
-        p_values["the spread over predictions"] = _spearman_p_value(np.abs(iwres), individual)
+        p_values["the spread over predictions"] = combined_p_value(
+            [_spearman_p_value(np.abs(x), f) for x, f in zip(iwres, drawn, strict=True)]
+        )
     finding = "The residuals deviate from the model in {}."
     advice = "The residual error model or the structural model does not fit."
     return [check_p_values(f"residuals of {residuals.series}", p_values, finding, advice, "model")]

@@ -38,6 +38,7 @@ from ..sampling.individuals import IndividualPosteriors
 from .compared_variables import Variable, variables_of_design, variables_of_recording
 from .random_effects import RandomEffects, standardized_effects
 from .result_selection import individuals_of
+from .uniformity_tests import combined_p_value
 
 Kind = Literal["variable", "recording", "correlation", "mean", "normality", "outlier"]
 
@@ -243,7 +244,7 @@ def _distribution(effects: RandomEffects, j: int, ids: tuple[str, ...]) -> Itera
     )
     yield EffectTest("mean", name, "", p_value, mean, words)
     if draws.shape[1] <= DEFAULTS.max_shapiro:
-        p_value = _combined([float(scipy.stats.shapiro(x).pvalue) for x in draws])
+        p_value = combined_p_value([float(scipy.stats.shapiro(x).pvalue) for x in draws])
         words = f"the random effects of {name} are not normally distributed (p = {p_value:.1g})"
         yield EffectTest("normality", name, "", p_value, math.nan, words)
     p_values, distances = _outliers(draws)
@@ -276,12 +277,6 @@ def _outliers(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     tails = np.stack([by_median, scipy.stats.t.sf(deleted, num - 2)])
     log_p = np.log(np.maximum(2 * tails, 1e-300)).mean(1).min(0)
     return np.minimum(1.0, 2 * num * math.e * np.exp(log_p)), distance.mean(0)
-
-
-def _combined(p_values: list[float]) -> float:
-    """One p-value of several of the same hypothesis, however they depend on each other."""
-    logarithms = np.log(np.maximum(p_values, 1e-300))
-    return float(min(1.0, math.e * math.exp(logarithms.mean())))
 
 
 def _normal_scores(x: np.ndarray) -> np.ndarray:

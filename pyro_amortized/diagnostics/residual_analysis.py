@@ -32,6 +32,7 @@ from ..sampling.individuals import IndividualPosteriors
 from .result_selection import check_series, individuals_of, recorded_at_limit
 
 NUM_SIMULATIONS = 1000  # cohorts from which means, covariances and ranks are estimated, by default
+NUM_DRAWS = 10  # draws of the parameters of each individual
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,11 @@ class Residuals:
         iwres: Individual weighted residuals, no unit.
         pd: Share of the simulations below the value, between 0 and 1.
         npde: Normalised prediction distribution errors, no unit.
+        drawn_predictions: Predictions with draws of the parameters of the individual from its
+            posterior, shape ``(draw, value)``, same unit.
+        drawn_iwres: Weighted residuals of these. Those of one draw are independent and standard
+            normal under the right model; ``iwres`` are smaller where a value determines its own
+            prediction.
     """
 
     series: str
@@ -63,6 +69,8 @@ class Residuals:
     iwres: Tensor
     pd: Tensor
     npde: Tensor
+    drawn_predictions: Tensor
+    drawn_iwres: Tensor
 
     def table(self) -> pandas.DataFrame:
         """One row per recorded value, with the column names of pharmacometrics."""
@@ -110,9 +118,11 @@ def residuals(
     draws = structure.draw_individuals(cohort, population, num_simulations, generator)
     typical = draws.mean(0, keepdim=True)
     observed, values = cohort[name].observed, cohort[name].values
-    moments = predicted_moments(structure, cohort, torch.cat([means, typical]), population)
-    not_known = torch.full((2, *values.shape, 2), torch.nan, dtype=torch.float64)
-    (individual, sd), (pred, _) = (x.unbind(-1) for x in moments.get(name, not_known))
+    places = torch.cat([means, typical, individuals.resampled(NUM_DRAWS, generator)])
+    not_known = torch.full((len(places), *values.shape, 2), torch.nan, dtype=torch.float64)
+    moments = predicted_moments(structure, cohort, places, population).get(name, not_known)
+    (individual, sd), (pred, _) = (x.unbind(-1) for x in moments[:2])
+    drawn, drawn_sd = moments[2:].unbind(-1)
     simulated = structure.predict_draws(cohort, draws, population, generator)[name]
     pd, npde = _distribution_errors(values, observed, simulated, generator)
     row, _ = observed.nonzero().T
@@ -127,6 +137,8 @@ def residuals(
         ((values - individual) / sd)[observed],
         pd[observed],
         npde[observed],
+        drawn[:, observed],
+        ((values - drawn) / drawn_sd)[:, observed],
     )
 
 

@@ -16,6 +16,7 @@ References:
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,6 +123,24 @@ def uniform_p_value(levels: np.ndarray) -> np.ndarray:
     rank = np.searchsorted(simulated, statistic, side="right")
     p_values: np.ndarray = (rank + 1) / (len(simulated) + 1)
     return p_values.clip(max=1.0)
+
+
+def combined_p_value(p_values: Sequence[float]) -> float:
+    r"""One p-value of several of the same hypothesis, however they depend on each other: e times
+    their geometric mean.
+
+    Args:
+        p_values: The p-values, for instance of several posterior draws.
+
+    References:
+        Vovk, Wang (2020), Combining p-values via averaging, Biometrika 107.
+
+    Example:
+        >>> round(combined_p_value([1e-4, 1e-2]), 6), combined_p_value([0.5, 0.6])
+        (0.002718, 1.0)
+    """
+    logarithms = np.log(np.maximum(p_values, 1e-300))
+    return float(min(1.0, np.e * np.exp(logarithms.mean())))
 
 
 def independence_p_value(levels: np.ndarray, features: np.ndarray) -> float:

@@ -6,6 +6,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized.diagnostics import calibrate
 from tests.exact import linear_cohort, linear_program
+from tests.small import train
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +37,5 @@ def weighted(linear_guide):
     covariates = {"dose": torch.arange(40.0).remainder(2), "age": torch.linspace(20, 60, 40)}
     cohort = pa.Cohort(dict(cohort.series), covariates=covariates)
     options = pa.TrainingOptions(max_epochs=2, batch_size=256)
-    guide = pa.train(
-        linear_program, cohort, num_simulations=4000, seed=1, options=options, progress=False
-    )
+    guide = train(cohort, num_simulations=4000, options=options)
     return pa.fit_population(linear_program, cohort, guide=guide, num_draws=300, seed=1)

@@ -80,9 +80,9 @@ def test_models_are_compared_leaving_out_one_individual_at_a_time(linear, linear
     )
     data, draws = {}, {}
     for name, one in {"full": fit, "flat": other}.items():
-        draws[name] = pa.sample_population(one, num_draws=200, num_proposals=500, seed=1)
+        draws[name] = pa.sample_population(one, num_draws=120, num_proposals=250, seed=1)
         data[name] = to_arviz(draws[name])
-        assert data[name]["posterior"]["phi"].shape == (1, 200, 40, 2)
+        assert data[name]["posterior"]["phi"].shape == (1, 120, 40, 2)
     with warnings.catch_warnings():  # a Pareto k above the limit for so few draws
         warnings.simplefilter("ignore")
         loo = arviz.loo(data["full"], pointwise=True)
@@ -93,7 +93,7 @@ def test_models_are_compared_leaving_out_one_individual_at_a_time(linear, linear
     exact = torch.stack(
         [exact_log_marginal(linear, structure.constrain_population(v)) for v in vectors]
     )
-    left_out = -(torch.logsumexp(-exact, 0) - math.log(200))
+    left_out = -(torch.logsumexp(-exact, 0) - math.log(120))
     assert elpd == pytest.approx(float(left_out.sum()), abs=0.5)
     with warnings.catch_warnings():  # of pandas, about ArviZ
         warnings.simplefilter("ignore")
@@ -136,12 +136,12 @@ def test_loo_of_observations_and_of_individuals(fit):
 
 @pytest.mark.slow
 def test_an_amortized_mcmc_is_exported(linear, linear_guide):
-    mcmc = pa.AmortizedMCMC(linear_program, 60, guide=linear_guide, num_draws=200, seed=1)
+    mcmc = pa.AmortizedMCMC(linear_program, 30, guide=linear_guide, num_draws=100, seed=1)
     mcmc.run(linear)
     data = to_arviz(mcmc, num_prior_draws=0)
-    assert data["posterior"]["phi"].shape == (1, 60, 40, 2)
-    assert data["posterior_predictive"]["y"].shape == (1, 60, linear.num_observations)
-    assert data["log_likelihood"]["individual_log_likelihood"].shape == (1, 60, 40)
+    assert data["posterior"]["phi"].shape == (1, 30, 40, 2)
+    assert data["posterior_predictive"]["y"].shape == (1, 30, linear.num_observations)
+    assert data["log_likelihood"]["individual_log_likelihood"].shape == (1, 30, 40)
 
 
 def test_a_calibration_is_exported(calibration):

@@ -7,6 +7,8 @@ import pytest
 
 from pyro_amortized.diagnostics import diagnose, report
 
+pytestmark = pytest.mark.slow
+
 
 class Reader(HTMLParser):
     """Counts tags, collects text and addresses."""
@@ -36,7 +38,7 @@ def page(fit, tmp_path_factory):
     script = "<script>alert(1)</script>"
     cohort = replace(fit.cohort, ids=(script, *fit.cohort.ids[1:]))
     escaped_fit = replace(fit, cohort=cohort)
-    diagnosis = diagnose(fit, num_individuals=100, num_draws=200, seed=1)
+    diagnosis = diagnose(fit, num_individuals=50, num_draws=100, seed=1)
     path = tmp_path_factory.mktemp("report") / "report.html"
     assert report(escaped_fit, path, title="A & <b>", diagnosis=diagnosis) is diagnosis
     return path.read_text("utf-8")

@@ -9,6 +9,7 @@ from pyro_amortized.diagnostics import diagnose, plots, residuals
 from pyro_amortized.errors import CohortError
 
 
+@pytest.mark.slow
 def test_figures_of_a_fit_and_of_a_calibration_are_drawn(fit, calibration, tmp_path):
     figures = {
         "fits": plots.individual_fits(fit, num_draws=30, max_individuals=6),

@@ -1,0 +1,75 @@
+"""Duplicates, shared values and constant series are named; data that repeat by design are not."""
+
+import pytest
+import torch
+
+import pyro_amortized as pa
+from pyro_amortized.diagnostics.data_identity import identity_checks
+
+GENERATOR = torch.Generator().manual_seed(4)
+VALUES = (5 + torch.randn(12, 5, generator=GENERATOR)).double()
+TIMES = torch.arange(5.0).expand(12, 5)
+
+
+def words_of(values, times=TIMES, observed=None):
+    observed = torch.ones(values.shape, dtype=torch.bool) if observed is None else observed
+    (check,) = identity_checks(pa.Cohort({"y": pa.Series(times, values, observed)}))
+    assert check.about == "model"
+    return check.words if check.status == "look" else ""
+
+
+def duplicated():
+    values = VALUES.clone()
+    values[7] = values[2]
+    return values
+
+
+def shared():
+    values = VALUES.clone()
+    values[4, :3] = values[9, 1:4]
+    return values
+
+
+def constant():
+    values = VALUES.clone()
+    values[3] = 4.2
+    return values
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (duplicated(), "individuals 3, 8 have the same times and values of 'y'"),
+        (shared(), "individuals 5 and 10 share 3 values of 'y'"),
+        (constant(), "all values of 'y' are the same for 4"),
+    ],
+    ids=["duplicated", "shared", "constant"],
+)
+def test_findings_are_named(values, expected):
+    assert expected in words_of(values)
+
+
+def test_a_record_that_occurs_twice_is_named():
+    times = TIMES.clone()
+    times[5, 3] = times[5, 2]
+    values = VALUES.clone()
+    values[5, 3] = values[5, 2]
+    assert "recorded twice at one time for 6" in words_of(values, times)
+    values[5, 3] += 1.0  # two samples at one time
+    assert words_of(values, times) == ""
+
+
+@pytest.mark.parametrize("name", ["right", "counts", "limits", "short", "missing"])
+def test_data_that_repeat_by_design_are_not_named(name):
+    values, observed = VALUES.clone(), torch.ones(12, 5, dtype=torch.bool)
+    if name == "counts":
+        values = values.round().clamp(4, 6)
+    elif name == "limits":
+        values = values.clamp(min=5.123)
+    elif name == "short":
+        values[3], observed[3, 2:] = values[2], False
+        observed[2, 2:] = False
+    elif name == "missing":
+        observed[:] = False
+        observed[0] = True
+    assert words_of(values, observed=observed) == ""
