@@ -3,7 +3,7 @@ r"""The population posterior of a model of two compartments, beside that of Stan
 Data (120 individuals, seven infusions, 39 samples each) and the posterior of Stan with Torsten are
 read from ``../shared/references/iv_two_compartments``. ``AmortizedMCMC`` draws 1,000 populations
 without a guide. The table shows means and standard deviations beside Stan's, and the effective
-draws a second, everything included. The last line is JSON with ``claims``. ``--small`` uses 12
+draws a second, everything included. The last line is JSON with ``claims``. ``--small`` uses six
 individuals, to see that it runs.
 """
 
@@ -51,7 +51,7 @@ def read(small):
     table = pandas.read_csv(FOLDER / "data.csv")
     table["DV"] = pandas.to_numeric(table["DV"], errors="coerce")
     if small:
-        table = table[table["ID"] <= 12]
+        table = table[table["ID"] <= 6]
     return nlme.read_table(table, series="y")
 
 
@@ -99,5 +99,5 @@ def main(small):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="12 individuals")
+    parser.add_argument("--small", action="store_true", help="six individuals")
     main(parser.parse_args().small)

@@ -7,6 +7,14 @@ import quickstart
 import torch
 
 import pyro_amortized as pa
+from pyro_amortized.population import (
+    amortized_mcmc,
+    estimation,
+    pooled_proposals,
+    population_posterior,
+    posterior_density,
+    retraining,
+)
 from pyro_amortized.sampling import minor_modes, refinement_stages
 from pyro_amortized.sampling.mode_mixture import mixture_around_modes
 from pyro_amortized.training import guide_training
@@ -15,7 +23,7 @@ torch.set_num_threads(1)  # threads of several processes on two cores stall each
 
 from tests.exact import exact_fit, linear_cohort, linear_program
 from tests.sharing import common_folder, shared_fit, shared_guide
-from tests.small import NETWORKS
+from tests.small import NETWORKS, capped
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +59,24 @@ def rough_training_distributions(monkeypatch):
 
 @pytest.fixture
 def small_efforts(monkeypatch, rough_training_distributions):
-    """For a script that only has to run: its searches for modes, too, are short."""
+    """For a script that only has to run: its searches for modes, too, are short, and its fits have
+    few starts, few draws where the script leaves their number open, and short further trainings.
+    """
     monkeypatch.setattr(minor_modes, "EFFORT", replace(minor_modes.EFFORT, num_starts=6))
+    few = {"usual_draws": 100, "min_draws": 50, "max_draws": 100, "precision": 10.0}
+    monkeypatch.setattr(estimation, "ESTIMATION", replace(estimation.ESTIMATION, **few))
+    for name in ("candidates", "locate_population"):
+        monkeypatch.setattr(estimation, name, capped(getattr(estimation, name), "num_starts", 2))
+    monkeypatch.setattr(
+        amortized_mcmc, "fit_once", capped(amortized_mcmc.fit_once, "num_draws", 100)
+    )
+    pooled = replace(pooled_proposals.POOLED, min_draws=50, max_total_draws=2000)
+    monkeypatch.setattr(pooled_proposals, "POOLED", pooled)
+    density = replace(posterior_density.DENSITY, num_test_draws=5, num_pooled=2)
+    for module in (posterior_density, population_posterior):
+        monkeypatch.setattr(module, "DENSITY", density)
+    short = replace(retraining.RETRAINING, num_simulations=2000, num_epochs=2)
+    monkeypatch.setattr(retraining, "RETRAINING", short)
 
     def mixture_of_few_steps(target, modes, generator, num_steps):
         return mixture_around_modes(target, modes, generator, min(num_steps, 10))
@@ -73,9 +97,10 @@ def theophylline_guide(common):
         common / "theophylline_guide",
         quickstart.model,
         quickstart.cohort,
-        num_simulations=30_000,
+        num_simulations=20_000,
         seed=1,
-        options=pa.TrainingOptions(max_epochs=5),
+        options=pa.TrainingOptions(max_epochs=5, batch_size=256),
+        networks=NETWORKS,
     )
 
 
@@ -105,6 +130,12 @@ def fit(common, linear, linear_guide):
     return shared_fit(
         common / "linear_fit", linear_program, linear_guide, linear, num_draws=1000, seed=2
     )
+
+
+@pytest.fixture(scope="session")
+def population_draws(fit):
+    """Draws from the posterior of the population about the fit."""
+    return pa.sample_population(fit, num_draws=200, num_proposals=400, seed=1)
 
 
 @pytest.fixture(scope="session")

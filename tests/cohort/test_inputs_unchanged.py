@@ -209,7 +209,14 @@ FUNCTIONS = [
 ]
 
 
-@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+SLOW = {sample_population}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [pytest.param(f, marks=pytest.mark.slow if f in SLOW else ()) for f in FUNCTIONS],
+    ids=lambda f: f.__name__,
+)
 def test_the_input_is_unchanged(function, linear, linear_guide, small_fit):
     inputs = {"cohort": linear, "population": TRUTH, "guide": linear_guide, "fit": small_fit}
     watched = tensors(inputs | {"networks": linear_guide.posterior})

@@ -13,6 +13,8 @@ from pyro_amortized.guide.newton_posterior import SETTINGS, SharpenedPosterior
 from tests.exact import TRUTH, _rows, linear_program
 from tests.small import train
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = pa.TrainingOptions(max_epochs=4, batch_size=256)
 
 

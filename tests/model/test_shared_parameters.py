@@ -99,6 +99,7 @@ def test_a_solver_that_changes_its_method_is_no_dependence(monkeypatch, simulate
         assert solvers.compiled > 1
 
 
+@pytest.mark.slow
 def test_a_layout_is_found_where_the_steps_depend_on_the_batch():
     """torchdiffeq takes the same steps for all individuals, so that their solutions move a little
     with the parameters of the others.

@@ -52,6 +52,7 @@ def test_flow_distribution_batches():
     )
 
 
+@pytest.mark.slow
 def test_importing_leaves_torch_validation_on():
     """Whatever the libraries below do on import, in a fresh process."""
     code = (

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from pyro_amortized.networks.rational_quadratic_spline import (
@@ -15,6 +16,7 @@ def points(num=400, num_bins=8, spread=1.5):
     return x, raw * spread
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_finite_differences():
     x, raw = points(30)
     assert torch.autograd.gradcheck(spline, (x.requires_grad_(), raw.requires_grad_()))

@@ -130,7 +130,10 @@ def predictions(times, doses, delivery, solver):
     return 1000 * x.states[0, :, 1] / 20.0
 
 
-@pytest.mark.parametrize("solver", ["formula", "compiled", "implicit", "torchdiffeq"])
+@pytest.mark.parametrize(
+    "solver",
+    ["formula", "compiled", "implicit", pytest.param("torchdiffeq", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("name", list(PUBLISHED))
 def test_predictions_of_nonmem(name, solver):
     records, delivery, expected = PUBLISHED[name]

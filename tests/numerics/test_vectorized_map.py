@@ -1,8 +1,8 @@
 """Many populations in one call of the program."""
 
+import pytest
 import torch
 
-import pyro_amortized as pa
 from pyro_amortized.numerics.vectorized_map import AtEach
 from pyro_amortized.population.exact_likelihood import ExactLikelihood
 
@@ -25,11 +25,12 @@ def test_functions_that_cannot_run_together_run_one_after_another():
         assert each.is_vectorized is together
 
 
-def test_log_likelihoods_of_many_populations_are_those_of_each(fit):
-    posterior = pa.sample_population(fit, num_draws=20, num_proposals=200, seed=1)
-    likelihood = posterior.likelihood
+@pytest.mark.slow
+def test_log_likelihoods_of_many_populations_are_those_of_each(fit, population_draws):
+    likelihood = population_draws.likelihood
     exact = ExactLikelihood(likelihood.individuals, likelihood.following)
-    expected = [exact(fit.structure.constrain_population(x)) for x in posterior.vectors]
-    assert torch.allclose(posterior.log_likelihoods, torch.stack(expected), atol=0.01)
-    single = posterior.likelihood(fit.structure.constrain_population(posterior.vectors[3]))
-    assert torch.allclose(posterior.log_likelihoods[3], single, rtol=1e-9)
+    vectors, log_likelihoods = population_draws.vectors[:20], population_draws.log_likelihoods[:20]
+    expected = [exact(fit.structure.constrain_population(x)) for x in vectors]
+    assert torch.allclose(log_likelihoods, torch.stack(expected), atol=0.01)
+    single = likelihood(fit.structure.constrain_population(vectors[3]))
+    assert torch.allclose(log_likelihoods[3], single, rtol=1e-9)

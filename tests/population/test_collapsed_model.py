@@ -1,4 +1,5 @@
 import pyro
+import pytest
 from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
 
@@ -16,15 +17,16 @@ def test_marginalize_is_a_pyro_program(linear, linear_guide):
     assert names == {"mean", "omega", "sigma", "log_marginal"}
 
 
+@pytest.mark.slow
 def test_marginalized_program_under_nuts_and_svi(linear, linear_guide):
-    program = pa.marginalize(linear_program, guide=linear_guide, num_draws=100)
+    program = pa.marginalize(linear_program, guide=linear_guide, num_draws=50)
     vector, _, covariance = exact_fit(linear)
     kernel = NUTS(program, max_tree_depth=3)
-    mcmc = MCMC(kernel, num_samples=100, warmup_steps=60, disable_progbar=True)
+    mcmc = MCMC(kernel, num_samples=60, warmup_steps=40, disable_progbar=True)
     mcmc.run(linear)
     mean = mcmc.get_samples()["mean"]
     assert ((mean.mean(0) - vector[:2]).abs() < covariance.diagonal()[:2].sqrt()).all()
     guide = AutoNormal(program)
     svi = SVI(program, guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO())
-    losses = [svi.step(linear) for _ in range(100)]
+    losses = [svi.step(linear) for _ in range(60)]
     assert sum(losses[-20:]) < sum(losses[:20])

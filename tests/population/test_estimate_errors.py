@@ -8,6 +8,8 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized.cohort import Cohort, Series
 
+pytestmark = pytest.mark.slow
+
 
 def decay(cohort):
     """Exponential decay with one random rate, from few noisy values: skewed posteriors."""

@@ -29,6 +29,7 @@ def test_posterior_mode_adds_the_prior(linear, linear_guide, exact):
     assert mode.criterion == "maximum a posteriori"
 
 
+@pytest.mark.slow
 def test_start_is_used_and_same_seed_same_fit(linear, linear_guide, fit):
     repeated = [
         pa.fit_population(
@@ -134,7 +135,7 @@ def test_subpopulations(linear_guide):
     design = linear_cohort(num=150, missing=0.0, seed=4)
     structure = pa.read_structure(groups, design)
     cohort = pa.simulate_population(structure, design, structure.check_population(truth), 1)
-    fit = pa.fit_population(groups, cohort, guide=linear_guide, num_draws=500, seed=1)
+    fit = pa.fit_population(groups, cohort, guide=linear_guide, num_draws=250, seed=1)
     assert fit.converged, fit.message
     for name, value in truth.items():
         apart = (fit.estimates[name] - value) / fit.standard_errors[name]
@@ -168,13 +169,13 @@ def test_two_experiments_in_one_fit(linear_guide):
     guide = pa.train(
         two,
         design,
-        num_simulations=12_000,
+        num_simulations=6_000,
         seed=1,
-        options=pa.TrainingOptions(max_epochs=6, batch_size=256),
+        options=pa.TrainingOptions(max_epochs=4, batch_size=256),
         networks=NETWORKS,
         progress=False,
     )
-    fit = pa.fit_population(two, cohort, guide=guide, num_draws=500, seed=1)
+    fit = pa.fit_population(two, cohort, guide=guide, num_draws=250, seed=1)
     assert fit.converged, fit.message
     for name, value in truth.items():
         apart = (fit.estimates[name] - value) / fit.standard_errors[name]

@@ -7,6 +7,8 @@ import pyro_amortized as pa
 from pyro_amortized.errors import FitError
 from tests.exact import exact_fit, linear_program
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def far(linear):

@@ -1,14 +1,13 @@
 import pytest
 import torch
 
-import pyro_amortized as pa
 from pyro_amortized.population.exact_likelihood import ExactLikelihood
 from pyro_amortized.population.following_draws import follow
 from pyro_amortized.population.interpolated_likelihood import InterpolatedLikelihood
 
 
 @pytest.mark.slow
-def test_an_interpolated_likelihood_is_the_exact_one(fit):
+def test_an_interpolated_likelihood_is_the_exact_one(fit, population_draws):
     """Inside the box to many digits, outside by the program itself."""
     structure = fit.structure
     shared = structure.coordinates(structure.shared)
@@ -23,5 +22,4 @@ def test_an_interpolated_likelihood_is_the_exact_one(fit):
         population = structure.constrain_population(fit.vector + size * scale @ noise)
         exact = likelihood(population)
         assert torch.allclose(quick(population), exact, atol=1e-4)
-    draws = pa.sample_population(fit, num_draws=50, num_proposals=400, seed=1)
-    assert isinstance(draws.likelihood, InterpolatedLikelihood)
+    assert isinstance(population_draws.likelihood, InterpolatedLikelihood)

@@ -23,6 +23,7 @@ def test_marginal_likelihood_is_exact_per_individual(linear, linear_guide):
     assert likelihood.minus2ll == pytest.approx(-2 * likelihood.total)
 
 
+@pytest.mark.slow
 def test_marginal_likelihood_without_bias(linear, linear_guide):
     """Over many seeds the errors have mean zero and the size that is claimed."""
     exact = exact_log_marginal(linear, TRUTH)
@@ -37,6 +38,7 @@ def test_marginal_likelihood_without_bias(linear, linear_guide):
     assert 0.3 < float(z.pow(2).mean()) < 1.4
 
 
+@pytest.mark.slow
 def test_refinement_is_without_bias(linear, linear_guide):
     """Draws that adapt must not estimate: reused, they bias the total by several of its errors."""
     tight = dict(TRUTH, omega=TRUTH["omega"] / 3)

@@ -11,6 +11,7 @@ from pyro_amortized.population.expanded_likelihood import ExpansionSettings
 from tests.exact import exact_log_marginal, unpack
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "index"), [("mean[0]", 0), ("omega[1]", 3), ("sigma", 4)])
 def test_profiles_against_exact_profiles(fit, linear, exact, name, index):
     vector, value, _ = exact
@@ -34,6 +35,7 @@ def test_profiles_against_exact_profiles(fit, linear, exact, name, index):
     assert (profile.values[1:] > profile.values[:-1]).all()
 
 
+@pytest.mark.slow
 def test_profiles_are_the_same_in_both_kinds_of_coordinates(fit, monkeypatch):
     """The observations are expanded in the individual parameters, or in the shared ones alone."""
     exact = pa.profile_likelihood(fit, "sigma")

@@ -62,6 +62,7 @@ def test_a_minibatch_counts_for_all(linear, linear_guide, fit):
     assert max(parts) - min(parts) > 5  # each alone is scaled to forty individuals
 
 
+@pytest.mark.slow
 def test_svi_finds_the_posterior_on_minibatches(linear, linear_guide, fit):
     guide = linear_guide.at(fit.vector + 0.3, 0.2 * torch.eye(5).double())
     loss = pa.MarginalELBO(20, num_individuals=40)
@@ -81,6 +82,7 @@ def test_svi_finds_the_posterior_on_minibatches(linear, linear_guide, fit):
     assert (sd / exact_sd).log().abs().max() < 0.6
 
 
+@pytest.mark.slow
 def test_any_guide_of_the_population(linear, linear_guide, fit):
     exposed = poutine.block(linear_program, expose=SITES)
     for kind in (AutoNormal, AutoMultivariateNormal, AutoDelta):
@@ -103,6 +105,7 @@ def test_any_guide_of_the_population(linear, linear_guide, fit):
         linear_guide.with_population(part)(linear)
 
 
+@pytest.mark.slow
 def test_networks_are_tuned_on_the_data(linear, linear_guide, fit):
     """A blunted guide improves; the one it was made from stays as it was."""
     before = {n: x.clone() for n, x in linear_guide.posterior.state_dict().items()}
@@ -124,6 +127,7 @@ def test_networks_are_tuned_on_the_data(linear, linear_guide, fit):
     assert abs(likelihood.total - float(exact.sum())) < 4 * likelihood.total_mc_error
 
 
+@pytest.mark.slow
 def test_the_tools_of_importance_sampling(linear, linear_guide, fit):
     one = linear[:3]
     guide = linear_guide.at(fit.vector, torch.linalg.cholesky(fit.covariance))

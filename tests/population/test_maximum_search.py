@@ -17,6 +17,7 @@ from tests.population.linear_models import observe
 NO_SLOPES = TRUTH | {"omega": torch.tensor([0.6, 0.0], dtype=torch.float64)}
 
 
+@pytest.mark.slow
 def test_a_small_variance_is_estimated_at_its_exact_maximum():
     """Slopes that do not vary; the maximum is at omega[1] = 0.12, 0.8 above that at zero."""
     cohort = linear_cohort(num=60, seed=8, truth=NO_SLOPES)

@@ -42,6 +42,7 @@ def falling():
     return lines(0.5 - 0.1 * TIMES)
 
 
+@pytest.mark.slow
 def test_an_error_at_zero_is_named_and_the_others_keep_their_errors(falling):
     fit = pa.fit_population(growing_error, falling, seed=1)
     assert "growth is at its limit 0: smaller values have the same likelihood" in fit.message
@@ -55,6 +56,7 @@ def test_an_error_at_zero_is_named_and_the_others_keep_their_errors(falling):
         assert torch.allclose(fit.standard_errors[name], error, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_a_growing_error_is_estimated():
     fit = pa.fit_population(growing_error, lines(0.1 + 0.3 * TIMES), seed=1)
     assert "limit" not in fit.message
@@ -76,6 +78,7 @@ def correlated(cohort):
         pyro.sample("y", noise, obs=y.values)
 
 
+@pytest.mark.slow
 def test_a_correlation_of_one_is_named_as_one():
     """Slope and intercept are the same random effect."""
     generator = torch.Generator().manual_seed(4)

@@ -1,12 +1,11 @@
 import pytest
 
-import pyro_amortized as pa
 from tests.exact import exact_log_marginal, unpack
 
 
 @pytest.mark.slow
-def test_population_draws_against_the_exact_posterior(fit, linear):
-    posterior = pa.sample_population(fit, num_draws=200, num_proposals=400, seed=1)
+def test_population_draws_against_the_exact_posterior(fit, population_draws, linear):
+    posterior = population_draws
     assert posterior.pareto_k < 0.7
     # The same weights from the closed form.
     structure = fit.structure

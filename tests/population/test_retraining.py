@@ -24,6 +24,7 @@ def far():
     return linear_cohort(truth=FAR)
 
 
+@pytest.mark.slow
 def test_a_fit_at_the_edge_trains_again_with_a_warning(far, linear_guide, monkeypatch):
     settings = replace(retrain.RETRAINING, num_simulations=4000, num_epochs=6)
     monkeypatch.setattr(retrain, "RETRAINING", settings)
@@ -49,6 +50,7 @@ def test_a_fit_at_the_edge_trains_again_with_a_warning(far, linear_guide, monkey
     assert retrain.reasons_to_retrain(fit) == []
 
 
+@pytest.mark.slow
 def test_a_second_round_may_be_asked_for_or_refused(far, linear, linear_guide, fit, monkeypatch):
     settings = replace(retrain.RETRAINING, num_simulations=1000, num_epochs=2)
     monkeypatch.setattr(retrain, "RETRAINING", settings)

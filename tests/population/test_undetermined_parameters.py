@@ -10,6 +10,8 @@ import torch
 import pyro_amortized as pa
 from tests.exact import exact_fit
 
+pytestmark = pytest.mark.slow
+
 
 def shifted(cohort):
     """The linear model with a shift d of all observations."""
@@ -70,7 +72,6 @@ def test_draws_of_the_population_have_the_spread_of_the_prior(linear, undetermin
     assert float(total.std()) == pytest.approx(float(covariance[0, 0].sqrt()), rel=0.2)
 
 
-@pytest.mark.slow
 def test_its_posterior_has_the_spread_of_the_prior(linear):
     """Given the sum, d has the variance 1 / (1 / 2^2 + 1 / 1^2) = 0.8."""
     mcmc = pa.AmortizedMCMC(shifted, 400, num_draws=200, seed=1)

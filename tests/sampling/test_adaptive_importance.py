@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from pyro_amortized.sampling.adaptive_importance import sample_targets
@@ -40,6 +41,7 @@ def test_both_modes_are_found():
     assert ((right - 0.7).abs() < 0.05).all()
 
 
+@pytest.mark.slow
 def test_sampling_changes_no_tensor_of_its_input():
     """Refinements and draws are values: a new sample leaves the known ones as they are."""
     wide, guide = NormalProposal(0.0, 4.0), NormalProposal(1.0, 1.5)

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from pyro_amortized.sampling.adaptive_importance import sample_targets
@@ -10,6 +11,7 @@ from pyro_amortized.sampling.unreliable_individuals import (
 from tests.sampling.targets import NormalProposal
 
 
+@pytest.mark.slow
 def test_a_chain_finds_what_draws_have_missed():
     """Weighted draws far from a narrow curved region of mass one, which the chain reaches."""
 

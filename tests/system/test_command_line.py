@@ -1,6 +1,6 @@
 """The command line: from a model file and a table to a report."""
 
-import subprocess
+import runpy
 import sys
 from dataclasses import replace
 from functools import partial
@@ -41,9 +41,10 @@ def test_check_says_what_the_model_is(folder, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_efforts")
 def test_train_fit_report(folder, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "train", counted(cli.train, 3000, 2))
-    short = replace(retraining.RETRAINING, num_simulations=3000, num_epochs=2)
+    monkeypatch.setattr(cli, "train", counted(cli.train, 2000, 2))
+    short = replace(retraining.RETRAINING, num_simulations=2000, num_epochs=2)
     monkeypatch.setattr(retraining, "RETRAINING", short)  # a guide that is trained so little
     few = partial(diagnose, num_individuals=30, num_draws=200)
     monkeypatch.setattr(html_report, "diagnose", few)
@@ -78,10 +79,12 @@ def test_mistakes_end_in_a_message_and_status_1(folder, change, fragment, capsys
     assert "Traceback" not in output
 
 
-def test_help_of_the_installed_command():
-    done = subprocess.run(
-        [sys.executable, "-m", "pyro_amortized", "--help"], capture_output=True, text=True
-    )
-    assert done.returncode == 0
+def test_help_of_the_installed_command(capsys, monkeypatch):
+    """``python -m pyro_amortized --help``, in this process, where torch is imported already."""
+    monkeypatch.setattr(sys, "argv", ["pyro_amortized", "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("pyro_amortized", run_name="__main__", alter_sys=True)
+    assert not end.value.code
+    output = capsys.readouterr().out
     for command in ("check", "train", "fit", "report"):
-        assert command in done.stdout
+        assert command in output

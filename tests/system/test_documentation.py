@@ -59,6 +59,7 @@ def test_the_reference_is_complete(module):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("rough_training_distributions")
 def test_the_extension_points_work(tmp_path, monkeypatch):
     """All code of the page, in order."""
     monkeypatch.chdir(tmp_path)

@@ -11,7 +11,6 @@ import re
 import runpy
 import sys
 import warnings
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,8 +20,6 @@ from matplotlib import pyplot as plt
 
 import pyro_amortized as pa
 from pyro_amortized import datasets
-from pyro_amortized.population import estimation, retraining
-from pyro_amortized.population.estimation import ESTIMATION
 from tests.paths import ROOT
 from tests.small import capped, counted
 
@@ -41,12 +38,6 @@ def run(monkeypatch, capsys, small_efforts):
 
     def run(script, *words, num_simulations=2000, max_epochs=2):
         path = EXAMPLES / script
-        few = replace(ESTIMATION, usual_draws=100, min_draws=50, max_draws=100, precision=10.0)
-        monkeypatch.setattr(estimation, "ESTIMATION", few)
-        short = replace(
-            retraining.RETRAINING, num_simulations=num_simulations, num_epochs=max_epochs
-        )
-        monkeypatch.setattr(retraining, "RETRAINING", short)
         for name, count in (("sample_individuals", "num_draws"), ("AmortizedMCMC", "num_samples")):
             monkeypatch.setattr(pa, name, capped(getattr(pa, name), count, 200))
         for name in ("train", "sharpen"):

@@ -76,6 +76,7 @@ def test_a_read_only_folder_is_told(linear_guide, tmp_path):
         linear_guide.save(tmp_path / "guide")
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_loaded(small_fit, tmp_path):
     """A fit that is loaded from its folder gives the same results."""
     fit = small_fit

@@ -74,6 +74,7 @@ def test_a_fit_is_read(files):
     check_fit(files, files / "fit")
 
 
+@pytest.mark.slow
 @every_folder
 def test_a_run_is_taken_up(files, tmp_path):
     shutil.copytree(files / "run", tmp_path / "run")
@@ -102,6 +103,7 @@ def test_what_is_written_has_the_form_of_the_newest_folder(tmp_path):
     assert same(*(load_file(place / "weights.safetensors") for place in (new, old)))
 
 
+@pytest.mark.slow
 def test_what_a_run_writes_has_the_form_of_the_newest_folder(tmp_path):
     files = FOLDERS[-1] / "run"
     write.interrupted(tmp_path)
@@ -190,6 +192,7 @@ def test_a_fit_of_an_older_format_is_read(old, monkeypatch):
     check_fit(old, old / "fit")
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_format_is_taken_up(old, monkeypatch):
     place = old / "run"
     refused = {

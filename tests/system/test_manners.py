@@ -45,6 +45,7 @@ def everything():
     }
 
 
+@pytest.mark.slow
 def test_nothing_global_changes(linear, small_fit, tmp_path):
     before = everything()
     options = pa.TrainingOptions(max_epochs=1, batch_size=64)
@@ -69,6 +70,7 @@ def score(guide, linear):
     return likelihood.log_likelihood
 
 
+@pytest.mark.slow
 def test_threads_may_read_one_guide(linear, linear_guide):
     """Different cohorts at once; each as it is alone. (Pyro's handlers are one stack for all
     threads, so programs take turns: the lock is the library's.)
@@ -137,6 +139,7 @@ def test_it_works_without_any_standard_stream():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_importing_prints_nothing_and_starts_nothing():
     done = run(
         "import threading, torch\n"

@@ -194,6 +194,14 @@ MUTANTS = {
 }
 
 
+# Noticed only by the dear comparisons.
+LATE = {
+    "individuals come in another order",
+    "training draws from elsewhere",
+    "log q is off by a constant",
+}
+
+
 @contextmanager
 def mutated(monkeypatch, name):
     """One mutant, in its module and in every module that imported it by name."""
@@ -213,7 +221,9 @@ def test_floors_hold(floor, linear, linear_guide):
     floor(linear_guide, linear)
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in LATE else ()) for n in MUTANTS]
+)
 def test_mutants_are_noticed(name, linear, linear_guide, monkeypatch):
     noticed = []
     with mutated(monkeypatch, name):

@@ -98,6 +98,7 @@ print(own, *sorted(heavy))
 """
 
 
+@pytest.mark.slow
 def test_importing_brings_no_heavy_library_and_does_no_work():
     """The processor time of our own modules: .2 to .4 s on an idle core.
 

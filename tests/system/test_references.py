@@ -8,6 +8,7 @@ import torch
 
 import pyro_amortized as pa
 from tests.paths import ROOT
+from tests.small import NETWORKS
 
 EXAMPLES = ROOT / "examples" / "pharmacometrics"
 
@@ -56,13 +57,20 @@ def examples(monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("rough_training_distributions")
 @pytest.mark.parametrize("name", list(POINTS))
 def test_marginal_likelihood_of_the_examples(examples, name):
     exact, point = POINTS[name]
     module = examples(name)
-    options = pa.TrainingOptions(max_epochs=6)
     guide = pa.train(
-        module.model, module.cohort, num_simulations=6_000, seed=1, options=options, progress=False
+        module.model,
+        module.cohort,
+        num_simulations=4_000,
+        seed=1,
+        options=pa.TrainingOptions(max_epochs=4),
+        networks=NETWORKS,
+        progress=False,
     )
     individuals = pa.sample_individuals(
         guide.model, module.cohort, point, guide=guide, num_draws=1_000, seed=1

@@ -11,6 +11,8 @@ import pyro_amortized as pa
 from tests.exact import THEOPHYLLINE as EXACT
 from tests.exact import theophylline_population as population
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def fit(theophylline_guide):
@@ -47,7 +49,6 @@ def test_fit_is_the_exact_maximum(fit):
     assert fit.bic.individuals == pytest.approx(ml["BIC_nsubj"], abs=0.3)
 
 
-@pytest.mark.slow
 def test_ode_program_with_the_guide_of_the_closed_form(theophylline_guide):
     """The same population model, its dynamics by torchdiffeq: the same likelihood."""
 

@@ -73,7 +73,7 @@ def test_training_leaves_global_state_alone(linear):
 @pytest.mark.slow
 def test_early_stopping_keeps_the_best_weights(linear):
     """A network soon overfits a few simulations without new missingness."""
-    options = pa.TrainingOptions(max_epochs=200, batch_size=64, patience=3, learning_rate=0.02)
+    options = pa.TrainingOptions(max_epochs=100, batch_size=64, patience=3, learning_rate=0.02)
     few = pa.Resample(linear, pa.RandomMissing(0.0, 0.0))
     guide = pa.train(
         linear_program, few, num_simulations=400, seed=1, options=options, progress=False
@@ -103,7 +103,15 @@ def test_a_design_of_ones_own(linear):
     assert guide.individual_posterior(linear, TRUTH).sample().shape == (40, 2)
 
 
-@pytest.mark.parametrize("name", ["plate_time", "parameters", "several_supports", "non_centred"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plate_time",
+        "parameters",
+        pytest.param("several_supports", marks=pytest.mark.slow),
+        "non_centred",
+    ],
+)
 def test_every_style_trains_scores_and_guides(name):
     cohort = growth_cohort(5)
     guide = small_train(STYLES[name], cohort)

@@ -57,7 +57,7 @@ def test_workers_asked_for_go_before_those_of_joblib():
 @pytest.mark.slow
 def test_with_nothing_recorded_the_answer_is_the_training_distribution(linear):
     """Within what a short training gives: moments of the guide for empty data."""
-    guide = train(linear, num_simulations=6000, options=pa.TrainingOptions(max_epochs=10))
+    guide = train(linear, num_simulations=6000, options=pa.TrainingOptions(max_epochs=6))
     empty = linear.with_observed({"y": torch.zeros_like(linear["y"].observed)})
     torch.manual_seed(0)
     draws = guide.individual_posterior(empty, TRUTH).sample((2000,))

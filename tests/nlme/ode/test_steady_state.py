@@ -27,6 +27,7 @@ def test_a_system_without_steady_state_has_a_status():
         assert REASONS[int(solution.status[0])] == "no steady state"
 
 
+@pytest.mark.slow
 def test_nonlinear_steady_state():
     """Michaelis-Menten elimination: the state repeats itself after every dose."""
 

@@ -358,6 +358,7 @@ def test_round_trip_through_a_table():
     same(reread, cohort)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6))
 @example(4517)  # two samples before a dose at their time, of which one is not recorded

@@ -73,6 +73,7 @@ class Suicidal(Simulator):
         return super().__call__(shard, num_simulations)
 
 
+@pytest.mark.slow
 def test_a_lost_worker_costs_only_its_shards(simulator, tmp_path):
     deadly = Suicidal(
         simulator.structure, simulator.design, simulator.distribution, 5, mark=tmp_path / "mark"
@@ -136,6 +137,7 @@ print(num_processors(), plan._workers(TrainingOptions(), seconds).num_workers)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity") or (os.cpu_count() or 1) < 2,
     reason="needs two processors and a system that can bind a process to one of them",

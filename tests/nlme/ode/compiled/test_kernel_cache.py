@@ -29,6 +29,7 @@ def files_of(folder):
     return {path.suffix for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_second_process_finds_the_machine_code(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path / "solvers"))
     kernel = load_kernel(SOURCE)
