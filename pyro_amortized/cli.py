@@ -172,6 +172,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--endpoint", default="DVID", help="column with the endpoint of each value")
     parser.add_argument("--time-unit", default="h", help="unit of clock times: min, h, d")
+    parser.add_argument(
+        "--columns", default="", help="names of the columns of a table that has no header"
+    )
 
 
 def _model(text: str) -> Model:
@@ -218,6 +221,7 @@ def _cohort(parsed: argparse.Namespace) -> Cohort:
         time_varying=columns(parsed.time_varying),
         endpoint=parsed.endpoint,
         time_unit=parsed.time_unit,
+        columns=columns(parsed.columns) or None,
     )
 
 

@@ -23,6 +23,7 @@ from .doses import Doses
 from .individual_index import Index, positions
 from .labels import Labels, are_default_labels, make_labels
 from .lazy_series import LazyMapping
+from .named_parts import NamedParts
 from .series import Series
 from .validation import check_kinds, checked_covariate
 
@@ -83,8 +84,12 @@ class Cohort:
                     "same order.",
                 )
         object.__setattr__(self, "series", MappingProxyType(dict(self.series)))
-        object.__setattr__(self, "covariates", MappingProxyType(covariates))
-        object.__setattr__(self, "time_varying", MappingProxyType(dict(self.time_varying)))
+        parts: dict[str, NamedParts[Any]] = {
+            "covariates": NamedParts(covariates, "covariate"),
+            "time_varying": NamedParts(self.time_varying, "time-varying series"),
+        }
+        for name, part in parts.items():
+            object.__setattr__(self, name, MappingProxyType(part))
         object.__setattr__(self, "ids", labels)
 
     def __reduce__(self) -> tuple[type["Cohort"], tuple[Any, ...]]:
@@ -157,16 +162,17 @@ class Cohort:
         copied only when they are read.
         """
 
-        def lazy(group: Mapping[str, Series]) -> Mapping[str, Series]:
-            return LazyMapping(tuple(group), lambda name: group[name].map(fn))
+        def lazy(group: Mapping[str, Series], kind: str) -> Mapping[str, Series]:
+            return LazyMapping(tuple(group), lambda name: group[name].map(fn), kind)
 
         copies = object.__new__(Cohort)
+        covariates = {name: fn(x) for name, x in self.covariates.items()}
         parts = {
-            "series": lazy(self.series),
+            "series": lazy(self.series, "series"),
             "doses": self.doses and self.doses.map(fn),
-            "covariates": MappingProxyType({n: fn(x) for n, x in self.covariates.items()}),
+            "covariates": MappingProxyType(NamedParts(covariates, "covariate")),
             "ids": ids,
-            "time_varying": lazy(self.time_varying),
+            "time_varying": lazy(self.time_varying, "time-varying series"),
         }
         for name, part in parts.items():
             object.__setattr__(copies, name, part)

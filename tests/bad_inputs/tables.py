@@ -23,11 +23,11 @@ def _read(*drop, add=None, options=None, **more):
     return nlme.read_table(pd.DataFrame(columns), **(options or {}))
 
 
-def _file(k, text, mode="w"):
+def _file(k, text, mode="w", **options):
     path = k.folder / "table.csv"
     with path.open(mode) as file:
         file.write(text)
-    return nlme.read_table(path)
+    return nlme.read_table(path, **options)
 
 
 TABLES = {
@@ -40,11 +40,51 @@ TABLES = {
             lambda k: nlme.read_table("https://example.org/table.csv"),
             "no file",
         ),
-        "empty file": (lambda k: _file(k, ""), "cannot be read"),
+        "empty file": (lambda k: _file(k, ""), "has no rows"),
+        "comments alone": (lambda k: _file(k, "# a\n# b\n"), "has no rows"),
+        "no header": (lambda k: _file(k, "1,0,.,100\n1,1,4.2,.\n"), "columns=['ID', 'TIME'"),
+        "a header of other names": (
+            lambda k: _file(k, "Subject,Hours,Conc\n1,0,2\n"),
+            "No line of",
+        ),
+        "columns for a frame": (
+            lambda k: nlme.read_table(pd.DataFrame(PLAIN), columns=["ID"]),
+            "together with a DataFrame",
+        ),
+        "too few columns": (
+            lambda k: _file(k, "1 0 .\n1 1 4\n", columns=["ID", "TIME"]),
+            "3 cells",
+        ),
+        "a column without a name": (lambda k: _file(k, "ID,TIME,DV,\n1,0,2,7\n"), "no name"),
+        "two decimal marks": (
+            lambda k: _file(k, "ID;TIME;DV\n1;0;2,5\n1;1;2.5\n"),
+            "one decimal mark",
+        ),
+        "a value below a limit as text": (
+            lambda k: _read(add={"DV": [".", "<0.1", "3", ".", "5"]}),
+            "CENS",
+        ),
+        "a limit of zero": (
+            lambda k: _read(DV=(1, 0.0), CENS=(1, 1)),
+            "the limit of quantification where CENS or BLQ is 1",
+        ),
+        "some time zones": (
+            lambda k: _file(k, "ID,TIME,DV\n1,2024-01-01T08:00Z,2\n1,2024-01-01T09:00,3\n"),
+            "a time zone",
+        ),
+        "duration and another rate": (
+            lambda k: _read(DUR=(0, 2.0), RATE=(0, 10.0)),
+            "leave out RATE or DUR",
+        ),
+        "no covariate of an individual": (
+            lambda k: _read(
+                add={"WT": [None, None, None, 60.0, 60.0]}, options={"covariates": ["WT"]}
+            ),
+            "for individual 1",
+        ),
         "no rows": (lambda k: _file(k, "ID,TIME,DV\n"), "no rows"),
-        "a picture": (lambda k: _file(k, b"\x89PNG\r\n\x1a\n\xff\xfe\x00", "wb"), "cannot be read"),
-        "ragged": (lambda k: _file(k, "ID,TIME,DV\n1,0,2\n1,1,2,3,4\n"), "cannot be read"),
-        "semicolons": (lambda k: _file(k, "ID;TIME;DV\n1;0;2\n"), "no column ID"),
+        "a picture": (lambda k: _file(k, b"\x89PNG\r\n\x1a\n\xff\xfe\x00", "wb"), "binary data"),
+        "ragged": (lambda k: _file(k, "ID,TIME,DV\n1,0,2\n1,1,2,3,4\n"), "has 5 cells"),
         "no ID": (lambda k: _read("ID"), "no column ID"),
         "no TIME": (lambda k: _read("TIME"), "no column TIME"),
         "no DV": (lambda k: _read("DV"), "no column DV"),
@@ -99,7 +139,7 @@ TABLES = {
             "column WT",
         ),
         "a covariate that is blank": (
-            lambda k: _read(WT=(0, None), options={"covariates": ["WT"]}),
+            lambda k: _read(add={"WT": [None] * 5}, options={"covariates": ["WT"]}),
             "column WT",
         ),
         "a covariate in words": (

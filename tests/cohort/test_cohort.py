@@ -20,6 +20,12 @@ def test_bad_cohorts():
     refused("2 individuals", lambda: Cohort({"a": one}, covariates={"w": torch.zeros(2)}))
     refused("not finite", lambda: Cohort({"a": one}, covariates={"w": torch.tensor([NAN])}))
     refused("no series 'z'", lambda: small()["z"])
+    for cohort in (small(), small().repeat(2), small()[1:]):
+        refused("no covariate 'z'", lambda cohort=cohort: cohort.covariates["z"])
+        refused("no time-varying series 'z'", lambda cohort=cohort: cohort.time_varying["z"])
+        refused("a column LLOQ of the table", lambda cohort=cohort: cohort.time_varying["y_low"])
+        assert cohort.covariates.get("z") is None
+        assert "z" not in cohort.time_varying
     refused("2 individuals", lambda: Cohort({"a": one}, ids=("x", "y")))
 
 

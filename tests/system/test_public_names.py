@@ -24,8 +24,9 @@ PUBLIC = {
     ),
     "pyro_amortized.datasets": "indometh orange phenobarbital theophylline warfarin",
     "pyro_amortized.diagnostics": (
-        "Calibration Check DataCheck Diagnosis ModelCheck Residuals calibrate check_data "
-        "check_model diagnose influence model_drawing report residuals to_arviz"
+        "Calibration CaseInfluence Check DataCheck Diagnosis ModelCheck RandomEffectTests "
+        "Residuals calibrate case_influence check_data check_model diagnose influence "
+        "model_drawing random_effect_tests report residuals to_arviz"
     ),
     "pyro_amortized.diagnostics.plots": (
         "battery distribution_errors effects_by_covariate forest goodness_of_fit "

@@ -9,6 +9,7 @@ from ...errors import TableError
 from .table_source import DATES, Numbers, Table, is_blank
 
 UNITS = {"min": 60.0, "h": 3600.0, "d": 86400.0}
+ZONE = r"\d(?:Z|[+-]\d{2}:?\d{2})$"  # behind a time of day
 
 
 def times(table: Table, ids: list[str], unit: str) -> Numbers:
@@ -26,6 +27,10 @@ def times(table: Table, ids: list[str], unit: str) -> Numbers:
     blank = column.map(is_blank).to_numpy(dtype=bool)
     table.refuse(blank, "TIME", "a time in every row.", "fill in the time.")
     date = next((name for name in DATES if name in table), None)
+    if pd.api.types.is_timedelta64_dtype(column.dtype):
+        return np.asarray(column.dt.total_seconds() / UNITS[unit], dtype=float)
+    if pd.api.types.is_datetime64_any_dtype(column.dtype) and date is None:
+        return _calendar(table, ids, unit, None)
     if date is None:
         clocks = column.map(_clock).notna().to_numpy(dtype=bool)
         if clocks.any():
@@ -74,22 +79,32 @@ def _same_day(table: Table, ids: list[str], unit: str) -> Numbers:
 
 
 def _calendar(table: Table, ids: list[str], unit: str, date: str | None) -> Numbers:
-    if date is None:
-        stamps = pd.to_datetime(table.frame["TIME"], errors="coerce", format="ISO8601")
-        table.refuse(
-            stamps.isna().to_numpy(dtype=bool),
-            "TIME",
-            "numbers, clock times (hh:mm), or dates with times (yyyy-mm-dd hh:mm) in all rows.",
-            "correct the entry.",
-        )
-        seconds = (stamps - pd.Timestamp(0)).dt.total_seconds().to_numpy(dtype=float)
-    else:
-        seconds = _days(table, date) * 86400.0 + _time_of_day(table)
+    days = None if date is None else _days(table, date)
+    seconds = _stamps(table) if days is None else days * 86400.0 + _time_of_day(table)
     first: dict[str, float] = {}
     for name, now in zip(ids, seconds.tolist(), strict=True):
         first[name] = min(first.get(name, np.inf), now)
     origin = np.array([first[name] for name in ids])
     return np.asarray((seconds - origin) / UNITS[unit], dtype=float)
+
+
+def _stamps(table: Table) -> Numbers:
+    """Seconds of dates with times; those with a time zone are compared in universal time."""
+    column = table.frame["TIME"]
+    text = column.map(lambda x: x.isoformat() if hasattr(x, "isoformat") else str(x).strip())
+    has_zone = text.str.contains(ZONE).to_numpy(dtype=bool)
+    if has_zone.any():
+        expected = "a time zone, as in other rows."
+        table.refuse(~has_zone, "TIME", expected, "add the time zone (Z or +01:00) in all rows.")
+    stamps = pd.to_datetime(text, errors="coerce", format="ISO8601", utc=True)
+    table.refuse(
+        stamps.isna().to_numpy(dtype=bool),
+        "TIME",
+        "numbers, clock times (hh:mm), or dates with times (yyyy-mm-dd hh:mm) in all rows.",
+        "correct the entry.",
+    )
+    origin = pd.Timestamp(0, tz="UTC")
+    return np.asarray((stamps - origin).dt.total_seconds(), dtype=float)
 
 
 def _days(table: Table, name: str) -> Numbers:

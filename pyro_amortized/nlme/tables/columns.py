@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .clock_times import times
+from .table_file import LOG
 from .table_source import NUMERIC, Mask, Numbers, Table
 
 MAX_ADDITIONAL = 10_000  # additional doses of one row; each becomes a dose, and takes memory
@@ -37,6 +38,7 @@ def read_columns(table: Table, ids: list[str], unit: str) -> Columns:
         TableError: An entry cannot be read, or contradicts another entry of its row.
     """
     number = {name: table.numbers(name, default) for name, default in NUMERIC.items()}
+    _without_unlimited_flags(table, number)
     has_amount = number["AMT"] > 0
     is_constant = (number["SS"] > 0) & (number["RATE"] > 0)
     number["EVID"] = np.where(np.isnan(number["EVID"]), has_amount | is_constant, number["EVID"])
@@ -44,6 +46,7 @@ def read_columns(table: Table, ids: list[str], unit: str) -> Columns:
     evid = number["EVID"]
     observation, dose = evid == 0, (evid == 1) | (evid == 4)
     _check_doses(table, number, dose)
+    _rates_of_durations(table, number, dose)
     _check_observations(table, number, observation)
     return Columns(times(table, ids, unit), number, observation, dose, (evid == 3) | (evid == 4))
 
@@ -73,6 +76,7 @@ def _check_allowed(table: Table, number: dict[str, Numbers]) -> None:
             lambda x: ~(np.isfinite(x) & (x >= 1) & (x % 1 == 0)),
             "1, 2, ...; negative numbers (turn off) and 0 (default) are not supported.",
         ),
+        ("DUR", lambda x: ~(np.isfinite(x) & (x >= 0)), "a finite duration, 0 or more."),
         ("DV", np.isinf, "a finite value, or an empty cell."),
         ("LIMIT", np.isinf, "a finite value, or an empty cell."),
         ("LLOQ", np.isinf, "a finite value, or an empty cell."),
@@ -103,6 +107,47 @@ def _check_doses(table: Table, number: dict[str, Numbers], dose: Mask) -> None:
         table.refuse(where, column, expected, "correct the row.")
 
 
+def _rates_of_durations(table: Table, number: dict[str, Numbers], dose: Mask) -> None:
+    """The durations of infusions (DUR, TINF) as rates. A column DUR with values in other rows is
+    something else, and is not used.
+    """
+    duration, amount = number["DUR"], number["AMT"]
+    if not (dose & (duration > 0)).any():
+        return
+    if (~dose & (duration > 0)).any():
+        LOG.warning("The column DUR is not used: it has values in rows that are not doses.")
+        return
+    given = dose & (duration > 0)
+    rate = amount / np.where(given, duration, 1.0)
+    different = given & (number["RATE"] != 0) & ~np.isclose(number["RATE"], rate, rtol=1e-3)
+    expected = "AMT / RATE, or an empty cell, because RATE is given as well."
+    table.refuse(different, "DUR", expected, "leave out RATE or DUR.")
+    number["RATE"] = np.where(given & (number["RATE"] == 0), rate, number["RATE"])
+    LOG.warning("The column DUR gives the durations of %d infusions.", int(given.sum()))
+
+
+def _without_unlimited_flags(table: Table, number: dict[str, Numbers]) -> None:
+    """Values with a flag BLQ are taken as not recorded where nothing gives the limit: there is no
+    column LLOQ, and the values are not one positive number, which is then the limit.
+    """
+    if "LLOQ" in table:
+        return
+    evid, value = number["EVID"], number["DV"]
+    observation = np.where(np.isnan(evid), number["AMT"] == 0, evid == 0)
+    flagged = (number["BLQ"] == 1) & observation & (number["MDV"] == 0)
+    flagged &= ~np.isnan(value) & (value != 0)  # without a value, the limit is asked for
+    different = np.unique(value[flagged])
+    if len(different) == 0 or (len(different) == 1 and different[0] > 0):
+        return
+    LOG.warning(
+        "%d values are flagged as below a limit (BLQ) that the table does not give, first in row "
+        "%s: they are taken as not recorded. Give the limit in a column LLOQ to use them.",
+        int(flagged.sum()),
+        table.labels[np.flatnonzero(flagged)[0]],
+    )
+    number["MDV"] = np.where(flagged, 1.0, number["MDV"])
+
+
 def _check_observations(table: Table, number: dict[str, Numbers], observation: Mask) -> None:
     value, limit, low = number["DV"], number["LIMIT"], number["LLOQ"]
     recorded = observation & (number["MDV"] == 0)
@@ -110,7 +155,19 @@ def _check_observations(table: Table, number: dict[str, Numbers], observation: M
     blq = recorded & (number["BLQ"] == 1)
     free = recorded & ~below & ~above & ~blq & ~np.isnan(value)
     limit_of = np.where(np.isnan(low), value, low)
+    # A limit of 0 is possible on a logarithmic scale, where other values are negative.
+    is_zero = (value == 0) & np.isnan(low)
+    zero = (below | blq) & is_zero & (not bool((value[recorded] < 0).any()))
+    hidden = observation & (number["MDV"] == 1) & ((number["CENS"] != 0) | (number["BLQ"] == 1))
+    if (hidden & ~np.isnan(limit_of)).any() and "CENS" in table:
+        LOG.warning(
+            "%d values with CENS are not used, because MDV is 1 there, first in row %s. Set MDV to "
+            "0 to use them as censored values.",
+            int(hidden.sum()),
+            table.labels[np.flatnonzero(hidden)[0]],
+        )
     checks = [
+        (zero, "DV", "the limit of quantification where CENS or BLQ is 1, or a column LLOQ."),
         (below & np.isnan(value), "DV", "the limit of quantification where CENS is 1."),
         (above & np.isnan(value), "DV", "the upper limit where CENS is -1."),
         (blq & np.isnan(limit_of), "LLOQ", "a limit (LLOQ, or the value) where BLQ is 1."),

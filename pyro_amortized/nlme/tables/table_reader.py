@@ -9,12 +9,14 @@ TIME                    numbers; or clock times (hh:mm), dates with times (yyyy-
 DV                      observation
 EVID                    0 observation, 1 dose, 2 other (covariates only), 3 reset, 4 reset and dose
 AMT, RATE, CMT          amount, rate (-1 or -2: the model gives rate or duration), compartment
+DUR (TINF)              duration of an infusion
 II, ADDL, SS            interval, additional doses, steady state (1, 2)
 MDV                     1: the value was not recorded
 DVID                    endpoint
 CENS, LIMIT             1: below DV (above LIMIT, if given); -1: above DV
-BLQ, LLOQ, ULOQ         1: below LLOQ (or DV); limits of quantification
+BLQ, LLOQ, ULOQ         1: below LLOQ (or DV); limits of quantification (also BQL, LOQ)
 OCC                     occasion
+C                       text: the row is a comment
 L2                      ignored, which is logged
 ======================  ============================================================================
 """
@@ -27,11 +29,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ...cohort import Cohort, Doses, Series
+from ...cohort import Cohort, Series
 from ...errors import TableError
 from .columns import Columns, read_columns
+from .dose_records import read_doses
 from .endpoints import Rows, endpoint_rows, filled, padded, read_series
-from .table_source import LOG, Numbers, Table, identifiers, load
+from .table_file import LOG
+from .table_source import Numbers, Table, identifiers, load
+from .table_surprises import log_codes, log_surprises, log_unused
 
 
 def read_table(
@@ -42,10 +47,12 @@ def read_table(
     time_varying: Sequence[str] = (),
     endpoint: str = "DVID",
     time_unit: str = "h",
+    columns: Sequence[str] | None = None,
 ) -> Cohort:
     r"""Read a cohort from a NONMEM-style long table.
 
-    Additional doses (ADDL) are written out as doses. Censored values are recorded as their limit;
+    Additional doses (ADDL) are written out as doses; a reset cancels those that are pending.
+    Censored values are recorded as their limit;
     the limits are in ``cohort.time_varying`` as ``<series>_low``, ``<series>_high`` and
     ``<series>_floor``, for :class:`~pyro_amortized.nlme.censored_distributions.Censored`. The
     column OCC becomes
@@ -55,8 +62,8 @@ def read_table(
     ``pyro_amortized.nlme``.
 
     Args:
-        table: Path of a CSV file (lines that start with ``#`` are comments, ``.`` is a missing
-            value), or a DataFrame.
+        table: Path of a text file with commas, semicolons, tabs, bars or blanks between the columns
+            (lines that start with ``#`` are comments, ``.`` is a missing value), or a DataFrame.
         series: Name of the observations in the cohort; or, with several endpoints, a name for each
             value of the endpoint's column. Endpoints without a name are called
             ``<series>_<endpoint>``.
@@ -66,7 +73,9 @@ def read_table(
             forward, and the first one back.
         endpoint: Column that distinguishes the endpoints, if there is one: DVID, or for instance
             CMT.
-        time_unit: Unit of the times made from clock times and dates: "min", "h" or "d".
+        time_unit: Unit of the times made from clock times, dates and time differences: "min", "h"
+            or "d".
+        columns: Names of the columns of a file that has no header.
 
     Returns:
         The cohort in float64, individuals in the order of their first row, rows sorted by time
@@ -84,25 +93,27 @@ def read_table(
         tensor([[ True, False]])
     """
     _check_lists(covariates=covariates, time_varying=time_varying)
-    loaded = load(table)
+    named = [*covariates, *time_varying, endpoint]
+    loaded = load(table, columns, named)
     ids = identifiers(loaded)
-    columns = read_columns(loaded, ids, time_unit)
+    parsed = read_columns(loaded, ids, time_unit)
     order = list(dict.fromkeys(ids))
     where = np.array(ids)
     rows = [np.flatnonzero(where == name) for name in order]
-    _check_restarts(loaded, columns, rows, order)
-    rows = [r[np.argsort(columns.time[r], kind="stable")] for r in rows]
-    _log_surprises(loaded, columns, rows, ids)
-    shifted = _record_order(columns, rows)
-    doses = _doses(columns, rows) if (columns.is_dose | columns.is_reset).any() else None
+    _check_restarts(loaded, parsed, rows, order)
+    rows = [r[np.argsort(parsed.time[r], kind="stable")] for r in rows]
+    log_surprises(loaded, parsed, rows, ids)
+    log_unused(loaded, named)
+    shifted = _record_order(parsed, rows)
+    doses = read_doses(parsed, rows) if (parsed.is_dose | parsed.is_reset).any() else None
     series_by_name: dict[str, Series] = {}
     varying = {name: _varying(loaded, name, shifted, rows, order) for name in time_varying}
     if "OCC" in loaded:
         varying["OCC"] = _varying(loaded, "OCC", shifted, rows, order)
-    for name, is_endpoint in endpoint_rows(loaded, columns, series, endpoint).items():
+    for name, is_endpoint in endpoint_rows(loaded, parsed, series, endpoint).items():
         part = [r[is_endpoint[r]] for r in rows]
         first = [shifted[r[0]] for r in rows]
-        series_by_name[name], limits = read_series(columns, shifted, part, first)
+        series_by_name[name], limits = read_series(parsed, shifted, part, first)
         varying |= {f"{name}_{kind}": s for kind, s in limits.items()}
     return Cohort(
         series_by_name,
@@ -135,26 +146,6 @@ def _check_restarts(table: Table, columns: Columns, rows: Rows, order: list[str]
             )
 
 
-def _log_surprises(table: Table, columns: Columns, rows: Rows, ids: list[str]) -> None:
-    """Log what a user may not expect."""
-    if "L2" in table:
-        LOG.warning("The column L2 is ignored: residual errors are taken as independent.")
-    unsorted = [ids[r[0]] for r in rows if (np.diff(r) < 0).any()]
-    if unsorted:
-        LOG.warning("Rows of individuals %s were not sorted by time.", unsorted[:10])
-    unobserved = [ids[r[0]] for r in rows if not columns.is_observation[r].any()]
-    if unobserved:
-        LOG.warning("Individuals %s have no observation record.", unobserved[:10])
-    values = columns.number["DV"]
-    ignored = ~columns.is_observation & ~np.isnan(values) & (values != 0)
-    if ignored.any():
-        LOG.warning(
-            "The DV of %d rows that are not observations is ignored, first in row %s.",
-            int(ignored.sum()),
-            table.labels[np.flatnonzero(ignored)[0]],
-        )
-
-
 def _record_order(columns: Columns, rows: Rows) -> Numbers:
     """Times that are decreased by units in the last place where an observation is in a row before a
     dose of the same time.
@@ -177,42 +168,6 @@ def _record_order(columns: Columns, rows: Rows) -> Numbers:
     return shifted
 
 
-def _doses(columns: Columns, rows: Rows) -> Doses:
-    number, records = columns.number, []
-    for r in rows:
-        events: list[tuple[float, ...]] = []
-        for row in r[(columns.is_dose | columns.is_reset)[r]]:
-            fields = [number[n][row] for n in ("AMT", "RATE", "CMT", "II", "SS")]
-            reset = float(columns.is_reset[row])
-            amount, rate, compartment, interval, steady = fields
-            events.append((columns.time[row], amount, rate, compartment, interval, steady, reset))
-            for k in range(1, int(number["ADDL"][row]) + 1):
-                events.append(
-                    (columns.time[row] + k * interval, amount, rate, compartment, 0.0, 0.0, 0.0)
-                )
-        events.sort(key=lambda record: record[0])
-        records.append(events)
-    width = max(len(events) for events in records)
-    table = np.zeros((len(rows), width, 8))
-    table[..., 3] = 1.0
-    for i, events in enumerate(records):
-        if events:
-            table[i, : len(events), :7] = events
-            table[i, : len(events), 7] = 1.0
-    names = ("time", "amount", "rate", "compartment", "interval", "steady", "reset", "given")
-    column = dict(zip(names, torch.from_numpy(table).unbind(-1), strict=True))
-    return Doses(
-        column["time"],
-        column["amount"],
-        compartment=column["compartment"].long(),
-        given=column["given"].bool(),
-        rates=column["rate"],
-        intervals=torch.where(column["steady"] > 0, column["interval"], 0.0),
-        steady_state=column["steady"].long(),
-        reset=column["reset"].bool(),
-    )
-
-
 def _varying(table: Table, name: str, time: Numbers, rows: Rows, order: list[str]) -> Series:
     _check_column(table, name, "time_varying")
     values = table.numbers(name)
@@ -221,6 +176,7 @@ def _varying(table: Table, name: str, time: Numbers, rows: Rows, order: list[str
             raise table.error(
                 int(r[0]), name, f"at least one value for individual {who}.", "fill one in."
             )
+    log_codes(name, values, [who for r, who in zip(rows, order, strict=True) for _ in r])
     blank = int(np.isnan(values).sum())
     if blank:
         LOG.warning(
@@ -232,18 +188,31 @@ def _varying(table: Table, name: str, time: Numbers, rows: Rows, order: list[str
 
 
 def _covariate(table: Table, name: str, rows: Rows, order: list[str]) -> Tensor:
+    """One value per individual; missing ones are filled with the value of the other rows."""
     _check_column(table, name, "covariates")
-    values = table.numbers(name)
+    values, known = table.numbers(name), []
     for r, who in zip(rows, order, strict=True):
-        changed = np.flatnonzero(~(values[r] == values[r[0]]))
+        recorded = r[~np.isnan(values[r])]
+        if len(recorded) == 0:
+            raise table.error(
+                int(r[0]),
+                name,
+                f"a value for individual {who}, which has none in any row.",
+                "fill one in (for instance the median of the others), leave the individual out, or "
+                "make the covariate a latent site of the model.",
+            )
+        first = values[recorded[0]]
+        changed = recorded[values[recorded] != first]
         if len(changed):
             raise table.error(
-                int(r[changed[0]]),
+                int(changed[0]),
                 name,
-                f"one value for individual {who}, whose first value is {values[r[0]]}.",
+                f"one value for individual {who}, whose first value is {first}.",
                 f"use the baseline value, or pass `time_varying=[{name!r}]`.",
             )
-    return torch.tensor([values[r[0]] for r in rows], dtype=torch.float64)
+        known.append(first)
+    log_codes(name, np.array(known), order)
+    return torch.tensor(known, dtype=torch.float64)
 
 
 def _check_column(table: Table, name: str, argument: str) -> None:

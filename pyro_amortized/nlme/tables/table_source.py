@@ -1,6 +1,7 @@
 r"""A long table from a file or a DataFrame, with errors that name row and column."""
 
-import logging
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 
 from ...errors import TableError
 from ...runtime.arguments import check_is
+from .table_file import LOG, read_file
 
-LOG = logging.getLogger("pyro_amortized.nlme")
 Numbers = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -31,10 +32,15 @@ NUMERIC = {
     "BLQ": 0.0,
     "LLOQ": np.nan,
     "ULOQ": np.nan,
+    "DUR": 0.0,
 }
+# Names of the same columns in rxode2, Monolix and many data sets.
+ALIASES = {"BQL": "BLQ", "LOQ": "LLOQ", "TINF": "DUR"}
 DATES = {"DATE": "%m/%d/%Y", "DAT1": "%d/%m/%Y", "DAT2": "%Y/%m/%d", "DAT3": "%Y/%d/%m"}
-OTHERS = ("ID", "TIME", "DVID", "OCC", "L2")
+OTHERS = ("ID", "TIME", "DVID", "OCC", "L2", "C")
 KNOWN = {*NUMERIC, *DATES, *OTHERS}
+WHOLE = re.compile(r"[+-]?\d+(\.0*|\.?\d*[eE][+-]?\d+)")
+BELOW_LIMIT = re.compile(r"\s*(<|>|≤|≥|BLQ|BQL|BLOQ|LLOQ|BLD|ND\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +77,17 @@ class Table:
         column = self.frame[name]
         parsed = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
         blank = column.map(is_blank).to_numpy(dtype=bool)
+        wrong = np.isnan(parsed) & ~blank
+        limit = column.map(lambda x: BELOW_LIMIT.match(str(x)) is not None).to_numpy(dtype=bool)
         self.refuse(
-            np.isnan(parsed) & ~blank,
+            wrong & limit,
+            name,
+            "a number; a value beyond a limit of quantification is the limit and a flag.",
+            "write the limit into DV and 1 into a column CENS (-1 above an upper limit), or the "
+            "flag into BLQ and the limit into LLOQ; or set MDV to 1 to leave the value out.",
+        )
+        self.refuse(
+            wrong,
             name,
             "a number (`.` or an empty cell for a missing value).",
             "correct the entry.",
@@ -80,8 +95,17 @@ class Table:
         return np.where(blank, default, parsed)
 
 
-def load(table: str | Path | pd.DataFrame) -> Table:
+def load(
+    table: str | Path | pd.DataFrame,
+    columns: Sequence[str] | None = None,
+    named: Sequence[str] = (),
+) -> Table:
     r"""Load a table.
+
+    Args:
+        table: Path of a file, or a DataFrame.
+        columns: Names of the columns of a file without a header.
+        named: Columns that the user has named for another purpose, for instance as covariates.
 
     Raises:
         TableError: The file cannot be read, a required column is missing, a column occurs twice, or
@@ -89,11 +113,19 @@ def load(table: str | Path | pd.DataFrame) -> Table:
     """
     check_is("table", table, (str, Path, pd.DataFrame), "pass a path or a frame.", TableError)
     if isinstance(table, pd.DataFrame):
-        frame = table.copy()
+        if columns is not None:
+            raise TableError(
+                "`columns` is given together with a DataFrame.",
+                "`columns` for a file without a header.",
+                "rename the columns of the frame.",
+            )
+        kinds = {n: object for n, kind in table.dtypes.items() if str(kind) == "category"}
+        frame = table.astype(kinds)
         labels = frame.index
     else:
-        frame, labels = _from_file(Path(table))
+        frame, labels = read_file(Path(table), columns)
     frame.columns = [c.upper() if c.upper() in KNOWN else c for c in map(str, frame.columns)]
+    frame = frame.rename(columns=_aliases(list(frame.columns), named))
     duplicates = frame.columns[frame.columns.duplicated()]
     if len(duplicates):
         raise TableError(
@@ -110,45 +142,53 @@ def load(table: str | Path | pd.DataFrame) -> Table:
             )
     if not len(frame):
         raise TableError("The table has no rows.", "one row per event.", "check the file.")
-    loaded = Table(frame.reset_index(drop=True), labels)
+    loaded = _without_comments(Table(frame.reset_index(drop=True), labels))
     blank = loaded.frame["ID"].map(is_blank).to_numpy(dtype=bool)
     loaded.refuse(blank, "ID", "an ID in every row.", "fill in the ID.")
     return loaded
 
 
-def _from_file(path: Path) -> tuple[pd.DataFrame, pd.Index]:
-    """The rows, and the number of the line of each."""
-    try:
-        if not path.exists():  # pandas would download an address
-            raise FileNotFoundError(path)
-        frame = pd.read_csv(path, comment="#", na_values=["."], skipinitialspace=True)
-        text = path.read_text("utf-8").splitlines()
-        lines = [n for n, x in enumerate(text, 1) if x.strip() and not x.startswith("#")][1:]
-        return frame, pd.Index(lines if len(lines) == len(frame) else range(2, len(frame) + 2))
-    except FileNotFoundError as error:
-        raise TableError(
-            f"There is no file {path}.", "the path of a CSV file.", "check the path."
-        ) from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OSError) as error:
-        raise TableError(
-            f"{path} cannot be read: {str(error).strip().splitlines()[-1]}",
-            "a CSV file with a header and the same number of cells in every line.",
-            "correct the line; put values with commas in quotation marks.",
-        ) from error
+def _aliases(columns: list[str], named: Sequence[str]) -> dict[str, str]:
+    """New names of columns that have other names for a known purpose."""
+    taken = {*columns, *named}
+    found = {c: ALIASES[c.upper()] for c in columns if c.upper() in ALIASES and c not in named}
+    found = {c: name for c, name in found.items() if name not in taken}
+    for old, name in found.items():
+        LOG.warning("The column %s is read as %s.", old, name)
+    return found
+
+
+def _without_comments(table: Table) -> Table:
+    """Without the rows that a column C comments out, as NM-TRAN does with ``IGNORE=C``."""
+    if "C" not in table:
+        return table
+    cells = table.frame["C"]
+    filled = ~cells.map(is_blank).to_numpy(dtype=bool)
+    is_text = pd.to_numeric(cells, errors="coerce").isna().to_numpy(dtype=bool)
+    if not (filled & is_text).any() or (filled & ~is_text).any():
+        return table  # numbers: another variable, which is then named as not used
+    rows = [str(x) for x in table.labels[filled]]
+    LOG.warning("%d rows are left out, because the column C marks them: %s.", len(rows), rows[:10])
+    kept = np.flatnonzero(~filled)
+    frame = table.frame.iloc[kept].reset_index(drop=True).drop(columns="C")
+    return Table(frame, table.labels[kept])
 
 
 def is_blank(x: Any) -> bool:
-    """Whether a cell is empty: no text, a dot, or NaN."""
+    """Whether a cell is empty: no text, a dot, NaN, or a missing value of pandas."""
     return x is None or (isinstance(x, str) and x.strip() in ("", ".")) or bool(pd.isna(x))
 
 
 def identifiers(table: Table) -> list[str]:
-    """IDs as text; whole numbers without a decimal point."""
+    """IDs as text; whole numbers without a decimal point, and other text as it stands."""
     return [label(x) for x in table.frame["ID"]]
 
 
 def label(x: Any) -> str:
-    """An ID or category as text; whole numbers without a decimal point."""
+    """An ID or category as text; whole numbers such as 1.0 and 1.0E+00 without a decimal point."""
     if isinstance(x, float | np.floating) and float(x).is_integer():
         return str(int(x))
-    return str(x).strip()
+    text = str(x).strip()
+    if WHOLE.fullmatch(text) and float(text).is_integer():
+        return str(int(float(text)))
+    return text
