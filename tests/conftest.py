@@ -26,6 +26,13 @@ from tests.sharing import common_folder, shared_fit, shared_guide
 from tests.small import NETWORKS, capped
 
 
+def pytest_collection_modifyitems(items):
+    """Modules with slow tests come first, so that both processes end at about the same time."""
+    dear = {"slow", "example", "benchmark"}
+    slow = {x.path for x in items if dear & {mark.name for mark in x.iter_markers()}}
+    items.sort(key=lambda x: x.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
     """Seed, clear the parameter store; fail a test that leaves a global setting changed."""

@@ -19,6 +19,8 @@ from torch import Generator, Tensor
 
 from ..errors import CohortError
 from ..runtime.arguments import check_count
+from ..runtime.text_table import html_rows, text_table
+from .cohort_text import cohort_rows, title
 from .doses import Doses
 from .individual_index import Index, positions
 from .labels import Labels, are_default_labels, make_labels
@@ -91,6 +93,16 @@ class Cohort:
         for name, part in parts.items():
             object.__setattr__(self, name, MappingProxyType(part))
         object.__setattr__(self, "ids", labels)
+
+    def __repr__(self) -> str:
+        return f"Cohort of {title(self.ids)}\n" + text_table(self._rows(), align="<")
+
+    def _repr_html_(self) -> str:
+        """The same as a table, for notebooks."""
+        return html_rows(f"Cohort of {title(self.ids)}", [("part", "data"), *self._rows()])
+
+    def _rows(self) -> list[tuple[str, str]]:
+        return cohort_rows(self.series, self.doses, self.covariates, self.time_varying)
 
     def __reduce__(self) -> tuple[type["Cohort"], tuple[Any, ...]]:
         parts = (dict(self.series), self.doses, dict(self.covariates), self.ids)

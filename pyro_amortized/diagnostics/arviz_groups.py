@@ -34,7 +34,7 @@ def fit_groups(fit: PopulationFit, num_draws: int, generator: Generator) -> Grou
     structure, cohort = fit.structure, fit.cohort
     groups = individual_groups(fit.individuals, num_draws, generator)
     vectors = _normal_draws(fit, num_draws, generator)
-    population = population_dataset(structure.constrain_population(vectors))
+    population = population_dataset(structure.constrain_population(vectors), structure)
     log_prior = population_dataset(_population_log_priors(structure, cohort, vectors))
     groups["posterior"] = _joined(groups["posterior"], population)
     groups["log_prior"] = _joined(groups["log_prior"], log_prior)
@@ -109,7 +109,7 @@ def population_groups(result: PopulationDraws, generator: Generator) -> Groups:
     population_log_prior = population_dataset(_population_log_priors(structure, cohort, vectors))
     return {
         "posterior": _joined(
-            site_dataset(structure, values, cohort), population_dataset(result.draws)
+            site_dataset(structure, values, cohort), population_dataset(result.draws, structure)
         ),
         "posterior_predictive": _predictive(predicted, cohort, structure),
         "log_likelihood": individual_dataset(marginal, cohort, has_draws=True),
@@ -133,7 +133,7 @@ def prior_groups(
     of_series = {n: torch.cat([s[n] for s in simulated]) for n in structure.series}
     prior = site_dataset(structure, of_sites, cohort)
     return {
-        "prior": _joined(prior, population_dataset(of_population)),
+        "prior": _joined(prior, population_dataset(of_population, structure)),
         "prior_predictive": _predictive(of_series, cohort, structure),
     }
 

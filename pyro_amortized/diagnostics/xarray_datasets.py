@@ -20,18 +20,25 @@ from ..model import ModelStructure
 INDIVIDUAL = "individual"
 
 
-def population_dataset(values: Mapping[str, Tensor]) -> xarray.Dataset:
+def population_dataset(
+    values: Mapping[str, Tensor], structure: ModelStructure | None = None
+) -> xarray.Dataset:
     r"""Values of population sites.
 
     Args:
         values: By site, shape ``(draw, *site)``.
+        structure: Structure of the model, whose labels become coordinates.
     """
     variables: dict[str, Any] = {}
+    coords: dict[str, list[str]] = {}
     for name, value in values.items():
+        labels = () if structure is None else structure.population[name].labels
+        if value.dim() == 2 and len(labels) == value.shape[-1]:
+            coords[f"{name}_dim_0"] = list(labels)
         array = value.detach().cpu().numpy()[None]
         dims = [f"{name}_dim_{j}" for j in range(array.ndim - 2)]
         variables[name] = (["chain", "draw", *dims], array)
-    return xarray.Dataset(variables)
+    return xarray.Dataset(variables, coords=coords)
 
 
 def site_dataset(
@@ -45,6 +52,7 @@ def site_dataset(
         cohort: The data.
     """
     variables: dict[str, Any] = {}
+    coords: dict[str, list[str]] = {INDIVIDUAL: list(cohort.ids)}
     for name, value in values.items():
         array = value.detach().cpu().numpy()[None]
         num_dims = array.ndim - 3
@@ -55,7 +63,10 @@ def site_dataset(
         ]
         others = [f"{name}_dim_{j}" for j in range(num_dims - len(plates))]
         variables[name] = (["chain", "draw", INDIVIDUAL, *plates, *others], array)
-    return xarray.Dataset(variables, coords={INDIVIDUAL: list(cohort.ids)})
+        labels = structure.individual[name].labels
+        if len(others) == 1 and len(labels) == array.shape[-1]:
+            coords[others[0]] = list(labels)
+    return xarray.Dataset(variables, coords=coords)
 
 
 def individual_dataset(

@@ -57,20 +57,12 @@ class Roles:
     @property
     def latent_names(self) -> list[str]:
         """One label, ``site`` or ``site[j]``, per unconstrained coordinate of an individual."""
-        return [
-            label
-            for name, s in self.individual.items()
-            for label in _labels(name, s.num_unconstrained)
-        ]
+        return [name for site in self.individual.values() for name in site.coordinate_names]
 
     @property
     def population_names(self) -> list[str]:
         """One label per unconstrained coordinate of the population parameters."""
-        return [
-            label
-            for name, s in self.population.items()
-            for label in _labels(name, s.num_unconstrained)
-        ]
+        return [name for site in self.population.values() for name in site.coordinate_names]
 
     @property
     def series(self) -> list[str]:
@@ -209,10 +201,6 @@ class Roles:
         draws = self.draw_populations(cohort, num_draws, generator)
         spread = torch.stack([self.unconstrain_population(d) for d in draws]).std(0)
         return torch.where(spread.isfinite() & (spread > 0), spread, torch.ones_like(spread))
-
-
-def _labels(name: str, size: int) -> list[str]:
-    return [name] if size == 1 else [f"{name}[{j}]" for j in range(size)]
 
 
 def _draw_param(site: PopulationSite) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import pyro.distributions as dist
 import torch
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
@@ -59,7 +60,11 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
             faults that the message names.
     """
     check_program(model, ModelError)
-    check_is("cohort", cohort, Cohort, "pass a Cohort, for example from `read_table`.", ModelError)
+    fix = (
+        "pass a Cohort, for example from `nlme.read_table`, or `Cohort({name: Series(times, "
+        "values)})`; a model that takes tensors is adapted by `pa.adapt`."
+    )
+    check_is("cohort", cohort, Cohort, fix, ModelError)
     cohort = cohort.to(dtype=torch.float64)
     generator = make_generator(0)
     trace, nodes = _stable_run(model, cohort, generator)
@@ -90,6 +95,7 @@ def _sites_by_role(nodes: Mapping[str, Any], num: int, cohort: Cohort) -> _Sites
     population, individual, observed = {}, {}, {}
     nuisance: list[str] = []
     for name, node in nodes.items():
+        _refuse_factors(node)
         inside = any(f.name == PLATE for f in node["cond_indep_stack"])
         if node["infer"].get("nuisance", False) and not node["is_observed"]:
             nuisance.append(name)
@@ -198,6 +204,28 @@ def _individual_frame(trace: Trace, nodes: Mapping[str, Any], cohort: Cohort) ->
     return frame
 
 
+def _refuse_factors(node: Mapping[str, Any]) -> None:
+    """Terms of the density that no distribution can simulate."""
+    if node["type"] == "param":
+        return
+    if isinstance(node["fn"], dist.Unit):
+        raise ModelError(
+            f"The model has the factor {node['name']!r} (`pyro.factor`).",
+            "terms of the density that are distributions of sites, because data are simulated "
+            "from them.",
+            "write the term as a distribution with `sample` and `log_prob` and observe a series "
+            "with it; a constraint of a parameter is the support of its prior.",
+        )
+    scale = node["scale"]
+    if not (torch.as_tensor(scale) == 1).all():
+        raise ModelError(
+            f"The density of the site {node['name']!r} is scaled (`poutine.scale`).",
+            "unscaled densities: simulated data do not know the scale, and a scaled likelihood is "
+            "none.",
+            "leave the scale out; an individual that counts twice is in the cohort twice.",
+        )
+
+
 def _refuse_discrete(node: Mapping[str, Any]) -> None:
     if plain_support(node["fn"]).is_discrete:
         raise ModelError(
@@ -222,7 +250,26 @@ def _population_site(node: Mapping[str, Any]) -> PopulationSite:
         support = node["kwargs"].get("constraint", torch.distributions.constraints.real)
         return PopulationSite(name, value.shape, support, True, value)
     _refuse_discrete(node)
-    return PopulationSite(name, value.shape, plain_support(node["fn"]), False, value)
+    labels = _labels(node, value.numel())
+    return PopulationSite(name, value.shape, plain_support(node["fn"]), False, value, labels)
+
+
+def _labels(node: Mapping[str, Any], size: int) -> tuple[str, ...]:
+    """The names that the user gave to the entries of a site."""
+    labels = node["infer"].get("labels", ())
+    if isinstance(labels, str) or not all(isinstance(x, str) for x in labels):
+        raise ModelError(
+            f"The labels of the site {node['name']!r} are {labels!r}.",
+            "a list of names.",
+            "pass `infer={'labels': ['ka', 'cl']}`.",
+        )
+    if len(labels) not in (0, size) or len(set(labels)) < len(labels):
+        raise ModelError(
+            f"The site {node['name']!r} has the labels {list(labels)}, and {size} entries.",
+            "a different label for each entry of one value.",
+            "correct `infer={'labels': [...]}`.",
+        )
+    return tuple(labels)
 
 
 def _frame_dim(node: Mapping[str, Any]) -> int:
@@ -258,7 +305,9 @@ def _individual_site(node: Mapping[str, Any], num: int) -> IndividualSite:
         for f in node["cond_indep_stack"]
         if f.vectorized and f.name != PLATE
     )
-    return IndividualSite(node["name"], dim, fn.event_dim, rest, plates)
+    inner = fn.event_shape.numel()
+    labels = _labels(node, inner) if node["infer"].get("labels") else ()
+    return IndividualSite(node["name"], dim, fn.event_dim, rest, plates, labels)
 
 
 def _observed_site(node: Mapping[str, Any], cohort: Cohort) -> ObservedSite:

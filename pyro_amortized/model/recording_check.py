@@ -48,11 +48,18 @@ def check_recorded(structure: ModelStructure, cohort: Cohort) -> None:
         if grad is not None and bool(
             (individual_first(grad.nan_to_num(0.0), site.dim, site.event_dim)[~recorded] != 0).any()
         ):
+            fix = f"write `.mask(cohort[{site.series!r}].observed)` before `.to_event(1)`."
+            if isinstance(node["fn"], torch.distributions.MultivariateNormal):
+                fix = (
+                    "a multivariate normal distribution cannot be masked by value: write "
+                    "`dist.NanMaskedMultivariateNormal`, with the values "
+                    f"`torch.where(cohort[{site.series!r}].observed, values, torch.nan)`."
+                )
             raise ModelError(
                 f"Values of the series {site.series!r} that were not recorded enter the density "
                 f"of {name!r}.",
                 "a mask on the observation site.",
-                f"write `.mask(cohort[{site.series!r}].observed)` before `.to_event(1)`.",
+                fix,
             )
         if bool((masked & recorded).any()):
             raise ModelError(

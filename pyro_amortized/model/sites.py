@@ -35,6 +35,7 @@ class PopulationSite:
         is_param: Whether it is a ``pyro.param`` (which has no prior).
         initial: A value inside the support: the value of the ``pyro.param``, or one draw from the
             prior.
+        labels: Names of the entries of the value, from ``infer={"labels": [...]}``; or empty.
     """
 
     name: str
@@ -42,6 +43,7 @@ class PopulationSite:
     support: Constraint
     is_param: bool
     initial: Tensor
+    labels: tuple[str, ...] = ()
 
     @cached_property
     def unconstrained_shape(self) -> Size:
@@ -53,6 +55,16 @@ class PopulationSite:
     def num_unconstrained(self) -> int:
         """Number of unconstrained coordinates."""
         return self.unconstrained_shape.numel()
+
+    @property
+    def coordinate_names(self) -> list[str]:
+        """A name for each unconstrained coordinate."""
+        return entry_names(self.name, self.num_unconstrained, self.labels)
+
+    @property
+    def entry_names(self) -> list[str]:
+        """A name for each entry of the value."""
+        return entry_names(self.name, self.shape.numel(), self.labels)
 
     def constrain(self, flat: Tensor) -> Tensor:
         """Value in the support from unconstrained coordinates, shape ``(*, num_unconstrained)``."""
@@ -74,6 +86,7 @@ class IndividualSite:
         event_dim: Number of event dimensions.
         rest: Shape of one individual's unconstrained value: all dimensions except the individual's.
         plates: Name, size and dimension of the other plates around the site.
+        labels: Names of the entries of the value of one individual, or empty.
     """
 
     name: str
@@ -81,11 +94,17 @@ class IndividualSite:
     event_dim: int
     rest: Size
     plates: tuple[tuple[str, int, int], ...]
+    labels: tuple[str, ...] = ()
 
     @property
     def num_unconstrained(self) -> int:
         """Number of unconstrained coordinates of one individual."""
         return self.rest.numel()
+
+    @property
+    def coordinate_names(self) -> list[str]:
+        """A name for each unconstrained coordinate of one individual."""
+        return entry_names(self.name, self.num_unconstrained, self.labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +124,13 @@ class ObservedSite:
     dim: int
     event_dim: int
     has_density: bool = True
+
+
+def entry_names(name: str, size: int, labels: tuple[str, ...]) -> list[str]:
+    """Names of the entries of a site: its name, with the labels or the numbers of the entries."""
+    if len(labels) == size:
+        return [f"{name}[{label}]" for label in labels]
+    return [name] if size == 1 else [f"{name}[{j}]" for j in range(size)]
 
 
 def plain_support(fn: Any) -> Constraint:

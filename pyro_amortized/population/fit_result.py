@@ -24,6 +24,7 @@ from ..guide import AmortizedGuide
 from ..model import Estimator, Model, ModelStructure
 from ..numerics.laplace import confidence_interval, delta_method
 from ..runtime.random_numbers import make_generator
+from ..runtime.text_table import text_table
 from ..sampling.individuals import IndividualPosteriors
 from .guide_advice import guide_advice
 from .likelihood_choice import make_likelihood
@@ -100,6 +101,15 @@ class PopulationFit:
     search: Search
     fixed: tuple[str, ...] = ()
     undetermined: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        summary = self.summary()
+        table = text_table(summary.parameter_rows)
+        return f"PopulationFit: {summary.short}\n{summary.message}\n\n{table}"
+
+    def _repr_html_(self) -> str:
+        """The estimates as a table, for notebooks."""
+        return self.summary()._repr_html_()
 
     @property
     def advice(self) -> str:
@@ -319,9 +329,7 @@ class PopulationFit:
         for name in self.structure.population:
             value, error = self.derived(name)
             lower, upper = confidence_interval(self._site(name), self.vector, self.covariance)
-            labels = (
-                [name] if value.numel() == 1 else [f"{name}[{j}]" for j in range(value.numel())]
-            )
+            labels = self.structure.population[name].entry_names
             columns = (x.reshape(-1).tolist() for x in (value, error, lower, upper))
             rows += [ParameterRow(*row) for row in zip(labels, *columns, strict=True)]
         return rows

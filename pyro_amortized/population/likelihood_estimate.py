@@ -45,6 +45,13 @@ class MarginalLikelihood:
     method: tuple[str, ...]
     estimator: Estimator = "corrected"
 
+    def __repr__(self) -> str:
+        return (
+            f"MarginalLikelihood of {len(self.log_likelihood)} individuals: -2LL "
+            f"{self.minus2ll:.3f} (MC error {self.minus2ll_mc_error:.3f}), {self.num_draws} draws "
+            f"per individual, largest Pareto k {float(self.pareto_k.max()):.2f}"
+        )
+
     @property
     def total(self) -> float:
         """Log p(y | Psi), the sum over the individuals."""

@@ -233,6 +233,8 @@ class Search:
         with torch.no_grad():
             before = float(self.objective(likelihood)(vector))
         free = ~held
+        # At a kink of a learned density an iteration may gain little far from the maximum.
+        has_kinks = self.structure.estimator == "likelihood-free"
         within_limits = self._objective_within_limits(likelihood, SEARCH.max_distances[level])
         optimum = maximize(
             lambda x: within_limits(vector.masked_scatter(free, x)),
@@ -240,7 +242,7 @@ class Search:
             scale=self._steps(likelihood, free),
             max_iterations=SEARCH.max_rough_iterations if rough else SEARCH.max_iterations,
             tolerance=SEARCH.rough_tolerance if rough else SEARCH.tolerance,
-            min_share=SEARCH.min_share,
+            min_share=0.0 if has_kinks else SEARCH.min_share,
         )
         optimum = optimum._replace(vector=vector.masked_scatter(free, optimum.vector))
         gain = optimum.value - before

@@ -2,7 +2,7 @@ r"""The summary of a fit as a table of plain text: rows of values, and their lay
 
 from dataclasses import dataclass
 
-from ..runtime.text_table import text_table
+from ..runtime.text_table import html_rows, text_table
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,25 @@ class FitSummary:
     converged: bool
     message: str
 
+    @property
+    def parameter_rows(self) -> list[tuple[str, ...]]:
+        """The population parameters as text, with a heading."""
+        heading = ("parameter", "estimate", "SE", "RSE %", "95 % CI", "")
+        return [heading, *(row.cells for row in self.parameters)]
+
+    @property
+    def short(self) -> str:
+        """One line: criterion, sizes, -2LL, and whether the fit has converged."""
+        state = "converged" if self.converged else "NOT CONVERGED"
+        title = " ".join(self.title.split())
+        return f"{title}, -2LL {self.minus2ll:.3f} ({state})"
+
+    def _repr_html_(self) -> str:
+        """The population parameters as a table, for notebooks."""
+        return html_rows(self.short, self.parameter_rows)
+
     def __str__(self) -> str:
-        parameters: list[tuple[str, ...]] = [
-            ("parameter", "estimate", "SE", "RSE %", "95 % CI", "")
-        ]
-        parameters += [row.cells for row in self.parameters]
+        parameters = self.parameter_rows
         individuals: list[tuple[str, ...]] = [
             ("individual", "-2LL", "MC error", "ESS", "Pareto k", "draws from")
         ]

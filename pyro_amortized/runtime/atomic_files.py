@@ -75,8 +75,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], description: Any) -> None:
     """Write tensors, and a description that JSON can hold, into one file."""
-    on_cpu = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
-    write_atomically(path, save(on_cpu, {KEY: json.dumps(description)}))
+    own: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, x in tensors.items():
+        y = x.detach().cpu().contiguous()
+        # The format refuses two tensors of one storage (the times of a series and of its limits).
+        own[name] = y.clone() if y.untyped_storage().data_ptr() in storages else y
+        storages.add(y.untyped_storage().data_ptr())
+    write_atomically(path, save(own, {KEY: json.dumps(description)}))
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:

@@ -1,6 +1,7 @@
 """Tables as text."""
 
 from collections.abc import Sequence
+from html import escape
 
 
 def text_table(rows: Sequence[tuple[str, ...]], align: str = ">") -> str:
@@ -19,3 +20,21 @@ def text_table(rows: Sequence[tuple[str, ...]], align: str = ">") -> str:
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def html_rows(title: str, rows: Sequence[tuple[str, ...]]) -> str:
+    r"""Rows of cells as an HTML table for notebooks; texts are escaped.
+
+    Args:
+        title: The caption.
+        rows: The rows, the heading first.
+
+    Example:
+        >>> html_rows("a < b", [("x", "1")])
+        '<table><caption>a &lt; b</caption><tr><th>x</th><th>1</th></tr></table>'
+    """
+    heading = "".join(f"<th>{escape(x)}</th>" for x in rows[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:]
+    )
+    return f"<table><caption>{escape(title)}</caption><tr>{heading}</tr>{body}</table>"

@@ -85,6 +85,14 @@ class IndividualPosteriors:
     refinement: Refinement
     evaluations: Tensor
 
+    def __repr__(self) -> str:
+        ess, names = self.estimate.ess, ", ".join(self.structure.latent_names)
+        return (
+            f"IndividualPosteriors of {len(self.cohort)} individuals: {self.num_draws} draws of "
+            f"{names}; effective draws {ess.min():.0f} to {ess.max():.0f}, largest Pareto k "
+            f"{float(self.estimate.pareto_k.max()):.2f}"
+        )
+
     @property
     def num_draws(self) -> int:
         """Number of draws per individual."""

@@ -47,6 +47,31 @@ def _loop(c):
         pyro.sample(f"y_{i}", dist.Normal(phi, 1.0), obs=c["y"].values[i, 0])
 
 
+def _holes(num=4):
+    """A multivariate normal distribution of values that are not all recorded."""
+
+    def model(c):
+        y = c["y"]
+        with pyro.plate("individual", len(c)):
+            x = pyro.sample("phi", dist.Normal(0.0, 1.0))
+            mean = x[..., None] + 0.0 * y.times
+            root = torch.eye(y.times.shape[1], dtype=mean.dtype)
+            pyro.sample("y", dist.MultivariateNormal(mean, scale_tril=root), obs=y.values)
+
+    return pa.read_structure(model, _half(num))
+
+
+def _scaled(scale):
+    def model(c):
+        with pyro.plate("individual", len(c)), pyro.poutine.scale(scale=scale):
+            x = pyro.sample("phi", dist.Normal(0.0, 1.0))
+            y = c["y"]
+            normal = dist.Normal(x[..., None] + 0.0 * y.times, 1.0).mask(y.observed).to_event(1)
+            pyro.sample("y", normal, obs=y.values)
+
+    return model
+
+
 def _no_plate(c):
     pyro.sample("phi", dist.Normal(0.0, 1.0))
 
@@ -170,6 +195,21 @@ def _transposed_mask(mean, y):
 MODELS = {
     f"model: {n}": x
     for n, x in {
+        "a factor": (
+            lambda k: _read(_program(inside=lambda c: pyro.factor("extra", torch.zeros(4)))),
+            "the factor 'extra'",
+        ),
+        "a factor of the population": (
+            lambda k: _read(_program(before=lambda c: pyro.factor("extra", torch.zeros(())))),
+            "pyro.factor",
+        ),
+        "a scaled density": (lambda k: _read(_scaled(0.5)), "poutine.scale"),
+        "densities with weights": (lambda k: _read(_scaled(torch.arange(4.0))), "is scaled"),
+        "holes in a multivariate normal": (lambda k: _holes(), "NanMaskedMultivariateNormal"),
+        "tensors in place of a cohort": (
+            lambda k: pa.fit_population(_program(), (torch.zeros(4, 3), torch.zeros(4, 3))),
+            "pa.adapt",
+        ),
         "not a function": (lambda k: _read("model"), "callable"),
         "no argument": (lambda k: _read(lambda: None), "fails"),
         "raises": (lambda k: _read(lambda c: 1 / 0), "ZeroDivisionError"),

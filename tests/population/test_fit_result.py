@@ -2,9 +2,14 @@
 
 import math
 
+import pandas as pd
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
+import pyro_amortized as pa
+from pyro_amortized import nlme
 from tests.exact import (
     exact_log_marginal,
     exact_posterior,
@@ -55,3 +60,33 @@ def test_sandwich_against_exact_scores(fit, linear, exact):
     robust = fit.robust_covariance.diagonal().sqrt()
     assert ((robust / expected - 1).abs() < 0.1).all()
     assert set(fit.robust_standard_errors) == {"mean", "omega", "sigma"}
+
+
+def test_a_fit_with_limits_is_saved(tmp_path):
+    """The series and its limits share their times."""
+    frame = pd.DataFrame(
+        {
+            "ID": [1, 1, 1, 2, 2, 2, 3, 3, 3],
+            "TIME": [0.0, 1.0, 2.0] * 3,
+            "DV": [2.1, 1.4, 0.5, 2.3, 1.2, 0.5, 1.8, 1.1, 0.7],
+            "CENS": [0, 0, 1, 0, 0, 1, 0, 0, 0],
+        }
+    )
+    cohort = nlme.read_table(frame, series="y")
+
+    def model(c):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        omega = pyro.sample("omega", dist.HalfNormal(1.0))
+        with pyro.plate("individual", len(c)):
+            phi = pyro.sample("phi", dist.Normal(mean, omega))
+            y = c["y"]
+            value = dist.Normal(phi[..., None] - 0.7 * y.times + 2.0, 0.3)
+            limit = c.time_varying["y_low"].at(y.times)
+            censored = nlme.Censored(value, low=limit).mask(y.observed).to_event(1)
+            pyro.sample("y", censored, obs=y.values)
+
+    fit = pa.fit_population(model, cohort, num_draws=50, seed=1)
+    fit.save(tmp_path / "fit")
+    loaded = pa.load_fit(tmp_path / "fit", model)
+    assert torch.equal(loaded.vector, fit.vector)
+    assert torch.equal(loaded.cohort["y"].times, fit.cohort["y"].times)
