@@ -19,8 +19,9 @@ $(STAMP): pyproject.toml requirements/constraints.txt
 demo: $(STAMP)
 	$(BIN)/python examples/theophylline.py
 
-# Two processes, one thread each: more threads than cores stall each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+# One thread each: more threads than cores stall each other. Three processes for two cores: one in
+# ten minutes a process waits for others that it has started.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 test: $(STAMP)
 	$(PYTEST)

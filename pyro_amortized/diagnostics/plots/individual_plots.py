@@ -1,6 +1,6 @@
 r"""Data and fitted curves of each individual."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from matplotlib.axes import Axes
@@ -13,6 +13,25 @@ from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
 from ..result_selection import check_series, individuals_of, recorded_at_limit
 from .panels import FITTED, MUTED, OBSERVED, draw_band, label_axes, panel_grid
+
+
+@dataclass(frozen=True)
+class GridSettings:
+    r"""Times at which curves are drawn.
+
+    Args:
+        shares_of_interval: Times after each dose, as parts of the interval to the next one: early
+            ones for the absorption.
+        moment: Time before a dose at which the curve still lacks it, in rounding errors of the time.
+        max_doses: Most doses with times of their own.
+    """
+
+    shares_of_interval: tuple[float, ...] = (0.01, 0.03, 0.06, 0.1, 0.15, 0.25, 0.4, 0.6, 0.8)
+    moment: float = 8.0
+    max_doses: int = 100
+
+
+GRID = GridSettings()
 
 
 def individual_fits(
@@ -34,7 +53,8 @@ def individual_fits(
         result: A fit, or individual posteriors.
         series: Name of the series. Default: the first series of the model.
         num_draws: Posterior draws from which the bands are computed.
-        num_times: Number of points of the curve.
+        num_times: Number of equidistant points of the curve; it also has points at the samples, and
+            before, at and after each dose.
         max_individuals: Most individuals that are shown; the title says if there are more.
         seed: Seed of the draws.
 
@@ -84,19 +104,42 @@ def _draw_observations(ax: Axes, series: Series, row: int, at_limit: Tensor) -> 
 
 
 def _on_fine_grid(cohort: Cohort, names: list[str], num_times: int) -> Cohort:
-    """The same individuals on a fine grid of times, from the first dose or observation to the last
-    observation.
-    """
+    """The same individuals on fine grids of times, each with its doses, samples and peaks."""
     all_series = dict(cohort.series)
     for name in names:
         series = cohort[name]
-        first = series.times[:, :1]
-        if cohort.doses is not None:
-            given = torch.where(cohort.doses.given, cohort.doses.times, torch.inf)
-            first = torch.minimum(first, given.amin(1, keepdim=True))
-        steps = torch.linspace(0, 1, num_times, dtype=series.times.dtype)
-        times = first + (series.times[:, -1:] - first) * steps
-        values = series.values[:, :1].expand(-1, num_times, *series.values.shape[2:])
+        rows = [_fine_times(cohort, name, i, num_times) for i in range(len(cohort))]
+        width = max(len(row) for row in rows)
+        times = torch.stack([torch.cat([x, x[-1:].expand(width - len(x))]) for x in rows])
+        values = series.values[:, :1].expand(-1, width, *series.values.shape[2:])
         observed = torch.ones_like(values, dtype=torch.bool)
         all_series[name] = Series(times, values.contiguous(), observed)
     return replace(cohort, series=all_series)
+
+
+def _fine_times(cohort: Cohort, name: str, row: int, num_times: int) -> Tensor:
+    """Times of the curve of one individual, from the first dose or observation to the last
+    observation: an equidistant grid, the samples, and for each dose its time, the moment before it,
+    the end of its infusion, and some times until the next dose.
+    """
+    times = cohort[name].times[row]
+    begin, end = times[0], times[-1]
+    given = times[:0]
+    durations = times[:0]
+    if cohort.doses is not None:
+        is_given = cohort.doses.given[row]
+        given, order = cohort.doses.times[row][is_given].to(times.dtype).sort()
+        durations = cohort.doses.durations[row][is_given][order].to(times.dtype)
+        begin = torch.cat([begin[None], given]).min()
+    steps = torch.linspace(0, 1, num_times, dtype=times.dtype)
+    parts = [begin + (end - begin) * steps, times]
+    given, durations = given[given <= end], durations[given <= end]
+    if 0 < len(given) <= GRID.max_doses:
+        gaps = torch.cat([given[1:], end[None]]) - given
+        shares = torch.tensor(GRID.shares_of_interval, dtype=times.dtype)
+        rounding = torch.finfo(times.dtype).eps * given.abs().clamp(min=1.0)
+        before = given - GRID.moment * rounding
+        parts += [given, before, given + durations]
+        parts.append((given[:, None] + gaps[:, None] * shares).flatten())
+    every = torch.cat(parts).unique()
+    return every[(every >= begin) & (every <= end)]

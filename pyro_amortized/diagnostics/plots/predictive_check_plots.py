@@ -36,6 +36,11 @@ class PredictiveCheckSettings:
 
 
 DEFAULTS = PredictiveCheckSettings()
+# Legend of the band and of the line of a percentile, by its place.
+LEGEND = {
+    0: ("5th, 95th percentile: 90 % of simulations", "5th, 95th percentile of the data"),
+    1: ("median: 90 % of simulations", "median of the data"),
+}
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,7 @@ def visual_predictive_check(
     binned = _binned(individuals, name, simulated, num_bins)
     at_limit = recorded_at_limit(individuals, name)
     limit = binned.values[at_limit].max() if bool(at_limit.any()) else None
+    uncorrected = binned  # the limit is one of values, not of corrected values
     if prediction_corrected:
         factor = _correction(individuals, name, draws.mean(0, keepdim=True), binned)
         binned = replace(binned, values=binned.values * factor, simulated=binned.simulated * factor)
@@ -121,9 +127,11 @@ def visual_predictive_check(
         _draw_percentiles(axes[j], binned, members)
         kind = "prediction-corrected " if prediction_corrected else ""
         label_axes(axes[j], "time", f"{kind}{name}", label)
+        if j == 0:
+            axes[j].legend(fontsize=7, loc="best")
         if limit is not None:
             ax = axes[len(strata) + j]
-            _draw_shares(ax, binned, members, at_limit, limit)
+            _draw_shares(ax, uncorrected, members, at_limit, limit)
             label_axes(ax, "time", "share at the limit")
     return figure
 
@@ -215,8 +223,11 @@ def _draw_percentiles(ax: Axes, binned: _Binned, members: Tensor) -> None:
         high.append(of_cohorts.quantile(DEFAULTS.band[1], dim=1))
     for p, style in enumerate(("--", "-", "--")):
         lower, upper = (np.array([float(x[p]) for x in side]) for side in (low, high))
-        ax.fill_between(middles, lower, upper, color=FITTED, alpha=0.4 if p == 1 else 0.22, lw=0)
-        ax.plot(middles, [float(x[p]) for x in of_data], style, color=OBSERVED, lw=1.4)
+        band, line = LEGEND.get(p, ("", ""))
+        alpha = 0.4 if p == 1 else 0.22
+        ax.fill_between(middles, lower, upper, label=band, color=FITTED, alpha=alpha, lw=0)
+        of_level = [float(x[p]) for x in of_data]
+        ax.plot(middles, of_level, style, color=OBSERVED, lw=1.4, label=line)
 
 
 def _draw_shares(

@@ -1,7 +1,13 @@
 """Strata, corrections and percentiles of visual predictive checks."""
 
+import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
+import torch
 
+import pyro_amortized as pa
+from pyro_amortized import nlme
 from pyro_amortized.diagnostics import plots
 from pyro_amortized.errors import CohortError
 
@@ -27,3 +33,43 @@ def test_percentiles_of_the_data_lie_in_those_of_the_right_model(weighted):
     median = lines[1].get_ydata()
     assert low - 0.3 < min(median)
     assert max(median) < high + 0.3
+
+
+@pytest.fixture
+def censored():
+    """Individuals with falling values, half of the last ones below the limit 1."""
+
+    def model(c):
+        mean = pyro.sample("mean", dist.Normal(3.0, 1.0))
+        y = c["y"]
+        with pyro.plate("individual", len(c)):
+            phi = pyro.sample("phi", dist.Normal(mean, 0.4))
+            value = dist.Normal(phi[..., None] * torch.exp(-0.25 * y.times), 0.2)
+            limit = c.time_varying["y_low"].at(y.times)
+            low = nlme.Censored(value, low=limit).mask(y.observed).to_event(1)
+            pyro.sample("y", low, obs=y.values)
+
+    generator = torch.Generator().manual_seed(2)
+    times = torch.arange(6.0).expand(20, -1).double()
+    phi = 3 + 0.4 * torch.randn(20, 1, generator=generator).double()
+    noise = 0.2 * torch.randn(20, 6, generator=generator).double()
+    values = (phi * torch.exp(-0.25 * times) + noise).clamp(min=1.0)
+    limits = {"y_low": pa.Series(times, torch.ones(20, 6).double())}
+    cohort = pa.Cohort({"y": pa.Series(times, values)}, time_varying=limits)
+    return pa.sample_individuals(model, cohort, {"mean": torch.tensor(3.0)}, num_draws=50)
+
+
+def test_the_share_at_the_limit_is_that_of_uncorrected_values(censored):
+    """The same with and without prediction correction."""
+    plain, corrected = (
+        plots.visual_predictive_check(censored, num_simulations=60, prediction_corrected=x, seed=1)
+        for x in (False, True)
+    )
+    shares = [figure.axes[1] for figure in (plain, corrected)]
+    for one, other in zip(shares[0].lines, shares[1].lines, strict=True):
+        assert np.allclose(one.get_ydata(), other.get_ydata())
+    bands = [ax.collections[0].get_paths()[0].vertices for ax in shares]
+    assert np.allclose(*bands)
+    assert bands[0][:, 1].max() > 0
+    legend = [text.get_text() for text in plain.axes[0].get_legend().get_texts()]
+    assert "median of the data" in legend
