@@ -128,11 +128,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cohorts", type=int, default=5, help="cohorts of each defect")
     parser.add_argument("--clean", type=int, default=24, help="cohorts without a defect")
-    parser.add_argument("--small", action="store_true", help="two defects of small cohorts")
+    parser.add_argument("--small", action="store_true", help="one defect of a small cohort")
     arguments = parser.parse_args()
     num, defects = 48, list(RIGHT_CHECK)
     if arguments.small:
-        num, defects, arguments.cohorts, arguments.clean = 16, defects[:1] + defects[5:6], 1, 1
+        num, defects, arguments.cohorts, arguments.clean = 12, defects[:1], 1, 1
     found, named = {}, {}
     for defect in defects:
         results = [checks_of(defect, num, seed) for seed in range(arguments.cohorts)]

@@ -1,9 +1,9 @@
 """What is trained or fitted once in a run of the tests, and read from a file wherever it is used.
 
-The tests run in two processes, each with session fixtures of its own. Without a common file, both
-processes would train the same guides. The first process that asks for a guide trains and saves it
-while the other one waits; then both load it, so that a test sees the same object in either process
-and however the tests are divided.
+The tests run in several processes, each with session fixtures of its own. Without a common file,
+every process would train the same guides. The first process that asks for a guide trains and saves
+it while the others wait; then all load it, so that a test sees the same object in every process and
+however the tests are divided.
 """
 
 import os

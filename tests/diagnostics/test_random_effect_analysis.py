@@ -50,6 +50,7 @@ def some_variables(num, rng):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num", "reliability"), [(12, 0.8), (40, 0.3)])
 def test_p_values_of_a_right_model_are_uniform_or_larger(num, reliability):
     generator, rng = torch.Generator().manual_seed(num), np.random.default_rng(num)

@@ -25,6 +25,7 @@ def program(labels, of_phi=("base", "slope")):
     return labelled
 
 
+@pytest.mark.slow
 def test_labels_name_parameters_everywhere():
     cohort = linear_cohort(num=12, seed=1)
     fit = pa.fit_population(program(["base", "slope"]), cohort, num_draws=50, seed=1)

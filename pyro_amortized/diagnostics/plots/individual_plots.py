@@ -22,7 +22,7 @@ class GridSettings:
     Args:
         shares_of_interval: Times after each dose, as parts of the interval to the next one: early
             ones for the absorption.
-        moment: Time before a dose at which the curve still lacks it, in rounding errors of the time.
+        moment: Time before a dose at which the curve lacks it, in rounding errors of the time.
         max_doses: Most doses with times of their own.
     """
 
