@@ -206,9 +206,7 @@ def _individual_frame(trace: Trace, nodes: Mapping[str, Any], cohort: Cohort) ->
 
 def _refuse_factors(node: Mapping[str, Any]) -> None:
     """Terms of the density that no distribution can simulate."""
-    if node["type"] == "param":
-        return
-    if isinstance(node["fn"], dist.Unit):
+    if node["type"] != "param" and isinstance(node["fn"], dist.Unit):
         raise ModelError(
             f"The model has the factor {node['name']!r} (`pyro.factor`).",
             "terms of the density that are distributions of sites, because data are simulated "
@@ -216,8 +214,7 @@ def _refuse_factors(node: Mapping[str, Any]) -> None:
             "write the term as a distribution with `sample` and `log_prob` and observe a series "
             "with it; a constraint of a parameter is the support of its prior.",
         )
-    scale = node["scale"]
-    if not (torch.as_tensor(scale) == 1).all():
+    if node["type"] != "param" and not (torch.as_tensor(node["scale"]) == 1).all():
         raise ModelError(
             f"The density of the site {node['name']!r} is scaled (`poutine.scale`).",
             "unscaled densities: simulated data do not know the scale, and a scaled likelihood is "

@@ -48,19 +48,7 @@ def check_recorded(structure: ModelStructure, cohort: Cohort) -> None:
         if grad is not None and bool(
             (individual_first(grad.nan_to_num(0.0), site.dim, site.event_dim)[~recorded] != 0).any()
         ):
-            fix = f"write `.mask(cohort[{site.series!r}].observed)` before `.to_event(1)`."
-            if isinstance(node["fn"], torch.distributions.MultivariateNormal):
-                fix = (
-                    "a multivariate normal distribution cannot be masked by value: write "
-                    "`dist.NanMaskedMultivariateNormal`, with the values "
-                    f"`torch.where(cohort[{site.series!r}].observed, values, torch.nan)`."
-                )
-            raise ModelError(
-                f"Values of the series {site.series!r} that were not recorded enter the density "
-                f"of {name!r}.",
-                "a mask on the observation site.",
-                fix,
-            )
+            raise _not_recorded(node, site.series)
         if bool((masked & recorded).any()):
             raise ModelError(
                 f"The site {name!r} masks {int((masked & recorded).sum())} values that the "
@@ -69,6 +57,23 @@ def check_recorded(structure: ModelStructure, cohort: Cohort) -> None:
                 "remove them from the cohort with "
                 f"`cohort.with_observed({{{site.series!r}: mask}})`.",
             )
+
+
+def _not_recorded(node: Mapping[str, Any], series: str) -> ModelError:
+    """The error about values that were not recorded and enter a density."""
+    fix = f"write `.mask(cohort[{series!r}].observed)` before `.to_event(1)`."
+    if isinstance(node["fn"], torch.distributions.MultivariateNormal):
+        fix = (
+            "a multivariate normal distribution cannot be masked by value: write "
+            "`dist.NanMaskedMultivariateNormal`, with the values "
+            f"`torch.where(cohort[{series!r}].observed, values, torch.nan)`."
+        )
+    return ModelError(
+        f"Values of the series {series!r} that were not recorded enter the density of "
+        f"{node['name']!r}.",
+        "a mask on the observation site.",
+        fix,
+    )
 
 
 def _gradient(node: Mapping[str, Any], value: Tensor) -> Tensor | None:

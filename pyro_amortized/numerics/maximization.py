@@ -107,9 +107,7 @@ def maximize(
 
     def after_iteration(intermediate_result: scipy.optimize.OptimizeResult) -> None:
         values.append(-float(intermediate_result.fun))
-        gain = values[-1] - values[0]
-        is_little = values[-1] - values[-2] < min_share * gain
-        if len(values) > 2 and gain > DEFAULTS.counted_gain and is_little:
+        if _gains_little(values, min_share):
             raise StopIteration
 
     options: dict[str, Any] = {"maxiter": max_iterations, "gtol": tolerance}
@@ -121,6 +119,15 @@ def maximize(
     converged = bool(result.success) or largest_slope < max(tolerance, DEFAULTS.accepted_gradient)
     vector = origin + unit @ torch.as_tensor(best_x)
     return Optimum(vector, float(best_value), converged, str(result.message))
+
+
+def _gains_little(values: list[float], min_share: float) -> bool:
+    """Whether the last iteration has gained less than a part of the gain of all; one alone does
+    not count.
+    """
+    gain = values[-1] - values[0]
+    is_little = values[-1] - values[-2] < min_share * gain
+    return len(values) > 2 and gain > DEFAULTS.counted_gain and is_little
 
 
 def value_and_gradient(objective: Objective, vector: Tensor) -> tuple[float, Tensor]:

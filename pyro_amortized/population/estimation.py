@@ -70,9 +70,8 @@ class EstimationSettings:
     min_gain: float = 0.02
     min_gain_per_draw: float = 2.0
     min_gain_per_stretched_draw: float = 0.5
-    # The standard errors are those on the draws of the last round if it gained less: the estimates
-    # are then about a tenth of a standard error from where its draws were made. The curvature of a
-    # skewed likelihood is another one farther away, and is taken on new draws.
+    # The standard errors are those on the draws of the last round if it gained less (a tenth of a
+    # standard error from there to the estimates). Farther away the curvature may be another one.
     max_gain_of_same_draws: float = 0.01
     # A fit whose last round gained more, or whose draws have a smaller median share of effective
     # ones, has no standard errors.

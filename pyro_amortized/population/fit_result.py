@@ -31,7 +31,7 @@ from .likelihood_choice import make_likelihood
 from .likelihood_estimate import MarginalLikelihood
 from .likelihood_interface import Likelihood
 from .maximum_search import Criterion, Search
-from .summary_table import FitSummary, IndividualRow, ParameterRow
+from .summary_table import FitSummary, IndividualRow, ParameterRow, estimator_note
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,7 @@ class PopulationFit:
         return FitSummary(
             title=(
                 f"{self.criterion}, {len(self.cohort)} individuals, "
-                f"{self.cohort.num_observations} observations{_estimator_note(self.estimator)}"
+                f"{self.cohort.num_observations} observations{estimator_note(self.estimator)}"
             ),
             parameters=self._parameter_rows(),
             individuals=self._individual_rows(),
@@ -345,13 +345,3 @@ class PopulationFit:
         columns = [x.tolist() for x in tensors]
         rows = zip(self.cohort.ids, *columns, marginal.method, strict=True)
         return [IndividualRow(*row) for row in rows]
-
-
-def _estimator_note(estimator: str) -> str:
-    """A second line of the title of a summary."""
-    if estimator == "corrected":
-        return ""
-    return (
-        "\nLIKELIHOOD-FREE: errors of the guide are not corrected (calibrate it), and -2LL is "
-        "known only up to a constant"
-    )

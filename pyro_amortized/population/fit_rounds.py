@@ -52,9 +52,8 @@ class RoundSettings:
     # control variates it is 2; with them the error falls faster. The largest number of observed
     # values at all draws, which take some seconds.
     power: float = 1.5
-    # Largest factor on the number of draws before the error is estimated again: with more draws
-    # the control variates have a higher degree. With one step, 300 draws of 32 individuals became
-    # 3,266, and the error of -2LL 0.03 where 0.1 was asked for.
+    # Largest factor on the number of draws before the error is estimated again: more draws allow
+    # control variates of a higher degree (in one step, 300 draws became 3,266; the error 0.03).
     max_growth: float = 3.0
     max_extra_values: int = 30_000_000
 
@@ -167,9 +166,7 @@ class Progress(NamedTuple):
 
 
 class Start(NamedTuple):
-    """A population to start from, in unconstrained coordinates, and mixtures of the individuals
-    that are tried first, or None.
-    """
+    """An unconstrained population, and mixtures of the individuals to try first, or None."""
 
     vector: Tensor
     known: Refinement | None = None

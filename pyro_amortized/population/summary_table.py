@@ -111,3 +111,13 @@ class FitSummary:
             text_table(individuals),
         ]
         return "\n\n".join(blocks)
+
+
+def estimator_note(estimator: str) -> str:
+    """A second line of the title of a summary."""
+    if estimator == "corrected":
+        return ""
+    return (
+        "\nLIKELIHOOD-FREE: errors of the guide are not corrected (calibrate it), and -2LL is "
+        "known only up to a constant"
+    )
