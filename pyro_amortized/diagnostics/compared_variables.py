@@ -33,12 +33,10 @@ class Variable(NamedTuple):
     Args:
         name: Its name, in words.
         values: Values, shape ``(individual,)``; NaN where it is unknown.
-        is_covariate: Whether the cohort has it as a covariate, which a model can use.
     """
 
     name: str
     values: np.ndarray
-    is_covariate: bool = False
 
     @property
     def levels(self) -> list[float]:
@@ -56,13 +54,13 @@ def variables_of_design(cohort: Cohort) -> list[Variable]:
     """The variables that were known before any value was recorded: covariates, those that vary over
     time at their first time, the first dose, and the order of the individuals.
     """
-    found = [Variable(name, x.double().numpy(), True) for name, x in cohort.covariates.items()]
+    found = [Variable(name, x.double().numpy()) for name, x in cohort.covariates.items()]
     for name, series in cohort.time_varying.items():
         if series.values.dim() == 2:
             first = series.observed.double().argmax(1)
             values = series.values.double().gather(1, first.unsqueeze(1))[:, 0]
             unknown = ~series.observed.any(1)
-            found.append(Variable(name, values.masked_fill(unknown, torch.nan).numpy(), True))
+            found.append(Variable(name, values.masked_fill(unknown, torch.nan).numpy()))
     doses = cohort.doses
     if doses is not None and doses.given.shape[1]:
         first = torch.where(doses.given, doses.times.double(), torch.inf).argmin(1)

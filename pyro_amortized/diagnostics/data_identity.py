@@ -4,11 +4,10 @@ Such data are possible, but rarely meant: a file that was joined twice, samples 
 a column that was filled down. Nothing is simulated.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import torch
 
 from ..cohort import Cohort
 from .check_results import Check
@@ -122,7 +121,7 @@ def _is_whole(values: list[list[float]]) -> bool:
 
 def _num_digits(value: float) -> int:
     """Number of significant digits of a value as it was probably written."""
-    if value == 0 or not torch.tensor(value).isfinite():
+    if value == 0 or not math.isfinite(value):
         return 0
     text = f"{abs(value):.6g}".split("e")[0].replace(".", "").lstrip("0")
     return len(text.rstrip("0"))

@@ -39,7 +39,6 @@ class RandomEffectSettings:
         min_population: Smallest number of draws from the population.
         num_draws: Draws from the posterior of each individual.
         min_sd: Standard deviation of the population below which a parameter does not vary.
-        max_reliability: Largest reliability that is assumed, for data without error.
     """
 
     num_population: int = 2000
@@ -47,7 +46,6 @@ class RandomEffectSettings:
     min_population: int = 200
     num_draws: int = 20
     min_sd: float = 1e-9
-    max_reliability: float = 1.0
 
 
 DEFAULTS = RandomEffectSettings()
@@ -101,7 +99,7 @@ def standardized_effects(individuals: IndividualPosteriors, seed: int = 0) -> Ra
     return RandomEffects(
         tuple(individuals.structure.latent_names[j] for j in vary.tolist()),
         means / sd,
-        (1 - variance / sd.square()).clamp(0.0, DEFAULTS.max_reliability),
+        (1 - variance / sd.square()).clamp(0.0, 1.0),
         sd,
         picked / sd,
         torch.einsum("kn,knd,kne->nde", weights, uncorrelated, uncorrelated),

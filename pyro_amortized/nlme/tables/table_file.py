@@ -72,17 +72,7 @@ def read_file(path: Path, columns: Sequence[str] | None = None) -> tuple[pd.Data
     """
     lines = _lines(path)
     header = _header(path, lines) if columns is None else _given(lines, columns)
-    numbers: list[int] = []
-    rows: list[list[str | float]] = []
-    labels: list[int] = []
-    width = len(header.names)
-    for cells in _records(lines, header, numbers):
-        if len(cells) > width and not any(cells[width:]):
-            cells = cells[:width]
-        if len(cells) != width:
-            raise _wrong_width(path, numbers[-1], len(cells), header)
-        rows.append([np.nan if x in MISSING else x for x in cells])
-        labels.append(numbers[-1])
+    rows, labels = _rows(path, lines, header)
     frame = pd.DataFrame(rows, columns=header.names, dtype=object)
     unnamed = [j for j, name in enumerate(header.names) if not name]
     if any(frame.iloc[:, j].notna().any() for j in unnamed):
@@ -95,6 +85,31 @@ def read_file(path: Path, columns: Sequence[str] | None = None) -> tuple[pd.Data
     if header.separator != ",":
         frame = _with_decimal_points(path, frame)
     return frame, pd.Index(labels)
+
+
+def _rows(
+    path: Path, lines: list[str], header: _Header
+) -> tuple[list[list[str | float]], list[int]]:
+    """The cells of every row, and the number of its line."""
+    width = len(header.names)
+    numbers: list[int] = []
+    rows: list[list[str | float]] = []
+    labels: list[int] = []
+    comments: list[int] = []
+    for cells in _records(lines, header, numbers):
+        if len(cells) == width + 1 and cells[0].upper() == "C":  # before a complete row
+            comments.append(numbers[-1])
+            continue
+        if len(cells) > width and not any(cells[width:]):
+            cells = cells[:width]
+        if len(cells) != width:
+            raise _wrong_width(path, numbers[-1], len(cells), header)
+        rows.append([np.nan if x in MISSING else x for x in cells])
+        labels.append(numbers[-1])
+    if comments:
+        text = "%d lines are left out, because a C comments them out: %s."
+        LOG.warning(text, len(comments), comments[:10])
+    return rows, labels
 
 
 def _lines(path: Path) -> list[str]:
@@ -196,7 +211,7 @@ def _records(lines: list[str], header: _Header, numbers: list[int]) -> Iterator[
     def kept() -> Iterator[str]:
         for number, line in enumerate(lines[header.num_lines :], header.num_lines + 1):
             text = line.strip()
-            if text and not _is_comment(line) and text != header.line:
+            if text and not _is_marked(text) and text != header.line:
                 numbers.append(number)
                 yield text if header.separator == " " else line
 
@@ -211,10 +226,14 @@ def _cells(lines: Iterator[str] | list[str], separator: str) -> Iterator[list[st
 
 
 def _is_comment(line: str) -> bool:
-    """Lines that start with ``#``, or with C and a blank; titles of NONMEM's own tables."""
+    """What may stand before a header: nothing, marked lines, and lines with C and a blank."""
     text = line.strip()
-    marked = text.startswith("#") or re.match(r"[Cc](\s|$)", text) is not None
-    return not text or marked or text.upper().startswith("TABLE NO")
+    return not text or _is_marked(text) or re.match(r"[Cc](\s|$)", text) is not None
+
+
+def _is_marked(text: str) -> bool:
+    """Lines that start with ``#``, and titles of NONMEM's own tables. A C may be a label."""
+    return text.startswith("#") or text.upper().startswith("TABLE NO")
 
 
 def _is_number(text: str) -> bool:

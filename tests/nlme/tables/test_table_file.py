@@ -80,6 +80,17 @@ def test_a_header_that_is_commented_out(tmp_path, head):
     assert cohort["dv"].values.tolist() == [[4.2]]
 
 
+@pytest.mark.parametrize("separator", [" ", ",", ";"])
+def test_an_individual_whose_label_is_c_is_read(tmp_path, separator):
+    """A C comments a row out only where a complete row follows."""
+    rows = [["C", "0", "5"], ["C", "1", "4"], ["B", "0", "6"]]
+    cohort = read(tmp_path, text_of(separator, rows, ["ID", "TIME", "DV"]))
+    assert cohort.ids == ("C", "B")
+    if separator == ",":
+        labelled = read(tmp_path, "ID,TIME,DV\nC 12,0,5\nc 13,0,4\n")
+        assert labelled.ids == ("C 12", "c 13")
+
+
 def test_a_column_that_comments_rows_out(tmp_path, caplog):
     text = "C,ID,TIME,DV,AMT,EVID\n.,1,0,.,100,1\n.,1,1,4.2,.,0\nC,1,2,99,.,0\n.,1,4,3.0,.,0\n"
     cohort = read(tmp_path, text)
