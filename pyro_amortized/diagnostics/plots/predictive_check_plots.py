@@ -128,7 +128,7 @@ def visual_predictive_check(
         kind = "prediction-corrected " if prediction_corrected else ""
         label_axes(axes[j], "time", f"{kind}{name}", label)
         if j == 0:
-            axes[j].legend(fontsize=7, loc="best")
+            axes[j].legend(fontsize=6, loc="best", framealpha=0.5)
         if limit is not None:
             ax = axes[len(strata) + j]
             _draw_shares(ax, uncorrected, members, at_limit, limit)
