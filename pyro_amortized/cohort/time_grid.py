@@ -1,9 +1,10 @@
-r"""Time grids that all individuals share.
+r"""Time grids and time windows that all individuals share.
 
 If all individuals have the same scheduled times, every time has a fixed place in the input of a
 network, which then learns faster than from a set of values. The functions of this module find such
 a grid, and arrange a cohort with fewer, more or reordered columns on it by the times of its
-recorded values.
+recorded values. If individuals have times near those of a common schedule, or some of them, windows
+of time take the place of the grid.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,11 +27,14 @@ class TimeGridSettings:
             were written to a table with six digits, or converted to float32, are still equal.
         min_span: Stands for the span of a grid of a single time.
         max_listed: Number of times of the grid that an error message lists.
+        max_windows: Windows of a series per value of the individual that has most of them. With
+            more windows than that most places are empty, and the times follow no schedule.
     """
 
     tolerance: float = 1e-6
     min_span: float = 1e-300
     max_listed: int = 12
+    max_windows: float = 2.5
 
 
 DEFAULTS = TimeGridSettings()
@@ -56,6 +60,57 @@ def common_grid(cohort: Cohort, names: Sequence[str]) -> dict[str, list[float]] 
             return None
         grids[name] = times[0].double().tolist()
     return grids
+
+
+def time_windows(cohort: Cohort, names: Sequence[str]) -> dict[str, list[float]] | None:
+    r"""Windows of time that hold at most one scheduled value of each individual.
+
+    They are made from the first time on: a window ends before the first time at which an individual
+    would have a second value in it.
+
+    Args:
+        cohort: N individuals.
+        names: Names of series.
+
+    Returns:
+        The times between the windows of each series, one fewer than there are windows; None if the
+        times follow no schedule, so that there would be many more windows than values.
+
+    Example:
+        >>> times = torch.tensor([[0.0, 1.0, 3.1], [0.1, 0.9, 3.0]])
+        >>> windows = time_windows(Cohort({"y": Series(times, torch.ones(2, 3))}), ["y"])
+        >>> [round(t, 2) for t in windows["y"]]
+        [0.5, 2.0]
+    """
+    windows = {}
+    for name in names:
+        times, present = cohort[name].times.double(), cohort[name].present
+        longest = int(present.sum(1).max()) if present.numel() else 0
+        edges = _edges(times, present, int(DEFAULTS.max_windows * longest))
+        if edges is None:
+            return None
+        windows[name] = edges
+    return windows
+
+
+def _edges(times: Tensor, present: Tensor, most: int) -> list[float] | None:
+    """The times between windows, or None if there are more than ``most`` windows."""
+    rows = present.nonzero()[:, 0].tolist()
+    individuals: dict[float, set[int]] = {}
+    for time, row in zip(times[present].tolist(), rows, strict=True):
+        individuals.setdefault(time, set()).add(row)
+    edges: list[float] = []
+    inside: set[int] = set()
+    latest = 0.0
+    for time in sorted(individuals):
+        if inside & individuals[time]:
+            if len(edges) + 2 > most:
+                return None
+            edges.append((latest + time) / 2)
+            inside = set()
+        inside |= individuals[time]
+        latest = time
+    return edges
 
 
 def onto_grid(cohort: Cohort, grids: Mapping[str, Sequence[float]]) -> Cohort:

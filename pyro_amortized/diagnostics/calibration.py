@@ -14,7 +14,7 @@ References:
     with simulation-based calibration.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from ..guide.training_distributions import TrainingDistribution
 from ..missing import Remaskable
 from ..missing.designs import as_design
 from ..model import ModelStructure
+from ..numerics.gaussians import Gaussians
 from ..runtime.arguments import check_count, check_is
 from ..runtime.random_numbers import fork_seed, make_generator
 from ..runtime.workers import run_each
@@ -86,12 +87,14 @@ class _Simulated:
         cohort: The data.
         truth: Unconstrained individual parameters, shape ``(individual, parameter)``.
         shared: Unconstrained shared parameters, shape ``(individual, shared parameter)``.
-        reference: Points of the training distribution, same shape as ``truth``.
+        priors: Distributions that the true parameters were drawn from.
+        reference: Other points of these distributions, same shape as ``truth``.
     """
 
     cohort: Cohort
     truth: Tensor
     shared: Tensor
+    priors: Gaussians
     reference: Tensor
 
 
@@ -153,12 +156,13 @@ def _calibrate_block(block: _Block) -> dict[str, Tensor]:
     ``covariate:name``.
     """
     generator = make_generator(block.seed)
-    cohort, truth, shared = _simulate(block, generator)
-    proposal = FlowProposal(block.posterior.condition(cohort, shared))
+    simulated = _simulate(block, generator)
+    cohort, individual = simulated.cohort, block.training.individual
+    proposal = FlowProposal(block.posterior.condition(cohort, simulated.shared, simulated.priors))
     with torch.no_grad():
         raw, log_proposal = proposal.draw(block.num_draws, torch.arange(len(cohort)), generator)
-    reference = block.training.individual.draw(cohort, 1, generator)[0]
-    simulated = _Simulated(cohort, truth, shared, reference)
+    reference = individual.draw_with(cohort, simulated.priors, 1, generator)[0]
+    simulated = replace(simulated, reference=reference)
     results = _raw_results(block, simulated, raw) | _data_columns(block.structure, cohort)
     if block.structure.has_density:
         return results | _corrected_results(
@@ -235,20 +239,20 @@ def _sampler(block: _Block, simulated: _Simulated, proposal: FlowProposal) -> Sa
     from which the true values come, as the target.
     """
     structure, training = block.structure, block.training.individual
-    cohort = simulated.cohort
+    cohort, priors = simulated.cohort, simulated.priors
 
     def log_target(draws: Tensor, rows: Tensor) -> Tensor:
         log_observation = [
             structure.log_observation(cohort[rows], part, simulated.shared[rows])
             for part in draws.split(DEFAULTS.draws_per_call)
         ]
-        return torch.cat(log_observation) + training.log_prob(cohort[rows], draws)
+        return torch.cat(log_observation) + log_training(draws, rows)
 
     def draw_training(num: int, rows: Tensor, generator: torch.Generator) -> Tensor:
-        return training.draw(cohort[rows], num, generator)
+        return training.draw_with(cohort[rows], priors.take(rows), num, generator)
 
     def log_training(draws: Tensor, rows: Tensor) -> Tensor:
-        return training.log_prob(cohort[rows], draws)
+        return training.log_prob(cohort[rows], priors.take(rows), draws)
 
     return Sampler(log_target, draw_training, log_training, proposal)
 
@@ -271,11 +275,12 @@ def _data_columns(structure: ModelStructure, cohort: Cohort) -> dict[str, Tensor
     return columns | {f"covariate:{name}": x for name, x in cohort.covariates.items()}
 
 
-def _simulate(block: _Block, generator: torch.Generator) -> tuple[Cohort, Tensor, Tensor]:
-    """Simulated individuals with their recorded values, true and shared parameters."""
+def _simulate(block: _Block, generator: torch.Generator) -> _Simulated:
+    """Simulated individuals with their recorded values; the reference is still the truth."""
     design, structure, training = block.design, block.structure, block.training
     plan = design.complete(block.num_individuals, generator)
-    truth = training.individual.draw(plan, 1, generator)[0]
+    priors = training.individual.gaussians(block.num_individuals, generator)
+    truth = training.individual.draw_with(plan, priors, 1, generator)[0]
     shared = training.shared.draw(block.num_individuals, generator)
     cohort, failed = structure.simulate(
         plan, truth, shared, structure.initial_population(), generator
@@ -283,4 +288,5 @@ def _simulate(block: _Block, generator: torch.Generator) -> tuple[Cohort, Tensor
     finite_rows = (~failed).nonzero()[:, 0]
     # Whether a value is missing may depend on the values: missingness follows the simulation.
     cohort = design.missing(cohort[finite_rows], generator)
-    return cohort, truth[finite_rows], shared[finite_rows]
+    rows = (truth[finite_rows], shared[finite_rows], priors.take(finite_rows), truth[finite_rows])
+    return _Simulated(cohort, *rows)

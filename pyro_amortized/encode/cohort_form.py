@@ -29,6 +29,9 @@ class Form:
         time_varying: Names of the covariates that vary over time.
         has_events: Whether there are steady states, resets, or rates and durations that the model
             gives.
+        windows: Times between the windows of each series if the individuals follow a schedule
+            roughly. The first value in every window then has a fixed place. None on a grid, and if
+            the times follow no schedule.
     """
 
     series: tuple[str, ...]
@@ -39,6 +42,7 @@ class Form:
     num_times: int = 0
     time_varying: tuple[str, ...] = ()
     has_events: bool = False
+    windows: Mapping[str, Sequence[float]] | None = None
 
     @classmethod
     def of(
@@ -46,6 +50,7 @@ class Form:
         cohort: Cohort,
         series: Sequence[str],
         grid: Mapping[str, Sequence[float]] | None = None,
+        windows: Mapping[str, Sequence[float]] | None = None,
     ) -> "Form":
         r"""The form of a cohort.
 
@@ -53,6 +58,7 @@ class Form:
             cohort: N individuals.
             series: Names of the series that the model observes.
             grid: Times of each series if all individuals share them, or None.
+            windows: Times between the windows of each series, or None.
         """
         channels = tuple(num_channels(cohort, name) for name in series)
         covariates = tuple(sorted(cohort.covariates))
@@ -61,7 +67,15 @@ class Form:
         varying = tuple(sorted(cohort.time_varying))
         events = doses is not None and doses.has_events
         return cls(
-            tuple(series), channels, covariates, doses is not None, grid, longest, varying, events
+            series=tuple(series),
+            channels=channels,
+            covariates=covariates,
+            has_doses=doses is not None,
+            grid=grid,
+            num_times=longest,
+            time_varying=varying,
+            has_events=events,
+            windows=windows,
         )
 
     @property
@@ -75,9 +89,11 @@ class Form:
 
     @property
     def num_places(self) -> int:
-        """Number of tokens that have a fixed place, which is that of all times of the grids; 0
-        without a grid.
+        """Number of tokens that have a fixed place: that of all times of the grids, or of all
+        windows; 0 if there are none.
         """
+        if self.windows is not None:
+            return sum(len(edges) + 1 for edges in self.windows.values())
         return sum(len(times) for times in self.grid.values()) if self.grid is not None else 0
 
 

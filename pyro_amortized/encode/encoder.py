@@ -6,6 +6,7 @@ followed by one token for each dose. Covariates and totals of the doses are stat
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from ..networks import TokenLayout
 from .cohort_form import Form, check_form
 from .encoded_data import Encoded
 from .standardization import Standardize
+from .window_places import in_windows
 
 SMALLEST_AMOUNT = 1e-12  # stands for a dose of amount 0 (a reset), so that its logarithm is finite
 
@@ -111,13 +113,14 @@ class Encoder(nn.Module, ABC):
     @property
     def layout(self) -> TokenLayout:
         """Sizes of the tokens, from which a summary network is made."""
+        in_windows = self.form.windows is not None
         return TokenLayout(
             self.num_series_features
             + (self.form.num_dose_features + 1 if self.form.has_doses else 0),
             self.num_static,
             self.form.num_places,
-            self.num_values,
-            self.form.has_doses,
+            self.num_series_features if in_windows else self.num_values,
+            self.form.has_doses or in_windows,
         )
 
     @property
@@ -169,6 +172,8 @@ class Encoder(nn.Module, ABC):
         if self.form.grid is not None:
             cohort = onto_grid(cohort, self.form.grid)
         encoded = [self.series_tokens(cohort, j) for j in range(len(self.form.series))]
+        if self.form.windows is not None:
+            encoded = self._in_windows(cohort, encoded)
         parts, masks = [tokens for tokens, _ in encoded], [mask for _, mask in encoded]
         if self.form.has_doses and cohort.doses is not None:
             # Features that only doses have: theirs, and an indicator of a dose.
@@ -179,6 +184,19 @@ class Encoder(nn.Module, ABC):
         mask = torch.cat(masks, 1)
         tokens = torch.cat(parts, 1) * mask.unsqueeze(-1)
         return Encoded(tokens, mask, self.static(self._static_features(cohort)))
+
+    def _in_windows(
+        self, cohort: Cohort, encoded: Sequence[tuple[Tensor, Tensor]]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Tokens and mask of each window, and after them those of all further values."""
+        assert self.form.windows is not None
+        places, others = [], []
+        for name, (tokens, mask) in zip(self.form.series, encoded, strict=True):
+            edges = torch.tensor(self.form.windows[name], dtype=torch.float64).to(tokens.device)
+            place, other = in_windows(cohort[name].times, edges, tokens, mask)
+            places.append(place)
+            others.append(other)
+        return [*places, *others]
 
     def labels(self, cohort: Cohort, j: int) -> Tensor:
         """The series of a token as 0/1 indicators, shape ``(individual, time, series)``."""

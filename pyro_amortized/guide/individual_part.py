@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..cohort import Cohort
 from ..model import PLATE, ModelStructure, Population, constrain_individuals
+from ..numerics.gaussians import Gaussians
 from .amortized_posterior import AmortizedPosterior
 from .newton_posterior import SharpenedPosterior
 
@@ -18,6 +19,7 @@ def sample_individual_part(
     population: Population,
     posterior: AmortizedPosterior | SharpenedPosterior,
     shared: Tensor,
+    priors: Gaussians | None,
 ) -> dict[str, Tensor]:
     r"""Sample the individual sites in their plates.
 
@@ -27,6 +29,8 @@ def sample_individual_part(
         population: Population parameters by name.
         posterior: The networks.
         shared: Unconstrained shared parameters, shape ``(*draw, shared)``.
+        priors: Distributions of the individuals given the population, batch shape ``(*draw,
+            individual)``, or None where the networks do not depend on them.
 
     Returns:
         Values by name.
@@ -41,7 +45,7 @@ def sample_individual_part(
             if name not in plates
         }
     extra = -dim - 1
-    distribution = posterior.for_plate(cohort, shared, extra)
+    distribution = posterior.for_plate(cohort, shared, extra, priors)
     with plates[PLATE]:
         drawn = pyro.sample("_individual_latent", distribution, infer={"is_auxiliary": True})
     rows = drawn.reshape(*drawn.shape[: drawn.dim() - extra - 1], drawn.shape[-1])

@@ -29,8 +29,9 @@ from ..cohort import Cohort
 from ..encode import Encoder
 from ..model import ModelStructure
 from ..networks.conditional_flow import ConditionalFlow, FlowDistribution
+from ..numerics.gaussians import Gaussians
 from ..numerics.newton_steps import best_of, newton, stencil
-from .amortized_posterior import AmortizedPosterior
+from .amortized_posterior import AmortizedPosterior, PriorFeatures
 from .training_distributions import TrainingDistribution
 
 
@@ -66,7 +67,7 @@ class SharpenedPosterior(nn.Module):
         first: The amortized posterior.
         flow: The second flow, over z.
         structure: The structure of the model, whose density the steps use.
-        training: The training distribution, which is the prior in the steps.
+        training: The training distribution.
         num_steps: Number of Newton steps.
     """
 
@@ -88,6 +89,11 @@ class SharpenedPosterior(nn.Module):
         return self.first.encoder
 
     @property
+    def prior_features(self) -> PriorFeatures | None:
+        """How the networks are told the distribution of an individual given the population."""
+        return self.first.prior_features
+
+    @property
     def dtype(self) -> torch.dtype:
         """Floating dtype of the weights."""
         return self.first.dtype
@@ -99,29 +105,35 @@ class SharpenedPosterior(nn.Module):
         num_first = first.flow.trunk[0][0].in_features  # type: ignore[index]
         return num_newton + int(num_first)
 
-    def condition(self, cohort: Cohort, shared: Tensor) -> "SharpenedDistribution":
+    def condition(
+        self, cohort: Cohort, shared: Tensor, priors: Gaussians | None = None
+    ) -> "SharpenedDistribution":
         r"""The posterior of every individual's parameters, in unconstrained coordinates.
 
         Args:
             cohort: N individuals.
             shared: Unconstrained shared parameters, shape ``(shared,)`` or ``(individual,
                 shared)``.
+            priors: Distribution of each individual's parameters given the population, batch shape
+                ``(individual,)``. Default: that of all populations of the training together.
 
         Raises:
             GuideError: The series, channels or covariates of the cohort are not those of the
                 training data.
         """
-        first = self.first.condition(cohort, shared)
-        by_individual = shared.dim() == 2
+        first = self.first.condition(cohort, shared, priors)
+        shared = shared.expand(len(cohort), -1)
         parts = [
-            self._steps(cohort[rows], shared[rows] if by_individual else shared, first.take(rows))
+            self._steps(cohort[rows], shared[rows], first.take(rows))
             for rows in torch.arange(len(cohort)).split(SETTINGS.rows)
         ]
         location, scale_tril, context = (torch.cat(x) for x in zip(*parts, strict=True))
         second = FlowDistribution(self.flow, context.to(self.flow.loc.dtype))
         return SharpenedDistribution(first, second, location, scale_tril)
 
-    def for_plate(self, cohort: Cohort, shared: Tensor, extra: int) -> "SharpenedDistribution":
+    def for_plate(
+        self, cohort: Cohort, shared: Tensor, extra: int, priors: Gaussians | None = None
+    ) -> "SharpenedDistribution":
         """The same posterior with the batch shape of a Pyro plate, see
         :meth:`AmortizedPosterior.for_plate
         <pyro_amortized.guide.amortized_posterior.AmortizedPosterior.for_plate>`.
@@ -129,7 +141,10 @@ class SharpenedPosterior(nn.Module):
         draws_shape = shared.shape[:-1][: max(0, shared.dim() - 2 - extra)]
         draws = shared.reshape(-1, shared.shape[-1])
         repeated_cohort = cohort.repeat(len(draws)) if len(draws) > 1 else cohort
-        posterior = self.condition(repeated_cohort, draws.repeat_interleave(len(cohort), 0))
+        rows = torch.Size([len(repeated_cohort)])
+        if priors is not None:
+            priors = priors.expand(torch.Size([*draws_shape, len(cohort)])).reshape(rows)
+        posterior = self.condition(repeated_cohort, draws.repeat_interleave(len(cohort), 0), priors)
         return posterior.reshape(Size([*draws_shape, len(cohort), *[1] * extra]))
 
     @torch.no_grad()
@@ -138,12 +153,11 @@ class SharpenedPosterior(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Location, scale and context of the second flow."""
         structure, training = self._model
-        rows = shared.expand(len(cohort), -1)
-        double = cohort.to(dtype=torch.float64)
+        double, priors = cohort.to(dtype=torch.float64), first.standard.map(Tensor.double)
 
         def target(points: Tensor) -> Tensor:
-            observation = structure.log_observation(double, points, rows)
-            return observation + training.individual.log_prob(double, points)
+            observation = structure.log_observation(double, points, shared)
+            return observation + training.individual.log_prob(double, priors, points)
 
         start, scale = (x.double() for x in first.head())
         best = best_of(target, start, scale, SETTINGS.num_starts)
@@ -200,10 +214,7 @@ class SharpenedDistribution(TorchDistribution):  # type: ignore[misc]
     def reshape(self, batch_shape: Size) -> "SharpenedDistribution":
         """The same with another batch shape of as many elements."""
         d = self.location.shape[-1]
-        first, second = (
-            FlowDistribution(x.flow, x.context.reshape(*batch_shape, -1))
-            for x in (self.first, self.second)
-        )
+        first, second = (x.reshape(batch_shape) for x in (self.first, self.second))
         location = self.location.reshape(*batch_shape, d)
         scale_tril = self.scale_tril.reshape(*batch_shape, d, d)
         return SharpenedDistribution(first, second, location, scale_tril)

@@ -23,8 +23,10 @@ from ..cohort import Cohort
 from ..errors import GuideError
 from ..missing.training_patterns import TrainingPatterns
 from ..model import Model, ModelStructure, Population, read_structure
+from ..model.individual_priors import individual_priors, individual_priors_at
 from ..networks.conditional_flow import FlowDistribution
 from ..numerics.broadcasting import broadcast_shape
+from ..numerics.gaussians import Gaussians
 from .amortized_posterior import AmortizedPosterior
 from .files.guide_folder import GuideParts, check_folder, parts_of, read_guide, write_guide
 from .individual_part import sample_individual_part
@@ -165,18 +167,40 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         return torch.cat([p.expand(*batch, -1) for p in pieces], -1) if pieces else median
 
     def individual_posterior(
-        self, cohort: Cohort, population: Population
+        self, cohort: Cohort, population: Population, structure: ModelStructure | None = None
     ) -> FlowDistribution | SharpenedDistribution:
         r"""The posterior of every individual in unconstrained coordinates, before correction.
 
         Args:
             cohort: N individuals.
             population: Population parameters by name, for instance ``fit.estimates``.
+            structure: Structure of the model that they belong to. Default: that of the guide.
 
         Returns:
             A distribution with batch shape ``(individual,)`` and event shape ``(latent,)``.
+
+        Raises:
+            ModelError: A population parameter is missing or outside its support.
         """
-        return self.posterior.condition(cohort, self.shared_vector(population))
+        structure, priors = structure or self.structure, None
+        if self.posterior.prior_features is not None:
+            values = structure.check_population(population)
+            priors = individual_priors(structure, cohort, values)
+        return self.posterior.condition(cohort, self.shared_vector(population), priors)
+
+    def _priors(self, cohort: Cohort, population: Population) -> Gaussians | None:
+        """Distributions of the individuals at populations of shape ``(*draw, *site)``, batch shape
+        ``(*draw, individual)``; None where the networks do not depend on them.
+        """
+        if self.posterior.prior_features is None:
+            return None
+        vectors = _vectors(self.structure, population)
+        rows = vectors.detach().reshape(-1, vectors.shape[-1])
+        priors = individual_priors_at(self.structure, cohort, rows)
+        # A draw has dimensions of size one in the places of the individuals and of inner plates.
+        dim = next(iter(self.structure.individual.values())).dim
+        draw_shape = vectors.shape[:-1][: max(0, vectors.dim() - 1 + dim)]
+        return priors.reshape(torch.Size([*draw_shape, len(cohort)]))
 
     # The Pyro guide.
 
@@ -194,8 +218,9 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         )
         if self.tuned:
             pyro.module("amortized_posterior", self.posterior)
+        context = (self.shared_vector(population), self._priors(cohort, population))
         individual = sample_individual_part(
-            self.structure, cohort, population, self.posterior, self.shared_vector(population)
+            self.structure, cohort, population, self.posterior, *context
         )
         params = [name for name, site in self.structure.population.items() if site.is_param]
         return {name: x for name, x in population.items() if name not in params} | individual
@@ -316,6 +341,19 @@ def load_guide(
     content = read_guide(folder)
     structure = read_structure(model, cohort)
     return _assembled(model, parts_of(folder, content, structure, classes), None, False)
+
+
+def _vectors(structure: ModelStructure, population: Population) -> Tensor:
+    """Unconstrained coordinates of populations of shape ``(*draw, *site)``, shape ``(*draw,
+    coordinate)``.
+    """
+    pieces = []
+    for name, site in structure.population.items():
+        value = population[name].double()
+        batch = value.shape[: value.dim() - len(site.shape)]
+        pieces.append(biject_to(site.support).inv(value).reshape(*batch, -1))
+    batch = broadcast_shape(*(p.shape[:-1] for p in pieces))
+    return torch.cat([p.expand(*batch, -1) for p in pieces], -1)
 
 
 def _assembled(

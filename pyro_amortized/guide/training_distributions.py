@@ -5,12 +5,14 @@ independent parts,
 
 .. math:: \tilde p(u, c) = \tilde p(u)\, \tilde p(c) :
 
-the individual parameters u come from a normal distribution, or from the model's own distribution
-where the model has no population parameters; the shared parameters c come from draws of their
-prior, or from a normal distribution where their density must be known.
+the shared parameters c come from draws of their prior, or from a normal distribution where their
+density must be known. The individual parameters come from a normal distribution for each
+individual, :math:`u \sim \mathcal N(m, S S^\top)`, whose mean m and scale S vary over the
+populations of the prior and beyond, see :class:`PopulationRange`: a guide that is told m and S then
+knows the posterior under any population. A normal distribution that the user states is the same
+for all individuals. A model without population parameters states the distribution itself.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,8 +21,10 @@ from torch import Generator, Tensor
 
 from ..cohort import Cohort
 from ..errors import TrainingError
-from ..model import ModelStructure
+from ..model import ModelStructure, Population
+from ..model.individual_priors import individual_priors_at
 from ..numerics.cholesky import factored
+from ..numerics.gaussians import Gaussians
 from ..runtime.arguments import check_is
 from ..runtime.random_numbers import make_generator
 
@@ -42,6 +46,11 @@ class DistributionSettings:
             moments little, and every population is drawn for all of them.
         min_finite: Smallest share of the draws that is finite; with less, the moments describe a
             part of the prior only.
+        scale_quantile: Quantile of the standard deviations of the individuals over the prior, of
+            which the inflated value is the largest standard deviation of training.
+        scale_factor: The largest standard deviation of training over the smallest. Fits often end
+            at a tenth of a vague prior's standard deviation, and pass through smaller ones.
+        correlated_share: Share of the training individuals whose parameters are correlated.
     """
 
     inflation: float = 1.2
@@ -51,6 +60,9 @@ class DistributionSettings:
     jitter: float = 1e-6
     max_individuals: int = 16
     min_finite: float = 0.9
+    scale_quantile: float = 0.9
+    scale_factor: float = 40.0
+    correlated_share: float = 0.5
 
 
 DEFAULTS = DistributionSettings()
@@ -95,11 +107,58 @@ class NormalDistribution:
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of values of shape ``(*, d)``, shape ``(*)``."""
-        centered = (value - self.loc).unsqueeze(-1)
-        tril = self.scale_tril.expand(*centered.shape[:-2], -1, -1)
-        z = torch.linalg.solve_triangular(tril, centered, upper=False).squeeze(-1)
-        log_det = self.scale_tril.diagonal().log().sum()
-        return -0.5 * z.pow(2).sum(-1) - log_det - 0.5 * len(self.loc) * math.log(2 * math.pi)
+        return self.gaussian.log_prob(value)
+
+    @property
+    def gaussian(self) -> Gaussians:
+        """The same with an empty batch shape."""
+        return Gaussians(self.loc, self.scale_tril)
+
+
+@dataclass(frozen=True, eq=False)
+class PopulationRange:
+    r"""The populations that a guide is trained for.
+
+    Each training individual has a population of its own: a mean m from a normal distribution,
+    standard deviations that are log-uniform between ``largest / factor`` and ``largest``, one for
+    each parameter, and for a part of the individuals a random correlation matrix.
+
+    Args:
+        location: Distribution of the means m.
+        largest: Largest standard deviation of each parameter, shape ``(latent,)``.
+        factor: Largest standard deviation over the smallest.
+
+    Raises:
+        TrainingError: A standard deviation is not positive, or the shapes disagree.
+    """
+
+    location: NormalDistribution
+    largest: Tensor
+    factor: float = DEFAULTS.scale_factor
+
+    def __post_init__(self) -> None:
+        fits = self.largest.shape == self.location.loc.shape
+        if not (fits and bool((self.largest > 0).all()) and self.factor >= 1):
+            raise TrainingError(
+                f"The standard deviations of the populations are {self.largest.tolist()}, with a "
+                f"factor of {self.factor:g}.",
+                f"{len(self.location.loc)} positive numbers, and a factor of at least one.",
+                "widen the priors of the population, or pass `training_distribution=` yourself.",
+            )
+
+    def draw(self, num: int, generator: Generator) -> Gaussians:
+        """Distributions of ``num`` individuals."""
+        d, options = len(self.largest), {"generator": generator, "dtype": torch.float64}
+        loc = self.location.draw(num, generator)
+        sd = self.largest * self.factor ** (torch.rand(num, d, **options) - 1.0)  # type: ignore[call-overload]
+        root = torch.randn(num, d, d + 1, **options)  # type: ignore[call-overload]
+        covariance = root @ root.transpose(1, 2)
+        spread = covariance.diagonal(dim1=1, dim2=2).sqrt()
+        factor = factored(covariance) / spread.unsqueeze(-1)
+        is_correlated = torch.rand(num, **options) < DEFAULTS.correlated_share  # type: ignore[call-overload]
+        eye = torch.eye(d, dtype=torch.float64)
+        factor = torch.where(is_correlated[:, None, None], factor, eye)
+        return Gaussians(loc, sd.unsqueeze(-1) * factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,29 +166,52 @@ class IndividualDistribution:
     r"""The distribution of the individual parameters when a guide is trained.
 
     Args:
-        normal: Normal distribution of the unconstrained individual parameters.
+        normal: Normal distribution of the unconstrained individual parameters, the same for all
+            individuals. Where the populations vary, it has the moments of all of them together.
         prior: A model without population parameters. Its own distribution of the individual
             parameters is used in place of ``normal``, which then only sets the scale of the
             networks.
+        populations: How the distribution varies between the individuals of the training, or None
+            where it does not.
     """
 
     normal: NormalDistribution
     prior: ModelStructure | None = None
+    populations: PopulationRange | None = None
 
-    def draw(self, cohort: Cohort, num_draws: int, generator: Generator) -> Tensor:
-        """Draws for the individuals of a cohort, shape ``(draw, individual, latent)``."""
+    def gaussians(self, num: int, generator: Generator) -> Gaussians:
+        """The distributions of ``num`` individuals, batch shape ``(individual,)``."""
+        if self.populations is not None:
+            return self.populations.draw(num, generator)
+        return self.normal.gaussian.expand(torch.Size([num]))
+
+    def draw_with(
+        self, cohort: Cohort, gaussians: Gaussians, num_draws: int, generator: Generator
+    ) -> Tensor:
+        """Draws for the individuals of a cohort from their distributions, shape ``(draw,
+        individual, latent)``.
+        """
         if self.prior is not None:
             return self.prior.draw_individuals(cohort, {}, num_draws, generator)
-        num = len(cohort)
-        return self.normal.draw(num_draws * num, generator).reshape(num_draws, num, -1)
+        return gaussians.draw(num_draws, generator)
 
-    def log_prob(self, cohort: Cohort, unconstrained: Tensor) -> Tensor:
-        """Log density of parameters of shape ``(draw, individual, latent)``, shape ``(draw,
-        individual)``.
+    def draw(self, cohort: Cohort, num_draws: int, generator: Generator) -> Tensor:
+        """Draws for the individuals of a cohort, shape ``(draw, individual, latent)``; where the
+        populations vary, each draw has a population of its own.
+        """
+        num = len(cohort)
+        gaussians = self.gaussians(num_draws * num, generator)
+        if self.prior is not None:
+            return self.draw_with(cohort, gaussians, num_draws, generator)
+        return gaussians.draw(1, generator)[0].reshape(num_draws, num, -1)
+
+    def log_prob(self, cohort: Cohort, gaussians: Gaussians, unconstrained: Tensor) -> Tensor:
+        """Log density, given their distributions, of parameters of shape ``(draw, individual,
+        latent)``, shape ``(draw, individual)``.
         """
         if self.prior is not None:
             return self.prior.log_individual(cohort, unconstrained, {})
-        return self.normal.log_prob(unconstrained)
+        return gaussians.log_prob(unconstrained)
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,10 +359,12 @@ def default_training_distribution(
 ) -> TrainingDistribution:
     r"""The distribution that :func:`~pyro_amortized.train` uses unless it is given another one.
 
-    Individual parameters are normal with the moments of their prior predictive distribution and
-    inflated standard deviations. Draws beyond three robust standard deviations count as three, so
-    that a prior with heavy tails does not make the distribution arbitrarily wide. Shared
-    parameters are drawn from their prior.
+    Each training individual has a population of its own, see :class:`PopulationRange`: its mean
+    comes from the prior distribution of the means of the individuals with inflated standard
+    deviations, its standard deviations reach from a fortieth to the whole of a large one of the
+    prior. Values beyond three robust standard deviations count as three, so that a prior with heavy
+    tails does not make the distribution arbitrarily wide. Shared parameters are drawn from their
+    prior.
 
     A model without population parameters states the distribution of its individual parameters
     itself; this distribution is then used without change.
@@ -298,8 +382,50 @@ def default_training_distribution(
     generator = make_generator(seed)
     populations = structure.draw_populations(cohort, num_draws, generator)
     picked = torch.randperm(len(cohort), generator=generator)[: DEFAULTS.max_individuals]
-    sample = cohort[picked]
-    draws = torch.cat([structure.draw_individuals(sample, p, 1, generator)[0] for p in populations])
+    shared = torch.stack(
+        [structure.unconstrain_population(p, structure.shared) for p in populations]
+    )
+    individual = _individual_distribution(
+        structure, cohort[picked], populations, inflation, generator
+    )
+    return TrainingDistribution(individual, SharedDistribution(shared[shared.isfinite().all(-1)]))
+
+
+def _individual_distribution(
+    structure: ModelStructure,
+    sample: Cohort,
+    populations: Sequence[Population],
+    inflation: float,
+    generator: Generator,
+) -> IndividualDistribution:
+    """The training distribution of the individual parameters, from draws of the population."""
+    if not structure.population:
+        draws = structure.draw_individuals(sample, {}, len(populations), generator).flatten(0, 1)
+        loc, scale_tril = robust_moments(_finite(draws))
+        return IndividualDistribution(NormalDistribution(loc, scale_tril), structure)
+    vectors = torch.stack([structure.unconstrain_population(p) for p in populations])
+    priors = individual_priors_at(structure, sample, vectors)
+    draws = priors.draw(1, generator)[0].flatten(0, 1)
+    loc, scale_tril = robust_moments(_finite(draws))
+    is_known = draws.isfinite().all(-1)
+    means = priors.loc.flatten(0, 1)[is_known]
+    deviations = priors.standard_deviations.flatten(0, 1)[is_known]
+    mean_loc, mean_tril = robust_moments(means)
+    populations_of_training = PopulationRange(
+        NormalDistribution(mean_loc, inflation * mean_tril),
+        inflation * deviations.quantile(DEFAULTS.scale_quantile, 0),
+    )
+    return IndividualDistribution(
+        NormalDistribution(loc, inflation * scale_tril), None, populations_of_training
+    )
+
+
+def _finite(draws: Tensor) -> Tensor:
+    """The finite rows of draws ``(draw, latent)``.
+
+    Raises:
+        TrainingError: More than a tenth of them are not finite.
+    """
     finite = draws.isfinite().all(-1)
     if float(finite.double().mean()) < DEFAULTS.min_finite:
         raise TrainingError(
@@ -308,14 +434,4 @@ def default_training_distribution(
             "a prior that gives finite individual parameters.",
             "narrow the priors of the population (for instance HalfNormal in place of HalfCauchy).",
         )
-    loc, scale_tril = robust_moments(draws[finite])
-    prior = None if structure.population else structure
-    if prior is None:
-        scale_tril = scale_tril * inflation
-    shared = torch.stack(
-        [structure.unconstrain_population(p, structure.shared) for p in populations]
-    )
-    return TrainingDistribution(
-        IndividualDistribution(NormalDistribution(loc, scale_tril), prior),
-        SharedDistribution(shared[shared.isfinite().all(-1)]),
-    )
+    return draws[finite]

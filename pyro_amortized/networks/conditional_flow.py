@@ -2,11 +2,12 @@ r"""Inference networks: conditional flows, which give a distribution for every c
 
 A value u is transformed to a standard normal in three steps, each with a closed-form inverse:
 
-.. math:: v = B^{-1} (u - a), \qquad
+.. math:: v = S^{-1} (u - m), \qquad
           z = e^{s(h)} \odot \big((I + L(h))\, (v - \mu(h))\big), \qquad
           \epsilon = (S_m \circ \dots \circ S_1)(z \mid h).
 
-The fixed a and B standardise the training distribution. A Gaussian head (:math:`\mu, s, L` from
+The mean m and the scale S standardise the values: those of a normal distribution of each value,
+for instance its prior, or one pair for all of them. A Gaussian head (:math:`\mu, s, L` from
 the hidden context h, with L strictly lower triangular) determines location, scales and
 correlations. Triangular layers :math:`S` of rational-quadratic splines describe what is not
 Gaussian: each dimension is transformed given the context and the dimensions before it. A density
@@ -16,6 +17,7 @@ total cost.
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,9 +25,9 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Size, Tensor, nn
 from torch.distributions import constraints
-from torch.nn import functional
 
 from ..numerics.broadcasting import broadcast_shape
+from ..numerics.gaussians import Gaussians
 from .multilayer_perceptron import mlp
 from .spline_layer import SplineLayer
 
@@ -36,8 +38,8 @@ class FlowSettings:
 
     Args:
         max_log_precision: Largest absolute value of s, the logarithm of a precision of the head in
-            standardised units. A posterior that is 3,000 times narrower or wider than the training
-            distribution is inside the limit, and an untrained head cannot overflow.
+            standardised units. A posterior that is 3,000 times narrower or wider than the prior is
+            inside the limit, and an untrained head cannot overflow.
     """
 
     max_log_precision: float = 8.0
@@ -104,9 +106,20 @@ class ConditionalFlow(nn.Module):
             for j in range(num_layers)
         )
 
-    def forward(self, context: Tensor) -> "FlowDistribution":
-        """The distribution for a context of shape ``(*batch, num_context)``."""
-        return FlowDistribution(self, context)
+    def forward(self, context: Tensor, standard: Gaussians | None = None) -> "FlowDistribution":
+        r"""The distribution for a context.
+
+        Args:
+            context: Shape ``(*batch, num_context)``.
+            standard: The m and S that standardise the values, batch shape ``(*batch,)``. Default:
+                those of the network, the same for all values.
+        """
+        return FlowDistribution(self, context, standard)
+
+    @property
+    def standard(self) -> Gaussians:
+        """The network's own m and S, with an empty batch shape."""
+        return Gaussians(self.loc, self.scale_tril)
 
     def prepare(self, context: Tensor) -> FlowState:
         """Everything that depends on the context alone."""
@@ -120,7 +133,7 @@ class ConditionalFlow(nn.Module):
         return FlowState(location, limit * torch.tanh(log_precision / limit), lower, contexts)
 
     def to_base(self, value: Tensor, state: FlowState) -> tuple[Tensor, Tensor]:
-        r"""Transform values to the standard normal.
+        r"""Transform standardized values v to the standard normal.
 
         Args:
             value: Shape ``(*, num_latent)``.
@@ -130,15 +143,10 @@ class ConditionalFlow(nn.Module):
             The transformed values, shape of ``value``, and the log absolute determinant of the
             Jacobian, shape ``(*,)``.
         """
-        v = torch.linalg.solve_triangular(
-            self.scale_tril.expand(*value.shape[:-2], -1, -1),
-            (value - self.loc).transpose(-1, -2),
-            upper=False,
-        ).transpose(-1, -2)
-        centered = v - state.location
+        centered = value - state.location
         below = (state.lower @ centered.unsqueeze(-1)).squeeze(-1)
         z = (centered + below) * state.log_precision.exp()
-        total = state.log_precision.sum(-1) - self.scale_tril.diagonal().log().sum()
+        total = state.log_precision.sum(-1)
         for layer, context in zip(self.layers, state.contexts, strict=True):
             z, log_slope = layer(z, context)
             total = total + log_slope
@@ -151,8 +159,7 @@ class ConditionalFlow(nn.Module):
         scaled = (z * (-state.log_precision).exp()).unsqueeze(-1)
         unit = state.lower.expand(*scaled.shape[:-2], -1, -1)
         centered = torch.linalg.solve_triangular(unit, scaled, upper=False, unitriangular=True)
-        v = centered.squeeze(-1) + state.location
-        return self.loc + functional.linear(v, self.scale_tril)
+        return centered.squeeze(-1) + state.location
 
 
 class FlowDistribution(TorchDistribution):  # type: ignore[misc]
@@ -161,13 +168,18 @@ class FlowDistribution(TorchDistribution):  # type: ignore[misc]
     Args:
         flow: The network.
         context: Shape ``(*batch, num_context)``.
+        standard: The m and S that standardise the values, batch shape ``(*batch,)``. Default: those
+            of the network, the same for all values.
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012  (torch's own declaration)
     has_rsample = True
 
-    def __init__(self, flow: ConditionalFlow, context: Tensor) -> None:
+    def __init__(
+        self, flow: ConditionalFlow, context: Tensor, standard: Gaussians | None = None
+    ) -> None:
         self.flow, self.context = flow, context
+        self.standard = flow.standard if standard is None else standard
         super().__init__(context.shape[:-1], Size([flow.num_latent]), validate_args=False)
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
@@ -177,11 +189,26 @@ class FlowDistribution(TorchDistribution):  # type: ignore[misc]
 
     def expand(self, batch_shape: Size, _instance: None = None) -> "FlowDistribution":
         """The same distribution with a larger batch shape."""
-        return FlowDistribution(self.flow, self.context.expand(*batch_shape, -1))
+        return self._with(self.context.expand(*batch_shape, -1), lambda x: x.expand(batch_shape))
 
     def take(self, rows: Tensor) -> "FlowDistribution":
         """The distribution of some rows of the first batch dimension."""
-        return FlowDistribution(self.flow, self.context[rows])
+        return self._with(self.context[rows], lambda x: x.take(rows))
+
+    def reshape(self, batch_shape: Size) -> "FlowDistribution":
+        """The same distributions with another batch shape of as many elements."""
+        return self._with(self.context.reshape(*batch_shape, -1), lambda x: x.reshape(batch_shape))
+
+    def _with(
+        self, context: Tensor, function: Callable[[Gaussians], Gaussians]
+    ) -> "FlowDistribution":
+        """The distribution of another context; the function is applied to m and S where each value
+        has its own.
+        """
+        own = bool(self.standard.batch_shape)
+        return FlowDistribution(
+            self.flow, context, function(self.standard) if own else self.standard
+        )
 
     @property
     def flow_dtype(self) -> torch.dtype:
@@ -196,8 +223,7 @@ class FlowDistribution(TorchDistribution):  # type: ignore[misc]
         unit = state.lower + torch.eye(self.flow.num_latent).to(state.lower)
         scale = torch.diag_embed((-state.log_precision).exp())
         tril = torch.linalg.solve_triangular(unit, scale, upper=False, unitriangular=True)
-        outer = self.flow.scale_tril
-        return self.flow.loc + functional.linear(state.location, outer), outer @ tril
+        return self.standard.scaled(state.location), self.standard.scale_tril @ tril
 
     @functools.cached_property
     def _state(self) -> FlowState:
@@ -207,14 +233,15 @@ class FlowDistribution(TorchDistribution):  # type: ignore[misc]
         """Draws, shape ``(*sample_shape, *batch, num_latent)``."""
         like = self._state.location
         shape = self._extended_shape(sample_shape)
-        return self.flow.from_base(
-            torch.randn(shape, dtype=like.dtype, device=like.device), self._state
-        )
+        noise = torch.randn(shape, dtype=like.dtype, device=like.device)
+        return self.standard.scaled(self.flow.from_base(noise, self._state))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density, shape ``(*sample_shape, *batch)``."""
         shape = broadcast_shape(value.shape, self.batch_shape + self.event_shape)
-        z, log_abs_det = self.flow.to_base(value.expand(shape), self._state)
+        standard = self.standard.standardized(value.expand(shape))
+        z, log_abs_det = self.flow.to_base(standard, self._state)
+        log_abs_det = log_abs_det - self.standard.log_det
         return (
             log_abs_det - 0.5 * (z * z).sum(-1) - 0.5 * self.flow.num_latent * math.log(2 * math.pi)
         )

@@ -18,11 +18,11 @@ class TokenLayout:
     Args:
         num_features: Number of features of a token.
         num_static: Number of static features.
-        num_places: Number of the first tokens that have fixed places on a common time grid; 0
-            without a grid.
-        num_values: Number of the first features of a token that hold values and indicators. The
-            other features of a token with a fixed place are the same for all individuals.
-        has_more: Whether tokens without a fixed place (doses) follow.
+        num_places: Number of the first tokens that have fixed places, on a common time grid or in
+            windows of time; 0 without them.
+        num_values: Number of the first features of a token with a fixed place that differ between
+            individuals: values and indicators on a grid, also times in windows.
+        has_more: Whether tokens without a fixed place (doses, further values in a window) follow.
     """
 
     num_features: int

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from ..cohort import Cohort
 from ..guide import AmortizedGuide
 from ..model import ModelStructure, Population
-from ..runtime.random_numbers import make_generator
+from ..model.individual_priors import complete_individual
 from .guide_proposals import PyroGuideProposal
 from .proposals import FlowProposal, PopulationProposal, Proposal
 from .sampler import Sampler
@@ -18,7 +18,7 @@ def make_sampler(
     guide: Any, structure: ModelStructure, cohort: Cohort, population: Population
 ) -> Sampler:
     """The sampler of the individuals of a cohort, in float64, given the population."""
-    anchor = _complete_individual(structure, cohort, population)
+    anchor = complete_individual(structure, cohort, population)
 
     def with_anchor(rows: Tensor) -> Cohort:
         return cohort[torch.cat([rows, anchor])]
@@ -42,25 +42,7 @@ def make_sampler(
     if guide is None:
         proposal = PopulationProposal(draw_population, log_population)
     elif isinstance(guide, AmortizedGuide):
-        proposal = FlowProposal(guide.individual_posterior(cohort, population))
+        proposal = FlowProposal(guide.individual_posterior(cohort, population, structure))
     else:
         proposal = PyroGuideProposal(guide, structure, cohort, population)
     return Sampler(target, draw_population, log_population, proposal)
-
-
-def _complete_individual(
-    structure: ModelStructure, cohort: Cohort, population: Population
-) -> Tensor:
-    """Index of an individual that has all random effects, shape ``(1,)``; empty where it is not
-    needed.
-
-    A plate inside the individuals may be as large as the individuals of a call need (occasions).
-    This individual is added to every part of the cohort, so that the plate keeps its size.
-    """
-    if any(site.plates for site in structure.individual.values()):
-        generator = make_generator(0)
-        for row in range(len(cohort)):
-            draws = structure.draw_individuals(cohort[row : row + 1], population, 1, generator)
-            if draws.shape[-1] == len(structure.latent_names):
-                return torch.tensor([row])
-    return torch.zeros(0, dtype=torch.long)

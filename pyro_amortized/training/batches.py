@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..encode import Encoded, Encoder
+from ..numerics.gaussians import Gaussians
 from .simulation.random_streams import Purpose, random_stream
 from .simulation.shard_queue import SimulationBank
 from .simulation.training_sets import TrainingSet
@@ -41,17 +42,22 @@ class Pairs:
         encoded: The data, one row per pair.
         unconstrained: Individual parameters, shape ``(pair, latent)``.
         shared: Shared parameters, unconstrained, shape ``(pair, shared)``.
+        priors: Distributions that the individual parameters were drawn from, batch shape
+            ``(pair,)``.
     """
 
     encoded: Encoded
     unconstrained: Tensor
     shared: Tensor
+    priors: Gaussians
 
     def __len__(self) -> int:
         return len(self.encoded)
 
     def __getitem__(self, rows: Tensor) -> "Pairs":
-        return Pairs(self.encoded[rows], self.unconstrained[rows], self.shared[rows])
+        return Pairs(
+            self.encoded[rows], self.unconstrained[rows], self.shared[rows], self.priors.take(rows)
+        )
 
     def to(self, device: torch.device) -> "Pairs":
         """The same on another device."""
@@ -62,7 +68,8 @@ class Pairs:
             self.encoded.mask.to(device),
             self.encoded.static.to(device),
         )
-        return Pairs(encoded, self.unconstrained.to(device), self.shared.to(device))
+        priors = self.priors.map(lambda x: x.to(device))
+        return Pairs(encoded, self.unconstrained.to(device), self.shared.to(device), priors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +97,12 @@ class Feed:
                 part = self.encoder(cohort[start : start + ENCODED_AT_ONCE])
                 parts.append((part.tokens.float(), part.mask, part.static.float()))
         encoded = Encoded(*(torch.cat(x) for x in zip(*parts, strict=True)))
-        return Pairs(encoded, simulations.unconstrained.float(), simulations.shared.float())
+        return Pairs(
+            encoded,
+            simulations.unconstrained.float(),
+            simulations.shared.float(),
+            simulations.priors.map(Tensor.float),
+        )
 
     def shard_order(self, epoch: int) -> list[int]:
         """Shards of a pass over a bank of fixed size."""

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Generator
 
 from ..cohort import Cohort, Design
-from ..cohort.time_grid import common_grid
+from ..cohort.time_grid import common_grid, time_windows
 from ..encode import Form
 from ..errors import TrainingError
 from ..guide import AmortizedGuide
@@ -244,6 +244,9 @@ def _build(
                 "leave `grid` at None.",
             )
     patterns = TrainingPatterns.of(masked, structure.series, grid)
+    windows = None
+    if grid is None and plan.networks.reads_windows:
+        windows = time_windows(first.cohort, structure.series)
     if plan.warm_start is not None:
         warm = copy.deepcopy(plan.warm_start).requires_grad_(True)
         for network in (warm.summary, warm.flow, warm.shared_flow):
@@ -251,14 +254,16 @@ def _build(
                 network.float()
         return warm.to(local_device(plan.options.device)), patterns
     with seeded(generator):
-        form = Form.of(masked, structure.series, grid)
+        form = Form.of(masked, structure.series, grid, windows)
         encoder = plan.networks.encoding.encoder(form).fit(masked)
-        posterior = plan.networks.build(
-            encoder, first.unconstrained.shape[1], first.shared.shape[1]
-        )
+        sizes = (first.unconstrained.shape[1], first.shared.shape[1])
+        populations = simulator.distribution.individual.populations
+        posterior = plan.networks.build(encoder, *sizes, populations is not None)
     individual, shared = simulator.distribution.individual.normal, simulator.distribution.shared
     posterior.flow.loc.copy_(individual.loc)
     posterior.flow.scale_tril.copy_(individual.scale_tril)
+    if posterior.prior_features is not None and populations is not None:
+        posterior.prior_features.fit(populations)
     posterior.shared.fit(first.shared.double())
     if posterior.shared_flow is not None:
         assert shared.normal is not None

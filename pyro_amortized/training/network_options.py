@@ -9,7 +9,7 @@ from torch import nn
 
 from ..encode import Encoder, Encoding, Tokens
 from ..errors import TrainingError
-from ..guide.amortized_posterior import AmortizedPosterior
+from ..guide.amortized_posterior import AmortizedPosterior, PriorFeatures
 from ..networks import DeepSet, GridNetwork, TokenLayout, summary_size
 from ..networks.conditional_flow import ConditionalFlow
 from ..runtime.arguments import check_count
@@ -39,8 +39,8 @@ class Networks:
         grid: Read the values in fixed places of a time grid. Default: where all individuals of the
             design share their times.
         width: Width of the hidden layers.
-        depth: Hidden layers between context and head. Default: 1 behind a grid without shared
-            parameters, else 2.
+        depth: Hidden layers between context and head. Default: 1 behind a grid where the context
+            is the summary alone, else 2.
         num_summary: Length of the summary of a set.
         set_width: Width of the layers that read single tokens.
         num_layers: Spline layers of the flow; 0 gives a Gaussian.
@@ -73,6 +73,11 @@ class Networks:
                 check_count(name, getattr(self, name), least=least, error=TrainingError)
 
     @property
+    def reads_windows(self) -> bool:
+        """Whether values near the times of a common schedule have fixed places."""
+        return self.grid is None and self.summary is None and isinstance(self.encoding, Tokens)
+
+    @property
     def description(self) -> dict[str, Any]:
         """The choices as JSON."""
         encoding: Any = self.encoding
@@ -87,13 +92,25 @@ class Networks:
             "summary": summary,
         }
 
-    def build(self, encoder: Encoder, num_latent: int, num_shared: int) -> AmortizedPosterior:
-        """Untrained networks for an encoder."""
+    def build(
+        self, encoder: Encoder, num_latent: int, num_shared: int, for_populations: bool = False
+    ) -> AmortizedPosterior:
+        r"""Untrained networks for an encoder.
+
+        Args:
+            encoder: The encoder.
+            num_latent: Number of individual parameters.
+            num_shared: Number of shared parameters.
+            for_populations: Whether the flow is told the distribution of the individual parameters
+                given the population.
+        """
         default: Callable[[TokenLayout], nn.Module] = partial(GridNetwork, width=self.width)
-        if encoder.form.grid is None:
+        if encoder.form.num_places == 0:
             default = partial(DeepSet, num_summary=self.num_summary, width=self.set_width)
         summary = (self.summary or default)(encoder.layout)
-        is_simple = isinstance(summary, GridNetwork) and num_shared == 0
+        features = PriorFeatures(num_latent) if for_populations else None
+        num_features = PriorFeatures.num_features(num_latent) if for_populations else 0
+        is_simple = isinstance(summary, GridNetwork) and num_shared + num_features == 0
         num_summary = summary_size(summary) + encoder.num_static
 
         def flow(num: int, num_context: int) -> ConditionalFlow:
@@ -107,6 +124,8 @@ class Networks:
                 layer_width=self.layer_width or (64 if num <= MAX_WIDE else 32),
             )
 
-        individual_flow = flow(num_latent, num_summary + num_shared)
+        individual_flow = flow(num_latent, num_summary + num_shared + num_features)
         shared_flow = flow(num_shared, num_summary) if self.learn_shared and num_shared else None
-        return AmortizedPosterior(encoder, summary, individual_flow, num_shared, shared_flow)
+        return AmortizedPosterior(
+            encoder, summary, individual_flow, num_shared, shared_flow, features
+        )

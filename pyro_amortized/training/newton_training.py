@@ -207,7 +207,7 @@ def _newton_shards(
         simulations = simulator(shard, min(size, num - start))
         generator = random_stream(simulator.seed, Purpose.MISSING_VALUES, 0, shard)
         cohort = design.missing(simulations.cohort, generator)
-        distribution = posterior.condition(cohort, simulations.shared.double())
+        distribution = posterior.condition(cohort, simulations.shared.double(), simulations.priors)
         z, log_det = distribution.standardized(simulations.unconstrained)
         z = z.clamp(-SETTINGS.max_z, SETTINGS.max_z).float()
         log_first = distribution.first.log_prob(simulations.unconstrained)

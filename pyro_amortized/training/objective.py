@@ -1,8 +1,8 @@
-r"""The objective of training: the mean of :math:`-\log q(u \mid y, c)` over pairs.
+r"""The objective of training: the mean of :math:`-\log q(u \mid y, c, m, S)` over pairs.
 
-Its expectation over simulations is smallest where q is the posterior under the training
-distribution. Where the networks also learn the shared parameters, :math:`-\log q(c \mid y)` is
-added.
+Its expectation over simulations is smallest where q is the posterior under the distribution
+:math:`\mathcal N(m, S S^\top)` that each individual was drawn from. Where the networks also learn
+the shared parameters, :math:`-\log q(c \mid y)` is added.
 """
 
 import torch
@@ -41,7 +41,8 @@ def log_q(
     with torch.autocast(kind, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
         summary = posterior.summarize_encoded(pairs.encoded)
     summary = summary.to(posterior.dtype)
-    log_individual = posterior.given(summary, pairs.shared).log_prob(pairs.unconstrained)
+    distribution = posterior.given(summary, pairs.shared, pairs.priors)
+    log_individual = distribution.log_prob(pairs.unconstrained)
     if posterior.shared_flow is None:
         return log_individual
     shared = pairs.shared.to(posterior.dtype)

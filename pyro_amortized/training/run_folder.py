@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import TrainingError
+from ..guide.training_distributions import PopulationRange
 from ..runtime.arguments import shortened
 from ..runtime.atomic_files import (
     make_folder,
@@ -94,8 +95,18 @@ def run_settings(
             training.normal.scale_tril.tolist(),
         ],
         "trained_on_prior": training.prior is not None,
+        "populations": _described(training.populations),
         "probe": _probe(simulator),
     }
+
+
+def _described(populations: PopulationRange | None) -> list[Any] | None:
+    """The populations of a training as JSON."""
+    if populations is None:
+        return None
+    location = populations.location
+    tensors = (location.loc, location.scale_tril, populations.largest)
+    return [*(x.tolist() for x in tensors), populations.factor]
 
 
 def _probe(simulator: Simulator) -> dict[str, list[list[float]]]:

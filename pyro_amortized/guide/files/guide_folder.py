@@ -27,6 +27,7 @@ from ..individual_sites import check_individual_sites, coordinates_of
 from ..training_distributions import (
     IndividualDistribution,
     NormalDistribution,
+    PopulationRange,
     SharedDistribution,
     TrainingDistribution,
 )
@@ -83,13 +84,14 @@ def write_guide(folder: Path, parts: GuideParts) -> None:
 
 
 def _description(parts: GuideParts) -> dict[str, Any]:
-    structure = parts.structure
+    structure, individual = parts.structure, parts.training_distribution.individual
     return {
         "individual": coordinates_of(structure.individual),
         "shared": {n: structure.population[n].num_unconstrained for n in structure.shared},
         "population": coordinates_of(structure.population),
         **describe_networks(parts.posterior),
-        "trained_on_prior": parts.training_distribution.individual.prior is not None,
+        "trained_on_prior": individual.prior is not None,
+        "scale_factor": None if individual.populations is None else individual.populations.factor,
         "history": asdict(parts.history),
         "patterns": parts.patterns.settings,
     }
@@ -106,6 +108,11 @@ def _tensors(parts: GuideParts) -> dict[str, Tensor]:
         "population.loc": parts.loc,
         "population.scale_tril": parts.scale_tril,
     }
+    populations = parts.training_distribution.individual.populations
+    if populations is not None:
+        tensors["training.populations_loc"] = populations.location.loc
+        tensors["training.populations_scale_tril"] = populations.location.scale_tril
+        tensors["training.populations_largest"] = populations.largest
     if shared.normal is not None:
         tensors["training.shared_loc"] = shared.normal.loc
         tensors["training.shared_scale_tril"] = shared.normal.scale_tril
@@ -239,6 +246,10 @@ def _shapes_besides_networks(
         "population.loc": (population,),
         "population.scale_tril": (population, population),
     }
+    if "training.populations_loc" in tensors:
+        shapes["training.populations_loc"] = (latent,)
+        shapes["training.populations_scale_tril"] = (latent, latent)
+        shapes["training.populations_largest"] = (latent,)
     if "training.shared_loc" in tensors:
         shapes["training.shared_loc"] = (shared,)
         shapes["training.shared_scale_tril"] = (shared, shared)
@@ -254,7 +265,14 @@ def _training_distribution(
         normal_shared = NormalDistribution(
             tensors["training.shared_loc"], tensors["training.shared_scale_tril"]
         )
+    populations = None
+    if description["scale_factor"] is not None:
+        names = ("loc", "scale_tril", "largest")
+        loc, scale_tril, largest = (tensors[f"training.populations_{name}"] for name in names)
+        location = NormalDistribution(loc, scale_tril)
+        populations = PopulationRange(location, largest, float(description["scale_factor"]))
+    prior = structure if description["trained_on_prior"] else None
     return TrainingDistribution(
-        IndividualDistribution(normal, structure if description["trained_on_prior"] else None),
+        IndividualDistribution(normal, prior, populations),
         SharedDistribution(tensors["training.shared"], normal_shared),
     )

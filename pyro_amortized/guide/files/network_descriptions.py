@@ -18,7 +18,7 @@ from ...model import ModelStructure
 from ...networks import summary_size
 from ...networks.conditional_flow import ConditionalFlow
 from ...runtime.isolation import seeded
-from ..amortized_posterior import AmortizedPosterior
+from ..amortized_posterior import AmortizedPosterior, PriorFeatures
 from ..newton_posterior import SharpenedPosterior
 from ..training_distributions import TrainingDistribution
 
@@ -60,7 +60,8 @@ def networks_of(
     classes: Sequence[type],
 ) -> Posterior:
     """Networks of the described classes and sizes, in float64, with weights of no meaning yet."""
-    first = _first_posterior(description, structure, classes)
+    for_populations = training.individual.populations is not None
+    first = _first_posterior(description, structure, classes, for_populations)
     if "sharpened" not in description:
         return first
     settings = dict(description["sharpened"])
@@ -89,7 +90,10 @@ def with_weights(build: Callable[[], Posterior], weights: Mapping[str, Tensor]) 
 
 
 def _first_posterior(
-    description: Mapping[str, Any], structure: ModelStructure, classes: Sequence[type]
+    description: Mapping[str, Any],
+    structure: ModelStructure,
+    classes: Sequence[type],
+    for_populations: bool,
 ) -> AmortizedPosterior:
     num_shared, num_latent = structure.num_shared, structure.num_latent
     encoder = encoder_of(description["encoder"], classes)
@@ -99,11 +103,15 @@ def _first_posterior(
         settings["cell"] = {"GRU": nn.GRU, "LSTM": nn.LSTM}[settings["cell"]]
     summary = kind(encoder.layout, **settings)
     num_summary = summary_size(summary) + encoder.num_static
-    flow = ConditionalFlow(num_latent, num_summary + num_shared, **description["flow"])
+    features = PriorFeatures(num_latent) if for_populations else None
+    num_features = PriorFeatures.num_features(num_latent) if for_populations else 0
+    num_context = num_summary + num_shared + num_features
+    flow = ConditionalFlow(num_latent, num_context, **description["flow"])
     shared_flow = None
     if "shared_flow" in description:
         shared_flow = ConditionalFlow(num_shared, num_summary, **description["shared_flow"])
-    return AmortizedPosterior(encoder, summary, flow, num_shared, shared_flow).double()
+    posterior = AmortizedPosterior(encoder, summary, flow, num_shared, shared_flow, features)
+    return posterior.double()
 
 
 def encoder_of(description: Mapping[str, Any], classes: Sequence[type]) -> Encoder:

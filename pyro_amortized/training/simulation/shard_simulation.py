@@ -5,11 +5,13 @@ observations from the model itself, over a design of times, doses, covariates an
 
 .. math:: (u, c) \sim \tilde p(u)\, \tilde p(c), \qquad y \sim p(y \mid \phi(u), c).
 
+The mean and the scale of the distribution that u was drawn from are part of the simulation.
+
 Simulations come in shards. Shard k depends on the seed and on k alone, so shards can be made in
 any order and by any process.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Generator
 
@@ -72,7 +74,9 @@ class Simulator:
         """The finite simulations of one run of the model."""
         structure = self.structure
         plan = self.design.complete(size, generator)
-        latent = self.distribution.individual.draw(plan, 1, generator)[0]
+        individual = self.distribution.individual
+        priors = individual.gaussians(size, generator)
+        latent = individual.draw_with(plan, priors, 1, generator)[0]
         shared = self.distribution.shared.draw(size, generator)
         if structure.layout is None:
             shared = shared[:: SIZES.loop].repeat_interleave(SIZES.loop, 0)[:size]
@@ -84,7 +88,9 @@ class Simulator:
         if not len(rows):
             check_failures(size, size)
         finite = end_to_end_sets(
-            [TrainingSet(cohort[rows], latent[rows], shared[rows], 0) for cohort in cohorts]
+            [
+                TrainingSet(cohort[rows], latent[rows], shared[rows], priors.take(rows), 0)
+                for cohort in cohorts
+            ]
         )
-        num_failed = int(failed.sum())
-        return TrainingSet(finite.cohort, finite.unconstrained, finite.shared, num_failed)
+        return replace(finite, num_failed=int(failed.sum()))

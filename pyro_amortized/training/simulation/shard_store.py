@@ -15,6 +15,7 @@ from pathlib import Path
 from ...cohort import Labels
 from ...cohort.named_tensors import cohort_of, cohort_tensors
 from ...errors import AmortizedError, CohortError, TrainingError
+from ...numerics.gaussians import Gaussians
 from ...runtime.atomic_files import read_tensors, write_tensors
 from ...runtime.file_formats import Format
 from .random_streams import VALIDATION
@@ -49,6 +50,8 @@ class SimulationStore:
         tensors = {
             "unconstrained": simulations.unconstrained,
             "shared": simulations.shared,
+            "prior_loc": simulations.priors.loc,
+            "prior_scale_tril": simulations.priors.scale_tril,
         } | cohort_tensors(simulations.cohort)
         for name in simulations.cohort.series:
             tensors[f"series.{name}.values"] = tensors[f"series.{name}.values"].float()
@@ -77,7 +80,8 @@ class SimulationStore:
             }
             cohort = cohort_of(rows, Labels(("",) * num))
             num_failed = int(description["num_failed"])
-            return TrainingSet(cohort, rows["unconstrained"], rows["shared"], num_failed)
+            priors = Gaussians(rows["prior_loc"], rows["prior_scale_tril"])
+            return TrainingSet(cohort, rows["unconstrained"], rows["shared"], priors, num_failed)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             if isinstance(error, AmortizedError) and not isinstance(error, CohortError):
                 raise
