@@ -108,7 +108,7 @@ class Tokens:
         num = self.num_frequencies
         if num is None:
             proposed = round(DEFAULTS.frequencies_per_time * form.num_times)
-            num = min(DEFAULTS.max_frequencies, proposed) if form.num_places == 0 else 0
+            num = min(DEFAULTS.max_frequencies, proposed) if form.grid is None else 0
         return TokenEncoder(form, Tokens(num))
 
 

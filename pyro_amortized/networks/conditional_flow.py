@@ -58,6 +58,7 @@ class FlowState(NamedTuple):
     log_precision: Tensor
     lower: Tensor
     contexts: list[Tensor]
+    information: tuple[Tensor, Tensor] | None = None
 
 
 class ConditionalFlow(nn.Module):
@@ -97,10 +98,14 @@ class ConditionalFlow(nn.Module):
         self.scale_tril: Tensor
         self.register_buffer("loc", torch.zeros(num_latent))
         self.register_buffer("scale_tril", torch.eye(num_latent))
+        self.register_buffer("unit", torch.ones(num_latent))
         self.trunk = nn.Sequential(mlp([num_context] + [width] * depth), nn.SiLU())
         self.head = nn.Linear(width, num_latent * (num_latent + 3) // 2)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.info_head = nn.Linear(width, num_latent * (num_latent + 3) // 2)
+        nn.init.zeros_(self.info_head.weight)
+        nn.init.zeros_(self.info_head.bias)
         self.layers = nn.ModuleList(
             SplineLayer(num_latent, width, layer_width, num_bins, reverse=j % 2 == 1)
             for j in range(num_layers)
@@ -121,16 +126,30 @@ class ConditionalFlow(nn.Module):
         """The network's own m and S, with an empty batch shape."""
         return Gaussians(self.loc, self.scale_tril)
 
-    def prepare(self, context: Tensor) -> FlowState:
+    def prepare(self, context: Tensor, relative: Tensor | None = None) -> FlowState:
         """Everything that depends on the context alone."""
         d, hidden = self.num_latent, self.trunk(context)
+        information = None
+        if relative is not None:
+            a, b, below = self.info_head(hidden).split([d, d, d * (d - 1) // 2], -1)
+            row, column = torch.tril_indices(d, d, -1, device=context.device)
+            factor = torch.diag_embed((8 * torch.tanh(b / 8)).exp())
+            lower = below.new_zeros(*below.shape[:-1], d, d)
+            lower[..., row, column] = below
+            root = relative.transpose(-1, -2) @ (factor + lower)
+            precision = torch.eye(d).to(root) + root @ root.transpose(-1, -2)
+            cholesky = torch.linalg.cholesky(precision)
+            mean = torch.cholesky_solve(root @ a.unsqueeze(-1), cholesky)
+            information = (mean.squeeze(-1), cholesky)
         location, log_precision, below = self.head(hidden).split([d, d, d * (d - 1) // 2], -1)
         row, column = torch.tril_indices(d, d, -1, device=context.device)
         lower = below.new_zeros(*below.shape[:-1], d, d)
         lower[..., row, column] = below
         contexts = [layer.context(hidden) for layer in self.layers]  # type: ignore[operator]
         limit = DEFAULTS.max_log_precision
-        return FlowState(location, limit * torch.tanh(log_precision / limit), lower, contexts)
+        return FlowState(
+            location, limit * torch.tanh(log_precision / limit), lower, contexts, information
+        )
 
     def to_base(self, value: Tensor, state: FlowState) -> tuple[Tensor, Tensor]:
         r"""Transform standardized values v to the standard normal.
@@ -143,10 +162,15 @@ class ConditionalFlow(nn.Module):
             The transformed values, shape of ``value``, and the log absolute determinant of the
             Jacobian, shape ``(*,)``.
         """
+        log_det = 0.0
+        if state.information is not None:
+            mean, cholesky = state.information
+            value = (cholesky.transpose(-1, -2) @ (value - mean).unsqueeze(-1)).squeeze(-1)
+            log_det = cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         centered = value - state.location
         below = (state.lower @ centered.unsqueeze(-1)).squeeze(-1)
         z = (centered + below) * state.log_precision.exp()
-        total = state.log_precision.sum(-1)
+        total = state.log_precision.sum(-1) + log_det
         for layer, context in zip(self.layers, state.contexts, strict=True):
             z, log_slope = layer(z, context)
             total = total + log_slope
@@ -159,7 +183,12 @@ class ConditionalFlow(nn.Module):
         scaled = (z * (-state.log_precision).exp()).unsqueeze(-1)
         unit = state.lower.expand(*scaled.shape[:-2], -1, -1)
         centered = torch.linalg.solve_triangular(unit, scaled, upper=False, unitriangular=True)
-        return centered.squeeze(-1) + state.location
+        v = centered.squeeze(-1) + state.location
+        if state.information is not None:
+            mean, cholesky = state.information
+            upper = cholesky.transpose(-1, -2).expand(*v.shape, -1)
+            v = mean + torch.linalg.solve_triangular(upper, v.unsqueeze(-1), upper=True).squeeze(-1)
+        return v
 
 
 class FlowDistribution(TorchDistribution):  # type: ignore[misc]
@@ -227,7 +256,10 @@ class FlowDistribution(TorchDistribution):  # type: ignore[misc]
 
     @functools.cached_property
     def _state(self) -> FlowState:
-        return self.flow.prepare(self.context)
+        relative = None
+        if self.standard.batch_shape:
+            relative = self.standard.scale_tril / self.flow.unit.unsqueeze(-1)
+        return self.flow.prepare(self.context, relative)
 
     def rsample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
         """Draws, shape ``(*sample_shape, *batch, num_latent)``."""

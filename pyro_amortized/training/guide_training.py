@@ -264,6 +264,7 @@ def _build(
     posterior.flow.scale_tril.copy_(individual.scale_tril)
     if posterior.prior_features is not None and populations is not None:
         posterior.prior_features.fit(populations)
+        posterior.flow.unit.copy_(posterior.prior_features.scale)
     posterior.shared.fit(first.shared.double())
     if posterior.shared_flow is not None:
         assert shared.normal is not None
