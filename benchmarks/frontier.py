@@ -89,7 +89,7 @@ def show(row):
 def main(small, budget):
     warnings.simplefilter("ignore", pa.AmortizedWarning)
     sizes = (12,) if small else (12, 100, 1000)
-    guide, seconds = trained(quickstart.model, quickstart.cohort, "5s" if small else budget)
+    guide, seconds = trained(quickstart.model, quickstart.cohort, "1s" if small else budget)
     rows = [{"name": "training, closed form", "seconds": seconds}]
     show(rows[-1])
     for num in sizes:

@@ -90,6 +90,39 @@ def score(guide, num):
     }
 
 
+def use_guides(guide, cohort, num):
+    """Load a saved guide and use it, many times."""
+    with tempfile.TemporaryDirectory() as folder:
+        guide.save(folder)
+
+        def use(k):
+            loaded = pa.load_guide(folder, linear_program, cohort)
+            pa.marginal_likelihood(
+                linear_program, cohort[:5], TRUTH, guide=loaded, num_draws=50, seed=k
+            )
+
+        return over_time(num, use)
+
+
+def fit_cohorts(guide, num, individuals, num_draws, num_starts):
+    """Fit many cohorts, each with all that follows a fit."""
+
+    def day(k):
+        fit = pa.fit_population(
+            linear_program,
+            simulated(individuals, k),
+            guide=guide,
+            num_draws=num_draws,
+            num_starts=num_starts,
+            seed=k,
+        )
+        pa.sample_population(fit, num_draws=50, num_proposals=200, seed=k)
+        to_arviz(fit, num_draws=50, num_prior_draws=0, seed=k)
+        fit.summary()
+
+    return over_time(num, day)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--individuals", type=int, default=100_000)
@@ -97,47 +130,21 @@ def main():
     parser.add_argument("--fits", type=int, default=60)
     parser.add_argument("--small", action="store_true", help="a few seconds, to see that it runs")
     arguments = parser.parse_args()
-    num, starts, fitted, draws, options = 50_000, 4, 30, 300, pa.TrainingOptions()
+    num, options = 50_000, pa.TrainingOptions()
+    sizes = {"individuals": 30, "num_draws": 300, "num_starts": 4}
     if arguments.small:
-        arguments.individuals, arguments.guides, arguments.fits, num = 50, 2, 1, 1000
-        starts, fitted, draws, options = (
-            1,
-            12,
-            100,
-            pa.TrainingOptions(max_epochs=3, batch_size=128),
-        )
+        arguments.individuals, arguments.guides, arguments.fits = 50, 2, 1
+        num, options = 1000, pa.TrainingOptions(max_epochs=3, batch_size=128)
+        sizes = {"individuals": 12, "num_draws": 100, "num_starts": 1}
     warnings.simplefilter("ignore", pa.AmortizedWarning)
     small = simulated(40, 1)
     guide = pa.train(
         linear_program, small, num_simulations=num, seed=1, options=options, progress=False
     )
     results = {"score": score(guide, arguments.individuals)}
-    with tempfile.TemporaryDirectory() as folder:
-        guide.save(folder)
-
-        def use(k):
-            loaded = pa.load_guide(folder, linear_program, small)
-            pa.marginal_likelihood(
-                linear_program, small[:5], TRUTH, guide=loaded, num_draws=50, seed=k
-            )
-
-        results["guides"] = over_time(arguments.guides, use)
+    results["guides"] = use_guides(guide, small, arguments.guides)
     print(f"guides loaded and used: {results['guides']}", flush=True)
-
-    def day(k):
-        fit = pa.fit_population(
-            linear_program,
-            simulated(fitted, k),
-            guide=guide,
-            num_draws=draws,
-            num_starts=starts,
-            seed=k,
-        )
-        pa.sample_population(fit, num_draws=50, num_proposals=200, seed=k)
-        to_arviz(fit, num_draws=50, num_prior_draws=0, seed=k)
-        fit.summary()
-
-    results["fits"] = over_time(arguments.fits, day)
+    results["fits"] = fit_cohorts(guide, arguments.fits, **sizes)
     print(f"fits with all that follows: {results['fits']}", flush=True)
     print(json.dumps(results))
 

@@ -21,22 +21,20 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pyro
 import pyro.distributions as dist
 import torch
 
 import pyro_amortized as pa
-from pyro_amortized import Cohort, Doses, Series, nlme
+from pyro_amortized import nlme
 
 ROOT = Path(__file__).parents[1]
-REFERENCES = ROOT.parent / "shared" / "references" / "mrna"
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
+from transfection import REFERENCES, mrna, mrna_50, mrna_large, mrna_points
+from population_coverage import benchmark_coverage, benchmark_experiments
 
 
 EVERYTHING = "mrna,growth,theophylline,coverage,experiments,likelihood_free"
@@ -59,6 +57,7 @@ class Amount:
     draws: int | None = None
     coverage_draws: int = 400
     replicates: int = 200
+    replicate_draws: int = 300
     growth: tuple = (
         *((n, 200) for n in (50, 100, 500, 1000, 5000, 10_000)),
         (500, 400),
@@ -89,67 +88,7 @@ class Amount:
         return fit, time.perf_counter() - begin
 
 
-SMALL = Amount(1000, 4, 1, 1000, 12, 1000, SHORT, 100, 100, 100, 4, ((4, 50),), 2, 1, False)
-
-
-def curve(phi, times):
-    """log(p(t) + offset), finite where delta equals gamma."""
-    delta, gamma, k, t0, offset = (x[..., None] for x in phi.exp().unbind(-1))
-    since = (times - t0).clamp(min=0.0)
-    slow, gap = torch.minimum(delta, gamma), (delta - gamma).abs()
-    x = gap * since
-    ratio = torch.where(x > 1e-8, -torch.expm1(-x) / x.clamp(min=1e-8), 1 - x / 2)
-    return (k * since * torch.exp(-slow * since) * ratio + offset).log()
-
-
-def mrna(cohort):
-    center = torch.tensor([-0.5, -4.0, 6.0, -0.5, 2.0])
-    typical = pyro.sample(
-        "typical", dist.Normal(center, torch.tensor([1.0, 2.0, 1.0, 1.0, 0.5])).to_event(1)
-    )
-    spread = torch.tensor([0.0, 0.7, -2.0, -1.0, -3.5])
-    omega = pyro.sample(
-        "omega", dist.LogNormal(spread, torch.tensor([0.5, 0.5, 1.0, 0.7, 1.0])).to_event(1)
-    )
-    sigma = pyro.sample("sigma", dist.LogNormal(-3.0, 0.5))
-    with pyro.plate("individual", len(cohort)):
-        phi = pyro.sample("phi", dist.Normal(typical, omega).to_event(1))
-        y = cohort["y"]
-        distribution = (
-            dist.Normal(curve(phi, y.times), sigma[..., None]).mask(y.observed).to_event(1)
-        )
-        pyro.sample("y", distribution, obs=y.values)
-
-
-def mrna_50():
-    table = pd.read_csv(REFERENCES / "mrna_50.csv")
-    values, times = (
-        torch.tensor(table[name].to_numpy().reshape(50, 180)) for name in ("value", "time")
-    )
-    return Cohort({"y": Series(times, values)}, ids=tuple(table["variable"][::180]))
-
-
-def mrna_points():
-    points = {}
-    for _, row in pd.read_csv(REFERENCES / "exact_points.csv").iterrows():
-        numbers = torch.tensor(row.to_numpy()[1:].astype(float))
-        population = {"typical": numbers[:5], "omega": numbers[5:10], "sigma": numbers[10]}
-        points[row["point"]] = population, float(numbers[11]), float(numbers[12])
-    return points
-
-
-def mrna_large():
-    """10,000 simulated cells and their log parameters, by the recipe of the references."""
-    np.random.seed(0)  # noqa: NPY002  (the published recipe)
-    truth = mrna_points()["population_truth_voff1e-3"][0]
-    mean, sd = truth["typical"][:4].numpy(), truth["omega"][:4].numpy()
-    phi = np.random.multivariate_normal(mean, np.diag(sd**2), size=10_000)  # noqa: NPY002
-    phi = np.concatenate([phi, np.full((10_000, 1), math.log(8))], 1)
-    times = torch.arange(1, 181).double() / 6
-    clean = np.float32(curve(torch.tensor(phi), times).numpy())
-    values = clean + math.sqrt(0.001) * np.random.normal(size=(10_000, 180))  # noqa: NPY002
-    series = Series(times.expand(10_000, -1).clone(), torch.tensor(values))
-    return Cohort({"y": series}), torch.tensor(phi)
+SMALL = Amount(1000, 4, 1, 1000, 12, 1000, SHORT, 100, 100, 100, 4, 100, ((4, 50),), 2, 1, False)
 
 
 def memory():
@@ -345,157 +284,6 @@ def benchmark_theophylline(amount):
         }
         for name, fit in fits.items()
     }
-
-
-# Coverage: the linear Gaussian model of the tests, whose likelihood is closed.
-
-
-NAMES = ["mean[0]", "mean[1]", "omega[0]", "omega[1]", "sigma"]
-INTERVALS = ["standard error", "profile", "bootstrap"]
-
-
-def intervals(fit, amount):
-    """Lower and upper ends of the 95 % intervals of all parameters, by kind."""
-    rows = fit.summary().parameters
-    profiles = [pa.profile_likelihood(fit, name) for name in NAMES]
-    boot = pa.bootstrap(
-        fit, num_replicates=amount.replicates, num_draws=100 if amount is SMALL else 300, seed=1
-    )
-    boot = boot.interval()
-    low, high = (
-        torch.cat([boot[n][side].reshape(-1) for n in ("mean", "omega", "sigma")])
-        for side in (0, 1)
-    )
-    return [
-        [(r.lower, r.upper) for r in rows],
-        [(p.lower, p.upper) for p in profiles],
-        list(zip(low.tolist(), high.tolist(), strict=True)),
-    ]
-
-
-def benchmark_coverage(num_cohorts, amount):
-    from tests.exact import TRUTH, linear_cohort, linear_program
-
-    warnings.simplefilter("ignore", pa.AmortizedWarning)
-    guide = pa.train(
-        linear_program,
-        linear_cohort(num=200),
-        num_simulations=amount.coverage,
-        options=amount.options,
-        seed=1,
-        progress=False,
-    )
-    truth = torch.cat([TRUTH["mean"], TRUTH["omega"], TRUTH["sigma"][None]])
-    hits, skipped, widths, begin = [], 0, [], time.perf_counter()
-    for seed in range(num_cohorts):
-        cohort = linear_cohort(num=amount.covered, width=8, missing=0.1, seed=1000 + seed)
-        fit, _ = amount.fit(linear_program, guide, cohort, amount.coverage_draws)
-        if not bool(fit.estimated.all()):
-            skipped += 1
-            continue
-        bounds = intervals(fit, amount)
-        hits.append(
-            [[a <= t <= b for (a, b), t in zip(x, truth.tolist(), strict=True)] for x in bounds]
-        )
-        widths.append([[b - a for a, b in x] for x in bounds])
-        if len(hits) % 10 == 0:
-            print(f"{len(hits)} cohorts, {time.perf_counter() - begin:.0f} s", flush=True)
-    share = torch.tensor(hits).double().mean(0)
-    width = torch.tensor(widths).double().median(0).values
-    print(
-        f"\nCoverage of 95 % intervals, {len(hits)} cohorts of {amount.covered} ({skipped} with a variance of zero), "
-        f"{time.perf_counter() - begin:.0f} s"
-    )
-    for kind, row, wide in zip(INTERVALS, share, width, strict=True):
-        cells = [f"{x:.3f} ({w:.3f})" for x, w in zip(row.tolist(), wide.tolist(), strict=True)]
-        print(f"{kind:15s} " + "  ".join(f"{n} {x}" for n, x in zip(NAMES, cells, strict=True)))
-    covered = {k: row.tolist() for k, row in zip(INTERVALS, share, strict=True)}
-    shares = {k: dict(zip(NAMES, row, strict=True)) for k, row in covered.items()}
-    return shares | {"cohorts": len(hits), "skipped": skipped}
-
-
-# Two experiments: other times and doses, a clearance and a residual error of their own.
-
-EXPERIMENTS = {
-    "typical": torch.tensor([0.5, 1.0, 3.5]),
-    "slower": torch.tensor(-0.4),
-    "omega": torch.tensor([0.4, 0.25, 0.2]),
-    "sigma": torch.tensor([0.15, 0.25]),
-}
-
-
-def two_experiments(cohort):
-    center = torch.tensor([0.3, 0.8, 3.2])
-    typical = pyro.sample("typical", dist.Normal(center, 0.7).to_event(1))
-    slower = pyro.sample("slower", dist.Normal(0.0, 0.7))
-    omega = pyro.sample("omega", dist.LogNormal(-1.2, 0.5).expand([3]).to_event(1))
-    sigma = pyro.sample("sigma", dist.LogNormal(-1.5, 0.5).expand([2]).to_event(1))
-    second = cohort.covariates["second"]
-    one = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
-    mean = typical + (slower * second)[:, None] * one
-    with pyro.plate("individual", len(cohort)):
-        phi = pyro.sample("phi", dist.Normal(mean, omega).to_event(1))
-        ka, cl, v = phi.exp().unbind(-1)
-        y = cohort["y"]
-        error = torch.where(second == 1, sigma[..., 1], sigma[..., 0])
-        predicted = nlme.one_compartment(y.times, cohort.doses, ka=ka, cl=cl, v=v)
-        distribution = nlme.lognormal_error(predicted, error[..., None])
-        pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
-
-
-def experiments_design(num=24):
-    def one(times, amount, second, first):
-        shape = (num, len(times))
-        values = Series(
-            torch.tensor(times).double().expand(shape).clone(), torch.ones(shape).double()
-        )
-        doses = Doses(times=torch.zeros(num, 1).double(), amounts=torch.full((num, 1), amount))
-        return Cohort(
-            {"y": values},
-            doses=doses,
-            covariates={"second": torch.full((num,), second).double()},
-            ids=tuple(str(first + i) for i in range(num)),
-        )
-
-    rich = one([0.25, 0.5, 1.0, 2.0, 4.0, 7.0, 12.0, 24.0], 320.0, 0.0, 1)
-    return pa.concatenate([rich, one([1.5, 6.0, 18.0, 36.0], 500.0, 1.0, 1 + num)])
-
-
-def benchmark_experiments(num_cohorts, amount):
-    warnings.simplefilter("ignore", pa.AmortizedWarning)
-    design, begin = experiments_design(), time.perf_counter()
-    guide = pa.train(
-        two_experiments,
-        design,
-        num_simulations=amount.experiments,
-        options=amount.options,
-        seed=1,
-        progress=False,
-    )
-    print(f"\nTwo experiments: {time.perf_counter() - begin:.0f} s of training")
-    structure = guide.structure
-    truth = {name: value.double() for name, value in EXPERIMENTS.items()}
-    expected = structure.unconstrain_population(truth)
-    apart, seconds, skipped = [], [], 0
-    for seed in range(num_cohorts):
-        cohort = pa.simulate_population(structure, design, truth, 100 + seed)
-        fit, taken = amount.fit(two_experiments, guide, cohort, amount.coverage_draws)
-        seconds.append(taken)
-        if not (fit.converged and bool(fit.estimated.all())):
-            skipped += 1
-            continue
-        apart.append((fit.vector - expected) / fit.covariance.diagonal().sqrt())
-    z = torch.stack(apart)
-    cover = (z.abs() < 1.96).double().mean(0)
-    print(
-        f"{len(z)} cohorts of 24 + 24 ({skipped} not converged or with a variance of zero), "
-        f"{sorted(seconds)[len(seconds) // 2]:.1f} s per fit (median)"
-    )
-    rows = zip(structure.population_names, z.mean(0), z.std(0), cover, strict=True)
-    results = {n: {"bias": float(a), "sd": float(b), "coverage": float(c)} for n, a, b, c in rows}
-    for name, row in results.items():
-        print(f"  {name:12s} " + "  ".join(f"{k} {x:+.3f}" for k, x in row.items()))
-    return results | {"cohorts": len(z), "skipped": skipped}
 
 
 def parsed():

@@ -5,6 +5,7 @@ import pyro
 import pytest
 import quickstart
 import torch
+from matplotlib.figure import Figure
 
 import pyro_amortized as pa
 from pyro_amortized.population import (
@@ -23,7 +24,7 @@ torch.set_num_threads(1)  # threads of several processes on two cores stall each
 
 from tests.exact import exact_fit, linear_cohort, linear_program
 from tests.sharing import common_folder, shared_fit, shared_guide
-from tests.small import NETWORKS, capped
+from tests.small import NETWORKS, capped, unarranged
 
 
 def pytest_collection_modifyitems(items):
@@ -65,23 +66,30 @@ def rough_training_distributions(monkeypatch):
 
 
 @pytest.fixture
-def small_efforts(monkeypatch, rough_training_distributions):
+def small_populations(monkeypatch):
+    """Draws of the population from few draws of the individuals, where any will do."""
+    pooled = replace(pooled_proposals.POOLED, min_draws=50, max_total_draws=2000)
+    monkeypatch.setattr(pooled_proposals, "POOLED", pooled)
+    density = replace(posterior_density.DENSITY, num_test_draws=5, num_pooled=2)
+    for module in (posterior_density, population_posterior):
+        monkeypatch.setattr(module, "DENSITY", density)
+
+
+@pytest.fixture
+def small_efforts(monkeypatch, rough_training_distributions, small_populations):
     """For a script that only has to run: its searches for modes, too, are short, and its fits have
-    few starts, few draws where the script leaves their number open, and short further trainings.
+    few starts, few rounds, few draws where the script leaves their number open, and short further
+    trainings. Figures are drawn as they are, without an arrangement of their panels.
     """
     monkeypatch.setattr(minor_modes, "EFFORT", replace(minor_modes.EFFORT, num_starts=6))
     few = {"usual_draws": 100, "min_draws": 50, "max_draws": 100, "precision": 10.0}
+    few["max_rounds"] = 5
     monkeypatch.setattr(estimation, "ESTIMATION", replace(estimation.ESTIMATION, **few))
     for name in ("candidates", "locate_population"):
         monkeypatch.setattr(estimation, name, capped(getattr(estimation, name), "num_starts", 2))
     monkeypatch.setattr(
         amortized_mcmc, "fit_once", capped(amortized_mcmc.fit_once, "num_draws", 100)
     )
-    pooled = replace(pooled_proposals.POOLED, min_draws=50, max_total_draws=2000)
-    monkeypatch.setattr(pooled_proposals, "POOLED", pooled)
-    density = replace(posterior_density.DENSITY, num_test_draws=5, num_pooled=2)
-    for module in (posterior_density, population_posterior):
-        monkeypatch.setattr(module, "DENSITY", density)
     short = replace(retraining.RETRAINING, num_simulations=2000, num_epochs=2)
     monkeypatch.setattr(retraining, "RETRAINING", short)
 
@@ -89,6 +97,7 @@ def small_efforts(monkeypatch, rough_training_distributions):
         return mixture_around_modes(target, modes, generator, min(num_steps, 10))
 
     monkeypatch.setattr(refinement_stages, "mixture_around_modes", mixture_of_few_steps)
+    monkeypatch.setattr(Figure, "savefig", unarranged(Figure.savefig))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
-"""A small training in a process of its own: ``python -m tests.resumable folder output``."""
+"""A small training in a process of its own."""
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -56,11 +55,11 @@ def forked(function, *arguments) -> multiprocessing.Process:
     return process
 
 
-def train_apart(folder: Path, output: Path, errors: Path):
+def train_apart(folder: Path, output: Path, errors: Path, *sizes: int):
     """:func:`train` in a process of its own; a file holds what ended it."""
     set_up()
     try:
-        train(folder, output)
+        train(folder, output, *sizes)
     except BaseException:
         errors.write_text(traceback.format_exc())
         sys.exit(1)
@@ -90,18 +89,3 @@ def train_together(place: dict[str, str], folder: Path, losses: Path):
     if distributed.get_rank() == 0:
         losses.write_text(json.dumps(found))
     distributed.destroy_process_group()
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the run is kept, and taken up")
-    parser.add_argument("output", type=Path, help="where the guide is saved")
-    parser.add_argument("--num-simulations", type=int, default=3000)
-    parser.add_argument("--max-epochs", type=int, default=3)
-    arguments = parser.parse_args()
-    set_up()
-    train(**vars(arguments))
-
-
-if __name__ == "__main__":
-    main()

@@ -53,3 +53,13 @@ def capped(function, name, most):
         return function(*arguments, **settings)
 
     return small
+
+
+def unarranged(savefig):
+    """``Figure.savefig`` without a layout of the panels, which takes as long as the drawing."""
+
+    def plain(figure, *arguments, **settings):
+        figure.set_layout_engine("none")
+        return savefig(figure, *arguments, **settings)
+
+    return plain

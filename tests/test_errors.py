@@ -24,8 +24,7 @@ SOURCE = Path(pa.__file__).parent
 def every_class():
     """The library's errors, those of modules that are imported late too."""
     for module in pkgutil.walk_packages([str(SOURCE)], "pyro_amortized."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+        importlib.import_module(module.name)
     classes, todo = [], [AmortizedError]
     while todo:
         classes.append(todo.pop())

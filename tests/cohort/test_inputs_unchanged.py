@@ -217,6 +217,7 @@ SLOW = {sample_population}
     [pytest.param(f, marks=pytest.mark.slow if f in SLOW else ()) for f in FUNCTIONS],
     ids=lambda f: f.__name__,
 )
+@pytest.mark.usefixtures("small_populations")
 def test_the_input_is_unchanged(function, linear, linear_guide, small_fit):
     inputs = {"cohort": linear, "population": TRUTH, "guide": linear_guide, "fit": small_fit}
     watched = tensors(inputs | {"networks": linear_guide.posterior})

@@ -4,8 +4,10 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from matplotlib.figure import Figure
 
 from pyro_amortized.diagnostics import diagnose, report
+from tests.small import unarranged
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +42,9 @@ def page(fit, tmp_path_factory):
     escaped_fit = replace(fit, cohort=cohort)
     diagnosis = diagnose(fit, num_individuals=50, num_draws=100, seed=1)
     path = tmp_path_factory.mktemp("report") / "report.html"
-    assert report(escaped_fit, path, title="A & <b>", diagnosis=diagnosis) is diagnosis
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", unarranged(Figure.savefig))
+        assert report(escaped_fit, path, title="A & <b>", diagnosis=diagnosis) is diagnosis
     return path.read_text("utf-8")
 
 

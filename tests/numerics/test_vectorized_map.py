@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import pyro_amortized as pa
 from pyro_amortized.numerics.vectorized_map import AtEach
 from pyro_amortized.population.exact_likelihood import ExactLikelihood
 
@@ -26,10 +27,13 @@ def test_functions_that_cannot_run_together_run_one_after_another():
 
 
 @pytest.mark.slow
-def test_log_likelihoods_of_many_populations_are_those_of_each(fit, population_draws):
-    likelihood = population_draws.likelihood
+def test_log_likelihoods_of_many_populations_are_those_of_each(small_fit):
+    fit = small_fit
+    draws = pa.sample_population(fit, num_draws=20, num_proposals=60, seed=1)
+    likelihood = draws.likelihood
     exact = ExactLikelihood(likelihood.individuals, likelihood.following)
-    vectors, log_likelihoods = population_draws.vectors[:20], population_draws.log_likelihoods[:20]
+    vectors, log_likelihoods = draws.vectors, draws.log_likelihoods
+    assert len(vectors) == 20
     expected = [exact(fit.structure.constrain_population(x)) for x in vectors]
     assert torch.allclose(log_likelihoods, torch.stack(expected), atol=0.01)
     single = likelihood(fit.structure.constrain_population(vectors[3]))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import pyro_amortized as pa
+from tests.small import NETWORKS
 
 pytestmark = pytest.mark.usefixtures("rough_training_distributions")
 
@@ -36,9 +37,14 @@ def test_draws_without_a_gradient_do_not_end_a_fit():
 
     with warnings.catch_warnings():  # of simulations that failed
         warnings.simplefilter("ignore", pa.AmortizedWarning)
-        options = pa.TrainingOptions(max_epochs=8, batch_size=256)
         guide = pa.train(
-            rooted, cohort, num_simulations=10_000, seed=1, options=options, progress=False
+            rooted,
+            cohort,
+            num_simulations=4000,
+            seed=1,
+            options=pa.TrainingOptions(max_epochs=4, batch_size=128),
+            networks=NETWORKS,
+            progress=False,
         )
         fit = pa.fit_population(rooted, cohort, guide=guide, num_draws=400, seed=1)
     assert fit.converged, fit.message

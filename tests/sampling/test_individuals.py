@@ -68,7 +68,7 @@ def test_individuals_without_good_draws_are_named(linear_guide):
 def test_the_worst_individuals_get_a_chain_of_nuts(linear, linear_guide, monkeypatch):
     strict = weight_quality.ReliabilitySettings(min_ess=1e6, min_efficiency=1.0)
     monkeypatch.setattr(weight_quality, "RELIABILITY", strict)
-    monkeypatch.setattr(nuts_chain, "CHAIN", nuts_chain.ChainSettings(50, 100))
+    monkeypatch.setattr(nuts_chain, "CHAIN", nuts_chain.ChainSettings(30, 60))
     chains = []
 
     def counted(*arguments):

@@ -18,7 +18,16 @@ from ..paths import ROOT
 
 FOLDER = ROOT / "benchmarks"
 # Imported by the others.
-PARTS = {"exact_posteriors", "first_answer_models", "missing_data_rows", "problems"}
+PARTS = {
+    "dynamics_problems",
+    "exact_posteriors",
+    "first_answer_models",
+    "likelihood_free_models",
+    "missing_data_rows",
+    "population_coverage",
+    "problems",
+    "transfection",
+}
 LONG = {"interrupted"}
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in PARTS)
 RUNS = [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in SCRIPTS]
@@ -52,7 +61,7 @@ def run(monkeypatch, capsys, small_efforts):
             torch.set_num_threads(threads)
             pyro.clear_param_store()
             for name in set(sys.modules) - known:  # `population` of benchmarks is no name for all
-                if _is_ours(sys.modules[name]):
+                if _is_in(path.parent, sys.modules[name]):
                     del sys.modules[name]
             gc.collect()
         return capsys.readouterr().out
@@ -60,8 +69,9 @@ def run(monkeypatch, capsys, small_efforts):
     return run_script
 
 
-def _is_ours(module):
-    return FOLDER in Path(getattr(module, "__file__", None) or "/").resolve().parents
+def _is_in(folder, module):
+    file = Path(getattr(module, "__file__", None) or "/")
+    return folder.resolve() in file.resolve().parents
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import quickstart
 
-from pyro_amortized import cli
-from pyro_amortized.cli import main
+from pyro_amortized import __main__ as command_line
+from pyro_amortized.__main__ import main
 from pyro_amortized.diagnostics import diagnose, html_report
 from pyro_amortized.population import retraining
 from tests.small import counted
@@ -43,7 +43,7 @@ def test_check_says_what_the_model_is(folder, capsys):
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_efforts")
 def test_train_fit_report(folder, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "train", counted(cli.train, 2000, 2))
+    monkeypatch.setattr(command_line, "train", counted(command_line.train, 2000, 2))
     short = replace(retraining.RETRAINING, num_simulations=2000, num_epochs=2)
     monkeypatch.setattr(retraining, "RETRAINING", short)  # a guide that is trained so little
     few = partial(diagnose, num_individuals=30, num_draws=200)
@@ -82,6 +82,7 @@ def test_mistakes_end_in_a_message_and_status_1(folder, change, fragment, capsys
 def test_help_of_the_installed_command(capsys, monkeypatch):
     """``python -m pyro_amortized --help``, in this process, where torch is imported already."""
     monkeypatch.setattr(sys, "argv", ["pyro_amortized", "--help"])
+    monkeypatch.delitem(sys.modules, "pyro_amortized.__main__")
     with pytest.raises(SystemExit) as end:
         runpy.run_module("pyro_amortized", run_name="__main__", alter_sys=True)
     assert not end.value.code

@@ -77,6 +77,7 @@ def test_a_read_only_folder_is_told(linear_guide, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_populations")
 def test_what_is_saved_is_loaded(small_fit, tmp_path):
     """A fit that is loaded from its folder gives the same results."""
     fit = small_fit
@@ -90,8 +91,6 @@ def test_what_is_saved_is_loaded(small_fit, tmp_path):
     assert torch.allclose(loaded.robust_covariance, fit.robust_covariance)
     profiles = [pa.profile_likelihood(x, "sigma") for x in (fit, loaded)]
     assert profiles[0].lower == pytest.approx(profiles[1].lower, rel=1e-9)
-    draws = [
-        pa.sample_population(x, num_draws=20, num_proposals=100, seed=1) for x in (fit, loaded)
-    ]
+    draws = [pa.sample_population(x, num_draws=10, num_proposals=40, seed=1) for x in (fit, loaded)]
     assert torch.allclose(draws[0].vectors, draws[1].vectors)
     assert pa.difference(fit, loaded).minus2ll == pytest.approx(0.0, abs=1e-9)

@@ -46,6 +46,7 @@ def everything():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_populations")
 def test_nothing_global_changes(linear, small_fit, tmp_path):
     before = everything()
     options = pa.TrainingOptions(max_epochs=1, batch_size=64)

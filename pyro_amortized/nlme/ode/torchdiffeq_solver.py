@@ -154,11 +154,24 @@ def _integrate(
     except AssertionError:  # raised by torchdiffeq for a step size of zero, NaN, or too many steps
         if len(x) == 1:
             return torch.full_like(x, torch.nan)
-        parts = []
-        for half in (slice(0, len(x) // 2), slice(len(x) // 2, None)):
-            own = {name: value[half] for name, value in parameters.items()}
-            parts.append(
-                _integrate(f, x[half], begin[half], length[half], rate[half], own, tolerance)
-            )
-        return torch.cat(parts)
+        return _integrate_halves(f, x, begin, length, rate, parameters, tolerance)
     return end
+
+
+def _integrate_halves(
+    f: RightHandSide,
+    x: Tensor,
+    begin: Tensor,
+    length: Tensor,
+    rate: Tensor,
+    parameters: Mapping[str, Tensor],
+    tolerance: Tolerance,
+) -> Tensor:
+    """Solve the two halves of the rows apart, so that in the end the rows that cannot be solved are
+    alone.
+    """
+    parts = []
+    for half in (slice(0, len(x) // 2), slice(len(x) // 2, None)):
+        own = {name: value[half] for name, value in parameters.items()}
+        parts.append(_integrate(f, x[half], begin[half], length[half], rate[half], own, tolerance))
+    return torch.cat(parts)

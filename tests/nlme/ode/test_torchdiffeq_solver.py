@@ -55,7 +55,7 @@ def test_gradients_of_the_solver_equal_those_of_the_formula():
                 own,
                 doses=doses,
                 delivery=delivery,
-                rtol=1e-7,
+                rtol=1e-6,
             )
             y = x[..., 1] / p["v"].unsqueeze(-1)
         weights = torch.linspace(0.5, 1.5, y.numel(), dtype=torch.float64).reshape(y.shape)

@@ -1,0 +1,148 @@
+"""Programs that the library must refuse, each with what its message names."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from pyro_amortized.errors import ModelError
+from pyro_amortized.model import read_structure
+from tests.programs import curve, growth_cohort
+
+
+def _refused(program, match, cohort=None):
+    with pytest.raises(ModelError, match=match) as caught:
+        read_structure(program, cohort if cohort is not None else growth_cohort(6))
+    text = str(caught.value)
+    assert "Expected: " in text
+    assert "To fix: " in text
+
+
+def _with(latent=None, observe=None, plate="individual", size=None):
+    def program(cohort):
+        sigma = pyro.sample("sigma", dist.HalfNormal(0.5))
+        y = cohort["y"]
+        with pyro.plate(plate, size or len(cohort)):
+            rate = latent() if latent else pyro.sample("rate", dist.LogNormal(0.0, 0.5))
+            prediction = curve(y.times, torch.ones_like(rate), rate)
+            if observe:
+                observe(prediction, sigma, y)
+            else:
+                distribution = dist.Normal(prediction, sigma[..., None]).mask(y.observed)
+                pyro.sample("y", distribution.to_event(1), obs=y.values)
+
+    return program
+
+
+def test_no_plate_individual():
+    _refused(_with(plate="subject"), "no plate|plates \\['subject'\\]")
+
+
+def test_observation_without_series():
+    def observe(prediction, sigma, y):
+        distribution = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
+        pyro.sample("concentration", distribution, obs=y.values)
+
+    _refused(_with(observe=observe), "'concentration' has no series")
+
+
+def test_shapes_that_disagree():
+    def observe(prediction, sigma, y):
+        distribution = (
+            dist.Normal(prediction[:, :2], sigma[..., None]).mask(y.observed[:, :2]).to_event(1)
+        )
+        pyro.sample("y", distribution, obs=y.values[:, :2])
+
+    _refused(_with(observe=observe), "shape")
+
+
+def test_discrete_latent():
+    def latent():
+        return 1.0 + pyro.sample("kind", dist.Bernoulli(0.5))
+
+    _refused(_with(latent=latent), "'kind' is discrete")
+
+
+def test_no_mask():
+    def observe(prediction, sigma, y):
+        pyro.sample("y", dist.Normal(prediction, sigma[..., None]).to_event(1), obs=y.values)
+
+    _refused(_with(observe=observe), "not recorded enter the density")
+
+
+def test_mask_that_hides_recorded_values():
+    def observe(prediction, sigma, y):
+        mask = y.observed & (y.times > 1.0)
+        pyro.sample(
+            "y", dist.Normal(prediction, sigma[..., None]).mask(mask).to_event(1), obs=y.values
+        )
+
+    _refused(_with(observe=observe), "masks .* values that the cohort declares as recorded")
+
+
+def test_mask_after_the_event_when_sizes_agree():
+    """With as many times as individuals this broadcasts without an error."""
+
+    def observe(prediction, sigma, y):
+        distribution = dist.Normal(prediction, sigma[..., None]).to_event(1).mask(y.observed)
+        pyro.sample("y", distribution, obs=y.values)
+
+    with pytest.raises((ModelError, ValueError)):
+        read_structure(_with(observe=observe), growth_cohort(5))
+
+
+def test_transformed_observation():
+    def observe(prediction, sigma, y):
+        distribution = dist.Normal(prediction, sigma[..., None]).mask(y.observed).to_event(1)
+        pyro.sample("y", distribution, obs=2 * y.values)
+
+    _refused(_with(observe=observe), "observes other values")
+
+
+def test_plate_of_another_size():
+    _refused(_with(size=1), "size 6")
+
+
+def test_subsampled_plate():
+    def program(cohort):
+        with pyro.plate("individual", len(cohort), subsample_size=3):
+            pyro.sample("rate", dist.LogNormal(0.0, 0.5))
+
+    _refused(program, "3 of 6")
+
+
+def test_sequential_plate():
+    def program(cohort):
+        for i in pyro.plate("individual", len(cohort)):
+            rate = pyro.sample(f"rate_{i}", dist.LogNormal(0.0, 0.5))
+            y = cohort["y"]
+            pyro.sample(
+                f"y_{i}",
+                dist.Normal(curve(y.times[i], rate, rate), 1.0).to_event(1),
+                obs=y.values[i],
+            )
+
+    _refused(program, "sequential")
+
+
+def test_no_latent_site():
+    def latent():
+        return torch.ones(6)
+
+    _refused(_with(latent=latent), "no latent site")
+
+
+def test_observation_outside_the_plate():
+    def program(cohort):
+        _with()(cohort)
+        pyro.sample("z", dist.Normal(0.0, 1.0), obs=torch.tensor(1.0))
+
+    _refused(program, "outside the plate")
+
+
+def test_discrete_population_site():
+    def program(cohort):
+        pyro.sample("switch", dist.Bernoulli(0.5))
+        _with()(cohort)
+
+    _refused(program, "'switch' is discrete")
