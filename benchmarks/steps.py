@@ -23,7 +23,7 @@ import pyro_amortized as pa
 from problems import CONVERSION, FITZHUGH, PK
 from pyro_amortized.training.simulation.shard_queue import SimulationBank
 
-from pyro_amortized.networks.conditional_flow import ConditionalFlow
+from pyro_amortized.networks.conditional_flow import ConditionalFlow, FlowSizes
 from pyro_amortized.numerics.muon_optimizer import Muon
 from pyro_amortized.networks import DeepSet, GridNetwork, TokenLayout
 from pyro_amortized.training.simulation.shard_simulation import Simulator
@@ -54,7 +54,9 @@ def step(num_latent, num_times, grid, repeats):
     summary = GridNetwork(TokenLayout(10, 0, num_times, 4)) if grid else DeepSet(TokenLayout(10, 0))
     width = 64 if num_latent <= 4 else 32
     flow = ConditionalFlow(
-        num_latent, summary.num_summary, num_layers=2, depth=1 if grid else 2, layer_width=width
+        num_latent,
+        summary.num_summary,
+        FlowSizes(num_layers=2, depth=1 if grid else 2, layer_width=width),
     )
     u = torch.randn(BATCH, num_latent)
     weights = [*summary.parameters(), *flow.parameters()]

@@ -19,6 +19,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized import nlme
+from pyro_amortized.numerics.gaussians import Gaussians
 from pyro_amortized.training.simulation.shard_store import SimulationStore
 from pyro_amortized.training.simulation.training_sets import TrainingSet
 from tests.exact import linear_cohort, linear_program
@@ -41,7 +42,8 @@ def make_readers(guide, fit, folder):
     fit.save(folder / "fit")
     store = SimulationStore(folder / "store")
     cohort = fit.cohort
-    store.write(0, TrainingSet(cohort, torch.zeros(40, 2), torch.zeros(40, 1), 0))
+    priors = Gaussians(torch.zeros(40, 2), torch.eye(2).expand(40, 2, 2))
+    store.write(0, TrainingSet(cohort, torch.zeros(40, 2), torch.zeros(40, 1), priors, 0))
     files = {
         "table": (folder / "table.csv", lambda: nlme.read_table(folder / "table.csv")),
         "description": (

@@ -3,7 +3,7 @@
 from functools import cache
 
 import pyro_amortized as pa
-from pyro_amortized.guide.training_distributions import default_training_distribution
+from pyro_amortized.guide.default_distribution import default_training_distribution
 from pyro_amortized.training.time_budgets import budget_seconds
 from tests.exact import linear_cohort, linear_program
 

@@ -3,11 +3,15 @@ r"""The individual part of a guide, which samples the individual sites."""
 from contextlib import ExitStack
 
 import pyro
+import torch
 from pyro.distributions import Delta
 from torch import Tensor
+from torch.distributions import biject_to
 
 from ..cohort import Cohort
 from ..model import PLATE, ModelStructure, Population, constrain_individuals
+from ..model.individual_priors import individual_priors_at
+from ..numerics.broadcasting import broadcast_shape
 from ..numerics.gaussians import Gaussians
 from .amortized_posterior import AmortizedPosterior
 from .newton_posterior import SharpenedPosterior
@@ -62,3 +66,36 @@ def sample_individual_part(
             )
             result[name] = pyro.sample(name, delta)
     return result
+
+
+def priors_of_draws(structure: ModelStructure, cohort: Cohort, population: Population) -> Gaussians:
+    r"""Distributions of the individuals given each of several populations.
+
+    Args:
+        structure: The model.
+        cohort: N individuals.
+        population: Population parameters by name, shapes ``(*draw, 1, ..., 1, *site)``, with
+            dimensions of size one in the places of the individuals and of inner plates.
+
+    Returns:
+        Batch shape ``(*draw, individual)``.
+    """
+    vectors = _vectors(structure, population)
+    rows = vectors.detach().reshape(-1, vectors.shape[-1])
+    priors = individual_priors_at(structure, cohort, rows)
+    dim = next(iter(structure.individual.values())).dim
+    draw_shape = vectors.shape[:-1][: max(0, vectors.dim() - 1 + dim)]
+    return priors.reshape(torch.Size([*draw_shape, len(cohort)]))
+
+
+def _vectors(structure: ModelStructure, population: Population) -> Tensor:
+    """Unconstrained coordinates of populations of shape ``(*draw, *site)``, shape ``(*draw,
+    coordinate)``.
+    """
+    pieces = []
+    for name, site in structure.population.items():
+        value = population[name].double()
+        batch = value.shape[: value.dim() - len(site.shape)]
+        pieces.append(biject_to(site.support).inv(value).reshape(*batch, -1))
+    batch = broadcast_shape(*(p.shape[:-1] for p in pieces))
+    return torch.cat([p.expand(*batch, -1) for p in pieces], -1)

@@ -23,13 +23,12 @@ from ..cohort import Cohort
 from ..errors import GuideError
 from ..missing.training_patterns import TrainingPatterns
 from ..model import Model, ModelStructure, Population, read_structure
-from ..model.individual_priors import individual_priors, individual_priors_at
+from ..model.individual_priors import individual_priors
 from ..networks.conditional_flow import FlowDistribution
 from ..numerics.broadcasting import broadcast_shape
-from ..numerics.gaussians import Gaussians
 from .amortized_posterior import AmortizedPosterior
 from .files.guide_folder import GuideParts, check_folder, parts_of, read_guide, write_guide
-from .individual_part import sample_individual_part
+from .individual_part import priors_of_draws, sample_individual_part
 from .newton_posterior import SharpenedDistribution, SharpenedPosterior
 from .population_part import PopulationPart, median_of_population, sample_population_part
 from .training_distributions import TrainingDistribution
@@ -188,20 +187,6 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
             priors = individual_priors(structure, cohort, values)
         return self.posterior.condition(cohort, self.shared_vector(population), priors)
 
-    def _priors(self, cohort: Cohort, population: Population) -> Gaussians | None:
-        """Distributions of the individuals at populations of shape ``(*draw, *site)``, batch shape
-        ``(*draw, individual)``; None where the networks do not depend on them.
-        """
-        if self.posterior.prior_features is None:
-            return None
-        vectors = _vectors(self.structure, population)
-        rows = vectors.detach().reshape(-1, vectors.shape[-1])
-        priors = individual_priors_at(self.structure, cohort, rows)
-        # A draw has dimensions of size one in the places of the individuals and of inner plates.
-        dim = next(iter(self.structure.individual.values())).dim
-        draw_shape = vectors.shape[:-1][: max(0, vectors.dim() - 1 + dim)]
-        return priors.reshape(torch.Size([*draw_shape, len(cohort)]))
-
     # The Pyro guide.
 
     def forward(self, cohort: Cohort, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -218,7 +203,10 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         )
         if self.tuned:
             pyro.module("amortized_posterior", self.posterior)
-        context = (self.shared_vector(population), self._priors(cohort, population))
+        priors = None
+        if self.posterior.prior_features is not None:
+            priors = priors_of_draws(self.structure, cohort, population)
+        context = (self.shared_vector(population), priors)
         individual = sample_individual_part(
             self.structure, cohort, population, self.posterior, *context
         )
@@ -341,19 +329,6 @@ def load_guide(
     content = read_guide(folder)
     structure = read_structure(model, cohort)
     return _assembled(model, parts_of(folder, content, structure, classes), None, False)
-
-
-def _vectors(structure: ModelStructure, population: Population) -> Tensor:
-    """Unconstrained coordinates of populations of shape ``(*draw, *site)``, shape ``(*draw,
-    coordinate)``.
-    """
-    pieces = []
-    for name, site in structure.population.items():
-        value = population[name].double()
-        batch = value.shape[: value.dim() - len(site.shape)]
-        pieces.append(biject_to(site.support).inv(value).reshape(*batch, -1))
-    batch = broadcast_shape(*(p.shape[:-1] for p in pieces))
-    return torch.cat([p.expand(*batch, -1) for p in pieces], -1)
 
 
 def _assembled(

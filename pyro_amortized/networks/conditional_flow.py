@@ -7,18 +7,19 @@ A value u is transformed to a standard normal in three steps, each with a closed
           \epsilon = (S_m \circ \dots \circ S_1)(z \mid h).
 
 The mean m and the scale S standardise the values: those of a normal distribution of each value,
-for instance its prior, or one pair for all of them. A Gaussian head (:math:`\mu, s, L` from
-the hidden context h, with L strictly lower triangular) determines location, scales and
-correlations. Triangular layers :math:`S` of rational-quadratic splines describe what is not
-Gaussian: each dimension is transformed given the context and the dimensions before it. A density
-needs one pass over all dimensions. A draw is computed one dimension after the other, at the same
-total cost.
+for instance its prior, or one pair for all of them. With priors, v is then standardised a second
+time, by a Gaussian posterior (:mod:`pyro_amortized.networks.information_head`). A Gaussian head
+(:math:`\mu, s, L` from the hidden context h, with L strictly lower triangular) determines
+location, scales and correlations. Triangular layers of rational-quadratic splines describe what is
+not Gaussian: each dimension is transformed given the context and the dimensions before it. A
+density needs one pass over all dimensions. A draw is computed one dimension after the other, at the
+same total cost.
 """
 
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +28,9 @@ from torch import Size, Tensor, nn
 from torch.distributions import constraints
 
 from ..numerics.broadcasting import broadcast_shape
+from ..numerics.cholesky import factored
 from ..numerics.gaussians import Gaussians
+from .information_head import Information, InformationHead
 from .multilayer_perceptron import mlp
 from .spline_layer import SplineLayer
 
@@ -50,15 +53,34 @@ DEFAULTS = FlowSettings()
 
 class FlowState(NamedTuple):
     """What a flow computes from a context alone, and needs for every density and every draw:
-    location, log precisions and strictly lower triangle of the head, and the context of every
-    spline layer.
+    location, log precisions and strictly lower triangle of the head, the context of every spline
+    layer, and the Gaussian of the values of a flow with priors.
     """
 
     location: Tensor
     log_precision: Tensor
     lower: Tensor
     contexts: list[Tensor]
-    information: tuple[Tensor, Tensor] | None = None
+    information: Information | None = None
+
+
+@dataclass(frozen=True)
+class FlowSizes:
+    r"""Sizes of a flow.
+
+    Args:
+        num_layers: Number of spline layers; 0 gives a Gaussian.
+        width: Width of the hidden layers.
+        depth: Number of hidden layers between the context and the head.
+        num_bins: Number of bins of a spline.
+        layer_width: Number of hidden units of a spline layer per dimension.
+    """
+
+    num_layers: int = 1
+    width: int = 128
+    depth: int = 2
+    num_bins: int = 8
+    layer_width: int = 64
 
 
 class ConditionalFlow(nn.Module):
@@ -67,48 +89,35 @@ class ConditionalFlow(nn.Module):
     Args:
         num_latent: Number of dimensions.
         num_context: Length of the context.
-        num_layers: Number of spline layers; 0 gives a Gaussian.
-        width: Width of the hidden layers.
-        depth: Number of hidden layers between the context and the head.
-        num_bins: Number of bins of a spline.
-        layer_width: Number of hidden units of a spline layer per dimension.
+        sizes: Sizes of the network.
+        has_priors: Whether m and S are the mean and the scale of the prior of each value, which an
+            :class:`~pyro_amortized.networks.information_head.InformationHead` then combines with
+            what the context says.
     """
 
     def __init__(
         self,
         num_latent: int,
         num_context: int,
-        *,
-        num_layers: int = 1,
-        width: int = 128,
-        depth: int = 2,
-        num_bins: int = 8,
-        layer_width: int = 64,
+        sizes: FlowSizes = FlowSizes(),
+        has_priors: bool = False,
     ) -> None:
         super().__init__()
-        self.settings = {
-            "num_layers": num_layers,
-            "width": width,
-            "depth": depth,
-            "num_bins": num_bins,
-            "layer_width": layer_width,
-        }
+        self.settings = {**asdict(sizes), "has_priors": has_priors}
+        width = sizes.width
         self.num_latent = num_latent
         self.loc: Tensor
         self.scale_tril: Tensor
         self.register_buffer("loc", torch.zeros(num_latent))
         self.register_buffer("scale_tril", torch.eye(num_latent))
-        self.register_buffer("unit", torch.ones(num_latent))
-        self.trunk = nn.Sequential(mlp([num_context] + [width] * depth), nn.SiLU())
+        self.trunk = nn.Sequential(mlp([num_context] + [width] * sizes.depth), nn.SiLU())
         self.head = nn.Linear(width, num_latent * (num_latent + 3) // 2)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self.info_head = nn.Linear(width, num_latent * (num_latent + 3) // 2)
-        nn.init.zeros_(self.info_head.weight)
-        nn.init.zeros_(self.info_head.bias)
+        self.information = InformationHead(width, num_latent) if has_priors else None
         self.layers = nn.ModuleList(
-            SplineLayer(num_latent, width, layer_width, num_bins, reverse=j % 2 == 1)
-            for j in range(num_layers)
+            SplineLayer(num_latent, width, sizes.layer_width, sizes.num_bins, reverse=j % 2 == 1)
+            for j in range(sizes.num_layers)
         )
 
     def forward(self, context: Tensor, standard: Gaussians | None = None) -> "FlowDistribution":
@@ -126,21 +135,19 @@ class ConditionalFlow(nn.Module):
         """The network's own m and S, with an empty batch shape."""
         return Gaussians(self.loc, self.scale_tril)
 
-    def prepare(self, context: Tensor, relative: Tensor | None = None) -> FlowState:
-        """Everything that depends on the context alone."""
+    def prepare(self, context: Tensor, scale_tril: Tensor | None = None) -> FlowState:
+        r"""Everything that depends on the context and the prior alone.
+
+        Args:
+            context: Shape ``(*batch, num_context)``.
+            scale_tril: S, shape ``(*batch, d, d)``; only a flow with priors depends on it. Default:
+                that of the network.
+        """
         d, hidden = self.num_latent, self.trunk(context)
         information = None
-        if relative is not None:
-            a, b, below = self.info_head(hidden).split([d, d, d * (d - 1) // 2], -1)
-            row, column = torch.tril_indices(d, d, -1, device=context.device)
-            factor = torch.diag_embed((8 * torch.tanh(b / 8)).exp())
-            lower = below.new_zeros(*below.shape[:-1], d, d)
-            lower[..., row, column] = below
-            root = relative.transpose(-1, -2) @ (factor + lower)
-            precision = torch.eye(d).to(root) + root @ root.transpose(-1, -2)
-            cholesky = torch.linalg.cholesky(precision)
-            mean = torch.cholesky_solve(root @ a.unsqueeze(-1), cholesky)
-            information = (mean.squeeze(-1), cholesky)
+        if self.information is not None:
+            own = self.scale_tril if scale_tril is None else scale_tril
+            information = self.information(hidden, own)
         location, log_precision, below = self.head(hidden).split([d, d, d * (d - 1) // 2], -1)
         row, column = torch.tril_indices(d, d, -1, device=context.device)
         lower = below.new_zeros(*below.shape[:-1], d, d)
@@ -162,15 +169,13 @@ class ConditionalFlow(nn.Module):
             The transformed values, shape of ``value``, and the log absolute determinant of the
             Jacobian, shape ``(*,)``.
         """
-        log_det = 0.0
+        total = state.log_precision.sum(-1)
         if state.information is not None:
-            mean, cholesky = state.information
-            value = (cholesky.transpose(-1, -2) @ (value - mean).unsqueeze(-1)).squeeze(-1)
-            log_det = cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+            value = state.information.standardized(value)
+            total = total + state.information.log_det
         centered = value - state.location
         below = (state.lower @ centered.unsqueeze(-1)).squeeze(-1)
         z = (centered + below) * state.log_precision.exp()
-        total = state.log_precision.sum(-1) + log_det
         for layer, context in zip(self.layers, state.contexts, strict=True):
             z, log_slope = layer(z, context)
             total = total + log_slope
@@ -185,10 +190,13 @@ class ConditionalFlow(nn.Module):
         centered = torch.linalg.solve_triangular(unit, scaled, upper=False, unitriangular=True)
         v = centered.squeeze(-1) + state.location
         if state.information is not None:
-            mean, cholesky = state.information
-            upper = cholesky.transpose(-1, -2).expand(*v.shape, -1)
-            v = mean + torch.linalg.solve_triangular(upper, v.unsqueeze(-1), upper=True).squeeze(-1)
+            v = state.information.scaled(v)
         return v
+
+
+def factored_product(scale: Tensor) -> Tensor:
+    """Lower triangular L with L L^T = A A^T for square matrices A of a batch."""
+    return factored(scale @ scale.transpose(-1, -2))
 
 
 class FlowDistribution(TorchDistribution):  # type: ignore[misc]
@@ -252,14 +260,16 @@ class FlowDistribution(TorchDistribution):  # type: ignore[misc]
         unit = state.lower + torch.eye(self.flow.num_latent).to(state.lower)
         scale = torch.diag_embed((-state.log_precision).exp())
         tril = torch.linalg.solve_triangular(unit, scale, upper=False, unitriangular=True)
-        return self.standard.scaled(state.location), self.standard.scale_tril @ tril
+        location = state.location
+        if state.information is not None:
+            location = state.information.scaled(location)
+            upper = state.information.root.transpose(-1, -2)
+            tril = factored_product(torch.linalg.solve_triangular(upper, tril, upper=True))
+        return self.standard.scaled(location), self.standard.scale_tril @ tril
 
     @functools.cached_property
     def _state(self) -> FlowState:
-        relative = None
-        if self.standard.batch_shape:
-            relative = self.standard.scale_tril / self.flow.unit.unsqueeze(-1)
-        return self.flow.prepare(self.context, relative)
+        return self.flow.prepare(self.context, self.standard.scale_tril)
 
     def rsample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
         """Draws, shape ``(*sample_shape, *batch, num_latent)``."""

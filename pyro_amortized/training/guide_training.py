@@ -19,8 +19,9 @@ from ..encode import Form
 from ..errors import TrainingError
 from ..guide import AmortizedGuide
 from ..guide.amortized_posterior import AmortizedPosterior
+from ..guide.default_distribution import default_training_distribution
 from ..guide.learned_likelihood import learned
-from ..guide.training_distributions import TrainingDistribution, default_training_distribution
+from ..guide.training_distributions import TrainingDistribution
 from ..guide.training_history import TrainingHistory
 from ..missing.designs import as_design
 from ..missing.training_patterns import TrainingPatterns
@@ -80,7 +81,7 @@ def train(
         networks: Sizes of the networks.
         training_distribution: Distribution of individual and shared parameters, for instance
             ``TrainingDistribution.normal(loc, scale_tril)``. Default: see
-            :func:`~pyro_amortized.guide.training_distributions.default_training_distribution`.
+            :func:`~pyro_amortized.guide.default_distribution.default_training_distribution`.
         warm_start: A guide of a model with the same sites and series, whose networks are trained
             further; ``networks`` is then ignored.
         tracker: Records the losses: ``mlflow``, or an object with ``log_params`` and
@@ -249,7 +250,7 @@ def _build(
         windows = time_windows(first.cohort, structure.series)
     if plan.warm_start is not None:
         warm = copy.deepcopy(plan.warm_start).requires_grad_(True)
-        for network in (warm.summary, warm.flow, warm.shared_flow):
+        for network in (warm.summary, warm.flow, warm.shared_flow, warm.prior_features):
             if network is not None:
                 network.float()
         return warm.to(local_device(plan.options.device)), patterns
@@ -264,7 +265,8 @@ def _build(
     posterior.flow.scale_tril.copy_(individual.scale_tril)
     if posterior.prior_features is not None and populations is not None:
         posterior.prior_features.fit(populations)
-        posterior.flow.unit.copy_(posterior.prior_features.scale)
+        assert posterior.flow.information is not None
+        posterior.flow.information.unit.copy_(posterior.prior_features.scale)
     posterior.shared.fit(first.shared.double())
     if posterior.shared_flow is not None:
         assert shared.normal is not None

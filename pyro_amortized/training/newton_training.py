@@ -21,7 +21,7 @@ from ..guide.amortized_posterior import AmortizedPosterior
 from ..guide.newton_posterior import SharpenedPosterior, log_mixture
 from ..guide.training_history import TrainingHistory
 from ..missing.designs import as_design
-from ..networks.conditional_flow import ConditionalFlow, FlowDistribution
+from ..networks.conditional_flow import ConditionalFlow, FlowDistribution, FlowSizes
 from ..runtime.arguments import check_count, check_is
 from ..runtime.isolation import seeded, torch_threads
 from ..runtime.progress import progress_bar
@@ -191,7 +191,9 @@ def _second_flow(first: AmortizedPosterior) -> ConditionalFlow:
     num_context = SharpenedPosterior.num_context(first, d)
     sizes = SETTINGS
     return ConditionalFlow(
-        d, num_context, num_layers=sizes.num_layers, width=sizes.width, depth=sizes.depth
+        d,
+        num_context,
+        FlowSizes(num_layers=sizes.num_layers, width=sizes.width, depth=sizes.depth),
     )
 
 
@@ -230,7 +232,7 @@ def _train_second(
     validation, begin = slice(0, rows.num_validation), time.monotonic()
     steps_per_pass = max(1, (len(rows) - rows.num_validation) // size)
     total = max(SETTINGS.min_steps, num_passes * steps_per_pass)
-    schedule = Schedule(options.learning_rate, options.warmup, None if deadline else total)
+    schedule = Schedule(options.peak_rate, options.warmup, None if deadline else total)
     optimizers = make_optimizers(flow, options)
     averaged = AveragedModel(flow, multi_avg_fn=average(options.average_decay))
     generator, step, done = random_stream(seed, Purpose.SHARPENING_ORDER), 0, 0.0

@@ -22,7 +22,7 @@ def make_optimizers(
     weights = [p for p in network.parameters() if p.requires_grad]
     matrices = [p for p in weights if p.dim() >= 2 and min(p.shape[-2:]) >= SMALLEST_MATRIX]
     others = [p for p in weights if all(p is not m for m in matrices)]
-    rate = options.learning_rate
+    rate = options.peak_rate
     optimizers: dict[str, torch.optim.Optimizer] = {}
     if matrices:
         optimizers["muon"] = Muon(matrices, lr=rate, weight_decay=options.weight_decay or 0.0)

@@ -161,7 +161,7 @@ class Run:
                 for k in range(bank.num_shards)
             )
             total = per_pass * self.num_passes
-        return Schedule(options.learning_rate, options.warmup, total, self.progress.cooling_from)
+        return Schedule(options.peak_rate, options.warmup, total, self.progress.cooling_from)
 
     def _share_of_time(self) -> float:
         if self.progress.planned is None:

@@ -10,7 +10,7 @@ from pyro.infer.importance import vectorized_importance_weights
 import pyro_amortized as pa
 from pyro_amortized.errors import GuideError
 from pyro_amortized.guide.newton_posterior import SETTINGS, SharpenedPosterior
-from tests.exact import TRUTH, _rows, linear_program
+from tests.exact import TRUTH, exact_posterior, linear_program
 from tests.small import train
 
 pytestmark = pytest.mark.slow
@@ -31,21 +31,8 @@ def sharp(linear, trained):
     )
 
 
-def exact_posterior(linear, guide):
-    """The posterior under the training distribution, in closed form."""
-    training, sigma = guide.training_distribution.individual.normal, TRUTH["sigma"]
-    precision = torch.cholesky_inverse(training.scale_tril)
-    means, covariances = [], []
-    for i in range(len(linear)):
-        design, y = _rows(linear, i)
-        covariance = torch.linalg.inv(precision + design.T @ design / sigma**2)
-        means.append(covariance @ (precision @ training.loc + design.T @ y / sigma**2))
-        covariances.append(covariance)
-    return torch.distributions.MultivariateNormal(torch.stack(means), torch.stack(covariances))
-
-
 def test_a_poor_guide_becomes_nearly_exact(linear, trained, sharp):
-    exact = exact_posterior(linear, trained)
+    exact = torch.distributions.MultivariateNormal(*exact_posterior(linear, TRUTH))
     torch.manual_seed(0)
     draws = exact.sample((500,))
     divergences = [

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pyro_amortized as pa
-from pyro_amortized.guide.training_distributions import default_training_distribution
+from pyro_amortized.guide.default_distribution import default_training_distribution
 from tests.exact import linear_program
 
 

@@ -12,7 +12,7 @@ import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.diagnostics import calibrate
 from pyro_amortized.errors import ModelError
-from pyro_amortized.guide.training_distributions import default_training_distribution
+from pyro_amortized.guide.default_distribution import default_training_distribution
 from pyro_amortized.missing import NumberMissing, Schedule
 from pyro_amortized.training.simulation.shard_simulation import Simulator
 from tests.programs import growth_cohort

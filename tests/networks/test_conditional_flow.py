@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from pyro_amortized.networks.conditional_flow import ConditionalFlow
+from pyro_amortized.networks.conditional_flow import ConditionalFlow, FlowSizes
 from tests.contracts import check_flow
 
 
@@ -19,10 +19,12 @@ def disturb(flow, size):
     return flow.double()
 
 
+@pytest.mark.parametrize("has_priors", [False, True])
 @pytest.mark.parametrize(("num_latent", "num_layers"), [(1, 1), (2, 1), (3, 2), (6, 2), (4, 0)])
-def test_flow_keeps_the_contract(num_latent, num_layers):
+def test_flow_keeps_the_contract(num_latent, num_layers, has_priors):
     torch.manual_seed(num_latent)
-    flow = ConditionalFlow(num_latent, 4, num_layers=num_layers, width=16, layer_width=8)
+    sizes = FlowSizes(num_layers=num_layers, width=16, layer_width=8)
+    flow = ConditionalFlow(num_latent, 4, sizes, has_priors)
     check_flow(
         disturb(flow, 0.2 if num_latent < 4 else 0.1), torch.randn(3, 4, dtype=torch.float64)
     )
@@ -30,7 +32,7 @@ def test_flow_keeps_the_contract(num_latent, num_layers):
 
 def test_a_dimension_sees_only_the_ones_before_it():
     torch.manual_seed(0)
-    flow = disturb(ConditionalFlow(3, 4, width=16, layer_width=8), 0.3)
+    flow = disturb(ConditionalFlow(3, 4, FlowSizes(width=16, layer_width=8)), 0.3)
     (layer,) = flow.layers
     context = layer.context(flow.trunk(torch.randn(1, 4, dtype=torch.float64)))
     x = torch.randn(1, 3, dtype=torch.float64)

@@ -50,15 +50,8 @@ def test_a_time_budget_is_kept(linear, clock):
     assert history.training_seconds == 6.0
     assert history.stopped == "time budget used"
     assert history.learning_rate[-1] < 1e-4
-    mean, covariance = exact_posterior(
-        linear,
-        {
-            "mean": guide.training_distribution.individual.normal.loc,
-            "omega": guide.training_distribution.individual.normal.scale_tril.diagonal(),
-            "sigma": TRUTH["sigma"],
-        },
-    )
+    mean, covariance = exact_posterior(linear, TRUTH)
     draws = guide.individual_posterior(linear, TRUTH).sample((500,))
     sd = covariance.diagonal(dim1=1, dim2=2).sqrt()
-    untrained = ((guide.training_distribution.individual.normal.loc - mean).abs() / sd).mean()
+    untrained = ((TRUTH["mean"] - mean).abs() / sd).mean()
     assert ((draws.mean(0) - mean).abs() / sd).mean() < 0.5 * untrained

@@ -16,7 +16,7 @@ from ...encode import Encoder, Form
 from ...errors import GuideError
 from ...model import ModelStructure
 from ...networks import summary_size
-from ...networks.conditional_flow import ConditionalFlow
+from ...networks.conditional_flow import ConditionalFlow, FlowSizes
 from ...runtime.isolation import seeded
 from ..amortized_posterior import AmortizedPosterior, PriorFeatures
 from ..newton_posterior import SharpenedPosterior
@@ -67,7 +67,7 @@ def networks_of(
     settings = dict(description["sharpened"])
     num_steps = settings.pop("num_steps")
     num_context = SharpenedPosterior.num_context(first, structure.num_latent)
-    flow = ConditionalFlow(structure.num_latent, num_context, **settings).double()
+    flow = ConditionalFlow(structure.num_latent, num_context, *flow_arguments(settings)).double()
     return SharpenedPosterior(first, flow, structure, training, num_steps)
 
 
@@ -106,12 +106,21 @@ def _first_posterior(
     features = PriorFeatures(num_latent) if for_populations else None
     num_features = PriorFeatures.num_features(num_latent) if for_populations else 0
     num_context = num_summary + num_shared + num_features
-    flow = ConditionalFlow(num_latent, num_context, **description["flow"])
+    flow = ConditionalFlow(num_latent, num_context, *flow_arguments(description["flow"]))
     shared_flow = None
     if "shared_flow" in description:
-        shared_flow = ConditionalFlow(num_shared, num_summary, **description["shared_flow"])
+        shared_flow = ConditionalFlow(
+            num_shared, num_summary, *flow_arguments(description["shared_flow"])
+        )
     posterior = AmortizedPosterior(encoder, summary, flow, num_shared, shared_flow, features)
     return posterior.double()
+
+
+def flow_arguments(settings: Mapping[str, Any]) -> tuple[FlowSizes, bool]:
+    """Sizes of a described flow, and whether it has priors."""
+    sizes = dict(settings)
+    has_priors = sizes.pop("has_priors")
+    return FlowSizes(**sizes), has_priors
 
 
 def encoder_of(description: Mapping[str, Any], classes: Sequence[type]) -> Encoder:

@@ -3,6 +3,7 @@ import torch
 
 from pyro_amortized import Cohort, Doses, Series, datasets
 from pyro_amortized.errors import AmortizedError
+from pyro_amortized.numerics.gaussians import Gaussians
 from pyro_amortized.runtime.atomic_files import read_tensors, write_tensors
 from pyro_amortized.training.simulation.shard_store import SimulationStore
 from pyro_amortized.training.simulation.training_sets import TrainingSet
@@ -12,7 +13,9 @@ def training_set(cohort):
     cohort, num = cohort.to(dtype=torch.float64), len(cohort)
     values = {n: s.values.float().double() for n, s in cohort.series.items()}
     cohort = cohort.with_values(values)
-    return TrainingSet(cohort, torch.randn(num, 3), torch.randn(num, 1), num_failed=2)
+    scale = torch.eye(3) * torch.rand(num, 1, 1)
+    priors = Gaussians(torch.randn(num, 3), scale)
+    return TrainingSet(cohort, torch.randn(num, 3), torch.randn(num, 1), priors, num_failed=2)
 
 
 def two_series():
