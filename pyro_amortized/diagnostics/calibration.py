@@ -28,6 +28,7 @@ from ..guide.training_distributions import TrainingDistribution
 from ..missing import Remaskable
 from ..missing.designs import as_design
 from ..model import ModelStructure
+from ..model.individual_priors import individual_priors_at
 from ..numerics.gaussians import Gaussians
 from ..runtime.arguments import check_count, check_is
 from ..runtime.random_numbers import fork_seed, make_generator
@@ -54,12 +55,14 @@ class CalibrationSettings:
     Args:
         block_size: Individuals that are simulated and sampled together. A block has a seed of its
             own, so the number is part of the result; it also limits the memory of one worker.
+        num_populations: Populations that are drawn from the prior of the model.
         draws_per_call: Draws whose observation density is computed in one call of the model, which
             limits memory.
     """
 
     block_size: int = 100
     draws_per_call: int = 100
+    num_populations: int = 200
 
 
 DEFAULTS = CalibrationSettings()
@@ -72,6 +75,7 @@ class _Block:
     posterior: AmortizedPosterior | SharpenedPosterior
     structure: ModelStructure
     training: TrainingDistribution
+    populations: Tensor | None
     design: Remaskable
     num_individuals: int
     num_draws: int
@@ -109,6 +113,8 @@ def calibrate(
 ) -> Calibration:
     r"""Simulate individuals, sample their posteriors, and rank the true values among the draws.
 
+    The population of each individual is drawn from the prior of the model.
+
     Args:
         guide: The trained guide.
         design: Source of times, doses, covariates and missingness, for instance
@@ -130,11 +136,13 @@ def calibrate(
     check_count("num_draws", num_draws, least=MIN_DRAWS)
     check_count("num_ranks", num_ranks, most=num_draws)
     generator, size = make_generator(seed), DEFAULTS.block_size
+    populations = _draw_populations(guide, design, generator)
     blocks = [
         _Block(
             guide.posterior,
             guide.structure,
             guide.training_distribution,
+            populations,
             as_design(design),
             min(size, num_individuals - start),
             num_draws,
@@ -275,11 +283,37 @@ def _data_columns(structure: ModelStructure, cohort: Cohort) -> dict[str, Tensor
     return columns | {f"covariate:{name}": x for name, x in cohort.covariates.items()}
 
 
+def _draw_populations(
+    guide: AmortizedGuide, design: Cohort | Design, generator: torch.Generator
+) -> Tensor | None:
+    """Populations from the prior of the model, unconstrained, shape ``(population, coordinate)``;
+    None where the guide knows one distribution of the individuals only.
+    """
+    if guide.training_distribution.individual.populations is None:
+        return None
+    structure, num = guide.structure, DEFAULTS.num_populations
+    plan = as_design(design).complete(1, generator)
+    draws = structure.draw_populations(plan, num, generator)
+    vectors = torch.stack([structure.unconstrain_population(x) for x in draws])
+    return vectors[vectors.isfinite().all(-1)]
+
+
+def _priors(block: _Block, plan: Cohort, generator: torch.Generator) -> Gaussians:
+    """The distribution of each individual, under a population of its own from the prior."""
+    num = block.num_individuals
+    if block.populations is None:
+        return block.training.individual.gaussians(num, generator)
+    picked = torch.randint(len(block.populations), (num,), generator=generator)
+    used, index = picked.unique(return_inverse=True)
+    priors = individual_priors_at(block.structure, plan, block.populations[used])
+    return priors.map(lambda x: x[index, torch.arange(num)])
+
+
 def _simulate(block: _Block, generator: torch.Generator) -> _Simulated:
     """Simulated individuals with their recorded values; the reference is still the truth."""
     design, structure, training = block.design, block.structure, block.training
     plan = design.complete(block.num_individuals, generator)
-    priors = training.individual.gaussians(block.num_individuals, generator)
+    priors = _priors(block, plan, generator)
     truth = training.individual.draw_with(plan, priors, 1, generator)[0]
     shared = training.shared.draw(block.num_individuals, generator)
     cohort, failed = structure.simulate(

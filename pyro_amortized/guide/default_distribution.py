@@ -82,11 +82,13 @@ def _individual_distribution(
     is_known = draws.isfinite().all(-1)
     means = priors.loc.flatten(0, 1)[is_known]
     deviations = priors.standard_deviations.flatten(0, 1)[is_known]
+    largest = inflation * deviations.quantile(DEFAULTS.scale_quantile, 0)
     mean_loc, mean_tril = robust_moments(means)
-    populations_of_training = PopulationRange(
-        NormalDistribution(mean_loc, inflation * mean_tril),
-        inflation * deviations.quantile(DEFAULTS.scale_quantile, 0),
-    )
+    mean_tril = inflation * mean_tril
+    least = DEFAULTS.min_location_share * largest
+    wider = (least / mean_tril.pow(2).sum(1).sqrt()).clamp(min=1.0)
+    location = NormalDistribution(mean_loc, wider.unsqueeze(-1) * mean_tril)
+    populations_of_training = PopulationRange(location, largest)
     return IndividualDistribution(
         NormalDistribution(loc, inflation * scale_tril), None, populations_of_training
     )

@@ -49,6 +49,9 @@ class DistributionSettings:
         scale_factor: The largest standard deviation of training over the smallest. Fits often end
             at a tenth of a vague prior's standard deviation, and pass through smaller ones.
         correlated_share: Share of the training individuals whose parameters are correlated.
+        min_location_share: Smallest standard deviation of the means, as a share of the largest
+            standard deviation of the individuals: a model that fixes the means of its individuals
+            may be replaced by one that estimates them.
     """
 
     inflation: float = 1.2
@@ -61,6 +64,7 @@ class DistributionSettings:
     scale_quantile: float = 0.9
     scale_factor: float = 40.0
     correlated_share: float = 0.5
+    min_location_share: float = 0.3
 
 
 DEFAULTS = DistributionSettings()

@@ -14,14 +14,13 @@ pytestmark = pytest.mark.usefixtures("rough_training_distributions")
 
 @pytest.mark.slow
 def test_an_undertrained_guide_is_flagged(linear):
-    options = pa.TrainingOptions(max_epochs=1, batch_size=256)
+    options = pa.TrainingOptions(max_epochs=1, batch_size=256, learning_rate=1e-6)
     guide = pa.train(
         linear_program, linear, num_simulations=600, seed=1, options=options, progress=False
     )
     diagnosis = diagnose(guide, linear, num_individuals=150, num_draws=300, seed=1)
-    assert diagnosis.status("efficiency of the guide") == "failed"
-    assert not diagnosis.passed
-    assert "train it longer" in diagnosis.verdict
+    assert diagnosis.status("efficiency of the guide") == "look"
+    assert "train it longer" in str(diagnosis)
     assert diagnosis.status("ranks, corrected") != "failed"
 
 

@@ -88,6 +88,7 @@ def test_the_worst_individuals_get_a_chain_of_nuts(linear, linear_guide, monkeyp
     assert off.abs().max() < 5
 
 
+@pytest.mark.filterwarnings("ignore:The weights of")  # of a guide after one step
 def test_a_mask_that_the_training_data_did_not_need(linear_guide):
     """Complete training data hide a forgotten mask; the first cohort with holes must not."""
 

@@ -40,7 +40,9 @@ def test_failed_simulations_are_counted_and_announced(linear):
     with pytest.warns(AmortizedWarning, match="not finite"):
         check_failures(training_set.num_failed, 2000)
     priors = distribution.individual.gaussians(20_000, torch.Generator().manual_seed(3))
-    shares = torch.distributions.Normal(priors.loc, priors.scale_tril[..., 0]).cdf(-1.0)
+    shares = torch.distributions.Normal(priors.loc, priors.scale_tril[..., 0]).cdf(
+        torch.tensor(-1.0)
+    )
     assert float(shares.mean()) > 0.01
     assert training_set.num_failed / 2000 == pytest.approx(float(shares.mean()), abs=0.01)
     assert len(training_set) == 2000 - training_set.num_failed
