@@ -9,12 +9,14 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from ..cohort import Cohort
+from ..errors import GuideError
 from ..model import PLATE, ModelStructure, Population, constrain_individuals
 from ..model.individual_priors import individual_priors_at
+from ..networks.conditional_flow import FlowDistribution
 from ..numerics.broadcasting import broadcast_shape
 from ..numerics.gaussians import Gaussians
 from .amortized_posterior import AmortizedPosterior
-from .newton_posterior import SharpenedPosterior
+from .newton_posterior import SharpenedDistribution, SharpenedPosterior
 
 
 def sample_individual_part(
@@ -66,6 +68,40 @@ def sample_individual_part(
             )
             result[name] = pyro.sample(name, delta)
     return result
+
+
+def log_prob_of_values(
+    structure: ModelStructure,
+    posterior: FlowDistribution | SharpenedDistribution,
+    cohort: Cohort,
+    values: Population,
+    population: Population,
+) -> Tensor:
+    r"""Log density of values of the individual sites, shape ``(individual,)``.
+
+    Args:
+        structure: The model.
+        posterior: Distribution of the unconstrained parameters.
+        cohort: N individuals.
+        values: Values of all individual sites by name, in the layout of the model.
+        population: Population parameters by name.
+
+    Raises:
+        GuideError: The value of a site is missing.
+    """
+    missing = [name for name in structure.individual if name not in values]
+    if missing:
+        raise GuideError(
+            f"The values of {missing} are missing.",
+            f"values of all individual sites, {list(structure.individual)}.",
+            "add them to `values`.",
+        )
+    double = cohort.to(dtype=torch.float64)
+    known = {name: torch.as_tensor(values[name]).double() for name in structure.individual}
+    unconstrained = structure.unconstrain(double, known, population)
+    _, jacobian = structure.constrain(double, unconstrained, population)
+    log_prob: Tensor = posterior.log_prob(unconstrained) - jacobian
+    return log_prob
 
 
 def priors_of_draws(structure: ModelStructure, cohort: Cohort, population: Population) -> Gaussians:

@@ -22,13 +22,13 @@ from torch.distributions import biject_to, constraints
 from ..cohort import Cohort
 from ..errors import GuideError
 from ..missing.training_patterns import TrainingPatterns
-from ..model import Model, ModelStructure, Population, read_structure
+from ..model import Model, ModelStructure, Population
 from ..model.individual_priors import individual_priors
 from ..networks.conditional_flow import FlowDistribution
 from ..numerics.broadcasting import broadcast_shape
 from .amortized_posterior import AmortizedPosterior
-from .files.guide_folder import GuideParts, check_folder, parts_of, read_guide, write_guide
-from .individual_part import priors_of_draws, sample_individual_part
+from .files.guide_folder import GuideParts, write_guide
+from .individual_part import log_prob_of_values, priors_of_draws, sample_individual_part
 from .newton_posterior import SharpenedDistribution, SharpenedPosterior
 from .population_part import PopulationPart, median_of_population, sample_population_part
 from .training_distributions import TrainingDistribution
@@ -77,7 +77,7 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # AutoGuide.__getstate__ deletes the model, also from the guide that is pickled.
-        return _assembled, (self.model, self._parts, self._part, self.tuned)
+        return assembled_guide, (self.model, self._parts, self._part, self.tuned)
 
     @property
     def posterior(self) -> AmortizedPosterior | SharpenedPosterior:
@@ -186,6 +186,28 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
             values = structure.check_population(population)
             priors = individual_priors(structure, cohort, values)
         return self.posterior.condition(cohort, self.shared_vector(population), priors)
+
+    @torch.no_grad()
+    def log_prob(self, cohort: Cohort, values: Population, population: Population) -> Tensor:
+        r"""Log density of the guide's own distribution of the individual parameters, before
+        correction.
+
+        Args:
+            cohort: N individuals.
+            values: Values of all individual sites by name, in the layout and the units of the
+                model, as one draw of ``Predictive`` or ``guide(cohort)`` gives them.
+            population: Population parameters by name, for instance ``fit.estimates``.
+
+        Returns:
+            Shape ``(individual,)``, a density of the values themselves: the Jacobian of the
+            transformation to unconstrained coordinates is included.
+
+        Raises:
+            GuideError: The value of a site is missing.
+            ModelError: A population parameter is missing or outside its support.
+        """
+        posterior = self.individual_posterior(cohort, population)
+        return log_prob_of_values(self.structure, posterior, cohort, values, population)
 
     # The Pyro guide.
 
@@ -310,28 +332,7 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         )
 
 
-def load_guide(
-    path: str | Path, model: Model, cohort: Cohort, *, classes: Sequence[type] = ()
-) -> AmortizedGuide:
-    r"""Load a guide that :meth:`AmortizedGuide.save` wrote.
-
-    Args:
-        path: The folder.
-        model: The model that the guide was trained for.
-        cohort: Data to read the model with.
-        classes: Encodings and summary networks of your own that the guide was trained with.
-
-    Raises:
-        GuideError: The folder holds no guide, one whose format cannot be read, or one for other
-            individual parameters.
-    """
-    folder = check_folder(path)
-    content = read_guide(folder)
-    structure = read_structure(model, cohort)
-    return _assembled(model, parts_of(folder, content, structure, classes), None, False)
-
-
-def _assembled(
+def assembled_guide(
     model: Model, parts: GuideParts, population: PopulationPart | None, tuned: bool
 ) -> AmortizedGuide:
     """A guide from its parts."""

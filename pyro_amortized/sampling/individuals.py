@@ -13,12 +13,11 @@ new draws come from
 
 with a mixture :math:`\hat q_i` in the shape of the guide; the last part bounds the weights.
 Mixtures with more components follow if this is not enough. Draws that a mixture is fitted to are
-not used in estimates. Any Pyro guide of the individual sites can be used in place of the amortized
-one.
+not used in estimates. Any Pyro guide of the individual sites can replace the amortized one.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +29,7 @@ from ..errors import GuideError
 from ..guide import AmortizedGuide
 from ..guide.learned_likelihood import structure_to_fit
 from ..model import Estimator, Model, ModelStructure, Population
-from ..runtime.arguments import check_count
+from ..runtime.arguments import check_count, check_number
 from ..runtime.random_numbers import make_generator
 from ..runtime.threads import threads_for
 from .adaptive_importance import sample_targets
@@ -51,6 +50,7 @@ from .refinement_settings import FULL_EFFORT, REFINEMENT, Effort
 from .sampling_stage import NAMES, Stage
 from .sampling_summary import SamplingRow, SamplingSummary
 from .unreliable_individuals import improve_unreliable
+from .weighted_quantiles import weighted_quantiles
 
 MIN_DRAWS = 25  # smallest number of draws for which Pareto k is defined: a tail of five weights
 
@@ -163,6 +163,38 @@ class IndividualPosteriors:
         each; four tensors of shape ``(individual, latent)``.
         """
         return weighted_moments(self.unconstrained, self.weights)
+
+    def values(self) -> dict[str, Tensor]:
+        """The weighted draws in the units of the model, shape ``(draw, individual, *event)``."""
+        return self.structure.constrained_draws(self.cohort, self.unconstrained, self.population)
+
+    def site_moments(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Mean and standard deviation of every individual parameter in the units of the model, by
+        site, shape ``(individual, *event)`` each.
+        """
+        moments = {}
+        for name, x in self.values().items():
+            mean, sd, *_ = weighted_moments(x.flatten(2), self.weights)
+            moments[name] = (mean.reshape(x.shape[1:]), sd.reshape(x.shape[1:]))
+        return moments
+
+    def quantiles(self, levels: Sequence[float]) -> dict[str, Tensor]:
+        r"""Quantiles of every individual parameter in the units of the model.
+
+        Args:
+            levels: Levels between 0 and 1.
+
+        Returns:
+            By site, shape ``(level, individual, *event)``.
+
+        Raises:
+            SettingError: A level lies outside [0, 1].
+        """
+        for level in levels:
+            check_number("levels", level, 0, 1)
+        wanted = torch.as_tensor(levels, dtype=torch.float64)
+        values = self.values().items()
+        return {name: weighted_quantiles(x, self.weights, wanted) for name, x in values}
 
     def resampled(self, num_draws: int, seed: int | Generator = 0) -> Tensor:
         """Equally weighted draws in unconstrained coordinates, shape ``(num_draws, individual,

@@ -1,0 +1,155 @@
+r"""A guide of any population: its own draws at the fitted population, and what it saves.
+
+Each row trains one guide within a budget and asks it, without refinement, at the maximum of the
+marginal likelihood of one or more population models: effective share of 2,000 draws, at the median
+and for the worst individual. Further rows time new individuals and fits of many cells. The last
+line is JSON with ``claims``. ``--small`` is a short training on theophylline alone; ``--only``
+takes the name of one row. Data of the folder ``../shared/references`` are left out where it is
+absent.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+sys.path[:0] = [str(ROOT), str(EXAMPLES), str(EXAMPLES / "pharmacometrics")]
+
+import quickstart
+from first_answer_models import full_omega
+from transfection import REFERENCES, mrna, mrna_50, mrna_large, mrna_points
+
+import pyro_amortized as pa
+from pyro_amortized.model import read_structure
+from pyro_amortized.sampling.importance_weights import importance_estimate
+from pyro_amortized.sampling.proposals import FlowProposal
+
+NUM_DRAWS = 2000
+
+
+def effective_shares(guide, model, cohort, population):
+    """Effective share of the guide's own draws, per individual in increasing order."""
+    structure = read_structure(model, cohort)
+    posterior = guide.individual_posterior(cohort, population, structure)
+    rows, generator = torch.arange(len(cohort)), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        draws, log_proposal = FlowProposal(posterior).draw(NUM_DRAWS, rows, generator)
+        density = structure.log_density(cohort, draws, population)
+    log_weights = density.observation + density.individual - log_proposal
+    log_weights = torch.where(log_weights.isfinite(), log_weights, -torch.inf)
+    return (importance_estimate(log_weights).ess / NUM_DRAWS).sort().values
+
+
+def shares_row(name, trained, cohort, asked, budget, quantile=0.0, bounds=(0.9, 0.6)):
+    """Train one guide, ask it about several population models, and give the claims."""
+    begin = time.perf_counter()
+    guide = pa.train(trained, cohort, budget=budget, seed=1, progress=False)
+    seconds, claims = time.perf_counter() - begin, {}
+    print(f"{name}: trained {seconds:.0f} s, {guide.history.num_pairs:,} pairs", flush=True)
+    for label, (model, population) in asked.items():
+        shares = effective_shares(guide, model, cohort, population)
+        median, low = float(shares.median()), float(shares[int(quantile * len(shares))])
+        print(f"  {label:30} effective share: median {median:.3f}, low {low:.3f}", flush=True)
+        for what, value, bound in zip(("median", "low"), (median, low), bounds, strict=True):
+            claims[f"{name}, {label}: {what}"] = claim(value, bound, value >= bound)
+    return guide, claims
+
+
+def claim(value, bound, holds):
+    return {"value": value, "bound": bound, "holds": bool(holds)}
+
+
+def fitted_population(model, cohort):
+    """The maximum of the marginal likelihood, from a fit without a guide."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pa.AmortizedWarning)
+        return model, pa.fit_population(model, cohort, seed=1).estimates
+
+
+def theophylline_row(budget):
+    cohort = quickstart.cohort
+    asked = {
+        "diagonal": fitted_population(quickstart.model, cohort),
+        "full Omega": fitted_population(full_omega, cohort),
+    }
+    guide, claims = shares_row("theophylline", quickstart.model, cohort, asked, budget)
+    return claims | new_individuals(guide, quickstart.model, cohort, asked["diagonal"][1])
+
+
+def new_individuals(guide, model, cohort, population):
+    """Seconds for corrected draws of 100 and 10,000 new individuals."""
+    structure, claims = read_structure(model, cohort), {}
+    for num, limit in ((100, 0.2), (10_000, 10.0)):
+        design = cohort[torch.arange(num) % len(cohort)]
+        new = pa.simulate_population(structure, design, population, seed=2)
+        begin = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pa.AmortizedWarning)
+            pa.sample_individuals(
+                model, new, population, guide=guide, num_draws=100, refine=False, seed=1
+            )
+        seconds = time.perf_counter() - begin
+        print(f"  {num} new individuals, 100 draws each: {seconds:.2f} s", flush=True)
+        claims[f"{num} new individuals, seconds"] = claim(seconds, limit, seconds <= limit)
+    return claims
+
+
+def example_row(name, module, budget):
+    example = importlib.import_module(module)
+    asked = {"its own": fitted_population(example.model, example.cohort)}
+    return shares_row(name, example.model, example.cohort, asked, budget)[1]
+
+
+def mrna_row(budget):
+    """Guide of the cells, and fits of 50 and 1,000 cells with it."""
+    if not REFERENCES.is_dir():
+        print(f"{REFERENCES} is absent: mRNA is left out")
+        return {}
+    cohort, (population, _, _) = mrna_50(), mrna_points()["saem_best"]
+    asked = {"published maximum": (mrna, population)}
+    guide, claims = shares_row("mRNA", mrna, cohort, asked, budget, 0.1, (0.3, 0.05))
+    large = mrna_large()[0]
+    for num, cells, limit in ((50, cohort, 3.0), (1000, large[:1000], 20.0)):
+        begin = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pa.AmortizedWarning)
+            fit = pa.fit_population(mrna, cells, guide=guide, seed=1, retrain=False)
+        seconds = time.perf_counter() - begin
+        print(f"  {num} cells: {seconds:.1f} s, log likelihood {-fit.minus2ll / 2:.1f}", flush=True)
+        claims[f"mRNA, {num} cells, seconds"] = claim(seconds, limit, seconds <= limit)
+    return claims
+
+
+ROWS = {
+    "theophylline": lambda: theophylline_row("115s"),
+    "warfarin PK": lambda: example_row("warfarin PK", "warfarin", "115s"),
+    "phenobarbital": lambda: example_row("phenobarbital", "phenobarbital", "115s"),
+    "warfarin PK/PD": lambda: example_row("warfarin PK/PD", "warfarin_turnover", "115s"),
+    "mRNA": lambda: mrna_row("290s"),
+}
+
+
+def main(small, only):
+    rows = {"theophylline": lambda: theophylline_row("6s")} if small else ROWS
+    if only is not None and only not in rows:
+        raise SystemExit(f"There is no row {only!r}; there are {list(rows)}.")
+    claims = {}
+    for name, row in rows.items():
+        if only in (None, name):
+            claims |= row()
+    print(json.dumps({"benchmark": "any_population", "claims": claims}))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", action="store_true", help="a short training on theophylline")
+    parser.add_argument("--only", help="one row, by its name")
+    arguments = parser.parse_args()
+    main(arguments.small, arguments.only)
