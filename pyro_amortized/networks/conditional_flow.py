@@ -135,19 +135,18 @@ class ConditionalFlow(nn.Module):
         """The network's own m and S, with an empty batch shape."""
         return Gaussians(self.loc, self.scale_tril)
 
-    def prepare(self, context: Tensor, scale_tril: Tensor | None = None) -> FlowState:
+    def prepare(self, context: Tensor, priors: Gaussians | None = None) -> FlowState:
         r"""Everything that depends on the context and the prior alone.
 
         Args:
             context: Shape ``(*batch, num_context)``.
-            scale_tril: S, shape ``(*batch, d, d)``; only a flow with priors depends on it. Default:
-                that of the network.
+            priors: m and S, batch shape ``(*batch,)``; only a flow with priors depends on them.
+                Default: those of the network.
         """
         d, hidden = self.num_latent, self.trunk(context)
         information = None
         if self.information is not None:
-            own = self.scale_tril if scale_tril is None else scale_tril
-            information = self.information(hidden, own)
+            information = self.information(hidden, self.standard if priors is None else priors)
         location, log_precision, below = self.head(hidden).split([d, d, d * (d - 1) // 2], -1)
         row, column = torch.tril_indices(d, d, -1, device=context.device)
         lower = below.new_zeros(*below.shape[:-1], d, d)
@@ -269,7 +268,7 @@ class FlowDistribution(TorchDistribution):  # type: ignore[misc]
 
     @functools.cached_property
     def _state(self) -> FlowState:
-        return self.flow.prepare(self.context, self.standard.scale_tril)
+        return self.flow.prepare(self.context, self.standard)
 
     def rsample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
         """Draws, shape ``(*sample_shape, *batch, num_latent)``."""

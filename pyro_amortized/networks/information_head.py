@@ -1,12 +1,13 @@
 r"""A Gaussian posterior from a Gaussian prior and a learned Gaussian likelihood.
 
-With :math:`\eta = S^{-1}(u - m)`, whose prior is standard normal, and a likelihood with precision
-:math:`\Lambda = G G^\top` in u, the posterior of :math:`\eta` has the precision and the mean
+With :math:`\eta = S^{-1}(u - m)`, whose prior is standard normal, and a likelihood in u with centre
+a and precision :math:`\Lambda = G G^\top`, the posterior of :math:`\eta` has the precision and the
+mean
 
-.. math:: P = I + S^\top \Lambda S, \qquad \mu = P^{-1} S^\top G a .
+.. math:: P = I + S^\top \Lambda S, \qquad \mu = P^{-1} S^\top \Lambda\, (a - m) .
 
 A network that gives G and a, which depend on the data, need not learn how the posterior changes
-with S: a posterior under any population is then right for a Gaussian likelihood, and close
+with m and S: a posterior under any population is then right for a Gaussian likelihood, and close
 elsewhere. On theophylline this reduced the loss after 570 steps by 0.12 nats (decision 062).
 """
 
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..numerics.gaussians import Gaussians
 from ..numerics.small_sums import sum_last
 
 
@@ -64,7 +66,8 @@ class Information(NamedTuple):
 
 
 class InformationHead(nn.Module):
-    r"""The last layer of a network that gives :class:`Information`.
+    r"""The last layer of a network that gives :class:`Information`. Its buffers ``center`` and
+    ``unit`` say where and how wide the priors are, so that a and G have numbers of usual size.
 
     Args:
         width: Length of the hidden context.
@@ -74,18 +77,20 @@ class InformationHead(nn.Module):
     def __init__(self, width: int, num_latent: int) -> None:
         super().__init__()
         self.num_latent = num_latent
+        self.center: Tensor
         self.unit: Tensor
+        self.register_buffer("center", torch.zeros(num_latent))
         self.register_buffer("unit", torch.ones(num_latent))
         self.layer = nn.Linear(width, num_latent * (num_latent + 3) // 2)
         nn.init.zeros_(self.layer.weight)
         nn.init.zeros_(self.layer.bias)
 
-    def forward(self, hidden: Tensor, scale_tril: Tensor) -> Information:
+    def forward(self, hidden: Tensor, priors: Gaussians) -> Information:
         r"""The Gaussian of each element.
 
         Args:
             hidden: Hidden context, shape ``(*batch, width)``.
-            scale_tril: S, shape ``(*batch, d, d)``.
+            priors: m and S, batch shape ``(*batch,)``.
         """
         d = self.num_latent
         location, diagonal, below = self.layer(hidden).split([d, d, d * (d - 1) // 2], -1)
@@ -94,12 +99,14 @@ class InformationHead(nn.Module):
         factor[..., row, column] = below
         limit = DEFAULTS.max_log_precision
         factor = factor + torch.diag_embed((limit * torch.tanh(diagonal / limit)).exp())
-        root = (scale_tril / self.unit.unsqueeze(-1)).transpose(-1, -2) @ factor
+        root = (priors.scale_tril / self.unit.unsqueeze(-1)).transpose(-1, -2) @ factor
+        away = location - (priors.loc - self.center) / self.unit
+        score = root @ (factor.transpose(-1, -2) @ away.unsqueeze(-1))
         precision = root @ root.transpose(-1, -2) + torch.eye(d).to(root)
         # In float32 a large information hides the identity.
         rounding = DEFAULTS.rounding * torch.finfo(root.dtype).eps
         addition = torch.diag_embed(rounding * precision.diagonal(dim1=-2, dim2=-1))
         cholesky, info = torch.linalg.cholesky_ex(precision + addition)
         cholesky = torch.where((info == 0)[..., None, None], cholesky, torch.nan)
-        mean = torch.cholesky_solve(root @ location.unsqueeze(-1), cholesky)
+        mean = torch.cholesky_solve(score, cholesky)
         return Information(mean.squeeze(-1), cholesky)

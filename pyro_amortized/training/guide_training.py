@@ -266,6 +266,7 @@ def _build(
     if posterior.prior_features is not None and populations is not None:
         posterior.prior_features.fit(populations)
         assert posterior.flow.information is not None
+        posterior.flow.information.center.copy_(populations.location.loc)
         posterior.flow.information.unit.copy_(populations.largest)
     posterior.shared.fit(first.shared.double())
     if posterior.shared_flow is not None:

@@ -31,9 +31,8 @@ def correlated(cohort):
     effect = pyro.sample("effect", dist.Normal(0.0, 1.0))
     correlation = pyro.sample("correlation", dist.LKJCholesky(2, 1.0))
     with pyro.plate("individual", len(cohort)):
-        shift = torch.stack(
-            [effect * cohort.covariates["weight"], 0 * cohort.covariates["weight"]], -1
-        )
+        weight = cohort.covariates["weight"]
+        shift = torch.stack([effect * weight, 0 * weight], -1)
         scale = omega.unsqueeze(-1) * correlation
         phi = pyro.sample("phi", dist.MultivariateNormal(mean + shift, scale_tril=scale))
         volume = pyro.sample("volume", dist.LogNormal(phi[..., 0], 0.3))
@@ -52,9 +51,8 @@ def test_a_normal_distribution_is_found_exactly():
     data = cohort()
     structure = pa.read_structure(correlated, data)
     priors = individual_priors(structure, data, POPULATION)
-    mean = POPULATION["mean"] + torch.stack(
-        [1.7 * data.covariates["weight"], 0 * data.covariates["weight"]], -1
-    )
+    weight = data.covariates["weight"]
+    mean = POPULATION["mean"] + torch.stack([1.7 * weight, 0 * weight], -1)
     expected = torch.cat([mean, mean[:, :1]], -1).double()
     assert torch.allclose(priors.loc, expected, atol=1e-8)
     scale = POPULATION["omega"].unsqueeze(-1) * POPULATION["correlation"]
