@@ -117,7 +117,7 @@ def priors_of_draws(structure: ModelStructure, cohort: Cohort, population: Popul
         Batch shape ``(*draw, individual)``.
     """
     vectors = _vectors(structure, population)
-    rows = vectors.detach().reshape(-1, vectors.shape[-1])
+    rows = vectors.reshape(-1, vectors.shape[-1])
     priors = individual_priors_at(structure, cohort, rows)
     dim = next(iter(structure.individual.values())).dim
     draw_shape = vectors.shape[:-1][: max(0, vectors.dim() - 1 + dim)]

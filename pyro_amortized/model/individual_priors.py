@@ -74,21 +74,30 @@ def individual_priors_at(structure: ModelStructure, cohort: Cohort, vectors: Ten
         vectors: Unconstrained population parameters, shape ``(population, coordinate)``.
 
     Returns:
-        Batch shape ``(population, individual)``.
+        Batch shape ``(population, individual)``; differentiable where the distributions of the
+        model are normal.
     """
     anchor = complete_individual(structure, cohort, structure.initial_population())
     complete = cohort[torch.cat([torch.arange(len(cohort)), anchor])] if len(anchor) else cohort
     double, d = complete.to(dtype=torch.float64), structure.num_latent
     points = torch.cat([stencil(d), SETTINGS.check_distance * _axes(d)])
-    size = SETTINGS.max_values // (len(points) * len(complete))
-    result = AtEach(lambda v: _normal_or_nan(structure, double, points, v), size)(vectors)
+
+    def normal_at(vector: Tensor) -> Tensor:
+        return _normal_or_nan(structure, double, points, vector)
+
+    if vectors.requires_grad and torch.is_grad_enabled():
+        result = torch.stack([normal_at(vector) for vector in vectors])
+    else:
+        size = SETTINGS.max_values // (len(points) * len(complete))
+        result = AtEach(normal_at, size)(vectors)
     priors = Gaussians(result[..., 0], result[..., 1:])
     unknown = ~priors.loc.isfinite().all(-1).all(-1)
     if bool(unknown.any()):
         loc, scale_tril = priors.loc.clone(), priors.scale_tril.clone()
         for row in unknown.nonzero()[:, 0].tolist():
             population = structure.constrain_population(vectors[row])
-            loc[row], scale_tril[row] = _moments(structure, double, population)
+            with torch.no_grad():
+                loc[row], scale_tril[row] = _moments(structure, double, population)
         priors = Gaussians(loc, scale_tril)
     return priors.map(lambda x: x[:, : len(cohort)])
 

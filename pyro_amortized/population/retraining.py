@@ -14,6 +14,7 @@ from ..guide import AmortizedGuide
 from ..guide.training_distributions import (
     IndividualDistribution,
     NormalDistribution,
+    PopulationRange,
     SharedDistribution,
     TrainingDistribution,
     robust_moments,
@@ -127,8 +128,9 @@ def retrained(fit: PopulationFit, reasons: list[str], seed: int) -> AmortizedGui
 def training_around(fit: PopulationFit, seed: int = 0) -> TrainingDistribution:
     r"""A training distribution around a fit.
 
-    It is twice as wide as the posterior draws of the individuals, and half as wide in the shared
-    parameters as the training distribution of the guide.
+    It is twice as wide as the posterior draws of the individuals: the means of its populations are
+    as wide as these, their largest standard deviations twice as wide. In the shared parameters it
+    is half as wide as the training distribution of the guide.
 
     Args:
         fit: The fit.
@@ -142,8 +144,12 @@ def training_around(fit: PopulationFit, seed: int = 0) -> TrainingDistribution:
     normal = NormalDistribution(shared, settings.shared_factor * present.scale_tril)
     shape = (settings.num_shared_draws, len(shared))
     noise = torch.randn(*shape, generator=generator, dtype=torch.float64)
+    wide, populations = NormalDistribution(loc, settings.individual_factor * scale_tril), None
+    if guide.training_distribution.individual.populations is not None:
+        location = NormalDistribution(loc, scale_tril)
+        populations = PopulationRange(location, wide.standard_deviations)
     return TrainingDistribution(
-        IndividualDistribution(NormalDistribution(loc, settings.individual_factor * scale_tril)),
+        IndividualDistribution(wide, populations=populations),
         SharedDistribution(shared + noise @ normal.scale_tril.T, normal if len(shared) else None),
     )
 

@@ -32,22 +32,21 @@ def test_marginal_likelihood_without_bias(linear, linear_guide):
         likelihood = pa.marginal_likelihood(
             linear_program, linear, TRUTH, guide=linear_guide, num_draws=300, seed=seed
         )
-        z.append((likelihood.log_likelihood - exact) / likelihood.mc_error.clamp(min=1e-9))
+        # Of errors below a thousandth the last draws in the tail decide.
+        z.append((likelihood.log_likelihood - exact) / likelihood.mc_error.clamp(min=1e-3))
     z = torch.stack(z)
     assert abs(float(z.mean())) < 0.25
     assert 0.3 < float(z.pow(2).mean()) < 1.4
 
 
 @pytest.mark.slow
-def test_refinement_is_without_bias(linear, linear_guide):
+def test_refinement_is_without_bias(linear):
     """Draws that adapt must not estimate: reused, they bias the total by several of its errors."""
     tight = dict(TRUTH, omega=TRUTH["omega"] / 3)
     exact = exact_log_marginal(linear, tight).sum()
     z = []
     for seed in range(20):
-        likelihood = pa.marginal_likelihood(
-            linear_program, linear, tight, guide=linear_guide, num_draws=300, seed=seed
-        )
+        likelihood = pa.marginal_likelihood(linear_program, linear, tight, num_draws=300, seed=seed)
         z.append((likelihood.total - float(exact)) / likelihood.total_mc_error)
     assert likelihood.method.count("student-t mixture") > 20
     # Jensen's bias of the log is half the summed variance, under a tenth of an error here.
@@ -57,7 +56,7 @@ def test_refinement_is_without_bias(linear, linear_guide):
 def test_uncorrected_guide_far_off_is_refined(linear, linear_guide):
     """Far from where the guide was trained its weights are poor; the refinement corrects this."""
     far = {k: v.clone() for k, v in TRUTH.items()}
-    far["omega"] = torch.tensor([0.05, 0.02], dtype=torch.float64)
+    far["sigma"] = torch.tensor(0.02, dtype=torch.float64)
     exact = exact_log_marginal(linear, far)
     with pytest.warns(pa.AmortizedWarning, match="were not refined"):
         plain = pa.marginal_likelihood(

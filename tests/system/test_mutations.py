@@ -188,7 +188,7 @@ MUTANTS = {
     "hours are minutes": (clock, "UNITS", lambda real: {**real, "h": 60.0}),
     "every seed is the same": (random_numbers, "make_generator", _one_seed),
     "no seed is the same": (random_numbers, "make_generator", _own_seed),
-    "training draws from elsewhere": (IndividualDistribution, "draw", _shifted(1.5)),
+    "training draws from elsewhere": (IndividualDistribution, "draw_with", _shifted(1.5)),
     "log q is off by a constant": (FlowDistribution, "log_prob", _shifted(0.3)),
     "simulated individuals are shifted": (ModelStructure, "draw_individuals", _shifted(0.1)),
 }

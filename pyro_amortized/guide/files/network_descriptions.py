@@ -60,8 +60,7 @@ def networks_of(
     classes: Sequence[type],
 ) -> Posterior:
     """Networks of the described classes and sizes, in float64, with weights of no meaning yet."""
-    for_populations = training.individual.populations is not None
-    first = _first_posterior(description, structure, classes, for_populations)
+    first = _first_posterior(description, structure, classes)
     if "sharpened" not in description:
         return first
     settings = dict(description["sharpened"])
@@ -93,7 +92,6 @@ def _first_posterior(
     description: Mapping[str, Any],
     structure: ModelStructure,
     classes: Sequence[type],
-    for_populations: bool,
 ) -> AmortizedPosterior:
     num_shared, num_latent = structure.num_shared, structure.num_latent
     encoder = encoder_of(description["encoder"], classes)
@@ -103,6 +101,7 @@ def _first_posterior(
         settings["cell"] = {"GRU": nn.GRU, "LSTM": nn.LSTM}[settings["cell"]]
     summary = kind(encoder.layout, **settings)
     num_summary = summary_size(summary) + encoder.num_static
+    for_populations = bool(description["flow"]["has_priors"])
     features = PriorFeatures(num_latent) if for_populations else None
     num_features = PriorFeatures.num_features(num_latent) if for_populations else 0
     num_context = num_summary + num_shared + num_features
