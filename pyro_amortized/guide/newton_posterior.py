@@ -236,6 +236,11 @@ class SharpenedDistribution(TorchDistribution):  # type: ignore[misc]
         is_first = (uniform < SETTINGS.share_of_first).unsqueeze(-1)
         return torch.where(is_first, from_first, around_mode)
 
+    def sample_with_log_prob(self, sample_shape: Size) -> tuple[Tensor, Tensor]:
+        """Draws and their log density."""
+        draws = self.rsample(sample_shape)
+        return draws, self.log_prob(draws)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density, shape ``(*sample_shape, *batch)``."""
         log_first = self.first.log_prob(value.to(self.first.flow_dtype))

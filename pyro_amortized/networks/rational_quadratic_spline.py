@@ -172,7 +172,7 @@ def spline(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     return y, log_slope
 
 
-def inverse_spline(y: Tensor, raw: Tensor) -> Tensor:
+def inverse_spline(y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     r"""The point whose :func:`spline` is ``y``; differentiable by autograd.
 
     Args:
@@ -180,17 +180,22 @@ def inverse_spline(y: Tensor, raw: Tensor) -> Tensor:
         raw: Unconstrained parameters of the spline of every value, as of :func:`spline`.
 
     Returns:
-        Shape of ``y``.
+        The point, and the log derivative of the spline there; shape of ``y`` both.
     """
     inside = y.abs() < BOUND
     bins = _find_bin(torch.where(inside, y, 0.0), raw, 1)
     first, second = bins.slopes.unbind(-1)
     slope = bins.height / bins.width
     rise = torch.where(inside, y, bins.bottom) - bins.bottom
-    bend = rise * (first + second - 2 * slope)
+    curve = first + second - 2 * slope
+    bend = rise * curve
     # t is the root of a t^2 + b t = slope * rise in [0, 1], in the form without cancellation.
     a = bins.height * (slope - first) + bend
     b = bins.height * first - bend
     root = (b * b + 4 * a * slope * rise).clamp(min=0).sqrt()
     t = 2 * slope * rise / (b + root)
-    return torch.where(inside, bins.left + t * bins.width, y)
+    o = 1 - t
+    inner = second * t * t + 2 * slope * t * o + first * o * o
+    log_slope = 2 * (slope / (slope + curve * t * o)).log() + inner.log()
+    x = torch.where(inside, bins.left + t * bins.width, y)
+    return x, torch.where(inside, log_slope, 0.0)

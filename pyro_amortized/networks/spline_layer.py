@@ -53,11 +53,14 @@ class SplineLayer(nn.Module):
         y, log_slope = spline(z, raw.reshape(*z.shape, -1))
         return y, log_slope.sum(-1)
 
-    def inverse(self, y: Tensor, context: Tensor) -> Tensor:
-        """The inverse of :meth:`forward`, computed one dimension after the other."""
+    def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """The inverse of :meth:`forward`, computed one dimension after the other, and the log
+        absolute determinant of the Jacobian of :meth:`forward` at the result.
+        """
         columns: dict[int, Tensor] = {}
         weights = self.given.weight.unflatten(0, (self.num_latent, self.width))
         parts = context.unflatten(-1, (self.num_latent, self.width))
+        total = y.new_zeros(y.shape[:-1])
         for place, j in enumerate(self.order):
             before = self.order[:place]
             hidden = parts[..., j, :]
@@ -65,5 +68,6 @@ class SplineLayer(nn.Module):
                 z = torch.stack([columns[k] for k in before], -1)
                 hidden = hidden + functional.linear(z, weights[j][:, before])
             raw = functional.silu(hidden) @ self.weight[j] + self.bias[j, 0]
-            columns[j] = inverse_spline(y[..., j], raw.expand(*y.shape[:-1], -1))
-        return torch.stack([columns[j] for j in range(self.num_latent)], -1)
+            columns[j], log_slope = inverse_spline(y[..., j], raw.expand(*y.shape[:-1], -1))
+            total = total + log_slope
+        return torch.stack([columns[j] for j in range(self.num_latent)], -1), total

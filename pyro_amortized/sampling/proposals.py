@@ -57,8 +57,9 @@ class FlowProposal:
         distribution = self.distribution.take(rows)
         sizes = self._sizes(num_draws, len(rows))
         with seeded(generator):
-            draws = torch.cat([distribution.rsample(torch.Size([n])) for n in sizes])
-        return draws, torch.cat([distribution.log_prob(x) for x in draws.split(sizes)])
+            parts = [distribution.sample_with_log_prob(torch.Size([n])) for n in sizes]
+        draws, log_prob = (torch.cat(x) for x in zip(*parts, strict=True))
+        return draws, log_prob
 
     def _sizes(self, num_draws: int, num_rows: int) -> list[int]:
         """Numbers of draws per call of the network; they sum to ``num_draws``."""
