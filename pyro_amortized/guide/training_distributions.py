@@ -8,9 +8,9 @@ independent parts,
 the shared parameters c come from draws of their prior, or from a normal distribution where their
 density must be known. The individual parameters come from a normal distribution for each
 individual, :math:`u \sim \mathcal N(m, S S^\top)`, whose mean m and scale S vary over the
-populations of the prior and beyond, see :class:`PopulationRange`: a guide that is told m and S then
-knows the posterior under any population. A normal distribution that the user states is the same
-for all individuals. A model without population parameters states the distribution itself.
+populations of the prior and beyond (:class:`PopulationRange`): a guide that is told m and S knows
+the posterior under any population. A normal distribution that the user states is the same for all
+individuals. A model without population parameters states the distribution itself.
 """
 
 from collections.abc import Sequence
@@ -104,8 +104,7 @@ class NormalDistribution:
 
     def draw(self, num_draws: int, generator: Generator) -> Tensor:
         """Draws, shape ``(draw, d)``."""
-        noise = torch.randn(num_draws, len(self.loc), generator=generator, dtype=torch.float64)
-        return self.loc + noise @ self.scale_tril.T
+        return self.gaussian.draw(num_draws, generator)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of values of shape ``(*, d)``, shape ``(*)``."""
@@ -113,7 +112,7 @@ class NormalDistribution:
 
     @property
     def gaussian(self) -> Gaussians:
-        """The same with an empty batch shape."""
+        """The same, with an empty batch shape."""
         return Gaussians(self.loc, self.scale_tril)
 
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Size, Tensor
 
-from .cholesky import factored
 from .small_sums import sum_last
 
 
@@ -96,8 +95,3 @@ class Gaussians(NamedTuple):
         shape = (num_draws, *self.loc.shape)
         noise = torch.randn(shape, generator=generator, dtype=self.loc.dtype)
         return self.scaled(noise)
-
-    @staticmethod
-    def from_moments(loc: Tensor, covariance: Tensor) -> "Gaussians":
-        """Distributions with these means and covariances, which need not be positive definite."""
-        return Gaussians(loc, factored(covariance))

@@ -235,45 +235,63 @@ def _build(
     structure, first = simulator.structure, bank.get(0)
     numbers = random_stream(simulator.seed, Purpose.NETWORK_FORM)
     masked = simulator.design.missing(first.cohort, numbers)
-    grid = None
-    if plan.networks.grid is not False:
-        grid = common_grid(first.cohort, structure.series)
-        if grid is None and plan.networks.grid:
-            raise TrainingError(
-                "The individuals of the design do not share their times.",
-                "one increasing time grid for all individuals, as `networks.grid=True` asks for.",
-                "leave `grid` at None.",
-            )
+    grid = _grid(plan, first.cohort)
     patterns = TrainingPatterns.of(masked, structure.series, grid)
-    windows = None
-    if grid is None and plan.networks.reads_windows:
-        windows = time_windows(first.cohort, structure.series)
+    device = local_device(plan.options.device)
     if plan.warm_start is not None:
         warm = copy.deepcopy(plan.warm_start).requires_grad_(True)
         for network in (warm.summary, warm.flow, warm.shared_flow, warm.prior_features):
             if network is not None:
                 network.float()
-        return warm.to(local_device(plan.options.device)), patterns
+        return warm.to(device), patterns
+    windows = None
+    if grid is None and plan.networks.reads_windows:
+        windows = time_windows(first.cohort, structure.series)
     with seeded(generator):
         form = Form.of(masked, structure.series, grid, windows)
         encoder = plan.networks.encoding.encoder(form).fit(masked)
         sizes = (first.unconstrained.shape[1], first.shared.shape[1])
-        populations = simulator.distribution.individual.populations
-        posterior = plan.networks.build(encoder, *sizes, populations is not None)
-    individual, shared = simulator.distribution.individual.normal, simulator.distribution.shared
-    posterior.flow.loc.copy_(individual.loc)
-    posterior.flow.scale_tril.copy_(individual.scale_tril)
-    if posterior.prior_features is not None and populations is not None:
-        posterior.prior_features.fit(populations)
+        for_populations = simulator.distribution.individual.populations is not None
+        posterior = plan.networks.build(encoder, *sizes, for_populations)
+    _take_scales(posterior, first, simulator.distribution)
+    return posterior.to(device), patterns
+
+
+def _grid(plan: Plan, cohort: Cohort) -> dict[str, list[float]] | None:
+    """The common time grid of the individuals, or None.
+
+    Raises:
+        TrainingError: The user asks for a grid, and there is none.
+    """
+    if plan.networks.grid is False:
+        return None
+    grid = common_grid(cohort, plan.simulator.structure.series)
+    if grid is None and plan.networks.grid:
+        raise TrainingError(
+            "The individuals of the design do not share their times.",
+            "one increasing time grid for all individuals, as `networks.grid=True` asks for.",
+            "leave `grid` at None.",
+        )
+    return grid
+
+
+def _take_scales(
+    posterior: AmortizedPosterior, first: TrainingSet, distribution: TrainingDistribution
+) -> None:
+    """Take the scales of the networks from the training distribution."""
+    individual, shared = distribution.individual, distribution.shared
+    posterior.flow.loc.copy_(individual.normal.loc)
+    posterior.flow.scale_tril.copy_(individual.normal.scale_tril)
+    if posterior.prior_features is not None and individual.populations is not None:
+        posterior.prior_features.fit(individual.populations)
         assert posterior.flow.information is not None
-        posterior.flow.information.center.copy_(populations.location.loc)
-        posterior.flow.information.unit.copy_(populations.largest)
+        posterior.flow.information.center.copy_(individual.populations.location.loc)
+        posterior.flow.information.unit.copy_(individual.populations.largest)
     posterior.shared.fit(first.shared.double())
     if posterior.shared_flow is not None:
         assert shared.normal is not None
         posterior.shared_flow.loc.copy_(shared.normal.loc)
         posterior.shared_flow.scale_tril.copy_(shared.normal.scale_tril)
-    return posterior.to(local_device(plan.options.device)), patterns
 
 
 def _fit(
