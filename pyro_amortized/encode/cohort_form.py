@@ -89,8 +89,8 @@ class Form:
 
     @property
     def num_places(self) -> int:
-        """Number of tokens that have a fixed place: that of all times of the grids, or of all
-        windows; 0 if there are none.
+        """Number of tokens that have a fixed place, which is that of all times of the grids or of
+        all windows; 0 if there are none.
         """
         if self.windows is not None:
             return sum(len(edges) + 1 for edges in self.windows.values())

@@ -31,7 +31,8 @@ def default_training_distribution(
 ) -> TrainingDistribution:
     r"""The distribution that :func:`~pyro_amortized.train` uses unless it is given another one.
 
-    Each training individual has a population of its own, see :class:`PopulationRange`: its mean
+    Each training individual has a population of its own, see
+    :class:`~pyro_amortized.guide.training_distributions.PopulationRange`: its mean
     comes from the prior distribution of the means of the individuals with inflated standard
     deviations, its standard deviations reach from a fortieth to the whole of a large one of the
     prior. Values beyond three robust standard deviations count as three, so that a prior with heavy

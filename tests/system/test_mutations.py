@@ -157,6 +157,19 @@ def _in_reverse(real):
     return lambda key, size: real(key, size).flip(0)
 
 
+def _shifted_density(amount):
+    """Of a method that gives draws and their log density, the density."""
+
+    def patch(real):
+        def broken(*args):
+            draws, log_prob = real(*args)
+            return draws, log_prob + amount
+
+        return broken
+
+    return patch
+
+
 def _shifted(amount):
     def patch(real):
         return lambda self, *args, **kwargs: real(self, *args, **kwargs) + amount
@@ -189,7 +202,7 @@ MUTANTS = {
     "every seed is the same": (random_numbers, "make_generator", _one_seed),
     "no seed is the same": (random_numbers, "make_generator", _own_seed),
     "training draws from elsewhere": (IndividualDistribution, "draw_with", _shifted(1.5)),
-    "log q is off by a constant": (FlowDistribution, "log_prob", _shifted(0.3)),
+    "log q is off by a constant": (FlowDistribution, "sample_with_log_prob", _shifted_density(0.3)),
     "simulated individuals are shifted": (ModelStructure, "draw_individuals", _shifted(0.1)),
 }
 
