@@ -113,14 +113,14 @@ class Encoder(nn.Module, ABC):
     @property
     def layout(self) -> TokenLayout:
         """Sizes of the tokens, from which a summary network is made."""
-        in_windows = self.form.windows is not None
+        has_windows = self.form.windows is not None
         return TokenLayout(
             self.num_series_features
             + (self.form.num_dose_features + 1 if self.form.has_doses else 0),
             self.num_static,
             self.form.num_places,
-            self.num_series_features if in_windows else self.num_values,
-            self.form.has_doses or in_windows,
+            self.num_series_features if has_windows else self.num_values,
+            self.form.has_doses or has_windows,
         )
 
     @property

@@ -149,16 +149,16 @@ class PopulationRange:
 
     def draw(self, num: int, generator: Generator) -> Gaussians:
         """Distributions of ``num`` individuals."""
-        d, options = len(self.largest), {"generator": generator, "dtype": torch.float64}
-        loc = self.location.draw(num, generator)
-        sd = self.largest * self.factor ** (torch.rand(num, d, **options) - 1.0)  # type: ignore[call-overload]
-        root = torch.randn(num, d, d + 1, **options)  # type: ignore[call-overload]
+        d, loc = len(self.largest), self.location.draw(num, generator)
+        uniform = torch.rand(num, d, generator=generator, dtype=torch.float64)
+        sd = self.largest * self.factor ** (uniform - 1.0)
+        root = torch.randn(num, d, d + 1, generator=generator, dtype=torch.float64)
         covariance = root @ root.transpose(1, 2)
         spread = covariance.diagonal(dim1=1, dim2=2).sqrt()
         factor = factored(covariance) / spread.unsqueeze(-1)
-        is_correlated = torch.rand(num, **options) < DEFAULTS.correlated_share  # type: ignore[call-overload]
-        eye = torch.eye(d, dtype=torch.float64)
-        factor = torch.where(is_correlated[:, None, None], factor, eye)
+        chosen = torch.rand(num, generator=generator, dtype=torch.float64)
+        is_correlated = chosen < DEFAULTS.correlated_share
+        factor = torch.where(is_correlated[:, None, None], factor, torch.eye(d).double())
         return Gaussians(loc, sd.unsqueeze(-1) * factor)
 
 
