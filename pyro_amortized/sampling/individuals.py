@@ -174,7 +174,7 @@ class IndividualPosteriors:
         """
         moments = {}
         for name, x in self.values().items():
-            mean, sd, *_ = weighted_moments(x.flatten(2), self.weights)
+            mean, sd, *_ = weighted_moments(x.reshape(*x.shape[:2], -1), self.weights)
             moments[name] = (mean.reshape(x.shape[1:]), sd.reshape(x.shape[1:]))
         return moments
 

@@ -61,6 +61,25 @@ def test_density_of_values(linear, linear_guide):
         linear_guide.log_prob(linear, {"phi": values}, {"mean": TRUTH["mean"]})
 
 
+def test_moments_of_a_site_of_one_number(linear):
+    def level_alone(cohort):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("individual", len(cohort)):
+            level = pyro.sample("level", dist.LogNormal(mean, 0.5))
+            y = cohort["y"]
+            noise = dist.Normal(level[..., None] + 0 * y.times, 0.3).mask(y.observed).to_event(1)
+            pyro.sample("y", noise, obs=y.values)
+
+    data = linear[torch.arange(4)]
+    individuals = pa.sample_individuals(level_alone, data, {"mean": torch.tensor(0.0)}, seed=1)
+    mean, sd = individuals.site_moments()["level"]
+    low, high = individuals.quantiles([0.05, 0.95])["level"]
+    draws = individuals.draws(4000)["level"]
+    assert torch.allclose(mean, draws.mean(0), atol=0.05)
+    assert torch.allclose(sd, draws.std(0), rtol=0.1)
+    assert bool(((low < mean) & (mean < high)).all())
+
+
 def test_moments_and_quantiles_of_sites(linear, linear_guide):
     individuals = pa.sample_individuals(
         linear_program, linear, TRUTH, guide=linear_guide, num_draws=4000, seed=1
