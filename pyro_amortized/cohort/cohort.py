@@ -167,21 +167,26 @@ class Cohort:
         """
         check_count("num_copies", num_copies)
         ids = Labels(self.ids * num_copies)
-        return self._copied(lambda x: x.repeat(num_copies, *[1] * (x.dim() - 1)), ids)
+        return self._copied(lambda x: x.repeat(num_copies, *[1] * (x.dim() - 1)), ids, num_copies)
 
-    def _copied(self, fn: Callable[[Tensor], Tensor], ids: Labels) -> "Cohort":
+    def _copied(
+        self, fn: Callable[[Tensor], Tensor], ids: Labels, num_copies: int | None = None
+    ) -> "Cohort":
         """A choice or copies of the individuals. The parts were checked before, and the series are
         copied only when they are read.
         """
 
+        def copy(part: Any) -> Any:
+            return part.map(fn) if num_copies is None else part.repeat(num_copies)
+
         def lazy(group: Mapping[str, Series], kind: str) -> Mapping[str, Series]:
-            return LazyMapping(tuple(group), lambda name: group[name].map(fn), kind)
+            return LazyMapping(tuple(group), lambda name: copy(group[name]), kind)
 
         copies = object.__new__(Cohort)
         covariates = {name: fn(x) for name, x in self.covariates.items()}
         parts = {
             "series": lazy(self.series, "series"),
-            "doses": self.doses and self.doses.map(fn),
+            "doses": self.doses and copy(self.doses),
             "covariates": MappingProxyType(NamedParts(covariates, "covariate")),
             "ids": ids,
             "time_varying": lazy(self.time_varying, "time-varying series"),
@@ -278,13 +283,13 @@ class Cohort:
                 yield from (s.times, s.values)
         yield from self.covariates.values()
         if self.doses is not None:
-            yield from vars(self.doses).values()
+            yield from self.doses.columns.values()
 
     def _map(self, fn: Callable[[Tensor], Tensor]) -> "Cohort":
         series, varying = (
             {n: Series(fn(s.times), fn(s.values), fn(s.observed)) for n, s in group.items()}
             for group in (self.series, self.time_varying)
         )
-        doses = self.doses and Doses(**{name: fn(x) for name, x in vars(self.doses).items()})
+        doses = self.doses and Doses(**{name: fn(x) for name, x in self.doses.columns.items()})
         covariates = {n: fn(x) for n, x in self.covariates.items()}
         return Cohort(series, doses, covariates, time_varying=varying)

@@ -62,7 +62,7 @@ def end_to_end(cohorts: Sequence[Cohort]) -> Cohort:
     all_doses = [c.doses for c in cohorts if c.doses is not None]
     doses = None
     if all_doses:
-        columns = {n: [getattr(d, n) for d in all_doses] for n in vars(all_doses[0])}
+        columns = {n: [getattr(d, n) for d in all_doses] for n in all_doses[0].columns}
         doses = Doses(**{n: _pad_rows(x, float(n == "compartment")) for n, x in columns.items()})
     covariates = {
         name: torch.cat([c.covariates[name] for c in cohorts]) for name in first.covariates

@@ -1,7 +1,8 @@
 r"""Doses: boluses, infusions, steady states and resets, as in NONMEM's event records."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,10 @@ from ..runtime.arguments import check_is
 from .series import floating
 
 MODELLED_RATE, MODELLED_DURATION = -1.0, -2.0
+FIELDS = (
+    *("times", "amounts", "durations", "compartment", "given"),
+    *("rates", "intervals", "steady_state", "reset"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +61,9 @@ class Doses:
     intervals: Tensor = None  # type: ignore[assignment]
     steady_state: Tensor = None  # type: ignore[assignment]
     reset: Tensor = None  # type: ignore[assignment]
+    # What this is a number of copies of, or None. What depends on the doses alone is then
+    # computed once for all copies.
+    copied: "DoseCopies | None" = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         amounts = floating(self.amounts, "amounts")
@@ -96,9 +104,21 @@ class Doses:
         They are not checked again.
         """
         result = object.__new__(Doses)
-        for name, x in vars(self).items():
+        for name, x in self.columns.items():
             object.__setattr__(result, name, fn(x))
+        object.__setattr__(result, "copied", None)
         return result
+
+    def repeat(self, num_copies: int) -> "Doses":
+        """The individuals ``num_copies`` times one after the other."""
+        result = self.map(lambda x: x.repeat(num_copies, 1))
+        object.__setattr__(result, "copied", DoseCopies(num_copies, self))
+        return result
+
+    @property
+    def columns(self) -> dict[str, Tensor]:
+        """All fields by name, shape ``(individual, dose)`` each."""
+        return {name: getattr(self, name) for name in FIELDS}
 
     @property
     def has_events(self) -> bool:
@@ -107,6 +127,18 @@ class Doses:
         Such events are steady states, resets, and rates or durations that the model gives.
         """
         return bool((self.steady_state > 0).any() | self.reset.any() | (self.rates < 0).any())
+
+
+class DoseCopies(NamedTuple):
+    r"""What doses are copies of.
+
+    Args:
+        num: Number of copies; individual i of copy k is row ``k * num_individuals + i``.
+        original: The doses of each individual once.
+    """
+
+    num: int
+    original: Doses
 
 
 def _check_kinds(columns: dict[str, Tensor]) -> None:

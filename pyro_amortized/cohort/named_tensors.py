@@ -14,9 +14,9 @@ def cohort_tensors(cohort: Cohort) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for kind, group in (("series", cohort.series), ("varying", cohort.time_varying)):
         for name, s in group.items():
-            tensors |= {f"{kind}.{name}.{field}": x for field, x in vars(s).items()}
+            tensors |= {f"{kind}.{name}.{field}": x for field, x in s.columns.items()}
     if cohort.doses is not None:
-        tensors |= {f"doses.{field}": x for field, x in vars(cohort.doses).items()}
+        tensors |= {f"doses.{field}": x for field, x in cohort.doses.columns.items()}
     return tensors | {f"covariates.{name}": x for name, x in cohort.covariates.items()}
 
 

@@ -5,7 +5,8 @@ replaced by finite ones, so that no NaN remains.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +42,8 @@ class Series:
     times: Tensor
     values: Tensor
     observed: Tensor = None  # type: ignore[assignment]  # filled in __post_init__
+    # What this is a number of copies of, or None.
+    copied: "SeriesCopies | None" = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         values = floating(self.values, "values")
@@ -71,9 +74,21 @@ class Series:
         It is not checked again.
         """
         result = object.__new__(Series)
-        for name, x in vars(self).items():
+        for name, x in self.columns.items():
             object.__setattr__(result, name, fn(x))
+        object.__setattr__(result, "copied", None)
         return result
+
+    def repeat(self, num_copies: int) -> "Series":
+        """The individuals ``num_copies`` times one after the other."""
+        result = self.map(lambda x: x.repeat(num_copies, *[1] * (x.dim() - 1)))
+        object.__setattr__(result, "copied", SeriesCopies(num_copies, self))
+        return result
+
+    @property
+    def columns(self) -> dict[str, Tensor]:
+        """Times, values and what was recorded, by name."""
+        return {"times": self.times, "values": self.values, "observed": self.observed}
 
     def at(self, times: Tensor) -> Tensor:
         r"""Last observation carried forward, for covariates that vary over time.
@@ -109,6 +124,9 @@ class Series:
                 "one row of times per individual, (individual, when).",
                 "pass times of the same individuals, for example those of a series.",
             )
+        if self.copied is not None and are_copies(times, self.copied.num):
+            num, original = self.copied
+            return original.at(times[: len(times) // num]).repeat(num, 1)
         columns = torch.arange(self.times.shape[1], device=self.times.device)
         last = torch.where(self.observed, columns, -1).cummax(1).values
         first = self.observed.to(torch.uint8).argmax(1, keepdim=True)
@@ -125,6 +143,31 @@ class Series:
     def present(self) -> Tensor:
         """True where any channel was recorded, shape ``(individual, time)``."""
         return self.observed if self.observed.dim() == 2 else self.observed.any(-1)
+
+
+class SeriesCopies(NamedTuple):
+    r"""What a series is copies of.
+
+    Args:
+        num: Number of copies; individual i of copy k is row ``k * num_individuals + i``.
+        original: The series of each individual once.
+    """
+
+    num: int
+    original: Series
+
+
+def are_copies(x: Tensor, num_copies: int) -> bool:
+    """Whether a constant tensor consists of equal copies of its first rows, one after the other.
+
+    Example:
+        >>> are_copies(torch.tensor([[1.0], [2.0], [1.0], [2.0]]), 2)
+        True
+    """
+    if x.requires_grad or len(x) % num_copies:
+        return False
+    copies = x.detach().unflatten(0, (num_copies, -1))
+    return torch.equal(copies, copies[:1].expand_as(copies))
 
 
 def floating(x: Tensor, name: str) -> Tensor:

@@ -221,7 +221,7 @@ def _versions_section(fit: PopulationFit, seed: int) -> Section:
         ("Python", platform.python_version()),
         ("seed of this report", str(seed)),
         ("training", trained),
-        ("draws per individual", str(fit.marginal.num_draws)),
+        ("draws per individual", fit.marginal.numbers),
         ("written", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
     ]
     return Section("versions", "Versions and seeds", html_list(rows))

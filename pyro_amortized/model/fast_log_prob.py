@@ -47,7 +47,7 @@ def log_prob_of(distribution: Any, value: Tensor, *args: Any, **kwargs: Any) -> 
     residual = torch.where(mask, residual, residual.new_zeros(()))
     if normal.scale.stride(-1) != 0:  # one sigma for every value
         terms = (residual / normal.scale).square() / 2 + normal.scale.log() + HALF_LOG_TWO_PI
-        return -torch.where(mask, terms, terms.new_zeros(())).sum(-1)
+        return -sum_last(torch.where(mask, terms, terms.new_zeros(())))
     scale = normal.scale[..., 0]
     square = torch.linalg.vecdot(residual, residual)
     return -0.5 * square / scale**2 - mask.sum(-1) * (scale.log() + HALF_LOG_TWO_PI)

@@ -15,6 +15,7 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
+from torch.distributions.transforms import IndependentTransform, Transform, identity_transform
 
 from ..cohort import Cohort
 from ..numerics.small_sums import sum_last
@@ -177,9 +178,18 @@ def constrain_site(
     added = transform.domain.event_dim - transform.codomain.event_dim
     free = piece.reshape(lead + site.rest).movedim(len(lead) - 1, site.dim - added - site.event_dim)
     value = transform(free)
+    if _is_identity(transform):
+        return value, value.new_zeros(value.shape[: value.dim() - site.event_dim])
     log_abs_det = transform.log_abs_det_jacobian(free, value)
     num_event_dims = log_abs_det.dim() - (value.dim() - site.event_dim)
     return value, sum_last(log_abs_det.flatten(-num_event_dims)) if num_event_dims else log_abs_det
+
+
+def _is_identity(transform: Transform) -> bool:
+    """Whether the unconstrained values are the values, whose Jacobian is then one."""
+    while isinstance(transform, IndependentTransform):
+        transform = transform.base_transform
+    return transform == identity_transform
 
 
 def unconstrain_site(site: IndividualSite, support: Constraint, value: Tensor) -> Tensor:

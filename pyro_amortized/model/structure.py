@@ -46,8 +46,8 @@ class CallSettings:
             so fewer and larger parts are better.
     """
 
-    max_values: int = 400_000
-    max_values_kept: int = 4_000_000
+    max_values: int = 150_000
+    max_values_kept: int = 500_000
 
 
 CALLS = CallSettings()

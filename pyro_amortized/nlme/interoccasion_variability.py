@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..cohort import Series
+from ..cohort.series import are_copies
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,10 @@ def occasions(record: Series, times: Tensor) -> Occasions:
     Returns:
         Number, index and times of change.
     """
+    if record.copied is not None and are_copies(times, record.copied.num):
+        num, original = record.copied
+        once = occasions(original, times[: len(times) // num])
+        return Occasions(once.number, once.index.repeat(num, 1), once.changes.repeat(num, 1))
     labels = record.at(record.times)
     starts = torch.cat(
         [torch.zeros_like(labels[:, :1], dtype=torch.bool), labels[:, 1:] != labels[:, :-1]], 1

@@ -18,7 +18,7 @@ def sum_last(x: Tensor) -> Tensor:
         >>> sum_last(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
         tensor([3., 7.])
     """
-    return x @ x.new_ones(x.shape[-1])
+    return x.squeeze(-1) if x.shape[-1] == 1 else x @ x.new_ones(x.shape[-1])
 
 
 def quadratic_form(gradient: Tensor, hessian: Tensor, x: Tensor) -> Tensor:

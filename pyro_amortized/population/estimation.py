@@ -30,9 +30,10 @@ from .estimate_errors import monte_carlo_errors
 from .expanded_likelihood import ExpandedLikelihood
 from .fit_message import error_message, fit_message, flat_places, has_ended
 from .fit_result import PopulationFit
-from .fit_rounds import Rounds, Schedule, Start, more_draws, run_rounds
+from .fit_rounds import Rounds, Schedule, Start, run_rounds
 from .likelihood_estimate import summarize_weights
 from .likelihood_interface import Likelihood
+from .likelihood_precision import with_precision
 from .maximum_search import Criterion, Search
 from .parameter_limits import Limit, limit_of
 from .retraining import reasons_to_retrain, retrained
@@ -221,8 +222,7 @@ def _with_precision(
         rounds = run_rounds(search, start, held, schedule, generator)
         fixed = {name: fit.estimates[name] for name in fit.fixed}
         fit = _finish(fit.model, rounds, fixed)
-    more = more_draws(search, rounds, precision, generator)
-    return replace(fit, marginal=more) if more is not None else fit
+    return replace(fit, marginal=with_precision(search, fit.individuals, precision, generator))
 
 
 def _start(search: Search, num_starts: int, fixed: Population, generator: Generator) -> Start:

@@ -35,12 +35,12 @@ FORMAT = Format("fit again")
 FILE, GUIDE = "fit.safetensors", "guide"
 ESTIMATES = ("vector", "covariance", "monte_carlo_errors")
 DRAWS = ("unconstrained", "log_proposal", "log_weights")
-MARGINAL = ("log_likelihood", "mc_error", "ess", "pareto_k")
+MARGINAL = ("log_likelihood", "mc_error", "ess", "pareto_k", "num_draws")
 REFINED = ("stage", "num_modes")
 MIXTURES = ("mixture", "guide")
 DESCRIBED = (
     *("criterion", "estimator", "population", "converged", "message", "num_rounds", "fixed"),
-    *("undetermined", "num_marginal_draws", "seconds"),
+    *("undetermined", "seconds"),
     *("ids", "numbered", "method", "guided"),
 )
 
@@ -102,7 +102,6 @@ def _description(fit: PopulationFit) -> dict[str, Any]:
         "ids": list(fit.individuals.cohort.ids),
         "numbered": are_default_labels(fit.individuals.cohort.ids),
         "method": list(fit.individuals.method),
-        "num_marginal_draws": fit.marginal.num_draws,
         "guided": fit.guide is not None,
     }
 
@@ -207,11 +206,7 @@ def _individuals(structure: ModelStructure, contents: FitContents) -> Individual
 def _marginal(individuals: IndividualPosteriors, contents: FitContents) -> MarginalLikelihood:
     tensors = contents.tensors
     return MarginalLikelihood(
-        log_likelihood=tensors["marginal.log_likelihood"],
-        mc_error=tensors["marginal.mc_error"],
-        ess=tensors["marginal.ess"],
-        pareto_k=tensors["marginal.pareto_k"],
-        num_draws=int(contents.description["num_marginal_draws"]),
+        **{name: tensors[f"marginal.{name}"] for name in MARGINAL},
         method=individuals.method,
         estimator=individuals.structure.estimator,
     )

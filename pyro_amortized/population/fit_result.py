@@ -319,7 +319,7 @@ class PopulationFit:
             aic=self.aic,
             bic_individuals=self.bic.individuals,
             bic_observations=self.bic.observations,
-            num_draws=self.marginal.num_draws,
+            num_draws=self.marginal.numbers,
             converged=self.converged,
             message=self.message,
         )

@@ -11,18 +11,16 @@ References:
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from ..sampling.control_variates import controlled_estimate
-from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors
+from ..sampling.individuals import IndividualPosteriors
 from ..sampling.proposals import Refinement
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, ROUGH_EFFORT, Effort
 from .impossible_data import check_possible
-from .likelihood_estimate import MarginalLikelihood, summarize_weights
 from .likelihood_interface import Likelihood
 from .maximum_search import SEARCH, Ascent, Search
 
@@ -48,14 +46,6 @@ class RoundSettings:
     # Jumps to a much larger standard deviation, from where the likelihood is flat near zero.
     max_jumps: int = 3
     allowed_errors: float = 3.0
-    # Draws for a requested precision: proportional to this power of the Monte Carlo error. Without
-    # control variates it is 2; with them the error falls faster. The largest number of observed
-    # values at all draws, which take some seconds.
-    power: float = 1.5
-    # Largest factor on the number of draws before the error is estimated again: more draws allow
-    # control variates of a higher degree (in one step, 300 draws became 3,266; the error 0.03).
-    max_growth: float = 3.0
-    max_extra_values: int = 30_000_000
 
 
 ROUNDS = RoundSettings()
@@ -297,48 +287,6 @@ def _effort(rough: bool, is_result: bool = False) -> Effort:
     if is_result:
         return FULL_EFFORT
     return ROUGH_EFFORT if rough else NO_CHAINS
-
-
-def more_draws(
-    search: Search, rounds: Rounds, precision: float, generator: Generator
-) -> MarginalLikelihood | None:
-    r"""The likelihood at the result with more draws, of which only the likelihood is kept.
-
-    Args:
-        search: The search.
-        rounds: The rounds.
-        precision: Monte Carlo standard error of -2LL.
-        generator: Source of randomness.
-
-    Returns:
-        The likelihood, or None if the draws of the result are precise enough, or more are not
-        affordable.
-    """
-    individuals = rounds.individuals
-    marginal = summarize_weights(individuals)
-    names = individuals.structure.series
-    num_values = sum(individuals.cohort[name].values.numel() for name in names)
-    most = ROUNDS.max_extra_values // max(1, num_values)
-    fields = ("unconstrained", "log_proposal", "log_weights")
-    drawn = [getattr(individuals, name) for name in fields]
-    while math.isfinite(marginal.minus2ll_mc_error) and marginal.minus2ll_mc_error > precision:
-        needed = marginal.num_draws * (marginal.minus2ll_mc_error / precision) ** ROUNDS.power
-        needed = min(needed, ROUNDS.max_growth * marginal.num_draws, most)
-        extra = math.ceil(needed) - marginal.num_draws
-        if extra < MIN_DRAWS:
-            break
-        more = search.draw_again(individuals, extra, generator)
-        drawn = [torch.cat([x, getattr(more, n)]) for x, n in zip(drawn, fields, strict=True)]
-        estimate = controlled_estimate(*drawn)
-        marginal = replace(
-            marginal,
-            log_likelihood=estimate.log_mean,
-            mc_error=estimate.mc_error,
-            ess=estimate.ess,
-            pareto_k=estimate.pareto_k,
-            num_draws=len(drawn[0]),
-        )
-    return marginal if marginal.num_draws > individuals.num_draws else None
 
 
 def _gain(

@@ -31,7 +31,7 @@ class MarginalLikelihood:
         mc_error: Monte Carlo standard error of ``log_likelihood``, same shape.
         ess: Effective sample size, same shape.
         pareto_k: Pareto k of the weights, same shape; above 0.7 the value is not reliable.
-        num_draws: Draws per individual.
+        num_draws: Number of draws of each individual, same shape.
         method: For each individual, what the draws come from.
         estimator: ``"corrected"``, or ``"likelihood-free"``: then a constant per individual is
             missing, and errors of the guide are not corrected.
@@ -41,16 +41,22 @@ class MarginalLikelihood:
     mc_error: Tensor
     ess: Tensor
     pareto_k: Tensor
-    num_draws: int
+    num_draws: Tensor
     method: tuple[str, ...]
     estimator: Estimator = "corrected"
 
     def __repr__(self) -> str:
         return (
             f"MarginalLikelihood of {len(self.log_likelihood)} individuals: -2LL "
-            f"{self.minus2ll:.3f} (MC error {self.minus2ll_mc_error:.3f}), {self.num_draws} draws "
+            f"{self.minus2ll:.3f} (MC error {self.minus2ll_mc_error:.3f}), {self.numbers} draws "
             f"per individual, largest Pareto k {float(self.pareto_k.max()):.2f}"
         )
+
+    @property
+    def numbers(self) -> str:
+        """The number of draws per individual in words, for instance "300 to 2700"."""
+        least, most = int(self.num_draws.min()), int(self.num_draws.max())
+        return str(least) if least == most else f"{least} to {most}"
 
     @property
     def total(self) -> float:
@@ -81,7 +87,7 @@ def summarize_weights(individuals: IndividualPosteriors) -> MarginalLikelihood:
         estimate.mc_error,
         estimate.ess,
         estimate.pareto_k,
-        individuals.num_draws,
+        torch.full_like(estimate.ess, individuals.num_draws, dtype=torch.long),
         individuals.method,
         individuals.structure.estimator,
     )

@@ -63,7 +63,7 @@ class FitSummary:
     aic: float
     bic_individuals: float
     bic_observations: float
-    num_draws: int
+    num_draws: str
     converged: bool
     message: str
 

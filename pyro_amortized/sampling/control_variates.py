@@ -175,7 +175,7 @@ def _mean(first: _Half, second: _Half, powers: Sequence[tuple[int, ...]]) -> tup
 def _remaining(basis: tuple[Tensor, Tensor], coefficients: Tensor) -> Tensor:
     """The weights less their control variates, shape ``(individual, draw)``."""
     variates, values = basis
-    return values - (variates @ coefficients).squeeze(-1)
+    return values - (coefficients.transpose(1, 2) @ variates).squeeze(1)
 
 
 def _remaining_in_new_draws(basis: tuple[Tensor, Tensor]) -> Tensor:
@@ -183,7 +183,7 @@ def _remaining_in_new_draws(basis: tuple[Tensor, Tensor]) -> Tensor:
     those of the other one.
     """
     variates, values = basis
-    quarters = [(variates[:, start::2], values[:, start::2]) for start in (0, 1)]
+    quarters = [(variates[..., start::2].contiguous(), values[:, start::2]) for start in (0, 1)]
     remaining = [
         _remaining(second, _regression(*first)).var(1)
         for first, second in (quarters, quarters[::-1])
@@ -192,34 +192,33 @@ def _remaining_in_new_draws(basis: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _variates(half: _Half, mean: Tensor, root: Tensor, powers: Sequence[tuple[int, ...]]) -> Tensor:
-    """The control variates, shape ``(individual, draw, variate)``."""
+    """The control variates, shape ``(individual, variate, draw)``."""
     d = mean.shape[-1]
     offset = (half.draws - mean).transpose(1, 2)
     z = torch.linalg.solve_triangular(root, offset, upper=False)  # (individual, latent, draw)
     log_det = root.diagonal(dim1=1, dim2=2).log().sum(-1, keepdim=True)
-    log_normal = -0.5 * z.pow(2).sum(1) - log_det - 0.5 * d * math.log(2 * math.pi)
+    log_normal = -0.5 * z.square().sum(1) - log_det - 0.5 * d * math.log(2 * math.pi)
     ratio = (log_normal - half.log_proposal).exp()
     hermite = [torch.ones_like(z), z]
     for n in range(1, CONTROL.max_degree):  # normalised: the mean of the squares is one
         following = (z * hermite[n] - math.sqrt(n) * hermite[n - 1]) / math.sqrt(n + 1)
         hermite.append(following)
-    columns = []
-    for power in powers:
-        column = ratio
-        for j, exponent in enumerate(power):
-            if exponent:
-                column = column * hermite[exponent][:, j]
-        columns.append(column)
-    return torch.stack(columns, -1)
+    rows = ratio.new_empty(len(ratio), len(powers), ratio.shape[1])
+    for row, power in zip(rows.unbind(1), powers, strict=True):
+        factors = [hermite[e][:, j] for j, e in enumerate(power) if e]
+        torch.mul(ratio, factors[0] if factors else 1.0, out=row)
+        for factor in factors[1:]:
+            row *= factor
+    return rows
 
 
 def _regression(variates: Tensor, values: Tensor) -> Tensor:
     """Coefficients, shape ``(individual, variate, 1)``, that minimise the variance of what
     remains.
     """
-    centered = variates - variates.mean(1, keepdim=True)
-    squares = centered.transpose(1, 2) @ centered
-    products = centered.transpose(1, 2) @ (values - values.mean(1, keepdim=True)).unsqueeze(-1)
+    centered = variates - variates.mean(-1, keepdim=True)
+    squares = centered @ centered.transpose(1, 2)
+    products = centered @ (values - values.mean(1, keepdim=True)).unsqueeze(-1)
     diagonal = squares.diagonal(dim1=1, dim2=2).clamp(min=1e-300)
     factor = factored(squares + CONTROL.jitter * diagonal.diag_embed())
     return torch.cholesky_solve(products, factor)

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor
 
+from ..numerics.newton_steps import Target
 from .importance_weights import effective_sample_size
 from .mode_mixture import Modes, find_modes, mixture_around_modes
 from .proposals import Refinement, Sampled, Weighted
@@ -113,7 +114,11 @@ class AroundModes:
         """Draws from the better of both mixtures."""
         settings, rows, num_draws = sampler.settings, state.rows, state.num_draws
         pilot, part = state.pilot, state.sampled.refinement
-        modes = find_modes(sampler.target_of_each(rows), pilot.draws, pilot.log_weights)
+
+        def target_of(index: Tensor) -> Target:
+            return sampler.target_of_each(rows[index])
+
+        modes = find_modes(target_of, pilot.draws, pilot.log_weights)
         part = part.with_mixtures(_everyone(rows), modes.mixture)
         size = max(settings.min_mode_draws, num_draws // 4)
         drawn = sampler.from_mixture(part, size, rows, generator, True)

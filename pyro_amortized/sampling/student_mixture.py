@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from ..numerics.cholesky import factored
+from ..numerics.small_sums import sum_last
 
 
 @dataclass(frozen=True)
@@ -297,8 +298,9 @@ def _squared_distance(draws: Tensor, means: Tensor, scale_trils: Tensor) -> Tens
     """
     eye = torch.eye(draws.shape[-1], dtype=draws.dtype).expand_as(scale_trils)
     whiten = torch.linalg.solve_triangular(scale_trils, eye, upper=False).transpose(-1, -2)
-    white = draws.unsqueeze(1) @ whiten - means.unsqueeze(-2) @ whiten
-    return white.pow(2).sum(-1)
+    white = draws.unsqueeze(1) @ whiten
+    white -= means.unsqueeze(-2) @ whiten
+    return sum_last(white.square_())
 
 
 def squared_distance(draws: Tensor, means: Tensor, scale_trils: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def is_poor(log_weights: Tensor, min_efficiency: float | Tensor) -> Tensor:
     return few | has_heavy_tail(estimate.ess, estimate.pareto_k, len(log_weights))
 
 
-def has_heavy_tail(ess: Tensor, pareto_k: Tensor, num_draws: int) -> Tensor:
+def has_heavy_tail(ess: Tensor, pareto_k: Tensor, num_draws: int | Tensor) -> Tensor:
     """Whether Pareto k is above the limit (or NaN) and the weights vary enough for it to mean
     anything, shape ``(individual,)``.
     """

@@ -34,7 +34,7 @@ def test_a_fit_without_a_guide_finds_the_exact_maximum_from_afar(linear, far):
 def test_the_requested_precision_is_reached(far):
     """Of the further draws only the likelihood is kept."""
     assert far.marginal.minus2ll_mc_error < 0.001
-    assert far.marginal.num_draws > far.individuals.num_draws == 300
+    assert int(far.marginal.num_draws.max()) > far.individuals.num_draws == 300
     assert far.individuals.marginal_estimate.mc_error.norm() > far.marginal.mc_error.norm()
 
 
@@ -45,6 +45,6 @@ def test_a_fit_without_a_guide_is_saved_and_loaded(far, tmp_path):
     assert loaded.guide is None
     assert torch.equal(loaded.vector, far.vector)
     assert loaded.minus2ll == far.minus2ll
-    assert loaded.marginal.num_draws == far.marginal.num_draws
+    assert torch.equal(loaded.marginal.num_draws, far.marginal.num_draws)
     with pytest.raises(FitError, match="without a guide"):
         _ = loaded.trained_guide

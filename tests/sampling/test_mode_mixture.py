@@ -123,7 +123,22 @@ def test_a_target_that_is_nowhere_finite_gives_a_finite_mixture():
     def nowhere(x):
         return torch.full(x.shape[:-1], -math.inf, dtype=x.dtype)
 
-    modes = find_modes(nowhere, draws, torch.full((100, 2), -math.inf).double())
+    modes = find_modes(lambda rows: nowhere, draws, torch.full((100, 2), -math.inf).double())
     mixture = mixture_around_modes(nowhere, modes, generator)
     assert bool(mixture.means.isfinite().all())
     assert bool(mixture.scale_trils.isfinite().all())
+
+
+def curved_valley(x):
+    """Rosenbrock's function as a log density: its maximum is one at ones, in a bent valley."""
+    across = (x[..., 1:] - x[..., :-1].square()) / 0.02
+    return -across.square().sum(-1) / 2 - ((1 - x[..., :-1]) / 0.1).square().sum(-1) / 2
+
+
+def test_newton_steps_go_on_until_the_mode_is_reached():
+    """Five steps ended up to thousands below the modes of 3 of 1,000 cells (a fit then stopped)."""
+    generator = torch.Generator().manual_seed(4)
+    draws = 3 * torch.randn(100, 5, 2, generator=generator, dtype=torch.float64)
+    modes = find_modes(lambda rows: curved_valley, draws, curved_valley(draws))
+    best = curved_valley(modes.mixture.means).amax(1)
+    assert best.min() > -0.1

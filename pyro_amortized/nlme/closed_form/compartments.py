@@ -26,8 +26,10 @@ from torch import Tensor
 
 from ...cohort import Doses
 from ...errors import ModelError
+from ...numerics.small_sums import sum_last
 from ...runtime.solver_context import cached_result
 from ..dosing import Arrivals, Delivery, arrivals
+from .copied_individuals import once_per_copy
 from .dose_recursion import DoseRecursion, can_be_carried
 from .superposition import Response, Superposition, through
 
@@ -86,8 +88,7 @@ def one_compartment(
         Gibaldi and Perrier (1982), Pharmacokinetics, chapter 1; Bertrand and Mentré (2008),
         Mathematical expressions of the pharmacokinetic models implemented in Monolix.
     """
-    amount = _central(times, doses, [cl / v], [torch.ones_like(cl / v)], ka, delivery)
-    return amount / v.unsqueeze(-1)
+    return _central(times, doses, [cl / v], [1 / v + torch.zeros_like(cl)], ka, delivery)
 
 
 def two_compartments(
@@ -127,8 +128,8 @@ def two_compartments(
     gap = (total.square() - 4 * k10 * k21).clamp(min=DEFAULTS.smallest).sqrt()
     fast = (total + gap) / 2
     slow = (k10 * k21 / fast).clamp(min=DEFAULTS.smallest)
-    coefficients = [(fast - k21) / gap, (k21 - slow) / gap]
-    return _central(times, doses, [fast, slow], coefficients, ka, delivery) / v.unsqueeze(-1)
+    coefficients = [(fast - k21) / (gap * v), (k21 - slow) / (gap * v)]
+    return _central(times, doses, [fast, slow], coefficients, ka, delivery)
 
 
 def three_compartments(
@@ -174,8 +175,8 @@ def three_compartments(
     coefficients = []
     for j, rate in enumerate(rates):
         first, second = (rates[m] - rate for m in range(3) if m != j)
-        coefficients.append((k21 - rate) * (k31 - rate) / (first * second))
-    return _central(times, doses, rates, coefficients, ka, delivery) / v.unsqueeze(-1)
+        coefficients.append((k21 - rate) * (k31 - rate) / (first * second * v))
+    return _central(times, doses, rates, coefficients, ka, delivery)
 
 
 def metabolite(
@@ -210,9 +211,8 @@ def metabolite(
         ModelError: As :func:`one_compartment`.
     """
     formed, cleared = cl / v, clm / vm
-    ones = torch.ones_like(formed)
-    amount = _central(times, doses, [cleared], [ones], ka, delivery, formed)
-    return amount * (fm / vm).unsqueeze(-1)
+    coefficient = fm / vm + torch.zeros_like(formed)
+    return _central(times, doses, [cleared], [coefficient], ka, delivery, formed)
 
 
 def _central(
@@ -224,24 +224,30 @@ def _central(
     delivery: Delivery | None,
     formation: Tensor | None = None,
 ) -> Tensor:
-    r"""Amount in the central compartment, or of the metabolite, shape ``(*, individual, time)``.
+    r"""Concentration in the central compartment, or of the metabolite, shape ``(*, individual,
+    time)``.
 
     Args:
         times: Observation times.
         doses: The doses.
         rates: Rates lambda of the exponentials, shape ``(*, individual)`` each.
-        coefficients: Factors C of the exponentials, of the same shape.
+        coefficients: Factors C of the exponentials, divided by the volume, of the same shape.
         ka: Absorption rate, or None.
         delivery: How the doses arrive.
         formation: Rate at which the metabolite is formed, or None.
     """
+    once = once_per_copy(times, doses)
+    times, doses, delivery = once.times, once.doses, once.delivery(delivery)
+    rates, coefficients = ([once.split(x) for x in values] for values in (rates, coefficients))
+    ka, formation = (None if x is None else once.split(x) for x in (ka, formation))
     _check_doses(doses, 2 if ka is not None else 1)
     arriving = arrivals(doses, delivery)
     extra = [x for x in (ka, formation) if x is not None]
-    inputs = [times, arriving.begin, arriving.amounts, arriving.durations, arriving.until, *rates]
-    inputs += [*coefficients, *extra, *vars(doses).values()]
+    # What differs between calls comes first, so that a search in the cache is short.
+    inputs = [*rates, *coefficients, *extra, times, arriving.begin, arriving.amounts]
+    inputs += [arriving.durations, arriving.until, *doses.columns.values()]
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
-        return _superposed(times, arriving, rates, coefficients, ka, formation)
+        return once.join(_superposed(times, arriving, rates, coefficients, ka, formation))
     key = ("compartments", len(rates), ka is None, formation is None)
     total: Tensor = cached_result(
         key,
@@ -249,7 +255,7 @@ def _central(
         lambda: _superposed(times, arriving, rates, coefficients, ka, formation),
         lambda x: x.numel() * x.element_size(),
     )
-    return total
+    return once.join(total)
 
 
 def _superposed(
@@ -277,7 +283,7 @@ def _superposed(
         unit = absorbed(rate)
         if ka is not None and needs_direct:
             unit = torch.where(from_depot, unit, direct(rate))
-        part = coefficient.unsqueeze(-1) * (superposition.sizes * unit).sum(-1)
+        part = coefficient.unsqueeze(-1) * sum_last(superposition.sizes * unit)
         total = part if total is None else total + part
     assert total is not None
     return total

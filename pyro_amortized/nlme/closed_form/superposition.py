@@ -77,12 +77,12 @@ class _Timing(NamedTuple):
 
     Args:
         since: Times since the arrival, at least zero.
-        acts: Whether a dose has an effect.
+        acts: Whether a dose has an effect, or None where all have.
         steady: Of steady states, or None where there are none.
     """
 
     since: Tensor
-    acts: Tensor
+    acts: Tensor | None
     steady: _SteadyStates | None
 
 
@@ -101,6 +101,8 @@ class Superposition:
     def response(self, rate: Tensor) -> Tensor:
         r"""h(lambda) for all doses, per unit of amount (per unit of rate for constant infusions).
 
+        It has no meaning where a dose has no effect; :attr:`sizes` is zero there.
+
         Args:
             rate: lambda, shape ``(*, individual, 1, 1)``.
 
@@ -109,8 +111,7 @@ class Superposition:
         """
         timing, durations = self._timing, self.arriving.durations.unsqueeze(-2)
         if timing.steady is None:
-            unit = _single_response(rate, timing.since, durations)
-            return torch.where(timing.acts, unit, 0.0)
+            return _single_response(rate, timing.since, durations)
         steady = timing.steady
         unit = _steady_response(rate, steady.since_last, durations, steady.interval)
         if not steady.all_repeated:
@@ -119,7 +120,7 @@ class Superposition:
         if steady.since_record is not None:
             constant = torch.exp(-rate * steady.since_record) / rate
             unit = torch.where(self.arriving.is_constant.unsqueeze(-2), constant, unit)
-        return torch.where(timing.acts, unit, 0.0)
+        return unit
 
     @cached_property
     def _timing(self) -> "_Timing":
@@ -127,7 +128,7 @@ class Superposition:
         arriving, doses = self.arriving, self.arriving.doses
         since = self.times.unsqueeze(-1) - arriving.begin.unsqueeze(-2)
         if not bool((doses.steady_state > 0).any()):
-            return _Timing(since.clamp(min=0), (since >= 0) & self._has_effect(), None)
+            return _Timing(since.clamp(min=0), _unless_all((since >= 0) & self._has_effect()), None)
         interval = doses.intervals.unsqueeze(-2)
         is_repeated = (doses.steady_state > 0) & (doses.intervals > 0)
         repeated = is_repeated.unsqueeze(-2)
@@ -147,7 +148,7 @@ class Superposition:
             since_record.clamp(min=0) if any_constant else None,
         )
         acts = acts & ((since_last >= 0) | is_constant)
-        return _Timing(since.clamp(min=0), acts, steady)
+        return _Timing(since.clamp(min=0), _unless_all(acts), steady)
 
     def _has_effect(self) -> Tensor:
         """True where no later record has ended the effect of a dose; doses of the padding have a
@@ -157,12 +158,14 @@ class Superposition:
 
     @property
     def sizes(self) -> Tensor:
-        """Factors of the unit responses, shape ``(*, individual, 1, dose)``: amounts, and rates of
-        constant infusions.
+        """Factors of the unit responses, shape ``(*, individual, time, dose)``: amounts, and rates
+        of constant infusions; zero where a dose has no effect. The times are 1 where the factors
+        are the same at all times.
         """
-        arriving = self.arriving
+        arriving, acts = self.arriving, self._timing.acts
         constant = arriving.is_constant & arriving.doses.given
-        return torch.where(constant, arriving.doses.rates, arriving.amounts).unsqueeze(-2)
+        sizes = torch.where(constant, arriving.doses.rates, arriving.amounts).unsqueeze(-2)
+        return sizes if acts is None else torch.where(acts, sizes, 0.0)
 
 
 def through(response: Response, rate: Tensor) -> Response:
@@ -178,14 +181,18 @@ def through(response: Response, rate: Tensor) -> Response:
         smallest = DEFAULTS.close * middle
         step = torch.where(half.abs() < smallest, smallest, half)
         low, high = middle - step, middle + step
-        return rate * (response(low) - response(high)) / (2 * step)
+        return (response(low) - response(high)) * (rate / (2 * step))
 
     return delayed
 
 
+def _unless_all(acts: Tensor) -> Tensor | None:
+    return None if bool(acts.all()) else acts
+
+
 def _single_response(rate: Tensor, since: Tensor, durations: Tensor) -> Tensor:
     """Response to one bolus, or to one infusion where the duration is positive."""
-    bolus = torch.exp(-rate * since)
+    bolus = (-rate * since).exp_()
     if not bool((durations > 0).any()):
         return bolus
     safe = torch.where(durations > 0, durations, torch.ones_like(durations))
@@ -197,7 +204,7 @@ def _single_response(rate: Tensor, since: Tensor, durations: Tensor) -> Tensor:
 def _steady_response(rate: Tensor, since: Tensor, durations: Tensor, interval: Tensor) -> Tensor:
     """Sum of the responses to this dose and to equal doses at all earlier intervals."""
     eliminated = -torch.expm1(-rate * interval)  # fraction in one interval
-    bolus = torch.exp(-rate * since) / eliminated
+    bolus = torch.addcmul(-eliminated.log(), rate, since, value=-1).exp_()
     if not bool((durations > 0).any()):
         return bolus
     safe = torch.where(durations > 0, durations, torch.ones_like(durations))

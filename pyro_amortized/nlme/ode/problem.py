@@ -111,7 +111,7 @@ class Task:
         if self.arriving is not None and bool((self.arriving.doses.steady_state > 0).any()):
             doses_in = self.arriving
             self.inputs += [doses_in.lag, doses_in.durations, doses_in.amounts]
-            self.inputs += [*vars(doses_in.doses).values()]
+            self.inputs += [*doses_in.doses.columns.values()]
         self.needs_gradient = torch.is_grad_enabled() and (
             any(x.requires_grad for x in self.inputs) or self._captures_gradient()
         )

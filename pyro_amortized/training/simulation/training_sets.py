@@ -61,7 +61,7 @@ def num_bytes(simulations: TrainingSet) -> int:
     cohort = simulations.cohort
     tensors: list[Tensor] = [simulations.unconstrained, simulations.shared, *simulations.priors]
     groups = (cohort.series, cohort.time_varying)
-    tensors += [x for group in groups for s in group.values() for x in vars(s).values()]
+    tensors += [x for group in groups for s in group.values() for x in s.columns.values()]
     tensors += list(cohort.covariates.values())
-    tensors += list(vars(cohort.doses).values()) if cohort.doses is not None else []
+    tensors += list(cohort.doses.columns.values()) if cohort.doses is not None else []
     return sum(x.numel() * x.element_size() for x in tensors)

@@ -1,0 +1,102 @@
+r"""More draws at the result of a fit, for the individuals whose Monte Carlo errors are largest.
+
+An individual has an estimate :math:`\hat Z_0` of its likelihood from :math:`K_0` draws. From
+:math:`K_1` new draws comes another one, with control variates of its own, and both together are
+
+.. math:: \hat Z = \frac{K_0^a \hat Z_0 + K_1^a \hat Z_1}{K_0^a + K_1^a} ,
+
+where the variance of an estimate is expected to be proportional to :math:`K^{-a}`. The weights do
+not depend on the draws, so the estimate is unbiased. Only the likelihood is kept of the new draws.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+
+from ..sampling.individuals import IndividualPosteriors
+from .likelihood_estimate import MarginalLikelihood, summarize_weights
+from .maximum_search import Search
+
+
+@dataclass(frozen=True)
+class PrecisionSettings:
+    """Which individuals get more draws, and how many."""
+
+    # New draws of an individual, as a multiple of those that it has. With more at once some
+    # individuals would get more than they need.
+    growth: int = 3
+    # Exponent a. Without control variates it is 1; with more draws, there are more of them and the
+    # error falls faster: from .50 to .11 with six times the draws of 120 individuals.
+    exponent: float = 1.5
+    # Largest number of observed values at all new draws, which take some seconds.
+    max_values: int = 30_000_000
+
+
+PRECISION = PrecisionSettings()
+
+
+def with_precision(
+    search: Search, individuals: IndividualPosteriors, precision: float, generator: Generator
+) -> MarginalLikelihood:
+    r"""The likelihood with more draws, as long as its Monte Carlo error is too large.
+
+    Args:
+        search: The search.
+        individuals: The draws of a fit, at its result.
+        precision: Monte Carlo standard error of -2LL.
+        generator: Source of randomness.
+
+    Returns:
+        The likelihood. Its error is larger than the precision where more draws are not affordable,
+        or where the error of an individual is not known.
+    """
+    marginal = summarize_weights(individuals)
+    num_values = search.cohort.num_values / len(search.cohort)
+    available = PRECISION.max_values / max(1.0, num_values)
+    while marginal.minus2ll_mc_error > precision and bool(marginal.mc_error.isfinite().all()):
+        rows = _largest_errors(marginal.mc_error, precision / 2)
+        available -= PRECISION.growth * int(marginal.num_draws[rows].sum())
+        if available < 0:
+            break
+        for number in marginal.num_draws[rows].unique().tolist():
+            same = rows[marginal.num_draws[rows] == number]
+            chosen = replace(search, cohort=search.cohort[same])
+            more = chosen.draw_again(individuals.take(same), PRECISION.growth * number, generator)
+            marginal = _combined(marginal, same, summarize_weights(more))
+    return marginal
+
+
+def _largest_errors(errors: Tensor, target: float) -> Tensor:
+    """The smallest number of individuals whose next draws bring the error of the sum of the log
+    likelihoods to a target, as far as can be foreseen; all where that is not enough.
+    """
+    variances, order = errors.square().sort(descending=True)
+    weight = PRECISION.growth**PRECISION.exponent
+    kept = 1 / (1 + weight)  # of the variance, with the new draws
+    expected = variances.sum() - (1 - kept) * variances.cumsum(0)
+    enough = (expected <= target**2).nonzero()[:, 0]
+    return order[: int(enough[0]) + 1] if len(enough) else order
+
+
+def _combined(
+    marginal: MarginalLikelihood, rows: Tensor, new: MarginalLikelihood
+) -> MarginalLikelihood:
+    """The likelihood, with that of some individuals combined with estimates from new draws."""
+    numbers = torch.stack([marginal.num_draws[rows], new.num_draws])
+    log_means = torch.stack([marginal.log_likelihood[rows], new.log_likelihood])
+    log_weights = (PRECISION.exponent * numbers.double().log()).log_softmax(0)
+    terms = log_weights + log_means
+    log_mean = terms.logsumexp(0)
+    errors = torch.stack([marginal.mc_error[rows], new.mc_error])
+    columns = {
+        "log_likelihood": log_mean,
+        "mc_error": ((terms - log_mean).exp() * errors).norm(dim=0),
+        "ess": marginal.ess[rows] + new.ess,
+        "pareto_k": new.pareto_k,
+        "num_draws": numbers.sum(0),
+    }
+    return replace(
+        marginal,
+        **{name: getattr(marginal, name).index_put((rows,), x) for name, x in columns.items()},
+    )
