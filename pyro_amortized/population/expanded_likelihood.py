@@ -48,6 +48,9 @@ class ExpansionSettings:
     max_rows: int = 400_000
     # Step of the finite differences in a parameter of the population, in units of its scale.
     relative_step: float = 1e-3
+    # The same where the density is a learned one, whose logarithm has kinks: about the largest move
+    # in a round. With the small step, rounds promised 50 in log likelihood where there was 1.
+    learned_step: float = 0.25
     # The same in an individual parameter, in posterior standard deviations: the error of a solver,
     # divided by the square of the step, must remain small.
     individual_step: float = 0.03
@@ -134,8 +137,10 @@ class Coordinates:
         return Coordinates(individual, shared, steps, unit)
 
     @staticmethod
-    def shared_parameters(following: Following, is_shared: Tensor, scale: Tensor) -> "Coordinates":
-        """The shared parameters, which the draws follow."""
+    def shared_parameters(
+        following: Following, is_shared: Tensor, scale: Tensor, largest: float
+    ) -> "Coordinates":
+        """The shared parameters, which the draws follow; the steps are at most the largest one."""
         individual = following.directions[:, :, is_shared] * scale[is_shared]
         eye = torch.eye(len(scale), dtype=scale.dtype)
         shared = (eye * scale)[is_shared][:, is_shared]
@@ -143,7 +148,7 @@ class Coordinates:
         # No individual moves farther than its step.
         farthest = (individual.abs() / following.spread.unsqueeze(-1)).flatten(0, 1).amax(0)
         steps = EXPANSION.individual_step / farthest.clamp(min=1e-12)
-        return Coordinates(individual, shared, steps.clamp(max=EXPANSION.relative_step), unit)
+        return Coordinates(individual, shared, steps.clamp(max=largest), unit)
 
 
 class ExpandedLikelihood:
@@ -208,8 +213,7 @@ class ExpandedLikelihood:
         else:
             (observation,) = structure.log_observations(cohort, center, [population])
         observation = observation.masked_fill(impossible, -math.inf)
-        make = Coordinates.parameters if self.by_parameters else Coordinates.shared_parameters
-        coordinates = make(following, self.is_shared, self.scale)
+        coordinates = self._coordinates(following)
         moved = _Moved(structure, cohort, center, population, coordinates)
         if self.by_parameters and not self.few_coordinates:
             standard = (center - following.mean) / following.spread
@@ -230,6 +234,13 @@ class ExpandedLikelihood:
             following,
             coordinates.shared_units,
         )
+
+    def _coordinates(self, following: Following) -> Coordinates:
+        if self.by_parameters:
+            return Coordinates.parameters(following, self.is_shared, self.scale)
+        is_learned = self.structure.estimator == "likelihood-free"
+        largest = EXPANSION.learned_step if is_learned else EXPANSION.relative_step
+        return Coordinates.shared_parameters(following, self.is_shared, self.scale, largest)
 
     def log_weights(self, population: Population) -> Tensor:
         """Log weights of the draws, shape ``(draw, individual)``."""

@@ -290,9 +290,8 @@ class Search:
             log_likelihood, remaining = likelihood.moments(population)
             loss = (log_ess - remaining).nan_to_num(0.0, 0.0, 0.0).mean()
             outside = (loss - SEARCH.max_ess_loss).relu().pow(2)
-            if not likelihood.following.stays:
-                distances = zip(likelihood.distances(population), max_distance, strict=True)
-                outside = outside + sum(_beyond(x / limit) for x, limit in distances)
+            distances = zip(likelihood.distances(population), max_distance, strict=True)
+            outside = outside + sum(_beyond(x / limit) for x, limit in distances)
             total = log_likelihood.sum() - penalty * outside
             return total + self.log_prior(population, x)
 
