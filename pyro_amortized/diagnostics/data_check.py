@@ -1,7 +1,11 @@
-r"""Whether the data of each individual lie inside what the guide was trained on, and why not.
+r"""Whether the data of each individual lie inside what a program or a guide expects, and why not.
 
-Individuals are simulated from the training distribution under the designs of the cohort. An
-individual of the cohort is compared with them in three ways:
+For a program, before anything is trained or fitted, the data are compared with its predictions
+under the prior (:mod:`pyro_amortized.population.prior_predictions`): values of all individuals, or
+of one, in another unit.
+
+For a guide, individuals are simulated from the training distribution under the designs of the
+cohort. An individual of the cohort is compared with them in three ways:
 
 - the Mahalanobis distance of the output of the summary network;
 - plain features of each series (mean, smallest and largest value), which do not depend on a
@@ -31,7 +35,8 @@ from ..errors import AmortizedWarning, GuideError
 from ..guide import AmortizedGuide
 from ..guide.learned_likelihood import learned
 from ..missing import Resample, nothing_missing
-from ..model import Population
+from ..model import Model, ModelStructure, Population, read_structure
+from ..population.prior_predictions import compare_with_prior
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors, sample_individuals
 from .predictive_p_values import log_density_p_values
@@ -72,17 +77,19 @@ UNLIKELY = "the model hardly produces such data"
 
 @dataclass(frozen=True, eq=False)
 class DataCheck:
-    r"""The data of each individual against the training data. Made by :func:`check_data`.
+    r"""The data of each individual against what is expected. Made by :func:`check_data`.
 
     Args:
         ids: Labels of the individuals.
         distance: Distance of each individual's summary from the median of the simulated ones, in
-            units of the largest distance among them; shape ``(individual,)``.
+            units of the largest distance among them; shape ``(individual,)``; NaN without a guide.
         feature: Largest deviation of a plain feature from its simulated median, in units of the
-            largest simulated deviation; shape ``(individual,)``.
+            largest simulated deviation; shape ``(individual,)``; NaN without a guide.
         predictive: Posterior predictive p-value, shape ``(individual,)``; NaN without population
             parameters.
         reasons: Why individuals lie outside, by label; empty if all lie inside.
+        of_all: What is unusual about all individuals together, one sentence per series.
+        expected_by: What the data were compared with, for the verdict.
     """
 
     ids: tuple[str, ...]
@@ -90,6 +97,8 @@ class DataCheck:
     feature: Tensor
     predictive: Tensor
     reasons: dict[str, list[str]]
+    of_all: tuple[str, ...] = ()
+    expected_by: str = "the guide was trained on"
 
     @property
     def outside(self) -> list[str]:
@@ -106,14 +115,16 @@ class DataCheck:
     def verdict(self) -> str:
         """The result in words."""
         num = len(self.ids)
+        together = " ".join(self.of_all)
         if not self.reasons:
-            return f"All {num} individuals lie inside what the guide was trained on."
+            inside = f"All {num} individuals lie inside what {self.expected_by}."
+            return together or inside
         first = list(self.reasons.items())[: DEFAULTS.max_named]
         named = "; ".join(f"{label}: {', '.join(reasons)}" for label, reasons in first)
         more = "; ..." if len(self.reasons) > len(first) else ""
         return (
-            f"{len(self.reasons)} of {num} individuals lie outside what the guide was trained on "
-            f"({named}{more})."
+            f"{len(self.reasons)} of {num} individuals lie outside what {self.expected_by} "
+            f"({named}{more}). {together}".rstrip()
         )
 
     def table(self) -> pandas.DataFrame:
@@ -131,7 +142,7 @@ class DataCheck:
 
 
 def check_data(
-    guide: AmortizedGuide,
+    subject: AmortizedGuide | Model,
     cohort: Cohort,
     *,
     population: Population | None = None,
@@ -139,10 +150,11 @@ def check_data(
     num_simulated: int = DEFAULTS.num_simulated,
     seed: int = 0,
 ) -> DataCheck:
-    r"""Find individuals that lie outside what the guide was trained on.
+    r"""Find individuals that lie outside what a program expects, or a guide was trained on.
 
     Args:
-        guide: The trained guide.
+        subject: A program, before anything is trained: the data are compared with its predictions
+            under the prior. Or a trained guide.
         cohort: The data.
         population: Population parameters (``fit.estimates``), for posterior predictive checks.
             Default: no such checks.
@@ -154,7 +166,11 @@ def check_data(
     Raises:
         GuideError: Fewer than 100 individuals are to be simulated, or the cohort does not have the
             form of the training data.
+        ModelError: The program cannot be read.
     """
+    if not isinstance(subject, AmortizedGuide):
+        return _check_with_program(read_structure(subject, cohort), cohort)
+    guide = subject
     if num_simulated < DEFAULTS.min_simulated:
         raise GuideError(
             f"`num_simulated` is {num_simulated}.",
@@ -186,6 +202,17 @@ def check_data(
             reasons[cohort.ids[row]].append(reason)
     outside = {label: reasons_of_one for label, reasons_of_one in reasons.items() if reasons_of_one}
     return DataCheck(cohort.ids, distance, feature, p_value, outside)
+
+
+def _check_with_program(structure: ModelStructure, cohort: Cohort) -> DataCheck:
+    """The data beside the predictions of a program under its prior."""
+    compared = compare_with_prior(structure, cohort)
+    unknown = torch.full((len(cohort),), torch.nan, dtype=torch.float64)
+    reasons = {i: [x.rstrip(".") for x in words] for i, words in compared.individuals.items()}
+    return DataCheck(
+        *(cohort.ids, unknown, unknown, unknown, reasons, compared.cohort),
+        expected_by="the program predicts under its prior",
+    )
 
 
 def _reasons(distance: float, feature: float, feature_words: str) -> list[str]:

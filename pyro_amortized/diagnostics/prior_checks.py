@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..cohort.unit_factors import UNITS, unit_words
 from ..population.fit_result import PopulationFit
 from ..runtime.random_numbers import make_generator
 from .check_results import DEFAULTS as P_VALUES
@@ -24,8 +25,6 @@ class PriorCheckSettings:
     Args:
         num_draws: Draws of the prior, for its median and standard deviation.
         min_sd: Standard deviation of a prior below which the parameter is a constant.
-        units: Factors between units that are often mixed up, and their names.
-        max_distance: Difference of a logarithm from that of such a factor for which it is named.
         common_distance: Prior standard deviations from which several estimates that are moved by
             the same factor are named, although none of them alone is far out. Two estimates of a
             right prior are so far out and so close to one factor in less than one of 100 fits.
@@ -33,16 +32,6 @@ class PriorCheckSettings:
 
     num_draws: int = 400
     min_sd: float = 1e-9
-    units: tuple[tuple[float, str], ...] = (
-        (60.0, "minutes and hours"),
-        (24.0, "hours and days"),
-        (7.0, "days and weeks"),
-        (10.0, "a factor of ten"),
-        (100.0, "a factor of a hundred"),
-        (1000.0, "milligrams and micrograms, or millilitres and litres"),
-        (1e6, "a factor of a million"),
-    )
-    max_distance: float = 0.35
     common_distance: float = 1.5
 
 
@@ -89,12 +78,12 @@ def _common_factor(moves: Mapping[str, tuple[float, float]]) -> str:
         moves: The move of each estimate from the median of its prior, and the same in standard
             deviations of the prior.
     """
-    for factor, words in DEFAULTS.units:
+    for factor, words in UNITS.factors:
         for sign in (1, -1):
             named = [
                 name
                 for name, (move, z) in moves.items()
-                if abs(move - sign * math.log(factor)) < DEFAULTS.max_distance
+                if abs(move - sign * math.log(factor)) < UNITS.max_distance
                 and abs(z) > DEFAULTS.common_distance
             ]
             if len(named) > 1:
@@ -108,7 +97,5 @@ def _common_factor(moves: Mapping[str, tuple[float, float]]) -> str:
 
 def _unit_words(move: float) -> str:
     """The units that may have been mixed up, if the move is the logarithm of their factor."""
-    for factor, words in DEFAULTS.units:
-        if abs(abs(move) - math.log(factor)) < DEFAULTS.max_distance:
-            return f" (if it is a logarithm, by a factor of about {factor:g}: {words}?)"
-    return ""
+    words = unit_words(move)
+    return f" (if it is a logarithm, by {words})" if words else ""

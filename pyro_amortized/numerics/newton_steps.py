@@ -115,7 +115,11 @@ def newton_step(
     points = stencil(location.shape[-1]).to(location)
     lengths = torch.tensor(DEFAULTS.lengths).to(location)
     centre, relative = _evaluate(target, points, location, scale_tril)
-    move, scale_tril = _step(relative, scale_tril)
+    move, narrowed = _step(relative, scale_tril)
+    # After many steps on a function without curvature a scale may overflow; it then stays.
+    finite = narrowed.isfinite().flatten(1).all(1) & move.isfinite().all(1)
+    move = move.masked_fill(~finite.unsqueeze(-1), 0.0)
+    scale_tril = torch.where(finite[:, None, None], narrowed, scale_tril)
     trials = target(location + lengths[:, None, None] * move)
     trials = torch.where(trials.isfinite(), trials, -torch.inf)
     value, best = trials.max(0)

@@ -36,6 +36,7 @@ from .likelihood_interface import Likelihood
 from .likelihood_precision import with_precision
 from .maximum_search import Criterion, Search
 from .parameter_limits import Limit, limit_of
+from .prior_predictions import warn_unusual_data
 from .retraining import reasons_to_retrain, retrained
 from .starting_values import START, candidates, locate_population
 
@@ -114,8 +115,7 @@ def fit_population(
         start: Population to start from. Default: the best of the median of the prior and some of
             its draws, improved on a part of the individuals.
         fixed: Values of population sites that are not estimated.
-        maximum_a_posteriori: Add the log prior density of the population (in the support, without
-            Jacobian, as Pyro's ``AutoDelta`` does).
+        maximum_a_posteriori: Add the log prior density (in the support, as Pyro's ``AutoDelta``).
         num_draws: Draws per individual and round. Default: 300, and from 100 individuals on
             3,000 / sqrt(N), at least 200; up to 2,000 where the Monte Carlo error of an estimate
             (``fit.monte_carlo_errors``) would be more than 0.04 standard errors otherwise.
@@ -195,6 +195,7 @@ def fit_once(
             start = structure.check_population(dict(start) | fixed)
             begin_at = Start(structure.unconstrain_population(start))
         else:
+            warn_unusual_data(structure, cohort)
             begin_at = _start(search, num_starts, fixed, generator)
         schedule = _schedule(num_draws, len(held), len(cohort))
         rounds = run_rounds(search, begin_at, held, schedule, generator)

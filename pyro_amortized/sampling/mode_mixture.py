@@ -80,7 +80,7 @@ def find_modes(target_of: TargetOf, draws: Tensor, log_weights: Tensor) -> Modes
         draws: Draws of a proposal, shape ``(draw, N, latent)``.
         log_weights: Their log weights, shape ``(draw, N)``.
     """
-    num = draws.shape[1]
+    num, draws = draws.shape[1], draws.nan_to_num(0.0, 0.0, 0.0)
     centered = draws - draws.mean(0)
     covariance = torch.einsum("knd,kne->nde", centered, centered) / len(draws)
     variances = covariance.diagonal(dim1=1, dim2=2).clamp(min=1e-12)

@@ -241,7 +241,17 @@ def _fit(
     mixture = start
     for _ in range(MIXTURE.num_steps if num_components > 1 else 1):
         mixture = _em_step(mixture, draws, weights, overall, component_floor)
-    return mixture
+    return _where_finite(mixture)
+
+
+def _where_finite(mixture: StudentMixture) -> StudentMixture:
+    """The mixtures, with standard ones where squares of the draws of an individual overflow."""
+    finite = torch.stack([x.isfinite().flatten(1).all(1) for x in _fields(mixture)]).all(0)
+    if bool(finite.all()):
+        return mixture
+    num, num_components, num_latent = mixture.means.shape
+    standard = StudentMixture.unused(num, num_components, num_latent, mixture.means)
+    return standard.replaced(finite.nonzero()[:, 0], mixture.take(finite))
 
 
 def _em_step(
