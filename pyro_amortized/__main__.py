@@ -22,7 +22,7 @@ from typing import Any, TextIO
 
 from .cohort import Cohort
 from .diagnostics import check_model, report
-from .errors import AmortizedError, AmortizedWarning, CohortError, ModelError
+from .errors import AmortizedError, AmortizedWarning, CohortError, ModelError, TableError
 from .guide import load_guide
 from .nlme import read_table
 from .population.estimation import fit_population
@@ -176,6 +176,12 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--columns", default="", help="names of the columns of a table that has no header"
     )
+    for name, text in (("--lloq", "lower"), ("--uloq", "upper")):
+        parser.add_argument(
+            name,
+            default="",
+            help=f"{text} limit of quantification where the table gives none: 0.5, or NAME=0.5,...",
+        )
 
 
 def _model(text: str) -> Model:
@@ -223,7 +229,23 @@ def _cohort(parsed: argparse.Namespace) -> Cohort:
         endpoint=parsed.endpoint,
         time_unit=parsed.time_unit,
         columns=columns(parsed.columns) or None,
+        lloq=_limits("--lloq", columns(parsed.lloq)),
+        uloq=_limits("--uloq", columns(parsed.uloq)),
     )
+
+
+def _limits(option: str, items: Sequence[str]) -> float | dict[str, float] | None:
+    """A limit of all series, or one of each."""
+    pairs = [item.rpartition("=") for item in items]
+    try:
+        limits = {name.strip(): float(value) for name, _, value in pairs}
+    except ValueError:
+        raise TableError(
+            f"{option} is {','.join(items)!r}.",
+            "a number, or NAME=NUMBER for each series.",
+            f"pass for instance {option} 0.5.",
+        ) from None
+    return limits.get("", limits or None) if len(limits) < 2 else limits
 
 
 def _check(parsed: argparse.Namespace) -> None:

@@ -37,7 +37,8 @@ def unknown_name(kind: str, name: object, names: Iterable[str]) -> UnknownNameEr
     if ending is not None:
         fix = (
             f"give the limit of quantification in a column {LIMIT_COLUMNS[ending]} of the table "
-            f"(also where no value is censored), or pass it: `{_argument(kind)}`."
+            "(also where no value is censored), or by `read_table(..., lloq=, uloq=)`, or pass it: "
+            f"`{_argument(kind)}`."
         )
     return UnknownNameError(f"The cohort has no {kind} {name!r}.", f"one of {sorted(names)}.", fix)
 

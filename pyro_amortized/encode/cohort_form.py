@@ -125,6 +125,7 @@ def check_form(cohort: Cohort, form: Form) -> None:
             raise GuideError(
                 f"The cohort has {part} {actual[part]}.",
                 f"{part} {value}, as in the training data of the guide.",
-                "bring the cohort into the form of the training data, or train a guide for "
+                "bring the cohort into the form of the training data (limits of quantification by "
+                "`read_table(..., lloq=)`, also where no value is censored), or train a guide for "
                 "this cohort.",
             )

@@ -22,6 +22,7 @@ class Columns:
         is_observation: EVID 0.
         is_dose: EVID 1 or 4.
         is_reset: EVID 3 or 4.
+        has_flags: Whether the table has flags of values below a limit, CENS or BLQ.
     """
 
     time: Numbers
@@ -29,6 +30,7 @@ class Columns:
     is_observation: Mask
     is_dose: Mask
     is_reset: Mask
+    has_flags: bool = False
 
 
 def read_columns(table: Table, ids: list[str], unit: str) -> Columns:
@@ -48,7 +50,8 @@ def read_columns(table: Table, ids: list[str], unit: str) -> Columns:
     _check_doses(table, number, dose)
     _rates_of_durations(table, number, dose)
     _check_observations(table, number, observation)
-    return Columns(times(table, ids, unit), number, observation, dose, (evid == 3) | (evid == 4))
+    reset, has_flags = (evid == 3) | (evid == 4), "CENS" in table or "BLQ" in table
+    return Columns(times(table, ids, unit), number, observation, dose, reset, has_flags)
 
 
 def _check_allowed(table: Table, number: dict[str, Numbers]) -> None:
@@ -155,6 +158,7 @@ def _check_observations(table: Table, number: dict[str, Numbers], observation: M
     blq = recorded & (number["BLQ"] == 1)
     free = recorded & ~below & ~above & ~blq & ~np.isnan(value)
     limit_of = np.where(np.isnan(low), value, low)
+    below_limit = np.where(np.isnan(value) | (value == 0), limit_of, value)
     # A limit of 0 is possible on a logarithmic scale, where other values are negative.
     is_zero = (value == 0) & np.isnan(low)
     zero = (below | blq) & is_zero & (not bool((value[recorded] < 0).any()))
@@ -167,17 +171,17 @@ def _check_observations(table: Table, number: dict[str, Numbers], observation: M
             table.labels[np.flatnonzero(hidden)[0]],
         )
     checks = [
-        (zero, "DV", "the limit of quantification where CENS or BLQ is 1, or a column LLOQ."),
-        (below & np.isnan(value), "DV", "the limit of quantification where CENS is 1."),
+        (zero, "DV", "the limit where CENS or BLQ is 1, or a column LLOQ, or `lloq=`."),
+        (below & np.isnan(limit_of), "DV", "the limit where CENS is 1, or a column LLOQ."),
         (above & np.isnan(value), "DV", "the upper limit where CENS is -1."),
         (blq & np.isnan(limit_of), "LLOQ", "a limit (LLOQ, or the value) where BLQ is 1."),
-        (below & (limit >= value), "LIMIT", "a lower bound below the value where CENS is 1."),
+        (below & (limit >= below_limit), "LIMIT", "a lower bound below the value where CENS is 1."),
         (blq & (limit >= limit_of), "LIMIT", "a lower bound below the limit of quantification."),
         (above & ~np.isnan(limit), "LIMIT", "no lower bound where CENS is -1."),
         (blq & (number["CENS"] == -1), "CENS", "0 or 1 where BLQ is 1."),
         (free & (value < low), "DV", "a value at or above its LLOQ, or CENS 1."),
         (free & (value > number["ULOQ"]), "DV", "a value at or below its ULOQ, or CENS -1."),
-        (below & (low > value), "LLOQ", "the value where CENS is 1."),
+        (below & (low > value) & (value != 0), "LLOQ", "the value where CENS is 1."),
     ]
     for where, column, expected in checks:
         table.refuse(where, column, expected, "correct the row, or set MDV to 1.")

@@ -9,12 +9,10 @@ from torch import Tensor
 from ...cohort import Series
 from ...errors import TableError
 from .columns import Columns
+from .quantification_limits import limit_of_every_value, limit_of_no_value
 from .table_source import Mask, Numbers, Table, label
 
 Rows = list[np.ndarray]
-# Distance of a limit from a value that was recorded outside it, relative to the value and at least:
-# beyond rounding, and without influence on a likelihood.
-MARGIN = 1e-9
 
 
 def endpoint_rows(
@@ -82,7 +80,7 @@ def _named_rows(
 
 
 def read_series(
-    columns: Columns, time: Numbers, rows: Rows, first: list[float]
+    columns: Columns, time: Numbers, rows: Rows, first: list[float], name: str
 ) -> tuple[Series, dict[str, Series]]:
     """One series and its limits of quantification, by kind."""
     number = columns.number
@@ -95,7 +93,9 @@ def read_series(
     recorded = columns.is_observation & (number["MDV"] == 0)
     below = recorded & ((number["CENS"] == 1) | (number["BLQ"] == 1))
     above = recorded & (number["CENS"] == -1)
-    limit = np.where((number["BLQ"] == 1) & ~np.isnan(number["LLOQ"]), number["LLOQ"], number["DV"])
+    # DV stands for no limit where it is 0 or missing beside one.
+    without = (number["BLQ"] == 1) | np.isnan(number["DV"]) | (number["DV"] == 0)
+    limit = np.where(without & ~np.isnan(number["LLOQ"]), number["LLOQ"], number["DV"])
     value = np.where(below, limit, value)
     low, high = np.where(below, limit, low), np.where(above, number["DV"], high)
     floor = np.where(below, number["LIMIT"], floor)
@@ -107,28 +107,14 @@ def read_series(
     limits = {}
     for kind, bound, side in (("low", low, -1), ("high", high, 1)):
         if not np.isnan(bound[series_rows]).all():
-            limits[kind] = _bounds(grid, values, padded([bound[r] for r in rows], width), side)
+            of_rows = padded([bound[r] for r in rows], width)
+            limits[kind] = limit_of_every_value(grid, values, of_rows, side)
+        elif kind == "low" and columns.has_flags and not above[series_rows].any():
+            lowest = limit_of_no_value(name, values)
+            limits[kind] = limit_of_every_value(grid, values, lowest, side)
     if not np.isnan(floor[series_rows]).all():
         limits["floor"] = Series(grid, padded([floor[r] for r in rows], width))
     return Series(grid, values), limits
-
-
-def _bounds(times: Tensor, values: Tensor, bound: Tensor, side: int) -> Series:
-    """A limit for every value.
-
-    It is the limit of the row, or else that of the individual, carried forward and back, or else
-    the most frequent one. A limit is moved beyond a value that was recorded outside it.
-    """
-    most_frequent = bound[~bound.isnan()].mode().values
-    bound_or_frequent = torch.where(bound.isnan().all(1, keepdim=True), most_frequent, bound)
-    filled = Series(times, bound_or_frequent)
-    known = torch.arange(times.shape[1])
-    last = torch.where(filled.observed, known, -1).cummax(1).values
-    begin = filled.observed.to(torch.uint8).argmax(1, keepdim=True)
-    carried = filled.values.gather(1, torch.where(last >= 0, last, begin))
-    margin = MARGIN * values.abs().clamp(min=MARGIN)
-    outside = bound.isnan() & ~values.isnan() & (side * (values - carried) >= 0)
-    return Series(times, torch.where(outside, values + side * margin, carried))
 
 
 def padded(rows: Rows, width: int) -> Tensor:

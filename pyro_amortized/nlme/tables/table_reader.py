@@ -15,7 +15,7 @@ MDV                     1: the value was not recorded
 DVID                    endpoint
 CENS, LIMIT             1: below DV (above LIMIT, if given); -1: above DV
 BLQ, LLOQ, ULOQ         1: below LLOQ (or DV); limits of quantification (also BQL, LOQ)
-OCC                     occasion
+OCC                     occasion, a number or a label
 C                       text: the row is a comment
 L2                      ignored, which is logged
 ======================  ============================================================================
@@ -34,6 +34,7 @@ from ...errors import TableError
 from .columns import Columns, read_columns
 from .dose_records import read_doses
 from .endpoints import Rows, endpoint_rows, filled, padded, read_series
+from .quantification_limits import Limit, number_labels_of_occasions, with_limits
 from .table_file import LOG
 from .table_source import Numbers, Table, identifiers, load
 from .table_surprises import log_codes, log_surprises, log_unused
@@ -48,15 +49,17 @@ def read_table(
     endpoint: str = "DVID",
     time_unit: str = "h",
     columns: Sequence[str] | None = None,
+    lloq: Limit = None,
+    uloq: Limit = None,
 ) -> Cohort:
     r"""Read a cohort from a NONMEM-style long table.
 
     Additional doses (ADDL) are written out as doses; a reset cancels those that are pending.
-    Censored values are recorded as their limit;
-    the limits are in ``cohort.time_varying`` as ``<series>_low``, ``<series>_high`` and
+    Censored values are recorded as their limit; the limits are in ``cohort.time_varying`` as
+    ``<series>_low`` (in every table with a column CENS or BLQ), ``<series>_high`` and
     ``<series>_floor``, for :class:`~pyro_amortized.nlme.censored_distributions.Censored`. The
-    column OCC becomes
-    ``cohort.time_varying["OCC"]``. An observation in a row before a dose of the same time is
+    column OCC becomes ``cohort.time_varying["OCC"]``. An observation in a row before a dose of the
+    same time is
     not affected by this dose: its time is decreased by some units in the last place. Ignored
     columns, values that are carried forward and sorted rows are logged under
     ``pyro_amortized.nlme``.
@@ -76,6 +79,10 @@ def read_table(
         time_unit: Unit of the times made from clock times, dates and time differences: "min", "h"
             or "d".
         columns: Names of the columns of a file that has no header.
+        lloq: Lower limit of quantification where the table gives none: a number, or one by the name
+            of each series, unit of the observations. The cohort then has ``<series>_low``, also if
+            no value is censored.
+        uloq: Upper limit of quantification, likewise.
 
     Returns:
         The cohort in float64, individuals in the order of their first row, rows sorted by time
@@ -94,7 +101,8 @@ def read_table(
     """
     _check_lists(covariates=covariates, time_varying=time_varying)
     named = [*covariates, *time_varying, endpoint]
-    loaded = load(table, columns, named)
+    loaded = number_labels_of_occasions(load(table, columns, named))
+    loaded = with_limits(loaded, series, endpoint, lloq, uloq)
     ids = identifiers(loaded)
     parsed = read_columns(loaded, ids, time_unit)
     order = list(dict.fromkeys(ids))
@@ -113,7 +121,7 @@ def read_table(
     for name, is_endpoint in endpoint_rows(loaded, parsed, series, endpoint).items():
         part = [r[is_endpoint[r]] for r in rows]
         first = [shifted[r[0]] for r in rows]
-        series_by_name[name], limits = read_series(parsed, shifted, part, first)
+        series_by_name[name], limits = read_series(parsed, shifted, part, first, name)
         varying |= {f"{name}_{kind}": s for kind, s in limits.items()}
     return Cohort(
         series_by_name,

@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import pandas as pd
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -257,3 +258,51 @@ def test_nothing_is_logged_about_a_plain_table(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         read(tmp_path, text_of(","))
     assert caplog.text == "" or "no observation" in caplog.text
+
+
+FLAGS = "ID,TIME,DV,{flag}\n1,0,5,0\n1,1,3,0\n2,0,4,{last}\n"
+
+
+@pytest.mark.parametrize("flag", ["CENS", "BLQ", "BQL"])
+def test_a_table_without_censored_values_has_a_limit(tmp_path, caplog, flag):
+    """The program of a table with censored values runs, and nothing is censored."""
+    cohort = read(tmp_path, FLAGS.format(flag=flag, last=0))
+    low = cohort.time_varying["dv_low"].at(cohort["dv"].times)
+    assert low.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    normal = dist.Normal(torch.full((2, 2), 4.0).double(), 2.0)
+    censored = nlme.Censored(normal, low=low).log_prob(cohort["dv"].values)
+    assert torch.equal(censored, normal.log_prob(cohort["dv"].values))
+    assert "No value of dv lies below its limit, which the table does not give" in caplog.text
+
+
+def test_a_limit_that_censors_nothing_lies_below_negative_values(tmp_path):
+    cohort = read(tmp_path, "ID,TIME,DV,CENS\n1,0,-1,0\n1,1,2,0\n")
+    assert cohort.time_varying["dv_low"].values.tolist() == [[-31.0, -31.0]]
+
+
+def test_a_table_without_flags_gets_the_limit_of_the_call(tmp_path):
+    text = "ID,TIME,DV,DVID\n1,0,5,1\n1,1,3,1\n1,0,40,2\n"
+    names = {1: "c", 2: "e"}
+    cohort = read(tmp_path, text, series=names, lloq={"c": 0.5}, uloq={"e": 90})
+    assert set(cohort.time_varying) == {"c_low", "e_high"}
+    assert cohort.time_varying["c_low"].values.tolist() == [[0.5, 0.5]]
+    assert cohort.time_varying["e_high"].values.tolist() == [[90.0]]
+    everywhere = read(tmp_path, text, lloq=0.5)
+    assert set(everywhere.time_varying) == {"dv_1_low", "dv_2_low"}
+
+
+@pytest.mark.parametrize("value", ["0", "."])
+@pytest.mark.parametrize("flag", ["CENS", "BLQ"])
+def test_a_limit_of_the_call_in_place_of_the_value(tmp_path, flag, value):
+    text = f"ID,TIME,DV,{flag}\n1,0,5,0\n1,1,{value},1\n"
+    cohort = read(tmp_path, text, lloq=0.5)
+    assert cohort["dv"].values.tolist() == [[5.0, 0.5]]
+    assert cohort.time_varying["dv_low"].values.tolist() == [[0.5, 0.5]]
+    of_column = read(tmp_path, f"ID,TIME,DV,{flag},LLOQ\n1,0,5,0,0.5\n1,1,{value},1,0.5\n")
+    assert of_column["dv"].values.tolist() == [[5.0, 0.5]]
+
+
+def test_labels_of_occasions_are_numbered(tmp_path, caplog):
+    cohort = read(tmp_path, "ID,TIME,DV,OCC\n1,0,9,visit 2\n1,1,9,visit 2\n1,2,9,visit 10\n")
+    assert cohort.time_varying["OCC"].values.tolist() == [[1.0, 1.0, 2.0]]
+    assert "The labels in OCC are numbered: visit 2 is 1, visit 10 is 2." in caplog.text
