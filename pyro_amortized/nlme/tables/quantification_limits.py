@@ -70,9 +70,8 @@ def _by_series(
     argument: str, limit: float | Mapping[str, float], names: list[tuple[str, ...]]
 ) -> dict[str | None, float]:
     """Limit by series; of all series for None."""
-    given: dict[str | None, float] = (
-        dict(limit) if isinstance(limit, Mapping) else {None: limit}  # type: ignore[dict-item]
-    )
+    given: dict[str | None, float] = {}
+    given.update(limit.items() if isinstance(limit, Mapping) else [(None, limit)])
     known = {name for those in names for name in those}
     for name, value in given.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
