@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from ..cohort import Cohort
-from ..model import Model, ModelStructure, read_structure
+from ..model import (
+    Model,
+    ModelStructure,
+    check_density_near_prior,
+    read_structure,
+    sites_without_layout,
+)
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
 from .model_graph import model_drawing
@@ -78,9 +84,11 @@ class ModelCheck:
                 )
         if self.structure.shared and self.structure.layout is None:
             concerns.append(
-                "The model cannot be run with shared parameters that differ between individuals. "
-                "Simulation therefore calls it once for each value of the shared parameters, which "
-                "is slower."
+                "The model cannot be run with values of "
+                f"{', '.join(sites_without_layout(self.structure, self.cohort, seed=0))} that "
+                "differ between individuals. Simulation therefore calls it once for each value, "
+                "which is slower. Write expressions that broadcast: `.unbind(-1)` in place of "
+                "`[0]`, `[..., None]` before a dimension of times."
             )
         if not self.structure.has_density:
             concerns.append(
@@ -163,7 +171,8 @@ def check_model(model: Model, cohort: Cohort, *, num_draws: int = 100, seed: int
         seed: Seed of the simulations.
 
     Raises:
-        ModelError: The model is not a mixed-effects model; the message says why.
+        ModelError: The model is not a mixed-effects model, or its density is not finite for an
+            individual; the message says why.
         SettingError: ``num_draws`` is smaller than 20.
 
     Example:
@@ -172,6 +181,7 @@ def check_model(model: Model, cohort: Cohort, *, num_draws: int = 100, seed: int
     """
     check_count("num_draws", num_draws, least=DEFAULTS.min_draws)
     structure, generator = read_structure(model, cohort), make_generator(seed)
+    check_density_near_prior(structure, cohort)
     cohort = cohort.to(dtype=torch.float64)
     draws: list[dict[str, Tensor]] = []
     for population in structure.draw_populations(cohort, num_draws, generator):

@@ -27,6 +27,7 @@ from ..model import (
     Model,
     ModelStructure,
     Population,
+    check_density_near_prior,
     read_structure,
 )
 from . import AmortizedGuide, structure_for
@@ -113,12 +114,15 @@ def structure_to_fit(
     Raises:
         GuideError: The individual sites of the model differ from those of the guide, or the guide
             has not learned what the estimator needs.
-        ModelError: The model has no density, and there is no guide that could stand in for it.
+        ModelError: The model has no density, and there is no guide that could stand in for it; or
+            its density is not finite near the prior.
     """
     structure = (
         read_structure(model, cohort) if guide is None else structure_for(guide, model, cohort)
     )
-    return structure_with(structure, guide, estimator)
+    structure = structure_with(structure, guide, estimator)
+    check_density_near_prior(structure, cohort)
+    return structure
 
 
 def structure_with(

@@ -3,6 +3,8 @@ r"""Reads a Pyro model: the roles of its sites, its densities and its simulation
 No other package reads Pyro programs.
 """
 
+from .batch_layout import sites_without_layout as sites_without_layout
+from .density_check import check_density_near_prior as check_density_near_prior
 from .embedding import collapsed_log_density as collapsed_log_density
 from .embedding import constrain_individuals as constrain_individuals
 from .embedding import log_prob_by_individual as log_prob_by_individual

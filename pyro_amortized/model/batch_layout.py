@@ -9,7 +9,7 @@ density.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,55 +57,83 @@ def find_layout(structure: ModelStructure, cohort: Cohort, seed: int) -> dict[st
     If there is none, the layout that agrees best is returned, provided that it agrees up to the
     error of an ODE solver; otherwise None.
     """
-    generator = make_generator(seed)
-    repeated = cohort.repeat(-(-CHECK_SIZE // len(cohort)))
-    # Random individuals, because the first ones of a sorted table may have no observations.
-    sample = repeated[torch.randperm(len(repeated), generator=generator)[:CHECK_SIZE]]
-    draws = structure.draw_populations(sample, CHECK_SIZE, generator)
-    shared = torch.stack([structure.unconstrain_population(d, structure.shared) for d in draws])
-    individuals = structure.draw_individuals(sample, draws[0], 1, generator)[0]
-    best, smallest = None, TOLERANCE.solver
+    comparison = _Comparison.begin(structure, cohort, seed)
     num = TOLERANCE.max_parameters
     pads = itertools.product((0, 1), repeat=min(len(structure.shared), num))
-    for pad in sorted(pads, key=lambda p: len(set(p))):
-        layout = dict(zip(structure.shared, pad, strict=False)) | {
-            n: pad[0] for n in structure.shared[num:]
-        }
-        difference = _difference(structure, sample, individuals, shared, draws[0], layout, seed)
-        if difference <= TOLERANCE.exact:
-            return layout
-        if difference < smallest:
-            best, smallest = layout, difference
-    return best
+    return comparison.best(
+        dict(zip(structure.shared, pad, strict=False)) | {n: pad[0] for n in structure.shared[num:]}
+        for pad in sorted(pads, key=lambda p: len(set(p)))
+    )
 
 
-def _difference(
-    structure: ModelStructure,
-    cohort: Cohort,
-    individuals: Tensor,
-    shared: Tensor,
-    population: Population,
-    layout: Mapping[str, int],
-    seed: int,
-) -> float:
-    """Largest difference between a layout and ordinary calls of the model; infinity if the layout
-    cannot be used.
+def sites_without_layout(structure: ModelStructure, cohort: Cohort, seed: int) -> tuple[str, ...]:
+    """The shared parameters that the model cannot take with one value per individual, each looked
+    at with the others as they are; all of them if each works by itself.
     """
-    laid_out = dict(population) | lay_out(structure, shared, layout)
-    ordinary = [
-        dict(population) | structure.constrain_population(one, structure.shared) for one in shared
-    ]
-    pairs = _densities if structure.has_density else _simulations
-    largest = 0.0
-    try:
-        with torch.no_grad():  # so that every call uses the same solver
-            for x, expected in pairs(structure, cohort, individuals, laid_out, ordinary, seed):
-                largest = max(largest, _largest_difference(x, expected))
-                if largest > TOLERANCE.solver:
-                    return NO_LAYOUT
-    except (RuntimeError, ValueError, IndexError, TypeError):
-        return NO_LAYOUT
-    return largest
+    comparison = _Comparison.begin(structure, cohort, seed)
+    names = tuple(
+        name for name in structure.shared if comparison.best({name: pad} for pad in (0, 1)) is None
+    )
+    return names or structure.shared
+
+
+@dataclass(frozen=True, eq=False)
+class _Comparison:
+    """Individuals and populations on which layouts are compared with ordinary calls."""
+
+    structure: ModelStructure
+    cohort: Cohort
+    individuals: Tensor
+    shared: Tensor
+    population: Population
+    seed: int
+
+    @classmethod
+    def begin(cls, structure: ModelStructure, cohort: Cohort, seed: int) -> "_Comparison":
+        """Random individuals, because the first ones of a sorted table may have no observations."""
+        generator = make_generator(seed)
+        repeated = cohort.repeat(-(-CHECK_SIZE // len(cohort)))
+        sample = repeated[torch.randperm(len(repeated), generator=generator)[:CHECK_SIZE]]
+        draws = structure.draw_populations(sample, CHECK_SIZE, generator)
+        shared = torch.stack([structure.unconstrain_population(d, structure.shared) for d in draws])
+        individuals = structure.draw_individuals(sample, draws[0], 1, generator)[0]
+        return cls(structure, sample, individuals, shared, draws[0], seed)
+
+    def best(self, layouts: Iterable[Mapping[str, int]]) -> dict[str, int] | None:
+        """The first layout that agrees up to rounding errors, or else the one that agrees best."""
+        best, smallest = None, TOLERANCE.solver
+        for layout in layouts:
+            difference = self.difference(layout)
+            if difference <= TOLERANCE.exact:
+                return dict(layout)
+            if difference < smallest:
+                best, smallest = dict(layout), difference
+        return best
+
+    def difference(self, layout: Mapping[str, int]) -> float:
+        """Largest difference between a layout of some or all shared parameters and ordinary calls
+        of the model; infinity if the layout cannot be used.
+        """
+        structure = self.structure
+        every = dict.fromkeys(structure.shared, 0) | dict(layout)
+        of_all = lay_out(structure, self.shared, every)
+        laid_out = dict(self.population) | {name: of_all[name] for name in layout}
+        ordinary = []
+        for row in self.shared:
+            values = structure.constrain_population(row, structure.shared)
+            ordinary.append(dict(self.population) | {name: values[name] for name in layout})
+        pairs = _densities if structure.has_density else _simulations
+        largest = 0.0
+        arguments = (structure, self.cohort, self.individuals, laid_out, ordinary, self.seed)
+        try:
+            with torch.no_grad():  # so that every call uses the same solver
+                for x, expected in pairs(*arguments):
+                    largest = max(largest, _largest_difference(x, expected))
+                    if largest > TOLERANCE.solver:
+                        return NO_LAYOUT
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            return NO_LAYOUT
+        return largest
 
 
 def _largest_difference(x: Tensor, expected: Tensor) -> float:

@@ -85,7 +85,7 @@ def at_limits(
 
 
 def _clipped(site: Any) -> Tensor | None:
-    distribution, _ = _each_value(site["fn"])
+    distribution, _ = each_value(site["fn"])
     distribution = (
         getattr(distribution, "base", distribution)
         if not hasattr(distribution, "limits")
@@ -122,7 +122,7 @@ def _by_series(
     return {name: torch.cat(x) for name, x in parts.items()}
 
 
-def _each_value(distribution: Any) -> tuple[Any, Tensor | bool]:
+def each_value(distribution: Any) -> tuple[Any, Tensor | bool]:
     """The distribution of single values inside events and masks, and its mask."""
     mask: Tensor | bool = True
     while hasattr(distribution, "base_dist") and not hasattr(distribution, "transforms"):
@@ -132,7 +132,7 @@ def _each_value(distribution: Any) -> tuple[Any, Tensor | bool]:
 
 
 def _log_probs(site: Any) -> Tensor | None:
-    distribution, mask = _each_value(site["fn"])
+    distribution, mask = each_value(site["fn"])
     if distribution.event_dim or not has_density(site):
         return None
     log_prob = distribution.log_prob(site["value"])
@@ -148,7 +148,7 @@ def _expanded(mask: Any, like: Tensor) -> Any:
 
 
 def _moments(site: Any) -> Tensor | None:
-    distribution, _ = _each_value(site["fn"])
+    distribution, _ = each_value(site["fn"])
     distribution = getattr(
         distribution, "base", distribution
     )  # without censoring, truncation, rounding or layout

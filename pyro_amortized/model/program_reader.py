@@ -101,6 +101,8 @@ def _sites_by_role(nodes: Mapping[str, Any], num: int, cohort: Cohort) -> _Sites
             nuisance.append(name)
         elif node["type"] == "param" or (not inside and not node["is_observed"]):
             population[name] = _population_site(node)
+        elif not inside and _is_point(node):
+            raise _reparameterized(name)
         elif not inside:
             raise ModelError(
                 f"The observed site {name!r} is outside the plate {PLATE!r}.",
@@ -233,6 +235,24 @@ def _refuse_discrete(node: Mapping[str, Any]) -> None:
         )
 
 
+def _refuse_points(node: Mapping[str, Any]) -> None:
+    """Latent sites with one possible value, which have no density beside it."""
+    if _is_point(node):
+        raise ModelError(
+            f"The latent site {node['name']!r} has one possible value (`Delta`).",
+            "latent sites with a density.",
+            "compute the value without a site, or keep it by `pyro.deterministic`; hold a "
+            "population parameter by `fit_population(..., fixed={...})`.",
+        )
+
+
+def _is_point(node: Mapping[str, Any]) -> bool:
+    distribution = node["fn"]
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return isinstance(distribution, dist.Delta)
+
+
 def _population_site(node: Mapping[str, Any]) -> PopulationSite:
     name, value = node["name"], node["value"].detach().double()
     if node["type"] == "param":
@@ -247,6 +267,7 @@ def _population_site(node: Mapping[str, Any]) -> PopulationSite:
         support = node["kwargs"].get("constraint", torch.distributions.constraints.real)
         return PopulationSite(name, value.shape, support, True, value)
     _refuse_discrete(node)
+    _refuse_points(node)
     labels = _labels(node, value.numel())
     return PopulationSite(name, value.shape, plain_support(node["fn"]), False, value, labels)
 
@@ -290,6 +311,7 @@ def _check_batch_shape(node: Mapping[str, Any]) -> None:
 
 def _individual_site(node: Mapping[str, Any], num: int) -> IndividualSite:
     _refuse_discrete(node)
+    _refuse_points(node)
     _check_batch_shape(node)
     fn, dim = node["fn"], _frame_dim(node)
     transform = biject_to(plain_support(fn))
@@ -307,9 +329,22 @@ def _individual_site(node: Mapping[str, Any], num: int) -> IndividualSite:
     return IndividualSite(node["name"], dim, fn.event_dim, rest, plates, labels)
 
 
+def _reparameterized(name: str) -> ModelError:
+    """The error about a site that a handler computes from other sites."""
+    return ModelError(
+        f"The site {name!r} is computed from another one (`poutine.reparam`, for instance with "
+        "`LocScaleReparam`).",
+        f"{name!r} with its own distribution: its density is needed.",
+        "leave the handler out, because the fit does not need it; or write the other site in the "
+        "model, `eta = pyro.sample('eta', dist.Normal(0, 1))`, and compute with it.",
+    )
+
+
 def _observed_site(node: Mapping[str, Any], cohort: Cohort) -> ObservedSite:
     name = node["name"]
     series = name if name in cohort else name.removesuffix("_observed")
+    if series not in cohort and _is_point(node):
+        raise _reparameterized(name)
     if series not in cohort:
         raise ModelError(
             f"The observation site {name!r} has no series of that name.",

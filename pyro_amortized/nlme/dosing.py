@@ -20,16 +20,19 @@ from torch import Tensor
 from ..cohort import Doses
 from ..cohort.doses import MODELLED_DURATION, MODELLED_RATE
 from ..errors import ModelError
+from .quantities import Quantity, as_quantity
 
-PerCompartment = Tensor | Mapping[int, Tensor] | None
+PerCompartment = Quantity | Mapping[int, Quantity] | None
 
 
 @dataclass(frozen=True, eq=False)
 class Delivery:
     r"""Quantities of the model that change how doses arrive.
 
-    Each is a tensor of shape ``(*, individual)`` that holds for every dose, or a mapping from the
-    number of a compartment (1 first) to such a tensor.
+    Each is a tensor of shape ``(*, individual)`` or a number that holds for every dose, or a
+    mapping from the number of a compartment (1 first) to such a value. A fraction that depends on
+    the dose of an individual is computed from its row,
+    ``(cohort.doses.amounts[:, 0] / 100) ** exponent``.
 
     Args:
         lag: Lag time, unit of the times; not negative. Default: 0.
@@ -103,8 +106,8 @@ def arrivals(doses: Doses, delivery: Delivery | None = None) -> Arrivals:
     """
     delivery = delivery or Delivery()
     dtype = doses.amounts.dtype
-    lag = _per_dose(delivery.lag, doses, 0.0)
-    fraction = _per_dose(delivery.bioavailability, doses, 1.0)
+    lag = _per_dose("lag", delivery.lag, doses, 0.0)
+    fraction = _per_dose("bioavailability", delivery.bioavailability, doses, 1.0)
     amounts, durations = doses.amounts * fraction, doses.durations
     known = doses.rates > 0
     if bool(known.any()):
@@ -125,7 +128,7 @@ def arrivals(doses: Doses, delivery: Delivery | None = None) -> Arrivals:
                 f"`Delivery({name}=...)`.",
                 f"pass `delivery=nlme.Delivery({name}=...)`, or correct the column RATE.",
             )
-        quantity = _per_dose(value, doses, 1.0)
+        quantity = _per_dose(name, value, doses, 1.0)
         duration = amounts / quantity if code == MODELLED_RATE else quantity
         durations = torch.where(modelled, duration, durations)
     return Arrivals(
@@ -138,16 +141,31 @@ def arrivals(doses: Doses, delivery: Delivery | None = None) -> Arrivals:
     )
 
 
-def _per_dose(value: PerCompartment, doses: Doses, default: float) -> Tensor:
+def _per_dose(name: str, value: PerCompartment, doses: Doses, default: float) -> Tensor:
     """Value of a quantity for each dose, broadcastable to ``(*, individual, dose)``."""
     if value is None:
         return torch.full_like(doses.amounts[:1, :1], default)
-    if isinstance(value, Tensor):
-        return value.unsqueeze(-1)
+    if not isinstance(value, Mapping):
+        return _of_individuals(name, value, doses)
     values = torch.full_like(doses.amounts, default)
     for compartment, quantity in value.items():
-        values = torch.where(doses.compartment == compartment, quantity.unsqueeze(-1), values)
+        is_there = doses.compartment == compartment
+        values = torch.where(is_there, _of_individuals(name, quantity, doses), values)
     return values
+
+
+def _of_individuals(name: str, value: Quantity, doses: Doses) -> Tensor:
+    """Value of a quantity for each individual, broadcastable to ``(*, individual, dose)``."""
+    shape = doses.amounts.shape
+    if isinstance(value, Tensor) and value.shape == shape and shape[0] != shape[1]:
+        raise ModelError(
+            f"`Delivery({name}=...)` has a value for each dose, shape {tuple(shape)}.",
+            "one value for each individual, shape (*, individual).",
+            "where it differs between the doses of an individual, change the doses: "
+            "`dataclasses.replace(cohort.doses, amounts=fraction * cohort.doses.amounts)` "
+            "(`times=` for a lag), which is the same for boluses.",
+        )
+    return as_quantity(f"Delivery({name}=...)", value, doses.amounts, shape[0]).unsqueeze(-1)
 
 
 def _until(doses: Doses) -> Tensor:

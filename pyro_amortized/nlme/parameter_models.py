@@ -138,6 +138,10 @@ def random_effects(
     Raises:
         ModelError: The design leaves some parameters without variability.
     """
+    dtype = torch.promote_types(mean.dtype, omega.dtype)
+    mean, omega = mean.to(dtype), omega.to(dtype)
+    if correlation is not None:
+        correlation = correlation.to(dtype)
     factor = scale_factor(omega, correlation)
     if omega.dim() and mean.dim() > omega.dim():
         factor = factor.unsqueeze(-3)

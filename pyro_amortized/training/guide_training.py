@@ -105,7 +105,7 @@ def train(
     distribution = training_distribution or default_training_distribution(
         structure, example, generator
     )
-    announce_layout(structure, SIZES.loop)
+    announce_layout(structure, example, SIZES.loop)
     warm = None if warm_start is None else _networks_of(warm_start, structure)
     networks, distribution = _with_shared(networks, distribution, structure, warm)
     plan = Plan(
@@ -190,6 +190,13 @@ def _example(design: Any, generator: Generator) -> Cohort:
     """
     calls = ((NUM_EXAMPLE // 2, make_generator(0)), (NUM_EXAMPLE, generator))
     for num, source in calls:
+        if not callable(design):
+            raise TrainingError(
+                f"The data are {type(design).__name__!r}, which is neither a cohort nor a design.",
+                "a Cohort, or a design: a function of a number of individuals and a generator.",
+                "make a cohort of the tensors, `Cohort({name: Series(times, values)})`; a model of "
+                "several tensors, `model(t, y, x)`, is adapted to it by `pa.adapt`.",
+            )
         try:
             cohort = design(num, source)
         except TypeError as error:

@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.reparam import LocScaleReparam
 
 from pyro_amortized.errors import ModelError
 from pyro_amortized.model import read_structure
@@ -146,3 +147,36 @@ def test_discrete_population_site():
         _with()(cohort)
 
     _refused(program, "'switch' is discrete")
+
+
+def _reparameterized(centred):
+    handler = LocScaleReparam(centred)
+    return pyro.poutine.reparam(_normal_program, config={"phi": handler})
+
+
+def _normal_program(cohort):
+    mean = pyro.sample("mean", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    sigma = pyro.sample("sigma", dist.HalfNormal(0.5))
+    with pyro.plate("individual", len(cohort)):
+        phi = pyro.sample("phi", dist.Normal(mean, torch.ones(2)).to_event(1))
+        y = cohort["y"]
+        normal = dist.Normal(curve(y.times, *phi.exp().unbind(-1)), sigma[..., None])
+        pyro.sample("y", normal.mask(y.observed).to_event(1), obs=y.values)
+
+
+@pytest.mark.parametrize("centred", [0.0, 0.5, None])
+def test_reparameterized_sites_name_the_handler(centred):
+    _refused(_reparameterized(centred), "'phi' is computed from another one .*LocScaleReparam")
+
+
+def test_latent_sites_of_one_value():
+    def latent():
+        return pyro.sample("rate", dist.Delta(torch.full((6,), 0.5, dtype=torch.float64)))
+
+    _refused(_with(latent=latent), "'rate' has one possible value")
+    _refused(_fixed_population, "'scale' has one possible value")
+
+
+def _fixed_population(cohort):
+    pyro.sample("scale", dist.Delta(torch.tensor(1.0)))
+    _normal_program(cohort)

@@ -7,11 +7,13 @@ import torch
 
 from pyro_amortized import nlme
 from pyro_amortized.diagnostics import check_model
-from pyro_amortized.model import read_structure
+from pyro_amortized.errors import AmortizedWarning
+from pyro_amortized.model import read_structure, sites_without_layout
 from pyro_amortized.model.independence_check import check_independence
 from pyro_amortized.model.shared_parameters import find_shared
 from pyro_amortized.nlme.ode import problem
-from tests.programs import growth_cohort
+from pyro_amortized.training.simulation.failure_checks import announce_layout
+from tests.programs import curve, growth_cohort
 
 ALL = ("mean", "omega", "rate", "sigma")
 
@@ -109,3 +111,25 @@ def test_a_layout_is_found_where_the_steps_depend_on_the_batch():
         structure = read_structure(model, growth_cohort(6))
         assert structure.shared == ("rate", "sigma")
         assert structure.layout is not None
+
+
+def test_parameters_without_a_layout_are_named():
+    """Indexing from the left is the reason for one of two shared parameters."""
+
+    def program(cohort):
+        mean = pyro.sample("mean", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        sigma = pyro.sample("sigma", dist.HalfNormal(0.5))
+        with pyro.plate("individual", len(cohort)):
+            eta = pyro.sample("eta", dist.Normal(torch.zeros(2), 0.5).to_event(1))
+            plateau, rate = torch.exp(mean[0] + eta[:, 0]), torch.exp(mean[1] + eta[:, 1])
+            y = cohort["y"]
+            normal = dist.Normal(curve(y.times, plateau, rate), sigma[..., None])
+            pyro.sample("y", normal.mask(y.observed).to_event(1), obs=y.values)
+
+    cohort = growth_cohort(6)
+    structure = read_structure(program, cohort)
+    assert structure.shared == ("mean", "sigma")
+    assert structure.layout is None
+    assert sites_without_layout(structure, cohort, seed=0) == ("mean",)
+    with pytest.warns(AmortizedWarning, match=r"one value of mean per .*`mean` of shape \(indiv"):
+        announce_layout(structure, cohort, 128)

@@ -51,3 +51,12 @@ def test_box_cox_is_smooth_in_its_shape():
         transformed = nlme.box_cox(eta, f64(shape))
         assert torch.allclose(transformed, eta + shape * eta**2 / 2, atol=1e-8)
     assert float(nlme.box_cox(f64(0.5), f64(2.0))) == pytest.approx((math.e - 1) / 2)
+
+
+def test_random_effects_of_two_dtypes():
+    """Population sites of a plain program are in float32, and covariates in float64."""
+    law = nlme.random_effects(
+        torch.zeros(4, 2, dtype=torch.float64), torch.ones(2), torch.eye(2, dtype=torch.float32)
+    )
+    assert law.sample().dtype == torch.float64
+    assert law.log_prob(torch.zeros(4, 2).double()).shape == (4,)

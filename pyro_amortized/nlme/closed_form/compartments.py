@@ -19,6 +19,7 @@ models, for instance a chain of transit compartments, solve the ODE with
 """
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,7 @@ from ...numerics.small_sums import sum_last
 from ...runtime.solver_context import cached_result
 from ..dosing import Arrivals, Delivery, arrivals
 from .copied_individuals import once_per_copy
+from ..quantities import Quantity, as_quantity, check_times_and_doses
 from .dose_recursion import DoseRecursion, can_be_carried
 from .superposition import Response, Superposition, through
 
@@ -53,9 +55,9 @@ def one_compartment(
     times: Tensor,
     doses: Doses,
     *,
-    cl: Tensor,
-    v: Tensor,
-    ka: Tensor | None = None,
+    cl: Quantity,
+    v: Quantity,
+    ka: Quantity | None = None,
     delivery: Delivery | None = None,
 ) -> Tensor:
     r"""Concentration in one compartment.
@@ -66,7 +68,7 @@ def one_compartment(
         doses: The doses. Without ``ka`` there is one compartment, the central one. With ``ka``
             compartment 1 is the depot from which doses are absorbed, and compartment 2 is the
             central one, as in NONMEM's ADVAN2.
-        cl: Clearance, shape ``(*, individual)``, volume per time.
+        cl: Clearance, shape ``(*, individual)`` or a number (as all parameters), volume per time.
         v: Volume, shape ``(*, individual)``.
         ka: Absorption rate, shape ``(*, individual)``, per time. It may equal k.
         delivery: Lag time, bioavailability, modelled rates and durations.
@@ -88,6 +90,7 @@ def one_compartment(
         Gibaldi and Perrier (1982), Pharmacokinetics, chapter 1; Bertrand and Mentré (2008),
         Mathematical expressions of the pharmacokinetic models implemented in Monolix.
     """
+    cl, v = _quantities(times, doses, {"cl": cl, "v": v})
     return _central(times, doses, [cl / v], [1 / v + torch.zeros_like(cl)], ka, delivery)
 
 
@@ -95,11 +98,11 @@ def two_compartments(
     times: Tensor,
     doses: Doses,
     *,
-    cl: Tensor,
-    v: Tensor,
-    q: Tensor,
-    v2: Tensor,
-    ka: Tensor | None = None,
+    cl: Quantity,
+    v: Quantity,
+    q: Quantity,
+    v2: Quantity,
+    ka: Quantity | None = None,
     delivery: Delivery | None = None,
 ) -> Tensor:
     r"""Concentration in the central one of two compartments.
@@ -123,6 +126,7 @@ def two_compartments(
     References:
         Gibaldi and Perrier (1982), Pharmacokinetics, chapter 2.
     """
+    cl, v, q, v2 = _quantities(times, doses, {"cl": cl, "v": v, "q": q, "v2": v2})
     k10, k12, k21 = cl / v, q / v, q / v2
     total = k10 + k12 + k21
     gap = (total.square() - 4 * k10 * k21).clamp(min=DEFAULTS.smallest).sqrt()
@@ -136,13 +140,13 @@ def three_compartments(
     times: Tensor,
     doses: Doses,
     *,
-    cl: Tensor,
-    v: Tensor,
-    q: Tensor,
-    v2: Tensor,
-    q3: Tensor,
-    v3: Tensor,
-    ka: Tensor | None = None,
+    cl: Quantity,
+    v: Quantity,
+    q: Quantity,
+    v2: Quantity,
+    q3: Quantity,
+    v3: Quantity,
+    ka: Quantity | None = None,
     delivery: Delivery | None = None,
 ) -> Tensor:
     r"""Concentration in the central one of three compartments.
@@ -169,6 +173,9 @@ def three_compartments(
         Upton (2004), The two-compartment recirculatory pharmacokinetic model; Bertrand and Mentré
         (2008), section 1.3.
     """
+    cl, v, q, v2, q3, v3 = _quantities(
+        times, doses, {"cl": cl, "v": v, "q": q, "v2": v2, "q3": q3, "v3": v3}
+    )
     k10, k12, k21, k13, k31 = cl / v, q / v, q / v2, q3 / v, q3 / v3
     linear = k10 * k31 + k21 * k31 + k21 * k13 + k10 * k21 + k31 * k12
     rates = _cubic_roots(k10 + k12 + k13 + k21 + k31, linear, k10 * k21 * k31)
@@ -183,12 +190,12 @@ def metabolite(
     times: Tensor,
     doses: Doses,
     *,
-    cl: Tensor,
-    v: Tensor,
-    fm: Tensor,
-    clm: Tensor,
-    vm: Tensor,
-    ka: Tensor | None = None,
+    cl: Quantity,
+    v: Quantity,
+    fm: Quantity,
+    clm: Quantity,
+    vm: Quantity,
+    ka: Quantity | None = None,
     delivery: Delivery | None = None,
 ) -> Tensor:
     r"""Concentration of a metabolite that is formed from a drug with one compartment.
@@ -210,9 +217,18 @@ def metabolite(
     Raises:
         ModelError: As :func:`one_compartment`.
     """
+    cl, v, fm, clm, vm = _quantities(
+        times, doses, {"cl": cl, "v": v, "fm": fm, "clm": clm, "vm": vm}
+    )
     formed, cleared = cl / v, clm / vm
     coefficient = fm / vm + torch.zeros_like(formed)
     return _central(times, doses, [cleared], [coefficient], ka, delivery, formed)
+
+
+def _quantities(times: Tensor, doses: Doses, given: Mapping[str, Quantity]) -> list[Tensor]:
+    """The parameters as tensors, after a check of all arguments."""
+    check_times_and_doses(times, doses)
+    return [as_quantity(name, value, times, len(times)) for name, value in given.items()]
 
 
 def _central(
@@ -220,7 +236,7 @@ def _central(
     doses: Doses,
     rates: list[Tensor],
     coefficients: list[Tensor],
-    ka: Tensor | None,
+    absorption: Quantity | None,
     delivery: Delivery | None,
     formation: Tensor | None = None,
 ) -> Tensor:
@@ -232,10 +248,11 @@ def _central(
         doses: The doses.
         rates: Rates lambda of the exponentials, shape ``(*, individual)`` each.
         coefficients: Factors C of the exponentials, divided by the volume, of the same shape.
-        ka: Absorption rate, or None.
+        absorption: Absorption rate, or None.
         delivery: How the doses arrive.
         formation: Rate at which the metabolite is formed, or None.
     """
+    ka = None if absorption is None else as_quantity("ka", absorption, times, len(times))
     once = once_per_copy(times, doses)
     times, doses, delivery = once.times, once.doses, once.delivery(delivery)
     rates, coefficients = ([once.split(x) for x in values] for values in (rates, coefficients))

@@ -17,6 +17,7 @@ from ...cohort import Doses
 from ...cohort.series import are_copies
 from ...numerics.broadcasting import broadcast_shape
 from ..dosing import Delivery, PerCompartment
+from ..quantities import Quantity
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +50,11 @@ class OncePerCopy:
 
     def _split_each(self, value: PerCompartment) -> PerCompartment:
         if isinstance(value, Mapping):
-            return {compartment: self.split(x) for compartment, x in value.items()}
-        return None if value is None else self.split(value)
+            return {compartment: self._split_quantity(x) for compartment, x in value.items()}
+        return None if value is None else self._split_quantity(value)
+
+    def _split_quantity(self, value: Quantity) -> Quantity:
+        return self.split(value) if isinstance(value, Tensor) else value
 
     def join(self, result: Tensor) -> Tensor:
         """A result ``(*, copy, individual, time)`` as ``(*, copy individual, time)``."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from ...cohort import Doses
 from ...runtime.solver_context import cached_result, caller_reports_failures
 from ..dosing import Delivery
+from ..quantities import Quantity
 from .compiled.codes import Status
 from .compiled.systems import RightHandSide
 from .problem import REASONS, Piecewise, Solution, Task
@@ -35,7 +36,7 @@ def solve(
     f: RightHandSide,
     initial: Tensor,
     times: Tensor,
-    parameters: Mapping[str, Tensor],
+    parameters: Mapping[str, Quantity],
     *,
     doses: Doses | None = None,
     delivery: Delivery | None = None,
@@ -53,7 +54,7 @@ def solve(
             state)``, every parameter ``(batch,)``; returns dx/dt, shape of ``x``.
         initial: State at ``start``, shape ``(state,)`` or ``(*, individual, state)``.
         times: Observation times, shape ``(individual, time)``, sorted, none before ``start``.
-        parameters: By name, each of shape ``(*, individual)``.
+        parameters: By name, each of shape ``(*, individual)``, or a number.
         doses: Doses into the states: compartment 1 is the first state. An observation at the time
             of a dose sees the dose. A reset returns to ``initial``.
         delivery: Lag time, bioavailability, modelled rates and durations of the doses.
@@ -115,7 +116,7 @@ def integrate(
     f: RightHandSide,
     initial: Tensor,
     times: Tensor,
-    parameters: Mapping[str, Tensor],
+    parameters: Mapping[str, Quantity],
     **options: Unpack[Options],
 ) -> Solution:
     r"""As :func:`solve`, with a status per individual.

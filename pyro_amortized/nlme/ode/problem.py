@@ -13,11 +13,12 @@ from ...numerics.broadcasting import broadcast_shape
 from ...runtime.isolation import torch_threads
 from ...runtime.threads import threads_of_caller
 from ..dosing import Delivery, arrivals
+from ..quantities import Quantity, as_quantity
 from .compiled.codes import Event, Status
 from .compiled.function_keys import key_of
 from .compiled.systems import Problem, RightHandSide, System, run, system_for
 from .events import Events, list_events
-from .problem_validation import check_inputs
+from .problem_validation import check_inputs, check_kinds
 from .solver_options import SolverOptions, Tolerance
 from .steady_state import FIXED_POINT, fixed_point, period_events, with_gradient
 from .torchdiffeq_solver import Rows, solve_rows
@@ -82,13 +83,18 @@ class Task:
         self,
         initial: Tensor,
         times: Tensor,
-        parameters: Mapping[str, Tensor],
+        given: Mapping[str, Quantity],
         doses: Doses | None,
         delivery: Delivery | None,
         piecewise: Piecewise | None,
     ) -> None:
         """Check the inputs, and bring them into one shape."""
         start, self.key = self.start, key_of(self.f)
+        check_kinds(initial, times, given)
+        num = len(times)
+        parameters = {
+            n: as_quantity(f"parameters[{n!r}]", x, initial, num) for n, x in given.items()
+        }
         self.arriving = arrivals(doses, delivery) if doses is not None else None
         changes = piecewise.changes if piecewise is not None else None
         self.pieces = changes.shape[1] + 1 if changes is not None else 1

@@ -1,11 +1,13 @@
 r"""Checks of the inputs of the solver."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from ...cohort import Doses
 from ...errors import ModelError
+from ...runtime.arguments import check_is
 from .events import is_before
 
 
@@ -37,6 +39,19 @@ def check_inputs(
             f"compartments 1 to {initial.shape[-1]}.",
             "correct `doses.compartment`, or give the dynamics more states.",
         )
+
+
+def check_kinds(initial: Any, times: Any, parameters: Any) -> None:
+    r"""Raise unless the arguments are of the right kind.
+
+    Raises:
+        ModelError: One of them is not.
+    """
+    fix = "pass for instance `torch.zeros(2)` for two states."
+    check_is("initial", initial, Tensor, fix, ModelError)
+    check_is("times", times, Tensor, "pass `series.times`.", ModelError)
+    fix = "pass a dictionary, `{'cl': cl, 'v': v}`."
+    check_is("parameters", parameters, Mapping, fix, ModelError)
 
 
 def _check_times(times: Tensor, start: float) -> None:

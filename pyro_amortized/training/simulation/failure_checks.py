@@ -2,8 +2,9 @@ r"""What the user is told about a simulation: that it is slow, or that simulatio
 
 from dataclasses import dataclass
 
+from ...cohort import Cohort
 from ...errors import TrainingError
-from ...model import ModelStructure
+from ...model import ModelStructure, sites_without_layout
 from ...runtime.user_warnings import warn_user
 
 
@@ -25,21 +26,24 @@ class FailureLimits:
 LIMITS = FailureLimits()
 
 
-def announce_layout(structure: ModelStructure, loop_size: int) -> None:
+def announce_layout(structure: ModelStructure, example: Cohort, loop_size: int) -> None:
     r"""Warn if the model has to be run in a loop over small groups of individuals.
 
     Args:
         structure: The model.
+        example: Individuals with which the model can be run.
         loop_size: Number of individuals per run.
     """
     if structure.layout is not None:
         return
-    names, example = ", ".join(structure.shared), structure.shared[0]
+    names = sites_without_layout(structure, example, seed=0)
+    shapes = [", ".join(map(str, ["individual", *structure.population[n].shape])) for n in names]
+    of_names = ", ".join(f"`{n}` of shape ({x})" for n, x in zip(names, shapes, strict=True))
     warn_user(
-        f"The model cannot be run with one value of {names} per individual, so simulation "
-        f"runs it once per {loop_size} individuals, which is slow. Write shared parameters so that "
-        f"they broadcast over individuals and times: `{example}[..., None]` in place of "
-        f"`{example}`, `.unbind(-1)` in place of `[0]`."
+        f"The model cannot be run with one value of {', '.join(names)} per individual, so "
+        f"simulation runs it once per {loop_size} individuals, which is slow. To avoid this, write "
+        f"expressions that also take {of_names}: `.unbind(-1)` and `[..., 0]` in place of `[0]`, "
+        "`[..., None]` before a dimension of times."
     )
 
 

@@ -1,0 +1,200 @@
+r"""A look at the density of a model near its prior, before anything is computed with it.
+
+A density that is NaN or minus infinity for an individual, whatever its parameters, has a reason: a
+value outside the support of its distribution (0 under a log-normal error), a logarithm or a root of
+a negative number, a latent site whose distribution is a point. The individuals and the values are
+named here; later the reason could not be seen any more.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import constraints
+
+from ..cohort import Cohort
+from ..errors import ModelError
+from ..runtime.isolation import seeded
+from ..runtime.random_numbers import make_generator
+from ..runtime.user_warnings import warn_user
+from .observation_density import IndividualLogDensity
+from .pointwise_densities import each_value, value_log_probs
+from .program_run import Assign, run_program
+from .sites import individual_first
+from .structure import ModelStructure
+
+
+@dataclass(frozen=True)
+class DensityCheckSettings:
+    r"""Draws of the check.
+
+    Args:
+        num_populations: Populations from the prior; the density is computed at as many draws of
+            each individual under each of them.
+        num_further: Populations for the individuals that have no finite density at any of these: a
+            density that is finite somewhere near the prior is no mistake.
+        num_draws: Draws of each individual under each population.
+        perturbation: Standard deviation by which draws are moved, in unconstrained coordinates: a
+            distribution that is a point has no density beside its value.
+        most_nan: Share of draws above which a density that is NaN is a mistake: NaN is the value of
+            no parameters, while minus infinity is that of impossible ones.
+        some_nan: Share above which the user is warned. Draws without a density have no weight.
+        max_named: Individuals that are named.
+    """
+
+    num_populations: int = 3
+    num_further: int = 30
+    num_draws: int = 2
+    perturbation: float = 0.1
+    most_nan: float = 0.9
+    some_nan: float = 0.25
+    max_named: int = 5
+
+
+DEFAULTS = DensityCheckSettings()
+
+
+def check_density_near_prior(structure: ModelStructure, cohort: Cohort) -> None:
+    r"""Raise if the density of some individual is not finite near the prior.
+
+    Args:
+        structure: The structure of the model.
+        cohort: The data; not a design, whose values are placeholders.
+
+    Raises:
+        ModelError: A recorded value is outside the support of its distribution, or the density of
+            an individual is not finite. The message names individuals and values. A density that is
+            NaN at a part of the draws is a warning.
+    """
+    if not structure.has_density or structure.learned_density is not None:
+        return
+    cohort, generator = cohort.to(dtype=torch.float64), make_generator(0)
+    with torch.no_grad(), seeded(0):
+        _check_supports(structure, cohort, generator)
+        rows = torch.arange(len(cohort))
+        for num in (DEFAULTS.num_populations, DEFAULTS.num_further):
+            density = _near_prior(structure, cohort[rows], num, generator)
+            total = density.observation + density.individual
+            share = total.isnan().double().mean(0)
+            without = (share > DEFAULTS.most_nan) | ~total.isfinite().any(0)
+            suspect = without | (share > DEFAULTS.some_nan)
+            if not bool(suspect.any()):
+                return
+            rows, without = rows[suspect], without[suspect]
+            density = IndividualLogDensity(*(x[:, suspect] for x in density))
+        if bool(without.any()):
+            density = IndividualLogDensity(*(x[:, without] for x in density))
+            raise _without_density(structure, cohort[rows[without]], density, generator)
+        _warn(structure, cohort[rows], density, generator)
+
+
+def _near_prior(
+    structure: ModelStructure, cohort: Cohort, num: int, generator: Generator
+) -> IndividualLogDensity:
+    """Densities at moved draws of the individuals, shape ``(draw, individual)`` each."""
+    densities = []
+    for population in structure.draw_populations(cohort, num, generator):
+        draws = structure.draw_individuals(cohort, population, DEFAULTS.num_draws, generator)
+        noise = torch.randn(draws.shape, dtype=draws.dtype, generator=generator)
+        moved = draws + DEFAULTS.perturbation * noise
+        densities.append(structure.log_density(cohort, moved, population))
+    return IndividualLogDensity(*(torch.cat(x) for x in zip(*densities, strict=True)))
+
+
+def _without_density(
+    structure: ModelStructure, cohort: Cohort, density: IndividualLogDensity, generator: Generator
+) -> ModelError:
+    """The error about individuals that have hardly any draw with a density."""
+    total = density.observation + density.individual
+    kind = "NaN" if bool(total.isnan().any()) else "minus infinity"
+    finite = int(total.isfinite().all(1).sum())
+    return ModelError(
+        f"The density of {_named(cohort.ids)} is {kind} at {len(total) - finite} of {len(total)} "
+        f"draws near the prior{_where(structure, cohort, density, generator)}.",
+        "a density that is finite for parameters near the prior.",
+        "look for logarithms, roots and divisions whose argument can be zero or negative, and for "
+        "priors far from the data; latent sites need a density (not `Delta`).",
+    )
+
+
+def _warn(
+    structure: ModelStructure, cohort: Cohort, density: IndividualLogDensity, generator: Generator
+) -> None:
+    """Warn of individuals for which many draws have no density."""
+    share = (density.observation + density.individual).isnan().double().mean()
+    warn_user(
+        f"The density of {_named(cohort.ids)} is NaN at {float(share):.0%} of the draws near the "
+        f"prior{_where(structure, cohort, density, generator)}. Such draws have no weight: the "
+        "posterior is that of the others. Look for logarithms, roots and divisions whose argument "
+        "can be negative, and for priors with impossible parameters."
+    )
+
+
+def _where(
+    structure: ModelStructure, cohort: Cohort, density: IndividualLogDensity, generator: Generator
+) -> str:
+    """Which sites have no density, and the first value, in words."""
+    if bool(density.individual.isnan().any()) or not bool(density.individual.isfinite().any()):
+        return f", that of the latent sites {list(structure.individual)}"
+    for population in structure.draw_populations(cohort, DEFAULTS.num_further, generator):
+        draws = structure.draw_individuals(cohort, population, 1, generator)
+        for name, log_prob in value_log_probs(structure, cohort, draws, population).items():
+            cells = ~log_prob[0].isfinite() & cohort[name].observed
+            if bool(cells.any()):
+                return f", first for {_value_words(cohort, name, cells)}"
+    return ""
+
+
+def _named(ids: tuple[str, ...]) -> str:
+    more = ", ..." if len(ids) > DEFAULTS.max_named else ""
+    noun = "individual" if len(ids) == 1 else f"{len(ids)} individuals"
+    return f"{noun} {', '.join(ids[: DEFAULTS.max_named])}{more}"
+
+
+def _value_words(cohort: Cohort, name: str, cells: Tensor) -> str:
+    """The first of some cells: value, series, time, individual."""
+    first = cells.nonzero()[0].tolist()
+    value, time = cohort[name].values[tuple(first)], cohort[name].times[first[0], first[1]]
+    return (
+        f"the value {float(value):g} of {name!r} at time {float(time):g} of individual "
+        f"{cohort.ids[first[0]]}"
+    )
+
+
+def _check_supports(structure: ModelStructure, cohort: Cohort, generator: Generator) -> None:
+    """Raise if a recorded value is one that its distribution never has."""
+    population = structure.draw_populations(cohort, 1, generator)[0]
+    draws = structure.draw_individuals(cohort, population, 1, generator)[0]
+    trace = run_program(structure.model, cohort, Assign(population, structure.individual, draws))
+    for name, site in structure.observed.items():
+        inside = _in_support(trace.nodes[name])
+        if inside is None:
+            continue
+        cells = ~individual_first(inside, site.dim, site.event_dim) & cohort[site.series].observed
+        if bool(cells.any()):
+            kind = type(each_value(trace.nodes[name]["fn"])[0]).__name__
+            rows = cells.flatten(1).any(1).nonzero()[:, 0].tolist()
+            raise ModelError(
+                f"{int(cells.sum())} recorded values lie outside the support of their "
+                f"distribution ({kind}), of {_named(tuple(cohort.ids[i] for i in rows))}; first "
+                f"{_value_words(cohort, site.series, cells)}.",
+                "values that the distribution of the site can have.",
+                "a value of 0 under a log-normal error is one below the limit of quantification "
+                "(`nlme.Censored`, CENS and LLOQ in a table) or was not recorded; otherwise use "
+                "another error, for instance `nlme.combined_error`.",
+            )
+
+
+def _in_support(node: Any) -> Tensor | None:
+    """Whether each value of a site is in the support of its distribution, shape of the value; None
+    where the support depends on the parameters, or is not that of single values.
+    """
+    distribution, _ = each_value(node["fn"])
+    support = getattr(type(distribution), "support", None)
+    if not isinstance(support, constraints.Constraint) or support.event_dim:
+        return None
+    if constraints.is_dependent(support) or distribution.event_dim:
+        return None
+    value: Tensor = node["value"]
+    return support.check(value).expand(value.shape)
