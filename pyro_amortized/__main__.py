@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from .cohort import Cohort
-from .diagnostics import check_model, report
+from .diagnostics import check_model, individual_table, parameter_table, report
 from .errors import AmortizedError, AmortizedWarning, CohortError, ModelError, TableError
 from .guide import load_guide
 from .nlme import read_table
@@ -137,6 +137,12 @@ def _add_options(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
         "--out", type=Path, default=Path("report.html"), help="HTML file to write"
     )
     parsers["report"].add_argument("--title", default="Population fit", help="heading of the page")
+    parsers["report"].add_argument(
+        "--parameters", type=Path, help="also write the estimates: FILE.csv, .html or .tex"
+    )
+    parsers["report"].add_argument(
+        "--individuals", type=Path, help="also write the individual parameters: FILE.csv"
+    )
     for name in ("fit", "report"):
         parsers[name].add_argument(
             "--guide-model",
@@ -293,7 +299,14 @@ def _report(parsed: argparse.Namespace) -> None:
     guide_model = _model(parsed.guide_model) if parsed.guide_model else None
     fit = load_fit(parsed.fit, _model(parsed.model), guide_model=guide_model)
     diagnosis = report(fit, parsed.out, title=parsed.title, seed=parsed.seed)
-    _say(f"{diagnosis.verdict}\nWritten: {parsed.out}")
+    written = [parsed.out]
+    if parsed.parameters:
+        parameter_table(fit).write(parsed.parameters)
+        written.append(parsed.parameters)
+    if parsed.individuals:
+        individual_table(fit).to_csv(parsed.individuals)
+        written.append(parsed.individuals)
+    _say(f"{diagnosis.verdict}\nWritten: {', '.join(map(str, written))}")
 
 
 _COMMANDS = {"check": _check, "train": _train, "fit": _fit, "report": _report}

@@ -19,6 +19,9 @@ from .model_check import ModelCheck as ModelCheck
 from .model_check import check_model as check_model
 from .model_graph import model_drawing as model_drawing
 from .parameter_influence import influence as influence
+from .parameter_table import ParameterTable as ParameterTable
+from .parameter_table import individual_table as individual_table
+from .parameter_table import parameter_table as parameter_table
 from .random_effect_analysis import RandomEffectTests as RandomEffectTests
 from .random_effect_analysis import random_effect_tests as random_effect_tests
 from .residual_analysis import Residuals as Residuals

@@ -20,6 +20,7 @@ from ..runtime.atomic_files import write_atomically
 from .diagnosis import Diagnosis, diagnose
 from .html_elements import Section, html_figure, html_list, html_page, html_table
 from .model_graph import model_drawing
+from .parameter_table import parameter_table
 
 
 def report(
@@ -142,18 +143,7 @@ def _series_summary(series: Series) -> tuple[float, ...]:
 
 def _estimates_section(fit: PopulationFit) -> Section:
     summary = fit.summary()
-    rows = [
-        (
-            r.name,
-            r.estimate,
-            r.standard_error,
-            100 * r.standard_error / abs(r.estimate) if r.estimate else float("nan"),
-            r.lower,
-            r.upper,
-        )
-        for r in summary.parameters
-    ]
-    names = ["parameter", "estimate", "SE", "RSE %", "95 % from", "95 % to"]
+    heading, *rows = parameter_table(fit).cells
     criteria = [
         ("-2 log likelihood", f"{summary.minus2ll:.3f}"),
         ("Monte Carlo error of -2 log likelihood", f"{summary.minus2ll_mc_error:.3f}"),
@@ -167,7 +157,9 @@ def _estimates_section(fit: PopulationFit) -> Section:
         [(name, 100 * x) for name, x in summary.shrinkage.items()],
         columns=["random effect", "eta shrinkage %"],
     )
-    body = f"<p>{escape(summary.title)}</p>" + html_table(pandas.DataFrame(rows, columns=names))
+    body = f"<p>{escape(summary.title)}</p>" + html_table(
+        pandas.DataFrame(rows, columns=list(heading))
+    )
     return Section("estimates", "Estimates", body + html_list(criteria) + html_table(shrinkage))
 
 

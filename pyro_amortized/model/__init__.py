@@ -19,4 +19,5 @@ from .program_reader import read_structure as read_structure
 from .recording_check import check_recorded as check_recorded
 from .sites import PLATE as PLATE
 from .sites import Model as Model
+from .sites import entry_names as entry_names
 from .structure import ModelStructure as ModelStructure

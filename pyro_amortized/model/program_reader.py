@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import pyro.distributions as dist
 import torch
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
@@ -23,9 +22,17 @@ from ..runtime.arguments import check_is, check_program
 from ..runtime.isolation import seeded
 from ..runtime.random_numbers import fork_seed, make_generator
 from .batch_layout import find_layout
+from .entry_labels import entry_labels, entry_scales
 from .independence_check import check_independence, check_same_sites
 from .program_run import Assign, run_program
 from .recording_check import check_recorded
+from .refused_sites import (
+    is_point,
+    refuse_discrete,
+    refuse_factors,
+    refuse_points,
+    reparameterized,
+)
 from .shared_parameters import find_shared
 from .sites import (
     PLATE,
@@ -95,14 +102,14 @@ def _sites_by_role(nodes: Mapping[str, Any], num: int, cohort: Cohort) -> _Sites
     population, individual, observed = {}, {}, {}
     nuisance: list[str] = []
     for name, node in nodes.items():
-        _refuse_factors(node)
+        refuse_factors(node)
         inside = any(f.name == PLATE for f in node["cond_indep_stack"])
         if node["infer"].get("nuisance", False) and not node["is_observed"]:
             nuisance.append(name)
         elif node["type"] == "param" or (not inside and not node["is_observed"]):
             population[name] = _population_site(node)
-        elif not inside and _is_point(node):
-            raise _reparameterized(name)
+        elif not inside and is_point(node):
+            raise reparameterized(name)
         elif not inside:
             raise ModelError(
                 f"The observed site {name!r} is outside the plate {PLATE!r}.",
@@ -206,53 +213,6 @@ def _individual_frame(trace: Trace, nodes: Mapping[str, Any], cohort: Cohort) ->
     return frame
 
 
-def _refuse_factors(node: Mapping[str, Any]) -> None:
-    """Terms of the density that no distribution can simulate."""
-    if node["type"] != "param" and isinstance(node["fn"], dist.Unit):
-        raise ModelError(
-            f"The model has the factor {node['name']!r} (`pyro.factor`).",
-            "terms of the density that are distributions of sites, because data are simulated "
-            "from them.",
-            "write the term as a distribution with `sample` and `log_prob` and observe a series "
-            "with it; a constraint of a parameter is the support of its prior.",
-        )
-    if node["type"] != "param" and not (torch.as_tensor(node["scale"]) == 1).all():
-        raise ModelError(
-            f"The density of the site {node['name']!r} is scaled (`poutine.scale`).",
-            "unscaled densities: simulated data do not know the scale, and a scaled likelihood is "
-            "none.",
-            "leave the scale out; an individual that counts twice is in the cohort twice.",
-        )
-
-
-def _refuse_discrete(node: Mapping[str, Any]) -> None:
-    if plain_support(node["fn"]).is_discrete:
-        raise ModelError(
-            f"The latent site {node['name']!r} is discrete ({type(node['fn']).__name__}).",
-            "latent sites of continuous support.",
-            "sum over its values (for instance by dist.MixtureSameFamily), or make it a continuous "
-            "parameter.",
-        )
-
-
-def _refuse_points(node: Mapping[str, Any]) -> None:
-    """Latent sites with one possible value, which have no density beside it."""
-    if _is_point(node):
-        raise ModelError(
-            f"The latent site {node['name']!r} has one possible value (`Delta`).",
-            "latent sites with a density.",
-            "compute the value without a site, or keep it by `pyro.deterministic`; hold a "
-            "population parameter by `fit_population(..., fixed={...})`.",
-        )
-
-
-def _is_point(node: Mapping[str, Any]) -> bool:
-    distribution = node["fn"]
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return isinstance(distribution, dist.Delta)
-
-
 def _population_site(node: Mapping[str, Any]) -> PopulationSite:
     name, value = node["name"], node["value"].detach().double()
     if node["type"] == "param":
@@ -266,28 +226,11 @@ def _population_site(node: Mapping[str, Any]) -> PopulationSite:
             )
         support = node["kwargs"].get("constraint", torch.distributions.constraints.real)
         return PopulationSite(name, value.shape, support, True, value)
-    _refuse_discrete(node)
-    _refuse_points(node)
-    labels = _labels(node, value.numel())
-    return PopulationSite(name, value.shape, plain_support(node["fn"]), False, value, labels)
-
-
-def _labels(node: Mapping[str, Any], size: int) -> tuple[str, ...]:
-    """The names that the user gave to the entries of a site."""
-    labels = node["infer"].get("labels", ())
-    if isinstance(labels, str) or not all(isinstance(x, str) for x in labels):
-        raise ModelError(
-            f"The labels of the site {node['name']!r} are {labels!r}.",
-            "a list of names.",
-            "pass `infer={'labels': ['ka', 'cl']}`.",
-        )
-    if len(labels) not in (0, size) or len(set(labels)) < len(labels):
-        raise ModelError(
-            f"The site {node['name']!r} has the labels {list(labels)}, and {size} entries.",
-            "a different label for each entry of one value.",
-            "correct `infer={'labels': [...]}`.",
-        )
-    return tuple(labels)
+    refuse_discrete(node)
+    refuse_points(node)
+    labels, scales = entry_labels(node, value.shape), entry_scales(node, value.numel())
+    support = plain_support(node["fn"])
+    return PopulationSite(name, value.shape, support, False, value, labels, scales)
 
 
 def _frame_dim(node: Mapping[str, Any]) -> int:
@@ -310,8 +253,8 @@ def _check_batch_shape(node: Mapping[str, Any]) -> None:
 
 
 def _individual_site(node: Mapping[str, Any], num: int) -> IndividualSite:
-    _refuse_discrete(node)
-    _refuse_points(node)
+    refuse_discrete(node)
+    refuse_points(node)
     _check_batch_shape(node)
     fn, dim = node["fn"], _frame_dim(node)
     transform = biject_to(plain_support(fn))
@@ -324,27 +267,15 @@ def _individual_site(node: Mapping[str, Any], num: int) -> IndividualSite:
         for f in node["cond_indep_stack"]
         if f.vectorized and f.name != PLATE
     )
-    inner = fn.event_shape.numel()
-    labels = _labels(node, inner) if node["infer"].get("labels") else ()
-    return IndividualSite(node["name"], dim, fn.event_dim, rest, plates, labels)
-
-
-def _reparameterized(name: str) -> ModelError:
-    """The error about a site that a handler computes from other sites."""
-    return ModelError(
-        f"The site {name!r} is computed from another one (`poutine.reparam`, for instance with "
-        "`LocScaleReparam`).",
-        f"{name!r} with its own distribution: its density is needed.",
-        "leave the handler out, because the fit does not need it; or write the other site in the "
-        "model, `eta = pyro.sample('eta', dist.Normal(0, 1))`, and compute with it.",
-    )
+    labels, scales = entry_labels(node, fn.event_shape), entry_scales(node, fn.event_shape.numel())
+    return IndividualSite(node["name"], dim, fn.event_dim, rest, plates, labels, scales)
 
 
 def _observed_site(node: Mapping[str, Any], cohort: Cohort) -> ObservedSite:
     name = node["name"]
     series = name if name in cohort else name.removesuffix("_observed")
-    if series not in cohort and _is_point(node):
-        raise _reparameterized(name)
+    if series not in cohort and is_point(node):
+        raise reparameterized(name)
     if series not in cohort:
         raise ModelError(
             f"The observation site {name!r} has no series of that name.",

@@ -36,7 +36,10 @@ class PopulationSite:
         is_param: Whether it is a ``pyro.param`` (which has no prior).
         initial: A value inside the support: the value of the ``pyro.param``, or one draw from the
             prior.
-        labels: Names of the entries of the value, from ``infer={"labels": [...]}``; or empty.
+        labels: Names of the entries of the value, or of the rows of a matrix, from
+            ``infer={"labels": [...]}``; or empty.
+        scales: For each entry ``"log"`` (a logarithm), ``"sd of log"`` (the standard deviation of
+            one), ``"sd"`` or ``""``, from ``infer={"scale": ...}``; or empty.
     """
 
     name: str
@@ -45,6 +48,7 @@ class PopulationSite:
     is_param: bool
     initial: Tensor
     labels: tuple[str, ...] = ()
+    scales: tuple[str, ...] = ()
 
     @cached_property
     def unconstrained_shape(self) -> Size:
@@ -88,6 +92,7 @@ class IndividualSite:
         rest: Shape of one individual's unconstrained value: all dimensions except the individual's.
         plates: Name, size and dimension of the other plates around the site.
         labels: Names of the entries of the value of one individual, or empty.
+        scales: As in :class:`PopulationSite`, for the entries of one individual.
     """
 
     name: str
@@ -96,6 +101,7 @@ class IndividualSite:
     rest: Size
     plates: tuple[tuple[str, int, int], ...]
     labels: tuple[str, ...] = ()
+    scales: tuple[str, ...] = ()
 
     @property
     def num_unconstrained(self) -> int:

@@ -10,7 +10,7 @@ is also valid if the model is wrong.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from ..cohort import Cohort
 from ..errors import FitError
 from ..guide import AmortizedGuide
 from ..model import Estimator, Model, ModelStructure
-from ..numerics.laplace import confidence_interval, delta_method
+from ..numerics.laplace import delta_method
 from ..runtime.random_numbers import make_generator
 from ..runtime.text_table import text_table
 from ..sampling.individuals import IndividualPosteriors
@@ -31,7 +31,7 @@ from .likelihood_choice import make_likelihood
 from .likelihood_estimate import MarginalLikelihood
 from .likelihood_interface import Likelihood
 from .maximum_search import Criterion, Search
-from .summary_table import FitSummary, IndividualRow, ParameterRow, estimator_note
+from .summary_table import FitSummary
 
 
 @dataclass(frozen=True)
@@ -235,9 +235,40 @@ class PopulationFit:
                 "take account of the prior.",
             )
 
-    def derived(self, name: str) -> tuple[Tensor, Tensor]:
-        """Estimate and standard error of one site (delta method), in its support."""
-        return delta_method(self._site(name), self.vector, self.covariance)
+    def derived(
+        self, quantity: str | Callable[[Mapping[str, Tensor]], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        r"""Estimate and standard error of a site, or of any function of the population parameters,
+        by the delta method.
+
+        Args:
+            quantity: Name of a site; or a differentiable function of the population parameters by
+                name, in their support.
+
+        Returns:
+            The value and its standard error, shape of the value.
+
+        Raises:
+            FitError: There is no such site.
+
+        Example:
+            The half-life of the typical individual, from logarithms of clearance and volume:
+            ``fit.derived(lambda p: 0.693 * (p["typical"][1] - p["typical"][0]).exp())``.
+        """
+        if callable(quantity):
+            function = quantity
+            return delta_method(
+                lambda z: function(self.structure.constrain_population(z)),
+                self.vector,
+                self.covariance,
+            )
+        if quantity not in self.structure.population:
+            raise FitError(
+                f"There is no population site {quantity!r}.",
+                f"one of {list(self.structure.population)}, or a function of the parameters.",
+                "pass for instance `lambda p: p['typical'][0].exp()`.",
+            )
+        return delta_method(self._site(quantity), self.vector, self.covariance)
 
     @property
     def num_parameters(self) -> int:
@@ -306,42 +337,6 @@ class PopulationFit:
 
     def summary(self) -> FitSummary:
         """The fit as a table: ``print(fit.summary())``."""
-        return FitSummary(
-            title=(
-                f"{self.criterion}, {len(self.cohort)} individuals, "
-                f"{self.cohort.num_observations} observations{estimator_note(self.estimator)}"
-            ),
-            parameters=self._parameter_rows(),
-            individuals=self._individual_rows(),
-            shrinkage=self.shrinkage(),
-            minus2ll=self.minus2ll,
-            minus2ll_mc_error=self.marginal.minus2ll_mc_error,
-            aic=self.aic,
-            bic_individuals=self.bic.individuals,
-            bic_observations=self.bic.observations,
-            num_draws=self.marginal.numbers,
-            converged=self.converged,
-            message=self.message,
-        )
+        from .fit_summary import summarized  # not at the top: that module imports PopulationFit
 
-    def _parameter_rows(self) -> list[ParameterRow]:
-        rows = []
-        for name in self.structure.population:
-            value, error = self.derived(name)
-            lower, upper = confidence_interval(self._site(name), self.vector, self.covariance)
-            labels = self.structure.population[name].entry_names
-            columns = (x.reshape(-1).tolist() for x in (value, error, lower, upper))
-            rows += [ParameterRow(*row) for row in zip(labels, *columns, strict=True)]
-        return rows
-
-    def _individual_rows(self) -> list[IndividualRow]:
-        marginal = self.marginal
-        tensors = (
-            -2 * marginal.log_likelihood,
-            2 * marginal.mc_error,
-            marginal.ess,
-            marginal.pareto_k,
-        )
-        columns = [x.tolist() for x in tensors]
-        rows = zip(self.cohort.ids, *columns, marginal.method, strict=True)
-        return [IndividualRow(*row) for row in rows]
+        return summarized(self)

@@ -56,3 +56,18 @@ def test_wrong_labels_are_refused(labels, match):
         pa.read_structure(program(labels), linear_cohort(num=3))
     with pytest.raises(ModelError, match=match):
         pa.read_structure(program(["a", "b"], labels), linear_cohort(num=3))
+
+
+@pytest.mark.parametrize("scale", ["exp", ["log"], ["log", "log", "log"], [1, 2]])
+def test_wrong_scales_are_refused(scale):
+    def scaled(cohort):
+        infer = {"scale": scale}
+        mean = pyro.sample("mean", dist.Normal(torch.zeros(2), 2.0).to_event(1), infer=infer)
+        with pyro.plate("individual", len(cohort)):
+            phi = pyro.sample("phi", dist.Normal(mean, 1.0).to_event(1))
+            y = cohort["y"]
+            normal = dist.Normal(phi[..., :1] + 0 * y.times, 0.4).mask(y.observed).to_event(1)
+            pyro.sample("y", normal, obs=y.values)
+
+    with pytest.raises(ModelError, match="The scale of the site 'mean'"):
+        pa.read_structure(scaled, linear_cohort(num=3))

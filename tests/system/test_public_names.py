@@ -24,9 +24,10 @@ PUBLIC = {
     ),
     "pyro_amortized.datasets": "indometh orange phenobarbital theophylline warfarin",
     "pyro_amortized.diagnostics": (
-        "Calibration CaseInfluence Check DataCheck Diagnosis ModelCheck RandomEffectTests "
-        "Residuals calibrate case_influence check_data check_model diagnose influence "
-        "model_drawing random_effect_tests report residuals to_arviz"
+        "Calibration CaseInfluence Check DataCheck Diagnosis ModelCheck ParameterTable "
+        "RandomEffectTests Residuals calibrate case_influence check_data check_model diagnose "
+        "individual_table influence model_drawing parameter_table random_effect_tests report "
+        "residuals to_arviz"
     ),
     "pyro_amortized.diagnostics.plots": (
         "battery distribution_errors effects_by_covariate forest goodness_of_fit "
