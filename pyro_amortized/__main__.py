@@ -261,8 +261,12 @@ def _check(parsed: argparse.Namespace) -> None:
     (parsed.out / "model.svg").write_text(check.drawing, "utf-8")
     from .diagnostics import plots  # matplotlib is an optional dependency
 
-    plots.prior_predictive(check).savefig(parsed.out / "prior_predictive.png", dpi=130)
-    _say(f"\nWritten: {parsed.out / 'model.svg'}, {parsed.out / 'prior_predictive.png'}")
+    figures = {"data.png": plots.observations(check.cohort)}
+    figures["prior_predictive.png"] = plots.prior_predictive(check)
+    for name, figure in figures.items():
+        figure.savefig(parsed.out / name, dpi=130)
+    written = [str(parsed.out / name) for name in ("model.svg", *figures)]
+    _say(f"\nWritten: {', '.join(written)}")
 
 
 def _train(parsed: argparse.Namespace) -> None:

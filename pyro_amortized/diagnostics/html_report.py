@@ -187,6 +187,7 @@ def _figures(fit: PopulationFit, diagnosis: Diagnosis, seed: int) -> Iterator[st
         yield html_figure("Recovery of the parameters of simulated individuals", recovery)
     for r in diagnosis.residuals:
         name = r.series
+        yield html_figure(f"Data: {name}", plots.observations(fit.cohort, series=name))
         yield html_figure(f"Individual fits of {name}", plots.individual_fits(fit, series=name))
         yield html_figure(f"Goodness of fit of {name}", plots.goodness_of_fit(r))
         errors = plots.distribution_errors(r)

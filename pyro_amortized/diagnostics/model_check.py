@@ -79,7 +79,7 @@ class ModelCheck:
         for name, share in self.inside.items():
             if share < DEFAULTS.min_inside:
                 concerns.append(
-                    f"Only {100 * share:.0f} % of the recorded values of {name!r} lie inside the "
+                    f"Only {share_text(share)} of the recorded values of {name!r} lie inside the "
                     "central 95 % of what the prior can produce. Check the units and the priors."
                 )
         if self.structure.shared and self.structure.layout is None:
@@ -108,10 +108,23 @@ class ModelCheck:
             "The density of each individual depends on its own data alone (this was checked).",
         ]
         for name, share in self.inside.items():
-            within = f"{100 * share:.0f} % of the recorded values"
+            within = f"{share_text(share)} of the recorded values"
             lines.append(f"{name}: {within} lie inside the central 95 % of the prior.")
         lines += ["", "To look at:" if concerns else "No reason against training was found."]
         return "\n".join([*lines, *(f"  - {x}" for x in concerns)])
+
+
+def share_text(share: float) -> str:
+    """A share in per cent: 100 % only where it is one, and 0 % only where it is zero.
+
+    Example:
+        >>> share_text(0.998), share_text(1.0), share_text(0.0004)
+        ('more than 99 %', '100 %', 'less than 1 %')
+    """
+    percent = 100 * share
+    if 99 < percent < 100:
+        return "more than 99 %"
+    return "less than 1 %" if 0 < percent < 1 else f"{percent:.0f} %"
 
 
 def _population_lines(structure: ModelStructure) -> Iterator[str]:

@@ -12,6 +12,7 @@ population. The values of an individual and of its simulations are decorrelated 
 covariance of the simulations, and the rank of each value among its simulations is turned into a
 quantile of the normal distribution. Under the right model npde are independent and standard normal,
 also for nonlinear models. The prediction discrepancies (*pd*) are the ranks before decorrelation.
+Conditional weighted residuals are those of :mod:`pyro_amortized.diagnostics.conditional_residuals`.
 
 References:
     Comets, Brendel, Mentré (2008), Computing normalised prediction distribution errors to evaluate
@@ -29,6 +30,8 @@ from ..numerics.cholesky import factored
 from ..population.fit_result import PopulationFit
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
+from .conditional_residuals import conditional_weighted_residuals
+from .dose_intervals import time_after_dose
 from .result_selection import check_series, individuals_of, recorded_at_limit
 
 NUM_SIMULATIONS = 1000  # cohorts from which means, covariances and ranks are estimated, by default
@@ -49,7 +52,9 @@ class Residuals:
         censored: Whether the value is recorded at a limit of quantification.
         population: Predictions with the typical parameters of the population (PRED), same unit.
         individual: Predictions with the parameters of the individual (IPRED), same unit.
-        iwres: Individual weighted residuals, no unit.
+        iwres: Individual weighted residuals, no unit; NaN for a value at a limit of quantification,
+            which is no observation.
+        cwres: Conditional weighted residuals, no unit; NaN likewise.
         pd: Share of the simulations below the value, between 0 and 1.
         npde: Normalised prediction distribution errors, no unit.
         drawn_predictions: Predictions with draws of the parameters of the individual from its
@@ -57,6 +62,8 @@ class Residuals:
         drawn_iwres: Weighted residuals of these. Those of one draw are independent and standard
             normal under the right model; ``iwres`` are smaller where a value determines its own
             prediction.
+        times_after_dose: Time since the last dose, in the unit of the data; NaN before the first
+            one, and without doses.
     """
 
     series: str
@@ -67,10 +74,12 @@ class Residuals:
     population: Tensor
     individual: Tensor
     iwres: Tensor
+    cwres: Tensor
     pd: Tensor
     npde: Tensor
     drawn_predictions: Tensor
     drawn_iwres: Tensor
+    times_after_dose: Tensor
 
     def table(self) -> pandas.DataFrame:
         """One row per recorded value, with the column names of pharmacometrics."""
@@ -82,8 +91,10 @@ class Residuals:
             "PRED": self.population.numpy(),
             "IPRED": self.individual.numpy(),
             "IWRES": self.iwres.numpy(),
+            "CWRES": self.cwres.numpy(),
             "PD": self.pd.numpy(),
             "NPDE": self.npde.numpy(),
+            "TAD": self.times_after_dose.numpy(),
         }
         return pandas.DataFrame(columns)
 
@@ -98,7 +109,7 @@ def residuals(
     r"""Predictions and residuals of a series.
 
     For values at a limit of quantification, ``pd`` and ``npde`` use a rank that is drawn at random
-    among the possible ones, as for a value imputed by the model; ``iwres`` is that of the limit.
+    among the possible ones, as for a value imputed by the model; ``iwres`` and ``cwres`` are NaN.
 
     Args:
         result: A fit, or individual posteriors.
@@ -125,20 +136,25 @@ def residuals(
     drawn, drawn_sd = moments[2:].unbind(-1)
     simulated = structure.predict_draws(cohort, draws, population, generator)[name]
     pd, npde = _distribution_errors(values, observed, simulated, generator)
+    at_limit = recorded_at_limit(individuals, name)
+    iwres = torch.where(at_limit, torch.nan, (values - individual) / sd)
+    cwres = conditional_weighted_residuals(individuals, name, draws, observed & ~at_limit)
     row, _ = observed.nonzero().T
     return Residuals(
         name,
         tuple(cohort.ids[i] for i in row.tolist()),
         cohort[name].times[observed],
         values[observed],
-        recorded_at_limit(individuals, name)[observed],
+        at_limit[observed],
         pred[observed],
         individual[observed],
-        ((values - individual) / sd)[observed],
+        iwres[observed],
+        cwres[observed],
         pd[observed],
         npde[observed],
         drawn[:, observed],
         ((values - drawn) / drawn_sd)[:, observed],
+        time_after_dose(cohort, name)[observed],
     )
 
 

@@ -30,9 +30,9 @@ PUBLIC = {
         "residuals to_arviz"
     ),
     "pyro_amortized.diagnostics.plots": (
-        "battery distribution_errors effects_by_covariate forest goodness_of_fit "
-        "individual_fits prior_predictive profile random_effects rank_bands rank_histogram "
-        "recovery training_curve visual_predictive_check"
+        "battery covariates distribution_errors effects_by_covariate forest goodness_of_fit "
+        "individual_fits observations prior_predictive profile random_effects rank_bands "
+        "rank_histogram recovery training_curve visual_predictive_check"
     ),
     "pyro_amortized.encode": (
         "Deletion Encoded Encoder Encoding FillIn Form Indicator Standardize TimeLabels "

@@ -8,6 +8,8 @@ colour. matplotlib comes with the extra ``pyro-amortized[plots]``.
 from .calibration_plots import rank_bands as rank_bands
 from .calibration_plots import rank_histogram as rank_histogram
 from .calibration_plots import recovery as recovery
+from .data_plots import covariates as covariates
+from .data_plots import observations as observations
 from .diagnosis_plots import battery as battery
 from .individual_plots import individual_fits as individual_fits
 from .predictive_check_plots import visual_predictive_check as visual_predictive_check

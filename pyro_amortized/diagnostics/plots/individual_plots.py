@@ -12,7 +12,7 @@ from ...population.fit_result import PopulationFit
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
 from ..result_selection import check_series, individuals_of, recorded_at_limit
-from .panels import FITTED, MUTED, OBSERVED, draw_band, label_axes, panel_grid
+from .panels import FITTED, MUTED, OBSERVED, draw_band, label_axes, panel_grid, set_log
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ def individual_fits(
     num_draws: int = 300,
     num_times: int = 80,
     max_individuals: int = 24,
+    log: bool = False,
     seed: int = 0,
 ) -> Figure:
     r"""Observations of each individual with its fitted curve.
@@ -56,6 +57,7 @@ def individual_fits(
         num_times: Number of equidistant points of the curve; it also has points at the samples, and
             before, at and after each dose.
         max_individuals: Most individuals that are shown; the title says if there are more.
+        log: Logarithmic vertical axis.
         seed: Seed of the draws.
 
     Raises:
@@ -80,6 +82,8 @@ def individual_fits(
         ax.plot(times, mean[:, i].median(0).values.numpy(), color=FITTED, lw=1.4)
         ax.plot(times, of_population[i].numpy(), color=MUTED, lw=1.0, ls="--")
         _draw_observations(ax, cohort[name], i, at_limit[i])
+        if log:
+            set_log(ax)
         label_axes(ax, "", "", f"individual {cohort.ids[i]}")
     more = f" (first {num} of {len(cohort)})" if num < len(cohort) else ""
     figure.suptitle(

@@ -4,13 +4,15 @@ The colours differ in lightness, too, so that they differ in black and white.
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
+LEGEND_WIDTH = 2.3  # inches of an entry of a legend below the panels
 OBSERVED, FITTED, MUTED = "#1f2a44", "#c8553d", "#8a8f98"
 
 
@@ -41,7 +43,7 @@ def panel_grid(
     height: float,
     *,
     sharex: bool = False,
-    sharey: bool = False,
+    sharey: bool | Literal["row"] = False,
 ) -> tuple[Figure, list[Axes]]:
     r"""A figure of ``num`` panels.
 
@@ -51,7 +53,7 @@ def panel_grid(
         width: Width of a panel in inches.
         height: Height of a panel in inches.
         sharex: Whether panels have a common horizontal axis.
-        sharey: Whether panels have a common vertical axis.
+        sharey: Whether panels have a common vertical axis; ``"row"``: those of a row.
     """
     columns = max(1, min(columns, num))
     rows = math.ceil(num / columns)
@@ -69,3 +71,32 @@ def label_axes(ax: Axes, x: str, y: str, title: str = "") -> None:
     if title:
         ax.set_title(title, fontsize=9)
     remove_frame(ax)
+
+
+def set_log(ax: Axes, axes: str = "y") -> None:
+    """Logarithmic axes (``"x"``, ``"y"`` or ``"xy"``) with plain numbers at 1, 2 and 5."""
+    for name in axes:
+        axis = getattr(ax, f"{name}axis")
+        getattr(ax, f"set_{name}scale")("log")
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def add_legend(figure: Figure, axes: list[Axes]) -> None:
+    """A legend below all panels, with each label once."""
+    handles: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if not handles:
+        return
+    columns = max(1, int(figure.get_figwidth() / LEGEND_WIDTH))
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=7,
+    )

@@ -1,6 +1,5 @@
 r"""Visual predictive checks: percentiles of the data beside those of simulated cohorts."""
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,14 +8,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...errors import CohortError
+from ...errors import CohortError, SettingError
 from ...model import predicted_moments
 from ...population.fit_result import PopulationFit
 from ...runtime.arguments import check_count
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
+from ..dose_intervals import dose_times, time_after_dose, unbroken
 from ..result_selection import check_series, individuals_of, recorded_at_limit
-from .panels import FITTED, MUTED, OBSERVED, label_axes, panel_grid
+from .panels import FITTED, MUTED, OBSERVED, add_legend, label_axes, panel_grid, set_log
+from .strata import strata_of
+from .time_bins import equal_bins, natural_bins
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,12 @@ class PredictiveCheckSettings:
     Args:
         percentiles: Percentiles of the data and of the simulated cohorts.
         band: Quantiles over the simulated cohorts that bound the bands: their central 90 %.
-        max_levels: Most values of a covariate that have a panel each; a covariate with more values
-            is divided at its median.
+        single_width: Half the width of a bin without neighbours, as a share of the axis.
     """
 
     percentiles: tuple[float, float, float] = (0.05, 0.5, 0.95)
     band: tuple[float, float] = (0.05, 0.95)
-    max_levels: int = 6
+    single_width: float = 0.01
 
 
 DEFAULTS = PredictiveCheckSettings()
@@ -41,6 +42,7 @@ LEGEND = {
     0: ("5th, 95th percentile: 90 % of simulations", "5th, 95th percentile of the data"),
     1: ("median: 90 % of simulations", "median of the data"),
 }
+AXES = ("time", "time after dose")
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,11 @@ class _Binned:
     Args:
         values: Recorded values, shape ``(individual, time)``.
         simulated: Shape ``(simulation, individual, time)``.
-        times: Shape ``(individual, time)``.
-        observed: Whether a value is recorded, same shape.
+        times: Shape ``(individual, time)``: times, or times after dose.
+        observed: Whether a value is recorded and has such a time, same shape.
         bins: Number of the bin, same shape.
         num_bins: Number of bins.
+        doses: Times of the doses, in which lines may be broken; empty for times after dose.
     """
 
     values: Tensor
@@ -62,12 +65,17 @@ class _Binned:
     observed: Tensor
     bins: Tensor
     num_bins: int
+    doses: np.ndarray
 
     def cells(self, individuals: Tensor) -> list[Tensor]:
         """Recorded cells of some individuals in each bin that has any."""
         shown = self.observed & individuals.unsqueeze(1)
         in_bins = [shown & (self.bins == b) for b in range(self.num_bins)]
         return [cells for cells in in_bins if bool(cells.any())]
+
+    def middles(self, individuals: Tensor) -> np.ndarray:
+        """The median time of each of these bins."""
+        return np.array([float(self.times[cells].median()) for cells in self.cells(individuals)])
 
 
 def visual_predictive_check(
@@ -76,109 +84,103 @@ def visual_predictive_check(
     series: str | None = None,
     prediction_corrected: bool = False,
     stratify: str | None = None,
-    num_bins: int = 8,
+    x: str = "time",
+    num_bins: int | None = None,
     num_simulations: int = 500,
+    log: bool = False,
     seed: int = 0,
 ) -> Figure:
     r"""Percentiles of the data over time beside those of cohorts simulated from the population.
 
-    Lines are the 5th, 50th and 95th percentile of the data in bins of about equally many values,
-    bands the central 90 % of the same percentiles of the simulated cohorts. If values are censored,
-    a second row of panels shows their share.
+    Lines are the 5th, 50th and 95th percentile of the data in bins of time, bands the central 90 %
+    of the same percentiles of the simulated cohorts. Both are broken where a dose lies in a long
+    gap without data. If values are censored, a second row of panels shows their share, from values
+    and simulations that are not corrected.
 
     Args:
         result: A fit, or individual posteriors.
         series: Name of the series. Default: the first series of the model.
         prediction_corrected: Divide by the population prediction and multiply by its median in the
             bin, so that individuals with different doses and covariates can share a panel.
-        stratify: Name of a covariate: one panel for each of its values, or one for each half of the
-            individuals if it has more than six values.
-        num_bins: Number of bins of time.
+        stratify: Name of a covariate (for instance of the arm or the condition): one panel for each
+            of its values, or one for each half of the individuals if it has more than six values.
+        x: ``"time"``, or ``"time after dose"``: values before the first dose are then left out.
+        num_bins: Number of bins with about equally many values. Default: bins that end in the gaps
+            between the times of the data.
         num_simulations: Number of simulated cohorts.
+        log: Logarithmic vertical axis.
         seed: Seed of the simulations.
 
     Raises:
-        CohortError: The cohort has no such series or covariate, or the prediction cannot be
-            corrected because the distribution of the observations has no mean.
-        SettingError: A number is outside its range.
+        CohortError: The cohort has no such series or covariate, no value has a time after dose, or
+            the prediction cannot be corrected because the distribution of the observations has no
+            mean.
+        SettingError: A number is outside its range, or ``x`` is something else.
 
     References:
         Bergstrand, Hooker, Wallin, Karlsson (2011), Prediction-corrected visual predictive checks
         for diagnosing nonlinear mixed-effects models.
     """
-    check_count("num_bins", num_bins)
+    if num_bins is not None:
+        check_count("num_bins", num_bins)
     check_count("num_simulations", num_simulations)
+    if x not in AXES:
+        raise SettingError(f"`x` is {x!r}.", f"one of {AXES}.", "correct `x=`.")
     individuals, generator = individuals_of(result), make_generator(seed)
     name = check_series(individuals, series)
     structure, cohort = individuals.structure, individuals.cohort
-    strata = _strata(individuals, stratify)
+    strata = strata_of(cohort, stratify)
     draws = structure.draw_individuals(cohort, individuals.population, num_simulations, generator)
     simulated = structure.predict_draws(cohort, draws, individuals.population, generator)[name]
-    binned = _binned(individuals, name, simulated, num_bins)
+    binned = _binned(individuals, name, simulated, x, num_bins)
     at_limit = recorded_at_limit(individuals, name)
-    limit = binned.values[at_limit].max() if bool(at_limit.any()) else None
     uncorrected = binned  # the limit is one of values, not of corrected values
     if prediction_corrected:
         factor = _correction(individuals, name, draws.mean(0, keepdim=True), binned)
         binned = replace(binned, values=binned.values * factor, simulated=binned.simulated * factor)
-    rows = 1 if limit is None else 2
-    figure, axes = panel_grid(rows * len(strata), len(strata), 4.2, 3.2)
+    rows = 2 if bool(at_limit.any()) else 1
+    width = 6.4 if len(strata) == 1 else 4.4
+    num_panels = rows * len(strata)
+    figure, axes = panel_grid(num_panels, len(strata), width, 3.0, sharex=True, sharey="row")
     for j, (label, members) in enumerate(strata.items()):
-        _draw_percentiles(axes[j], binned, members)
+        _draw_percentiles(axes[j], binned, members, at_limit)
         kind = "prediction-corrected " if prediction_corrected else ""
-        label_axes(axes[j], "time", f"{kind}{name}", label)
-        if j == 0:
-            axes[j].legend(fontsize=6, loc="best", framealpha=0.5)
-        if limit is not None:
+        label_axes(axes[j], x if rows == 1 else "", f"{kind}{name}" if j == 0 else "", label)
+        if log:
+            set_log(axes[j])
+        if rows == 2:
             ax = axes[len(strata) + j]
+            limit = uncorrected.values[at_limit].max()
             _draw_shares(ax, uncorrected, members, at_limit, limit)
-            label_axes(ax, "time", "share at the limit")
+            label_axes(ax, x, "share at the limit" if j == 0 else "")
+    if rows == 2:
+        last = axes[-1]
+        last.set_ylim(-0.02, max(0.1, last.get_ylim()[1]))
+    add_legend(figure, axes)
     return figure
 
 
-def _strata(individuals: IndividualPosteriors, covariate: str | None) -> dict[str, Tensor]:
-    """Members of each panel, boolean of shape ``(individual,)``, by the title of the panel."""
-    cohort = individuals.cohort
-    if covariate is None:
-        return {"": torch.ones(len(cohort), dtype=torch.bool)}
-    if covariate not in cohort.covariates:
-        raise CohortError(
-            f"There is no covariate {covariate!r}.",
-            f"one of {list(cohort.covariates)}.",
-            "check the name in `stratify=`.",
-        )
-    x = cohort.covariates[covariate]
-    levels = x.unique()
-    if len(levels) <= DEFAULTS.max_levels:
-        return {f"{covariate} = {float(v):g}": x == v for v in levels}
-    median = x.median()
-    return {
-        f"{covariate} up to {float(median):g}": x <= median,
-        f"{covariate} above {float(median):g}": x > median,
-    }
-
-
 def _binned(
-    individuals: IndividualPosteriors, name: str, simulated: Tensor, num_bins: int
+    individuals: IndividualPosteriors, name: str, simulated: Tensor, x: str, num_bins: int | None
 ) -> _Binned:
-    """The series in bins of time with about equally many recorded values."""
-    series = individuals.cohort[name]
-    edges = _bin_edges(series.times[series.observed].numpy(), num_bins)
-    bins = np.clip(np.digitize(series.times.numpy(), edges[1:-1]), 0, len(edges) - 2)
-    return _Binned(
-        series.values.clone(),
-        simulated,
-        series.times,
-        series.observed,
-        torch.as_tensor(bins),
-        len(edges) - 1,
-    )
-
-
-def _bin_edges(times: np.ndarray, num_bins: int) -> np.ndarray:
-    """Edges of bins with about equally many values; fewer bins if many times are equal."""
-    edges = np.unique(np.quantile(times, np.linspace(0, 1, num_bins + 1)))
-    return edges if len(edges) > 1 else np.array([edges[0] - 0.5, edges[0] + 0.5])
+    """The series in bins of time."""
+    cohort = individuals.cohort
+    series = cohort[name]
+    after = x == "time after dose"
+    times = time_after_dose(cohort, name) if after else series.times
+    observed = series.observed & times.isfinite()
+    if not bool(observed.any()):
+        raise CohortError(
+            f"No recorded value of {name!r} has a {x}.",
+            "values after a dose.",
+            'pass `x="time"`.',
+        )
+    known = times[observed].numpy()
+    edges = natural_bins(known, len(cohort)) if num_bins is None else equal_bins(known, num_bins)
+    bins = torch.as_tensor(np.digitize(times.nan_to_num(0.0).numpy(), edges))
+    doses = np.zeros(0) if after else dose_times(cohort)
+    values = series.values.clone()
+    return _Binned(values, simulated, times, observed, bins, len(edges) + 1, doses)
 
 
 def _correction(
@@ -202,32 +204,53 @@ def _correction(
     return torch.where(factor.isfinite() & (factor > 0), factor, 1.0)
 
 
-def _draw_percentiles(ax: Axes, binned: _Binned, members: Tensor) -> None:
+def _draw_percentiles(ax: Axes, binned: _Binned, members: Tensor, at_limit: Tensor) -> None:
     """Recorded values, their percentiles in each bin, and bands of the simulated percentiles."""
     shown = binned.observed & members.unsqueeze(1)
-    ax.plot(
-        binned.times[shown].numpy(),
-        binned.values[shown].numpy(),
-        "o",
-        ms=2,
-        color=MUTED,
-        alpha=0.6,
-    )
+    for cells, marker, face, label in (
+        (shown & ~at_limit, "o", MUTED, "data"),
+        (shown & at_limit, "v", "none", "data at a limit"),
+    ):
+        if bool(cells.any()):
+            x, y = binned.times[cells].numpy(), binned.values[cells].numpy()
+            ax.plot(x, y, marker, ms=2.5, color=MUTED, mfc=face, mew=0.5, alpha=0.6, label=label)
     levels = torch.tensor(DEFAULTS.percentiles, dtype=torch.float64)
-    middles, of_data, low, high = [], [], [], []
+    of_data, low, high = [], [], []
     for cells in binned.cells(members):
-        middles.append(float(binned.times[cells].median()))
         of_data.append(binned.values[cells].double().quantile(levels))
         of_cohorts = binned.simulated[:, cells].double().quantile(levels, dim=1)
         low.append(of_cohorts.quantile(DEFAULTS.band[0], dim=1))
         high.append(of_cohorts.quantile(DEFAULTS.band[1], dim=1))
+    middles = binned.middles(members)
     for p, style in enumerate(("--", "-", "--")):
-        lower, upper = (np.array([float(x[p]) for x in side]) for side in (low, high))
-        band, line = LEGEND.get(p, ("", ""))
+        lower, upper, line = (
+            np.array([float(x[p]) for x in side]) for side in (low, high, of_data)
+        )
         alpha = 0.4 if p == 1 else 0.22
-        ax.fill_between(middles, lower, upper, label=band, color=FITTED, alpha=alpha, lw=0)
-        of_level = [float(x[p]) for x in of_data]
-        ax.plot(middles, of_level, style, color=OBSERVED, lw=1.4, label=line)
+        _draw_broken(ax, binned, middles, (line, lower, upper), style, alpha, LEGEND.get(p))
+
+
+def _draw_broken(
+    ax: Axes,
+    binned: _Binned,
+    middles: np.ndarray,
+    curves: tuple[np.ndarray, np.ndarray, np.ndarray],
+    style: str,
+    alpha: float,
+    labels: tuple[str, str] | None,
+) -> None:
+    """A line and a band, each broken across gaps; a part of one bin gets a width."""
+    line, lower, upper = curves
+    width = DEFAULTS.single_width * (float(np.ptp(middles)) or 1.0)
+    for k, part in enumerate(unbroken(middles, binned.doses)):
+        x = middles[part]
+        low, high, y = lower[part], upper[part], line[part]
+        if len(x) == 1:
+            x = np.array([x[0] - width, x[0] + width])
+            low, high, y = (np.repeat(z, 2) for z in (low, high, y))
+        band, of_data = labels if labels is not None and k == 0 else (None, None)
+        ax.fill_between(x, low, high, color=FITTED, alpha=alpha, lw=0, label=band)
+        ax.plot(x, y, style, color=OBSERVED, lw=1.4, label=of_data)
 
 
 def _draw_shares(
@@ -235,13 +258,12 @@ def _draw_shares(
 ) -> None:
     """Share of values at or below the limit in each bin."""
     below = (binned.simulated <= limit).double()
-    middles, of_data, low, high = [], [], [], []
+    of_data, low, high = [], [], []
     for cells in binned.cells(members):
-        middles.append(float(binned.times[cells].median()))
         of_data.append(float(at_limit.double()[cells].mean()))
         of_cohorts = below[:, cells].mean(1)
         low.append(float(of_cohorts.quantile(DEFAULTS.band[0])))
         high.append(float(of_cohorts.quantile(DEFAULTS.band[1])))
-    ax.fill_between(middles, low, high, color=FITTED, alpha=0.4, lw=0)
-    ax.plot(middles, of_data, "-", color=OBSERVED, lw=1.4)
-    ax.set_ylim(-0.02, max(0.1, *(1.05 * x for x in high if not math.isnan(x))))
+    curves = (np.array(of_data), np.array(low), np.array(high))
+    labels = ("share at the limit: 90 % of simulations", "share at the limit of the data")
+    _draw_broken(ax, binned, binned.middles(members), curves, "-", 0.4, labels)

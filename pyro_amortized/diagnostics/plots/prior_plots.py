@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...cohort import Series
-from ..model_check import ModelCheck
+from ...cohort import Cohort, Series
+from ..dose_intervals import dose_times, with_breaks
+from ..model_check import ModelCheck, share_text
 from .panels import FITTED, OBSERVED, label_axes, panel_grid
 
 
@@ -42,7 +43,7 @@ def prior_predictive(check: ModelCheck) -> Figure:
     figure, axes = panel_grid(len(names), 2, 5.0, 3.4)
     for name, ax in zip(names, axes, strict=True):
         series, simulated = check.cohort[name], check.predictive[name]
-        _draw_lines(ax, series, simulated)
+        _draw_lines(ax, check.cohort, name, simulated)
         ax.plot(
             series.times[series.observed],
             series.values[series.observed],
@@ -52,25 +53,28 @@ def prior_predictive(check: ModelCheck) -> Figure:
             mfc="none",
         )
         _draw_range(ax, series, simulated)
-        inside = f"{100 * check.inside[name]:.0f} % of the data lie inside the central 95 %"
+        inside = f"{share_text(check.inside[name])} of the data lie inside the central 95 %"
         label_axes(ax, "time", name, inside)
     figure.suptitle(
-        "Prior predictive distribution: simulated individuals (lines) and data (circles)",
+        "Prior predictive distribution:\nsimulated individuals (lines) and data (circles)",
         fontsize=10,
     )
     return figure
 
 
-def _draw_lines(ax: Axes, series: Series, simulated: Tensor) -> None:
-    """One individual of each draw. The individuals are taken from the whole table, which may be
-    sorted by treatment.
+def _draw_lines(ax: Axes, cohort: Cohort, name: str, simulated: Tensor) -> None:
+    """One individual of each draw, broken where a dose lies in a long gap. The individuals are
+    taken from the whole table, which may be sorted by treatment.
     """
+    series = cohort[name]
     num = min(DEFAULTS.max_lines, len(simulated))
     for k in range(num):
         i = k * len(series.times) // num
         observed = series.observed[i]
-        values = simulated[k, i][observed]
-        ax.plot(series.times[i][observed], values, color=FITTED, lw=0.6, alpha=0.3)
+        times, values = series.times[i][observed].numpy(), simulated[k, i][observed].numpy()
+        if len(times):
+            line = with_breaks(times, values, dose_times(cohort[i]))
+            ax.plot(*line, color=FITTED, lw=0.6, alpha=0.3)
 
 
 def _draw_range(ax: Axes, series: Series, simulated: Tensor) -> None:

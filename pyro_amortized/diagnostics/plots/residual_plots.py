@@ -1,7 +1,7 @@
 r"""Figures of residuals: observed against predicted values, weighted residuals, npde.
 
-Points of values at a limit of quantification are open triangles; lines are medians in bins of
-equally many values.
+Lines are medians in bins of equally many values. In figures of npde, values at a limit of
+quantification are open triangles: their ranks are drawn at random among the possible ones.
 """
 
 import numpy as np
@@ -12,47 +12,74 @@ from matplotlib.figure import Figure
 from ...population.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
 from ..residual_analysis import Residuals, residuals
-from .panels import FITTED, MUTED, OBSERVED, label_axes, panel_grid
+from .panels import FITTED, MUTED, OBSERVED, label_axes, panel_grid, set_log
 
 
 def goodness_of_fit(
     result: PopulationFit | IndividualPosteriors | Residuals,
     *,
     series: str | None = None,
+    log: bool = False,
     seed: int = 0,
 ) -> Figure:
-    r"""Observed values against population and individual predictions, and individual weighted
-    residuals against time and individual predictions.
+    r"""Observed values against predictions, and weighted residuals against predictions, time, and
+    time after dose.
+
+    Values at a limit of quantification are no observations and are not drawn; the title says how
+    many there are.
 
     Args:
         result: A fit, individual posteriors, or residuals that were computed before.
         series: Name of the series. Default: the first series of the model.
+        log: Logarithmic axes of observed values and predictions; values that are not positive are
+            then not drawn.
         seed: Seed of the simulations.
 
     Raises:
         CohortError: The model does not observe the series, or it has several channels.
     """
     r = result if isinstance(result, Residuals) else residuals(result, series=series, seed=seed)
-    figure, axes = panel_grid(4, 2, 4.0, 3.2)
-    for ax, x, label in (
-        (axes[0], r.population, "population prediction"),
-        (axes[1], r.individual, "individual prediction"),
+    figure, axes = panel_grid(6, 3, 3.6, 3.1)
+    shown = np.where(r.censored.numpy(), np.nan, r.observed.numpy())
+    for ax, predicted, label in (
+        (axes[0], r.population.numpy(), "population prediction"),
+        (axes[1], r.individual.numpy(), "individual prediction"),
     ):
-        _draw_points(ax, x.numpy(), r.observed.numpy(), r)
-        low = float(min(np.nanmin(x), np.nanmin(r.observed)))
-        high = float(max(np.nanmax(x), np.nanmax(r.observed)))
-        ax.plot([low, high], [low, high], color=MUTED, lw=1)
-        _draw_trend(ax, x.numpy(), r.observed.numpy())
+        ax.plot(predicted, shown, "o", ms=3, color=OBSERVED, alpha=0.7)
+        _draw_identity(ax, predicted, shown, log)
+        _draw_trend(ax, predicted, shown)
         label_axes(ax, label, f"observed {r.series}")
-    for ax, x, label in (
-        (axes[2], r.times, "time"),
-        (axes[3], r.individual, "individual prediction"),
+    after_dose = bool(r.times_after_dose.isfinite().any())
+    for ax, x, label, y, kind in (
+        (axes[2], r.individual, "individual prediction", r.iwres, "individual"),
+        (axes[3], r.population, "population prediction", r.cwres, "conditional"),
+        (axes[4], r.times, "time", r.cwres, "conditional"),
+        (axes[5], r.times_after_dose, "time after dose", r.cwres, "conditional")
+        if after_dose
+        else (axes[5], r.times, "time", r.iwres, "individual"),
     ):
-        _draw_points(ax, x.numpy(), r.iwres.numpy(), r)
+        ax.plot(x.numpy(), y.numpy(), "o", ms=3, color=OBSERVED, alpha=0.7)
         _draw_normal_range(ax)
-        _draw_trend(ax, x.numpy(), r.iwres.numpy())
-        label_axes(ax, label, "individual weighted residual")
+        _draw_trend(ax, x.numpy(), y.numpy())
+        if log and "prediction" in label:
+            set_log(ax, "x")
+        label_axes(ax, label, f"{kind} weighted residual")
+    num = int(r.censored.sum())
+    hidden = f" {num} values at a limit of quantification are not shown." if num else ""
+    figure.suptitle(f"{r.series}. Red lines: medians in bins.{hidden}", fontsize=10)
     return figure
+
+
+def _draw_identity(ax: Axes, x: np.ndarray, y: np.ndarray, log: bool) -> None:
+    """The line of equal values, and the scales of both axes."""
+    drawn = np.isfinite(y)
+    both = np.concatenate([x[drawn], y[drawn]])
+    known = both[np.isfinite(both) & ((both > 0) | (not log))]
+    if log:
+        ax.set_xscale("log")
+    if len(known):
+        ends = [float(known.min()), float(known.max())]
+        ax.plot(ends, ends, color=MUTED, lw=1)
 
 
 def distribution_errors(

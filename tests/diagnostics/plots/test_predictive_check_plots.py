@@ -1,5 +1,7 @@
 """Strata, corrections and percentiles of visual predictive checks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -9,7 +11,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.diagnostics import plots
-from pyro_amortized.errors import CohortError
+from pyro_amortized.errors import CohortError, SettingError
 
 
 def test_strata_and_prediction_correction(weighted):
@@ -71,5 +73,28 @@ def test_the_share_at_the_limit_is_that_of_uncorrected_values(censored):
     bands = [ax.collections[0].get_paths()[0].vertices for ax in shares]
     assert np.allclose(*bands)
     assert bands[0][:, 1].max() > 0
-    legend = [text.get_text() for text in plain.axes[0].get_legend().get_texts()]
-    assert "median of the data" in legend
+    legend = [text.get_text() for text in plain.legends[0].get_texts()]
+    assert {"median of the data", "share at the limit of the data", "data at a limit"} <= set(
+        legend
+    )
+    assert plain.axes[0].get_shared_x_axes().joined(*plain.axes)
+
+
+def test_lines_are_broken_across_gaps_and_time_after_dose(censored):
+    """A second dose, after a long time without data."""
+    cohort = censored.cohort
+    later = torch.where(cohort["y"].times > 2, cohort["y"].times + 90, cohort["y"].times)
+    doses = pa.Doses(torch.tensor([[0.0, 93.0]]).double().expand(20, -1), torch.ones(20, 2))
+    series = {"y": pa.Series(later, cohort["y"].values)}
+    limits = {"y_low": pa.Series(later, cohort.time_varying["y_low"].values)}
+    moved = replace(censored, cohort=pa.Cohort(series, doses, time_varying=limits))
+    ax = plots.visual_predictive_check(moved, num_simulations=30).axes[0]
+    medians = [line for line in ax.lines if line.get_linestyle() == "-"]
+    assert [len(line.get_xdata()) for line in medians] == [3, 3]
+    after = plots.visual_predictive_check(moved, num_simulations=30, x="time after dose").axes[0]
+    medians = [line for line in after.lines if line.get_linestyle() == "-"]
+    assert [line.get_xdata().tolist() for line in medians] == [[0.0, 1.0, 2.0]]
+    with pytest.raises(CohortError, match="time after dose"):
+        plots.visual_predictive_check(censored, x="time after dose")
+    with pytest.raises(SettingError, match="`x` is 'day'"):
+        plots.visual_predictive_check(censored, x="day")

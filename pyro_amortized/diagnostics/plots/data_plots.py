@@ -1,0 +1,161 @@
+r"""Figures of the data before any model: courses of the individuals, and covariates."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ...cohort import Cohort
+from ...errors import CohortError, SettingError
+from ...runtime.arguments import check_is
+from ..dose_intervals import dose_times, time_after_dose, with_breaks
+from .panels import FITTED, MUTED, OBSERVED, add_legend, label_axes, panel_grid, set_log
+from .strata import strata_of
+
+AXES = ("time", "time after dose")
+MAX_DOSES = 60  # times of doses that are marked; more make a bar
+
+
+def observations(
+    cohort: Cohort,
+    *,
+    series: str | None = None,
+    stratify: str | None = None,
+    x: str = "time",
+    log: bool = False,
+) -> Figure:
+    r"""The recorded values of all individuals over time, one line per individual.
+
+    Lines are broken where a dose lies in a long gap without values. Short marks at the lower edge
+    are the times of doses. Values at a limit of quantification (``<series>_low`` or
+    ``<series>_high`` among the covariates that vary over time) are open triangles.
+
+    Args:
+        cohort: The data.
+        series: Name of a series. Default: one panel for each series of one channel.
+        stratify: Name of a covariate: one panel for each of its values, or for each half of the
+            individuals if it has more than six values.
+        x: ``"time"``, or ``"time after dose"``: values before the first dose are then left out, and
+            lines join the values of one interval between doses.
+        log: Logarithmic vertical axis.
+
+    Raises:
+        CohortError: The cohort has no such series or covariate.
+        SettingError: ``x`` is something else.
+
+    Example:
+        ``plots.observations(cohort, stratify="ARM", log=True).savefig("data.png")``
+    """
+    check_is("cohort", cohort, Cohort, "pass what `nlme.read_table` gives.")
+    if x not in AXES:
+        raise SettingError(f"`x` is {x!r}.", f"one of {AXES}.", "correct `x=`.")
+    names = [n for n, s in cohort.series.items() if s.values.dim() == 2]
+    if series is not None and series not in names:
+        raise CohortError(
+            f"The series {series!r} cannot be shown.",
+            f"a series of one channel, one of {names}.",
+            "pass its name as `series=`.",
+        )
+    strata = strata_of(cohort, stratify)
+    shown = names if series is None else [series]
+    columns = max(2, len(strata))
+    sharey: Literal["row"] | bool = "row" if len(strata) > 1 else False
+    figure, axes = panel_grid(len(shown) * len(strata), columns, 5.0, 3.2, sharey=sharey)
+    for k, name in enumerate(shown):
+        for j, (label, members) in enumerate(strata.items()):
+            ax = axes[k * len(strata) + j]
+            _draw_courses(ax, cohort, name, members, x)
+            if log:
+                set_log(ax)
+            count = f"{int(members.sum())} individuals"
+            label_axes(ax, x, name, f"{label}, {count}" if label else count)
+    add_legend(figure, axes)
+    return figure
+
+
+def _draw_courses(ax: Axes, cohort: Cohort, name: str, members: Tensor, x: str) -> None:
+    """One line per individual, its values, and the times of doses."""
+    series, after = cohort[name], x == "time after dose"
+    times = time_after_dose(cohort, name) if after else series.times
+    at_limit = values_at_limits(cohort, name)
+    for i in members.nonzero()[:, 0].tolist():
+        cells = series.observed[i] & times[i].isfinite()
+        own_times, values = times[i][cells].numpy(), series.values[i][cells].numpy()
+        if after:
+            parts = np.split(np.arange(len(values)), np.flatnonzero(np.diff(own_times) < 0) + 1)
+            for part in parts:
+                ax.plot(own_times[part], values[part], color=MUTED, lw=0.6, alpha=0.5)
+        elif len(values):
+            own = dose_times(cohort[i])
+            ax.plot(*with_breaks(own_times, values, own), color=MUTED, lw=0.6, alpha=0.5)
+    shown = series.observed & members.unsqueeze(1) & times.isfinite()
+    for cells, marker, face, label in (
+        (shown & ~at_limit, "o", OBSERVED, "recorded value"),
+        (shown & at_limit, "v", "none", "at a limit of quantification"),
+    ):
+        if bool(cells.any()):
+            points = (times[cells].numpy(), series.values[cells].numpy())
+            ax.plot(*points, marker, ms=3, color=OBSERVED, mfc=face, alpha=0.7, label=label)
+    doses = dose_times(cohort, members)
+    if not after and 0 < len(doses) <= MAX_DOSES:
+        places = (doses, np.full(len(doses), 0.01))
+        transform = ax.get_xaxis_transform()
+        ax.plot(*places, "|", ms=6, color=FITTED, transform=transform, label="dose")
+
+
+def values_at_limits(cohort: Cohort, name: str) -> Tensor:
+    """Which values of a series are recorded as a limit of the cohort, shape of the values."""
+    series = cohort[name]
+    at_limit = torch.zeros_like(series.observed)
+    for ending, side in (("low", -1), ("high", 1)):
+        limits = f"{name}_{ending}"
+        if limits in cohort.time_varying:
+            limit = cohort.time_varying[limits].at(series.times)
+            at_limit |= side * (series.values - limit) >= 0
+    return at_limit & series.observed
+
+
+def covariates(cohort: Cohort) -> Figure:
+    r"""Distribution of the covariates of a cohort, and each pair of them.
+
+    The diagonal has histograms; below it each pair is shown with its rank correlation.
+
+    Args:
+        cohort: The data.
+
+    Raises:
+        CohortError: There are no covariates.
+    """
+    check_is("cohort", cohort, Cohort, "pass what `nlme.read_table` gives.")
+    names = list(cohort.covariates)
+    if not names:
+        raise CohortError(
+            "The cohort has no covariates.",
+            "a cohort with at least one covariate.",
+            "pass `covariates=[...]` to `nlme.read_table`.",
+        )
+    values = [cohort.covariates[name].double().numpy() for name in names]
+    figure, axes = panel_grid(len(names) ** 2, len(names), 2.4, 2.2)
+    for i, row in enumerate(names):
+        for j, column in enumerate(names):
+            ax = axes[i * len(names) + j]
+            if j > i:
+                ax.set_visible(False)
+            elif i == j:
+                ax.hist(values[i], bins=12, color=MUTED, alpha=0.7)
+                label_axes(ax, row, "individuals")
+            else:
+                ax.plot(values[j], values[i], "o", ms=3, color=OBSERVED, alpha=0.7)
+                label_axes(ax, column, row, f"rank correlation {_rank_correlation(values, i, j)}")
+    return figure
+
+
+def _rank_correlation(values: list[np.ndarray], i: int, j: int) -> str:
+    """Spearman's correlation as text; nothing where a covariate is constant."""
+    first, second = (np.argsort(np.argsort(values[k])) for k in (i, j))
+    if min(np.ptp(values[i]), np.ptp(values[j])) == 0 or len(first) < 3:
+        return "-"
+    return f"{np.corrcoef(first, second)[0, 1]:.2f}"
