@@ -30,6 +30,7 @@ from .population.fit_files import load_fit
 from .training import train
 
 Model = Callable[[Cohort], Any]
+INTERRUPTED = 130  # exit status of a command that was ended by Ctrl-C, as shells have it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Arguments of the command line. Default: those of this process.
 
     Returns:
-        The exit status: 0 for success, 1 for an error in the input. A wrong command line ends the
-        process with status 2.
+        The exit status: 0 for success, 1 for an error in the input, 130 after Ctrl-C. A wrong
+        command line ends the process with status 2.
     """
     parsed = _parser().parse_args(arguments)
     with warnings.catch_warnings():
@@ -57,6 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # the reader of a pipe (such as `head`) ended before us
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        except KeyboardInterrupt:
+            _say(
+                "Interrupted. Nothing was written; a training with --runs can be continued.",
+                sys.stderr,
+            )
+            return INTERRUPTED
         except (ModuleNotFoundError, OSError) as error:
             _say(f"{type(error).__name__}: {error}", sys.stderr)
             return 1

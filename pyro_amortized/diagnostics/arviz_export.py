@@ -66,7 +66,9 @@ def to_arviz(
         the name of its series (``arviz.loo(data, var_name="y")``, LOO-PIT) and their sums
         ``individual_log_likelihood`` per individual. For draws of the population it holds the
         *marginal* log p(y_i | Psi) of each individual alone: ``arviz.loo(data)`` and
-        ``arviz.compare`` then leave out one individual at a time. ``sample_stats`` has log p(y_i,
+        ``arviz.compare`` then leave out one individual at a time. An :class:`AmortizedMCMC` has
+        both, ``arviz.loo(data, var_name="y")`` for observations and
+        ``var_name="individual_log_likelihood"`` for individuals. ``sample_stats`` has log p(y_i,
         phi_i), log q and the log weight of every draw, and ESS, Pareto k and log marginal
         likelihood of each individual. A calibration gives ``prior_sbc`` (true values),
         ``posterior`` (means and standard deviations) and ``sample_stats`` (ranks and levels, raw
@@ -82,12 +84,13 @@ def to_arviz(
     check_count("num_prior_draws", num_prior_draws, least=0)
     if isinstance(result, Calibration):
         return _arviz_data(calibration_groups(result), {"seed": seed})
+    per_observation = isinstance(result, AmortizedMCMC)
     if isinstance(result, AmortizedMCMC):
         result = result.draws
     generator = make_generator(seed)
     if isinstance(result, PopulationDraws):
         structure, cohort = result.fit.structure, result.fit.cohort
-        groups = population_groups(result, generator)
+        groups = population_groups(result, generator, per_observation)
     else:
         structure, cohort = result.structure, result.cohort
         groups = (

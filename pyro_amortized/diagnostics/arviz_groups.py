@@ -11,8 +11,9 @@ import xarray
 from torch import Generator, Tensor
 
 from ..cohort import Cohort
-from ..model import ModelStructure, individual_prior_terms, value_log_probs
+from ..model import ModelStructure, individual_prior_terms, joint_run, value_log_probs
 from ..numerics.cholesky import factored
+from ..numerics.vectorized_map import AtEach
 from ..population.fit_result import PopulationFit
 from ..population.population_posterior import PopulationDraws
 from ..runtime.random_numbers import fork_seed
@@ -27,6 +28,7 @@ from .xarray_datasets import (
 )
 
 Groups = dict[str, xarray.Dataset]
+POPULATIONS_PER_CALL = 400  # whose prior densities are computed together
 
 
 def fit_groups(fit: PopulationFit, num_draws: int, generator: Generator) -> Groups:
@@ -83,36 +85,38 @@ def individual_groups(
     }
 
 
-def population_groups(result: PopulationDraws, generator: Generator) -> Groups:
+def population_groups(
+    result: PopulationDraws, generator: Generator, per_observation: bool
+) -> Groups:
     """The same for draws of the population: every draw of the individuals has its own population
-    parameters.
+    parameters; with the log likelihood of every observation given both, if wanted.
     """
     fit, structure = result.fit, result.fit.structure
     cohort, vectors = fit.cohort, result.vectors
     individuals = result.individuals(fork_seed(generator))
-    parts = []
-    for draw, vector in zip(individuals, vectors, strict=True):
-        population = structure.constrain_population(vector)
-        parts.append(
-            (
-                structure.constrained_draws(cohort, draw[None], population),
-                structure.predict_draws(cohort, draw[None], population, generator),
-                individual_prior_terms(structure, cohort, draw[None], population),
-            )
-        )
-    values, predicted, log_prior = (
-        {n: torch.cat([part[k][n] for part in parts]) for n in parts[0][k]} for k in range(3)
+    cohort = cohort.to(dtype=torch.float64)
+    runs = [
+        joint_run(structure, cohort, draw, structure.constrain_population(vector), generator)
+        for draw, vector in zip(individuals, vectors, strict=True)
+    ]
+    values, log_prior, of_values, predicted = (
+        {n: torch.stack([run[k][n] for run in runs]) for n in runs[0][k]} for k in range(4)
     )
     estimate = result.individual_posteriors.estimate
     stats = {"ess": estimate.ess, "pareto_k": estimate.pareto_k}
     marginal = {"individual_log_likelihood": result.log_likelihoods}
+    log_likelihood = individual_dataset(marginal, cohort, has_draws=True)
+    if per_observation:
+        recorded = _recorded(of_values, cohort, structure)
+        of_each = observation_dataset(recorded, cohort, has_draws=True)
+        log_likelihood = _joined(of_each, log_likelihood)
     population_log_prior = population_dataset(_population_log_priors(structure, cohort, vectors))
     return {
         "posterior": _joined(
             site_dataset(structure, values, cohort), population_dataset(result.draws, structure)
         ),
         "posterior_predictive": _predictive(predicted, cohort, structure),
-        "log_likelihood": individual_dataset(marginal, cohort, has_draws=True),
+        "log_likelihood": log_likelihood,
         "log_prior": _joined(site_dataset(structure, log_prior, cohort), population_log_prior),
         "sample_stats": individual_dataset(stats, cohort, has_draws=False),
     }
@@ -123,14 +127,16 @@ def prior_groups(
 ) -> Groups:
     """Draws of the prior, and observations simulated from them."""
     populations, values, simulated = [], [], []
+    cohort = cohort.to(dtype=torch.float64)
     for population in structure.draw_populations(cohort, num_draws, generator):
-        draw = structure.draw_individuals(cohort, population, 1, generator)
+        draw = structure.draw_individuals(cohort, population, 1, generator)[0]
+        run = joint_run(structure, cohort, draw, population, generator)
         populations.append(population)
-        values.append(structure.constrained_draws(cohort, draw, population))
-        simulated.append(structure.predict_draws(cohort, draw, population, generator))
+        values.append(run.values)
+        simulated.append(run.simulated)
     of_population = {n: torch.stack([p[n] for p in populations]) for n in structure.population}
-    of_sites = {n: torch.cat([v[n] for v in values]) for n in structure.individual}
-    of_series = {n: torch.cat([s[n] for s in simulated]) for n in structure.series}
+    of_sites = {n: torch.stack([v[n] for v in values]) for n in structure.individual}
+    of_series = {n: torch.stack([s[n] for s in simulated]) for n in structure.series}
     prior = site_dataset(structure, of_sites, cohort)
     return {
         "prior": _joined(prior, population_dataset(of_population, structure)),
@@ -193,5 +199,13 @@ def _population_log_priors(
     structure: ModelStructure, cohort: Cohort, vectors: Tensor
 ) -> dict[str, Tensor]:
     """Log prior density of each population site that has a prior, shape ``(draw,)``."""
-    terms = [structure.log_priors(cohort, structure.constrain_population(v)) for v in vectors]
-    return {n: torch.stack([x[n] for x in terms]) for n in terms[0]}
+    names = [n for n, s in structure.population.items() if not s.is_param]
+    if not names:
+        return {}
+    one = cohort[:1].to(dtype=torch.float64)  # the sites do not depend on the individuals
+
+    def terms(vector: Tensor) -> Tensor:
+        of_sites = structure.log_priors(one, structure.constrain_population(vector))
+        return torch.stack([of_sites[name] for name in names])
+
+    return dict(zip(names, AtEach(terms, POPULATIONS_PER_CALL)(vectors).unbind(-1), strict=True))

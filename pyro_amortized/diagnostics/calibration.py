@@ -31,6 +31,7 @@ from ..model import ModelStructure
 from ..model.individual_priors import individual_priors_at
 from ..numerics.gaussians import Gaussians
 from ..runtime.arguments import check_count, check_is
+from ..runtime.progress import counting_steps, showing_progress
 from ..runtime.random_numbers import fork_seed, make_generator
 from ..runtime.workers import run_each
 from ..sampling.adaptive_importance import sample_targets
@@ -110,6 +111,7 @@ def calibrate(
     num_draws: int = 2000,
     num_ranks: int = 99,
     seed: int = 0,
+    progress: bool = True,
 ) -> Calibration:
     r"""Simulate individuals, sample their posteriors, and rank the true values among the draws.
 
@@ -127,6 +129,7 @@ def calibrate(
         num_ranks: Number of draws among which the true value is ranked.
         seed: Seed of all random numbers. Blocks of 100 individuals have seeds of their own; under
             ``joblib.parallel_config`` the blocks run in parallel, with the same result.
+        progress: Show a progress bar of the blocks on standard error.
 
     Raises:
         SettingError: ``guide`` is not a guide, or a number is outside its range.
@@ -151,7 +154,8 @@ def calibrate(
         )
         for start in range(0, num_individuals, size)
     ]
-    parts = run_each(_calibrate_block, [(block,) for block in blocks])
+    with showing_progress(progress), counting_steps("calibration", len(blocks), "block"):
+        parts = run_each(_calibrate_block, [(block,) for block in blocks])
     columns = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
     covariates = {n.split(":", 1)[1]: x for n, x in columns.items() if n.startswith("covariate:")}
     fields = {n: x for n, x in columns.items() if not n.startswith("covariate:")}

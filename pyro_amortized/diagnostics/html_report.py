@@ -194,6 +194,9 @@ def _figures(fit: PopulationFit, diagnosis: Diagnosis, seed: int) -> Iterator[st
         yield html_figure(f"Normalised prediction distribution errors of {name}", errors)
         check = plots.visual_predictive_check(fit, series=name, seed=seed)
         yield html_figure(f"Visual predictive check of {name}", check)
+        if fit.cohort.doses is not None and bool((fit.cohort.doses.given.sum(1) > 1).any()):
+            check = plots.visual_predictive_check(fit, series=name, x="time after dose", seed=seed)
+            yield html_figure(f"Visual predictive check of {name}, time after dose", check)
     yield html_figure("Random effects", plots.random_effects(fit, seed=seed))
     if fit.cohort.covariates:
         by_covariate = plots.effects_by_covariate(fit, seed=seed)

@@ -6,6 +6,7 @@ Diagnostics look at values one at a time. Estimation uses the densities of compl
 from typing import Any
 
 import torch
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..cohort import Cohort
@@ -35,6 +36,16 @@ def value_log_probs(
         left out.
     """
     return _by_series(structure, cohort, unconstrained, population, _log_probs)
+
+
+def log_probs_of_values(structure: ModelStructure, trace: Trace) -> dict[str, Tensor]:
+    """As :func:`value_log_probs`, of one run, by series in its shape."""
+    found = {}
+    for name, site in structure.observed.items():
+        log_prob = _log_probs(trace.nodes[name])
+        if log_prob is not None:
+            found[site.series] = individual_first(log_prob, site.dim, site.event_dim)
+    return found
 
 
 def predicted_moments(

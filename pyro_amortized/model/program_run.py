@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..cohort import Cohort
 from ..runtime.isolation import foreign_program
+from ..runtime.solver_context import labelled_rows
 from .sites import IndividualSite, Model, constrain_site, plain_support, sum_per_individual
 
 
@@ -133,7 +134,7 @@ def run_program(
         validate: Leave Pyro's validation as the caller set it; by default it is off.
     """
     handler = pyro.poutine.trace()
-    with foreign_program(validate), handler, assign:
+    with foreign_program(validate), labelled_rows(cohort.ids), handler, assign:
         if wanted is None:
             model(cohort)
         elif wanted:

@@ -21,6 +21,7 @@ from ..errors import FitError
 from ..guide import AmortizedGuide
 from ..model import Estimator, Model
 from ..runtime.arguments import check_count
+from ..runtime.progress import showing_progress
 from ..runtime.random_numbers import fork_seed, make_generator
 from ..sampling.importance_weights import PARETO
 from ..sampling.weight_quality import unreliable
@@ -61,6 +62,7 @@ class AmortizedMCMC:
             population is computed from.
         estimator: As in :func:`~pyro_amortized.fit_population`.
         seed: Seed of all draws.
+        progress: Show progress bars on standard error.
 
     Raises:
         FitError: A count is not positive.
@@ -81,12 +83,14 @@ class AmortizedMCMC:
         num_draws: int = 400,
         estimator: Estimator | None = None,
         seed: int = 0,
+        progress: bool = True,
     ) -> None:
         check_count("num_samples", num_samples, error=FitError)
         check_count("num_chains", num_chains, error=FitError)
         self.kernel = Kernel(model)
         self.guide, self.num_samples, self.num_chains = guide, num_samples, num_chains
         self.num_draws, self.estimator, self.seed = num_draws, estimator, seed
+        self.progress = progress
         self._args: tuple[Any, ...] = ()
         self._kwargs: dict[str, Any] = {}
         self._result: tuple[PopulationDraws, Mapping[str, Tensor]] | None = None
@@ -102,21 +106,23 @@ class AmortizedMCMC:
                 why.
         """
         generator = make_generator(self.seed)
-        mode = fit_once(
-            self.kernel.model,
-            cohort,
-            self.guide,
-            criterion="posterior mode",
-            num_draws=self.num_draws,
-            estimator=self.estimator,
-            seed=fork_seed(generator),
-        )
+        with showing_progress(self.progress):
+            mode = fit_once(
+                self.kernel.model,
+                cohort,
+                self.guide,
+                criterion="posterior mode",
+                num_draws=self.num_draws,
+                estimator=self.estimator,
+                seed=fork_seed(generator),
+            )
         total = self.num_samples * self.num_chains
         draws = sample_population(
             mode,
             num_draws=total,
             num_proposals=DRAWS.proposals_per_draw * total,
             seed=fork_seed(generator),
+            progress=self.progress,
         )
         samples = draws.draws | draws.individual_sites(fork_seed(generator))
         self._args = (cohort,)

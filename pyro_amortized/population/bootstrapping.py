@@ -10,6 +10,7 @@ from the fit, and each is fitted with the same guide.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import scipy.special
@@ -19,9 +20,12 @@ from torch import Generator, Tensor
 from ..cohort import Cohort
 from ..errors import FitError
 from ..model import ModelStructure, Population
+from ..numerics.cholesky import factored
 from ..numerics.maximization import maximize
 from ..runtime.arguments import check_count, check_is
+from ..runtime.progress import count_step, counting_steps, showing_progress
 from ..runtime.random_numbers import fork_seed, make_generator
+from ..runtime.user_warnings import warn_user
 from ..sampling.individuals import MIN_DRAWS
 from .estimation import fit_population
 from .fit_result import PopulationFit
@@ -116,6 +120,7 @@ def bootstrap(
     parametric: bool = False,
     num_draws: int = 500,
     seed: int = 0,
+    progress: bool = True,
 ) -> Bootstrap:
     r"""Bootstrap a fit.
 
@@ -127,9 +132,11 @@ def bootstrap(
         num_draws: Draws per individual that are used: of the draws of the fit, or for each
             simulated cohort.
         seed: Seed.
+        progress: Show a progress bar on standard error.
 
     Returns:
-        The estimates of all replicates that converged.
+        The estimates of all replicates that converged. If it is interrupted (Ctrl-C) after two or
+        more, those that are done, with a warning.
 
     Raises:
         FitError: There are fewer than two replicates, the fit has no standard errors, or it
@@ -150,31 +157,55 @@ def bootstrap(
             "improve the fit first (`fit.message`).",
         )
     generator = make_generator(seed)
-    replicates = (
-        [_simulated(fit, num_draws, generator) for _ in range(num_replicates)]
+    replicates: Iterator[tuple[Tensor, bool]] = (
+        (_simulated(fit, num_draws, generator) for _ in range(num_replicates))
         if parametric
         else _resampled(fit, num_replicates, num_draws, generator)
     )
-    vectors = [vector for vector, converged in replicates if converged]
+    with showing_progress(progress), counting_steps("bootstrap", num_replicates, "replicate"):
+        done = _completed(replicates, num_replicates)
+    vectors = [vector for vector, converged in done if converged]
     if len(vectors) < 2:
         raise FitError(
-            f"{num_replicates - len(vectors)} of {num_replicates} replicates did not converge.",
+            f"{len(done) - len(vectors)} of {len(done)} replicates did not converge.",
             "two or more that do.",
             "look at `fit.message`; simplify the model.",
         )
     kind = "parametric" if parametric else "nonparametric"
-    return Bootstrap(fit, torch.stack(vectors), num_replicates - len(vectors), kind)
+    return Bootstrap(fit, torch.stack(vectors), len(done) - len(vectors), kind)
+
+
+def _completed(
+    replicates: Iterator[tuple[Tensor, bool]], num_replicates: int
+) -> list[tuple[Tensor, bool]]:
+    """The replicates, or those that are done when the user interrupts."""
+    done: list[tuple[Tensor, bool]] = []
+    try:
+        for replicate in replicates:
+            done.append(replicate)
+            count_step()
+    except KeyboardInterrupt:
+        if len(done) < 2:
+            raise
+        warn_user(
+            f"The bootstrap was interrupted after {len(done)} of {num_replicates} replicates."
+        )
+    return done
 
 
 def _resampled(
     fit: PopulationFit, num_replicates: int, num_draws: int, generator: Generator
-) -> list[tuple[Tensor, bool]]:
-    """Estimates of cohorts of individuals drawn with replacement, and whether they converged."""
+) -> Iterator[tuple[Tensor, bool]]:
+    """Estimates of cohorts of individuals drawn with replacement, and whether they converged.
+
+    The search starts at a Newton step from the common centre, in coordinates in which the
+    curvature is about one.
+    """
     structure, num, free = fit.structure, len(fit.cohort), fit.estimated
     likelihood = differentiable_likelihood(
         fit.individuals.some(num_draws, generator), fit.search.scale
     )
-    scale = fit.covariance.diagonal()[free].sqrt()
+    scale = factored(fit.covariance[free][:, free])
 
     def maximum(counts: Tensor, start: Tensor) -> tuple[Tensor, bool]:
         def objective(x: Tensor) -> Tensor:
@@ -188,12 +219,13 @@ def _resampled(
 
     # The maximum on the draws that are used, from which the replicates differ.
     center, _ = maximum(torch.ones(num, dtype=torch.float64), fit.vector)
-    replicates = []
+    steps = fit.scores[:, free] @ scale @ scale.T
     for _ in range(num_replicates):
         picked = torch.randint(num, (num,), generator=generator)
-        vector, converged = maximum(torch.bincount(picked, minlength=num).double(), center)
-        replicates.append((fit.vector + vector - center, converged))
-    return replicates
+        counts = torch.bincount(picked, minlength=num).double()
+        step = torch.zeros_like(center).masked_scatter(free, (counts - 1) @ steps)
+        vector, converged = maximum(counts, center + step)
+        yield fit.vector + vector - center, converged
 
 
 def _simulated(fit: PopulationFit, num_draws: int, generator: Generator) -> tuple[Tensor, bool]:
@@ -210,6 +242,7 @@ def _simulated(fit: PopulationFit, num_draws: int, generator: Generator) -> tupl
         estimator=fit.structure.estimator,
         retrain=False,
         seed=fork_seed(generator),
+        progress=False,
     )
     return replicate.vector, replicate.converged
 

@@ -23,6 +23,7 @@ from ..guide.learned_likelihood import structure_to_fit
 from ..model import Estimator, Model, ModelStructure, Population
 from ..numerics.laplace import Curvature, laplace_covariance
 from ..runtime.arguments import check_count, check_number
+from ..runtime.progress import counting_steps, showing_progress
 from ..runtime.random_numbers import make_generator
 from ..runtime.threads import threads_for
 from ..sampling.individuals import MIN_DRAWS
@@ -102,6 +103,7 @@ def fit_population(
     estimator: Estimator | None = None,
     retrain: bool | None = None,
     seed: int = 0,
+    progress: bool = True,
 ) -> PopulationFit:
     r"""Fit a population model by maximum marginal likelihood.
 
@@ -132,6 +134,7 @@ def fit_population(
             the first fit; ``fit.guide`` is then the new guide. Default: if there are reasons for it
             (:func:`~pyro_amortized.population.retraining.reasons_to_retrain`), with a warning.
         seed: Seed of all draws.
+        progress: Show a progress bar of the rounds on standard error.
 
     Returns:
         The fit; ``fit.converged`` and ``fit.message`` say how it ended.
@@ -155,14 +158,16 @@ def fit_population(
             "a guide that can be trained further.",
             "pass `guide=`, or leave `retrain` out.",
         )
-    first = fit_once(model, cohort, guide, start, *arguments)
+    with showing_progress(progress):
+        first = fit_once(model, cohort, guide, start, *arguments)
     if guide is None:
         return first
     reasons = [] if retrain is not None else reasons_to_retrain(first)
     if not (retrain or reasons):
         return first
     new_guide = retrained(first, reasons, seed)
-    second = fit_once(model, cohort, new_guide, first.estimates, *arguments)
+    with showing_progress(progress):
+        second = fit_once(model, cohort, new_guide, first.estimates, *arguments)
     message = f"{second.message}; the guide was trained again around a fit"
     return replace(second, message=message, seconds=time.perf_counter() - begin)
 
@@ -190,7 +195,7 @@ def fit_once(
     fixed = structure.check_values(fixed or {})
     held = _held(structure, fixed)
     search = Search.begin(structure, guide, cohort, criterion, generator)
-    with threads_for(num_draws * cohort.num_values):
+    with threads_for(num_draws * cohort.num_values), counting_steps("fit", unit="round"):
         if start is not None:
             start = structure.check_population(dict(start) | fixed)
             begin_at = Start(structure.unconstrain_population(start))

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from ..runtime.progress import count_step
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.proposals import Refinement
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, ROUGH_EFFORT, Effort
@@ -185,6 +186,7 @@ def run_rounds(
         level, rough = progress.region.level, schedule.rough or not near
         ascent = search.ascend(place.likelihood, place.vector, held | vanishing, rough, level)
         num_rounds = progress.num_rounds + 1
+        count_step(f"log likelihood {ascent.optimum.value:.1f}")
         min_gain = schedule.smallest_gain(place.likelihood)
         if progress.num_idle >= ROUNDS.num_idle:
             min_gain = max(min_gain, ROUNDS.max_idle_promise)

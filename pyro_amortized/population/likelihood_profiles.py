@@ -20,6 +20,7 @@ from torch import Tensor
 from ..errors import FitError
 from ..numerics.maximization import Optimum, maximize
 from ..runtime.arguments import check_is, check_number
+from ..runtime.progress import count_step, counting_steps, showing_progress
 from ..runtime.threads import threads_for
 from .expanded_likelihood import ExpandedLikelihood
 from .fit_result import PopulationFit
@@ -73,13 +74,16 @@ class ProfileLikelihood:
     level: float
 
 
-def profile_likelihood(fit: PopulationFit, name: str, level: float = 0.95) -> ProfileLikelihood:
+def profile_likelihood(
+    fit: PopulationFit, name: str, level: float = 0.95, *, progress: bool = True
+) -> ProfileLikelihood:
     r"""Profile the likelihood of one population parameter.
 
     Args:
         fit: A fit by maximum likelihood.
         name: Label of the parameter as in ``fit.summary()``: ``"sigma"``, ``"omega[1]"``.
         level: Coverage of the interval.
+        progress: Show a progress bar of the points on standard error.
 
     Returns:
         The profile and its interval.
@@ -104,7 +108,8 @@ def profile_likelihood(fit: PopulationFit, name: str, level: float = 0.95) -> Pr
             "check the name; a parameter that was fixed, or held at a limit, has no profile.",
         )
     limit = float(scipy.special.chdtri(1, 1 - level))
-    with threads_for(fit.individuals.num_draws * fit.cohort.num_values):
+    threads = threads_for(fit.individuals.num_draws * fit.cohort.num_values)
+    with threads, showing_progress(progress), counting_steps(f"profile of {name}", unit="point"):
         profile = _Profile(fit, names.index(name))
         bounds = sorted(profile.bound(side, limit) for side in (-1.0, 1.0))
     points = sorted(profile.maxima.items())
@@ -179,6 +184,7 @@ class _Profile:
             start = self.maxima[nearest].vector.clone()
             start[self.index] = z
             self.maxima[z] = self._maximum(start, self.free)
+            count_step()
         return self.maxima[z].value
 
     def bound(self, side: float, limit: float) -> float:

@@ -24,6 +24,7 @@ from ..errors import FitError
 from ..numerics.cholesky import factored
 from ..numerics.laplace import laplace_covariance
 from ..runtime.arguments import check_count, check_is
+from ..runtime.progress import counting_steps, showing_progress
 from ..runtime.random_numbers import make_generator
 from ..runtime.threads import threads_for
 from ..sampling.importance_weights import (
@@ -138,7 +139,12 @@ class PopulationDraws:
 
 
 def sample_population(
-    fit: PopulationFit, *, num_draws: int = 500, num_proposals: int = 2000, seed: int = 0
+    fit: PopulationFit,
+    *,
+    num_draws: int = 500,
+    num_proposals: int = 2000,
+    seed: int = 0,
+    progress: bool = True,
 ) -> PopulationDraws:
     r"""Posterior draws of the population parameters, by sampling-importance resampling.
 
@@ -151,6 +157,7 @@ def sample_population(
         num_draws: Number of draws of the result.
         num_proposals: Number of weighted draws from which they are resampled.
         seed: Seed.
+        progress: Show a progress bar of the weighted populations on standard error.
 
     Returns:
         Equally weighted draws, with ESS and Pareto k of the weights behind them.
@@ -176,7 +183,8 @@ def sample_population(
         )
     generator = make_generator(seed)
     first = StudentMixture.single(fit.vector[known], factored(covariance[known][:, known]))
-    with threads_for(fit.individuals.num_draws * fit.cohort.num_values):
+    threads = threads_for(fit.individuals.num_draws * fit.cohort.num_values)
+    with threads, showing_progress(progress), counting_steps("population", unit="part"):
         test_draws = first.draw(DENSITY.num_test_draws, generator)
         target = PosteriorDensity(fit, covariance, test_draws, generator)
         mixture = _fitted_mixture(target, first, num_proposals, generator)

@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..numerics.vectorized_map import AtEach
+from ..runtime.progress import count_step
 from ..sampling.importance_weights import finite_or_zero_weight, log_mean, log_moments
 from .exact_likelihood import ExactLikelihood
 from .expanded_likelihood import ExpandedLikelihood
@@ -47,6 +48,8 @@ class DensitySettings:
     # populations whose prior densities and distances are.
     max_weights: int = 400_000
     max_populations: int = 400
+    # Populations after which a progress bar moves.
+    populations_per_step: int = 100
 
     # Move of an individual parameter, in posterior standard deviations, beyond which an expanded
     # likelihood of this individual is not trusted: where the farthest of 120 individuals had moved
@@ -149,7 +152,11 @@ class PosteriorDensity:
             log_proposal: Log density that they were drawn from, shape ``(draw, 1)``.
         """
         vectors = self.all_coordinates(draws[:, 0])
-        values = self.log_likelihood(vectors)
+        parts = []
+        for part in vectors.split(DENSITY.populations_per_step):
+            parts.append(self.log_likelihood(part))
+            count_step(f"{sum(map(len, parts))} of {len(vectors)} populations")
+        values = torch.cat(parts)
         log_ratio = self.log_prior(vectors) - log_proposal[:, 0]
         log_weights = finite_or_zero_weight(values.sum(-1) + log_ratio)
         if not isinstance(self.likelihood, ExpandedLikelihood):

@@ -130,3 +130,23 @@ def _equal(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
         a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
         for a, b in zip(first, second, strict=True)
     )
+
+
+_row_labels: ContextVar[tuple[str, ...]] = ContextVar("row_labels", default=())
+
+
+@contextmanager
+def labelled_rows(labels: tuple[str, ...]) -> Iterator[None]:
+    """In this context, row i of a cohort that a program runs with belongs to ``labels[i]``."""
+    token = _row_labels.set(labels)
+    try:
+        yield
+    finally:
+        _row_labels.reset(token)
+
+
+def labels_of_rows(rows: list[int], num_rows: int) -> list[str]:
+    """The individuals of some rows, each once; numbers where their labels are not known."""
+    labels = _row_labels.get()
+    known = labels if len(labels) == num_rows else tuple(str(i) for i in range(num_rows))
+    return list(dict.fromkeys(known[i] for i in rows))

@@ -16,6 +16,7 @@ from joblib.parallel import LokyBackend, ThreadingBackend, get_active_backend
 
 from ..errors import AmortizedError
 from .isolation import torch_threads
+from .progress import count_step
 
 IDLE_SECONDS = 120  # an idle process is kept this long, since starting one costs seconds
 
@@ -94,7 +95,11 @@ def run_each(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> 
     """``[function(*task) for task in tasks]``, in workers if joblib is configured that way."""
     workers = Workers.active()
     if workers is None or len(tasks) < 2:
-        return [function(*task) for task in tasks]
+        results = []
+        for task in tasks:
+            results.append(function(*task))
+            count_step()
+        return results
     numbered = [(function, j, task) for j, task in enumerate(tasks)]
     result_of = dict(workers.results(_numbered, numbered))
     return [result_of[j] for j in range(len(tasks))]

@@ -143,7 +143,23 @@ def test_an_amortized_mcmc_is_exported(linear, linear_guide):
     data = to_arviz(mcmc, num_prior_draws=0)
     assert data["posterior"]["phi"].shape == (1, 30, 15, 2)
     assert data["posterior_predictive"]["y"].shape == (1, 30, few.num_observations)
-    assert data["log_likelihood"]["individual_log_likelihood"].shape == (1, 30, 15)
+    likelihood = data["log_likelihood"]
+    assert likelihood["individual_log_likelihood"].shape == (1, 30, 15)
+    # Log p(y_ij | phi_i, sigma) of each observation, at the draws of the same place.
+    phi, sigma = (torch.tensor(np.asarray(data["posterior"][n])[0]) for n in ("phi", "sigma"))
+    rows, times = (
+        x[few["y"].observed] for x in (torch.arange(15)[:, None].expand(15, 8), few["y"].times)
+    )
+    mean = phi[:, rows, 0] + phi[:, rows, 1] * times
+    values = few["y"].values[few["y"].observed]
+    exact = torch.distributions.Normal(mean, sigma[:, None]).log_prob(values)
+    assert np.allclose(np.asarray(likelihood["y"])[0], exact.numpy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("y", "individual_log_likelihood"):
+            loo = arviz.loo(data, var_name=name)
+            elpd = float(loo.elpd_loo if hasattr(loo, "elpd_loo") else loo.elpd)
+            assert math.isfinite(elpd)
 
 
 def test_a_calibration_is_exported(calibration):

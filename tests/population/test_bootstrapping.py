@@ -6,7 +6,8 @@ from scipy.stats import norm
 from scipy.stats import t as student_t
 
 import pyro_amortized as pa
-from pyro_amortized.errors import FitError
+from pyro_amortized.errors import AmortizedWarning, FitError
+from pyro_amortized.population import bootstrapping
 
 
 @pytest.mark.slow
@@ -46,3 +47,23 @@ def test_posterior_modes_are_refused(fit):
         pa.bootstrap(mode)
     with pytest.raises(FitError, match="A profile likelihood of a fit"):
         pa.profile_likelihood(mode, "sigma")
+
+
+def test_an_interrupted_bootstrap_keeps_what_is_done(fit, monkeypatch):
+    """Ctrl-C after three replicates: they are those of a bootstrap of three."""
+    real, calls = bootstrapping.maximize, []
+
+    def interrupted(*arguments, **settings):
+        calls.append(1)
+        if len(calls) == 5:  # the common centre, three replicates, and one more
+            raise KeyboardInterrupt
+        return real(*arguments, **settings)
+
+    expected = pa.bootstrap(fit, num_replicates=3, num_draws=50, seed=1)
+    monkeypatch.setattr(bootstrapping, "maximize", interrupted)
+    with pytest.warns(AmortizedWarning, match="interrupted after 3 of 100 replicates"):
+        kept = pa.bootstrap(fit, num_replicates=100, num_draws=50, seed=1)
+    assert torch.equal(kept.vectors, expected.vectors)
+    calls[:] = [1, 1, 1]
+    with pytest.raises(KeyboardInterrupt):
+        pa.bootstrap(fit, num_replicates=100, num_draws=50, seed=1)

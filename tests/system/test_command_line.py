@@ -89,3 +89,12 @@ def test_help_of_the_installed_command(capsys, monkeypatch):
     output = capsys.readouterr().out
     for command in ("check", "train", "fit", "report"):
         assert command in output
+
+
+def test_an_interrupted_command_has_no_traceback(monkeypatch, capsys):
+    def interrupted(parsed):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(command_line._COMMANDS, "check", interrupted)
+    assert main(["check", "model.py", "data.csv"]) == 130
+    assert capsys.readouterr().err.startswith("Interrupted.")

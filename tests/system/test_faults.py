@@ -7,6 +7,7 @@ import errno
 import os
 from pathlib import Path
 
+import pyro
 import pytest
 import torch
 
@@ -94,3 +95,27 @@ def test_what_is_saved_is_loaded(small_fit, tmp_path):
     draws = [pa.sample_population(x, num_draws=10, num_proposals=40, seed=1) for x in (fit, loaded)]
     assert torch.allclose(draws[0].vectors, draws[1].vectors)
     assert pa.difference(fit, loaded).minus2ll == pytest.approx(0.0, abs=1e-9)
+
+
+def test_an_interrupted_fit_leaves_the_process_as_it_was(linear):
+    """Ctrl-C inside the user's model: threads, random numbers, dtypes and handlers are restored,
+    and the next fit gives the same result.
+    """
+    small = linear[:8]
+    before = pa.fit_population(linear_program, small, num_draws=50, seed=1)
+    state = (torch.get_rng_state(), torch.get_num_threads(), torch.get_default_dtype())
+    calls = []
+
+    def interrupted(cohort):
+        calls.append(1)
+        if len(calls) == 60:
+            raise KeyboardInterrupt
+        linear_program(cohort)
+
+    with pytest.raises(KeyboardInterrupt):
+        pa.fit_population(interrupted, small, num_draws=50, seed=1)
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert (torch.get_num_threads(), torch.get_default_dtype()) == state[1:]
+    assert not pyro.poutine.runtime._PYRO_STACK
+    after = pa.fit_population(linear_program, small, num_draws=50, seed=1)
+    assert torch.equal(after.vector, before.vector)

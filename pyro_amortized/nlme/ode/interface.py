@@ -7,7 +7,7 @@ from typing import TypedDict, Unpack
 from torch import Tensor
 
 from ...cohort import Doses
-from ...runtime.solver_context import cached_result, caller_reports_failures
+from ...runtime.solver_context import cached_result, caller_reports_failures, labels_of_rows
 from ..dosing import Delivery
 from ..quantities import Quantity
 from .compiled.codes import Status
@@ -159,14 +159,15 @@ def integrate(
 
 def _log(solution: Solution) -> None:
     failed = solution.failed.reshape(-1, solution.failed.shape[-1])
-    individuals = failed.any(0).nonzero()[:, 0].tolist()
+    rows = failed.any(0).nonzero()[:, 0].tolist()
+    individuals = labels_of_rows(rows, failed.shape[-1])
     codes = [Status(int(code)) for code in solution.status.unique() if code]
     counts = {REASONS[code]: int((solution.status == code).sum()) for code in codes}
     LOG.warning(
-        "%d of %d trajectories were not solved (%s), those of individuals %s%s.",
+        "%d of %d trajectories were not solved (%s), of individuals %s%s.",
         int(failed.sum()),
         failed.numel(),
         ", ".join(f"{reason}: {count}" for reason, count in counts.items()),
-        individuals[:MAX_NAMED],
+        ", ".join(individuals[:MAX_NAMED]),
         " ..." if len(individuals) > MAX_NAMED else "",
     )

@@ -7,6 +7,7 @@ import torch
 
 from pyro_amortized import nlme
 from pyro_amortized.nlme.ode import REASONS
+from pyro_amortized.runtime.solver_context import labelled_rows
 from tests.nlme.kit import TIMES, decay, f64
 
 
@@ -39,7 +40,7 @@ def test_failures_have_a_status_and_are_logged(caplog):
         assert torch.allclose(solution.states[[0, 2], :, 0], exact, rtol=1e-5)
         nlme.solve(grow, f64(1.0), times, {"a": a}, solver=solver, max_steps=500)
         assert "1 of 3 trajectories were not solved" in caplog.text
-        assert "individuals [1]" in caplog.text
+        assert "of individuals 1." in caplog.text
     limited = nlme.integrate(grow, f64(1.0), times, {"a": a}, solver="explicit", max_steps=1)
     assert REASONS[int(limited.status[0])] == "too many steps"
 
@@ -48,3 +49,17 @@ def test_the_log_is_quiet_where_nothing_is_wrong(caplog):
     with caplog.at_level(logging.INFO, "pyro_amortized.nlme"):
         nlme.solve(decay, f64(1.0), TIMES, {"k": f64(1.0)})
     assert not caplog.records
+
+
+def test_failures_name_the_individuals_of_the_cohort(caplog):
+    """Not the rows of draws times individuals with which a program runs."""
+
+    def grow(t, x, p):
+        return p["a"].unsqueeze(-1) * x**2
+
+    times = torch.tensor([[0.5, 1.0]], dtype=torch.float64).expand(6, -1)
+    a = f64(0.1, 50.0, 0.2, 0.1, 60.0, 0.1)  # two draws of three individuals
+    with labelled_rows(("anna", "bert", "carl") * 2):
+        nlme.solve(grow, f64(1.0), times, {"a": a}, max_steps=500)
+    assert "2 of 6 trajectories" in caplog.text
+    assert "of individuals bert." in caplog.text
