@@ -30,6 +30,7 @@ from ..sampling.individuals import MIN_DRAWS
 from .estimation import fit_population
 from .fit_result import PopulationFit
 from .likelihood_choice import differentiable_likelihood
+from .likelihood_interface import Likelihood
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class BootstrapSettings:
 
     # Iterations of the optimiser for each replicate; it starts at the estimates.
     max_iterations: int = 50
+    # Step of the differences that give the scores, in standard errors.
+    relative_step: float = 1e-3
     # Individuals that an error message names.
     max_named: int = 5
 
@@ -128,7 +131,7 @@ def bootstrap(
         fit: A fit with standard errors.
         num_replicates: Number of cohorts.
         parametric: Simulate cohorts from the fit (seconds each) instead of drawing individuals
-            with replacement (a tenth of a second each).
+            with replacement (some tenths of a second each, after the likelihood was prepared).
         num_draws: Draws per individual that are used: of the draws of the fit, or for each
             simulated cohort.
         seed: Seed.
@@ -219,13 +222,31 @@ def _resampled(
 
     # The maximum on the draws that are used, from which the replicates differ.
     center, _ = maximum(torch.ones(num, dtype=torch.float64), fit.vector)
-    steps = fit.scores[:, free] @ scale @ scale.T
+    steps = _scores(likelihood, structure, center, free, scale) @ scale.T
     for _ in range(num_replicates):
         picked = torch.randint(num, (num,), generator=generator)
         counts = torch.bincount(picked, minlength=num).double()
         step = torch.zeros_like(center).masked_scatter(free, (counts - 1) @ steps)
         vector, converged = maximum(counts, center + step)
         yield fit.vector + vector - center, converged
+
+
+def _scores(
+    likelihood: Likelihood, structure: ModelStructure, center: Tensor, free: Tensor, scale: Tensor
+) -> Tensor:
+    """Derivatives of log p(y_i | Psi) along the columns of ``scale``, shape ``(individual,
+    column)``, from differences of the likelihood that the replicates maximise.
+    """
+    columns = []
+    with torch.no_grad():
+        for column in BOOTSTRAP.relative_step * scale.T:
+            shift = torch.zeros_like(center).masked_scatter(free, column)
+            ends = [
+                likelihood(structure.constrain_population(center + side * shift))
+                for side in (1.0, -1.0)
+            ]
+            columns.append((ends[0] - ends[1]) / (2 * BOOTSTRAP.relative_step))
+    return torch.stack(columns, 1)
 
 
 def _simulated(fit: PopulationFit, num_draws: int, generator: Generator) -> tuple[Tensor, bool]:

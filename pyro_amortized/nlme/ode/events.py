@@ -17,6 +17,8 @@ from .compiled.codes import Event
 # A time that is earlier than the start by less than this, relative to the start, is at the start:
 # clock times and differences of times are rounded.
 ROUNDING = 1e-9
+# Distance of the stops of the solver from a switch, in rounding errors of its time.
+BESIDE = 8.0
 
 
 def is_before(times: Tensor, start: float) -> Tensor:
@@ -63,8 +65,31 @@ class _EventList:
             self.parts.append((when, kind, place, size, where))
 
 
+def switch_events(switches: Tensor, start: float) -> Events:
+    r"""Stops of the solver around the times at which the right-hand side changes.
+
+    There is a stop just before and one just after each time, so that no step sees both sides,
+    whether the right-hand side compares with ``>`` or ``>=``.
+
+    Args:
+        switches: Shape ``(individual, switch)``; times before the start, and infinite ones, have no
+            effect.
+        start: Time of the initial state.
+    """
+    rounding = torch.finfo(switches.dtype).eps * switches.abs().clamp(min=1.0)
+    used = (switches > start) & switches.isfinite()
+    sides = [switches - BESIDE * rounding, switches + BESIDE * rounding]
+    times = torch.cat([torch.where(used, x, torch.inf) for x in sides], -1)
+    kinds = torch.where(times.isfinite(), int(Event.ADD_AMOUNT), 0)
+    return Events(times, kinds, torch.zeros_like(kinds), torch.zeros_like(times))
+
+
 def list_events(
-    arriving: Arrivals | None, changes: Tensor | None, start: float, like: Tensor
+    arriving: Arrivals | None,
+    changes: Tensor | None,
+    start: float,
+    like: Tensor,
+    switches: Tensor | None = None,
 ) -> Events:
     r"""All events except observations.
 
@@ -73,6 +98,7 @@ def list_events(
         changes: Times at which the next piece of the parameters starts, ``(individual, change)``.
         start: Time of the initial state.
         like: A tensor of the dtype, shape ``(individual, time)``.
+        switches: Times at which the right-hand side changes, ``(individual, switch)``.
 
     Raises:
         ModelError: A dose is before the start.
@@ -85,6 +111,8 @@ def list_events(
         number = torch.arange(1, changes.shape[1] + 1, device=changes.device).expand_as(changes)
         kinds = torch.full_like(number, Event.NEXT_PIECE)
         parts.insert(0, Events(changes, kinds, number, torch.zeros_like(changes)))
+    if switches is not None:
+        parts.append(switch_events(switches.to(like.dtype), start))
     if not parts:
         return nothing
     shape = broadcast_shape(*(e.times.shape[:-1] for e in parts))

@@ -1,7 +1,7 @@
 r"""Ordinary differential equations with doses, at each individual's own times."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypedDict, Unpack
 
 from torch import Tensor
@@ -25,6 +25,7 @@ class Options(TypedDict, total=False):
     doses: Doses | None
     delivery: Delivery | None
     piecewise: Piecewise | None
+    switches: Tensor | Sequence[float] | None
     start: float
     solver: Solver
     rtol: float
@@ -41,6 +42,7 @@ def solve(
     doses: Doses | None = None,
     delivery: Delivery | None = None,
     piecewise: Piecewise | None = None,
+    switches: Tensor | Sequence[float] | None = None,
     start: float = 0.0,
     solver: Solver = DEFAULTS.solver,
     rtol: float = DEFAULTS.rtol,
@@ -59,6 +61,9 @@ def solve(
             of a dose sees the dose. A reset returns to ``initial``.
         delivery: Lag time, bioavailability, modelled rates and durations of the doses.
         piecewise: Parameters that change at given times.
+        switches: Times at which the right-hand side itself changes (``torch.where(t >= 10, ...)``),
+            for all individuals or of shape ``(individual, switch)``. Without them a short pulse may
+            be stepped over.
         start: Time of the initial state.
         solver: "compiled" traces the right-hand side, compiles it and gives every individual its
             own steps; it has no gradients. It uses an explicit method of order 5, and an implicit
@@ -101,6 +106,7 @@ def solve(
         doses=doses,
         delivery=delivery,
         piecewise=piecewise,
+        switches=switches,
         start=start,
         solver=solver,
         rtol=rtol,
@@ -146,6 +152,7 @@ def integrate(
         options.get("doses"),
         options.get("delivery"),
         options.get("piecewise"),
+        options.get("switches"),
     )
     if task.key is None or task.needs_gradient:
         return task.solution()

@@ -18,7 +18,7 @@ from .compiled.codes import Event, Status
 from .compiled.function_keys import key_of
 from .compiled.systems import Problem, RightHandSide, System, run, system_for
 from .events import Events, list_events
-from .problem_validation import check_inputs, check_kinds
+from .problem_validation import as_switches, check_inputs, check_kinds
 from .solver_options import SolverOptions, Tolerance
 from .steady_state import FIXED_POINT, fixed_point, period_events, with_gradient
 from .torchdiffeq_solver import Rows, solve_rows
@@ -87,6 +87,7 @@ class Task:
         doses: Doses | None,
         delivery: Delivery | None,
         piecewise: Piecewise | None,
+        switches: Any = None,
     ) -> None:
         """Check the inputs, and bring them into one shape."""
         start, self.key = self.start, key_of(self.f)
@@ -101,7 +102,8 @@ class Task:
         varying = dict(piecewise.parameters) if piecewise is not None else {}
         check_inputs(initial, times, parameters, varying, start, doses)
         shapes = [x.shape for x in parameters.values()] + [x.shape[:-1] for x in varying.values()]
-        self._events = list_events(self.arriving, changes, start, times)
+        hit = as_switches(switches, times)
+        self._events = list_events(self.arriving, changes, start, times, hit)
         shapes += [initial.shape[:-1], times.shape[:1], self._events.times.shape[:-1]]
         self.batch = broadcast_shape(*shapes)
         fixed = [*parameters.values(), *varying.values(), initial, times]

@@ -3,6 +3,7 @@ r"""Checks of the inputs of the solver."""
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...cohort import Doses
@@ -52,6 +53,28 @@ def check_kinds(initial: Any, times: Any, parameters: Any) -> None:
     check_is("times", times, Tensor, "pass `series.times`.", ModelError)
     fix = "pass a dictionary, `{'cl': cl, 'v': v}`."
     check_is("parameters", parameters, Mapping, fix, ModelError)
+
+
+def as_switches(switches: Any, times: Tensor) -> Tensor | None:
+    r"""Times at which the right-hand side changes, shape ``(individual, switch)``, or None.
+
+    Raises:
+        ModelError: They are no numbers, or have another shape.
+    """
+    if switches is None:
+        return None
+    try:
+        given = torch.as_tensor(switches, dtype=times.dtype, device=times.device).detach()
+    except (TypeError, ValueError, RuntimeError):
+        given = None
+    if given is None or given.dim() > 2 or (given.dim() == 2 and len(given) != len(times)):
+        found = type(switches).__name__ if given is None else f"of shape {tuple(given.shape)}"
+        raise ModelError(
+            f"`switches` is {found}.",
+            "numbers, or a tensor of shape (switch,) or (individual, switch).",
+            "pass for instance `switches=[10.0, 10.5]`.",
+        )
+    return given if given.dim() == 2 else given.reshape(1, -1).expand(len(times), -1)
 
 
 def _check_times(times: Tensor, start: float) -> None:

@@ -1,0 +1,83 @@
+"""Stimuli and switches: times at which the right-hand side changes are hit."""
+
+import pytest
+import torch
+
+from pyro_amortized import Doses, nlme
+from pyro_amortized.errors import ModelError
+from tests.nlme.kit import f64
+
+K = 0.3
+
+
+def pulse(t, x, p):
+    """dx/dt = s(t) - k x with s = 100 for 0.01 h from t = 10 on."""
+    on = (t >= 10.0) & (t < 10.01)
+    return torch.where(on, 100.0, 0.0).unsqueeze(-1) - p["k"][:, None] * x
+
+
+def exact(t):
+    """The response to the pulse: 100 / k (1 - exp(-k d)) exp(-k (t - 10 - d))."""
+    end = 100 / K * (1 - torch.exp(f64(-K * 0.01)))
+    return torch.where(t < 10.0, 0.0, end * torch.exp(-K * (t - 10.01)))
+
+
+TIMES = f64(1.0, 9.0, 11.0, 15.0, 40.0).expand(2, -1)
+
+
+@pytest.mark.parametrize("solver", ["explicit", "implicit", "torchdiffeq"])
+def test_a_short_pulse_is_hit(solver):
+    x = nlme.solve(pulse, f64(0.0), TIMES, {"k": K}, switches=[10.0, 10.01], solver=solver)
+    assert torch.allclose(x[..., 0], exact(TIMES), rtol=1e-5, atol=1e-8)
+
+
+def test_a_short_pulse_is_stepped_over_without_switches():
+    """The reason for the argument."""
+    x = nlme.solve(pulse, f64(0.0), TIMES, {"k": K}, solver="explicit")
+    assert x[:, 2:].abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("later", [torch.ge, torch.gt])
+@pytest.mark.parametrize("solver", ["explicit", "torchdiffeq"])
+def test_a_step_at_an_individual_time(later, solver):
+    """dx/dt = s - k x from the time of each individual on, whatever the comparison."""
+
+    def step(t, x, p):
+        return torch.where(later(t, p["at"]), 2.0, 0.0).unsqueeze(-1) - K * x
+
+    at = f64(10.0, 12.5)
+    x = nlme.solve(
+        step, f64(0.0), TIMES, {"at": at}, switches=at.unsqueeze(-1), solver=solver, rtol=1e-8
+    )
+    since = (TIMES - at.unsqueeze(-1)).clamp(min=0)
+    assert torch.allclose(x[..., 0], 2 / K * (1 - torch.exp(-K * since)), rtol=1e-6, atol=1e-9)
+
+
+def test_switches_and_doses_and_a_sample_at_a_switch():
+    def decay(t, x, p):
+        return torch.where(t >= 5.0, -2 * K, -K).unsqueeze(-1) * x
+
+    doses = Doses(f64(0.0, 5.0).reshape(1, 2), f64(10.0, 10.0).reshape(1, 2))
+    times = f64(4.0, 5.0, 6.0).reshape(1, 3)
+    x = nlme.solve(decay, f64(0.0), times, {}, doses=doses, switches=[5.0])[0, :, 0]
+    at_five = 10 * torch.exp(f64(-5 * K)) + 10
+    expected = torch.cat([10 * torch.exp(f64(-4 * K)), at_five, at_five * torch.exp(f64(-2 * K))])
+    assert torch.allclose(x, expected, rtol=1e-5)
+
+
+def test_gradients_pass_through_switches():
+    k = f64(K).requires_grad_()
+    x = nlme.solve(pulse, f64(0.0), TIMES[:1], {"k": k}, switches=[10.0, 10.01], rtol=1e-8)
+    (gradient,) = torch.autograd.grad(x[0, 3, 0], k)
+    shift = 1e-4
+    values = [
+        100 / a * (1 - torch.exp(f64(-a * 0.01))) * torch.exp(f64(-a * 4.99))
+        for a in (K + shift, K - shift)
+    ]
+    assert float(gradient) == pytest.approx(float((values[0] - values[1]) / (2 * shift)), rel=1e-4)
+
+
+@pytest.mark.parametrize("switches", ["ten", torch.zeros(5, 2), torch.zeros(2, 2, 2)])
+def test_wrong_switches(switches):
+    with pytest.raises(ModelError, match="`switches` is"):
+        nlme.solve(pulse, f64(0.0), TIMES, {"k": K}, switches=switches)
