@@ -66,8 +66,8 @@ def to_arviz(
         the name of its series (``arviz.loo(data, var_name="y")``, LOO-PIT) and their sums
         ``individual_log_likelihood`` per individual. For draws of the population it holds the
         *marginal* log p(y_i | Psi) of each individual alone: ``arviz.loo(data)`` and
-        ``arviz.compare`` then leave out one individual at a time. An :class:`AmortizedMCMC` has
-        both, ``arviz.loo(data, var_name="y")`` for observations and
+        ``arviz.compare`` then leave out one individual at a time. An
+        :class:`~pyro_amortized.AmortizedMCMC` has both, ``arviz.loo(data, var_name="y")`` for observations and
         ``var_name="individual_log_likelihood"`` for individuals. ``sample_stats`` has log p(y_i,
         phi_i), log q and the log weight of every draw, and ESS, Pareto k and log marginal
         likelihood of each individual. A calibration gives ``prior_sbc`` (true values),

@@ -247,9 +247,9 @@ def individual_table(
             exponentials are shown, by the name of their label.
 
     Returns:
-        Columns for each parameter: its posterior median, and the ends of its central 90 % with
-        `` 5 %`` and `` 95 %`` after its name; then the covariates of the cohort. The index holds
-        the labels of the individuals.
+        One row per individual, with the labels of the cohort as index. A parameter has three
+        columns, its posterior median and the ends of the central 90 % with "5 %" and "95 %" after
+        the name. The covariates of the cohort follow.
 
     Raises:
         SettingError: A name belongs to no parameter.

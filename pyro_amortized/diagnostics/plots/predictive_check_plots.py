@@ -213,7 +213,7 @@ def _draw_percentiles(ax: Axes, binned: _Binned, members: Tensor, at_limit: Tens
     ):
         if bool(cells.any()):
             x, y = binned.times[cells].numpy(), binned.values[cells].numpy()
-            ax.plot(x, y, marker, ms=2.5, color=MUTED, mfc=face, mew=0.5, alpha=0.6, label=label)
+            ax.plot(x, y, marker, ms=3, color=MUTED, mfc=face, mew=0.7, alpha=0.7, label=label)
     levels = torch.tensor(DEFAULTS.percentiles, dtype=torch.float64)
     of_data, low, high = [], [], []
     for cells in binned.cells(members):

@@ -49,7 +49,8 @@ def goodness_of_fit(
         _draw_identity(ax, predicted, shown, log)
         _draw_trend(ax, predicted, shown)
         label_axes(ax, label, f"observed {r.series}")
-    after_dose = bool(r.times_after_dose.isfinite().any())
+    known = r.times_after_dose.isfinite()
+    after_dose = bool((known & (r.times_after_dose != r.times)).any())  # not one dose at time 0
     for ax, x, label, y, kind in (
         (axes[2], r.individual, "individual prediction", r.iwres, "individual"),
         (axes[3], r.population, "population prediction", r.cwres, "conditional"),

@@ -81,3 +81,22 @@ def test_gradients_pass_through_switches():
 def test_wrong_switches(switches):
     with pytest.raises(ModelError, match="`switches` is"):
         nlme.solve(pulse, f64(0.0), TIMES, {"k": K}, switches=switches)
+
+
+def test_a_stimulus_as_a_parameter_that_changes():
+    """As on the page *ODE models*: on at 10 h and off at 12 h, of a size of each individual."""
+
+    def driven(t, x, p):
+        return p["stimulus"][:, None] - K * x
+
+    dose = f64(1.0, 3.0)
+    changes = f64(10.0, 12.0).expand(2, -1)
+    level = torch.stack([torch.zeros(2).double(), dose, torch.zeros(2).double()], -1)
+    piecewise = nlme.Piecewise(changes, {"stimulus": level})
+    x = nlme.solve(driven, f64(0.0), TIMES, {}, piecewise=piecewise)[..., 0]
+
+    def response(since):
+        return 1 / K * (1 - torch.exp(-K * since.clamp(min=0)))
+
+    expected = dose[:, None] * (response(TIMES - 10) - response(TIMES - 12))
+    assert torch.allclose(x, expected, rtol=1e-5, atol=1e-7)
