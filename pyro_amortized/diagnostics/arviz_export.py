@@ -67,10 +67,10 @@ def to_arviz(
         ``individual_log_likelihood`` per individual. For draws of the population it holds the
         *marginal* log p(y_i | Psi) of each individual alone: ``arviz.loo(data)`` and
         ``arviz.compare`` then leave out one individual at a time. An
-        :class:`~pyro_amortized.AmortizedMCMC` has both, ``arviz.loo(data, var_name="y")`` for observations and
-        ``var_name="individual_log_likelihood"`` for individuals. ``sample_stats`` has log p(y_i,
-        phi_i), log q and the log weight of every draw, and ESS, Pareto k and log marginal
-        likelihood of each individual. A calibration gives ``prior_sbc`` (true values),
+        :class:`~pyro_amortized.AmortizedMCMC` has both, ``arviz.loo(data, var_name="y")`` for
+        observations and ``var_name="individual_log_likelihood"`` for individuals. ``sample_stats``
+        has log p(y_i, phi_i), log q and the log weight of every draw, and ESS, Pareto k and log
+        marginal likelihood of each individual. A calibration gives ``prior_sbc`` (true values),
         ``posterior`` (means and standard deviations) and ``sample_stats`` (ranks and levels, raw
         and corrected). The attributes of every group name the model and a hash of its source, the
         estimator, the seed, and the versions of this library, torch and Pyro.
