@@ -30,8 +30,8 @@ from ...errors import ModelError
 from ...numerics.small_sums import sum_last
 from ...runtime.solver_context import cached_result
 from ..dosing import Arrivals, Delivery, arrivals
-from .copied_individuals import once_per_copy
 from ..quantities import Quantity, as_quantity, check_times_and_doses
+from .copied_individuals import once_per_copy
 from .dose_recursion import DoseRecursion, can_be_carried
 from .superposition import Response, Superposition, through
 
