@@ -171,7 +171,11 @@ def _check_observations(table: Table, number: dict[str, Numbers], observation: M
             table.labels[np.flatnonzero(hidden)[0]],
         )
     checks = [
-        (zero, "DV", "the limit where CENS or BLQ is 1, or a column LLOQ, or `lloq=`."),
+        (
+            zero,
+            "DV",
+            "the limit of quantification where CENS or BLQ is 1, or a column LLOQ, or `lloq=`.",
+        ),
         (below & np.isnan(limit_of), "DV", "the limit where CENS is 1, or a column LLOQ."),
         (above & np.isnan(value), "DV", "the upper limit where CENS is -1."),
         (blq & np.isnan(limit_of), "LLOQ", "a limit (LLOQ, or the value) where BLQ is 1."),
