@@ -12,8 +12,8 @@ from torch import Generator, Tensor
 
 from ..cohort import Cohort
 from ..model import ModelStructure, individual_prior_terms, value_log_probs
-from ..numerics.cholesky import factored
 from ..population.fit_result import PopulationFit
+from ..population.population_draws import normal_vectors
 from ..population.population_posterior import PopulationDraws
 from ..runtime.random_numbers import fork_seed
 from ..sampling.individuals import IndividualPosteriors
@@ -33,7 +33,7 @@ def fit_groups(fit: PopulationFit, num_draws: int, generator: Generator) -> Grou
     """Individuals at the estimates, with draws of the population from the normal approximation."""
     structure, cohort = fit.structure, fit.cohort
     groups = individual_groups(fit.individuals, num_draws, generator)
-    vectors = _normal_draws(fit, num_draws, generator)
+    vectors = normal_vectors(fit.vector, fit.covariance, num_draws, generator)
     population = population_dataset(structure.constrain_population(vectors), structure)
     log_prior = population_dataset(_population_log_priors(structure, cohort, vectors))
     groups["posterior"] = _joined(groups["posterior"], population)
@@ -174,19 +174,6 @@ def _predictive(
     values: dict[str, Tensor], cohort: Cohort, structure: ModelStructure
 ) -> xarray.Dataset:
     return observation_dataset(_recorded(values, cohort, structure), cohort, has_draws=True)
-
-
-def _normal_draws(fit: PopulationFit, num_draws: int, generator: Generator) -> Tensor:
-    """Unconstrained draws of the population from the normal approximation of a fit, shape ``(draw,
-    coordinate)``; coordinates that were not estimated keep their value.
-    """
-    estimated = fit.estimated
-    deviation = torch.zeros(num_draws, len(fit.vector), dtype=torch.float64)
-    if bool(estimated.any()):
-        scale = factored(fit.covariance[estimated][:, estimated])
-        normal = torch.randn(num_draws, len(scale), generator=generator, dtype=torch.float64)
-        deviation[:, estimated] = normal @ scale.T
-    return fit.vector + deviation
 
 
 def _population_log_priors(
