@@ -1,5 +1,7 @@
 r"""What follows a fit: simulation under regimens, individual doses, designs of studies."""
 
+from .design_evaluation import evaluate_designs as evaluate_designs
+from .design_result import DesignEvaluation as DesignEvaluation
 from .dose_recommendation import recommend as recommend
 from .exposure import Exposure as Exposure
 from .recommendation_result import Recommendation as Recommendation

@@ -28,6 +28,7 @@ from .dose_response import Mixture
 from .model_weights import prior_weights
 from .patient_checks import unusual_patients, warn_unusual_patients
 from .patient_posteriors import (
+    Earlier,
     Patient,
     default_num_draws,
     mixture_of,
@@ -131,10 +132,12 @@ def recommend(
     generator = make_generator(seed)
     cohort = patients_as_cohort(patient, sources[0])
     first = num_draws or default_num_draws(len(cohort))
-    result = _recommended(setting, question, previous, first, generator)
+    earlier = None if previous is None else _earlier(previous, setting)
+    result = _recommended(setting, question, earlier, first, generator)
     needed = _needed_draws(result, first) if num_draws is None else first
     if needed > first and not result.reweighted:
-        result = _recommended(setting, question, None, needed, generator)
+        begun = [Earlier(x, False) for x in result.posteriors]
+        result = _recommended(setting, question, begun, needed, generator)
     warn_unusual_patients(dict(result.unusual))
     return result
 
@@ -213,26 +216,30 @@ def _needed_draws(result: Recommendation, num_draws: int) -> int:
     return max(num_draws, min(most, round(factor * num_draws)))
 
 
+def _earlier(previous: Recommendation, setting: _Setting) -> list[Earlier]:
+    """The draws of an earlier recommendation by model."""
+    check_is("previous", previous, Recommendation, "pass what `recommend` gave before.")
+    if tuple(previous.model_weights) != setting.names:
+        raise SettingError(
+            f"The models of `previous` are {list(previous.model_weights)}.",
+            f"the same models: {list(setting.names)}.",
+            "pass the same fits in the same order, or leave out `previous=`.",
+        )
+    return [Earlier(x, True) for x in previous.posteriors]
+
+
 def _recommended(
     setting: _Setting,
     question: _Question,
-    previous: Recommendation | None,
+    earlier: Sequence[Earlier] | None,
     num_draws: int,
     generator: Generator,
 ) -> Recommendation:
     """The recommendation with a number of draws."""
-    if previous is not None:
-        check_is("previous", previous, Recommendation, "pass what `recommend` gave before.")
-        if tuple(previous.model_weights) != setting.names:
-            raise SettingError(
-                f"The models of `previous` are {list(previous.model_weights)}.",
-                f"the same models: {list(setting.names)}.",
-                "pass the same fits in the same order, or leave out `previous=`.",
-            )
     parts, again = [], []
     for j, source in enumerate(setting.sources):
         cohort = patients_as_cohort(setting.patient, source)
-        before = None if previous is None else previous.posteriors[j]
+        before = None if earlier is None else earlier[j]
         drawn, used = patient_draws(
             source, cohort, setting.start, setting.occasion, before, num_draws, generator
         )

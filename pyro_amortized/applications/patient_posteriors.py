@@ -10,6 +10,7 @@ drawn, beginning with the earlier mixtures.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -47,6 +48,15 @@ class PosteriorSettings:
 
 SETTINGS = PosteriorSettings()
 Patient = Cohort | Mapping[str, float]
+
+
+class Earlier(NamedTuple):
+    """Earlier draws of the same patients, and whether they may be used again, weighted by all
+    samples; otherwise only the mixtures that were fitted to them are.
+    """
+
+    posterior: IndividualPosteriors
+    use_draws: bool
 
 
 def default_num_draws(num_patients: int) -> int:
@@ -94,7 +104,7 @@ def patient_draws(
     patients: Cohort,
     start: float | None,
     occasion: Occasion,
-    previous: IndividualPosteriors | None,
+    earlier: Earlier | None,
     num_draws: int,
     generator: Generator,
 ) -> tuple[PatientDraws, bool]:
@@ -105,16 +115,16 @@ def patient_draws(
         patients: Their data.
         start: Begin of the regimen, as in :func:`~pyro_amortized.recommend`.
         occasion: Occasion of the regimen.
-        previous: Draws of the same patients with fewer samples, or None.
+        earlier: Earlier draws of the same patients, or None.
         num_draws: Number of draws.
         generator: Source of randomness.
     """
     who, data = seen_recipients(source.series, patients, start, occasion)
-    if previous is not None:
-        again = _weighted_again(previous, data)
+    previous = None if earlier is None else earlier.posterior
+    if earlier is not None and earlier.use_draws:
+        again = _weighted_again(earlier.posterior, data)
         if again is not None:
             return PatientDraws(again, who), True
-    same_size = previous is not None and previous.cohort.ids == data.ids
     posterior = sample_individuals(
         source.model,
         data,
@@ -122,7 +132,7 @@ def patient_draws(
         guide=source.guide,
         num_draws=num_draws,
         seed=fork_seed(generator),
-        before=previous if same_size and _same_latent(previous, source, data) else None,
+        before=previous if _same_latent(previous, source, data) else None,
         estimator=source.estimator,
     )
     return PatientDraws(posterior, who), False

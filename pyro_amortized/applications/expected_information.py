@@ -1,0 +1,201 @@
+r"""The expected information of a design, from scores of simulated individuals.
+
+For individuals that are simulated from the population under the design, with scores
+:math:`s_i = \nabla_\Psi \log p(y_i \mid \Psi)`,
+
+.. math:: I(\Psi) = \sum_i E\, s_i s_i^\top ,
+
+estimated by the mean over the simulated individuals. The score of an individual is the posterior
+mean of the score :math:`c_i` of the complete data (Fisher's identity), over weighted draws of the
+individual that follow the population (:mod:`pyro_amortized.population.following_draws`). The model
+is not linearised.
+
+The products of the scores are noisy. Those of the complete data, at the parameters that the
+individual was simulated with, are correlated with them, and their mean is known from many more
+simulations that need no posterior draws. With the coefficients :math:`\beta` of the regression,
+
+.. math:: Z_i = s_i s_i^\top - \beta \circ (c_i c_i^\top - E\, c c^\top) ,
+
+has the same mean and less variance.
+
+References:
+    Nyberg et al. (2015), Methods and software tools for design evaluation in population
+    pharmacokinetics-pharmacodynamics studies; Riviere, Ueckert, Mentré (2016), An MCMC method for
+    the evaluation of the Fisher information matrix for non-linear mixed effect models.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from ..cohort import Cohort
+from ..errors import AmortizedWarning, FitError
+from ..model import ModelStructure
+from ..population.complete_scores import complete_scores
+from ..population.following_draws import follow
+from ..runtime.random_numbers import fork_seed
+from ..sampling.importance_weights import PARETO
+from ..sampling.individuals import sample_individuals
+from .population_source import Source
+
+
+@dataclass(frozen=True)
+class InformationSettings:
+    r"""How scores are computed.
+
+    Args:
+        num_draws: Posterior draws of a simulated individual. That they follow the population leaves
+            little Monte Carlo error.
+        chunk: Simulated individuals at once, which limits memory.
+        num_complete: Individuals whose complete data give the mean of the control variate.
+        relative_step: Step of the differences, in units of the scale of each parameter.
+    """
+
+    num_draws: int = 300
+    chunk: int = 250
+    num_complete: int = 50_000
+    relative_step: float = 1e-3
+
+
+SETTINGS = InformationSettings()
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedInformation:
+    r"""Information of individuals that were simulated under a design.
+
+    Args:
+        structure: The model.
+        vector: The population, unconstrained, shape ``(population,)``.
+        products: Z, whose mean is the expected information of one individual, shape
+            ``(simulated, population, population)``.
+        num_individuals: Number of individuals of the design.
+        num_unreliable: Simulated individuals whose draws are poor.
+    """
+
+    structure: ModelStructure
+    vector: Tensor
+    products: Tensor
+    num_individuals: int
+    num_unreliable: int
+
+
+def simulated_information(
+    source: Source, design: Cohort, num_simulated: int, generator: Generator
+) -> SimulatedInformation:
+    r"""Information of individuals that are simulated under a design.
+
+    Args:
+        source: The population.
+        design: The design; its values are ignored.
+        num_simulated: Number of simulated individuals, rounded up to copies of the design.
+        generator: Source of randomness.
+
+    Raises:
+        FitError: A simulation is not finite.
+    """
+    design = design.to(dtype=torch.float64)
+    structure = source.structure(design)
+    structure.check_density()
+    vector = structure.unconstrain_population(source.estimates)
+    if source.fit is not None:
+        scale = source.fit.search.scale
+    else:
+        scale = structure.population_scale(design, generator)
+    simulate = _Simulator(source, structure, vector, scale, generator)
+    marginal, complete, num_unreliable = [], [], 0
+    for data, draws in simulate.copies(design, num_simulated):
+        scores, poor = simulate.marginal_scores(data)
+        marginal.append(scores)
+        complete.append(simulate.complete_scores(data, draws))
+        num_unreliable += poor
+    further = [
+        _products(simulate.complete_scores(data, draws)).sum(0)
+        for data, draws in simulate.copies(design, SETTINGS.num_complete, SETTINGS.num_complete)
+    ]
+    num_further = math.ceil(SETTINGS.num_complete / len(design)) * len(design)
+    expected = torch.stack(further).sum(0) / num_further
+    products, control = _products(torch.cat(marginal)), _products(torch.cat(complete))
+    controlled = _with_control(products, control, expected)
+    return SimulatedInformation(structure, vector, controlled, len(design), num_unreliable)
+
+
+def _products(scores: Tensor) -> Tensor:
+    return scores.unsqueeze(2) * scores.unsqueeze(1)
+
+
+def _with_control(products: Tensor, control: Tensor, expected: Tensor) -> Tensor:
+    """The products with less variance, by regression on a control of known mean."""
+    centered = control - control.mean(0)
+    variance = centered.square().sum(0)
+    slope = (centered * (products - products.mean(0))).sum(0) / variance.clamp(min=1e-300)
+    slope = torch.where(variance > 0, slope, 0.0)
+    return products - slope * (control - expected)
+
+
+@dataclass(frozen=True, eq=False)
+class _Simulator:
+    """Simulates individuals of a design, and computes their scores."""
+
+    source: Source
+    structure: ModelStructure
+    vector: Tensor
+    scale: Tensor
+    generator: Generator
+
+    def copies(
+        self, design: Cohort, num_simulated: int, chunk: int = SETTINGS.chunk
+    ) -> Iterator[tuple[Cohort, Tensor]]:
+        """Simulated data in parts, and the parameters that they were simulated with."""
+        copies, size = math.ceil(num_simulated / len(design)), max(1, chunk // len(design))
+        for begin in range(0, copies, size):
+            repeated = design.repeat(min(size, copies - begin))
+            unlabelled = Cohort(
+                dict(repeated.series),
+                repeated.doses,
+                dict(repeated.covariates),
+                time_varying=dict(repeated.time_varying),
+            )
+            yield self._simulated(unlabelled)
+
+    def _simulated(self, design: Cohort) -> tuple[Cohort, Tensor]:
+        structure, estimates = self.structure, self.source.estimates
+        draws = structure.draw_individuals(design, estimates, 1, self.generator)
+        shared = structure.unconstrain_population(estimates, structure.shared)
+        data, failed = structure.simulate(
+            design, draws[0], shared.expand(len(design), -1), estimates, self.generator
+        )
+        if bool(failed.any()):
+            raise FitError(
+                f"{int(failed.sum())} of {len(design)} simulated individuals are not finite.",
+                "a population under which the design can be simulated.",
+                "check the estimates, the doses and the times of the design.",
+            )
+        return data, draws
+
+    def complete_scores(self, data: Cohort, draws: Tensor) -> Tensor:
+        """Scores of the complete data, shape ``(individual, population)``."""
+        steps = SETTINGS.relative_step * self.scale
+        with torch.no_grad():
+            return complete_scores(self.structure, data, data, draws, self.vector, steps)[0]
+
+    def marginal_scores(self, data: Cohort) -> tuple[Tensor, int]:
+        """Scores of the data, shape ``(individual, population)``, and how many are poor."""
+        with warnings.catch_warnings():  # they would name simulated individuals
+            warnings.simplefilter("ignore", AmortizedWarning)
+            posterior = sample_individuals(
+                self.source.model,
+                data,
+                self.source.estimates,
+                guide=self.source.guide,
+                num_draws=SETTINGS.num_draws,
+                seed=fork_seed(self.generator),
+                estimator=self.source.estimator,
+                max_chains=0,
+            )
+        poor = int((posterior.estimate.pareto_k > PARETO.limit).sum())
+        return follow(posterior, self.scale).scores, poor
