@@ -6,10 +6,14 @@ individuals at fixed population parameters is :math:`\log p(y_{ij} \mid \phi_i, 
 that of draws of the population is the marginal :math:`\log p(y_i \mid \Psi)` per individual.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import xarray
 from torch import Generator, Tensor
 
+from ..applications import Simulation
 from ..cohort import Cohort
 from ..model import ModelStructure, individual_prior_terms, value_log_probs
 from ..population.fit_result import PopulationFit
@@ -156,6 +160,26 @@ def calibration_groups(result: Calibration) -> Groups:
         "sample_stats": {n: getattr(result, n) for n in stats},
     }
     return {n: simulation_dataset(x, result.names, len(result)) for n, x in groups.items()}
+
+
+def simulation_groups(result: Simulation) -> Groups:
+    """Predictions, observations and exposures of simulated individuals."""
+
+    def stacked(values: Mapping[str, Tensor]) -> Any:
+        return torch.stack([values[name] for name in result.regimens], 1).unsqueeze(0).numpy()
+
+    dims = ("chain", "draw", "regimen", "individual")
+    variables: dict[str, Any] = {"prediction": ((*dims, "time"), stacked(result.prediction))}
+    if result.observation is not None:
+        variables[result.quantity] = ((*dims, "time"), stacked(result.observation))
+    for metric, values in result.exposures.items():
+        variables[metric] = (dims, stacked(values))
+    coords = {
+        "regimen": list(result.regimens),
+        "individual": list(result.ids),
+        "time": result.times.numpy(),
+    }
+    return {"predictions": xarray.Dataset(variables, coords=coords)}
 
 
 def _joined(first: xarray.Dataset, second: xarray.Dataset) -> xarray.Dataset:
