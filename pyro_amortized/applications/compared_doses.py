@@ -1,5 +1,6 @@
 r"""Compares doses on common draws: the optimum of a range, or the best of some candidates."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ class RangeSettings:
         max_added: Most knots that are added around optima.
         tolerance: The search ends when the optimum moves by less, relatively.
         num_points: Amounts of the picture, equally spaced on the logarithmic scale.
+        points_factor: They lie within this factor of the best dose.
         slack: Part of a probability that may be missing, for rounding.
     """
 
@@ -36,6 +38,7 @@ class RangeSettings:
     max_added: int = 6
     tolerance: float = 1e-3
     num_points: int = 41
+    points_factor: float = 4.0
     slack: float = 1e-9
 
 
@@ -116,7 +119,7 @@ def best_in_range(
         "reached": ~(short | one_end_at_limit) if probability is not None else _all(amounts),
         "inside": best.is_inside,
         "metric": metric,
-        "candidates": _points(response, mixture.weights, target, loss),
+        "candidates": _points(response, best.log_amount, mixture.weights, target, loss),
     }
 
 
@@ -164,10 +167,12 @@ def checked_loss(loss: Loss, metric: Tensor) -> Tensor:
 
 
 def _points(
-    response: DoseResponse, weights: Tensor, target: Target, loss: Loss | None
+    response: DoseResponse, best: Tensor, weights: Tensor, target: Target, loss: Loss | None
 ) -> Candidates:
-    """Points of the range for the picture and the table, by interpolation."""
-    low, high = response.log_amounts[0], response.log_amounts[-1]
+    """Points of the range around the best dose for the picture and the table, by interpolation."""
+    spread = math.log(SETTINGS.points_factor)
+    low = torch.maximum(response.log_amounts[0], best - spread)
+    high = torch.minimum(response.log_amounts[-1], best + spread)
     steps = torch.linspace(0, 1, SETTINGS.num_points, dtype=torch.float64)
     rows = []
     for step in steps:

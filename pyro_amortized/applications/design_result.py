@@ -162,8 +162,10 @@ class ExpectedErrors:
     @property
     def criterion(self) -> float:
         """Determinant of the information of the free parameters to the power 1 / number of
-        parameters (D-optimality); larger is better.
+        parameters (D-optimality); larger is better, 0 where some are not determined.
         """
+        if self.undetermined:
+            return 0.0
         inner = self.information[self.free][:, self.free]
         return float(torch.exp(torch.linalg.slogdet(inner)[1] / len(inner)))
 
