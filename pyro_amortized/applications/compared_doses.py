@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import SettingError
 from ..nlme.regimens import Regimen
 from ..runtime.arguments import check_is, check_number
-from .dose_optimum import Loss, optimum, weighted_mean_error
+from .dose_optimum import Loss, checked_loss, optimum, weighted_mean_error
 from .dose_response import DoseResponse, Mixture, dose_response
 from .recommendation_result import Candidates
 from .targets import Target
@@ -115,7 +115,7 @@ def best_in_range(
         "regimens": tuple(regimen.with_amount(float(x)) for x in amounts),
         "names": ("",) * len(amounts),
         "amounts": amounts,
-        "amount_errors": amounts * best.error,
+        "amount_errors": (amounts * best.error).masked_fill(~best.is_inside, torch.nan),
         "reached": ~(short | one_end_at_limit) if probability is not None else _all(amounts),
         "inside": best.is_inside,
         "metric": metric,
@@ -145,25 +145,6 @@ def _quality(
         "loss": mean,
         "loss_errors": mean_error,
     }
-
-
-def checked_loss(loss: Loss, metric: Tensor) -> Tensor:
-    r"""The loss of every draw.
-
-    Raises:
-        SettingError: It is not a finite tensor of the shape of the metric.
-    """
-    values = loss(metric)
-    ok = isinstance(values, Tensor) and values.shape == metric.shape
-    if not (ok and bool(values.isfinite().all())):
-        kind = type(values).__name__
-        found = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else kind
-        raise SettingError(
-            f"The loss returned {found}{' with values that are not finite' if ok else ''}.",
-            f"a finite loss for every value, shape {tuple(metric.shape)}.",
-            "write the loss with torch functions, element by element.",
-        )
-    return values.double()
 
 
 def _points(
@@ -214,7 +195,7 @@ def best_candidate(
         "regimens": tuple(named[names[j]] for j in best.tolist()),
         "names": tuple(names[j] for j in best.tolist()),
         "amounts": table.amounts.gather(0, index)[0],
-        "amount_errors": torch.zeros(num, dtype=torch.float64),
+        "amount_errors": torch.full((num,), torch.nan, dtype=torch.float64),
         "probability": chosen,
         "probability_errors": table.probability_error.gather(0, index)[0],
         "loss": table.loss.gather(0, index)[0],

@@ -78,6 +78,7 @@ def evaluate_designs(
             name,
             structure,
             simulated.vector,
+            simulated.scores,
             simulated.products,
             num_individuals or simulated.num_individuals,
             ~structure.coordinates(fixed) if fixed else torch.ones_like(simulated.vector).bool(),

@@ -2,25 +2,24 @@ r"""The result of an evaluation of designs: expected errors, efficiency, power."
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import itemgetter
 
 import pandas as pd
 import scipy.special
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from ..errors import SettingError
 from ..model import ModelStructure
-from ..numerics.laplace import delta_method
 from ..runtime.arguments import check_count, check_number
 from ..runtime.text_table import html_rows, text_table
 
 NUM_REPLICATES = 100  # bootstrap replicates of the simulated individuals, for Monte Carlo errors
 # An eigenvalue of the information in units of its diagonal below which a direction is not
-# determined: rounding errors of the scores leave about 1e-12.
-FLAT = 1e-8
+# determined: with it the standard errors are a thousand times as large.
+FLAT = 1e-6
 FLAT_LOADING = 1e-3  # component of a flat direction from which a parameter takes part in it
 
 
@@ -32,6 +31,7 @@ class ExpectedErrors:
         name: Name of the design.
         structure: The model.
         vector: The population, unconstrained, shape ``(population,)``.
+        scores: Scores of simulated individuals, shape ``(simulated, population)``.
         products: Information of each simulated individual, whose mean is that of an individual of
             the study, shape ``(simulated, population, population)``.
         num_individuals: Number of individuals of the study.
@@ -42,6 +42,7 @@ class ExpectedErrors:
     name: str
     structure: ModelStructure
     vector: Tensor
+    scores: Tensor
     products: Tensor
     num_individuals: int
     free: Tensor
@@ -62,8 +63,7 @@ class ExpectedErrors:
     def with_individuals(self, num_individuals: int) -> "ExpectedErrors":
         """The same design with another number of individuals."""
         check_count("num_individuals", num_individuals)
-        parts = (self.structure, self.vector, self.products, num_individuals, self.free)
-        return ExpectedErrors(self.name, *parts, self.num_unreliable)
+        return replace(self, num_individuals=num_individuals)
 
     @cached_property
     def information(self) -> Tensor:
@@ -87,11 +87,12 @@ class ExpectedErrors:
     @cached_property
     def _is_undetermined(self) -> Tensor:
         """Coordinates of which the design determines only a combination, or nothing."""
-        diagonal = self.information.diagonal()
+        information = self.scores.T @ self.scores
+        diagonal = information.diagonal()
         scale = diagonal.clamp(min=1e-300).sqrt()
         without = ~(diagonal > 0) & self.free
         used = self.free & ~without
-        relative = (self.information / torch.outer(scale, scale))[used][:, used]
+        relative = (information / torch.outer(scale, scale))[used][:, used]
         values, vectors = torch.linalg.eigh(relative)
         flat = (vectors[:, values < FLAT].abs() > FLAT_LOADING).any(1)
         result = without.clone()
@@ -119,28 +120,39 @@ class ExpectedErrors:
         Returns:
             Shape of the value of the function.
         """
-        return self._error(function, self.covariance)
+        shape, jacobian = self._jacobian(function)
+        return _errors(jacobian, self.covariance.unsqueeze(0), self.free)[0].reshape(shape)
 
-    def _error(self, function: Callable[[dict[str, Tensor]], Tensor], covariance: Tensor) -> Tensor:
+    def _jacobian(self, function: Callable[[dict[str, Tensor]], Tensor]) -> tuple[Size, Tensor]:
+        """Shape of the value of a function, and its derivatives in the unconstrained population,
+        shape ``(value, population)``.
+        """
+
         def of_vector(vector: Tensor) -> Tensor:
             return function(self.structure.constrain_population(vector))
 
-        is_fixed = ~self.free.unsqueeze(0) | ~self.free.unsqueeze(1)
-        return delta_method(of_vector, self.vector, covariance.masked_fill(is_fixed, 0.0))[1]
+        jacobian = torch.autograd.functional.jacobian(of_vector, self.vector)
+        return jacobian.shape[:-1], jacobian.reshape(-1, len(self.vector))
+
+    @cached_property
+    def _replicates(self) -> Tensor:
+        """Covariances of bootstrapped simulated individuals, shape ``(replicate, population,
+        population)``.
+        """
+        generator, num = torch.Generator().manual_seed(0), len(self.products)
+        covariances = []
+        for _ in range(NUM_REPLICATES):
+            counts = torch.randint(num, (num,), generator=generator).bincount(minlength=num)
+            mean = torch.einsum("n,nab->ab", counts.double() / num, self.products)
+            covariances.append(self._covariance_of(self.num_individuals * mean))
+        return torch.stack(covariances)
 
     def monte_carlo_error(self, function: Callable[[dict[str, Tensor]], Tensor]) -> Tensor:
         """Monte Carlo standard error of :meth:`standard_error`: other simulated individuals would
         change it by so much (bootstrap of the simulated individuals).
         """
-        generator = torch.Generator().manual_seed(0)
-        num = len(self.products)
-        replicates = []
-        for _ in range(NUM_REPLICATES):
-            counts = torch.randint(num, (num,), generator=generator).bincount(minlength=num)
-            mean = torch.einsum("n,nab->ab", counts.double() / num, self.products)
-            information = self.num_individuals * mean
-            replicates.append(self._error(function, self._covariance_of(information)))
-        return torch.stack(replicates).std(0)
+        shape, jacobian = self._jacobian(function)
+        return _errors(jacobian, self._replicates, self.free).std(0).reshape(shape)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -238,6 +250,17 @@ class ExpectedErrors:
                 (str(row["parameter"]), *(f"{x:.4g}" for x in numbers), f"{row['rse']:.1f}")
             )
         return rows
+
+
+def _errors(jacobian: Tensor, covariances: Tensor, free: Tensor) -> Tensor:
+    """Standard errors of values by the delta method, shape ``(covariance, value)``; NaN where a
+    value depends on a parameter that is not determined, 0 for fixed parameters.
+    """
+    jacobian = torch.where(free, jacobian, 0.0)
+    unknown = covariances[0].diagonal().isnan() & free
+    variances = torch.einsum("vp,rpq,vq->rv", jacobian, covariances.nan_to_num(0.0), jacobian)
+    is_unknown = (jacobian[:, unknown] != 0).any(1)
+    return variances.clamp(min=0).sqrt().masked_fill(is_unknown, torch.nan)
 
 
 @dataclass(frozen=True, eq=False)

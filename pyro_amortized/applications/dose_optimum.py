@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import SettingError
 from .dose_response import DoseResponse
 from .targets import Target
 
@@ -61,6 +62,25 @@ def squared_log_loss(value: float) -> Loss:
         return (metric.clamp(min=1e-300).log() - math.log(value)).square()
 
     return loss
+
+
+def checked_loss(loss: Loss, metric: Tensor) -> Tensor:
+    r"""The loss of every draw.
+
+    Raises:
+        SettingError: It is not a finite tensor of the shape of the metric.
+    """
+    values = loss(metric)
+    ok = isinstance(values, Tensor) and values.shape == metric.shape
+    if not (ok and bool(values.isfinite().all())):
+        kind = type(values).__name__
+        found = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else kind
+        raise SettingError(
+            f"The loss returned {found}{' with values that are not finite' if ok else ''}.",
+            f"a finite loss for every value, shape {tuple(metric.shape)}.",
+            "write the loss with torch functions, element by element.",
+        )
+    return values.double()
 
 
 def weighted_mean_error(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,7 +206,7 @@ def _smallest_loss(response: DoseResponse, weights: Tensor, loss: Loss) -> Optim
     low, high = first, last
     for _ in range(SETTINGS.zoom):
         grid = _grid(low, high)
-        expected = (weights * loss(response.at(grid))).sum(1)
+        expected = (weights * checked_loss(loss, response.at(grid))).sum(1)
         best = expected.argmin(0).unsqueeze(0)
         step = grid[1] - grid[0]
         dose = grid.gather(0, best)[0]
@@ -194,7 +214,7 @@ def _smallest_loss(response: DoseResponse, weights: Tensor, loss: Loss) -> Optim
     inside = (dose > first + step) & (dose < last - step)
     width = torch.maximum((last - first) / SETTINGS.num_grid, torch.full_like(dose, 1e-3))
     around = torch.stack([dose - width, dose, dose + width])
-    losses = loss(response.at(around))
+    losses = checked_loss(loss, response.at(around))
     _, slope_error = weighted_mean_error(
         ((losses[2] - losses[0]) / (2 * width)).unsqueeze(0), weights
     )

@@ -52,12 +52,15 @@ class InformationSettings:
             little Monte Carlo error.
         chunk: Simulated individuals at once, which limits memory.
         num_complete: Individuals whose complete data give the mean of the control variate.
+        min_eigenvalue: Part of its smallest eigenvalue that the information must keep with the
+            control variate.
         relative_step: Step of the differences, in units of the scale of each parameter.
     """
 
     num_draws: int = 300
     chunk: int = 250
-    num_complete: int = 50_000
+    num_complete: int = 20_000
+    min_eigenvalue: float = 0.5
     relative_step: float = 1e-3
 
 
@@ -71,6 +74,7 @@ class SimulatedInformation:
     Args:
         structure: The model.
         vector: The population, unconstrained, shape ``(population,)``.
+        scores: Scores, shape ``(simulated, population)``.
         products: Z, whose mean is the expected information of one individual, shape
             ``(simulated, population, population)``.
         num_individuals: Number of individuals of the design.
@@ -79,6 +83,7 @@ class SimulatedInformation:
 
     structure: ModelStructure
     vector: Tensor
+    scores: Tensor
     products: Tensor
     num_individuals: int
     num_unreliable: int
@@ -119,9 +124,9 @@ def simulated_information(
     ]
     num_further = math.ceil(SETTINGS.num_complete / len(design)) * len(design)
     expected = torch.stack(further).sum(0) / num_further
-    products, control = _products(torch.cat(marginal)), _products(torch.cat(complete))
-    controlled = _with_control(products, control, expected)
-    return SimulatedInformation(structure, vector, controlled, len(design), num_unreliable)
+    scores = torch.cat(marginal)
+    products = _with_control(_products(scores), _products(torch.cat(complete)), expected)
+    return SimulatedInformation(structure, vector, scores, products, len(design), num_unreliable)
 
 
 def _products(scores: Tensor) -> Tensor:
@@ -129,12 +134,22 @@ def _products(scores: Tensor) -> Tensor:
 
 
 def _with_control(products: Tensor, control: Tensor, expected: Tensor) -> Tensor:
-    """The products with less variance, by regression on a control of known mean."""
+    """The products with less variance, by regression on a control of known mean; as they are where
+    the result would be nearly singular, because every element has a coefficient of its own.
+    """
     centered = control - control.mean(0)
     variance = centered.square().sum(0)
     slope = (centered * (products - products.mean(0))).sum(0) / variance.clamp(min=1e-300)
     slope = torch.where(variance > 0, slope, 0.0)
-    return products - slope * (control - expected)
+    controlled = products - slope * (control - expected)
+    before, after = (_smallest_eigenvalue(x.mean(0)) for x in (products, controlled))
+    return controlled if after > SETTINGS.min_eigenvalue * before else products
+
+
+def _smallest_eigenvalue(information: Tensor) -> float:
+    """The smallest eigenvalue in units of the diagonal."""
+    scale = information.diagonal().clamp(min=1e-300).sqrt()
+    return float(torch.linalg.eigvalsh(information / torch.outer(scale, scale))[0])
 
 
 @dataclass(frozen=True, eq=False)

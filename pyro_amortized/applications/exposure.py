@@ -7,16 +7,16 @@ Curtis, which include both ends. AUC is the quadrature of the panels,
 
 .. math:: \mathrm{AUC} = \sum_p \frac{b_p - a_p}{2} \sum_j w_j f(t_{pj}) ,
 
-which is exact for polynomials of degree 6 in each panel. An extreme between nodes is that of the
-parabola through three neighbours. A threshold is crossed where the exponential (or, at values that
-are not positive, the line) through two neighbours crosses it.
+which is exact for polynomials of degree 6 in each panel. A largest value between nodes is that of
+the polynomial through the nodes of its panel. A threshold is crossed where the exponential (or, at
+values that are not positive, the line) through two neighbours crosses it.
 
 References:
     Clenshaw and Curtis (1960), A method for numerical integration on an automatic computer.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -37,12 +37,17 @@ class PanelSettings:
             absorption and elimination rates from 0.02 to 100 per dosing interval the error of AUC
             is below 1e-4.
         max_divided: Number of parts of a window beyond which only the last one is divided so.
+        num_fine: Points of a panel at which the polynomial through its nodes is evaluated.
+        max_overshoot: Largest relative excess of the polynomial over the nodes that is no overshoot
+            at a kink.
         gap: A panel ends this part of its length before the next dose, whose effect it lacks.
     """
 
     num_nodes: int = 7
     fractions: tuple[float, ...] = (1 / 48, 1 / 12, 1 / 3, 1.0)
     max_divided: int = 30
+    num_fine: int = 97
+    max_overshoot: float = 0.1
     gap: float = 1e-7
 
 
@@ -126,7 +131,7 @@ class Panels:
     @cached_property
     def nodes(self) -> Tensor:
         """Times of the nodes, in increasing order, shape ``(panel * node,)``."""
-        unit = (1 - torch.cos(torch.linspace(0, torch.pi, PANELS.num_nodes).double())) / 2
+        unit = unit_nodes(PANELS.num_nodes)
         unit[0], unit[-1] = 0.0, 1.0 - PANELS.gap
         return (self.low.unsqueeze(1) + (self.high - self.low).unsqueeze(1) * unit).flatten()
 
@@ -144,24 +149,19 @@ class Panels:
     def peak(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Largest value and its time, shape ``(*,)`` each."""
         times, by_panel = self._by_panel(values)
-        best = by_panel.amax(-1)
-        panel = best.argmax(-1, keepdim=True)
+        panel = by_panel.amax(-1).argmax(-1, keepdim=True)
         index = panel.unsqueeze(-1).expand(*panel.shape, PANELS.num_nodes)
         y = by_panel.gather(-2, index).squeeze(-2)
-        t = times[panel.squeeze(-1)]
-        node = y.argmax(-1, keepdim=True).clamp(1, PANELS.num_nodes - 2)
-        (ta, tb, tc), (ya, yb, yc) = (
-            [x.gather(-1, node + k).squeeze(-1) for k in (-1, 0, 1)] for x in (t, y)
+        largest, node = y.max(-1)
+        time = times[panel.squeeze(-1)].gather(-1, node.unsqueeze(-1)).squeeze(-1)
+        shares, matrix = fine_interpolation(PANELS.num_nodes)
+        between, place = (y @ matrix).max(-1)
+        # At a kink (a lag time) the polynomial overshoots; the nodes are then the better guess.
+        better = (between > largest) & (between < largest + PANELS.max_overshoot * largest.abs())
+        low, length = self.low[panel.squeeze(-1)], (self.high - self.low)[panel.squeeze(-1)]
+        return torch.where(better, between, largest), torch.where(
+            better, low + shares[place] * length, time
         )
-        left, right = (yb - ya) / (tb - ta), (yc - yb) / (tc - tb)
-        curvature = (right - left) / (tc - ta)
-        slope = left + curvature * (tb - ta)  # at the middle node
-        safe = torch.where(curvature < 0, curvature, -torch.ones_like(curvature))
-        move = -slope / (2 * safe)
-        inside = (curvature < 0) & (tb + move > ta) & (tb + move < tc)
-        value = torch.where(inside, yb - slope.square() / (4 * safe), y.amax(-1))
-        at_node = t.gather(-1, y.argmax(-1, keepdim=True)).squeeze(-1)
-        return value.maximum(y.amax(-1)), torch.where(inside, tb + move, at_node)
 
     def time_above(self, values: Tensor, threshold: float) -> Tensor:
         """Length of the time with values above a threshold, shape ``(*,)``."""
@@ -193,6 +193,23 @@ class Panels:
         if above is not None:
             result["time_above"] = self.time_above(values, above)
         return result
+
+
+def unit_nodes(num_nodes: int) -> Tensor:
+    """Nodes of Clenshaw and Curtis between 0 and 1, shape ``(node,)``."""
+    return (1 - torch.cos(torch.linspace(0, torch.pi, num_nodes, dtype=torch.float64))) / 2
+
+
+@lru_cache
+def fine_interpolation(num_nodes: int) -> tuple[Tensor, Tensor]:
+    """Points between 0 and 1, shape ``(fine,)``, and the matrix that gives the values there of the
+    polynomial through the nodes, shape ``(node, fine)``.
+    """
+    points = torch.linspace(0, 1, PANELS.num_fine, dtype=torch.float64)
+    basis = np.polynomial.chebyshev.chebvander
+    at_nodes = basis(2 * unit_nodes(num_nodes).numpy() - 1, num_nodes - 1)
+    at_points = basis(2 * points.numpy() - 1, num_nodes - 1)
+    return points, torch.as_tensor(np.linalg.solve(at_nodes.T, at_points.T))
 
 
 def quadrature_weights(num_nodes: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..cohort import Cohort
 from ..errors import AmortizedError
-from ..model import predicted_moments
+from ..model import at_limits, predicted_moments
 from ..model.individual_priors import individual_priors
 from ..runtime.user_warnings import warn_user
 from ..sampling.individuals import IndividualPosteriors
@@ -111,7 +111,8 @@ def _residuals(posterior: IndividualPosteriors) -> dict[str, str]:
     cohort = posterior.cohort
     mean = posterior.moments()[0].unsqueeze(0)
     try:
-        moments = predicted_moments(posterior.structure, cohort, mean, posterior.population)
+        parts = (posterior.structure, cohort, mean, posterior.population)
+        moments, limited = predicted_moments(*parts), at_limits(*parts)
     except (AmortizedError, RuntimeError):
         return {}
     result = {}
@@ -119,7 +120,10 @@ def _residuals(posterior: IndividualPosteriors) -> dict[str, str]:
         predicted, sd = values[0, ..., 0], values[0, ..., 1]
         series = cohort[name]
         residual = (series.values - predicted) / sd.clamp(min=1e-300)
-        residual = torch.where(series.observed, residual, 0.0).flatten(1).nan_to_num(0.0)
+        counted = series.observed
+        if name in limited:  # a censored value says only that it lies beyond the limit
+            counted = counted & ~limited[name][0]
+        residual = torch.where(counted, residual, 0.0).flatten(1).nan_to_num(0.0)
         largest = residual.abs().amax(1)
         for i in (largest > CHECKS.residual).nonzero()[:, 0].tolist():
             text = f"a sample of {name} is {float(largest[i]):.1f} standard deviations from its"

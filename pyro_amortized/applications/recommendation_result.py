@@ -51,7 +51,8 @@ class Recommendation:
         names: Name of the best candidate of each patient.
         amounts: Amount of the recommended dose (the last one of the regimen), shape
             ``(individual,)``.
-        amount_errors: Its Monte Carlo standard error, same shape; 0 for candidates.
+        amount_errors: Its Monte Carlo standard error, same shape; NaN for candidates and at an end
+            of the range.
         probability: Probability of the target under this dose, same shape; NaN without a range.
         probability_errors: Its Monte Carlo standard error.
         loss: Expected loss under this dose; NaN without a loss.
@@ -158,9 +159,9 @@ class Recommendation:
         low, middle, high = self.metric_quantiles.tolist()
         for i, label in enumerate(self.ids[:MAX_ROWS]):
             name = self.names[i] or f"{float(self.amounts[i]):.5g}"
-            cells = [label, name, f"{float(self.amount_errors[i]):.2g}"]
-            cells += [f"{float(self.probability[i]):.3f}"]
-            cells += [f"{float(self.probability_errors[i]):.3f}"]
+            cells = [label, name, _number(self.amount_errors[i], ".2g")]
+            cells += [_number(self.probability[i], ".3f")]
+            cells += [_number(self.probability_errors[i], ".3f")]
             cells += [f"{float(self.loss[i]):.4g}"] if len(heading) > 5 else []
             cells += [f"{x:.4g}" for x in (low[i], middle[i], high[i])]
             rows.append((*cells, self._note(i)))
@@ -176,3 +177,8 @@ class Recommendation:
         if not bool(self.inside[i]):
             return "at an end of the range"
         return ""
+
+
+def _number(value: Tensor, form: str) -> str:
+    """A number as text; a dash where there is none."""
+    return format(float(value), form) if bool(value.isfinite()) else "-"
