@@ -28,7 +28,9 @@ class RangeSettings:
         max_added: Most knots that are added around optima.
         tolerance: The search ends when the optimum moves by less, relatively.
         num_points: Amounts of the picture, equally spaced on the logarithmic scale.
-        points_factor: They lie within this factor of the best dose.
+        points_deviations: They lie within so many standard deviations of the logarithm of the
+            metric from the best dose.
+        points_factors: And within factors of the best dose between these.
         slack: Part of a probability that may be missing, for rounding.
     """
 
@@ -38,7 +40,8 @@ class RangeSettings:
     max_added: int = 6
     tolerance: float = 1e-3
     num_points: int = 41
-    points_factor: float = 4.0
+    points_deviations: float = 5.0
+    points_factors: tuple[float, float] = (1.2, 4.0)
     slack: float = 1e-9
 
 
@@ -151,7 +154,11 @@ def _points(
     response: DoseResponse, best: Tensor, weights: Tensor, target: Target, loss: Loss | None
 ) -> Candidates:
     """Points of the range around the best dose for the picture and the table, by interpolation."""
-    spread = math.log(SETTINGS.points_factor)
+    at_best = response.at(best.unsqueeze(0))[0].clamp(min=1e-300).log()
+    mean = (weights * at_best).sum(0)
+    deviation = (weights * (at_best - mean).square()).sum(0).sqrt()
+    least, most = (math.log(x) for x in SETTINGS.points_factors)
+    spread = (SETTINGS.points_deviations * deviation).clamp(least, most)
     low = torch.maximum(response.log_amounts[0], best - spread)
     high = torch.minimum(response.log_amounts[-1], best + spread)
     steps = torch.linspace(0, 1, SETTINGS.num_points, dtype=torch.float64)

@@ -36,14 +36,12 @@ class PosteriorSettings:
         num_draws_many: Draws of each of many patients.
         max_total: Draws of all patients together, within these limits.
         min_effective: Smallest number of effective draws with which earlier draws are used again.
-        min_effective_share: The same as a share of all draws.
     """
 
     num_draws: int = 2000
     num_draws_many: int = 500
     max_total: int = 200_000
-    min_effective: int = 100
-    min_effective_share: float = 0.1
+    min_effective: int = 200
 
 
 SETTINGS = PosteriorSettings()
@@ -164,7 +162,7 @@ def _weighted_again(previous: IndividualPosteriors, data: Cohort) -> IndividualP
     total = density.observation + density.individual
     log_weights = finite_or_zero_weight(total - previous.log_proposal)
     estimate = importance_estimate(log_weights)
-    needed = max(SETTINGS.min_effective, SETTINGS.min_effective_share * len(draws))
+    needed = SETTINGS.min_effective
     if bool((estimate.ess < needed).any() | (estimate.pareto_k > PARETO.limit).any()):
         return None
     return replace(previous, cohort=data, log_weights=log_weights)

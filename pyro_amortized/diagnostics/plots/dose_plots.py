@@ -1,11 +1,13 @@
 r"""Pictures of recommended doses, and of expected errors of designs."""
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...applications import DesignEvaluation, Recommendation
 from ...errors import SettingError
 from ...runtime.arguments import check_is
+from ...sampling.weighted_quantiles import weighted_quantiles
 from .panels import FITTED, MUTED, OBSERVED, label_axes, panel_grid
 
 INTERVAL = 1.64  # standard errors on either side of a central 90 %
@@ -60,14 +62,17 @@ def _draw_doses(ax: Axes, result: Recommendation, i: int) -> None:
     ax.plot(x, y, color=OBSERVED, lw=1.4)
     amount = float(result.amounts[i])
     ax.axvline(amount, color=FITTED, lw=1.4)
-    ax.set_xscale("log")
     label_axes(ax, "dose", what, f"{result.target.label}; best dose {amount:.4g}")
 
 
 def _draw_metric(ax: Axes, result: Recommendation, i: int) -> None:
     """Weighted histogram of the metric under the recommended dose, with the target."""
     values, weights = result.metric[:, i].numpy(), result.weights[:, i].numpy()
-    ax.hist(values, bins=40, weights=weights, color=MUTED, density=True)
+    levels = torch.tensor([0.002, 0.998], dtype=torch.float64)
+    ends = weighted_quantiles(result.metric[:, [i]], result.weights[:, [i]], levels)[:, 0]
+    known = [x for x in (result.target.low, result.target.high, result.target.value) if x]
+    shown = (min([float(ends[0]), *known]), max([float(ends[1]), *known]))
+    ax.hist(values, bins=40, range=shown, weights=weights, color=MUTED, density=True)
     for end in (result.target.low, result.target.high, result.target.value):
         if end is not None:
             ax.axvline(end, color=FITTED, lw=1.4, ls="--")
