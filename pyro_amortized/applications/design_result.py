@@ -156,7 +156,7 @@ class ExpectedErrors:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row per parameter: value, expected standard error with its Monte Carlo error, and the
+        """One row per parameter with value, expected standard error with its Monte Carlo error, and the
         relative standard error in per cent.
         """
         rows = []

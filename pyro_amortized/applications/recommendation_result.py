@@ -112,7 +112,7 @@ class Recommendation:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row per patient: recommended dose with its Monte Carlo error, probability, loss,
+        """One row per patient with the recommended dose with its Monte Carlo error, probability, loss,
         metric, and whether the wanted probability is reached.
         """
         low, middle, high = self.metric_quantiles.numpy()
@@ -135,7 +135,7 @@ class Recommendation:
         )
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per patient and candidate: probability of the target and expected loss, with
+        """One row per patient and candidate with the probability of the target and expected loss, with
         Monte Carlo errors.
         """
         c, parts = self.candidates, []

@@ -75,7 +75,7 @@ class Simulation:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Exposures by regimen: columns ``regimen, metric, p5, median, p95``, over all individuals
+        """Exposures by regimen, with columns ``regimen, metric, p5, median, p95``, over all individuals
         and draws; with several populations also ``median_low`` and ``median_high``, the central
         90 % of the median over the populations.
         """
@@ -92,7 +92,7 @@ class Simulation:
         return pd.DataFrame(rows)
 
     def exposure_table(self) -> pd.DataFrame:
-        """Every exposure: columns ``regimen, draw, individual`` and one per metric."""
+        """Every exposure, with columns ``regimen, draw, individual`` and one per metric."""
         return pd.concat(
             [
                 self._frame({m: x[name] for m, x in self.exposures.items()}, name)
@@ -102,7 +102,7 @@ class Simulation:
         )
 
     def to_dataframe(self) -> pd.DataFrame:
-        """All values as a tidy table: columns ``regimen, draw, individual, time, prediction`` and,
+        """All values as a tidy table with columns ``regimen, draw, individual, time, prediction`` and,
         where the quantity is observed, ``observation``.
         """
         parts = []
