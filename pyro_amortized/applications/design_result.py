@@ -156,8 +156,8 @@ class ExpectedErrors:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row per parameter with value, expected standard error with its Monte Carlo error, and the
-        relative standard error in per cent.
+        """One row per parameter with its value, its expected standard error, the Monte Carlo error
+        of the latter, and the relative standard error in per cent.
         """
         rows = []
         values = self.structure.constrain_population(self.vector)

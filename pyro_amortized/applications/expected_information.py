@@ -10,16 +10,18 @@ mean of the score :math:`c_i` of the complete data (Fisher's identity), over wei
 individual that follow the population (:mod:`pyro_amortized.population.following_draws`). The model
 is not linearised.
 
-The products of the scores are noisy. Those of the complete data, at the parameters that the
-individual was simulated with, are correlated with them, and their mean is known from many more
-simulations that need no posterior draws. With the coefficients :math:`\beta` of the regression,
+The products of the scores are noisy. Posterior means of the products of the scores of the complete
+data are correlated with them, and their mean is known from many more simulations that need no
+posterior draws. With the coefficients :math:`\beta` of the regression,
 
-.. math:: Z_i = s_i s_i^\top - \beta \circ (c_i c_i^\top - E\, c c^\top) ,
+.. math:: Z_i = s_i s_i^\top - \beta \circ (E[c c^\top \mid y_i] - E\, c c^\top) ,
 
-has the same mean and less variance.
+has the same mean and less variance. For :math:`\beta = 1` it is the information of the complete
+data less what is missing (Louis).
 
 References:
-    Nyberg et al. (2015), Methods and software tools for design evaluation in population
+    Louis (1982), Finding the observed information matrix when using the EM algorithm; Nyberg et al.
+    (2015), Methods and software tools for design evaluation in population
     pharmacokinetics-pharmacodynamics studies; Riviere, Ueckert, Mentré (2016), An MCMC method for
     the evaluation of the Fisher information matrix for non-linear mixed effect models.
 """
@@ -28,6 +30,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -51,7 +54,9 @@ class InformationSettings:
         num_draws: Posterior draws of a simulated individual. That they follow the population leaves
             little Monte Carlo error.
         chunk: Simulated individuals at once, which limits memory.
-        num_complete: Individuals whose complete data give the mean of the control variate.
+        num_complete: Individuals whose complete data give the mean of the control variate, for each
+            simulated individual with posterior draws: they cost a thousandth of it.
+        chunk_complete: Of these, individuals at once.
         min_eigenvalue: Part of its smallest eigenvalue that the information must keep with the
             control variate.
         relative_step: Step of the differences, in units of the scale of each parameter.
@@ -59,7 +64,8 @@ class InformationSettings:
 
     num_draws: int = 300
     chunk: int = 250
-    num_complete: int = 20_000
+    num_complete: int = 400
+    chunk_complete: int = 20_000
     min_eigenvalue: float = 0.5
     relative_step: float = 1e-3
 
@@ -112,20 +118,16 @@ def simulated_information(
     else:
         scale = structure.population_scale(design, generator)
     simulate = _Simulator(source, structure, vector, scale, generator)
-    marginal, complete, num_unreliable = [], [], 0
-    for data, draws in simulate.copies(design, num_simulated):
-        scores, poor = simulate.marginal_scores(data)
-        marginal.append(scores)
-        complete.append(simulate.complete_scores(data, draws))
-        num_unreliable += poor
+    parts = [simulate.marginal_scores(x) for x, _ in simulate.copies(design, num_simulated)]
+    scores, control = torch.cat([x.scores for x in parts]), torch.cat([x.control for x in parts])
+    num_unreliable = sum(x.num_unreliable for x in parts)
+    num_further = len(scores) * SETTINGS.num_complete
     further = [
-        _products(simulate.complete_scores(data, draws)).sum(0)
-        for data, draws in simulate.copies(design, SETTINGS.num_complete, SETTINGS.num_complete)
+        _products(simulate.complete_scores(data, draws)).mean(0) * len(data)
+        for data, draws in simulate.copies(design, num_further, SETTINGS.chunk_complete)
     ]
-    num_further = math.ceil(SETTINGS.num_complete / len(design)) * len(design)
     expected = torch.stack(further).sum(0) / num_further
-    scores = torch.cat(marginal)
-    products = _with_control(_products(scores), _products(torch.cat(complete)), expected)
+    products = _with_control(_products(scores), control, expected)
     return SimulatedInformation(structure, vector, scores, products, len(design), num_unreliable)
 
 
@@ -150,6 +152,16 @@ def _smallest_eigenvalue(information: Tensor) -> float:
     """The smallest eigenvalue in units of the diagonal."""
     scale = information.diagonal().clamp(min=1e-300).sqrt()
     return float(torch.linalg.eigvalsh(information / torch.outer(scale, scale))[0])
+
+
+class _Scores(NamedTuple):
+    """Scores, shape ``(individual, population)``, posterior means of the products of the scores of
+    the complete data, ``(individual, population, population)``, and how many individuals are poor.
+    """
+
+    scores: Tensor
+    control: Tensor
+    num_unreliable: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,8 +210,8 @@ class _Simulator:
         with torch.no_grad():
             return complete_scores(self.structure, data, data, draws, self.vector, steps)[0]
 
-    def marginal_scores(self, data: Cohort) -> tuple[Tensor, int]:
-        """Scores of the data, shape ``(individual, population)``, and how many are poor."""
+    def marginal_scores(self, data: Cohort) -> _Scores:
+        """Scores of the data."""
         with warnings.catch_warnings():  # they would name simulated individuals
             warnings.simplefilter("ignore", AmortizedWarning)
             posterior = sample_individuals(
@@ -213,4 +225,9 @@ class _Simulator:
                 max_chains=0,
             )
         poor = int((posterior.estimate.pareto_k > PARETO.limit).sum())
-        return follow(posterior, self.scale).scores, poor
+        draws, steps = posterior.unconstrained, SETTINGS.relative_step * self.scale
+        parts = (self.structure, data, data.repeat(len(draws)), draws, self.vector)
+        with torch.no_grad():
+            complete = complete_scores(*parts, steps).nan_to_num(0.0, 0.0, 0.0)
+        control = torch.einsum("kn,kna,knb->nab", posterior.weights, complete, complete)
+        return _Scores(follow(posterior, self.scale).scores, control, poor)

@@ -112,8 +112,8 @@ class Recommendation:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row per patient with the recommended dose with its Monte Carlo error, probability, loss,
-        metric, and whether the wanted probability is reached.
+        """One row per patient with the recommended dose, its Monte Carlo error, probability, loss,
+        quantiles of the metric, and whether the wanted probability is reached.
         """
         low, middle, high = self.metric_quantiles.numpy()
         return pd.DataFrame(
@@ -135,8 +135,8 @@ class Recommendation:
         )
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per patient and candidate with the probability of the target and expected loss, with
-        Monte Carlo errors.
+        """One row per patient and candidate with the probability of the target, the expected loss
+        and their Monte Carlo errors.
         """
         c, parts = self.candidates, []
         for i, label in enumerate(self.ids):

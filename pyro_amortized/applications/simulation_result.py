@@ -75,9 +75,9 @@ class Simulation:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Exposures by regimen, with columns ``regimen, metric, p5, median, p95``, over all individuals
-        and draws; with several populations also ``median_low`` and ``median_high``, the central
-        90 % of the median over the populations.
+        """Exposures by regimen, with columns ``regimen, metric, p5, median, p95``, over all
+        individuals and draws; with several populations also ``median_low`` and ``median_high``, the
+        central 90 % of the median over the populations.
         """
         rows = []
         for regimen in self.regimens:
@@ -102,8 +102,8 @@ class Simulation:
         )
 
     def to_dataframe(self) -> pd.DataFrame:
-        """All values as a tidy table with columns ``regimen, draw, individual, time, prediction`` and,
-        where the quantity is observed, ``observation``.
+        """All values as a tidy table with columns ``regimen, draw, individual, time, prediction``
+        and, where the quantity is observed, ``observation``.
         """
         parts = []
         for name in self.regimens:
