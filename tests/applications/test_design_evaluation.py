@@ -116,21 +116,23 @@ def test_what_a_design_does_not_determine_is_named():
 
 @pytest.mark.slow
 def test_the_design_of_the_software_comparison():
-    """Warfarin-like; relative standard errors of PopED, reduced information, first-order."""
+    """Warfarin-like. PopED (reduced information, first-order) has 4.74, 2.76, 13.93; 25.6, 30.3,
+    25.8; 11.2 %. The expected values are from 2,000 simulated individuals, with an error of 0.4 %.
+    """
     values = {"typical": [0.15, 8.0, 1.0], "omega": [0.07**0.5, 0.02**0.5, 0.6**0.5], "b": 0.1}
     times = [0.5, 1, 2, 6, 24, 36, 72, 120]
     design = nlme.study(times, nlme.regimen(70), num_individuals=32, series="y")
     population = pa.population(known().model, values)
     errors = pa.evaluate_designs(population, design, num_simulated=320, seed=1)["design"]
     truth = {name: torch.as_tensor(x) for name, x in values.items()}
-    published = {
-        "typical": (lambda p: p["typical"], [4.738, 2.756, 13.926]),
-        "omega": (lambda p: p["omega"] ** 2, [25.627, 30.344, 25.777]),
-        "b": (lambda p: p["b"] ** 2, [11.171]),
+    expected_rse = {
+        "typical": (lambda p: p["typical"], [4.75, 2.76, 14.05]),
+        "omega": (lambda p: p["omega"] ** 2, [25.88, 30.26, 27.30]),
+        "b": (lambda p: p["b"] ** 2, [11.18]),
     }
-    for function, expected in published.values():
+    for function, expected in expected_rse.values():
         relative = 100 * errors.standard_error(function) / function(truth)
-        assert relative.flatten().tolist() == pytest.approx(expected, rel=0.1)
+        assert relative.flatten().tolist() == pytest.approx(expected, rel=0.06)
 
 
 @pytest.mark.parametrize(
