@@ -51,7 +51,20 @@ def evaluate_designs(
         ModelError: The model has no density, or a value of the population is outside its support.
 
     Example:
-        See the documentation page *Designs*.
+        >>> import pyro, pyro.distributions as dist
+        >>> from pyro_amortized import nlme, population
+        >>> def model(cohort):
+        ...     cl = pyro.sample("cl", dist.LogNormal(0.0, 1.0))
+        ...     with pyro.plate("individual", len(cohort)):
+        ...         phi = pyro.sample("phi", dist.LogNormal(cl.log(), 0.3))
+        ...         y, v = cohort["y"], torch.full_like(phi, 20.0)
+        ...         f = nlme.one_compartment(y.times, cohort.doses, cl=phi, v=v)
+        ...         error = nlme.additive_error(f, torch.tensor(0.1))
+        ...         pyro.sample("y", error.mask(y.observed).to_event(1), obs=y.values)
+        >>> design = nlme.study([1, 4], nlme.regimen(100), num_individuals=20, series="y")
+        >>> errors = evaluate_designs(population(model, {"cl": 4.0}), design, num_simulated=40)
+        >>> round(float(errors["design"].standard_errors["cl"]), 1)  # 4 * 0.3 / sqrt(20)
+        0.3
     """
     check_count("num_simulated", num_simulated, least=20)
     if num_individuals is not None:

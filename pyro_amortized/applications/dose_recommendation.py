@@ -116,7 +116,24 @@ def recommend(
         CohortError: A patient lacks a series or a covariate, or has a dose after ``start``.
 
     Example:
-        See the documentation page *Individual doses*.
+        >>> import pyro, pyro.distributions as dist
+        >>> from pyro_amortized import nlme, population
+        >>> from pyro_amortized import Exposure
+        >>> def model(cohort):
+        ...     cl = pyro.sample("cl", dist.LogNormal(0.0, 1.0))
+        ...     with pyro.plate("individual", len(cohort)):
+        ...         phi = pyro.sample("phi", dist.LogNormal(cl.log(), 0.3))
+        ...         y, v = cohort["y"], 20.0 + 0.0 * phi
+        ...         f = nlme.one_compartment(y.times, cohort.doses, cl=phi, v=v)
+        ...         error = nlme.additive_error(f, 0.1 + 0.0 * cl)
+        ...         pyro.sample("y", error.mask(y.observed).to_event(1), obs=y.values)
+        >>> target = Target.auc(low=20, window=Exposure(steady_state=True))
+        >>> result = recommend(
+        ...     population(model, {"cl": 4.0}), None, [50, 100, 200], target=target,
+        ...     regimen=nlme.regimen(1, 12, 2), probability=0.9,
+        ... )
+        >>> result.names
+        ('200',)
     """
     check_is("target", target, Target, "pass for example `Target.auc(low=400, high=600)`.")
     if num_draws is not None:

@@ -115,7 +115,20 @@ def simulate(
         ModelError: The model cannot be run, or has no such quantity.
 
     Example:
-        See the documentation page *Simulate*.
+        >>> import pyro, pyro.distributions as dist
+        >>> from pyro_amortized import nlme, population
+        >>> def model(cohort):
+        ...     cl = pyro.sample("cl", dist.LogNormal(0.0, 1.0))
+        ...     with pyro.plate("individual", len(cohort)):
+        ...         phi = pyro.sample("phi", dist.LogNormal(cl.log(), 0.3))
+        ...         y, v = cohort["y"], torch.full_like(phi, 20.0)
+        ...         f = nlme.one_compartment(y.times, cohort.doses, cl=phi, v=v)
+        ...         error = nlme.additive_error(f, torch.tensor(0.1))
+        ...         pyro.sample("y", error.mask(y.observed).to_event(1), obs=y.values)
+        >>> regimen = nlme.regimen(100, 12, steady_state=True)
+        >>> result = simulate(population(model, {"cl": 4.0}), regimen, uncertainty="none")
+        >>> round(float(result.exposures["auc"][regimen.label]), 2)
+        25.0
     """
     check_uncertainty(uncertainty)
     check_count("num_draws", num_draws)
