@@ -111,7 +111,7 @@ def optimum(
     if loss is not None:
         return _by_patients(response, weights, lambda r, w: _smallest_loss(r, w, loss))
     if target.low is not None and target.high is not None:
-        return _by_patients(response, weights, lambda r, w: _most_probable(r, w, target))
+        return _most_probable(response, weights, target)
     assert probability is not None
     return _one_end(response, weights, target, probability)
 
@@ -173,31 +173,58 @@ def _grid(low: Tensor, high: Tensor) -> Tensor:
     return low + steps * (high - low)
 
 
+class _Below:
+    """Weights of the draws whose thresholds lie below an amount, and their squares.
+
+    Args:
+        thresholds: Shape ``(draw, individual)``.
+        weights: Normalised weights, same shape.
+    """
+
+    def __init__(self, thresholds: Tensor, weights: Tensor) -> None:
+        ordered, order = thresholds.sort(0)
+        sorted_weights = weights.gather(0, order)
+        zero = torch.zeros_like(weights[:1])
+        self.ordered = ordered.T.contiguous()
+        self.sums = torch.cat([zero, sorted_weights.cumsum(0)])
+        self.squares = torch.cat([zero, sorted_weights.square().cumsum(0)])
+
+    def at(self, amounts: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of weights and of their squares for amounts ``(grid, individual)``, same shape."""
+        place = torch.searchsorted(self.ordered, amounts.T.contiguous(), right=True).T
+        return self.sums.gather(0, place), self.squares.gather(0, place)
+
+
 def _most_probable(response: DoseResponse, weights: Tensor, target: Target) -> Optimum:
-    """The dose with the largest probability of the range."""
+    """The dose with the largest probability of the range.
+
+    A draw is in the range from the amount at which it reaches one end until it reaches the other,
+    so the probability is a difference of two distribution functions.
+    """
     first, last = response.log_amounts[0], response.log_amounts[-1]
-    grid = _grid(first, last)
-    inside = target.inside(response.at(grid)).double()
-    share = (weights * inside).sum(1)
-    best = share.argmax(0)
-    at_best = inside.gather(0, best.reshape(1, 1, -1).expand(1, *inside.shape[1:]))
-    difference, error = weighted_mean_error(at_best - inside, weights)
-    is_similar = difference <= error
     assert target.low is not None
     assert target.high is not None
     sign = 1.0 if response.is_increasing else -1.0
     signed = DoseResponse(response.log_amounts, sign * response.metric)
-    ends = [signed.reached_at(sign * x) for x in (target.low, target.high)]
-    middle = torch.stack([torch.minimum(torch.maximum(x, first), last) for x in ends]).mean(0)
-    center, center_error = weighted_mean_error(middle, weights)
+    enters, leaves = (signed.reached_at(x) for x in sorted((sign * target.low, sign * target.high)))
+    grid = _grid(first, last)
+    entered, entered2 = _Below(enters, weights).at(grid)
+    left, left2 = _Below(leaves, weights).at(grid)
+    share = entered - left
+    best = share.argmax(0).unsqueeze(0)
+    # Draws that are in the range at one of two amounts alone: their number gives the error of the
+    # difference of the probabilities.
+    changed = sum((x - x.gather(0, best)).abs() for x in (entered2, left2))
+    difference = share.gather(0, best) - share
+    is_similar = difference <= torch.as_tensor(changed).sqrt()
+    middle = torch.stack([torch.minimum(torch.maximum(x, first), last) for x in (enters, leaves)])
+    center, center_error = weighted_mean_error(middle.mean(0), weights)
     distance = (grid - center).abs().masked_fill(~is_similar, torch.inf)
-    nearest = distance.argmin(0)
-    dose = grid.gather(0, nearest.unsqueeze(0))[0]
+    dose = grid.gather(0, distance.argmin(0).unsqueeze(0))[0]
     step = grid[1] - grid[0]
     dose = torch.where((dose - center).abs() <= step, center, dose)
     is_inside = (dose > first + step / 2) & (dose < last - step / 2)
-    never = share.amax(0) <= 0
-    return Optimum(dose, torch.maximum(center_error, 0 * step), is_inside & ~never)
+    return Optimum(dose, center_error, is_inside & (share.amax(0) > 0))
 
 
 def _smallest_loss(response: DoseResponse, weights: Tensor, loss: Loss) -> Optimum:

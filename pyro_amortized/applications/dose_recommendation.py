@@ -51,9 +51,9 @@ class RecommendationSettings:
         max_total: Most draws of all patients together; further draws are not made beyond it.
     """
 
-    precision: float = 0.004
-    max_draws: int = 20_000
-    max_total: int = 200_000
+    precision: float = 0.0025
+    max_draws: int = 100_000
+    max_total: int = 300_000
 
 
 SETTINGS = RecommendationSettings()
@@ -102,7 +102,8 @@ def recommend(
         previous: The recommendation before the last samples: its draws are weighted by the new
             samples, and replaced only where too few stay effective.
         num_draws: Posterior draws per patient. Default: 2000, for many patients down to 500, and as
-            many as a Monte Carlo error of 0.4 % of the dose needs (up to 20,000).
+            many as a Monte Carlo error of 0.25 % of the dose needs (up to 100,000, and 300,000 of
+            all patients together).
         seed: Seed or generator.
 
     Returns:

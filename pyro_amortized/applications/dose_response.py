@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..model.predictions import predict
+from ..model.predictions import predicted_parts
 from ..nlme.regimens import Regimen
 from ..sampling.individuals import IndividualPosteriors
 from .recipients import Recipients
@@ -51,14 +51,14 @@ class PatientDraws:
         who, posterior = self.who, self.posterior
         doses = plan.doses(len(who), who.covariates, start=who.start, factor=factor)
         cohort = who.cohort(times, doses)
-        predicted = predict(
+        parts = predicted_parts(
             posterior.structure,
             cohort,
             posterior.unconstrained,
             posterior.population,
             quantity=target.quantity,
         )
-        return metric(predicted.prediction)
+        return torch.cat([metric(part.prediction) for _, part in parts])
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,7 +46,7 @@ class PanelSettings:
     num_nodes: int = 7
     fractions: tuple[float, ...] = (1 / 48, 1 / 12, 1 / 3, 1.0)
     max_divided: int = 30
-    num_fine: int = 97
+    num_fine: int = 49
     max_overshoot: float = 0.1
     gap: float = 1e-7
 

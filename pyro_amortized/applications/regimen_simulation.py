@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from ..cohort import Cohort, Doses
 from ..errors import SettingError
-from ..model.predictions import predict
+from ..model.predictions import predict, predicted_parts
 from ..nlme.adaptive_regimens import AdaptiveRegimen
 from ..nlme.regimens import Regimen
 from ..runtime.arguments import check_count, check_is
@@ -267,12 +267,12 @@ def _under_regimen(
         individuals.population,
         quantity=settings.quantity,
         generator=None if settings.uncertainty == "none" else generator,
+        dtype=_stored_dtype(individuals.unconstrained, settings.times),
     )
     amounts = torch.zeros(num_draws, num, 0) if doses is None else doses.amounts
-    observed = predicted.observation
     return _UnderRegimen(
-        _stored(predicted.prediction),
-        None if observed is None else _stored(observed),
+        predicted.prediction,
+        predicted.observation,
         _exposures(settings, _plan(regimen), people, individuals, doses),
         amounts.reshape(num_draws, num, amounts.shape[-1]),
     )
@@ -310,9 +310,10 @@ def _simulated(
     )
 
 
-def _stored(values: Tensor) -> Tensor:
-    """Large results in single precision, which halves their memory."""
-    return values.float() if values.numel() > DEFAULTS.max_double else values
+def _stored_dtype(unconstrained: Tensor, times: Tensor) -> torch.dtype:
+    """Single precision for large results, which halves their memory."""
+    num_values = unconstrained.shape[0] * unconstrained.shape[1] * len(times)
+    return torch.float32 if num_values > DEFAULTS.max_double else torch.float64
 
 
 def _exposures(
@@ -333,11 +334,12 @@ def _exposures(
             )
         doses = plan.doses(len(people), start=people.start, factor=last)
     divided = panels(exposure.window(plan), plan)
-    predicted = predict(
+    parts = predicted_parts(
         individuals.structure,
         people.cohort(divided.nodes, doses),
         individuals.unconstrained,
         individuals.population,
         quantity=settings.quantity,
     )
-    return divided.metrics(predicted.prediction, exposure.above)
+    metrics = [divided.metrics(part.prediction, exposure.above) for _, part in parts]
+    return {name: torch.cat([x[name] for x in metrics]) for name in metrics[0]}

@@ -6,6 +6,7 @@ Limits of quantification do not change it. An *observation* is drawn from the di
 has residual error and is censored where the model says so.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Generator, Tensor
 from ..cohort import Cohort
 from ..errors import ModelError
 from ..runtime.isolation import seeded
+from ..runtime.random_numbers import fork_seed, make_generator
 from ..runtime.solver_context import failures_reported_by_caller
 from .population_parameters import Population
 from .program_run import Assign, run_program
@@ -45,6 +47,7 @@ def predict(
     *,
     quantity: str | None = None,
     generator: Generator | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> Predictions:
     r"""Predictions at the times of a cohort, and observations if there is a generator.
 
@@ -58,36 +61,65 @@ def predict(
         quantity: Name of a series, or of a ``pyro.deterministic`` site of shape ``(individual,
             time)``. Default: the first series.
         generator: Source of the residual errors. Default: predictions only.
+        dtype: Floating dtype of the result.
 
     Raises:
         ModelError: The model has no such quantity, or it has several channels.
+    """
+    prediction: Tensor | None = None
+    observation: Tensor | None = None
+    num_draws = len(unconstrained)
+    parts = predicted_parts(
+        structure, cohort, unconstrained, population, quantity=quantity, generator=generator
+    )
+    for rows, part in parts:
+        if prediction is None:
+            shape = (num_draws, *part.prediction.shape[1:])
+            prediction = torch.empty(shape, dtype=dtype)
+            observation = None if part.observation is None else torch.empty(shape, dtype=dtype)
+        prediction[rows] = part.prediction.to(dtype)
+        if observation is not None and part.observation is not None:
+            observation[rows] = part.observation.to(dtype)
+    assert prediction is not None
+    return Predictions(prediction, observation)
+
+
+def predicted_parts(
+    structure: ModelStructure,
+    cohort: Cohort,
+    unconstrained: Tensor,
+    population: Population | Tensor,
+    *,
+    quantity: str | None = None,
+    generator: Generator | None = None,
+) -> Iterator[tuple[slice, Predictions]]:
+    """The predictions of :func:`predict` for some draws at a time, with the place of these draws,
+    for results that need not hold all values. Arguments as there.
     """
     cohort = cohort.to(dtype=torch.float64)
     quantity = structure.series[0] if quantity is None else quantity
     num_draws, num = unconstrained.shape[:2]
     own = len(cohort) == num_draws * num and num_draws > 1
     num_values = sum(cohort[name].values.numel() for name in structure.series)
-    values_per_draw = max(1, num_values // num_draws if own else num_values)
-    size = max(1, CALLS.max_values // values_per_draw)
+    size = max(1, CALLS.max_values // max(1, num_values // num_draws if own else num_values))
     if isinstance(population, Tensor) and structure.layout is None and structure.shared:
         size = 1
-    parts: list[Predictions] = []
+    seed = 0 if generator is None else fork_seed(generator)
+    noise = make_generator(seed)
     copies: dict[int, Cohort] = {}
-    with seeded(generator if generator is not None else 0):
-        for start in range(0, num_draws, size):
-            draws = unconstrained[start : start + size].double()
-            values = _values_of(structure, population, slice(start, start + size), num)
-            if own:
-                repeated = cohort[torch.arange(start * num, (start + len(draws)) * num)]
-            else:
-                if len(draws) not in copies:
-                    copies[len(draws)] = cohort.repeat(len(draws))
-                repeated = copies[len(draws)]
+    for start in range(0, num_draws, size):
+        draws = unconstrained[start : start + size].double()
+        rows = slice(start, start + len(draws))
+        values = _values_of(structure, population, rows, num)
+        if own:
+            repeated = cohort[torch.arange(start * num, (start + len(draws)) * num)]
+        else:
+            if len(draws) not in copies:
+                copies[len(draws)] = cohort.repeat(len(draws))
+            repeated = copies[len(draws)]
+        with seeded(noise):
             part = _predicted(structure, repeated, draws, values, quantity, generator is not None)
-            parts.append(part)
-    prediction = torch.cat([x.prediction for x in parts])
-    observed = [x.observation for x in parts if x.observation is not None]
-    return Predictions(prediction, torch.cat(observed) if observed else None)
+        yield rows, part
 
 
 def _values_of(
