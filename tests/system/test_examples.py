@@ -134,7 +134,7 @@ def test_gallery_examples_run(run, tmp_path, name):
     [
         ("regimens", ("--individuals", 20, "--draws", 4), ("adapted to the samples", "AUC of")),
         ("individual_dose", (), ("without samples: 6", "average of two models", "P(target)")),
-        ("study_design", ("--simulated", 64), ("efficiency", "individuals for 0.80")),
+        ("study_design", ("--simulated", 32), ("efficiency", "individuals for 0.80")),
     ],
 )
 def test_what_follows_a_fit(run, tmp_path, name, words, printed):
