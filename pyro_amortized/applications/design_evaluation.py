@@ -32,8 +32,9 @@ def evaluate_designs(
 
     Args:
         fit: A fit, or ``population(model, estimates)`` with the values to plan for.
-        designs: A design (what :func:`~pyro_amortized.nlme.study` gives, or data whose values are
-            ignored), or several by name. Its individuals may differ in times, doses and covariates.
+        designs: A design (what :func:`~pyro_amortized.nlme.studies.study` gives, or data whose
+            values are ignored), or several by name. Its individuals may differ in times, doses and
+            covariates.
         num_individuals: Number of individuals of the study, in the proportions of the design.
             Default: that of the design.
         fixed: Names of population sites that will not be estimated.
@@ -43,7 +44,7 @@ def evaluate_designs(
 
     Returns:
         A mapping from the name of a design to its expected errors; ``print`` shows a table, and
-        :func:`~pyro_amortized.diagnostics.plots.expected_errors` draws it.
+        :func:`~pyro_amortized.diagnostics.plots.dose_plots.expected_errors` draws it.
 
     Raises:
         SettingError: An argument is of the wrong kind, or all parameters are fixed.

@@ -267,7 +267,8 @@ def _errors(jacobian: Tensor, covariances: Tensor, free: Tensor) -> Tensor:
 class DesignEvaluation(Mapping[str, ExpectedErrors]):
     r"""Expected errors of several designs. Made by :func:`evaluate_designs`.
 
-    A mapping from the name of a design to its :class:`ExpectedErrors`.
+    A mapping from the name of a design to its
+    :class:`~pyro_amortized.applications.design_result.ExpectedErrors`.
 
     Args:
         designs: The designs by name.

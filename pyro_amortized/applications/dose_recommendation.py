@@ -109,7 +109,7 @@ def recommend(
     Returns:
         The recommended dose of each patient with its probability, expected loss and Monte Carlo
         errors; ``print`` shows the table,
-        :func:`~pyro_amortized.diagnostics.plots.recommended_dose` draws it.
+        :func:`~pyro_amortized.diagnostics.plots.dose_plots.recommended_dose` draws it.
 
     Raises:
         SettingError: The criterion is not complete, or candidates are not positive amounts or

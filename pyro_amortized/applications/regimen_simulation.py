@@ -78,10 +78,10 @@ def simulate(
     Args:
         fit: A fit, posterior draws of its population, a bootstrap, or
             ``population(model, estimates)``.
-        regimens: What :func:`~pyro_amortized.nlme.regimen` or
-            :func:`~pyro_amortized.nlme.adaptive` gives: one, several, or several by name. Or a
-            design: a cohort, whose individuals have doses and covariates of their own; its times
-            and values are ignored.
+        regimens: What :func:`~pyro_amortized.nlme.regimens.regimen` or
+            :func:`~pyro_amortized.nlme.adaptive_regimens.adaptive` gives: one, several, or several
+            by name. Or a design: a cohort, whose individuals have doses and covariates of their
+            own; its times and values are ignored.
         num_individuals: Number of new individuals. Default: 1000; 1 without any uncertainty.
         uncertainty: What varies between the draws: ``"population and individuals"``,
             ``"individuals"`` (at the estimates), or ``"none"`` (the typical individual, or the
@@ -107,7 +107,7 @@ def simulate(
         Predictions, observations and exposures. ``print`` shows the table of the exposures;
         ``.table``, ``.bands()``, ``.to_dataframe()`` are data frames,
         :func:`~pyro_amortized.diagnostics.to_arviz` exports it, and
-        :func:`~pyro_amortized.diagnostics.plots.simulated_bands` draws it.
+        :func:`~pyro_amortized.diagnostics.plots.simulation_plots.simulated_bands` draws it.
 
     Raises:
         SettingError: An argument is of the wrong kind, or the exposure has no window.
