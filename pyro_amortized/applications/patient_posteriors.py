@@ -82,6 +82,7 @@ def patients_as_cohort(patient: Patient | None, source: Source) -> Cohort:
     fix = "pass the data of patients, or `{covariate: value}` for one without samples."
     known = {} if patient is None else patient
     check_is("patient", known, Mapping, fix)
+    source.check_covariates(known)
     values = {}
     for name, value in known.items():
         x = torch.as_tensor(value, dtype=torch.float64)

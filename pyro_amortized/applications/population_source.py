@@ -4,6 +4,7 @@ A fit, posterior draws of the population, a bootstrap, or a model with known par
 :class:`Source`: the model, the estimates, perhaps their uncertainty, and perhaps data.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..cohort import Cohort
-from ..errors import FitError
+from ..errors import FitError, SettingError
 from ..model import Model, ModelStructure
 from ..population.bootstrapping import Bootstrap
 from ..population.fit_result import PopulationFit
@@ -31,6 +32,7 @@ class Source:
         model: The model.
         estimates: Values of the population sites.
         series: Names of the series that the model observes.
+        covariates: Names of the covariates that may be given, or None if they are not known.
         cohort: The data of the fit, or the cohort of a known population, or None.
         fit: The fit, or None.
         known: The known population, or None.
@@ -40,10 +42,25 @@ class Source:
     model: Model
     estimates: dict[str, Tensor]
     series: tuple[str, ...]
+    covariates: tuple[str, ...] | None
     cohort: Cohort | None
     fit: PopulationFit | None = None
     known: KnownPopulation | None = None
     draws: Tensor | None = None
+
+    def check_covariates(self, given: Iterable[str]) -> None:
+        r"""Raise if covariates are given that the model does not read.
+
+        Raises:
+            SettingError: A covariate is unknown.
+        """
+        unknown = [] if self.covariates is None else sorted(set(given) - set(self.covariates))
+        if unknown:
+            raise SettingError(
+                f"The covariate {unknown[0]!r} is given, which the model does not know.",
+                f"covariates among {sorted(self.covariates or ())}.",
+                "correct the name, or leave it out.",
+            )
 
     @property
     def guide(self) -> Any:
@@ -87,10 +104,9 @@ class Source:
             FitError: No uncertainty is known.
         """
         if self.draws is not None:
-            picked = torch.randint(len(self.draws), (num_draws,), generator=generator)
-            if num_draws <= len(self.draws):
-                picked = torch.randperm(len(self.draws), generator=generator)[:num_draws]
-            return self.draws[picked]
+            num = len(self.draws)  # each is used equally often
+            orders = [torch.randperm(num, generator=generator) for _ in range(-(-num_draws // num))]
+            return self.draws[torch.cat(orders)[:num_draws]]
         if not self.is_uncertain(structure):
             raise FitError(
                 "The uncertainty of the population parameters is not known.",
@@ -117,8 +133,9 @@ def source_of(fit: Fitted) -> Source:
                 "a model that reads `cohort[name]`, or a cohort.",
                 "pass `population(model, estimates, cohort=...)`.",
             )
-        return Source(fit.model, dict(fit.estimates), fit.series, fit.cohort, known=fit)
+        names = (fit.series, fit.covariates)
+        return Source(fit.model, dict(fit.estimates), *names, fit.cohort, known=fit)
     base = fit if isinstance(fit, PopulationFit) else fit.fit
     draws = None if isinstance(fit, PopulationFit) else fit.vectors
-    series = tuple(base.cohort.series)
-    return Source(base.model, base.estimates, series, base.cohort, fit=base, draws=draws)
+    names = (tuple(base.cohort.series), tuple(base.cohort.covariates))
+    return Source(base.model, base.estimates, *names, base.cohort, fit=base, draws=draws)

@@ -114,7 +114,7 @@ def new_recipients(
         generator: Source of randomness.
 
     Raises:
-        SettingError: A covariate has the wrong number of individuals, or is unknown.
+        SettingError: A covariate has the wrong number of individuals.
     """
     template = covariates if isinstance(covariates, Cohort) else cohort
     known: dict[str, Tensor] = {}
@@ -129,13 +129,6 @@ def new_recipients(
         channels = {name: _channels(template, name) for name in series}
     if isinstance(covariates, Mapping):
         given = given_covariates(covariates, num_individuals)
-        unknown = set(given) - set(known) if template is not None else set()
-        if unknown:
-            raise SettingError(
-                f"The cohort of the fit has no covariate {sorted(unknown)[0]!r}.",
-                f"covariates among {sorted(known)}.",
-                "correct `covariates=`; the model knows no others.",
-            )
         known |= given
     elif covariates is not None:
         fix = "pass `{name: value or values}`, or a cohort to draw them from."

@@ -156,6 +156,8 @@ def simulate(
             covariates, num_individuals = regimens, len(regimens)
         single = uncertainty == "none" and (source.cohort is None or covariates is not None)
         num = num_individuals or (1 if single else DEFAULTS.num_individuals)
+        if isinstance(covariates, Mapping):
+            source.check_covariates(covariates)
         who = new_recipients(source.series, source.cohort, covariates, num, generator)
         first = next(iter(named.values()))
         design = who.cohort(grid, _doses(first, who))

@@ -8,7 +8,7 @@ are needed.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ class KnownPopulation:
         standard_errors: Their standard errors, or an empty mapping.
         cohort: Data or a design whose covariates new individuals have, or None.
         series: Names of the series that the model observes.
+        covariates: Names of the covariates that it reads, or None if they are not known.
     """
 
     model: Model
@@ -40,6 +41,7 @@ class KnownPopulation:
     standard_errors: Mapping[str, Tensor]
     cohort: Cohort | None
     series: tuple[str, ...]
+    covariates: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         name = getattr(self.model, "__name__", type(self.model).__name__)
@@ -123,8 +125,11 @@ def population(
                 f"errors that are not negative, of the estimates {sorted(values)}.",
                 "correct `standard_errors=`.",
             )
-    series = tuple(cohort.series) if cohort is not None else ()
-    return KnownPopulation(model, values, errors, cohort, series or _series_of(model))
+    if cohort is not None:
+        names = _Names(tuple(cohort.series), tuple(cohort.covariates))
+    else:
+        names = _names_of(model)
+    return KnownPopulation(model, values, errors, cohort, *names)
 
 
 def _tensor(name: str, value: Any, argument: str) -> Tensor:
@@ -163,24 +168,33 @@ class _AnyName(Mapping[str, Any]):
         return len(self.names)
 
 
-def _series_of(model: Model) -> tuple[str, ...]:
-    """The series that a model reads, found by a run in which any name has a series.
+class _Names(NamedTuple):
+    """Names of the series and of the covariates of a model; the latter None if not known."""
 
-    The run may fail after it has read them. The model is called with a complete cohort later,
-    which gives the errors that matter.
+    series: tuple[str, ...]
+    covariates: tuple[str, ...] | None
+
+
+def _names_of(model: Model) -> _Names:
+    """The series and covariates that a model reads, found by a run in which any name has one.
+
+    The run may fail after it has read the series; the covariates are then not known. The model is
+    called with a complete cohort later, which gives the errors that matter.
     """
     zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
-    series = _AnyName(lambda: Series(zero, one))
+    series, covariates = _AnyName(lambda: Series(zero, one)), _AnyName(lambda: one[0])
     parts = {
         "series": series,
         "doses": Doses(zero, one),
-        "covariates": _AnyName(lambda: one[0]),
+        "covariates": covariates,
         "ids": ("1",),
         "time_varying": _AnyName(lambda: Series(zero, one)),
     }
     probe = object.__new__(Cohort)
     for name, part in parts.items():
         object.__setattr__(probe, name, part)
+    is_complete = False
     with seeded(0), suppress(Exception):
         run_program(model, probe, Assign({}))
-    return tuple(series.names)
+        is_complete = True
+    return _Names(tuple(series.names), tuple(covariates.names) if is_complete else None)

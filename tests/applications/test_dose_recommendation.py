@@ -10,7 +10,7 @@ import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.errors import AmortizedError, AmortizedWarning
 
-from .kit import SD, STEADY, known, model, patients
+from .kit import SD, STEADY, known, model, patients, weight_model
 
 PLAN = nlme.regimen(1, 12, 2)
 RANGE = (10.0, 2000.0)
@@ -212,7 +212,7 @@ def test_a_new_occasion_has_random_effects_of_its_own():
         (None, ["a"], {"target": auc(1, 2)}, "`candidates` is 'a'"),
         (None, 3, {"target": auc(1, 2)}, "`candidates` is an int"),
         (3, RANGE, {"target": auc(1, 2)}, "`patient` is an int"),
-        ({"weight": [1, 2]}, RANGE, {"target": auc(1, 2)}, "Covariate 'weight' of the patient"),
+        ({"weight": [1, 2]}, RANGE, {"target": auc(1, 2)}, "The covariate 'weight' is given"),
         (None, RANGE, {"target": auc(1, 2), "loss": 3}, "`loss` is an int"),
         (None, RANGE, {"target": auc(1, 2), "loss": lambda x: x.sum()}, "The loss returned"),
         (None, RANGE, {"target": pa.Target.auc(1, 2), "regimen": nlme.regimen(1)}, "single dose"),
@@ -222,6 +222,23 @@ def test_mistakes_are_named(patient, candidates, options, message):
     options = {"regimen": PLAN, "num_draws": 100} | options
     with pytest.raises(AmortizedError, match=message):
         pa.recommend(known(), patient, candidates, **options)
+
+
+def test_a_patient_needs_the_covariates_of_the_model():
+    values = {"cl": 4.0, "omega": 0.3, "slope": 0.75, "sigma": 0.1}
+    population = pa.population(weight_model, values)
+    options = {"target": auc(40, 60), "regimen": PLAN, "num_draws": 200}
+    result = pa.recommend(population, {"weight": 140.0}, RANGE, **options)
+    exact = 4 * 2**0.75 * math.sqrt(2400)
+    assert abs(float(result.amounts[0]) - exact) < 4 * float(result.amount_errors[0])
+    for patient, message in (
+        (None, "no covariate 'weight'"),
+        ({"weigth": 70.0}, "The covariate 'weigth' is given"),
+        ({"weight": [1, 2]}, "Covariate 'weight' of the patient"),
+        ({"weight": float("nan")}, "Covariate 'weight' of the patient"),
+    ):
+        with pytest.raises(AmortizedError, match=message):
+            pa.recommend(population, patient, RANGE, **options)
 
 
 def test_a_patient_needs_the_series_of_the_model():

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import quickstart
 import torch
 
 import pyro_amortized as pa
@@ -150,7 +151,7 @@ def test_covariates_are_given_or_drawn():
     assert set(amounts.flatten().tolist()) == {100.0, 120.0, 140.0}
     with pytest.raises(AmortizedError, match="no covariate 'weight'"):
         pa.simulate(population, nlme.regimen(100, 12))
-    with pytest.raises(SettingError, match="no covariate 'height'"):
+    with pytest.raises(SettingError, match="The covariate 'height' is given"):
         pa.simulate(drawn, plan, covariates={"height": 1.0})
     with pytest.raises(SettingError, match="Covariate 'weight' has shape"):
         pa.simulate(population, plan, covariates={"weight": [1.0, 2.0, 3.0]}, **options)
@@ -188,3 +189,39 @@ def test_mistakes_are_named(arguments, options, message):
     fit, regimens = arguments
     with pytest.raises(AmortizedError, match=message):
         pa.simulate(known() if fit is None else fit, regimens, **options)
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return pa.fit_population(quickstart.model, quickstart.cohort, num_draws=200, seed=1)
+
+
+def test_fits_and_draws_of_their_population(fit):
+    """The spread of the median over the populations is that of the draws."""
+    plan = nlme.regimen(320, 24)
+    options = {"num_individuals": 200, "num_draws": 60, "exposure": STEADY, "seed": 1}
+    draws = pa.sample_population(fit, num_draws=60, num_proposals=300, seed=1)
+    replicates = pa.bootstrap(fit, num_replicates=20, num_draws=100, seed=1)
+    for source, log_cl in (
+        (fit, None),
+        (draws, draws.draws["typical"][:, 1]),
+        (replicates, replicates.estimates["typical"][:, 1]),
+    ):
+        result = pa.simulate(source, plan, **options)
+        assert result.uncertainty == "population and individuals"
+        log_auc = result.exposures["auc"][plan.label].log().mean(1)
+        sd = float(fit.standard_errors["typical"][1]) if log_cl is None else float(log_cl.std())
+        noise = float(fit.estimates["omega"][1]) / math.sqrt(200)
+        assert float(log_auc.std()) == pytest.approx(math.hypot(sd, noise), rel=0.3)
+
+
+def test_a_fit_recommends_and_plans(fit):
+    one = quickstart.cohort[[0]]
+    target = pa.Target.auc(100, 150, window=pa.Exposure(0, 24))
+    result = pa.recommend(fit, one, (10.0, 2000.0), target=target, num_draws=500)
+    low, _, high = result.metric_quantiles[:, 0].tolist()
+    assert 95 < low < high < 155
+    both = pa.recommend({"a": fit, "b": fit}, one, (10.0, 2000.0), target=target, num_draws=500)
+    assert float(both.model_weights["a"][0]) == pytest.approx(0.5, abs=0.05)
+    with pytest.raises(SettingError, match="The covariate 'height' is given"):
+        pa.recommend(fit, {"height": 1.0}, (10.0, 2000.0), target=target)

@@ -15,6 +15,8 @@ def test_the_package_is_the_function():
 
 def test_series_are_found_without_a_cohort():
     assert pa.population(weight_model, {}).series == ("y",)
+    assert pa.population(weight_model, {}).covariates == ("weight",)
+    assert known().covariates == ()
     assert known(cohort=patients()).series == ("y",)
     assert pa.population(lambda cohort: None, {}).series == ()
 
