@@ -91,21 +91,27 @@ class Exposure:
                 "correct `start=` and `end=`.",
             )
 
-    def window(self, regimen: Regimen) -> tuple[float, float]:
+    def window(self, regimen: Regimen, last: float | None = None) -> tuple[float, float]:
         r"""Begin and end of the window under a regimen.
+
+        Args:
+            regimen: The regimen.
+            last: End for a single dose without an interval. Default: there is none.
 
         Raises:
             SettingError: The regimen has no dosing interval, and no end is given.
         """
         low = max(regimen.times) if self.start is None else float(self.start)
         high = regimen.end if self.end is None else float(self.end)
+        if high is None and last is not None and last > low:
+            high = last
         if high is None:
             raise SettingError(
                 f"A single dose ({regimen.label}) has no dosing interval that its exposure could "
                 "be computed over.",
                 "the end of the window.",
-                "pass the end, for example `Exposure(start=0, end=24)`, or `interval=` to "
-                "`nlme.regimen`.",
+                "pass the end, for example `Exposure(start=0, end=24)`, `interval=` to "
+                "`nlme.regimen`, or `times=` to `simulate`.",
             )
         if not high > low:
             raise SettingError(

@@ -71,8 +71,8 @@ def warn_unusual_patients(unusual: dict[str, str]) -> None:
     named = "; ".join(f"{label}: {why}" for label, why in shown)
     more = "; ..." if len(unusual) > len(shown) else ""
     warn_user(
-        f"{len(unusual)} patients lie outside what the model knows ({named}{more}). Check their "
-        "data; a dose that is recommended for them rests on an extrapolation of the model."
+        f"Outside what the model knows: {len(unusual)} of the patients ({named}{more}). Check the "
+        "data; a dose that is recommended here rests on an extrapolation of the model."
     )
 
 

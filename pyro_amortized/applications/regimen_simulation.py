@@ -93,7 +93,8 @@ def simulate(
             the end of the longest regimen and of the window of the exposure.
         covariates: Covariates of the new individuals by name, one number or one per individual, or
             a cohort to draw individuals from. Default: drawn from the cohort of the fit.
-        exposure: Window and threshold of the exposure metrics. Default: the last dosing interval.
+        exposure: Window and threshold of the exposure metrics. Default: the last dosing interval,
+            or until the last of ``times`` for a single dose.
         quantity: Name of a series, or of a ``pyro.deterministic`` site of shape ``(individual,
             time)``. Default: the first series.
         start: For seen individuals: time on their clock at which the regimen begins; earlier doses
@@ -335,7 +336,7 @@ def _exposures(
                 plan.times, (1.0,), plan.durations, plan.compartments, (True,), plan.interval
             )
         doses = plan.doses(len(people), start=people.start, factor=last)
-    divided = panels(exposure.window(plan), plan)
+    divided = panels(exposure.window(plan, float(settings.times[-1])), plan)
     parts = predicted_parts(
         individuals.structure,
         people.cohort(divided.nodes, doses),

@@ -22,6 +22,10 @@ def test_the_typical_individual_has_the_exposure_of_the_formula():
     expected = [concentration(t) for t in (0, 2, 12)]
     assert result.prediction[single.label].flatten().tolist() == pytest.approx(expected)
     assert result.observation is None
+    until = pa.simulate(known(), nlme.regimen(100), uncertainty="none", times=[0, 2, 12])
+    whole = pa.Exposure(0, 12)
+    within = pa.simulate(known(), nlme.regimen(100), uncertainty="none", exposure=whole)
+    assert torch.equal(*(x.exposures["auc"]["100 at 0"] for x in (until, within)))
     steady = pa.simulate(known(), TWICE, uncertainty="none", exposure=STEADY)
     assert float(steady.exposures["auc"][TWICE.label]) == pytest.approx(100 / 4, rel=1e-5)
     average = float(steady.exposures["average"][TWICE.label])
