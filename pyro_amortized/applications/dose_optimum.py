@@ -3,7 +3,7 @@ r"""The best amount of a continuous range, on common draws.
 For a target with one end, the amounts :math:`d_k` at which the draws reach it are sorted: the dose
 at which a metric is at least *low* with probability p is their p-quantile, and that at which it is
 at most *high* with probability p their (1 - p)-quantile. For a range, the dose with the largest
-probability is taken; where doses differ by less than the Monte Carlo error of their difference,
+probability is taken; where doses differ by less than two Monte Carlo errors of their difference,
 the one nearest to the mean of :math:`(\log d_k^{low} + \log d_k^{high}) / 2`. An expected loss is
 minimised. Monte Carlo errors are those of weighted means, carried over to the dose by the slope.
 """
@@ -29,11 +29,14 @@ class OptimumSettings:
     Args:
         num_grid: Amounts of the grid on which probabilities and losses are compared.
         zoom: Times that the grid of a loss is narrowed around its minimum.
+        num_errors: Monte Carlo errors of the difference of two probabilities below which they
+            count as equal. With one, a single draw of the tail decides.
         max_values: Values of the metric on the grid that are held at once.
     """
 
     num_grid: int = 121
     zoom: int = 3
+    num_errors: float = 2.0
     max_values: int = 20_000_000
 
 
@@ -216,7 +219,7 @@ def _most_probable(response: DoseResponse, weights: Tensor, target: Target) -> O
     # difference of the probabilities.
     changed = sum((x - x.gather(0, best)).abs() for x in (entered2, left2))
     difference = share.gather(0, best) - share
-    is_similar = difference <= torch.as_tensor(changed).sqrt()
+    is_similar = difference <= SETTINGS.num_errors * torch.as_tensor(changed).sqrt()
     middle = torch.stack([torch.minimum(torch.maximum(x, first), last) for x in (enters, leaves)])
     center, center_error = weighted_mean_error(middle.mean(0), weights)
     distance = (grid - center).abs().masked_fill(~is_similar, torch.inf)

@@ -218,7 +218,7 @@ class _Simulator:
                 self.source.model,
                 data,
                 self.source.estimates,
-                guide=self.source.guide,
+                guide=self.source.guide_for(data),
                 num_draws=SETTINGS.num_draws,
                 seed=fork_seed(self.generator),
                 estimator=self.source.estimator,

@@ -128,7 +128,7 @@ def patient_draws(
         source.model,
         data,
         source.estimates,
-        guide=source.guide,
+        guide=source.guide_for(data),
         num_draws=num_draws,
         seed=fork_seed(generator),
         before=previous if _same_latent(previous, source, data) else None,

@@ -12,7 +12,8 @@ import torch
 from torch import Generator, Tensor
 
 from ..cohort import Cohort
-from ..errors import FitError, SettingError
+from ..errors import FitError, GuideError, SettingError
+from ..guide import AmortizedGuide
 from ..model import Model, ModelStructure
 from ..population.bootstrapping import Bootstrap
 from ..population.fit_result import PopulationFit
@@ -62,10 +63,18 @@ class Source:
                 "correct the name, or leave it out.",
             )
 
-    @property
-    def guide(self) -> Any:
-        """The guide of the fit, or None."""
-        return None if self.fit is None else self.fit.guide
+    def guide_for(self, cohort: Cohort) -> AmortizedGuide | None:
+        """The guide of the fit, or None where there is none, or where it does not take these data
+        (a covariate that only the guide reads is missing) and the density of the model is enough.
+        """
+        guide = None if self.fit is None else self.fit.guide
+        if guide is None or self.estimator == "likelihood-free":
+            return guide
+        try:
+            guide.posterior.encoder.check(cohort)
+        except GuideError:
+            return None
+        return guide
 
     @property
     def estimator(self) -> Any:

@@ -100,7 +100,7 @@ def seen_individuals(
         source.model,
         cohort,
         source.estimates,
-        guide=source.guide,
+        guide=source.guide_for(cohort),
         num_draws=max(num_draws, MIN_POSTERIOR_DRAWS),
         seed=fork_seed(generator),
         estimator=source.estimator,
