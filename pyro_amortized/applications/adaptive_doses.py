@@ -64,7 +64,7 @@ def run_adaptive(
 
 def _first(planned: Doses, amounts: Tensor, count: int) -> Doses:
     """The first doses, with the amounts that were decided; before the first, one of amount 0."""
-    columns = {name: x[:, : max(count, 1)] for name, x in vars(planned).items()}
+    columns = {name: x[:, : max(count, 1)] for name, x in planned.columns.items()}
     given = amounts[:, : max(count, 1)] * (1.0 if count else 0.0)
     return Doses(**columns | {"amounts": given})
 

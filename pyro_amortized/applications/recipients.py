@@ -92,7 +92,7 @@ def _joined(earlier: Doses, later: Doses | None) -> Doses:
     """Two records of doses of the same individuals."""
     if later is None:
         return earlier
-    columns = {name: torch.cat([x, getattr(later, name)], 1) for name, x in vars(earlier).items()}
+    columns = {name: torch.cat([x, getattr(later, name)], 1) for name, x in earlier.columns.items()}
     return Doses(**columns)
 
 

@@ -110,6 +110,8 @@ def test_earlier_doses_are_kept_after_a_start():
         for start in (None, 24.0)
     )
     assert float(after.amounts[0]) < 0.95 * float(washed.amounts[0])
+    of_many = pa.recommend(known(), patients(3)[[1]], RANGE, num_draws=1000, start=24.0, **options)
+    assert float(of_many.amounts[0]) == pytest.approx(float(after.amounts[0]), rel=0.02)
     with pytest.raises(AmortizedError, match="regimen begins at 0"):
         pa.recommend(known(), patients(), RANGE, start=0.0, **options)
 
