@@ -8,6 +8,14 @@ individual. Models are written with :mod:`pyro_amortized.nlme`; example data are
 
 from . import datasets as datasets
 from . import nlme as nlme
+from .applications import DesignEvaluation as DesignEvaluation
+from .applications import Exposure as Exposure
+from .applications import Recommendation as Recommendation
+from .applications import Simulation as Simulation
+from .applications import Target as Target
+from .applications import evaluate_designs as evaluate_designs
+from .applications import recommend as recommend
+from .applications import simulate as simulate
 from .cohort import Cohort as Cohort
 from .cohort import Doses as Doses
 from .cohort import Series as Series

@@ -5,6 +5,9 @@ r"""The command line: from a model file and a table to a fit and a report.
     pyro-amortized train  model.py:model data.csv --out guide
     pyro-amortized fit    model.py:model data.csv --guide guide --out fit
     pyro-amortized report model.py:model fit --out report.html
+    pyro-amortized simulate  model.py:model --fit fit --regimen "100 every 12 x 7"
+    pyro-amortized recommend model.py:model patient.csv --fit fit --target auc --low 400 ...
+    pyro-amortized design    model.py:model --population values.json --times 0.5,2,24 ...
 
 ``python -m pyro_amortized`` is the same command. The model file is executed as Python code, so use
 only files that you trust. Errors of the library end a command with status 1 and their message; they
@@ -13,23 +16,21 @@ have no traceback.
 
 import argparse
 import os
-import runpy
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from .cohort import Cohort
+from .commands import after_fit
+from .commands.inputs import add_table, cohort_from, model_from, say
 from .diagnostics import check_model, individual_table, parameter_table, report
-from .errors import AmortizedError, AmortizedWarning, CohortError, ModelError, TableError
+from .errors import AmortizedError, AmortizedWarning, CohortError
 from .guide import load_guide
-from .nlme import read_table
 from .population.estimation import fit_population
 from .population.fit_files import load_fit
 from .training import train
 
-Model = Callable[[Cohort], Any]
 INTERRUPTED = 130  # exit status of a command that was ended by Ctrl-C, as shells have it
 
 
@@ -51,27 +52,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _COMMANDS[parsed.command](parsed)
             sys.stdout.flush()
         except AmortizedError as error:
-            _say(f"{type(error).__name__}: {error}", sys.stderr)
+            say(f"{type(error).__name__}: {error}", sys.stderr)
             if isinstance(error, CohortError) and "no series" in error.found:
-                _say("On the command line: pass --series NAME, as in the model.", sys.stderr)
+                say("On the command line: pass --series NAME, as in the model.", sys.stderr)
             return 1
         except BrokenPipeError:  # the reader of a pipe (such as `head`) ended before us
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except KeyboardInterrupt:
-            _say(
+            say(
                 "Interrupted. Nothing was written; a training with --runs can be continued.",
                 sys.stderr,
             )
             return INTERRUPTED
         except (ModuleNotFoundError, OSError) as error:
-            _say(f"{type(error).__name__}: {error}", sys.stderr)
+            say(f"{type(error).__name__}: {error}", sys.stderr)
             return 1
     return 0
-
-
-def _say(text: str, stream: Any = None) -> None:
-    (stream or sys.stdout).write(text + "\n")
 
 
 def _show_warning(
@@ -86,7 +83,7 @@ def _show_warning(
     line has no Python program that they could point at.
     """
     if issubclass(category, AmortizedWarning):
-        _say(f"Warning: {message}", sys.stderr)
+        say(f"Warning: {message}", sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         "fit": "fit the population parameters (takes seconds; a guide is not needed)",
         "train": "train a guide for many individuals or cohorts (takes minutes)",
         "report": "write one HTML page about a fit",
-    }
+    } | after_fit.DESCRIPTIONS
     parsers = {
         name: commands.add_parser(
             name,
@@ -121,10 +118,12 @@ def _add_options(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     """Add the arguments of each command to its parser."""
     for name, parser in parsers.items():
         parser.add_argument("model", help="FILE:NAME of the model")
-        if name == "report":
+        if name in after_fit.COMMANDS:
+            after_fit.add_options(name, parser)
+        elif name == "report":
             parser.add_argument("fit", type=Path, help="folder of the fit")
         else:
-            _add_data(parser)
+            add_table(parser)
         if name != "check":
             parser.add_argument("--seed", type=int, default=1, help="seed of all random numbers")
     parsers["check"].add_argument(
@@ -168,102 +167,9 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    """Add the table and the meaning of its columns."""
-    parser.add_argument("table", type=Path, help="CSV file")
-    parser.add_argument(
-        "--series",
-        default="dv",
-        help="name of the observations; A=NAME,B=NAME for several endpoints",
-    )
-    parser.add_argument(
-        "--covariates", default="", help="columns of constant covariates, separated by commas"
-    )
-    parser.add_argument(
-        "--time-varying",
-        default="",
-        help="columns of covariates that change over time, separated by commas",
-    )
-    parser.add_argument("--endpoint", default="DVID", help="column with the endpoint of each value")
-    parser.add_argument("--time-unit", default="h", help="unit of clock times: min, h, d")
-    parser.add_argument(
-        "--columns", default="", help="names of the columns of a table that has no header"
-    )
-    for name, text in (("--lloq", "lower"), ("--uloq", "upper")):
-        parser.add_argument(
-            name,
-            default="",
-            help=f"{text} limit of quantification where the table gives none: 0.5, or NAME=0.5,...",
-        )
-
-
-def _model(text: str) -> Model:
-    """The model that is given as FILE:NAME; the name is ``model`` if there is none."""
-    file, colon, name = text.rpartition(":")
-    if not colon:
-        file, name = text, "model"
-    path = Path(file)
-    if not path.is_file():
-        raise ModelError(
-            f"There is no file {file!r}.",
-            "the path of a Python file and the name of a model in it, FILE:NAME.",
-            "check the path.",
-        )
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        names = runpy.run_path(str(path), run_name="__model__")
-    finally:
-        sys.path.pop(0)
-    model = names.get(name)
-    if not callable(model):
-        known = [n for n, x in names.items() if callable(x) and not n.startswith("_")]
-        raise ModelError(
-            f"{file} has no function {name!r}.",
-            f"one of its functions {known}.",
-            f"pass {file}:NAME with one of these names.",
-        )
-    checked_model: Model = model
-    return checked_model
-
-
-def _cohort(parsed: argparse.Namespace) -> Cohort:
-    """The table, read with the columns that the command line names."""
-
-    def columns(text: str) -> list[str]:
-        return [x.strip() for x in text.split(",") if x.strip()]
-
-    pairs = [x.partition("=") for x in columns(parsed.series)]
-    named: Any = {a.strip(): b.strip() for a, sign, b in pairs if sign} or parsed.series
-    return read_table(
-        parsed.table,
-        series=named,
-        covariates=columns(parsed.covariates),
-        time_varying=columns(parsed.time_varying),
-        endpoint=parsed.endpoint,
-        time_unit=parsed.time_unit,
-        columns=columns(parsed.columns) or None,
-        lloq=_limits("--lloq", columns(parsed.lloq)),
-        uloq=_limits("--uloq", columns(parsed.uloq)),
-    )
-
-
-def _limits(option: str, items: Sequence[str]) -> float | dict[str, float] | None:
-    """A limit of all series, or one of each."""
-    pairs = [item.rpartition("=") for item in items]
-    try:
-        limits = {name.strip(): float(value) for name, _, value in pairs}
-    except ValueError:
-        raise TableError(
-            f"{option} is {','.join(items)!r}.",
-            "a number, or NAME=NUMBER for each series.",
-            f"pass for instance {option} 0.5.",
-        ) from None
-    return limits.get("", limits or None) if len(limits) < 2 else limits
-
-
 def _check(parsed: argparse.Namespace) -> None:
-    check = check_model(_model(parsed.model), _cohort(parsed))
-    _say(str(check))
+    check = check_model(model_from(parsed.model), cohort_from(parsed))
+    say(str(check))
     parsed.out.mkdir(parents=True, exist_ok=True)
     (parsed.out / "model.svg").write_text(check.drawing, "utf-8")
     from .diagnostics import plots  # matplotlib is an optional dependency
@@ -273,42 +179,40 @@ def _check(parsed: argparse.Namespace) -> None:
     for name, figure in figures.items():
         figure.savefig(parsed.out / name, dpi=130)
     written = [str(parsed.out / name) for name in ("model.svg", *figures)]
-    _say(f"\nWritten: {', '.join(written)}")
+    say(f"\nWritten: {', '.join(written)}")
 
 
 def _train(parsed: argparse.Namespace) -> None:
     guide = train(
-        _model(parsed.model),
-        _cohort(parsed),
+        model_from(parsed.model),
+        cohort_from(parsed),
         budget=parsed.budget,
         folder=parsed.runs,
         seed=parsed.seed,
     )
     guide.save(parsed.out)
     history = guide.history
-    _say(
-        f"{history.num_simulations:,} simulations, {history.num_steps:,} steps: {history.stopped}."
-    )
-    _say(f"{history.advice}\nWritten: {parsed.out}")
+    say(f"{history.num_simulations:,} simulations, {history.num_steps:,} steps: {history.stopped}.")
+    say(f"{history.advice}\nWritten: {parsed.out}")
 
 
 def _fit(parsed: argparse.Namespace) -> None:
-    model, cohort = _model(parsed.model), _cohort(parsed)
+    model, cohort = model_from(parsed.model), cohort_from(parsed)
     guide = None
     if parsed.guide:
-        guide_model = _model(parsed.guide_model) if parsed.guide_model else model
+        guide_model = model_from(parsed.guide_model) if parsed.guide_model else model
         guide = load_guide(parsed.guide, guide_model, cohort)
     fit = fit_population(
         model, cohort, guide=guide, maximum_a_posteriori=parsed.map, seed=parsed.seed
     )
-    _say(str(fit.summary()))
+    say(str(fit.summary()))
     fit.save(parsed.out)
-    _say(f"\nWritten: {parsed.out}")
+    say(f"\nWritten: {parsed.out}")
 
 
 def _report(parsed: argparse.Namespace) -> None:
-    guide_model = _model(parsed.guide_model) if parsed.guide_model else None
-    fit = load_fit(parsed.fit, _model(parsed.model), guide_model=guide_model)
+    guide_model = model_from(parsed.guide_model) if parsed.guide_model else None
+    fit = load_fit(parsed.fit, model_from(parsed.model), guide_model=guide_model)
     diagnosis = report(fit, parsed.out, title=parsed.title, seed=parsed.seed)
     written = [parsed.out]
     if parsed.parameters:
@@ -317,10 +221,10 @@ def _report(parsed: argparse.Namespace) -> None:
     if parsed.individuals:
         individual_table(fit).to_csv(parsed.individuals)
         written.append(parsed.individuals)
-    _say(f"{diagnosis.verdict}\nWritten: {', '.join(map(str, written))}")
+    say(f"{diagnosis.verdict}\nWritten: {', '.join(map(str, written))}")
 
 
-_COMMANDS = {"check": _check, "train": _train, "fit": _fit, "report": _report}
+_COMMANDS = {"check": _check, "train": _train, "fit": _fit, "report": _report} | after_fit.COMMANDS
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -68,6 +68,18 @@ EXAMPLES = {
         "missing_data/imputation.py", "imputation.png", "Imputation",
         "Linear interpolation of missing values gives biased means and intervals that are too narrow.",
     ),
+    "regimens": (
+        "after_fit/regimens.py", "regimens.png", "Dosing regimens of warfarin",
+        "The loading dose reaches the target in the first days, and a rule brings more individuals into its range.",
+    ),
+    "individual_dose": (
+        "after_fit/individual_dose.py", "individual_dose.png", "A dose for one patient",
+        "Two samples narrow the dose, and a third one is taken into account without new draws where they suffice.",
+    ),
+    "study_design": (
+        "after_fit/study_design.py", "study_design.png", "Designs of a study",
+        "Half of the samples cost little for clearance and much for the residual error.",
+    ),
 }  # fmt: skip
 
 

@@ -9,11 +9,12 @@ import hashlib
 import inspect
 import warnings
 from importlib.metadata import version
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import xarray
 
+from ..applications import Simulation
 from ..model import ModelStructure
 from ..population.amortized_mcmc import AmortizedMCMC
 from ..population.fit_result import PopulationFit
@@ -29,6 +30,7 @@ from .arviz_groups import (
     individual_groups,
     population_groups,
     prior_groups,
+    simulation_groups,
 )
 from .calibration_result import Calibration
 
@@ -36,9 +38,18 @@ with warnings.catch_warnings():  # ArviZ 0.x warns of changes in version 1 when 
     warnings.simplefilter("ignore", FutureWarning)
     import arviz
 
+AnyResult = (
+    PopulationFit
+    | IndividualPosteriors
+    | PopulationDraws
+    | AmortizedMCMC
+    | Calibration
+    | Simulation
+)
+
 
 def to_arviz(
-    result: PopulationFit | IndividualPosteriors | PopulationDraws | AmortizedMCMC | Calibration,
+    result: AnyResult,
     *,
     num_draws: int = 1000,
     num_prior_draws: int = 200,
@@ -53,7 +64,7 @@ def to_arviz(
             :func:`~pyro_amortized.population.population_posterior.sample_population`, or an
             :class:`~pyro_amortized.AmortizedMCMC`
             that was run: their individual parameters carry the uncertainty of the population. A
-            calibration.
+            calibration. A simulation under regimens.
         num_draws: Number of equally weighted draws. Draws of the population are all exported.
         num_prior_draws: Number of draws of the groups ``prior`` and ``prior_predictive``; 0 leaves
             the groups out.
@@ -72,18 +83,21 @@ def to_arviz(
         has log p(y_i, phi_i), log q and the log weight of every draw, and ESS, Pareto k and log
         marginal likelihood of each individual. A calibration gives ``prior_sbc`` (true values),
         ``posterior`` (means and standard deviations) and ``sample_stats`` (ranks and levels, raw
-        and corrected). The attributes of every group name the model and a hash of its source, the
-        estimator, the seed, and the versions of this library, torch and Pyro.
+        and corrected). A simulation gives ``predictions``, with the dimensions ``chain, draw,
+        regimen, individual, time``. The attributes of every group name the model and a hash of
+        its source, the estimator, the seed, and the versions of this library, torch and Pyro.
 
     Raises:
         SettingError: ``result`` is of another class, or a number is outside its range.
     """
-    known = (PopulationFit, IndividualPosteriors, PopulationDraws, AmortizedMCMC, Calibration)
+    known = get_args(AnyResult)
     check_is("result", result, known, "pass a result of one of these classes.")
     check_count("num_draws", num_draws)
     check_count("num_prior_draws", num_prior_draws, least=0)
     if isinstance(result, Calibration):
         return _arviz_data(calibration_groups(result), {"seed": seed})
+    if isinstance(result, Simulation):
+        return _arviz_data(simulation_groups(result), {"uncertainty": result.uncertainty})
     per_observation = isinstance(result, AmortizedMCMC)
     if isinstance(result, AmortizedMCMC):
         result = result.draws

@@ -6,15 +6,19 @@ individuals at fixed population parameters is :math:`\log p(y_{ij} \mid \phi_i, 
 that of draws of the population is the marginal :math:`\log p(y_i \mid \Psi)` per individual.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import xarray
 from torch import Generator, Tensor
 
+from ..applications import Simulation
 from ..cohort import Cohort
 from ..model import ModelStructure, individual_prior_terms, joint_run, value_log_probs
-from ..numerics.cholesky import factored
 from ..numerics.vectorized_map import AtEach
 from ..population.fit_result import PopulationFit
+from ..population.population_draws import normal_vectors
 from ..population.population_posterior import PopulationDraws
 from ..runtime.random_numbers import fork_seed
 from ..sampling.individuals import IndividualPosteriors
@@ -35,7 +39,7 @@ def fit_groups(fit: PopulationFit, num_draws: int, generator: Generator) -> Grou
     """Individuals at the estimates, with draws of the population from the normal approximation."""
     structure, cohort = fit.structure, fit.cohort
     groups = individual_groups(fit.individuals, num_draws, generator)
-    vectors = _normal_draws(fit, num_draws, generator)
+    vectors = normal_vectors(fit.vector, fit.covariance, num_draws, generator)
     population = population_dataset(structure.constrain_population(vectors), structure)
     log_prior = population_dataset(_population_log_priors(structure, cohort, vectors))
     groups["posterior"] = _joined(groups["posterior"], population)
@@ -164,6 +168,26 @@ def calibration_groups(result: Calibration) -> Groups:
     return {n: simulation_dataset(x, result.names, len(result)) for n, x in groups.items()}
 
 
+def simulation_groups(result: Simulation) -> Groups:
+    """Predictions, observations and exposures of simulated individuals."""
+
+    def stacked(values: Mapping[str, Tensor]) -> Any:
+        return torch.stack([values[name] for name in result.regimens], 1).unsqueeze(0).numpy()
+
+    dims = ("chain", "draw", "regimen", "individual")
+    variables: dict[str, Any] = {"prediction": ((*dims, "time"), stacked(result.prediction))}
+    if result.observation is not None:
+        variables[result.quantity] = ((*dims, "time"), stacked(result.observation))
+    for metric, values in result.exposures.items():
+        variables[metric] = (dims, stacked(values))
+    coords = {
+        "regimen": list(result.regimens),
+        "individual": list(result.ids),
+        "time": result.times.numpy(),
+    }
+    return {"predictions": xarray.Dataset(variables, coords=coords)}
+
+
 def _joined(first: xarray.Dataset, second: xarray.Dataset) -> xarray.Dataset:
     """The variables of two data sets whose common coordinates are equal."""
     return first.assign(second.data_vars).assign_coords(second.coords)
@@ -180,19 +204,6 @@ def _predictive(
     values: dict[str, Tensor], cohort: Cohort, structure: ModelStructure
 ) -> xarray.Dataset:
     return observation_dataset(_recorded(values, cohort, structure), cohort, has_draws=True)
-
-
-def _normal_draws(fit: PopulationFit, num_draws: int, generator: Generator) -> Tensor:
-    """Unconstrained draws of the population from the normal approximation of a fit, shape ``(draw,
-    coordinate)``; coordinates that were not estimated keep their value.
-    """
-    estimated = fit.estimated
-    deviation = torch.zeros(num_draws, len(fit.vector), dtype=torch.float64)
-    if bool(estimated.any()):
-        scale = factored(fit.covariance[estimated][:, estimated])
-        normal = torch.randn(num_draws, len(scale), generator=generator, dtype=torch.float64)
-        deviation[:, estimated] = normal @ scale.T
-    return fit.vector + deviation
 
 
 def _population_log_priors(

@@ -33,6 +33,7 @@ from .fit_checks import (
     training_data_check,
 )
 from .guide_checks import efficiency_checks, influence_checks, rank_checks
+from .missingness_checks import missingness_checks
 from .prior_checks import prior_checks
 from .random_effect_analysis import RandomEffectTests, random_effect_tests
 from .random_effect_checks import random_effect_checks
@@ -146,6 +147,7 @@ def diagnose(
     checks += prior_checks(fit, fork_seed(generator)) + identity_checks(fit.cohort)
     checks += [] if data is None else [training_data_check(data)]
     checks += [check for one in by_series for check in residual_checks(one)]
+    checks += [check for one in by_series for check in missingness_checks(fit, one)]
     effects = random_effect_tests(fit, seed=fork_seed(generator))
     checks += random_effect_checks(effects) + case_influence_checks(fit)
     return Diagnosis(tuple(checks), calibration, data, by_series, effects)

@@ -1,7 +1,11 @@
 r"""Building blocks of models: tables, doses, closed-form pharmacokinetics, ODEs, distributions of
-individual parameters, covariate effects, residual error, censoring, recording, stochastic dynamics.
+individual parameters, covariate effects, residual error, censoring, recording, stochastic dynamics,
+regimens, studies without data.
 """
 
+from .adaptive_regimens import AdaptiveRegimen as AdaptiveRegimen
+from .adaptive_regimens import Measured as Measured
+from .adaptive_regimens import adaptive as adaptive
 from .censored_distributions import Censored as Censored
 from .censored_distributions import Rounded as Rounded
 from .censored_distributions import Truncated as Truncated
@@ -30,6 +34,8 @@ from .parameter_models import lognormal as lognormal
 from .parameter_models import random_effects as random_effects
 from .parameter_models import scale_factor as scale_factor
 from .recording import recording_probability as recording_probability
+from .regimens import Regimen as Regimen
+from .regimens import regimen as regimen
 from .residual_error import additive_error as additive_error
 from .residual_error import combined_error as combined_error
 from .residual_error import lognormal_error as lognormal_error
@@ -38,5 +44,6 @@ from .residual_error import student_error as student_error
 from .sde import euler_maruyama as euler_maruyama
 from .sde import tau_leaping as tau_leaping
 from .simulator_distribution import Simulated as Simulated
+from .studies import study as study
 from .tables import read_table as read_table
 from .tables import to_table as to_table

@@ -21,6 +21,7 @@ from torch import Tensor
 from .cholesky import factored
 
 Target = Callable[[Tensor], Tensor]
+TargetOf = Callable[[Tensor], Target]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class NewtonSettings:
         tail: Probability outside which no quasi-random point lies: the quantile of 0 is infinite.
         jitter: Addition to the covariance of a scale, relative to its trace, so that rounding does
             not make it indefinite.
+        max_steps: Largest number of steps while the log density rises.
+        min_rise: Rise of the log density in a step below which the mode is reached.
     """
 
     min_precision: float = 1e-3
@@ -52,6 +55,8 @@ class NewtonSettings:
     max_relative: float = 1e6
     tail: float = 1e-6
     jitter: float = 1e-12
+    max_steps: int = 30
+    min_rise: float = 0.1
 
 
 DEFAULTS = NewtonSettings()
@@ -103,6 +108,40 @@ def newton(target: Target, location: Tensor, scale_tril: Tensor, num_steps: int)
     return Curved(location, scale_tril, shape.T)
 
 
+def climb(
+    target_of: TargetOf, starts: Tensor, scale_trils: Tensor, num_steps: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Steps from several starts of each problem, until its highest log density has ceased to rise.
+
+    Args:
+        target_of: Gives the log densities of some of the problems, as a function of points of shape
+            ``(point, num * j, d)``, for any j; row ``a * num + i`` belongs to the i-th of them.
+        starts: First locations, shape ``(start, N, d)``.
+        scale_trils: First scales, shape ``(start, N, d, d)``.
+        num_steps: Smallest number of steps. Problems whose log density still rises get further
+            ones. Of 1,000 posteriors a hundredth as wide as the first scale, three were 20,000
+            below their mode after five steps.
+
+    Returns:
+        Locations and scales, shaped as the first ones, and log densities, shape ``(start, N)``.
+    """
+    (num_starts, num), rows = starts.shape[:2], torch.arange(starts.shape[1])
+    location, scale = starts.clone(), scale_trils.clone()
+    density = location.new_full((num_starts, num), -torch.inf)
+    for step in range(max(num_steps, DEFAULTS.max_steps)):
+        flat = (x[:, rows].flatten(0, 1) for x in (location, scale))
+        moved = newton_step(target_of(rows), *flat)
+        new = [x.unflatten(0, (num_starts, len(rows))) for x in moved]
+        rise = new[2].amax(0) - density[:, rows].amax(0)
+        for x, value in zip((location, scale, density), new, strict=True):
+            x[:, rows] = value
+        if step + 1 >= num_steps:
+            rows = rows[rise > DEFAULTS.min_rise]
+            if len(rows) == 0:
+                break
+    return location, scale, density
+
+
 def newton_step(
     target: Target, location: Tensor, scale_tril: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,7 +171,7 @@ def newton_step(
 
 
 def best_of(
-    target: Target, location: Tensor, scale_tril: Tensor, num: int
+    target: Target, location: Tensor, scale_tril: Tensor, num: int, num_best: int = 1
 ) -> tuple[Tensor, Tensor]:
     r"""The best of some quasi-random points of each Gaussian, and a scale of their distance.
 
@@ -141,10 +180,11 @@ def best_of(
         location: Means, shape ``(N, d)``.
         scale_tril: Scales, shape ``(N, d, d)``.
         num: Number of points.
+        num_best: Number of points that are kept.
 
     Returns:
-        The points with the highest log density, shape ``(N, d)``, and the scales divided by the
-        d-th root of ``num``, shape ``(N, d, d)``.
+        The points with the highest log densities, shape ``(num_best, N, d)``, and the scales
+        divided by the d-th root of ``num``, shape ``(num_best, N, d, d)``.
     """
     d = location.shape[-1]
     unit = torch.quasirandom.SobolEngine(d, scramble=True, seed=0).draw(num, dtype=torch.float64)
@@ -152,9 +192,9 @@ def best_of(
     points[0] = 0.0
     candidates = location + torch.einsum("nij,kj->kni", scale_tril, points)
     values = target(candidates)
-    best = torch.where(values.isfinite(), values, -torch.inf).argmax(0)
-    best_points = candidates.gather(0, best[None, :, None].expand(1, -1, d))[0]
-    return best_points, scale_tril * num ** (-1 / d)
+    best = torch.where(values.isfinite(), values, -torch.inf).topk(num_best, dim=0).indices
+    best_points = candidates.gather(0, best.unsqueeze(-1).expand(-1, -1, d))
+    return best_points, (scale_tril * num ** (-1 / d)).expand(num_best, *scale_tril.shape)
 
 
 def _evaluate(

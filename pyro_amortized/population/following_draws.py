@@ -38,6 +38,7 @@ from ..numerics.cholesky import factored
 from ..sampling.importance_weights import effective_sample_size, normalized_weights
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.student_mixture import StudentMixture
+from .complete_scores import complete_scores
 from .draw_moves import fitted_moves, num_products
 from .fixed_draws import is_negligible, replace_impossible_draws
 
@@ -225,24 +226,8 @@ class _Slopes:
 
     def of_population(self, steps: Tensor) -> Tensor:
         """In the unconstrained population, shape ``(draw, individual, population)``."""
-        structure, center = self.structure, self.center
-        shared = structure.coordinates(structure.shared).nonzero()[:, 0].tolist()
-        ends = [
-            (structure.constrain_population(center + x), structure.constrain_population(center - x))
-            for x in torch.diag(steps)
-        ]
-        columns = [
-            structure.log_individual_of(self.repeated, self.draws, ahead)
-            - structure.log_individual_of(self.repeated, self.draws, behind)
-            for ahead, behind in ends
-        ]
-        moved = [population for j in shared for population in ends[j]]
-        if moved:
-            observations = structure.log_observations(self.cohort, self.draws, moved)
-            for place, j in enumerate(shared):
-                ahead, behind = observations[2 * place : 2 * place + 2]
-                columns[j] = columns[j] + ahead - behind
-        return torch.stack(columns, -1) / (2 * steps)
+        parts = (self.structure, self.cohort, self.repeated, self.draws, self.center)
+        return complete_scores(*parts, steps)
 
     def of_individuals(self, steps: Tensor) -> Tensor:
         """In the unconstrained individual parameters, shape ``(draw, individual, latent)``; the

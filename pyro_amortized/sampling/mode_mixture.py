@@ -16,7 +16,6 @@ References:
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,23 +23,18 @@ import torch
 from torch import Generator, Tensor
 
 from ..numerics.cholesky import factored
-from ..numerics.newton_steps import Target, newton_step
+from ..numerics.newton_steps import Target, TargetOf, climb
 from .student_mixture import StudentMixture, fit_student_mixture, squared_distance
 
 NUM_MODES = 5  # one start each: see _starts
-TargetOf = Callable[[Tensor], Target]
 
 
 @dataclass(frozen=True)
 class ModeSettings:
     """Effort of the search for modes and of the differential evolution."""
 
-    # Newton steps from every start. Individuals whose highest log density then still rises by more
-    # than the last number in a step get further ones. Of 1,000 cells with posteriors a hundredth
-    # as wide as the population, three were 20,000 below their mode after five steps.
+    # Newton steps from every start; more where the log density of an individual still rises.
     num_newton_steps: int = 5
-    max_newton_steps: int = 30
-    min_rise: float = 0.1
     # Points per target, an even number: 24 points and 60 steps left an error of the log likelihood
     # of 50 cells of 0.5, 32 points and 100 steps 0.35 (decision 030).
     num_points: int = 32
@@ -87,33 +81,15 @@ def find_modes(target_of: TargetOf, draws: Tensor, log_weights: Tensor) -> Modes
     scale = factored(covariance + MODES.jitter * variances.diag_embed())
     starts = _starts(draws, log_weights)
     modes, scales, log_density = (
-        x.transpose(0, 1) for x in _climbed(target_of, starts, scale.expand(NUM_MODES, num, -1, -1))
+        x.transpose(0, 1)
+        for x in climb(
+            target_of, starts, scale.expand(NUM_MODES, num, -1, -1), MODES.num_newton_steps
+        )
     )
     log_mass, repeated = _log_masses(modes, scales, log_density)
     share = log_mass.softmax(-1).clamp(min=MODES.min_mode_share)
     log_share = (share / share.sum(1, keepdim=True)).log()
     return Modes(StudentMixture(log_share, modes, scales), repeated)
-
-
-def _climbed(target_of: TargetOf, starts: Tensor, scales: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Locations ``(start, N, latent)``, scales and log densities after Newton steps, until the
-    highest log density of each target has ceased to rise.
-    """
-    num_starts, num = starts.shape[:2]
-    rows, lowest = torch.arange(num), torch.full((num_starts, num), -torch.inf)
-    location, scale, density = starts.clone(), scales.clone(), lowest.to(starts)
-    for step in range(MODES.max_newton_steps):
-        flat = (x[:, rows].flatten(0, 1) for x in (location, scale))
-        moved = newton_step(target_of(rows), *flat)
-        new = [x.unflatten(0, (num_starts, len(rows))) for x in moved]
-        rise = new[2].amax(0) - density[:, rows].amax(0)
-        for x, value in zip((location, scale, density), new, strict=True):
-            x[:, rows] = value
-        if step + 1 >= MODES.num_newton_steps:
-            rows = rows[rise > MODES.min_rise]
-            if len(rows) == 0:
-                break
-    return location, scale, density
 
 
 def mixture_around_modes(

@@ -49,7 +49,7 @@ def test_what_is_not_finite_is_avoided():
     one = torch.ones(1, 1).double()
     maximum = newton(half, 3 * one, 5 * one.unsqueeze(0), 6)
     assert maximum.location.item() == pytest.approx(1.0, abs=1e-6)
-    start, scale = best_of(half, -0.5 * one, one.unsqueeze(0), 32)
+    (start,), (scale,) = best_of(half, -0.5 * one, one.unsqueeze(0), 32)
     assert start.item() > 0
     assert scale.item() == pytest.approx(1 / 32)
 

@@ -126,3 +126,19 @@ def test_gallery_examples_run(run, tmp_path, name):
     printed = run(f"gallery/{name}.py", "--output", tmp_path)
     assert printed.strip().splitlines()[-1].endswith(".")
     assert (tmp_path / f"{name}.png").stat().st_size > 5_000
+
+
+@pytest.mark.example
+@pytest.mark.parametrize(
+    ("name", "words", "printed"),
+    [
+        ("regimens", ("--individuals", 20, "--draws", 4), ("adapted to the samples", "AUC of")),
+        ("individual_dose", (), ("without samples: 6", "average of two models", "P(target)")),
+        ("study_design", ("--simulated", 32), ("efficiency", "individuals for 0.80")),
+    ],
+)
+def test_what_follows_a_fit(run, tmp_path, name, words, printed):
+    text = run(f"after_fit/{name}.py", *words, "--output", tmp_path)
+    for part in printed:
+        assert part in text
+    assert (tmp_path / f"{name}.png").stat().st_size > 5000

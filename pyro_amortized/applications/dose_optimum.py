@@ -1,0 +1,253 @@
+r"""The best amount of a continuous range, on common draws.
+
+For a target with one end, the amounts :math:`d_k` at which the draws reach it are sorted: the dose
+at which a metric is at least *low* with probability p is their p-quantile, and that at which it is
+at most *high* with probability p their (1 - p)-quantile. For a range, the dose with the largest
+probability is taken; where doses differ by less than two Monte Carlo errors of their difference,
+the one nearest to the mean of :math:`(\log d_k^{low} + \log d_k^{high}) / 2`. An expected loss is
+minimised. Monte Carlo errors are those of weighted means, carried over to the dose by the slope.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import SettingError
+from .dose_response import DoseResponse
+from .targets import Target
+
+Loss = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class OptimumSettings:
+    r"""How an optimum is found.
+
+    Args:
+        num_grid: Amounts of the grid on which probabilities and losses are compared.
+        zoom: Times that the grid of a loss is narrowed around its minimum.
+        num_errors: Monte Carlo errors of the difference of two probabilities below which they
+            count as equal. With one, a single draw of the tail decides.
+        max_values: Values of the metric on the grid that are held at once.
+    """
+
+    num_grid: int = 121
+    zoom: int = 3
+    num_errors: float = 2.0
+    max_values: int = 20_000_000
+
+
+SETTINGS = OptimumSettings()
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    r"""The best dose of every patient.
+
+    Args:
+        log_amount: Its logarithm, shape ``(individual,)``.
+        error: Monte Carlo standard error of ``log_amount``.
+        is_inside: Whether it lies inside the range, not at one of its ends.
+    """
+
+    log_amount: Tensor
+    error: Tensor
+    is_inside: Tensor
+
+
+def squared_log_loss(value: float) -> Loss:
+    """The squared logarithm of metric / value: a factor too much counts as one too little."""
+
+    def loss(metric: Tensor) -> Tensor:
+        return (metric.clamp(min=1e-300).log() - math.log(value)).square()
+
+    return loss
+
+
+def checked_loss(loss: Loss, metric: Tensor) -> Tensor:
+    r"""The loss of every draw.
+
+    Raises:
+        SettingError: It is not a finite tensor of the shape of the metric.
+    """
+    values = loss(metric)
+    ok = isinstance(values, Tensor) and values.shape == metric.shape
+    if not (ok and bool(values.isfinite().all())):
+        kind = type(values).__name__
+        found = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else kind
+        raise SettingError(
+            f"The loss returned {found}{' with values that are not finite' if ok else ''}.",
+            f"a finite loss for every value, shape {tuple(metric.shape)}.",
+            "write the loss with torch functions, element by element.",
+        )
+    return values.double()
+
+
+def weighted_mean_error(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted means and their Monte Carlo errors, shape ``(*, individual)``, of values ``(*, draw,
+    individual)`` with normalised weights ``(draw, individual)``.
+    """
+    mean = (weights * values).sum(-2)
+    error = (weights.square() * (values - mean.unsqueeze(-2)).square()).sum(-2).sqrt()
+    return mean, error
+
+
+def optimum(
+    response: DoseResponse,
+    weights: Tensor,
+    target: Target,
+    probability: float | None,
+    loss: Loss | None,
+) -> Optimum:
+    r"""The best amount of every patient between the ends of a response.
+
+    Args:
+        response: The metric as a function of the dose.
+        weights: Normalised weights, shape ``(draw, individual)``.
+        target: The target.
+        probability: Probability of a target with one end.
+        loss: Loss as a function of the metric, in place of a probability.
+    """
+    if loss is not None:
+        return _by_patients(response, weights, lambda r, w: _smallest_loss(r, w, loss))
+    if target.low is not None and target.high is not None:
+        return _most_probable(response, weights, target)
+    assert probability is not None
+    return _one_end(response, weights, target, probability)
+
+
+def _by_patients(
+    response: DoseResponse, weights: Tensor, function: Callable[[DoseResponse, Tensor], Optimum]
+) -> Optimum:
+    """A function of some patients at a time, which limits memory."""
+    num_draws, num = weights.shape
+    size = max(1, SETTINGS.max_values // (SETTINGS.num_grid * num_draws))
+    parts = [
+        function(response.some(slice(i, i + size)), weights[:, i : i + size])
+        for i in range(0, num, size)
+    ]
+    names = ("log_amount", "error", "is_inside")
+    return Optimum(*(torch.cat([getattr(x, name) for x in parts]) for name in names))
+
+
+def _one_end(
+    response: DoseResponse, weights: Tensor, target: Target, probability: float
+) -> Optimum:
+    """The dose at which a target with one end is reached with a probability."""
+    is_low, increasing = target.low is not None, response.is_increasing
+    level = target.low if target.low is not None else target.high
+    assert level is not None
+    if not increasing:  # the metric falls with the dose: its negative increases
+        response = DoseResponse(response.log_amounts, -response.metric)
+        level = -level
+    reached = response.reached_at(level)
+    low, high = response.log_amounts[0], response.log_amounts[-1]
+    share = probability if is_low == increasing else 1 - probability
+    error_of_share = (share * (1 - share) * weights.square().sum(0)).sqrt()
+    shares = (share + error_of_share * torch.tensor([[0.0], [-1.0], [1.0]])).clamp(0.0, 1.0)
+    dose, lower, upper = _smooth_quantiles(reached, weights, shares)
+    error = ((upper - lower) / 2).nan_to_num(torch.inf, torch.inf)
+    inside = dose.isfinite() & (dose > low) & (dose < high)
+    return Optimum(torch.minimum(torch.maximum(dose, low), high), error, inside)
+
+
+def _smooth_quantiles(values: Tensor, weights: Tensor, shares: Tensor) -> Tensor:
+    """Quantiles of weighted values with linear interpolation between their mid-ranks, shape
+    ``(level, individual)``; infinite values are among the ends.
+    """
+    ordered, order = values.sort(0)
+    w = weights.gather(0, order)
+    middle = w.cumsum(0) - w / 2
+    place = torch.searchsorted(middle.T.contiguous(), shares.T.contiguous()).T
+    place = place.clamp(1, len(values) - 1)
+    before, after = middle.gather(0, place - 1), middle.gather(0, place)
+    low, high = ordered.gather(0, place - 1), ordered.gather(0, place)
+    part = ((shares - before) / (after - before).clamp(min=1e-300)).clamp(0.0, 1.0)
+    mixed = low + part * (high - low)
+    return torch.where(low.isfinite() & high.isfinite(), mixed, torch.where(part < 0.5, low, high))
+
+
+def _grid(low: Tensor, high: Tensor) -> Tensor:
+    """Equally spaced log amounts between ends ``(individual,)``, shape ``(grid, individual)``."""
+    steps = torch.linspace(0, 1, SETTINGS.num_grid, dtype=torch.float64).unsqueeze(1)
+    return low + steps * (high - low)
+
+
+class _Below:
+    """Weights of the draws whose thresholds lie below an amount, and their squares.
+
+    Args:
+        thresholds: Shape ``(draw, individual)``.
+        weights: Normalised weights, same shape.
+    """
+
+    def __init__(self, thresholds: Tensor, weights: Tensor) -> None:
+        ordered, order = thresholds.sort(0)
+        sorted_weights = weights.gather(0, order)
+        zero = torch.zeros_like(weights[:1])
+        self.ordered = ordered.T.contiguous()
+        self.sums = torch.cat([zero, sorted_weights.cumsum(0)])
+        self.squares = torch.cat([zero, sorted_weights.square().cumsum(0)])
+
+    def at(self, amounts: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of weights and of their squares for amounts ``(grid, individual)``, same shape."""
+        place = torch.searchsorted(self.ordered, amounts.T.contiguous(), right=True).T
+        return self.sums.gather(0, place), self.squares.gather(0, place)
+
+
+def _most_probable(response: DoseResponse, weights: Tensor, target: Target) -> Optimum:
+    """The dose with the largest probability of the range.
+
+    A draw is in the range from the amount at which it reaches one end until it reaches the other,
+    so the probability is a difference of two distribution functions.
+    """
+    first, last = response.log_amounts[0], response.log_amounts[-1]
+    assert target.low is not None
+    assert target.high is not None
+    sign = 1.0 if response.is_increasing else -1.0
+    signed = DoseResponse(response.log_amounts, sign * response.metric)
+    enters, leaves = (signed.reached_at(x) for x in sorted((sign * target.low, sign * target.high)))
+    grid = _grid(first, last)
+    entered, entered2 = _Below(enters, weights).at(grid)
+    left, left2 = _Below(leaves, weights).at(grid)
+    share = entered - left
+    best = share.argmax(0).unsqueeze(0)
+    # Draws that are in the range at one of two amounts alone: their number gives the error of the
+    # difference of the probabilities.
+    changed = sum((x - x.gather(0, best)).abs() for x in (entered2, left2))
+    difference = share.gather(0, best) - share
+    is_similar = difference <= SETTINGS.num_errors * torch.as_tensor(changed).sqrt()
+    middle = torch.stack([torch.minimum(torch.maximum(x, first), last) for x in (enters, leaves)])
+    center, center_error = weighted_mean_error(middle.mean(0), weights)
+    distance = (grid - center).abs().masked_fill(~is_similar, torch.inf)
+    dose = grid.gather(0, distance.argmin(0).unsqueeze(0))[0]
+    step = grid[1] - grid[0]
+    dose = torch.where((dose - center).abs() <= step, center, dose)
+    is_inside = (dose > first + step / 2) & (dose < last - step / 2)
+    return Optimum(dose, center_error, is_inside & (share.amax(0) > 0))
+
+
+def _smallest_loss(response: DoseResponse, weights: Tensor, loss: Loss) -> Optimum:
+    """The dose with the smallest expected loss."""
+    first, last = response.log_amounts[0], response.log_amounts[-1]
+    low, high = first, last
+    for _ in range(SETTINGS.zoom):
+        grid = _grid(low, high)
+        expected = (weights * checked_loss(loss, response.at(grid))).sum(1)
+        best = expected.argmin(0).unsqueeze(0)
+        step = grid[1] - grid[0]
+        dose = grid.gather(0, best)[0]
+        low, high = torch.maximum(dose - 2 * step, first), torch.minimum(dose + 2 * step, last)
+    inside = (dose > first + step) & (dose < last - step)
+    width = torch.maximum((last - first) / SETTINGS.num_grid, torch.full_like(dose, 1e-3))
+    around = torch.stack([dose - width, dose, dose + width])
+    losses = checked_loss(loss, response.at(around))
+    _, slope_error = weighted_mean_error(
+        ((losses[2] - losses[0]) / (2 * width)).unsqueeze(0), weights
+    )
+    curvature = (weights * (losses[2] - 2 * losses[1] + losses[0])).sum(0) / width.square()
+    error = slope_error[0] / curvature.clamp(min=1e-300)
+    return Optimum(dose, torch.where(curvature > 0, error, torch.inf), inside)

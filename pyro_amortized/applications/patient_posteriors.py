@@ -1,0 +1,185 @@
+r"""Posterior draws of patients for dosing, from one or several models, again as samples arrive.
+
+Draws of an earlier recommendation are weighted by the new samples,
+
+.. math:: w_{ik} = p(y_i, u_{ik} \mid \Psi) / q_i(u_{ik}) ,
+
+with the proposal density they were drawn from. Where too few of them stay effective, new ones are
+drawn, beginning with the earlier mixtures.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from ..cohort import Cohort, Series
+from ..errors import CohortError, SettingError
+from ..runtime.arguments import check_is
+from ..runtime.random_numbers import fork_seed
+from ..sampling.importance_weights import PARETO, finite_or_zero_weight, importance_estimate
+from ..sampling.individuals import IndividualPosteriors, sample_individuals
+from .dose_response import Mixture, PatientDraws
+from .model_weights import patient_weights
+from .population_source import Source
+from .recipients import Occasion, seen_recipients
+
+
+@dataclass(frozen=True)
+class PosteriorSettings:
+    r"""Number of draws.
+
+    Args:
+        num_draws: Draws of a patient, where there are few patients.
+        num_draws_many: Draws of each of many patients.
+        max_total: Draws of all patients together, within these limits.
+        min_effective: Smallest number of effective draws with which earlier draws are used again.
+    """
+
+    num_draws: int = 2000
+    num_draws_many: int = 500
+    max_total: int = 200_000
+    min_effective: int = 200
+
+
+SETTINGS = PosteriorSettings()
+Patient = Cohort | Mapping[str, float]
+
+
+class Earlier(NamedTuple):
+    """Earlier draws of the same patients, and whether they may be used again, weighted by all
+    samples; otherwise only the mixtures that were fitted to them are.
+    """
+
+    posterior: IndividualPosteriors
+    use_draws: bool
+
+
+def default_num_draws(num_patients: int) -> int:
+    """Draws per patient, fewer where there are many patients."""
+    each = SETTINGS.max_total // num_patients
+    return max(SETTINGS.num_draws_many, min(SETTINGS.num_draws, each))
+
+
+def patients_as_cohort(patient: Patient | None, source: Source) -> Cohort:
+    r"""The data of patients; covariates alone describe one patient without samples.
+
+    Raises:
+        SettingError: The patient is neither a cohort nor covariates.
+        CohortError: A cohort lacks a series of the model.
+    """
+    if isinstance(patient, Cohort):
+        missing = [name for name in source.series if name not in patient]
+        if missing:
+            raise CohortError(
+                f"The patients have no series {missing[0]!r} (they have {list(patient.series)}).",
+                f"the series of the model: {list(source.series)}.",
+                "name the series in `nlme.read_table(..., series=...)` as in the model.",
+            )
+        return patient
+    fix = "pass the data of patients, or `{covariate: value}` for one without samples."
+    known = {} if patient is None else patient
+    check_is("patient", known, Mapping, fix)
+    source.check_covariates(known)
+    values = {}
+    for name, value in known.items():
+        x = torch.as_tensor(value, dtype=torch.float64)
+        if x.numel() != 1 or not bool(x.isfinite().all()):
+            raise SettingError(
+                f"Covariate {name!r} of the patient is {value!r}.",
+                "one finite number.",
+                "pass a cohort for several patients.",
+            )
+        values[name] = x.reshape(1)
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    nothing = Series(zero, torch.ones_like(zero), torch.zeros(1, 1, dtype=torch.bool))
+    return Cohort({name: nothing for name in source.series}, None, values)
+
+
+def patient_draws(
+    source: Source,
+    patients: Cohort,
+    start: float | None,
+    occasion: Occasion,
+    earlier: Earlier | None,
+    num_draws: int,
+    generator: Generator,
+) -> tuple[PatientDraws, bool]:
+    r"""Posterior draws of patients under one model, and whether earlier draws were used.
+
+    Args:
+        source: The population.
+        patients: Their data.
+        start: Begin of the regimen, as in :func:`~pyro_amortized.recommend`.
+        occasion: Occasion of the regimen.
+        earlier: Earlier draws of the same patients, or None.
+        num_draws: Number of draws.
+        generator: Source of randomness.
+    """
+    who, data = seen_recipients(source.series, patients, start, occasion)
+    previous = None if earlier is None else earlier.posterior
+    if earlier is not None and earlier.use_draws:
+        again = _weighted_again(earlier.posterior, data)
+        if again is not None:
+            return PatientDraws(again, who), True
+    posterior = sample_individuals(
+        source.model,
+        data,
+        source.estimates,
+        guide=source.guide_for(data),
+        num_draws=num_draws,
+        seed=fork_seed(generator),
+        before=previous if _same_latent(previous, source, data) else None,
+        estimator=source.estimator,
+    )
+    return PatientDraws(posterior, who), False
+
+
+def _same_latent(previous: IndividualPosteriors | None, source: Source, data: Cohort) -> bool:
+    """Whether the individual parameters have as many values as before (no further occasion)."""
+    if previous is None:
+        return False
+    if not any(site.plates for site in previous.structure.individual.values()):
+        return True
+    return source.structure(data).num_latent == previous.structure.num_latent
+
+
+def _weighted_again(previous: IndividualPosteriors, data: Cohort) -> IndividualPosteriors | None:
+    """Earlier draws with weights by all samples, or None where too few are effective."""
+    structure, draws = previous.structure, previous.unconstrained
+    if previous.cohort.ids != data.ids:
+        raise CohortError(
+            f"The patients are {list(data.ids)[:5]}, those of `previous` "
+            f"{list(previous.cohort.ids)[:5]}.",
+            "the same patients in the same order.",
+            "leave out `previous=`, or pass the recommendation of these patients.",
+        )
+    if any(site.plates for site in structure.individual.values()):
+        return None  # a further occasion has parameters that were never drawn
+    with torch.no_grad():
+        density = structure.log_density(data, draws, previous.population)
+    total = density.observation + density.individual
+    log_weights = finite_or_zero_weight(total - previous.log_proposal)
+    estimate = importance_estimate(log_weights)
+    needed = SETTINGS.min_effective
+    if bool((estimate.ess < needed).any() | (estimate.pareto_k > PARETO.limit).any()):
+        return None
+    return replace(previous, cohort=data, log_weights=log_weights)
+
+
+def mixture_of(parts: list[PatientDraws], prior: Tensor) -> tuple[Mixture, Tensor]:
+    r"""Draws of all models together, and the weight of each model for each patient.
+
+    Args:
+        parts: Draws of each model.
+        prior: Prior weights of the models, shape ``(model,)``.
+
+    Returns:
+        The draws, and weights of shape ``(model, individual)``.
+    """
+    log_likelihoods = torch.stack([x.posterior.marginal_estimate.log_mean for x in parts])
+    shares = patient_weights(log_likelihoods, prior)
+    weights = [s * x.posterior.weights for s, x in zip(shares, parts, strict=True)]
+    return Mixture(tuple(parts), torch.cat(weights)), shares

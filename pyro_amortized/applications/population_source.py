@@ -1,0 +1,150 @@
+r"""What simulation, dosing and designs need to know of a population, from whatever was passed.
+
+A fit, posterior draws of the population, a bootstrap, or a model with known parameters becomes a
+:class:`Source`: the model, the estimates, perhaps their uncertainty, and perhaps data.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from ..cohort import Cohort
+from ..errors import FitError, GuideError, SettingError
+from ..guide import AmortizedGuide
+from ..model import Model, ModelStructure
+from ..population.bootstrapping import Bootstrap
+from ..population.fit_result import PopulationFit
+from ..population.known_population import KnownPopulation
+from ..population.population_draws import normal_vectors
+from ..population.population_posterior import PopulationDraws
+from ..runtime.arguments import check_is
+
+Fitted = PopulationFit | PopulationDraws | Bootstrap | KnownPopulation
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    r"""A population, and where it comes from.
+
+    Args:
+        model: The model.
+        estimates: Values of the population sites.
+        series: Names of the series that the model observes.
+        covariates: Names of the covariates that may be given, or None if they are not known.
+        cohort: The data of the fit, or the cohort of a known population, or None.
+        fit: The fit, or None.
+        known: The known population, or None.
+        draws: Draws of the population, unconstrained, shape ``(draw, population)``, or None.
+    """
+
+    model: Model
+    estimates: dict[str, Tensor]
+    series: tuple[str, ...]
+    covariates: tuple[str, ...] | None
+    cohort: Cohort | None
+    fit: PopulationFit | None = None
+    known: KnownPopulation | None = None
+    draws: Tensor | None = None
+
+    def check_covariates(self, given: Iterable[str]) -> None:
+        r"""Raise if covariates are given that the model does not read.
+
+        Raises:
+            SettingError: A covariate is unknown.
+        """
+        unknown = [] if self.covariates is None else sorted(set(given) - set(self.covariates))
+        if unknown:
+            raise SettingError(
+                f"The covariate {unknown[0]!r} is given, which the model does not know.",
+                f"covariates among {sorted(self.covariates or ())}.",
+                "correct the name, or leave it out.",
+            )
+
+    def guide_for(self, cohort: Cohort) -> AmortizedGuide | None:
+        """The guide of the fit, or None where there is none, or where it does not take these data
+        (a covariate that only the guide reads is missing) and the density of the model is enough.
+        """
+        guide = None if self.fit is None else self.fit.guide
+        if guide is None or self.estimator == "likelihood-free":
+            return guide
+        try:
+            guide.posterior.encoder.check(cohort)
+        except GuideError:
+            return None
+        return guide
+
+    @property
+    def estimator(self) -> Any:
+        """The estimator of the fit, or None."""
+        return None if self.fit is None else self.fit.estimator
+
+    def structure(self, cohort: Cohort) -> ModelStructure:
+        """The structure of the model for some individuals. That of a fit is read again only where
+        its plates (occasions) may have another size.
+        """
+        if self.fit is None:
+            assert self.known is not None
+            return self.known.structure(cohort)
+        sites = self.fit.structure.individual.values()
+        if self.fit.estimator == "likelihood-free" or not any(site.plates for site in sites):
+            return self.fit.structure
+        return KnownPopulation(self.model, self.estimates, {}, None, self.series).structure(cohort)
+
+    def covariance(self, structure: ModelStructure) -> Tensor:
+        """Covariance of the unconstrained estimates; NaN in coordinates where it is not known."""
+        if self.fit is not None:
+            return self.fit.covariance
+        assert self.known is not None
+        return self.known.covariance(structure)
+
+    def is_uncertain(self, structure: ModelStructure) -> bool:
+        """Whether the uncertainty of any population parameter is known."""
+        if self.draws is not None:
+            return True
+        return not bool(self.covariance(structure).diagonal().isnan().all())
+
+    def vectors(self, structure: ModelStructure, num_draws: int, generator: Generator) -> Tensor:
+        r"""Draws of the population, unconstrained, shape ``(draw, population)``.
+
+        Raises:
+            FitError: No uncertainty is known.
+        """
+        if self.draws is not None:
+            num = len(self.draws)  # each is used equally often
+            orders = [torch.randperm(num, generator=generator) for _ in range(-(-num_draws // num))]
+            return self.draws[torch.cat(orders)[:num_draws]]
+        if not self.is_uncertain(structure):
+            raise FitError(
+                "The uncertainty of the population parameters is not known.",
+                "a fit with standard errors, or `standard_errors=` of known parameters.",
+                'pass `uncertainty="individuals"`, or give the standard errors.',
+            )
+        vector = structure.unconstrain_population(self.estimates)
+        return normal_vectors(vector, self.covariance(structure), num_draws, generator)
+
+
+def source_of(fit: Fitted) -> Source:
+    r"""The population that a fit, draws of it, a bootstrap or known parameters stand for.
+
+    Raises:
+        FitError: The argument is something else.
+    """
+    kinds = (PopulationFit, PopulationDraws, Bootstrap, KnownPopulation)
+    fix = "pass what `fit_population` gives, or `population(model, estimates)` without a fit."
+    check_is("fit", fit, kinds, fix, FitError)
+    if isinstance(fit, KnownPopulation):
+        if not fit.series:
+            raise FitError(
+                "It is not known which series the model observes.",
+                "a model that reads `cohort[name]`, or a cohort.",
+                "pass `population(model, estimates, cohort=...)`.",
+            )
+        names = (fit.series, fit.covariates)
+        return Source(fit.model, dict(fit.estimates), *names, fit.cohort, known=fit)
+    base = fit if isinstance(fit, PopulationFit) else fit.fit
+    draws = None if isinstance(fit, PopulationFit) else fit.vectors
+    names = (tuple(base.cohort.series), tuple(base.cohort.covariates))
+    return Source(base.model, base.estimates, *names, base.cohort, fit=base, draws=draws)

@@ -1,0 +1,236 @@
+r"""Who receives a regimen, and from when on: covariates, earlier doses and the clock.
+
+A design for prediction needs times, doses, covariates and covariates that vary over time of N
+individuals. :class:`Recipients` holds what does not depend on the regimen. The clock of seen
+individuals goes on: times of a regimen are counted from ``start``, the time on the individual's own
+clock at which it begins, so that covariates that vary over time and occasions keep their meaning.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from ..cohort import Cohort, Doses, Series
+from ..errors import CohortError, SettingError
+from ..nlme.studies import given_covariates
+from ..runtime.arguments import check_is
+
+Occasion = Literal["new", "last"]
+Covariates = Mapping[str, float | Sequence[float] | Tensor] | Cohort
+OCCASION = "OCC"  # the name that `nlme.read_table` gives to occasions
+LIMITS = ("low", "high", "floor")  # limits of quantification that `nlme.read_table` gives
+# A regimen begins this part of its time (at least of one unit) after a sample of the same time, so
+# that the sample is one before the dose.
+AFTER_SAMPLE = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Recipients:
+    r"""N individuals who receive a regimen.
+
+    Args:
+        series: Names of the series of the model, and the channels of each (0: no channels).
+        covariates: Covariates, shape ``(individual,)`` each.
+        time_varying: Covariates that vary over time, occasions, limits of quantification.
+        ids: Labels; empty for copies, which have none.
+        earlier: Doses that were given before and still act, or None.
+        start: Time at which the regimen begins on the clock of each individual, shape
+            ``(individual,)``.
+    """
+
+    series: Mapping[str, int]
+    covariates: Mapping[str, Tensor]
+    time_varying: Mapping[str, Series]
+    ids: tuple[str, ...]
+    earlier: Doses | None
+    start: Tensor
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def repeat(self, num_copies: int) -> "Recipients":
+        """The individuals ``num_copies`` times one after the other, without labels."""
+
+        def copied(x: Tensor) -> Tensor:
+            return x.repeat(num_copies, *[1] * (x.dim() - 1))
+
+        return Recipients(
+            self.series,
+            {name: copied(x) for name, x in self.covariates.items()},
+            {name: s.map(copied) for name, s in self.time_varying.items()},
+            (),
+            self.earlier and self.earlier.map(copied),
+            copied(self.start),
+        )
+
+    def cohort(self, times: Tensor, doses: Doses | None) -> Cohort:
+        r"""The individuals with a regimen.
+
+        Args:
+            times: Times of prediction, counted from the begin of the regimen, shape ``(time,)``.
+            doses: The doses of the regimen on the clocks of the individuals.
+        """
+        clock = self.start.unsqueeze(1) + times
+        ones = torch.ones_like(clock)
+        series = {
+            name: Series(clock, ones.unsqueeze(-1).expand(-1, -1, k) if k else ones)
+            for name, k in self.series.items()
+        }
+        limits = {f"{name}_{kind}" for name in self.series for kind in LIMITS}
+        varying = {
+            name: Series(clock, s.at(clock)) if name in limits else s
+            for name, s in self.time_varying.items()
+        }
+        both = doses if self.earlier is None else _joined(self.earlier, doses)
+        return Cohort(series, both, self.covariates, self.ids, varying)
+
+
+def _joined(earlier: Doses, later: Doses | None) -> Doses:
+    """Two records of doses of the same individuals."""
+    if later is None:
+        return earlier
+    columns = {name: torch.cat([x, getattr(later, name)], 1) for name, x in earlier.columns.items()}
+    return Doses(**columns)
+
+
+def new_recipients(
+    series: Sequence[str],
+    cohort: Cohort | None,
+    covariates: Covariates | None,
+    num_individuals: int,
+    generator: Generator,
+) -> Recipients:
+    r"""New individuals, whose covariates are drawn from a cohort or given.
+
+    Args:
+        series: Names of the series of the model.
+        cohort: The cohort of the population, or None.
+        covariates: Covariates by name, for all or for each individual, or a cohort to draw from.
+            Default: drawn from ``cohort``.
+        num_individuals: Number of individuals.
+        generator: Source of randomness.
+
+    Raises:
+        SettingError: A covariate has the wrong number of individuals.
+    """
+    template = covariates if isinstance(covariates, Cohort) else cohort
+    known: dict[str, Tensor] = {}
+    varying: Mapping[str, Series] = {}
+    channels = {name: 0 for name in series}
+    if template is not None:
+        rows = torch.arange(num_individuals)
+        if len(template) != num_individuals or not isinstance(covariates, Cohort):
+            rows = torch.randint(len(template), (num_individuals,), generator=generator)
+        picked = template.to(dtype=torch.float64)[rows]
+        known, varying = dict(picked.covariates), dict(picked.time_varying)
+        channels = {name: _channels(template, name) for name in series}
+    if isinstance(covariates, Mapping):
+        given = given_covariates(covariates, num_individuals)
+        known |= given
+    elif covariates is not None:
+        fix = "pass `{name: value or values}`, or a cohort to draw them from."
+        check_is("covariates", covariates, Cohort, fix)
+    ids = tuple(str(i + 1) for i in range(num_individuals))
+    start = torch.zeros(num_individuals, dtype=torch.float64)
+    return Recipients(channels, known, varying, ids, None, start)
+
+
+def _channels(cohort: Cohort, name: str) -> int:
+    values = cohort[name].values if name in cohort else torch.zeros(1, 1)
+    return values.shape[2] if values.dim() == 3 else 0
+
+
+def seen_recipients(
+    series: Sequence[str], cohort: Cohort, start: float | None, occasion: Occasion
+) -> tuple[Recipients, Cohort]:
+    r"""Individuals that were seen before, and their data with the occasion of the regimen.
+
+    Args:
+        series: Names of the series of the model.
+        cohort: Their data.
+        start: Time on their clocks at which the regimen begins; earlier doses still act. Default:
+            after their last record, with earlier doses washed out.
+        occasion: ``"new"``: the regimen belongs to an occasion of its own, if the cohort has
+            occasions; ``"last"``: to the last one.
+
+    Raises:
+        CohortError: A dose was recorded at ``start`` or after it.
+        SettingError: ``occasion`` is neither.
+    """
+    if occasion not in ("new", "last"):
+        raise SettingError(
+            f"`occasion` is {occasion!r}.", '"new" or "last".', "correct `occasion=`."
+        )
+    cohort = _with_doses(cohort.to(dtype=torch.float64))
+    if start is None:
+        begin = last_records(cohort)
+    else:
+        begin = torch.full((len(cohort),), float(start), dtype=torch.float64)
+        _check_earlier(cohort, float(start))
+    begin = begin + AFTER_SAMPLE * begin.abs().clamp(min=1.0)
+    if OCCASION in cohort.time_varying and occasion == "new":
+        cohort = _with_new_occasion(cohort, begin)
+    channels = {name: _channels(cohort, name) for name in series}
+    earlier = cohort.doses if start is not None else None
+    recipients = Recipients(
+        channels, cohort.covariates, cohort.time_varying, cohort.ids, earlier, begin
+    )
+    return recipients, cohort
+
+
+def _with_doses(cohort: Cohort) -> Cohort:
+    """The cohort with a record of doses, empty if it has none: models read it."""
+    if cohort.doses is not None:
+        return cohort
+    zero = torch.zeros(len(cohort), 1, dtype=torch.float64)
+    return replace(cohort, doses=Doses(zero, zero, given=zero.bool()))
+
+
+def last_records(cohort: Cohort) -> Tensor:
+    """Time of the last sample or dose of each individual, shape ``(individual,)``; 0 where there
+    is none.
+    """
+    lowest = -torch.inf
+    times = [torch.where(s.present, s.times, lowest).amax(1) for s in cohort.series.values()]
+    if cohort.doses is not None and cohort.doses.times.shape[1]:
+        doses = cohort.doses
+        times.append(torch.where(doses.given, doses.times + doses.durations, lowest).amax(1))
+    last = torch.stack(times).amax(0)
+    return torch.where(last.isfinite(), last, 0.0)
+
+
+def _check_earlier(cohort: Cohort, start: float) -> None:
+    """Raise if a dose was recorded at the begin of the regimen or after it."""
+    doses = cohort.doses
+    if doses is None:
+        return
+    late = (doses.given & (doses.times >= start)).any(1)
+    if bool(late.any()):
+        who = int(late.nonzero()[0])
+        time = float(doses.times[who][doses.given[who]].max())
+        raise CohortError(
+            f"Individual {cohort.ids[who]} has a dose at {time:g}, and the regimen begins at "
+            f"{start:g}.",
+            "only doses that were given before the regimen begins.",
+            "pass a later `start=`, or remove planned doses from the data.",
+        )
+
+
+def _with_new_occasion(cohort: Cohort, begin: Tensor) -> Cohort:
+    """The cohort with a further occasion from ``begin`` on; occasions planned later are removed."""
+    record = cohort.time_varying[OCCASION]
+    labels = record.at(record.times)
+    past = record.times < begin.unsqueeze(1)
+    largest = torch.where(past, labels, labels.amin(1, keepdim=True)).amax(1, keepdim=True)
+    first_only = torch.zeros_like(past)
+    first_only[:, 0] = True
+    keep = past | first_only
+    times = torch.where(keep, record.times, begin.unsqueeze(1))
+    values = torch.where(keep, labels, largest + 1)
+    extended = Series(
+        torch.cat([times, begin.unsqueeze(1)], 1), torch.cat([values, largest + 1], 1)
+    )
+    return replace(cohort, time_varying={**cohort.time_varying, OCCASION: extended})

@@ -1,0 +1,348 @@
+r"""Simulation of individuals under dosing regimens.
+
+The same individuals receive every regimen, so that regimens are compared on common draws. The
+predictions of all draws of one regimen are computed together; see
+:mod:`pyro_amortized.applications.simulated_individuals` for what varies between the draws.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from ..cohort import Cohort, Doses
+from ..errors import SettingError
+from ..model.predictions import predict, predicted_parts
+from ..nlme.adaptive_regimens import AdaptiveRegimen
+from ..nlme.regimens import Regimen
+from ..runtime.arguments import check_count, check_is
+from ..runtime.random_numbers import make_generator
+from ..runtime.threads import threads_for
+from ..runtime.user_warnings import warn_user
+from .adaptive_doses import run_adaptive
+from .design_doses import DesignDoses
+from .exposure import Exposure, panels
+from .population_source import Fitted, source_of
+from .recipients import Covariates, Occasion, Recipients, new_recipients, seen_recipients
+from .simulated_individuals import (
+    Individuals,
+    Uncertainty,
+    check_uncertainty,
+    new_individuals,
+    seen_individuals,
+)
+from .simulation_result import Simulation
+
+AnyRegimen = Regimen | AdaptiveRegimen | DesignDoses
+Regimens = AnyRegimen | Mapping[str, AnyRegimen] | Sequence[AnyRegimen]
+
+
+@dataclass(frozen=True)
+class SimulationSettings:
+    r"""Defaults of a simulation.
+
+    Args:
+        num_individuals: New individuals.
+        num_times: Times of the default grid, its ends included.
+        max_double: Values of a result from which on they are stored in single precision.
+    """
+
+    num_individuals: int = 1000
+    num_times: int = 41
+    max_double: int = 20_000_000
+
+
+DEFAULTS = SimulationSettings()
+
+
+def simulate(
+    fit: Fitted,
+    regimens: Regimens | Cohort,
+    *,
+    num_individuals: int | None = None,
+    uncertainty: Uncertainty | None = None,
+    conditional_on: Cohort | None = None,
+    times: Sequence[float] | Tensor | None = None,
+    covariates: Covariates | None = None,
+    exposure: Exposure | None = None,
+    quantity: str | None = None,
+    start: float | None = None,
+    occasion: Occasion = "new",
+    num_draws: int = 200,
+    seed: int | Generator = 0,
+) -> Simulation:
+    r"""Simulate new individuals, or the ones that were seen, under dosing regimens.
+
+    Args:
+        fit: A fit, posterior draws of its population, a bootstrap, or
+            ``population(model, estimates)``.
+        regimens: What :func:`~pyro_amortized.nlme.regimens.regimen` or
+            :func:`~pyro_amortized.nlme.adaptive_regimens.adaptive` gives: one, several, or several
+            by name. Or a design: a cohort, whose individuals have doses and covariates of their
+            own; its times and values are ignored.
+        num_individuals: Number of new individuals. Default: 1000; 1 without any uncertainty.
+        uncertainty: What varies between the draws: ``"population and individuals"``,
+            ``"individuals"`` (at the estimates), or ``"none"`` (the typical individual, or the
+            posterior means of seen individuals; no residual error). Default: the first where the
+            uncertainty of the population is known, else the second.
+        conditional_on: Data of individuals: they are simulated, given their data, in place of new
+            ones. The population is not fitted to these data.
+        times: Times of prediction, counted from the begin of the regimen. Default: 41 times until
+            the end of the longest regimen and of the window of the exposure.
+        covariates: Covariates of the new individuals by name, one number or one per individual, or
+            a cohort to draw individuals from. Default: drawn from the cohort of the fit.
+        exposure: Window and threshold of the exposure metrics. Default: the last dosing interval,
+            or until the last of ``times`` for a single dose.
+        quantity: Name of a series, or of a ``pyro.deterministic`` site of shape ``(individual,
+            time)``. Default: the first series.
+        start: For seen individuals: time on their clock at which the regimen begins; earlier doses
+            still act. Default: after their last record, with earlier doses washed out.
+        occasion: For seen individuals with occasions (column OCC): the regimen belongs to a
+            ``"new"`` occasion or to the ``"last"``.
+        num_draws: Number of populations, or of posterior draws of each seen individual.
+        seed: Seed or generator.
+
+    Returns:
+        Predictions, observations and exposures. ``print`` shows the table of the exposures;
+        ``.table``, ``.bands()``, ``.to_dataframe()`` are data frames,
+        :func:`~pyro_amortized.diagnostics.to_arviz` exports it, and
+        :func:`~pyro_amortized.diagnostics.plots.simulation_plots.simulated_bands` draws it.
+
+    Raises:
+        SettingError: An argument is of the wrong kind, or the exposure has no window.
+        FitError: The uncertainty of the population is wanted and not known.
+        ModelError: The model cannot be run, or has no such quantity.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> from pyro_amortized import nlme, population
+        >>> def model(cohort):
+        ...     cl = pyro.sample("cl", dist.LogNormal(0.0, 1.0))
+        ...     with pyro.plate("individual", len(cohort)):
+        ...         phi = pyro.sample("phi", dist.LogNormal(cl.log(), 0.3))
+        ...         y, v = cohort["y"], torch.full_like(phi, 20.0)
+        ...         f = nlme.one_compartment(y.times, cohort.doses, cl=phi, v=v)
+        ...         error = nlme.additive_error(f, torch.tensor(0.1))
+        ...         pyro.sample("y", error.mask(y.observed).to_event(1), obs=y.values)
+        >>> regimen = nlme.regimen(100, 12, steady_state=True)
+        >>> result = simulate(population(model, {"cl": 4.0}), regimen, uncertainty="none")
+        >>> round(float(result.exposures["auc"][regimen.label]), 2)
+        25.0
+    """
+    check_uncertainty(uncertainty)
+    check_count("num_draws", num_draws)
+    if num_individuals is not None:
+        check_count("num_individuals", num_individuals)
+    exposure = exposure or Exposure()
+    check_is("exposure", exposure, Exposure, "pass `Exposure(start=, end=, above=)`.")
+    if isinstance(regimens, Cohort):
+        _check_no_new(num_individuals, covariates, "a design")
+        design_doses = DesignDoses(regimens)
+        exposure = design_doses.exposure(exposure)
+        named: dict[str, AnyRegimen] = {design_doses.label: design_doses}
+    else:
+        named = named_regimens(regimens)
+    source, generator = source_of(fit), make_generator(seed)
+    grid = _grid(times, named, exposure)
+    if conditional_on is not None:
+        fix = "pass the data of individuals, as `nlme.read_table` gives them."
+        check_is("conditional_on", conditional_on, Cohort, fix)
+        _check_no_new(num_individuals, covariates, "`conditional_on`")
+        who, data = seen_recipients(source.series, conditional_on, start, occasion)
+        individuals, used = seen_individuals(source, data, uncertainty, num_draws, generator)
+    else:
+        if isinstance(regimens, Cohort):
+            covariates, num_individuals = regimens, len(regimens)
+        single = uncertainty == "none" and (source.cohort is None or covariates is not None)
+        num = num_individuals or (1 if single else DEFAULTS.num_individuals)
+        if isinstance(covariates, Mapping):
+            source.check_covariates(covariates)
+        who = new_recipients(source.series, source.cohort, covariates, num, generator)
+        first = next(iter(named.values()))
+        design = who.cohort(grid, _doses(first, who))
+        individuals, used = new_individuals(source, design, uncertainty, num_draws, generator)
+    with threads_for(individuals.unconstrained.shape[0] * len(who) * len(grid)):
+        return _simulated(
+            _Settings(named, grid, exposure, quantity, used, conditional_on is not None),
+            who,
+            individuals,
+            generator,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Settings:
+    """What is simulated: regimens by name, times, exposure, quantity, uncertainty."""
+
+    regimens: Mapping[str, AnyRegimen]
+    times: Tensor
+    exposure: Exposure
+    quantity: str | None
+    uncertainty: Uncertainty
+    seen: bool
+
+
+def named_regimens(regimens: Regimens) -> dict[str, AnyRegimen]:
+    """Regimens by name; a regimen without a name is named by what it is."""
+    if isinstance(regimens, AnyRegimen):
+        regimens = [regimens]
+    if not isinstance(regimens, Mapping):
+        fix = "pass what `nlme.regimen` gives, a list, or a dictionary by name."
+        check_is("regimens", regimens, (list, tuple), fix)
+        regimens = {r.label if isinstance(r, AnyRegimen) else str(r): r for r in regimens}
+    for name, regimen in regimens.items():
+        kinds = (Regimen, AdaptiveRegimen)
+        check_is(f"regimens[{name!r}]", regimen, kinds, "pass what `nlme.regimen` gives.")
+    if not regimens:
+        raise SettingError("There are no regimens.", "one or more.", "pass `nlme.regimen(...)`.")
+    return {str(name): regimen for name, regimen in regimens.items()}
+
+
+def _check_no_new(num_individuals: int | None, covariates: Covariates | None, what: str) -> None:
+    """Raise if new individuals are described beside something that has individuals."""
+    given = {"num_individuals": num_individuals, "covariates": covariates}
+    for name, value in given.items():
+        if value is not None:
+            raise SettingError(
+                f"`{name}` together with {what}.",
+                f"one of them: {what} has a number of individuals with covariates of their own.",
+                f"leave out `{name}=`.",
+            )
+
+
+def _plan(regimen: AnyRegimen) -> Regimen:
+    return regimen if isinstance(regimen, Regimen) else regimen.plan
+
+
+def _doses(regimen: AnyRegimen, who: Recipients) -> Doses | None:
+    if isinstance(regimen, DesignDoses):
+        return regimen.doses(who)
+    return _plan(regimen).doses(len(who), who.covariates, start=who.start)
+
+
+def _grid(
+    times: Sequence[float] | Tensor | None, regimens: Mapping[str, AnyRegimen], exposure: Exposure
+) -> Tensor:
+    """The times of prediction, shape ``(time,)``."""
+    if times is not None:
+        grid = torch.as_tensor(times, dtype=torch.float64).reshape(-1)
+        if not len(grid) or not bool(grid.isfinite().all() & (grid.diff() >= 0).all()):
+            raise SettingError(
+                f"`times` is {times!r}.", "increasing finite times.", "correct `times=`."
+            )
+        return grid
+    plans = [_plan(x) for x in regimens.values()]
+    ends = [x.end for x in plans if x.end is not None]
+    ends += [exposure.window(x)[1] for x in plans if not exposure.steady_state]
+    first = min(min(x.times) for x in plans)
+    return torch.linspace(min(0.0, first), max(ends), DEFAULTS.num_times, dtype=torch.float64)
+
+
+class _UnderRegimen(NamedTuple):
+    """What was simulated under one regimen; ``amounts`` has shape ``(draw, individual, dose)``."""
+
+    prediction: Tensor
+    observation: Tensor | None
+    exposures: dict[str, Tensor]
+    amounts: Tensor
+
+
+def _under_regimen(
+    settings: _Settings,
+    regimen: AnyRegimen,
+    who: Recipients,
+    individuals: Individuals,
+    generator: Generator,
+) -> _UnderRegimen:
+    """Predictions, observations and exposures under one regimen."""
+    num_draws, num = individuals.unconstrained.shape[:2]
+    doses: Doses | None
+    if isinstance(regimen, AdaptiveRegimen):
+        people, doses = run_adaptive(regimen, who, individuals, settings.quantity, generator)
+    else:
+        people, doses, num_draws = who, _doses(regimen, who), 1
+    predicted = predict(
+        individuals.structure,
+        people.cohort(settings.times, doses),
+        individuals.unconstrained,
+        individuals.population,
+        quantity=settings.quantity,
+        generator=None if settings.uncertainty == "none" else generator,
+        dtype=_stored_dtype(individuals.unconstrained, settings.times),
+    )
+    amounts = torch.zeros(num_draws, num, 0) if doses is None else doses.amounts
+    return _UnderRegimen(
+        predicted.prediction,
+        predicted.observation,
+        _exposures(settings, _plan(regimen), people, individuals, doses),
+        amounts.reshape(num_draws, num, amounts.shape[-1]),
+    )
+
+
+def _simulated(
+    settings: _Settings, who: Recipients, individuals: Individuals, generator: Generator
+) -> Simulation:
+    """The simulation under every regimen."""
+    parts = {
+        name: _under_regimen(settings, regimen, who, individuals, generator)
+        for name, regimen in settings.regimens.items()
+    }
+    failed = sum(int((~x.prediction.isfinite()).any(-1).sum()) for x in parts.values())
+    if failed:
+        warn_user(
+            f"{failed} of the simulated profiles are not finite; they are left out of tables and "
+            "bands. Check the population parameters, or pass less uncertain ones."
+        )
+    observation = {n: x.observation for n, x in parts.items() if x.observation is not None}
+    metrics = next(iter(parts.values())).exposures
+    return Simulation(
+        tuple(settings.regimens),
+        settings.quantity or individuals.structure.series[0],
+        who.ids,
+        settings.times,
+        {name: x.prediction for name, x in parts.items()},
+        observation or None,
+        {metric: {n: x.exposures[metric] for n, x in parts.items()} for metric in metrics},
+        settings.exposure,
+        {name: x.amounts for name, x in parts.items()},
+        settings.uncertainty,
+        settings.seen,
+        failed,
+    )
+
+
+def _stored_dtype(unconstrained: Tensor, times: Tensor) -> torch.dtype:
+    """Single precision for large results, which halves their memory."""
+    num_values = unconstrained.shape[0] * unconstrained.shape[1] * len(times)
+    return torch.float32 if num_values > DEFAULTS.max_double else torch.float64
+
+
+def _exposures(
+    settings: _Settings,
+    plan: Regimen,
+    people: Recipients,
+    individuals: Individuals,
+    doses: Doses | None,
+) -> dict[str, Tensor]:
+    """Exposure metrics of one regimen, shape ``(draw, individual)`` each."""
+    exposure = settings.exposure
+    if exposure.steady_state and doses is not None:
+        last = doses.amounts[:, -1]
+        plan = plan.at_steady_state()
+        if plan.amounts[0] > 0:
+            plan = Regimen(
+                plan.times, (1.0,), plan.durations, plan.compartments, (True,), plan.interval
+            )
+        doses = plan.doses(len(people), start=people.start, factor=last)
+    divided = panels(exposure.window(plan, float(settings.times[-1])), plan)
+    parts = predicted_parts(
+        individuals.structure,
+        people.cohort(divided.nodes, doses),
+        individuals.unconstrained,
+        individuals.population,
+        quantity=settings.quantity,
+    )
+    metrics = [divided.metrics(part.prediction, exposure.above) for _, part in parts]
+    return {name: torch.cat([x[name] for x in metrics]) for name in metrics[0]}

@@ -1,0 +1,121 @@
+r"""Inputs of the command line: a model in a file, a table, and text for the user.
+
+The model file is executed as Python code, so use only files that you trust.
+"""
+
+import argparse
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..cohort import Cohort
+from ..errors import ModelError, TableError
+from ..nlme import read_table
+
+Model = Callable[[Cohort], Any]
+
+
+def say(text: str, stream: Any = None) -> None:
+    """Write a line to the standard output, or to another stream."""
+    (stream or sys.stdout).write(text + "\n")
+
+
+def words(text: str) -> list[str]:
+    """The parts of a list that is separated by commas."""
+    return [x.strip() for x in text.split(",") if x.strip()]
+
+
+def add_table(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """Add the table and the meaning of its columns."""
+    number: dict[str, Any] = {"nargs": "?"} if optional else {}
+    parser.add_argument("table", type=Path, help="CSV file", **number)
+    parser.add_argument(
+        "--series",
+        default="dv",
+        help="name of the observations; A=NAME,B=NAME for several endpoints",
+    )
+    parser.add_argument(
+        "--covariates", default="", help="columns of constant covariates, separated by commas"
+    )
+    parser.add_argument(
+        "--time-varying",
+        default="",
+        help="columns of covariates that change over time, separated by commas",
+    )
+    parser.add_argument("--endpoint", default="DVID", help="column with the endpoint of each value")
+    parser.add_argument("--time-unit", default="h", help="unit of clock times: min, h, d")
+    parser.add_argument(
+        "--columns", default="", help="names of the columns of a table that has no header"
+    )
+    for name, text in (("--lloq", "lower"), ("--uloq", "upper")):
+        parser.add_argument(
+            name,
+            default="",
+            help=f"{text} limit of quantification where the table gives none: 0.5, or NAME=0.5,...",
+        )
+
+
+def model_from(text: str) -> Model:
+    r"""The model that is given as FILE:NAME; the name is ``model`` if there is none.
+
+    Raises:
+        ModelError: There is no such file, or no function of this name in it.
+    """
+    file, colon, name = text.rpartition(":")
+    if not colon:
+        file, name = text, "model"
+    path = Path(file)
+    if not path.is_file():
+        raise ModelError(
+            f"There is no file {file!r}.",
+            "the path of a Python file and the name of a model in it, FILE:NAME.",
+            "check the path.",
+        )
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        names = runpy.run_path(str(path), run_name="__model__")
+    finally:
+        sys.path.pop(0)
+    model = names.get(name)
+    if not callable(model):
+        known = [n for n, x in names.items() if callable(x) and not n.startswith("_")]
+        raise ModelError(
+            f"{file} has no function {name!r}.",
+            f"one of its functions {known}.",
+            f"pass {file}:NAME with one of these names.",
+        )
+    checked_model: Model = model
+    return checked_model
+
+
+def cohort_from(parsed: argparse.Namespace) -> Cohort:
+    """The table, read with the columns that the command line names."""
+    pairs = [x.partition("=") for x in words(parsed.series)]
+    named: Any = {a.strip(): b.strip() for a, sign, b in pairs if sign} or parsed.series
+    return read_table(
+        parsed.table,
+        series=named,
+        covariates=words(parsed.covariates),
+        time_varying=words(parsed.time_varying),
+        endpoint=parsed.endpoint,
+        time_unit=parsed.time_unit,
+        columns=words(parsed.columns) or None,
+        lloq=_limits("--lloq", words(parsed.lloq)),
+        uloq=_limits("--uloq", words(parsed.uloq)),
+    )
+
+
+def _limits(option: str, items: Sequence[str]) -> float | dict[str, float] | None:
+    """A limit of all series, or one of each."""
+    pairs = [item.rpartition("=") for item in items]
+    try:
+        limits = {name.strip(): float(value) for name, _, value in pairs}
+    except ValueError:
+        raise TableError(
+            f"{option} is {','.join(items)!r}.",
+            "a number, or NAME=NUMBER for each series.",
+            f"pass for instance {option} 0.5.",
+        ) from None
+    return limits.get("", limits or None) if len(limits) < 2 else limits

@@ -1,0 +1,197 @@
+r"""Predictions and simulated observations of many draws of the parameters.
+
+A *prediction* is the value that an observation would have without residual error: the median of
+its distribution where that is a transformed normal distribution (log-normal error), else the mean.
+Limits of quantification do not change it. An *observation* is drawn from the distribution, so it
+has residual error and is censored where the model says so.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from ..cohort import Cohort
+from ..errors import ModelError
+from ..runtime.isolation import seeded
+from ..runtime.random_numbers import fork_seed, make_generator
+from ..runtime.solver_context import failures_reported_by_caller
+from .population_parameters import Population
+from .program_run import Assign, run_program
+from .program_simulation import lay_out
+from .sites import individual_first
+from .structure import CALLS, ModelStructure
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    r"""Predictions and observations of one quantity.
+
+    Args:
+        prediction: Without residual error, shape ``(draw, individual, time)``.
+        observation: With residual error, same shape; None where the quantity is not observed or
+            only predictions were wanted.
+    """
+
+    prediction: Tensor
+    observation: Tensor | None
+
+
+def predict(
+    structure: ModelStructure,
+    cohort: Cohort,
+    unconstrained: Tensor,
+    population: Population | Tensor,
+    *,
+    quantity: str | None = None,
+    generator: Generator | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> Predictions:
+    r"""Predictions at the times of a cohort, and observations if there is a generator.
+
+    Args:
+        structure: The model.
+        cohort: Times, doses and covariates of N individuals, or of N individuals in each of K
+            draws, row ``k * N + i`` for individual i of draw k; the values are ignored.
+        unconstrained: Individual parameters, shape ``(draw, individual, latent)``.
+        population: Values of the population sites, or one population for each draw in unconstrained
+            coordinates, shape ``(draw, population)``.
+        quantity: Name of a series, or of a ``pyro.deterministic`` site of shape ``(individual,
+            time)``. Default: the first series.
+        generator: Source of the residual errors. Default: predictions only.
+        dtype: Floating dtype of the result.
+
+    Raises:
+        ModelError: The model has no such quantity, or it has several channels.
+    """
+    prediction: Tensor | None = None
+    observation: Tensor | None = None
+    num_draws = len(unconstrained)
+    parts = predicted_parts(
+        structure, cohort, unconstrained, population, quantity=quantity, generator=generator
+    )
+    for rows, part in parts:
+        if prediction is None:
+            shape = (num_draws, *part.prediction.shape[1:])
+            prediction = torch.empty(shape, dtype=dtype)
+            observation = None if part.observation is None else torch.empty(shape, dtype=dtype)
+        prediction[rows] = part.prediction.to(dtype)
+        if observation is not None and part.observation is not None:
+            observation[rows] = part.observation.to(dtype)
+    assert prediction is not None
+    return Predictions(prediction, observation)
+
+
+def predicted_parts(
+    structure: ModelStructure,
+    cohort: Cohort,
+    unconstrained: Tensor,
+    population: Population | Tensor,
+    *,
+    quantity: str | None = None,
+    generator: Generator | None = None,
+) -> Iterator[tuple[slice, Predictions]]:
+    """The predictions of :func:`predict` for some draws at a time, with the place of these draws,
+    for results that need not hold all values. Arguments as there.
+    """
+    cohort = cohort.to(dtype=torch.float64)
+    quantity = structure.series[0] if quantity is None else quantity
+    num_draws, num = unconstrained.shape[:2]
+    own = len(cohort) == num_draws * num and num_draws > 1
+    num_values = sum(cohort[name].values.numel() for name in structure.series)
+    size = max(1, CALLS.max_values // max(1, num_values // num_draws if own else num_values))
+    if isinstance(population, Tensor) and structure.layout is None and structure.shared:
+        size = 1
+    seed = 0 if generator is None else fork_seed(generator)
+    noise = make_generator(seed)
+    copies: dict[int, Cohort] = {}
+    for start in range(0, num_draws, size):
+        draws = unconstrained[start : start + size].double()
+        rows = slice(start, start + len(draws))
+        values = _values_of(structure, population, rows, num)
+        if own:
+            repeated = cohort[torch.arange(start * num, (start + len(draws)) * num)]
+        else:
+            if len(draws) not in copies:
+                copies[len(draws)] = cohort.repeat(len(draws))
+            repeated = copies[len(draws)]
+        with seeded(noise):
+            part = _predicted(structure, repeated, draws, values, quantity, generator is not None)
+        yield rows, part
+
+
+def _values_of(
+    structure: ModelStructure, population: Population | Tensor, part: slice, num: int
+) -> Population:
+    """Values of the population sites for some draws, the shared ones laid out if they differ."""
+    if not isinstance(population, Tensor):
+        return population
+    vectors = population[part]
+    first = structure.constrain_population(vectors[0])
+    if not structure.shared or structure.layout is None:
+        return first
+    populations = [structure.constrain_population(vector) for vector in vectors]
+    shared = [structure.unconstrain_population(p, structure.shared) for p in populations]
+    rows = torch.stack(shared).repeat_interleave(num, 0)
+    return first | lay_out(structure, rows, structure.layout)
+
+
+def _predicted(
+    structure: ModelStructure,
+    repeated: Cohort,
+    draws: Tensor,
+    population: Population,
+    quantity: str,
+    with_noise: bool,
+) -> Predictions:
+    """One call of the model for draws ``(draw, individual, latent)``."""
+    rows = draws.flatten(0, 1)
+    simulate = frozenset(structure.observed) if with_noise else frozenset()
+    assign = Assign(population, structure.individual, rows, simulate=simulate)
+    with torch.no_grad(), failures_reported_by_caller():
+        trace = run_program(structure.model, repeated, assign)
+    shape = (*draws.shape[:2], -1)
+    for name, site in structure.observed.items():
+        if site.series == quantity:
+            node = trace.nodes[name]
+            location = individual_first(_location(node["fn"]), site.dim, site.event_dim)
+            value = individual_first(node["value"], site.dim, site.event_dim)
+            if location.dim() != 2:
+                raise ModelError(
+                    f"The series {quantity!r} has {location.shape[-1]} channels.",
+                    "a quantity with one value per time.",
+                    "name a `pyro.deterministic` site of shape (individual, time) in `quantity=`.",
+                )
+            return Predictions(
+                location.expand(len(rows), -1).reshape(shape),
+                value.reshape(shape).double() if with_noise else None,
+            )
+    named: Any = trace.nodes[quantity]["value"] if quantity in trace.nodes else None
+    if not isinstance(named, Tensor) or named.dim() != 2 or len(named) != len(rows):
+        shape_found = tuple(getattr(named, "shape", ()))
+        found = "no site" if named is None else f"a site of shape {shape_found}"
+        raise ModelError(
+            f"The model has {found} of the name {quantity!r}.",
+            f"one of its series {structure.series}, or a `pyro.deterministic` site of shape "
+            "(individual, time).",
+            "correct `quantity=`.",
+        )
+    return Predictions(named.double().reshape(shape), None)
+
+
+def _location(fn: Any) -> Tensor:
+    """The value without residual error, in the batch and event shape of the distribution."""
+    if hasattr(fn, "base_dist") and not hasattr(fn, "transforms"):  # masked, independent
+        return _location(fn.base_dist)
+    if hasattr(fn, "base") and not hasattr(fn, "base_dist"):  # censored, truncated, rounded
+        return _location(fn.base)
+    if hasattr(fn, "transforms"):
+        value = _location(fn.base_dist)
+        for transform in fn.transforms:
+            value = transform(value)
+        return value
+    if isinstance(fn, torch.distributions.StudentT):
+        return fn.loc.expand(fn.batch_shape)
+    return fn.mean
