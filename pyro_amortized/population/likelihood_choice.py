@@ -74,14 +74,23 @@ def _has_gradient(likelihood: ExactLikelihood) -> bool:
 
 
 def make_likelihood(individuals: IndividualPosteriors, scale: Tensor) -> Likelihood:
-    r"""The exact likelihood if it is affordable, else the expanded one.
+    r"""The exact likelihood if it is affordable and the model solves no dynamics, else the expanded
+    one.
 
     Args:
         individuals: The draws.
         scale: Size of a large step in each unconstrained population parameter, shape
             ``(population,)``.
     """
-    if is_small(individuals):
+    if is_small(individuals) and not _solves_dynamics(individuals):
         return ExactLikelihood(individuals, follow(individuals, scale))
     with caching(SolutionCache()):
         return ExpandedLikelihood(individuals, scale)
+
+
+def _solves_dynamics(individuals: IndividualPosteriors) -> bool:
+    """Whether the model solves dynamics: hundreds of populations would take hours."""
+    structure, draws = individuals.structure, individuals.unconstrained[:1]
+    with caching(SolutionCache()) as cache:
+        structure.log_density(individuals.cohort, draws, individuals.population)
+    return cache.has_dynamics

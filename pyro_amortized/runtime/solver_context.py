@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+CLOSED_FORM = "closed form"  # first part of the key of a result that costs little
 MAX_BYTES = 2**31  # an eighth of a common workstation's memory
 
 
@@ -45,6 +46,11 @@ class SolutionCache:
     def is_empty(self) -> bool:
         """Whether nothing was computed that can be cached."""
         return not self._entries
+
+    @property
+    def has_dynamics(self) -> bool:
+        """Whether anything but closed forms was computed: the solution of dynamics."""
+        return any(entry.key[0] != CLOSED_FORM for entry in self._entries)
 
     def get(self, key: Any, inputs: Sequence[Tensor]) -> Any | None:
         """The result for equal inputs, or None."""
@@ -95,7 +101,8 @@ def cached_result(
     r"""The result of ``compute``, from the active cache if the inputs are equal.
 
     Args:
-        key: What is computed, apart from its inputs; a result with key None is never cached.
+        key: What is computed, apart from its inputs, a tuple that begins with ``CLOSED_FORM`` for
+            closed forms; a result with key None is never cached.
         inputs: All tensors that the result depends on.
         compute: Computes the result, which must not be changed in place afterwards.
         size: Gives the number of bytes of a result.

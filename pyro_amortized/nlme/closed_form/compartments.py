@@ -28,7 +28,7 @@ from torch import Tensor
 from ...cohort import Doses
 from ...errors import ModelError
 from ...numerics.small_sums import sum_last
-from ...runtime.solver_context import cached_result
+from ...runtime.solver_context import CLOSED_FORM, cached_result
 from ..dosing import Arrivals, Delivery, arrivals
 from ..quantities import Quantity, as_quantity, check_times_and_doses
 from .copied_individuals import once_per_copy
@@ -265,7 +265,7 @@ def _central(
     inputs += [arriving.durations, arriving.until, *doses.columns.values()]
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
         return once.join(_superposed(times, arriving, rates, coefficients, ka, formation))
-    key = ("compartments", len(rates), ka is None, formation is None)
+    key = (CLOSED_FORM, len(rates), ka is None, formation is None)
     total: Tensor = cached_result(
         key,
         inputs,
