@@ -67,7 +67,9 @@ def decay(cohort, solved):
         rate = pyro.sample("rate", dist.LogNormal(mean, 0.3))
         if solved:
             start = torch.ones(1, dtype=torch.float64)
-            states = nlme.solve(lambda t, x, p: -p["rate"] * x, start, y.times, {"rate": rate})
+            states = nlme.solve(
+                lambda t, x, p: -p["rate"].unsqueeze(-1) * x, start, y.times, {"rate": rate}
+            )
             predicted = states[..., 0]
         else:
             predicted = nlme.one_compartment(y.times, cohort.doses, cl=rate, v=rate / rate)
