@@ -170,14 +170,36 @@ def check_data(
     """
     if not isinstance(subject, AmortizedGuide):
         return _check_with_program(read_structure(subject, cohort), cohort)
-    guide = subject
     if num_simulated < DEFAULTS.min_simulated:
         raise GuideError(
             f"`num_simulated` is {num_simulated}.",
             f"at least {DEFAULTS.min_simulated}.",
             "pass a larger `num_simulated=`.",
         )
-    structure, generator = guide.structure, make_generator(seed)
+    if population is not None and individuals is None:
+        individuals = _sampled(subject, cohort, population, seed)
+    return _check_with_guide(subject, cohort, individuals, num_simulated, make_generator(seed))
+
+
+def _sampled(
+    guide: AmortizedGuide, cohort: Cohort, population: Population, seed: int
+) -> IndividualPosteriors:
+    with warnings.catch_warnings():  # the reasons hold what it would warn of
+        warnings.simplefilter("ignore", AmortizedWarning)
+        return sample_individuals(
+            guide.model, cohort, population, guide=guide, num_draws=1000, seed=seed
+        )
+
+
+def _check_with_guide(
+    guide: AmortizedGuide,
+    cohort: Cohort,
+    individuals: IndividualPosteriors | None,
+    num_simulated: int,
+    generator: Generator,
+) -> DataCheck:
+    """The data beside simulations of the training of a guide."""
+    structure = guide.structure
     cohort = cohort.to(dtype=torch.float64)
     simulated = _simulate(guide, cohort, num_simulated, generator)
     with torch.no_grad():
@@ -189,12 +211,6 @@ def check_data(
         reasons.setdefault(label, []).extend(
             _reasons(float(distance[row]), float(feature[row]), feature_words[row])
         )
-    if population is not None and individuals is None:
-        with warnings.catch_warnings():  # the reasons hold what it would warn of
-            warnings.simplefilter("ignore", AmortizedWarning)
-            individuals = sample_individuals(
-                guide.model, cohort, population, guide=guide, num_draws=1000, seed=generator
-            )
     p_value = torch.full((len(cohort),), torch.nan, dtype=torch.float64)
     if individuals is not None and structure.has_density:
         p_value, deviation = log_density_p_values(individuals, generator)

@@ -130,8 +130,7 @@ def residuals(
     typical = draws.mean(0, keepdim=True)
     observed, values = cohort[name].observed, cohort[name].values
     places = torch.cat([means, typical, individuals.resampled(NUM_DRAWS, generator)])
-    not_known = torch.full((len(places), *values.shape, 2), torch.nan, dtype=torch.float64)
-    moments = predicted_moments(structure, cohort, places, population).get(name, not_known)
+    moments = _moments(individuals, name, places)
     (individual, sd), (pred, _) = (x.unbind(-1) for x in moments[:2])
     drawn, drawn_sd = moments[2:].unbind(-1)
     simulated = structure.predict_draws(cohort, draws, population, generator)[name]
@@ -156,6 +155,14 @@ def residuals(
         ((values - drawn) / drawn_sd)[:, observed],
         time_after_dose(cohort, name)[observed],
     )
+
+
+def _moments(individuals: IndividualPosteriors, name: str, places: Tensor) -> Tensor:
+    """Means and deviations of the values given parameters, NaN where there are none."""
+    structure, cohort = individuals.structure, individuals.cohort
+    not_known = (len(places), *cohort[name].values.shape, 2)
+    moments = predicted_moments(structure, cohort, places, individuals.population)
+    return moments.get(name, torch.full(not_known, torch.nan, dtype=torch.float64))
 
 
 def _distribution_errors(

@@ -11,7 +11,7 @@ covariance of the estimates, and new draws give the likelihood that is reported.
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor
@@ -28,6 +28,7 @@ from ..runtime.random_numbers import make_generator
 from ..runtime.threads import threads_for
 from ..sampling.individuals import MIN_DRAWS
 from .estimate_errors import monte_carlo_errors
+from .estimation_settings import ESTIMATION
 from .expanded_likelihood import ExpandedLikelihood
 from .fit_message import error_message, fit_message, flat_places, has_ended
 from .fit_result import PopulationFit
@@ -40,53 +41,6 @@ from .parameter_limits import Limit, limit_of
 from .prior_predictions import warn_unusual_data
 from .retraining import reasons_to_retrain, retrained
 from .starting_values import START, candidates, locate_population
-
-
-@dataclass(frozen=True)
-class EstimationSettings:
-    """When the rounds of a fit end, and how many draws they use."""
-
-    max_rounds: int = 40
-    # Default number of draws per individual: numerator / sqrt(number of individuals), within the
-    # first two limits. Where the Monte Carlo error of an estimate is then larger than this part of
-    # its standard error, as many more as are needed, up to the third limit.
-    draws_numerator: float = 3_000.0
-    min_draws: int = 200
-    usual_draws: int = 300
-    max_draws: int = 2_000
-    max_estimate_error: float = 0.04
-    # A smaller increase is not worth further rounds.
-    min_increase: float = 1.3
-    # Factor for a likelihood-free estimate, whose draws do not follow the population.
-    learned_factor: float = 7.0
-    # Monte Carlo standard error of -2LL: a twentieth of a difference that matters between models.
-    precision: float = 0.1
-    # The first rounds use this share of the draws, and at least the second number.
-    first_rounds_share: float = 0.25
-    min_first_draws: int = 100
-    # Gain of a round, in log likelihood, below which the next round uses all draws; in a cohort
-    # of more than six individuals half of their number.
-    near_gain: float = 3.0
-    # The rounds end when one gains less than the first number, plus a multiple of the number of
-    # parameters divided by the number of draws, an allowance for the gain that Monte Carlo error
-    # alone can give. It is smaller for draws that are stretched with the population (decision 051).
-    min_gain: float = 0.02
-    min_gain_per_draw: float = 2.0
-    min_gain_per_stretched_draw: float = 0.5
-    # The standard errors are those on the draws of the last round if it gained less (a tenth of a
-    # standard error from there to the estimates). Farther away the curvature may be another one.
-    max_gain_of_same_draws: float = 0.01
-    # A fit whose last round gained more, or whose draws have a smaller median share of effective
-    # ones, has no standard errors.
-    max_final_gain: float = 1.0
-    min_final_efficiency: float = 0.1
-    # Step of the differences that give the curvature of a learned density, in units of the prior
-    # scale. The log density of a spline flow has kinks: with a step of 0.001 the standard error of
-    # a shared rate was 0.025, with 0.2 to 0.5 it was 0.14 to 0.17, and the exact one is 0.15.
-    learned_difference: float = 0.25
-
-
-ESTIMATION = EstimationSettings()
 
 
 def fit_population(
@@ -196,12 +150,7 @@ def fit_once(
     held = _held(structure, fixed)
     search = Search.begin(structure, guide, cohort, criterion, generator)
     with threads_for(num_draws * cohort.num_values), counting_steps("fit", unit="round"):
-        if start is not None:
-            start = structure.check_population(dict(start) | fixed)
-            begin_at = Start(structure.unconstrain_population(start))
-        else:
-            warn_unusual_data(structure, cohort)
-            begin_at = _start(search, num_starts, fixed, generator)
+        begin_at = _start(search, start, num_starts, fixed, generator)
         schedule = _schedule(num_draws, len(held), len(cohort))
         rounds = run_rounds(search, begin_at, held, schedule, generator)
         if not math.isfinite(rounds.ascent.gain):
@@ -231,8 +180,19 @@ def _with_precision(
     return replace(fit, marginal=with_precision(search, fit.individuals, precision, generator))
 
 
-def _start(search: Search, num_starts: int, fixed: Population, generator: Generator) -> Start:
-    """A start from the prior; for a large cohort, improved on some of the individuals."""
+def _start(
+    search: Search,
+    start: Population | None,
+    num_starts: int,
+    fixed: dict[str, Tensor],
+    generator: Generator,
+) -> Start:
+    """The given start, or one from the prior; for a large cohort, improved on some individuals."""
+    structure = search.structure
+    if start is not None:
+        start = structure.check_population(dict(start) | fixed)
+        return Start(structure.unconstrain_population(start))
+    warn_unusual_data(structure, search.cohort)
     if len(search.cohort) > START.max_whole:
         return Start(locate_population(search, num_starts=num_starts, fixed=fixed, seed=generator))
     part = search.part(START.max_individuals, generator)

@@ -85,7 +85,11 @@ def individual_fits(
         if log:
             set_log(ax)
         label_axes(ax, "", "", f"individual {cohort.ids[i]}")
-    more = f" (first {num} of {len(cohort)})" if num < len(cohort) else ""
+    _add_titles(figure, name, f" (first {num} of {len(cohort)})" if num < len(cohort) else "")
+    return figure
+
+
+def _add_titles(figure: Figure, name: str, more: str) -> None:
     figure.suptitle(
         f"Individual fits{more}: median, 90 % band of the mean, 90 % band of new observations.\n"
         "Dashed: population prediction. Open triangles: values at a limit of quantification.",
@@ -93,7 +97,6 @@ def individual_fits(
     )
     figure.supxlabel("time", fontsize=9)
     figure.supylabel(name, fontsize=9)
-    return figure
 
 
 def _draw_observations(ax: Axes, series: Series, row: int, at_limit: Tensor) -> None:

@@ -1,5 +1,6 @@
 r"""Visual predictive checks: percentiles of the data beside those of simulated cohorts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -138,26 +139,31 @@ def visual_predictive_check(
     if prediction_corrected:
         factor = _correction(individuals, name, draws.mean(0, keepdim=True), binned)
         binned = replace(binned, values=binned.values * factor, simulated=binned.simulated * factor)
-    rows = 2 if bool(at_limit.any()) else 1
+    has_shares = bool(at_limit.any())
     width = 6.4 if len(strata) == 1 else 4.4
-    num_panels = rows * len(strata)
+    num_panels = (2 if has_shares else 1) * len(strata)
     figure, axes = panel_grid(num_panels, len(strata), width, 3.0, sharex=True, sharey="row")
     for j, (label, members) in enumerate(strata.items()):
         _draw_percentiles(axes[j], binned, members, at_limit)
         kind = "prediction-corrected " if prediction_corrected else ""
-        label_axes(axes[j], x if rows == 1 else "", f"{kind}{name}" if j == 0 else "", label)
+        label_axes(axes[j], "" if has_shares else x, f"{kind}{name}" if j == 0 else "", label)
         if log:
             set_log(axes[j])
-        if rows == 2:
-            ax = axes[len(strata) + j]
-            limit = uncorrected.values[at_limit].max()
-            _draw_shares(ax, uncorrected, members, at_limit, limit)
-            label_axes(ax, x, "share at the limit" if j == 0 else "")
-    if rows == 2:
-        last = axes[-1]
-        last.set_ylim(-0.02, max(0.1, last.get_ylim()[1]))
+    if has_shares:
+        _draw_second_row(axes[len(strata) :], uncorrected, list(strata.values()), at_limit, x)
     add_legend(figure, axes)
     return figure
+
+
+def _draw_second_row(
+    axes: Sequence[Axes], binned: _Binned, strata: Sequence[Tensor], at_limit: Tensor, x: str
+) -> None:
+    """The shares of values at the limit, one panel for each stratum."""
+    limit = binned.values[at_limit].max()
+    for j, (ax, members) in enumerate(zip(axes, strata, strict=True)):
+        _draw_shares(ax, binned, members, at_limit, limit)
+        label_axes(ax, x, "share at the limit" if j == 0 else "")
+    axes[-1].set_ylim(-0.02, max(0.1, axes[-1].get_ylim()[1]))
 
 
 def _binned(

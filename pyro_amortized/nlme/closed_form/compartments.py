@@ -20,7 +20,6 @@ models, for instance a chain of transit compartments, solve the ODE with
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -33,22 +32,8 @@ from ..dosing import Arrivals, Delivery, arrivals
 from ..quantities import Quantity, as_quantity, check_times_and_doses
 from .copied_individuals import once_per_copy
 from .dose_recursion import DoseRecursion, can_be_carried
+from .rate_constants import RATES, cubic_roots
 from .superposition import Response, Superposition, through
-
-
-@dataclass(frozen=True)
-class RateSettings:
-    r"""How singular values of the formulas are avoided.
-
-    Args:
-        smallest: Smallest rate, smallest argument of a square root, and distance of a cosine from
-            1 and -1. Without it gradients are infinite where two rates of the system coincide.
-    """
-
-    smallest: float = 1e-12
-
-
-DEFAULTS = RateSettings()
 
 
 def one_compartment(
@@ -129,9 +114,9 @@ def two_compartments(
     cl, v, q, v2 = _quantities(times, doses, {"cl": cl, "v": v, "q": q, "v2": v2})
     k10, k12, k21 = cl / v, q / v, q / v2
     total = k10 + k12 + k21
-    gap = (total.square() - 4 * k10 * k21).clamp(min=DEFAULTS.smallest).sqrt()
+    gap = (total.square() - 4 * k10 * k21).clamp(min=RATES.smallest).sqrt()
     fast = (total + gap) / 2
-    slow = (k10 * k21 / fast).clamp(min=DEFAULTS.smallest)
+    slow = (k10 * k21 / fast).clamp(min=RATES.smallest)
     coefficients = [(fast - k21) / (gap * v), (k21 - slow) / (gap * v)]
     return _central(times, doses, [fast, slow], coefficients, ka, delivery)
 
@@ -178,7 +163,7 @@ def three_compartments(
     )
     k10, k12, k21, k13, k31 = cl / v, q / v, q / v2, q3 / v, q3 / v3
     linear = k10 * k31 + k21 * k31 + k21 * k13 + k10 * k21 + k31 * k12
-    rates = _cubic_roots(k10 + k12 + k13 + k21 + k31, linear, k10 * k21 * k31)
+    rates = cubic_roots(k10 + k12 + k13 + k21 + k31, linear, k10 * k21 * k31)
     coefficients = []
     for j, rate in enumerate(rates):
         first, second = (rates[m] - rate for m in range(3) if m != j)
@@ -333,18 +318,6 @@ def _carried(
             for rate, coefficient in zip(rates, coefficients, strict=True)
         ]
     return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
-
-
-def _cubic_roots(square: Tensor, linear: Tensor, constant: Tensor) -> list[Tensor]:
-    r"""Roots of x^3 - square x^2 + linear x - constant, all real and positive, largest first."""
-    p = (linear - square.square() / 3).clamp(max=-DEFAULTS.smallest)
-    q = -2 * square**3 / 27 + square * linear / 3 - constant
-    cosine = (1.5 * q / p * (-3 / p).sqrt()).clamp(-1 + DEFAULTS.smallest, 1 - DEFAULTS.smallest)
-    angle, size = torch.acos(cosine) / 3, 2 * (-p / 3).sqrt()
-    first = square / 3 + size * torch.cos(angle)
-    second = square / 3 + size * torch.cos(angle - 2 * torch.pi / 3)
-    third = constant / (first * second)  # more accurate than a difference of the others
-    return [first, second, third.clamp(min=DEFAULTS.smallest)]
 
 
 def _check_doses(doses: Doses, num_compartments: int) -> None:

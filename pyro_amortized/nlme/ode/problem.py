@@ -1,6 +1,6 @@
 r"""One call of the solver: the inputs as rows of one batch, and the solution in their shape."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -108,10 +108,7 @@ class Task:
         self.batch = broadcast_shape(*shapes)
         fixed = [*parameters.values(), *varying.values(), initial, times]
         fixed += [self._events.times, self._events.sizes]
-        self.dtype = torch.float32
-        for x in fixed:
-            if x.is_floating_point():
-                self.dtype = torch.promote_types(self.dtype, x.dtype)
+        self.dtype = _common_dtype(fixed)
         self.num_states = initial.shape[-1]
         self.initial, self.times = initial, times
         self.parameters = {n: x.unsqueeze(-1) for n, x in parameters.items()} | varying
@@ -298,3 +295,12 @@ def _compiled(
         solution = run(system, problem, method, tolerance.rtol, tolerance.atol, tolerance.max_steps)
     states = torch.from_numpy(solution.states).to(rows.initial.dtype)
     return states, torch.from_numpy(solution.status)
+
+
+def _common_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
+    """The floating dtype of the solution, at least single precision."""
+    dtype = torch.float32
+    for x in tensors:
+        if x.is_floating_point():
+            dtype = torch.promote_types(dtype, x.dtype)
+    return dtype

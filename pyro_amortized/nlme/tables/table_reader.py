@@ -106,10 +106,7 @@ def read_table(
     ids = identifiers(loaded)
     parsed = read_columns(loaded, ids, time_unit)
     order = list(dict.fromkeys(ids))
-    where = np.array(ids)
-    rows = [np.flatnonzero(where == name) for name in order]
-    _check_restarts(loaded, parsed, rows, order)
-    rows = [r[np.argsort(parsed.time[r], kind="stable")] for r in rows]
+    rows = _rows_in_time(loaded, parsed, ids, order)
     log_surprises(loaded, parsed, rows, ids)
     log_unused(loaded, named)
     shifted = _record_order(parsed, rows)
@@ -130,6 +127,14 @@ def read_table(
         tuple(order),
         varying,
     )
+
+
+def _rows_in_time(table: Table, columns: Columns, ids: Sequence[str], order: list[str]) -> Rows:
+    """The rows of each individual, in the order of time."""
+    where = np.array(ids)
+    rows = [np.flatnonzero(where == name) for name in order]
+    _check_restarts(table, columns, rows, order)
+    return [r[np.argsort(columns.time[r], kind="stable")] for r in rows]
 
 
 def _check_lists(**arguments: Sequence[str]) -> None:

@@ -1,0 +1,50 @@
+"""When the rounds of a fit end, how many draws they use, and when there are standard errors."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EstimationSettings:
+    """When the rounds of a fit end, and how many draws they use."""
+
+    max_rounds: int = 40
+    # Default number of draws per individual: numerator / sqrt(number of individuals), within the
+    # first two limits. Where the Monte Carlo error of an estimate is then larger than this part of
+    # its standard error, as many more as are needed, up to the third limit.
+    draws_numerator: float = 3_000.0
+    min_draws: int = 200
+    usual_draws: int = 300
+    max_draws: int = 2_000
+    max_estimate_error: float = 0.04
+    # A smaller increase is not worth further rounds.
+    min_increase: float = 1.3
+    # Factor for a likelihood-free estimate, whose draws do not follow the population.
+    learned_factor: float = 7.0
+    # Monte Carlo standard error of -2LL: a twentieth of a difference that matters between models.
+    precision: float = 0.1
+    # The first rounds use this share of the draws, and at least the second number.
+    first_rounds_share: float = 0.25
+    min_first_draws: int = 100
+    # Gain of a round, in log likelihood, below which the next round uses all draws; in a cohort
+    # of more than six individuals half of their number.
+    near_gain: float = 3.0
+    # The rounds end when one gains less than the first number, plus a multiple of the number of
+    # parameters divided by the number of draws, an allowance for the gain that Monte Carlo error
+    # alone can give. It is smaller for draws that are stretched with the population (decision 051).
+    min_gain: float = 0.02
+    min_gain_per_draw: float = 2.0
+    min_gain_per_stretched_draw: float = 0.5
+    # The standard errors are those on the draws of the last round if it gained less (a tenth of a
+    # standard error from there to the estimates). Farther away the curvature may be another one.
+    max_gain_of_same_draws: float = 0.01
+    # A fit whose last round gained more, or whose draws have a smaller median share of effective
+    # ones, has no standard errors.
+    max_final_gain: float = 1.0
+    min_final_efficiency: float = 0.1
+    # Step of the differences that give the curvature of a learned density, in units of the prior
+    # scale. The log density of a spline flow has kinks: with a step of 0.001 the standard error of
+    # a shared rate was 0.025, with 0.2 to 0.5 it was 0.14 to 0.17, and the exact one is 0.15.
+    learned_difference: float = 0.25
+
+
+ESTIMATION = EstimationSettings()
