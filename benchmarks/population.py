@@ -147,7 +147,7 @@ def benchmark_mrna(guide, sizes, amount):
             "mc_error": fit.marginal.total_mc_error,
             "mse": error(fit, truth),
             "seconds": seconds,
-            "draws": fit.marginal.num_draws,
+            "draws": int(fit.marginal.num_draws.max()),
             "converged": fit.converged,
             "poor": int((k > 0.7).sum()),
             "memory_gb": memory(),

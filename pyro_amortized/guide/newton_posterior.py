@@ -155,7 +155,8 @@ class SharpenedPosterior(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Location, scale and context of the second flow."""
         structure, training = self._model
-        double, priors = cohort.to(dtype=torch.float64), first.standard.map(Tensor.double)
+        double = cohort.to(dtype=torch.float64)
+        priors = first.standard.map(Tensor.double).expand(Size([len(cohort)]))
 
         def target_of(rows: Tensor) -> Target:
             some, some_shared = double[rows], shared[rows]

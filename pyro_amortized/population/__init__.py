@@ -26,8 +26,8 @@ class _CallablePackage(ModuleType):
         standard_errors: Mapping[str, Value] | None = None,
         cohort: Cohort | None = None,
     ) -> KnownPopulation:
+        """:func:`~pyro_amortized.population.known_population.population`."""
         return _population(model, estimates, standard_errors=standard_errors, cohort=cohort)
 
 
-_CallablePackage.__call__.__doc__ = _population.__doc__
 sys.modules[__name__].__class__ = _CallablePackage
