@@ -195,9 +195,10 @@ def _start(
     warn_unusual_data(structure, search.cohort)
     if len(search.cohort) > START.max_whole:
         return Start(locate_population(search, num_starts=num_starts, fixed=fixed, seed=generator))
-    part = search.part(START.max_individuals, generator)
+    is_whole = len(search.cohort) <= START.max_individuals
+    part = search if is_whole else search.part(START.max_compared, generator)
     best = candidates(part, num_starts=num_starts, fixed=fixed, seed=generator)[0]
-    return best if part is search else Start(best.vector)
+    return best if is_whole else Start(best.vector)
 
 
 def _default_num_draws(num_individuals: int, estimator: Estimator) -> int:

@@ -47,7 +47,7 @@ class PredictionSettings:
         seed: Seed of the populations.
     """
 
-    num_populations: int = 24
+    num_populations: int = 20
     max_values: int = 300_000
     min_populations: int = 8
     max_cohort_distance: float = 4.0

@@ -35,6 +35,8 @@ class StartSettings:
     # start at the best candidate.
     max_individuals: int = 60
     max_whole: int = 120
+    # Individuals by which the candidates of such a cohort are compared.
+    max_compared: int = 30
     # In a cohort of at least the first number of individuals, the best start is improved with the
     # second number of them before all are drawn.
     large_cohort: int = 4_000
