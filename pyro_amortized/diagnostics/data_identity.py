@@ -9,6 +9,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import scipy.stats
+
 from ..cohort import Cohort
 from .check_results import Check
 
@@ -21,12 +24,17 @@ class IdentitySettings:
         min_values: Fewest recorded values of a series that are compared or called constant.
         min_digits: Significant digits of a value that two individuals rarely share by chance.
         min_shared: Fewest values with so many digits that two individuals share.
+        max_chance: Probability, for all pairs together, that as many values agree by chance, from
+            which they are not named. Two individuals of theophylline share 4.57, 6.59 and 1.25.
+        window: Distance of values that could have agreed, in standard deviations of all values.
         max_named: Most findings that are named.
     """
 
     min_values: int = 3
     min_digits: int = 3
     min_shared: int = 3
+    max_chance: float = 1e-3
+    window: float = 0.2
     max_named: int = 5
 
 
@@ -87,9 +95,24 @@ def _shared(ids: tuple[str, ...], values: list[list[float]], name: str) -> Itera
     for rows in owners.values():
         if len(rows) == 2:  # values that many share are limits or rounded
             pairs[min(rows), max(rows)] += 1
+    every = np.array([v for row in values for v in row])
+    num_pairs = max(1, len(values) * (len(values) - 1) // 2)
     for (i, j), number in pairs.items():
-        if number >= DEFAULTS.min_shared and values[i] != values[j]:
+        if number < DEFAULTS.min_shared or values[i] == values[j]:
+            continue
+        expected = _expected_agreements(np.array(values[i]), np.array(values[j]), every)
+        if num_pairs * scipy.stats.poisson.sf(number - 1, expected) < DEFAULTS.max_chance:
             yield f"individuals {ids[i]} and {ids[j]} share {number} values of {name!r}"
+
+
+def _expected_agreements(first: np.ndarray, second: np.ndarray, every: np.ndarray) -> float:
+    """Number of values of two individuals that agree by chance: of two values in the same
+    neighbourhood, as many as there are numbers of their precision in it.
+    """
+    unit = 10.0 ** -max(_num_decimals(float(v)) for v in every)
+    window = max(DEFAULTS.window * float(every.std()), unit)
+    near = np.abs(first[:, None] - second) <= window
+    return float(near.sum()) / (2 * window / unit + 1)
 
 
 def _constant(cohort: Cohort, values: list[list[float]], name: str) -> Iterator[str]:
@@ -117,6 +140,12 @@ def _repeated_times(
 def _is_whole(values: list[list[float]]) -> bool:
     """Whether all values are whole numbers: counts and scores repeat by chance."""
     return all(v == round(v) for row in values for v in row)
+
+
+def _num_decimals(value: float) -> int:
+    """Number of decimals of a value as it was probably written."""
+    mantissa, _, exponent = f"{value:.6g}".partition("e")
+    return max(0, len(mantissa.partition(".")[2]) - int(exponent or 0))
 
 
 def _num_digits(value: float) -> int:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import pyro_amortized as pa
+from pyro_amortized import datasets
 from pyro_amortized.diagnostics.data_identity import identity_checks
 
 GENERATOR = torch.Generator().manual_seed(4)
@@ -73,3 +74,14 @@ def test_data_that_repeat_by_design_are_not_named(name):
         observed[:] = False
         observed[0] = True
     assert words_of(values, observed=observed) == ""
+
+
+def test_values_that_agree_by_chance_are_not_named():
+    """Two individuals of theophylline share three values of three digits."""
+    for name in ("theophylline", "warfarin", "phenobarbital", "indometh", "orange"):
+        (check,) = identity_checks(getattr(datasets, name)())
+        assert check.status == "passed", check.words
+    rounded = VALUES.mul(100).round() / 100
+    assert words_of(rounded) == ""
+    rounded[4] = torch.cat([rounded[9, 1:], rounded[9, :1] + 0.01])
+    assert "share 4 values" in words_of(rounded)
