@@ -107,12 +107,13 @@ def _shared(ids: tuple[str, ...], values: list[list[float]], name: str) -> Itera
 
 def _expected_agreements(first: np.ndarray, second: np.ndarray, every: np.ndarray) -> float:
     """Number of values of two individuals that agree by chance: of two values in the same
-    neighbourhood, as many as there are numbers of their precision in it.
+    neighbourhood, one of as many as there are numbers of their precision in it.
     """
     unit = 10.0 ** -max(_num_decimals(float(v)) for v in every)
     window = max(DEFAULTS.window * float(every.std()), unit)
-    near = np.abs(first[:, None] - second) <= window
-    return float(near.sum()) / (2 * window / unit + 1)
+    distance = np.abs(first[:, None] - second)
+    near = (distance <= window) & (distance > unit / 2)  # equal ones are what is tested
+    return float(near.sum()) / (2 * window / unit)
 
 
 def _constant(cohort: Cohort, values: list[list[float]], name: str) -> Iterator[str]:
