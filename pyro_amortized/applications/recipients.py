@@ -6,6 +6,7 @@ individuals goes on: times of a regimen are counted from ``start``, the time on 
 clock at which it begins, so that covariates that vary over time and occasions keep their meaning.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,7 +17,7 @@ from torch import Generator, Tensor
 from ..cohort import Cohort, Doses, Series
 from ..errors import CohortError, SettingError
 from ..nlme.studies import given_covariates
-from ..runtime.arguments import check_is
+from ..runtime.arguments import check_is, check_number
 
 Occasion = Literal["new", "last"]
 Covariates = Mapping[str, float | Sequence[float] | Tensor] | Cohort
@@ -164,6 +165,8 @@ def seen_recipients(
         raise SettingError(
             f"`occasion` is {occasion!r}.", '"new" or "last".', "correct `occasion=`."
         )
+    if start is not None:
+        check_number("start", start, -math.inf)
     cohort = _with_doses(cohort.to(dtype=torch.float64))
     if start is None:
         begin = last_records(cohort)
