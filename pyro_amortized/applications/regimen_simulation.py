@@ -324,9 +324,9 @@ def _exposures(
     if exposure.steady_state and doses is not None:
         window = exposure.window(plan)
         numbers = [row[1] for row in plan.steady_rows(*window)]
-        plan = replace(plan.at_steady_state(*window), per=None)
-        amounts = doses.amounts[:, numbers]  # an adaptive rule decided them
-        doses = replace(plan.doses(len(people), start=people.start), amounts=amounts)
+        given = doses.amounts[:, numbers]  # an adaptive rule may have decided them
+        plan = replace(plan.at_steady_state(*window), amounts=(1.0,) * len(numbers), per=None)
+        doses = plan.doses(len(people), start=people.start, factor=given)
     divided = panels(exposure.window(plan, float(settings.times[-1])), plan)
     parts = predicted_parts(
         individuals.structure,

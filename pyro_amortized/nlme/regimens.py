@@ -215,7 +215,8 @@ class Regimen:
             covariates: Covariates, shape ``(individual,)`` each; needed for amounts per unit of
                 one.
             start: Time at which the regimen begins, shape ``(individual,)`` or one number.
-            factor: Factor of the amounts, shape ``(individual,)`` or one number.
+            factor: Factor of the amounts, shape ``(individual,)``, ``(individual, dose)``, or one
+                number.
 
         Returns:
             Doses of shape ``(individual, dose)``.
@@ -223,7 +224,9 @@ class Regimen:
         Raises:
             SettingError: The covariate ``per`` is missing.
         """
-        factor = torch.as_tensor(factor, dtype=torch.float64).expand(num_individuals)
+        factor = torch.as_tensor(factor, dtype=torch.float64)
+        if factor.dim() < 2:
+            factor = factor.expand(num_individuals).unsqueeze(1)
         if self.per is not None:
             known = dict(covariates or {})
             if self.per not in known:
@@ -232,18 +235,20 @@ class Regimen:
                     f"one of their covariates: {sorted(known)}.",
                     "correct `per=`, or give the covariate.",
                 )
-            factor = factor * known[self.per].double()
+            factor = factor * known[self.per].double().unsqueeze(1)
 
         def row(values: tuple[float, ...]) -> Tensor:
             return torch.tensor(values, dtype=torch.float64).expand(num_individuals, -1).clone()
 
         begin = torch.as_tensor(start, dtype=torch.float64).expand(num_individuals).unsqueeze(1)
-        steady = row(self.steady_state)
+        amounts = factor * row(self.amounts)
+        # Infinitely many doses of nothing are no dose.
+        steady = row(self.steady_state) * (amounts > 0)
         # A second steady state is added to the first one: SS = 2 of NONMEM.
         kind = steady * (1 + (steady.cumsum(1) > 1))
         return Doses(
             begin + row(self.times),
-            factor.unsqueeze(1) * row(self.amounts),
+            amounts,
             row(self.durations),
             row(self.compartments).long(),
             intervals=steady * (self.interval or 0.0),

@@ -103,6 +103,15 @@ def test_the_interval_of_two_regimens_is_that_after_which_both_repeat(first, sec
     assert (one + other).interval == (other + one).interval == interval
 
 
+def test_infinitely_many_doses_of_nothing_are_no_dose():
+    plan = nlme.regimen(1, 24, steady_state=True)
+    doses = plan.doses(2, factor=torch.tensor([0.0, 5.0]))
+    assert doses.steady_state.tolist() == [[0], [1]]
+    assert doses.amounts.tolist() == [[0.0], [5.0]]
+    by_dose = nlme.regimen(1, 24, 2).doses(2, factor=torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    assert by_dose.amounts.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
 def test_labels_of_different_regimens_differ():
     plan = nlme.regimen(100, 12, 3)
     others = [
