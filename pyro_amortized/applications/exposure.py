@@ -71,8 +71,8 @@ class Exposure:
         start: Begin of the window, counted from the begin of the regimen. Default: the last dose.
         end: End of the window. Default: one dosing interval after the last dose.
         above: Threshold of the time above it, in the unit of the prediction.
-        steady_state: Compute the exposure over one interval at steady state instead; ``start`` and
-            ``end`` are then counted from a dose at steady state.
+        steady_state: Repeat the doses of the last interval for ever, and compute the exposure over
+            one interval; ``start`` and ``end`` are then counted from its first dose.
 
     Raises:
         SettingError: The window is empty.
