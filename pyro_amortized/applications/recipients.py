@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 
 from ..cohort import Cohort, Doses, Series
 from ..errors import CohortError, SettingError
+from ..nlme.regimens import Regimen
 from ..nlme.studies import given_covariates
 from ..runtime.arguments import check_is, check_number
 
@@ -66,6 +67,15 @@ class Recipients:
             self.earlier and self.earlier.map(copied),
             copied(self.start),
         )
+
+    def after(self, plan: Regimen) -> "Recipients":
+        """The individuals with a begin so much later that no steady state of a plan stands before
+        it: models need no time before 0, and the first steady state ends the earlier doses.
+        """
+        first = min(plan.times)
+        if first >= 0 or not plan.steady_state[0]:
+            return self
+        return replace(self, start=self.start - first)
 
     def cohort(self, times: Tensor, doses: Doses | None) -> Cohort:
         r"""The individuals with a regimen.

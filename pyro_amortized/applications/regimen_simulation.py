@@ -167,7 +167,8 @@ def simulate(
             source.check_covariates(set(covariates) - per)
         who = new_recipients(source.series, source.cohort, covariates, num, generator)
         first = next(iter(named.values()))
-        design = who.cohort(grid, _doses(first, who))
+        later = who.after(_plan(first))
+        design = later.cohort(grid, _doses(first, later))
         individuals, used = new_individuals(source, design, uncertainty, num_draws, generator)
     with threads_for(individuals.unconstrained.shape[0] * len(who) * len(grid)):
         return _simulated(
@@ -251,6 +252,7 @@ def _under_regimen(
 ) -> _UnderRegimen:
     """Predictions, observations and exposures under one regimen."""
     num_draws, num = individuals.unconstrained.shape[:2]
+    who = who.after(_plan(regimen))
     doses: Doses | None
     if isinstance(regimen, AdaptiveRegimen):
         people, doses = run_adaptive(regimen, who, individuals, settings.quantity, generator)
@@ -326,6 +328,7 @@ def _exposures(
         numbers = [row[1] for row in plan.steady_rows(*window)]
         given = doses.amounts[:, numbers]  # an adaptive rule may have decided them
         plan = replace(plan.at_steady_state(*window), amounts=(1.0,) * len(numbers), per=None)
+        people = people.after(plan)
         doses = plan.doses(len(people), start=people.start, factor=given)
     divided = panels(exposure.window(plan, float(settings.times[-1])), plan)
     parts = predicted_parts(

@@ -62,7 +62,7 @@ class Regimen:
 
     @property
     def last(self) -> float:
-        """Begin of the last interval: the first dose after which one interval has all doses."""
+        """Time of the first dose of the last interval."""
         return min(self.times[j] for j in self._of_last_interval())
 
     @property

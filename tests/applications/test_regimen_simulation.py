@@ -330,3 +330,39 @@ def test_values_that_are_not_finite_are_no_share():
     (share,) = result.probability("auc", 0.0)["probability"]
     assert share == 1.0
     assert np.isfinite(result.table["median"]).all()
+
+
+@pytest.mark.parametrize("steady", [True, False])
+def test_two_doses_a_day_at_steady_state_in_an_ode(steady):
+    """No dose stands before the time 0 at which an ODE begins."""
+
+    def kinetics(cohort):
+        cl = pyro.sample("cl", dist.LogNormal(1.0, 1.0))
+        with pyro.plate("individual", len(cohort)):
+            eta = pyro.sample("eta", dist.Normal(0.0, 0.1))
+            y, k = cohort["y"], cl.unsqueeze(-1) * eta.exp() / 20.0
+            x = nlme.solve(
+                lambda t, x, p: -p["k"].unsqueeze(-1) * x,
+                torch.zeros(1, dtype=torch.float64),
+                y.times,
+                {"k": k},
+                doses=cohort.doses,
+            )
+            error = nlme.additive_error(x[..., 0] / 20.0, 0.1 + 0 * k.unsqueeze(-1))
+            pyro.sample("y", error.mask(y.observed).to_event(1), obs=y.values)
+
+    population = pa.population(kinetics, {"cl": 4.0})
+    options = {} if steady else {"num": 3}
+    parts = [
+        nlme.regimen(amount, 24, start=start, steady_state=steady, **options)
+        for amount, start in ((100, 0.0), (50, 8.0))
+    ]
+    plan = parts[0] + parts[1]
+    exposure = None if steady else STEADY
+    result = pa.simulate(population, plan, uncertainty="none", exposure=exposure)
+    assert float(result.exposures["auc"][plan.label]) == pytest.approx(37.5, rel=1e-4)
+    target = pa.Target.auc(value=75.0, window=exposure or pa.Exposure())
+    found = pa.recommend(
+        population, None, [50.0, 100.0], target=target, regimen=plan, num_draws=100
+    )
+    assert found.names == ("100",)
