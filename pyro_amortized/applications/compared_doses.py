@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from ..runtime.arguments import check_is, check_number
 from .dose_optimum import Loss, checked_loss, optimum, weighted_mean_error
 from .dose_response import DoseResponse, Mixture, dose_response
 from .recommendation_result import Candidates
+from .regimen_names import check_names
 from .targets import Target
 
 
@@ -57,15 +59,19 @@ def named_candidates(candidates: Any, regimen: Regimen) -> dict[str, Regimen]:
     if isinstance(candidates, Mapping):
         named = {str(name): x for name, x in candidates.items()}
     else:
+        if isinstance(candidates, Tensor | np.ndarray):
+            candidates = candidates.reshape(-1).tolist()
         fix = "pass `(low, high)`, a list of amounts, or regimens in a list or by name."
         check_is("candidates", candidates, Sequence, fix)
-        named = {}
+        pairs = []
         for x in candidates:
             if isinstance(x, Regimen):
-                named[x.label] = x
+                pairs.append((x.label, x))
             else:
                 check_number("candidates", x, 0, with_low=False)
-                named[f"{x:g}"] = regimen.with_amount(float(x))
+                pairs.append((f"{x:.12g}", regimen.with_amount(float(x))))
+        check_names("candidates", [name for name, _ in pairs])
+        named = dict(pairs)
     for name, x in named.items():
         check_is(f"candidates[{name!r}]", x, Regimen, "pass what `nlme.regimen` gives.")
     if not named:

@@ -148,7 +148,7 @@ def recommend(
     question = _Question(target, template, candidates, probability, loss)
     setting = _Setting(tuple(named), tuple(sources), prior, patient, start, occasion)
     generator = make_generator(seed)
-    cohort = patients_as_cohort(patient, sources[0])
+    cohort = patients_as_cohort(patient, sources[0], question.covariates)
     first = num_draws or default_num_draws(len(cohort))
     earlier = None if previous is None else _earlier(previous, setting)
     result = _recommended(setting, question, earlier, first, generator)
@@ -169,6 +169,15 @@ class _Question:
     candidates: Any
     probability: float | None
     loss: Loss | None
+
+    @property
+    def covariates(self) -> set[str]:
+        """Covariates that amounts are per unit of (mg/kg)."""
+        named = self.candidates
+        listed = list(named.values()) if isinstance(named, Mapping) else named
+        found = listed if isinstance(listed, list | tuple) else []
+        plans = [self.regimen, *(x for x in found if isinstance(x, Regimen))]
+        return {x.per for x in plans if x.per is not None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +265,7 @@ def _recommended(
     """The recommendation with a number of draws."""
     parts, again = [], []
     for j, source in enumerate(setting.sources):
-        cohort = patients_as_cohort(setting.patient, source)
+        cohort = patients_as_cohort(setting.patient, source, question.covariates)
         before = None if earlier is None else earlier[j]
         drawn, used = patient_draws(
             source, cohort, setting.start, setting.occasion, before, num_draws, generator

@@ -43,12 +43,12 @@ class PatientDraws:
         Returns:
             Shape ``(draw, individual)``.
         """
-        plan = target.regimen_of(regimen)
         factor: Tensor | float = 1.0
         if amounts is not None:
-            plan, factor = plan.with_amount(1.0), amounts
+            regimen, factor = regimen.with_amount(1.0), amounts
+        plan = target.regimen_of(regimen)
         times, metric = target.nodes(plan)
-        who, posterior = self.who, self.posterior
+        who, posterior = self.who.after(plan), self.posterior
         doses = plan.doses(len(who), who.covariates, start=who.start, factor=factor)
         cohort = who.cohort(times, doses)
         parts = predicted_parts(

@@ -15,6 +15,7 @@ References:
     Clenshaw and Curtis (1960), A method for numerical integration on an automatic computer.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -36,7 +37,11 @@ class PanelSettings:
         fractions: Ends of the panels between two doses, as parts of the time between them. For
             absorption and elimination rates from 0.02 to 100 per dosing interval the error of AUC
             is below 1e-4.
-        max_divided: Number of parts of a window beyond which only the last one is divided so.
+        long_fractions: The same for the time after the last dose and for single doses, whose length
+            says little about the rates.
+        long: A part is long that is this many times as long as the dosing interval.
+        max_divided: Number of parts of a window beyond which only the last one is divided so ...
+        many_fractions: ... and the others are divided in this way, with an error of AUC below 1e-3.
         num_fine: Points of a panel at which the polynomial through its nodes is evaluated.
         max_overshoot: Largest relative excess of the polynomial over the nodes that is no overshoot
             at a kink.
@@ -45,7 +50,10 @@ class PanelSettings:
 
     num_nodes: int = 7
     fractions: tuple[float, ...] = (1 / 48, 1 / 12, 1 / 3, 1.0)
+    long_fractions: tuple[float, ...] = tuple(4.0**-k for k in range(7, -1, -1))
+    long: float = 1.5
     max_divided: int = 30
+    many_fractions: tuple[float, ...] = (1 / 8, 1.0)
     num_fine: int = 49
     max_overshoot: float = 0.1
     gap: float = 1e-7
@@ -63,8 +71,8 @@ class Exposure:
         start: Begin of the window, counted from the begin of the regimen. Default: the last dose.
         end: End of the window. Default: one dosing interval after the last dose.
         above: Threshold of the time above it, in the unit of the prediction.
-        steady_state: Compute the exposure over one interval at steady state instead; ``start`` and
-            ``end`` are then counted from a dose at steady state.
+        steady_state: Repeat the doses of the last interval for ever, and compute the exposure over
+            one interval; ``start`` and ``end`` are then counted from its first dose.
 
     Raises:
         SettingError: The window is empty.
@@ -101,8 +109,11 @@ class Exposure:
         Raises:
             SettingError: The regimen has no dosing interval, and no end is given.
         """
-        low = max(regimen.times) if self.start is None else float(self.start)
-        high = regimen.end if self.end is None else float(self.end)
+        default: tuple[float, float | None] = (regimen.last, regimen.end)
+        if self.steady_state:
+            default = (0.0, regimen.interval)
+        low = default[0] if self.start is None else float(self.start)
+        high = default[1] if self.end is None else float(self.end)
         if high is None and last is not None and last > low:
             high = last
         if high is None:
@@ -238,16 +249,21 @@ def panels(window: tuple[float, float], regimen: Regimen) -> Panels:
     """The panels of a window under a regimen."""
     low, high = window
     ends = [t + d for t, d in zip(regimen.times, regimen.durations, strict=True)]
-    if regimen.interval is not None and regimen.steady_state[0]:
-        # Infusions at steady state that began before the window.
-        ends += [(d % regimen.interval) for d in regimen.durations if d > 0]
+    for t, d, steady in zip(regimen.times, regimen.durations, regimen.steady_state, strict=True):
+        if steady and d > 0 and regimen.interval is not None:
+            # Infusions at steady state that began before.
+            past = range(1, math.ceil(d / regimen.interval) + 1)
+            ends += [t + d - k * regimen.interval for k in past]
     inner = {t for t in (*regimen.times, *ends) if low < t < high}
     points = torch.tensor(sorted({low, high} | inner), dtype=torch.float64)
-    fractions = torch.tensor((0.0, *PANELS.fractions), dtype=torch.float64)
+    num = len(points) - 1
+    is_long = points.diff() > PANELS.long * (regimen.interval or 0.0)
     edges = [points[:1]]
-    for j in range(len(points) - 1):
-        divided = len(points) <= PANELS.max_divided or j == len(points) - 2
-        part = fractions[1:] if divided else fractions[-1:]
+    for j in range(num):
+        fractions = PANELS.long_fractions if bool(is_long[j]) else PANELS.fractions
+        if num >= PANELS.max_divided and j < num - 1:
+            fractions = PANELS.many_fractions
+        part = torch.tensor(fractions, dtype=torch.float64)
         edges.append(points[j] + (points[j + 1] - points[j]) * part)
     all_edges = torch.cat(edges)
     return Panels(all_edges[:-1], all_edges[1:])

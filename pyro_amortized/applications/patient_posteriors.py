@@ -8,7 +8,7 @@ with the proposal density they were drawn from. Where too few of them stay effec
 drawn, beginning with the earlier mixtures.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -63,8 +63,15 @@ def default_num_draws(num_patients: int) -> int:
     return max(SETTINGS.num_draws_many, min(SETTINGS.num_draws, each))
 
 
-def patients_as_cohort(patient: Patient | None, source: Source) -> Cohort:
+def patients_as_cohort(
+    patient: Patient | None, source: Source, others: Collection[str] = ()
+) -> Cohort:
     r"""The data of patients; covariates alone describe one patient without samples.
+
+    Args:
+        patient: Data, covariates, or None.
+        source: The population.
+        others: Covariates that may be given although the model does not read them.
 
     Raises:
         SettingError: The patient is neither a cohort nor covariates.
@@ -82,7 +89,7 @@ def patients_as_cohort(patient: Patient | None, source: Source) -> Cohort:
     fix = "pass the data of patients, or `{covariate: value}` for one without samples."
     known = {} if patient is None else patient
     check_is("patient", known, Mapping, fix)
-    source.check_covariates(known)
+    source.check_covariates(set(known) - set(others))
     values = {}
     for name, value in known.items():
         x = torch.as_tensor(value, dtype=torch.float64)
@@ -121,7 +128,9 @@ def patient_draws(
     who, data = seen_recipients(source.series, patients, start, occasion)
     previous = None if earlier is None else earlier.posterior
     if earlier is not None and earlier.use_draws:
-        again = _weighted_again(earlier.posterior, data)
+        again = None
+        if _same_population(earlier.posterior, source):
+            again = _weighted_again(earlier.posterior, data)
         if again is not None:
             return PatientDraws(again, who), True
     posterior = sample_individuals(
@@ -135,6 +144,15 @@ def patient_draws(
         estimator=source.estimator,
     )
     return PatientDraws(posterior, who), False
+
+
+def _same_population(previous: IndividualPosteriors, source: Source) -> bool:
+    """Whether draws belong to the model and the estimates of a source."""
+    values = previous.population
+    return previous.structure.model is source.model and all(
+        name in values and torch.equal(values[name].to(x), x)
+        for name, x in source.estimates.items()
+    )
 
 
 def _same_latent(previous: IndividualPosteriors | None, source: Source, data: Cohort) -> bool:

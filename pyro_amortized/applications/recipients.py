@@ -6,6 +6,7 @@ individuals goes on: times of a regimen are counted from ``start``, the time on 
 clock at which it begins, so that covariates that vary over time and occasions keep their meaning.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -15,8 +16,9 @@ from torch import Generator, Tensor
 
 from ..cohort import Cohort, Doses, Series
 from ..errors import CohortError, SettingError
+from ..nlme.regimens import Regimen
 from ..nlme.studies import given_covariates
-from ..runtime.arguments import check_is
+from ..runtime.arguments import check_is, check_number
 
 Occasion = Literal["new", "last"]
 Covariates = Mapping[str, float | Sequence[float] | Tensor] | Cohort
@@ -65,6 +67,15 @@ class Recipients:
             self.earlier and self.earlier.map(copied),
             copied(self.start),
         )
+
+    def after(self, plan: Regimen) -> "Recipients":
+        """The individuals with a begin so much later that no steady state of a plan stands before
+        it: models need no time before 0, and the first steady state ends the earlier doses.
+        """
+        first = min(plan.times)
+        if first >= 0 or not plan.steady_state[0]:
+            return self
+        return replace(self, start=self.start - first)
 
     def cohort(self, times: Tensor, doses: Doses | None) -> Cohort:
         r"""The individuals with a regimen.
@@ -164,6 +175,8 @@ def seen_recipients(
         raise SettingError(
             f"`occasion` is {occasion!r}.", '"new" or "last".', "correct `occasion=`."
         )
+    if start is not None:
+        check_number("start", start, -math.inf)
     cohort = _with_doses(cohort.to(dtype=torch.float64))
     if start is None:
         begin = last_records(cohort)

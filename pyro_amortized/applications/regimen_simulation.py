@@ -6,7 +6,7 @@ predictions of all draws of one regimen are computed together; see
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -26,6 +26,7 @@ from .design_doses import DesignDoses
 from .exposure import Exposure, panels
 from .population_source import Fitted, source_of
 from .recipients import Covariates, Occasion, Recipients, new_recipients, seen_recipients
+from .regimen_names import AnyRegimen, Regimens, named_regimens
 from .simulated_individuals import (
     Individuals,
     Uncertainty,
@@ -34,9 +35,6 @@ from .simulated_individuals import (
     seen_individuals,
 )
 from .simulation_result import Simulation
-
-AnyRegimen = Regimen | AdaptiveRegimen | DesignDoses
-Regimens = AnyRegimen | Mapping[str, AnyRegimen] | Sequence[AnyRegimen]
 
 
 @dataclass(frozen=True)
@@ -157,11 +155,20 @@ def simulate(
             covariates, num_individuals = regimens, len(regimens)
         single = uncertainty == "none" and (source.cohort is None or covariates is not None)
         num = num_individuals or (1 if single else DEFAULTS.num_individuals)
+        if start is not None:
+            raise SettingError(
+                f"`start` is {start!r}, and the individuals are new ones.",
+                "individuals that were seen, whose clock goes on.",
+                "pass their data as `conditional_on=`, or leave out `start=`; the time of the "
+                "first dose is `nlme.regimen(..., start=)`.",
+            )
         if isinstance(covariates, Mapping):
-            source.check_covariates(covariates)
+            per = {_plan(x).per for x in named.values()}  # mg/kg, also where the model reads none
+            source.check_covariates(set(covariates) - per)
         who = new_recipients(source.series, source.cohort, covariates, num, generator)
         first = next(iter(named.values()))
-        design = who.cohort(grid, _doses(first, who))
+        later = who.after(_plan(first))
+        design = later.cohort(grid, _doses(first, later))
         individuals, used = new_individuals(source, design, uncertainty, num_draws, generator)
     with threads_for(individuals.unconstrained.shape[0] * len(who) * len(grid)):
         return _simulated(
@@ -182,22 +189,6 @@ class _Settings:
     quantity: str | None
     uncertainty: Uncertainty
     seen: bool
-
-
-def named_regimens(regimens: Regimens) -> dict[str, AnyRegimen]:
-    """Regimens by name; a regimen without a name is named by what it is."""
-    if isinstance(regimens, AnyRegimen):
-        regimens = [regimens]
-    if not isinstance(regimens, Mapping):
-        fix = "pass what `nlme.regimen` gives, a list, or a dictionary by name."
-        check_is("regimens", regimens, (list, tuple), fix)
-        regimens = {r.label if isinstance(r, AnyRegimen) else str(r): r for r in regimens}
-    for name, regimen in regimens.items():
-        kinds = (Regimen, AdaptiveRegimen)
-        check_is(f"regimens[{name!r}]", regimen, kinds, "pass what `nlme.regimen` gives.")
-    if not regimens:
-        raise SettingError("There are no regimens.", "one or more.", "pass `nlme.regimen(...)`.")
-    return {str(name): regimen for name, regimen in regimens.items()}
 
 
 def _check_no_new(num_individuals: int | None, covariates: Covariates | None, what: str) -> None:
@@ -227,7 +218,10 @@ def _grid(
 ) -> Tensor:
     """The times of prediction, shape ``(time,)``."""
     if times is not None:
-        grid = torch.as_tensor(times, dtype=torch.float64).reshape(-1)
+        try:
+            grid = torch.as_tensor(times, dtype=torch.float64).reshape(-1)
+        except (TypeError, ValueError, RuntimeError):
+            grid = torch.zeros(0)
         if not len(grid) or not bool(grid.isfinite().all() & (grid.diff() >= 0).all()):
             raise SettingError(
                 f"`times` is {times!r}.", "increasing finite times.", "correct `times=`."
@@ -258,6 +252,7 @@ def _under_regimen(
 ) -> _UnderRegimen:
     """Predictions, observations and exposures under one regimen."""
     num_draws, num = individuals.unconstrained.shape[:2]
+    who = who.after(_plan(regimen))
     doses: Doses | None
     if isinstance(regimen, AdaptiveRegimen):
         people, doses = run_adaptive(regimen, who, individuals, settings.quantity, generator)
@@ -329,13 +324,12 @@ def _exposures(
     """Exposure metrics of one regimen, shape ``(draw, individual)`` each."""
     exposure = settings.exposure
     if exposure.steady_state and doses is not None:
-        last = doses.amounts[:, -1]
-        plan = plan.at_steady_state()
-        if plan.amounts[0] > 0:
-            plan = Regimen(
-                plan.times, (1.0,), plan.durations, plan.compartments, (True,), plan.interval
-            )
-        doses = plan.doses(len(people), start=people.start, factor=last)
+        window = exposure.window(plan)
+        numbers = [row[1] for row in plan.steady_rows(*window)]
+        given = doses.amounts[:, numbers]  # an adaptive rule may have decided them
+        plan = replace(plan.at_steady_state(*window), amounts=(1.0,) * len(numbers), per=None)
+        people = people.after(plan)
+        doses = plan.doses(len(people), start=people.start, factor=given)
     divided = panels(exposure.window(plan, float(settings.times[-1])), plan)
     parts = predicted_parts(
         individuals.structure,

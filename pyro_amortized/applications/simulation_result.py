@@ -1,5 +1,6 @@
 r"""The result of a simulation: predictions, observations and exposures by regimen."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -85,8 +86,8 @@ class Simulation:
                 x = values[regimen].numpy()
                 row = dict(zip(("p5", "median", "p95"), _quantiles(x.ravel(), 0), strict=True))
                 if not self.seen and len(x) > 1:
-                    medians = np.nanmedian(x, 1)
-                    low, high = np.nanquantile(medians, POPULATION_LEVELS)
+                    medians = _quantiles(x, 1, (0.5,))[0]
+                    low, high = _quantiles(medians, 0, POPULATION_LEVELS)
                     row |= {"median_low": low, "median_high": high}
                 rows.append({"regimen": regimen, "metric": metric} | row)
         return pd.DataFrame(rows)
@@ -182,9 +183,12 @@ class Simulation:
             inside = (x >= (-np.inf if low is None else low)) & (
                 x <= (np.inf if high is None else high)
             )
-            by_draw = np.quantile(inside.mean(1), POPULATION_LEVELS)
-            share = {"probability": inside.mean(), "low": by_draw[0], "high": by_draw[1]}
-            rows.append({"regimen": name} | share)
+            known = np.isfinite(x)
+            of_draw = inside.sum(1) / np.where(known.any(1), known.sum(1), np.nan)
+            by_draw = _quantiles(of_draw, 0, POPULATION_LEVELS)
+            share = inside.sum() / known.sum() if known.any() else np.nan
+            row = {"probability": share, "low": by_draw[0], "high": by_draw[1]}
+            rows.append({"regimen": name} | row)
         return pd.DataFrame(rows)
 
     def _frame(
@@ -224,5 +228,7 @@ def _quantiles(
         result: np.ndarray = np.quantile(values, levels, axis=axis)
         return result
     finite = np.where(np.isfinite(values), values, np.nan)
-    quantiles: np.ndarray = np.nanquantile(finite, levels, axis=axis)
+    with warnings.catch_warnings():  # numpy warns where no value is finite; the result is NaN
+        warnings.simplefilter("ignore", RuntimeWarning)
+        quantiles: np.ndarray = np.nanquantile(finite, levels, axis=axis)
     return quantiles

@@ -1,5 +1,6 @@
 r"""Targets of a dose: a metric of the prediction, and the range or value that it should have."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -64,6 +65,15 @@ class Target:
                 "a high end above the low one.",
                 "exchange `low=` and `high=`.",
             )
+
+        if self.threshold is not None:
+            for name, x in ends.items():
+                if x is not None and not 0 <= x <= 1:
+                    raise SettingError(
+                        f"`{name}` is {x:g} for the share of the time above {self.threshold:g}.",
+                        "a share of the window between 0 and 1, no percentage and no time.",
+                        f"correct `{name}=`, for example `Target.time_above(5, low=0.5)`.",
+                    )
 
     def __repr__(self) -> str:
         return f"Target({self.label})"
@@ -182,7 +192,11 @@ class Target:
 
     def regimen_of(self, regimen: Regimen) -> Regimen:
         """The regimen under which the metric is computed."""
-        return regimen.at_steady_state() if self.window.steady_state else regimen
+        if not self.window.steady_state:
+            return regimen
+        if self.at is not None:
+            return regimen.at_steady_state(self.at, math.nextafter(self.at, math.inf))
+        return regimen.at_steady_state(*self.window.window(regimen))
 
     def nodes(self, regimen: Regimen) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         r"""Times at which the prediction is needed, and the metric of the values there.

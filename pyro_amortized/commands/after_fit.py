@@ -119,12 +119,15 @@ def _population_of(parsed: argparse.Namespace) -> PopulationFit | KnownPopulatio
         return load_fit(parsed.fit, model, guide_model=guide_model)
     try:
         contents: Any = json.loads(parsed.population.read_text("utf-8"))
-    except ValueError as error:
+        problem = None if isinstance(contents, dict) else "it holds no object"
+    except (ValueError, OSError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+    if problem is not None:
         raise FitError(
-            f"{parsed.population} is no JSON file: {error}.",
+            f"{parsed.population} is no JSON file of values: {problem}.",
             'an object such as {"typical": [4, 70], "sigma": 0.2}.',
-            "correct the file.",
-        ) from error
+            "correct the file, or the path of `--population`.",
+        )
     whole = contents if "estimates" in contents else {"estimates": contents}
     return population(model, whole["estimates"], standard_errors=whole.get("standard_errors"))
 

@@ -8,7 +8,8 @@ A regimen is an amount and what follows it in any order::
     5 per weight every 24 steady-state      5 units per unit of the covariate, at steady state
     500 over 0.5 every 8 x 9 into 2         infusions of half a time unit into compartment 2
 
-A name may stand before it: ``"twice a day=100 every 12 x 7"``.
+Several plans are added by ``+``: ``100 every 24 x 7 + 50 every 24 x 7 at 8``. A name may stand
+before it: ``"twice a day=100 every 12 x 7"``.
 """
 
 import re
@@ -46,7 +47,7 @@ def named_regimen(text: str) -> tuple[str, Regimen]:
 
 
 def regimen_from(text: str) -> Regimen:
-    r"""A regimen from its words.
+    r"""A regimen from its words; several plans are added by ``+``.
 
     Raises:
         SettingError: The text is no regimen.
@@ -55,6 +56,10 @@ def regimen_from(text: str) -> Regimen:
         >>> regimen_from("100 every 12 x 3 loading 200")
         Regimen(200, then 100 every 12, 3 doses)
     """
+    plans = re.split(r"\s\+\s", text)
+    if len(plans) > 1:
+        first, *others = (regimen_from(plan) for plan in plans)
+        return sum(others, first)
     parts = re.sub(r"\bx(?=\d)", "x ", text).split()
     options: dict[str, Any] = {}
     try:

@@ -147,4 +147,5 @@ def measured_so_far(
     """What is known at a time, with the samples and doses until then."""
     times = torch.tensor(regimen.samples[: values.shape[1]], dtype=torch.float64)
     dose_times = torch.tensor(regimen.plan.times[: amounts.shape[1]], dtype=torch.float64)
-    return Measured(time, times, values, dose_times, amounts, covariates)
+    known = (values.clone(), dose_times, amounts.clone())  # a rule may change what it is given
+    return Measured(time, times, *known, dict(covariates))

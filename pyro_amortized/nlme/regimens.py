@@ -7,7 +7,7 @@ plan says so (mg/kg). Times are counted from the first dose.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor
 from ..cohort import Doses
 from ..errors import SettingError
 from ..runtime.arguments import check_count, check_number
+from .regimen_labels import regimen_label
+
+ROUNDING = 1e-9  # times that differ by less than this part of an interval are the same
 
 
 @dataclass(frozen=True)
@@ -54,27 +57,34 @@ class Regimen:
 
     @property
     def label(self) -> str:
-        """The regimen in a few words."""
-        unit = f" per {self.per}" if self.per else ""
-        if self.steady_state[0] and self.num == 1:
-            return f"{self.amounts[0]:g}{unit} every {self.interval:g}, steady state"
-        regular = self.interval is not None and self.num > 1
-        same = regular and len(set(self.amounts[1:])) == 1 and not any(self.steady_state)
-        if same and self.num > 2:
-            loading = "" if self.amounts[0] == self.amounts[1] else f"{self.amounts[0]:g}, then "
-            return f"{loading}{self.amounts[1]:g}{unit} every {self.interval:g}, {self.num} doses"
-        by_amount: dict[float, list[str]] = {}
-        for amount, time in zip(self.amounts, self.times, strict=True):
-            by_amount.setdefault(amount, []).append(f"{time:g}")
-        return "; ".join(f"{a:g}{unit} at {', '.join(t)}" for a, t in by_amount.items())
+        """The regimen in a few words. Regimens with different doses have different labels."""
+        return regimen_label(self)
+
+    @property
+    def last(self) -> float:
+        """Time of the first dose of the last interval."""
+        return min(self.times[j] for j in self._of_last_interval())
 
     @property
     def end(self) -> float | None:
-        """One interval after the last dose; None for a single dose without an interval."""
-        return None if self.interval is None else max(self.times) + self.interval
+        """End of the last interval; None for a single dose without an interval."""
+        return None if self.interval is None else self.last + self.interval
+
+    def _of_last_interval(self) -> list[int]:
+        """Numbers of the doses in the interval that ends with the last dose."""
+        begin = max(self.times) - (self.interval or 0.0) * (1 - ROUNDING)
+        return [j for j, t in enumerate(self.times) if t > begin or t == max(self.times)]
 
     def __add__(self, other: "Regimen") -> "Regimen":
-        """Both regimens together, doses in the order of time."""
+        """Both regimens together, doses in the order of time.
+
+        The interval is the larger one if it is a multiple of the other. A steady state that begins
+        after the other regimen began is continued backwards to this time.
+
+        Raises:
+            SettingError: The amounts have different units, or a steady state has no interval that
+                both regimens share.
+        """
         if self.per != other.per:
             raise SettingError(
                 f"Regimens per {self.per or 'individual'} and per {other.per or 'individual'} are "
@@ -82,14 +92,50 @@ class Regimen:
                 "regimens whose amounts have the same unit.",
                 "use the same `per=` in both.",
             )
+        interval = common_interval(self.interval, other.interval)
+        for part in (self, other):
+            if any(part.steady_state) and part.interval != interval:
+                raise SettingError(
+                    f"A steady state with the interval {part.interval:g} is added to doses with "
+                    f"another interval ({self.label}, and {other.label}).",
+                    "one interval, after which all doses repeat.",
+                    "write the plan with the longer interval, for example `regimen(100, 24, "
+                    "steady_state=True) + regimen(100, 24, start=12, steady_state=True)`.",
+                )
+        begin = min(self.times + other.times)
+        parts = (self._continued_back(begin), other._continued_back(begin))
         columns = ("times", "amounts", "durations", "compartments", "steady_state")
-        both = [getattr(self, name) + getattr(other, name) for name in columns]
+        both = [getattr(parts[0], name) + getattr(parts[1], name) for name in columns]
         order = sorted(range(len(both[0])), key=lambda j: both[0][j])
         times, amounts, durations, compartments, steady = (
             tuple(column[j] for j in order) for column in both
         )
-        interval = self.interval if self.interval == other.interval else None
         return Regimen(times, amounts, durations, compartments, steady, interval, self.per)
+
+    def _continued_back(self, begin: float) -> "Regimen":
+        """The same plan, whose doses at steady state stand at or before a time."""
+        rows: list[tuple[float, int, bool]] = []
+        for j, (time, steady) in enumerate(zip(self.times, self.steady_state, strict=True)):
+            back = 0
+            if steady and self.interval is not None and time > begin:
+                back = math.ceil((time - begin) / self.interval - ROUNDING)
+            rows += [
+                (time - k * (self.interval or 0.0), j, steady and k == back)
+                for k in range(back, -1, -1)
+            ]
+        return self._chosen(sorted(rows, key=lambda row: row[0]))
+
+    def _chosen(self, rows: Sequence[tuple[float, int, bool]]) -> "Regimen":
+        """Doses of this plan at other times: time, number of the dose, and steady state of each."""
+        times, index, steady = zip(*rows, strict=True)
+        return replace(
+            self,
+            times=times,
+            amounts=tuple(self.amounts[j] for j in index),
+            durations=tuple(self.durations[j] for j in index),
+            compartments=tuple(self.compartments[j] for j in index),
+            steady_state=steady,
+        )
 
     def scaled(self, factor: float) -> "Regimen":
         """The same plan with all amounts multiplied by a factor."""
@@ -108,21 +154,51 @@ class Regimen:
             )
         return self.scaled(amount / self.amounts[-1])
 
-    def at_steady_state(self) -> "Regimen":
-        r"""One interval of the last dose at steady state.
+    def at_steady_state(self, low: float = 0.0, high: float | None = None) -> "Regimen":
+        r"""The doses of the last interval at steady state.
+
+        Args:
+            low: Begin of the time for which the doses are wanted, counted from the first dose of
+                an interval.
+            high: Its end. Default: one interval.
+
+        Returns:
+            A regimen whose times are counted from the first dose of an interval.
 
         Raises:
             SettingError: The regimen has no interval.
+
+        Example:
+            >>> (regimen(100, 24, 5) + regimen(50, 24, 5, start=8)).at_steady_state().times
+            (-16.0, 0.0, 8.0)
         """
-        if self.interval is None:
+        return self._chosen(self.steady_rows(low, high))
+
+    def steady_rows(
+        self, low: float = 0.0, high: float | None = None
+    ) -> list[tuple[float, int, bool]]:
+        """Time, number of the dose in this plan, and whether it is a steady state, of the doses of
+        :meth:`at_steady_state`; same arguments and errors.
+        """
+        tau = self.interval
+        if tau is None:
             raise SettingError(
                 f"The regimen ({self.label}) has no dosing interval.",
                 "an interval, which a steady state needs.",
                 "pass `interval=` to `nlme.regimen`.",
             )
-        last = slice(-1, None)
-        columns = (self.amounts[last], self.durations[last], self.compartments[last])
-        return Regimen((0.0,), *columns, (True,), self.interval, self.per)
+        slack = ROUNDING * tau
+        end, first = tau if high is None else high, min(self.times)
+        begin = min(0.0, math.floor(low / tau + ROUNDING) * tau)
+        last = self._of_last_interval()
+        phases = [(self.times[j] - first + slack) % tau - slack for j in last]
+        phases = [max(phase - min(phases), 0.0) for phase in phases]
+        rows = []
+        for j, phase in zip(last, phases, strict=True):
+            start = begin + phase - (tau if phase > slack else 0.0)
+            num = max(1, math.ceil((end - start) / tau - ROUNDING))
+            rows += [(start + k * tau, j, k == 0) for k in range(num)]
+        return sorted(rows, key=lambda row: row[0])
 
     def doses(
         self,
@@ -139,7 +215,8 @@ class Regimen:
             covariates: Covariates, shape ``(individual,)`` each; needed for amounts per unit of
                 one.
             start: Time at which the regimen begins, shape ``(individual,)`` or one number.
-            factor: Factor of the amounts, shape ``(individual,)`` or one number.
+            factor: Factor of the amounts, shape ``(individual,)``, ``(individual, dose)``, or one
+                number.
 
         Returns:
             Doses of shape ``(individual, dose)``.
@@ -147,7 +224,9 @@ class Regimen:
         Raises:
             SettingError: The covariate ``per`` is missing.
         """
-        factor = torch.as_tensor(factor, dtype=torch.float64).expand(num_individuals)
+        factor = torch.as_tensor(factor, dtype=torch.float64)
+        if factor.dim() < 2:
+            factor = factor.expand(num_individuals).unsqueeze(1)
         if self.per is not None:
             known = dict(covariates or {})
             if self.per not in known:
@@ -156,21 +235,40 @@ class Regimen:
                     f"one of their covariates: {sorted(known)}.",
                     "correct `per=`, or give the covariate.",
                 )
-            factor = factor * known[self.per].double()
+            factor = factor * known[self.per].double().unsqueeze(1)
 
         def row(values: tuple[float, ...]) -> Tensor:
             return torch.tensor(values, dtype=torch.float64).expand(num_individuals, -1).clone()
 
         begin = torch.as_tensor(start, dtype=torch.float64).expand(num_individuals).unsqueeze(1)
-        steady = row(self.steady_state)
+        amounts = factor * row(self.amounts)
+        # Infinitely many doses of nothing are no dose.
+        steady = row(self.steady_state) * (amounts > 0)
+        # A second steady state is added to the first one: SS = 2 of NONMEM.
+        kind = steady * (1 + (steady.cumsum(1) > 1))
         return Doses(
             begin + row(self.times),
-            factor.unsqueeze(1) * row(self.amounts),
+            amounts,
             row(self.durations),
             row(self.compartments).long(),
             intervals=steady * (self.interval or 0.0),
-            steady_state=steady.long(),
+            steady_state=kind.long(),
         )
+
+
+def common_interval(first: float | None, second: float | None) -> float | None:
+    """The interval after which two plans repeat: the larger one if it is a multiple of the other,
+    the only one if one of them is a single dose, else None.
+
+    Example:
+        >>> common_interval(24.0, 12.0), common_interval(24.0, None), common_interval(24.0, 9.0)
+        (24.0, 24.0, None)
+    """
+    if first is None or second is None:
+        return first if second is None else second
+    low, high = sorted((first, second))
+    ratio = high / low
+    return high if abs(ratio - round(ratio)) < ROUNDING * ratio else None
 
 
 def regimen(

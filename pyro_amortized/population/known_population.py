@@ -119,10 +119,12 @@ def population(
     values = {n: _tensor(n, x, "estimates") for n, x in (estimates or {}).items()}
     errors = {n: _tensor(n, x, "standard_errors") for n, x in (standard_errors or {}).items()}
     for name, error in errors.items():
-        if name not in values or bool((error < 0).any()):
+        fits = name in values and (error.dim() == 0 or error.shape == values[name].shape)
+        if not fits or bool((error < 0).any()):
             raise ModelError(
                 f"The standard error of {name!r} is {error.tolist()}.",
-                f"errors that are not negative, of the estimates {sorted(values)}.",
+                f"errors that are not negative, of the estimates {sorted(values)}; one number, or "
+                "as many as the estimate has.",
                 "correct `standard_errors=`.",
             )
     if cohort is not None:

@@ -40,6 +40,8 @@ class PredictionSettings:
             values together are named.
         max_individual_distance: Robust standard deviations of the individuals beyond which one of
             them is named.
+        max_variable_distance: The same for an individual that varies more than the others (few or
+            late samples), in standard deviations of its own, which are larger.
         min_individuals: Fewest individuals that are compared with each other.
         min_log_ratio: Deviation of the logarithm below which no individual is named: a factor of
             four is less than a mistake of units.
@@ -52,6 +54,7 @@ class PredictionSettings:
     min_populations: int = 8
     max_cohort_distance: float = 4.0
     max_individual_distance: float = 6.0
+    max_variable_distance: float = 4.0
     min_individuals: int = 6
     min_log_ratio: float = math.log(4.0)
     max_named: int = 5
@@ -111,9 +114,13 @@ def compare_with_prior(structure: ModelStructure, cohort: Cohort) -> PriorCompar
         usable = [x for x in replicates if bool(x.isfinite().any())]
         if len(usable) < PREDICTION.min_populations:
             continue
-        deviation, of_prior = _deviations(_locations(cohort, name, is_log), torch.stack(usable))
+        predicted = torch.stack(usable)
+        deviation, of_prior = _deviations(_locations(cohort, name, is_log), predicted)
         whole += _cohort_words(name, deviation, of_prior, is_log)
-        for row, words in _individual_words(cohort, name, deviation, is_log).items():
+        if not is_log or int(deviation.isfinite().sum()) < PREDICTION.min_individuals:
+            continue
+        far = _far_from_others(deviation, _variable_spreads(cohort, predicted))
+        for row, words in _individual_words(cohort, name, deviation, far).items():
             label = cohort.ids[row]
             single[label] = (*single.get(label, ()), words)
     return PriorComparison(tuple(whole), single)
@@ -188,16 +195,52 @@ def _cohort_words(name: str, deviation: Tensor, of_prior: Tensor, is_log: bool) 
     ]
 
 
-def _individual_words(cohort: Cohort, name: str, deviation: Tensor, is_log: bool) -> dict[int, str]:
-    """A sentence about each individual whose values are far from those of the others."""
-    known = deviation.isfinite()
-    if not is_log or int(known.sum()) < PREDICTION.min_individuals:
-        return {}
-    offset = deviation - deviation[known].median()
+def _relative_spreads(simulated: Tensor) -> Tensor:
+    """How much the deviation of each individual from those of the others varies between the
+    simulated cohorts, relative to the median individual, at least 1; shape ``(individual,)``.
+
+    A single late sample varies many times as much as the median of many early ones.
+    """
+    deviation = simulated - simulated.nanmedian(0).values
+    offset = deviation - deviation.nanmedian(1, keepdim=True).values
+    spread = TO_DEVIATION * offset.abs().nanmedian(0).values
+    middle = spread.nanmedian()
+    return (spread / middle).nan_to_num(1.0, 1.0).clamp(min=1.0)
+
+
+def _variable_spreads(cohort: Cohort, simulated: Tensor) -> Tensor:
+    """The relative spreads, but 1 where the times or doses of an individual differ from those of
+    the others by a unit: such a mistake makes it vary more, and must still be found.
+    """
+    size = _relative_spreads(simulated)
+    for row in (size > 1.0).nonzero()[:, 0].tolist():
+        if _of_times_and_doses(cohort, row):
+            size[row] = 1.0
+    return size
+
+
+def _far_from_others(deviation: Tensor, size: Tensor) -> Tensor:
+    """Which individuals deviate far from the others, shape ``(individual,)``.
+
+    Args:
+        deviation: Deviation of each individual, NaN where it is not known.
+        size: How much it varies, relative to the median individual.
+    """
+    offset = deviation - deviation[deviation.isfinite()].median()
     spread = float(_spread(deviation))
-    far = offset.abs() > max(PREDICTION.max_individual_distance * spread, PREDICTION.min_log_ratio)
+    settings = PREDICTION
+    most = torch.maximum(
+        torch.full_like(size, settings.max_individual_distance),
+        settings.max_variable_distance * size,
+    )
+    return offset.abs() > (most * spread).clamp(min=settings.min_log_ratio)
+
+
+def _individual_words(cohort: Cohort, name: str, deviation: Tensor, far: Tensor) -> dict[int, str]:
+    """A sentence about each individual whose values are far from those of the others."""
+    offset = deviation - deviation[deviation.isfinite()].median()
     words = {}
-    for row in (far & known).nonzero()[:, 0].tolist():
+    for row in far.nonzero()[:, 0].tolist():
         unit = unit_words(float(offset[row]))
         hint = f" ({unit})" if unit else ""
         words[row] = (
@@ -207,9 +250,15 @@ def _individual_words(cohort: Cohort, name: str, deviation: Tensor, is_log: bool
     return words
 
 
+def _last_times(cohort: Cohort) -> Tensor:
+    """Time of the last recorded value of each individual, shape ``(individual,)``."""
+    times = [torch.where(s.present, s.times, 0.0).amax(1) for s in cohort.series.values()]
+    return torch.stack(times).amax(0)
+
+
 def _of_times_and_doses(cohort: Cohort, row: int) -> str:
     """Whether the doses or times of an individual differ from those of the others by a unit."""
-    columns = {"times": torch.stack([s.times[:, -1] for s in cohort.series.values()]).amax(0)}
+    columns = {"times": _last_times(cohort)}
     if cohort.doses is not None:
         amounts = torch.where(cohort.doses.given, cohort.doses.amounts, 0.0)
         columns["doses"] = amounts.amax(1)

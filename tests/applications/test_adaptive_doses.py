@@ -5,7 +5,7 @@ import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.errors import AmortizedError
 
-from .kit import known
+from .kit import STEADY, known
 
 
 def test_a_rule_sees_the_samples_in_time_order_and_decides_the_next_doses():
@@ -43,3 +43,28 @@ def test_what_a_rule_may_not_measure():
     plan = nlme.adaptive(nlme.regimen(50, 12, 3), lambda m: m.last_amount, samples=[6.0])
     with pytest.raises(AmortizedError, match="is not observed"):
         pa.simulate(known(), plan, quantity="effect", num_individuals=3)
+
+
+def test_a_rule_cannot_change_what_was_given():
+    def rule(measured):
+        measured.amounts.mul_(0)
+        measured.values.mul_(0)
+        return torch.full_like(measured.last, 100.0)
+
+    plan = nlme.adaptive(nlme.regimen(50, 12, 4), rule, samples=[12.0, 24.0])
+    result = pa.simulate(known(), {"a": plan}, num_individuals=2, times=[60.0])
+    assert result.amounts["a"][0].tolist() == [[50.0, 100.0, 100.0, 100.0]] * 2
+
+
+def test_a_rule_may_stop_the_doses_of_some_before_a_steady_state():
+    """AUC at steady state is that of the last amount / CL, and 0 where the rule stopped."""
+
+    def rule(measured):
+        stop = torch.arange(len(measured.values)) % 2 == 0
+        return torch.where(stop, 0.0, 200.0).double()
+
+    plan = nlme.adaptive(nlme.regimen(50, 12, 4), rule, samples=[12.0])
+    result = pa.simulate(
+        known(), {"a": plan}, num_individuals=4, exposure=STEADY, uncertainty="none", times=[60.0]
+    )
+    assert result.exposures["auc"]["a"][0].tolist() == pytest.approx([0, 50, 0, 50], rel=1e-4)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
@@ -247,3 +248,36 @@ def test_a_patient_needs_the_series_of_the_model():
     other = pa.Cohort({"z": pa.Series(torch.zeros(1, 1), torch.ones(1, 1))})
     with pytest.raises(AmortizedError, match="The patients have no series 'y'"):
         pa.recommend(known(), other, RANGE, target=auc(1, 2), regimen=PLAN)
+
+
+def test_amounts_per_weight_need_no_model_that_reads_it():
+    """5 mg/kg is 350 mg at 70 kg, also where the parameters do not depend on weight."""
+    plan = nlme.regimen(1, 12, 2, per="weight")
+    options = {"target": auc(low=50), "probability": 0.9, "num_draws": 500, "seed": 1}
+    per_kg = (0.1, 20.0)
+    by_weight = pa.recommend(known(), {"weight": 70.0}, per_kg, regimen=plan, **options)
+    plain = pa.recommend(known(), None, RANGE, regimen=PLAN, **options)
+    assert float(by_weight.amounts[0]) * 70 == pytest.approx(float(plain.amounts[0]), rel=0.02)
+    plans = {"a": nlme.regimen(5, 12, 2, per="weight")}
+    listed = pa.recommend(known(), {"weight": 70.0}, plans, **options)
+    assert listed.names == ("a",)
+    with pytest.raises(AmortizedError, match="The covariate 'height' is given"):
+        pa.recommend(known(), {"height": 70.0}, RANGE, regimen=plan, **options)
+
+
+def test_earlier_draws_of_another_population_are_not_weighted_again():
+    options = {"target": auc(low=50), "regimen": PLAN, "probability": 0.9, "num_draws": 1000}
+    slow = pa.recommend(known(), None, RANGE, seed=1, **options)
+    estimates = known().estimates | {"typical": torch.tensor([8.0, 70.0, 1.0]).double()}
+    fast = pa.recommend(pa.population(model, estimates), None, RANGE, previous=slow, **options)
+    assert not fast.reweighted
+    exact = 400 * math.exp(Z * SD)
+    assert abs(float(fast.amounts[0]) - exact) < 4 * float(fast.amount_errors[0])
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_candidates_may_be_an_array(kind):
+    target = auc(low=50)
+    options = {"regimen": PLAN, "probability": 0.9, "num_draws": 200, "target": target}
+    result = pa.recommend(known(), None, kind([100.0, 400.0]), **options)
+    assert result.names == ("400",)

@@ -5,7 +5,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized.applications.population_source import Source, source_of
-from pyro_amortized.errors import FitError, GuideError, SettingError
+from pyro_amortized.errors import AmortizedError, FitError, GuideError, SettingError
 
 from .kit import VALUES, known, model, patients
 
@@ -50,3 +50,9 @@ def test_a_guide_that_does_not_take_the_data_is_left_out(estimator, kept):
 def test_a_model_whose_series_are_not_known():
     with pytest.raises(FitError, match="not known which series the model observes"):
         source_of(pa.population(lambda cohort: None, {}))
+
+
+def test_a_standard_error_has_the_shape_of_its_estimate():
+    with pytest.raises(AmortizedError, match="as many as the estimate has"):
+        known(standard_errors={"typical": [0.4, 7.0]})
+    assert known(standard_errors={"typical": 0.4}).standard_errors["typical"] == 0.4

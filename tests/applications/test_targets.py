@@ -42,3 +42,5 @@ def test_what_is_no_target():
         pa.Target.auc(3, 2)
     with pytest.raises(SettingError, match="`at` is '3'"):
         pa.Target.concentration("3", low=1)
+    with pytest.raises(SettingError, match="`low` is 50 for the share of the time above 4"):
+        pa.Target.time_above(4, low=50)

@@ -77,9 +77,11 @@ def test_mistakes_end_in_a_message(values, tmp_path, capsys, change, fragment):
     assert fragment in capsys.readouterr().err
 
 
-def test_a_file_of_values_must_be_json(tmp_path, capsys):
+@pytest.mark.parametrize("text", ["typical: 4", "[4, 70]", None])
+def test_a_file_of_values_must_be_json(tmp_path, capsys, text):
     path = tmp_path / "values.json"
-    path.write_text("typical: 4")
+    if text is not None:
+        path.write_text(text)
     command = ["simulate", MODEL, "--population", str(path), "--regimen", "1 every 2"]
     assert main(command) == 1
     assert "is no JSON file" in capsys.readouterr().err

@@ -21,6 +21,10 @@ from pyro_amortized.errors import SettingError
             "5 per weight every 24 steady-state",
             nlme.regimen(5, 24, per="weight", steady_state=True),
         ),
+        (
+            "100 every 24 x 3 + 50 every 24 x 3 at 8",
+            nlme.regimen(100, 24, 3) + nlme.regimen(50, 24, 3, start=8),
+        ),
         ("9 over .5 every 8 x 9 into 2 at 4", nlme.regimen(9, 8, 9, 0.5, compartment=2, start=4)),
     ],
 )

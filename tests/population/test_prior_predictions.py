@@ -1,10 +1,13 @@
 """Data beside the predictions of the program under its prior, before a fit."""
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import quickstart
 import torch
 
 import pyro_amortized as pa
+from pyro_amortized import nlme
 from pyro_amortized.diagnostics import check_data
 from pyro_amortized.model import read_structure
 from pyro_amortized.population.prior_predictions import compare_with_prior
@@ -74,3 +77,46 @@ def test_a_cohort_that_is_too_large_is_left_alone():
     large = cohort[torch.arange(40).repeat(400)]
     shifted = large.with_values({"y": large["y"].values + 1000})
     assert compare_with_prior(read_structure(linear_program, cohort), shifted).words == ""
+
+
+def oral_program(cohort):
+    """One compartment with absorption, proportional error."""
+    center = torch.tensor([1.386, 4.25, 0.0]).double()
+    typical = pyro.sample("typical", dist.LogNormal(center, 0.5).to_event(1))
+    omega = pyro.sample("omega", dist.HalfNormal(0.5))
+    sigma = pyro.sample("sigma", dist.HalfNormal(0.3))
+    with pyro.plate("individual", len(cohort)):
+        phi = pyro.sample("phi", dist.Normal(typical.log(), omega).to_event(1))
+        cl, v, ka = phi.exp().unbind(-1)
+        y = cohort["y"]
+        f = nlme.one_compartment(y.times, cohort.doses, ka=ka, cl=cl, v=v)
+        error = nlme.proportional_error(f, sigma[..., None])
+        pyro.sample("y", error.mask(y.observed).to_event(1), obs=y.values)
+
+
+def oral_cohort(seed, num_late, factor=1.0):
+    """24 individuals; some have one sample after 60 hours, the others six within 12 hours. The
+    times of individual 6 are multiplied by a factor.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    effects = 0.3 * torch.randn(24, 3, generator=generator).double()
+    cl, v, ka = (torch.tensor([4.0, 70.0, 1.0]).double() * effects.exp()).unbind(1)
+    times = torch.tensor([0.5, 1, 2, 4, 8, 12]).double().repeat(24, 1)
+    observed = torch.ones_like(times, dtype=torch.bool)
+    times[:num_late] += 60.0
+    observed[:num_late, 1:] = False
+    doses = pa.Doses(torch.zeros(24, 1).double(), torch.full((24, 1), 100.0).double())
+    values = nlme.one_compartment(times, doses, ka=ka, cl=cl, v=v)
+    times[5] *= factor
+    return pa.Cohort({"y": pa.Series(times, values, observed)}, doses)
+
+
+def test_single_late_samples_are_no_error_of_units():
+    """After four half-lives concentrations vary many times as much as early ones."""
+    named = [check_data(oral_program, oral_cohort(seed, 2)).outside for seed in range(12)]
+    assert sum(map(bool, named)) <= 1
+
+
+@pytest.mark.parametrize("factor", [60.0, 24.0, 1 / 1440])
+def test_times_in_another_unit_are_named_although_they_vary_more(factor):
+    assert check_data(oral_program, oral_cohort(1, 0, factor)).outside == ["6"]
