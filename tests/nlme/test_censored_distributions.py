@@ -130,3 +130,17 @@ def test_a_model_with_censored_values_keeps_its_masks():
     exact = scipy.stats.norm(0.3, 0.7)
     assert float(log_density) == pytest.approx(exact.logpdf(2.0) + exact.logcdf(1.0))
     assert structure.shared == ("sigma",)
+
+
+def test_limits_and_values_of_different_precision_meet():
+    """A value of 0.2 that was once in single precision lies 3e-9 above 0.2, and was a measured one."""
+    value = torch.tensor([0.2], dtype=torch.float32).double()
+    normal = dist.Normal(torch.zeros(1, dtype=torch.float64), 1.0)
+    low = nlme.Censored(normal, low=0.2)
+    assert value.item() > 0.2
+    assert low.log_prob(value).exp().item() == pytest.approx(scipy.stats.norm.cdf(0.2), rel=1e-6)
+    high = nlme.Censored(normal, high=value)
+    at_high = high.log_prob(torch.tensor([0.2], dtype=torch.float64)).exp().item()
+    assert at_high == pytest.approx(scipy.stats.norm.sf(0.2), rel=1e-6)
+    inside = low.log_prob(torch.tensor([0.2001], dtype=torch.float64))
+    assert inside.exp().item() == pytest.approx(scipy.stats.norm.pdf(0.2001), rel=1e-6)
