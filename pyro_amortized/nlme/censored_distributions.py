@@ -49,8 +49,8 @@ class ProbabilitySettings:
             number of double precision.
         smallest_gap: Smallest difference of two log probabilities, so that the logarithm of the
             difference of the probabilities and its gradient are finite.
-        limit_tolerance: Relative distance from a limit at which a value is one at the limit. A value
-            of 0.2 that was once in single precision lies 3e-9 above 0.2.
+        limit_tolerance: Relative distance from a limit at which a value is one at the limit. A
+            value of 0.2 that was once in single precision lies 3e-9 above 0.2.
     """
 
     num_nodes: int = 64

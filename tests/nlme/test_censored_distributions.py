@@ -133,7 +133,7 @@ def test_a_model_with_censored_values_keeps_its_masks():
 
 
 def test_limits_and_values_of_different_precision_meet():
-    """A value of 0.2 that was once in single precision lies 3e-9 above 0.2, and was a measured one."""
+    """A value of 0.2 that was once in single precision lies 3e-9 above 0.2."""
     value = torch.tensor([0.2], dtype=torch.float32).double()
     normal = dist.Normal(torch.zeros(1, dtype=torch.float64), 1.0)
     low = nlme.Censored(normal, low=0.2)
