@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import SettingError
 from ..nlme.regimens import Regimen
 from ..runtime.arguments import check_is, check_number
-from .dose_optimum import Loss, checked_loss, optimum, weighted_mean_error
+from .dose_optimum import Loss, Optimum, checked_loss, optimum, weighted_mean_error
 from .dose_response import DoseResponse, Mixture, dose_response
 from .recommendation_result import Candidates
 from .regimen_names import check_names
@@ -101,16 +101,18 @@ def best_in_range(
     is_many = mixture.weights.numel() > SETTINGS.many
     num_knots = SETTINGS.num_knots_many if is_many else SETTINGS.num_knots
     response = dose_response(mixture, regimen, target, ends, num_knots)
-    best = optimum(response, mixture.weights, target, probability, loss)
+
+    def optimum_of(current: DoseResponse) -> Optimum:
+        return optimum(current, mixture.weights, target, probability, loss)
+
+    best, settled = optimum_of(response), False
     for _ in range(SETTINGS.max_added):
-        metric = mixture.metric(regimen, target, best.log_amount.exp())
-        response = response.with_knot(best.log_amount, metric)
-        new = optimum(response, mixture.weights, target, probability, loss)
-        moved = (new.log_amount - best.log_amount).abs()
-        settled = bool((moved < SETTINGS.tolerance).all())
-        best = new
         if settled:
             break
+        metric = mixture.metric(regimen, target, best.log_amount.exp())
+        response = response.with_knot(best.log_amount, metric)
+        before, best = best.log_amount, optimum_of(response)
+        settled = bool(((best.log_amount - before).abs() < SETTINGS.tolerance).all())
     amounts = best.log_amount.exp()
     metric = response.at(best.log_amount.unsqueeze(0))[0]  # a knot is near
     fields = _quality(metric, mixture.weights, target, loss)

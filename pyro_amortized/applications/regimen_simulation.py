@@ -133,15 +133,9 @@ def simulate(
     check_count("num_draws", num_draws)
     if num_individuals is not None:
         check_count("num_individuals", num_individuals)
-    exposure = exposure or Exposure()
-    check_is("exposure", exposure, Exposure, "pass `Exposure(start=, end=, above=)`.")
     if isinstance(regimens, Cohort):
         _check_no_new(num_individuals, covariates, "a design")
-        design_doses = DesignDoses(regimens)
-        exposure = design_doses.exposure(exposure)
-        named: dict[str, AnyRegimen] = {design_doses.label: design_doses}
-    else:
-        named = named_regimens(regimens)
+    named, exposure = _plans(regimens, exposure or Exposure())
     source, generator = source_of(fit), make_generator(seed)
     grid = _grid(times, named, exposure)
     if conditional_on is not None:
@@ -155,13 +149,7 @@ def simulate(
             covariates, num_individuals = regimens, len(regimens)
         single = uncertainty == "none" and (source.cohort is None or covariates is not None)
         num = num_individuals or (1 if single else DEFAULTS.num_individuals)
-        if start is not None:
-            raise SettingError(
-                f"`start` is {start!r}, and the individuals are new ones.",
-                "individuals that were seen, whose clock goes on.",
-                "pass their data as `conditional_on=`, or leave out `start=`; the time of the "
-                "first dose is `nlme.regimen(..., start=)`.",
-            )
+        _check_no_start(start)
         if isinstance(covariates, Mapping):
             per = {_plan(x).per for x in named.values()}  # mg/kg, also where the model reads none
             source.check_covariates(set(covariates) - per)
@@ -176,6 +164,26 @@ def simulate(
             who,
             individuals,
             generator,
+        )
+
+
+def _plans(
+    regimens: Regimens | Cohort, exposure: Exposure
+) -> tuple[dict[str, AnyRegimen], Exposure]:
+    """The regimens by name, and the window of the exposure; a design is a regimen of its own."""
+    check_is("exposure", exposure, Exposure, "pass `Exposure(start=, end=, above=)`.")
+    if not isinstance(regimens, Cohort):
+        return named_regimens(regimens), exposure
+    doses = DesignDoses(regimens)
+    return {doses.label: doses}, doses.exposure(exposure)
+
+
+def _check_no_start(start: float | None) -> None:
+    if start is not None:
+        raise SettingError(
+            f"`start` is {start!r}, and the individuals are new ones.",
+            "individuals that were seen, whose clock goes on.",
+            "pass them as `conditional_on=`, or use `nlme.regimen(..., start=)`.",
         )
 
 
