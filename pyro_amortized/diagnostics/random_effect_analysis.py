@@ -33,6 +33,7 @@ import numpy as np
 import pandas
 import scipy.stats
 
+from ..numerics.robust_scale import MAD_TO_SD
 from ..population.fit_result import PopulationFit
 from ..sampling.individuals import IndividualPosteriors
 from .compared_variables import Variable, variables_of_design, variables_of_recording
@@ -70,7 +71,6 @@ class EffectTestSettings:
 
 
 DEFAULTS = EffectTestSettings()
-MAD_TO_SD = 1.4826  # of a normal distribution
 
 
 class EffectTest(NamedTuple):

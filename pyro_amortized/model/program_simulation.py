@@ -116,7 +116,10 @@ def simulated_values(
 def _simulate_in_loop(
     structure: Roles, design: Cohort, unconstrained: Tensor, shared: Tensor, population: Population
 ) -> dict[str, Tensor]:
-    distinct, group = shared.unique(dim=0, return_inverse=True)
+    if shared.shape[1]:
+        distinct, group = shared.unique(dim=0, return_inverse=True)
+    else:  # no shared parameters: all individuals together
+        distinct, group = shared[:1], torch.zeros(len(shared), dtype=torch.long)
     values = {name: torch.empty_like(design[name].values) for name in structure.series}
     for j, row in enumerate(distinct):
         rows = (group == j).nonzero()[:, 0]

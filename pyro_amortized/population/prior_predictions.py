@@ -23,6 +23,7 @@ from torch import Tensor
 from ..cohort import Cohort
 from ..cohort.unit_factors import unit_words
 from ..model import ModelStructure
+from ..numerics.robust_scale import MAD_TO_SD
 from ..runtime.random_numbers import make_generator
 from ..runtime.user_warnings import warn_user
 
@@ -62,8 +63,6 @@ class PredictionSettings:
 
 
 PREDICTION = PredictionSettings()
-# The median of the absolute deviations of a normal distribution times this is its deviation.
-TO_DEVIATION = 1.4826
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,10 @@ def compare_with_prior(structure: ModelStructure, cohort: Cohort) -> PriorCompar
     num = min(PREDICTION.num_populations, most)
     if num < PREDICTION.min_populations or not names:
         return PriorComparison()
-    simulated = _simulated(structure, cohort, num)
+    try:
+        simulated = _simulated(structure, cohort, num)
+    except NotImplementedError:  # a distribution with a density alone: a fit needs no draws of it
+        return PriorComparison()
     whole: list[str] = []
     single: dict[str, tuple[str, ...]] = {}
     for name in names:
@@ -173,7 +175,7 @@ def _deviations(observed: Tensor, simulated: Tensor) -> tuple[Tensor, Tensor]:
 def _spread(x: Tensor) -> Tensor:
     """A robust standard deviation around the median."""
     known = x[x.isfinite()]
-    return TO_DEVIATION * (known - known.median()).abs().median()
+    return MAD_TO_SD * (known - known.median()).abs().median()
 
 
 def _cohort_words(name: str, deviation: Tensor, of_prior: Tensor, is_log: bool) -> list[str]:
@@ -203,7 +205,7 @@ def _relative_spreads(simulated: Tensor) -> Tensor:
     """
     deviation = simulated - simulated.nanmedian(0).values
     offset = deviation - deviation.nanmedian(1, keepdim=True).values
-    spread = TO_DEVIATION * offset.abs().nanmedian(0).values
+    spread = MAD_TO_SD * offset.abs().nanmedian(0).values
     middle = spread.nanmedian()
     return (spread / middle).nan_to_num(1.0, 1.0).clamp(min=1.0)
 

@@ -120,3 +120,26 @@ def test_single_late_samples_are_no_error_of_units():
 @pytest.mark.parametrize("factor", [60.0, 24.0, 1 / 1440])
 def test_times_in_another_unit_are_named_although_they_vary_more(factor):
     assert check_data(oral_program, oral_cohort(1, 0, factor)).outside == ["6"]
+
+
+class DensityAlone(dist.Normal):
+    """A distribution of a user that can be evaluated and not drawn."""
+
+    def sample(self, sample_shape=()):
+        raise NotImplementedError
+
+    rsample = sample
+
+
+def test_a_distribution_that_cannot_be_drawn_is_left_alone():
+    def model(cohort):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("individual", len(cohort)):
+            phi = pyro.sample("phi", dist.Normal(mean, 1.0))
+            y = cohort["y"]
+            distribution = DensityAlone(phi.unsqueeze(-1).expand(y.values.shape), 0.4)
+            pyro.sample("y", distribution.mask(y.observed).to_event(1), obs=y.values)
+
+    cohort = linear_cohort(num=8, seed=1)
+    far = cohort.with_values({"y": cohort["y"].values + 1000})
+    assert compare_with_prior(read_structure(model, far), far).words == ""
