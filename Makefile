@@ -41,7 +41,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 docs: $(STAMP)
-	$(BIN)/sphinx-build -n -W -b html docs docs/_build/html
+	$(BIN)/sphinx-build -E -n -W -b html docs docs/_build/html
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/theophylline.py

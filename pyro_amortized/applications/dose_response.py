@@ -106,7 +106,7 @@ class DoseResponse:
 
     @property
     def transformed(self) -> Tensor:
-        """The values that are interpolated: logarithms, or the metric itself."""
+        """What is interpolated, either logarithms or the metric itself."""
         tiny = torch.finfo(self.metric.dtype).tiny
         return torch.where(self.is_positive, self.metric.clamp(min=tiny).log(), self.metric)
 
