@@ -13,7 +13,10 @@ from .observation_density import Estimator as Estimator
 from .observation_density import IndividualLogDensity as IndividualLogDensity
 from .pointwise_densities import at_limits as at_limits
 from .pointwise_densities import individual_prior_terms as individual_prior_terms
+from .outcome_kinds import OutcomeKind as OutcomeKind
+from .outcome_kinds import innermost as innermost
 from .pointwise_densities import predicted_moments as predicted_moments
+from .pointwise_densities import site_values as site_values
 from .pointwise_densities import value_log_probs as value_log_probs
 from .population_parameters import Population as Population
 from .program_reader import read_structure as read_structure

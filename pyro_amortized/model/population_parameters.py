@@ -34,6 +34,8 @@ class Roles:
             one value per individual. None if no layout works; simulation then calls the model
             once per value.
         nuisance: Names of latent sites inside the plate that are simulated and not kept.
+        readers: Names of observation sites whose distribution reads values of the cohort, so that
+            they are simulated in the order of time.
     """
 
     model: Model
@@ -43,6 +45,7 @@ class Roles:
     shared: tuple[str, ...]
     layout: Mapping[str, int] | None = None
     nuisance: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
 
     @property
     def num_latent(self) -> int:

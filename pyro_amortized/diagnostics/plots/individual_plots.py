@@ -11,7 +11,7 @@ from ...cohort import Cohort, Series
 from ...population.fit_result import PopulationFit
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
-from ..result_selection import check_series, individuals_of, recorded_at_limit
+from ..result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
 from .panels import FITTED, MUTED, OBSERVED, draw_band, label_axes, panel_grid, set_log
 
 
@@ -68,7 +68,9 @@ def individual_fits(
     population, generator = individuals.population, make_generator(seed)
     num = min(len(cohort), max_individuals)
     draws = individuals.resampled(num_draws, generator)[:, :num]
-    fine = _on_fine_grid(cohort[:num], structure.series, num_times)
+    kinds = outcome_kinds(structure)
+    on_grid = [n for n in structure.series if kinds[n] != "event"]
+    fine = _on_fine_grid(cohort[:num], on_grid, num_times)
     mean = structure.predicted_mean(fine, draws, population)[name]
     predicted = structure.predict_draws(fine, draws, population, generator)[name]
     typical = structure.draw_individuals(fine, population, num_draws, generator).mean(0)
@@ -77,7 +79,8 @@ def individual_fits(
     figure, axes = panel_grid(num, 4, 3.0, 2.3, sharey=True)
     for i, ax in enumerate(axes):
         times = fine[name].times[i].numpy()
-        draw_band(ax, times, predicted[:, i], 0.18)
+        if kinds[name] != "category":  # a band of categories is nearly all of them
+            draw_band(ax, times, predicted[:, i], 0.18)
         draw_band(ax, times, mean[:, i], 0.40)
         ax.plot(times, mean[:, i].median(0).values.numpy(), color=FITTED, lw=1.4)
         ax.plot(times, of_population[i].numpy(), color=MUTED, lw=1.0, ls="--")

@@ -16,8 +16,10 @@ from ...runtime.arguments import check_count
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
 from ..dose_intervals import dose_times, time_after_dose, unbroken
-from ..result_selection import check_series, individuals_of, recorded_at_limit
+from ..result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
+from .event_plots import event_curves
 from .panels import FITTED, MUTED, OBSERVED, add_legend, label_axes, panel_grid, set_log
+from .share_plots import category_shares
 from .strata import strata_of
 from .time_bins import equal_bins, natural_bins
 
@@ -91,7 +93,9 @@ def visual_predictive_check(
     log: bool = False,
     seed: int = 0,
 ) -> Figure:
-    r"""Percentiles of the data over time beside those of cohorts simulated from the population.
+    r"""Percentiles of the data over time beside those of cohorts simulated from the population; of
+    categories their shares (:func:`category_shares`), of events the share without one
+    (:func:`event_curves`).
 
     Lines are the 5th, 50th and 95th percentile of the data in bins of time, bands the central 90 %
     of the same percentiles of the simulated cohorts. Both are broken where a dose lies in a long
@@ -128,8 +132,17 @@ def visual_predictive_check(
     if x not in AXES:
         raise SettingError(f"`x` is {x!r}.", f"one of {AXES}.", "correct `x=`.")
     individuals, generator = individuals_of(result), make_generator(seed)
-    name = check_series(individuals, series)
     structure, cohort = individuals.structure, individuals.cohort
+    kind = outcome_kinds(structure).get(series or structure.series[0])
+    common = {"series": series, "stratify": stratify, "seed": seed}
+    if kind in ("event", "category"):
+        _check_plain(kind, x, prediction_corrected, log)
+        if kind == "event":
+            return event_curves(individuals, num_simulations=num_simulations, **common)
+        return category_shares(
+            individuals, num_simulations=num_simulations, num_bins=num_bins, **common
+        )
+    name = check_series(individuals, series)
     strata = strata_of(cohort, stratify)
     draws = structure.draw_individuals(cohort, individuals.population, num_simulations, generator)
     simulated = structure.predict_draws(cohort, draws, individuals.population, generator)[name]
@@ -153,6 +166,18 @@ def visual_predictive_check(
         _draw_second_row(axes[len(strata) :], uncorrected, list(strata.values()), at_limit, x)
     add_legend(figure, axes)
     return figure
+
+
+def _check_plain(kind: str, x: str, prediction_corrected: bool, log: bool) -> None:
+    """Refuse what events and categories do not have."""
+    if x != "time" or prediction_corrected or log:
+        noun = {"event": "events", "category": "categories"}[kind]
+        raise SettingError(
+            f"A check of {noun} with `x={x!r}`, `prediction_corrected={prediction_corrected}`, "
+            f"`log={log}`.",
+            "shares over time, without corrections and logarithms.",
+            "leave these arguments out; `stratify=` divides the individuals.",
+        )
 
 
 def _draw_second_row(
