@@ -129,9 +129,7 @@ def event_residuals(
             first = distribution.first_event(value)  # type: ignore[attr-defined]
             return torch.stack([*first, distribution.total_hazard(value)], -1)  # type: ignore[attr-defined]
 
-        lower, upper, total = site_values(
-            structure, cohort, draws, population, site, of
-        ).unbind(-1)
+        lower, upper, total = site_values(structure, cohort, draws, population, site, of).unbind(-1)
         return lower, upper, total
 
     lower, upper, total = hazards(individuals.resampled(NUM_DRAWS, generator))

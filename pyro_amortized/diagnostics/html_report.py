@@ -206,7 +206,11 @@ def _figures(fit: PopulationFit, diagnosis: Diagnosis, seed: int) -> Iterator[st
         check = plots.visual_predictive_check(fit, series=name, seed=seed)
         yield html_figure(f"Visual predictive check of {name}", check)
         is_course = r.kind in ("continuous", "count")
-        if is_course and fit.cohort.doses is not None and bool((fit.cohort.doses.given.sum(1) > 1).any()):
+        if (
+            is_course
+            and fit.cohort.doses is not None
+            and bool((fit.cohort.doses.given.sum(1) > 1).any())
+        ):
             check = plots.visual_predictive_check(fit, series=name, x="time after dose", seed=seed)
             yield html_figure(f"Visual predictive check of {name}, time after dose", check)
     for events in diagnosis.events:

@@ -33,6 +33,7 @@ from ..sampling.individuals import IndividualPosteriors
 from .conditional_residuals import conditional_weighted_residuals
 from .dose_intervals import time_after_dose
 from .result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
+from .simulated_recording import given_dropout
 
 NUM_SIMULATIONS = 1000  # cohorts from which means, covariances and ranks are estimated, by default
 NUM_DRAWS = 10  # draws of the parameters of each individual
@@ -138,7 +139,8 @@ def residuals(
     moments = _moments(individuals, name, places)
     (individual, sd), (pred, _) = (x.unbind(-1) for x in moments[:2])
     drawn, drawn_sd = moments[2:].unbind(-1)
-    simulated = structure.predict_draws(cohort, draws, population, generator)[name]
+    simulated_draws = given_dropout(individuals, name, draws, generator)
+    simulated = structure.predict_draws(cohort, simulated_draws, population, generator)[name]
     pd, npde = _distribution_errors(values, observed, simulated, generator)
     at_limit = recorded_at_limit(individuals, name)
     iwres = torch.where(at_limit, torch.nan, (values - individual) / sd)

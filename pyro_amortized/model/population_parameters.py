@@ -72,6 +72,13 @@ class Roles:
         """Names of the series that the model observes."""
         return [site.series for site in self.observed.values()]
 
+    def num_observations(self, cohort: Cohort) -> int:
+        """Number of recorded values that the model observes; an event and its status are one."""
+        return sum(
+            cohort[site.series].num_observations // (2 if site.kind == "event" else 1)
+            for site in self.observed.values()
+        )
+
     @property
     def has_density(self) -> bool:
         """Whether all observations have a density, so that none can only be simulated."""

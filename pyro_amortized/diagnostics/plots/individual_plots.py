@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...cohort import Cohort, Series
+from ...cohort import RECORDED, Cohort, Series
+from ...model import ModelStructure
 from ...population.fit_result import PopulationFit
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
@@ -69,8 +70,7 @@ def individual_fits(
     num = min(len(cohort), max_individuals)
     draws = individuals.resampled(num_draws, generator)[:, :num]
     kinds = outcome_kinds(structure)
-    on_grid = [n for n in structure.series if kinds[n] != "event"]
-    fine = _on_fine_grid(cohort[:num], on_grid, num_times)
+    fine = _on_fine_grid(cohort[:num], _series_on_grid(structure, name), num_times)
     mean = structure.predicted_mean(fine, draws, population)[name]
     predicted = structure.predict_draws(fine, draws, population, generator)[name]
     typical = structure.draw_individuals(fine, population, num_draws, generator).mean(0)
@@ -90,6 +90,20 @@ def individual_fits(
         label_axes(ax, "", "", f"individual {cohort.ids[i]}")
     _add_titles(figure, name, f" (first {num} of {len(cohort)})" if num < len(cohort) else "")
     return figure
+
+
+def _series_on_grid(structure: ModelStructure, shown: str) -> list[str]:
+    """The series that a fine grid of times suits: neither events nor categories, whose order in time
+    may be that of the data, except the recording of the others; none where such a series is shown.
+    """
+    kinds = outcome_kinds(structure)
+    readers = {structure.observed[name].series for name in structure.readers}
+    plain = [n for n in structure.series if kinds[n] in ("continuous", "count")]
+    if shown not in plain or readers:
+        return []
+    return plain + [
+        n for n in structure.series if n.removesuffix(RECORDED) in plain and n not in plain
+    ]
 
 
 def _add_titles(figure: Figure, name: str, more: str) -> None:

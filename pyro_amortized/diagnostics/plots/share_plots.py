@@ -11,6 +11,7 @@ from ...runtime.arguments import check_count
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
 from ..result_selection import check_series, individuals_of
+from ..simulated_recording import as_would_be_recorded
 from .panels import FITTED, OBSERVED, add_legend, label_axes, panel_grid
 from .strata import strata_of
 from .time_bins import equal_bins, natural_bins
@@ -53,21 +54,23 @@ def category_shares(
     structure, population = individuals.structure, individuals.population
     strata = strata_of(cohort, stratify)
     draws = structure.draw_individuals(cohort, population, num_simulations, generator)
-    simulated = structure.predict_draws(cohort, draws, population, generator)[name]
+    every = structure.predict_draws(cohort, draws, population, generator)
+    simulated, planned = as_would_be_recorded(cohort, name, every)
     data = cohort[name]
     times = data.times[data.observed].numpy()
     edges = natural_bins(times, len(cohort)) if num_bins is None else equal_bins(times, num_bins)
     bins = torch.as_tensor(np.digitize(data.times.numpy(), edges))
-    levels = _levels(data.values[data.observed], simulated[:, data.observed])
+    levels = _levels(data.values[data.observed], simulated[simulated.isfinite() & planned])
     figure, axes = panel_grid(
         len(levels) * len(strata), max(len(strata), 1), 4.6, 2.0, sharex=True, sharey="row"
     )
     for k, (label, low, high) in enumerate(levels):
         for j, (title, members) in enumerate(strata.items()):
             ax = axes[k * len(strata) + j]
-            shown = data.observed & members.unsqueeze(1)
+            shown = [x & members.unsqueeze(1) for x in (data.observed, planned)]
             inside = [(x >= low) & (x <= high) for x in (data.values, simulated)]
-            _draw_share(ax, data.times, shown, bins, (inside[0], inside[1]))
+            level = torch.where(simulated.isnan(), torch.nan, inside[1].double())
+            _draw_share(ax, data.times, (shown[0], shown[1]), bins, (inside[0].double(), level))
             is_last = k == len(levels) - 1
             label_axes(ax, "time" if is_last else "", f"share of {label}" if j == 0 else "", title)
             ax.set_ylim(-0.03, 1.03)
@@ -90,16 +93,22 @@ def _levels(observed: Tensor, simulated: Tensor) -> list[tuple[str, float, float
 
 
 def _draw_share(
-    ax: Axes, times: Tensor, shown: Tensor, bins: Tensor, inside: tuple[Tensor, Tensor]
+    ax: Axes,
+    times: Tensor,
+    shown: tuple[Tensor, Tensor],
+    bins: Tensor,
+    inside: tuple[Tensor, Tensor],
 ) -> None:
-    """The share of values in one level in each bin, and the band of the simulations."""
+    """The share of values in one level in each bin, and the band of the simulations, each with the
+    places that it has.
+    """
     rows = []
     for b in bins.unique().tolist():
-        cells = shown & (bins == b)
+        cells, places = (x & (bins == b) for x in shown)
         if not bool(cells.any()):
             continue
-        of_data, of_cohorts = inside[0][cells].double().mean(), inside[1][:, cells].double().mean(1)
-        low, high = (float(of_cohorts.quantile(q)) for q in BAND)
+        of_data, of_cohorts = inside[0][cells].mean(), inside[1][:, places].nanmean(1)
+        low, high = (float(of_cohorts.nanquantile(q)) for q in BAND)
         rows.append((float(times[cells].median()), float(of_data), low, high))
     if not rows:
         return

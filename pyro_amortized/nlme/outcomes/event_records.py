@@ -143,9 +143,7 @@ def interval_series(lower: Tensor, upper: Tensor) -> tuple[Series, Series]:
     return event_series(times, happened, end=times.max()), visits
 
 
-def with_events(
-    cohort: Cohort, name: str, *, end: Tensor | float | None = None
-) -> Cohort:
+def with_events(cohort: Cohort, name: str, *, end: Tensor | float | None = None) -> Cohort:
     r"""The cohort with a series of a table as a series of events.
 
     In a table an event is a row with the value 1 at its time, and the end of the observation a row

@@ -117,7 +117,9 @@ class MarkovCategories(TorchDistribution):  # type: ignore[misc]
             for j in range(self.transitions.shape[1]):
                 matrix = self.transitions[:, j]
                 matrix = matrix.expand(lead + matrix.shape)
-                row = columns[-1][..., None, None].expand(*columns[-1].shape, 1, self.num_categories)
+                row = columns[-1][..., None, None].expand(
+                    *columns[-1].shape, 1, self.num_categories
+                )
                 columns.append(_category(matrix.gather(-2, row).squeeze(-2)))
         return torch.stack(columns, -1).to(self.initial.dtype)
 
