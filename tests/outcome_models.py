@@ -225,7 +225,7 @@ def exact_joint_minus2ll(model, cohort, population, num_points=61, width=7.0):
     """
     structure = pa.read_structure(model, cohort)
     draws = pa.sample_individuals(model, cohort, population, num_draws=400, seed=9)
-    mean, sd = (x for x in draws.moments()[:2])
+    mean = draws.moments()[0]
     covariance = _covariance(draws)
     factor = torch.linalg.cholesky(covariance)
     z = width * torch.linspace(-1, 1, num_points, dtype=torch.float64)

@@ -10,7 +10,6 @@ from ..model import site_values
 from ..sampling.importance_weights import resample
 from ..sampling.individuals import IndividualPosteriors
 
-
 SMALLEST = -1e30  # a log density of an impossible dropout, among which none is preferred
 
 
@@ -35,7 +34,7 @@ def as_would_be_recorded(
         hidden = after_dropout(cohort[name].times, simulated[event])
         values = torch.where(hidden, torch.nan, values)
     elif indicator in simulated:
-        values = torch.where(simulated[indicator] > 0.5, values, torch.nan)  # noqa: PLR2004
+        values = torch.where(simulated[indicator] > 0.5, values, torch.nan)
     else:
         planned = cohort[name].observed
     return values, planned

@@ -17,7 +17,8 @@ def values_in_order(
     structure: Roles, cohort: Cohort, unconstrained: Tensor, population: Population
 ) -> dict[str, Tensor]:
     """Values of the observation sites, in their layout, each drawn given those before it."""
-    current, done = cohort, {}
+    current = cohort
+    done: dict[str, Tensor] = {}
     for name, site in structure.observed.items():
 
         def drawn(current: Cohort, name: str = name) -> Tensor:

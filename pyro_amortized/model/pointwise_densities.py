@@ -11,8 +11,8 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..cohort import Cohort
-from .population_parameters import Population
 from .outcome_kinds import innermost, is_wrapper, outcome_moments
+from .population_parameters import Population
 from .program_run import Assign, run_program
 from .sites import has_density, individual_first, site_log_prob, sum_per_individual
 from .structure import ModelStructure

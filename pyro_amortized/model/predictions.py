@@ -200,7 +200,9 @@ def _location(fn: Any) -> Tensor:
             value = transform(value)
         return value
     if isinstance(fn, torch.distributions.Categorical):
-        return site_mean(fn)
+        mean = site_mean(fn)
+        assert mean is not None
+        return mean
     if isinstance(fn, torch.distributions.StudentT):
         return fn.loc.expand(fn.batch_shape)
     return fn.mean

@@ -35,7 +35,7 @@ def test_residuals_of_the_right_model(deaths):
     torch.testing.assert_close(r.martingale, r.num_events - r.cox_snell)
     again = event_residuals(deaths, seed=1)
     assert torch.equal(r.pd, again.pd)
-    assert list(r.table().columns)[0] == "ID"
+    assert next(iter(r.table().columns)) == "ID"
 
 
 def test_residuals_of_a_wrong_hazard_fail(deaths):

@@ -165,8 +165,8 @@ def event_errors(
         x = hazard[r.happened].sort().values
         if len(x):
             curve = survival(values, torch.ones_like(values[..., 0]).bool(), x)
-            shown = -curve.clamp(min=1e-12).log().numpy()
-            axes[0].step(x.numpy()[:-1], shown[:-1], where="post", color=FITTED, lw=0.8, alpha=0.7)
+            height = -curve.clamp(min=1e-12).log().numpy()
+            axes[0].step(x.numpy()[:-1], height[:-1], where="post", color=FITTED, lw=0.8, alpha=0.7)
     axes[0].axline((0, 0), slope=1, color=MUTED, lw=1)
     label_axes(axes[0], "Cox-Snell residual", "its cumulative hazard")
     for shown, marker, label in ((r.happened, "o", "event"), (~r.happened, "v", "no event")):

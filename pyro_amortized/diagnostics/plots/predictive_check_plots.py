@@ -2,6 +2,7 @@ r"""Visual predictive checks: percentiles of the data beside those of simulated 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -144,13 +145,15 @@ def visual_predictive_check(
     individuals, generator = individuals_of(result), make_generator(seed)
     structure, cohort = individuals.structure, individuals.cohort
     kind = outcome_kinds(structure).get(series or structure.series[0])
-    common = {"series": series, "stratify": stratify, "seed": seed}
     if kind in ("event", "category"):
         _check_plain(kind, x, prediction_corrected, log)
-        if kind == "event":
-            return event_curves(individuals, num_simulations=num_simulations, **common)
-        return category_shares(
-            individuals, num_simulations=num_simulations, num_bins=num_bins, **common
+        of_kind = event_curves if kind == "event" else partial(category_shares, num_bins=num_bins)
+        return of_kind(
+            individuals,
+            series=series,
+            stratify=stratify,
+            num_simulations=num_simulations,
+            seed=seed,
         )
     name = check_series(individuals, series)
     strata = strata_of(cohort, stratify)
@@ -168,8 +171,8 @@ def visual_predictive_check(
     figure, axes = panel_grid(num_panels, len(strata), width, 3.0, sharex=True, sharey="row")
     for j, (label, members) in enumerate(strata.items()):
         _draw_percentiles(axes[j], binned, members, at_limit)
-        kind = "prediction-corrected " if prediction_corrected else ""
-        label_axes(axes[j], "" if has_shares else x, f"{kind}{name}" if j == 0 else "", label)
+        corrected = "prediction-corrected " if prediction_corrected else ""
+        label_axes(axes[j], "" if has_shares else x, f"{corrected}{name}" if j == 0 else "", label)
         if log:
             set_log(axes[j])
     if has_shares:

@@ -83,7 +83,7 @@ def _levels(observed: Tensor, simulated: Tensor) -> list[tuple[str, float, float
     everything about the first one.
     """
     found = sorted({*observed.unique().tolist(), *simulated.unique().tolist()})
-    if len(found) == 2:  # noqa: PLR2004  (two categories)
+    if len(found) == 2:
         found = found[1:]
     shown = found[:MAX_CATEGORIES] if len(found) <= MAX_CATEGORIES else found[: MAX_CATEGORIES - 1]
     levels = [(f"{x:g}", x, x) for x in shown]
@@ -112,9 +112,10 @@ def _draw_share(
         rows.append((float(times[cells].median()), float(of_data), low, high))
     if not rows:
         return
-    x, share, low, high = (np.array(z) for z in zip(*rows, strict=True))
-    if len(x) == 1:
-        x, share, low, high = (np.repeat(z, 2) for z in (x, share, low, high))
-        x = x + np.array([-0.5, 0.5])
-    ax.fill_between(x, low, high, color=FITTED, alpha=0.35, lw=0, label="90 % of simulations")
+    columns = np.array(rows).T
+    if len(rows) == 1:  # one bin gets a width
+        columns = np.repeat(columns, 2, axis=1)
+        columns[0] += [-0.5, 0.5]
+    x, share, lower, upper = columns
+    ax.fill_between(x, lower, upper, color=FITTED, alpha=0.35, lw=0, label="90 % of simulations")
     ax.plot(x, share, "o-", ms=3, color=OBSERVED, lw=1.3, label="data")

@@ -125,7 +125,7 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         times, status = value.detach().unbind(-1)
         start = torch.zeros_like(times[..., :1]) if self.begin is None else self.begin
         start = start.expand(*times.shape[:-1], 1)
-        happened = known & (status > 0.5)  # noqa: PLR2004  (a status is 0 or 1)
+        happened = known & (status > 0.5)
         times = torch.where(known, times, start).cummax(-1).values
         points = [] if self.begin is None else [start]
         if self.visits is not None:
@@ -153,7 +153,7 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         before = start if self.visits is None else torch.maximum(self._visit_before(times), start)
         cumulative = self.hazard(torch.cat([start, before, times], -1))[1]
         _, lower, upper = (cumulative - cumulative[..., :1]).unbind(-1)
-        happened = status[..., 0] > 0.5  # noqa: PLR2004  (a status is 0 or 1)
+        happened = status[..., 0] > 0.5
         by_visit = torch.zeros_like(happened)
         if self.visits is not None:
             by_visit = self.visits.isfinite().any(-1) & happened

@@ -74,8 +74,8 @@ class Hazard:
             raise ModelError(
                 f"The curves of a hazard are a {type(result).__name__}.",
                 "a pair of tensors: log hazard and cumulative hazard at the times.",
-                "return `log_hazard, cumulative`; `nlme.integrated_hazard(log_hazard)` computes the "
-                "second one.",
+                "return `log_hazard, cumulative`; `nlme.integrated_hazard(log_hazard)` computes "
+                "the second one.",
             )
         log_hazard, cumulative = result
         shape = torch.broadcast_shapes(log_hazard.shape, cumulative.shape, times.shape)
