@@ -31,7 +31,9 @@ from ...runtime.solver_context import CLOSED_FORM, cached_result
 from ..dosing import Arrivals, Delivery, arrivals
 from ..quantities import Quantity, as_quantity, check_times_and_doses
 from .copied_individuals import once_per_copy
+from ..interoccasion_variability import Occasions
 from .dose_recursion import DoseRecursion, can_be_carried
+from .occasion_recursion import by_occasions
 from .rate_constants import RATES, cubic_roots
 from .superposition import Response, Superposition, through
 
@@ -44,6 +46,7 @@ def one_compartment(
     v: Quantity,
     ka: Quantity | None = None,
     delivery: Delivery | None = None,
+    occasions: Occasions | None = None,
 ) -> Tensor:
     r"""Concentration in one compartment.
 
@@ -57,6 +60,9 @@ def one_compartment(
         v: Volume, shape ``(*, individual)``.
         ka: Absorption rate, shape ``(*, individual)``, per time. It may equal k.
         delivery: Lag time, bioavailability, modelled rates and durations.
+        occasions: Occasions between which parameters change, from
+            :func:`~pyro_amortized.nlme.occasions`; parameters have the shape ``(occasion,
+            individual)`` or ``(individual,)`` then. Default: parameters are constant.
 
     Returns:
         Concentration, shape ``(*, individual, time)``, amount per volume.
@@ -75,6 +81,10 @@ def one_compartment(
         Gibaldi and Perrier (1982), Pharmacokinetics, chapter 1; Bertrand and Mentré (2008),
         Mathematical expressions of the pharmacokinetic models implemented in Monolix.
     """
+    if occasions is not None:
+        check_times_and_doses(times, doses)
+        _check_doses(doses, 2 if ka is not None else 1)
+        return by_occasions(times, doses, {"cl": cl, "v": v}, ka, delivery, occasions)
     cl, v = _quantities(times, doses, {"cl": cl, "v": v})
     return _central(times, doses, [cl / v], [1 / v + torch.zeros_like(cl)], ka, delivery)
 
@@ -89,6 +99,7 @@ def two_compartments(
     v2: Quantity,
     ka: Quantity | None = None,
     delivery: Delivery | None = None,
+    occasions: Occasions | None = None,
 ) -> Tensor:
     r"""Concentration in the central one of two compartments.
 
@@ -101,6 +112,9 @@ def two_compartments(
         v2: Peripheral volume.
         ka: Absorption rate, per time.
         delivery: Lag time, bioavailability, modelled rates and durations.
+        occasions: Occasions between which parameters change, from
+            :func:`~pyro_amortized.nlme.occasions`; parameters have the shape ``(occasion,
+            individual)`` or ``(individual,)`` then. Default: parameters are constant.
 
     Returns:
         Concentration, shape ``(*, individual, time)``, amount per volume.
@@ -111,6 +125,10 @@ def two_compartments(
     References:
         Gibaldi and Perrier (1982), Pharmacokinetics, chapter 2.
     """
+    if occasions is not None:
+        check_times_and_doses(times, doses)
+        _check_doses(doses, 2 if ka is not None else 1)
+        return by_occasions(times, doses, {"cl": cl, "v": v, "q": q, "v2": v2}, ka, delivery, occasions)
     cl, v, q, v2 = _quantities(times, doses, {"cl": cl, "v": v, "q": q, "v2": v2})
     k10, k12, k21 = cl / v, q / v, q / v2
     total = k10 + k12 + k21
@@ -133,6 +151,7 @@ def three_compartments(
     v3: Quantity,
     ka: Quantity | None = None,
     delivery: Delivery | None = None,
+    occasions: Occasions | None = None,
 ) -> Tensor:
     r"""Concentration in the central one of three compartments.
 
@@ -147,6 +166,9 @@ def three_compartments(
         v3: Second peripheral volume.
         ka: Absorption rate, per time.
         delivery: Lag time, bioavailability, modelled rates and durations.
+        occasions: Occasions between which parameters change, from
+            :func:`~pyro_amortized.nlme.occasions`; parameters have the shape ``(occasion,
+            individual)`` or ``(individual,)`` then. Default: parameters are constant.
 
     Returns:
         Concentration, shape ``(*, individual, time)``, amount per volume.
@@ -158,6 +180,10 @@ def three_compartments(
         Upton (2004), The two-compartment recirculatory pharmacokinetic model; Bertrand and Mentré
         (2008), section 1.3.
     """
+    if occasions is not None:
+        check_times_and_doses(times, doses)
+        _check_doses(doses, 2 if ka is not None else 1)
+        return by_occasions(times, doses, {"cl": cl, "v": v, "q": q, "v2": v2, "q3": q3, "v3": v3}, ka, delivery, occasions)
     cl, v, q, v2, q3, v3 = _quantities(
         times, doses, {"cl": cl, "v": v, "q": q, "v2": v2, "q3": q3, "v3": v3}
     )
