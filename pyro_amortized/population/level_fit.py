@@ -295,7 +295,7 @@ def _result(
         curvature.covariance,
         names,
         -2 * float(objective(vector[own]).detach()),
-        2 * target.mc_error(vector),
+        2 * target.mc_error,
         {n: found[n] for n in level.sites},
         {n: spread[n] for n in level.sites},
         target.units,

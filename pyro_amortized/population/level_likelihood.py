@@ -81,12 +81,18 @@ class LevelLikelihood:
             )
         self.likelihood, self.structure, self.level = likelihood, structure, level
         self.cohort = cohort.to(dtype=torch.float64)
+        # Draws err alike at all effects. Where they were made, the likelihood of the individuals is
+        # known better, by control variates; the difference there corrects it everywhere.
+        estimate = likelihood.individuals.marginal_estimate
+        with torch.no_grad():
+            self.correction = estimate.log_mean - likelihood(structure.constrain_population(vector))
+        self.log_errors = estimate.mc_error
         self.units = units_of(self._depends(vector), level, cohort.ids)
         self.center, self.factor = self._around(vector)
 
     def individuals(self, vector: Tensor) -> Tensor:
         """Log likelihood of each individual given the effects, shape ``(individual,)``."""
-        return self.likelihood(self.structure.constrain_population(vector))
+        return self.likelihood(self.structure.constrain_population(vector)) + self.correction
 
     def _depends(self, vector: Tensor) -> Tensor:
         """Whether each individual depends on the effects of each unit."""
@@ -109,7 +115,7 @@ class LevelLikelihood:
         """Log density of effects and data of each unit, shape ``(unit,)``."""
         population = self.structure.constrain_population(vector)
         prior = self.level.log_prior(self.structure, self.cohort, population)
-        return self.by_unit(self.likelihood(population)) + prior
+        return self.by_unit(self.likelihood(population) + self.correction) + prior
 
     def _around(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Modes of the effects, shape ``(unit, effect)``, and the factors of the inverse curvature
@@ -163,13 +169,9 @@ class LevelLikelihood:
         mean = (weights * at).sum(0)
         return mean, (weights * (at - mean).square()).sum(0).sqrt()
 
-    def mc_error(self, vector: Tensor) -> float:
-        """Monte Carlo standard error of the log likelihood, from the draws of the individuals at the
-        modes of the effects.
+    @property
+    def mc_error(self) -> float:
+        """Monte Carlo standard error of the log likelihood, from that of the individuals where their
+        draws were made.
         """
-        at = vector.index_put((self.level.places.flatten(),), self.center.flatten())
-        with torch.no_grad():
-            _, log_ess = self.likelihood.moments(self.structure.constrain_population(at))
-        num = self.likelihood.individuals.num_draws
-        variance = (num / log_ess.exp() - 1).clamp(min=0.0) / (num - 1)
-        return math.sqrt(float(variance.sum()))
+        return math.sqrt(float(self.log_errors.square().sum()))

@@ -16,26 +16,31 @@ from torch import Tensor
 
 from ...cohort import Doses
 from ...errors import ModelError
+from ...numerics.broadcasting import broadcast_shape
 from ..dosing import Delivery, arrivals
 from ..interoccasion_variability import Occasions
 from ..quantities import Quantity, as_quantity
+from .copied_individuals import once_per_copy
 
 SMALL = 1e-8  # below it (1 - exp(-x)) / x is 1 - x / 2 to the precision of double numbers
 
 
 @dataclass(frozen=True, eq=False)
 class _Points:
-    r"""All times at which something happens, in order, shape ``(individual, point)``.
+    r"""All times at which something happens, in order, shape ``(*, individual, point)``.
 
     Args:
         gaps: Time since the point before; 0 at the first one.
         occasion: Occasion of the gap before the point.
-        source: Number of the event among doses, ends of infusions, changes and observations.
+        source: Number of the event among resets, doses, ends of infusions, changes of the occasion
+            and observations.
+        place: Place of each observation among the points, shape ``(*, individual, time)``.
     """
 
     gaps: Tensor
     occasion: Tensor
     source: Tensor
+    place: Tensor
 
 
 def by_occasions(
@@ -65,29 +70,31 @@ def by_occasions(
             constant infusion is asked for.
     """
     num = len(times)
-    own = {n: _each(n, x, times, num, occasions.number) for n, x in parameters.items()}
-    ka = None if absorption is None else _each("ka", absorption, times, num, occasions.number)
-    arriving = arrivals(doses, delivery)
+    named = parameters if absorption is None else {"ka": absorption, **parameters}
+    own = {n: _each(n, x, times, num, occasions.number) for n, x in named.items()}
+    once = once_per_copy(times, doses)
+    system = _System({n: once.split(x).movedim(0, -1) for n, x in own.items()})
+    times, doses = once.times, once.doses
+    changes, index = (x[: len(times)] for x in (occasions.changes, occasions.index))
+    arriving = arrivals(doses, once.delivery(delivery))
     _check_steady_states(doses, arriving.lag)
-    system = _System(own, ka)
     given = doses.given & (arriving.begin < arriving.until)
     begin = torch.where(given, arriving.begin, doses.times)
-    amounts = torch.where(given, arriving.amounts, 0.0).expand_as(begin)
-    infused = (arriving.durations > 0).expand_as(begin) & given
-    ends = torch.minimum(begin + arriving.durations, arriving.until).expand_as(begin)
-    ends = torch.where(infused, ends, begin)
-    rates = torch.where(infused, arriving.rates.expand_as(begin), 0.0)
-    # Resets act at the time of their record, before the dose that they come with.
-    resets = torch.where(doses.given & doses.reset, doses.times, torch.inf).expand_as(begin)
-    changes = occasions.changes.to(times.dtype)
-    every = [resets, begin, ends, changes, times]
-    points = _points(every, changes)
-    columns = _Doses(begin, amounts, infused, rates, doses, system.num_states)
-    return _carried(points, every, system, columns, occasions)
+    infused = given & (arriving.durations > 0)
+    events = _Events(
+        begin,
+        torch.where(given & ~infused, arriving.amounts, 0.0).expand_as(begin),
+        torch.where(infused, arriving.rates, 0.0).expand_as(begin),
+        torch.where(infused, arriving.durations, 0.0).expand_as(begin),
+        torch.where(infused, torch.minimum(begin + arriving.durations, arriving.until), begin),
+        doses,
+        changes.to(times.dtype),
+    )
+    return once.join(_carried(_points(times, events), system, events, index))
 
 
 def _each(name: str, value: Quantity, times: Tensor, num: int, number: int) -> Tensor:
-    """A parameter with its value on each occasion, shape ``(individual, occasion)``."""
+    """A parameter with its value on each occasion, shape ``(occasion, individual)``."""
     x = as_quantity(name, value, times, num)
     if x.dim() > 2 or (x.dim() == 2 and x.shape[0] not in (1, number)):
         raise ModelError(
@@ -98,7 +105,7 @@ def _each(name: str, value: Quantity, times: Tensor, num: int, number: int) -> T
             "put the occasions first; leave draws to the rows of the cohort.",
         )
     x = x if x.dim() == 2 else x.unsqueeze(0)
-    return x.expand(number, num).mT
+    return x.expand(number, num)
 
 
 def _check_steady_states(doses: Doses, lag: Tensor) -> None:
@@ -114,83 +121,90 @@ def _check_steady_states(doses: Doses, lag: Tensor) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Doses:
-    """What happens at each dose, shape ``(individual, dose)`` each."""
+class _Events:
+    """What happens at each dose, shape ``(*, individual, dose)`` each, and the changes of the
+    occasion, shape ``(individual, change)``.
+    """
 
     begin: Tensor
-    amounts: Tensor
-    infused: Tensor
+    boluses: Tensor
     rates: Tensor
+    durations: Tensor
+    ends: Tensor
     records: Doses
-    num_states: int
+    changes: Tensor
 
-    def into(self, values: Tensor, column: int) -> Tensor:
-        """Values of one dose as a vector of the states, shape ``(individual, state)``."""
-        place = (self.records.compartment[:, column] - 1).clamp(0, self.num_states - 1)
-        unit = torch.nn.functional.one_hot(place.long(), self.num_states)
-        return values[..., column].unsqueeze(-1) * unit
+    @property
+    def has_infusions(self) -> bool:
+        """Whether any dose is infused."""
+        return bool((self.durations > 0).any())
+
+    def into(self, values: Tensor, state: int) -> Tensor:
+        """The part of the doses that enters a state."""
+        return torch.where(self.records.compartment == state + 1, values, 0.0)
+
+
+Matrix = dict[tuple[int, int], Tensor]
 
 
 class _System:
     """The compartments of every individual on every occasion.
 
     Args:
-        parameters: Shape ``(individual, occasion)`` each.
-        ka: Absorption rate, likewise, or None.
+        parameters: Shape ``(*, individual, occasion)`` each; ``ka`` among them where there is a
+            depot.
     """
 
-    def __init__(self, parameters: dict[str, Tensor], ka: Tensor | None) -> None:
-        self.parameters, self.ka = parameters, ka
-        self.central = 0 if ka is None else 1
-        self.num_peripheral = (len(parameters) - 2) // 2
+    def __init__(self, parameters: dict[str, Tensor]) -> None:
+        self.parameters = parameters
+        self.central = 1 if "ka" in parameters else 0
+        self.num_peripheral = (len(parameters) - self.central - 2) // 2
         self.num_states = self.central + 1 + self.num_peripheral
 
     def at(self, name: str, occasion: Tensor) -> Tensor:
-        """A parameter on the occasions of an index ``(individual, point)``."""
-        return self.parameters[name].gather(1, occasion)
+        """A parameter on the occasions of an index ``(*, individual, point)``."""
+        values = self.parameters[name]
+        lead = broadcast_shape(values.shape[:-1], occasion.shape[:-1])
+        return values.expand(*lead, -1).gather(-1, occasion.expand(*lead, -1))
 
-    def transition(self, gaps: Tensor, occasion: Tensor) -> tuple[Tensor, Tensor]:
-        """The exponential and its integral over gaps ``(individual, point)``, shape ``(individual,
-        point, state, state)`` each.
+    def transition(self, gaps: Tensor, occasion: Tensor) -> tuple[Matrix, Matrix]:
+        """Entries of the exponential and of its integral over gaps, shape ``(*, individual,
+        point)`` each; those that are zero are left out.
         """
         if self.num_peripheral:
             return self._by_matrix(gaps, occasion)
-        k = self.at("cl", occasion) / self.at("v", occasion)
-        stays = torch.exp(-k * gaps)
-        filled = -torch.expm1(-k * gaps) / k
-        if self.ka is None:
-            return stays[..., None, None], filled[..., None, None]
-        ka = self.ka.gather(1, occasion)
-        waits = torch.exp(-ka * gaps)
-        slow, difference = torch.minimum(ka, k), (ka - k).abs()
-        passed = ka * gaps * torch.exp(-slow * gaps) * _share(difference * gaps)
-        zero = torch.zeros_like(stays)
-        exponential = torch.stack([waits, zero, passed, stays], -1)
-        depot = -torch.expm1(-ka * gaps) / ka
-        absorbed = (1 - waits - passed) / k
-        integral = torch.stack([depot, zero, absorbed, filled], -1)
-        return exponential.unflatten(-1, (2, 2)), integral.unflatten(-1, (2, 2))
+        c, k = self.central, self.at("cl", occasion) / self.at("v", occasion)
+        exponential: Matrix = {(c, c): torch.exp(-k * gaps)}
+        integral: Matrix = {(c, c): -torch.expm1(-k * gaps) / k}
+        if c:
+            ka = self.at("ka", occasion)
+            waits = torch.exp(-ka * gaps)
+            slow, difference = torch.minimum(ka, k), (ka - k).abs()
+            passed = ka * gaps * torch.exp(-slow * gaps) * _share(difference * gaps)
+            exponential |= {(0, 0): waits, (c, 0): passed}
+            integral |= {(0, 0): -torch.expm1(-ka * gaps) / ka, (c, 0): (1 - waits - passed) / k}
+        return exponential, integral
 
-    def _by_matrix(self, gaps: Tensor, occasion: Tensor) -> tuple[Tensor, Tensor]:
+    def _by_matrix(self, gaps: Tensor, occasion: Tensor) -> tuple[Matrix, Matrix]:
         size, c = self.num_states, self.central
         v = self.at("v", occasion)
-        entries = {(c, c): -self.at("cl", occasion) / v}
+        entries: Matrix = {(c, c): -self.at("cl", occasion) / v}
         for j, (q, volume) in enumerate((("q", "v2"), ("q3", "v3"))[: self.num_peripheral]):
             out, back = self.at(q, occasion) / v, self.at(q, occasion) / self.at(volume, occasion)
             place = c + 1 + j
             entries[c, c] = entries[c, c] - out
             entries[place, c], entries[c, place], entries[place, place] = out, back, -back
-        if self.ka is not None:
-            ka = self.ka.gather(1, occasion)
+        if c:
+            ka = self.at("ka", occasion)
             entries[0, 0], entries[c, 0] = -ka, ka
-        zero, one = torch.zeros_like(gaps), torch.ones_like(gaps)
         # The exponential of the matrix with a block of ones beside it holds the integral.
-        for j in range(size):
-            entries[j, size + j] = one
-        cells = [entries.get((i, j), zero) for i in range(2 * size) for j in range(2 * size)]
-        matrix = torch.stack(cells, -1).unflatten(-1, (2 * size, 2 * size))
-        both = torch.matrix_exp(matrix * gaps[..., None, None])
-        return both[..., :size, :size], both[..., :size, size:]
+        entries |= {(j, size + j): torch.ones_like(v) for j in range(size)}
+        zero, width = torch.zeros_like(v), range(2 * size)
+        cells = torch.stack([entries.get((i, j), zero) for i in width for j in width], -1)
+        both = torch.matrix_exp(cells.unflatten(-1, (2 * size, 2 * size)) * gaps[..., None, None])
+        pairs = [(i, j) for i in range(size) for j in range(size)]
+        exponential = {(i, j): both[..., i, j] for i, j in pairs}
+        return exponential, {(i, j): both[..., i, size + j] for i, j in pairs}
 
 
 def _share(x: Tensor) -> Tensor:
@@ -199,99 +213,107 @@ def _share(x: Tensor) -> Tensor:
     return torch.where(x < SMALL, 1 - x / 2, -torch.expm1(-safe) / safe)
 
 
-def _points(every: list[Tensor], changes: Tensor) -> _Points:
-    """The events in the order of time; of equal times in the order of the list, so that an
-    observation sees the dose at its time.
+def _points(times: Tensor, events: _Events) -> _Points:
+    """The events in the order of time; of equal times resets come first, then doses, ends, changes
+    and observations, so that an observation sees the dose at its time.
     """
-    together = torch.cat(every, -1)
+    records, lead = events.records, events.begin.shape[:-1]
+    resets = torch.where(records.given & records.reset, records.times, torch.inf)
+    every = [resets, events.begin, events.ends, events.changes, times]
+    together = torch.cat([x.expand(*lead, -1) for x in every], -1)
     # Events that do not happen (infinite times) come last and change nothing.
     known = together.isfinite()
     latest = torch.where(known, together, -torch.inf).amax(-1, keepdim=True)
-    times = torch.where(known, together, latest)
-    source = times.detach().argsort(dim=-1, stable=True)
-    ordered = times.gather(-1, source)
-    gaps = torch.cat([torch.zeros_like(ordered[:, :1]), ordered.diff(dim=-1)], -1)
-    before = torch.cat([ordered[:, :1], ordered[:, :-1]], -1)
-    occasion = (before.unsqueeze(-1) >= changes.unsqueeze(1)).sum(-1)
-    return _Points(gaps, occasion, source)
+    together = torch.where(known, together, latest)
+    source = together.detach().argsort(dim=-1, stable=True)
+    ordered = together.gather(-1, source)
+    gaps = torch.cat([torch.zeros_like(ordered[..., :1]), ordered.diff(dim=-1)], -1)
+    before = torch.cat([ordered[..., :1], ordered[..., :-1]], -1).detach()
+    occasion = (before.unsqueeze(-1) >= events.changes.unsqueeze(-2)).sum(-1)
+    numbers = torch.arange(source.shape[-1]).expand(source.shape)
+    back = torch.empty_like(source).scatter(-1, source, numbers)
+    return _Points(gaps, occasion, source, back[..., -times.shape[-1] :])
 
 
-def _carried(
-    points: _Points, every: list[Tensor], system: _System, doses: _Doses, occasions: Occasions
-) -> Tensor:
+def _carried(points: _Points, system: _System, events: _Events, index: Tensor) -> Tensor:
     """The concentrations at the observation times, carried from point to point."""
     exponential, integral = system.transition(points.gaps, points.occasion)
-    num_doses, num_changes = doses.begin.shape[-1], every[3].shape[-1]
-    first_time = 3 * num_doses + num_changes
-    state = points.gaps.new_zeros(len(points.gaps), system.num_states)
-    inflow, states = state, []
-    resets, jumps, flows = _tables(every, system, doses, occasions)
-    for m in range(points.gaps.shape[1]):
-        step = exponential[:, m] @ state.unsqueeze(-1) + integral[:, m] @ inflow.unsqueeze(-1)
-        state, source = step.squeeze(-1), points.source[:, m]
-        rows = torch.arange(len(source))
-        place = source.clamp(max=first_time)
-        state = torch.where(resets[rows, place].unsqueeze(-1), 0.0, state) + jumps[rows, place]
-        inflow = inflow + flows[rows, place]
-        states.append(state[:, system.central])
-    amount = torch.stack(states, -1)
-    back = torch.empty_like(points.source).scatter(
-        -1, points.source, torch.arange(amount.shape[1]).expand(amount.shape)
-    )
-    central = amount.gather(-1, back[:, first_time:])
-    return central / system.at("v", occasions.index)
+    states = range(system.num_states)
+    keeps = _at_points(points, *_resets(events))
+    steady = _steady_states(system, events)
+    zero = torch.zeros_like(events.begin)
+    jumps, flows = [], []
+    for s in states:
+        added = events.into(events.boluses, s) + steady[s]
+        rate = events.into(events.rates, s)
+        jumps.append(_at_points(points, zero, added, zero))
+        flows.append(_at_points(points, zero, rate, -rate).cumsum(-1))
+    amounts = [torch.zeros_like(points.gaps[..., 0]) for _ in states]
+    central = []
+    for m in range(points.gaps.shape[-1]):
+        after = []
+        for i in states:
+            terms = [x[..., m] * amounts[j] for (a, j), x in exponential.items() if a == i]
+            if events.has_infusions and m:  # the inflow after the point before
+                terms += [
+                    x[..., m] * flows[j][..., m - 1] for (a, j), x in integral.items() if a == i
+                ]
+            after.append(sum(terms) * (1 - keeps[..., m]) + jumps[i][..., m])
+        amounts = after
+        central.append(amounts[system.central])
+    amount = torch.stack(torch.broadcast_tensors(*central), -1)
+    place = points.place.expand(*amount.shape[:-1], -1)
+    return amount.gather(-1, place) / system.at("v", index)
 
 
-def _tables(
-    every: list[Tensor], system: _System, doses: _Doses, occasions: Occasions
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What each event does: whether it empties the compartments, what it adds, and how it changes
-    the inflow; the last column is an observation, which does nothing.
+def _resets(events: _Events) -> tuple[Tensor, Tensor, Tensor]:
+    """One where the compartments are emptied: at resets, and where a steady state of kind 1 begins;
+    for resets, doses and ends of infusions.
     """
-    num, num_doses = doses.begin.shape
-    num_changes = every[3].shape[-1]
-    width = 3 * num_doses + num_changes + 1
-    is_reset = torch.zeros(num, width, dtype=torch.bool)
-    is_reset[:, :num_doses] = every[0].isfinite()
-    steady = doses.records.given & (doses.records.steady_state == 1)
-    is_reset[:, num_doses : 2 * num_doses] = steady
-    zero = doses.begin.new_zeros(num, system.num_states)
-    jumps, flows = [zero] * num_doses, [zero] * num_doses
-    for d in range(num_doses):
-        bolus = torch.where(doses.infused, 0.0, doses.amounts)
-        jumps.append(doses.into(bolus, d) + _steady_state(d, system, doses, occasions))
-        flows.append(doses.into(doses.rates, d))
-    for d in range(num_doses):
-        jumps.append(zero)
-        flows.append(-doses.into(doses.rates, d))
-    jumps += [zero] * (num_changes + 1)
-    flows += [zero] * (num_changes + 1)
-    return is_reset, torch.stack(jumps, 1), torch.stack(flows, 1)
+    records, shape = events.records, events.begin.shape
+    reset = (records.given & records.reset).to(events.begin.dtype).expand(shape)
+    steady = (records.given & (records.steady_state == 1)).to(reset.dtype).expand(shape)
+    return reset, steady, torch.zeros_like(reset)
 
 
-def _steady_state(column: int, system: _System, doses: _Doses, occasions: Occasions) -> Tensor:
-    r"""What the earlier doses of a steady state have left when its last one begins,
+def _at_points(points: _Points, reset: Tensor, begin: Tensor, end: Tensor) -> Tensor:
+    """What resets, doses and ends of infusions do, ``(*, individual, dose)`` each, at the points in
+    their order; the other points do nothing.
+    """
+    lead = broadcast_shape(begin.shape[:-1], points.source.shape[:-1])
+    table = torch.cat([x.expand(*lead, -1) for x in (reset, begin, end)], -1)
+    rest = points.source.shape[-1] - table.shape[-1]
+    table = torch.cat([table, table.new_zeros(*lead, rest)], -1)
+    return table.gather(-1, points.source.expand(*lead, -1))
+
+
+def _steady_states(system: _System, events: _Events) -> list[Tensor]:
+    r"""What the earlier doses of a steady state have left in each state when its last one begins,
     :math:`(I - e^{A \tau})^{-1}` times what one dose has left after an interval :math:`\tau`; zero
     for other doses.
     """
-    records = doses.records
-    is_steady = (records.given & (records.steady_state > 0))[:, column]
+    records, states = events.records, range(system.num_states)
+    is_steady = records.given & (records.steady_state > 0)
     if not bool(is_steady.any()):
-        return doses.begin.new_zeros(len(doses.begin), system.num_states)
-    begin = doses.begin[:, column : column + 1]
-    occasion = (begin >= occasions.changes.to(begin.dtype)).sum(-1, keepdim=True)
-    interval = torch.where(is_steady, records.intervals[:, column], 1.0).unsqueeze(-1)
-    durations = torch.where(
-        doses.rates[:, column] > 0,
-        doses.amounts[:, column] / doses.rates[:, column].clamp(min=1e-300),
-        0.0,
-    ).unsqueeze(-1)
-    whole = system.transition(interval, occasion)[0][:, 0]
-    after = system.transition((interval - durations).clamp(min=0.0), occasion)[0][:, 0]
-    during = system.transition(durations, occasion)[1][:, 0]
-    bolus = torch.where(doses.infused, 0.0, doses.amounts)
-    once = whole @ doses.into(bolus, column).unsqueeze(-1)
-    once = once + after @ (during @ doses.into(doses.rates, column).unsqueeze(-1))
+        return [torch.zeros_like(events.begin) for _ in states]
+    occasion = (events.begin.detach().unsqueeze(-1) >= events.changes.unsqueeze(-2)).sum(-1)
+    interval = torch.where(is_steady, records.intervals, 1.0).expand_as(events.begin)
+    rest = (interval - events.durations).clamp(min=0.0)
+    whole, after = (_dense(system, system.transition(x, occasion)[0]) for x in (interval, rest))
+    during = _dense(system, system.transition(events.durations, occasion)[1])
+    boluses, rates = (
+        torch.stack([events.into(x, s) for s in states], -1).unsqueeze(-1)
+        for x in (events.boluses, events.rates)
+    )
+    once = whole @ boluses + after @ (during @ rates)
     identity = torch.eye(system.num_states, dtype=whole.dtype)
     left = torch.linalg.solve(identity - whole, once).squeeze(-1)
-    return torch.where(is_steady.unsqueeze(-1), left, 0.0)
+    return [torch.where(is_steady, left[..., s], 0.0) for s in states]
+
+
+def _dense(system: _System, matrix: Matrix) -> Tensor:
+    """A matrix of its entries, shape ``(*, individual, dose, state, state)``."""
+    size = system.num_states
+    zero = torch.zeros_like(matrix[system.central, system.central])
+    cells = [matrix.get((i, j), zero) for i in range(size) for j in range(size)]
+    return torch.stack(cells, -1).unflatten(-1, (size, size))
