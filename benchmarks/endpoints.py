@@ -148,7 +148,9 @@ def likelihood_errors(names, seeds=(1, 2, 3)):
             difference = marginal.minus2ll - float(exact.sum())
             found.append(difference / marginal.minus2ll_mc_error)
         rms = math.sqrt(sum(z * z for z in found) / len(found))
-        print(f"{name:18s} -2LL against quadrature: {', '.join(f'{z:+.2f}' for z in found)} MC errors")
+        print(
+            f"{name:18s} -2LL against quadrature: {', '.join(f'{z:+.2f}' for z in found)} MC errors"
+        )
         claims[f"-2LL in Monte Carlo errors, {name}"] = {"value": rms, "bound": 3, "holds": rms < 3}
     return claims
 
@@ -166,10 +168,16 @@ def site_claims():
         return levels.closed_log_likelihood(cohort, [z[0], *z[1:].exp()])
 
     best = maximize(objective, torch.tensor([1.0, -0.7, -1.2, -0.5]).double())
-    exact = dict(zip(("mu", "omega", "sigma", "tau"), [best.vector[0], *best.vector[1:].exp()]))
-    worst = max(float((fit.estimates[n] - x).abs() / fit.standard_errors[n]) for n, x in exact.items())
+    exact = dict(
+        zip(("mu", "omega", "sigma", "tau"), [best.vector[0], *best.vector[1:].exp()], strict=True)
+    )
+    worst = max(
+        float((fit.estimates[n] - x).abs() / fit.standard_errors[n]) for n, x in exact.items()
+    )
     error = abs(fit.minus2ll + 2 * best.value)
-    print(f"sites, linear: {seconds:.1f} s, -2LL {error:.4f} from the exact one, estimates {worst:.4f} SE")
+    print(
+        f"sites, linear: {seconds:.1f} s, -2LL {error:.4f} from the exact one, estimates {worst:.4f} SE"
+    )
     claims["sites, estimates in SE of the exact maximum"] = {
         "value": worst,
         "bound": 0.1,
@@ -177,7 +185,11 @@ def site_claims():
         "seconds": seconds,
     }
     bound = 3 * fit.minus2ll_mc_error + 0.01
-    claims["sites, -2LL from the exact one"] = {"value": error, "bound": bound, "holds": error < bound}
+    claims["sites, -2LL from the exact one"] = {
+        "value": error,
+        "bound": bound,
+        "holds": error < bound,
+    }
     truth = {"mu": -1.0, "omega": 1.0, "tau": 0.7}
     cohort = levels.sites(levels.binary, truth=truth, num_times=4)
     fit = pa.fit_levels(levels.binary, cohort, seed=1)
@@ -218,7 +230,14 @@ def _solved(y, cohort, visits, ka, cl, v):
     start = torch.zeros(len(cohort), 2, dtype=torch.float64)
     piecewise = visits.piecewise({"ka": ka, "cl": cl})
     x = nlme.solve(
-        _rates, start, y.times, {"v": v}, doses=cohort.doses, piecewise=piecewise, rtol=1e-7, atol=1e-7
+        _rates,
+        start,
+        y.times,
+        {"v": v},
+        doses=cohort.doses,
+        piecewise=piecewise,
+        rtol=1e-7,
+        atol=1e-7,
     )
     return x[..., 1] / v[..., None]
 
@@ -281,5 +300,9 @@ def occasion_claims(num=73):
     )
     return {
         "occasions, seconds of the fit": {"value": seconds, "bound": 60, "holds": seconds < 60},
-        "occasions, -2LL of closed form and ODE": {"value": error, "bound": 0.01, "holds": error < 0.01},
+        "occasions, -2LL of closed form and ODE": {
+            "value": error,
+            "bound": 0.01,
+            "holds": error < 0.01,
+        },
     }

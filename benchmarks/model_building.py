@@ -36,7 +36,9 @@ def main(options):
     for name in options.only.split(","):
         claims |= PARTS[name](options)
     for name, claim in claims.items():
-        print(f"{'holds' if claim['holds'] else 'FAILS':6s} {name}: {claim['value']:.4g}, bound {claim['bound']}")
+        print(
+            f"{'holds' if claim['holds'] else 'FAILS':6s} {name}: {claim['value']:.4g}, bound {claim['bound']}"
+        )
     print(json.dumps({"benchmark": "model_building", "claims": claims}))
 
 

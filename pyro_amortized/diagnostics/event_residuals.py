@@ -191,8 +191,8 @@ def event_checks(residuals: EventResiduals) -> list[Check]:
 
 
 def _number_p_value(residuals: EventResiduals) -> float:
-    """P-value of the number of individuals with an event given their first cumulative hazards, whose
-    sum over the individuals is the expected number.
+    """P-value of the number of individuals with an event, given their first cumulative hazards,
+    whose sum over the individuals is the expected number.
     """
     p_values = []
     for hazard in residuals.drawn_cox_snell:

@@ -33,9 +33,9 @@ from .expanded_likelihood import ExpandedLikelihood
 from .fit_message import error_message, fit_message, flat_places, has_ended
 from .fit_result import PopulationFit
 from .fit_rounds import Rounds, Schedule, Start, run_rounds
+from .level_sites import check_no_levels
 from .likelihood_choice import likelihood_with_curvature, most_draws
 from .likelihood_estimate import summarize_weights
-from .level_sites import check_no_levels
 from .likelihood_interface import Likelihood
 from .likelihood_precision import with_precision
 from .maximum_search import Criterion, Search

@@ -126,7 +126,9 @@ class LevelFit:
             f"of {self.level.plate!r}"
         )
         words = f"{'' if self.converged else 'NOT '}converged: {self.message}"
-        fit = f"-2LL {self.minus2ll:.3f} (MC error {self.minus2ll_mc_error:.3f}), AIC {self.aic:.3f}"
+        fit = (
+            f"-2LL {self.minus2ll:.3f} (MC error {self.minus2ll_mc_error:.3f}), AIC {self.aic:.3f}"
+        )
         return "\n\n".join([title, words, text_table(rows), fit, text_table(units)])
 
 
@@ -268,9 +270,7 @@ def _result(
     structure, level = target.structure, target.level
     objective = _objective(target, vector, own)
     curvature = laplace_covariance(objective, vector[own], scale[own])
-    names = tuple(
-        n for n, x in zip(structure.population_names, own.tolist(), strict=True) if x
-    )
+    names = tuple(n for n, x in zip(structure.population_names, own.tolist(), strict=True) if x)
     plain = [n for n in structure.population if n not in level.sites]
     estimates, errors = {}, {}
     places = own.nonzero()[:, 0]

@@ -52,7 +52,9 @@ class Level:
         trace = run_program(
             structure.model, cohort[:1], Assign(population), frozenset(structure.population)
         )
-        terms = [site_log_prob(trace.nodes[n]).reshape(self.num_units, -1).sum(-1) for n in self.sites]
+        terms = [
+            site_log_prob(trace.nodes[n]).reshape(self.num_units, -1).sum(-1) for n in self.sites
+        ]
         return torch.stack(terms).sum(0)
 
 
@@ -143,7 +145,7 @@ def the_level(structure: ModelStructure, cohort: Cohort) -> Level:
         raise FitError(
             f"The sites of the plate {plate!r} have the shapes {[tuple(s) for s in shapes.values()]} "
             f"and the supports {sorted(supports)}.",
-            f"shape (unit,) or (unit, effect), and real effects.",
+            "shape (unit,) or (unit, effect), and real effects.",
             f"write `with pyro.plate({plate!r}, num_units):` outside of other plates, and transform "
             "the effects inside the plate of the individuals.",
         )

@@ -97,7 +97,9 @@ def test_a_linear_model_has_the_exact_estimates_errors_and_likelihood():
     from pyro_amortized.numerics.maximization import observed_information
 
     covariance = torch.linalg.inv(observed_information(objective, best.vector))
-    assert float(fit.standard_errors["mu"]) == pytest.approx(float(covariance[0, 0].sqrt()), rel=0.05)
+    assert float(fit.standard_errors["mu"]) == pytest.approx(
+        float(covariance[0, 0].sqrt()), rel=0.05
+    )
     assert "units of 'site'" in fit.summary()
     assert fit.effects["u"].shape == (NUM_SITES,)
 

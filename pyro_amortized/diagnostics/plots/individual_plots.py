@@ -93,8 +93,9 @@ def individual_fits(
 
 
 def _series_on_grid(structure: ModelStructure, shown: str) -> list[str]:
-    """The series that a fine grid of times suits: neither events nor categories, whose order in time
-    may be that of the data, except the recording of the others; none where such a series is shown.
+    """The series that a fine grid of times suits: neither events nor categories, whose order in
+    time may be that of the data, except the recording of the others; none where such a series is
+    shown.
     """
     kinds = outcome_kinds(structure)
     readers = {structure.observed[name].series for name in structure.readers}

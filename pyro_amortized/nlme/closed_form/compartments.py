@@ -29,9 +29,9 @@ from ...errors import ModelError
 from ...numerics.small_sums import sum_last
 from ...runtime.solver_context import CLOSED_FORM, cached_result
 from ..dosing import Arrivals, Delivery, arrivals
+from ..interoccasion_variability import Occasions
 from ..quantities import Quantity, as_quantity, check_times_and_doses
 from .copied_individuals import once_per_copy
-from ..interoccasion_variability import Occasions
 from .dose_recursion import DoseRecursion, can_be_carried
 from .occasion_recursion import by_occasions
 from .rate_constants import RATES, cubic_roots
@@ -128,7 +128,9 @@ def two_compartments(
     if occasions is not None:
         check_times_and_doses(times, doses)
         _check_doses(doses, 2 if ka is not None else 1)
-        return by_occasions(times, doses, {"cl": cl, "v": v, "q": q, "v2": v2}, ka, delivery, occasions)
+        return by_occasions(
+            times, doses, {"cl": cl, "v": v, "q": q, "v2": v2}, ka, delivery, occasions
+        )
     cl, v, q, v2 = _quantities(times, doses, {"cl": cl, "v": v, "q": q, "v2": v2})
     k10, k12, k21 = cl / v, q / v, q / v2
     total = k10 + k12 + k21
@@ -183,7 +185,14 @@ def three_compartments(
     if occasions is not None:
         check_times_and_doses(times, doses)
         _check_doses(doses, 2 if ka is not None else 1)
-        return by_occasions(times, doses, {"cl": cl, "v": v, "q": q, "v2": v2, "q3": q3, "v3": v3}, ka, delivery, occasions)
+        return by_occasions(
+            times,
+            doses,
+            {"cl": cl, "v": v, "q": q, "v2": v2, "q3": q3, "v3": v3},
+            ka,
+            delivery,
+            occasions,
+        )
     cl, v, q, v2, q3, v3 = _quantities(
         times, doses, {"cl": cl, "v": v, "q": q, "v2": v2, "q3": q3, "v3": v3}
     )

@@ -9,7 +9,9 @@ What an earlier occasion has left is carried over with the parameters of the new
 The exponential of one compartment is closed; that of more compartments is ``torch.matrix_exp``.
 """
 
+import functools
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -134,10 +136,27 @@ class _Events:
     records: Doses
     changes: Tensor
 
-    @property
+    @cached_property
     def has_infusions(self) -> bool:
         """Whether any dose is infused."""
         return bool((self.durations > 0).any())
+
+    @cached_property
+    def has_resets(self) -> bool:
+        """Whether any record empties the compartments."""
+        return bool((self.records.given & self.records.reset).any())
+
+    @cached_property
+    def empties(self) -> bool:
+        """Whether the compartments are emptied by a reset or a steady state of kind 1."""
+        return self.has_resets or bool(
+            (self.records.given & (self.records.steady_state == 1)).any()
+        )
+
+    def kinds(self, reset: Tensor, begin: Tensor, end: Tensor) -> list[Tensor]:
+        """Of what resets, doses and ends of infusions do, those that there are."""
+        resets = [reset] if self.has_resets else []
+        return [*resets, begin, *([end] if self.has_infusions else [])]
 
     def into(self, values: Tensor, state: int) -> Tensor:
         """The part of the doses that enters a state."""
@@ -167,21 +186,24 @@ class _System:
         lead = broadcast_shape(values.shape[:-1], occasion.shape[:-1])
         return values.expand(*lead, -1).gather(-1, occasion.expand(*lead, -1))
 
-    def transition(self, gaps: Tensor, occasion: Tensor) -> tuple[Matrix, Matrix]:
+    def transition(
+        self, gaps: Tensor, occasion: Tensor, with_integral: bool = True
+    ) -> tuple[Matrix, Matrix]:
         """Entries of the exponential and of its integral over gaps, shape ``(*, individual,
-        point)`` each; those that are zero are left out.
+        point)`` each; those that are zero are left out, and the integral if it is not wanted.
         """
         if self.num_peripheral:
             return self._by_matrix(gaps, occasion)
         c, k = self.central, self.at("cl", occasion) / self.at("v", occasion)
         exponential: Matrix = {(c, c): torch.exp(-k * gaps)}
-        integral: Matrix = {(c, c): -torch.expm1(-k * gaps) / k}
+        integral: Matrix = {(c, c): -torch.expm1(-k * gaps) / k} if with_integral else {}
         if c:
             ka = self.at("ka", occasion)
             waits = torch.exp(-ka * gaps)
             slow, difference = torch.minimum(ka, k), (ka - k).abs()
             passed = ka * gaps * torch.exp(-slow * gaps) * _share(difference * gaps)
             exponential |= {(0, 0): waits, (c, 0): passed}
+        if c and with_integral:
             integral |= {(0, 0): -torch.expm1(-ka * gaps) / ka, (c, 0): (1 - waits - passed) / k}
         return exponential, integral
 
@@ -219,7 +241,7 @@ def _points(times: Tensor, events: _Events) -> _Points:
     """
     records, lead = events.records, events.begin.shape[:-1]
     resets = torch.where(records.given & records.reset, records.times, torch.inf)
-    every = [resets, events.begin, events.ends, events.changes, times]
+    every = [*events.kinds(resets, events.begin, events.ends), events.changes, times]
     together = torch.cat([x.expand(*lead, -1) for x in every], -1)
     # Events that do not happen (infinite times) come last and change nothing.
     known = together.isfinite()
@@ -237,17 +259,19 @@ def _points(times: Tensor, events: _Events) -> _Points:
 
 def _carried(points: _Points, system: _System, events: _Events, index: Tensor) -> Tensor:
     """The concentrations at the observation times, carried from point to point."""
-    exponential, integral = system.transition(points.gaps, points.occasion)
+    exponential, integral = system.transition(
+        points.gaps, points.occasion, with_integral=events.has_infusions
+    )
     states = range(system.num_states)
-    keeps = _at_points(points, *_resets(events))
+    emptied = _at_points(points, events, *_resets(events)) if events.empties else None
     steady = _steady_states(system, events)
     zero = torch.zeros_like(events.begin)
     jumps, flows = [], []
     for s in states:
         added = events.into(events.boluses, s) + steady[s]
         rate = events.into(events.rates, s)
-        jumps.append(_at_points(points, zero, added, zero))
-        flows.append(_at_points(points, zero, rate, -rate).cumsum(-1))
+        jumps.append(_at_points(points, events, zero, added, zero))
+        flows.append(_at_points(points, events, zero, rate, -rate).cumsum(-1))
     amounts = [torch.zeros_like(points.gaps[..., 0]) for _ in states]
     central = []
     for m in range(points.gaps.shape[-1]):
@@ -258,7 +282,9 @@ def _carried(points: _Points, system: _System, events: _Events, index: Tensor) -
                 terms += [
                     x[..., m] * flows[j][..., m - 1] for (a, j), x in integral.items() if a == i
                 ]
-            after.append(sum(terms) * (1 - keeps[..., m]) + jumps[i][..., m])
+            left = functools.reduce(torch.add, terms)
+            left = left if emptied is None else left * (1 - emptied[..., m])
+            after.append(left + jumps[i][..., m])
         amounts = after
         central.append(amounts[system.central])
     amount = torch.stack(torch.broadcast_tensors(*central), -1)
@@ -276,12 +302,14 @@ def _resets(events: _Events) -> tuple[Tensor, Tensor, Tensor]:
     return reset, steady, torch.zeros_like(reset)
 
 
-def _at_points(points: _Points, reset: Tensor, begin: Tensor, end: Tensor) -> Tensor:
+def _at_points(
+    points: _Points, events: _Events, reset: Tensor, begin: Tensor, end: Tensor
+) -> Tensor:
     """What resets, doses and ends of infusions do, ``(*, individual, dose)`` each, at the points in
     their order; the other points do nothing.
     """
     lead = broadcast_shape(begin.shape[:-1], points.source.shape[:-1])
-    table = torch.cat([x.expand(*lead, -1) for x in (reset, begin, end)], -1)
+    table = torch.cat([x.expand(*lead, -1) for x in events.kinds(reset, begin, end)], -1)
     rest = points.source.shape[-1] - table.shape[-1]
     table = torch.cat([table, table.new_zeros(*lead, rest)], -1)
     return table.gather(-1, points.source.expand(*lead, -1))

@@ -7,7 +7,9 @@ from pyro_amortized import Doses, nlme
 from pyro_amortized.cohort import Series
 from pyro_amortized.errors import ModelError
 
-TIMES = torch.tensor([[0.5, 2.0, 12.0, 24.5, 26.0, 36.0], [1.0, 3.0, 10.0, 24.0, 30.0, 40.0]]).double()
+TIMES = torch.tensor(
+    [[0.5, 2.0, 12.0, 24.5, 26.0, 36.0], [1.0, 3.0, 10.0, 24.0, 30.0, 40.0]]
+).double()
 
 
 def visits(times=TIMES, change=24.0):
@@ -118,5 +120,11 @@ def test_other_shapes_and_steady_states_with_a_lag_are_refused():
     steady = doses(**KINDS["steady state"][0])
     with pytest.raises(ModelError, match="lag time"):
         nlme.one_compartment(
-            TIMES, steady, cl=1.0, v=1.0, ka=1.0, occasions=visits(), delivery=nlme.Delivery(lag=0.5)
+            TIMES,
+            steady,
+            cl=1.0,
+            v=1.0,
+            ka=1.0,
+            occasions=visits(),
+            delivery=nlme.Delivery(lag=0.5),
         )
