@@ -8,7 +8,7 @@ modes of the effects, then the maximum of the likelihood of the units on these d
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -192,7 +192,14 @@ def fit_levels(
     target = _likelihood(structure, cohort, level, vector, num_draws, generator)
     converged = gain <= SETTINGS.gain
     message = f"{rounds} rounds of draws; the last gained {gain:.3f} in log likelihood"
-    return _result(target, vector, own, scale, converged, message, rounds, begin)
+    found = _result(target, vector, own, scale)
+    return replace(
+        found,
+        converged=converged,
+        message=message,
+        num_rounds=rounds,
+        seconds=time.perf_counter() - begin,
+    )
 
 
 def _start(
@@ -261,12 +268,8 @@ def _result(
     vector: Tensor,
     own: Tensor,
     scale: Tensor,
-    converged: bool,
-    message: str,
-    rounds: int,
-    begin: float,
 ) -> LevelFit:
-    """The fit at the estimates, on new draws."""
+    """The fit at the estimates, on new draws; how the rounds ended is not known yet."""
     structure, level = target.structure, target.level
     objective = _objective(target, vector, own)
     curvature = laplace_covariance(objective, vector[own], scale[own])
@@ -299,8 +302,8 @@ def _result(
         {n: found[n] for n in level.sites},
         {n: spread[n] for n in level.sites},
         target.units,
-        converged,
-        message,
-        rounds,
-        time.perf_counter() - begin,
+        False,
+        "",
+        0,
+        0.0,
     )

@@ -171,7 +171,7 @@ class LevelLikelihood:
 
     @property
     def mc_error(self) -> float:
-        """Monte Carlo standard error of the log likelihood, from that of the individuals where their
-        draws were made.
+        """Monte Carlo standard error of the log likelihood, from that of the individuals where
+        their draws were made.
         """
         return math.sqrt(float(self.log_errors.square().sum()))

@@ -91,7 +91,7 @@ def hierarchical_sites(structure: ModelStructure, cohort: Cohort) -> tuple[str, 
         for other in (first, second):
             values = dict(other) | {n: first[n] for n in inside}
             densities.append(structure.log_priors(cohort[:1], values)[name])
-        if not torch.allclose(*densities):
+        if not torch.allclose(densities[0], densities[1]):
             found.append(name)
     return tuple(found)
 
@@ -143,11 +143,11 @@ def the_level(structure: ModelStructure, cohort: Cohort) -> Level:
     real = all("Real" in s for s in supports)
     if not flat or not real:
         raise FitError(
-            f"The sites of the plate {plate!r} have the shapes {[tuple(s) for s in shapes.values()]} "
-            f"and the supports {sorted(supports)}.",
+            f"The sites of the plate {plate!r} have the shapes "
+            f"{[tuple(s) for s in shapes.values()]} and the supports {sorted(supports)}.",
             "shape (unit,) or (unit, effect), and real effects.",
-            f"write `with pyro.plate({plate!r}, num_units):` outside of other plates, and transform "
-            "the effects inside the plate of the individuals.",
+            f"write `with pyro.plate({plate!r}, num_units):` outside of other plates, and "
+            "transform the effects inside the plate of the individuals.",
         )
     places, begin = [], 0
     for name, site in structure.population.items():

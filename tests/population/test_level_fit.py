@@ -13,7 +13,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.errors import FitError
-from pyro_amortized.numerics.maximization import maximize
+from pyro_amortized.numerics.maximization import maximize, observed_information
 
 NUM_SITES, NUM_EACH = 8, 20
 TRUTH = {"mu": 1.0, "omega": 0.5, "sigma": 0.3, "tau": 0.6}
@@ -68,7 +68,7 @@ def closed_log_likelihood(cohort, values):
     """Log density of all values of a site together, a normal vector."""
     y = cohort["y"].values
     mu, omega, sigma, tau = values
-    num, width = y.shape
+    width = y.shape[1]
     total = 0.0
     for s in range(NUM_SITES):
         rows = y[site_of(cohort) == s]
@@ -94,8 +94,6 @@ def test_a_linear_model_has_the_exact_estimates_errors_and_likelihood():
         assert abs(float(fit.estimates[name] - x)) < 0.05 * float(fit.standard_errors[name])
     assert abs(fit.minus2ll + 2 * best.value) < 3 * fit.minus2ll_mc_error + 0.02
     # Standard error of the mean: that of the closed information.
-    from pyro_amortized.numerics.maximization import observed_information
-
     covariance = torch.linalg.inv(observed_information(objective, best.vector))
     assert float(fit.standard_errors["mu"]) == pytest.approx(
         float(covariance[0, 0].sqrt()), rel=0.05

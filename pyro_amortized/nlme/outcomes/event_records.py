@@ -116,7 +116,8 @@ def interval_series(lower: Tensor, upper: Tensor) -> tuple[Series, Series]:
         CohortError: An interval is empty or negative, or shapes differ.
 
     Example:
-        >>> series, visits = interval_series(torch.tensor([1.0, 4.0]), torch.tensor([2.0, torch.inf]))
+        >>> upper = torch.tensor([2.0, torch.inf])
+        >>> series, visits = interval_series(torch.tensor([1.0, 4.0]), upper)
         >>> series.values[:, 0]
         tensor([[2., 1.],
                 [4., 0.]])
