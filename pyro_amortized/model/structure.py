@@ -296,11 +296,9 @@ class ModelStructure(Roles):
         """
         num_draws, num = unconstrained.shape[:2]
         repeated = cohort.to(dtype=torch.float64).repeat(num_draws)
-        assign = Assign(
-            population, self.individual, unconstrained.reshape(num_draws * num, -1).double()
-        )
+        rows = unconstrained.reshape(num_draws * num, -1).double()
         with torch.no_grad():
-            trace = run_program(self.model, repeated, assign)
+            trace = run_program(self.model, repeated, Assign(population, self.individual, rows))
         means = {}
         for n, s in self.observed.items():
             mean = site_mean(trace.nodes[n]["fn"])

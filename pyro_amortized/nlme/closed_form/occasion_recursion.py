@@ -19,9 +19,9 @@ from torch import Tensor
 from ...cohort import Doses
 from ...errors import ModelError
 from ...numerics.broadcasting import broadcast_shape
-from ..dosing import Delivery, arrivals
+from ..dosing import Delivery, arrivals, check_compartments
 from ..interoccasion_variability import Occasions
-from ..quantities import Quantity, as_quantity
+from ..quantities import Quantity, as_quantity, check_times_and_doses
 from .copied_individuals import once_per_copy
 
 SMALL = 1e-8  # below it (1 - exp(-x)) / x is 1 - x / 2 to the precision of double numbers
@@ -71,6 +71,8 @@ def by_occasions(
         ModelError: A parameter has another shape, or a steady state with a lag time or of a
             constant infusion is asked for.
     """
+    check_times_and_doses(times, doses)
+    check_compartments(doses, 1 if absorption is None else 2)
     num = len(times)
     named = parameters if absorption is None else {"ka": absorption, **parameters}
     own = {n: _each(n, x, times, num, occasions.number) for n, x in named.items()}
