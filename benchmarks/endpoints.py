@@ -4,6 +4,7 @@ The functions of this file are called by ``model_building.py``. Every cohort is 
 is a file, so that a run of several hours continues where it ended.
 """
 
+import contextlib
 import json
 import math
 import multiprocessing
@@ -100,11 +101,15 @@ def coverage(names, num_cohorts, workers, folder):
     Path(folder).mkdir(parents=True, exist_ok=True)
     tasks = [(name, seed, str(folder)) for seed in range(num_cohorts) for name in names]
     found = {name: [] for name in names}
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        for name, result in pool.imap_unordered(task, tasks):
+    with contextlib.ExitStack() as stack:
+        results = map(task, tasks)
+        if workers > 1:
+            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers))
+            results = pool.imap_unordered(task, tasks)
+        for number, (name, result) in enumerate(results, 1):
             found[name].append(result)
-            if sum(map(len, found.values())) % 50 == 0:
-                print(f"{sum(map(len, found.values()))} of {len(tasks)} fits", flush=True)
+            if number % 50 == 0:
+                print(f"{number} of {len(tasks)} fits", flush=True)
     claims = {}
     for name, results in found.items():
         rows = torch.tensor([[math.nan if x is None else x for x in r["z"]] for r in results])
@@ -155,12 +160,12 @@ def likelihood_errors(names, seeds=(1, 2, 3)):
     return claims
 
 
-def site_claims():
+def site_claims(num_each=20):
     """Eight sites of 20 individuals: the closed likelihood, and nested quadrature."""
     from pyro_amortized.numerics.maximization import maximize
 
     claims = {}
-    cohort, begin = levels.sites(levels.linear), time.perf_counter()
+    cohort, begin = levels.sites(levels.linear, num_each=num_each), time.perf_counter()
     fit = pa.fit_levels(levels.linear, cohort, seed=1)
     seconds = time.perf_counter() - begin
 
@@ -191,7 +196,7 @@ def site_claims():
         "holds": error < bound,
     }
     truth = {"mu": -1.0, "omega": 1.0, "tau": 0.7}
-    cohort = levels.sites(levels.binary, truth=truth, num_times=4)
+    cohort = levels.sites(levels.binary, truth=truth, num_times=4, num_each=num_each)
     fit = pa.fit_levels(levels.binary, cohort, seed=1)
     at = [float(fit.estimates[n]) for n in ("mu", "omega", "tau")]
     error = abs(fit.minus2ll - levels.nested_quadrature(cohort, *at))

@@ -49,7 +49,7 @@ def model(cohort):
         pyro.sample("marker", error.mask(marker.observed).to_event(1), obs=marker.values)
         weibull = nlme.weibull_hazard(scale.exp(), shape)
         hazard = nlme.integrated_hazard(
-            lambda t: weibull(t)[0] + link[..., None] * log_marker(t, phi)
+            lambda t: weibull(t)[0] + link[..., None] * log_marker(t, phi), num_nodes=16
         )
         pyro.sample("marker_dropout", nlme.EventTimes(hazard, death), obs=death.values)
 
@@ -57,7 +57,7 @@ def model(cohort):
 # (model ends)
 
 
-def simulated(num=150, seed=1):
+def simulated(num=100, seed=1):
     weeks = torch.arange(0.0, 104.0, 3.0).double() / 52
     times = weeks.expand(num, -1).clone()
     end = torch.full((num,), 2.0).double()
@@ -89,6 +89,6 @@ def main(output, num):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("output"))
-    parser.add_argument("--individuals", type=int, default=150)
+    parser.add_argument("--individuals", type=int, default=100)
     arguments = parser.parse_args()
     main(arguments.output, arguments.individuals)
