@@ -57,7 +57,11 @@ def rates(t, x, p):
 def by_ode(cohort, visits, ka, cl, v):
     start = torch.zeros(len(cohort), 2, dtype=torch.float64)
     x = nlme.solve(
-        rates, start, cohort["y"].times, {"v": v}, doses=cohort.doses,
+        rates,
+        start,
+        cohort["y"].times,
+        {"v": v},
+        doses=cohort.doses,
         piecewise=visits.piecewise({"ka": ka, "cl": cl}),
     )
     return x[..., 1] / v[..., None]

@@ -44,7 +44,7 @@ def model(cohort):
 # (model ends)
 
 
-def simulated(num=80, seed=1):
+def simulated(num=120, seed=1):
     treated = torch.arange(num) % 2
     design = nlme.study(
         [0, 1, 2, 4, 7, 10, 14], num_individuals=num, series="pain", covariates={"treated": treated}
@@ -68,6 +68,6 @@ def main(output, num):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("output"))
-    parser.add_argument("--individuals", type=int, default=80)
+    parser.add_argument("--individuals", type=int, default=120)
     arguments = parser.parse_args()
     main(arguments.output, arguments.individuals)

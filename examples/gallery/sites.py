@@ -51,7 +51,10 @@ def simulated(num_each=20, seed=1):
     num = NUM_SITES * num_each
     site = torch.arange(num).double() // num_each
     design = nlme.study(
-        [0.5, 2, 6, 12], nlme.regimen(100.0), num_individuals=num, series="y",
+        [0.5, 2, 6, 12],
+        nlme.regimen(100.0),
+        num_individuals=num,
+        series="y",
         covariates={"site": site},
     )
     generator = torch.Generator().manual_seed(seed)
