@@ -76,7 +76,7 @@ def main(output, num_each):
     ax.plot(place, truth, "_", ms=14, color="#1f2a44", label="simulated with")
     ax.axhline(0, color="#8a8f98", lw=0.8)
     ax.set(xlabel="site", ylabel="effect on log clearance")
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc="lower left")
     output.mkdir(parents=True, exist_ok=True)
     figure.savefig(output / "sites.png", dpi=110)
     print("The variability between sites is told from that within them.")

@@ -17,6 +17,7 @@ from .strata import strata_of
 from .time_bins import equal_bins, natural_bins
 
 BAND = (0.05, 0.95)  # quantiles over the simulated cohorts: their central 90 %
+MAX_ROWS = 4  # panels below each other; more are in two columns
 MAX_CATEGORIES = 8  # rows of panels; further categories are shown together
 
 
@@ -61,9 +62,9 @@ def category_shares(
     edges = natural_bins(times, len(cohort)) if num_bins is None else equal_bins(times, num_bins)
     bins = torch.as_tensor(np.digitize(data.times.numpy(), edges))
     levels = _levels(data.values[data.observed], simulated[simulated.isfinite() & planned])
-    figure, axes = panel_grid(
-        len(levels) * len(strata), max(len(strata), 1), 4.6, 2.0, sharex=True, sharey="row"
-    )
+    columns = len(strata) if len(strata) > 1 else (2 if len(levels) > MAX_ROWS else 1)
+    number = len(levels) * len(strata)
+    figure, axes = panel_grid(number, columns, 4.6, 2.0, sharex=True, sharey="row")
     for k, (label, low, high) in enumerate(levels):
         for j, (title, members) in enumerate(strata.items()):
             ax = axes[k * len(strata) + j]
@@ -71,8 +72,9 @@ def category_shares(
             inside = [(x >= low) & (x <= high) for x in (data.values, simulated)]
             level = torch.where(simulated.isnan(), torch.nan, inside[1].double())
             _draw_share(ax, data.times, (shown[0], shown[1]), bins, (inside[0].double(), level))
-            is_last = k == len(levels) - 1
-            label_axes(ax, "time" if is_last else "", f"share of {label}" if j == 0 else "", title)
+            is_last = k * len(strata) + j >= number - columns
+            words = f"share of {label}" if j == 0 else ""
+            label_axes(ax, "time" if is_last else "", words, title if k == 0 else "")
             ax.set_ylim(-0.03, 1.03)
     add_legend(figure, axes)
     return figure
