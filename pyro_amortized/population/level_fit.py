@@ -25,7 +25,7 @@ from ..runtime.text_table import text_table
 from ..sampling.individuals import MIN_DRAWS, sample_with_structure
 from .estimation import fit_once
 from .exact_likelihood import ExactLikelihood
-from .following_draws import follow
+from .fitted_following import follow
 from .level_likelihood import LevelLikelihood
 from .level_sites import Level, the_level
 
