@@ -101,7 +101,7 @@ class LevelFit:
 
     @property
     def population(self) -> dict[str, Tensor]:
-        """All population sites: estimates, and posterior means of the effects."""
+        """Estimates, and posterior means of the effects, of all population sites."""
         return {
             name: (self.estimates | self.effects)[name]  # type: ignore[operator]
             for name in self.structure.population

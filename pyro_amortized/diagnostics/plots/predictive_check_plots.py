@@ -104,9 +104,11 @@ def visual_predictive_check(
     log: bool = False,
     seed: int = 0,
 ) -> Figure:
-    r"""Percentiles of the data over time beside those of cohorts simulated from the population; of
-    categories their shares (:func:`category_shares`), of events the share without one
-    (:func:`event_curves`).
+    r"""Percentiles of the data over time beside those of cohorts simulated from the population.
+
+    Categories have their shares
+    (:func:`~pyro_amortized.diagnostics.plots.share_plots.category_shares`) and events the share of
+    individuals without one (:func:`~pyro_amortized.diagnostics.plots.event_plots.event_curves`).
 
     Lines are the 5th, 50th and 95th percentile of the data in bins of time, bands the central 90 %
     of the same percentiles of the simulated cohorts. Both are broken where a dose lies in a long

@@ -59,9 +59,9 @@ def one_compartment(
         v: Volume, shape ``(*, individual)``.
         ka: Absorption rate, shape ``(*, individual)``, per time. It may equal k.
         delivery: Lag time, bioavailability, modelled rates and durations.
-        occasions: Occasions between which parameters change, from
-            :func:`~pyro_amortized.nlme.occasions`; parameters have the shape ``(occasion,
-            individual)`` or ``(individual,)`` then. Default: parameters are constant.
+        occasions: Occasions between which parameters change, from ``nlme.occasions``; parameters
+            have the shape ``(occasion, individual)`` or ``(individual,)`` then. Default: parameters
+            are constant.
 
     Returns:
         Concentration, shape ``(*, individual, time)``, amount per volume.

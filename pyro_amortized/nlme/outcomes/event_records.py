@@ -8,8 +8,6 @@ from torch import Tensor
 from ...cohort import Cohort, Series
 from ...errors import CohortError
 
-VISITS = "_visits"  # ending of the series of visits among the covariates that vary over time
-
 
 def event_series(times: Tensor, happened: Tensor, *, end: Tensor | float | None = None) -> Series:
     r"""The series of an event that happens once or recurs.
@@ -25,7 +23,8 @@ def event_series(times: Tensor, happened: Tensor, *, end: Tensor | float | None 
             that is censored, and the latest time of all for the others.
 
     Returns:
-        Times: ends of the follow-up. Values ``(individual, event, 2)``: time and status.
+        The series, whose times are the ends of the follow-up, with values ``(individual, event,
+        2)``, time and status.
 
     Raises:
         CohortError: Shapes differ, a time is negative or decreases, an event follows the end of the
@@ -109,8 +108,8 @@ def interval_series(lower: Tensor, upper: Tensor) -> tuple[Series, Series]:
         upper: First time at which it had happened, same shape.
 
     Returns:
-        The series of the event, and that of the visits, for ``Cohort(time_varying={"name_visits":
-        visits})`` and ``nlme.EventTimes(..., visits=cohort.time_varying["name_visits"])``.
+        The series of the event, and that of the visits, which belongs among ``time_varying`` of the
+        cohort and is the argument ``visits`` of ``nlme.EventTimes``.
 
     Raises:
         CohortError: An interval is empty or negative, or shapes differ.

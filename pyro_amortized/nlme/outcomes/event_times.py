@@ -57,8 +57,8 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
 
     Args:
         hazard: The hazard of the event.
-        record: The series of the events, from :func:`~pyro_amortized.nlme.event_series`. Its times
-            are the ends of the planned follow-up, and simulated events end there.
+        record: The series of the events, from ``nlme.event_series``. Its times are the ends of the
+            planned follow-up, and simulated events end there.
         begin: Time at which an individual enters, event-free (left truncation), shape
             ``(individual,)``, unit of time. Default: 0.
         end: End of the follow-up in simulations, shape ``(individual,)``, for instance another
