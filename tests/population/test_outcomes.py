@@ -2,10 +2,13 @@
 Laplace is biased.
 """
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 import pyro_amortized as pa
+from pyro_amortized.errors import ModelError
 from tests import outcome_models as om
 
 RARE = {n: torch.tensor(x).double() for n, x in (("typical", -3.0), ("slope", 0.2), ("omega", 1.5))}
@@ -99,3 +102,20 @@ def test_a_guide_is_trained_on_events_and_categories():
     marginal = pa.marginal_likelihood(om.weibull_death, cohort, truth, guide=guide, seed=1)
     exact = float(om.exact_minus2ll(om.weibull_death, cohort, truth, "scale").sum())
     assert abs(marginal.minus2ll - exact) < 4 * marginal.minus2ll_mc_error + 1e-6
+
+
+def test_categories_that_were_not_recorded_and_have_no_mask_are_refused():
+    def without_mask(cohort):
+        typical = pyro.sample("typical", dist.Normal(0.0, 1.0))
+        with pyro.plate("individual", len(cohort)):
+            b = pyro.sample("b", dist.Normal(typical, 1.0))
+            y = cohort["y"]
+            linear = b[..., None].expand(y.values.shape)
+            cuts = torch.tensor([0.0, 1.0], dtype=torch.float64)
+            law = dist.OrderedLogistic(linear, cuts).to_event(1)
+            pyro.sample("y", law, obs=y.values)
+
+    cohort = om.simulated(om.ordered, om.trend_design(20), om.truth_of("ordered"), seed=1)
+    pa.read_structure(without_mask, cohort)
+    with pytest.raises(ModelError, match="were not recorded enter the density"):
+        pa.read_structure(without_mask, pa.RandomMissing(0.3, 0.3)(cohort, torch.Generator()))
