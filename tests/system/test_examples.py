@@ -134,7 +134,7 @@ def test_gallery_examples_run(run, tmp_path, name):
     [
         ("seizure_counts", (), ("negative binomial", "AIC")),
         ("pain_scores", ("--individuals", 24), ("drug", "-2LL")),
-        ("joint_model", ("--individuals", 30), ("link", "events of marker_dropout")),
+        ("joint_model", ("--individuals", 30), ("link", "died within two years")),
         ("sites", ("--individuals", 4), ("units of 'site'", "between")),
         ("occasions", ("--individuals", 8), ("Closed form and ODE differ by", "between[0]")),
     ],
