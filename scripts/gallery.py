@@ -52,6 +52,26 @@ EXAMPLES = {
         "gallery/seizures.py", "seizures.png", "Regression without dynamics",
         "A Poisson model with random intercepts is fitted by `AmortizedMCMC` in place of MCMC.",
     ),
+    "seizure_counts": (
+        "gallery/seizure_counts.py", "seizure_counts.png", "Counts",
+        "Three distributions of counts are compared by their exact likelihood.",
+    ),
+    "pain_scores": (
+        "gallery/pain_scores.py", "pain_scores.png", "Categories that depend on the one before",
+        "A Markov chain in continuous time, in which missing scores are summed over.",
+    ),
+    "joint_model": (
+        "gallery/joint_model.py", "joint_model.png", "A marker and the time of death",
+        "The current value of the marker acts on the hazard, and nothing is measured after the event.",
+    ),
+    "sites": (
+        "gallery/sites.py", "sites.png", "Sites above individuals",
+        "Individuals are integrated out exactly, and so are the effects of the sites they share.",
+    ),
+    "occasions": (
+        "gallery/occasions.py", "occasions.png", "Occasions within individuals",
+        "The closed form carries over what an occasion has left, as the ODE does.",
+    ),
     "fitzhugh_nagumo": (
         "missing_data/fitzhugh_nagumo.py", "fitzhugh_nagumo.png", "FitzHugh-Nagumo with missing values",
         "Up to half of the times are missing, and the prior of the parameters is bounded.",

@@ -14,6 +14,8 @@ from .data_check import DataCheck as DataCheck
 from .data_check import check_data as check_data
 from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import diagnose as diagnose
+from .event_residuals import EventResiduals as EventResiduals
+from .event_residuals import event_residuals as event_residuals
 from .html_report import report as report
 from .model_check import ModelCheck as ModelCheck
 from .model_check import check_model as check_model

@@ -6,7 +6,7 @@ a column that was filled down. Nothing is simulated.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,9 +41,12 @@ class IdentitySettings:
 DEFAULTS = IdentitySettings()
 
 
-def identity_checks(cohort: Cohort) -> list[Check]:
-    """One check of the identity of individuals and values."""
-    findings = [x for name in cohort.series for x in _findings(cohort, name)]
+def identity_checks(cohort: Cohort, series: Collection[str] | None = None) -> list[Check]:
+    """One check of the identity of individuals and values, of all series or of some: equal counts
+    and categories are no sign of a mistake.
+    """
+    names = [n for n in cohort.series if series is None or n in series]
+    findings = [x for name in names for x in _findings(cohort, name)]
     name = "identity of individuals and values"
     if not findings:
         words = "No individual and no series of values occurs twice."

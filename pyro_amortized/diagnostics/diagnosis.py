@@ -27,6 +27,7 @@ from .check_results import Check, Status
 from .data_check import DataCheck, check_data
 from .data_identity import identity_checks
 from .error_checks import error_checks
+from .event_residuals import EventResiduals, event_checks, event_residuals
 from .fit_checks import (
     estimation_checks,
     residual_checks,
@@ -39,6 +40,7 @@ from .prior_checks import prior_checks
 from .random_effect_analysis import RandomEffectTests, random_effect_tests
 from .random_effect_checks import random_effect_checks
 from .residual_analysis import Residuals, residuals
+from .result_selection import outcome_kinds
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,7 @@ class Diagnosis:
         data: The individuals against the training data; None where fit or guide are missing.
         residuals: Residuals of every series of one channel; empty for a guide without a fit.
         random_effects: Tests of the random effects; None for a guide without a fit.
+        events: Residuals of every series of events; empty for a guide without a fit.
     """
 
     checks: tuple[Check, ...]
@@ -58,6 +61,7 @@ class Diagnosis:
     data: DataCheck | None = None
     residuals: tuple[Residuals, ...] = ()
     random_effects: RandomEffectTests | None = None
+    events: tuple[EventResiduals, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -142,17 +146,35 @@ def diagnose(
         )
         checks += of_guide
         data = check_data(guide, fit.cohort, individuals=fit.individuals, seed=fork_seed(generator))
+    kinds = outcome_kinds(fit.structure)
     series = [n for n in fit.structure.series if fit.cohort[n].values.dim() == 2]
+    of_events = tuple(
+        event_residuals(fit, series=n, seed=fork_seed(generator))
+        for n, kind in kinds.items()
+        if kind == "event"
+    )
     by_series = tuple(residuals(fit, series=n, seed=fork_seed(generator)) for n in series)
     checks += estimation_checks(fit) + standard_error_checks(fit)
-    checks += prior_checks(fit, fork_seed(generator)) + identity_checks(fit.cohort)
+    continuous = [n for n, kind in kinds.items() if kind == "continuous"]
+    checks += prior_checks(fit, fork_seed(generator)) + identity_checks(fit.cohort, continuous)
     checks += [] if data is None else [training_data_check(data)]
-    checks += [check for one in by_series for check in residual_checks(one)]
-    checks += [check for one in by_series for check in error_checks(one, fit.cohort)]
-    checks += [check for one in by_series for check in missingness_checks(fit, one)]
+    checks += _outcome_checks(fit, by_series, of_events)
     effects = random_effect_tests(fit, seed=fork_seed(generator))
     checks += random_effect_checks(effects) + case_influence_checks(fit)
-    return Diagnosis(tuple(checks), calibration, data, by_series, effects)
+    return Diagnosis(tuple(checks), calibration, data, by_series, effects, of_events)
+
+
+def _outcome_checks(
+    fit: PopulationFit, by_series: tuple[Residuals, ...], of_events: tuple[EventResiduals, ...]
+) -> list[Check]:
+    """The checks of the residuals and of what is missing."""
+    kinds = outcome_kinds(fit.structure)
+    checks = [check for one in by_series for check in residual_checks(one)]
+    for one in by_series:
+        if kinds[one.series] == "continuous":
+            checks += error_checks(one, fit.cohort)
+    checks += [check for one in of_events for check in event_checks(one)]
+    return checks + [check for one in by_series for check in missingness_checks(fit, one)]
 
 
 def _guide_checks(

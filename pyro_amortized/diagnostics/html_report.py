@@ -21,6 +21,7 @@ from .diagnosis import Diagnosis, diagnose
 from .html_elements import Section, html_figure, html_list, html_page, html_table
 from .model_graph import model_drawing
 from .parameter_table import parameter_table
+from .result_selection import outcome_kinds
 
 
 def report(
@@ -108,7 +109,11 @@ def _data_section(fit: PopulationFit) -> Section:
         "smallest",
         "largest",
     ]
-    rows = [(name, *_series_summary(cohort[name])) for name in fit.structure.series]
+    kinds = outcome_kinds(fit.structure)
+    rows = [
+        (name, *_series_summary(cohort[name], kinds[name] == "event"))
+        for name in fit.structure.series
+    ]
     covariates = pandas.DataFrame(
         [
             (name, *(float(f) for f in (x.min(), x.median(), x.max())))
@@ -127,8 +132,13 @@ def _data_section(fit: PopulationFit) -> Section:
     )
 
 
-def _series_summary(series: Series) -> tuple[float, ...]:
-    """Recorded values in all, fewest and most per individual; ranges of times and values."""
+def _series_summary(series: Series, is_event: bool) -> tuple[float, ...]:
+    """Recorded values in all, fewest and most per individual; ranges of times and values. Values of
+    events are their status, and their times are values.
+    """
+    if is_event:
+        times, status = series.values.unbind(-1)
+        series = Series(times.cummax(1).values, status, series.observed.all(-1))
     observed = series.observed
     times = series.times[observed if observed.dim() == 2 else observed.any(-1)]
     values = series.values[observed]
@@ -189,14 +199,25 @@ def _figures(fit: PopulationFit, diagnosis: Diagnosis, seed: int) -> Iterator[st
         name = r.series
         yield html_figure(f"Data: {name}", plots.observations(fit.cohort, series=name))
         yield html_figure(f"Individual fits of {name}", plots.individual_fits(fit, series=name))
-        yield html_figure(f"Goodness of fit of {name}", plots.goodness_of_fit(r))
+        if r.kind != "category":  # the number of a category has no residual error
+            yield html_figure(f"Goodness of fit of {name}", plots.goodness_of_fit(r))
         errors = plots.distribution_errors(r)
         yield html_figure(f"Normalised prediction distribution errors of {name}", errors)
         check = plots.visual_predictive_check(fit, series=name, seed=seed)
         yield html_figure(f"Visual predictive check of {name}", check)
-        if fit.cohort.doses is not None and bool((fit.cohort.doses.given.sum(1) > 1).any()):
+        is_course = r.kind in ("continuous", "count")
+        if (
+            is_course
+            and fit.cohort.doses is not None
+            and bool((fit.cohort.doses.given.sum(1) > 1).any())
+        ):
             check = plots.visual_predictive_check(fit, series=name, x="time after dose", seed=seed)
             yield html_figure(f"Visual predictive check of {name}, time after dose", check)
+    for events in diagnosis.events:
+        name = events.series
+        check = plots.event_curves(fit, series=name, seed=seed)
+        yield html_figure(f"Individuals without {name}, or number of events", check)
+        yield html_figure(f"Residuals of {name}", plots.event_errors(events))
     yield html_figure("Random effects", plots.random_effects(fit, seed=seed))
     if fit.cohort.covariates:
         by_covariate = plots.effects_by_covariate(fit, seed=seed)

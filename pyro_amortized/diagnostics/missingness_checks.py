@@ -26,7 +26,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from ..cohort import Series
+from ..cohort import Series, dropout_of
 from ..model import predicted_moments
 from ..population.fit_result import PopulationFit
 from .check_results import DEFAULTS as P_VALUES
@@ -64,6 +64,8 @@ def missingness_checks(fit: PopulationFit, residuals: Residuals) -> list[Check]:
         fit: The fit.
         residuals: Residuals of the series.
     """
+    if dropout_of(fit.cohort, residuals.series) in fit.structure.series:
+        return []  # the model describes why values are missing
     series = fit.cohort[residuals.series]
     missing = planned_but_missing(series)
     if int(missing.sum()) < DEFAULTS.min_missing:

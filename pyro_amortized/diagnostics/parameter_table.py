@@ -167,7 +167,8 @@ def parameter_table(
         scales = _scales(site, log, sd_of_log)
         rows += _rows(fit, site, scales, names or {}, shrinkage)
     title = f"{fit.criterion}, {len(fit.cohort)} individuals, "
-    title += f"{fit.cohort.num_observations} observations, -2LL {fit.minus2ll:.2f}"
+    num = fit.structure.num_observations(fit.cohort)
+    title += f"{num} observations, -2LL {fit.minus2ll:.2f}"
     return ParameterTable(title, tuple(rows))
 
 

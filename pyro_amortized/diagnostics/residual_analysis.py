@@ -25,14 +25,15 @@ import pandas
 import torch
 from torch import Generator, Tensor
 
-from ..model import predicted_moments
+from ..model import OutcomeKind, predicted_moments
 from ..numerics.cholesky import factored
 from ..population.fit_result import PopulationFit
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
 from .conditional_residuals import conditional_weighted_residuals
 from .dose_intervals import time_after_dose
-from .result_selection import check_series, individuals_of, recorded_at_limit
+from .result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
+from .simulated_recording import given_dropout
 
 NUM_SIMULATIONS = 1000  # cohorts from which means, covariances and ranks are estimated, by default
 NUM_DRAWS = 10  # draws of the parameters of each individual
@@ -64,6 +65,8 @@ class Residuals:
             prediction.
         times_after_dose: Time since the last dose, in the unit of the data; NaN before the first
             one, and without doses.
+        kind: ``"continuous"``, ``"count"`` or ``"category"``. Predictions of categories are means
+            of their numbers.
     """
 
     series: str
@@ -80,6 +83,7 @@ class Residuals:
     drawn_predictions: Tensor
     drawn_iwres: Tensor
     times_after_dose: Tensor
+    kind: OutcomeKind = "continuous"
 
     def table(self) -> pandas.DataFrame:
         """One row per recorded value, with the column names of pharmacometrics."""
@@ -110,6 +114,8 @@ def residuals(
 
     For values at a limit of quantification, ``pd`` and ``npde`` use a rank that is drawn at random
     among the possible ones, as for a value imputed by the model; ``iwres`` and ``cwres`` are NaN.
+    Counts and categories have ranks that are drawn among those of equal values (randomised quantile
+    residuals), by ``seed``.
 
     Args:
         result: A fit, or individual posteriors.
@@ -133,7 +139,8 @@ def residuals(
     moments = _moments(individuals, name, places)
     (individual, sd), (pred, _) = (x.unbind(-1) for x in moments[:2])
     drawn, drawn_sd = moments[2:].unbind(-1)
-    simulated = structure.predict_draws(cohort, draws, population, generator)[name]
+    simulated_draws = given_dropout(individuals, name, draws, generator)
+    simulated = structure.predict_draws(cohort, simulated_draws, population, generator)[name]
     pd, npde = _distribution_errors(values, observed, simulated, generator)
     at_limit = recorded_at_limit(individuals, name)
     iwres = torch.where(at_limit, torch.nan, (values - individual) / sd)
@@ -154,6 +161,7 @@ def residuals(
         drawn[:, observed],
         ((values - drawn) / drawn_sd)[:, observed],
         time_after_dose(cohort, name)[observed],
+        outcome_kinds(structure)[name],
     )
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CohortError
-from ..model import at_limits
+from ..model import ModelStructure, OutcomeKind, at_limits
 from ..population.fit_result import PopulationFit
 from ..runtime.arguments import check_is
 from ..sampling.individuals import IndividualPosteriors
@@ -29,6 +29,11 @@ def check_series(individuals: IndividualPosteriors, series: str | None) -> str:
             "pass its name as `series=`.",
         )
     return name
+
+
+def outcome_kinds(structure: ModelStructure) -> dict[str, OutcomeKind]:
+    """The kind of the values of every observed series, by name."""
+    return {site.series: site.kind for site in structure.observed.values()}
 
 
 def individuals_of(result: PopulationFit | IndividualPosteriors) -> IndividualPosteriors:

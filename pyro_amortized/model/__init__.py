@@ -11,9 +11,12 @@ from .embedding import log_prob_by_individual as log_prob_by_individual
 from .joint_runs import joint_run as joint_run
 from .observation_density import Estimator as Estimator
 from .observation_density import IndividualLogDensity as IndividualLogDensity
+from .outcome_kinds import OutcomeKind as OutcomeKind
+from .outcome_kinds import innermost as innermost
 from .pointwise_densities import at_limits as at_limits
 from .pointwise_densities import individual_prior_terms as individual_prior_terms
 from .pointwise_densities import predicted_moments as predicted_moments
+from .pointwise_densities import site_values as site_values
 from .pointwise_densities import value_log_probs as value_log_probs
 from .population_parameters import Population as Population
 from .program_reader import read_structure as read_structure

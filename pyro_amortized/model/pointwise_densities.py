@@ -3,6 +3,7 @@ r"""Log density, mean and standard deviation of every single value.
 Diagnostics look at values one at a time. Estimation uses the densities of complete individuals.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..cohort import Cohort
+from .outcome_kinds import innermost, is_wrapper, outcome_moments
 from .population_parameters import Population
 from .program_run import Assign, run_program
 from .sites import has_density, individual_first, site_log_prob, sum_per_individual
@@ -59,6 +61,41 @@ def predicted_moments(
         moments are left out.
     """
     return _by_series(structure, cohort, unconstrained, population, _moments)
+
+
+def site_values(
+    structure: ModelStructure,
+    cohort: Cohort,
+    unconstrained: Tensor,
+    population: Population,
+    site: str,
+    function: Callable[[Any, Tensor], Tensor],
+) -> Tensor:
+    r"""A function of the distribution and of the recorded values of one observation site.
+
+    Args:
+        structure: The structure of the model.
+        cohort: N individuals.
+        unconstrained: Shape ``(draw, individual, latent)``.
+        population: Values of the population sites.
+        site: Name of the site, which has no other plate than that of the individuals.
+        function: Maps the distribution without masks and events, and the values, to one row per
+            individual.
+
+    Returns:
+        Shape ``(draw, individual, *)``.
+    """
+    cohort = cohort.to(dtype=torch.float64)
+    per_copy = max(1, sum(cohort[name].values.numel() for name in structure.series))
+    parts = []
+    for draws in unconstrained.double().split(max(1, MAX_VALUES // 10 // per_copy)):
+        repeated = cohort.repeat(len(draws))
+        assign = Assign(population, structure.individual, draws.flatten(0, 1))
+        with torch.no_grad():
+            node = run_program(structure.model, repeated, assign).nodes[site]
+            rows = function(innermost(node["fn"]), node["value"])
+        parts.append(rows.reshape(*draws.shape[:2], *rows.shape[1:]))
+    return torch.cat(parts)
 
 
 def individual_prior_terms(
@@ -136,7 +173,7 @@ def _by_series(
 def each_value(distribution: Any) -> tuple[Any, Tensor | bool]:
     """The distribution of single values inside events and masks, and its mask."""
     mask: Tensor | bool = True
-    while hasattr(distribution, "base_dist") and not hasattr(distribution, "transforms"):
+    while is_wrapper(distribution):
         mask = mask & distribution._mask if hasattr(distribution, "_mask") else mask
         distribution = distribution.base_dist
     return distribution, mask
@@ -159,15 +196,10 @@ def _expanded(mask: Any, like: Tensor) -> Any:
 
 
 def _moments(site: Any) -> Tensor | None:
-    distribution, _ = each_value(site["fn"])
-    distribution = getattr(
-        distribution, "base", distribution
-    )  # without censoring, truncation, rounding or layout
-    try:
-        mean, variance = distribution.mean, distribution.variance
-    except (NotImplementedError, AttributeError):
+    moments = outcome_moments(site["fn"])
+    if moments is None:
         return None
-    value = site["value"]
+    (mean, variance), value = moments, site["value"]
     mean, sd = (
         x.reshape(value.shape) if x.numel() == value.numel() else x.expand_as(value)
         for x in (mean, variance.sqrt())

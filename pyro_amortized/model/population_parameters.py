@@ -34,6 +34,8 @@ class Roles:
             one value per individual. None if no layout works; simulation then calls the model
             once per value.
         nuisance: Names of latent sites inside the plate that are simulated and not kept.
+        readers: Names of observation sites whose distribution reads values of the cohort, so that
+            they are simulated in the order of time.
     """
 
     model: Model
@@ -43,6 +45,7 @@ class Roles:
     shared: tuple[str, ...]
     layout: Mapping[str, int] | None = None
     nuisance: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
 
     @property
     def num_latent(self) -> int:
@@ -68,6 +71,13 @@ class Roles:
     def series(self) -> list[str]:
         """Names of the series that the model observes."""
         return [site.series for site in self.observed.values()]
+
+    def num_observations(self, cohort: Cohort) -> int:
+        """Number of recorded values that the model observes; an event and its status are one."""
+        return sum(
+            cohort[site.series].num_observations // (2 if site.kind == "event" else 1)
+            for site in self.observed.values()
+        )
 
     @property
     def has_density(self) -> bool:

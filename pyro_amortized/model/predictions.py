@@ -18,6 +18,8 @@ from ..errors import ModelError
 from ..runtime.isolation import seeded
 from ..runtime.random_numbers import fork_seed, make_generator
 from ..runtime.solver_context import failures_reported_by_caller
+from .ordered_simulation import values_in_order
+from .outcome_kinds import is_wrapper, site_mean
 from .population_parameters import Population
 from .program_run import Assign, run_program
 from .program_simulation import lay_out
@@ -149,8 +151,13 @@ def _predicted(
     """One call of the model for draws ``(draw, individual, latent)``."""
     rows = draws.flatten(0, 1)
     simulate = frozenset(structure.observed) if with_noise else frozenset()
-    assign = Assign(population, structure.individual, rows, simulate=simulate)
     with torch.no_grad(), failures_reported_by_caller():
+        drawn = {}
+        if with_noise and structure.readers:
+            drawn = values_in_order(structure, repeated, rows, population)
+        assign = Assign(
+            population, structure.individual, rows, simulate=simulate, observations=drawn
+        )
         trace = run_program(structure.model, repeated, assign)
     shape = (*draws.shape[:2], -1)
     for name, site in structure.observed.items():
@@ -183,7 +190,7 @@ def _predicted(
 
 def _location(fn: Any) -> Tensor:
     """The value without residual error, in the batch and event shape of the distribution."""
-    if hasattr(fn, "base_dist") and not hasattr(fn, "transforms"):  # masked, independent
+    if is_wrapper(fn):  # masked, independent
         return _location(fn.base_dist)
     if hasattr(fn, "base") and not hasattr(fn, "base_dist"):  # censored, truncated, rounded
         return _location(fn.base)
@@ -192,6 +199,10 @@ def _location(fn: Any) -> Tensor:
         for transform in fn.transforms:
             value = transform(value)
         return value
+    if isinstance(fn, torch.distributions.Categorical):
+        mean = site_mean(fn)
+        assert mean is not None
+        return mean
     if isinstance(fn, torch.distributions.StudentT):
         return fn.loc.expand(fn.batch_shape)
     return fn.mean

@@ -24,6 +24,7 @@ from ..runtime.random_numbers import fork_seed, make_generator
 from .batch_layout import find_layout
 from .entry_labels import entry_labels, entry_scales
 from .independence_check import check_independence, check_same_sites
+from .outcome_kinds import outcome_kind
 from .program_run import Assign, run_program
 from .recording_check import check_recorded
 from .refused_sites import (
@@ -45,6 +46,7 @@ from .sites import (
     plain_support,
 )
 from .structure import ModelStructure
+from .value_readers import find_readers
 
 NUM_RUNS = 5  # runs whose sites must agree; a branch of probability one half then escapes 1 in 16
 # What torch says where a constant that was made outside the model, in float32, meets float64.
@@ -82,6 +84,7 @@ def read_structure(model: Model, cohort: Cohort) -> ModelStructure:
     )
     check_recorded(structure, cohort)
     seed = fork_seed(generator)
+    structure = replace(structure, readers=find_readers(structure, cohort, seed))
     check_independence(structure, cohort, seed)
     shared = find_shared(structure, cohort, seed)
     structure = replace(structure, shared=shared)
@@ -302,7 +305,8 @@ def _observed_site(node: Mapping[str, Any], cohort: Cohort) -> ObservedSite:
             "transform the values when the cohort is built (for instance log values), not "
             "inside the model.",
         )
-    return ObservedSite(name, series, dim, event_dim, has_density(node))
+    kind = outcome_kind(node["fn"])
+    return ObservedSite(name, series, dim, event_dim, has_density(node), kind)
 
 
 def _require(sites: Mapping[str, Any], kind: str, example: str) -> None:

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from ..cohort import Cohort, as_recorded, as_scheduled
 from ..runtime.isolation import seeded
 from ..runtime.solver_context import failures_reported_by_caller
+from .ordered_simulation import values_in_order
 from .population_parameters import Population, Roles
 from .program_run import Assign, run_program
 from .sites import individual_first
@@ -94,6 +95,13 @@ def simulated_values(
     num_noise: int = 1,
 ) -> list[dict[str, Tensor]]:
     """Values of the observation sites, by series, one dictionary per draw of the noise."""
+    if structure.readers:
+        with torch.no_grad(), failures_reported_by_caller():
+            runs = [
+                values_in_order(structure, cohort, unconstrained, population)
+                for _ in range(num_noise)
+            ]
+        return [_by_series(structure, run) for run in runs]
     assign = Assign(
         population, structure.individual, unconstrained, simulate=frozenset(structure.observed)
     )
@@ -104,13 +112,20 @@ def simulated_values(
             {name: trace.nodes[name]["fn"]() for name in structure.observed}
             for _ in range(num_noise - 1)
         ]
-    return [
-        {
-            site.series: individual_first(values[name], site.dim, site.event_dim)
-            for name, site in structure.observed.items()
-        }
-        for values in [first, *further]
-    ]
+    return [_by_series(structure, values) for values in [first, *further]]
+
+
+def _by_series(structure: Roles, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Values of the observation sites by series, individuals first."""
+    return {
+        site.series: _floating(individual_first(values[name], site.dim, site.event_dim))
+        for name, site in structure.observed.items()
+    }
+
+
+def _floating(x: Tensor) -> Tensor:
+    """Values as numbers: some distributions draw categories as integers."""
+    return x if x.is_floating_point() else x.double()
 
 
 def _simulate_in_loop(

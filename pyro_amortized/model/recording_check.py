@@ -49,6 +49,8 @@ def check_recorded(structure: ModelStructure, cohort: Cohort) -> None:
             (individual_first(grad.nan_to_num(0.0), site.dim, site.event_dim)[~recorded] != 0).any()
         ):
             raise _not_recorded(node, site.series)
+        if site.kind == "category" and not bool(recorded.all()):
+            _check_categories(structure, cohort, assign, name)
         if bool((masked & recorded).any()):
             raise ModelError(
                 f"The site {name!r} masks {int((masked & recorded).sum())} values that the "
@@ -57,6 +59,29 @@ def check_recorded(structure: ModelStructure, cohort: Cohort) -> None:
                 "remove them from the cohort with "
                 f"`cohort.with_observed({{{site.series!r}: mask}})`.",
             )
+
+
+def _check_categories(structure: ModelStructure, cohort: Cohort, assign: Assign, name: str) -> None:
+    """Raise if other categories in the places that were not recorded change the density, which has
+    no gradient in them.
+    """
+    site = structure.observed[name]
+    recorded = cohort[site.series].observed
+    known = cohort[site.series].values[recorded]
+    if len(known) == 0 or not site.has_density:
+        return
+    densities = []
+    with torch.no_grad(), seeded(0):
+        for filler in (known.min(), known.max()):
+            rows = torch.where(recorded, cohort[site.series].values, filler)
+            value = rows.movedim(0, site.dim - site.event_dim)
+            observations = dict(assign.observations) | {name: value}
+            other = Assign(assign.population, structure.individual, observations=observations)
+            other.pieces = assign.pieces
+            node = run_program(structure.model, cohort, other).nodes[name]
+            densities.append(site_log_prob(node).sum().nan_to_num())
+    if not torch.allclose(densities[0], densities[1]):
+        raise _not_recorded(node, site.series)
 
 
 def _not_recorded(node: Mapping[str, Any], series: str) -> ModelError:

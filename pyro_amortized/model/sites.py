@@ -20,6 +20,7 @@ from torch.distributions.transforms import IndependentTransform, Transform, iden
 from ..cohort import Cohort
 from ..numerics.small_sums import sum_last
 from .fast_log_prob import log_prob_of
+from .outcome_kinds import OutcomeKind
 
 PLATE = "individual"
 Model = Callable[[Cohort], Any]
@@ -124,6 +125,7 @@ class ObservedSite:
         dim: Batch dimension of the plate at this site, negative.
         event_dim: Number of event dimensions.
         has_density: False if the distribution can only be simulated.
+        kind: ``"continuous"``, ``"count"``, ``"category"`` or ``"event"``.
     """
 
     name: str
@@ -131,6 +133,7 @@ class ObservedSite:
     dim: int
     event_dim: int
     has_density: bool = True
+    kind: OutcomeKind = "continuous"
 
 
 def entry_names(name: str, size: int, labels: tuple[str, ...]) -> list[str]:

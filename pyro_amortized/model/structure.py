@@ -23,6 +23,7 @@ from ..errors import ModelError
 from ..runtime.isolation import seeded
 from ..runtime.solver_context import caching_here
 from .observation_density import Estimator, IndividualLogDensity, ObservationDensity
+from .outcome_kinds import site_mean
 from .population_parameters import Population, Roles
 from .program_run import Assign, run_program
 from .program_simulation import lay_out, simulate_repeatedly, simulated_values
@@ -291,20 +292,20 @@ class ModelStructure(Roles):
         self, cohort: Cohort, unconstrained: Tensor, population: Population
     ) -> dict[str, Tensor]:
         """Means of the observations given each draw, by series, shape ``(draw, individual, time[,
-        channel])``.
+        channel])``; series whose distribution has no mean, and events, are left out.
         """
         num_draws, num = unconstrained.shape[:2]
         repeated = cohort.to(dtype=torch.float64).repeat(num_draws)
-        assign = Assign(
-            population, self.individual, unconstrained.reshape(num_draws * num, -1).double()
-        )
+        rows = unconstrained.reshape(num_draws * num, -1).double()
         with torch.no_grad():
-            trace = run_program(self.model, repeated, assign)
-        means = {
-            s.series: individual_first(trace.nodes[n]["fn"].mean, s.dim, s.event_dim)
-            for n, s in self.observed.items()
-        }
-        return {name: x.reshape(num_draws, num, *x.shape[1:]) for name, x in means.items()}
+            trace = run_program(self.model, repeated, Assign(population, self.individual, rows))
+        means = {}
+        for n, s in self.observed.items():
+            mean = site_mean(trace.nodes[n]["fn"])
+            if mean is not None:
+                rows = individual_first(mean, s.dim, s.event_dim)
+                means[s.series] = rows.reshape(num_draws, num, *rows.shape[1:])
+        return means
 
     def predict_draws(
         self, cohort: Cohort, unconstrained: Tensor, population: Population, generator: Generator

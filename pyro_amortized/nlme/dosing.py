@@ -178,3 +178,15 @@ def _until(doses: Doses) -> Tensor:
     tied = (times.unsqueeze(1) == times.unsqueeze(2)) & (order > order.unsqueeze(-1))
     after = (later | tied) & ends.unsqueeze(1)
     return torch.where(after, times.unsqueeze(1), torch.inf).amin(2)
+
+
+def check_compartments(doses: Doses, num_compartments: int) -> None:
+    """Raise if a dose enters a compartment that does not exist."""
+    last = int((doses.compartment * doses.given).amax()) if doses.given.numel() else 0
+    if last > num_compartments:
+        names = "1 depot, 2 central" if num_compartments == 2 else "1 central"
+        raise ModelError(
+            f"A dose enters compartment {last}.",
+            f"compartments {list(range(1, num_compartments + 1))}: {names}.",
+            "correct `doses.compartment`, or write the model as an ODE with `nlme.solve`.",
+        )

@@ -8,6 +8,7 @@ An occasion is a part of the observation time within which the parameters are co
 where the label of the occasion changes, for instance the column OCC of a table.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ..cohort import Series
 from ..cohort.series import are_copies
+from .ode.problem import Piecewise
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,15 @@ class Occasions:
     index: Tensor
     changes: Tensor
 
+    def piecewise(self, parameters: Mapping[str, Tensor]) -> Piecewise:
+        r"""Parameters of an ODE on each occasion, for ``nlme.solve(..., piecewise=)``.
+
+        Args:
+            parameters: By name, shape ``(occasion, individual)``, as sites of a plate of occasions
+                have it.
+        """
+        return Piecewise(self.changes, {name: x.mT for name, x in parameters.items()})
+
 
 def occasions(record: Series, times: Tensor) -> Occasions:
     r"""Number the occasions of each individual in the order of time.
@@ -45,7 +56,12 @@ def occasions(record: Series, times: Tensor) -> Occasions:
             phi = pyro.sample("phi", ...)
             with pyro.plate("occasion", visits.number, dim=-2):
                 kappa = pyro.sample("kappa", dist.Normal(0.0, iov))      # (occasion, individual)
-        cl = phi[:, 0].exp().unsqueeze(-1) * kappa.T.exp()               # (individual, occasion)
+            cl = (phi[..., 0] + kappa).exp()                             # (occasion, individual)
+        closed = nlme.one_compartment(times, doses, cl=cl, v=v, occasions=visits)
+        by_ode = nlme.solve(f, start, times, {"v": v}, piecewise=visits.piecewise({"cl": cl}))
+        algebraic = nlme.by_occasion(cl.mT, visits.index)                # (individual, time)
+
+    Both carry what an earlier occasion has left into the next one.
 
     Args:
         record: Label of the occasion over time, as the column OCC of a table gives it.

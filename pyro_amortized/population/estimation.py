@@ -33,6 +33,7 @@ from .expanded_likelihood import ExpandedLikelihood
 from .fit_message import error_message, fit_message, flat_places, has_ended
 from .fit_result import PopulationFit
 from .fit_rounds import Rounds, Schedule, Start, run_rounds
+from .level_sites import check_no_levels
 from .likelihood_choice import likelihood_with_curvature, most_draws
 from .likelihood_estimate import summarize_weights
 from .likelihood_interface import Likelihood
@@ -148,6 +149,7 @@ def fit_once(
     if num_draws is None:
         num_draws = _default_num_draws(len(cohort), structure.estimator)
     fixed = structure.check_values(fixed or {})
+    check_no_levels(structure, cohort, fixed, criterion)
     held = _held(structure, fixed)
     search = Search.begin(structure, guide, cohort, criterion, generator)
     with threads_for(num_draws * cohort.num_values), counting_steps("fit", unit="round"):

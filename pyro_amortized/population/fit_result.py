@@ -289,7 +289,7 @@ class PopulationFit:
     @property
     def bic(self) -> Bic:
         """-2LL + P log(number of individuals), and -2LL + P log(number of observations)."""
-        observations = sum(self.cohort[name].num_observations for name in self.structure.series)
+        observations = self.structure.num_observations(self.cohort)
         return Bic(
             *(
                 self.minus2ll + self.num_parameters * math.log(n)

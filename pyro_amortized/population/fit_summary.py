@@ -11,7 +11,8 @@ def summarized(fit: PopulationFit) -> FitSummary:
     return FitSummary(
         title=(
             f"{fit.criterion}, {len(fit.cohort)} individuals, "
-            f"{fit.cohort.num_observations} observations{estimator_note(fit.estimator)}"
+            f"{fit.structure.num_observations(fit.cohort)} observations"
+            f"{estimator_note(fit.estimator)}"
         ),
         parameters=_parameter_rows(fit),
         individuals=_individual_rows(fit),

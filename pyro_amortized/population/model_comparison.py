@@ -244,7 +244,7 @@ def compare(fits: Mapping[str, PopulationFit]) -> Comparison:
     for one, two in pairwise(fits.values()):
         _check_pair(one, two)
     best_name, best = min(fits.items(), key=lambda item: item[1].aic)
-    num_observations = sum(best.cohort[n].num_observations for n in best.structure.series)
+    num_observations = best.structure.num_observations(best.cohort)
     rows = []
     for name, fit in fits.items():
         change = difference(fit, best) if name != best_name else None

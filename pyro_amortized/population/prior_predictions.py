@@ -99,7 +99,11 @@ def compare_with_prior(structure: ModelStructure, cohort: Cohort) -> PriorCompar
         What is unusual; nothing for cohorts that are too large to be simulated in a moment, and for
         distributions that cannot be simulated.
     """
-    names = [name for name in structure.series if cohort[name].observed.any()]
+    names = [
+        site.series
+        for site in structure.observed.values()
+        if site.kind == "continuous" and bool(cohort[site.series].observed.any())
+    ]
     most = PREDICTION.max_values // max(1, cohort.num_values)
     num = min(PREDICTION.num_populations, most)
     if num < PREDICTION.min_populations or not names:

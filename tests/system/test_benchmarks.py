@@ -20,6 +20,7 @@ FOLDER = ROOT / "benchmarks"
 # Imported by the others.
 PARTS = {
     "dynamics_problems",
+    "endpoints",
     "exact_posteriors",
     "first_answer_models",
     "likelihood_free_models",

@@ -132,6 +132,24 @@ def test_gallery_examples_run(run, tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "words", "printed"),
     [
+        ("seizure_counts", (), ("negative binomial", "AIC")),
+        ("pain_scores", ("--individuals", 24), ("drug", "-2LL")),
+        ("joint_model", ("--individuals", 30), ("link", "died within two years")),
+        ("sites", ("--individuals", 4), ("units of 'site'", "between")),
+        ("occasions", ("--individuals", 8), ("Closed form and ODE differ by", "between[0]")),
+    ],
+)
+def test_examples_of_endpoints_and_levels_run(run, tmp_path, name, words, printed):
+    found = run(f"gallery/{name}.py", "--output", tmp_path, *words)
+    for word in printed:
+        assert word in found
+    assert (tmp_path / f"{name}.png").stat().st_size > 5_000
+
+
+@pytest.mark.example
+@pytest.mark.parametrize(
+    ("name", "words", "printed"),
+    [
         ("regimens", ("--individuals", 20, "--draws", 4), ("adapted to the samples", "AUC of")),
         ("individual_dose", (), ("without samples: 6", "average of two models", "P(target)")),
         ("study_design", ("--simulated", 32), ("efficiency", "individuals for 0.80")),

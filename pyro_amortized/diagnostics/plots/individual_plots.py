@@ -7,11 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...cohort import Cohort, Series
+from ...cohort import RECORDED, Cohort, Series
+from ...model import ModelStructure
 from ...population.fit_result import PopulationFit
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
-from ..result_selection import check_series, individuals_of, recorded_at_limit
+from ..result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
 from .panels import FITTED, MUTED, OBSERVED, draw_band, label_axes, panel_grid, set_log
 
 
@@ -68,7 +69,8 @@ def individual_fits(
     population, generator = individuals.population, make_generator(seed)
     num = min(len(cohort), max_individuals)
     draws = individuals.resampled(num_draws, generator)[:, :num]
-    fine = _on_fine_grid(cohort[:num], structure.series, num_times)
+    kinds = outcome_kinds(structure)
+    fine = _on_fine_grid(cohort[:num], _series_on_grid(structure, name), num_times)
     mean = structure.predicted_mean(fine, draws, population)[name]
     predicted = structure.predict_draws(fine, draws, population, generator)[name]
     typical = structure.draw_individuals(fine, population, num_draws, generator).mean(0)
@@ -77,7 +79,8 @@ def individual_fits(
     figure, axes = panel_grid(num, 4, 3.0, 2.3, sharey=True)
     for i, ax in enumerate(axes):
         times = fine[name].times[i].numpy()
-        draw_band(ax, times, predicted[:, i], 0.18)
+        if kinds[name] != "category":  # a band of categories is nearly all of them
+            draw_band(ax, times, predicted[:, i], 0.18)
         draw_band(ax, times, mean[:, i], 0.40)
         ax.plot(times, mean[:, i].median(0).values.numpy(), color=FITTED, lw=1.4)
         ax.plot(times, of_population[i].numpy(), color=MUTED, lw=1.0, ls="--")
@@ -87,6 +90,21 @@ def individual_fits(
         label_axes(ax, "", "", f"individual {cohort.ids[i]}")
     _add_titles(figure, name, f" (first {num} of {len(cohort)})" if num < len(cohort) else "")
     return figure
+
+
+def _series_on_grid(structure: ModelStructure, shown: str) -> list[str]:
+    """The series that a fine grid of times suits: neither events nor categories, whose order in
+    time may be that of the data, except the recording of the others; none where such a series is
+    shown.
+    """
+    kinds = outcome_kinds(structure)
+    readers = {structure.observed[name].series for name in structure.readers}
+    plain = [n for n in structure.series if kinds[n] in ("continuous", "count")]
+    if shown not in plain or readers:
+        return []
+    return plain + [
+        n for n in structure.series if n.removesuffix(RECORDED) in plain and n not in plain
+    ]
 
 
 def _add_titles(figure: Figure, name: str, more: str) -> None:

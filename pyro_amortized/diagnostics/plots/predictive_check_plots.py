@@ -2,6 +2,7 @@ r"""Visual predictive checks: percentiles of the data beside those of simulated 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,8 +17,11 @@ from ...runtime.arguments import check_count
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
 from ..dose_intervals import dose_times, time_after_dose, unbroken
-from ..result_selection import check_series, individuals_of, recorded_at_limit
+from ..result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
+from ..simulated_recording import as_would_be_recorded
+from .event_plots import event_curves
 from .panels import FITTED, MUTED, OBSERVED, add_legend, label_axes, panel_grid, set_log
+from .share_plots import category_shares
 from .strata import strata_of
 from .time_bins import equal_bins, natural_bins
 
@@ -52,9 +56,11 @@ class _Binned:
 
     Args:
         values: Recorded values, shape ``(individual, time)``.
-        simulated: Shape ``(simulation, individual, time)``.
+        simulated: Shape ``(simulation, individual, time)``; NaN where a simulated value would not
+            have been recorded.
         times: Shape ``(individual, time)``: times, or times after dose.
         observed: Whether a value is recorded and has such a time, same shape.
+        planned: Whether a simulated value can be recorded and has such a time, same shape.
         bins: Number of the bin, same shape.
         num_bins: Number of bins.
         doses: Times of the doses, in which lines may be broken; empty for times after dose.
@@ -64,6 +70,7 @@ class _Binned:
     simulated: Tensor
     times: Tensor
     observed: Tensor
+    planned: Tensor
     bins: Tensor
     num_bins: int
     doses: np.ndarray
@@ -73,6 +80,12 @@ class _Binned:
         shown = self.observed & individuals.unsqueeze(1)
         in_bins = [shown & (self.bins == b) for b in range(self.num_bins)]
         return [cells for cells in in_bins if bool(cells.any())]
+
+    def places(self, individuals: Tensor) -> list[Tensor]:
+        """Places of simulated values in each bin of :meth:`cells`."""
+        shown = self.planned & individuals.unsqueeze(1)
+        used = [int(self.bins[cells][0]) for cells in self.cells(individuals)]
+        return [shown & (self.bins == b) for b in used]
 
     def middles(self, individuals: Tensor) -> np.ndarray:
         """The median time of each of these bins."""
@@ -92,6 +105,10 @@ def visual_predictive_check(
     seed: int = 0,
 ) -> Figure:
     r"""Percentiles of the data over time beside those of cohorts simulated from the population.
+
+    Categories have their shares
+    (:func:`~pyro_amortized.diagnostics.plots.share_plots.category_shares`) and events the share of
+    individuals without one (:func:`~pyro_amortized.diagnostics.plots.event_plots.event_curves`).
 
     Lines are the 5th, 50th and 95th percentile of the data in bins of time, bands the central 90 %
     of the same percentiles of the simulated cohorts. Both are broken where a dose lies in a long
@@ -128,12 +145,23 @@ def visual_predictive_check(
     if x not in AXES:
         raise SettingError(f"`x` is {x!r}.", f"one of {AXES}.", "correct `x=`.")
     individuals, generator = individuals_of(result), make_generator(seed)
-    name = check_series(individuals, series)
     structure, cohort = individuals.structure, individuals.cohort
+    kind = outcome_kinds(structure).get(series or structure.series[0])
+    if kind in ("event", "category"):
+        _check_plain(kind, x, prediction_corrected, log)
+        of_kind = event_curves if kind == "event" else partial(category_shares, num_bins=num_bins)
+        return of_kind(
+            individuals,
+            series=series,
+            stratify=stratify,
+            num_simulations=num_simulations,
+            seed=seed,
+        )
+    name = check_series(individuals, series)
     strata = strata_of(cohort, stratify)
     draws = structure.draw_individuals(cohort, individuals.population, num_simulations, generator)
-    simulated = structure.predict_draws(cohort, draws, individuals.population, generator)[name]
-    binned = _binned(individuals, name, simulated, x, num_bins)
+    every = structure.predict_draws(cohort, draws, individuals.population, generator)
+    binned = _binned(individuals, name, every, x, num_bins)
     at_limit = recorded_at_limit(individuals, name)
     uncorrected = binned  # the limit is one of values, not of corrected values
     if prediction_corrected:
@@ -145,14 +173,26 @@ def visual_predictive_check(
     figure, axes = panel_grid(num_panels, len(strata), width, 3.0, sharex=True, sharey="row")
     for j, (label, members) in enumerate(strata.items()):
         _draw_percentiles(axes[j], binned, members, at_limit)
-        kind = "prediction-corrected " if prediction_corrected else ""
-        label_axes(axes[j], "" if has_shares else x, f"{kind}{name}" if j == 0 else "", label)
+        corrected = "prediction-corrected " if prediction_corrected else ""
+        label_axes(axes[j], "" if has_shares else x, f"{corrected}{name}" if j == 0 else "", label)
         if log:
             set_log(axes[j])
     if has_shares:
         _draw_second_row(axes[len(strata) :], uncorrected, list(strata.values()), at_limit, x)
     add_legend(figure, axes)
     return figure
+
+
+def _check_plain(kind: str, x: str, prediction_corrected: bool, log: bool) -> None:
+    """Refuse what events and categories do not have."""
+    if x != "time" or prediction_corrected or log:
+        noun = {"event": "events", "category": "categories"}[kind]
+        raise SettingError(
+            f"A check of {noun} with `x={x!r}`, `prediction_corrected={prediction_corrected}`, "
+            f"`log={log}`.",
+            "shares over time, without corrections and logarithms.",
+            "leave these arguments out; `stratify=` divides the individuals.",
+        )
 
 
 def _draw_second_row(
@@ -167,7 +207,11 @@ def _draw_second_row(
 
 
 def _binned(
-    individuals: IndividualPosteriors, name: str, simulated: Tensor, x: str, num_bins: int | None
+    individuals: IndividualPosteriors,
+    name: str,
+    every: dict[str, Tensor],
+    x: str,
+    num_bins: int | None,
 ) -> _Binned:
     """The series in bins of time."""
     cohort = individuals.cohort
@@ -186,7 +230,9 @@ def _binned(
     bins = torch.as_tensor(np.digitize(times.nan_to_num(0.0).numpy(), edges))
     doses = np.zeros(0) if after else dose_times(cohort)
     values = series.values.clone()
-    return _Binned(values, simulated, times, observed, bins, len(edges) + 1, doses)
+    simulated, planned = as_would_be_recorded(cohort, name, every)
+    planned = planned & times.isfinite()
+    return _Binned(values, simulated, times, observed, planned, bins, len(edges) + 1, doses)
 
 
 def _correction(
@@ -222,11 +268,11 @@ def _draw_percentiles(ax: Axes, binned: _Binned, members: Tensor, at_limit: Tens
             ax.plot(x, y, marker, ms=3, color=MUTED, mfc=face, mew=0.7, alpha=0.7, label=label)
     levels = torch.tensor(DEFAULTS.percentiles, dtype=torch.float64)
     of_data, low, high = [], [], []
-    for cells in binned.cells(members):
+    for cells, places in zip(binned.cells(members), binned.places(members), strict=True):
         of_data.append(binned.values[cells].double().quantile(levels))
-        of_cohorts = binned.simulated[:, cells].double().quantile(levels, dim=1)
-        low.append(of_cohorts.quantile(DEFAULTS.band[0], dim=1))
-        high.append(of_cohorts.quantile(DEFAULTS.band[1], dim=1))
+        of_cohorts = binned.simulated[:, places].double().nanquantile(levels, dim=1)
+        low.append(of_cohorts.nanquantile(DEFAULTS.band[0], dim=1))
+        high.append(of_cohorts.nanquantile(DEFAULTS.band[1], dim=1))
     middles = binned.middles(members)
     for p, style in enumerate(("--", "-", "--")):
         lower, upper, line = (
@@ -263,13 +309,13 @@ def _draw_shares(
     ax: Axes, binned: _Binned, members: Tensor, at_limit: Tensor, limit: Tensor
 ) -> None:
     """Share of values at or below the limit in each bin."""
-    below = (binned.simulated <= limit).double()
+    below = torch.where(binned.simulated.isnan(), torch.nan, (binned.simulated <= limit).double())
     of_data, low, high = [], [], []
-    for cells in binned.cells(members):
+    for cells, places in zip(binned.cells(members), binned.places(members), strict=True):
         of_data.append(float(at_limit.double()[cells].mean()))
-        of_cohorts = below[:, cells].mean(1)
-        low.append(float(of_cohorts.quantile(DEFAULTS.band[0])))
-        high.append(float(of_cohorts.quantile(DEFAULTS.band[1])))
+        of_cohorts = below[:, places].nanmean(1)
+        low.append(float(of_cohorts.nanquantile(DEFAULTS.band[0])))
+        high.append(float(of_cohorts.nanquantile(DEFAULTS.band[1])))
     curves = (np.array(of_data), np.array(low), np.array(high))
     labels = ("share at the limit: 90 % of simulations", "share at the limit of the data")
     _draw_broken(ax, binned, binned.middles(members), curves, "-", 0.4, labels)

@@ -116,12 +116,12 @@ def distribution_errors(
     axes[2].plot(scipy.stats.norm.ppf(share), sorted_z, "o", ms=3, color=OBSERVED)
     axes[2].axline((0, 0), slope=1, color=MUTED, lw=1)
     label_axes(axes[2], "quantile of the normal distribution", "npde")
-    _draw_histogram(axes[3], r.pd.numpy())
+    draw_rank_histogram(axes[3], r.pd.numpy())
     label_axes(axes[3], "pd (band: 95 % if uniform)", "number of values")
     return figure
 
 
-def _draw_histogram(ax: Axes, pd: np.ndarray, num_bins: int = 10) -> None:
+def draw_rank_histogram(ax: Axes, pd: np.ndarray, num_bins: int = 10) -> None:
     """Counts in bins, with the central 95 % of the counts of uniform numbers."""
     counts = np.histogram(pd, num_bins, (0, 1))[0]
     low, high = scipy.stats.binom(len(pd), 1 / num_bins).ppf([0.025, 0.975])

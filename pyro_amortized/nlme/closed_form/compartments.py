@@ -25,13 +25,14 @@ import torch
 from torch import Tensor
 
 from ...cohort import Doses
-from ...errors import ModelError
 from ...numerics.small_sums import sum_last
 from ...runtime.solver_context import CLOSED_FORM, cached_result
-from ..dosing import Arrivals, Delivery, arrivals
+from ..dosing import Arrivals, Delivery, arrivals, check_compartments
+from ..interoccasion_variability import Occasions
 from ..quantities import Quantity, as_quantity, check_times_and_doses
 from .copied_individuals import once_per_copy
 from .dose_recursion import DoseRecursion, can_be_carried
+from .occasion_recursion import by_occasions
 from .rate_constants import RATES, cubic_roots
 from .superposition import Response, Superposition, through
 
@@ -44,6 +45,7 @@ def one_compartment(
     v: Quantity,
     ka: Quantity | None = None,
     delivery: Delivery | None = None,
+    occasions: Occasions | None = None,
 ) -> Tensor:
     r"""Concentration in one compartment.
 
@@ -57,6 +59,9 @@ def one_compartment(
         v: Volume, shape ``(*, individual)``.
         ka: Absorption rate, shape ``(*, individual)``, per time. It may equal k.
         delivery: Lag time, bioavailability, modelled rates and durations.
+        occasions: Occasions between which parameters change, from ``nlme.occasions``; parameters
+            have the shape ``(occasion, individual)`` or ``(individual,)`` then. Default: parameters
+            are constant.
 
     Returns:
         Concentration, shape ``(*, individual, time)``, amount per volume.
@@ -75,6 +80,8 @@ def one_compartment(
         Gibaldi and Perrier (1982), Pharmacokinetics, chapter 1; Bertrand and Mentré (2008),
         Mathematical expressions of the pharmacokinetic models implemented in Monolix.
     """
+    if occasions is not None:
+        return by_occasions(times, doses, {"cl": cl, "v": v}, ka, delivery, occasions)
     cl, v = _quantities(times, doses, {"cl": cl, "v": v})
     return _central(times, doses, [cl / v], [1 / v + torch.zeros_like(cl)], ka, delivery)
 
@@ -89,6 +96,7 @@ def two_compartments(
     v2: Quantity,
     ka: Quantity | None = None,
     delivery: Delivery | None = None,
+    occasions: Occasions | None = None,
 ) -> Tensor:
     r"""Concentration in the central one of two compartments.
 
@@ -101,6 +109,7 @@ def two_compartments(
         v2: Peripheral volume.
         ka: Absorption rate, per time.
         delivery: Lag time, bioavailability, modelled rates and durations.
+        occasions: As for :func:`one_compartment`.
 
     Returns:
         Concentration, shape ``(*, individual, time)``, amount per volume.
@@ -111,6 +120,10 @@ def two_compartments(
     References:
         Gibaldi and Perrier (1982), Pharmacokinetics, chapter 2.
     """
+    if occasions is not None:
+        return by_occasions(
+            times, doses, {"cl": cl, "v": v, "q": q, "v2": v2}, ka, delivery, occasions
+        )
     cl, v, q, v2 = _quantities(times, doses, {"cl": cl, "v": v, "q": q, "v2": v2})
     k10, k12, k21 = cl / v, q / v, q / v2
     total = k10 + k12 + k21
@@ -133,6 +146,7 @@ def three_compartments(
     v3: Quantity,
     ka: Quantity | None = None,
     delivery: Delivery | None = None,
+    occasions: Occasions | None = None,
 ) -> Tensor:
     r"""Concentration in the central one of three compartments.
 
@@ -147,6 +161,7 @@ def three_compartments(
         v3: Second peripheral volume.
         ka: Absorption rate, per time.
         delivery: Lag time, bioavailability, modelled rates and durations.
+        occasions: As for :func:`one_compartment`.
 
     Returns:
         Concentration, shape ``(*, individual, time)``, amount per volume.
@@ -158,6 +173,15 @@ def three_compartments(
         Upton (2004), The two-compartment recirculatory pharmacokinetic model; Bertrand and Mentré
         (2008), section 1.3.
     """
+    if occasions is not None:
+        return by_occasions(
+            times,
+            doses,
+            {"cl": cl, "v": v, "q": q, "v2": v2, "q3": q3, "v3": v3},
+            ka,
+            delivery,
+            occasions,
+        )
     cl, v, q, v2, q3, v3 = _quantities(
         times, doses, {"cl": cl, "v": v, "q": q, "v2": v2, "q3": q3, "v3": v3}
     )
@@ -242,7 +266,7 @@ def _central(
     times, doses, delivery = once.times, once.doses, once.delivery(delivery)
     rates, coefficients = ([once.split(x) for x in values] for values in (rates, coefficients))
     ka, formation = (None if x is None else once.split(x) for x in (ka, formation))
-    _check_doses(doses, 2 if ka is not None else 1)
+    check_compartments(doses, 2 if ka is not None else 1)
     arriving = arrivals(doses, delivery)
     extra = [x for x in (ka, formation) if x is not None]
     # What differs between calls comes first, so that a search in the cache is short.
@@ -318,15 +342,3 @@ def _carried(
             for rate, coefficient in zip(rates, coefficients, strict=True)
         ]
     return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
-
-
-def _check_doses(doses: Doses, num_compartments: int) -> None:
-    """Raise if a dose enters a compartment that does not exist."""
-    last = int((doses.compartment * doses.given).amax()) if doses.given.numel() else 0
-    if last > num_compartments:
-        names = "1 depot, 2 central" if num_compartments == 2 else "1 central"
-        raise ModelError(
-            f"A dose enters compartment {last}.",
-            f"compartments {list(range(1, num_compartments + 1))}: {names}.",
-            "correct `doses.compartment`, or write the model as an ODE with `nlme.solve`.",
-        )

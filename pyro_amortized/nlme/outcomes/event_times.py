@@ -1,0 +1,247 @@
+r"""Times of events, with censoring: deaths, relapses, discontinuations.
+
+A series of events has two channels, the time and the status. Status 1 is an event at this time;
+status 0 says that no (further) event had happened by this time. With the hazard h, the cumulative
+hazard H, and observation from a to c,
+
+.. math:: \log p = \sum_j \log h(t_j) - \big(H(c) - H(a)\big)
+
+for events that are recorded exactly, and :math:`\log(e^{-H(l)} - e^{-H(t)})` for an event that a
+visit at t has found and the visit before, at l, has not. With several columns the events of an
+individual recur, with a hazard that depends on the time since the begin.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import constraints
+
+from ...cohort import Series
+from ...errors import ModelError
+from ...runtime.arguments import check_is
+from .hazards import Hazard
+
+
+@dataclass(frozen=True)
+class EventSettings:
+    r"""How events are drawn where the cumulative hazard has no inverse in closed form.
+
+    Args:
+        num_points: Times of a grid on which the cumulative hazard is computed.
+        num_rounds: Grids, each between two neighbouring times of the grid before. The last interval
+            is 3e-5 of the follow-up and is interpolated, with an error of its square.
+        smallest_gap: Smallest cumulative hazard of an interval with an event, so that its logarithm
+            and its gradient are finite.
+    """
+
+    num_points: int = 33
+    num_rounds: int = 3
+    smallest_gap: float = 1e-12
+
+
+EVENTS = EventSettings()
+
+
+class EventTimes(TorchDistribution):  # type: ignore[misc]
+    r"""Distribution of the times of events of every individual.
+
+    Batch shape ``(individual,)``, event shape ``(event, 2)``: it needs neither ``.mask`` nor
+    ``.to_event``, because the series says what was recorded::
+
+        death = cohort["death"]
+        hazard = nlme.weibull_hazard(scale, shape)
+        pyro.sample("death", nlme.EventTimes(hazard, death), obs=death.values)
+
+    Args:
+        hazard: The hazard of the event.
+        record: The series of the events, from ``nlme.event_series``. Its times are the ends of the
+            planned follow-up, and simulated events end there.
+        begin: Time at which an individual enters, event-free (left truncation), shape
+            ``(individual,)``, unit of time. Default: 0.
+        end: End of the follow-up in simulations, shape ``(individual,)``, for instance another
+            event that ends it. Default: the times of the series.
+        visits: Times at which an event can be found (interval censoring), a series of the cohort's
+            ``time_varying`` or a tensor ``(individual, visit)``. Individuals whose visits are all
+            not recorded, or not finite, have exact times. Default: exact times.
+
+    Raises:
+        ModelError: The series has no two channels, or there are visits and several events.
+
+    Example:
+        >>> from pyro_amortized import nlme
+        >>> record = nlme.event_series(torch.tensor([2.0, 5.0]), torch.tensor([True, False]))
+        >>> hazard = nlme.exponential_hazard(torch.tensor(0.5))
+        >>> nlme.EventTimes(hazard, record).log_prob(record.values)
+        tensor([-1.6931, -2.5000])
+    """
+
+    is_event = True  # figures and residuals of events, not those of concentrations
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  (torch's own form)
+    support = constraints.independent(constraints.real, 2)
+
+    def __init__(
+        self,
+        hazard: Hazard,
+        record: Series,
+        *,
+        begin: Tensor | None = None,
+        end: Tensor | None = None,
+        visits: Series | Tensor | None = None,
+    ) -> None:
+        fix = "pass a hazard, for instance `nlme.weibull_hazard(scale, shape)`."
+        check_is("hazard", hazard, Hazard, fix, ModelError)
+        fix = 'pass the series of the events, `cohort["death"]`.'
+        check_is("record", record, Series, fix, ModelError)
+        shape = record.values.shape
+        if record.values.dim() != 3 or shape[-1] != 2:
+            raise ModelError(
+                f"The series of events has values of shape {tuple(shape)}.",
+                "(individual, event, 2): time and status.",
+                "make it by `nlme.event_series(times, happened)`, or of a series of a table by "
+                "`nlme.with_events(cohort, name)`.",
+            )
+        if visits is not None and shape[1] > 1:
+            raise ModelError(
+                f"There are visits, and up to {shape[1]} events of an individual.",
+                "one event of each individual where visits find it.",
+                "count the events between visits, with `dist.Poisson` and the difference of the "
+                "cumulative hazard.",
+            )
+        self.hazard, self.recorded = hazard, record.observed.all(-1)
+        dtype = record.values.dtype
+        self.begin = None if begin is None else begin.to(dtype).reshape(-1, 1).detach()
+        ends = record.times if end is None else end.to(dtype).reshape(-1, 1).detach()
+        self.ends = ends.expand(shape[:2])
+        self.visits = None if visits is None else _finite_visits(visits)
+        super().__init__(shape[:1], shape[1:], validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density, shape ``(*, individual)``; values that were not recorded do not count."""
+        known = self.recorded
+        # Times are data: no gradient goes through them, which an ODE solver would not have.
+        times, status = value.detach().unbind(-1)
+        start = torch.zeros_like(times[..., :1]) if self.begin is None else self.begin
+        start = start.expand(*times.shape[:-1], 1)
+        happened = known & (status > 0.5)
+        times = torch.where(known, times, start).cummax(-1).values
+        points = [] if self.begin is None else [start]
+        if self.visits is not None:
+            points.append(torch.maximum(self._visit_before(times), start))
+        log_hazard, cumulative = self.hazard(torch.cat([*points, times], -1))
+        num = times.shape[-1]
+        total, entered = cumulative[..., -1], 0.0 if self.begin is None else cumulative[..., 0]
+        rate = torch.where(happened, log_hazard[..., -num:], 0.0).sum(-1)
+        exact = rate - (total - entered)
+        if self.visits is None:
+            return exact
+        before = cumulative[..., -2]
+        gap = (total - before).clamp(min=EVENTS.smallest_gap)
+        found = torch.log(-torch.expm1(-gap)) - (before - entered)
+        by_visit = self.visits.isfinite().any(-1) & happened[..., 0]
+        return torch.where(by_visit, found, exact)
+
+    def first_event(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Cumulative hazards since the begin between which the first event lies, shape ``(*,
+        individual)`` each: equal for an exact time, the second one infinite where there is no
+        event.
+        """
+        times, status = (x[..., :1] for x in value.detach().unbind(-1))
+        start = torch.zeros_like(times) if self.begin is None else self.begin.expand_as(times)
+        before = start if self.visits is None else torch.maximum(self._visit_before(times), start)
+        cumulative = self.hazard(torch.cat([start, before, times], -1))[1]
+        _, lower, upper = (cumulative - cumulative[..., :1]).unbind(-1)
+        happened = status[..., 0] > 0.5
+        by_visit = torch.zeros_like(happened)
+        if self.visits is not None:
+            by_visit = self.visits.isfinite().any(-1) & happened
+        return torch.where(by_visit, lower, upper), torch.where(happened, upper, torch.inf)
+
+    def total_hazard(self, value: Tensor) -> Tensor:
+        """Cumulative hazard over the recorded follow-up, shape ``(*, individual)``."""
+        times = value.detach()[..., 0]
+        start = torch.zeros_like(times[..., :1]) if self.begin is None else self.begin
+        start = start.expand(*times.shape[:-1], 1)
+        last = torch.where(self.recorded, times, start).amax(-1, keepdim=True)
+        cumulative = self.hazard(torch.cat([start, torch.maximum(last, start)], -1))[1]
+        return cumulative[..., -1] - cumulative[..., 0]
+
+    def _visit_before(self, times: Tensor) -> Tensor:
+        """The last visit before each time, or the begin."""
+        assert self.visits is not None
+        earlier = self.visits.unsqueeze(-2) < times.unsqueeze(-1)
+        begin = 0.0 if self.begin is None else self.begin.unsqueeze(-1)
+        return torch.where(earlier, self.visits.unsqueeze(-2), begin).amax(-1)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draws, shape ``(*sample_shape, individual, event, 2)``, by inversion of the cumulative
+        hazard.
+        """
+        if sample_shape:
+            num = torch.Size(sample_shape).numel()
+            draws = torch.stack([self.sample() for _ in range(num)])
+            return draws.reshape(*sample_shape, *draws.shape[1:])
+        with torch.no_grad():
+            uniform = torch.rand(self.ends.shape, dtype=self.ends.dtype, device=self.ends.device)
+            target = (-torch.log1p(-uniform)).cumsum(-1)
+            if self.begin is not None:
+                target = target + self.hazard(self.begin)[1]
+            times = self._times_of(target)
+            return self._recorded_as(times)
+
+    def _recorded_as(self, times: Tensor) -> Tensor:
+        """Times of events, infinite where there is none, as they are recorded."""
+        ends = self.ends
+        happened = times <= ends
+        values = torch.where(happened, times, ends)
+        if self.visits is None:
+            return torch.stack([values, happened.to(values.dtype)], -1)
+        # The last visit of the follow-up is the end, and the first visit not before an event finds
+        # it.
+        planned = torch.where(self.visits <= ends, self.visits, torch.inf)
+        by_visit = planned.isfinite().any(-1, keepdim=True)
+        after = torch.where(planned >= times, planned, torch.inf).amin(-1, keepdim=True)
+        last = torch.where(planned.isfinite(), planned, -torch.inf).amax(-1, keepdim=True)
+        found = after.isfinite()
+        visit = torch.where(found, after, last)
+        values = torch.where(by_visit, visit, values)
+        happened = torch.where(by_visit, found, happened)
+        return torch.stack([values, happened.to(values.dtype)], -1)
+
+    def _times_of(self, target: Tensor) -> Tensor:
+        """Times at which the cumulative hazard reaches targets; infinite beyond the end."""
+        if self.hazard.inverse is not None:
+            return self.hazard.inverse(target)
+        shares = torch.linspace(0, 1, EVENTS.num_points, dtype=target.dtype, device=target.device)
+        low = (self.ends * 0 if self.begin is None else self.begin).expand(target.shape)
+        high = self.ends
+        for _ in range(EVENTS.num_rounds):
+            grid = low.unsqueeze(-1) + (high - low).unsqueeze(-1) * shares
+            flat, order = grid.flatten(-2).sort(-1)
+            cumulative = self.hazard(flat)[1]
+            at_grid = torch.empty_like(flat).scatter(-1, order, cumulative).reshape(grid.shape)
+            reached = at_grid >= target.unsqueeze(-1)
+            never = ~reached.any(-1)
+            right = reached.to(torch.uint8).argmax(-1).clamp(min=1).unsqueeze(-1)
+            low, high = grid.gather(-1, right - 1)[..., 0], grid.gather(-1, right)[..., 0]
+            below, above = at_grid.gather(-1, right - 1)[..., 0], at_grid.gather(-1, right)[..., 0]
+            if _ == 0:
+                beyond = never
+        share = ((target - below) / (above - below)).nan_to_num(1.0).clamp(0.0, 1.0)
+        unknown = ~at_grid.isfinite().all(-1)  # a trajectory that cannot be computed
+        times = torch.where(unknown, torch.nan, low + share * (high - low))
+        return torch.where(beyond, torch.inf, times)
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> "EventTimes":
+        """This distribution itself; it cannot be expanded beyond its individuals."""
+        assert torch.Size(batch_shape) == self.batch_shape
+        return self
+
+
+def _finite_visits(visits: Series | Tensor) -> Tensor:
+    """Times of visits, infinite where there is none."""
+    if isinstance(visits, Series):
+        return torch.where(visits.observed, visits.times, torch.inf)
+    return visits.detach().nan_to_num(torch.inf)

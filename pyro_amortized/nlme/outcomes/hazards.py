@@ -1,0 +1,263 @@
+r"""Hazards of events, in closed form, as a function of time, or as a state of an ODE.
+
+The hazard h of an event gives the cumulative hazard and the probability of no event,
+
+.. math:: H(t) = \int_0^t h(s)\, \mathrm ds, \qquad S(t) = e^{-H(t)} .
+
+A :class:`Hazard` is one function of times that returns :math:`\log h` and H. The families below
+have it in closed form, and the inverse of H, from which events are drawn.
+:func:`integrated_hazard` integrates any logarithm of a hazard, for instance one that depends on a
+marker. An ODE has H as a state with :math:`H' = h` and :math:`H(0) = 0`.
+
+References:
+    Kalbfleisch and Prentice (2002), The Statistical Analysis of Failure Time Data.
+    Rizopoulos (2012), Joint Models for Longitudinal and Time-to-Event Data.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import ModelError
+from ...runtime.arguments import check_count
+
+NUM_NODES = 32  # of the quadrature of each interval between times: 1e-10 for smooth hazards
+SMALLEST_TIME = 1e-300  # a time of zero, whose logarithm is finite
+SMALL_SLOPE = 1e-8  # below it a Gompertz hazard is constant to the precision of double numbers
+
+Curves = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Hazard:
+    r"""The hazard of an event as a function of time.
+
+    Args:
+        curves: Maps times, shape ``(individual, time)``, which do not decrease along a row, to the
+            log hazard and to the cumulative hazard since time 0, same shape each. The unit of the
+            hazard is one over that of the times.
+        inverse: Maps cumulative hazards, shape ``(individual, time)``, to times; infinite where
+            there is none. Default: the times are searched for.
+
+    Example:
+        A hazard as a state of an ODE, with ``nlme.solve``::
+
+            def rates(t, x, p):
+                effect, total = x[..., 0], x[..., 1]
+                return torch.stack([-p["k"] * effect, p["base"] * torch.exp(effect)], -1)
+
+            def curves(times):
+                x = nlme.solve(rates, start, times, {"k": k, "base": base})
+                return base[..., None].log() + x[..., 0], x[..., 1]
+
+            hazard = nlme.Hazard(curves)
+    """
+
+    curves: Curves
+    inverse: Callable[[Tensor], Tensor] | None = None
+
+    def __call__(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Log hazard and cumulative hazard.
+
+        Args:
+            times: Shape ``(individual, time)``.
+
+        Raises:
+            ModelError: The function returns no such pair.
+        """
+        result = self.curves(times)
+        is_pair = isinstance(result, tuple) and len(result) == 2
+        if not is_pair or not all(isinstance(x, Tensor) for x in result):
+            raise ModelError(
+                f"The curves of a hazard are a {type(result).__name__}.",
+                "a pair of tensors: log hazard and cumulative hazard at the times.",
+                "return `log_hazard, cumulative`; `nlme.integrated_hazard(log_hazard)` computes "
+                "the second one.",
+            )
+        log_hazard, cumulative = result
+        shape = torch.broadcast_shapes(log_hazard.shape, cumulative.shape, times.shape)
+        return log_hazard.expand(shape), cumulative.expand(shape)
+
+    def scaled(self, factor: Tensor) -> "Hazard":
+        r"""A proportional hazard: this one times a factor.
+
+        Args:
+            factor: Positive, one per individual, broadcastable to ``(individual,)``.
+        """
+        by = factor.unsqueeze(-1)
+
+        def curves(times: Tensor) -> tuple[Tensor, Tensor]:
+            log_hazard, cumulative = self(times)
+            return log_hazard + by.log(), cumulative * by
+
+        inverse = self.inverse
+        return Hazard(curves, None if inverse is None else lambda h: inverse(h / by))
+
+
+def exponential_hazard(rate: Tensor) -> Hazard:
+    r"""A constant hazard.
+
+    Args:
+        rate: The hazard, broadcastable to ``(individual,)``, one over the unit of time.
+
+    Example:
+        >>> hazard = exponential_hazard(torch.tensor([0.5]))
+        >>> hazard(torch.tensor([[2.0]]))[1]
+        tensor([[1.]])
+    """
+    r = torch.as_tensor(rate).unsqueeze(-1)
+    return Hazard(lambda t: (r.log() + torch.zeros_like(t), r * t), lambda h: h / r)
+
+
+def weibull_hazard(scale: Tensor, shape: Tensor) -> Hazard:
+    r"""The hazard of a Weibull distribution, :math:`H(t) = (t / \lambda)^k`.
+
+    Args:
+        scale: The time :math:`\lambda` by which 63 % have an event, broadcastable to
+            ``(individual,)``, unit of time.
+        shape: The exponent k, likewise; one for a constant hazard, larger for one that increases.
+
+    Example:
+        >>> hazard = weibull_hazard(torch.tensor([2.0]), torch.tensor([3.0]))
+        >>> hazard.inverse(torch.tensor([[8.0]]))
+        tensor([[4.]])
+    """
+    lam, k = torch.as_tensor(scale).unsqueeze(-1), torch.as_tensor(shape).unsqueeze(-1)
+
+    def curves(times: Tensor) -> tuple[Tensor, Tensor]:
+        log_ratio = times.clamp(min=SMALLEST_TIME).log() - lam.log()
+        return k.log() - lam.log() + (k - 1) * log_ratio, torch.exp(k * log_ratio)
+
+    return Hazard(curves, lambda h: lam * h ** (1 / k))
+
+
+def gompertz_hazard(rate: Tensor, slope: Tensor) -> Hazard:
+    r"""A hazard that changes exponentially, :math:`h(t) = r\, e^{b t}`.
+
+    With a negative slope an event may never happen.
+
+    Args:
+        rate: The hazard r at time 0, broadcastable to ``(individual,)``, one over the unit of time.
+        slope: b, likewise.
+    """
+    r, b = torch.as_tensor(rate).unsqueeze(-1), torch.as_tensor(slope).unsqueeze(-1)
+
+    def over_slope(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """``function(b x) / b``, which is x for a slope of zero."""
+        is_flat = b.abs() < SMALL_SLOPE
+        safe = torch.where(is_flat, torch.ones_like(b), b)
+        return torch.where(is_flat, x * (1 + 0 * b), function(safe * x) / safe)
+
+    def curves(times: Tensor) -> tuple[Tensor, Tensor]:
+        return r.log() + b * times, r * over_slope(torch.expm1, times)
+
+    def inverse(cumulative: Tensor) -> Tensor:
+        # Beyond the limit of H of a falling hazard the logarithm is NaN: no event.
+        return over_slope(torch.log1p, cumulative / r).nan_to_num(torch.inf)
+
+    return Hazard(curves, inverse)
+
+
+def loglogistic_hazard(scale: Tensor, shape: Tensor) -> Hazard:
+    r"""The hazard of a log-logistic distribution, :math:`H(t) = \log(1 + (t / \lambda)^k)`, which
+    rises and falls for k above 1.
+
+    Args:
+        scale: The median time :math:`\lambda`, broadcastable to ``(individual,)``, unit of time.
+        shape: The exponent k, likewise.
+    """
+    lam, k = torch.as_tensor(scale).unsqueeze(-1), torch.as_tensor(shape).unsqueeze(-1)
+
+    def curves(times: Tensor) -> tuple[Tensor, Tensor]:
+        log_ratio = times.clamp(min=SMALLEST_TIME).log() - lam.log()
+        cumulative = torch.nn.functional.softplus(k * log_ratio)
+        return k.log() - lam.log() + (k - 1) * log_ratio - cumulative, cumulative
+
+    return Hazard(curves, lambda h: lam * torch.expm1(h) ** (1 / k))
+
+
+def piecewise_hazard(changes: Tensor, rates: Tensor) -> Hazard:
+    r"""A hazard that is constant between given times.
+
+    Args:
+        changes: Increasing times at which the hazard changes, shape ``(piece - 1,)``, unit of time.
+        rates: The hazard of each piece, shape ``(piece,)`` or ``(individual, piece)``, one over the
+            unit of time.
+
+    Raises:
+        ModelError: There is not one more piece than changes, or the changes do not increase.
+    """
+    changes = torch.as_tensor(changes)
+    found = tuple(changes.shape), tuple(rates.shape)
+    if changes.dim() != 1 or rates.shape[-1] != len(changes) + 1 or (changes.diff() <= 0).any():
+        raise ModelError(
+            f"`changes` has shape {found[0]} and `rates` {found[1]}.",
+            "increasing changes of shape (piece - 1,), and rates of shape (piece,) or (individual, "
+            "piece).",
+            "pass one more rate than changes.",
+        )
+    edges = torch.cat([changes.new_zeros(1), changes]).to(rates.dtype)
+    ends = torch.cat([edges[1:], edges.new_full((1,), torch.inf)])
+    reached = torch.cat(
+        [torch.zeros_like(rates[..., :1]), (rates[..., :-1] * edges.diff()).cumsum(-1)], -1
+    )
+
+    def curves(times: Tensor) -> tuple[Tensor, Tensor]:
+        # Pieces include their right end, so that H is continuous and an event at a change counts.
+        piece = torch.searchsorted(changes.to(times.dtype), times.contiguous())
+        inside = (torch.minimum(times.unsqueeze(-1), ends) - edges).clamp(min=0.0)
+        every = rates.log().unsqueeze(-2).expand(*times.shape, len(edges))
+        cumulative = (inside * rates.unsqueeze(-2)).sum(-1)
+        return every.gather(-1, piece.unsqueeze(-1)).squeeze(-1), cumulative
+
+    def inverse(cumulative: Tensor) -> Tensor:
+        table = reached.expand(*cumulative.shape[:-1], -1).contiguous()
+        piece = torch.searchsorted(table, cumulative.contiguous(), right=True).sub(1).clamp(min=0)
+        rate = rates.expand(table.shape).gather(-1, piece)
+        return edges[piece] + (cumulative - table.gather(-1, piece)) / rate
+
+    return Hazard(curves, inverse)
+
+
+def integrated_hazard(
+    log_hazard: Callable[[Tensor], Tensor], *, num_nodes: int = NUM_NODES
+) -> Hazard:
+    r"""A hazard whose integral is computed by Gauss-Legendre quadrature between the times.
+
+    The nodes are denser near the begin of an interval, so that a hazard :math:`t^{k-1}` with k of
+    0.5 or more is integrated as well.
+
+    Args:
+        log_hazard: Maps times, shape ``(individual, time)``, to the log hazard, same shape. It may
+            depend on parameters and on a marker, for instance
+            ``lambda t: base[..., None] + effect[..., None] * nlme.one_compartment(t, ...)``.
+        num_nodes: Nodes in each interval.
+
+    Raises:
+        SettingError: ``num_nodes`` is not positive.
+
+    Example:
+        >>> hazard = integrated_hazard(lambda t: t.clamp(min=1e-300).log())  # h(t) = t
+        >>> hazard(torch.tensor([[2.0, 4.0]], dtype=torch.float64))[1]
+        tensor([[2.0000, 8.0000]], dtype=torch.float64)
+    """
+    check_count("num_nodes", num_nodes)
+    nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
+    unit, share = (nodes + 1) / 2, weights / 2
+
+    def curves(times: Tensor) -> tuple[Tensor, Tensor]:
+        u = torch.as_tensor(unit**2, dtype=times.dtype)
+        w = torch.as_tensor(2 * unit * share, dtype=times.dtype)
+        begins = torch.cat([torch.zeros_like(times[..., :1]), times[..., :-1]], -1)
+        lengths = (times - begins).unsqueeze(-1)
+        places = begins.unsqueeze(-1) + lengths * u
+        # Each time follows the nodes of the interval that it ends, so the times do not decrease.
+        every = torch.cat([places, times.unsqueeze(-1)], -1)
+        values = log_hazard(every.flatten(-2)).expand(every.flatten(-2).shape).reshape(every.shape)
+        parts = (values[..., :-1].exp() * w * lengths).sum(-1)
+        return values[..., -1], parts.cumsum(-1)
+
+    return Hazard(curves)

@@ -1,0 +1,203 @@
+"""A level above the individuals: the linear model has a closed likelihood, the binary one is
+integrated by nested quadrature.
+"""
+
+import math
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyro_amortized as pa
+from pyro_amortized import nlme
+from pyro_amortized.errors import FitError
+from pyro_amortized.numerics.maximization import maximize, observed_information
+
+NUM_SITES, NUM_EACH = 8, 20
+TRUTH = {"mu": 1.0, "omega": 0.5, "sigma": 0.3, "tau": 0.6}
+
+
+def site_of(cohort):
+    return cohort.covariates["site"].long()
+
+
+def linear(cohort):
+    mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
+    omega = pyro.sample("omega", dist.HalfNormal(1.0))
+    sigma = pyro.sample("sigma", dist.HalfNormal(1.0))
+    tau = pyro.sample("tau", dist.HalfNormal(1.0))
+    with pyro.plate("site", NUM_SITES):
+        u = pyro.sample("u", dist.Normal(0.0, tau))
+    with pyro.plate("individual", len(cohort)):
+        b = pyro.sample("b", dist.Normal(mu + u[..., site_of(cohort)], omega))
+        y = cohort["y"]
+        error = dist.Normal(b[..., None].expand(y.values.shape), sigma[..., None])
+        pyro.sample("y", error.mask(y.observed).to_event(1), obs=y.values)
+
+
+def binary(cohort):
+    mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
+    omega = pyro.sample("omega", dist.HalfNormal(1.0))
+    tau = pyro.sample("tau", dist.HalfNormal(1.0))
+    with pyro.plate("site", NUM_SITES):
+        u = pyro.sample("u", dist.Normal(0.0, tau))
+    with pyro.plate("individual", len(cohort)):
+        b = pyro.sample("b", dist.Normal(mu + u[..., site_of(cohort)], omega))
+        y = cohort["y"]
+        logits = b[..., None].expand(y.values.shape)
+        pyro.sample("y", dist.Bernoulli(logits=logits).mask(y.observed).to_event(1), obs=y.values)
+
+
+def sites(model, seed=1, num_times=3, truth=TRUTH, num_each=NUM_EACH):
+    torch.manual_seed(seed)
+    num = NUM_SITES * num_each
+    site = torch.arange(num).double() // num_each
+    design = nlme.study(
+        list(range(num_times)), num_individuals=num, series="y", covariates={"site": site}
+    )
+    design = design.with_values({"y": torch.zeros_like(design["y"].values)})
+    structure = pa.read_structure(model, design)
+    values = {n: torch.tensor(x).double() for n, x in truth.items() if n in structure.population}
+    values["u"] = values["tau"] * torch.randn(NUM_SITES).double()
+    return pa.simulate_population(structure, design, values, seed=seed)
+
+
+def closed_log_likelihood(cohort, values):
+    """Log density of all values of a site together, a normal vector."""
+    y = cohort["y"].values
+    mu, omega, sigma, tau = values
+    width = y.shape[1]
+    total = 0.0
+    for s in range(NUM_SITES):
+        rows = y[site_of(cohort) == s]
+        own = torch.block_diag(*[torch.ones(width, width).double()] * len(rows))
+        size = rows.numel()
+        covariance = omega**2 * own + sigma**2 * torch.eye(size).double() + tau**2
+        normal = torch.distributions.MultivariateNormal(mu.expand(size), covariance)
+        total = total + normal.log_prob(rows.flatten())
+    return total
+
+
+def test_a_linear_model_has_the_exact_estimates_errors_and_likelihood():
+    cohort = sites(linear)
+    fit = pa.fit_levels(linear, cohort, seed=1)
+
+    def objective(z):
+        return closed_log_likelihood(cohort, [z[0], *z[1:].exp()])
+
+    best = maximize(objective, torch.tensor([1.0, -0.7, -1.2, -0.5]).double())
+    exact = [best.vector[0], *best.vector[1:].exp()]
+    assert fit.converged
+    for name, x in zip(("mu", "omega", "sigma", "tau"), exact, strict=True):
+        assert abs(float(fit.estimates[name] - x)) < 0.05 * float(fit.standard_errors[name])
+    assert abs(fit.minus2ll + 2 * best.value) < 3 * fit.minus2ll_mc_error + 0.02
+    # Standard error of the mean: that of the closed information.
+    covariance = torch.linalg.inv(observed_information(objective, best.vector))
+    assert float(fit.standard_errors["mu"]) == pytest.approx(
+        float(covariance[0, 0].sqrt()), rel=0.05
+    )
+    assert "units of 'site'" in fit.summary()
+    assert fit.effects["u"].shape == (NUM_SITES,)
+
+
+def nested_quadrature(cohort, mu, omega, tau, num=60):
+    """-2LL of the binary model: Gauss-Hermite over individuals inside that over sites."""
+    x, w = np.polynomial.hermite_e.hermegauss(num)
+    x, log_w = torch.as_tensor(x), torch.as_tensor(np.log(w / w.sum()))
+    y = cohort["y"].values
+    total = 0.0
+    for s in range(NUM_SITES):
+        rows = y[site_of(cohort) == s]
+        logits = mu + tau * x[:, None] + omega * x[None, :]  # (site node, individual node)
+        log_p = torch.nn.functional.logsigmoid(logits)
+        log_q = torch.nn.functional.logsigmoid(-logits)
+        ones = rows.sum(1)[:, None, None]
+        each = ones * log_p + (rows.shape[1] - ones) * log_q
+        of_individuals = torch.logsumexp(each + log_w, -1).sum(0)
+        total += float(torch.logsumexp(of_individuals + log_w, 0))
+    return -2 * total
+
+
+def test_a_binary_model_is_integrated_exactly_over_both_levels():
+    cohort = sites(binary, truth={"mu": -1.0, "omega": 1.0, "tau": 0.7}, num_times=4)
+    fit = pa.fit_levels(binary, cohort, seed=1)
+    at = [float(fit.estimates[n]) for n in ("mu", "omega", "tau")]
+    exact = nested_quadrature(cohort, *at)
+    assert abs(fit.minus2ll - exact) < 3 * fit.minus2ll_mc_error + 0.01
+    for j, name in enumerate(("mu", "omega", "tau")):
+        for side in (-0.2, 0.2):  # no fifth of a standard error is better
+            moved = list(at)
+            moved[j] += side * float(fit.standard_errors[name])
+            assert nested_quadrature(cohort, *moved) > exact - 0.01
+
+
+def test_a_fit_without_the_level_is_refused_with_the_way():
+    with pytest.raises(FitError, match="random effects of a level") as raised:
+        pa.fit_population(linear, sites(linear, num_each=3))
+    assert "fit_levels" in str(raised.value)
+
+
+def crossed(cohort):
+    """Each individual is seen at two sites."""
+    mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
+    tau = pyro.sample("tau", dist.HalfNormal(1.0))
+    with pyro.plate("site", NUM_SITES):
+        u = pyro.sample("u", dist.Normal(0.0, tau))
+    with pyro.plate("individual", len(cohort)):
+        site = site_of(cohort)
+        both = u[..., site] + u[..., (site + 1) % NUM_SITES]
+        b = pyro.sample("b", dist.Normal(mu + both, 0.5))
+        y = cohort["y"]
+        error = dist.Normal(b[..., None].expand(y.values.shape), 0.3)
+        pyro.sample("y", error.mask(y.observed).to_event(1), obs=y.values)
+
+
+def two_levels(cohort):
+    mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
+    tau = pyro.sample("tau", dist.HalfNormal(1.0))
+    with pyro.plate("site", NUM_SITES):
+        u = pyro.sample("u", dist.Normal(0.0, tau))
+    with pyro.plate("rater", 2):
+        r = pyro.sample("r", dist.Normal(0.0, tau))
+    with pyro.plate("individual", len(cohort)):
+        site = site_of(cohort)
+        b = pyro.sample("b", dist.Normal(mu + u[..., site] + r[..., site % 2], 0.5))
+        y = cohort["y"]
+        error = dist.Normal(b[..., None].expand(y.values.shape), 0.3)
+        pyro.sample("y", error.mask(y.observed).to_event(1), obs=y.values)
+
+
+def test_crossed_levels_are_refused_with_a_way():
+    cohort = sites(linear, num_each=3)
+    with pytest.raises(FitError, match="depends on the effects of 2 units"):
+        pa.fit_levels(crossed, cohort, num_draws=50)
+    with pytest.raises(FitError, match=r"the levels \['rater', 'site'\]"):
+        pa.fit_levels(two_levels, cohort)
+    with pytest.raises(FitError, match="no level above"):
+        pa.fit_levels(lambda c: _plain(c), cohort)
+
+
+def _plain(cohort):
+    mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
+    with pyro.plate("individual", len(cohort)):
+        b = pyro.sample("b", dist.Normal(mu, 0.5))
+        y = cohort["y"]
+        error = dist.Normal(b[..., None].expand(y.values.shape), 0.3)
+        pyro.sample("y", error.mask(y.observed).to_event(1), obs=y.values)
+
+
+def test_the_collapsed_model_has_the_density_of_levels():
+    """NUTS on the collapsed model is the way for what the fit refuses: its density is exact."""
+    cohort = sites(linear, num_each=4)
+    values = {n: torch.tensor(x).double() for n, x in TRUTH.items()}
+    values["u"] = torch.zeros(NUM_SITES).double()
+    collapsed = pa.marginalize(linear, population=values, num_draws=400)
+    trace = pyro.poutine.trace(pyro.condition(collapsed, values)).get_trace(cohort)
+    found = float(trace.nodes["log_marginal"]["fn"].log_factor)
+    y = cohort["y"].values
+    covariance = 0.25 * torch.ones(3, 3).double() + 0.09 * torch.eye(3).double()
+    normal = torch.distributions.MultivariateNormal(torch.ones(3).double(), covariance)
+    assert found == pytest.approx(float(normal.log_prob(y).sum()), abs=0.1)
+    assert math.isfinite(found)
