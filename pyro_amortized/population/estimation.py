@@ -152,17 +152,55 @@ def fit_once(
     with threads_for(num_draws * cohort.num_values), counting_steps("fit", unit="round"):
         begin_at = _start(search, start, num_starts, fixed, generator)
         schedule = _schedule(num_draws, len(held), len(cohort))
-        rounds = run_rounds(search, begin_at, held, schedule, generator)
-        if not math.isfinite(rounds.ascent.gain):
-            raise FitError(
-                "The likelihood at the start is not finite.",
-                "a start under which every individual's data are possible.",
-                "pass another `start=`, or check the data against the model.",
-            )
+        rounds = _finite_rounds(search, begin_at, held, schedule, generator)
         fit = _finish(model, rounds, fixed)
         if precision is not None:
             fit = _with_precision(fit, rounds, held, precision, generator)
     return replace(fit, seconds=time.perf_counter() - begin)
+
+
+def _finite_rounds(
+    search: Search, start: Start, held: Tensor, schedule: Schedule, generator: Generator
+) -> Rounds:
+    """All rounds, if the likelihood at the start is finite."""
+    rounds = run_rounds(search, start, held, schedule, generator)
+    if not math.isfinite(rounds.ascent.gain):
+        raise FitError(
+            "The likelihood at the start is not finite.",
+            "a start under which every individual's data are possible.",
+            "pass another `start=`, or check the data against the model.",
+        )
+    return rounds
+
+
+def refit(fit: PopulationFit, model: Model, start: Population, seed: int = 0) -> PopulationFit:
+    r"""Fit another model of the same individual parameters, near a fit.
+
+    The mixtures of the individuals of the fit are tried first, and all rounds use as many draws as
+    its result. No new draws are made for the precision of -2LL: differences of models on common
+    draws (:func:`~pyro_amortized.difference`) need none.
+
+    Args:
+        fit: The fit.
+        model: The other model.
+        start: Its population at the start, which should be near its estimates.
+        seed: Seed of all draws.
+
+    Raises:
+        FitError: The likelihood at the start is not finite.
+    """
+    begin, generator = time.perf_counter(), make_generator(seed)
+    structure = structure_to_fit(model, fit.cohort, fit.guide, fit.estimator)
+    fixed = {name: fit.estimates[name] for name in fit.fixed if name in structure.population}
+    search = Search.begin(structure, fit.guide, fit.cohort, fit.criterion, generator)
+    held = _held(structure, structure.check_values(fixed))
+    num_draws = fit.individuals.num_draws
+    with threads_for(num_draws * fit.cohort.num_values), counting_steps("fit", unit="round"):
+        begin_at = _start(search, start, 1, fixed, generator)
+        begin_at = begin_at._replace(known=fit.individuals.refinement)
+        schedule = _schedule(num_draws, len(held), len(fit.cohort))._replace(first_draws=num_draws)
+        result = _finish(model, _finite_rounds(search, begin_at, held, schedule, generator), fixed)
+    return replace(result, seconds=time.perf_counter() - begin)
 
 
 def _with_precision(

@@ -1,0 +1,125 @@
+r"""Scores of terms that change the distribution of the individual parameters.
+
+With the normal distribution of an individual's unconstrained parameters u, mean m and covariance S,
+and :math:`g = S^{-1}(u - m)`, the derivatives of its log density are
+
+.. math:: \partial_\beta = c(x)\, g_j, \qquad
+    \partial_\rho = s_j s_k \left(g_j g_k - (S^{-1})_{jk}\right)
+
+for an effect :math:`\beta` of a covariate on the mean of parameter j, and for a correlation
+:math:`\rho` of two parameters that are independent without it. Given the data of the individual,
+both have expectations that need the posterior mean and covariance of u alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...cohort import Cohort
+from ...model.extended_program import CovariateEffect
+from ...numerics.gaussians import Gaussians
+from .search_candidates import Candidate
+
+
+class Moments(NamedTuple):
+    """Posterior means ``(individual, latent)`` and covariances ``(individual, latent, latent)``."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    r"""Directions in which terms change means and covariances of the individual parameters.
+
+    Args:
+        place: The coordinate whose mean each of the first directions changes.
+        columns: The centred covariates, shape ``(individual, direction)``.
+        pairs: The two coordinates that each of the further directions correlates.
+        sizes: Products of their standard deviations, shape ``(individual, pair)``.
+    """
+
+    place: tuple[int, ...]
+    columns: Tensor
+    pairs: tuple[tuple[int, int], ...]
+    sizes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.place) + len(self.pairs)
+
+    def scores(self, moments: Moments, laws: Gaussians) -> Tensor:
+        """Expected scores given the data, shape ``(individual, direction)``."""
+        precision = torch.cholesky_inverse(laws.scale_tril)
+        offset = moments.mean - laws.loc
+        slope = (precision @ offset.unsqueeze(-1)).squeeze(-1)
+        second = moments.covariance + offset.unsqueeze(-1) * offset.unsqueeze(-2)
+        matrix = precision @ second @ precision - precision
+        return self._of(slope, matrix)
+
+    def scores_of(self, draws: Tensor, laws: Gaussians) -> Tensor:
+        """Scores of draws ``(draw, individual, latent)``, shape ``(draw, individual,
+        direction)``.
+        """
+        precision = torch.cholesky_inverse(laws.scale_tril)
+        slope = torch.einsum("nij,knj->kni", precision, draws - laws.loc)
+        columns = [self.columns * slope[..., list(self.place)]]
+        for j, k in self.pairs:
+            columns.append((slope[..., j] * slope[..., k] - precision[:, j, k]).unsqueeze(-1))
+        if self.pairs:
+            columns[1:] = [torch.cat(columns[1:], -1) * self.sizes]
+        return torch.cat(columns, -1)
+
+    def _of(self, slope: Tensor, matrix: Tensor) -> Tensor:
+        first, second = ([p[i] for p in self.pairs] for i in (0, 1))
+        columns = [self.columns * slope[:, list(self.place)]]
+        return torch.cat([*columns, matrix[:, first, second] * self.sizes], -1)
+
+    def moved(self, laws: Gaussians, direction: int, step: float) -> Gaussians:
+        """The distributions after a step in one direction."""
+        num = len(self.place)
+        if direction < num:
+            loc = laws.loc.clone()
+            loc[:, self.place[direction]] += step * self.columns[:, direction]
+            return Gaussians(loc, laws.scale_tril)
+        j, k = self.pairs[direction - num]
+        covariance = laws.scale_tril @ laws.scale_tril.mT
+        covariance[:, j, k] += step * self.sizes[:, direction - num]
+        covariance[:, k, j] += step * self.sizes[:, direction - num]
+        return Gaussians(laws.loc, torch.linalg.cholesky(covariance))
+
+
+def directions_of(
+    candidates: Sequence[Candidate], coordinate: dict[str, int], cohort: Cohort, laws: Gaussians
+) -> tuple[Directions, list[list[int]]]:
+    r"""The directions of some candidates, and for each candidate the numbers of its own.
+
+    Args:
+        candidates: Covariate effects and correlations.
+        coordinate: Coordinate of every individual parameter by its name.
+        cohort: The data.
+        laws: Distributions of the individual parameters.
+    """
+    place: list[int] = []
+    columns: list[Tensor] = []
+    pairs: list[tuple[int, int]] = []
+    num_means = sum(c.num_added for c in candidates if isinstance(c.term, CovariateEffect))
+    groups: list[list[int]] = []
+    for candidate in candidates:
+        if isinstance(candidate.term, CovariateEffect):
+            new = candidate.term.columns(cohort)
+            groups.append(list(range(len(place), len(place) + new.shape[-1])))
+            place += [coordinate[candidate.term.entry.name]] * new.shape[-1]
+            columns.append(new)
+        else:
+            known = [p for p in candidate.pairs if p not in pairs]
+            pairs += known
+            groups.append([num_means + pairs.index(p) for p in candidate.pairs])
+    deviations = laws.standard_deviations
+    sizes = [deviations[:, j] * deviations[:, k] for j, k in pairs]
+    none = deviations.new_zeros(len(deviations), 0)
+    joined = torch.cat(columns, -1) if columns else none
+    stacked = torch.stack(sizes, -1) if sizes else none
+    return Directions(tuple(place), joined, tuple(pairs), stacked), groups

@@ -1,0 +1,218 @@
+r"""The log likelihood near a fit, to second order, with the parameters of further terms.
+
+By Fisher's and Louis' identities, score and information of the data are expectations over the
+posterior draws of the fit,
+
+.. math:: s_i = E[\partial \log p(y_i, u_i)], \qquad
+    I = \sum_i E[-\partial^2 \log p(y_i, u_i)] - \operatorname{Cov}(\partial \log p(y_i, u_i)).
+
+No model is fitted again. With the information of the parameters of the model itself, the score test
+of further parameters b is
+
+.. math:: T = U_b^\top V^{-1} U_b, \qquad U_b = s_b - I_{b\psi} I_{\psi\psi}^{-1} s_\psi, \qquad
+    V = I_{bb} - I_{b\psi} I_{\psi\psi}^{-1} I_{\psi b},
+
+the fall of -2LL that the quadratic promises, and :math:`V^{-1} U_b` is the promised estimate.
+
+References:
+    Rao (1948), Large sample tests of statistical hypotheses; Louis (1982), Finding the observed
+    information matrix when using the EM algorithm.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...model.individual_priors import individual_priors, individual_priors_at
+from ...numerics.gaussians import Gaussians
+from ...population.complete_scores import complete_scores
+from ...population.fit_result import PopulationFit
+from ...sampling.individuals import IndividualPosteriors
+from .error_scores import ErrorDirections, error_directions
+from .law_scores import Directions, Moments, directions_of
+from .search_candidates import Candidate
+from .search_settings import SEARCH
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreTest:
+    r"""The score test of one candidate.
+
+    Args:
+        statistic: Fall of -2LL that the quadratic promises.
+        mc_error: Its Monte Carlo standard error.
+        estimate: The parameters that it promises, shape ``(parameter,)``.
+        change: The change of the unconstrained parameters of the model, shape ``(population,)``.
+    """
+
+    statistic: float
+    mc_error: float
+    estimate: Tensor
+    change: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Expansion:
+    r"""The log likelihood near a fit as a quadratic function. Made by :func:`expand`.
+
+    Args:
+        scores: Of every individual, shape ``(individual, parameter)``: the free parameters of the
+            model, then those of the candidates.
+        information: Of all individuals, shape ``(parameter, parameter)``.
+        mc_covariance: Monte Carlo covariance of the sum of the scores, same shape.
+        free: Which unconstrained parameters of the model are free, shape ``(population,)``.
+        groups: For each candidate the numbers of its parameters.
+    """
+
+    scores: Tensor
+    information: Tensor
+    mc_covariance: Tensor
+    free: Tensor
+    groups: tuple[tuple[int, ...], ...]
+
+    @property
+    def num_free(self) -> int:
+        """Number of free parameters of the model."""
+        return int(self.free.sum())
+
+    def test(self, number: int, one_sided: bool = False) -> ScoreTest | None:
+        """The score test of a candidate; None if the model has its parameters already, as far as
+        the data can tell.
+        """
+        own, model = list(self.groups[number]), list(range(self.num_free))
+        score, info = self.scores.sum(0), self.information
+        # (own, model): how the parameters of the model answer a change of the candidate's.
+        answer = torch.linalg.solve(info[model][:, model], info[model][:, own])
+        remaining = info[own][:, own] - info[own][:, model] @ answer
+        remaining = (remaining + remaining.T) / 2
+        share = torch.linalg.eigvalsh(_scaled(remaining, info[own][:, own].diagonal()))
+        if not bool((share > SEARCH.min_information).all()):
+            return None
+        slope = score[own] - answer.T @ score[model]
+        estimate = torch.linalg.solve(remaining, slope)
+        if one_sided:
+            estimate = estimate.clamp(min=0.0)
+        contrast = torch.zeros(len(score), dtype=score.dtype)
+        contrast[own] = estimate
+        contrast[model] = -(answer @ estimate)
+        variance = contrast @ self.mc_covariance @ contrast
+        moved = torch.linalg.solve(info[model][:, model], score[model]) - answer @ estimate
+        change = torch.zeros(len(self.free), dtype=score.dtype).masked_scatter(self.free, moved)
+        statistic = float(slope @ estimate)
+        return ScoreTest(statistic, 2 * float(variance.clamp(min=0).sqrt()), estimate, change)
+
+
+def _scaled(matrix: Tensor, diagonal: Tensor) -> Tensor:
+    size = diagonal.abs().clamp(min=1e-300).sqrt()
+    return matrix / (size.unsqueeze(-1) * size)
+
+
+def expand(fit: PopulationFit, candidates: Sequence[Candidate]) -> Expansion:
+    r"""Expand the log likelihood about a fit, with the parameters of some candidates.
+
+    Args:
+        fit: A fit with standard errors.
+        candidates: Terms that its model does not have.
+    """
+    structure, free = fit.structure, fit.estimated
+    individuals = _some_draws(fit, len(candidates))
+    cohort = individuals.cohort.to(dtype=torch.float64)
+    draws, weights = individuals.unconstrained, individuals.weights
+    laws = individual_priors(structure, cohort, fit.estimates)
+    coordinate = {name: j for j, name in enumerate(structure.latent_names)}
+    of_law = [c for c in candidates if not c.one_sided]
+    directions, groups = directions_of(of_law, coordinate, cohort, laws)
+    errors = error_directions(fit, individuals, [c for c in candidates if c.one_sided])
+    steps = SEARCH.relative_step * fit.search.scale
+    repeated = cohort.repeat(len(draws))
+    of_model = complete_scores(structure, cohort, repeated, draws, fit.vector, steps)[..., free]
+    of_terms = directions.scores_of(draws, laws)
+    scores = torch.cat([of_model, of_terms, errors.scores], -1)
+    mean = torch.einsum("kn,knp->np", weights, scores)
+    centered = scores - mean
+    missing = torch.einsum("kn,knp,knq->pq", weights, centered, centered)
+    mc_covariance = torch.einsum("kn,knp,knq->pq", weights.square(), centered, centered)
+    complete = _complete_information(fit, individuals, directions, laws, errors)
+    information = complete - missing
+    num = int(free.sum())
+    information[:num, :num] = torch.linalg.inv(fit.covariance[free][:, free])
+    begin = num + len(directions)
+    numbers = _in_order(candidates, groups, num, begin)
+    return Expansion(mean, information, mc_covariance, free, numbers)
+
+
+def _in_order(
+    candidates: Sequence[Candidate], groups: list[list[int]], num_free: int, begin: int
+) -> tuple[tuple[int, ...], ...]:
+    """For each candidate the numbers of its parameters: first those of the laws, then errors."""
+    of_law, numbers = iter(groups), []
+    for candidate in candidates:
+        if candidate.one_sided:
+            numbers.append((begin,))
+            begin += 1
+        else:
+            numbers.append(tuple(num_free + j for j in next(of_law)))
+    return tuple(numbers)
+
+
+def _some_draws(fit: PopulationFit, num_candidates: int) -> IndividualPosteriors:
+    """The draws of the fit, fewer if there are very many individuals."""
+    size = len(fit.cohort) * (len(fit.vector) + num_candidates)
+    return fit.individuals.some(max(25, SEARCH.max_values // max(size, 1)))
+
+
+def _complete_information(
+    fit: PopulationFit,
+    individuals: IndividualPosteriors,
+    directions: Directions,
+    laws: Gaussians,
+    errors: ErrorDirections,
+) -> Tensor:
+    """Expected information of the complete data; zero in the block of the model's parameters,
+    whose information of the data is known from the fit.
+    """
+    weights, draws = individuals.weights, individuals.unconstrained
+    mean = torch.einsum("kn,knd->nd", weights, draws)
+    offset = draws - mean
+    moments = Moments(mean, torch.einsum("kn,knd,kne->nde", weights, offset, offset))
+    free = fit.estimated.nonzero()[:, 0]
+    steps = SEARCH.relative_step * fit.search.scale[free]
+    shifts = torch.zeros(len(free), len(fit.vector), dtype=torch.float64)
+    shifts[torch.arange(len(free)), free] = steps
+    vectors = torch.cat([fit.vector + shifts, fit.vector - shifts])
+    with torch.no_grad():
+        moved = individual_priors_at(fit.structure, individuals.cohort, vectors)
+    num, own = len(free), len(directions)
+    total = num + own + errors.num
+    result = torch.zeros(total, total, dtype=torch.float64)
+    if own:
+        for p in range(num):
+            ahead, behind = (
+                directions.scores(moments, moved.take(q)).sum(0) for q in (p, num + p)
+            )
+            result[num : num + own, p] = -(ahead - behind) / (2 * steps[p])
+        for d in range(own):
+            step = SEARCH.law_step / max(float(_size(directions, laws, d)), 1e-300)
+            ahead, behind = (
+                directions.scores(moments, directions.moved(laws, d, side * step)).sum(0)
+                for side in (1.0, -1.0)
+            )
+            result[num : num + own, num + d] = -(ahead - behind) / (2 * step)
+        result[:num, num : num + own] = result[num : num + own, :num].T
+    if errors.num:
+        end = num + own
+        result[end:, :num] = errors.with_model
+        result[:num, end:] = errors.with_model.T
+        result[end:, end:] = errors.information
+    return (result + result.T) / 2
+
+
+def _size(directions: Directions, laws: Gaussians, direction: int) -> Tensor:
+    """Largest change of a mean, in standard deviations, that a unit step makes; 1 for pairs."""
+    num = len(directions.place)
+    if direction >= num:
+        return torch.ones(())
+    deviations = laws.standard_deviations[:, directions.place[direction]]
+    return (directions.columns[:, direction] / deviations).abs().amax()
