@@ -39,13 +39,11 @@ class Directions:
         place: The coordinate whose mean each of the first directions changes.
         columns: The centred covariates, shape ``(individual, direction)``.
         pairs: The two coordinates that each of the further directions correlates.
-        sizes: Products of their standard deviations, shape ``(individual, pair)``.
     """
 
     place: tuple[int, ...]
     columns: Tensor
     pairs: tuple[tuple[int, int], ...]
-    sizes: Tensor
 
     def __len__(self) -> int:
         return len(self.place) + len(self.pairs)
@@ -57,7 +55,9 @@ class Directions:
         slope = (precision @ offset.unsqueeze(-1)).squeeze(-1)
         second = moments.covariance + offset.unsqueeze(-1) * offset.unsqueeze(-2)
         matrix = precision @ second @ precision - precision
-        return self._of(slope, matrix)
+        first, second = ([p[i] for p in self.pairs] for i in (0, 1))
+        columns = [self.columns * slope[:, list(self.place)]]
+        return torch.cat([*columns, matrix[:, first, second] * self._sizes(laws)], -1)
 
     def scores_of(self, draws: Tensor, laws: Gaussians) -> Tensor:
         """Scores of draws ``(draw, individual, latent)``, shape ``(draw, individual,
@@ -65,17 +65,19 @@ class Directions:
         """
         precision = torch.cholesky_inverse(laws.scale_tril)
         slope = torch.einsum("nij,knj->kni", precision, draws - laws.loc)
-        columns = [self.columns * slope[..., list(self.place)]]
-        for j, k in self.pairs:
-            columns.append((slope[..., j] * slope[..., k] - precision[:, j, k]).unsqueeze(-1))
-        if self.pairs:
-            columns[1:] = [torch.cat(columns[1:], -1) * self.sizes]
-        return torch.cat(columns, -1)
-
-    def _of(self, slope: Tensor, matrix: Tensor) -> Tensor:
         first, second = ([p[i] for p in self.pairs] for i in (0, 1))
-        columns = [self.columns * slope[:, list(self.place)]]
-        return torch.cat([*columns, matrix[:, first, second] * self.sizes], -1)
+        products = slope[..., first] * slope[..., second] - precision[:, first, second]
+        means = self.columns * slope[..., list(self.place)]
+        return torch.cat([means, products * self._sizes(laws)], -1)
+
+    def _sizes(self, laws: Gaussians) -> Tensor:
+        """Products of the standard deviations of each pair, shape ``(individual, pair)``.
+
+        They change with the population: a correlation is a parameter beside the deviations.
+        """
+        deviations = laws.standard_deviations
+        first, second = ([p[i] for p in self.pairs] for i in (0, 1))
+        return deviations[:, first] * deviations[:, second]
 
     def moved(self, laws: Gaussians, direction: int, step: float) -> Gaussians:
         """The distributions after a step in one direction."""
@@ -86,13 +88,14 @@ class Directions:
             return Gaussians(loc, laws.scale_tril)
         j, k = self.pairs[direction - num]
         covariance = laws.scale_tril @ laws.scale_tril.mT
-        covariance[:, j, k] += step * self.sizes[:, direction - num]
-        covariance[:, k, j] += step * self.sizes[:, direction - num]
+        change = step * self._sizes(laws)[:, direction - num]
+        covariance[:, j, k] += change
+        covariance[:, k, j] += change
         return Gaussians(laws.loc, torch.linalg.cholesky(covariance))
 
 
 def directions_of(
-    candidates: Sequence[Candidate], coordinate: dict[str, int], cohort: Cohort, laws: Gaussians
+    candidates: Sequence[Candidate], coordinate: dict[str, int], cohort: Cohort
 ) -> tuple[Directions, list[list[int]]]:
     r"""The directions of some candidates, and for each candidate the numbers of its own.
 
@@ -100,7 +103,6 @@ def directions_of(
         candidates: Covariate effects and correlations.
         coordinate: Coordinate of every individual parameter by its name.
         cohort: The data.
-        laws: Distributions of the individual parameters.
     """
     place: list[int] = []
     columns: list[Tensor] = []
@@ -117,9 +119,5 @@ def directions_of(
             known = [p for p in candidate.pairs if p not in pairs]
             pairs += known
             groups.append([num_means + pairs.index(p) for p in candidate.pairs])
-    deviations = laws.standard_deviations
-    sizes = [deviations[:, j] * deviations[:, k] for j, k in pairs]
-    none = deviations.new_zeros(len(deviations), 0)
-    joined = torch.cat(columns, -1) if columns else none
-    stacked = torch.stack(sizes, -1) if sizes else none
-    return Directions(tuple(place), joined, tuple(pairs), stacked), groups
+    joined = torch.cat(columns, -1) if columns else torch.zeros(len(cohort), 0).double()
+    return Directions(tuple(place), joined, tuple(pairs)), groups

@@ -61,14 +61,17 @@ class Expansion:
         scores: Of every individual, shape ``(individual, parameter)``: the free parameters of the
             model, then those of the candidates.
         information: Of all individuals, shape ``(parameter, parameter)``.
-        mc_covariance: Monte Carlo covariance of the sum of the scores, same shape.
+        deviations: Scores of the draws minus those of their individuals, shape ``(draw, individual,
+            parameter)``.
+        weights: Normalised weights of the draws, shape ``(draw, individual)``.
         free: Which unconstrained parameters of the model are free, shape ``(population,)``.
         groups: For each candidate the numbers of its parameters.
     """
 
     scores: Tensor
     information: Tensor
-    mc_covariance: Tensor
+    deviations: Tensor
+    weights: Tensor
     free: Tensor
     groups: tuple[tuple[int, ...], ...]
 
@@ -80,6 +83,9 @@ class Expansion:
     def test(self, number: int, one_sided: bool = False) -> ScoreTest | None:
         """The score test of a candidate; None if the model has its parameters already, as far as
         the data can tell.
+
+        Where the information is not positive definite, the sum of the products of the individuals'
+        scores takes its place.
         """
         own, model = list(self.groups[number]), list(range(self.num_free))
         score, info = self.scores.sum(0), self.information
@@ -87,9 +93,12 @@ class Expansion:
         answer = torch.linalg.solve(info[model][:, model], info[model][:, own])
         remaining = info[own][:, own] - info[own][:, model] @ answer
         remaining = (remaining + remaining.T) / 2
-        share = torch.linalg.eigvalsh(_scaled(remaining, info[own][:, own].diagonal()))
-        if not bool((share > SEARCH.min_information).all()):
+        if not self._is_new(own, model):
             return None
+        if not _is_informed(remaining, info[own][:, own].diagonal()):
+            # Far from its maximum, the likelihood need not be concave.
+            efficient = self.scores[:, own] - self.scores[:, model] @ answer
+            remaining = efficient.T @ efficient
         slope = score[own] - answer.T @ score[model]
         estimate = torch.linalg.solve(remaining, slope)
         if one_sided:
@@ -97,16 +106,39 @@ class Expansion:
         contrast = torch.zeros(len(score), dtype=score.dtype)
         contrast[own] = estimate
         contrast[model] = -(answer @ estimate)
-        variance = contrast @ self.mc_covariance @ contrast
         moved = torch.linalg.solve(info[model][:, model], score[model]) - answer @ estimate
         change = torch.zeros(len(self.free), dtype=score.dtype).masked_scatter(self.free, moved)
-        statistic = float(slope @ estimate)
-        return ScoreTest(statistic, 2 * float(variance.clamp(min=0).sqrt()), estimate, change)
+        return ScoreTest(float(slope @ estimate), self._mc_error(contrast), estimate, change)
+
+    def _is_new(self, own: list[int], model: list[int]) -> bool:
+        """Whether the scores of a candidate are no combination of those of the model, for every
+        draw.
+        """
+        root = self.weights.sqrt().unsqueeze(-1)
+        scores = (root * (self.deviations + self.scores)).flatten(0, 1)
+        products = scores.T @ scores
+        among = products[model][:, model]
+        answer = torch.linalg.lstsq(among, products[model][:, own]).solution
+        left = products[own][:, own] - products[own][:, model] @ answer
+        return _is_informed((left + left.T) / 2, products[own][:, own].diagonal())
+
+    def _mc_error(self, contrast: Tensor) -> float:
+        """Monte Carlo standard error of a statistic, by the delta method: a draw changes the score,
+        and the information through the covariance of the scores.
+        """
+        offset = self.deviations @ contrast
+        square = offset.square()
+        influence = 2 * offset + square - (self.weights * square).sum(0)
+        return float((self.weights * influence).square().sum().sqrt())
 
 
-def _scaled(matrix: Tensor, diagonal: Tensor) -> Tensor:
+def _is_informed(information: Tensor, diagonal: Tensor) -> bool:
+    """Whether the information that the parameters of the model leave is a part, above the smallest
+    one, of all information.
+    """
     size = diagonal.abs().clamp(min=1e-300).sqrt()
-    return matrix / (size.unsqueeze(-1) * size)
+    share = torch.linalg.eigvalsh(information / (size.unsqueeze(-1) * size))
+    return bool((share > SEARCH.min_information).all())
 
 
 def expand(fit: PopulationFit, candidates: Sequence[Candidate]) -> Expansion:
@@ -123,7 +155,7 @@ def expand(fit: PopulationFit, candidates: Sequence[Candidate]) -> Expansion:
     laws = individual_priors(structure, cohort, fit.estimates)
     coordinate = {name: j for j, name in enumerate(structure.latent_names)}
     of_law = [c for c in candidates if not c.one_sided]
-    directions, groups = directions_of(of_law, coordinate, cohort, laws)
+    directions, groups = directions_of(of_law, coordinate, cohort)
     errors = error_directions(fit, individuals, [c for c in candidates if c.one_sided])
     steps = SEARCH.relative_step * fit.search.scale
     repeated = cohort.repeat(len(draws))
@@ -133,14 +165,13 @@ def expand(fit: PopulationFit, candidates: Sequence[Candidate]) -> Expansion:
     mean = torch.einsum("kn,knp->np", weights, scores)
     centered = scores - mean
     missing = torch.einsum("kn,knp,knq->pq", weights, centered, centered)
-    mc_covariance = torch.einsum("kn,knp,knq->pq", weights.square(), centered, centered)
     complete = _complete_information(fit, individuals, directions, laws, errors)
     information = complete - missing
     num = int(free.sum())
     information[:num, :num] = torch.linalg.inv(fit.covariance[free][:, free])
     begin = num + len(directions)
     numbers = _in_order(candidates, groups, num, begin)
-    return Expansion(mean, information, mc_covariance, free, numbers)
+    return Expansion(mean, information, centered, weights, free, numbers)
 
 
 def _in_order(

@@ -112,7 +112,7 @@ class SearchSettings:
     max_refused: int = 3
     errors: float = 2.0
     sure: float = 3.0
-    max_values: int = 20_000_000
+    max_values: int = 10_000_000
     relative_step: float = 1e-3
     law_step: float = 1e-4
     law_tolerance: float = 1e-3
