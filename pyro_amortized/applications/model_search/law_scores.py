@@ -8,7 +8,14 @@ and :math:`g = S^{-1}(u - m)`, the derivatives of its log density are
 
 for an effect :math:`\beta` of a covariate on the mean of parameter j, and for a correlation
 :math:`\rho` of two parameters that are independent without it. Given the data of the individual,
-both have expectations that need the posterior mean and covariance of u alone.
+their expectations are the scores of the data. With the posterior covariance C of u, the slopes
+:math:`E[g \mid y]` have the covariance :math:`W = S^{-1} - S^{-1} C S^{-1}` under the model, and the
+expected information of two parameters that change mean and covariance by a, D and a', D' is
+
+.. math:: a^\top W a' + \tfrac12 \operatorname{tr}(D W D' W),
+
+exactly in a linear Gaussian model. The observed information is no alternative: for an effect that
+explains half of a variance, it is zero.
 """
 
 from collections.abc import Sequence
@@ -22,13 +29,6 @@ from ...cohort import Cohort
 from ...model.extended_program import CovariateEffect
 from ...numerics.gaussians import Gaussians
 from .search_candidates import Candidate
-
-
-class Moments(NamedTuple):
-    """Posterior means ``(individual, latent)`` and covariances ``(individual, latent, latent)``."""
-
-    mean: Tensor
-    covariance: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +47,6 @@ class Directions:
 
     def __len__(self) -> int:
         return len(self.place) + len(self.pairs)
-
-    def scores(self, moments: Moments, laws: Gaussians) -> Tensor:
-        """Expected scores given the data, shape ``(individual, direction)``."""
-        precision = torch.cholesky_inverse(laws.scale_tril)
-        offset = moments.mean - laws.loc
-        slope = (precision @ offset.unsqueeze(-1)).squeeze(-1)
-        second = moments.covariance + offset.unsqueeze(-1) * offset.unsqueeze(-2)
-        matrix = precision @ second @ precision - precision
-        first, second = ([p[i] for p in self.pairs] for i in (0, 1))
-        columns = [self.columns * slope[:, list(self.place)]]
-        return torch.cat([*columns, matrix[:, first, second] * self._sizes(laws)], -1)
 
     def scores_of(self, draws: Tensor, laws: Gaussians) -> Tensor:
         """Scores of draws ``(draw, individual, latent)``, shape ``(draw, individual,
@@ -79,19 +68,41 @@ class Directions:
         first, second = ([p[i] for p in self.pairs] for i in (0, 1))
         return deviations[:, first] * deviations[:, second]
 
-    def moved(self, laws: Gaussians, direction: int, step: float) -> Gaussians:
-        """The distributions after a step in one direction."""
-        num = len(self.place)
-        if direction < num:
-            loc = laws.loc.clone()
-            loc[:, self.place[direction]] += step * self.columns[:, direction]
-            return Gaussians(loc, laws.scale_tril)
-        j, k = self.pairs[direction - num]
-        covariance = laws.scale_tril @ laws.scale_tril.mT
-        change = step * self._sizes(laws)[:, direction - num]
-        covariance[:, j, k] += change
-        covariance[:, k, j] += change
-        return Gaussians(laws.loc, torch.linalg.cholesky(covariance))
+    def changes(self, laws: Gaussians) -> "LawChanges":
+        """How the directions change means and covariances."""
+        num, (size, d) = len(self), laws.loc.shape
+        loc = torch.zeros(num, size, d, dtype=torch.float64)
+        covariance = torch.zeros(num, size, d, d, dtype=torch.float64)
+        for n, j in enumerate(self.place):
+            loc[n, :, j] = self.columns[:, n]
+        sizes = self._sizes(laws)
+        for n, (j, k) in enumerate(self.pairs):
+            covariance[len(self.place) + n, :, j, k] = sizes[:, n]
+            covariance[len(self.place) + n, :, k, j] = sizes[:, n]
+        return LawChanges(loc, covariance)
+
+
+class LawChanges(NamedTuple):
+    """Derivatives of means ``(parameter, individual, latent)`` and covariances ``(parameter,
+    individual, latent, latent)`` of the individual parameters.
+    """
+
+    loc: Tensor
+    covariance: Tensor
+
+    def information(self, other: "LawChanges", weight: Tensor) -> Tensor:
+        r"""Expected information :math:`\sum_i a^\top W a' + \tfrac12 \operatorname{tr}(D W D' W)`.
+
+        Args:
+            other: Derivatives in other parameters.
+            weight: W, shape ``(individual, latent, latent)``.
+
+        Returns:
+            Shape ``(parameter, other parameter)``.
+        """
+        means = torch.einsum("pni,nij,qnj->pq", self.loc, weight, other.loc)
+        ours, theirs = self.covariance @ weight, other.covariance @ weight
+        return means + torch.einsum("pnij,qnji->pq", ours, theirs) / 2
 
 
 def directions_of(

@@ -110,8 +110,8 @@ def search(
     if rule.criterion == "penalised":
         path = penalised_start(path, refits, request, rule)
     for _ in range(SEARCH.max_rounds):
-        before = path.current
         path = add_terms(path, refits, request, rule)
+        before = path.current
         path = remove_terms(path, refits, rule)
         if path.current is before:
             break

@@ -1,12 +1,13 @@
 r"""The log likelihood near a fit, to second order, with the parameters of further terms.
 
-By Fisher's and Louis' identities, score and information of the data are expectations over the
-posterior draws of the fit,
+By Fisher's identity, the score of an individual is an expectation over its posterior draws,
 
-.. math:: s_i = E[\partial \log p(y_i, u_i)], \qquad
-    I = \sum_i E[-\partial^2 \log p(y_i, u_i)] - \operatorname{Cov}(\partial \log p(y_i, u_i)).
+.. math:: s_i = E[\partial \log p(y_i, u_i) \mid y_i] .
 
-No model is fitted again. With the information of the parameters of the model itself, the score test
+The information of terms that change the distribution of the individual parameters is the expected
+one (:mod:`pyro_amortized.applications.model_search.law_scores`); that with shared parameters, and
+of the residual error, is by Louis' identity the information of the complete data minus the
+posterior covariance of the scores. No model is fitted again. With the information of the parameters of the model itself, the score test
 of further parameters b is
 
 .. math:: T = U_b^\top V^{-1} U_b, \qquad U_b = s_b - I_{b\psi} I_{\psi\psi}^{-1} s_\psi, \qquad
@@ -30,8 +31,8 @@ from ...numerics.gaussians import Gaussians
 from ...population.complete_scores import complete_scores
 from ...population.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
-from .error_scores import ErrorDirections, error_directions
-from .law_scores import Directions, Moments, directions_of
+from .error_scores import error_directions
+from .law_scores import Directions, LawChanges, directions_of
 from .search_candidates import Candidate
 from .search_settings import SEARCH
 
@@ -165,12 +166,18 @@ def expand(fit: PopulationFit, candidates: Sequence[Candidate]) -> Expansion:
     mean = torch.einsum("kn,knp->np", weights, scores)
     centered = scores - mean
     missing = torch.einsum("kn,knp,knq->pq", weights, centered, centered)
-    complete = _complete_information(fit, individuals, directions, laws, errors)
-    information = complete - missing
-    num = int(free.sum())
+    num, own = int(free.sum()), len(directions)
+    law, end = slice(num, num + own), num + own
+    information = -missing
     information[:num, :num] = torch.linalg.inv(fit.covariance[free][:, free])
-    begin = num + len(directions)
-    numbers = _in_order(candidates, groups, num, begin)
+    information[law, :end] = _law_information(
+        fit, individuals, directions, laws, missing[law, :num]
+    )
+    information[:num, law] = information[law, :num].T
+    information[end:, :num] += errors.with_model
+    information[:num, end:] += errors.with_model.T
+    information[end:, end:] += errors.information
+    numbers = _in_order(candidates, groups, num, end)
     return Expansion(mean, information, centered, weights, free, numbers)
 
 
@@ -194,20 +201,34 @@ def _some_draws(fit: PopulationFit, num_candidates: int) -> IndividualPosteriors
     return fit.individuals.some(max(25, SEARCH.max_values // max(size, 1)))
 
 
-def _complete_information(
+def _law_information(
     fit: PopulationFit,
     individuals: IndividualPosteriors,
     directions: Directions,
     laws: Gaussians,
-    errors: ErrorDirections,
+    missing: Tensor,
 ) -> Tensor:
-    """Expected information of the complete data; zero in the block of the model's parameters,
-    whose information of the data is known from the fit.
+    """Expected information of the directions, with the free parameters of the model and with each
+    other, shape ``(direction, free + direction)``.
+
+    ``missing`` is the sum of the posterior covariances of the scores of the directions with those
+    of the model; it is used for the shared parameters, on which the observations depend directly.
     """
     weights, draws = individuals.weights, individuals.unconstrained
-    mean = torch.einsum("kn,knd->nd", weights, draws)
-    offset = draws - mean
-    moments = Moments(mean, torch.einsum("kn,knd,kne->nde", weights, offset, offset))
+    offset = draws - torch.einsum("kn,knd->nd", weights, draws)
+    posterior = torch.einsum("kn,knd,kne->nde", weights, offset, offset)
+    precision = torch.cholesky_inverse(laws.scale_tril)
+    seen = precision - precision @ posterior @ precision
+    of_model, own = _changes_of_model(fit, individuals), directions.changes(laws)
+    with_model = own.information(of_model, seen)
+    shared = fit.structure.coordinates(fit.structure.shared)[fit.estimated]
+    complete = own.information(of_model, precision) - missing
+    with_model = torch.where(shared, complete, with_model)
+    return torch.cat([with_model, own.information(own, seen)], -1)
+
+
+def _changes_of_model(fit: PopulationFit, individuals: IndividualPosteriors) -> LawChanges:
+    """How the free parameters of the model change the distributions of the individuals."""
     free = fit.estimated.nonzero()[:, 0]
     steps = SEARCH.relative_step * fit.search.scale[free]
     shifts = torch.zeros(len(free), len(fit.vector), dtype=torch.float64)
@@ -215,35 +236,10 @@ def _complete_information(
     vectors = torch.cat([fit.vector + shifts, fit.vector - shifts])
     with torch.no_grad():
         moved = individual_priors_at(fit.structure, individuals.cohort, vectors)
-    num, own = len(free), len(directions)
-    total = num + own + errors.num
-    result = torch.zeros(total, total, dtype=torch.float64)
-    if own:
-        for p in range(num):
-            ahead, behind = (
-                directions.scores(moments, moved.take(q)).sum(0) for q in (p, num + p)
-            )
-            result[num : num + own, p] = -(ahead - behind) / (2 * steps[p])
-        for d in range(own):
-            step = SEARCH.law_step / max(float(_size(directions, laws, d)), 1e-300)
-            ahead, behind = (
-                directions.scores(moments, directions.moved(laws, d, side * step)).sum(0)
-                for side in (1.0, -1.0)
-            )
-            result[num : num + own, num + d] = -(ahead - behind) / (2 * step)
-        result[:num, num : num + own] = result[num : num + own, :num].T
-    if errors.num:
-        end = num + own
-        result[end:, :num] = errors.with_model
-        result[:num, end:] = errors.with_model.T
-        result[end:, end:] = errors.information
-    return (result + result.T) / 2
-
-
-def _size(directions: Directions, laws: Gaussians, direction: int) -> Tensor:
-    """Largest change of a mean, in standard deviations, that a unit step makes; 1 for pairs."""
-    num = len(directions.place)
-    if direction >= num:
-        return torch.ones(())
-    deviations = laws.standard_deviations[:, directions.place[direction]]
-    return (directions.columns[:, direction] / deviations).abs().amax()
+    covariance = moved.scale_tril @ moved.scale_tril.mT
+    ends = (moved.loc.chunk(2), covariance.chunk(2))
+    loc, matrix = (
+        (ahead - behind) / (2 * steps.reshape(-1, *[1] * (ahead.dim() - 1)))
+        for ahead, behind in ends
+    )
+    return LawChanges(loc, matrix)

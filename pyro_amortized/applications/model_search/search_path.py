@@ -19,7 +19,14 @@ from ...population.model_comparison import difference
 from ...runtime.workers import Workers
 from .score_expansion import ScoreTest, expand
 from .search_candidates import Candidate, Request, candidates_for
-from .search_refits import Fitted, Refits, removed, start_with, start_without
+from .search_refits import (
+    Fitted,
+    Refits,
+    neutral_start,
+    removed,
+    start_with,
+    start_without,
+)
 from .search_result import SearchStep
 from .search_settings import SEARCH, SearchRule, tail
 
@@ -136,6 +143,7 @@ def _best_added(path: Path, refits: Refits, promising: Sequence[Ranked], rule: S
             (
                 x.candidate.added_to(path.current.extension),
                 start_with(path.current, x.candidate, x.test),
+                neutral_start(path.current, x.candidate),
             )
             for x in batch
         ]

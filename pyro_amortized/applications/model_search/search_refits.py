@@ -33,6 +33,9 @@ from .score_expansion import ScoreTest
 from .search_candidates import Candidate, without
 
 MAX_CORRELATION = 0.9  # of a start: a promised correlation may lie beyond 1
+# Rise of -2LL from a model to a larger one above which the larger is fitted again from another start.
+MAX_RISE = 0.5
+SMALLEST = 1e-4  # variance of a start, of that of the prior
 MANIFEST = "search.json"
 
 
@@ -58,16 +61,12 @@ class Refits:
     folder: Path | None = None
 
     def of(
-        self, current: Fitted, tasks: Sequence[tuple[Extension, Population]]
+        self, current: Fitted, tasks: Sequence[tuple[Extension, *tuple[Population, ...]]]
     ) -> list[Fitted | str]:
-        """Fits of extensions from their starts, in workers if joblib is configured that way; in
-        place of a fit that failed, why.
+        """Fits of extensions from their starts (a second start is used if the first is poor), in
+        workers if joblib is configured that way; in place of a fit that failed, why.
         """
-        results = run_each(
-            _fitted_or_reason,
-            [(self, current, extension, start) for extension, start in tasks],
-        )
-        return list(results)
+        return run_each(_fitted_or_reason, [(self, current, *task) for task in tasks])
 
     def place(self, extension: Extension) -> Path | None:
         """The folder of a fit."""
@@ -76,15 +75,37 @@ class Refits:
         return self.folder / "fits" / hashlib.sha1(extension.key.encode()).hexdigest()[:16]
 
 
+def _refitted(
+    refits: Refits, current: Fitted, model: Model, start: Population, neutral: Population | None
+) -> PopulationFit:
+    """The fit from the promised start; from the present estimates without an effect, if there is
+    such a start, where the first one ends below the smaller model.
+    """
+    try:
+        fit = refit(current.fit, model, start, refits.seed)
+    except AmortizedError:
+        if neutral is None:
+            raise
+        return refit(current.fit, model, neutral, refits.seed)
+    if neutral is None or fit.minus2ll < current.fit.minus2ll + MAX_RISE:
+        return fit
+    again = refit(current.fit, model, neutral, refits.seed)
+    return min(fit, again, key=lambda x: x.minus2ll)
+
+
 def _fitted_or_reason(
-    refits: Refits, current: Fitted, extension: Extension, start: Population
+    refits: Refits,
+    current: Fitted,
+    extension: Extension,
+    start: Population,
+    without_term: Population | None = None,
 ) -> Fitted | str:
     model = ExtendedProgram(refits.program, extension) if extension.terms else refits.program
     place = refits.place(extension)
     if place is not None and (place / "fit.safetensors").exists():
         return Fitted(extension, load_fit(place, model))
     try:
-        fit = refit(current.fit, model, start, refits.seed)
+        fit = _refitted(refits, current, model, start, without_term)
     except AmortizedError as error:
         return str(error).splitlines()[0]
     if place is not None:
@@ -126,11 +147,19 @@ def start_with(current: Fitted, candidate: Candidate, test: ScoreTest) -> Popula
             start.pop(block.site)
         start[term.site] = _correlations(current, term, inside, candidate, test.estimate)
     elif isinstance(term, ErrorPart):
-        start[term.site] = test.estimate[0].clamp(min=1e-12).sqrt()
+        start[term.site] = test.estimate[0].clamp(min=SMALLEST * term.scale**2).sqrt()
     else:
         start[term.site] = test.estimate if term.form == "category" else test.estimate[0]
     assert {t.site for t in extension.terms} <= set(start)
     return start
+
+
+def neutral_start(current: Fitted, candidate: Candidate) -> Population:
+    """The estimates of a fit, with the parameters of a candidate at (or near) zero."""
+    zero = ScoreTest(
+        0.0, 0.0, torch.zeros(candidate.num_added).double(), torch.zeros_like(current.fit.vector)
+    )
+    return start_with(current, candidate, zero)
 
 
 def start_without(current: Fitted, term: Term) -> Population:

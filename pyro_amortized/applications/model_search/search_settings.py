@@ -97,7 +97,6 @@ class SearchSettings:
             multiple of what it needs.
         max_values: Draws times individuals times parameters of the scores, which limits memory.
         relative_step: Step of differences in the population, in units of the scale of the search.
-        law_step: Step of differences in new parameters, in units of their scale.
         law_tolerance: Largest difference of the log density from a normal one, in nats.
         min_information: Smallest part of the information of a candidate that the parameters of the
             model may leave: with less, the model has the candidate already.
@@ -114,7 +113,6 @@ class SearchSettings:
     sure: float = 3.0
     max_values: int = 10_000_000
     relative_step: float = 1e-3
-    law_step: float = 1e-4
     law_tolerance: float = 1e-3
     min_information: float = 1e-4
     max_rounds: int = 4
