@@ -32,9 +32,9 @@ from .search_path import (
     check_usable,
     first_step,
     remove_terms,
-    wald_statistic,
 )
 from .search_refits import Fitted, Refits, check_folder
+from .search_removals import wald_statistic
 from .search_result import CandidateTest, ModelSearch
 from .search_settings import SEARCH, SearchRule, tail
 from .selection_frequencies import TermGroup, inclusion_frequencies

@@ -9,10 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-import torch
-
 from ...errors import FitError
-from ...model.extended_program import ErrorPart, Term
 from ...model.individual_priors import individual_priors
 from ...population.fit_result import PopulationFit
 from ...population.model_comparison import difference
@@ -23,10 +20,9 @@ from .search_refits import (
     Fitted,
     Refits,
     neutral_start,
-    removed,
     start_with,
-    start_without,
 )
+from .search_removals import Removal, removals_of
 from .search_result import SearchStep
 from .search_settings import SEARCH, SearchRule, tail
 
@@ -204,35 +200,22 @@ def remove_terms(path: Path, refits: Refits, rule: SearchRule) -> Path:
             return path
 
 
-def wald_statistic(fit: PopulationFit, term: Term) -> float:
-    """Rise of -2LL that the quadratic promises if a term is left out; NaN for a part of the error,
-    whose absence lies at infinity in unconstrained coordinates.
-    """
-    own = fit.structure.coordinates({term.site}) & fit.estimated
-    if isinstance(term, ErrorPart) or int(own.sum()) < fit.structure.coordinates({term.site}).sum():
-        return math.nan
-    value = fit.vector[own]
-    return float(value @ torch.linalg.solve(fit.covariance[own][:, own], value))
-
-
 def _worst_removed(path: Path, refits: Refits, rule: SearchRule) -> Path:
     """The path after the least needed term has been removed, if one is."""
     current, num = path.current, len(path.current.fit.cohort)
-    doubtful: list[tuple[float, Term]] = []
-    for term in current.extension.terms:
-        kept = rule.kept(term.num_parameters, num, one_sided=isinstance(term, ErrorPart))
-        share = wald_statistic(current.fit, term) / kept
-        if not share > SEARCH.sure:  # NaN: not known
-            doubtful.append((share if share == share else 0.0, term))
-    path = replace(path, num_tests=path.num_tests + len(current.extension.terms))
-    for _, term in sorted(doubtful, key=lambda x: x[0]):
-        smaller = removed(current, term)
-        if _last_added(path, term):
-            continue  # its test was the last step
-        model = refits.of(current, [(smaller, start_without(current, term))])[0]
+    doubtful: list[tuple[float, Removal]] = []
+    removals = removals_of(current)
+    for removal in removals:
+        kept = rule.kept(removal.freedom, num, one_sided=removal.one_sided)
+        share = removal.statistic / kept
+        if not share > SEARCH.sure and not _last_added(path, removal):  # NaN: not known
+            doubtful.append((share if share == share else 0.0, removal))
+    path = replace(path, num_tests=path.num_tests + len(removals))
+    for _, removal in sorted(doubtful, key=lambda x: x[0]):
+        model = refits.of(current, [(removal.extension, removal.start)])[0]
         if isinstance(model, str):
             continue
-        step = _removal(current, model, term, rule)
+        step = _removal_step(current, model, removal, rule)
         path = replace(path, num_tests=path.num_tests + 1)
         if step.accepted:
             return path.accepted(model, step)
@@ -240,30 +223,31 @@ def _worst_removed(path: Path, refits: Refits, rule: SearchRule) -> Path:
     return path
 
 
-def _last_added(path: Path, term: Term) -> bool:
+def _last_added(path: Path, removal: Removal) -> bool:
     """Whether a term was the last that was accepted, so that its removal was just tested."""
     accepted = [step for step in path.steps if step.accepted]
-    return accepted[-1].action == "add" and accepted[-1].term == term.name
+    return accepted[-1].action == "add" and accepted[-1].term == removal.name
 
 
-def _removal(current: Fitted, model: Fitted, term: Term, rule: SearchRule) -> SearchStep:
+def _removal_step(
+    current: Fitted, model: Fitted, removal: Removal, rule: SearchRule
+) -> SearchStep:
     change = difference(model.fit, current.fit)
-    rise, error = change.minus2ll, change.minus2ll_mc_error
-    one_sided, freedom = isinstance(term, ErrorPart), term.num_parameters
-    kept = rule.kept(freedom, len(model.fit.cohort), one_sided=one_sided)
+    rise, error, freedom = change.minus2ll, change.minus2ll_mc_error, removal.freedom
+    kept = rule.kept(freedom, len(model.fit.cohort), one_sided=removal.one_sided)
     accepted = math.isfinite(rise) and rise < kept
-    reason = "removed" if accepted else f"kept: it needs {kept:.2f}"
+    reason = "removed" if accepted else f"kept: {kept:.2f} is needed"
     if abs(rise - kept) < SEARCH.errors * error:
         reason += "; the margin is within the Monte Carlo error"
     return SearchStep(
         "remove",
-        term.name,
+        removal.name,
         model.fit.minus2ll,
         rise,
         error,
         freedom,
-        tail(rise, freedom, one_sided),
-        wald_statistic(current.fit, term),
+        tail(rise, freedom, removal.one_sided),
+        removal.statistic,
         accepted,
         unexplained_variances(model.fit),
         reason,

@@ -16,12 +16,10 @@ from ...errors import AmortizedError, FitError
 from ...model import Model, Population
 from ...model.extended_program import (
     CorrelatedBlock,
-    CovariateEffect,
     Entry,
     ErrorPart,
     ExtendedProgram,
     Extension,
-    Term,
 )
 from ...numerics.cholesky import factored
 from ...population.estimation import refit
@@ -30,7 +28,7 @@ from ...population.fit_result import PopulationFit
 from ...runtime.atomic_files import make_folder, read_json, write_atomically
 from ...runtime.workers import run_each
 from .score_expansion import ScoreTest
-from .search_candidates import Candidate, without
+from .search_candidates import Candidate
 
 MAX_CORRELATION = 0.9  # of a start: a promised correlation may lie beyond 1
 # Rise of -2LL from a model to a larger one above which the larger is fitted again from another start.
@@ -160,16 +158,6 @@ def neutral_start(current: Fitted, candidate: Candidate) -> Population:
         0.0, 0.0, torch.zeros(candidate.num_added).double(), torch.zeros_like(current.fit.vector)
     )
     return start_with(current, candidate, zero)
-
-
-def start_without(current: Fitted, term: Term) -> Population:
-    """The population of a fit without the parameters of a term."""
-    return {n: x for n, x in current.fit.estimates.items() if n != term.site}
-
-
-def removed(current: Fitted, term: Term) -> Extension:
-    """The extension of a fit without a term."""
-    return without(current.extension, term)
 
 
 def _correlations(

@@ -154,7 +154,7 @@ class ModelSearch:
         return "\n\n".join(
             part
             for part in (
-                self._title(),
+                self.headline,
                 text_table(self.path_rows()),
                 text_table(self.test_rows()) if self.tests else "",
                 self._skipped(),
@@ -164,9 +164,11 @@ class ModelSearch:
         )
 
     def __repr__(self) -> str:
-        return f"ModelSearch: {self._title()}"
+        return f"ModelSearch: {self.headline}"
 
-    def _title(self) -> str:
+    @property
+    def headline(self) -> str:
+        """What was found, by which rule, and by how many tests, in two lines."""
         terms = [term.name for term in self.extension.terms]
         found = ", ".join(terms) if terms else "nothing was added"
         structure = f"{self.structure}; " if self.structure else ""
