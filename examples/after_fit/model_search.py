@@ -1,8 +1,9 @@
 """Which covariates matter for phenobarbital in neonates? A search from a model without any.
 
-The search tests weight and Apgar score on clearance and volume, their correlation and the residual error by score tests, without a fit.
-It fits the most promising model, and goes on from it.
-The path, the inclusion frequencies in bootstrapped cohorts and the lines to write into the program are the result.
+The search tests weight and Apgar score on clearance and volume, their correlation and the residual
+error by score tests, without a fit. It fits the most promising model, and goes on from it. The
+path, the inclusion frequencies in bootstrapped cohorts and the lines to write into the program are
+the result.
 """
 
 import argparse

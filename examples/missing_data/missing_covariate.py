@@ -1,9 +1,11 @@
 """A covariate that some individuals lack, as a site of the model.
 
-The body weight of four in ten individuals was not recorded.
-The model has a distribution of the weight: recorded weights are observed under it, and a missing one is a latent parameter of its individual, which the data of the individual inform.
-The likelihood contains the integral over the missing weights, so no individual is left out and no value is filled in.
-The estimates are compared with those of all weights, of the complete individuals alone, and of the mean weight in place of the missing ones.
+The body weight of four in ten individuals was not recorded. The model has a distribution of the
+weight: recorded weights are observed under it, and a missing one is a latent parameter of its
+individual, which the data of the individual inform. The likelihood contains the integral over the
+missing weights, so no individual is left out and no value is filled in. The estimates are compared
+with those of all weights, of the complete individuals alone, and of the mean weight in place of the
+missing ones.
 """
 
 import argparse

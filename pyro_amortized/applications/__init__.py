@@ -1,5 +1,6 @@
 r"""What follows a fit: simulation under regimens, individual doses, designs of studies, search
-for the model."""
+for the model.
+"""
 
 from .design_evaluation import evaluate_designs as evaluate_designs
 from .design_result import DesignEvaluation as DesignEvaluation

@@ -229,9 +229,7 @@ class ExtendedProgram:
 class _Extending(Messenger):  # type: ignore[misc]
     """Changes the distributions of individual and observed sites while a program runs."""
 
-    def __init__(
-        self, extension: Extension, values: Mapping[str, Tensor], cohort: Cohort
-    ) -> None:
+    def __init__(self, extension: Extension, values: Mapping[str, Tensor], cohort: Cohort) -> None:
         super().__init__()
         self.extension, self.values, self.cohort = extension, values, cohort
         self.individual = {x.entry.site for x in extension.effects}

@@ -57,7 +57,8 @@ class NormalLaw:
 
 def normal_law(fn: Any) -> NormalLaw | None:
     """Mean and scale of a distribution that is normal on some scale, or None for any other."""
-    event_dim, transforms = fn.event_dim, []
+    event_dim = fn.event_dim
+    transforms: list[Any] = []
     if event_dim > 1:
         return None
     while True:

@@ -137,9 +137,7 @@ class PkProgram:
 def _log_values(name: str, rough: Mapping[str, float]) -> Tensor:
     center = torch.tensor(list(rough.values())).log()
     law = dist.Normal(center, DEFAULTS.typical_sd).to_event(1)
-    return torch.as_tensor(
-        pyro.sample(name, law, infer={"labels": list(rough), "scale": "log"})
-    )
+    return torch.as_tensor(pyro.sample(name, law, infer={"labels": list(rough), "scale": "log"}))
 
 
 def _eliminated(central: Tensor, p: Mapping[str, Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""A model search against closed forms: score tests, likelihood ratios, and the rules of the path."""
+"""A model search against closed forms: score tests, likelihood ratios, rules of the path."""
 
 import math
 from dataclasses import replace
@@ -7,25 +7,27 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
+import scipy.stats
 import torch
 
 import pyro_amortized as pa
 from pyro_amortized.applications.model_search import search_refits
+from pyro_amortized.applications.model_search.model_searching import make_request
 from pyro_amortized.applications.model_search.penalised_start import lasso_path
 from pyro_amortized.applications.model_search.score_expansion import expand
 from pyro_amortized.applications.model_search.search_candidates import candidates_for
 from pyro_amortized.applications.model_search.search_path import decision
+from pyro_amortized.applications.model_search.search_settings import RatioDistribution
 from pyro_amortized.applications.model_search.selection_frequencies import (
     Quadratic,
     TermGroup,
     chosen_terms,
     inclusion_frequencies,
 )
-from pyro_amortized.applications.model_search.model_searching import _request
 from pyro_amortized.errors import FitError, SettingError
 from pyro_amortized.model.extended_program import Extension
 from pyro_amortized.numerics.maximization import maximize
-from tests.exact import TRUTH, _padded, linear_cohort, linear_program
+from tests.exact import TRUTH, linear_cohort, linear_program, padded
 
 NUM = 60
 
@@ -65,7 +67,7 @@ def marginal_law(cohort, vector, columns=None, correlated=False):
     """Mean and covariance of the values of every individual, with mean, log omega, log sigma, then
     coefficients of the covariates, one per column and parameter, and the correlation (tanh).
     """
-    seen, design, _ = _padded(cohort)
+    seen, design, _ = padded(cohort)
     mean, omega, sigma = vector[:2], vector[2:4].exp(), vector[4].exp()
     means = mean.expand(len(cohort), 2)
     if columns is not None:
@@ -82,10 +84,8 @@ def marginal_law(cohort, vector, columns=None, correlated=False):
 
 def exact_log_likelihood(cohort, vector, columns=None, correlated=False):
     """Of all individuals."""
-    seen, _, values = _padded(cohort)
-    law = torch.distributions.MultivariateNormal(
-        *marginal_law(cohort, vector, columns, correlated)
-    )
+    seen, _, values = padded(cohort)
+    law = torch.distributions.MultivariateNormal(*marginal_law(cohort, vector, columns, correlated))
     return (law.log_prob(values) + 0.5 * math.log(2 * math.pi) * (1 - seen).sum(-1)).sum()
 
 
@@ -143,7 +143,7 @@ def exact_score_tests(cohort):
 
 
 def test_score_statistics_are_those_of_the_exact_likelihood(fit, cohort):
-    request, skipped = _request(fit, ["weight", "age"], None, True, False)
+    request, skipped = make_request(fit, ["weight", "age"], None, True, False)
     candidates, _ = candidates_for(fit, Extension(), request)
     expansion = expand(fit, candidates)
     names = [c.name for c in candidates]
@@ -190,7 +190,7 @@ def test_the_result_says_what_was_done(found):
     assert 'weight_on_phi_0 = pyro.sample("weight_on_phi_0"' in text
     assert "LKJCholesky(2)" in text
     table, tests = found.table(), found.test_table()
-    assert list(table["action"])[0] == "start"
+    assert table["action"].iloc[0] == "start"
     first = table[table["accepted"] & (table["term"] == "weight on phi[0]")].iloc[0]
     unexplained = table["variance of phi[0]"]
     assert first["variance of phi[0]"] < 0.9 * unexplained.iloc[0]
@@ -306,7 +306,12 @@ def test_a_quadratic_is_maximised_and_terms_are_chosen_on_it():
     root = generator.normal(size=(6, 6))
     information = root @ root.T + np.eye(6)
     truth = np.array([0.0, 0.0, 2.0, 0.0, 0.0, 0.0])
-    groups = [TermGroup((2,), (2.0,)), TermGroup((3, 4), (0.0, 0.0)), TermGroup((5,), (0.0,))]
+    one, two = RatioDistribution(1, 40), RatioDistribution(2, 40)
+    groups = [
+        TermGroup((2,), (2.0,), one),
+        TermGroup((3, 4), (0.0, 0.0), two),
+        TermGroup((5,), (0.0,), one),
+    ]
     quadratic = Quadratic(np.zeros(6), information, groups)
     own = information[2, 2]
     others = [0, 1]
@@ -317,7 +322,7 @@ def test_a_quadratic_is_maximised_and_terms_are_chosen_on_it():
     assert rise == pytest.approx(truth[2] ** 2 * left)
     rule = pa.SearchRule(criterion="bic", num_replicates=50)
     strong = Quadratic(np.zeros(6), 20 * information, groups)
-    assert chosen_terms(strong, rule, 40, frozenset()) == {0}
+    assert chosen_terms(strong, rule, frozenset()) == {0}
     scores = generator.normal(size=(40, 6)) @ np.linalg.cholesky(information).T
     scores -= scores.mean(0)
     share = inclusion_frequencies(scores, 40 * information, groups, rule, seed=2)
@@ -325,9 +330,31 @@ def test_a_quadratic_is_maximised_and_terms_are_chosen_on_it():
     assert (share[1:] < 0.5).all()
 
 
+def test_p_values_are_those_of_a_regression():
+    generator = np.random.default_rng(3)
+    x, y = generator.normal(size=(30, 4)), generator.normal(size=30)
+
+    def residual(columns):
+        coefficients, *_ = np.linalg.lstsq(x[:, :columns], y, rcond=None)
+        return float(((y - x[:, :columns] @ coefficients) ** 2).sum())
+
+    smaller, larger = residual(2), residual(4)
+    f = (smaller - larger) / 2 / (larger / 26)
+    law = RatioDistribution(freedom=2, num_individuals=30, used=2)
+    fall = 30 * math.log(smaller / larger)
+    assert law.p_value(fall) == pytest.approx(scipy.stats.f.sf(f, 2, 26))
+    assert law.p_value(law.quantile(0.01)) == pytest.approx(0.01)
+    assert law.quantile(0.01) > scipy.stats.chi2.isf(0.01, 2)
+    many = RatioDistribution(2, 1_000_000)
+    assert many.quantile(0.01) == pytest.approx(scipy.stats.chi2.isf(0.01, 2), rel=1e-4)
+    boundary = RatioDistribution(1, 40, one_sided=True)
+    assert boundary.quantile(0.05) == pytest.approx(scipy.stats.chi2.isf(0.1, 1))
+    assert math.isnan(law.p_value(math.nan))
+
+
 def test_a_variance_is_not_negative():
     information = np.eye(2)
-    groups = [TermGroup((1,), (0.0,), one_sided=True)]
+    groups = [TermGroup((1,), (0.0,), RatioDistribution(1, 40, one_sided=True))]
     falling = Quadratic(np.array([0.0, -5.0]), information, groups)
     rising = Quadratic(np.array([0.0, 5.0]), information, groups)
     assert falling.minus2ll(frozenset({0})) == falling.minus2ll(frozenset())

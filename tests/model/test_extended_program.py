@@ -86,7 +86,10 @@ def test_effects_correlations_and_error_have_the_density_of_a_program_by_hand():
     torch.testing.assert_close(density.individual, expected.individual)
     torch.testing.assert_close(density.observation, expected.observation)
     assert set(structure.shared) == {"sigma", "proportional_error_of_y"}
-    assert structure.population["arm_on_phi_1"].entry_names == ["arm_on_phi_1[1]", "arm_on_phi_1[2]"]
+    assert structure.population["arm_on_phi_1"].entry_names == [
+        "arm_on_phi_1[1]",
+        "arm_on_phi_1[2]",
+    ]
     assert pickle.loads(pickle.dumps(program)).extension == extension
 
 
@@ -128,7 +131,12 @@ def test_sites_of_different_kinds_are_correlated_as_one_normal_vector():
 
 def test_blocks_of_alternating_sites():
     cohort = linear_cohort(num=NUM)
-    a, b0, b1, c = (Entry("a", 0, "a"), Entry("b", 0, "b0"), Entry("b", 1, "b1"), Entry("c", 0, "c"))
+    a, b0, b1, c = (
+        Entry("a", 0, "a"),
+        Entry("b", 0, "b0"),
+        Entry("b", 1, "b1"),
+        Entry("c", 0, "c"),
+    )
     blocks = CorrelatedBlock((a, b1)), CorrelatedBlock((b0, c))
     omega = torch.tensor([0.3, 0.5, 0.2, 0.4]).double()
     joint = torch.eye(4).double()

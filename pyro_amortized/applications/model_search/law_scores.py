@@ -9,7 +9,7 @@ and :math:`g = S^{-1}(u - m)`, the derivatives of its log density are
 for an effect :math:`\beta` of a covariate on the mean of parameter j, and for a correlation
 :math:`\rho` of two parameters that are independent without it. Given the data of the individual,
 their expectations are the scores of the data. With the posterior covariance C of u, the slopes
-:math:`E[g \mid y]` have the covariance :math:`W = S^{-1} - S^{-1} C S^{-1}` under the model, and the
+:math:`E[g \mid y]` have the covariance :math:`W = S^{-1} - S^{-1} C S^{-1}` under the model. The
 expected information of two parameters that change mean and covariance by a, D and a', D' is
 
 .. math:: a^\top W a' + \tfrac12 \operatorname{tr}(D W D' W),

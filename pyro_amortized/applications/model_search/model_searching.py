@@ -19,13 +19,29 @@ import numpy as np
 
 from ...errors import FitError
 from ...model import Model
-from ...model.extended_program import ErrorPart, ExtendedProgram, Extension, Form
+from ...model.extended_program import (
+    ErrorKind,
+    ErrorPart,
+    ExtendedProgram,
+    Extension,
+    Form,
+    Term,
+)
+from ...model.normal_laws import normal_observation
 from ...model.program_run import Assign, run_program
 from ...population.fit_result import PopulationFit
 from ...runtime.arguments import check_is, check_seed
+from ...runtime.isolation import seeded
 from .penalised_start import penalised_start
-from .score_expansion import expand
-from .search_candidates import Candidate, Request, candidates_for, check_names, normal_entries
+from .score_expansion import ScoreTest, expand
+from .search_candidates import (
+    Candidate,
+    Request,
+    candidates_for,
+    check_names,
+    normal_entries,
+    size_without,
+)
 from .search_path import (
     Path,
     add_terms,
@@ -36,7 +52,7 @@ from .search_path import (
 from .search_refits import Fitted, Refits, check_folder
 from .search_removals import wald_statistic
 from .search_result import CandidateTest, ModelSearch
-from .search_settings import SEARCH, SearchRule, tail
+from .search_settings import SEARCH, RatioDistribution, SearchRule
 from .selection_frequencies import TermGroup, inclusion_frequencies
 from .structure_choice import best_structure
 
@@ -100,7 +116,7 @@ def search(
     if structures:
         first, name, more = best_structure(fit, structures, seed)
         steps += more
-    request, skipped = _request(first, covariates, parameters, correlations, residual)
+    request, skipped = make_request(first, covariates, parameters, correlations, residual)
     place = None if folder is None else FolderPath(folder)
     if place is not None:
         check_folder(place, fit, repr((request, rule, seed, name)))
@@ -137,7 +153,7 @@ def _parts(model: Model) -> tuple[Model, Extension]:
     return model, Extension()
 
 
-def _request(
+def make_request(
     fit: PopulationFit,
     covariates: Covariates | None,
     parameters: Sequence[str] | None,
@@ -160,12 +176,14 @@ def _request(
     return Request(forms, used, entries if correlations else {}, errors), skipped | more
 
 
-def _error_parts(fit: PopulationFit) -> tuple[tuple, dict[str, str]]:  # type: ignore[type-arg]
+def _error_parts(
+    fit: PopulationFit,
+) -> tuple[tuple[tuple[str, ErrorKind], ...], dict[str, str]]:
     """Parts of the residual error that may be added, and why others may not."""
-    from ...model.normal_laws import normal_observation
-
-    trace = run_program(fit.structure.model, fit.cohort, Assign(fit.estimates))
-    parts, skipped = [], {}
+    with seeded(0):
+        trace = run_program(fit.structure.model, fit.individuals.cohort, Assign(fit.estimates))
+    parts: list[tuple[str, ErrorKind]] = []
+    skipped = {}
     for name in fit.structure.observed:
         if normal_observation(trace.nodes[name]["fn"]) is None:
             skipped[f"residual error of {name}"] = "its distribution is not normal"
@@ -183,45 +201,55 @@ def _final_tests(
     expansion = expand(fit, candidates)
     score_tests = [expansion.test(n, c.one_sided) for n, c in enumerate(candidates)]
     known = [n for n, test in enumerate(score_tests) if test is not None]
-    free = fit.estimated
+    free, num = fit.estimated, len(fit.cohort)
+    sizes = [size_without(extension, c.term, c.num_added, num) for c in candidates]
     position = {p: n for n, p in enumerate(free.nonzero()[:, 0].tolist())}
     groups, included = [], []
     for term in extension.terms:
         own = fit.structure.coordinates({term.site}).nonzero()[:, 0].tolist()
         if not isinstance(term, ErrorPart) and all(p in position for p in own):
             numbers = tuple(position[p] for p in own)
-            groups.append(TermGroup(numbers, tuple(fit.vector[own].tolist())))
+            size = size_without(extension, term, term.num_parameters, num)
+            groups.append(TermGroup(numbers, tuple(fit.vector[own].tolist()), size))
             included.append(term.name)
     for n in known:
         numbers = expansion.groups[n]
-        groups.append(TermGroup(numbers, (0.0,) * len(numbers), candidates[n].one_sided))
+        groups.append(TermGroup(numbers, (0.0,) * len(numbers), sizes[n]))
     named = [*included, *(candidates[n].name for n in known)]
     frequency = dict.fromkeys(named, float("nan"))
     if rule.num_replicates:
         scores, information = expansion.scores.numpy(), expansion.information.numpy()
         values = inclusion_frequencies(scores, information, groups, rule, seed=seed)
         frequency = dict(zip(named, np.asarray(values).tolist(), strict=True))
-    rows = [_wald_row(fit, term, frequency) for term in extension.terms]
+    rows = [_wald_row(path, term, frequency) for term in extension.terms]
     for n in known:
-        rows.append(_score_row(candidates[n], score_tests[n], frequency))
+        rows.append(_score_row(candidates[n], score_tests[n], sizes[n], frequency))
     return tuple(rows)
 
 
-def _wald_row(fit: PopulationFit, term, frequency: Mapping[str, float]) -> CandidateTest:  # type: ignore[no-untyped-def]
-    statistic, freedom = wald_statistic(fit, term), term.num_parameters
-    p_value = tail(statistic, freedom) if statistic == statistic else float("nan")
+def _wald_row(path: Path, term: Term, frequency: Mapping[str, float]) -> CandidateTest:
+    fit, freedom = path.current.fit, term.num_parameters
+    statistic = wald_statistic(fit, term)
+    p_value = size_without(path.current.extension, term, freedom, len(fit.cohort)).p_value(
+        statistic
+    )
     share = frequency.get(term.name, float("nan"))
     return CandidateTest(term.name, True, statistic, 0.0, freedom, p_value, share)
 
 
-def _score_row(candidate: Candidate, test, frequency: Mapping[str, float]) -> CandidateTest:  # type: ignore[no-untyped-def]
-    p_value = tail(test.statistic, candidate.num_added, candidate.one_sided)
+def _score_row(
+    candidate: Candidate,
+    test: ScoreTest | None,
+    size: RatioDistribution,
+    frequency: Mapping[str, float],
+) -> CandidateTest:
+    assert test is not None
     return CandidateTest(
         candidate.name,
         False,
         test.statistic,
         test.mc_error,
         candidate.num_added,
-        p_value,
+        size.p_value(test.statistic),
         frequency[candidate.name],
     )

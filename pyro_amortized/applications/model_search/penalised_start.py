@@ -79,9 +79,7 @@ def penalised_start(path: Path, refits: Refits, request: Request, rule: SearchRu
         bic = len(rows) * math.log(len(fit.cohort)) - fall
         if bic < least and len(chosen) <= rule.max_terms:
             best, least = chosen, bic
-    path = replace(
-        path, num_tests=path.num_tests + len(candidates), skipped=path.skipped | skipped
-    )
+    path = replace(path, num_tests=path.num_tests + len(candidates), skipped=path.skipped | skipped)
     if not best:
         return path
     terms = [candidates[k] for k in sorted(best)]

@@ -56,9 +56,7 @@ def _shift(effect: CovariateEffect) -> list[str]:
     lines = []
     for k, level in enumerate(effect.levels):
         name = f" ({effect.names[k]})" if effect.names else ""
-        lines.append(
-            f"{effect.site}[..., {k}, None] * ({x} == {level:g})  # added to {to}{name}"
-        )
+        lines.append(f"{effect.site}[..., {k}, None] * ({x} == {level:g})  # added to {to}{name}")
     return lines
 
 

@@ -7,8 +7,8 @@ By Fisher's identity, the score of an individual is an expectation over its post
 The information of terms that change the distribution of the individual parameters is the expected
 one (:mod:`pyro_amortized.applications.model_search.law_scores`); that with shared parameters, and
 of the residual error, is by Louis' identity the information of the complete data minus the
-posterior covariance of the scores. No model is fitted again. With the information of the parameters of the model itself, the score test
-of further parameters b is
+posterior covariance of the scores. No model is fitted again. With the information of the
+parameters of the model itself, the score test of further parameters b is
 
 .. math:: T = U_b^\top V^{-1} U_b, \qquad U_b = s_b - I_{b\psi} I_{\psi\psi}^{-1} s_\psi, \qquad
     V = I_{bb} - I_{b\psi} I_{\psi\psi}^{-1} I_{\psi b},
@@ -185,7 +185,8 @@ def _in_order(
     candidates: Sequence[Candidate], groups: list[list[int]], num_free: int, begin: int
 ) -> tuple[tuple[int, ...], ...]:
     """For each candidate the numbers of its parameters: first those of the laws, then errors."""
-    of_law, numbers = iter(groups), []
+    of_law = iter(groups)
+    numbers: list[tuple[int, ...]] = []
     for candidate in candidates:
         if candidate.one_sided:
             numbers.append((begin,))

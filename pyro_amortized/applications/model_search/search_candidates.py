@@ -30,7 +30,7 @@ from ...model.individual_priors import individual_priors
 from ...numerics.gaussians import Gaussians
 from ...population.fit_result import PopulationFit
 from ...runtime.random_numbers import make_generator
-from .search_settings import SEARCH
+from .search_settings import SEARCH, RatioDistribution
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,31 @@ class Candidate:
         inside = set(self.term.entries)
         others = tuple(b for b in extension.blocks if not set(b.entries) <= inside)
         return replace(extension, blocks=(*others, self.term))
+
+
+def size_of_test(
+    extension: Extension, entries: Sequence[Entry], freedom: int, num_individuals: int
+) -> RatioDistribution:
+    """The size of the test of an effect on an individual parameter, or of correlations of several,
+    in a model with an extension (without the term).
+    """
+    used = [1]
+    for entry in entries:
+        effects = sum(x.num_parameters for x in extension.effects if x.entry == entry)
+        partners = sum(len(b.entries) - 1 for b in extension.blocks if entry in b.entries)
+        used.append(1 + effects + partners)
+    return RatioDistribution(freedom, num_individuals, max(used))
+
+
+def size_without(
+    extension: Extension, term: Term, freedom: int, num_individuals: int
+) -> RatioDistribution:
+    """The size of the test of a term in a model with an extension, which may have it already."""
+    if isinstance(term, ErrorPart):
+        return RatioDistribution(freedom, num_individuals, one_sided=True)
+    smaller = without(extension, term)
+    entries = [term.entry] if isinstance(term, CovariateEffect) else list(term.entries)
+    return size_of_test(smaller, entries, freedom, num_individuals)
 
 
 def without(extension: Extension, term: Term) -> Extension:

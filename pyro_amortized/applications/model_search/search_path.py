@@ -15,7 +15,7 @@ from ...population.fit_result import PopulationFit
 from ...population.model_comparison import difference
 from ...runtime.workers import Workers
 from .score_expansion import ScoreTest, expand
-from .search_candidates import Candidate, Request, candidates_for
+from .search_candidates import Candidate, Request, candidates_for, size_without
 from .search_refits import (
     Fitted,
     Refits,
@@ -24,7 +24,7 @@ from .search_refits import (
 )
 from .search_removals import Removal, removals_of
 from .search_result import SearchStep
-from .search_settings import SEARCH, SearchRule, tail
+from .search_settings import SEARCH, SearchRule
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +65,7 @@ def first_step(fit: PopulationFit) -> SearchStep:
     """The row of the fit that a search begins with."""
     nan = math.nan
     variance = unexplained_variances(fit)
-    return SearchStep(
-        "start", "", fit.minus2ll, nan, nan, 0, nan, nan, True, variance, "the fit"
-    )
+    return SearchStep("start", "", fit.minus2ll, nan, nan, 0, nan, nan, True, variance, "the fit")
 
 
 def unexplained_variances(fit: PopulationFit) -> dict[str, float]:
@@ -110,7 +108,8 @@ def ranked_candidates(path: Path, request: Request, rule: SearchRule) -> tuple[P
         if test is None:
             skipped[candidate.name] = "the data do not tell it from the parameters of the model"
             continue
-        needed = rule.needed(candidate.num_added, num, one_sided=candidate.one_sided)
+        size = size_without(path.current.extension, candidate.term, candidate.num_added, num)
+        needed = rule.needed(size)
         found.append(Ranked(candidate, test, test.statistic / needed))
     path = replace(path, num_tests=path.num_tests + len(found), skipped=path.skipped | skipped)
     return path, sorted(found, key=lambda x: -x.share)
@@ -159,8 +158,8 @@ def _best_added(path: Path, refits: Refits, promising: Sequence[Ranked], rule: S
 def _addition(current: Fitted, model: Fitted, ranked: Ranked, rule: SearchRule) -> SearchStep:
     change = difference(current.fit, model.fit)
     candidate, num = ranked.candidate, len(model.fit.cohort)
-    freedom, one_sided = candidate.num_added, candidate.one_sided
-    needed = rule.needed(freedom, num, one_sided=one_sided)
+    size = size_without(current.extension, candidate.term, candidate.num_added, num)
+    needed = rule.needed(size)
     fall, error = change.minus2ll, change.minus2ll_mc_error
     accepted, reason = decision(fall, error, needed)
     return SearchStep(
@@ -169,8 +168,8 @@ def _addition(current: Fitted, model: Fitted, ranked: Ranked, rule: SearchRule) 
         model.fit.minus2ll,
         fall,
         error,
-        freedom,
-        tail(fall, freedom, one_sided),
+        size.freedom,
+        size.p_value(fall),
         ranked.test.statistic,
         accepted,
         unexplained_variances(model.fit),
@@ -202,12 +201,11 @@ def remove_terms(path: Path, refits: Refits, rule: SearchRule) -> Path:
 
 def _worst_removed(path: Path, refits: Refits, rule: SearchRule) -> Path:
     """The path after the least needed term has been removed, if one is."""
-    current, num = path.current, len(path.current.fit.cohort)
+    current = path.current
     doubtful: list[tuple[float, Removal]] = []
     removals = removals_of(current)
     for removal in removals:
-        kept = rule.kept(removal.freedom, num, one_sided=removal.one_sided)
-        share = removal.statistic / kept
+        share = removal.statistic / rule.kept(removal.size)
         if not share > SEARCH.sure and not _last_added(path, removal):  # NaN: not known
             doubtful.append((share if share == share else 0.0, removal))
     path = replace(path, num_tests=path.num_tests + len(removals))
@@ -229,12 +227,10 @@ def _last_added(path: Path, removal: Removal) -> bool:
     return accepted[-1].action == "add" and accepted[-1].term == removal.name
 
 
-def _removal_step(
-    current: Fitted, model: Fitted, removal: Removal, rule: SearchRule
-) -> SearchStep:
+def _removal_step(current: Fitted, model: Fitted, removal: Removal, rule: SearchRule) -> SearchStep:
     change = difference(model.fit, current.fit)
-    rise, error, freedom = change.minus2ll, change.minus2ll_mc_error, removal.freedom
-    kept = rule.kept(freedom, len(model.fit.cohort), one_sided=removal.one_sided)
+    rise, error = change.minus2ll, change.minus2ll_mc_error
+    kept = rule.kept(removal.size)
     accepted = math.isfinite(rise) and rise < kept
     reason = "removed" if accepted else f"kept: {kept:.2f} is needed"
     if abs(rise - kept) < SEARCH.errors * error:
@@ -245,8 +241,8 @@ def _removal_step(
         model.fit.minus2ll,
         rise,
         error,
-        freedom,
-        tail(rise, freedom, removal.one_sided),
+        removal.size.freedom,
+        removal.size.p_value(rise),
         removal.statistic,
         accepted,
         unexplained_variances(model.fit),

@@ -31,7 +31,7 @@ from .score_expansion import ScoreTest
 from .search_candidates import Candidate
 
 MAX_CORRELATION = 0.9  # of a start: a promised correlation may lie beyond 1
-# Rise of -2LL from a model to a larger one above which the larger is fitted again from another start.
+# Rise of -2LL from a model to a larger one above which the larger is fitted from another start.
 MAX_RISE = 0.5
 SMALLEST = 1e-4  # variance of a start, of that of the prior
 MANIFEST = "search.json"

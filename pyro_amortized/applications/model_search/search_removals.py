@@ -1,4 +1,4 @@
-r"""What may be removed from a model: a covariate effect, a part of the error, a correlated parameter.
+r"""What may be removed: covariate effects, parts of the error, correlations.
 
 A parameter leaves a block of three or more correlated ones with all its correlations; a block of
 two is removed as a whole. The Wald statistic :math:`\theta^\top C^{-1} \theta` of what becomes zero
@@ -14,8 +14,9 @@ from torch import Tensor
 from ...model import Population
 from ...model.extended_program import CorrelatedBlock, ErrorPart, Extension, Term
 from ...population.fit_result import PopulationFit
-from .search_candidates import Candidate, without
+from .search_candidates import Candidate, size_of_test, size_without, without
 from .search_refits import Fitted
+from .search_settings import RatioDistribution
 
 
 class Removal(NamedTuple):
@@ -25,22 +26,20 @@ class Removal(NamedTuple):
         name: In words.
         extension: What is left.
         start: A population of the smaller model.
-        freedom: Number of parameters that become zero.
         statistic: Wald statistic; NaN where it is not known.
-        one_sided: Whether the parameter is a standard deviation.
+        size: What the distribution of the rise of -2LL depends on.
     """
 
     name: str
     extension: Extension
     start: Population
-    freedom: int
     statistic: float
-    one_sided: bool
+    size: RatioDistribution
 
 
 def removals_of(current: Fitted) -> list[Removal]:
     """All terms that may be removed."""
-    found = []
+    found, num = [], len(current.fit.cohort)
     for term in current.extension.terms:
         if isinstance(term, CorrelatedBlock) and len(term.entries) > 2:
             found += [_member(current, term, j) for j in range(len(term.entries))]
@@ -51,9 +50,8 @@ def removals_of(current: Fitted) -> list[Removal]:
                     term.name,
                     without(current.extension, term),
                     start,
-                    term.num_parameters,
                     wald_statistic(current.fit, term),
-                    isinstance(term, ErrorPart),
+                    size_without(current.extension, term, term.num_parameters, num),
                 )
             )
     return found
@@ -72,7 +70,9 @@ def _member(current: Fitted, block: CorrelatedBlock, member: int) -> Removal:
     name = f"correlations of {block.entries[member].name}"
     statistic = _correlation_statistic(current.fit, block, pairs)
     extension = Candidate(smaller).added_to(left)
-    return Removal(name, extension, start, len(kept), statistic, False)
+    leaving = [block.entries[member]]
+    size = size_of_test(extension, leaving, len(kept), len(current.fit.cohort))
+    return Removal(name, extension, start, statistic, size)
 
 
 def wald_statistic(fit: PopulationFit, term: Term) -> float:

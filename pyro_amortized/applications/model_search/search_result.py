@@ -1,5 +1,6 @@
 """The result of a model search: the path, the model that was chosen, and how stable the choice
-is."""
+is.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -211,7 +212,9 @@ class ModelSearch:
 
     def test_rows(self) -> list[tuple[str, ...]]:
         """The tests at the chosen model as rows of text, a header first."""
-        rows = [("term", "in the model", "statistic", "df", "p", "inclusion frequency")]
+        rows: list[tuple[str, ...]] = [
+            ("term", "in the model", "statistic", "df", "p", "inclusion frequency")
+        ]
         for test in self.tests:
             unknown = test.frequency != test.frequency
             rows.append(

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import scipy.special
 
@@ -17,9 +17,9 @@ class SearchRule:
     r"""When a term is taken into the model, and when it leaves it.
 
     Args:
-        criterion: ``"p"``: by the p-value of the likelihood-ratio test. ``"bic"``: by the Bayesian
-            information criterion with the number of individuals. ``"penalised"``: the supports of
-            an adaptive lasso on the quadratic approximation at the first fit are fitted, and the
+        criterion: ``"p"``: by the p-value of the likelihood-ratio test
+            (:class:`RatioDistribution`). ``"bic"``: by the Bayesian information criterion with the
+            number of individuals. ``"penalised"``: the supports of an adaptive lasso on the quadratic approximation at the first fit are fitted, and the
             one with the smallest BIC is taken; then backward elimination by BIC.
         forward: P-value below which a term is added.
         backward: P-value above which a term is removed. Default: that of ``forward``.
@@ -50,32 +50,66 @@ class SearchRule:
         check_count("max_terms", self.max_terms, error=SettingError)
         check_count("num_replicates", self.num_replicates, least=0, error=SettingError)
 
-    def needed(self, freedom: int, num_individuals: int, *, one_sided: bool = False) -> float:
-        """Fall of -2LL that a term with some degrees of freedom needs to be added."""
+    def needed(self, size: "RatioDistribution") -> float:
+        """Fall of -2LL that a term needs to be added."""
         if self.criterion != "p":
-            return freedom * math.log(num_individuals)
-        return quantile(self.forward, freedom, one_sided)
+            return size.freedom * math.log(size.num_individuals)
+        return size.quantile(self.forward)
 
-    def kept(self, freedom: int, num_individuals: int, *, one_sided: bool = False) -> float:
+    def kept(self, size: "RatioDistribution") -> float:
         """Rise of -2LL at its removal that a term needs to stay."""
         if self.criterion != "p":
-            return freedom * math.log(num_individuals)
-        backward = self.forward if self.backward is None else self.backward
-        return quantile(backward, freedom, one_sided)
+            return size.freedom * math.log(size.num_individuals)
+        return size.quantile(self.forward if self.backward is None else self.backward)
 
 
-def quantile(p_value: float, freedom: int, one_sided: bool) -> float:
-    """Value of the chi-squared statistic with an upper tail, for a variance of half the size."""
-    tail = min(1.0, 2 * p_value) if one_sided else p_value
-    return float(scipy.special.chdtri(freedom, tail))
+class RatioDistribution(NamedTuple):
+    r"""What the distribution of a fall of -2LL depends on if a term has no effect.
 
+    In a regression of N values with n coefficients besides the d tested ones, the likelihood ratio
+    :math:`N \log(1 + F d / (N - n - d))` has the distribution of this function of Fisher's F,
+    which is wider than the chi-squared distribution; a random effect that the data determine well
+    is such a value, one per individual. The statistic of a part of the residual error, a variance
+    that is zero under the smaller model, is zero with probability one half and chi-squared else.
 
-def tail(statistic: float, freedom: int, one_sided: bool = False) -> float:
-    """P-value of a chi-squared statistic; that of a variance, which is zero under the smaller
-    model, is half as large (Self and Liang, 1987).
+    Args:
+        freedom: d, number of parameters of the term.
+        num_individuals: N.
+        used: n, number of coefficients of the same individual parameter: its mean, its covariate
+            effects and its correlations with others.
+        one_sided: Whether the parameter is a part of the residual error.
+
+    References:
+        Anderson (2003), An introduction to multivariate statistical analysis, chapter 8; Self and
+        Liang (1987), Asymptotic properties of maximum likelihood estimators under nonstandard
+        conditions.
     """
-    p_value = float(scipy.special.chdtrc(freedom, max(statistic, 0.0)))
-    return p_value / 2 if one_sided else p_value
+
+    freedom: int
+    num_individuals: int
+    used: int = 1
+    one_sided: bool = False
+
+    @property
+    def spare(self) -> int:
+        """Individuals beyond the coefficients."""
+        return max(1, self.num_individuals - self.used - self.freedom)
+
+    def quantile(self, p_value: float) -> float:
+        """Fall of -2LL with a p-value."""
+        if self.one_sided:
+            return float(scipy.special.chdtri(self.freedom, min(1.0, 2 * p_value)))
+        f = float(scipy.special.fdtri(self.freedom, self.spare, 1 - p_value))
+        return self.num_individuals * math.log1p(f * self.freedom / self.spare)
+
+    def p_value(self, statistic: float) -> float:
+        """P-value of a fall of -2LL; NaN for NaN."""
+        if not math.isfinite(statistic):
+            return math.nan
+        if self.one_sided:
+            return float(scipy.special.chdtrc(self.freedom, max(statistic, 0.0))) / 2
+        f = math.expm1(max(statistic, 0.0) / self.num_individuals) * self.spare / self.freedom
+        return float(scipy.special.fdtrc(self.freedom, self.spare, f))
 
 
 @dataclass(frozen=True)

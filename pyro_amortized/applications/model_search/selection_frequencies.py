@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .search_settings import SEARCH, SearchRule
+from .search_settings import SEARCH, RatioDistribution, SearchRule
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +28,12 @@ class TermGroup:
     Args:
         numbers: Numbers of its parameters.
         values: Their values at the centre of the quadratic; zero for a term that was not chosen.
-        one_sided: Whether the parameter is a variance.
+        size: What the distribution of the fall of -2LL depends on.
     """
 
     numbers: tuple[int, ...]
     values: tuple[float, ...]
-    one_sided: bool = False
+    size: RatioDistribution
 
 
 class Quadratic:
@@ -61,7 +61,9 @@ class Quadratic:
         return self._known[present]
 
     def _minus2ll(self, present: frozenset[int]) -> float:
-        absent = [n for g, x in enumerate(self.groups) if g not in present for n in x.numbers]
+        absent = np.array(
+            [n for g, x in enumerate(self.groups) if g not in present for n in x.numbers], dtype=int
+        )
         kept = np.setdiff1d(np.arange(len(self.score)), absent)
         fixed = -self.centers[absent]
         slope = self.score[kept] - self.information[np.ix_(kept, absent)] @ fixed
@@ -69,7 +71,7 @@ class Quadratic:
         wrong = [
             g
             for g in present
-            if self.groups[g].one_sided
+            if self.groups[g].size.one_sided
             and step[np.searchsorted(kept, self.groups[g].numbers[0])] < 0
         ]
         if wrong:  # a variance cannot be negative: it is zero
@@ -79,31 +81,25 @@ class Quadratic:
         return float(-2 * value)
 
 
-def chosen_terms(
-    quadratic: Quadratic, rule: SearchRule, num_individuals: int, always: frozenset[int]
-) -> frozenset[int]:
+def chosen_terms(quadratic: Quadratic, rule: SearchRule, always: frozenset[int]) -> frozenset[int]:
     """The terms that forward inclusion and backward elimination choose on a quadratic."""
     present = always
     for _ in range(SEARCH.max_rounds):
         before = present
-        present = _forward(quadratic, rule, num_individuals, present)
-        present = _backward(quadratic, rule, num_individuals, present, always)
+        present = _forward(quadratic, rule, present)
+        present = _backward(quadratic, rule, present, always)
         if present == before:
             break
     return present
 
 
-def _forward(
-    quadratic: Quadratic, rule: SearchRule, num: int, present: frozenset[int]
-) -> frozenset[int]:
+def _forward(quadratic: Quadratic, rule: SearchRule, present: frozenset[int]) -> frozenset[int]:
     while len(present) < rule.max_terms + len(quadratic.groups):
         here, best, most = quadratic.minus2ll(present), None, 0.0
         for g, group in enumerate(quadratic.groups):
             if g in present:
                 continue
-            freedom = len(group.numbers)
-            needed = rule.needed(freedom, num, one_sided=group.one_sided)
-            excess = here - quadratic.minus2ll(present | {g}) - needed
+            excess = here - quadratic.minus2ll(present | {g}) - rule.needed(group.size)
             if excess > most:
                 best, most = g, excess
         if best is None:
@@ -115,15 +111,13 @@ def _forward(
 def _backward(
     quadratic: Quadratic,
     rule: SearchRule,
-    num: int,
     present: frozenset[int],
     always: frozenset[int],
 ) -> frozenset[int]:
     while True:
         here, worst, least = quadratic.minus2ll(present), None, 0.0
         for g in present - always:
-            group = quadratic.groups[g]
-            kept = rule.kept(len(group.numbers), num, one_sided=group.one_sided)
+            kept = rule.kept(quadratic.groups[g].size)
             excess = quadratic.minus2ll(present - {g}) - here - kept
             if excess < least:
                 worst, least = g, excess
@@ -159,6 +153,6 @@ def inclusion_frequencies(
     for _ in range(rule.num_replicates):
         times = np.bincount(generator.integers(num, size=num), minlength=num)
         quadratic = Quadratic(times @ scores, information, groups)
-        for g in chosen_terms(quadratic, rule, num, always):
+        for g in chosen_terms(quadratic, rule, always):
             counts[g] += 1
     return counts / max(rule.num_replicates, 1)

@@ -57,9 +57,7 @@ def _fitted(program: Model, fit: PopulationFit, seed: int) -> PopulationFit | st
 def _row(name: str, best: PopulationFit, fit: PopulationFit) -> tuple[SearchStep, bool]:
     """The row of a structure against the best so far, and whether it is better."""
     fall = best.minus2ll - fit.minus2ll
-    error = 2 * math.sqrt(
-        sum(float(x.marginal.mc_error.square().sum()) for x in (best, fit))
-    )
+    error = 2 * math.sqrt(sum(float(x.marginal.mc_error.square().sum()) for x in (best, fit)))
     gain = best.bic.individuals - fit.bic.individuals
     if not math.isfinite(gain):
         raise FitError(

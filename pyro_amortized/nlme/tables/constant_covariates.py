@@ -50,9 +50,7 @@ def incomplete_covariate(
     return Series(torch.tensor(begin, dtype=torch.float64).unsqueeze(-1), values)
 
 
-def _first_values(
-    table: Table, name: str, rows: Rows, order: Sequence[str]
-) -> list[float]:
+def _first_values(table: Table, name: str, rows: Rows, order: Sequence[str]) -> list[float]:
     """The value of each individual, NaN where it has none; two different ones are an error."""
     values, known = table.numbers(name), []
     for r, who in zip(rows, order, strict=True):
