@@ -176,18 +176,14 @@ def _finite_rounds(
 def refit(fit: PopulationFit, model: Model, start: Population, seed: int = 0) -> PopulationFit:
     r"""Fit another model of the same individual parameters, near a fit.
 
-    The mixtures of the individuals of the fit are tried first, and all rounds use as many draws as
-    its result. No new draws are made for the precision of -2LL: differences of models on common
-    draws (:func:`~pyro_amortized.difference`) need none.
+    The mixtures of the individuals of the fit are tried first. No draws are made for the precision
+    of -2LL: differences on common draws (:func:`~pyro_amortized.difference`) need none.
 
     Args:
         fit: The fit.
         model: The other model.
-        start: Its population at the start, which should be near its estimates.
+        start: Its population at the start, near its estimates.
         seed: Seed of all draws.
-
-    Raises:
-        FitError: The likelihood at the start is not finite.
     """
     begin, generator = time.perf_counter(), make_generator(seed)
     structure = structure_to_fit(model, fit.cohort, fit.guide, fit.estimator)

@@ -24,6 +24,8 @@ from pyro_amortized.applications.model_search.selection_frequencies import (
     chosen_terms,
     inclusion_frequencies,
 )
+from pyro_amortized.diagnostics import plots
+from pyro_amortized.diagnostics.search_section import search_section
 from pyro_amortized.errors import FitError, SettingError
 from pyro_amortized.model.extended_program import Extension
 from pyro_amortized.numerics.maximization import maximize
@@ -364,3 +366,38 @@ def test_a_variance_is_not_negative():
 def test_the_lasso_path_begins_with_the_strongest_effect():
     supports = lasso_path(np.eye(3), np.array([1.0, -5.0, 2.0]))
     assert [sorted(s) for s in supports] == [[1], [1, 2], [0, 1, 2]]
+
+
+def test_structures_are_compared_and_the_search_goes_on_from_the_best(cohort):
+    def constant(data):  # no slope
+        mean = pyro.sample("mean", dist.Normal(1.0, 1.0))
+        omega, sigma = (pyro.sample(n, dist.HalfNormal(1.0)) for n in ("omega", "sigma"))
+        with pyro.plate("individual", len(data)):
+            a = pyro.sample("a", dist.Normal(mean, omega))
+            y = data["y"]
+            law = dist.Normal(a[..., None] + 0 * y.times, sigma[..., None])
+            pyro.sample("y", law.mask(y.observed).to_event(1), obs=y.values)
+
+    def broken(data):
+        raise ValueError("no such model")
+
+    first = pa.fit_population(constant, cohort, seed=1, progress=False)
+    programs = {"line": linear_program, "broken": broken}
+    rule = pa.SearchRule(num_replicates=0, max_terms=1)
+    found = pa.search(first, covariates=[], correlations=False, structures=programs, rule=rule)
+    assert found.structure == "line"
+    assert found.extension.terms == ()
+    line, failed = found.path[1:3]
+    assert line.accepted
+    assert line.freedom == 2
+    assert line.difference > 50
+    assert "its fit failed" in failed.reason
+    assert "line; nothing was added" in str(found)
+
+
+def test_figure_and_report(found, tmp_path):
+    plots.searched_path(found).savefig(tmp_path / "path.png")
+    assert (tmp_path / "path.png").stat().st_size > 10_000
+    section = search_section(found)
+    for text in ("weight_on_phi_0", "inclusion", "tests", "LKJCholesky"):
+        assert text in section.body

@@ -55,8 +55,10 @@ def _shift(effect: CovariateEffect) -> list[str]:
         return [f"{effect.site}[..., None] * ({x} - {effect.reference:g})  # added to {to}"]
     lines = []
     for k, level in enumerate(effect.levels):
-        name = f" ({effect.names[k]})" if effect.names else ""
-        lines.append(f"{effect.site}[..., {k}, None] * ({x} == {level:g})  # added to {to}{name}")
+        indicator = f"({x} == {level:g})"
+        if effect.names:
+            indicator = f'cohort.is_category("{effect.covariate}", "{effect.names[k]}")'
+        lines.append(f"{effect.site}[..., {k}, None] * {indicator}  # added to {to}")
     return lines
 
 

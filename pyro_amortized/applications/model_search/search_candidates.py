@@ -180,7 +180,7 @@ def covariate_effect(
     is none.
     """
     values = cohort.covariates[name].double()
-    form = covariate_form(name, values, form)
+    form = covariate_form(name, values, "category" if name in cohort.categories else form)
     different, counts = values.unique(return_counts=True)
     if len(different) < 2:
         return "it is the same for all individuals"
@@ -194,7 +194,9 @@ def covariate_effect(
     if int(counts.min()) < SEARCH.min_in_level:
         rare = float(different[counts.argmin()])
         return f"only {int(counts.min())} individuals have the category {rare:g}"
-    return CovariateEffect(entry, name, form, reference, levels, (), deviation)
+    known = cohort.categories.get(name)
+    names = tuple(known[int(x)] for x in levels) if known else ()
+    return CovariateEffect(entry, name, form, reference, levels, names, deviation)
 
 
 def candidates_for(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas
 import torch
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from ...cohort import Series
 from ...errors import TableError
 from .endpoints import Rows
 from .table_file import LOG
-from .table_source import Numbers, Table
+from .table_source import Numbers, Table, is_blank, label
 from .table_surprises import log_codes
 
 
@@ -28,6 +29,34 @@ def constant_covariate(table: Table, name: str, rows: Rows, order: list[str]) ->
                 f"pass `incomplete=[{name!r}]` and make the covariate a site of the model.",
             )
     return torch.tensor(known, dtype=torch.float64)
+
+
+def with_category_codes(
+    table: Table, names: Sequence[str]
+) -> tuple[Table, dict[str, tuple[str, ...]]]:
+    """The table with numbers in place of texts in some columns, and the texts of each, sorted.
+
+    A column is one of categories if none of its entries is a number.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    frame = table.frame
+    for name in names:
+        if name not in table:
+            continue
+        blank = frame[name].map(is_blank).to_numpy(dtype=bool)
+        parsed = pandas.to_numeric(frame[name], errors="coerce").to_numpy(dtype=float)
+        if blank.all() or not np.isnan(parsed[~blank]).all():
+            continue
+        texts = [None if b else label(x) for x, b in zip(frame[name], blank, strict=True)]
+        found[name] = tuple(sorted({x for x in texts if x is not None}))
+        codes = [np.nan if x is None else float(found[name].index(x)) for x in texts]
+        frame = frame.assign(**{name: codes})
+        LOG.warning(
+            "%s has categories: %s.",
+            name,
+            ", ".join(f"{k} = {x}" for k, x in enumerate(found[name])),
+        )
+    return (Table(frame, table.labels), found) if found else (table, found)
 
 
 def incomplete_covariate(

@@ -31,7 +31,12 @@ import torch
 from ...cohort import Cohort, Series
 from ...errors import TableError
 from .columns import Columns, read_columns
-from .constant_covariates import check_column, constant_covariate, incomplete_covariate
+from .constant_covariates import (
+    check_column,
+    constant_covariate,
+    incomplete_covariate,
+    with_category_codes,
+)
 from .dose_records import read_doses
 from .endpoints import Rows, endpoint_rows, filled, padded, read_series
 from .quantification_limits import Limit, number_labels_of_occasions, with_limits
@@ -72,7 +77,8 @@ def read_table(
             value of the endpoint's column. Endpoints without a name are called
             ``<series>_<endpoint>``.
         covariates: Columns that are covariates with one value per individual; they keep the name
-            given here.
+            given here. A column of texts is one of categories: their numbers are the covariate, and
+            their names, sorted, are in ``cohort.categories``.
         time_varying: Columns that are covariates that vary over time. The model chooses between the
             last value and the next one, ``cohort.time_varying[name].at(times, "next")``.
         incomplete: Columns that are covariates with one value per individual, which some do not
@@ -106,6 +112,7 @@ def read_table(
     _check_lists(covariates=covariates, time_varying=time_varying, incomplete=incomplete)
     named = [*covariates, *time_varying, *incomplete, endpoint]
     loaded = number_labels_of_occasions(load(table, columns, named))
+    loaded, categories = with_category_codes(loaded, covariates)
     loaded = with_limits(loaded, series, endpoint, lloq, uloq)
     ids = identifiers(loaded)
     parsed = read_columns(loaded, ids, time_unit)
@@ -133,6 +140,7 @@ def read_table(
         {name: constant_covariate(loaded, name, rows, order) for name in covariates},
         tuple(order),
         varying,
+        categories,
     )
 
 
