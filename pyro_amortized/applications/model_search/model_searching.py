@@ -3,7 +3,8 @@ r"""Search for the covariate effects, correlations and residual error of a model
 The search starts from a fit. Every candidate is ranked by its score test on the draws of the fit,
 without another fit; the best is added to the program by an effect handler
 (:mod:`pyro_amortized.model.extended_program`) and fitted, and the likelihood ratio on common draws
-decides. Backward elimination follows, and both are repeated until nothing changes.
+decides. Backward elimination and exchanges of terms follow, and all three are repeated until
+nothing changes.
 
 References:
     Jonsson and Karlsson (1998), Automated covariate model building within NONMEM; Ayral, Si
@@ -21,7 +22,6 @@ from ...errors import FitError
 from ...model import Model
 from ...model.extended_program import (
     ErrorKind,
-    ErrorPart,
     ExtendedProgram,
     Extension,
     Form,
@@ -33,15 +33,13 @@ from ...population.fit_result import PopulationFit
 from ...runtime.arguments import check_is, check_seed
 from ...runtime.isolation import seeded
 from .penalised_start import penalised_start
-from .score_expansion import ScoreTest, expand
 from .search_candidates import (
-    Candidate,
     Request,
-    candidates_for,
     check_names,
     normal_entries,
     size_without,
 )
+from .search_exchanges import exchange_terms, quadratic_terms
 from .search_path import (
     Path,
     add_terms,
@@ -52,8 +50,8 @@ from .search_path import (
 from .search_refits import Fitted, Refits, check_folder
 from .search_removals import wald_statistic
 from .search_result import CandidateTest, ModelSearch
-from .search_settings import SEARCH, RatioDistribution, SearchRule
-from .selection_frequencies import TermGroup, inclusion_frequencies
+from .search_settings import SEARCH, SearchRule
+from .selection_frequencies import inclusion_frequencies
 from .structure_choice import best_structure
 
 Covariates = Sequence[str] | Mapping[str, Form | None]
@@ -129,6 +127,7 @@ def search(
         path = add_terms(path, refits, request, rule)
         before = path.current
         path = remove_terms(path, refits, rule)
+        path = exchange_terms(path, refits, request)
         if path.current is before:
             break
     tests = _final_tests(path, request, rule, seed)
@@ -196,34 +195,19 @@ def _final_tests(
     path: Path, request: Request, rule: SearchRule, seed: int
 ) -> tuple[CandidateTest, ...]:
     """Tests at the chosen model, and inclusion frequencies."""
-    fit, extension = path.current.fit, path.current.extension
-    candidates, _ = candidates_for(fit, extension, request)
-    expansion = expand(fit, candidates)
-    score_tests = [expansion.test(n, c.one_sided) for n, c in enumerate(candidates)]
-    known = [n for n, test in enumerate(score_tests) if test is not None]
-    free, num = fit.estimated, len(fit.cohort)
-    sizes = [size_without(extension, c.term, c.num_added, num) for c in candidates]
-    position = {p: n for n, p in enumerate(free.nonzero()[:, 0].tolist())}
-    groups, included = [], []
-    for term in extension.terms:
-        own = fit.structure.coordinates({term.site}).nonzero()[:, 0].tolist()
-        if not isinstance(term, ErrorPart) and all(p in position for p in own):
-            numbers = tuple(position[p] for p in own)
-            size = size_without(extension, term, term.num_parameters, num)
-            groups.append(TermGroup(numbers, tuple(fit.vector[own].tolist()), size))
-            included.append(term.name)
-    for n in known:
-        numbers = expansion.groups[n]
-        groups.append(TermGroup(numbers, (0.0,) * len(numbers), sizes[n]))
-    named = [*included, *(candidates[n].name for n in known)]
+    terms = quadratic_terms(path.current, request)
+    named = [x.name for x in (*terms.included, *terms.candidates)]
     frequency = dict.fromkeys(named, float("nan"))
     if rule.num_replicates:
-        scores, information = expansion.scores.numpy(), expansion.information.numpy()
-        values = inclusion_frequencies(scores, information, groups, rule, seed=seed)
-        frequency = dict(zip(named, np.asarray(values).tolist(), strict=True))
-    rows = [_wald_row(path, term, frequency) for term in extension.terms]
-    for n in known:
-        rows.append(_score_row(candidates[n], score_tests[n], sizes[n], frequency))
+        scores = np.asarray(terms.expansion.scores)
+        information = np.asarray(terms.expansion.information)
+        values = inclusion_frequencies(scores, information, terms.groups, rule, seed=seed)
+        frequency = dict(zip(named, values.tolist(), strict=True))
+    rows = [_wald_row(path, term, frequency) for term in path.current.extension.terms]
+    for candidate, test, size in zip(terms.candidates, terms.tests, terms.sizes, strict=True):
+        p_value, share = size.p_value(test.statistic), frequency[candidate.name]
+        row = (test.statistic, test.mc_error, candidate.num_added, p_value, share)
+        rows.append(CandidateTest(candidate.name, False, *row))
     return tuple(rows)
 
 
@@ -235,21 +219,3 @@ def _wald_row(path: Path, term: Term, frequency: Mapping[str, float]) -> Candida
     )
     share = frequency.get(term.name, float("nan"))
     return CandidateTest(term.name, True, statistic, 0.0, freedom, p_value, share)
-
-
-def _score_row(
-    candidate: Candidate,
-    test: ScoreTest | None,
-    size: RatioDistribution,
-    frequency: Mapping[str, float],
-) -> CandidateTest:
-    assert test is not None
-    return CandidateTest(
-        candidate.name,
-        False,
-        test.statistic,
-        test.mc_error,
-        candidate.num_added,
-        size.p_value(test.statistic),
-        frequency[candidate.name],
-    )

@@ -14,7 +14,7 @@ from ...runtime.text_table import text_table
 from .program_lines import program_lines
 from .search_settings import SearchRule
 
-Action = Literal["start", "structure", "add", "remove"]
+Action = Literal["start", "structure", "add", "remove", "exchange"]
 
 
 @dataclass(frozen=True)

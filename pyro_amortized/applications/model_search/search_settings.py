@@ -130,6 +130,8 @@ class SearchSettings:
             decides nothing.
         sure: A term is kept without a fit of the smaller model if its Wald statistic is above this
             multiple of what it needs.
+        near_exchange: An exchange of terms is fitted if the quadratic promises that -2LL rises by
+            less than this: the quadratic is centred at the present model and favours it.
         max_values: Draws times individuals times parameters of the scores, which limits memory.
         relative_step: Step of differences in the population, in units of the scale of the search.
         law_tolerance: Largest difference of the log density from a normal one, in nats.
@@ -146,6 +148,7 @@ class SearchSettings:
     max_refused: int = 3
     errors: float = 2.0
     sure: float = 3.0
+    near_exchange: float = 2.0
     max_values: int = 10_000_000
     relative_step: float = 1e-3
     law_tolerance: float = 1e-3

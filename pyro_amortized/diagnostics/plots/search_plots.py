@@ -31,7 +31,7 @@ def _draw_path(ax: Axes, search: ModelSearch) -> None:
     fitted = [step for step in search.path if np.isfinite(step.minus2ll)]
     labels, line = [], []
     for row, step in enumerate(fitted):
-        sign = {"add": "+ ", "remove": "- ", "structure": "", "start": ""}[step.action]
+        sign = {"add": "+ ", "remove": "- "}.get(step.action, "")
         labels.append(f"{sign}{step.term}" if step.term else "start")
         kind = "o" if step.accepted else "x"
         color = OBSERVED if step.accepted else MUTED
