@@ -35,6 +35,7 @@ def main():
     modules = {name: importlib.import_module(module) for name, module in PARTS.items()}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--small", action="store_true", help="some seconds, to see that it runs")
     for module in modules.values():
         module.add_arguments(parser)
     arguments = parser.parse_args()

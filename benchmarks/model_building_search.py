@@ -111,7 +111,7 @@ def add_arguments(parser):
 
 def claims(arguments):
     """The table of all cohorts, and the claims."""
-    num = arguments.cohorts
+    num = 1 if arguments.small else arguments.cohorts
     jobs = (joblib.delayed(one_cohort)(seed, arguments.kept) for seed in range(num))
     pool = joblib.Parallel(n_jobs=arguments.workers, return_as="generator")
     rows = []

@@ -399,5 +399,5 @@ def test_figure_and_report(found, tmp_path):
     plots.searched_path(found).savefig(tmp_path / "path.png")
     assert (tmp_path / "path.png").stat().st_size > 10_000
     section = search_section(found)
-    for text in ("weight_on_phi_0", "inclusion", "tests", "LKJCholesky"):
+    for text in ("weight_on_phi_0", "frequency", "tests", "LKJCholesky"):
         assert text in section.body
