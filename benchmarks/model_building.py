@@ -1,47 +1,34 @@
-r"""Models that people build: every part is a module with ``add_arguments`` and ``claims``.
+"""Models that people build. ``--only search`` runs parts, separated by commas.
 
-python benchmarks/model_building.py [--only search] [options of the parts]
-
-Each part prints a table; the last line is JSON with ``claims``: name -> {value, bound, holds}.
+The last line is JSON: ``claims`` has a value, a bound and whether it holds by the name of the claim.
 """
 
 import argparse
-import importlib
 import json
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+import model_building_search
 
-# Name of a part and its module, which has ``add_arguments(parser)`` and ``claims(arguments)``: rows
-# (name, value, bound, "at least" or "at most").
-PARTS = {"search": "model_building_search"}
+# Each part is a function of the options that gives its claims.
+PARTS = {"search": model_building_search.claims}
 
 
-def held(rows):
-    """Each claim with its value and bound."""
-    return {
-        name: {
-            "value": value,
-            "bound": bound,
-            "holds": value >= bound if sense == "at least" else value <= bound,
-        }
-        for name, value, bound, sense in rows
-    }
-
-
-def main():
-    modules = {name: importlib.import_module(module) for name, module in PARTS.items()}
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--small", action="store_true", help="some seconds, to see that it runs")
-    for module in modules.values():
-        module.add_arguments(parser)
-    arguments = parser.parse_args()
-    rows = [row for name in arguments.only for row in modules[name].claims(arguments)]
-    print(json.dumps({"benchmark": "model_building", "claims": held(rows)}))
+def main(options):
+    claims = {}
+    for name in options.only.split(","):
+        claims |= PARTS[name](options)
+    for name, claim in claims.items():
+        print(
+            f"{'holds' if claim['holds'] else 'FAILS':6s} {name}: {claim['value']:.4g}, bound {claim['bound']}"
+        )
+    print(json.dumps({"benchmark": "model_building", "claims": claims}))
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default=",".join(PARTS), help=f"parts of {', '.join(PARTS)}")
+    parser.add_argument("--cohorts", type=int, help="cohorts of each part")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--small", action="store_true", help="some seconds, to see that it runs")
+    parser.add_argument("--folder", type=Path, help="keeps the results of the cohorts")
+    main(parser.parse_args())
