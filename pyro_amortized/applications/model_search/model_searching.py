@@ -92,8 +92,8 @@ def search(
         The path, the chosen model and its fit, tests and inclusion frequencies.
 
     Raises:
-        FitError: There are fewer than eight individuals, the fit has no standard errors or is not
-            by maximum likelihood, or the folder holds another search.
+        FitError: There are fewer than eight individuals, the fit has no standard errors, is not by
+            maximum likelihood or is likelihood-free, or the folder holds another search.
         SettingError: A name or a form is unknown.
 
     Example:

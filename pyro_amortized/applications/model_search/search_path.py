@@ -79,8 +79,16 @@ def check_usable(fit: PopulationFit) -> None:
     r"""Raise unless score tests of a fit are possible.
 
     Raises:
-        FitError: There are too few individuals, or the fit has no standard errors.
+        FitError: There are too few individuals, the fit has no standard errors, or it is
+            likelihood-free.
     """
+    if fit.estimator != "corrected":
+        raise FitError(
+            "A search from a likelihood-free fit.",
+            "a fit of a model with a density: the errors of a learned one are as large as the "
+            "differences between models.",
+            "compare a few models by `compare`, with the same guide.",
+        )
     if len(fit.cohort) < SEARCH.min_individuals:
         raise FitError(
             f"A search with {len(fit.cohort)} individuals.",
