@@ -195,7 +195,7 @@ def pk_candidates(
         lag: Whether programs with a lag time are among them. Default: if there is ``ka``.
 
     Returns:
-        Programs by name, the simplest first: what ``pa.search(structures=)`` takes.
+        The simplest program first, by name, for ``pa.search(structures=)``.
 
     Raises:
         ModelError: A typical value is missing or not positive, or a lag time without ``ka``.

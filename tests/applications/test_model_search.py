@@ -254,3 +254,12 @@ def test_figure_and_report(found, tmp_path):
     section = search_section(found)
     for text in ("weight_on_phi_0", "frequency", "tests", "LKJCholesky"):
         assert text in section.body
+
+
+@pytest.mark.slow
+def test_a_search_in_processes_has_the_same_result(fit):
+    rule = pa.SearchRule(num_replicates=0)
+    alone = pa.search(fit, covariates=["weight"], rule=rule)
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        together = pa.search(fit, covariates=["weight"], rule=rule)
+    assert str(together) == str(alone)

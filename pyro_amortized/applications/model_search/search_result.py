@@ -104,8 +104,8 @@ class ModelSearch:
 
     @property
     def model(self) -> ExtendedProgram:
-        """The chosen model: a program that can be fitted, simulated and saved like that of the
-        user.
+        """The program of the chosen model, which can be fitted, simulated and saved like that of
+        the user.
         """
         model = self.best.model
         return model if isinstance(model, ExtendedProgram) else ExtendedProgram(model)

@@ -18,10 +18,10 @@ class SearchRule:
 
     Args:
         criterion: ``"p"``: by the p-value of the likelihood-ratio test
-            (:class:`RatioDistribution`). ``"bic"``: by the Bayesian information criterion with the
-            number of individuals. ``"penalised"``: of the supports of an adaptive lasso on the
-            quadratic at the first fit, the one with the smallest BIC is fitted; the search goes on
-            from it by BIC.
+            (:class:`~pyro_amortized.applications.model_search.search_settings.RatioDistribution`).
+            ``"bic"``: by the Bayesian information criterion with the number of individuals.
+            ``"penalised"``: of the supports of an adaptive lasso on the quadratic at the first fit,
+            the one with the smallest BIC is fitted; the search goes on from it by BIC.
         forward: P-value below which a term is added.
         backward: P-value above which a term is removed. Default: that of ``forward``.
         max_terms: Most terms that are added.
