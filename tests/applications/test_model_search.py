@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import joblib
 import pytest
 import torch
 
