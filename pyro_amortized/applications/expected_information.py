@@ -39,7 +39,7 @@ from ..cohort import Cohort
 from ..errors import AmortizedWarning, FitError
 from ..model import ModelStructure
 from ..population.complete_scores import complete_scores
-from ..population.following_draws import follow
+from ..population.fitted_following import follow
 from ..runtime.random_numbers import fork_seed
 from ..sampling.importance_weights import PARETO
 from ..sampling.individuals import sample_individuals

@@ -18,7 +18,7 @@ from ..errors import SettingError
 from ..model import ModelStructure, Population
 from ..model.individual_priors import individual_priors
 from ..population.exact_likelihood import ExactLikelihood
-from ..population.following_draws import follow
+from ..population.fitted_following import follow
 from ..runtime.random_numbers import fork_seed
 from ..sampling.importance_weights import normalized_weights, resample
 from ..sampling.individuals import IndividualPosteriors, sample_individuals

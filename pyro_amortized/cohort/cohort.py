@@ -169,6 +169,11 @@ class Cohort:
         """Number of places for values of all series and individuals, recorded or not."""
         return sum(s.values.numel() for s in self.series.values())
 
+    def num_recorded(self, names: Iterable[str]) -> Tensor:
+        """Number of recorded values of each individual in some series, shape ``(individual,)``."""
+        counts = [self.series[name].observed.flatten(1).sum(1) for name in names]
+        return torch.stack([torch.zeros(len(self)).long(), *counts]).sum(0)
+
     @property
     def dtype(self) -> torch.dtype:
         """Floating dtype of the first series."""

@@ -24,8 +24,9 @@ from ..runtime.arguments import check_count, check_is, check_program, check_seed
 from ..runtime.random_numbers import make_generator
 from ..sampling.importance_weights import finite_or_zero_weight, log_mean
 from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors, sample_with_structure
+from .fitted_following import follow
 from .fixed_draws import is_negligible, replace_impossible_draws
-from .following_draws import Following, follow
+from .following_draws import Following
 from .maximum_search import Search
 from .starting_values import locate_population
 

@@ -33,20 +33,56 @@ def complete_scores(
     Returns:
         Shape ``(draw, individual, population)``.
     """
-    shared = structure.coordinates(structure.shared).nonzero()[:, 0].tolist()
-    ends = [
-        (structure.constrain_population(center + x), structure.constrain_population(center - x))
-        for x in torch.diag(steps)
-    ]
-    columns = [
-        structure.log_individual_of(repeated, draws, ahead)
-        - structure.log_individual_of(repeated, draws, behind)
-        for ahead, behind in ends
-    ]
-    moved = [population for j in shared for population in ends[j]]
-    if moved:
-        observations = structure.log_observations(cohort, draws, moved)
-        for place, j in enumerate(shared):
-            ahead, behind = observations[2 * place : 2 * place + 2]
-            columns[j] = columns[j] + ahead - behind
+    scores = individual_scores(structure, repeated, draws, center, steps)
+    observations = shared_observations(structure, cohort, draws, center, steps)
+    return with_shared_slopes(structure, scores, observations, steps)
+
+
+def individual_scores(
+    structure: ModelStructure, repeated: Cohort, draws: Tensor, center: Tensor, steps: Tensor
+) -> Tensor:
+    """Derivatives of log p(u | Psi) alone; arguments and shape as in :func:`complete_scores`."""
+    columns = []
+    for step in torch.diag(steps):
+        ahead, behind = (structure.constrain_population(center + x) for x in (step, -step))
+        columns.append(
+            structure.log_individual_of(repeated, draws, ahead)
+            - structure.log_individual_of(repeated, draws, behind)
+        )
     return torch.stack(columns, -1) / (2 * steps)
+
+
+def shared_observations(
+    structure: ModelStructure, cohort: Cohort, draws: Tensor, center: Tensor, steps: Tensor
+) -> Tensor:
+    r"""Log densities of the observations a step forwards and backwards in each shared parameter.
+
+    Args:
+        structure: The model.
+        cohort: N individuals, in float64.
+        draws: Shape ``(draw, individual, latent)``.
+        center: The population, unconstrained, shape ``(population,)``.
+        steps: Steps of the differences, same shape.
+
+    Returns:
+        Shape ``(2, draw, individual, shared)``.
+    """
+    units = torch.diag(steps)[structure.coordinates(structure.shared)]
+    moved = [structure.constrain_population(center + x) for x in (*units, *-units)]
+    if not moved:
+        return draws.new_zeros(2, *draws.shape[:2], 0)
+    observations = torch.stack(structure.log_observations(cohort, draws, moved), -1)
+    return torch.stack(observations.split(len(units), -1))
+
+
+def with_shared_slopes(
+    structure: ModelStructure, scores: Tensor, observations: Tensor, steps: Tensor
+) -> Tensor:
+    """Scores of the individual parameters with those of the observations, which
+    :func:`shared_observations` gives, added to the shared parameters.
+    """
+    is_shared = structure.coordinates(structure.shared)
+    ahead, behind = observations
+    slopes = torch.zeros_like(scores)
+    slopes[..., is_shared] = (ahead - behind) / (2 * steps[is_shared])
+    return scores + slopes

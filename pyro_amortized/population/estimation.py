@@ -21,7 +21,6 @@ from ..errors import FitError
 from ..guide import AmortizedGuide
 from ..guide.learned_likelihood import structure_to_fit
 from ..model import Estimator, Model, ModelStructure, Population
-from ..numerics.laplace import Curvature, laplace_covariance
 from ..runtime.arguments import check_count, check_number
 from ..runtime.progress import counting_steps, showing_progress
 from ..runtime.random_numbers import make_generator
@@ -29,15 +28,14 @@ from ..runtime.threads import threads_for
 from ..sampling.individuals import MIN_DRAWS
 from .estimate_errors import monte_carlo_errors
 from .estimation_settings import ESTIMATION
-from .expanded_likelihood import ExpandedLikelihood
+from .fit_curvature import curvature_at, limits_at
 from .fit_message import error_message, fit_message, flat_places, has_ended
 from .fit_result import PopulationFit
 from .fit_rounds import Rounds, Schedule, Start, run_rounds
+from .likelihood_choice import most_draws
 from .likelihood_estimate import summarize_weights
-from .likelihood_interface import Likelihood
 from .likelihood_precision import with_precision
 from .maximum_search import Criterion, Search
-from .parameter_limits import Limit, limit_of
 from .prior_predictions import warn_unusual_data
 from .retraining import reasons_to_retrain, retrained
 from .starting_values import START, candidates, locate_population
@@ -151,7 +149,7 @@ def fit_once(
     search = Search.begin(structure, guide, cohort, criterion, generator)
     with threads_for(num_draws * cohort.num_values), counting_steps("fit", unit="round"):
         begin_at = _start(search, start, num_starts, fixed, generator)
-        schedule = _schedule(num_draws, len(held), len(cohort))
+        schedule = _schedule(search, num_draws, len(held))
         rounds = _finite_rounds(search, begin_at, held, schedule, generator)
         fit = _finish(model, rounds, fixed)
         if precision is not None:
@@ -194,7 +192,7 @@ def refit(fit: PopulationFit, model: Model, start: Population, seed: int = 0) ->
     with threads_for(num_draws * fit.cohort.num_values), counting_steps("fit", unit="round"):
         begin_at = _start(search, start, 1, fixed, generator)
         begin_at = begin_at._replace(known=fit.individuals.refinement)
-        schedule = _schedule(num_draws, len(held), len(fit.cohort))._replace(first_draws=num_draws)
+        schedule = _schedule(search, num_draws, len(held))._replace(first_draws=num_draws)
         result = _finish(model, _finite_rounds(search, begin_at, held, schedule, generator), fixed)
     return replace(result, seconds=time.perf_counter() - begin)
 
@@ -205,7 +203,7 @@ def _with_precision(
     """The fit, with more draws where its Monte Carlo errors are too large."""
     search, needed = rounds.search, _needed_draws(fit)
     if needed > ESTIMATION.min_increase * fit.individuals.num_draws:
-        schedule = _schedule(needed, len(fit.vector), len(fit.cohort))
+        schedule = _schedule(search, needed, len(fit.vector))
         schedule = schedule._replace(first_draws=needed)
         start = Start(fit.vector, rounds.individuals.refinement)
         rounds = run_rounds(search, start, held, schedule, generator)
@@ -250,7 +248,8 @@ def _needed_draws(fit: PopulationFit) -> int:
         return 0
     relative = (fit.monte_carlo_errors / fit.covariance.diagonal().sqrt()).nan_to_num(0.0).max()
     share = (float(relative) / settings.max_estimate_error) ** 2
-    return min(settings.max_draws, round(fit.individuals.num_draws * share))
+    most = min(settings.max_draws, most_draws(fit.structure, fit.cohort))
+    return min(most, round(fit.individuals.num_draws * share))
 
 
 def _held(structure: ModelStructure, fixed: Population) -> Tensor:
@@ -265,20 +264,24 @@ def _held(structure: ModelStructure, fixed: Population) -> Tensor:
     return held
 
 
-def _schedule(num_draws: int, num_parameters: int, num_individuals: int) -> Schedule:
-    settings = ESTIMATION
+def _schedule(search: Search, num_draws: int, num_parameters: int) -> Schedule:
+    settings, num_individuals = ESTIMATION, len(search.cohort)
+    is_large = num_draws > most_draws(search.structure, search.cohort)
     min_gain, stretched = (
         settings.min_gain + per_draw * num_parameters / num_draws
         for per_draw in (settings.min_gain_per_draw, settings.min_gain_per_stretched_draw)
     )
     first_draws = max(settings.min_first_draws, int(num_draws * settings.first_rounds_share))
+    # With a quadratic likelihood a round with few draws is cheap, and several are needed.
+    near_gain = settings.near_gain if is_large else max(settings.near_gain, num_individuals / 2)
     return Schedule(
         first_draws=first_draws,
         num_draws=num_draws,
-        near_gain=max(settings.near_gain, num_individuals / 2),
+        near_gain=near_gain,
         min_gain=min_gain,
         min_gain_stretched=stretched,
         max_rounds=settings.max_rounds,
+        search_modes=not is_large,
     )
 
 
@@ -286,15 +289,15 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     """The fit, with the covariance of the estimates."""
     search, ascent, new = rounds.search, rounds.ascent, rounds.individuals
     optimum, structure = ascent.optimum, search.structure
-    is_same = ascent.gain < ESTIMATION.max_gain_of_same_draws
+    is_same = ascent.gain < max(ESTIMATION.max_gain_of_same_draws, ascent.likelihood.noise)
     likelihood = ascent.likelihood if is_same else search.likelihood(new)
-    curvature = _curvature(search, likelihood, optimum.vector, ~ascent.held)
+    curvature = curvature_at(search, likelihood, new, optimum.vector, ~ascent.held)
     min_ess = ESTIMATION.min_final_efficiency * new.num_draws
     covered = float(new.estimate.ess.median()) >= min_ess
     covered = covered and ascent.gain < ESTIMATION.max_final_gain
     unknown = torch.full_like(curvature.covariance, torch.nan)
     covariance = curvature.covariance if covered else unknown
-    limits = _limits(search, likelihood, optimum.vector, curvature) if covered else {}
+    limits = limits_at(search, likelihood, optimum.vector, curvature) if covered else {}
     names = structure.population_names
     flat = [flat_places(x) for i, x in enumerate(curvature.flat) if i not in limits]
     is_maximum = curvature.is_maximum or (len(limits) > 0 and not flat)
@@ -320,32 +323,3 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
         fixed=tuple(fixed),
         undetermined=tuple(names[j] for j in range(len(names)) if any(j in x for x in flat)),
     )
-
-
-def _limits(
-    search: Search, likelihood: Likelihood, vector: Tensor, curvature: Curvature
-) -> dict[int, Limit]:
-    """Parameters at the limit of their support, by the index of the flat direction."""
-    limits = {}
-    for i, direction in enumerate(curvature.flat):
-        places = flat_places(direction)
-        limit = limit_of(search, likelihood, vector, places[0]) if len(places) == 1 else None
-        if limit is not None:
-            limits[i] = limit
-    return limits
-
-
-def _curvature(search: Search, likelihood: Likelihood, vector: Tensor, free: Tensor) -> Curvature:
-    """Covariance of the estimates on draws that were made near them.
-
-    Some models have no gradient at draws that have moved; the expansion leaves these draws out.
-    """
-    individuals = likelihood.individuals
-    if search.structure.estimator == "likelihood-free":
-        step = ESTIMATION.learned_difference
-        return laplace_covariance(search.objective(likelihood), vector, search.scale, free, step)
-    curvature = laplace_covariance(search.objective(likelihood), vector, search.scale, free)
-    if not likelihood.is_expanded and bool(curvature.covariance.isnan().all()):
-        expanded = ExpandedLikelihood(individuals, search.scale, following=likelihood.following)
-        curvature = laplace_covariance(search.objective(expanded), vector, search.scale, free)
-    return curvature

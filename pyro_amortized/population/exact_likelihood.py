@@ -33,6 +33,7 @@ class ExactLikelihood:
     """
 
     is_expanded = False
+    noise = 0.0
 
     def __init__(self, individuals: IndividualPosteriors, following: Following) -> None:
         self.individuals, self.following = individuals, following

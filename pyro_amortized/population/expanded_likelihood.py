@@ -23,7 +23,6 @@ gradient evaluates every part twice.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,43 +30,17 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..cohort import Cohort
-from ..model import ModelStructure, Population
+from ..model import Population
 from ..numerics.finite_differences import expansion, regressed_expansion
 from ..numerics.small_sums import quadratic_form
 from ..sampling.importance_weights import finite_or_zero_weight, log_moments, normalized_weights
 from ..sampling.individuals import IndividualPosteriors
+from .expansion_coordinates import Coordinates, MovedObservations
+from .expansion_settings import EXPANSION, ExpansionSettings
+from .fitted_following import followed
 from .fixed_draws import is_negligible, replace_impossible_draws
-from .following_draws import Following, follow
-
-
-@dataclass(frozen=True)
-class ExpansionSettings:
-    """Constants of the expansion."""
-
-    # Draws times individuals that are evaluated together; limits the memory.
-    max_rows: int = 400_000
-    # Step of the finite differences in a parameter of the population, in units of its scale.
-    relative_step: float = 1e-3
-    # The same where the density is a learned one, whose logarithm has kinks: about the largest move
-    # in a round. With the small step, rounds promised 50 in log likelihood where there was 1.
-    learned_step: float = 0.25
-    # The same in an individual parameter, in posterior standard deviations: the error of a solver,
-    # divided by the square of the step, must remain small.
-    individual_step: float = 0.03
-    # Rise of the log density of the observations of a draw, above that of the best draw of the
-    # individual, beyond which it rises logarithmically only. Far from the center an expansion with
-    # positive curvature has no bound: rounds promised gains of 1e19 and more.
-    free_rise: float = 5.0
-    # Largest number of individual and shared parameters for which all mixed derivatives are
-    # differences: 21 to 43 evaluations of the observations for 4 to 6. Beyond it, they are found by
-    # regression, with two evaluations per parameter and two per pair of shared ones.
-    max_coordinates: int = 6
-    # Largest number of elements of all Hessians, 800 MB; beyond it the coordinates are the shared
-    # parameters alone.
-    max_elements: int = 100_000_000
-
-
-EXPANSION = ExpansionSettings()
+from .following_draws import FOLLOWING, Following
+from .observation_differences import ObservationDifferences
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,58 +72,6 @@ class ExpandedPart:
     shared_units: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Coordinates:
-    r"""The coordinates of the expansion of some individuals.
-
-    Args:
-        individual: Move of the individual parameters with a unit of each coordinate, shape
-            ``(individual, latent, coordinate)``.
-        shared: Move of the shared parameters, shape ``(shared, coordinate)``.
-        steps: Steps of the differences, shape ``(coordinate,)``.
-        shared_units: The shared parameters in units of the coordinates, as a linear function of the
-            population, shape ``(shared, population)``.
-    """
-
-    individual: Tensor
-    shared: Tensor
-    steps: Tensor
-    shared_units: Tensor
-
-    @staticmethod
-    def parameters(following: Following, is_shared: Tensor, scale: Tensor) -> "Coordinates":
-        """The individual parameters, in posterior standard deviations, and the shared ones."""
-        num, num_latent, _ = following.directions.shape
-        num_shared = int(is_shared.sum())
-        zero = following.directions.new_zeros
-        individual = torch.cat(
-            [following.spread.diag_embed(), zero(num, num_latent, num_shared)], -1
-        )
-        shared = torch.cat([zero(num_shared, num_latent), scale[is_shared].diag()], -1)
-        unit = torch.eye(len(scale), dtype=scale.dtype)[is_shared] / scale[is_shared, None]
-        steps = torch.cat(
-            [
-                torch.full((num_latent,), EXPANSION.individual_step, dtype=scale.dtype),
-                torch.full((num_shared,), EXPANSION.relative_step, dtype=scale.dtype),
-            ]
-        )
-        return Coordinates(individual, shared, steps, unit)
-
-    @staticmethod
-    def shared_parameters(
-        following: Following, is_shared: Tensor, scale: Tensor, largest: float
-    ) -> "Coordinates":
-        """The shared parameters, which the draws follow; the steps are at most the largest one."""
-        individual = following.directions[:, :, is_shared] * scale[is_shared]
-        eye = torch.eye(len(scale), dtype=scale.dtype)
-        shared = (eye * scale)[is_shared][:, is_shared]
-        unit = eye[is_shared] / scale[is_shared, None]
-        # No individual moves farther than its step.
-        farthest = (individual.abs() / following.spread.unsqueeze(-1)).flatten(0, 1).amax(0)
-        steps = EXPANSION.individual_step / farthest.clamp(min=1e-12)
-        return Coordinates(individual, shared, steps.clamp(max=largest), unit)
-
-
 class ExpandedLikelihood:
     r"""Log p(y_i | Psi) with the densities of the observations expanded about the draws.
 
@@ -162,10 +83,12 @@ class ExpandedLikelihood:
             ``(population,)``.
         about: Population to expand about. Default: that of the draws.
         following: How the draws follow the population. Default: it is computed from them.
-        settings: Steps of the differences, and size of the parts.
+        settings: Size of the parts, and when the mixed derivatives are found by regression.
+        differences: Differences about the draws at their population that are known already.
     """
 
     is_expanded = True
+    noise = 0.0
 
     def __init__(
         self,
@@ -174,13 +97,15 @@ class ExpandedLikelihood:
         about: Population | None = None,
         following: Following | None = None,
         settings: ExpansionSettings | None = None,
+        differences: ObservationDifferences | None = None,
     ) -> None:
         settings, structure = settings or EXPANSION, individuals.structure
         self.individuals, self.scale, self.structure = individuals, scale, structure
         self.about_draws = about is None
         population = individuals.population if about is None else about
         self.center = structure.unconstrain_population(population).detach()
-        following = follow(individuals, scale) if following is None else following
+        if following is None:
+            following, _, differences = followed(individuals, scale)
         self.is_shared = structure.coordinates(structure.shared)
         num_coordinates = following.spread.shape[1] + int(self.is_shared.sum())
         self.few_coordinates = num_coordinates <= settings.max_coordinates
@@ -189,14 +114,18 @@ class ExpandedLikelihood:
         if not self.by_parameters:
             following = following.only(self.is_shared).without_stretching()
         self.following = following
+        if not (self.by_parameters and self.about_draws):
+            differences = None
         size = max(1, settings.max_rows // individuals.num_draws)
         with torch.no_grad():
             self.parts = [
-                self._part(rows, dict(population))
+                self._part(rows, dict(population), differences)
                 for rows in torch.arange(len(individuals.cohort)).split(size)
             ]
 
-    def _part(self, rows: Tensor, population: Population) -> ExpandedPart:
+    def _part(
+        self, rows: Tensor, population: Population, differences: ObservationDifferences | None
+    ) -> ExpandedPart:
         structure, individuals = self.structure, self.individuals
         cohort = individuals.cohort[rows].to(dtype=torch.float64)
         following = self.following.take(rows)
@@ -214,7 +143,8 @@ class ExpandedLikelihood:
             (observation,) = structure.log_observations(cohort, center, [population])
         observation = observation.masked_fill(impossible, -math.inf)
         coordinates = self._coordinates(following)
-        moved = _Moved(structure, cohort, center, population, coordinates)
+        known = None if differences is None else differences.take(rows)
+        moved = MovedObservations(structure, cohort, center, population, coordinates, known)
         if self.by_parameters and not self.few_coordinates:
             standard = (center - following.mean) / following.spread
             weights = normalized_weights(log_weights)
@@ -239,7 +169,7 @@ class ExpandedLikelihood:
         if self.by_parameters:
             return Coordinates.parameters(following, self.is_shared, self.scale)
         is_learned = self.structure.estimator == "likelihood-free"
-        largest = EXPANSION.learned_step if is_learned else EXPANSION.relative_step
+        largest = EXPANSION.learned_step if is_learned else FOLLOWING.relative_step
         return Coordinates.shared_parameters(following, self.is_shared, self.scale, largest)
 
     def log_weights(self, population: Population) -> Tensor:
@@ -305,45 +235,3 @@ class ExpandedLikelihood:
     def __call__(self, population: Population) -> Tensor:
         """Log p(y_i | Psi), shape ``(individual,)``, differentiable."""
         return self.moments(population)[0]
-
-
-class _Moved:
-    """Log densities of the observations at points of the coordinates, for :func:`expansion`.
-
-    Points with the same individual parameters are evaluated together: their dynamics are often
-    the same, and are then solved once.
-    """
-
-    def __init__(
-        self,
-        structure: ModelStructure,
-        cohort: Cohort,
-        draws: Tensor,
-        population: Population,
-        coordinates: Coordinates,
-    ) -> None:
-        self.structure, self.cohort, self.draws = structure, cohort, draws
-        self.population, self.coordinates = population, coordinates
-        self.center = structure.unconstrain_population(population, structure.shared)
-
-    def __call__(self, points: Sequence[Tensor]) -> list[Tensor]:
-        moves = [self.coordinates.individual @ point for point in points]
-        values: list[Tensor] = [torch.empty(0)] * len(points)
-        remaining = list(range(len(points)))
-        while remaining:
-            first = remaining[0]
-            same = [j for j in remaining if torch.equal(moves[j], moves[first])]
-            populations = [self._population(points[j]) for j in same]
-            results = self.structure.log_observations(
-                self.cohort, self.draws + moves[first], populations
-            )
-            for j, result in zip(same, results, strict=True):
-                values[j] = result
-            remaining = [j for j in remaining if j not in same]
-        return values
-
-    def _population(self, point: Tensor) -> Population:
-        shared = self.center + self.coordinates.shared @ point
-        return dict(self.population) | self.structure.constrain_population(
-            shared, self.structure.shared
-        )

@@ -21,7 +21,7 @@ from ..runtime.progress import count_step
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.proposals import Refinement
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, ROUGH_EFFORT, Effort
-from .impossible_data import check_possible
+from .impossible_data import check_possible, impossible_rows
 from .likelihood_interface import Likelihood
 from .maximum_search import SEARCH, Ascent, Search
 
@@ -44,6 +44,9 @@ class RoundSettings:
     idle_errors: float = 2.0
     # A round that promises more is not the last one, whatever the rounds before it have gained.
     max_idle_promise: float = 1.0
+    # Multiple of the gain that Monte Carlo error alone promises, below which the rounds of a large
+    # cohort end: with eleven parameters its standard deviation is 0.4 of it.
+    expected_noise: float = 1.5
     # Jumps to a much larger standard deviation, from where the likelihood is flat near zero.
     max_jumps: int = 3
     allowed_errors: float = 3.0
@@ -63,6 +66,7 @@ class Schedule(NamedTuple):
         min_gain_stretched: The same where the draws of all individuals are stretched.
         max_rounds: Largest number of rounds.
         rough: Whether little accuracy is enough.
+        search_modes: Whether modes are searched for before the result.
     """
 
     first_draws: int
@@ -72,11 +76,21 @@ class Schedule(NamedTuple):
     min_gain_stretched: float
     max_rounds: int
     rough: bool = False
+    search_modes: bool = True
+
+    def effort(self, near: bool, is_result: bool = False) -> Effort:
+        """What is done for individuals whose weights are poor, near the maximum or not."""
+        if is_result:
+            return FULL_EFFORT
+        if self.rough or not near:
+            return ROUGH_EFFORT
+        return NO_CHAINS._replace(search_modes=self.search_modes)
 
     def smallest_gain(self, likelihood: Likelihood) -> float:
         """Gain of a round on these draws below which the rounds end."""
         share = likelihood.following.share_stretched
-        return self.min_gain + share * (self.min_gain_stretched - self.min_gain)
+        least = self.min_gain + share * (self.min_gain_stretched - self.min_gain)
+        return max(least, ROUNDS.expected_noise * likelihood.noise)
 
 
 class Rounds(NamedTuple):
@@ -195,7 +209,7 @@ def run_rounds(
         done = (near and ascent.gain < min_gain) or num_rounds == schedule.max_rounds
         near = near or ascent.gain < schedule.near_gain
         num_draws = schedule.num_draws if near else first
-        effort = _effort(schedule.rough or not near, is_result=done and not schedule.rough)
+        effort = schedule.effort(near, is_result=done and not schedule.rough)
         vector = ascent.optimum.vector
         new = search.draw(vector, num_draws, generator, ascent.mixtures_at(vector), effort)
         if done:
@@ -212,8 +226,11 @@ def _start(
 ) -> Progress:
     """The first population, if all data are possible there."""
     near = num_draws == schedule.num_draws
-    effort = _effort(schedule.rough or not near)
+    effort = schedule.effort(near)
     individuals = search.draw(start.vector, num_draws, generator, start.known, effort)
+    if len(impossible_rows(individuals)):  # perhaps because their mode was missed
+        known, effort = individuals.refinement, effort._replace(search_modes=True)
+        individuals = search.draw(start.vector, num_draws, generator, known, effort)
     check_possible(individuals)
     return Progress(_place(search, start.vector, individuals), near)
 
@@ -283,12 +300,6 @@ def _stopped(
     optimum = ascent.optimum._replace(vector=place.vector, converged=False, message=message)
     ascent = ascent._replace(optimum=optimum)
     return Rounds(search, ascent, place.individuals, num_rounds, min_gain)
-
-
-def _effort(rough: bool, is_result: bool = False) -> Effort:
-    if is_result:
-        return FULL_EFFORT
-    return ROUGH_EFFORT if rough else NO_CHAINS
 
 
 def _gain(

@@ -35,12 +35,7 @@ import torch
 from torch import Tensor
 
 from ..numerics.cholesky import factored
-from ..sampling.importance_weights import effective_sample_size, normalized_weights
-from ..sampling.individuals import IndividualPosteriors
 from ..sampling.student_mixture import StudentMixture
-from .complete_scores import complete_scores
-from .draw_moves import fitted_moves, num_products
-from .fixed_draws import is_negligible, replace_impossible_draws
 
 
 @dataclass(frozen=True)
@@ -167,78 +162,3 @@ class Following:
     def without_stretching(self) -> "Following":
         """Draws that are moved, but not stretched."""
         return replace(self, rates=torch.zeros_like(self.rates))
-
-
-def follow(individuals: IndividualPosteriors, scale: Tensor) -> Following:
-    r"""How weighted draws move with the population.
-
-    Args:
-        individuals: The draws.
-        scale: Size of a large step in each unconstrained population parameter, shape
-            ``(population,)``.
-
-    Returns:
-        The regression of the slopes. Draws of an individual whose slopes are not finite stay, and
-        all draws of a likelihood-free estimate: the log density of the splines that the guide has
-        learned has kinks in the individual parameters, so that moved draws would have no curvature.
-        Draws of an individual with few effective draws are stretched in each parameter separately,
-        or not at all.
-    """
-    structure = individuals.structure
-    center = structure.unconstrain_population(individuals.population).detach()
-    num_coefficients = num_products(individuals.unconstrained.shape[-1])
-    most = max(FOLLOWING.max_draws, FOLLOWING.max_draws_per_coefficient * num_coefficients)
-    log_weights, draws = individuals.log_weights[:most], individuals.unconstrained[:most]
-    draws = replace_impossible_draws(draws, log_weights, is_negligible(log_weights))
-    weights = normalized_weights(log_weights)
-    mean = (weights.unsqueeze(-1) * draws).sum(0)
-    offset = draws - mean
-    covariance = torch.einsum("kn,kni,knj->nij", weights, offset, offset)
-    spread = covariance.diagonal(dim1=1, dim2=2).sqrt().clamp(min=1e-12)
-    num, d = spread.shape
-    zero = spread.new_zeros
-    p = len(center)
-    stay = Following(center, zero(num, d, p), zero(num, d, d, p), mean, spread, zero(num, p))
-    if structure.estimator == "likelihood-free":
-        return stay
-    slopes = _Slopes(individuals, draws, center)
-    with torch.no_grad():
-        scores = slopes.of_population(FOLLOWING.relative_step * scale)
-        gradients = slopes.of_individuals(FOLLOWING.individual_step * spread)
-    effective = effective_sample_size(log_weights)
-    directions, rates = fitted_moves(covariance, offset, gradients, -scores, weights, effective)
-    # The slopes of the moved draws have the same mean as the scores, and less Monte Carlo error.
-    scores = scores + torch.einsum("kni,nip->knp", gradients, directions)
-    scores = scores + torch.einsum("kni,nijp,knj->knp", gradients, rates, offset)
-    scores = scores + rates.diagonal(dim1=1, dim2=2).sum(-1)
-    scores = (weights.unsqueeze(-1) * scores).sum(0).nan_to_num(0.0, 0.0, 0.0)
-    return replace(stay, directions=directions, rates=rates, scores=scores)
-
-
-class _Slopes:
-    """Derivatives of log p(y, u | Psi) at draws, by central differences."""
-
-    def __init__(self, individuals: IndividualPosteriors, draws: Tensor, center: Tensor) -> None:
-        self.structure, self.draws, self.center = individuals.structure, draws, center
-        self.cohort = individuals.cohort.to(dtype=torch.float64)
-        self.population = individuals.population
-        self.repeated = self.cohort.repeat(len(draws))
-
-    def of_population(self, steps: Tensor) -> Tensor:
-        """In the unconstrained population, shape ``(draw, individual, population)``."""
-        parts = (self.structure, self.cohort, self.repeated, self.draws, self.center)
-        return complete_scores(*parts, steps)
-
-    def of_individuals(self, steps: Tensor) -> Tensor:
-        """In the unconstrained individual parameters, shape ``(draw, individual, latent)``; the
-        steps have shape ``(individual, latent)``.
-        """
-        columns = []
-        for shift in torch.eye(steps.shape[1], dtype=steps.dtype):
-            ahead, behind = (self._density(x) for x in (steps * shift, -steps * shift))
-            columns.append(ahead - behind)
-        return torch.stack(columns, -1) / (2 * steps)
-
-    def _density(self, move: Tensor) -> Tensor:
-        density = self.structure.log_density(self.cohort, self.draws + move, self.population)
-        return density.observation + density.individual

@@ -49,19 +49,22 @@ def impossible_individuals(log_likelihood: Tensor, num_values: Tensor) -> Tensor
     return order[(is_large & is_unusual)[order]]
 
 
+def impossible_rows(individuals: IndividualPosteriors) -> Tensor:
+    """Indices of the individuals of some draws whose data are all but impossible."""
+    num_values = individuals.cohort.num_recorded(individuals.structure.series)
+    return impossible_individuals(individuals.marginal_estimate.log_mean, num_values)
+
+
 def check_possible(individuals: IndividualPosteriors) -> None:
     r"""Raise if the data of some individuals are all but impossible at the population of the draws.
 
     Raises:
         FitError: There are such individuals; the message names them.
     """
-    log_likelihood = individuals.marginal_estimate.log_mean
-    cohort = individuals.cohort
-    recorded = [cohort[name].observed.flatten(1).sum(1) for name in individuals.structure.series]
-    rows = impossible_individuals(log_likelihood, torch.stack(recorded).sum(0))
+    rows = impossible_rows(individuals)
     if len(rows) == 0:
         return
-    ids = cohort.ids
+    log_likelihood, ids = individuals.marginal_estimate.log_mean, individuals.cohort.ids
     named = ", ".join(
         f"{ids[i]} (log likelihood {float(log_likelihood[i]):,.0f})"
         for i in rows[: IMPOSSIBILITY.max_named].tolist()

@@ -19,7 +19,7 @@ from ..guide import AmortizedGuide
 from ..model import Estimator, Model, Population
 from ..sampling.individuals import IndividualPosteriors, sample_individuals
 from .exact_likelihood import ExactLikelihood
-from .following_draws import follow
+from .fitted_following import follow
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,8 @@ class Likelihood(Protocol):
     following: Following
     # Whether the observations are expanded about the draws: accurate near them only.
     is_expanded: bool
+    # Gain of a round that is expected from Monte Carlo error alone, where it is known.
+    noise: float
 
     def log_weights(self, population: Population) -> Tensor:
         """Log weights of the draws, shape ``(draw, individual)``."""

@@ -190,14 +190,18 @@ class Search:
         """The likelihood on some draws, differentiable."""
         return differentiable_likelihood(individuals, self.scale)
 
-    def objective(self, likelihood: Likelihood) -> Callable[[Tensor], Tensor]:
-        """The log likelihood of all individuals, plus the log prior if the criterion contains it,
-        as a function of the unconstrained population.
+    def objective(
+        self, likelihood: Likelihood, weights: Tensor | None = None
+    ) -> Callable[[Tensor], Tensor]:
+        """The log likelihood of all individuals, with weights or without, plus the log prior if the
+        criterion contains it, as a function of the unconstrained population.
         """
 
         def value(vector: Tensor) -> Tensor:
             population = self.structure.constrain_population(vector)
-            return likelihood(population).sum() + self.log_prior(population, vector)
+            values = likelihood(population)
+            total = (values if weights is None else weights * values).sum()
+            return total + self.log_prior(population, vector)
 
         return value
 

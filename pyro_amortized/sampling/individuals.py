@@ -101,7 +101,7 @@ class IndividualPosteriors:
     @property
     def num_modes(self) -> Tensor:
         """Number of modes of each individual that were found, shape ``(individual,)``; 0 where they
-        were not searched for: draws of the guide, and searches that would take too long.
+        were not searched for: draws of the guide, and individuals of large cohorts.
         """
         return self.refinement.num_modes
 
@@ -315,12 +315,12 @@ def sample_with_structure(
         sampler = replace(sampler, target=density, settings=effort.settings or REFINEMENT)
         sampled = sample_targets(sampler, num_draws, len(cohort), generator, refine, known)
         if refine and effort.search_modes:
-            sampled = with_minor_modes(sampler, sampled, generator)
+            recorded = cohort.num_recorded(structure.series)
+            sampled = with_minor_modes(sampler, sampled, generator, recorded)
         if refine and effort.max_chains:
             sampled = improve_unreliable(sampler, sampled, generator, effort.max_chains)
-    first = "population" if guide is None else "guide"
-    evaluations = density.evaluations
-    result = individual_posteriors(structure, cohort, population, sampled, evaluations, first)
+    parts = (sampled, density.evaluations, "population" if guide is None else "guide")
+    result = individual_posteriors(structure, cohort, population, *parts)
     warn_unreliable(cohort.ids, result.estimate, num_draws, result.method, refine)
     return result
 

@@ -35,9 +35,10 @@ class SearchEffort:
     # Newton steps after which starts that are at the same, covered mode are followed no further,
     # but for one.
     min_steps: int = 2
-    # Largest number of evaluated individuals, some seconds for a closed form; beyond it there is
-    # no search, and `num_modes` is 0.
-    max_evaluations: int = 3_000_000
+    # Largest number of observed values whose density is evaluated, some seconds for a closed form.
+    # Of the individuals for which this is not enough, those with the lowest likelihood per value
+    # are searched; `num_modes` of the others is 0.
+    max_values: int = 100_000_000
     # Smallest mass relative to that of the largest mode. The log likelihood lacks 0.002 without it.
     min_mass: float = 5e-4
     # A mode is covered if the mixture has this part of its density there.
@@ -56,7 +57,9 @@ class SearchEffort:
 EFFORT = SearchEffort()
 
 
-def with_minor_modes(sampler: Sampler, sampled: Sampled, generator: Generator) -> Sampled:
+def with_minor_modes(
+    sampler: Sampler, sampled: Sampled, generator: Generator, num_values: Tensor | None = None
+) -> Sampled:
     r"""The draws, in which individuals with a mode that was missed are drawn again.
 
     Individuals that are drawn from the guide, and those that were searched before, are left out.
@@ -65,12 +68,19 @@ def with_minor_modes(sampler: Sampler, sampled: Sampled, generator: Generator) -
         sampler: The sampler that made the draws.
         sampled: The draws.
         generator: Source of randomness.
+        num_values: Number of observed values of each individual, shape ``(individual,)``. Default:
+            one.
     """
     refinement = sampled.refinement
     rows = (refinement.refined & (refinement.num_modes == 0)).nonzero()[:, 0]
     num_latent = sampled.weighted.draws.shape[-1]
     per_row = EFFORT.num_starts * EFFORT.num_steps * len(stencil(num_latent))
-    if not 0 < len(rows) * per_row <= EFFORT.max_evaluations:
+    log_weights = sampled.weighted.log_weights[:, rows]
+    counts = log_weights.new_ones(len(rows)) if num_values is None else num_values[rows]
+    lowest = (log_weights.logsumexp(0) / counts.clamp(min=1)).argsort()
+    affordable = (counts[lowest] * per_row).cumsum(0) <= EFFORT.max_values
+    rows = rows[lowest[affordable]].sort().values
+    if len(rows) == 0:
         return sampled
     size = max(1, sampler.settings.max_rows // (EFFORT.num_starts * len(stencil(num_latent))))
     for part in rows.split(size):

@@ -7,7 +7,7 @@ import pyro_amortized as pa
 from pyro_amortized.population import expanded_likelihood, likelihood_choice, starting_values
 from pyro_amortized.population.exact_likelihood import ExactLikelihood
 from pyro_amortized.population.expanded_likelihood import ExpandedLikelihood, ExpansionSettings
-from pyro_amortized.population.following_draws import follow
+from pyro_amortized.population.fitted_following import follow
 from pyro_amortized.population.likelihood_choice import ChoiceSettings
 from pyro_amortized.population.starting_values import StartSettings
 from tests.exact import exact_fit, linear_cohort, linear_program

@@ -7,7 +7,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized.population.exact_likelihood import ExactLikelihood
-from pyro_amortized.population.following_draws import follow
+from pyro_amortized.population.fitted_following import follow
 from tests.exact import TRUTH, exact_log_marginal, exact_posterior, linear_program
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pyro_amortized.population.exact_likelihood import ExactLikelihood
-from pyro_amortized.population.following_draws import follow
+from pyro_amortized.population.fitted_following import follow
 from pyro_amortized.population.interpolated_likelihood import InterpolatedLikelihood
 
 

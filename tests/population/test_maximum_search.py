@@ -8,7 +8,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized.numerics.maximization import maximize
 from pyro_amortized.population.exact_likelihood import ExactLikelihood
-from pyro_amortized.population.following_draws import follow
+from pyro_amortized.population.fitted_following import follow
 from pyro_amortized.population.maximum_search import Search
 from pyro_amortized.population.vanishing_deviations import vanishing_coordinates
 from tests.exact import TRUTH, exact_fit, exact_log_marginal, linear_cohort, linear_program

@@ -99,7 +99,7 @@ def test_the_exchanged_mode_is_found_with_its_share():
 
 def test_without_the_search_it_is_lost_in_silence(monkeypatch):
     """What the search is for: effective draws and Pareto k do not show the missing mode."""
-    monkeypatch.setattr(minor_modes, "EFFORT", SearchEffort(max_evaluations=0))
+    monkeypatch.setattr(minor_modes, "EFFORT", SearchEffort(max_values=0))
     cohort, phi = separated()
     individuals = pa.sample_individuals(
         oral, cohort, POPULATION, num_draws=1000, seed=0, max_chains=0

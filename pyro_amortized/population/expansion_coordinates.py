@@ -1,0 +1,122 @@
+r"""The coordinates in which the observations are expanded, and the observations at points of them.
+
+The coordinates are moves of the individual parameters of a draw, in posterior standard deviations,
+and of the shared parameters, in units of their scale; or moves of the shared parameters alone, with
+those of the individual ones that follow them (:mod:`pyro_amortized.population.following_draws`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..cohort import Cohort
+from ..model import ModelStructure, Population
+from .following_draws import FOLLOWING, Following
+from .observation_differences import ObservationDifferences
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinates:
+    r"""The coordinates of the expansion of some individuals.
+
+    Args:
+        individual: Move of the individual parameters with a unit of each coordinate, shape
+            ``(individual, latent, coordinate)``.
+        shared: Move of the shared parameters, shape ``(shared, coordinate)``.
+        steps: Steps of the differences, shape ``(coordinate,)``.
+        shared_units: The shared parameters in units of the coordinates, as a linear function of the
+            population, shape ``(shared, population)``.
+    """
+
+    individual: Tensor
+    shared: Tensor
+    steps: Tensor
+    shared_units: Tensor
+
+    @staticmethod
+    def parameters(following: Following, is_shared: Tensor, scale: Tensor) -> "Coordinates":
+        """The individual parameters, in posterior standard deviations, and the shared ones."""
+        num, num_latent, _ = following.directions.shape
+        num_shared = int(is_shared.sum())
+        zero = following.directions.new_zeros
+        individual = torch.cat(
+            [following.spread.diag_embed(), zero(num, num_latent, num_shared)], -1
+        )
+        shared = torch.cat([zero(num_shared, num_latent), scale[is_shared].diag()], -1)
+        unit = torch.eye(len(scale), dtype=scale.dtype)[is_shared] / scale[is_shared, None]
+        steps = torch.cat(
+            [
+                torch.full((num_latent,), FOLLOWING.individual_step, dtype=scale.dtype),
+                torch.full((num_shared,), FOLLOWING.relative_step, dtype=scale.dtype),
+            ]
+        )
+        return Coordinates(individual, shared, steps, unit)
+
+    @staticmethod
+    def shared_parameters(
+        following: Following, is_shared: Tensor, scale: Tensor, largest: float
+    ) -> "Coordinates":
+        """The shared parameters, which the draws follow; the steps are at most the largest one."""
+        individual = following.directions[:, :, is_shared] * scale[is_shared]
+        eye = torch.eye(len(scale), dtype=scale.dtype)
+        shared = (eye * scale)[is_shared][:, is_shared]
+        unit = eye[is_shared] / scale[is_shared, None]
+        # No individual moves farther than its step.
+        farthest = (individual.abs() / following.spread.unsqueeze(-1)).flatten(0, 1).amax(0)
+        steps = FOLLOWING.individual_step / farthest.clamp(min=1e-12)
+        return Coordinates(individual, shared, steps.clamp(max=largest), unit)
+
+
+@dataclass(frozen=True, eq=False)
+class MovedObservations:
+    """Log densities of the observations at points of the coordinates, for
+    :func:`~pyro_amortized.numerics.finite_differences.expansion`.
+
+    Points with the same individual parameters are evaluated together: their dynamics are often
+    the same, and are then solved once. What is known already is not evaluated.
+    """
+
+    structure: ModelStructure
+    cohort: Cohort
+    draws: Tensor
+    population: Population
+    coordinates: Coordinates
+    known: ObservationDifferences | None
+
+    def __call__(self, points: Sequence[Tensor]) -> list[Tensor]:
+        """Log densities ``(draw, individual)`` at each of the points."""
+        known = [None if self.known is None else self.known.at(x) for x in points]
+        values: list[Tensor] = [torch.empty(0)] * len(points)
+        for is_known in (True, False):
+            places = [j for j, x in enumerate(known) if (x is not None) == is_known]
+            num_known = self.known.num_draws if is_known and self.known is not None else 0
+            new = self._evaluated([points[j] for j in places], self.draws[num_known:])
+            for j, value in zip(places, new, strict=True):
+                before = known[j]
+                values[j] = value if before is None else torch.cat([before, value])
+        return values
+
+    def _evaluated(self, points: Sequence[Tensor], draws: Tensor) -> list[Tensor]:
+        """Log densities of some draws at points."""
+        if len(draws) == 0:
+            return [draws[..., 0] for _ in points]
+        moved = [draws + self.coordinates.individual @ point for point in points]
+        values: list[Tensor] = [torch.empty(0)] * len(points)
+        remaining = list(range(len(points)))
+        while remaining:
+            first = remaining[0]
+            same = [j for j in remaining if torch.equal(moved[j], moved[first])]
+            populations = [self._population(points[j]) for j in same]
+            results = self.structure.log_observations(self.cohort, moved[first], populations)
+            for j, result in zip(same, results, strict=True):
+                values[j] = result
+            remaining = [j for j in remaining if j not in same]
+        return values
+
+    def _population(self, point: Tensor) -> Population:
+        structure = self.structure
+        center = structure.unconstrain_population(self.population, structure.shared)
+        moved = center + self.coordinates.shared @ point
+        return dict(self.population) | structure.constrain_population(moved, structure.shared)
