@@ -1,4 +1,4 @@
-"""The curvature of the likelihood at the end of a fit, and parameters at a limit of their support."""
+"""The curvature of the likelihood at the end of a fit, and parameters at a limit of support."""
 
 from torch import Tensor
 

@@ -25,7 +25,8 @@ class SearchStep:
         action: What was tried.
         term: The term, in words.
         minus2ll: -2LL of the fitted model.
-        difference: Fall of -2LL when a term is added, rise when it is removed, on common draws.
+        difference: Fall of -2LL when a term is added, rise when it is removed, on common draws; of
+            a structure, the fall from the best one before it.
         mc_error: Monte Carlo standard error of the difference.
         freedom: Number of parameters that are added or removed.
         p_value: P-value of the likelihood-ratio test; NaN for the start and other structures.
