@@ -16,30 +16,13 @@ import pyro
 import pyro.distributions as dist
 import torch
 
+from criticism_defects import DEFECTS, planted
+
 import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.diagnostics import diagnose
 
-TIMES = torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 24.0])
-TYPICAL, OMEGA, SIGMA = torch.tensor([0.4, 1.2, 3.6]), torch.tensor([0.4, 0.25, 0.2]), 0.15
 LABELS = {"labels": ["ka", "cl", "v"]}
-
-# The check that has the right name for each defect.
-RIGHT_CHECK = {
-    "sex on clearance, x 2.7": "random effects and covariates",
-    "sex on clearance, x 1.35": "random effects and covariates",
-    "weight on volume": "random effects and covariates",
-    "clearance drifts with the order": "random effects and covariates",
-    "correlation 0.9": "correlations of random effects",
-    "one individual x 0.1": "distribution of random effects",
-    "three individuals x 0.2, x 5": "distribution of random effects",
-    "two groups of volumes": "distribution of random effects",
-    "additive error": "residuals of y",
-    "two compartments": "residuals of y",
-    "an individual twice": "identity of individuals and values",
-    "all values x 100": "estimates and their prior",
-    "dropout by clearance": "random effects and recording",
-}
 
 
 def model(cohort):
@@ -57,66 +40,11 @@ def model(cohort):
         pyro.sample("y", noise.mask(y.observed).to_event(1), obs=y.values)
 
 
-def parameters(defect, eta, sex, weight):
-    """Logarithms of the individual parameters, with a defect of the population model."""
-    num = len(eta)
-    if defect == "correlation 0.9":
-        eta[:, 2] = OMEGA[2] * (0.9 * eta[:, 1] / OMEGA[1] + 0.19**0.5 * eta[:, 2] / OMEGA[2])
-    phi = TYPICAL + eta
-    if defect.startswith("sex on clearance"):
-        phi[:, 1] += sex * (1.0 if defect.endswith("2.7") else 0.3)
-    if defect == "weight on volume":
-        phi[:, 2] += (weight / 70).log()
-    if defect == "clearance drifts with the order":
-        phi[:, 1] += torch.linspace(-0.4, 0.4, num)
-    if defect == "two groups of volumes":
-        phi[:, 2] = TYPICAL[2] + 0.05 * eta[:, 2] + 0.5 * (2 * (torch.arange(num) % 2) - 1)
-    return phi.double()
-
-
-def values_of(defect, phi, times, doses, generator):
-    """Concentrations, with a defect of the structure, of the error or of the file."""
-    ka, cl, v = phi.exp().unbind(-1)
-    if defect == "two compartments":
-        clean = nlme.two_compartments(times, doses, ka=ka, cl=cl, v=v / 2, q=cl, v2=2 * v)
-    else:
-        clean = nlme.one_compartment(times, doses, ka=ka, cl=cl, v=v)
-    noise = SIGMA * torch.randn(times.shape, generator=generator).double()
-    values = clean + (0.3 * noise if defect == "additive error" else clean * noise)
-    values = values.clamp(min=1e-3)
-    factors = {5: 0.1} if defect == "one individual x 0.1" else {}
-    if defect == "three individuals x 0.2, x 5":
-        factors = {3: 0.2, 9: 0.2, 20: 5.0}
-    for row, factor in factors.items():
-        values[row % len(values)] *= factor
-    if defect == "an individual twice":
-        values[2] = values[-1]
-    return values * 100 if defect == "all values x 100" else values
-
-
-def planted(defect, num, seed):
-    """A cohort with a defect; "" is none."""
-    generator = torch.Generator().manual_seed(seed)
-    eta = OMEGA * torch.randn(num, 3, generator=generator)
-    sex = (torch.rand(num, generator=generator) < 0.5).float()
-    weight = 70 * torch.exp(0.2 * torch.randn(num, generator=generator))
-    age = 20 + 50 * torch.rand(num, generator=generator)
-    phi = parameters(defect, eta, sex, weight)
-    times = TIMES.expand(num, -1).double().clone()
-    doses = pa.Doses(times=torch.zeros(num, 1), amounts=torch.full((num, 1), 100.0))
-    values = values_of(defect, phi, times, doses, generator)
-    observed = torch.ones_like(values, dtype=torch.bool)
-    if defect == "dropout by clearance":
-        observed[phi[:, 1] > TYPICAL[1], 4:] = False
-    covariates = {"sex": sex, "weight": weight, "age": age}
-    return pa.Cohort({"y": pa.Series(times, values, observed)}, doses, covariates)
-
-
 def checks_of(defect, num, seed):
     """Status of every check of a fit."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pa.AmortizedWarning)
-        fit = pa.fit_population(model, planted(defect, num, seed), seed=seed)
+        fit = pa.fit_population(model, planted(DEFECTS.get(defect), num, seed), seed=seed)
         return {check.name: check.status for check in diagnose(fit, seed=seed).checks}
 
 
@@ -130,14 +58,15 @@ def main():
     parser.add_argument("--clean", type=int, default=24, help="cohorts without a defect")
     parser.add_argument("--small", action="store_true", help="one defect of a small cohort")
     arguments = parser.parse_args()
-    num, defects = 48, list(RIGHT_CHECK)
+    num, defects = 48, list(DEFECTS)
     if arguments.small:
         num, defects, arguments.cohorts, arguments.clean = 12, defects[:1], 1, 1
     found, named = {}, {}
     for defect in defects:
         results = [checks_of(defect, num, seed) for seed in range(arguments.cohorts)]
         found[defect] = share([any(x != "passed" for x in r.values()) for r in results])
-        named[defect] = share([r.get(RIGHT_CHECK[defect]) != "passed" for r in results])
+        right = DEFECTS[defect].checks
+        named[defect] = share([any(r.get(x, "passed") != "passed" for x in right) for r in results])
         failed = share([any(x == "failed" for x in r.values()) for r in results])
         print(
             f"{defect:34} found {found[defect]:5.0%}  by its name {named[defect]:5.0%}  blamed {failed:5.0%}",

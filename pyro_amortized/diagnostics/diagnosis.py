@@ -26,6 +26,7 @@ from .case_influence import case_influence_checks
 from .check_results import Check, Status
 from .data_check import DataCheck, check_data
 from .data_identity import identity_checks
+from .error_checks import error_checks
 from .fit_checks import (
     estimation_checks,
     residual_checks,
@@ -147,6 +148,7 @@ def diagnose(
     checks += prior_checks(fit, fork_seed(generator)) + identity_checks(fit.cohort)
     checks += [] if data is None else [training_data_check(data)]
     checks += [check for one in by_series for check in residual_checks(one)]
+    checks += [check for one in by_series for check in error_checks(one, fit.cohort)]
     checks += [check for one in by_series for check in missingness_checks(fit, one)]
     effects = random_effect_tests(fit, seed=fork_seed(generator))
     checks += random_effect_checks(effects) + case_influence_checks(fit)

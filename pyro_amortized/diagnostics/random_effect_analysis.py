@@ -8,7 +8,7 @@ reliabilities :math:`r_{ij}` (:mod:`pyro_amortized.diagnostics.random_effects`):
   its parameter; the variance of the slope is :math:`r_{ij}`. So :math:`\bar e_{ij} / \sqrt{r_{ij}}`
   is regressed on :math:`\sqrt{r_{ij}}\,(1, x_i)` and the t test (F test for several levels) of x is
   the score test of a dependence of the mean on x. A quantity is tested by the normal scores of its
-  ranks, so that no single value decides.
+  ranks, so that no single value decides, and by their squares.
 - *Correlation*: the posterior mean of the product of two effects, which the model says are
   uncorrelated, is the slope in their correlation, with the information :math:`r_{ij} r_{ik}`. Its
   sum is tested as the correlation coefficient of independent pairs is.
@@ -40,6 +40,7 @@ from .compared_variables import Variable, variables_of_design, variables_of_reco
 from .random_effects import RandomEffects, standardized_effects
 from .result_selection import individuals_of
 from .uniformity_tests import combined_p_value
+from .variable_tests import columns_of, known_values, regression_p_value, standardized
 
 Kind = Literal["variable", "recording", "correlation", "mean", "normality", "outlier"]
 
@@ -158,53 +159,40 @@ def random_effect_tests(
 def _dependence(
     effects: RandomEffects, j: int, variable: Variable, kind: Kind
 ) -> Iterator[EffectTest]:
-    """The test of one effect against one variable, if there are enough individuals."""
-    levels, values = variable.levels, variable.values
-    used = np.isin(values, levels) if levels else np.isfinite(values)
-    used &= effects.reliability[:, j].numpy() > 0
-    x, root = values[used], effects.reliability[:, j].sqrt().numpy()[used]
-    if levels:
-        columns = np.column_stack([x == level for level in levels[1:]])
-    else:
-        columns = _normal_scores(x)[:, None]
-    y, design = (
-        effects.means[:, j].numpy()[used] / root,
-        np.column_stack([root, root[:, None] * columns]),
-    )
+    """The tests of one effect against one variable, if there are enough individuals."""
+    used = known_values(variable) & (effects.reliability[:, j].numpy() > 0)
+    root = effects.reliability[:, j].sqrt().numpy()[used]
+    columns = columns_of(variable, used)
+    y = effects.means[:, j].numpy()[used] / root
+    design = np.column_stack([root, root[:, None] * columns])
     if len(y) < design.shape[1] + DEFAULTS.min_spare:
         return
-    p_value = _regression_p_value(y, design)
-    if not levels:
-        design[:, 1] = root * _standardized(x)
-    slopes, *_ = np.linalg.lstsq(design, y, rcond=None)
+    p_value, name = regression_p_value(y, design), effects.names[j]
+    x = variable.values[used]
+    straight = design if variable.levels else np.column_stack([root, root * standardized(x)])
+    slopes, *_ = np.linalg.lstsq(straight, y, rcond=None)
     size = float(slopes[-1] * effects.sd[:, j].mean())
     where = (
-        f"where {variable.name} is {levels[-1]:g} than where it is {levels[0]:g}"
-        if levels
+        f"where {variable.name} is {variable.levels[-1]:g} than where it is {variable.levels[0]:g}"
+        if variable.levels
         else f"per standard deviation ({x.std():.3g}) of {variable.name}"
     )
     words = (
-        f"{effects.names[j]} depends on {variable.name} (p = {p_value:.1g}): it is "
+        f"{name} depends on {variable.name} (p = {p_value:.1g}): it is "
         f"{'larger' if size > 0 else 'smaller'} by {abs(size):.2f} {where}, its exponential by a "
         f"factor of {math.exp(min(size, 50.0)):.2f}"
     )
-    yield EffectTest(kind, effects.names[j], variable.name, p_value, size, words)
-
-
-def _regression_p_value(y: np.ndarray, design: np.ndarray) -> float:
-    """P-value of all columns of a regression but the first, by the F test."""
-
-    def residual(columns: np.ndarray) -> float:
-        coefficients, *_ = np.linalg.lstsq(columns, y, rcond=None)
-        return float(((y - columns @ coefficients) ** 2).sum())
-
-    rank = int(np.linalg.matrix_rank(design))
-    freedom, added = len(y) - rank, rank - 1
-    if added < 1 or freedom < 1:
-        return 1.0
-    smaller, larger = residual(design), residual(design[:, :1])
-    statistic = (larger - smaller) / added / max(smaller / freedom, 1e-300)
-    return float(scipy.stats.f.sf(statistic, added, freedom))
+    yield EffectTest(kind, name, variable.name, p_value, size, words)
+    if not variable.levels and kind == "variable":
+        curved = np.column_stack([design, root * (columns[:, 0] ** 2 - 1)])
+        p_value = regression_p_value(y, curved, num_base=2)
+        slopes, *_ = np.linalg.lstsq(curved, y, rcond=None)
+        size = float(slopes[-1] * effects.sd[:, j].mean())
+        words = (
+            f"{name} depends on {variable.name} in a curve (p = {p_value:.1g}): it is "
+            f"{'smallest' if size > 0 else 'largest'} in the middle"
+        )
+        yield EffectTest(kind, name, f"{variable.name}, curved", p_value, size, words)
 
 
 def _correlation(effects: RandomEffects, j: int, k: int) -> EffectTest:
@@ -277,15 +265,3 @@ def _outliers(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     tails = np.stack([by_median, scipy.stats.t.sf(deleted, num - 2)])
     log_p = np.log(np.maximum(2 * tails, 1e-300)).mean(1).min(0)
     return np.minimum(1.0, 2 * num * math.e * np.exp(log_p)), distance.mean(0)
-
-
-def _normal_scores(x: np.ndarray) -> np.ndarray:
-    """Normal quantiles of the ranks."""
-    scores: np.ndarray = scipy.stats.norm.ppf((scipy.stats.rankdata(x) - 0.5) / len(x))
-    return scores
-
-
-def _standardized(x: np.ndarray) -> np.ndarray:
-    """Values in standard deviations from their mean."""
-    scaled: np.ndarray = (x - x.mean()) / max(float(x.std()), 1e-300)
-    return scaled

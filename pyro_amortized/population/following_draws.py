@@ -3,11 +3,14 @@ r"""Draws of the individuals that follow the population.
 Draws :math:`u_{ik}` with the weighted mean :math:`m_i` that are made at a population
 :math:`\Psi_0` are moved and stretched,
 
-.. math:: u_{ik}(\Psi) = m_i + J_i\, \delta + e^{G_i(\delta)} (u_{ik} - m_i) , \qquad
+.. math:: u_{ik}(\Psi) = m_i + \varphi(G_i(\delta))\, J_i\, \delta
+          + e^{G_i(\delta)} (u_{ik} - m_i) , \qquad
           \delta = \Psi - \Psi_0, \qquad G_i(\delta) = \sum_p \delta_p\, G_{ip} ,
 
-with the population in unconstrained coordinates. The map has the Jacobian
-:math:`e^{\operatorname{tr} G_i(\delta)}`, so
+with the population in unconstrained coordinates and :math:`\varphi(G) = \int_0^1 e^{sG} ds`: the
+flow of the vector field :math:`J_i\, \delta + G_i(\delta) (u - m_i)`. A parameter
+:math:`u = (\phi - \mu) / \omega` of a model that is not centred moves with :math:`\log \omega`
+exactly as it should. The map has the Jacobian :math:`e^{\operatorname{tr} G_i(\delta)}`, so
 
 .. math:: \hat p(y_i \mid \Psi) = \frac1K \sum_k
           \frac{p(y_i, u_{ik}(\Psi) \mid \Psi)\, e^{\operatorname{tr} G_i(\delta)}}{q_i(u_{ik})}
@@ -106,26 +109,31 @@ class Following:
             The draws, same shape, and the log Jacobian of the move, shape ``(individual,)``.
         """
         change = vector - self.center
-        shift = self.directions @ change
         if not self.stretches:
+            shift = self.directions @ change
             return draws + shift, shift.new_zeros(len(shift))
-        stretch, log_det = self._stretch(change)
+        stretch, shift, log_det = self._flow(change)
         offset = torch.einsum("nij,knj->kni", stretch, draws - self.mean)
         return offset + (self.mean + shift), log_det
 
-    def _stretch(self, change: Tensor) -> tuple[Tensor, Tensor]:
-        """The matrices exp(G), shape ``(individual, latent, latent)``, and their log determinants,
-        shape ``(individual,)``.
+    def _flow(self, change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The matrices exp(G), shape ``(individual, latent, latent)``, the moves of the means,
+        shape ``(individual, latent)``, and the log determinants, shape ``(individual,)``.
         """
-        rates = self.rates @ change
-        return torch.linalg.matrix_exp(rates), rates.diagonal(dim1=-2, dim2=-1).sum(-1)
+        rates, shift = self.rates @ change, self.directions @ change
+        d = shift.shape[-1]
+        # The exponential of (G, J; 0, 0) holds exp(G) and phi(G) J.
+        generator = torch.cat([rates, shift.unsqueeze(-1)], -1)
+        flow = torch.linalg.matrix_exp(torch.nn.functional.pad(generator, (0, 0, 0, 1)))
+        log_det = rates.diagonal(dim1=-2, dim2=-1).sum(-1)
+        return flow[:, :d, :d], flow[:, :d, d], log_det
 
     def moved_mixture(self, mixture: StudentMixture, vector: Tensor) -> StudentMixture:
         """Mixtures of the individuals, moved and stretched like their draws."""
-        change = vector - self.center
-        stretch = self._stretch(change)[0].unsqueeze(1)
+        stretch, shift, _ = self._flow(vector - self.center)
+        stretch = stretch.unsqueeze(1)
         offset = (stretch @ (mixture.means - self.mean.unsqueeze(1)).unsqueeze(-1)).squeeze(-1)
-        means = (self.mean + self.directions @ change).unsqueeze(1) + offset
+        means = (self.mean + shift).unsqueeze(1) + offset
         if not self.stretches:
             return replace(mixture, means=means)
         scale = stretch @ mixture.scale_trils

@@ -1,5 +1,6 @@
 """Draws that follow the population, against closed forms."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized.population.exact_likelihood import ExactLikelihood
 from pyro_amortized.population.fitted_following import follow
+from pyro_amortized.population.following_draws import Following
 from tests.exact import TRUTH, exact_log_marginal, exact_posterior, linear_program
 
 
@@ -71,3 +73,19 @@ def test_draws_of_an_individual_without_finite_slopes_stay(drawn):
     assert broken.directions.isfinite().all()
     others = torch.arange(len(broken.directions)) != 3
     assert torch.allclose(broken.directions[others], following.directions[others])
+
+
+def test_standardised_parameters_move_with_their_scale_exactly():
+    """u = phi / omega: the slopes at u are -u, and u becomes u exp(-delta) with log omega, however
+    far it moves.
+    """
+    generator = torch.Generator().manual_seed(1)
+    draws = torch.randn(20, 3, 2, generator=generator).double() + 1.5
+    mean, zero = draws.mean(0), torch.zeros(3, 2).double()
+    rates = -torch.eye(2).double().expand(3, 2, 2).unsqueeze(-1)
+    center = torch.zeros(1).double()
+    following = Following(center, -mean.unsqueeze(-1), rates, mean, zero + 1, zero[:, :1])
+    for delta in (-1.0, 0.3):
+        moved, log_det = following.moved(draws, torch.tensor([delta]).double())
+        assert torch.allclose(moved, draws * math.exp(-delta))
+        assert torch.allclose(log_det, torch.full((3,), -2 * delta).double())

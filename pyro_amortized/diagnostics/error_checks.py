@@ -1,0 +1,170 @@
+r"""Whether the errors of the measurements are independent and spread as the model says.
+
+The residuals of one posterior draw of each individual are independent and standard normal under the
+right model. Tests of several draws are combined to one p-value.
+
+- *Tails*: the normality (Shapiro and Wilk) of the prediction errors (npde).
+- *Neighbouring values*: the rank correlation of consecutive residuals of an individual.
+- *Spread between individuals*: the sum of squares of an individual has a chi-squared distribution;
+  its normal quantiles have the variance one.
+- *Spread and a variable* (covariates, first dose, order in the file): a regression of these
+  quantiles on the variable.
+
+References:
+    Vovk, Wang (2020), Combining p-values via averaging, Biometrika 107.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from ..cohort import Cohort
+from .check_results import DEFAULTS as P_VALUES
+from .check_results import Check, Status
+from .compared_variables import Variable, variables_of_design
+from .residual_analysis import Residuals
+from .uniformity_tests import combined_p_value
+from .variable_tests import columns_of, known_values, regression_p_value
+
+
+@dataclass(frozen=True)
+class ErrorCheckSettings:
+    r"""When the tests are made.
+
+    Args:
+        min_values: Fewest values.
+        min_individuals: Fewest individuals whose spreads are compared.
+        min_pairs: Fewest pairs of consecutive values.
+        max_shapiro: Most values of the test of normality, whose p-values are not known beyond.
+        min_different: Smallest share of values that differ from each other: counts and categories
+            have residuals that are not normal.
+        max_named: Most findings that are named.
+    """
+
+    min_values: int = 30
+    min_individuals: int = 8
+    min_pairs: int = 20
+    max_shapiro: int = 5000
+    min_different: float = 0.5
+    max_named: int = 3
+
+
+DEFAULTS = ErrorCheckSettings()
+TAILS = "Use a distribution with heavier tails (`StudentT`), or look for wrong values."
+TOGETHER = (
+    "Look for a structural misfit of single individuals, for parameters that vary between "
+    "occasions, or let the errors be correlated (a stochastic model)."
+)
+INDIVIDUALS = (
+    "Let the residual error vary between individuals (an individual site that scales it), or use "
+    "heavier tails."
+)
+VARIABLE = "Give the groups residual errors of their own, or make the error depend on the variable."
+
+
+class _Finding(NamedTuple):
+    p_value: float
+    words: str
+    advice: str
+
+
+def error_checks(residuals: Residuals, cohort: Cohort) -> list[Check]:
+    """The check of the errors of one series; an empty list where there are too few values.
+
+    Args:
+        residuals: Residuals of the series.
+        cohort: The data of the fit.
+    """
+    used = ~residuals.censored & residuals.npde.isfinite()
+    used &= residuals.drawn_iwres.isfinite().all(0)
+    values = residuals.observed[used].numpy()
+    different = len(np.unique(values)) / max(1, len(values))
+    if len(values) < DEFAULTS.min_values or different < DEFAULTS.min_different:
+        return []
+    npde, drawn = residuals.npde[used].numpy(), residuals.drawn_iwres[:, used].numpy()
+    index = {name: i for i, name in enumerate(cohort.ids)}
+    rows = np.array([index[x] for x in residuals.ids])[used.numpy()]
+    findings = [
+        *_tails(npde),
+        *_neighbours(rows, drawn),
+        *_spreads(rows, drawn, cohort),
+    ]
+    return [_check(f"errors of {residuals.series}", findings)] if findings else []
+
+
+def _check(name: str, findings: list[_Finding]) -> Check:
+    """The verdict on the family, by Bonferroni."""
+    num, ordered = len(findings), sorted(findings)
+    p_value = min(1.0, num * ordered[0].p_value)
+    status: Status = "passed"
+    if p_value < P_VALUES.look:
+        status = "failed" if p_value < P_VALUES.failed else "look"
+    words = f"No deviation was found in {num} tests."
+    if status != "passed":
+        found = [x for x in ordered if num * x.p_value < P_VALUES.look][: DEFAULTS.max_named]
+        named = "; ".join(f"{x.words} (p = {x.p_value:.1g})" for x in found)
+        words = f"Found: {named}. {' '.join(dict.fromkeys(x.advice for x in found))}"
+    return Check(name, status, p_value, words, "model")
+
+
+def _tails(npde: np.ndarray) -> list[_Finding]:
+    if len(npde) > DEFAULTS.max_shapiro:
+        return []
+    p_value = float(scipy.stats.shapiro(npde).pvalue)
+    kurtosis = float(scipy.stats.kurtosis(npde))
+    words = f"the errors are not normally distributed (excess kurtosis {kurtosis:+.1f})"
+    return [_Finding(p_value, words, TAILS)]
+
+
+def _neighbours(rows: np.ndarray, drawn: np.ndarray) -> list[_Finding]:
+    same = rows[1:] == rows[:-1]
+    if same.sum() < DEFAULTS.min_pairs:
+        return []
+    tests = [scipy.stats.spearmanr(x[:-1][same], x[1:][same]) for x in drawn]
+    p_value = combined_p_value([float(x.pvalue) for x in tests])
+    correlation = float(np.mean([x.statistic for x in tests]))
+    words = (
+        f"errors of neighbouring values of an individual go together (correlation "
+        f"{correlation:+.2f})"
+    )
+    return [_Finding(p_value, words, TOGETHER)]
+
+
+def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort) -> list[_Finding]:
+    """Spreads of the individuals, against the model and against every variable of the cohort."""
+    own = np.unique(rows)
+    if len(own) < DEFAULTS.min_individuals:
+        return []
+    counts = np.bincount(rows, minlength=len(cohort))[own]
+    sums = np.stack([np.bincount(rows, x**2, len(cohort))[own] for x in drawn])
+    scores = _chi2_scores(sums, counts)
+    p_value = combined_p_value([float(scipy.stats.chi2.sf((z**2).sum(), len(z))) for z in scores])
+    ratio = float(np.exp(np.log(np.maximum(sums / counts, 1e-300)).std(1).mean() / 2))
+    words = f"individuals have errors of different size (a factor of {ratio:.1f} about the mean)"
+    findings = [_Finding(p_value, words, INDIVIDUALS)]
+    for variable in variables_of_design(cohort):
+        findings += _spread_by(variable, scores, own)
+    return findings
+
+
+def _chi2_scores(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Normal quantiles of sums of squares, from the tail that is smaller."""
+    upper, lower = scipy.stats.chi2.sf(sums, counts), scipy.stats.chi2.cdf(sums, counts)
+    quantile: Callable[[np.ndarray], np.ndarray] = scipy.stats.norm.ppf
+    tiny = 1e-300
+    return np.where(
+        upper < lower, -quantile(np.maximum(upper, tiny)), quantile(np.maximum(lower, tiny))
+    )
+
+
+def _spread_by(variable: Variable, scores: np.ndarray, own: np.ndarray) -> list[_Finding]:
+    known = known_values(variable)[own]
+    columns = columns_of(variable, np.isin(np.arange(len(variable.values)), own[known]))
+    design = np.column_stack([np.ones(len(columns)), columns])
+    if len(design) < design.shape[1] + DEFAULTS.min_individuals:
+        return []
+    p_value = combined_p_value([regression_p_value(z[known], design) for z in scores])
+    return [_Finding(p_value, f"the size of the errors goes with {variable.name}", VARIABLE)]
