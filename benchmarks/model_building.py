@@ -1,4 +1,5 @@
-"""Models that people build: events, counts, sites, occasions. ``--only events,counts`` runs parts.
+"""Models that people build: search, events, counts, sites, occasions. ``--only events,counts`` runs
+parts.
 
 The last line is JSON: ``claims`` has a value, a bound and whether it holds by the name of the claim.
 """
@@ -9,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import endpoints
+import model_building_search
 
 EVENTS = (*endpoints.ENDS, "recurrent", *endpoints.JOINT_BASE)
 
@@ -16,16 +18,21 @@ EVENTS = (*endpoints.ENDS, "recurrent", *endpoints.JOINT_BASE)
 def events(options):
     names = ["alone 60 %"] if options.small else EVENTS
     claims = endpoints.likelihood_errors([n for n in names if n != "recurrent"])
-    return claims | endpoints.coverage(names, options.cohorts, options.workers, options.folder)
+    return claims | endpoints.coverage(
+        names, options.cohorts or 200, options.workers, options.folder
+    )
 
 
 def counts(options):
     names = ["binary"] if options.small else endpoints.COUNTS
     claims = endpoints.likelihood_errors(names)
-    return claims | endpoints.coverage(names, options.cohorts, options.workers, options.folder)
+    return claims | endpoints.coverage(
+        names, options.cohorts or 200, options.workers, options.folder
+    )
 
 
 PARTS = {
+    "search": model_building_search.claims,
     "events": events,
     "counts": counts,
     "sites": lambda options: endpoints.site_claims(4 if options.small else 20),
@@ -50,7 +57,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts of {', '.join(PARTS)}")
     parser.add_argument("--small", action="store_true", help="one cohort, to see whether it runs")
-    parser.add_argument("--cohorts", type=int, default=200, help="cohorts of each coverage")
+    parser.add_argument("--cohorts", type=int, help="cohorts of each part; 200 of a coverage")
     parser.add_argument("--workers", type=int, default=2, help="processes of the coverage")
     parser.add_argument(
         "--folder", type=Path, default=Path("output/model_building"), help="results of the cohorts"

@@ -10,11 +10,14 @@ from . import datasets as datasets
 from . import nlme as nlme
 from .applications import DesignEvaluation as DesignEvaluation
 from .applications import Exposure as Exposure
+from .applications import ModelSearch as ModelSearch
 from .applications import Recommendation as Recommendation
+from .applications import SearchRule as SearchRule
 from .applications import Simulation as Simulation
 from .applications import Target as Target
 from .applications import evaluate_designs as evaluate_designs
 from .applications import recommend as recommend
+from .applications import search as search
 from .applications import simulate as simulate
 from .cohort import Cohort as Cohort
 from .cohort import Doses as Doses

@@ -5,6 +5,7 @@ r"""The command line: from a model file and a table to a fit and a report.
     pyro-amortized train  model.py:model data.csv --out guide
     pyro-amortized fit    model.py:model data.csv --guide guide --out fit
     pyro-amortized report model.py:model fit --out report.html
+    pyro-amortized search    model.py:model --fit fit --covariates WT,AGE --out search
     pyro-amortized simulate  model.py:model --fit fit --regimen "100 every 12 x 7"
     pyro-amortized recommend model.py:model patient.csv --fit fit --target auc --low 400 ...
     pyro-amortized design    model.py:model --population values.json --times 0.5,2,24 ...
@@ -22,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from .commands import after_fit
+from .commands import after_fit, search_options
 from .commands.inputs import add_table, cohort_from, model_from, say
 from .diagnostics import check_model, individual_table, parameter_table, report
 from .errors import AmortizedError, AmortizedWarning, CohortError
@@ -100,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         "fit": "fit the population parameters (takes seconds; a guide is not needed)",
         "train": "train a guide for many individuals or cohorts (takes minutes)",
         "report": "write one HTML page about a fit",
+        "search": search_options.DESCRIPTION,
     } | after_fit.DESCRIPTIONS
     parsers = {
         name: commands.add_parser(
@@ -120,6 +122,8 @@ def _add_options(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
         parser.add_argument("model", help="FILE:NAME of the model")
         if name in after_fit.COMMANDS:
             after_fit.add_options(name, parser)
+        elif name == "search":
+            search_options.add_search(parser)
         elif name == "report":
             parser.add_argument("fit", type=Path, help="folder of the fit")
         else:
@@ -224,7 +228,8 @@ def _report(parsed: argparse.Namespace) -> None:
     say(f"{diagnosis.verdict}\nWritten: {', '.join(map(str, written))}")
 
 
-_COMMANDS = {"check": _check, "train": _train, "fit": _fit, "report": _report} | after_fit.COMMANDS
+_COMMANDS = {"check": _check, "train": _train, "fit": _fit, "report": _report}
+_COMMANDS |= {"search": search_options.run_search} | after_fit.COMMANDS
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -96,6 +96,14 @@ EXAMPLES = {
         "after_fit/individual_dose.py", "individual_dose.png", "A dose for one patient",
         "Two samples narrow the dose, and a third one is taken into account without new draws where they suffice.",
     ),
+    "model_search": (
+        "after_fit/model_search.py", "model_search.png", "Search for covariates",
+        "From a model without covariates, the search finds the weight on clearance and volume.",
+    ),
+    "missing_covariate": (
+        "missing_data/missing_covariate.py", "missing_covariate.png", "A covariate that some lack",
+        "Missing weights are integrated out, and no individual is left out.",
+    ),
     "study_design": (
         "after_fit/study_design.py", "study_design.png", "Designs of a study",
         "Half of the samples cost little for clearance and much for the residual error.",

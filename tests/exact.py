@@ -60,7 +60,7 @@ def _rows(cohort, i):
     return torch.stack([torch.ones_like(y.times[i][seen]), y.times[i][seen]], -1), y.values[i][seen]
 
 
-def _padded(cohort):
+def padded(cohort):
     """What is recorded (0 or 1), the rows (1, t) of the design, the values; zeros elsewhere."""
     y = cohort["y"]
     seen = y.observed.double()
@@ -74,7 +74,7 @@ def exact_log_marginal(cohort, population):
     All individuals at once: a value that is not recorded counts as an independent standard normal
     variable of value zero, and its density is taken off again.
     """
-    seen, design, values = _padded(cohort)
+    seen, design, values = padded(cohort)
     covariance = (design * population["omega"] ** 2) @ design.transpose(-1, -2)
     diagonal = seen * population["sigma"] ** 2 + (1 - seen)
     covariance = covariance + torch.diag_embed(diagonal)
@@ -84,7 +84,7 @@ def exact_log_marginal(cohort, population):
 
 def exact_posterior(cohort, population):
     """Mean (individual, 2) and covariance (individual, 2, 2) of phi_i given y_i and Psi."""
-    _, design, values = _padded(cohort)
+    _, design, values = padded(cohort)
     precision = torch.diag(population["omega"] ** -2)
     gram = design.transpose(-1, -2) @ design
     covariance = torch.linalg.inv(precision + gram / population["sigma"] ** 2)

@@ -186,6 +186,7 @@ class _Simulator:
                 repeated.doses,
                 dict(repeated.covariates),
                 time_varying=dict(repeated.time_varying),
+                categories=repeated.categories,
             )
             yield self._simulated(unlabelled)
 

@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..cohort import Cohort, Series
+from ..cohort.categories import place_of_category
 from ..errors import CohortError, SettingError
 from ..runtime.arguments import check_is
 from ..runtime.random_numbers import fork_seed
@@ -90,8 +91,10 @@ def patients_as_cohort(
     known = {} if patient is None else patient
     check_is("patient", known, Mapping, fix)
     source.check_covariates(set(known) - set(others))
-    values = {}
+    values, names = {}, {} if source.cohort is None else source.cohort.categories
     for name, value in known.items():
+        if isinstance(value, str):
+            value = place_of_category(names, name, value)
         x = torch.as_tensor(value, dtype=torch.float64)
         if x.numel() != 1 or not bool(x.isfinite().all()):
             raise SettingError(
@@ -102,7 +105,8 @@ def patients_as_cohort(
         values[name] = x.reshape(1)
     zero = torch.zeros(1, 1, dtype=torch.float64)
     nothing = Series(zero, torch.ones_like(zero), torch.zeros(1, 1, dtype=torch.bool))
-    return Cohort({name: nothing for name in source.series}, None, values)
+    named = {name: names[name] for name in values if name in names}
+    return Cohort({name: nothing for name in source.series}, None, values, categories=named)
 
 
 def patient_draws(

@@ -8,7 +8,7 @@ clock at which it begins, so that covariates that vary over time and occasions k
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -41,6 +41,7 @@ class Recipients:
         earlier: Doses that were given before and still act, or None.
         start: Time at which the regimen begins on the clock of each individual, shape
             ``(individual,)``.
+        categories: Names of the categories of covariates, as in a cohort.
     """
 
     series: Mapping[str, int]
@@ -49,6 +50,7 @@ class Recipients:
     ids: tuple[str, ...]
     earlier: Doses | None
     start: Tensor
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.start)
@@ -66,6 +68,7 @@ class Recipients:
             (),
             self.earlier and self.earlier.map(copied),
             copied(self.start),
+            self.categories,
         )
 
     def after(self, plan: Regimen) -> "Recipients":
@@ -96,7 +99,7 @@ class Recipients:
             for name, s in self.time_varying.items()
         }
         both = doses if self.earlier is None else _joined(self.earlier, doses)
-        return Cohort(series, both, self.covariates, self.ids, varying)
+        return Cohort(series, both, self.covariates, self.ids, varying, self.categories)
 
 
 def _joined(earlier: Doses, later: Doses | None) -> Doses:
@@ -130,6 +133,7 @@ def new_recipients(
     template = covariates if isinstance(covariates, Cohort) else cohort
     known: dict[str, Tensor] = {}
     varying: Mapping[str, Series] = {}
+    names: Mapping[str, tuple[str, ...]] = {}
     channels = {name: 0 for name in series}
     if template is not None:
         rows = torch.arange(num_individuals)
@@ -137,6 +141,7 @@ def new_recipients(
             rows = torch.randint(len(template), (num_individuals,), generator=generator)
         picked = template.to(dtype=torch.float64)[rows]
         known, varying = dict(picked.covariates), dict(picked.time_varying)
+        names = picked.categories
         channels = {name: _channels(template, name) for name in series}
     if isinstance(covariates, Mapping):
         given = given_covariates(covariates, num_individuals)
@@ -146,7 +151,7 @@ def new_recipients(
         check_is("covariates", covariates, Cohort, fix)
     ids = tuple(str(i + 1) for i in range(num_individuals))
     start = torch.zeros(num_individuals, dtype=torch.float64)
-    return Recipients(channels, known, varying, ids, None, start)
+    return Recipients(channels, known, varying, ids, None, start, names)
 
 
 def _channels(cohort: Cohort, name: str) -> int:
@@ -189,7 +194,13 @@ def seen_recipients(
     channels = {name: _channels(cohort, name) for name in series}
     earlier = cohort.doses if start is not None else None
     recipients = Recipients(
-        channels, cohort.covariates, cohort.time_varying, cohort.ids, earlier, begin
+        channels,
+        cohort.covariates,
+        cohort.time_varying,
+        cohort.ids,
+        earlier,
+        begin,
+        cohort.categories,
     )
     return recipients, cohort
 

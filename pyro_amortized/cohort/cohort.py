@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 from ..errors import CohortError
 from ..runtime.arguments import check_count
 from ..runtime.text_table import html_rows, text_table
+from .categories import checked_categories, place_of_category
 from .cohort_text import cohort_rows, title
 from .doses import Doses
 from .individual_index import Index, positions
@@ -48,9 +49,12 @@ class Cohort:
         time_varying: Name and :class:`Series` of each covariate that varies over time, and of
             occasions and limits of quantification. The model reads them and does not observe
             them. ``cohort.time_varying["weight"].at(times)`` carries the last value forward.
+        categories: By the name of a covariate, the names of its categories 0, 1, ...;
+            ``cohort.is_category("sex", "female")`` is then the indicator of one.
 
     Raises:
-        CohortError: The parts have different numbers of individuals, or a covariate is not finite.
+        CohortError: The parts have different numbers of individuals, a covariate is not finite, or
+            a category has no name.
 
     Example:
         >>> times = torch.tensor([[0.0, 1.0], [0.0, 2.0]])
@@ -66,6 +70,7 @@ class Cohort:
     covariates: Mapping[str, Tensor] = field(default_factory=dict)
     ids: tuple[str, ...] = ()
     time_varying: Mapping[str, Series] = field(default_factory=dict)
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_kinds(self.series, self.covariates, self.doses, self.time_varying)
@@ -93,6 +98,7 @@ class Cohort:
         for name, part in parts.items():
             object.__setattr__(self, name, MappingProxyType(part))
         object.__setattr__(self, "ids", labels)
+        object.__setattr__(self, "categories", checked_categories(self.categories, covariates))
 
     def __repr__(self) -> str:
         return f"Cohort of {title(self.ids)}\n" + text_table(self._rows(), align="<")
@@ -102,11 +108,12 @@ class Cohort:
         return html_rows(f"Cohort of {title(self.ids)}", [("part", "data"), *self._rows()])
 
     def _rows(self) -> list[tuple[str, str]]:
-        return cohort_rows(self.series, self.doses, self.covariates, self.time_varying)
+        parts = (self.series, self.doses, self.covariates, self.time_varying)
+        return cohort_rows(*parts, self.categories)
 
     def __reduce__(self) -> tuple[type["Cohort"], tuple[Any, ...]]:
         parts = (dict(self.series), self.doses, dict(self.covariates), self.ids)
-        return Cohort, (*parts, dict(self.time_varying))
+        return Cohort, (*parts, dict(self.time_varying), dict(self.categories))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -136,6 +143,26 @@ class Cohort:
     def num_observations(self) -> int:
         """Number of recorded values over all series and individuals."""
         return sum(s.num_observations for s in self.series.values())
+
+    def is_category(self, covariate: str, name: str) -> Tensor:
+        r"""Whether each individual is in a category of a covariate, shape ``(individual,)``.
+
+        Args:
+            covariate: Name of the covariate.
+            name: Name of the category.
+
+        Raises:
+            CohortError: The covariate has no category of that name.
+
+        Example:
+            >>> series = {"y": Series(torch.zeros(2, 1), torch.zeros(2, 1))}
+            >>> sex = torch.tensor([0.0, 1.0])
+            >>> names = {"sex": ("female", "male")}
+            >>> cohort = Cohort(series, covariates={"sex": sex}, categories=names)
+            >>> cohort.is_category("sex", "male")
+            tensor([False,  True])
+        """
+        return self.covariates[covariate] == place_of_category(self.categories, covariate, name)
 
     @property
     def num_values(self) -> int:
@@ -195,6 +222,7 @@ class Cohort:
             "covariates": MappingProxyType(NamedParts(covariates, "covariate")),
             "ids": ids,
             "time_varying": lazy(self.time_varying, "time-varying series"),
+            "categories": self.categories,
         }
         for name, part in parts.items():
             object.__setattr__(copies, name, part)
@@ -297,4 +325,4 @@ class Cohort:
         )
         doses = self.doses and Doses(**{name: fn(x) for name, x in self.doses.columns.items()})
         covariates = {n: fn(x) for n, x in self.covariates.items()}
-        return Cohort(series, doses, covariates, time_varying=varying)
+        return Cohort(series, doses, covariates, time_varying=varying, categories=self.categories)

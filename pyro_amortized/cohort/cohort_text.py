@@ -14,12 +14,15 @@ def cohort_rows(
     doses: Doses | None,
     covariates: Mapping[str, Tensor],
     time_varying: Mapping[str, Series],
+    categories: Mapping[str, Sequence[str]],
 ) -> list[tuple[str, str]]:
     """Name and description of every part of a cohort."""
     rows = [(name, _series_text(x)) for name, x in series.items()]
     if doses is not None:
         rows.append(("doses", _doses_text(doses)))
-    rows += [(f"covariate {name}", _range(x)) for name, x in covariates.items()]
+    for name, x in covariates.items():
+        names = categories.get(name)
+        rows.append((f"covariate {name}", _counts(x, names) if names else _range(x)))
     rows += [(f"time-varying {name}", _series_text(x)) for name, x in time_varying.items()]
     return rows
 
@@ -66,6 +69,11 @@ def _dose_kinds(doses: Doses) -> Iterator[str]:
         number = int((where & doses.given).sum())
         if number:
             yield f", {number} {name}"
+
+
+def _counts(x: Tensor, names: Sequence[str]) -> str:
+    """Number of individuals of each category."""
+    return ", ".join(f"{name} ({int((x == k).sum())})" for k, name in enumerate(names))
 
 
 def _number_range(x: Tensor) -> str:

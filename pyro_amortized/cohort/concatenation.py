@@ -67,13 +67,15 @@ def end_to_end(cohorts: Sequence[Cohort]) -> Cohort:
     covariates = {
         name: torch.cat([c.covariates[name] for c in cohorts]) for name in first.covariates
     }
-    return Cohort(series, doses, covariates, Labels(x for c in cohorts for x in c.ids), varying)
+    labels = Labels(x for c in cohorts for x in c.ids)
+    return Cohort(series, doses, covariates, labels, varying, first.categories)
 
 
 def _form(cohort: Cohort) -> dict[str, object]:
     return {
         "series": sorted(cohort.series),
         "covariates": sorted(cohort.covariates),
+        "categories": dict(cohort.categories),
         "time-varying covariates": sorted(cohort.time_varying),
         "doses": cohort.doses is not None,
     }

@@ -3,13 +3,14 @@ r"""A cohort as a dictionary of named tensors, the form in which it is written t
 from torch import Tensor
 
 from . import Cohort, Doses, Labels, Series
+from .categories import categories_of, category_tensors
 
 
 def cohort_tensors(cohort: Cohort) -> dict[str, Tensor]:
     r"""A cohort as named tensors, without its labels.
 
-    The names are ``series.<name>.<field>``, ``varying.<name>.<field>``, ``doses.<field>`` and
-    ``covariates.<name>``.
+    The names are ``series.<name>.<field>``, ``varying.<name>.<field>``, ``doses.<field>``,
+    ``covariates.<name>`` and ``categories.<name>``.
     """
     tensors: dict[str, Tensor] = {}
     for kind, group in (("series", cohort.series), ("varying", cohort.time_varying)):
@@ -17,7 +18,9 @@ def cohort_tensors(cohort: Cohort) -> dict[str, Tensor]:
             tensors |= {f"{kind}.{name}.{field}": x for field, x in s.columns.items()}
     if cohort.doses is not None:
         tensors |= {f"doses.{field}": x for field, x in cohort.doses.columns.items()}
-    return tensors | {f"covariates.{name}": x for name, x in cohort.covariates.items()}
+    tensors |= {f"covariates.{name}": x for name, x in cohort.covariates.items()}
+    names = category_tensors(cohort.categories, len(cohort))
+    return tensors | {f"categories.{name}": x for name, x in names.items()}
 
 
 def cohort_of(tensors: dict[str, Tensor], labels: Labels) -> Cohort:
@@ -47,4 +50,5 @@ def cohort_of(tensors: dict[str, Tensor], labels: Labels) -> Cohort:
         under("covariates."),
         labels,
         group("varying."),
+        categories_of(under("categories.")),
     )

@@ -6,7 +6,7 @@ replaced by finite ones, so that no NaN remains.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -90,26 +90,34 @@ class Series:
         """Times, values and what was recorded, by name."""
         return {"times": self.times, "values": self.values, "observed": self.observed}
 
-    def at(self, times: Tensor) -> Tensor:
-        r"""Last observation carried forward, for covariates that vary over time.
-
-        The value at a time is the last one that was recorded at or before it. Before the first
-        recorded value it is the first one.
+    def at(self, times: Tensor, rule: Literal["last", "next"] = "last") -> Tensor:
+        r"""Values of a covariate that varies over time, at other times.
 
         Args:
             times: Shape ``(individual, when)``, in the unit of the series.
+            rule: ``"last"``: the last value that was recorded at or before a time (before the first
+                one, the first). ``"next"``: the next value that was recorded at or after it (after
+                the last one, the last), as NONMEM uses the covariates of a record for the interval
+                that ends there.
 
         Returns:
             Shape ``(individual, when)``.
 
         Raises:
-            CohortError: The series has channels, or ``times`` has another shape.
+            CohortError: The series has channels, ``times`` has another shape, or there is no such
+                rule.
 
         Example:
             >>> weight = Series(torch.tensor([[0.0, 10.0]]), torch.tensor([[70.0, 68.0]]))
             >>> weight.at(torch.tensor([[0.0, 9.0, 10.0, 30.0]]))
             tensor([[70., 70., 68., 68.]])
+            >>> weight.at(torch.tensor([[0.0, 9.0, 10.0, 30.0]]), "next")
+            tensor([[70., 68., 68., 68.]])
         """
+        if rule not in ("last", "next"):
+            raise CohortError(
+                f"The rule is {rule!r}.", '"last" or "next".', "correct `rule=` of `at`."
+            )
         if self.values.dim() != 2:
             raise CohortError(
                 f"The values of a series of shape {tuple(self.values.shape)} are needed at other "
@@ -126,13 +134,50 @@ class Series:
             )
         if self.copied is not None and are_copies(times, self.copied.num):
             num, original = self.copied
-            return original.at(times[: len(times) // num]).repeat(num, 1)
+            return original.at(times[: len(times) // num], rule).repeat(num, 1)
         columns = torch.arange(self.times.shape[1], device=self.times.device)
+        if rule == "next":
+            return self._next(times, columns)
         last = torch.where(self.observed, columns, -1).cummax(1).values
         first = self.observed.to(torch.uint8).argmax(1, keepdim=True)
         before = torch.searchsorted(self.times.contiguous(), times.contiguous(), right=True) - 1
         place = torch.where(before >= 0, last.gather(1, before.clamp(min=0)), -1)
         return self.values.gather(1, torch.where(place >= 0, place, first))
+
+    def _next(self, times: Tensor, columns: Tensor) -> Tensor:
+        """The next recorded value at or after each time, else the last one."""
+        width = len(columns)
+        following = torch.where(self.observed, columns, width)
+        following = following.flip(1).cummin(1).values.flip(1)
+        last = torch.where(self.observed, columns, -1).amax(1, keepdim=True).clamp(min=0)
+        after = torch.searchsorted(self.times.contiguous(), times.contiguous())
+        place = following.gather(1, after.clamp(max=width - 1))
+        place = torch.where(after < width, place, width)
+        return self.values.gather(1, torch.where(place < width, place, last))
+
+    def pieces(self, rule: Literal["last", "next"] = "last") -> tuple[Tensor, Tensor]:
+        r"""A covariate that varies over time as pieces, for ``nlme.Piecewise``.
+
+        Args:
+            rule: As of :meth:`at`.
+
+        Returns:
+            The times at which a piece ends, shape ``(individual, time)``, and the value on each
+            piece, shape ``(individual, time + 1)``.
+
+        Raises:
+            CohortError: As :meth:`at`.
+
+        Example:
+            >>> weight = Series(torch.tensor([[0.0, 10.0]]), torch.tensor([[70.0, 68.0]]))
+            >>> weight.pieces("next")
+            (tensor([[ 0., 10.]]), tensor([[70., 68., 68.]]))
+            >>> weight.pieces("last")
+            (tensor([[ 0., 10.]]), tensor([[70., 70., 68.]]))
+        """
+        at = self.at(self.times, rule)
+        ends = (at, at[:, -1:]) if rule == "next" else (at[:, :1], at)
+        return self.times, torch.cat(ends, 1)
 
     @property
     def num_observations(self) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas
 
+from ..applications.model_search import ModelSearch
 from ..cohort import Series
 from ..errors import SettingError
 from ..population.fit_result import PopulationFit
@@ -22,6 +23,7 @@ from .html_elements import Section, html_figure, html_list, html_page, html_tabl
 from .model_graph import model_drawing
 from .parameter_table import parameter_table
 from .result_selection import outcome_kinds
+from .search_section import search_section
 
 
 def report(
@@ -30,6 +32,7 @@ def report(
     *,
     title: str = "Population fit",
     diagnosis: Diagnosis | None = None,
+    search: ModelSearch | None = None,
     seed: int = 0,
 ) -> Diagnosis:
     r"""Write an HTML page about a fit.
@@ -41,6 +44,7 @@ def report(
         title: Heading of the page.
         diagnosis: Results of :func:`~pyro_amortized.diagnostics.diagnose`, if there are any.
             Default: the checks are run.
+        search: The search that found the model, if there was one.
         seed: Seed of all simulations.
 
     Returns:
@@ -65,6 +69,7 @@ def report(
         _data_section(fit),
         _estimates_section(fit),
         _individuals_section(fit, diagnosis),
+        *([] if search is None else [search_section(search)]),
         Section("figures", "Figures", "".join(_figures(fit, diagnosis, seed))),
         _versions_section(fit, seed),
     ]

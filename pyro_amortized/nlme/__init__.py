@@ -15,6 +15,7 @@ from .closed_form.compartments import three_compartments as three_compartments
 from .closed_form.compartments import two_compartments as two_compartments
 from .covariate_effects import allometric as allometric
 from .covariate_effects import categorical_effect as categorical_effect
+from .covariate_effects import completed as completed
 from .covariate_effects import linear_effect as linear_effect
 from .covariate_effects import power_effect as power_effect
 from .dosing import Delivery as Delivery
@@ -45,6 +46,7 @@ from .parameter_models import logitnormal as logitnormal
 from .parameter_models import lognormal as lognormal
 from .parameter_models import random_effects as random_effects
 from .parameter_models import scale_factor as scale_factor
+from .pk_families import pk_candidates as pk_candidates
 from .recording import recording_probability as recording_probability
 from .regimens import Regimen as Regimen
 from .regimens import regimen as regimen

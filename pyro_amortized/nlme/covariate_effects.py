@@ -13,6 +13,7 @@ shape of their population site, ``()`` or one more dimension per batch. Covariat
 import torch
 from torch import Tensor
 
+from ..cohort import Series
 from ..errors import ModelError
 
 
@@ -104,3 +105,37 @@ def categorical_effect(levels: Tensor, coefficients: Tensor) -> Tensor:
         )
     reference = torch.zeros_like(coefficients[..., :1])
     return torch.cat([reference, coefficients], -1)[..., index].exp()
+
+
+def completed(record: Series, imputed: Tensor) -> Tensor:
+    r"""A covariate that some individuals lack: the recorded value, or that of a latent site.
+
+    With a normal site z and the parameters of the distribution of the covariate,
+    ``completed(cohort["weight"], (mean[..., None] + sd[..., None] * z).exp())`` is the weight of
+    every individual; the recorded ones are observed under the same distribution (page *Missing
+    data*). The likelihood then contains the integral over the missing values.
+
+    Args:
+        record: Series with one time, recorded or not, as ``nlme.read_table(incomplete=)`` makes it.
+        imputed: Values of the latent site on the scale of the covariate, shape ``(*,
+            individual)``.
+
+    Returns:
+        Shape ``(*, individual)``.
+
+    Raises:
+        ModelError: The series has more than one time.
+
+    Example:
+        >>> record = Series(torch.zeros(2, 1), torch.tensor([[70.0], [torch.nan]]))
+        >>> completed(record, torch.tensor([66.0, 64.0]))
+        tensor([70., 64.])
+    """
+    if record.values.shape[1:] != (1,):
+        raise ModelError(
+            f"The covariate has values of shape {tuple(record.values.shape)}.",
+            "(individual, 1): one value per individual.",
+            "read it by `incomplete=`, or make a Series with one time.",
+        )
+    known, values = record.observed[:, 0], record.values[:, 0]
+    return torch.where(known, values.to(imputed.dtype), imputed)

@@ -21,25 +21,22 @@ from ..errors import FitError
 from ..guide import AmortizedGuide
 from ..guide.learned_likelihood import structure_to_fit
 from ..model import Estimator, Model, ModelStructure, Population
-from ..numerics.laplace import Curvature, laplace_covariance
 from ..runtime.arguments import check_count, check_number
 from ..runtime.progress import counting_steps, showing_progress
 from ..runtime.random_numbers import make_generator
 from ..runtime.threads import threads_for
-from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors
+from ..sampling.individuals import MIN_DRAWS
 from .estimate_errors import monte_carlo_errors
 from .estimation_settings import ESTIMATION
-from .expanded_likelihood import ExpandedLikelihood
+from .fit_curvature import curvature_at, limits_at
 from .fit_message import error_message, fit_message, flat_places, has_ended
 from .fit_result import PopulationFit
 from .fit_rounds import Rounds, Schedule, Start, run_rounds
 from .level_sites import check_no_levels
-from .likelihood_choice import likelihood_with_curvature, most_draws
+from .likelihood_choice import most_draws
 from .likelihood_estimate import summarize_weights
-from .likelihood_interface import Likelihood
 from .likelihood_precision import with_precision
 from .maximum_search import Criterion, Search
-from .parameter_limits import Limit, limit_of
 from .prior_predictions import warn_unusual_data
 from .retraining import reasons_to_retrain, retrained
 from .starting_values import START, candidates, locate_population
@@ -155,17 +152,51 @@ def fit_once(
     with threads_for(num_draws * cohort.num_values), counting_steps("fit", unit="round"):
         begin_at = _start(search, start, num_starts, fixed, generator)
         schedule = _schedule(search, num_draws, len(held))
-        rounds = run_rounds(search, begin_at, held, schedule, generator)
-        if not math.isfinite(rounds.ascent.gain):
-            raise FitError(
-                "The likelihood at the start is not finite.",
-                "a start under which every individual's data are possible.",
-                "pass another `start=`, or check the data against the model.",
-            )
+        rounds = _finite_rounds(search, begin_at, held, schedule, generator)
         fit = _finish(model, rounds, fixed)
         if precision is not None:
             fit = _with_precision(fit, rounds, held, precision, generator)
     return replace(fit, seconds=time.perf_counter() - begin)
+
+
+def _finite_rounds(
+    search: Search, start: Start, held: Tensor, schedule: Schedule, generator: Generator
+) -> Rounds:
+    """All rounds, if the likelihood at the start is finite."""
+    rounds = run_rounds(search, start, held, schedule, generator)
+    if not math.isfinite(rounds.ascent.gain):
+        raise FitError(
+            "The likelihood at the start is not finite.",
+            "a start under which every individual's data are possible.",
+            "pass another `start=`, or check the data against the model.",
+        )
+    return rounds
+
+
+def refit(fit: PopulationFit, model: Model, start: Population, seed: int = 0) -> PopulationFit:
+    r"""Fit another model of the same individual parameters, near a fit.
+
+    The mixtures of the individuals of the fit are tried first. No draws are made for the precision
+    of -2LL: differences on common draws (:func:`~pyro_amortized.difference`) need none.
+
+    Args:
+        fit: The fit.
+        model: The other model.
+        start: Its population at the start, near its estimates.
+        seed: Seed of all draws.
+    """
+    begin, generator = time.perf_counter(), make_generator(seed)
+    structure = structure_to_fit(model, fit.cohort, fit.guide, fit.estimator)
+    fixed = {name: fit.estimates[name] for name in fit.fixed if name in structure.population}
+    search = Search.begin(structure, fit.guide, fit.cohort, fit.criterion, generator)
+    held = _held(structure, structure.check_values(fixed))
+    num_draws = fit.individuals.num_draws
+    with threads_for(num_draws * fit.cohort.num_values), counting_steps("fit", unit="round"):
+        begin_at = _start(search, start, 1, fixed, generator)
+        begin_at = begin_at._replace(known=fit.individuals.refinement)
+        schedule = _schedule(search, num_draws, len(held))._replace(first_draws=num_draws)
+        result = _finish(model, _finite_rounds(search, begin_at, held, schedule, generator), fixed)
+    return replace(result, seconds=time.perf_counter() - begin)
 
 
 def _with_precision(
@@ -262,13 +293,13 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     optimum, structure = ascent.optimum, search.structure
     is_same = ascent.gain < max(ESTIMATION.max_gain_of_same_draws, ascent.likelihood.noise)
     likelihood = ascent.likelihood if is_same else search.likelihood(new)
-    curvature = _curvature(search, likelihood, new, optimum.vector, ~ascent.held)
+    curvature = curvature_at(search, likelihood, new, optimum.vector, ~ascent.held)
     min_ess = ESTIMATION.min_final_efficiency * new.num_draws
     covered = float(new.estimate.ess.median()) >= min_ess
     covered = covered and ascent.gain < ESTIMATION.max_final_gain
     unknown = torch.full_like(curvature.covariance, torch.nan)
     covariance = curvature.covariance if covered else unknown
-    limits = _limits(search, likelihood, optimum.vector, curvature) if covered else {}
+    limits = limits_at(search, likelihood, optimum.vector, curvature) if covered else {}
     names = structure.population_names
     flat = [flat_places(x) for i, x in enumerate(curvature.flat) if i not in limits]
     is_maximum = curvature.is_maximum or (len(limits) > 0 and not flat)
@@ -294,40 +325,3 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
         fixed=tuple(fixed),
         undetermined=tuple(names[j] for j in range(len(names)) if any(j in x for x in flat)),
     )
-
-
-def _limits(
-    search: Search, likelihood: Likelihood, vector: Tensor, curvature: Curvature
-) -> dict[int, Limit]:
-    """Parameters at the limit of their support, by the index of the flat direction."""
-    limits = {}
-    for i, direction in enumerate(curvature.flat):
-        places = flat_places(direction)
-        limit = limit_of(search, likelihood, vector, places[0]) if len(places) == 1 else None
-        if limit is not None:
-            limits[i] = limit
-    return limits
-
-
-def _curvature(
-    search: Search,
-    likelihood: Likelihood,
-    individuals: IndividualPosteriors,
-    vector: Tensor,
-    free: Tensor,
-) -> Curvature:
-    """Covariance of the estimates on draws that were made near them.
-
-    Some models have no gradient at draws that have moved; the expansion leaves these draws out.
-    """
-    parts = (individuals, search.scale, search.seed)
-    likelihood, weights = likelihood_with_curvature(likelihood, *parts)
-    individuals, objective = likelihood.individuals, search.objective(likelihood, weights)
-    if search.structure.estimator == "likelihood-free":
-        step = ESTIMATION.learned_difference
-        return laplace_covariance(objective, vector, search.scale, free, step)
-    curvature = laplace_covariance(objective, vector, search.scale, free)
-    if not likelihood.is_expanded and bool(curvature.covariance.isnan().all()):
-        expanded = ExpandedLikelihood(individuals, search.scale, following=likelihood.following)
-        curvature = laplace_covariance(search.objective(expanded), vector, search.scale, free)
-    return curvature

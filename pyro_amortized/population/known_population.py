@@ -191,6 +191,7 @@ def _names_of(model: Model) -> _Names:
         "covariates": covariates,
         "ids": ("1",),
         "time_varying": _AnyName(lambda: Series(zero, one)),
+        "categories": {},
     }
     probe = object.__new__(Cohort)
     for name, part in parts.items():

@@ -140,6 +140,11 @@ FITS = {
         "bootstrap: none": (lambda k: pa.bootstrap(k.fit, num_replicates=0), "`num_replicates`"),
         "bootstrap: few draws": (lambda k: pa.bootstrap(k.fit, num_draws=0), "`num_draws`"),
         "bootstrap: no fit": (lambda k: pa.bootstrap("fit"), "PopulationFit"),
+        "search: no fit": (lambda k: pa.search("fit"), "PopulationFit"),
+        "search: unknown covariate": (lambda k: pa.search(k.fit, covariates=["WT"]), "WT"),
+        "search: unknown parameter": (lambda k: pa.search(k.fit, parameters=["CL"]), "CL"),
+        "search: rule": (lambda k: pa.SearchRule(forward=2.0), "`forward`"),
+        "search: criterion": (lambda k: pa.SearchRule(criterion="AIC"), "`criterion`"),
         "profile: unknown parameter": (
             lambda k: pa.profile_likelihood(k.fit, "beta"),
             "beta",

@@ -142,10 +142,8 @@ TABLES = {
             lambda k: _read(add={"WT": [None] * 5}, options={"covariates": ["WT"]}),
             "column WT",
         ),
-        "a covariate in words": (
-            lambda k: _read(
-                add={"SEX": ["m", "m", "m", "f", "f"]}, options={"covariates": ["SEX"]}
-            ),
+        "a covariate in words and numbers": (
+            lambda k: _read(add={"SEX": ["m", "m", "m", 2, 2]}, options={"covariates": ["SEX"]}),
             "column SEX",
         ),
         "an endpoint that is not there": (

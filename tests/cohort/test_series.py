@@ -34,3 +34,13 @@ def test_bad_series():
     refused("list", lambda: Series([[0.0]], torch.ones(1, 1)))
     gap = torch.tensor([[0.0, NAN, 1.0]])
     refused("not sorted", lambda: Series(gap, torch.tensor([[1.0, NAN, 1.0]])))
+
+
+def test_the_next_value_and_the_last_one():
+    times = torch.tensor([[0.0, 2.0, 5.0, 5.0], [1.0, 3.0, 4.0, NAN]]).double()
+    values = torch.tensor([[1.0, NAN, 3.0, 4.0], [NAN, 7.0, NAN, NAN]]).double()
+    series = Series(times, values)
+    when = torch.tensor([[-1.0, 1.0, 2.0, 5.0, 9.0], [0.0, 2.0, 3.0, 3.5, 9.0]]).double()
+    assert series.at(when).tolist() == [[1.0, 1.0, 1.0, 4.0, 4.0], [7.0] * 5]
+    assert series.at(when, "next").tolist() == [[1.0, 3.0, 3.0, 3.0, 4.0], [7.0] * 5]
+    refused("The rule is", lambda: series.at(when, "nearest"))

@@ -25,6 +25,7 @@ PARTS = {
     "first_answer_models",
     "likelihood_free_models",
     "missing_data_rows",
+    "model_building_search",
     "population_coverage",
     "problems",
     "transfection",

@@ -93,6 +93,7 @@ def test_population_example_runs(run):
     [
         "conversion",
         "imputation",
+        "missing_covariate",
         "deletion",
         "recording",
         "sinusoid",
@@ -152,6 +153,7 @@ def test_examples_of_endpoints_and_levels_run(run, tmp_path, name, words, printe
     [
         ("regimens", ("--individuals", 20, "--draws", 4), ("adapted to the samples", "AUC of")),
         ("individual_dose", (), ("without samples: 6", "average of two models", "P(target)")),
+        ("model_search", ("--replicates", 20), ("weight on phi[V]", "to write into")),
         ("study_design", ("--simulated", 32), ("efficiency", "individuals for 0.80")),
     ],
 )

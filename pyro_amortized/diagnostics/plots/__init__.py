@@ -22,6 +22,7 @@ from .random_effect_plots import effects_by_covariate as effects_by_covariate
 from .random_effect_plots import random_effects as random_effects
 from .residual_plots import distribution_errors as distribution_errors
 from .residual_plots import goodness_of_fit as goodness_of_fit
+from .search_plots import searched_path as searched_path
 from .share_plots import category_shares as category_shares
 from .simulation_plots import simulated_bands as simulated_bands
 from .training_plots import training_curve as training_curve

@@ -27,11 +27,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from ...cohort import Cohort, Series
 from ...errors import TableError
 from .columns import Columns, read_columns
+from .constant_covariates import (
+    check_column,
+    constant_covariate,
+    incomplete_covariate,
+    with_category_codes,
+)
 from .dose_records import read_doses
 from .endpoints import Rows, endpoint_rows, filled, padded, read_series
 from .quantification_limits import Limit, number_labels_of_occasions, with_limits
@@ -46,6 +51,7 @@ def read_table(
     series: str | Mapping[object, str] = "dv",
     covariates: Sequence[str] = (),
     time_varying: Sequence[str] = (),
+    incomplete: Sequence[str] = (),
     endpoint: str = "DVID",
     time_unit: str = "h",
     columns: Sequence[str] | None = None,
@@ -71,9 +77,13 @@ def read_table(
             value of the endpoint's column. Endpoints without a name are called
             ``<series>_<endpoint>``.
         covariates: Columns that are covariates with one value per individual; they keep the name
-            given here.
-        time_varying: Columns that are covariates that vary over time. The last value is carried
-            forward, and the first one back.
+            given here. A column of texts is one of categories: their numbers are the covariate, and
+            their names, sorted, are in ``cohort.categories``.
+        time_varying: Columns that are covariates that vary over time. The model chooses between the
+            last value and the next one, ``cohort.time_varying[name].at(times, "next")``.
+        incomplete: Columns that are covariates with one value per individual, which some do not
+            have. Each becomes a series of that name with one time and one value, recorded or not,
+            whose distribution is part of the model (page *Missing data*).
         endpoint: Column that distinguishes the endpoints, if there is one: DVID, or for instance
             CMT.
         time_unit: Unit of the times made from clock times, dates and time differences: "min", "h"
@@ -99,9 +109,10 @@ def read_table(
         >>> cohort["concentration"].observed
         tensor([[ True, False]])
     """
-    _check_lists(covariates=covariates, time_varying=time_varying)
-    named = [*covariates, *time_varying, endpoint]
+    _check_lists(covariates=covariates, time_varying=time_varying, incomplete=incomplete)
+    named = [*covariates, *time_varying, *incomplete, endpoint]
     loaded = number_labels_of_occasions(load(table, columns, named))
+    loaded, categories = with_category_codes(loaded, covariates)
     loaded = with_limits(loaded, series, endpoint, lloq, uloq)
     ids = identifiers(loaded)
     parsed = read_columns(loaded, ids, time_unit)
@@ -120,12 +131,16 @@ def read_table(
         first = [shifted[r[0]] for r in rows]
         series_by_name[name], limits = read_series(parsed, shifted, part, first, name)
         varying |= {f"{name}_{kind}": s for kind, s in limits.items()}
+    for name in incomplete:
+        begin = np.array([shifted[r[0]] for r in rows])
+        series_by_name[name] = incomplete_covariate(loaded, name, rows, order, begin)
     return Cohort(
         series_by_name,
         doses,
-        {name: _covariate(loaded, name, rows, order) for name in covariates},
+        {name: constant_covariate(loaded, name, rows, order) for name in covariates},
         tuple(order),
         varying,
+        categories,
     )
 
 
@@ -182,7 +197,7 @@ def _record_order(columns: Columns, rows: Rows) -> Numbers:
 
 
 def _varying(table: Table, name: str, time: Numbers, rows: Rows, order: list[str]) -> Series:
-    _check_column(table, name, "time_varying")
+    check_column(table, name, "time_varying")
     values = table.numbers(name)
     for r, who in zip(rows, order, strict=True):
         if np.isnan(values[r]).all():
@@ -193,45 +208,11 @@ def _varying(table: Table, name: str, time: Numbers, rows: Rows, order: list[str
     blank = int(np.isnan(values).sum())
     if blank:
         LOG.warning(
-            "%d missing values of %s were carried forward (the first one back).", blank, name
+            "%d missing values of %s are taken from other records: the last one before, or the "
+            "next one, as the model chooses (`at(times, rule)`).",
+            blank,
+            name,
         )
     width = max(len(r) for r in rows)
     times = torch.stack([filled(time[r], width, time[r][-1]) for r in rows])
     return Series(times, padded([values[r] for r in rows], width))
-
-
-def _covariate(table: Table, name: str, rows: Rows, order: list[str]) -> Tensor:
-    """One value per individual; missing ones are filled with the value of the other rows."""
-    _check_column(table, name, "covariates")
-    values, known = table.numbers(name), []
-    for r, who in zip(rows, order, strict=True):
-        recorded = r[~np.isnan(values[r])]
-        if len(recorded) == 0:
-            raise table.error(
-                int(r[0]),
-                name,
-                f"a value for individual {who}, which has none in any row.",
-                "fill one in (for instance the median of the others), leave the individual out, or "
-                "make the covariate a latent site of the model.",
-            )
-        first = values[recorded[0]]
-        changed = recorded[values[recorded] != first]
-        if len(changed):
-            raise table.error(
-                int(changed[0]),
-                name,
-                f"one value for individual {who}, whose first value is {first}.",
-                f"use the baseline value, or pass `time_varying=[{name!r}]`.",
-            )
-        known.append(first)
-    log_codes(name, np.array(known), order)
-    return torch.tensor(known, dtype=torch.float64)
-
-
-def _check_column(table: Table, name: str, argument: str) -> None:
-    if name not in table:
-        raise TableError(
-            f"The table has no column {name!r} (it has {list(table.frame.columns)}).",
-            "a column for every covariate.",
-            f"check the spelling in `{argument}=`.",
-        )

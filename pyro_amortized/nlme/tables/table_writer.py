@@ -49,12 +49,18 @@ def to_table(cohort: Cohort, series: str | None = None) -> pd.DataFrame:
             rows += _observations(cohort, i, name, limits, len(names) > 1)
         rows += _covariate_records(varying, i, [r["TIME"] for r in rows])
         rows.sort(key=lambda r: (r["TIME"], r["_order"]))
-        fixed = {name: float(x[i]) for name, x in cohort.covariates.items()}
+        fixed = {name: _entry(cohort, name, i) for name in cohort.covariates}
         records += [{"ID": who} | r | fixed for r in rows]
         _add_varying(records[len(records) - len(rows) :], varying, i)
     frame = pd.DataFrame(records).drop(columns="_order")
     frame = frame.fillna({n: 0 for n in ("AMT", "RATE", "II", "SS", "CENS") if n in frame})
     return frame.fillna({"CMT": 1}) if "CMT" in frame else frame
+
+
+def _entry(cohort: Cohort, covariate: str, i: int) -> float | str:
+    """The value of a covariate, or the name of its category."""
+    value, names = float(cohort.covariates[covariate][i]), cohort.categories.get(covariate)
+    return names[int(value)] if names else value
 
 
 def _dose_records(cohort: Cohort, i: int) -> list[dict[str, Any]]:

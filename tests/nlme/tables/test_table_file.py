@@ -213,7 +213,7 @@ def test_codes_of_missing_values_are_named(tmp_path, caplog):
 def test_a_covariate_is_filled_from_the_other_rows(tmp_path):
     text = "ID,TIME,DV,WT\n1,0,9,70\n1,1,8,.\n2,0,7,.\n2,1,6,60\n"
     assert read(tmp_path, text, covariates=["WT"]).covariates["WT"].tolist() == [70.0, 60.0]
-    with pytest.raises(TableError, match="a latent site of the model"):
+    with pytest.raises(TableError, match="make the covariate a site of the model"):
         read(tmp_path, text.replace("60", "."), covariates=["WT"])
 
 

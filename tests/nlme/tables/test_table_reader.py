@@ -143,8 +143,29 @@ def test_time_varying_covariates_are_carried_forward(caplog):
         [90.0, 90.0, 80.0],
         [60.0, 60.0, 60.0],
     ]
-    assert "2 missing values of CRCL were carried forward" in caplog.text
+    assert clearance.at(torch.tensor([[0.5, 1.0, 2.5], [0.0, 5.0, 9.0]]).double(), "next")[
+        0
+    ].tolist() == [80.0, 80.0, 80.0]
+    assert "2 missing values of CRCL are taken from other records" in caplog.text
     assert cohort.time_varying["OCC"].at(cohort["dv"].times).tolist() == [[1, 2], [1, 1]]
+
+
+def test_an_incomplete_covariate_is_a_series_of_one_value(caplog):
+    frame = table(AGE=[math.nan, math.nan, 40.0, math.nan, math.nan])
+    cohort = nlme.read_table(frame, incomplete=["AGE"])
+    record, known = cohort["AGE"], int(cohort["AGE"].observed.sum())
+    assert record.values.shape == (2, 1)
+    assert known == 1
+    assert record.values[record.observed].tolist() == [40.0]
+    assert "AGE is missing for 1 of 2 individuals" in caplog.text
+    with pytest.raises(TableError, match="incomplete"):
+        nlme.read_table(frame, covariates=["AGE"])
+    with pytest.raises(TableError, match="one individual or more"):
+        nlme.read_table(table(AGE=[math.nan] * 5), incomplete=["AGE"])
+    with pytest.raises(TableError, match="one value for individual"):
+        nlme.read_table(table(AGE=[1.0, 2.0, 3.0, 4.0, 5.0]), incomplete=["AGE"])
+    with pytest.raises(TableError, match="no column 'HT'"):
+        nlme.read_table(frame, incomplete=["HT"])
 
 
 def test_an_observation_sees_the_doses_that_stand_before_it():

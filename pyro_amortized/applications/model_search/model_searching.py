@@ -1,0 +1,221 @@
+r"""Search for the covariate effects, correlations and residual error of a model.
+
+The search starts from a fit. Every candidate is ranked by its score test on the draws of the fit,
+without another fit; the best is added to the program by an effect handler
+(:mod:`pyro_amortized.model.extended_program`) and fitted, and the likelihood ratio on common draws
+decides. Backward elimination and exchanges of terms follow, and all three are repeated until
+nothing changes.
+
+References:
+    Jonsson and Karlsson (1998), Automated covariate model building within NONMEM; Ayral, Si
+    Abdallah, Magnard and Chauvin (2021), A novel method based on unbiased correlations tests for
+    covariate selection in nonlinear mixed effects models.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path as FolderPath
+
+import numpy as np
+
+from ...errors import FitError
+from ...model import Model
+from ...model.extended_program import (
+    ErrorKind,
+    ExtendedProgram,
+    Extension,
+    Form,
+    Term,
+)
+from ...model.normal_laws import normal_observation
+from ...model.program_run import Assign, run_program
+from ...population.fit_result import PopulationFit
+from ...runtime.arguments import check_is, check_seed
+from ...runtime.isolation import seeded
+from .penalised_start import penalised_start
+from .search_candidates import (
+    Request,
+    check_names,
+    normal_entries,
+    size_without,
+)
+from .search_exchanges import exchange_terms, quadratic_terms
+from .search_path import (
+    Path,
+    add_terms,
+    check_usable,
+    first_step,
+    remove_terms,
+)
+from .search_refits import Fitted, Refits, check_folder
+from .search_removals import wald_statistic
+from .search_result import CandidateTest, ModelSearch
+from .search_settings import SEARCH, SearchRule
+from .selection_frequencies import inclusion_frequencies
+from .structure_choice import best_structure
+
+Covariates = Sequence[str] | Mapping[str, Form | None]
+
+
+def search(
+    fit: PopulationFit,
+    *,
+    covariates: Covariates | None = None,
+    parameters: Sequence[str] | None = None,
+    correlations: bool = True,
+    residual: bool = False,
+    structures: Mapping[str, Model] | None = None,
+    rule: SearchRule | None = None,
+    folder: str | FolderPath | None = None,
+    seed: int = 0,
+) -> ModelSearch:
+    r"""Search for covariate effects, correlations and parts of the residual error.
+
+    Args:
+        fit: A fit by maximum likelihood; its model is where the search begins.
+        covariates: Names of covariates that individual parameters may depend on, or their forms by
+            name: ``"power"``, ``"linear"``, ``"category"``, or None to choose by the values.
+            Default: all covariates of the cohort that have one value per individual.
+        parameters: Names of the individual parameters that may depend on covariates, as in the
+            summary of the fit (``fit.structure.latent_names``). Default: all.
+        correlations: Whether individual parameters that the program draws independently may be
+            correlated.
+        residual: Whether normal observations may have a further additive or proportional part of
+            the error.
+        structures: Other programs of the same data by name (other compartments, lag times). They
+            are fitted first, and the search continues from the one with the smallest BIC.
+        rule: When a term is added or removed. Default: p-values of 0.01.
+        folder: Where every fit is kept; a search that was interrupted goes on from there.
+        seed: Seed of the fits and of the bootstrapped cohorts.
+
+    Returns:
+        The path, the chosen model and its fit, tests and inclusion frequencies.
+
+    Raises:
+        FitError: There are fewer than eight individuals, the fit has no standard errors, is not by
+            maximum likelihood or is likelihood-free, or the folder holds another search.
+        SettingError: A name or a form is unknown.
+
+    Example:
+        ``found = pa.search(fit, covariates=["weight", "sex"])``; ``print(found)`` shows the path,
+        the tests and the lines to write into the program, and ``found.best`` is the fit.
+
+    Note:
+        Under ``joblib.parallel_config`` the fits of a step are made in several processes, with the
+        same result.
+    """
+    begin, rule = time.perf_counter(), rule or SearchRule()
+    check_is("fit", fit, PopulationFit, "pass what `fit_population` gives.", FitError)
+    fit.check_likelihood("A search")
+    check_usable(fit)
+    check_seed(seed, FitError)
+    steps, name = [first_step(fit)], ""
+    first = fit
+    if structures:
+        first, name, more = best_structure(fit, structures, seed)
+        steps += more
+    request, skipped = make_request(first, covariates, parameters, correlations, residual)
+    place = None if folder is None else FolderPath(folder)
+    if place is not None:
+        check_folder(place, fit, repr((request, rule, seed, name)))
+    program, extension = _parts(first.model)
+    refits = Refits(program, seed, place)
+    path = Path(Fitted(extension, first), tuple(steps), 0, skipped)
+    if rule.criterion == "penalised":
+        path = penalised_start(path, refits, request, rule)
+    for _ in range(SEARCH.max_rounds):
+        path = add_terms(path, refits, request, rule)
+        before = path.current
+        path = remove_terms(path, refits, rule)
+        path = exchange_terms(path, refits, request)
+        if path.current is before:
+            break
+    tests = _final_tests(path, request, rule, seed)
+    return ModelSearch(
+        start=fit,
+        best=path.current.fit,
+        extension=path.current.extension,
+        path=path.steps,
+        tests=tests,
+        num_tests=path.num_tests,
+        skipped=path.skipped,
+        rule=rule,
+        structure=name,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _parts(model: Model) -> tuple[Model, Extension]:
+    """The program of the user, and what an earlier search has added to it."""
+    if isinstance(model, ExtendedProgram):
+        return model.program, model.extension
+    return model, Extension()
+
+
+def make_request(
+    fit: PopulationFit,
+    covariates: Covariates | None,
+    parameters: Sequence[str] | None,
+    correlations: bool,
+    residual: bool,
+) -> tuple[Request, dict[str, str]]:
+    """What is searched, and what is not, and why."""
+    known = list(fit.cohort.covariates)
+    chosen = known if covariates is None else covariates
+    if isinstance(chosen, str):
+        chosen = [chosen]
+    check_names("covariates", list(chosen), known)
+    forms = dict(chosen) if isinstance(chosen, Mapping) else dict.fromkeys(chosen)
+    entries, skipped = normal_entries(fit)
+    names = list(fit.structure.latent_names) if parameters is None else list(parameters)
+    check_names("parameters", names, fit.structure.latent_names)
+    used = {j: entry for j, entry in entries.items() if entry.name in names}
+    skipped = {name: why for name, why in skipped.items() if name in names}
+    errors, more = _error_parts(fit) if residual else ((), {})
+    return Request(forms, used, entries if correlations else {}, errors), skipped | more
+
+
+def _error_parts(
+    fit: PopulationFit,
+) -> tuple[tuple[tuple[str, ErrorKind], ...], dict[str, str]]:
+    """Parts of the residual error that may be added, and why others may not."""
+    with seeded(0):
+        trace = run_program(fit.structure.model, fit.individuals.cohort, Assign(fit.estimates))
+    parts: list[tuple[str, ErrorKind]] = []
+    skipped = {}
+    for name in fit.structure.observed:
+        if normal_observation(trace.nodes[name]["fn"]) is None:
+            skipped[f"residual error of {name}"] = "its distribution is not normal"
+        else:
+            parts += [(name, "additive"), (name, "proportional")]
+    return tuple(parts), skipped
+
+
+def _final_tests(
+    path: Path, request: Request, rule: SearchRule, seed: int
+) -> tuple[CandidateTest, ...]:
+    """Tests at the chosen model, and inclusion frequencies."""
+    terms = quadratic_terms(path.current, request)
+    named = [x.name for x in (*terms.included, *terms.candidates)]
+    frequency = dict.fromkeys(named, float("nan"))
+    if rule.num_replicates:
+        scores = np.asarray(terms.expansion.scores)
+        information = np.asarray(terms.expansion.information)
+        values = inclusion_frequencies(scores, information, terms.groups, rule, seed=seed)
+        frequency = dict(zip(named, values.tolist(), strict=True))
+    rows = [_wald_row(path, term, frequency) for term in path.current.extension.terms]
+    for candidate, test, size in zip(terms.candidates, terms.tests, terms.sizes, strict=True):
+        p_value, share = size.p_value(test.statistic), frequency[candidate.name]
+        row = (test.statistic, test.mc_error, candidate.num_added, p_value, share)
+        rows.append(CandidateTest(candidate.name, False, *row))
+    return tuple(rows)
+
+
+def _wald_row(path: Path, term: Term, frequency: Mapping[str, float]) -> CandidateTest:
+    fit, freedom = path.current.fit, term.num_parameters
+    statistic = wald_statistic(fit, term)
+    p_value = size_without(path.current.extension, term, freedom, len(fit.cohort)).p_value(
+        statistic
+    )
+    share = frequency.get(term.name, float("nan"))
+    return CandidateTest(term.name, True, statistic, 0.0, freedom, p_value, share)

@@ -1,0 +1,80 @@
+r"""Structural alternatives: other programs of the same data, compared by BIC.
+
+Their individual parameters differ, so there are no common draws: the difference of -2LL has the
+Monte Carlo errors of both fits. An alternative is chosen only if it is better by more than a
+multiple of this error.
+"""
+
+import math
+from collections.abc import Mapping
+
+from ...errors import AmortizedError, FitError
+from ...model import Model
+from ...population.estimation import fit_population
+from ...population.fit_result import PopulationFit
+from ...runtime.workers import run_each
+from .search_path import unexplained_variances
+from .search_result import SearchStep
+from .search_settings import SEARCH
+
+
+def best_structure(
+    fit: PopulationFit, structures: Mapping[str, Model], seed: int
+) -> tuple[PopulationFit, str, list[SearchStep]]:
+    r"""The fit with the smallest BIC among a fit and other programs, its name, and the rows.
+
+    Args:
+        fit: The first fit.
+        structures: Programs by name.
+        seed: Seed of the fits.
+
+    Raises:
+        FitError: No structure can be fitted and the first fit has none either.
+    """
+    tasks = [(program, fit, seed) for program in structures.values()]
+    results = dict(zip(structures, run_each(_fitted, tasks), strict=True))
+    best, name, rows = fit, "", []
+    for key, result in results.items():
+        if isinstance(result, str):
+            nan = math.nan
+            why = f"its fit failed: {result}"
+            rows.append(SearchStep("structure", key, nan, nan, nan, 0, nan, nan, False, {}, why))
+            continue
+        row, is_better = _row(key, best, result)
+        rows.append(row)
+        if is_better:
+            best, name = result, key
+    return best, name, rows
+
+
+def _fitted(program: Model, fit: PopulationFit, seed: int) -> PopulationFit | str:
+    try:
+        return fit_population(program, fit.cohort, seed=seed, progress=False)
+    except AmortizedError as error:
+        return str(error).splitlines()[0]
+
+
+def _row(name: str, best: PopulationFit, fit: PopulationFit) -> tuple[SearchStep, bool]:
+    """The row of a structure against the best so far, and whether it is better."""
+    fall = best.minus2ll - fit.minus2ll
+    error = 2 * math.sqrt(sum(float(x.marginal.mc_error.square().sum()) for x in (best, fit)))
+    gain = best.bic.individuals - fit.bic.individuals
+    if not math.isfinite(gain):
+        raise FitError(
+            f"-2LL of the structure {name!r} is not finite.",
+            "a program under which all data are possible.",
+            "leave it out of `structures=`.",
+        )
+    is_better = gain > SEARCH.errors * error and fit.converged
+    reason = f"BIC {'falls' if gain > 0 else 'rises'} by {abs(gain):.2f}"
+    if not fit.converged:
+        reason += "; not converged"
+    elif 0 < gain <= SEARCH.errors * error:
+        reason += ", within its Monte Carlo error"
+    freedom = fit.num_parameters - best.num_parameters
+    variance = unexplained_variances(fit)
+    nan = math.nan
+    step = SearchStep(
+        "structure", name, fit.minus2ll, fall, error, freedom, nan, nan, is_better, variance, reason
+    )
+    return step, is_better

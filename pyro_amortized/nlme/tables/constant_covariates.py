@@ -1,0 +1,113 @@
+"""Covariates with one value per individual in a long table, complete or not."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas
+import torch
+from torch import Tensor
+
+from ...cohort import Series
+from ...errors import TableError
+from .endpoints import Rows
+from .table_file import LOG
+from .table_source import Numbers, Table, is_blank, label
+from .table_surprises import log_codes
+
+
+def constant_covariate(table: Table, name: str, rows: Rows, order: list[str]) -> Tensor:
+    """One value per individual; missing ones are filled with the value of the other rows."""
+    check_column(table, name, "covariates")
+    known = _first_values(table, name, rows, order)
+    for r, who, value in zip(rows, order, known, strict=True):
+        if np.isnan(value):
+            raise table.error(
+                int(r[0]),
+                name,
+                f"a value for individual {who}, which has none in any row.",
+                "fill one in (for instance the median of the others), leave the individual out, or "
+                f"pass `incomplete=[{name!r}]` and make the covariate a site of the model.",
+            )
+    return torch.tensor(known, dtype=torch.float64)
+
+
+def with_category_codes(
+    table: Table, names: Sequence[str]
+) -> tuple[Table, dict[str, tuple[str, ...]]]:
+    """The table with numbers in place of texts in some columns, and the texts of each, sorted.
+
+    A column is one of categories if none of its entries is a number.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    frame = table.frame
+    for name in names:
+        if name not in table:
+            continue
+        blank = frame[name].map(is_blank).to_numpy(dtype=bool)
+        parsed = pandas.to_numeric(frame[name], errors="coerce").to_numpy(dtype=float)
+        if blank.all() or not np.isnan(parsed[~blank]).all():
+            continue
+        texts = [None if b else label(x) for x, b in zip(frame[name], blank, strict=True)]
+        found[name] = tuple(sorted({x for x in texts if x is not None}))
+        codes = [np.nan if x is None else float(found[name].index(x)) for x in texts]
+        frame = frame.assign(**{name: codes})
+        LOG.warning(
+            "%s has categories: %s.",
+            name,
+            ", ".join(f"{k} = {x}" for k, x in enumerate(found[name])),
+        )
+    return (Table(frame, table.labels), found) if found else (table, found)
+
+
+def incomplete_covariate(
+    table: Table, name: str, rows: Rows, order: list[str], begin: Numbers
+) -> Series:
+    """A covariate that some individuals lack, as a series of one value at the begin of each.
+
+    Raises:
+        TableError: No individual has a value.
+    """
+    check_column(table, name, "incomplete")
+    known = np.array(_first_values(table, name, rows, order))
+    missing = np.isnan(known)
+    if missing.all():
+        raise table.error(
+            int(rows[0][0]), name, "a value for one individual or more.", "leave the column out."
+        )
+    LOG.warning("%s is missing for %d of %d individuals.", name, int(missing.sum()), len(known))
+    values = torch.tensor(known, dtype=torch.float64).unsqueeze(-1)
+    return Series(torch.tensor(begin, dtype=torch.float64).unsqueeze(-1), values)
+
+
+def _first_values(table: Table, name: str, rows: Rows, order: Sequence[str]) -> list[float]:
+    """The value of each individual, NaN where it has none; two different ones are an error."""
+    values, known = table.numbers(name), []
+    for r, who in zip(rows, order, strict=True):
+        recorded = r[~np.isnan(values[r])]
+        first = float(values[recorded[0]]) if len(recorded) else float("nan")
+        changed = recorded[values[recorded] != first]
+        if len(changed):
+            raise table.error(
+                int(changed[0]),
+                name,
+                f"one value for individual {who}, whose first value is {first}.",
+                f"use the baseline value, or pass `time_varying=[{name!r}]`.",
+            )
+        known.append(first)
+    present = [x for x in known if x == x]
+    log_codes(name, np.array(present), [w for w, x in zip(order, known, strict=True) if x == x])
+    return known
+
+
+def check_column(table: Table, name: str, argument: str) -> None:
+    r"""Raise unless the table has a column.
+
+    Raises:
+        TableError: It has none.
+    """
+    if name not in table:
+        raise TableError(
+            f"The table has no column {name!r} (it has {list(table.frame.columns)}).",
+            "a column for every covariate.",
+            f"check the spelling in `{argument}=`.",
+        )
