@@ -44,6 +44,7 @@ def main(options):
     claims = {}
     if options.small:
         options.cohorts, options.workers, options.folder = 1, 1, Path(tempfile.mkdtemp())
+        options.only = "search,counts"
     for name in options.only.split(","):
         claims |= PARTS[name](options)
     for name, claim in claims.items():
@@ -56,7 +57,9 @@ def main(options):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts of {', '.join(PARTS)}")
-    parser.add_argument("--small", action="store_true", help="one cohort, to see whether it runs")
+    parser.add_argument(
+        "--small", action="store_true", help="a cohort of some parts, to see that it runs"
+    )
     parser.add_argument("--cohorts", type=int, help="cohorts of each part; 200 of a coverage")
     parser.add_argument("--workers", type=int, default=2, help="processes of the coverage")
     parser.add_argument(

@@ -24,8 +24,15 @@ TOLERANCE = 1e-9  # relative difference of two log densities that are computed a
 
 def find_readers(structure: ModelStructure, cohort: Cohort, seed: int) -> tuple[str, ...]:
     """Names of the observation sites whose density, at fixed values, changes with the values in the
-    cohort.
+    cohort; none where a distribution cannot be drawn.
     """
+    try:
+        return _found_readers(structure, cohort, seed)
+    except NotImplementedError:
+        return ()
+
+
+def _found_readers(structure: ModelStructure, cohort: Cohort, seed: int) -> tuple[str, ...]:
     generator = make_generator(seed)
     rows = torch.randperm(len(cohort), generator=generator)[:NUM_INDIVIDUALS]
     sample = cohort[rows]

@@ -65,9 +65,9 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
     covariance = torch.einsum("kn,kni,knj->nij", weights, offset, offset)
     spread = covariance.diagonal(dim1=1, dim2=2).sqrt().clamp(min=1e-12)
     (num, d), p, zero = spread.shape, len(center), spread.new_zeros
-    stay = Following(
-        center, zero(num, d, p), zero(num, d, d, p), weighted.mean, spread, zero(num, p)
-    )
+    flows = bool(structure.coordinates(structure.shared).all())
+    nothing = (zero(num, d, p), zero(num, d, d, p))
+    stay = Following(center, *nothing, weighted.mean, spread, zero(num, p), flows)
     if structure.estimator == "likelihood-free":
         return Followed(stay, None, None)
     steps = (FOLLOWING.relative_step * scale, FOLLOWING.individual_step * spread)

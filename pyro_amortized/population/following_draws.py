@@ -3,14 +3,15 @@ r"""Draws of the individuals that follow the population.
 Draws :math:`u_{ik}` with the weighted mean :math:`m_i` that are made at a population
 :math:`\Psi_0` are moved and stretched,
 
-.. math:: u_{ik}(\Psi) = m_i + \varphi(G_i(\delta))\, J_i\, \delta
-          + e^{G_i(\delta)} (u_{ik} - m_i) , \qquad
+.. math:: u_{ik}(\Psi) = m_i + J_i\, \delta + e^{G_i(\delta)} (u_{ik} - m_i) , \qquad
           \delta = \Psi - \Psi_0, \qquad G_i(\delta) = \sum_p \delta_p\, G_{ip} ,
 
-with the population in unconstrained coordinates and :math:`\varphi(G) = \int_0^1 e^{sG} ds`: the
-flow of the vector field :math:`J_i\, \delta + G_i(\delta) (u - m_i)`. A parameter
-:math:`u = (\phi - \mu) / \omega` of a model that is not centred moves with :math:`\log \omega`
-exactly as it should. The map has the Jacobian :math:`e^{\operatorname{tr} G_i(\delta)}`, so
+with the population in unconstrained coordinates. Where all population parameters are shared (a
+model that is not centred), :math:`J_i\, \delta` is replaced by :math:`\varphi(G_i(\delta))\, J_i\,
+\delta` with :math:`\varphi(G) = \int_0^1 e^{sG} ds`: the flow of the field :math:`J_i\, \delta +
+G_i(\delta) (u - m_i)`. A parameter :math:`u = (\phi - \mu) / \omega` then moves with
+:math:`\log \omega` exactly as it should. The map has the Jacobian
+:math:`e^{\operatorname{tr} G_i(\delta)}`, so
 
 .. math:: \hat p(y_i \mid \Psi) = \frac1K \sum_k
           \frac{p(y_i, u_{ik}(\Psi) \mid \Psi)\, e^{\operatorname{tr} G_i(\delta)}}{q_i(u_{ik})}
@@ -74,6 +75,8 @@ class Following:
         spread: Posterior standard deviations, same shape.
         scores: Gradients of the log likelihoods of the individuals at the center, shape
             ``(individual, population)``; zero where they are not known.
+        flows: Whether the draws flow along the field of their moves: all population parameters are
+            shared (decision 070).
     """
 
     center: Tensor
@@ -82,6 +85,7 @@ class Following:
     mean: Tensor
     spread: Tensor
     scores: Tensor
+    flows: bool = False
 
     @property
     def stays(self) -> bool:
@@ -121,12 +125,13 @@ class Following:
         shape ``(individual, latent)``, and the log determinants, shape ``(individual,)``.
         """
         rates, shift = self.rates @ change, self.directions @ change
-        d = shift.shape[-1]
-        # The exponential of (G, J; 0, 0) holds exp(G) and phi(G) J.
-        generator = torch.cat([rates, shift.unsqueeze(-1)], -1)
-        flow = torch.linalg.matrix_exp(torch.nn.functional.pad(generator, (0, 0, 0, 1)))
         log_det = rates.diagonal(dim1=-2, dim2=-1).sum(-1)
-        return flow[:, :d, :d], flow[:, :d, d], log_det
+        if not self.flows:
+            return torch.linalg.matrix_exp(rates), shift, log_det
+        # The exponential of (G, J; 0, 0) holds exp(G) and phi(G) J.
+        field = torch.cat([rates, shift.unsqueeze(-1)], -1)
+        flow = torch.linalg.matrix_exp(torch.nn.functional.pad(field, (0, 0, 0, 1)))
+        return flow[:, :-1, :-1], flow[:, :-1, -1], log_det
 
     def moved_mixture(self, mixture: StudentMixture, vector: Tensor) -> StudentMixture:
         """Mixtures of the individuals, moved and stretched like their draws."""

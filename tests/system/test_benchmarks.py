@@ -19,6 +19,7 @@ from ..paths import ROOT
 FOLDER = ROOT / "benchmarks"
 # Imported by the others.
 PARTS = {
+    "criticism_defects",
     "dynamics_problems",
     "endpoints",
     "exact_posteriors",
