@@ -2,7 +2,7 @@ r"""The summary of a fit as a table of plain text: rows of values, and their lay
 
 from dataclasses import dataclass
 
-from ..runtime.text_table import html_rows, text_table
+from ..runtime.text_table import html_rows, text_table, worst_rows
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ class FitSummary:
         individuals: list[tuple[str, ...]] = [
             ("individual", "-2LL", "MC error", "ESS", "Pareto k", "draws from")
         ]
-        individuals += [row.cells for row in self.individuals]
+        shown, words = worst_rows(self.individuals, lambda row: row.mc_error)
+        individuals += [row.cells for row in shown]
         shrinkage = [("eta shrinkage", "%")]
         shrinkage += [(name, f"{100 * x:.1f}") for name, x in self.shrinkage.items()]
         criteria = [
@@ -107,7 +108,7 @@ class FitSummary:
         ]
         blocks += [
             text_table(shrinkage),
-            f"{self.num_draws} draws per individual",
+            f"{self.num_draws} draws per individual{words}",
             text_table(individuals),
         ]
         return "\n\n".join(blocks)

@@ -1,7 +1,13 @@
 """Tables as text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
+from typing import TypeVar
+
+Row = TypeVar("Row")
+# A printed table of more rows shows the second number of them: the summary of 1,000 individuals was
+# a thousand lines.
+MAX_ROWS, NUM_WORST = 150, 20
 
 
 def text_table(rows: Sequence[tuple[str, ...]], align: str = ">") -> str:
@@ -38,3 +44,14 @@ def html_rows(title: str, rows: Sequence[tuple[str, ...]]) -> str:
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:]
     )
     return f"<table><caption>{escape(title)}</caption><tr>{heading}</tr>{body}</table>"
+
+
+def worst_rows(rows: Sequence[Row], badness: Callable[[Row], float]) -> tuple[list[Row], str]:
+    """The rows that a printed table shows, in their order: all, or of a long table the worst; and
+    words that say so, to be added to a sentence.
+    """
+    if len(rows) <= MAX_ROWS:
+        return list(rows), ""
+    worst = sorted(range(len(rows)), key=lambda i: badness(rows[i]), reverse=True)[:NUM_WORST]
+    words = f"; shown are the {NUM_WORST} least certain of {len(rows)} (`.individuals` has all)"
+    return [rows[i] for i in sorted(worst)], words

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..runtime.text_table import text_table
+from ..runtime.text_table import text_table, worst_rows
 
 
 @dataclass(frozen=True)
@@ -36,5 +36,6 @@ class SamplingSummary:
         rows: list[tuple[str, ...]] = [
             ("individual", "draws from", "densities", "ESS", "Pareto k", "modes")
         ]
-        rows += [row.cells for row in self.individuals]
-        return f"{text_table(rows)}\n\n{self.num_draws} draws of each individual."
+        shown, words = worst_rows(self.individuals, lambda row: -row.ess)
+        rows += [row.cells for row in shown]
+        return f"{text_table(rows)}\n\n{self.num_draws} draws of each individual{words}."
