@@ -5,6 +5,7 @@ the configuration names: a number of processes, a Dask cluster or a Ray cluster.
 its own seed, so the results do not depend on where a task runs.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,13 +58,18 @@ class Workers:
 
     @classmethod
     def active(cls) -> "Workers | None":
-        r"""The workers that the caller chose by ``joblib.parallel_config``, or None.
+        r"""The workers that the caller chose by ``joblib.parallel_config``, or None: none was
+        chosen, or this is a process of a pool of the caller.
 
         Raises:
             AmortizedError: The caller chose threads.
         """
         backend, num_jobs = get_active_backend()
         if isinstance(backend, ThreadingBackend):
+            # In a process of the caller's own pool, joblib itself names threads for what is nested.
+            is_nested = (backend.nesting_level or 0) > 0
+            if is_nested and threading.current_thread() is threading.main_thread():
+                return None
             raise AmortizedError(
                 "joblib is set to run in threads.",
                 "processes: a Pyro model cannot be run safely in several threads.",

@@ -85,3 +85,13 @@ def test_lost_workers_are_told_from_other_errors():
 
 def test_at_least_one_processor_and_not_more_than_there_are():
     assert 1 <= num_processors() <= (os.cpu_count() or 1)
+
+
+def _squares_in_here():
+    return run_each(pow, [(2, 2), (3, 2)])
+
+
+def test_in_a_process_of_the_caller_everything_runs_in_this_process():
+    """joblib names threads for what is nested in a process: a fit in a pool ended in an error."""
+    results = joblib.Parallel(n_jobs=2)(joblib.delayed(_squares_in_here)() for _ in range(2))
+    assert results == [[4, 9], [4, 9]]
