@@ -15,7 +15,7 @@ from pyro_amortized import nlme
 from pyro_amortized.errors import FitError
 from pyro_amortized.numerics.maximization import maximize, observed_information
 
-NUM_SITES, NUM_EACH = 8, 20
+NUM_SITES, NUM_EACH = 8, 10
 TRUTH = {"mu": 1.0, "omega": 0.5, "sigma": 0.3, "tau": 0.6}
 
 
