@@ -146,22 +146,29 @@ def diagnose(
         )
         checks += of_guide
         data = check_data(guide, fit.cohort, individuals=fit.individuals, seed=fork_seed(generator))
-    kinds = outcome_kinds(fit.structure)
-    series = [n for n in fit.structure.series if fit.cohort[n].values.dim() == 2]
-    of_events = tuple(
-        event_residuals(fit, series=n, seed=fork_seed(generator))
-        for n, kind in kinds.items()
-        if kind == "event"
-    )
-    by_series = tuple(residuals(fit, series=n, seed=fork_seed(generator)) for n in series)
+    by_series, of_events = _residuals(fit, generator)
+    continuous = [n for n, kind in outcome_kinds(fit.structure).items() if kind == "continuous"]
     checks += estimation_checks(fit) + standard_error_checks(fit)
-    continuous = [n for n, kind in kinds.items() if kind == "continuous"]
     checks += prior_checks(fit, fork_seed(generator)) + identity_checks(fit.cohort, continuous)
     checks += [] if data is None else [training_data_check(data)]
     checks += _outcome_checks(fit, by_series, of_events)
     effects = random_effect_tests(fit, seed=fork_seed(generator))
     checks += random_effect_checks(effects) + case_influence_checks(fit)
     return Diagnosis(tuple(checks), calibration, data, by_series, effects, of_events)
+
+
+def _residuals(
+    fit: PopulationFit, generator: Generator
+) -> tuple[tuple[Residuals, ...], tuple[EventResiduals, ...]]:
+    """Residuals of every series of one channel, and of every series of events."""
+    kinds = outcome_kinds(fit.structure)
+    of_events = tuple(
+        event_residuals(fit, series=n, seed=fork_seed(generator))
+        for n, kind in kinds.items()
+        if kind == "event"
+    )
+    series = [n for n in fit.structure.series if fit.cohort[n].values.dim() == 2]
+    return tuple(residuals(fit, series=n, seed=fork_seed(generator)) for n in series), of_events
 
 
 def _outcome_checks(

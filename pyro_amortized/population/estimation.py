@@ -33,7 +33,7 @@ from .fit_message import error_message, fit_message, flat_places, has_ended
 from .fit_result import PopulationFit
 from .fit_rounds import Rounds, Schedule, Start, run_rounds
 from .level_sites import check_no_levels
-from .likelihood_choice import most_draws
+from .likelihood_choice import is_quadratic, most_draws
 from .likelihood_estimate import summarize_weights
 from .likelihood_precision import with_precision
 from .maximum_search import Criterion, Search
@@ -268,7 +268,7 @@ def _held(structure: ModelStructure, fixed: Population) -> Tensor:
 
 def _schedule(search: Search, num_draws: int, num_parameters: int) -> Schedule:
     settings, num_individuals = ESTIMATION, len(search.cohort)
-    is_large = num_draws > most_draws(search.structure, search.cohort)
+    is_large = is_quadratic(search.structure, search.cohort, num_draws)
     min_gain, stretched = (
         settings.min_gain + per_draw * num_parameters / num_draws
         for per_draw in (settings.min_gain_per_draw, settings.min_gain_per_stretched_draw)

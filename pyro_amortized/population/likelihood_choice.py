@@ -56,6 +56,11 @@ def most_draws(structure: ModelStructure, cohort: Cohort) -> int:
     return CHOICE.max_evaluated // (cohort.num_values * evaluations)
 
 
+def is_quadratic(structure: ModelStructure, cohort: Cohort, num_draws: int) -> bool:
+    """Whether the likelihood on so many draws of each individual is the quadratic one."""
+    return structure.estimator == "corrected" and num_draws > most_draws(structure, cohort)
+
+
 def differentiable_likelihood(individuals: IndividualPosteriors, scale: Tensor) -> Likelihood:
     r"""The exact likelihood if it is affordable and has a gradient, else the expanded one, or for
     a large cohort the quadratic one.
@@ -65,9 +70,7 @@ def differentiable_likelihood(individuals: IndividualPosteriors, scale: Tensor) 
         scale: Size of a large step in each unconstrained population parameter, shape
             ``(population,)``.
     """
-    structure = individuals.structure
-    is_large = individuals.num_draws > most_draws(structure, individuals.cohort)
-    if is_large and structure.estimator == "corrected":
+    if is_quadratic(individuals.structure, individuals.cohort, individuals.num_draws):
         return QuadraticLikelihood(individuals, scale)
     # The draws follow by differences that the expansion uses again.
     with caching(SolutionCache()):
