@@ -77,7 +77,8 @@ def with_minor_modes(
     per_row = EFFORT.num_starts * EFFORT.num_steps * len(stencil(num_latent))
     log_weights = sampled.weighted.log_weights[:, rows]
     counts = log_weights.new_ones(len(rows)) if num_values is None else num_values[rows]
-    lowest = (log_weights.logsumexp(0) / counts.clamp(min=1)).argsort()
+    log_likelihood = log_weights.logsumexp(0) - math.log(len(log_weights))
+    lowest = (log_likelihood / counts.clamp(min=1)).argsort()
     affordable = (counts[lowest] * per_row).cumsum(0) <= EFFORT.max_values
     rows = rows[lowest[affordable]].sort().values
     if len(rows) == 0:

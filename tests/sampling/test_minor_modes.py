@@ -10,8 +10,9 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.cohort import Cohort, Doses, Series
+from pyro_amortized.numerics.newton_steps import stencil
 from pyro_amortized.sampling import minor_modes
-from pyro_amortized.sampling.minor_modes import SearchEffort
+from pyro_amortized.sampling.minor_modes import EFFORT, SearchEffort
 from pyro_amortized.sampling.proposals import Refinement, Sampled
 from pyro_amortized.sampling.sampler import Sampler
 from pyro_amortized.sampling.sampling_stage import Stage
@@ -110,6 +111,24 @@ def test_without_the_search_it_is_lost_in_silence(monkeypatch):
     lost = share < 0.1 * expected
     assert bool(lost[expected > 0.01].any())
     assert float(individuals.estimate.pareto_k[lost].max()) < 0.7
+
+
+def test_where_not_all_can_be_searched_the_lowest_likelihood_per_value_is_first(
+    linear, monkeypatch
+):
+    """A cohort for which the values that may be evaluated are enough for half of them."""
+    counts = linear.num_recorded(["y"])
+    per_value = EFFORT.num_starts * EFFORT.num_steps * len(stencil(2))
+    monkeypatch.setattr(
+        minor_modes, "EFFORT", SearchEffort(max_values=int(counts.sum()) * per_value // 2)
+    )
+    individuals = pa.sample_individuals(linear_program, linear, TRUTH, num_draws=400, seed=1)
+    searched = individuals.num_modes > 0
+    half = int(counts.sum()) // 2
+    assert half - int(counts.max()) < int(counts[searched].sum()) <= half
+    # Within the Monte Carlo error of 400 draws.
+    per_value = individuals.estimate.log_mean / counts
+    assert float(per_value[searched].max()) < float(per_value[~searched].min()) + 0.05
 
 
 def test_one_mode_stays_as_it_is(linear):
