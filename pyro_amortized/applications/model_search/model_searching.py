@@ -121,15 +121,7 @@ def search(
     program, extension = _parts(first.model)
     refits = Refits(program, seed, place)
     path = Path(Fitted(extension, first), tuple(steps), 0, skipped)
-    if rule.criterion == "penalised":
-        path = penalised_start(path, refits, request, rule)
-    for _ in range(SEARCH.max_rounds):
-        path = add_terms(path, refits, request, rule)
-        before = path.current
-        path = remove_terms(path, refits, rule)
-        path = exchange_terms(path, refits, request)
-        if path.current is before:
-            break
+    path = _followed_path(path, refits, request, rule)
     tests = _final_tests(path, request, rule, seed)
     return ModelSearch(
         start=fit,
@@ -143,6 +135,20 @@ def search(
         structure=name,
         seconds=time.perf_counter() - begin,
     )
+
+
+def _followed_path(path: Path, refits: Refits, request: Request, rule: SearchRule) -> Path:
+    """Terms added, removed and exchanged until nothing changes."""
+    if rule.criterion == "penalised":
+        path = penalised_start(path, refits, request, rule)
+    for _ in range(SEARCH.max_rounds):
+        path = add_terms(path, refits, request, rule)
+        before = path.current
+        path = remove_terms(path, refits, rule)
+        path = exchange_terms(path, refits, request)
+        if path.current is before:
+            break
+    return path
 
 
 def _parts(model: Model) -> tuple[Model, Extension]:

@@ -217,7 +217,7 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         shares = torch.linspace(0, 1, EVENTS.num_points, dtype=target.dtype, device=target.device)
         low = (self.ends * 0 if self.begin is None else self.begin).expand(target.shape)
         high = self.ends
-        for _ in range(EVENTS.num_rounds):
+        for number in range(EVENTS.num_rounds):
             grid = low.unsqueeze(-1) + (high - low).unsqueeze(-1) * shares
             flat, order = grid.flatten(-2).sort(-1)
             cumulative = self.hazard(flat)[1]
@@ -227,7 +227,7 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
             right = reached.to(torch.uint8).argmax(-1).clamp(min=1).unsqueeze(-1)
             low, high = grid.gather(-1, right - 1)[..., 0], grid.gather(-1, right)[..., 0]
             below, above = at_grid.gather(-1, right - 1)[..., 0], at_grid.gather(-1, right)[..., 0]
-            if _ == 0:
+            if number == 0:
                 beyond = never
         share = ((target - below) / (above - below)).nan_to_num(1.0).clamp(0.0, 1.0)
         unknown = ~at_grid.isfinite().all(-1)  # a trajectory that cannot be computed
