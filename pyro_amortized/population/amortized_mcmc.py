@@ -80,7 +80,7 @@ class AmortizedMCMC:
         *,
         guide: AmortizedGuide | None = None,
         num_chains: int = 1,
-        num_draws: int = 400,
+        num_draws: int = 500,
         estimator: Estimator | None = None,
         seed: int = 0,
         progress: bool = True,

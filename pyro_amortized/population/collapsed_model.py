@@ -136,7 +136,7 @@ class MarginalModel:
         ).reshape(individuals.log_proposal.shape)
         log_weights = finite_or_zero_weight(log_target - individuals.log_proposal)
         log_weights = log_weights.masked_fill(draws.impossible, -math.inf)
-        pyro.factor("log_marginal", log_mean(log_weights).sum())
+        pyro.factor("log_marginal", log_mean(log_weights, individuals.factors).sum())
 
 
 def marginalize(

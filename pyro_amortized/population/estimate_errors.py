@@ -7,7 +7,8 @@ covariance C of the estimates, other draws would move the estimates by
 .. math:: C \sum_i \sum_k w_{ik} (s_{ik} - \bar s_i) .
 
 Its covariance is that of a sum of independent terms (the delta method). Where the draws follow the
-population, the gradients contain their moves, which removes most of the variance.
+population, the gradients contain their moves, which removes most of the variance; what control
+variates remove of the rest is taken off too.
 """
 
 from dataclasses import dataclass
@@ -16,8 +17,11 @@ import torch
 from torch import Tensor
 
 from ..model import ModelStructure
+from ..numerics.laplace import laplace_covariance
 from ..sampling.importance_weights import normalized_weights
+from .fitted_following import remaining_products
 from .likelihood_interface import Likelihood
+from .maximum_search import Ascent, Search
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,26 @@ class ErrorSettings:
 
 
 ERRORS = ErrorSettings()
+
+
+def draws_needed(search: Search, ascent: Ascent, target: float) -> int:
+    r"""Draws per individual with which the Monte Carlo errors of the estimates are small.
+
+    Args:
+        search: The search.
+        ascent: A round that ended near the maximum.
+        target: The largest error, in standard errors.
+
+    Returns:
+        The number; 0 where the standard errors are not known.
+    """
+    vector, likelihood = ascent.optimum.vector, ascent.likelihood
+    objective = search.objective(likelihood)
+    covariance = laplace_covariance(objective, vector, search.scale, ~ascent.held).covariance
+    known = covariance.nan_to_num(0.0)
+    variances = (known @ likelihood.following.score_covariance @ known).diagonal()
+    relative = float((variances / covariance.diagonal()).sqrt().nan_to_num(0.0).max())
+    return round(likelihood.individuals.num_draws * (relative / target) ** 2)
 
 
 def monte_carlo_errors(
@@ -48,16 +72,21 @@ def monte_carlo_errors(
     """
     standard_errors = covariance.diagonal().sqrt()
     errors = torch.full_like(standard_errors, torch.nan)
+    known = (standard_errors > 0).nonzero()[:, 0]
+    directions = covariance[known].nan_to_num(0.0) / standard_errors[known].unsqueeze(1)
+    if not len(known):
+        return errors
     with torch.no_grad():
         weights = normalized_weights(likelihood.log_weights(structure.constrain_population(vector)))
-        for j in (standard_errors > 0).nonzero()[:, 0].tolist():
-            direction = covariance[j].nan_to_num(0.0) / standard_errors[j]
+        spreads = []
+        for direction in directions:
             ahead, behind = (
                 likelihood.log_weights(structure.constrain_population(vector + shift))
                 for shift in (ERRORS.step * direction, -ERRORS.step * direction)
             )
             slopes = (ahead - behind) / (2 * ERRORS.step)
             slopes = torch.where(weights > 0, slopes, 0.0)
-            spread = weights * (slopes - (weights * slopes).sum(0))
-            errors[j] = spread.pow(2).sum().sqrt() * standard_errors[j]
+            spreads.append(weights * (slopes - (weights * slopes).sum(0)))
+        products = remaining_products(likelihood.individuals, torch.stack(spreads, -1))
+    errors[known] = products.diagonal().sqrt() * standard_errors[known]
     return errors

@@ -73,7 +73,7 @@ def fit_population(
         maximum_a_posteriori: Add the log prior density (in the support, as Pyro's ``AutoDelta``).
         num_draws: Draws per individual and round. Default: 300, and from 100 individuals on
             3,000 / sqrt(N), at least 200; up to 2,000 where the Monte Carlo error of an estimate
-            (``fit.monte_carlo_errors``) would be more than 0.04 standard errors otherwise.
+            (``fit.monte_carlo_errors``) would be more than 0.02 standard errors otherwise.
         precision: Monte Carlo standard error of -2LL. Further draws are made at the estimates until
             it is reached, as far as this is affordable; the summary shows what was reached.
             Default: 0.1, and as many draws as ``num_draws`` says where this is given.
@@ -152,10 +152,14 @@ def fit_once(
     with threads_for(num_draws * cohort.num_values), counting_steps("fit", unit="round"):
         begin_at = _start(search, start, num_starts, fixed, generator)
         schedule = _schedule(search, num_draws, len(held))
+        if precision is not None and structure.estimator == "corrected":
+            most = min(ESTIMATION.max_draws, most_draws(structure, cohort))
+            schedule = schedule._replace(most_draws=most)
         rounds = _finite_rounds(search, begin_at, held, schedule, generator)
         fit = _finish(model, rounds, fixed)
         if precision is not None:
-            fit = _with_precision(fit, rounds, held, precision, generator)
+            marginal = with_precision(search, fit.individuals, precision, generator)
+            fit = replace(fit, marginal=marginal)
     return replace(fit, seconds=time.perf_counter() - begin)
 
 
@@ -199,21 +203,6 @@ def refit(fit: PopulationFit, model: Model, start: Population, seed: int = 0) ->
     return replace(result, seconds=time.perf_counter() - begin)
 
 
-def _with_precision(
-    fit: PopulationFit, rounds: Rounds, held: Tensor, precision: float, generator: Generator
-) -> PopulationFit:
-    """The fit, with more draws where its Monte Carlo errors are too large."""
-    search, needed = rounds.search, _needed_draws(fit)
-    if needed > ESTIMATION.min_increase * fit.individuals.num_draws:
-        schedule = _schedule(search, needed, len(fit.vector))
-        schedule = schedule._replace(first_draws=needed)
-        start = Start(fit.vector, rounds.individuals.refinement)
-        rounds = run_rounds(search, start, held, schedule, generator)
-        fixed = {name: fit.estimates[name] for name in fit.fixed}
-        fit = _finish(fit.model, rounds, fixed)
-    return replace(fit, marginal=with_precision(search, fit.individuals, precision, generator))
-
-
 def _start(
     search: Search,
     start: Population | None,
@@ -241,17 +230,6 @@ def _default_num_draws(num_individuals: int, estimator: Estimator) -> int:
     if estimator == "likelihood-free":
         num_draws, most = settings.learned_factor * num_draws, settings.max_draws
     return round(min(most, max(settings.min_draws, num_draws)))
-
-
-def _needed_draws(fit: PopulationFit) -> int:
-    """Draws per individual with which the Monte Carlo errors of the estimates are small."""
-    settings = ESTIMATION
-    if fit.estimator == "likelihood-free":
-        return 0
-    relative = (fit.monte_carlo_errors / fit.covariance.diagonal().sqrt()).nan_to_num(0.0).max()
-    share = (float(relative) / settings.max_estimate_error) ** 2
-    most = min(settings.max_draws, most_draws(fit.structure, fit.cohort))
-    return min(most, round(fit.individuals.num_draws * share))
 
 
 def _held(structure: ModelStructure, fixed: Population) -> Tensor:

@@ -9,15 +9,12 @@ class EstimationSettings:
 
     max_rounds: int = 40
     # Default number of draws per individual: numerator / sqrt(number of individuals), within the
-    # first two limits. Where the Monte Carlo error of an estimate is then larger than this part of
-    # its standard error, as many more as are needed, up to the third limit.
+    # first two limits; up to the third one where the Monte Carlo errors of the estimates need more
+    # (``RoundSettings.max_estimate_error``).
     draws_numerator: float = 3_000.0
     min_draws: int = 200
     usual_draws: int = 300
     max_draws: int = 2_000
-    max_estimate_error: float = 0.04
-    # A smaller increase is not worth further rounds.
-    min_increase: float = 1.3
     # Factor for a likelihood-free estimate, whose draws do not follow the population.
     learned_factor: float = 7.0
     # Monte Carlo standard error of -2LL: a twentieth of a difference that matters between models.

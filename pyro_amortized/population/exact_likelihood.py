@@ -7,7 +7,8 @@ On draws :math:`u_{ik}(\Psi)` that follow the population
           \frac{p(y_i, u_{ik}(\Psi) \mid \Psi)\, |\partial u_{ik}(\Psi) / \partial u_{ik}|}
           {q_i(u_{ik})}
 
-is a smooth function of Psi. Every evaluation computes the density of all observations at all draws,
+is a smooth function of Psi; the weights are multiplied with the factors of their control variates.
+Every evaluation computes the density of all observations at all draws,
 so it is used where these are not too many (:mod:`pyro_amortized.population.likelihood_choice`).
 """
 
@@ -54,7 +55,7 @@ class ExactLikelihood:
 
     def moments(self, population: Population) -> Tensor:
         """Log p(y_i | Psi) and log ESS, shape ``(2, individual)``, differentiable."""
-        return log_moments(self.log_weights(population))
+        return log_moments(self.log_weights(population), self.individuals.factors)
 
     def distances(self, population: Population) -> tuple[Tensor, Tensor]:
         """The moves of the draws from where they were made, in posterior standard deviations,

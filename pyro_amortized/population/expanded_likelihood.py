@@ -7,8 +7,10 @@ On draws :math:`u_{ik}(\Psi)` that follow the population
           \frac{p(y_i \mid u_{ik}(\Psi), c)\; p(u_{ik}(\Psi) \mid \Psi)\,
           |\partial u_{ik}(\Psi) / \partial u_{ik}|}{q_i(u_{ik})} .
 
-The first factor needs most of the time (it solves the dynamics and reads every observation). It is
-therefore expanded, for every draw separately, to second order in some coordinates x (decision 035):
+The weights are multiplied with the factors of their control variates
+(:mod:`pyro_amortized.sampling.control_variates`). The first factor of the density needs most of the
+time (it solves the dynamics and reads every observation). It is therefore expanded, for every draw
+separately, to second order in some coordinates x (decision 035):
 
 .. math:: \log p(y_i \mid u_{ik}, c) \approx a_{ik} + g_{ik}^\top x_{ik}
           + \tfrac12\, x_{ik}^\top H_{ik}\, x_{ik} .
@@ -53,6 +55,7 @@ class ExpandedPart:
         center: The draws at the population that the observations are expanded about, same shape.
         offset: Log density of the observations at the center minus the log proposal, shape
             ``(draw, individual)``.
+        factors: Factors of the weights by their control variates, same shape, or None.
         headroom: Change of that log density from which it rises logarithmically, same shape.
         gradient: g, shape ``(draw, individual, coordinate)``.
         hessian: H, shape ``(draw, individual, coordinate, coordinate)``.
@@ -65,6 +68,7 @@ class ExpandedPart:
     draws: Tensor
     center: Tensor
     offset: Tensor
+    factors: Tensor | None
     headroom: Tensor
     gradient: Tensor
     hessian: Tensor
@@ -158,6 +162,7 @@ class ExpandedLikelihood:
             draws,
             center,
             observation - log_proposal,
+            None if individuals.factors is None else individuals.factors[:, rows],
             observation.amax(0) - observation + EXPANSION.free_rise,
             gradient,
             hessian,
@@ -223,7 +228,7 @@ class ExpandedLikelihood:
 
         def part_moments(part: ExpandedPart, *values: Tensor) -> Tensor:
             moved = dict(zip(names, values, strict=True))
-            return log_moments(self._part_weights(part, moved))
+            return log_moments(self._part_weights(part, moved), part.factors)
 
         if len(self.parts) == 1 or not torch.is_grad_enabled():
             return torch.cat([part_moments(part, *values) for part in self.parts], 1)

@@ -21,6 +21,7 @@ from ..runtime.progress import count_step
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.proposals import Refinement
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, ROUGH_EFFORT, Effort
+from .estimate_errors import draws_needed
 from .impossible_data import check_possible, impossible_rows
 from .likelihood_interface import Likelihood
 from .maximum_search import SEARCH, Ascent, Search
@@ -47,6 +48,13 @@ class RoundSettings:
     # Multiple of the gain that Monte Carlo error alone promises, below which the rounds of a large
     # cohort end: with eleven parameters its standard deviation is 0.4 of it.
     expected_noise: float = 1.5
+    # Gain of a round from which the Monte Carlo errors of the estimates say how many draws they
+    # need: their errors should be smaller than this part of their standard errors. A smaller
+    # increase is not worth further rounds, and a larger one may be due to a few individuals.
+    settled_gain: float = 1.0
+    max_estimate_error: float = 0.02
+    min_increase: float = 1.3
+    max_increase: int = 3
     # Jumps to a much larger standard deviation, from where the likelihood is flat near zero.
     max_jumps: int = 3
     allowed_errors: float = 3.0
@@ -67,6 +75,8 @@ class Schedule(NamedTuple):
         max_rounds: Largest number of rounds.
         rough: Whether little accuracy is enough.
         search_modes: Whether modes are searched for before the result.
+        most_draws: Draws per individual up to which more are made where the Monte Carlo errors of
+            the estimates need them.
     """
 
     first_draws: int
@@ -77,6 +87,7 @@ class Schedule(NamedTuple):
     max_rounds: int
     rough: bool = False
     search_modes: bool = True
+    most_draws: int = 0
 
     def effort(self, near: bool, is_result: bool = False) -> Effort:
         """What is done for individuals whose weights are poor, near the maximum or not."""
@@ -86,10 +97,27 @@ class Schedule(NamedTuple):
             return ROUGH_EFFORT
         return NO_CHAINS._replace(search_modes=self.search_modes)
 
-    def smallest_gain(self, likelihood: Likelihood) -> float:
+    def with_enough_draws(self, search: Search, ascent: Ascent) -> "Schedule":
+        """More draws, if the Monte Carlo errors of the estimates near the maximum need them,
+        which a round with all draws shows that has settled.
+        """
+        num_draws = ascent.likelihood.individuals.num_draws
+        if ascent.gain > ROUNDS.settled_gain or not self.num_draws <= num_draws < self.most_draws:
+            return self
+        needed = min(self.most_draws, draws_needed(search, ascent, ROUNDS.max_estimate_error))
+        if needed < ROUNDS.min_increase * num_draws:
+            return self._replace(most_draws=0)
+        limit = ROUNDS.max_increase * num_draws
+        if needed <= limit:
+            return self._replace(num_draws=needed, most_draws=0)
+        return self._replace(num_draws=limit)
+
+    def smallest_gain(self, likelihood: Likelihood, num_idle: int) -> float:
         """Gain of a round on these draws below which the rounds end."""
         share = likelihood.following.share_stretched
         least = self.min_gain + share * (self.min_gain_stretched - self.min_gain)
+        if num_idle >= ROUNDS.num_idle:
+            least = max(least, ROUNDS.max_idle_promise)
         return max(least, ROUNDS.expected_noise * likelihood.noise)
 
 
@@ -201,12 +229,12 @@ def run_rounds(
         ascent = search.ascend(place.likelihood, place.vector, held | vanishing, rough, level)
         num_rounds = progress.num_rounds + 1
         count_step(f"log likelihood {ascent.optimum.value:.1f}")
-        min_gain = schedule.smallest_gain(place.likelihood)
-        if progress.num_idle >= ROUNDS.num_idle:
-            min_gain = max(min_gain, ROUNDS.max_idle_promise)
+        schedule = schedule.with_enough_draws(search, ascent)
+        min_gain = schedule.smallest_gain(place.likelihood, progress.num_idle)
         if not math.isfinite(ascent.gain):
             return Rounds(search, ascent, place.individuals, num_rounds, min_gain)
-        done = (near and ascent.gain < min_gain) or num_rounds == schedule.max_rounds
+        enough = near and place.individuals.num_draws >= schedule.num_draws
+        done = (enough and ascent.gain < min_gain) or num_rounds == schedule.max_rounds
         near = near or ascent.gain < schedule.near_gain
         num_draws = schedule.num_draws if near else first
         effort = schedule.effort(near, is_result=done and not schedule.rough)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..sampling.control_variates import remaining_terms
 from ..sampling.importance_weights import effective_sample_size, normalized_weights
 from ..sampling.individuals import IndividualPosteriors
 from .draw_moves import fitted_moves, num_products
@@ -67,7 +68,8 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
     (num, d), p, zero = spread.shape, len(center), spread.new_zeros
     flows = bool(structure.coordinates(structure.shared).all())
     nothing = (zero(num, d, p), zero(num, d, d, p))
-    stay = Following(center, *nothing, weighted.mean, spread, zero(num, p), flows)
+    unknown = torch.full((p, p), torch.nan).double()
+    stay = Following(center, *nothing, weighted.mean, spread, zero(num, p), unknown, flows)
     if structure.estimator == "likelihood-free":
         return Followed(stay, None, None)
     steps = (FOLLOWING.relative_step * scale, FOLLOWING.individual_step * spread)
@@ -80,8 +82,36 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
     slopes = slopes + rates.diagonal(dim1=1, dim2=2).sum(-1)
     slopes = slopes.masked_fill((weights == 0).unsqueeze(-1), 0.0).nan_to_num(0.0, 0.0, 0.0)
     means = torch.einsum("kn,knp->np", weights, slopes)
-    following = replace(stay, directions=directions, rates=rates, scores=means)
+    spreads = weights.unsqueeze(-1) * (slopes - means)
+    errors = len(weights) / individuals.num_draws * remaining_products(individuals, spreads)
+    following = replace(
+        stay, directions=directions, rates=rates, scores=means, score_covariance=errors
+    )
     return Followed(following, slopes, differences)
+
+
+def remaining_products(individuals: IndividualPosteriors, spreads: Tensor) -> Tensor:
+    r"""Covariance of the Monte Carlo errors of sums over the draws of all individuals.
+
+    Args:
+        individuals: The draws.
+        spreads: Terms of the sums at the first of the draws: their weight times the distance of a
+            value from its weighted mean, shape ``(draw, individual, sum)``.
+
+    Returns:
+        Shape ``(sum, sum)``, less what the control variates remove.
+    """
+    factors, first = individuals.factors, slice(len(spreads))
+    if factors is not None:
+        spreads = remaining_terms(
+            individuals.unconstrained[first],
+            individuals.log_proposal[first],
+            individuals.log_weights[first],
+            factors[first],
+            spreads,
+        )
+    terms = spreads.flatten(0, 1)
+    return terms.T @ terms
 
 
 class _Weighted(NamedTuple):

@@ -75,6 +75,8 @@ class Following:
         spread: Posterior standard deviations, same shape.
         scores: Gradients of the log likelihoods of the individuals at the center, shape
             ``(individual, population)``; zero where they are not known.
+        score_covariance: Covariance of the Monte Carlo error of their sum over the individuals,
+            shape ``(population, population)``; NaN where it is not known.
         flows: Whether the draws flow along the field of their moves: all population parameters are
             shared (decision 070).
     """
@@ -85,6 +87,7 @@ class Following:
     mean: Tensor
     spread: Tensor
     scores: Tensor
+    score_covariance: Tensor
     flows: bool = False
 
     @property
@@ -165,7 +168,9 @@ class Following:
     def take(self, rows: Tensor) -> "Following":
         """The same for some of the individuals."""
         names = ("directions", "rates", "mean", "spread", "scores")
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+        unknown = torch.full_like(self.score_covariance, torch.nan)
+        taken = {name: getattr(self, name)[rows] for name in names}
+        return replace(self, **taken, score_covariance=unknown)
 
     def only(self, coordinates: Tensor) -> "Following":
         """Draws that follow only some coordinates of the population; a boolean for each."""

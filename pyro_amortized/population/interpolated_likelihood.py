@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..cohort import Cohort
 from ..model import Population
-from ..sampling.importance_weights import finite_or_zero_weight, log_moments
+from ..sampling.importance_weights import finite_or_zero_weight, log_mean
 from ..sampling.individuals import IndividualPosteriors
 from .exact_likelihood import ExactLikelihood
 from .fixed_draws import is_negligible, replace_impossible_draws
@@ -123,4 +123,4 @@ class InterpolatedLikelihood:
 
     def __call__(self, population: Population) -> Tensor:
         """Log p(y_i | Psi), shape ``(individual,)``."""
-        return log_moments(self.log_weights(population))[0]
+        return log_mean(self.log_weights(population), self.individuals.factors)

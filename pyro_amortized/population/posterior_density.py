@@ -1,11 +1,13 @@
 r"""The posterior density of the population, on weighted draws of the individuals.
 
 The likelihood is that of the draws of the fit, or of new draws for several populations if those of
-the fit would lose effective draws (:mod:`pyro_amortized.population.pooled_proposals`). Where it is
+the fit would lose effective draws (:mod:`pyro_amortized.population.pooled_proposals`); draws that
+flow with the population are kept (decision 070). Where it is
 expanded about the draws, individuals whose draws have moved far are evaluated without the expansion
 at all populations whose weights matter: far away an expansion may take any value.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,12 +96,14 @@ class PosteriorDensity:
         self.one_individual = fit.cohort[:1].to(dtype=torch.float64)
         vectors = self.all_coordinates(test_draws[:, 0])
         likelihood = self._quickest(fit.likelihood, vectors)
-        if self._ess_loss(likelihood, vectors) > DENSITY.max_ess_loss:
+        flows = likelihood.following.flows  # with the population, all over its posterior
+        if not flows and self._ess_loss(likelihood, vectors) > DENSITY.max_ess_loss:
             populations = [fit.vector, *vectors[: DENSITY.num_pooled]]
             individuals = pooled_individuals(fit, populations, generator)
             likelihood = self._quickest(make_likelihood(individuals, fit.search.scale), vectors)
         self.likelihood = likelihood
-        self.log_likelihood = EachPopulation(self.likelihood, log_mean)
+        log_likelihood = functools.partial(log_mean, factors=likelihood.individuals.factors)
+        self.log_likelihood = EachPopulation(self.likelihood, log_likelihood)
         self.distances = AtEach(self._distances, DENSITY.max_populations)
         self.log_prior = AtEach(self._log_prior, DENSITY.max_populations)
 
@@ -195,7 +199,7 @@ class PosteriorDensity:
         part = self.likelihood.individuals.take(rows)
         likelihood = ExactLikelihood(part, self.likelihood.following.take(rows))
         with torch.no_grad():
-            return log_mean(likelihood.log_weights(part.structure.constrain_population(vector)))
+            return likelihood(part.structure.constrain_population(vector))
 
 
 def _matters(log_weights: Tensor) -> Tensor:

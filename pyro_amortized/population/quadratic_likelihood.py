@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..model import Population
 from ..numerics.cholesky import factored
-from ..sampling.importance_weights import log_moments, normalized_weights
+from ..sampling.importance_weights import log_moments
 from ..sampling.individuals import IndividualPosteriors
 from .fitted_following import followed
 
@@ -45,7 +45,7 @@ class QuadraticLikelihood:
         self.is_shared = self.structure.coordinates(self.structure.shared)
         self.following, slopes, _ = followed(individuals, scale, individuals.num_draws)
         self.slopes = torch.zeros(()) if slopes is None else slopes
-        self.base = log_moments(individuals.log_weights)
+        self.base = log_moments(individuals.log_weights, individuals.factors)
         self.noise = self._noise()
 
     def _noise(self) -> float:
@@ -54,11 +54,10 @@ class QuadraticLikelihood:
         covariance of the error of the score.
         """
         scores = self.following.scores
-        weights = normalized_weights(self.individuals.log_weights)
         unit = scores.square().sum(0).sqrt().clamp(min=1e-300)
-        errors = (weights.unsqueeze(-1) * (self.slopes - scores) / unit).flatten(0, 1)
+        errors = self.following.score_covariance / torch.outer(unit, unit)
         information = factored((scores / unit).T @ (scores / unit))
-        return float(torch.cholesky_solve(errors.T @ errors, information).trace())
+        return float(torch.cholesky_solve(errors, information).trace())
 
     def log_weights(self, population: Population) -> Tensor:
         """Log weights of the draws, shape ``(draw, individual)``."""

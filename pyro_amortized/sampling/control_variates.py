@@ -18,6 +18,11 @@ nearly normal target, a hundredth or less. Half of the draws give the mean, the 
 coefficients that are used with the other half, so that the estimate is unbiased. No density of the
 model is evaluated.
 
+The estimate is linear in the weights, :math:`\hat Z = \frac1K \sum_k c_k w_k`, with factors c that
+depend on the draws and the proposal alone. The same factors therefore reduce the variance of other
+integrals of nearly normal functions times polynomials: of the likelihood at other populations, and
+of its first and second derivatives (decision 072).
+
 References:
     Owen and Zhou (2000), Safe and effective importance sampling; Oates, Girolami, Chopin (2017),
     Control functionals for Monte Carlo integration.
@@ -67,6 +72,19 @@ class ControlSettings:
 CONTROL = ControlSettings()
 
 
+class ControlledEstimate(NamedTuple):
+    r"""An estimate with control variates, and how it weighs the draws.
+
+    Args:
+        estimate: Log mean weight and its error; ESS and Pareto k are those of the weights.
+        factors: c, shape ``(draw, individual)``: the estimate is the mean of the weights times
+            these factors. One where there are no control variates; some may be negative.
+    """
+
+    estimate: ImportanceEstimate
+    factors: Tensor
+
+
 class _Half(NamedTuple):
     """Draws ``(individual, draw, latent)``, and log proposal densities and log weights
     ``(individual, draw)``, of half of the draws.
@@ -77,13 +95,21 @@ class _Half(NamedTuple):
     log_weights: Tensor
 
 
+class _Fitted(NamedTuple):
+    """Control variates of two halves ``(individual, variate, draw)``, whose mean and covariance are
+    those of the first, and the inverse normal equations of the first, as a Cholesky factor.
+    """
+
+    first: Tensor
+    second: Tensor
+    factor: Tensor
+
+
 def controlled_estimate(
     draws: Tensor, log_proposal: Tensor, log_weights: Tensor
-) -> ImportanceEstimate:
+) -> ControlledEstimate:
     r"""As :func:`~pyro_amortized.sampling.importance_weights.importance_estimate`, with control
     variates where there are enough draws and the variance becomes smaller.
-
-    ESS and Pareto k are those of the weights themselves.
 
     Args:
         draws: Shape ``(draw, individual, latent)``.
@@ -91,103 +117,164 @@ def controlled_estimate(
         log_weights: Same shape; -inf where the weight is zero.
     """
     plain = importance_estimate(log_weights)
-    degree = _degree(len(draws) // 2, draws.shape[-1])
-    if degree < 0:
-        return plain
-    powers = _powers(draws.shape[-1], degree)
-    size = max(1, CONTROL.max_values // (len(draws) * len(powers)))
+    powers = _powers(len(draws) // 2, draws.shape[-1])
+    if not powers:
+        return ControlledEstimate(plain, torch.ones_like(log_weights))
     parts = [
-        _log_mean(draws[:, rows], log_proposal[:, rows], log_weights[:, rows], powers)
-        for rows in torch.arange(draws.shape[1]).split(size)
+        _controlled(_halves(draws[:, x], log_proposal[:, x], log_weights[:, x]), powers)
+        for x in _parts(draws, powers)
     ]
-    log_mean, error = (torch.cat(x) for x in zip(*parts, strict=True))
+    log_mean, error, factors = (torch.cat(x, -1) for x in zip(*parts, strict=True))
     # Errors of the mean, not of its logarithm, which are larger for small means.
     absolute = error * (log_mean - plain.log_mean).exp()
     usable = absolute < CONTROL.max_increase * plain.mc_error
-    return ImportanceEstimate(
+    estimate = ImportanceEstimate(
         torch.where(usable, log_mean, plain.log_mean),
         torch.where(usable, error, plain.mc_error),
         plain.ess,
         plain.pareto_k,
     )
+    return ControlledEstimate(estimate, torch.where(usable, factors, 1.0))
 
 
-def _degree(num_draws: int, num_latent: int) -> int:
-    """The largest degree for which there are enough draws; -1 if there are not enough at all."""
-    for degree in range(CONTROL.max_degree, -1, -1):
-        if num_draws >= CONTROL.draws_per_variate * math.comb(num_latent + degree, degree):
-            return degree
-    return -1
+def remaining_terms(
+    draws: Tensor, log_proposal: Tensor, log_weights: Tensor, factors: Tensor, terms: Tensor
+) -> Tensor:
+    r"""What the control variates leave of the terms of sums over the draws.
 
+    Args:
+        draws: Shape ``(draw, individual, latent)``.
+        log_proposal: Log density that they were drawn from, shape ``(draw, individual)``.
+        log_weights: Same shape.
+        factors: Of :func:`controlled_estimate`, same shape.
+        terms: Terms of the sums, proportional to the weights, shape ``(draw, individual, sum)``;
+            their sums are zero.
 
-def _powers(num_latent: int, degree: int) -> Sequence[tuple[int, ...]]:
-    """The exponents of all polynomials up to a degree, that of degree zero first."""
-    every = itertools.product(range(degree + 1), repeat=num_latent)
-    return sorted((p for p in every if sum(p) <= degree), key=sum)
-
-
-def _log_mean(
-    draws: Tensor, log_proposal: Tensor, log_weights: Tensor, powers: Sequence[tuple[int, ...]]
-) -> tuple[Tensor, Tensor]:
-    """Log mean weight and its Monte Carlo error of some individuals, shape ``(individual,)``; the
-    error is infinite where there are too few effective draws.
+    Returns:
+        Same shape. The squares of what remains add up to the variance of the sum.
     """
-    halves = [
+    powers = _powers(len(draws) // 2, draws.shape[-1])
+    controlled = (factors != 1).any(0).nonzero()[:, 0]
+    if not powers or not len(controlled):
+        return terms
+    remaining = terms.clone()
+    for x in _parts(draws[:, controlled], powers):
+        rows = controlled[x]
+        halves = _halves(draws[:, rows], log_proposal[:, rows], log_weights[:, rows])
+        values = [terms[start::2, rows].permute(1, 2, 0) for start in (0, 1)]
+        for start in (0, 1):  # with coefficients of the other half
+            fitted = _fit(halves[1 - start], halves[start], powers)
+            coefficients = _coefficients(fitted.first, fitted.factor, values[1 - start])
+            rest = _remaining(fitted.second, values[start], coefficients)
+            remaining[start::2, rows] = (rest - rest.mean(-1, keepdim=True)).permute(2, 0, 1)
+    return remaining
+
+
+def _parts(draws: Tensor, powers: Sequence[tuple[int, ...]]) -> Sequence[Tensor]:
+    """Individuals that are computed together."""
+    size = max(1, CONTROL.max_values // (len(draws) * len(powers)))
+    return torch.arange(draws.shape[1]).split(size)
+
+
+def _halves(draws: Tensor, log_proposal: Tensor, log_weights: Tensor) -> list[_Half]:
+    return [
         _Half(draws[start::2].transpose(0, 1), log_proposal[start::2].T, log_weights[start::2].T)
         for start in (0, 1)  # neighbours, because the draws are in the order of their sources
     ]
-    results = [_mean(first, second, powers) for first, second in (halves, halves[::-1])]
-    log_means = torch.stack([x for x, _ in results])
-    variances = torch.stack([x for _, x in results])  # of the logarithms
-    log_mean = log_means.logsumexp(0) - math.log(2)
-    usable = (variances.isfinite() & log_means.isfinite()).all(0)
-    error = torch.where(usable, variances.sum(0).sqrt() / 2, torch.inf)
-    return log_mean, error
 
 
-def _mean(first: _Half, second: _Half, powers: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
-    """Log mean weight of the second half, with coefficients from the first, and the variance of
-    the logarithm.
+def _powers(num_draws: int, num_latent: int) -> Sequence[tuple[int, ...]]:
+    """The exponents of all polynomials up to the largest degree for which there are enough draws,
+    that of degree zero first; empty if there are not enough at all.
     """
-    d = first.draws.shape[-1]
+    for degree in range(CONTROL.max_degree, -1, -1):
+        if num_draws >= CONTROL.draws_per_variate * math.comb(num_latent + degree, degree):
+            every = itertools.product(range(degree + 1), repeat=num_latent)
+            return sorted((p for p in every if sum(p) <= degree), key=sum)
+    return []
+
+
+def _controlled(
+    halves: list[_Half], powers: Sequence[tuple[int, ...]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log mean weight of some individuals and its Monte Carlo error, shape ``(individual,)``, and
+    the factors, shape ``(draw, individual)``; the error is infinite where there are too few
+    effective draws.
+    """
+    results = [_mean(halves[x], halves[1 - x], powers) for x in (0, 1)]
+    log_means, variances, factors = zip(*results, strict=True)  # variances of the logarithms
+    log_mean = torch.stack(log_means).logsumexp(0) - math.log(2)
+    usable = (torch.stack(variances).isfinite() & torch.stack(log_means).isfinite()).all(0)
+    error = torch.where(usable, torch.stack(variances).sum(0).sqrt() / 2, torch.inf)
+    num_draws = sum(x.shape[1] for x in factors)
+    every = factors[0].new_ones(num_draws, len(error))
+    every[::2], every[1::2] = factors[0].T, factors[1].T
+    return log_mean, error, every
+
+
+def _mean(
+    first: _Half, second: _Half, powers: Sequence[tuple[int, ...]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log mean weight of the second half, with coefficients from the first, the variance of the
+    logarithm, and the factors of the first half, shape ``(individual, draw)``.
+    """
+    fitted = _fit(first, second, powers)
+    reference = first.log_weights.logsumexp(1, keepdim=True) - math.log(first.draws.shape[1])
+    known, target = ((x.log_weights - reference).exp().unsqueeze(1) for x in (first, second))
+    # Decided without the second half: to choose the smaller error would favour large estimates.
+    remaining = _remaining_in_new_draws(fitted.first, known)
+    helps = remaining < CONTROL.max_remaining * known.var(-1)
+    coefficients = _coefficients(fitted.first, fitted.factor, known)
+    coefficients = torch.where(helps.unsqueeze(-1), coefficients, 0.0)
+    rest = _remaining(fitted.second, target, coefficients).squeeze(1)
+    estimate = rest.mean(1) + coefficients[:, 0, 0]
+    variance = rest.var(1) / rest.shape[1] / estimate**2
+    few = effective_sample_size(first.log_weights.T)
+    few = few < CONTROL.effective_draws_per_parameter * first.draws.shape[-1]
+    usable = (estimate > 0) & ~few
+    factors = torch.where(helps, _factors(fitted), 1.0)
+    log_mean = estimate.log() + reference[:, 0]
+    return log_mean, torch.where(usable, variance, torch.inf), factors
+
+
+def _fit(first: _Half, second: _Half, powers: Sequence[tuple[int, ...]]) -> _Fitted:
+    """Control variates with the mean and the covariance of the first half."""
     weights = normalized_weights(first.log_weights.T).T
     mean = (weights.unsqueeze(-1) * first.draws).sum(1, keepdim=True)
     offset = first.draws - mean
     covariance = (weights.unsqueeze(-1) * offset).transpose(1, 2) @ offset
     root = factored(covariance)
-    reference = first.log_weights.logsumexp(1, keepdim=True) - math.log(first.draws.shape[1])
-    basis, target = (
-        (_variates(half, mean, root, powers), (half.log_weights - reference).exp())
-        for half in (first, second)
-    )
-    coefficients = _regression(*basis)
-    # Decided without the second half: to choose the smaller error would favour large estimates.
-    helps = _remaining_in_new_draws(basis) < CONTROL.max_remaining * basis[1].var(1)
-    coefficients = torch.where(helps[:, None, None], coefficients, 0.0)
-    remaining = _remaining(target, coefficients)
-    estimate = remaining.mean(1) + coefficients[:, 0, 0]
-    variance = remaining.var(1) / remaining.shape[1] / estimate**2
-    few = effective_sample_size(first.log_weights.T) < CONTROL.effective_draws_per_parameter * d
-    usable = (estimate > 0) & ~few
-    return estimate.log() + reference[:, 0], torch.where(usable, variance, torch.inf)
+    variates = [_variates(half, mean, root, powers) for half in (first, second)]
+    return _Fitted(variates[0], variates[1], _normal_factor(variates[0]))
 
 
-def _remaining(basis: tuple[Tensor, Tensor], coefficients: Tensor) -> Tensor:
-    """The weights less their control variates, shape ``(individual, draw)``."""
-    variates, values = basis
-    return values - (coefficients.transpose(1, 2) @ variates).squeeze(1)
-
-
-def _remaining_in_new_draws(basis: tuple[Tensor, Tensor]) -> Tensor:
-    """Variance that remains in draws that gave no coefficients: each quarter of all draws gives
-    those of the other one.
+def _factors(fitted: _Fitted) -> Tensor:
+    """Factors of the draws of the first half, from the means of the second, shape ``(individual,
+    draw)``: the estimate is linear in the weights.
     """
-    variates, values = basis
-    quarters = [(variates[..., start::2].contiguous(), values[:, start::2]) for start in (0, 1)]
-    remaining = [
-        _remaining(second, _regression(*first)).var(1)
-        for first, second in (quarters, quarters[::-1])
-    ]
+    expected = torch.zeros_like(fitted.first[..., :1])
+    expected[:, 0] = 1.0
+    missing = expected - fitted.second.mean(-1, keepdim=True)
+    centered = fitted.first - fitted.first.mean(-1, keepdim=True)
+    solution = torch.cholesky_solve(missing, fitted.factor)
+    return 1 + centered.shape[-1] * (solution.transpose(1, 2) @ centered).squeeze(1)
+
+
+def _remaining(variates: Tensor, values: Tensor, coefficients: Tensor) -> Tensor:
+    """Values less their control variates, shape ``(individual, value, draw)``."""
+    return values - coefficients.transpose(1, 2) @ variates
+
+
+def _remaining_in_new_draws(variates: Tensor, values: Tensor) -> Tensor:
+    """Variance that remains in draws that gave no coefficients, shape ``(individual, 1)``: each
+    quarter of all draws gives those of the other one.
+    """
+    quarters = [(variates[..., x::2].contiguous(), values[..., x::2]) for x in (0, 1)]
+    remaining = []
+    for (known, known_values), second in (quarters, quarters[::-1]):
+        coefficients = _coefficients(known, _normal_factor(known), known_values)
+        rest = _remaining(*second, coefficients)
+        remaining.append(rest.var(-1))
     return torch.stack(remaining).mean(0)
 
 
@@ -212,13 +299,19 @@ def _variates(half: _Half, mean: Tensor, root: Tensor, powers: Sequence[tuple[in
     return rows
 
 
-def _regression(variates: Tensor, values: Tensor) -> Tensor:
-    """Coefficients, shape ``(individual, variate, 1)``, that minimise the variance of what
-    remains.
-    """
+def _normal_factor(variates: Tensor) -> Tensor:
+    """Cholesky factor of the normal equations of the control variates."""
     centered = variates - variates.mean(-1, keepdim=True)
     squares = centered @ centered.transpose(1, 2)
-    products = centered @ (values - values.mean(1, keepdim=True)).unsqueeze(-1)
     diagonal = squares.diagonal(dim1=1, dim2=2).clamp(min=1e-300)
-    factor = factored(squares + CONTROL.jitter * diagonal.diag_embed())
+    return factored(squares + CONTROL.jitter * diagonal.diag_embed())
+
+
+def _coefficients(variates: Tensor, factor: Tensor, values: Tensor) -> Tensor:
+    """Coefficients, shape ``(individual, variate, value)``, that minimise the variance of what
+    remains of values, shape ``(individual, value, draw)``; ``factor`` is that of the normal
+    equations.
+    """
+    centered = variates - variates.mean(-1, keepdim=True)
+    products = centered @ (values - values.mean(-1, keepdim=True)).transpose(1, 2)
     return torch.cholesky_solve(products, factor)

@@ -39,6 +39,9 @@ class ParetoSettings:
 
 
 PARETO = ParetoSettings()
+# Smallest mean of weights times factors, relative to that of the weights. Far from the population
+# of the draws some sums with negative factors are not positive.
+MIN_CONTROLLED = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +162,8 @@ def weighted_moments(draws: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Te
 
 
 def resample(weights: Tensor, num_draws: int, generator: Generator) -> Tensor:
-    r"""Indices of an equally weighted sample, drawn with replacement.
+    r"""Indices of an equally weighted sample, by systematic resampling: a draw occurs as often as
+    its weight times the number of draws says, rounded up or down.
 
     Args:
         weights: Normalised weights, shape ``(draw, batch)``.
@@ -167,10 +171,18 @@ def resample(weights: Tensor, num_draws: int, generator: Generator) -> Tensor:
         generator: Source of randomness.
 
     Returns:
-        Indices into the draws, shape ``(num_draws, batch)``.
+        Indices into the draws, in random order, shape ``(num_draws, batch)``.
+
+    References:
+        Douc, Cappe, Moulines (2005), Comparison of resampling schemes for particle filtering.
     """
-    index = torch.multinomial(weights.T.cpu(), num_draws, True, generator=generator)
-    return index.T.to(weights.device)
+    cumulative = weights.T.cpu().double().cumsum(1)
+    num = len(cumulative)
+    start = torch.rand(num, 1, generator=generator, dtype=torch.float64)
+    points = cumulative[:, -1:] * (torch.arange(num_draws) + start) / num_draws
+    index = torch.searchsorted(cumulative, points, right=True).clamp(max=len(weights) - 1)
+    order = torch.rand(num, num_draws, generator=generator).argsort(1)
+    return index.gather(1, order).T.to(weights.device)
 
 
 def _pareto_k(log_weights: Tensor) -> Tensor:
@@ -221,13 +233,21 @@ def generalized_pareto_shape(excess: Tensor) -> Tensor:
     return shape * n / (n + prior) + PARETO.prior_shape * prior / (n + prior)
 
 
-def log_mean(log_weights: Tensor) -> Tensor:
-    """Log of the mean weight over the draws."""
-    return log_weights.logsumexp(0) - math.log(len(log_weights))
-
-
-def log_moments(log_weights: Tensor) -> Tensor:
-    """Log of the mean weight and of the effective sample size, shape ``(2, individual)``."""
+def log_mean(log_weights: Tensor, factors: Tensor | None = None) -> Tensor:
+    """Log of the mean weight over the draws, times the factors of a controlled estimate if there
+    are any.
+    """
     log_sum = log_weights.logsumexp(0)
-    log_ess = 2 * log_sum - (2 * log_weights).logsumexp(0)
-    return torch.stack([log_sum - math.log(len(log_weights)), log_ess])
+    if factors is not None:
+        finite = log_sum.clamp(min=torch.finfo(log_sum.dtype).min)
+        relative = (factors * (log_weights - finite).exp()).sum(0)
+        log_sum = log_sum + relative.clamp(min=MIN_CONTROLLED).log()
+    return log_sum - math.log(len(log_weights))
+
+
+def log_moments(log_weights: Tensor, factors: Tensor | None = None) -> Tensor:
+    """Log of the mean weight, as :func:`log_mean`, and of the effective sample size, shape ``(2,
+    individual)``.
+    """
+    log_ess = 2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)
+    return torch.stack([log_mean(log_weights, factors), log_ess])

@@ -33,7 +33,7 @@ from ..runtime.arguments import check_count, check_number
 from ..runtime.random_numbers import make_generator
 from ..runtime.threads import threads_for
 from .adaptive_importance import sample_targets
-from .control_variates import controlled_estimate
+from .control_variates import ControlledEstimate, controlled_estimate
 from .counted_density import CountedDensity
 from .importance_weights import (
     ImportanceEstimate,
@@ -113,11 +113,24 @@ class IndividualPosteriors:
         return importance_estimate(self.log_weights)
 
     @functools.cached_property
-    def marginal_estimate(self) -> ImportanceEstimate:
+    def controlled(self) -> ControlledEstimate:
         """As :attr:`estimate`, with control variates, which reduce the Monte Carlo error of nearly
-        normal posteriors to a tenth or less.
+        normal posteriors to a tenth or less; and the factors of the weights.
         """
         return controlled_estimate(self.unconstrained, self.log_proposal, self.log_weights)
+
+    @property
+    def marginal_estimate(self) -> ImportanceEstimate:
+        """The estimate with control variates."""
+        return self.controlled.estimate
+
+    @property
+    def factors(self) -> Tensor | None:
+        """Factors of the weights in the estimate with control variates, shape ``(draw,
+        individual)``; None if it is the mean of the weights for all individuals.
+        """
+        factors = self.controlled.factors
+        return None if bool((factors == 1).all()) else factors
 
     @property
     def weights(self) -> Tensor:

@@ -88,5 +88,5 @@ def test_dynamics_are_not_solved_at_every_population(solved):
     individuals = pa.sample_individuals(model, cohort, population, num_draws=50, seed=1)
     likelihood = make_likelihood(individuals, torch.ones(2, dtype=torch.float64))
     assert likelihood.is_expanded == solved
-    exact = individuals.estimate.log_mean
+    exact = individuals.marginal_estimate.log_mean
     assert torch.allclose(likelihood(individuals.population), exact, atol=1e-6)
