@@ -83,7 +83,7 @@ def test_resampling_follows_the_weights_as_closely_as_it_can():
     index = resample(weights, 20_000, torch.Generator().manual_seed(0))
     assert abs(int((index[:, 0] == 1).sum()) - 18_000) <= 1
     assert (index[:, 1] == 0).all()
-    assert 1_700 < int((index[:10_000, 0] == 1).sum()) - 7_300 < 1_900  # in random order
+    assert abs(int((index[:10_000, 0] == 1).sum()) - 9_000) < 150  # in random order
     single = resample(weights[:, :1].expand(-1, 20_000), 1, torch.Generator().manual_seed(1))
     assert float((single == 1).double().mean()) == pytest.approx(0.9, abs=0.01)
 
