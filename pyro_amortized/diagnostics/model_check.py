@@ -110,7 +110,7 @@ class ModelCheck:
         for name, share in self.inside.items():
             within = f"{share_text(share)} of the recorded values"
             lines.append(f"{name}: {within} lie inside the central 95 % of the prior.")
-        lines += ["", "To look at:" if concerns else "No reason against training was found."]
+        lines += ["", "To look at:" if concerns else "No reason against a fit was found."]
         return "\n".join([*lines, *(f"  - {x}" for x in concerns)])
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ..cohort import Series
 from ..cohort.series import are_copies
+from ..errors import CohortError
+from ..runtime.arguments import check_is
 from .ode.problem import Piecewise
 
 
@@ -69,7 +71,13 @@ def occasions(record: Series, times: Tensor) -> Occasions:
 
     Returns:
         Number, index and times of change.
+
+    Raises:
+        CohortError: ``record`` is not a series, or ``times`` is not a tensor.
     """
+    fix = 'write `nlme.occasions(cohort.time_varying["OCC"], series.times)`.'
+    check_is("record", record, Series, fix, CohortError)
+    check_is("times", times, Tensor, fix, CohortError)
     if record.copied is not None and are_copies(times, record.copied.num):
         num, original = record.copied
         once = occasions(original, times[: len(times) // num])
