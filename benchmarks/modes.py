@@ -52,7 +52,7 @@ def exact(cohort, population, num_draws):
 
 
 def row(sigma, seeds, num_draws):
-    """z of -2LL over the seeds, leaving out those in which an individual was named."""
+    """Z of -2LL over the seeds, leaving out those in which an individual was named."""
     cohort, population = simulated(sigma)
     expected, share = exact(cohort, population, num_draws)
     z, named, begin = [], 0, time.perf_counter()

@@ -152,3 +152,11 @@ def test_a_guide_reads_occasions_and_events(tmp_path):
         for g in (guide, loaded)
     ]
     assert torch.equal(posteriors[0].estimate.log_mean, posteriors[1].estimate.log_mean)
+
+
+def test_what_is_no_record_of_occasions_is_refused_with_the_line_to_write():
+    series = occasions_cohort()["y"]
+    with pytest.raises(CohortError, match=r'cohort.time_varying\["OCC"\], series.times'):
+        nlme.occasions("OCC", series.times)
+    with pytest.raises(CohortError, match="`times` is a Series"):
+        nlme.occasions(series, series)
