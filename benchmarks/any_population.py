@@ -11,11 +11,15 @@ absent.
 import argparse
 import importlib
 import json
+import resource
 import sys
 import time
 import warnings
 from pathlib import Path
 
+import joblib
+import pyro
+import pyro.distributions as dist
 import torch
 
 ROOT = Path(__file__).parent.parent
@@ -27,6 +31,7 @@ from first_answer_models import full_omega
 from transfection import REFERENCES, mrna, mrna_50, mrna_large, mrna_points
 
 import pyro_amortized as pa
+from pyro_amortized import nlme
 from pyro_amortized.model import read_structure
 from pyro_amortized.sampling.importance_weights import importance_estimate
 from pyro_amortized.sampling.proposals import FlowProposal
@@ -143,6 +148,72 @@ def mrna_row(budget, sharpening):
     return claims
 
 
+def oral(cohort):
+    """One compartment with absorption, ten values of each individual."""
+    typical = pyro.sample("typical", dist.Normal(torch.tensor([0.0, 1.0, 3.0]), 1.0).to_event(1))
+    omega = pyro.sample("omega", dist.HalfNormal(torch.ones(3)).to_event(1))
+    sigma = pyro.sample("sigma", dist.HalfNormal(1.0))
+    with pyro.plate("individual", len(cohort)):
+        phi = pyro.sample("phi", dist.Normal(typical, omega).to_event(1))
+        ka, cl, v = phi.exp().unbind(-1)
+        y = cohort["concentration"]
+        f = nlme.one_compartment(y.times, cohort.doses, ka=ka, cl=cl, v=v)
+        error = dist.Normal(f, sigma[..., None]).mask(y.observed).to_event(1)
+        pyro.sample("concentration", error, obs=y.values)
+
+
+ORAL_TRUTH = {
+    "typical": torch.tensor([0.3, 1.0, 3.2]).double(),
+    "omega": torch.tensor([0.5, 0.3, 0.2]).double(),
+    "sigma": torch.tensor(0.3).double(),
+}
+
+
+def oral_cohort(num):
+    """Simulated individuals."""
+    times = torch.tensor([0.25, 0.5, 1, 2, 3, 4, 6, 9, 14, 24]).double().expand(num, -1).clone()
+    doses = pa.Doses(torch.zeros(num, 1).double(), torch.full((num, 1), 200.0).double())
+    design = pa.Cohort({"concentration": pa.Series(times, torch.ones_like(times))}, doses)
+    return pa.simulate_population(pa.read_structure(oral, design), design, ORAL_TRUTH, seed=1)
+
+
+def scale_row(sizes, processes=10_000):
+    """Fits of many individuals without a guide: time, peak memory, and how far the estimates are
+    from the population that was simulated; one of them in two processes as well. The times are
+    those of one thread.
+    """
+    claims, seconds = {}, {}
+    torch.set_num_threads(1)
+    for num in sizes:
+        cohort, begin = oral_cohort(num), time.perf_counter()
+        fit = pa.fit_population(oral, cohort, seed=1, progress=False)
+        seconds[num] = time.perf_counter() - begin
+        gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        errors = fit.covariance.diagonal().sqrt()
+        truth = fit.structure.unconstrain_population(ORAL_TRUTH)
+        far = float(((fit.vector - truth) / errors).abs().max())
+        noise = float((fit.monte_carlo_errors / errors).max())
+        print(
+            f"  {num:,} individuals: {seconds[num]:.0f} s, {gigabytes:.2f} GB, {fit.num_rounds} "
+            f"rounds, farthest estimate {far:.2f} SE, Monte Carlo error {noise:.4f} SE",
+            flush=True,
+        )
+        claims[f"{num} individuals, GB"] = claim(gigabytes, 4.0, gigabytes <= 4)
+        claims[f"{num} individuals, Monte Carlo error in SE"] = claim(noise, 0.02, noise <= 0.02)
+        claims[f"{num} individuals, farthest estimate in SE"] = claim(far, 3.5, far <= 3.5)
+        if num == processes:
+            with joblib.parallel_config(backend="loky", n_jobs=2):
+                begin = time.perf_counter()
+                pa.fit_population(oral, cohort, seed=1, progress=False)
+            faster = seconds[num] / (time.perf_counter() - begin)
+            print(f"  two processes: {faster:.2f} times as fast", flush=True)
+            claims[f"{num} individuals, two processes"] = claim(faster, 1.6, faster >= 1.6)
+    first, last = sizes[0], sizes[-1]
+    growth = (seconds[last] / seconds[first]) / (last / first)
+    claims["growth of time, relative to that of the number"] = claim(growth, 1.2, growth <= 1.2)
+    return claims
+
+
 ROWS = {
     "theophylline": lambda: theophylline_row("115s", {100: 0.2, 10_000: 10.0}),
     "warfarin PK": lambda: example_row("warfarin PK", "warfarin", "115s"),
@@ -150,6 +221,7 @@ ROWS = {
     "warfarin PK/PD": lambda: example_row("warfarin PK/PD", "warfarin_turnover", "115s"),
     "orange": lambda: example_row("orange", "orange", "115s"),
     "mRNA": lambda: mrna_row("120s", "170s"),
+    "scale": lambda: scale_row((10_000, 100_000)),
 }
 
 

@@ -12,6 +12,7 @@ variates remove of the rest is taken off too.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -20,8 +21,9 @@ from ..model import ModelStructure
 from ..numerics.laplace import laplace_covariance
 from ..sampling.importance_weights import normalized_weights
 from .fitted_following import remaining_products
-from .likelihood_interface import Likelihood
+from .likelihood_interface import Likelihood, WeightedLikelihood
 from .maximum_search import Ascent, Search
+from .quadratic_likelihood import QuadraticLikelihood
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,11 @@ def monte_carlo_errors(
     directions = covariance[known].nan_to_num(0.0) / standard_errors[known].unsqueeze(1)
     if not len(known):
         return errors
+    if isinstance(likelihood, QuadraticLikelihood):
+        slope_errors = [likelihood.slope_error(x) for x in directions]
+        errors[known] = torch.tensor(slope_errors).to(errors) * standard_errors[known]
+        return errors
+    likelihood = cast(WeightedLikelihood, likelihood)
     with torch.no_grad():
         weights = normalized_weights(likelihood.log_weights(structure.constrain_population(vector)))
         spreads = []

@@ -11,7 +11,9 @@ covariance of the estimates, and new draws give the likelihood that is reported.
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
@@ -21,23 +23,33 @@ from ..errors import FitError
 from ..guide import AmortizedGuide
 from ..guide.learned_likelihood import structure_to_fit
 from ..model import Estimator, Model, ModelStructure, Population
-from ..runtime.arguments import check_count, check_number
+from ..runtime.arguments import check_count, check_is, check_number
 from ..runtime.progress import counting_steps, showing_progress
 from ..runtime.random_numbers import make_generator
 from ..runtime.threads import threads_for
 from ..sampling.individuals import MIN_DRAWS
+from .draw_numbers import default_num_draws, schedule_of, with_more_draws
 from .estimate_errors import monte_carlo_errors
 from .estimation_settings import ESTIMATION
 from .fit_curvature import curvature_at, limits_at
+from .fit_folder import FitFolder
 from .fit_message import error_message, fit_message, flat_places, has_ended
 from .fit_result import PopulationFit
-from .fit_rounds import Rounds, Schedule, Start, run_rounds
+from .fit_rounds import (
+    Progress,
+    Rounds,
+    Schedule,
+    Start,
+    continue_rounds,
+    first_progress,
+)
 from .level_sites import check_no_levels
-from .likelihood_choice import is_quadratic, most_draws
+from .likelihood_choice import is_large
 from .likelihood_estimate import summarize_weights
 from .likelihood_precision import with_precision
 from .maximum_search import Criterion, Search
 from .prior_predictions import warn_unusual_data
+from .quadratic_likelihood import QuadraticLikelihood
 from .retraining import reasons_to_retrain, retrained
 from .starting_values import START, candidates, locate_population
 
@@ -56,6 +68,7 @@ def fit_population(
     estimator: Estimator | None = None,
     retrain: bool | None = None,
     seed: int = 0,
+    folder: str | Path | None = None,
     progress: bool = True,
 ) -> PopulationFit:
     r"""Fit a population model by maximum marginal likelihood.
@@ -87,14 +100,22 @@ def fit_population(
             the first fit; ``fit.guide`` is then the new guide. Default: if there are reasons for it
             (:func:`~pyro_amortized.population.retraining.reasons_to_retrain`), with a warning.
         seed: Seed of all draws.
+        folder: Where what the fit has come to is kept after every round. The same call goes on from
+            there if it was interrupted, and ends with the same numbers; a finished fit is read from
+            there. Rounds with more draws than the default, and a further training of the guide,
+            are made again.
         progress: Show a progress bar of the rounds on standard error.
 
     Returns:
         The fit; ``fit.converged`` and ``fit.message`` say how it ended.
 
+    Note:
+        Under ``joblib.parallel_config`` the individuals of a large cohort are drawn in several
+        processes, with the same result.
+
     Raises:
         FitError: No start has a finite likelihood, the data of an individual are all but impossible
-            there, or all population parameters are fixed.
+            there, all population parameters are fixed, or the folder holds another fit.
         GuideError: The individual sites of the model differ from those of the guide.
     """
     check_count("num_starts", num_starts, error=FitError)
@@ -111,18 +132,28 @@ def fit_population(
             "a guide that can be trained further.",
             "pass `guide=`, or leave `retrain` out.",
         )
+    place = _folder(folder, num_draws, precision, num_starts, retrain, seed)
     with showing_progress(progress):
-        first = fit_once(model, cohort, guide, start, *arguments)
-    if guide is None:
-        return first
-    reasons = [] if retrain is not None else reasons_to_retrain(first)
+        first = fit_once(model, cohort, guide, start, *arguments, place)
+    reasons = [] if guide is None or retrain is not None else reasons_to_retrain(first)
     if not (retrain or reasons):
+        if place is not None:
+            place.finish(first)
         return first
     new_guide = retrained(first, reasons, seed)
     with showing_progress(progress):
         second = fit_once(model, cohort, new_guide, first.estimates, *arguments)
     message = f"{second.message}; the guide was trained again around a fit"
     return replace(second, message=message, seconds=time.perf_counter() - begin)
+
+
+def _folder(folder: str | Path | None, *arguments: float | bool | None) -> FitFolder | None:
+    """The folder of a fit, if the user names one."""
+    if folder is None:
+        return None
+    check_is("folder", folder, (str, Path), "pass the folder's path.", FitError)
+    names = ("num_draws", "precision", "num_starts", "retrain", "seed")
+    return FitFolder(Path(folder), dict(zip(names, arguments, strict=True)))
 
 
 def fit_once(
@@ -137,6 +168,7 @@ def fit_once(
     estimator: Estimator | None = None,
     seed: int = 0,
     precision: float | None = None,
+    folder: FitFolder | None = None,
 ) -> PopulationFit:
     """One fit without retraining; arguments as in :func:`fit_population`."""
     begin, generator = time.perf_counter(), make_generator(seed)
@@ -144,30 +176,50 @@ def fit_once(
         check_count("num_draws", num_draws, least=MIN_DRAWS, error=FitError)
     structure = structure_to_fit(model, cohort, guide, estimator)
     if num_draws is None:
-        num_draws = _default_num_draws(len(cohort), structure.estimator)
+        num_draws = default_num_draws(structure, cohort)
     fixed = structure.check_values(fixed or {})
     check_no_levels(structure, cohort, fixed, criterion)
     held = _held(structure, fixed)
     search = Search.begin(structure, guide, cohort, criterion, generator)
+    if folder is not None:
+        folder.claim(search, _named(start, "start") | _named(fixed, "fixed"))
+        finished = folder.finished(model, guide)
+        if finished is not None:
+            return finished
     with threads_for(num_draws * cohort.num_values), counting_steps("fit", unit="round"):
-        begin_at = _start(search, start, num_starts, fixed, generator)
-        schedule = _schedule(search, num_draws, len(held))
-        if precision is not None and structure.estimator == "corrected":
-            most = min(ESTIMATION.max_draws, most_draws(structure, cohort))
-            schedule = schedule._replace(most_draws=most)
-        rounds = _finite_rounds(search, begin_at, held, schedule, generator)
+        schedule = schedule_of(search, num_draws, len(held))
+        if precision is not None:
+            schedule = with_more_draws(schedule, structure, cohort)
+        progress = None if folder is None else folder.restored(search, generator)
+        if progress is None:
+            begin_at = _start(search, start, num_starts, fixed, generator)
+            progress = first_progress(search, begin_at, schedule, generator)
+        keep = None if folder is None else folder.keep
+        rounds = _finite_rounds(search, progress, held, schedule, generator, keep)
         fit = _finish(model, rounds, fixed)
         if precision is not None:
             marginal = with_precision(search, fit.individuals, precision, generator)
             fit = replace(fit, marginal=marginal)
+    if is_large(structure, cohort):
+        fit = replace(fit, marginal=fit.marginal.without_log_bias())
     return replace(fit, seconds=time.perf_counter() - begin)
 
 
+def _named(values: Population | None, what: str) -> dict[str, Tensor]:
+    """Values of population sites under names that say what they are for."""
+    return {f"{what} {name}": torch.as_tensor(x) for name, x in (values or {}).items()}
+
+
 def _finite_rounds(
-    search: Search, start: Start, held: Tensor, schedule: Schedule, generator: Generator
+    search: Search,
+    progress: Progress,
+    held: Tensor,
+    schedule: Schedule,
+    generator: Generator,
+    keep: Callable[[Progress, Generator], None] | None = None,
 ) -> Rounds:
     """All rounds, if the likelihood at the start is finite."""
-    rounds = run_rounds(search, start, held, schedule, generator)
+    rounds = continue_rounds(search, progress, held, schedule, generator, keep)
     if not math.isfinite(rounds.ascent.gain):
         raise FitError(
             "The likelihood at the start is not finite.",
@@ -198,8 +250,9 @@ def refit(fit: PopulationFit, model: Model, start: Population, seed: int = 0) ->
     with threads_for(num_draws * fit.cohort.num_values), counting_steps("fit", unit="round"):
         begin_at = _start(search, start, 1, fixed, generator)
         begin_at = begin_at._replace(known=fit.individuals.refinement)
-        schedule = _schedule(search, num_draws, len(held))._replace(first_draws=num_draws)
-        result = _finish(model, _finite_rounds(search, begin_at, held, schedule, generator), fixed)
+        schedule = schedule_of(search, num_draws, len(held))._replace(first_draws=num_draws)
+        progress = first_progress(search, begin_at, schedule, generator)
+        result = _finish(model, _finite_rounds(search, progress, held, schedule, generator), fixed)
     return replace(result, seconds=time.perf_counter() - begin)
 
 
@@ -224,14 +277,6 @@ def _start(
     return best if is_whole else Start(best.vector)
 
 
-def _default_num_draws(num_individuals: int, estimator: Estimator) -> int:
-    settings = ESTIMATION
-    num_draws, most = settings.draws_numerator / math.sqrt(num_individuals), settings.usual_draws
-    if estimator == "likelihood-free":
-        num_draws, most = settings.learned_factor * num_draws, settings.max_draws
-    return round(min(most, max(settings.min_draws, num_draws)))
-
-
 def _held(structure: ModelStructure, fixed: Population) -> Tensor:
     """Coordinates of the fixed sites, which may not be all."""
     held = structure.coordinates(fixed)
@@ -244,32 +289,14 @@ def _held(structure: ModelStructure, fixed: Population) -> Tensor:
     return held
 
 
-def _schedule(search: Search, num_draws: int, num_parameters: int) -> Schedule:
-    settings, num_individuals = ESTIMATION, len(search.cohort)
-    is_large = is_quadratic(search.structure, search.cohort, num_draws)
-    min_gain, stretched = (
-        settings.min_gain + per_draw * num_parameters / num_draws
-        for per_draw in (settings.min_gain_per_draw, settings.min_gain_per_stretched_draw)
-    )
-    first_draws = max(settings.min_first_draws, int(num_draws * settings.first_rounds_share))
-    # With a quadratic likelihood a round with few draws is cheap, and several are needed.
-    near_gain = settings.near_gain if is_large else max(settings.near_gain, num_individuals / 2)
-    return Schedule(
-        first_draws=first_draws,
-        num_draws=num_draws,
-        near_gain=near_gain,
-        min_gain=min_gain,
-        min_gain_stretched=stretched,
-        max_rounds=settings.max_rounds,
-        search_modes=not is_large,
-    )
-
-
 def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     """The fit, with the covariance of the estimates."""
-    search, ascent, new = rounds.search, rounds.ascent, rounds.individuals
+    search, ascent, new = rounds.search, rounds.ascent, rounds.draws
     optimum, structure = ascent.optimum, search.structure
-    is_same = ascent.gain < max(ESTIMATION.max_gain_of_same_draws, ascent.likelihood.noise)
+    # The draws of a large cohort were not kept, and its scores only weight the individuals whose
+    # curvature is computed on the new draws.
+    is_same = isinstance(ascent.likelihood, QuadraticLikelihood)
+    is_same |= ascent.gain < ESTIMATION.max_gain_of_same_draws
     likelihood = ascent.likelihood if is_same else search.likelihood(new)
     curvature = curvature_at(search, likelihood, new, optimum.vector, ~ascent.held)
     min_ess = ESTIMATION.min_final_efficiency * new.num_draws

@@ -13,6 +13,14 @@ class EstimationSettings:
     # (``RoundSettings.max_estimate_error``).
     draws_numerator: float = 3_000.0
     min_draws: int = 200
+    # The same for a cohort whose likelihood is quadratic (decision 071): the Monte Carlo error of
+    # an estimate, in standard errors, does not depend on the number of individuals.
+    min_draws_of_large: int = 100
+    # Draws of the result for every control variate of degree 2, with which the Monte Carlo error
+    # of -2LL is a third: 150 draws for three parameters. At most so many of all individuals
+    # together, a gigabyte for three parameters, and of each the usual number.
+    result_draws_per_variate: int = 15
+    max_result_draws: int = 20_000_000
     usual_draws: int = 300
     max_draws: int = 2_000
     # Factor for a likelihood-free estimate, whose draws do not follow the population.

@@ -39,12 +39,13 @@ def curvature_at(
     """
     parts = (individuals, search.scale, search.seed)
     likelihood, weights = likelihood_with_curvature(likelihood, *parts)
-    individuals, objective = likelihood.individuals, search.objective(likelihood, weights)
+    objective = search.objective(likelihood, weights)
     if search.structure.estimator == "likelihood-free":
         step = ESTIMATION.learned_difference
         return laplace_covariance(objective, vector, search.scale, free, step)
     curvature = laplace_covariance(objective, vector, search.scale, free)
     if not likelihood.is_expanded and bool(curvature.covariance.isnan().all()):
-        expanded = ExpandedLikelihood(individuals, search.scale, following=likelihood.following)
+        drawn = search.some_draws(likelihood)[0]
+        expanded = ExpandedLikelihood(drawn, search.scale, following=likelihood.following)
         curvature = laplace_covariance(search.objective(expanded), vector, search.scale, free)
     return curvature

@@ -80,11 +80,23 @@ def _tensors(fit: PopulationFit) -> dict[str, Tensor]:
     tensors |= {f"draws.{name}": getattr(individuals, name) for name in DRAWS}
     tensors["draws.evaluations"] = individuals.evaluations
     tensors |= {f"marginal.{name}": getattr(fit.marginal, name) for name in MARGINAL}
-    tensors |= {f"refinement.{name}": getattr(refinement, name) for name in REFINED}
+    return tensors | refinement_tensors(refinement)
+
+
+def refinement_tensors(refinement: Refinement) -> dict[str, Tensor]:
+    """The mixtures of the individuals by name."""
+    tensors = {f"refinement.{name}": getattr(refinement, name) for name in REFINED}
     for kind in MIXTURES:
         mixture: StudentMixture = getattr(refinement, kind)
         tensors |= {f"refinement.{kind}.{f.name}": vars(mixture)[f.name] for f in fields(mixture)}
     return tensors
+
+
+def refinement_of(tensors: Mapping[str, Tensor]) -> Refinement:
+    """The mixtures that :func:`refinement_tensors` named."""
+    mixtures = [StudentMixture(**with_prefix(tensors, f"refinement.{kind}.")) for kind in MIXTURES]
+    stage, num_modes = (tensors[f"refinement.{name}"] for name in REFINED)
+    return Refinement(stage, mixtures[0], mixtures[1], num_modes)
 
 
 def _description(fit: PopulationFit) -> dict[str, Any]:
@@ -141,6 +153,24 @@ def load_fit(
         if description["guided"]
         else None
     )
+    return fit_of(contents, folder, model, guide)
+
+
+def fit_of(
+    contents: FitContents, folder: Path, model: Model, guide: AmortizedGuide | None
+) -> PopulationFit:
+    r"""The fit of the contents of a folder.
+
+    Args:
+        contents: From :func:`read_fit`.
+        folder: The folder, for messages.
+        model: The population model that was fitted.
+        guide: The guide of the fit, or None.
+
+    Raises:
+        FitError: The contents belong to another model, or cannot be used.
+    """
+    cohort, description = contents.cohort, contents.description
     structure = structure_to_fit(model, cohort, guide, description["estimator"])
     expected = description["population"]
     if structure.population_names != expected:
@@ -231,12 +261,8 @@ def read_fit(folder: Path) -> FitContents:
         if missing:
             raise ValueError(f"{missing} are missing")
         labels = Labels.of(map(str, description["ids"]), bool(description["numbered"]))
-        cohort = cohort_of(_with_prefix(tensors, "cohort."), labels)
-        mixtures = [
-            StudentMixture(**_with_prefix(tensors, f"refinement.{kind}.")) for kind in MIXTURES
-        ]
-        stage, num_modes = (tensors[f"refinement.{name}"] for name in REFINED)
-        refinement = Refinement(stage, mixtures[0], mixtures[1], num_modes)
+        cohort = cohort_of(with_prefix(tensors, "cohort."), labels)
+        refinement = refinement_of(tensors)
         names = [f"draws.{name}" for name in (*DRAWS, "evaluations")]
         names += [f"marginal.{name}" for name in MARGINAL]
         names += [f"estimates.{name}" for name in (*ESTIMATES, "scale")]
@@ -270,7 +296,7 @@ def _damaged(path: Path, error: Exception) -> FitError:
     )
 
 
-def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with a prefix, by the rest of their names."""
     return {n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)}
 

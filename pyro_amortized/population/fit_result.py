@@ -11,7 +11,7 @@ is also valid if the model is wrong.
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,13 +23,14 @@ from ..errors import FitError
 from ..guide import AmortizedGuide
 from ..model import Estimator, Model, ModelStructure
 from ..numerics.laplace import delta_method
-from ..runtime.random_numbers import make_generator
 from ..runtime.text_table import text_table
 from ..sampling.individuals import IndividualPosteriors
+from .conditional_shrinkage import eta_shrinkage
 from .guide_advice import guide_advice
-from .likelihood_choice import make_likelihood
+from .large_cohorts.individual_blocks import summary_by_blocks
+from .likelihood_choice import is_large, make_likelihood
 from .likelihood_estimate import MarginalLikelihood
-from .likelihood_interface import Likelihood
+from .likelihood_interface import WeightedLikelihood
 from .maximum_search import Criterion, Search
 from .summary_table import FitSummary
 
@@ -175,7 +176,7 @@ class PopulationFit:
         return self.estimated | torch.tensor([name in self.undetermined for name in names])
 
     @functools.cached_property
-    def likelihood(self) -> Likelihood:
+    def likelihood(self) -> WeightedLikelihood:
         """Log p(y_i | Psi) on the draws of the fit, as a function of the population."""
         return make_likelihood(self.individuals, self.search.scale)
 
@@ -190,6 +191,8 @@ class PopulationFit:
         """Derivatives of log p(y_i | Psi) with respect to the unconstrained parameters at the
         estimates, shape ``(individual, population)``.
         """
+        if is_large(self.structure, self.cohort):
+            return summary_by_blocks(self.individuals, self.search.scale).summary.following.scores
         steps = RESULT.relative_step * self.search.scale
         with torch.no_grad():
             columns = [
@@ -306,7 +309,8 @@ class PopulationFit:
         in unconstrained coordinates.
 
         Args:
-            num_draws: Draws from the population, for its means and standard deviations.
+            num_draws: Draws of each individual from the population, for its means and standard
+                deviations; fewer for more than 5,000 individuals.
             seed: Seed of these draws.
 
         Returns:
@@ -315,14 +319,18 @@ class PopulationFit:
         References:
             Savic and Karlsson (2009), Importance of shrinkage in empirical Bayes estimates.
         """
-        cohort = self.individuals.cohort
-        prior = self.structure.draw_individuals(
-            cohort, self.estimates, num_draws, make_generator(seed)
+        return eta_shrinkage(self.individuals, num_draws, seed)
+
+    def of_some_individuals(self, rows: Tensor) -> "PopulationFit":
+        """The fit, with the data and draws of some individuals."""
+        cohort = self.cohort[rows]
+        return replace(
+            self,
+            cohort=cohort,
+            individuals=self.individuals.take(rows),
+            marginal=self.marginal.take(rows),
+            search=replace(self.search, cohort=cohort),
         )
-        mean = self.individuals.moments()[0]
-        eta = (mean - prior.mean(0)) / prior.std(0)
-        spread = 1 - eta.std(0) if len(cohort) > 1 else torch.full_like(eta[0], math.nan)
-        return dict(zip(self.structure.latent_names, spread.tolist(), strict=True))
 
     def save(self, path: str | Path) -> None:
         r"""Write the fit to a folder: data, draws and estimates in ``fit.safetensors``, the guide

@@ -4,14 +4,12 @@ r"""Rounds of drawing and maximising, in which the draws follow the population.
 
 where the draws of round r were made at :math:`\Psi^{(r)}`, within limits. New draws at the result
 show whether the likelihood has risen as promised. If not, the round is repeated with tighter
-limits (a trust region). The rounds end when new draws have nothing to gain.
-
-References:
-    Conn, Gould, Toint (2000), Trust Region Methods.
+limits (:mod:`pyro_amortized.population.trust_region`). The rounds end when new draws have nothing
+to gain.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -23,44 +21,10 @@ from ..sampling.proposals import Refinement
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, ROUGH_EFFORT, Effort
 from .estimate_errors import draws_needed
 from .impossible_data import check_possible, impossible_rows
+from .large_cohorts.summarized_draws import RoundDraws, SummarizedDraws
 from .likelihood_interface import Likelihood
-from .maximum_search import SEARCH, Ascent, Search
-
-
-@dataclass(frozen=True)
-class RoundSettings:
-    """When a round has kept its promise."""
-
-    # Parts of the promised gain: if the likelihood on new draws shows less, the round is repeated
-    # with tighter limits; if it shows more than the second in several rounds, the next one has
-    # wider ones, unless these have failed before. The Monte Carlo error of the gain is allowed for
-    # by this multiple, that of the promise once.
-    min_kept: float = 0.25
-    well_kept: float = 0.75
-    num_well_kept: int = 2
-    # Rounds in sequence, with all draws, in which the likelihood on new draws did not rise by more
-    # than this multiple of its Monte Carlo error: the rounds then end. Where the likelihood is
-    # nearly flat in a direction, what the draws of a round promise there is their own error.
-    num_idle: int = 2
-    idle_errors: float = 2.0
-    # A round that promises more is not the last one, whatever the rounds before it have gained.
-    max_idle_promise: float = 1.0
-    # Multiple of the gain that Monte Carlo error alone promises, below which the rounds of a large
-    # cohort end: with eleven parameters its standard deviation is 0.4 of it.
-    expected_noise: float = 1.5
-    # Gain of a round from which the Monte Carlo errors of the estimates say how many draws they
-    # need: their errors should be smaller than this part of their standard errors. A smaller
-    # increase is not worth further rounds, and a larger one may be due to a few individuals.
-    settled_gain: float = 1.0
-    max_estimate_error: float = 0.02
-    min_increase: float = 1.3
-    max_increase: int = 3
-    # Jumps to a much larger standard deviation, from where the likelihood is flat near zero.
-    max_jumps: int = 3
-    allowed_errors: float = 3.0
-
-
-ROUNDS = RoundSettings()
+from .maximum_search import Ascent, Search
+from .trust_region import ROUNDS, TrustRegion
 
 
 class Schedule(NamedTuple):
@@ -77,6 +41,7 @@ class Schedule(NamedTuple):
         search_modes: Whether modes are searched for before the result.
         most_draws: Draws per individual up to which more are made where the Monte Carlo errors of
             the estimates need them.
+        result_draws: Draws per individual of the result, where these are more.
     """
 
     first_draws: int
@@ -88,6 +53,7 @@ class Schedule(NamedTuple):
     rough: bool = False
     search_modes: bool = True
     most_draws: int = 0
+    result_draws: int = 0
 
     def effort(self, near: bool, is_result: bool = False) -> Effort:
         """What is done for individuals whose weights are poor, near the maximum or not."""
@@ -134,9 +100,15 @@ class Rounds(NamedTuple):
 
     search: Search
     ascent: Ascent
-    individuals: IndividualPosteriors
+    individuals: RoundDraws
     num_rounds: int
     min_gain: float
+
+    @property
+    def draws(self) -> IndividualPosteriors:
+        """The new draws of rounds that were not rough, all of which are kept."""
+        assert isinstance(self.individuals, IndividualPosteriors)
+        return self.individuals
 
     @property
     def value(self) -> float:
@@ -151,31 +123,8 @@ class Place(NamedTuple):
     """
 
     vector: Tensor
-    individuals: IndividualPosteriors
+    individuals: RoundDraws
     likelihood: Likelihood
-
-
-class TrustRegion(NamedTuple):
-    """Which limits a round has, the widest that have not failed, and the number of rounds in
-    sequence that kept their promise well.
-    """
-
-    level: int = SEARCH.first_level
-    least: int = 0
-    num_kept: int = 0
-
-    def narrower(self) -> "TrustRegion | None":
-        """After a round that did not keep its promise; None if there are no tighter limits."""
-        if self.level == len(SEARCH.max_distances) - 1:
-            return None
-        return TrustRegion(self.level + 1, self.level + 1)
-
-    def after(self, gain: float, promised: float) -> "TrustRegion":
-        """After a round that kept its promise."""
-        num_kept = self.num_kept + 1 if gain > ROUNDS.well_kept * promised else 0
-        if num_kept < ROUNDS.num_well_kept:
-            return self._replace(num_kept=num_kept)
-        return TrustRegion(max(self.least, self.level - 1), self.least)
 
 
 class Progress(NamedTuple):
@@ -188,6 +137,9 @@ class Progress(NamedTuple):
         num_rounds: Number of rounds.
         num_jumps: Number of jumps to a larger standard deviation.
         num_idle: Number of rounds in sequence in which the likelihood on new draws did not rise.
+        last_gain: Gain of the last round of a large cohort; 0 before it, and for other cohorts.
+        num_draws: Draws of the later rounds, if they are not those of the schedule, else 0.
+        most_draws: Up to how many they may become, likewise.
     """
 
     place: Place
@@ -196,6 +148,15 @@ class Progress(NamedTuple):
     num_rounds: int = 0
     num_jumps: int = 0
     num_idle: int = 0
+    last_gain: float = 0.0
+    num_draws: int = 0
+    most_draws: int = 0
+
+    def is_last(self, gain: float, min_gain: float) -> bool:
+        """Whether a round ends the rounds: it gains little, or the next one would."""
+        expected = gain * gain / self.last_gain if self.last_gain else math.inf
+        is_near = gain < ROUNDS.max_idle_promise
+        return gain < min_gain or (is_near and expected < ROUNDS.min_expected * min_gain)
 
 
 class Start(NamedTuple):
@@ -220,9 +181,28 @@ def run_rounds(
     Raises:
         FitError: The data of an individual are all but impossible at the start.
     """
+    progress = first_progress(search, start, schedule, generator)
+    return continue_rounds(search, progress, held, schedule, generator)
+
+
+def continue_rounds(
+    search: Search,
+    progress: Progress,
+    held: Tensor,
+    schedule: Schedule,
+    generator: Generator,
+    keep: Callable[[Progress, Generator], None] | None = None,
+) -> Rounds:
+    """The rounds from where they have come to; arguments as in :func:`run_rounds`. What they have
+    come to after each round is given to ``keep``.
+    """
     first = min(schedule.first_draws, schedule.num_draws)
-    progress = _start(search, start, first, schedule, generator)
+    if progress.num_draws:  # as it was when the rounds were interrupted
+        numbers = (progress.num_draws, progress.most_draws)
+        schedule = schedule._replace(num_draws=numbers[0], most_draws=numbers[1])
     while True:
+        if keep is not None:
+            keep(progress, generator)
         progress, vanishing = _leave_false_zeros(search, progress, schedule, generator)
         place, near = progress.place, progress.near
         level, rough = progress.region.level, schedule.rough or not near
@@ -234,33 +214,48 @@ def run_rounds(
         if not math.isfinite(ascent.gain):
             return Rounds(search, ascent, place.individuals, num_rounds, min_gain)
         enough = near and place.individuals.num_draws >= schedule.num_draws
-        done = (enough and ascent.gain < min_gain) or num_rounds == schedule.max_rounds
+        is_last = enough and progress.is_last(ascent.gain, min_gain)
+        if is_last:
+            min_gain = max(min_gain, ROUNDS.max_idle_promise)
+        done = is_last or num_rounds == schedule.max_rounds
         near = near or ascent.gain < schedule.near_gain
         num_draws = schedule.num_draws if near else first
-        effort = schedule.effort(near, is_result=done and not schedule.rough)
+        is_result = done and not schedule.rough
+        effort = schedule.effort(near, is_result)
+        if is_result:
+            num_draws = max(num_draws, schedule.result_draws)
         vector = ascent.optimum.vector
-        new = search.draw(vector, num_draws, generator, ascent.mixtures_at(vector), effort)
+        new = search.draw_for_round(
+            vector, num_draws, generator, ascent.mixtures_at(vector), effort
+        )
         if done:
             return Rounds(search, ascent, new, num_rounds, min_gain)
-        progress = progress._replace(near=near, num_rounds=num_rounds)
+        progress = progress._replace(
+            near=near,
+            num_rounds=num_rounds,
+            num_draws=schedule.num_draws,
+            most_draws=schedule.most_draws,
+        )
         after = _after_round(search, progress, ascent, new, schedule, generator)
         if after is None:
+            place = _with_all_draws(search, place, schedule, generator)
             return _stopped(search, ascent, place, num_rounds, min_gain)
         progress = after
 
 
-def _start(
-    search: Search, start: Start, num_draws: int, schedule: Schedule, generator: Generator
+def first_progress(
+    search: Search, start: Start, schedule: Schedule, generator: Generator
 ) -> Progress:
-    """The first population, if all data are possible there."""
+    """The first population, if all data are possible there; arguments as in :func:`run_rounds`."""
+    num_draws = min(schedule.first_draws, schedule.num_draws)
     near = num_draws == schedule.num_draws
     effort = schedule.effort(near)
-    individuals = search.draw(start.vector, num_draws, generator, start.known, effort)
+    individuals = search.draw_for_round(start.vector, num_draws, generator, start.known, effort)
     if len(impossible_rows(individuals)):  # perhaps because their mode was missed
         known, effort = individuals.refinement, effort._replace(search_modes=True)
-        individuals = search.draw(start.vector, num_draws, generator, known, effort)
+        individuals = search.draw_for_round(start.vector, num_draws, generator, known, effort)
     check_possible(individuals)
-    return Progress(_place(search, start.vector, individuals), near)
+    return Progress(place_of(search, start.vector, individuals), near)
 
 
 def _leave_false_zeros(
@@ -285,7 +280,7 @@ def _after_round(
     search: Search,
     progress: Progress,
     ascent: Ascent,
-    new: IndividualPosteriors,
+    new: RoundDraws,
     schedule: Schedule,
     generator: Generator,
 ) -> Progress | None:
@@ -297,27 +292,41 @@ def _after_round(
         is_idle = place.individuals.num_draws == schedule.num_draws
         is_idle = is_idle and gain < ROUNDS.idle_errors * error
         return progress._replace(
-            place=_place(search, ascent.optimum.vector, new),
+            place=place_of(search, ascent.optimum.vector, new),
             region=region.after(gain, ascent.gain),
             num_idle=progress.num_idle + 1 if is_idle else 0,
+            last_gain=ascent.gain if isinstance(new, SummarizedDraws) else 0.0,
         )
     if place.individuals.num_draws < new.num_draws:  # perhaps because these are few draws
-        more = search.draw_again(place.individuals, new.num_draws, generator)
-        return progress._replace(place=_place(search, place.vector, more))
+        known = place.individuals.refinement
+        more = search.draw_for_round(place.vector, new.num_draws, generator, known)
+        return progress._replace(place=place_of(search, place.vector, more))
     narrower = region.narrower()
     return None if narrower is None else progress._replace(region=narrower)
 
 
-def _place(search: Search, vector: Tensor, individuals: IndividualPosteriors) -> Place:
+def place_of(search: Search, vector: Tensor, individuals: RoundDraws) -> Place:
+    """A population, draws that were made there, and the likelihood on them."""
     return Place(vector, individuals, search.likelihood(individuals))
 
 
 def _better_place(search: Search, place: Place, vector: Tensor, generator: Generator) -> Place:
     """Another population, if the likelihood is higher there on new draws."""
-    new = search.draw(vector, place.individuals.num_draws, generator)
+    new = search.draw_for_round(vector, place.individuals.num_draws, generator)
     if search.value_of(new) > search.value_of(place.individuals):
-        return _place(search, vector, new)
+        return place_of(search, vector, new)
     return place
+
+
+def _with_all_draws(
+    search: Search, place: Place, schedule: Schedule, generator: Generator
+) -> Place:
+    """A place where the rounds end, with draws of which all are kept."""
+    old = place.individuals
+    if schedule.rough or not isinstance(old, SummarizedDraws):
+        return place
+    parts = (place.vector, old.num_draws, generator, old.refinement)
+    return place._replace(individuals=search.draw_for_round(*parts, FULL_EFFORT))
 
 
 def _stopped(
@@ -330,9 +339,7 @@ def _stopped(
     return Rounds(search, ascent, place.individuals, num_rounds, min_gain)
 
 
-def _gain(
-    search: Search, before: IndividualPosteriors, after: IndividualPosteriors
-) -> tuple[float, float]:
+def _gain(search: Search, before: RoundDraws, after: RoundDraws) -> tuple[float, float]:
     """Gain of the objective from some draws to others, and its Monte Carlo error."""
     gain = search.value_of(after) - search.value_of(before)
     errors = [float(x.marginal_estimate.mc_error.pow(2).sum()) for x in (before, after)]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FitError
-from ..sampling.individuals import IndividualPosteriors
+from .likelihood_interface import Drawn
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ def impossible_individuals(log_likelihood: Tensor, num_values: Tensor) -> Tensor
     return order[(is_large & is_unusual)[order]]
 
 
-def impossible_rows(individuals: IndividualPosteriors) -> Tensor:
+def impossible_rows(individuals: Drawn) -> Tensor:
     """Indices of the individuals of some draws whose data are all but impossible."""
     num_values = individuals.cohort.num_recorded(individuals.structure.series)
     return impossible_individuals(individuals.marginal_estimate.log_mean, num_values)
 
 
-def check_possible(individuals: IndividualPosteriors) -> None:
+def check_possible(individuals: Drawn) -> None:
     r"""Raise if the data of some individuals are all but impossible at the population of the draws.
 
     Raises:

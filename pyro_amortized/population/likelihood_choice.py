@@ -5,13 +5,15 @@ evaluates them once, and is accurate near the population that it is expanded abo
 cohorts a quadratic one takes a quarter of these evaluations.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from ..cohort import Cohort
-from ..model import ModelStructure
+from ..model import ModelStructure, Population
 from ..numerics.cholesky import factored
 from ..numerics.maximization import value_and_gradient
 from ..runtime.random_numbers import make_generator
@@ -21,7 +23,9 @@ from .exact_likelihood import ExactLikelihood
 from .expanded_likelihood import ExpandedLikelihood
 from .expansion_settings import num_evaluations
 from .fitted_following import follow, followed
-from .likelihood_interface import Likelihood
+from .large_cohorts.individual_blocks import summary_by_blocks
+from .large_cohorts.summarized_draws import RoundDraws, SummarizedDraws
+from .likelihood_interface import Gains, Likelihood, WeightedLikelihood, gains_on_draws
 from .quadratic_likelihood import QuadraticLikelihood
 
 
@@ -38,6 +42,12 @@ class ChoiceSettings:
     # scores of 300 individuals gave some that were up to 20 % off.
     max_evaluated: int = 500_000_000
     min_curved: int = 300
+    # With the largest number of them the standard errors vary by less than one per cent.
+    max_curved: int = 1_000
+    # Individuals from which on the likelihood is quadratic, whatever it costs to expand it. The
+    # outer products of so many scores have an error of some per cent, and the memory of the
+    # expansion grows with individuals times draws: 5 GB for 10,000 individuals with 200 draws.
+    min_individuals: int = 2_000
 
 
 CHOICE = ChoiceSettings()
@@ -56,22 +66,31 @@ def most_draws(structure: ModelStructure, cohort: Cohort) -> int:
     return CHOICE.max_evaluated // (cohort.num_values * evaluations)
 
 
+def is_large(structure: ModelStructure, cohort: Cohort) -> bool:
+    """Whether the likelihood of a cohort is the quadratic one on any number of draws."""
+    return structure.estimator == "corrected" and len(cohort) >= CHOICE.min_individuals
+
+
 def is_quadratic(structure: ModelStructure, cohort: Cohort, num_draws: int) -> bool:
     """Whether the likelihood on so many draws of each individual is the quadratic one."""
-    return structure.estimator == "corrected" and num_draws > most_draws(structure, cohort)
+    is_corrected = structure.estimator == "corrected"
+    is_costly = num_draws > most_draws(structure, cohort)
+    return is_large(structure, cohort) or (is_corrected and is_costly)
 
 
-def differentiable_likelihood(individuals: IndividualPosteriors, scale: Tensor) -> Likelihood:
+def differentiable_likelihood(individuals: RoundDraws, scale: Tensor) -> Likelihood:
     r"""The exact likelihood if it is affordable and has a gradient, else the expanded one, or for
     a large cohort the quadratic one.
 
     Args:
-        individuals: The draws.
+        individuals: The draws, or what is kept of those of a large cohort.
         scale: Size of a large step in each unconstrained population parameter, shape
             ``(population,)``.
     """
-    if is_quadratic(individuals.structure, individuals.cohort, individuals.num_draws):
+    if isinstance(individuals, SummarizedDraws):
         return QuadraticLikelihood(individuals, scale)
+    if is_quadratic(individuals.structure, individuals.cohort, individuals.num_draws):
+        return QuadraticLikelihood(summary_by_blocks(individuals, scale), scale)
     # The draws follow by differences that the expansion uses again.
     with caching(SolutionCache()):
         following, _, differences = followed(individuals, scale)
@@ -92,7 +111,7 @@ def likelihood_with_curvature(
         return likelihood, torch.ones(()).double()
     num = len(individuals.cohort)
     share = most_draws(individuals.structure, individuals.cohort) / individuals.num_draws
-    num_curved = min(num, max(CHOICE.min_curved, int(share * num)))
+    num_curved = min(num, CHOICE.max_curved, max(CHOICE.min_curved, int(share * num)))
     rows = torch.randperm(num, generator=make_generator(seed))[:num_curved]
     weights = calibrated_weights(likelihood.following.scores, rows)
     return ExpandedLikelihood(individuals.take(rows), scale), weights
@@ -126,6 +145,13 @@ def calibrated_weights(scores: Tensor, rows: Tensor) -> Tensor:
     return (len(scores) / len(rows)) + design @ correction
 
 
+def gains_from(likelihood: Likelihood, start: Population) -> Callable[[Population], Gains]:
+    """Changes of a likelihood from the population of its draws to others."""
+    if isinstance(likelihood, QuadraticLikelihood):
+        return likelihood.gains
+    return gains_on_draws(cast(WeightedLikelihood, likelihood), start)
+
+
 def _has_gradient(likelihood: ExactLikelihood) -> bool:
     """Whether the gradient is finite at the population of the draws, and the model solves no
     dynamics, whose gradients take many times as long as their solution.
@@ -146,7 +172,7 @@ def _has_gradient(likelihood: ExactLikelihood) -> bool:
     return bool(value_and_gradient(total, vector)[1].isfinite().all())
 
 
-def make_likelihood(individuals: IndividualPosteriors, scale: Tensor) -> Likelihood:
+def make_likelihood(individuals: IndividualPosteriors, scale: Tensor) -> WeightedLikelihood:
     r"""The exact likelihood if it is affordable and the model solves no dynamics, else the expanded
     one.
 

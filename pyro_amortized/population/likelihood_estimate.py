@@ -9,7 +9,7 @@ with control variates that reduce the Monte Carlo error
 (:mod:`pyro_amortized.sampling.control_variates`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -72,6 +72,20 @@ class MarginalLikelihood:
     def minus2ll(self) -> float:
         """-2 log p(y | Psi) with all constants; the OFV of NONMEM omits n_obs log(2 pi)."""
         return -2 * self.total
+
+    def take(self, rows: Tensor) -> "MarginalLikelihood":
+        """That of some individuals."""
+        names = ("log_likelihood", "mc_error", "ess", "pareto_k", "num_draws")
+        method = tuple(self.method[i] for i in rows.tolist())
+        return replace(self, method=method, **{n: getattr(self, n)[rows] for n in names})
+
+    def without_log_bias(self) -> "MarginalLikelihood":
+        """With half the squared error added to every logarithm, which is its bias in first order.
+
+        For one individual it is far below the error; the sum over many thousand is above it.
+        """
+        corrected = self.log_likelihood + 0.5 * self.mc_error.square()
+        return replace(self, log_likelihood=corrected)
 
     @property
     def minus2ll_mc_error(self) -> float:

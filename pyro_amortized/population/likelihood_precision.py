@@ -52,6 +52,7 @@ def with_precision(
         or where the error of an individual is not known.
     """
     marginal = summarize_weights(individuals)
+    vector = search.structure.unconstrain_population(individuals.population)
     num_values = search.cohort.num_values / len(search.cohort)
     available = PRECISION.max_values / max(1.0, num_values)
     while marginal.minus2ll_mc_error > precision and bool(marginal.mc_error.isfinite().all()):
@@ -62,7 +63,8 @@ def with_precision(
         for number in marginal.num_draws[rows].unique().tolist():
             same = rows[marginal.num_draws[rows] == number]
             chosen = replace(search, cohort=search.cohort[same])
-            more = chosen.draw_again(individuals.take(same), PRECISION.growth * number, generator)
+            mixtures = individuals.refinement.take(same)
+            more = chosen.draw(vector, PRECISION.growth * number, generator, mixtures)
             marginal = _combined(marginal, same, summarize_weights(more))
     return marginal
 

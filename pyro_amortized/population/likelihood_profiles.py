@@ -22,6 +22,7 @@ from ..numerics.maximization import Optimum, maximize
 from ..runtime.arguments import check_is, check_number
 from ..runtime.progress import count_step, counting_steps, showing_progress
 from ..runtime.threads import threads_for
+from .cohort_size import check_size
 from .expanded_likelihood import ExpandedLikelihood
 from .fit_result import PopulationFit
 
@@ -89,8 +90,8 @@ def profile_likelihood(
         The profile and its interval.
 
     Raises:
-        FitError: There is no such parameter, it was fixed or held, or the fit maximised the
-            posterior density.
+        FitError: There is no such parameter, it was fixed or held, the fit maximised the posterior
+            density, or it has more than 20,000 individuals.
 
     References:
         Venzon and Moolgavkar (1988), A method for computing profile-likelihood-based confidence
@@ -99,6 +100,7 @@ def profile_likelihood(
     check_is("fit", fit, PopulationFit, "pass what `fit_population` gives.", FitError)
     check_number("level", level, 0, 1, with_low=False, with_high=False, error=FitError)
     fit.check_likelihood("A profile likelihood")
+    check_size(fit, "A profile likelihood")
     names, is_free = fit.structure.population_names, fit.free
     if name not in names or not bool(is_free[names.index(name)]):
         known = [n for n, x in zip(names, is_free.tolist(), strict=True) if x]

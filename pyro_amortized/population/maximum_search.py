@@ -23,13 +23,15 @@ from ..guide import AmortizedGuide
 from ..model import ModelStructure, Population
 from ..numerics.cholesky import factored
 from ..numerics.maximization import Optimum, maximize
-from ..runtime.random_numbers import fork_seed
-from ..sampling.importance_weights import log_mean_difference
+from ..runtime.random_numbers import fork_seed, make_generator
 from ..sampling.individuals import IndividualPosteriors, sample_with_structure
 from ..sampling.proposals import Refinement
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, Effort
-from .likelihood_choice import differentiable_likelihood
-from .likelihood_interface import Likelihood
+from .following_draws import Following
+from .large_cohorts.individual_blocks import Drawer, DrawRequest, draws_by_blocks, summarized_draws
+from .large_cohorts.summarized_draws import RoundDraws
+from .likelihood_choice import differentiable_likelihood, gains_from, is_quadratic
+from .likelihood_interface import Drawn, Likelihood
 from .vanishing_deviations import larger_deviations, vanishing_coordinates
 
 # The likelihood; with the prior density in the support (as ``AutoDelta`` does); with the prior
@@ -67,6 +69,8 @@ class SearchSettings:
     # A round ends with an iteration that gains less than this part of the round's gain: new draws
     # follow, and near a limit of the round the optimizer takes many small steps (decision 060).
     min_share: float = 0.02
+    # Individuals of a large cohort whose draws show whether a larger standard deviation is better.
+    max_kept: int = 500
 
 
 SEARCH = SearchSettings()
@@ -171,14 +175,27 @@ class Search:
                 known=known,
             )
 
-    def draw_again(
-        self, individuals: IndividualPosteriors, num_draws: int, generator: Generator
-    ) -> IndividualPosteriors:
-        """New draws of every individual from the mixtures of earlier ones, at their population."""
-        vector = self.structure.unconstrain_population(individuals.population)
-        return self.draw(vector, num_draws, generator, individuals.refinement)
+    def draw_for_round(
+        self,
+        vector: Tensor,
+        num_draws: int,
+        generator: Generator,
+        known: Refinement | None = None,
+        effort: Effort = NO_CHAINS,
+    ) -> RoundDraws:
+        """As :meth:`draw`. Of a large cohort only what a round needs is kept, unless the effort is
+        that for the result; under ``joblib.parallel_config`` it is drawn in several processes.
+        """
+        if not is_quadratic(self.structure, self.cohort, num_draws):
+            return self.draw(vector, num_draws, generator, known, effort)
+        drawer = Drawer(self.structure, self.guide, self.scale)
+        if effort == FULL_EFFORT:
+            request = DrawRequest(vector, num_draws, NO_CHAINS._replace(search_modes=False))
+            return draws_by_blocks(drawer, self.cohort, request, generator, known)
+        request = DrawRequest(vector, num_draws, effort)
+        return summarized_draws(drawer, self.cohort, request, generator, known)
 
-    def value_of(self, individuals: IndividualPosteriors) -> float:
+    def value_of(self, individuals: Drawn) -> float:
         """The objective at the population of some draws."""
         population = individuals.population
         vector = self.structure.unconstrain_population(population)
@@ -186,7 +203,7 @@ class Search:
             individuals.marginal_estimate.log_mean.sum() + self.log_prior(population, vector)
         )
 
-    def likelihood(self, individuals: IndividualPosteriors) -> Likelihood:
+    def likelihood(self, individuals: RoundDraws) -> Likelihood:
         """The likelihood on some draws, differentiable."""
         return differentiable_likelihood(individuals, self.scale)
 
@@ -268,8 +285,8 @@ class Search:
         start = self.structure.constrain_population(likelihood.following.center)
         end = self.structure.constrain_population(optimum.vector)
         with torch.no_grad():
-            moved, before = (likelihood.log_weights(x) for x in (end, start))
-        return float(log_mean_difference(moved, before)[1].nan_to_num(0.0, 0.0).norm())
+            gains = gains_from(likelihood, start)(end)
+        return float(gains.errors.nan_to_num(0.0, 0.0).norm())
 
     def vanishing(self, likelihood: Likelihood, vector: Tensor) -> tuple[Tensor, Tensor | None]:
         """Coordinates of standard deviations that cannot be distinguished from zero, and a
@@ -279,7 +296,22 @@ class Search:
             return torch.zeros(len(vector), dtype=torch.bool), None
         model = (self.structure, self.cohort, likelihood, vector)
         held = vanishing_coordinates(*model, self.seed)
-        return held, larger_deviations(*model, held) if bool(held.any()) else None
+        if not bool(held.any()):
+            return held, None
+        individuals, following = self.some_draws(likelihood)
+        return held, larger_deviations(individuals, following, vector, held)
+
+    def some_draws(self, likelihood: Likelihood) -> tuple[IndividualPosteriors, Following]:
+        """The draws of a likelihood; where they were not kept, new ones of some individuals."""
+        drawn = likelihood.individuals
+        if isinstance(drawn, IndividualPosteriors):
+            return drawn, likelihood.following
+        generator = make_generator(self.seed)
+        picked = torch.randperm(len(self.cohort), generator=generator)[: SEARCH.max_kept]
+        search = replace(self, cohort=self.cohort[picked])
+        vector = likelihood.following.center
+        new = search.draw(vector, drawn.num_draws, generator, drawn.refinement.take(picked))
+        return new, likelihood.following.take(picked)
 
     def _objective_within_limits(
         self, likelihood: Likelihood, max_distance: tuple[float, float]

@@ -61,7 +61,7 @@ def limit_of(search: Search, likelihood: Likelihood, vector: Tensor, place: int)
         place: The coordinate.
     """
     structure = search.structure
-    exact = ExactLikelihood(likelihood.individuals, likelihood.following)
+    exact = ExactLikelihood(*search.some_draws(likelihood))
     unit = torch.zeros_like(vector)
     unit[place] = search.scale[place]
 

@@ -36,6 +36,7 @@ from ..sampling.importance_weights import (
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.student_mixture import StudentMixture, fit_student_mixture
 from ..sampling.weighted_fits import tempered_weights
+from .cohort_size import check_size
 from .fit_result import PopulationFit
 from .posterior_density import (
     DENSITY,
@@ -163,7 +164,7 @@ def sample_population(
         Equally weighted draws, with ESS and Pareto k of the weights behind them.
 
     Raises:
-        FitError: The fit has no standard errors.
+        FitError: The fit has no standard errors, or more than 20,000 individuals.
 
     References:
         Dosne, Bergstrand, Harling, Karlsson (2016), Improving the estimation of parameter
@@ -171,6 +172,7 @@ def sample_population(
         resampling.
     """
     check_is("fit", fit, PopulationFit, "pass what `fit_population` gives.", FitError)
+    check_size(fit, "Posterior draws of the population")
     check_count("num_draws", num_draws, error=FitError)
     check_count("num_proposals", num_proposals, error=FitError)
     covariance = _covariance(fit)

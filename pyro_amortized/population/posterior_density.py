@@ -24,10 +24,10 @@ from .expanded_likelihood import ExpandedLikelihood
 from .fit_result import PopulationFit
 from .interpolated_likelihood import InterpolatedLikelihood
 from .likelihood_choice import make_likelihood
-from .likelihood_interface import Likelihood
+from .likelihood_interface import WeightedLikelihood
 from .pooled_proposals import pooled_individuals
 
-AnyLikelihood = Likelihood | InterpolatedLikelihood
+AnyLikelihood = WeightedLikelihood | InterpolatedLikelihood
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class PosteriorDensity:
         self.distances = AtEach(self._distances, DENSITY.max_populations)
         self.log_prior = AtEach(self._log_prior, DENSITY.max_populations)
 
-    def _quickest(self, likelihood: Likelihood, vectors: Tensor) -> AnyLikelihood:
+    def _quickest(self, likelihood: WeightedLikelihood, vectors: Tensor) -> AnyLikelihood:
         """The likelihood interpolated in the shared parameters, if possible and accurate."""
         fit, shared = self.fit, self.fit.structure.coordinates(self.fit.structure.shared)
         if not (

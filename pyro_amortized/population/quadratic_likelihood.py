@@ -11,7 +11,7 @@ The scores are those of draws that follow the population
 error is small. The sum of their outer products is the information of many individuals, but for an
 error that falls with their number (Berndt et al. 1974). The rounds of a fit therefore end at the
 same maximum as with the expanded likelihood, after a few more rounds, each of which takes a quarter
-of the evaluations (decision 067).
+of the evaluations (decision 067). Its memory does not depend on the number of draws (decision 071).
 
 References:
     Berndt, Hall, Hall, Hausman (1974), Estimation and Inference in Nonlinear Structural Models,
@@ -23,29 +23,27 @@ from torch import Tensor
 
 from ..model import Population
 from ..numerics.cholesky import factored
-from ..sampling.importance_weights import log_moments
-from ..sampling.individuals import IndividualPosteriors
-from .fitted_following import followed
+from .large_cohorts.summarized_draws import SummarizedDraws
+from .likelihood_interface import Gains
 
 
 class QuadraticLikelihood:
     r"""Log p(y_i | Psi) to second order about the population of the draws.
 
     Args:
-        individuals: The draws, of a model with a density.
+        individuals: What is kept of the draws, of a model with a density.
         scale: Size of a large step in each unconstrained population parameter, shape
             ``(population,)``.
     """
 
     is_expanded = True
 
-    def __init__(self, individuals: IndividualPosteriors, scale: Tensor) -> None:
+    def __init__(self, individuals: SummarizedDraws, scale: Tensor) -> None:
         self.individuals, self.scale = individuals, scale
         self.structure = individuals.structure
         self.is_shared = self.structure.coordinates(self.structure.shared)
-        self.following, slopes, _ = followed(individuals, scale, individuals.num_draws)
-        self.slopes = torch.zeros(()) if slopes is None else slopes
-        self.base = log_moments(individuals.log_weights, individuals.factors)
+        self.following = individuals.summary.following
+        self.base = individuals.summary.moments
         self.noise = self._noise()
 
     def _noise(self) -> float:
@@ -59,19 +57,23 @@ class QuadraticLikelihood:
         information = factored((scores / unit).T @ (scores / unit))
         return float(torch.cholesky_solve(errors, information).trace())
 
-    def log_weights(self, population: Population) -> Tensor:
-        """Log weights of the draws, shape ``(draw, individual)``."""
+    def slope_error(self, direction: Tensor) -> float:
+        """Monte Carlo standard error of the slope of the log likelihood of all individuals in a
+        direction of the unconstrained population, shape ``(population,)``.
+        """
+        variance = direction @ self.following.score_covariance @ direction
+        return float(variance.clamp(min=0).sqrt())
+
+    def gains(self, population: Population) -> Gains:
+        """Changes from the population of the draws."""
         change = self._change(population)
-        curved = 0.5 * (self.following.scores @ change).square()
-        return self.individuals.log_weights + self.slopes @ change - curved
+        return Gains(self._rise(change), change.new_tensor([self.slope_error(change)]))
 
     def moments(self, population: Population) -> Tensor:
         """Log p(y_i | Psi), and log ESS at the population of the draws, shape ``(2, individual)``,
         differentiable.
         """
-        rise = self.following.scores @ self._change(population)
-        rise = rise - 0.5 * rise.square()
-        return torch.stack([self.base[0] + rise, self.base[1]])
+        return torch.stack([self.base[0] + self._rise(self._change(population)), self.base[1]])
 
     def distances(self, population: Population) -> tuple[Tensor, Tensor]:
         """As those of the expanded likelihood."""
@@ -82,6 +84,10 @@ class QuadraticLikelihood:
     def __call__(self, population: Population) -> Tensor:
         """Log p(y_i | Psi), shape ``(individual,)``, differentiable."""
         return self.moments(population)[0]
+
+    def _rise(self, change: Tensor) -> Tensor:
+        rise = self.following.scores @ change
+        return rise - 0.5 * rise.square()
 
     def _change(self, population: Population) -> Tensor:
         return self.structure.unconstrain_population(population) - self.following.center

@@ -37,10 +37,10 @@ class StartSettings:
     max_whole: int = 120
     # Individuals by which the candidates of such a cohort are compared.
     max_compared: int = 30
-    # In a cohort of at least the first number of individuals, the best start is improved with the
-    # second number of them before all are drawn.
-    large_cohort: int = 4_000
-    max_individuals_of_large: int = 1_000
+    # In a large cohort the best start is improved with more and more individuals, each time so many
+    # of them as long as all are at least the last factor as many, before all are drawn.
+    more_individuals: tuple[int, ...] = (1_000, 10_000)
+    min_factor: int = 4
     # Rounds of drawing and maximising, and the gain of the log likelihood below which they end.
     max_rounds: int = 8
     min_gain: float = 10.0
@@ -87,10 +87,10 @@ def locate_population(
         best = run_rounds(part, start, held, START.schedule(num_draws), generator)
         if math.isfinite(best.value):
             break
-    if len(search.cohort) >= START.large_cohort and math.isfinite(best.value):
-        part = search.part(START.max_individuals_of_large, generator)
-        vector = best.ascent.optimum.vector
-        best = run_rounds(part, Start(vector), held, START.schedule(num_draws), generator)
+    for num in START.more_individuals:
+        if len(search.cohort) >= START.min_factor * num and math.isfinite(best.value):
+            part, vector = search.part(num, generator), best.ascent.optimum.vector
+            best = run_rounds(part, Start(vector), held, START.schedule(num_draws), generator)
     if not math.isfinite(best.value):
         raise FitError(
             f"None of {num_starts} starts has a finite likelihood.",

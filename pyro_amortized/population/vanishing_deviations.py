@@ -16,9 +16,11 @@ from torch import Tensor
 from ..cohort import Cohort
 from ..model import ModelStructure
 from ..runtime.random_numbers import make_generator
-from ..sampling.importance_weights import log_mean_difference
+from ..sampling.individuals import IndividualPosteriors
 from .exact_likelihood import ExactLikelihood
-from .likelihood_interface import Likelihood
+from .following_draws import Following
+from .likelihood_choice import gains_from
+from .likelihood_interface import Gains, Likelihood, gains_on_draws
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,10 @@ def vanishing_coordinates(
     log_sd = _log_standard_deviations(structure, cohort, vector, seed)[0]
     held, settings = torch.zeros(len(vector), dtype=torch.bool), VANISHING
     with torch.no_grad():
-        log_weights = likelihood.log_weights(structure.constrain_population(vector))
+        gains = gains_from(likelihood, structure.constrain_population(vector))
 
         def change(at: Tensor) -> Change:
-            moved = likelihood.log_weights(structure.constrain_population(at))
-            return _change(moved, log_weights)
+            return _change(gains(structure.constrain_population(at)))
 
         for j, unit in enumerate(torch.eye(len(vector), dtype=torch.float64)):
             slopes = _slopes(log_sd, vector, unit)
@@ -90,7 +91,7 @@ def vanishing_coordinates(
 
 
 def larger_deviations(
-    structure: ModelStructure, cohort: Cohort, likelihood: Likelihood, vector: Tensor, held: Tensor
+    individuals: IndividualPosteriors, following: Following, vector: Tensor, held: Tensor
 ) -> Tensor | None:
     r"""A population in which a vanishing standard deviation is many times as large, and the
     likelihood is higher.
@@ -99,9 +100,8 @@ def larger_deviations(
     maximum lies far away. A search that has come there cannot leave it by slopes.
 
     Args:
-        structure: The population model.
-        cohort: The data.
-        likelihood: The likelihood on the draws of a round.
+        individuals: Draws of a round.
+        following: How they follow the population.
         vector: The population in unconstrained coordinates, shape ``(population,)``.
         held: The coordinates that :func:`vanishing_coordinates` gives, same shape.
 
@@ -109,10 +109,11 @@ def larger_deviations(
         The population, same shape, or None.
     """
     best, best_change = None, VANISHING.max_total_change
-    exact = ExactLikelihood(likelihood.individuals, likelihood.following)
+    structure, cohort = individuals.structure, individuals.cohort
+    exact = ExactLikelihood(individuals, following)
     log_sd = _log_standard_deviations(structure, cohort, vector, 0)[0]
     with torch.no_grad():
-        log_weights = exact.log_weights(structure.constrain_population(vector))
+        gains = gains_on_draws(exact, structure.constrain_population(vector))
         for j in held.nonzero()[:, 0].tolist():
             unit = torch.zeros_like(vector)
             unit[j] = 1.0
@@ -120,8 +121,7 @@ def larger_deviations(
             slope = slopes[slopes.abs().argmax()]
             for factor in VANISHING.factors:
                 at = vector + math.log(factor) / slope * unit
-                moved = exact.log_weights(structure.constrain_population(at))
-                lowest = _change(moved, log_weights).lowest
+                lowest = _change(gains(structure.constrain_population(at))).lowest
                 if lowest > best_change:
                     best, best_change = at, lowest
     return best
@@ -208,7 +208,6 @@ class Change(NamedTuple):
         return self.total - self.allowed
 
 
-def _change(moved: Tensor, log_weights: Tensor) -> Change:
-    change, error = log_mean_difference(moved, log_weights)
-    allowed = VANISHING.allowed_errors * float(error.pow(2).sum().sqrt())
-    return Change(float(change.sum()), allowed, float(change.abs().median()))
+def _change(gains: Gains) -> Change:
+    allowed = VANISHING.allowed_errors * float(gains.errors.pow(2).sum().sqrt())
+    return Change(float(gains.changes.sum()), allowed, float(gains.changes.abs().median()))

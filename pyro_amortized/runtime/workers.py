@@ -97,14 +97,19 @@ def is_lost_worker(error: BaseException) -> bool:
     return bool(names & {"TerminatedWorkerError", "BrokenProcessPool", "KilledWorker"})
 
 
-def run_each(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """``[function(*task) for task in tasks]``, in workers if joblib is configured that way."""
+def run_each(
+    function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], *, counted: bool = True
+) -> list[Any]:
+    """``[function(*task) for task in tasks]``, in workers if joblib is configured that way; the
+    tasks that are done are counted as steps of a progress bar, or not.
+    """
     workers = Workers.active()
     if workers is None or len(tasks) < 2:
         results = []
         for task in tasks:
             results.append(function(*task))
-            count_step()
+            if counted:
+                count_step()
         return results
     numbered = [(function, j, task) for j, task in enumerate(tasks)]
     result_of = dict(workers.results(_numbered, numbered))

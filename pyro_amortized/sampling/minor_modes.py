@@ -71,6 +71,20 @@ def with_minor_modes(
         num_values: Number of observed values of each individual, shape ``(individual,)``. Default:
             one.
     """
+    num_latent = sampled.weighted.draws.shape[-1]
+    rows = searched_rows(sampled, num_values)
+    if len(rows) == 0:
+        return sampled
+    size = max(1, sampler.settings.max_rows // (EFFORT.num_starts * len(stencil(num_latent))))
+    for part in rows.split(size):
+        sampled = _with_minor_modes_of(sampler, sampled, part, generator)
+    return sampled
+
+
+def searched_rows(sampled: Sampled, num_values: Tensor | None = None) -> Tensor:
+    """The individuals that are searched: those with the lowest likelihood per value, as many as
+    are affordable, in increasing order. Arguments as in :func:`with_minor_modes`.
+    """
     refinement = sampled.refinement
     rows = (refinement.refined & (refinement.num_modes == 0)).nonzero()[:, 0]
     num_latent = sampled.weighted.draws.shape[-1]
@@ -80,13 +94,7 @@ def with_minor_modes(
     log_likelihood = log_weights.logsumexp(0) - math.log(len(log_weights))
     lowest = (log_likelihood / counts.clamp(min=1)).argsort()
     affordable = (counts[lowest] * per_row).cumsum(0) <= EFFORT.max_values
-    rows = rows[lowest[affordable]].sort().values
-    if len(rows) == 0:
-        return sampled
-    size = max(1, sampler.settings.max_rows // (EFFORT.num_starts * len(stencil(num_latent))))
-    for part in rows.split(size):
-        sampled = _with_minor_modes_of(sampler, sampled, part, generator)
-    return sampled
+    return rows[lowest[affordable]].sort().values
 
 
 def _with_minor_modes_of(

@@ -48,17 +48,17 @@ def improve_unreliable(
         generator: Source of randomness.
         max_chains: Largest number of chains of NUTS.
     """
-    rows = _unreliable_rows(sampled.weighted)
+    rows = unreliable_rows(sampled.weighted)
     if len(rows) == 0:
         return sampled
     num_draws = len(sampled.weighted.draws)
     rows = rows[: sampler.settings.max_rows // num_draws + 1]
     sampled = refine_from_new_pilot(sampler, sampled, rows, generator)
-    rows = _unreliable_rows(sampled.weighted)[:max_chains]
+    rows = unreliable_rows(sampled.weighted)[:max_chains]
     return draw_from_chains(sampler, sampled, rows, generator)
 
 
-def _unreliable_rows(weighted: Weighted) -> Tensor:
+def unreliable_rows(weighted: Weighted) -> Tensor:
     """Individuals whose weights are unreliable, those with the fewest effective draws first."""
     estimate = importance_estimate(weighted.log_weights)
     rows = unreliable(estimate, len(weighted.draws)).nonzero()[:, 0]

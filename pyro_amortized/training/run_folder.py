@@ -12,7 +12,6 @@ The simulations of the run are in the folder ``simulations``, see
 :mod:`pyro_amortized.training.simulation.shard_store`.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,21 +23,17 @@ from torch.optim import Optimizer
 
 from ..errors import TrainingError
 from ..guide.training_distributions import PopulationRange
-from ..runtime.arguments import shortened
 from ..runtime.atomic_files import (
-    make_folder,
-    read_json,
     read_tensors,
-    write_atomically,
     write_tensors,
 )
+from ..runtime.claimed_folders import changed_settings
 from ..runtime.file_formats import Format
 from .network_options import Networks
 from .options import TrainingOptions
 from .simulation.random_streams import Purpose, random_stream
 from .simulation.shard_simulation import Simulator
 
-SETTINGS_FORMAT = Format("pass another folder")
 CHECKPOINT_FORMAT = Format("pass another folder")
 # Options that do not change the weights, so that a run may continue on another machine.
 FREE_OPTIONS = ("num_workers", "num_threads", "device", "autocast", "checkpoint_seconds")
@@ -53,16 +48,11 @@ class ProbeSettings:
             trained on.
         num_simulations: Number of simulations; they cost little even where one takes a second.
         num_means: Number of weighted means per series.
-        rtol: Relative difference up to which two numbers count as the same. Another machine may
-            continue a run, and its solvers and matrix products differ in the last digits.
-        atol: Absolute difference up to which they do.
     """
 
     shard: int = 10**9
     num_simulations: int = 32
     num_means: int = 4
-    rtol: float = 1e-5
-    atol: float = 1e-10
 
 
 PROBE = ProbeSettings()
@@ -139,37 +129,13 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
         AmortizedError: The settings in the folder cannot be read.
         TrainingError: The folder holds another run.
     """
-    make_folder(folder)
-    path = folder / "run.json"
-    if not path.is_file():
-        content = json.dumps(SETTINGS_FORMAT.stamped(settings), indent=2) + "\n"
-        write_atomically(path, content.encode())
-        return
-    present = SETTINGS_FORMAT.newest(path, read_json(path), {}).description
-    different = [name for name in settings if not _is_same(present.get(name), settings[name])]
-    if different:
-        shown = ", ".join(
-            f"{n} = {shortened(str(present.get(n)))} (now {shortened(str(settings[n]))})"
-            for n in different
-        )
+    shown = changed_settings(folder, "run.json", settings)
+    if shown:
         raise TrainingError(
             f"{folder} holds another run: {shown}.",
             "the arguments, the model and the data that the run was begun with.",
             "continue with these, or pass another folder.",
         )
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """Whether two JSON values are equal, numbers up to the tolerance of the probe."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_is_same(one[k], other[k]) for k in one)
-    if isinstance(one, list) and isinstance(other, list):
-        pairs = zip(one, other, strict=False)
-        return len(one) == len(other) and all(_is_same(a, b) for a, b in pairs)
-    if isinstance(one, float) and isinstance(other, float):
-        a, b = torch.tensor([one, other], dtype=torch.float64)
-        return bool(torch.isclose(a, b, rtol=PROBE.rtol, atol=PROBE.atol, equal_nan=True))
-    return bool(one == other)
 
 
 # Checkpoint.

@@ -56,7 +56,7 @@ def test_many_individuals_find_the_exact_maximum(linear_guide, monkeypatch):
     """With expanded likelihoods, starts on some of the individuals, then more, several parts."""
     monkeypatch.setattr(likelihood_choice, "CHOICE", ChoiceSettings(max_exact=1000))
     monkeypatch.setattr(expanded_likelihood, "EXPANSION", ExpansionSettings(max_rows=50_000))
-    start = StartSettings(large_cohort=400, max_individuals_of_large=100)
+    start = StartSettings(more_individuals=(100,))
     monkeypatch.setattr(starting_values, "START", start)
     cohort = linear_cohort(num=400, seed=5)
     vector, value, covariance = exact_fit(cohort)

@@ -6,7 +6,8 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized.errors import GuideError, ModelError
-from pyro_amortized.population.likelihood_estimate import log_marginal
+from pyro_amortized.population.likelihood_estimate import MarginalLikelihood, log_marginal
+from pyro_amortized.sampling.importance_weights import importance_estimate
 from tests.exact import TRUTH, exact_fit, exact_log_marginal, linear_program
 
 
@@ -105,3 +106,26 @@ def test_other_individual_sites_are_refused(linear, linear_guide):
 
     with pytest.raises(GuideError, match="individual sites"):
         pa.marginal_likelihood(other, linear, {}, guide=linear_guide)
+
+
+def test_the_logarithm_of_many_individuals_has_no_bias():
+    """Means of 20 log-normal weights, whose exact mean is one, of 40,000 individuals."""
+    generator = torch.Generator().manual_seed(1)
+    spread = 0.7
+    log_weights = spread * torch.randn(20, 40_000, generator=generator, dtype=torch.float64)
+    estimate = importance_estimate(log_weights - spread**2 / 2)
+    parts = (estimate.log_mean, estimate.mc_error, estimate.ess, estimate.pareto_k)
+    numbers = torch.full((40_000,), 20)
+    plain = MarginalLikelihood(*parts, numbers, ("population",) * 40_000)
+    better = plain.without_log_bias()
+    assert plain.total < -10 * plain.total_mc_error
+    assert abs(better.total) < 0.2 * abs(plain.total)
+    assert better.total_mc_error == plain.total_mc_error
+
+
+def test_some_individuals_keep_their_values(linear):
+    likelihood = pa.marginal_likelihood(linear_program, linear, TRUTH, num_draws=100)
+    rows = torch.tensor([7, 3])
+    part = likelihood.take(rows)
+    assert torch.equal(part.log_likelihood, likelihood.log_likelihood[rows])
+    assert part.method == (likelihood.method[7], likelihood.method[3])

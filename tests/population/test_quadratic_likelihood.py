@@ -7,6 +7,7 @@ import pyro_amortized as pa
 from pyro_amortized.model import read_structure
 from pyro_amortized.population import likelihood_choice
 from pyro_amortized.population.fitted_following import follow
+from pyro_amortized.population.large_cohorts.individual_blocks import summary_by_blocks
 from pyro_amortized.population.likelihood_choice import (
     ChoiceSettings,
     calibrated_weights,
@@ -23,6 +24,12 @@ def always_quadratic(monkeypatch):
     monkeypatch.setattr(likelihood_choice, "CHOICE", settings)
 
 
+def quadratic_likelihood(individuals):
+    """The quadratic likelihood on some draws."""
+    scale = torch.ones(len(individuals.structure.population_names)).double()
+    return QuadraticLikelihood(summary_by_blocks(individuals, scale), scale)
+
+
 def exact_scores(cohort, population):
     """Gradients of the exact log likelihoods in the unconstrained population."""
     structure = read_structure(linear_program, cohort)
@@ -37,7 +44,7 @@ def exact_scores(cohort, population):
 def test_its_scores_are_those_of_the_closed_form(linear):
     structure, vector, exact = exact_scores(linear, TRUTH)
     individuals = pa.sample_individuals(linear_program, linear, TRUTH, num_draws=200, seed=1)
-    likelihood = QuadraticLikelihood(individuals, torch.ones_like(vector))
+    likelihood = quadratic_likelihood(individuals)
     x = vector.clone().requires_grad_()
     total = likelihood(structure.constrain_population(x))
     rows = [torch.autograd.grad(y, x, retain_graph=True)[0] for y in total]
@@ -48,7 +55,7 @@ def test_its_scores_are_those_of_the_closed_form(linear):
 def test_its_curvature_is_that_of_the_outer_products(linear):
     structure, vector, exact = exact_scores(linear, TRUTH)
     individuals = pa.sample_individuals(linear_program, linear, TRUTH, num_draws=200, seed=1)
-    likelihood = QuadraticLikelihood(individuals, torch.ones_like(vector))
+    likelihood = quadratic_likelihood(individuals)
     hessian = torch.autograd.functional.hessian(
         lambda x: likelihood(structure.constrain_population(x)).sum(), vector
     )

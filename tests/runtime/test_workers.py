@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pyro_amortized.errors import AmortizedError
+from pyro_amortized.runtime import workers
 from pyro_amortized.runtime.workers import (
     Workers,
     is_lost_worker,
@@ -95,3 +96,12 @@ def test_in_a_process_of_the_caller_everything_runs_in_this_process():
     """joblib names threads for what is nested in a process: a fit in a pool ended in an error."""
     results = joblib.Parallel(n_jobs=2)(joblib.delayed(_squares_in_here)() for _ in range(2))
     assert results == [[4, 9], [4, 9]]
+
+
+def test_tasks_are_counted_as_steps_unless_they_are_parts_of_one(monkeypatch):
+    counted = []
+    monkeypatch.setattr(workers, "count_step", lambda: counted.append(1))
+    assert run_each(abs, [(-1,), (2,)]) == [1, 2]
+    assert len(counted) == 2
+    assert run_each(abs, [(-1,), (2,)], counted=False) == [1, 2]
+    assert len(counted) == 2

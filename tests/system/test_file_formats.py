@@ -17,6 +17,7 @@ import pyro_amortized as pa
 from pyro_amortized.errors import AmortizedError, FitError, GuideError
 from pyro_amortized.guide.files import guide_folder
 from pyro_amortized.population import fit_files
+from pyro_amortized.runtime import claimed_folders
 from pyro_amortized.runtime.atomic_files import read_tensors, write_tensors
 from pyro_amortized.runtime.file_formats import Content, Format
 from pyro_amortized.training import run_folder
@@ -205,7 +206,7 @@ def test_a_run_of_an_older_format_is_taken_up(old, monkeypatch):
     for name, reader in refused.items():
         with pytest.raises(AmortizedError, match=rf"{name} has format version 0"):
             reader()
-    with_upgrade(monkeypatch, run_folder, store)
+    with_upgrade(monkeypatch, claimed_folders, run_folder, store)
     check_run(old, place)
 
 
