@@ -8,7 +8,8 @@ covariance C of the estimates, other draws would move the estimates by
 
 Its covariance is that of a sum of independent terms (the delta method). Where the draws follow the
 population, the gradients contain their moves, which removes most of the variance; what control
-variates remove of the rest is taken off too.
+variates remove of the rest is taken off too. The slopes are those at the population of the draws,
+which the moves of the draws are computed from.
 """
 
 from dataclasses import dataclass
@@ -23,15 +24,15 @@ from ..sampling.importance_weights import normalized_weights
 from .fitted_following import remaining_products
 from .likelihood_interface import Likelihood, WeightedLikelihood
 from .maximum_search import Ascent, Search
-from .quadratic_likelihood import QuadraticLikelihood
 
 
 @dataclass(frozen=True)
 class ErrorSettings:
     """Constants of the Monte Carlo errors."""
 
-    # Step of the differences, in standard errors: the log weights are expanded to second order,
-    # for which central differences are exact but for the density of the population.
+    # Step of the differences, in standard errors, where the draws do not follow: the log weights
+    # are expanded to second order, for which central differences are exact but for the density of
+    # the population.
     step: float = 0.02
 
 
@@ -52,9 +53,8 @@ def draws_needed(search: Search, ascent: Ascent, target: float) -> int:
     vector, likelihood = ascent.optimum.vector, ascent.likelihood
     objective = search.objective(likelihood)
     covariance = laplace_covariance(objective, vector, search.scale, ~ascent.held).covariance
-    known = covariance.nan_to_num(0.0)
-    variances = (known @ likelihood.following.score_covariance @ known).diagonal()
-    relative = float((variances / covariance.diagonal()).sqrt().nan_to_num(0.0).max())
+    errors = _errors_of_following(likelihood, covariance)
+    relative = float((errors / covariance.diagonal().sqrt()).nan_to_num(0.0).max())
     return round(likelihood.individuals.num_draws * (relative / target) ** 2)
 
 
@@ -72,17 +72,15 @@ def monte_carlo_errors(
     Returns:
         In unconstrained coordinates, shape ``(population,)``; NaN where the covariance is.
     """
+    if bool(likelihood.following.score_covariance.isfinite().all()):
+        return _errors_of_following(likelihood, covariance)
+    likelihood = cast(WeightedLikelihood, likelihood)
     standard_errors = covariance.diagonal().sqrt()
     errors = torch.full_like(standard_errors, torch.nan)
     known = (standard_errors > 0).nonzero()[:, 0]
     directions = covariance[known].nan_to_num(0.0) / standard_errors[known].unsqueeze(1)
     if not len(known):
         return errors
-    if isinstance(likelihood, QuadraticLikelihood):
-        slope_errors = [likelihood.slope_error(x) for x in directions]
-        errors[known] = torch.tensor(slope_errors).to(errors) * standard_errors[known]
-        return errors
-    likelihood = cast(WeightedLikelihood, likelihood)
     with torch.no_grad():
         weights = normalized_weights(likelihood.log_weights(structure.constrain_population(vector)))
         spreads = []
@@ -97,3 +95,10 @@ def monte_carlo_errors(
         products = remaining_products(likelihood.individuals, torch.stack(spreads, -1))
     errors[known] = products.diagonal().sqrt() * standard_errors[known]
     return errors
+
+
+def _errors_of_following(likelihood: Likelihood, covariance: Tensor) -> Tensor:
+    """The errors by the slopes at the population of the draws; NaN where they are not known."""
+    known = covariance.nan_to_num(0.0)
+    variances = (known @ likelihood.following.score_covariance @ known).diagonal()
+    return variances.sqrt().masked_fill(covariance.diagonal().isnan(), torch.nan)

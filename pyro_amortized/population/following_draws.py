@@ -175,8 +175,10 @@ class Following:
     def only(self, coordinates: Tensor) -> "Following":
         """Draws that follow only some coordinates of the population; a boolean for each."""
         directions, rates = self.directions * coordinates, self.rates * coordinates
-        return replace(self, directions=directions, rates=rates)
+        unknown = torch.full_like(self.score_covariance, torch.nan)
+        return replace(self, directions=directions, rates=rates, score_covariance=unknown)
 
     def without_stretching(self) -> "Following":
         """Draws that are moved, but not stretched."""
-        return replace(self, rates=torch.zeros_like(self.rates))
+        unknown = torch.full_like(self.score_covariance, torch.nan)
+        return replace(self, rates=torch.zeros_like(self.rates), score_covariance=unknown)
