@@ -6,7 +6,7 @@ Within an occasion the amounts x follow :math:`\dot x = A x + r` with constant A
 .. math:: x(t + \Delta) = e^{A \Delta} x(t) + \Big(\int_0^\Delta e^{A s}\, \mathrm ds\Big)\, r .
 
 What an earlier occasion has left is carried over with the parameters of the new one, as in the ODE.
-The exponential of one compartment is closed; that of more compartments is ``torch.matrix_exp``.
+The exponentials are closed (:mod:`pyro_amortized.nlme.closed_form.compartment_systems`).
 """
 
 import functools
@@ -22,9 +22,8 @@ from ...numerics.broadcasting import broadcast_shape
 from ..dosing import Delivery, arrivals, check_compartments
 from ..interoccasion_variability import Occasions
 from ..quantities import Quantity, as_quantity, check_times_and_doses
+from .compartment_systems import CompartmentSystem, Matrix
 from .copied_individuals import once_per_copy
-
-SMALL = 1e-8  # below it (1 - exp(-x)) / x is 1 - x / 2 to the precision of double numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +76,7 @@ def by_occasions(
     named = parameters if absorption is None else {"ka": absorption, **parameters}
     own = {n: _each(n, x, times, num, occasions.number) for n, x in named.items()}
     once = once_per_copy(times, doses)
-    system = _System({n: once.split(x).movedim(0, -1) for n, x in own.items()})
+    system = CompartmentSystem({n: once.split(x).movedim(0, -1) for n, x in own.items()})
     times, doses = once.times, once.doses
     changes, index = (x[: len(times)] for x in (occasions.changes, occasions.index))
     arriving = arrivals(doses, once.delivery(delivery))
@@ -165,78 +164,6 @@ class _Events:
         return torch.where(self.records.compartment == state + 1, values, 0.0)
 
 
-Matrix = dict[tuple[int, int], Tensor]
-
-
-class _System:
-    """The compartments of every individual on every occasion.
-
-    Args:
-        parameters: Shape ``(*, individual, occasion)`` each; ``ka`` among them where there is a
-            depot.
-    """
-
-    def __init__(self, parameters: dict[str, Tensor]) -> None:
-        self.parameters = parameters
-        self.central = 1 if "ka" in parameters else 0
-        self.num_peripheral = (len(parameters) - self.central - 2) // 2
-        self.num_states = self.central + 1 + self.num_peripheral
-
-    def at(self, name: str, occasion: Tensor) -> Tensor:
-        """A parameter on the occasions of an index ``(*, individual, point)``."""
-        values = self.parameters[name]
-        lead = broadcast_shape(values.shape[:-1], occasion.shape[:-1])
-        return values.expand(*lead, -1).gather(-1, occasion.expand(*lead, -1))
-
-    def transition(
-        self, gaps: Tensor, occasion: Tensor, with_integral: bool = True
-    ) -> tuple[Matrix, Matrix]:
-        """Entries of the exponential and of its integral over gaps, shape ``(*, individual,
-        point)`` each; those that are zero are left out, and the integral if it is not wanted.
-        """
-        if self.num_peripheral:
-            return self._by_matrix(gaps, occasion)
-        c, k = self.central, self.at("cl", occasion) / self.at("v", occasion)
-        exponential: Matrix = {(c, c): torch.exp(-k * gaps)}
-        integral: Matrix = {(c, c): -torch.expm1(-k * gaps) / k} if with_integral else {}
-        if c:
-            ka = self.at("ka", occasion)
-            waits = torch.exp(-ka * gaps)
-            slow, difference = torch.minimum(ka, k), (ka - k).abs()
-            passed = ka * gaps * torch.exp(-slow * gaps) * _share(difference * gaps)
-            exponential |= {(0, 0): waits, (c, 0): passed}
-        if c and with_integral:
-            integral |= {(0, 0): -torch.expm1(-ka * gaps) / ka, (c, 0): (1 - waits - passed) / k}
-        return exponential, integral
-
-    def _by_matrix(self, gaps: Tensor, occasion: Tensor) -> tuple[Matrix, Matrix]:
-        size, c = self.num_states, self.central
-        v = self.at("v", occasion)
-        entries: Matrix = {(c, c): -self.at("cl", occasion) / v}
-        for j, (q, volume) in enumerate((("q", "v2"), ("q3", "v3"))[: self.num_peripheral]):
-            out, back = self.at(q, occasion) / v, self.at(q, occasion) / self.at(volume, occasion)
-            place = c + 1 + j
-            entries[c, c] = entries[c, c] - out
-            entries[place, c], entries[c, place], entries[place, place] = out, back, -back
-        if c:
-            ka = self.at("ka", occasion)
-            entries[0, 0], entries[c, 0] = -ka, ka
-        # The exponential of the matrix with a block of ones beside it holds the integral.
-        entries |= {(j, size + j): torch.ones_like(v) for j in range(size)}
-        zero, width = torch.zeros_like(v), range(2 * size)
-        cells = torch.stack([entries.get((i, j), zero) for i in width for j in width], -1)
-        both = torch.matrix_exp(cells.unflatten(-1, (2 * size, 2 * size)) * gaps[..., None, None])
-        pairs = [(i, j) for i in range(size) for j in range(size)]
-        exponential = {(i, j): both[..., i, j] for i, j in pairs}
-        return exponential, {(i, j): both[..., i, size + j] for i, j in pairs}
-
-
-def _share(x: Tensor) -> Tensor:
-    """(1 - exp(-x)) / x, also at zero."""
-    safe = torch.where(x < SMALL, torch.ones_like(x), x)
-    return torch.where(x < SMALL, 1 - x / 2, -torch.expm1(-safe) / safe)
-
-
 def _points(times: Tensor, events: _Events) -> _Points:
     """The events in the order of time; of equal times resets come first, then doses, ends, changes
     and observations, so that an observation sees the dose at its time.
@@ -259,7 +186,7 @@ def _points(times: Tensor, events: _Events) -> _Points:
     return _Points(gaps, occasion, source, back[..., -times.shape[-1] :])
 
 
-def _carried(points: _Points, system: _System, events: _Events, index: Tensor) -> Tensor:
+def _carried(points: _Points, system: CompartmentSystem, events: _Events, index: Tensor) -> Tensor:
     """The concentrations at the observation times, carried from point to point."""
     exponential, integral = system.transition(
         points.gaps, points.occasion, with_integral=events.has_infusions
@@ -317,7 +244,7 @@ def _at_points(
     return table.gather(-1, points.source.expand(*lead, -1))
 
 
-def _steady_states(system: _System, events: _Events) -> list[Tensor]:
+def _steady_states(system: CompartmentSystem, events: _Events) -> list[Tensor]:
     r"""What the earlier doses of a steady state have left in each state when its last one begins,
     :math:`(I - e^{A \tau})^{-1}` times what one dose has left after an interval :math:`\tau`; zero
     for other doses.
@@ -341,7 +268,7 @@ def _steady_states(system: _System, events: _Events) -> list[Tensor]:
     return [torch.where(is_steady, left[..., s], 0.0) for s in states]
 
 
-def _dense(system: _System, matrix: Matrix) -> Tensor:
+def _dense(system: CompartmentSystem, matrix: Matrix) -> Tensor:
     """A matrix of its entries, shape ``(*, individual, dose, state, state)``."""
     size = system.num_states
     zero = torch.zeros_like(matrix[system.central, system.central])
