@@ -23,6 +23,8 @@ class ParetoSettings:
 
     # Above it the mean weight is not reliable.
     limit: float = 0.7
+    # Above it the weights have no finite variance.
+    finite_variance: float = 0.5
     # Number of weights in the tail: at most this share of the draws, and at most three times the
     # square root of their number.
     max_tail_share: float = 0.2

@@ -31,25 +31,30 @@ class ReliabilitySettings:
 RELIABILITY = ReliabilitySettings()
 
 
-def is_poor(log_weights: Tensor, min_efficiency: float | Tensor) -> Tensor:
+def is_poor(
+    log_weights: Tensor, min_efficiency: float | Tensor, max_k: float = PARETO.limit
+) -> Tensor:
     r"""Individuals whose weights are poor, shape ``(individual,)``.
 
     Args:
         log_weights: Shape ``(draw, individual)``.
         min_efficiency: Smallest sufficient share of effective draws, a number or one per
             individual.
+        max_k: Largest sufficient Pareto k.
     """
     estimate = importance_estimate(log_weights)
     few = estimate.ess < min_efficiency * len(log_weights)
-    return few | has_heavy_tail(estimate.ess, estimate.pareto_k, len(log_weights))
+    return few | has_heavy_tail(estimate.ess, estimate.pareto_k, len(log_weights), max_k)
 
 
-def has_heavy_tail(ess: Tensor, pareto_k: Tensor, num_draws: int | Tensor) -> Tensor:
+def has_heavy_tail(
+    ess: Tensor, pareto_k: Tensor, num_draws: int | Tensor, max_k: float = PARETO.limit
+) -> Tensor:
     """Whether Pareto k is above the limit (or NaN) and the weights vary enough for it to mean
     anything, shape ``(individual,)``.
     """
     uneven = ~(ess >= RELIABILITY.even_efficiency * num_draws)
-    return uneven & ~(pareto_k <= PARETO.limit)
+    return uneven & ~(pareto_k <= max_k)
 
 
 def unreliable(estimate: ImportanceEstimate, num_draws: int) -> Tensor:
