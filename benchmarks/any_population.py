@@ -177,7 +177,7 @@ def oral_cohort(num):
     return pa.simulate_population(pa.read_structure(oral, design), design, ORAL_TRUTH, seed=1)
 
 
-def scale_row(sizes, processes=10_000):
+def scale_row(sizes, processes=100_000):
     """Fits of many individuals without a guide: time, peak memory, and how far the estimates are
     from the population that was simulated; one of them in two processes as well. The times are
     those of one thread.

@@ -57,9 +57,11 @@ def with_precision(
     available = PRECISION.max_values / max(1.0, num_values)
     while marginal.minus2ll_mc_error > precision and bool(marginal.mc_error.isfinite().all()):
         rows = _largest_errors(marginal.mc_error, precision / 2)
-        available -= PRECISION.growth * int(marginal.num_draws[rows].sum())
-        if available < 0:
+        costs = PRECISION.growth * marginal.num_draws[rows]
+        rows = rows[costs.cumsum(0) <= available]  # of many individuals, the worst ones
+        if len(rows) == 0:
             break
+        available -= PRECISION.growth * int(marginal.num_draws[rows].sum())
         for number in marginal.num_draws[rows].unique().tolist():
             same = rows[marginal.num_draws[rows] == number]
             chosen = replace(search, cohort=search.cohort[same])
