@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,3 +64,13 @@ def test_an_end_before_an_event_and_empty_intervals_are_refused():
     counts = pa.Cohort({"death": pa.Series(torch.ones(1, 1), 3 * torch.ones(1, 1))})
     with pytest.raises(CohortError, match="no series of events"):
         nlme.with_events(counts, "death")
+
+
+def test_lists_and_arrays_are_times():
+    tensors = nlme.event_series(torch.tensor([1.0, 2.0]).double(), torch.tensor([1, 0]))
+    arrays = nlme.event_series(np.array([1.0, 2.0]), np.array([True, False]))
+    lists = nlme.event_series([1.0, 2.0], [1, 0], end=[3.0, 3.0])
+    assert torch.equal(arrays.values, tensors.values)
+    assert torch.equal(lists.values, tensors.values)
+    assert lists.times[:, 0].tolist() == [3.0, 3.0]
+    assert torch.equal(nlme.interval_series([1.0], [2.0])[0].values[..., 0], torch.tensor([[2.0]]))
