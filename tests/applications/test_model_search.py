@@ -251,6 +251,30 @@ def test_what_cannot_be_searched_is_an_error(fit, cohort):
         pa.search(mode)
 
 
+def test_a_covariate_that_says_the_same_takes_no_inclusions_from_that_of_the_model(fit, cohort):
+    weight = cohort.covariates["weight"]
+    twice = replace(cohort, covariates={"weight": weight, "pounds": 2.2 * weight})
+    both = replace(fit, cohort=twice, individuals=replace(fit.individuals, cohort=twice))
+    for rule in (pa.SearchRule(), pa.SearchRule(criterion="penalised")):
+        found = pa.search(both, correlations=False, rule=rule)
+        assert [t.name for t in found.extension.terms] == ["weight on phi[0]"]
+        share = {t.term: t.frequency for t in found.tests}
+        assert share["weight on phi[0]"] > 0.9
+        assert "pounds on phi[0]" in found.skipped
+
+
+def test_covariates_without_one_known_value_are_named(fit, cohort):
+    changing = replace(cohort, time_varying={"crcl": cohort["y"]})
+    with pytest.raises(SettingError, match="'crcl' varies over time"):
+        pa.search(replace(fit, cohort=changing), covariates=["crcl"])
+    with pytest.raises(SettingError, match="'y' is a series"):
+        pa.search(fit, covariates=["y"])
+    with pytest.raises(SettingError, match="by name"):
+        pa.search(fit, structures=[linear_program])
+    with pytest.raises(SettingError, match="not callable"):
+        pa.search(fit, structures={"two": 2})
+
+
 def test_figure_and_report(found, tmp_path):
     plots.searched_path(found).savefig(tmp_path / "path.png")
     assert (tmp_path / "path.png").stat().st_size > 10_000

@@ -209,6 +209,17 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         cumulative = self.hazard(torch.cat([start, torch.maximum(last, start)], -1))[1]
         return cumulative[..., -1] - cumulative[..., 0]
 
+    def survival(self, times: Tensor) -> Tensor:
+        """Probability of no event until each time for an individual without one at the begin.
+
+        Args:
+            times: Times that do not decrease, shape ``(individual, time)``.
+        """
+        start = torch.zeros_like(times[..., :1]) if self.begin is None else self.begin
+        places = torch.cat([start, torch.maximum(times, start)], -1)
+        cumulative = self.hazard(places)[1]
+        return torch.exp(cumulative[..., :1] - cumulative[..., 1:])
+
     def _visit_before(self, times: Tensor) -> Tensor:
         """The last visit before each time, or the begin."""
         assert self.visits is not None
