@@ -16,7 +16,7 @@ PUBLIC = {
         "Resample SearchRule Series Simulation Target Tracker TrainingDistribution "
         "TrainingHistory TrainingOptions adapt bootstrap compare concatenate datasets "
         "delta_method difference end_to_end evaluate_designs fit_levels fit_population "
-        "likelihood_ratio_test load_fit load_guide marginal_likelihood marginalize nlme "
+        "likelihood_ratio_test load_fit load_guide load_levels marginal_likelihood marginalize nlme "
         "population profile_likelihood read_structure recommend sample_individuals "
         "sample_population search sharpen simulate simulate_population train"
     ),
