@@ -177,12 +177,14 @@ def _check_supports(structure: ModelStructure, cohort: Cohort, generator: Genera
         if bool(cells.any()):
             distribution, _ = each_value(trace.nodes[name]["fn"])
             rows = cells.flatten(1).any(1).nonzero()[:, 0].tolist()
+            expected, fix = _expected_values(distribution)
             raise ModelError(
                 f"{int(cells.sum())} recorded values lie outside the support of their "
                 f"distribution ({type(distribution).__name__}), of "
                 f"{_named(tuple(cohort.ids[i] for i in rows))}; first "
                 f"{_value_words(cohort, site.series, cells)}.",
-                *_expected_values(distribution),
+                expected,
+                fix,
             )
 
 
