@@ -192,22 +192,27 @@ def _is_event(series: Series) -> bool:
 def _baseline_of(
     cohort: Cohort, reference: Cohort | None, names: Sequence[str]
 ) -> dict[str, Series]:
-    """The series that have one value at time 0 in the data of the population: covariates that are
-    known for some individuals only. They are not recorded where individuals have no such series.
+    """The series that have one value, at the begin of each individual, in the data of the
+    population: covariates that some individuals lack. They are not recorded where individuals have
+    no such series.
     """
-    baseline = {}
+    if reference is None:
+        return {}
+    found = {}
     for name in names:
-        known = reference[name] if reference is not None and name in reference else None
-        if known is None or known.values.shape[1:] != (1,) or bool(known.times.any()):
+        known = reference.series.get(name)
+        others = [s.times.amin(1) for n, s in reference.series.items() if n != name]
+        if known is None or known.values.shape[1:] != (1,) or not others:
             continue
-        if not bool(known.observed.any()):
+        late = known.times[:, 0] > torch.stack(others).amin(0)
+        if bool(late.any()) or not bool(known.observed.any()):
             continue
         own = cohort.series.get(name)
-        if own is None or own.values.shape[1:] != (1,) or bool(own.times.any()):
+        if own is None or own.values.shape[1:] != (1,):
             zero = torch.zeros(len(cohort), 1, dtype=torch.float64)
             own = Series(zero, zero, zero.bool())
-        baseline[name] = own
-    return baseline
+        found[name] = own
+    return found
 
 
 def _channels(cohort: Cohort, name: str) -> int:

@@ -302,7 +302,7 @@ def _simulated(
     metrics = next(iter(parts.values())).exposures
     return Simulation(
         tuple(settings.regimens),
-        settings.quantity or default_quantity(individuals.structure),
+        settings.quantity or default_quantity(individuals.structure, who.baseline),
         who.ids,
         settings.times,
         {name: x.prediction for name, x in parts.items()},

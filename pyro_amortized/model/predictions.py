@@ -6,7 +6,7 @@ Limits of quantification do not change it. An *observation* is drawn from the di
 has residual error and is censored where the model says so.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +104,10 @@ def predicted_parts(
     for results that need not hold all values. Arguments as there.
     """
     cohort = cohort.to(dtype=torch.float64)
-    quantity = default_quantity(structure) if quantity is None else quantity
+    if quantity is None:
+        columns = {name: cohort[name].times.shape[1] for name in structure.series}
+        short = [name for name, size in columns.items() if size < max(columns.values())]
+        quantity = default_quantity(structure, short)
     num_draws, num = unconstrained.shape[:2]
     own = len(cohort) == num_draws * num and num_draws > 1
     num_values = sum(cohort[name].values.numel() for name in structure.series)
@@ -129,9 +132,13 @@ def predicted_parts(
         yield rows, part
 
 
-def default_quantity(structure: ModelStructure) -> str:
-    """The first series that is none of events, or the first one."""
-    others = [site.series for site in structure.observed.values() if site.kind != "event"]
+def default_quantity(structure: ModelStructure, short: Collection[str] = ()) -> str:
+    """The first series that is none of events, or the first one.
+
+    ``short`` are series of one value per individual, covariates that some individuals lack.
+    """
+    sites = [site for site in structure.observed.values() if site.kind != "event"]
+    others = [site.series for site in sites if site.series not in short]
     return others[0] if others else structure.series[0]
 
 

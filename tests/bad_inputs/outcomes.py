@@ -1,5 +1,6 @@
 """Counts, categories, events and levels: data and parameters that no model can have."""
 
+import pandas
 import pyro
 import pyro.distributions as dist
 import torch
@@ -49,6 +50,21 @@ def _chain(initial=THIRD, steps=STEPS):
 
 def _events(hazard=CONSTANT, **arguments):
     return lambda b, y: nlme.EventTimes(hazard.scaled(b.exp()), y, **arguments)
+
+
+def _table(**arguments):
+    """A table with a sex that changes and a weight that one individual lacks."""
+    frame = pandas.DataFrame(
+        {
+            "ID": [1, 1, 2],
+            "TIME": [0.0, 1.0, 0.0],
+            "DV": [5.0, 4.0, 6.0],
+            "SEX": ["M", "F", "F"],
+            "ARM": ["a", None, None],
+            "WT": [60.0, None, None],
+        }
+    )
+    return nlme.read_table(frame, series="y", **arguments)
 
 
 OUTCOMES = {
@@ -144,6 +160,26 @@ OUTCOMES = {
         "times that are texts": (
             lambda k: nlme.event_series(["one", "two"], [1, 0]),
             "`times`",
+        ),
+        "a category by name that is missing": (lambda k: _table(covariates=["ARM"]), "unknown"),
+        "a category by name that changes": (lambda k: _table(covariates=["SEX"]), "'M'"),
+        "a category by name over time": (lambda k: _table(time_varying=["SEX"]), "texts"),
+        "a category by name for some": (lambda k: _table(incomplete=["ARM"]), "texts"),
+        "a covariate that is complete and not": (
+            lambda k: _table(covariates=["WT"], incomplete=["WT"]),
+            "each column once",
+        ),
+        "a covariate of other individuals": (
+            lambda k: nlme.completed(_table(incomplete=["WT"])["WT"], torch.ones(3)),
+            "`imputed`",
+        ),
+        "a covariate that is no series": (
+            lambda k: nlme.completed(torch.ones(2, 1), torch.ones(2)),
+            "`record`",
+        ),
+        "occasions in the place of individuals": (
+            lambda k: nlme.by_occasion(torch.ones(2, 3), torch.zeros(3, 4).long()),
+            "values.mT",
         ),
         "an interval from nowhere": (
             lambda k: nlme.interval_series([INF, 1.0], [INF, 2.0]),
