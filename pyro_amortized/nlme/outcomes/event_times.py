@@ -32,7 +32,8 @@ class EventSettings:
     Args:
         num_points: Times of a grid on which the cumulative hazard is computed.
         num_rounds: Grids, each between two neighbouring times of the grid before. The last interval
-            is 3e-5 of the follow-up and is interpolated, with an error of its square.
+            is 5e-5 of the follow-up and is interpolated, with an error of its square where the
+            hazard is smooth. Every point of a grid costs a quadrature.
         smallest_gap: Smallest cumulative hazard of an interval with an event, so that its logarithm
             and its gradient are finite.
         visit_tolerance: Largest distance of an event from the visit that has found it, relative to
@@ -41,8 +42,8 @@ class EventSettings:
             error of a solver, relative to one plus its value.
     """
 
-    num_points: int = 33
-    num_rounds: int = 3
+    num_points: int = 13
+    num_rounds: int = 4
     smallest_gap: float = 1e-12
     visit_tolerance: float = 1e-6
     fall_tolerance: float = 1e-4
