@@ -74,3 +74,17 @@ def test_lists_and_arrays_are_times():
     assert torch.equal(lists.values, tensors.values)
     assert lists.times[:, 0].tolist() == [3.0, 3.0]
     assert torch.equal(nlme.interval_series([1.0], [2.0])[0].values[..., 0], torch.tensor([[2.0]]))
+
+
+def test_events_are_written_to_a_table_and_read_again():
+    times = torch.tensor([[1.0, 2.5, 4.0], [3.0, torch.nan, torch.nan], [0.5, 2.0, torch.nan]])
+    happened = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 1, 0]])
+    marker = pa.Series(torch.zeros(3, 1).double(), torch.ones(3, 1).double())
+    events = nlme.event_series(times.double(), happened)
+    cohort = pa.Cohort({"marker": marker, "relapse": events})
+    table = nlme.to_table(cohort)
+    again = nlme.read_table(table, series={"marker": "marker", "relapse": "relapse"})
+    again = nlme.with_events(again, "relapse", end=events.times[:, 0])
+    assert torch.equal(again["relapse"].values, events.values)
+    assert torch.equal(again["relapse"].observed, events.observed)
+    assert torch.equal(again["relapse"].times, events.times)
