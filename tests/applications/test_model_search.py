@@ -189,10 +189,10 @@ def test_the_result_says_what_was_done(found):
     assert len(tests) == 7  # (weight, age, arm) x 2, one correlation
     assert tests["included"].sum() == 2
     assert set(tests[tests["term"].str.startswith("arm")]["df"]) == {2}
-    # A term whose statistic is near the limit is chosen in about half of the cohorts.
+    # A term whose statistic is near the limit is chosen in a quarter to a half of the cohorts.
     chosen, others = (tests[tests["included"] == x]["frequency"] for x in (True, False))
     assert chosen.max() > 0.6
-    assert chosen.min() > max(0.3, others.max())
+    assert chosen.min() > max(0.2, others.max())
     assert found.num_tests >= len(tests)
     assert found.chance == pytest.approx(0.07)
 
