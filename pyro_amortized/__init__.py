@@ -43,8 +43,9 @@ from .population.collapsed_model import marginalize as marginalize
 from .population.estimation import fit_population as fit_population
 from .population.fit_files import load_fit as load_fit
 from .population.fit_result import PopulationFit as PopulationFit
-from .population.level_fit import LevelFit as LevelFit
+from .population.level_files import load_levels as load_levels
 from .population.level_fit import fit_levels as fit_levels
+from .population.level_result import LevelFit as LevelFit
 from .population.likelihood_estimate import MarginalLikelihood as MarginalLikelihood
 from .population.likelihood_estimate import marginal_likelihood as marginal_likelihood
 from .population.likelihood_profiles import profile_likelihood as profile_likelihood

@@ -24,7 +24,7 @@ def evaluate_designs(
     designs: Cohort | Mapping[str, Cohort],
     *,
     num_individuals: int | None = None,
-    fixed: Sequence[str] = (),
+    fixed: Sequence[str] | None = None,
     num_simulated: int = 500,
     seed: int | Generator = 0,
 ) -> DesignEvaluation:
@@ -37,7 +37,8 @@ def evaluate_designs(
             covariates.
         num_individuals: Number of individuals of the study, in the proportions of the design.
             Default: that of the design.
-        fixed: Names of population sites that will not be estimated.
+        fixed: Names of population sites that will not be estimated. Default: those that the fit
+            did not estimate either.
         num_simulated: Individuals that are simulated for each design; the result states the Monte
             Carlo errors.
         seed: Seed or generator.
@@ -76,6 +77,8 @@ def evaluate_designs(
     if not named:
         raise SettingError("There are no designs.", "one or more.", "pass `nlme.study(...)`.")
     source, generator = source_of(fit), make_generator(seed)
+    if fixed is None:
+        fixed = () if source.fit is None else source.fit.fixed
     fixed = (fixed,) if isinstance(fixed, str) else tuple(fixed)
     unknown = [name for name in fixed if name not in source.estimates]
     if unknown or (source.estimates and len(set(fixed)) == len(source.estimates)):

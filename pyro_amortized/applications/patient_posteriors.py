@@ -129,7 +129,7 @@ def patient_draws(
         num_draws: Number of draws.
         generator: Source of randomness.
     """
-    who, data = seen_recipients(source.series, patients, start, occasion)
+    who, data = seen_recipients(source.series, patients, start, occasion, source.cohort)
     previous = None if earlier is None else earlier.posterior
     if earlier is not None and earlier.use_draws:
         again = None

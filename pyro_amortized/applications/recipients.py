@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 
 from ..cohort import Cohort, Doses, Series
 from ..errors import CohortError, SettingError
+from ..model.predictions import GRID
 from ..nlme.regimens import Regimen
 from ..nlme.studies import given_covariates
 from ..runtime.arguments import check_is, check_number
@@ -35,6 +36,8 @@ class Recipients:
 
     Args:
         series: Names of the series of the model, and the channels of each (0: no channels).
+        events: Names of those that are series of events.
+        baseline: Series with one time, 0, by name: covariates that some individuals lack.
         covariates: Covariates, shape ``(individual,)`` each.
         time_varying: Covariates that vary over time, occasions, limits of quantification.
         ids: Labels; empty for copies, which have none.
@@ -51,6 +54,8 @@ class Recipients:
     earlier: Doses | None
     start: Tensor
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    events: frozenset[str] = frozenset()
+    baseline: Mapping[str, Series] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.start)
@@ -69,6 +74,8 @@ class Recipients:
             self.earlier and self.earlier.map(copied),
             copied(self.start),
             self.categories,
+            self.events,
+            {name: s.map(copied) for name, s in self.baseline.items()},
         )
 
     def after(self, plan: Regimen) -> "Recipients":
@@ -92,13 +99,21 @@ class Recipients:
         series = {
             name: Series(clock, ones.unsqueeze(-1).expand(-1, -1, k) if k else ones)
             for name, k in self.series.items()
+            if name not in self.events and name not in self.baseline
         }
+        if self.events:  # one event, until the last time; its times would not be those of a grid
+            last, one = clock[:, -1:], torch.ones_like(clock[:, :1])
+            followed = Series(last, torch.stack([last, 0 * one], -1))
+            series |= dict.fromkeys(self.events, followed) | {GRID: Series(clock, ones)}
+        series |= self.baseline
         limits = {f"{name}_{kind}" for name in self.series for kind in LIMITS}
         varying = {
             name: Series(clock, s.at(clock)) if name in limits else s
             for name, s in self.time_varying.items()
         }
         both = doses if self.earlier is None else _joined(self.earlier, doses)
+        order = [*self.series, *(name for name in series if name not in self.series)]
+        series = {name: series[name] for name in order}
         return Cohort(series, both, self.covariates, self.ids, varying, self.categories)
 
 
@@ -135,6 +150,7 @@ def new_recipients(
     varying: Mapping[str, Series] = {}
     names: Mapping[str, tuple[str, ...]] = {}
     channels = {name: 0 for name in series}
+    events, baseline = frozenset[str](), dict[str, Series]()
     if template is not None:
         rows = torch.arange(num_individuals)
         if len(template) != num_individuals or not isinstance(covariates, Cohort):
@@ -143,6 +159,9 @@ def new_recipients(
         known, varying = dict(picked.covariates), dict(picked.time_varying)
         names = picked.categories
         channels = {name: _channels(template, name) for name in series}
+        # A design has plain series in the place of events.
+        events = _events_of(picked, series) | _events_of(cohort, series)
+        baseline = _baseline_of(picked, cohort, series)
     if isinstance(covariates, Mapping):
         given = given_covariates(covariates, num_individuals)
         known |= given
@@ -151,7 +170,49 @@ def new_recipients(
         check_is("covariates", covariates, Cohort, fix)
     ids = tuple(str(i + 1) for i in range(num_individuals))
     start = torch.zeros(num_individuals, dtype=torch.float64)
-    return Recipients(channels, known, varying, ids, None, start, names)
+    return Recipients(channels, known, varying, ids, None, start, names, events, baseline)
+
+
+def _events_of(cohort: Cohort | None, names: Sequence[str]) -> frozenset[str]:
+    """The series whose two channels are the time of an event and its status."""
+    if cohort is None:
+        return frozenset()
+    return frozenset(name for name in names if name in cohort and _is_event(cohort[name]))
+
+
+def _is_event(series: Series) -> bool:
+    values = series.values
+    if values.dim() != 3 or values.shape[-1] != 2:
+        return False
+    status = values[..., 1][series.observed[..., 1]]
+    followed = bool((series.times == series.times[:, :1]).all())
+    return followed and bool(((status == 0) | (status == 1)).all())
+
+
+def _baseline_of(
+    cohort: Cohort, reference: Cohort | None, names: Sequence[str]
+) -> dict[str, Series]:
+    """The series that have one value, at the begin of each individual, in the data of the
+    population: covariates that some individuals lack. They are not recorded where individuals have
+    no such series.
+    """
+    if reference is None:
+        return {}
+    found = {}
+    for name in names:
+        known = reference.series.get(name)
+        others = [s.times.amin(1) for n, s in reference.series.items() if n != name]
+        if known is None or known.values.shape[1:] != (1,) or not others:
+            continue
+        late = known.times[:, 0] > torch.stack(others).amin(0)
+        if bool(late.any()) or not bool(known.observed.any()):
+            continue
+        own = cohort.series.get(name)
+        if own is None or own.values.shape[1:] != (1,):
+            zero = torch.zeros(len(cohort), 1, dtype=torch.float64)
+            own = Series(zero, zero, zero.bool())
+        found[name] = own
+    return found
 
 
 def _channels(cohort: Cohort, name: str) -> int:
@@ -160,7 +221,11 @@ def _channels(cohort: Cohort, name: str) -> int:
 
 
 def seen_recipients(
-    series: Sequence[str], cohort: Cohort, start: float | None, occasion: Occasion
+    series: Sequence[str],
+    cohort: Cohort,
+    start: float | None,
+    occasion: Occasion,
+    reference: Cohort | None = None,
 ) -> tuple[Recipients, Cohort]:
     r"""Individuals that were seen before, and their data with the occasion of the regimen.
 
@@ -171,6 +236,7 @@ def seen_recipients(
             after their last record, with earlier doses washed out.
         occasion: ``"new"``: the regimen belongs to an occasion of its own, if the cohort has
             occasions; ``"last"``: to the last one.
+        reference: Data of the population.
 
     Raises:
         CohortError: A dose was recorded at ``start`` or after it.
@@ -201,6 +267,8 @@ def seen_recipients(
         earlier,
         begin,
         cohort.categories,
+        _events_of(cohort, series),
+        _baseline_of(cohort, reference, series),
     )
     return recipients, cohort
 

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from ..cohort import Cohort, Doses
 from ..errors import SettingError
-from ..model.predictions import predict, predicted_parts
+from ..model.predictions import default_quantity, predict, predicted_parts
 from ..nlme.adaptive_regimens import AdaptiveRegimen
 from ..nlme.regimens import Regimen
 from ..runtime.arguments import check_count, check_is
@@ -93,8 +93,8 @@ def simulate(
             a cohort to draw individuals from. Default: drawn from the cohort of the fit.
         exposure: Window and threshold of the exposure metrics. Default: the last dosing interval,
             or until the last of ``times`` for a single dose.
-        quantity: Name of a series, or of a ``pyro.deterministic`` site of shape ``(individual,
-            time)``. Default: the first series.
+        quantity: Name of a series (of events: the probability of none until each time), or of a
+            ``pyro.deterministic`` site of shape ``(individual, time)``. Default: the first series.
         start: For seen individuals: time on their clock at which the regimen begins; earlier doses
             still act. Default: after their last record, with earlier doses washed out.
         occasion: For seen individuals with occasions (column OCC): the regimen belongs to a
@@ -142,7 +142,7 @@ def simulate(
         fix = "pass the data of individuals, as `nlme.read_table` gives them."
         check_is("conditional_on", conditional_on, Cohort, fix)
         _check_no_new(num_individuals, covariates, "`conditional_on`")
-        who, data = seen_recipients(source.series, conditional_on, start, occasion)
+        who, data = seen_recipients(source.series, conditional_on, start, occasion, source.cohort)
         individuals, used = seen_individuals(source, data, uncertainty, num_draws, generator)
     else:
         if isinstance(regimens, Cohort):
@@ -302,7 +302,7 @@ def _simulated(
     metrics = next(iter(parts.values())).exposures
     return Simulation(
         tuple(settings.regimens),
-        settings.quantity or individuals.structure.series[0],
+        settings.quantity or default_quantity(individuals.structure, who.baseline),
         who.ids,
         settings.times,
         {name: x.prediction for name, x in parts.items()},

@@ -205,10 +205,11 @@ def _outcome_checks(
 ) -> list[Check]:
     """The checks of the residuals and of what is missing."""
     kinds = outcome_kinds(fit.structure)
+    scores = fit.scores[:, fit.estimated].numpy() if fit.estimator == "corrected" else None
     checks = [check for one in by_series for check in residual_checks(one)]
     for one in by_series:
         if kinds[one.series] == "continuous":
-            checks += error_checks(one, fit.cohort)
+            checks += error_checks(one, fit.cohort, scores)
     checks += [check for one in of_events for check in event_checks(one)]
     return checks + [check for one in by_series for check in missingness_checks(fit, one)]
 

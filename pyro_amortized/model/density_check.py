@@ -19,6 +19,7 @@ from ..runtime.isolation import seeded
 from ..runtime.random_numbers import make_generator
 from ..runtime.user_warnings import warn_user
 from .observation_density import IndividualLogDensity
+from .outcome_kinds import innermost, outcome_kind
 from .pointwise_densities import each_value, value_log_probs
 from .program_run import Assign, run_program
 from .sites import individual_first
@@ -168,30 +169,79 @@ def _check_supports(structure: ModelStructure, cohort: Cohort, generator: Genera
     draws = structure.draw_individuals(cohort, population, 1, generator)[0]
     trace = run_program(structure.model, cohort, Assign(population, structure.individual, draws))
     for name, site in structure.observed.items():
+        _check_impossible(trace.nodes[name], cohort, site.series)
         inside = _in_support(trace.nodes[name])
         if inside is None:
             continue
         cells = ~individual_first(inside, site.dim, site.event_dim) & cohort[site.series].observed
         if bool(cells.any()):
-            kind = type(each_value(trace.nodes[name]["fn"])[0]).__name__
+            distribution, _ = each_value(trace.nodes[name]["fn"])
             rows = cells.flatten(1).any(1).nonzero()[:, 0].tolist()
+            expected, fix = _expected_values(distribution)
             raise ModelError(
                 f"{int(cells.sum())} recorded values lie outside the support of their "
-                f"distribution ({kind}), of {_named(tuple(cohort.ids[i] for i in rows))}; first "
+                f"distribution ({type(distribution).__name__}), of "
+                f"{_named(tuple(cohort.ids[i] for i in rows))}; first "
                 f"{_value_words(cohort, site.series, cells)}.",
-                "values that the distribution of the site can have.",
-                "a value of 0 under a log-normal error is one below the limit of quantification "
-                "(`nlme.Censored`, CENS and LLOQ in a table) or was not recorded; otherwise use "
-                "another error, for instance `nlme.combined_error`.",
+                expected,
+                fix,
             )
+
+
+def _check_impossible(node: Any, cohort: Cohort, series: str) -> None:
+    """Raise if a distribution of all values of an individual calls some of them impossible."""
+    inner = innermost(node["fn"])
+    if not hasattr(inner, "impossible"):
+        return
+    observed = cohort[series].observed
+    for words, found in inner.impossible(node["value"]).items():
+        cells = found & (observed.all(-1) if observed.dim() > found.dim() else observed)
+        if bool(cells.any()):
+            rows = cells.any(-1).nonzero()[:, 0].tolist()
+            place = cells.nonzero()[0].tolist()
+            value = cohort[series].values[tuple(place)].flatten()[0]
+            raise ModelError(
+                f"{int(cells.sum())} recorded values of {series!r} {words}: of "
+                f"{_named(tuple(cohort.ids[i] for i in rows))}; first the value {float(value):g} "
+                f"of individual {cohort.ids[place[0]]}.",
+                "values that the distribution of the site can have.",
+                f"correct the data of the series, or what is passed to `{type(inner).__name__}`.",
+            )
+
+
+def _expected_values(distribution: Any) -> tuple[str, str]:
+    """What a distribution expects, and how data come to fit it."""
+    kind = outcome_kind(distribution)
+    if kind == "category":
+        support = distribution.support
+        largest = int(torch.as_tensor(getattr(support, "upper_bound", 1)).max())
+        return (
+            f"the numbers of the categories, 0 to {largest}.",
+            "code the first category as 0, the next one as 1, and so on; a category more needs a "
+            "probability (a cut point) more.",
+        )
+    if kind == "count":
+        return (
+            "whole numbers, from 0 on, and at most the number of trials where there is one.",
+            "correct the counts; a mean, a rate or a difference of counts is no count.",
+        )
+    return (
+        "values that the distribution of the site can have.",
+        "a value of 0 under a log-normal error is one below the limit of quantification "
+        "(`nlme.Censored`, CENS and LLOQ in a table) or was not recorded; otherwise use another "
+        "error, for instance `nlme.combined_error`.",
+    )
 
 
 def _in_support(node: Any) -> Tensor | None:
     """Whether each value of a site is in the support of its distribution, shape of the value; None
-    where the support depends on the parameters, or is not that of single values.
+    where the support depends on the parameters, or is not that of single values. The number of
+    categories or of trials is no such parameter.
     """
     distribution, _ = each_value(node["fn"])
     support = getattr(type(distribution), "support", None)
+    if outcome_kind(distribution) in ("count", "category"):
+        support = distribution.support
     if not isinstance(support, constraints.Constraint) or support.event_dim:
         return None
     if constraints.is_dependent(support) or distribution.event_dim:

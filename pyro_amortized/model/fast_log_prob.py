@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from ..numerics.small_sums import sum_last
+from .outcome_kinds import innermost, values_mask
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+ROUNDING = 1e-9  # of a probability that is a difference of two: more below zero is no rounding
 
 
 def log_prob_of(distribution: Any, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -36,7 +38,7 @@ def log_prob_of(distribution: Any, value: Tensor, *args: Any, **kwargs: Any) -> 
         return distribution.log_prob(value, *args, **kwargs)
     normal, mask = _normal(distribution)
     if normal is None:
-        return distribution.log_prob(value)
+        return _possible_log_prob(distribution, value)
     residual = value - normal.loc
     if mask is True:
         scale = _compact(normal.scale)
@@ -51,6 +53,35 @@ def log_prob_of(distribution: Any, value: Tensor, *args: Any, **kwargs: Any) -> 
     scale = normal.scale[..., 0]
     square = torch.linalg.vecdot(residual, residual)
     return -0.5 * square / scale**2 - mask.sum(-1) * (scale.log() + HALF_LOG_TWO_PI)
+
+
+def _possible_log_prob(distribution: Any, value: Tensor) -> Tensor:
+    """The distribution's own log density, with two exceptions for categories.
+
+    It is minus infinity at values that are no category, which torch cuts off to whole numbers, or
+    uses as an index beyond the probabilities. It is NaN where a probability is negative, as for cut
+    points that decrease: torch takes a small positive one in its place, and the others then add up
+    to more than one.
+    """
+    inner = innermost(distribution)
+    if not isinstance(inner, torch.distributions.Categorical):
+        result: Tensor = distribution.log_prob(value)
+        return result
+    faults = []
+    outside = ~inner.support.check(value)
+    if bool(outside.any()):
+        value = torch.where(outside, torch.zeros_like(value), value)
+        faults.append((outside, -torch.inf))
+    if "probs" in vars(inner):
+        negative = (inner.probs < -ROUNDING).any(-1)
+        faults += [(negative, torch.nan)] if bool(negative.any()) else []
+    log_prob = distribution.log_prob(value)
+    shape = distribution.batch_shape + distribution.event_shape
+    for cells, instead in faults:
+        hit = (cells & values_mask(distribution)).expand(shape)
+        hit = hit.flatten(-distribution.event_dim).any(-1) if distribution.event_dim else hit
+        log_prob = torch.where(hit, instead, log_prob)
+    return log_prob
 
 
 def _normal(distribution: Any) -> tuple[dist.Normal | None, Tensor | Literal[True]]:

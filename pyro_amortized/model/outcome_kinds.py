@@ -30,6 +30,20 @@ def innermost(distribution: Any) -> Any:
     return distribution
 
 
+def append_dims(mask: Tensor | bool, num_dims: int) -> Tensor | bool:
+    """A mask with further dimensions of size one at its end."""
+    return mask.reshape(*mask.shape, *[1] * num_dims) if isinstance(mask, Tensor) else mask
+
+
+def values_mask(distribution: Any) -> Tensor | bool:
+    """The masks in the wrappers of a distribution, broadcastable to its values."""
+    mask: Tensor | bool = True
+    while hasattr(distribution, "base_dist"):
+        mask = mask & append_dims(getattr(distribution, "_mask", True), distribution.event_dim)
+        distribution = distribution.base_dist
+    return mask
+
+
 def outcome_kind(distribution: Any) -> OutcomeKind:
     """The kind of the values of a distribution: events and categories by class, counts by their
     support.

@@ -11,13 +11,21 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import biject_to
 
-from ..cohort import Cohort
+from ..cohort import Cohort, Series
 from ..errors import ModelError
 from ..runtime.isolation import seeded
 from .program_run import Assign, run_program
 from .sites import IndividualSite, Model, ObservedSite, PopulationSite, site_log_prob
 
 Population = Mapping[str, Tensor]
+
+
+def _num_event_rows(series: Series) -> int:
+    """Number of events, and of individuals whose observation ends without one."""
+    recorded = series.observed.all(-1)
+    happened = recorded & (series.values[..., 1] > 0)
+    ends = (recorded & ~happened).any(-1)
+    return int(happened.sum()) + int(ends.sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +81,13 @@ class Roles:
         return [site.series for site in self.observed.values()]
 
     def num_observations(self, cohort: Cohort) -> int:
-        """Number of recorded values that the model observes; an event and its status are one."""
+        """Number of recorded values that the model observes; of events that of the events, and one
+        for the end of the observation of each individual that has one.
+        """
         return sum(
-            cohort[site.series].num_observations // (2 if site.kind == "event" else 1)
+            _num_event_rows(cohort[site.series])
+            if site.kind == "event"
+            else cohort[site.series].num_observations
             for site in self.observed.values()
         )
 

@@ -6,7 +6,7 @@ Limits of quantification do not change it. An *observation* is drawn from the di
 has residual error and is censored where the model says so.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,16 @@ from ..runtime.isolation import seeded
 from ..runtime.random_numbers import fork_seed, make_generator
 from ..runtime.solver_context import failures_reported_by_caller
 from .ordered_simulation import values_in_order
-from .outcome_kinds import is_wrapper, site_mean
+from .outcome_kinds import innermost, is_wrapper, site_mean
 from .population_parameters import Population
 from .program_run import Assign, run_program
 from .program_simulation import lay_out
 from .sites import individual_first
 from .structure import CALLS, ModelStructure
+
+# Name of a further series of a cohort, whose times are those at which events are predicted: the
+# times of a series of events are the ends of the follow-up.
+GRID = "times of prediction"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +65,8 @@ def predict(
         population: Values of the population sites, or one population for each draw in unconstrained
             coordinates, shape ``(draw, population)``.
         quantity: Name of a series, or of a ``pyro.deterministic`` site of shape ``(individual,
-            time)``. Default: the first series.
+            time)``. For a series of events the prediction is the probability of no event until each
+            time. Default: the first series that is none of events, or the first one.
         generator: Source of the residual errors. Default: predictions only.
         dtype: Floating dtype of the result.
 
@@ -99,7 +104,10 @@ def predicted_parts(
     for results that need not hold all values. Arguments as there.
     """
     cohort = cohort.to(dtype=torch.float64)
-    quantity = structure.series[0] if quantity is None else quantity
+    if quantity is None:
+        columns = {name: cohort[name].times.shape[1] for name in structure.series}
+        short = [name for name, size in columns.items() if size < max(columns.values())]
+        quantity = default_quantity(structure, short)
     num_draws, num = unconstrained.shape[:2]
     own = len(cohort) == num_draws * num and num_draws > 1
     num_values = sum(cohort[name].values.numel() for name in structure.series)
@@ -122,6 +130,16 @@ def predicted_parts(
         with seeded(noise):
             part = _predicted(structure, repeated, draws, values, quantity, generator is not None)
         yield rows, part
+
+
+def default_quantity(structure: ModelStructure, short: Collection[str] = ()) -> str:
+    """The first series that is none of events, or the first one.
+
+    ``short`` are series of one value per individual, covariates that some individuals lack.
+    """
+    sites = [site for site in structure.observed.values() if site.kind != "event"]
+    others = [site.series for site in sites if site.series not in short]
+    return others[0] if others else structure.series[0]
 
 
 def _values_of(
@@ -158,11 +176,16 @@ def _predicted(
         assign = Assign(
             population, structure.individual, rows, simulate=simulate, observations=drawn
         )
-        trace = run_program(structure.model, repeated, assign)
+        # What follows the site is not needed, and may be expensive (times of events).
+        own = frozenset(n for n, site in structure.observed.items() if site.series == quantity)
+        trace = run_program(structure.model, repeated, assign, own or None)
     shape = (*draws.shape[:2], -1)
     for name, site in structure.observed.items():
         if site.series == quantity:
             node = trace.nodes[name]
+            if site.kind == "event":
+                times = repeated[GRID if GRID in repeated else quantity].times
+                return Predictions(innermost(node["fn"]).survival(times).reshape(shape), None)
             location = individual_first(_location(node["fn"]), site.dim, site.event_dim)
             value = individual_first(node["value"], site.dim, site.event_dim)
             if location.dim() != 2:

@@ -10,8 +10,10 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..cohort import Cohort
+from ..errors import AmortizedError, ModelError
 from ..runtime.isolation import foreign_program
 from ..runtime.solver_context import labelled_rows
+from .outcome_kinds import innermost
 from .sites import IndividualSite, Model, constrain_site, plain_support, sum_per_individual
 
 
@@ -90,9 +92,25 @@ class Assign(Messenger):  # type: ignore[misc]
             msg.update(value=value, is_observed=True)
         # Nuisance sites are never assigned: they keep the dtype that the program expects.
         if msg["value"] is None and not msg["infer"].get("nuisance"):
-            value = msg["fn"](*msg["args"], **msg["kwargs"])
+            value = _drawn(msg)
             is_float = isinstance(value, Tensor) and value.is_floating_point()
             msg["value"] = value.to(torch.get_default_dtype()) if is_float else value
+
+
+def _drawn(msg: Any) -> Any:
+    """A draw of a site; parameters that its distribution cannot have are an error that names it."""
+    try:
+        return msg["fn"](*msg["args"], **msg["kwargs"])
+    except (NotImplementedError, AmortizedError):
+        raise
+    except (RuntimeError, ValueError) as error:
+        kind = type(innermost(msg["fn"])).__name__
+        raise ModelError(
+            f"The site {msg['name']!r} ({kind}) cannot be drawn: {error}",
+            "parameters that the distribution can have, wherever the priors allow them.",
+            "look for probabilities that are negative or NaN, cut points that decrease (write them "
+            "as a first one and positive steps), scales of zero, and shapes that do not agree.",
+        ) from error
 
 
 class _AllSitesReached(Exception):

@@ -20,7 +20,7 @@ from torch.distributions.transforms import IndependentTransform, Transform, iden
 from ..cohort import Cohort
 from ..numerics.small_sums import sum_last
 from .fast_log_prob import log_prob_of
-from .outcome_kinds import OutcomeKind
+from .outcome_kinds import OutcomeKind, append_dims, values_mask
 
 PLATE = "individual"
 Model = Callable[[Cohort], Any]
@@ -224,13 +224,7 @@ def site_mask(site: Mapping[str, Any]) -> Tensor | bool:
     ``poutine.mask``.
     """
     mask: Tensor | bool = True if site["mask"] is None else site["mask"]
-    fn, event_dim = site["fn"], site["fn"].event_dim
-    mask = _append_dims(mask, event_dim)
-    while hasattr(fn, "base_dist"):
-        own = getattr(fn, "_mask", True)
-        mask = mask & _append_dims(own, fn.event_dim)
-        fn = fn.base_dist
-    return mask
+    return append_dims(mask, site["fn"].event_dim) & values_mask(site["fn"])
 
 
 def has_density(site: Mapping[str, Any]) -> bool:
@@ -242,7 +236,3 @@ def has_density(site: Mapping[str, Any]) -> bool:
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
     return bool(getattr(fn, "has_density", True))
-
-
-def _append_dims(mask: Tensor | bool, num_dims: int) -> Tensor | bool:
-    return mask.reshape(*mask.shape, *[1] * num_dims) if isinstance(mask, Tensor) else mask

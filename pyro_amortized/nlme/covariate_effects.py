@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..cohort import Series
 from ..errors import ModelError
+from ..runtime.arguments import check_is
 
 
 def power_effect(covariate: Tensor, reference: float, exponent: Tensor | float) -> Tensor:
@@ -124,13 +125,22 @@ def completed(record: Series, imputed: Tensor) -> Tensor:
         Shape ``(*, individual)``.
 
     Raises:
-        ModelError: The series has more than one time.
+        ModelError: The series has more than one time, or shapes do not agree.
 
     Example:
         >>> record = Series(torch.zeros(2, 1), torch.tensor([[70.0], [torch.nan]]))
         >>> completed(record, torch.tensor([66.0, 64.0]))
         tensor([70., 64.])
     """
+    fix = 'pass the series of the covariate, `cohort["weight"]`, and the values of a latent site.'
+    check_is("record", record, Series, fix, ModelError)
+    check_is("imputed", imputed, Tensor, fix, ModelError)
+    if imputed.dim() and imputed.shape[-1] not in (1, len(record.values)):
+        raise ModelError(
+            f"`imputed` has shape {tuple(imputed.shape)}.",
+            f"({len(record.values)},), one value for each individual.",
+            fix,
+        )
     if record.values.shape[1:] != (1,):
         raise ModelError(
             f"The covariate has values of shape {tuple(record.values.shape)}.",

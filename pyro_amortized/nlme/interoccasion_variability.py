@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..cohort import Series
 from ..cohort.series import are_copies
-from ..errors import CohortError
+from ..errors import CohortError, ModelError
 from ..runtime.arguments import check_is
 from .ode.problem import Piecewise
 
@@ -103,5 +103,15 @@ def by_occasion(values: Tensor, index: Tensor) -> Tensor:
 
     Returns:
         Shape ``(*, individual, time)``.
+
+    Raises:
+        ModelError: The shapes do not agree.
     """
+    if values.dim() < 2 or index.dim() != 2 or values.shape[-2] != len(index):
+        raise ModelError(
+            f"`values` has shape {tuple(values.shape)}, `index` {tuple(index.shape)}.",
+            "(individual, occasion) and (individual, time).",
+            "sites inside the plate of the occasions have the shape (occasion, individual): pass "
+            "`values.mT`.",
+        )
     return values.gather(-1, index.expand(*values.shape[:-1], index.shape[-1]))

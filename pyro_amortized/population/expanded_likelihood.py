@@ -8,7 +8,7 @@ On draws :math:`u_{ik}(\Psi)` that follow the population
           |\partial u_{ik}(\Psi) / \partial u_{ik}|}{q_i(u_{ik})} .
 
 The weights are multiplied with the factors of their control variates
-(:mod:`pyro_amortized.sampling.control_variates`). The first factor of the density needs most of the
+(``pyro_amortized.sampling.control_variates``). The first factor of the density needs most of the
 time (it solves the dynamics and reads every observation). It is therefore expanded, for every draw
 separately, to second order in some coordinates x (decision 035):
 

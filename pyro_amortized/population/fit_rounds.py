@@ -4,7 +4,7 @@ r"""Rounds of drawing and maximising, in which the draws follow the population.
 
 where the draws of round r were made at :math:`\Psi^{(r)}`, within limits. New draws at the result
 show whether the likelihood has risen as promised. If not, the round is repeated with tighter
-limits (:mod:`pyro_amortized.population.trust_region`). The rounds end when new draws have nothing
+limits (``pyro_amortized.population.trust_region``). The rounds end when new draws have nothing
 to gain.
 """
 

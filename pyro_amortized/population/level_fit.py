@@ -7,7 +7,6 @@ modes of the effects, then the maximum of the likelihood of the units on these d
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,16 +16,16 @@ from torch import Generator, Tensor
 from ..cohort import Cohort
 from ..errors import FitError
 from ..model import Model, ModelStructure, Population, read_structure
-from ..numerics.laplace import delta_method, laplace_covariance
+from ..numerics.laplace import laplace_covariance
 from ..numerics.maximization import maximize
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
-from ..runtime.text_table import text_table
 from ..sampling.individuals import MIN_DRAWS, sample_with_structure
 from .estimation import fit_once
 from .exact_likelihood import ExactLikelihood
 from .fitted_following import follow
 from .level_likelihood import LevelLikelihood
+from .level_result import LevelFit
 from .level_sites import Level, the_level
 
 
@@ -49,94 +48,12 @@ class LevelFitSettings:
 SETTINGS = LevelFitSettings()
 
 
-@dataclass(frozen=True, eq=False)
-class LevelFit:
-    r"""A fit with a level above the individuals. Made by :func:`fit_levels`.
-
-    Args:
-        structure: The structure of the model.
-        cohort: The data.
-        level: The level.
-        estimates: Population parameters by name, without the effects of the level.
-        standard_errors: Their standard errors, by name.
-        covariance: Covariance of the unconstrained estimates, shape ``(parameter, parameter)``.
-        names: Names of the unconstrained coordinates.
-        minus2ll: -2 log likelihood.
-        minus2ll_mc_error: Its Monte Carlo standard error.
-        effects: Posterior means of the effects by site, shape of the site.
-        effect_deviations: Their posterior standard deviations, likewise.
-        units: Unit of each individual, shape ``(individual,)``; -1 for none.
-        converged: Whether the rounds ended by themselves.
-        message: How they ended.
-        num_rounds: Number of rounds.
-        seconds: Duration.
-    """
-
-    structure: ModelStructure
-    cohort: Cohort
-    level: Level
-    estimates: Mapping[str, Tensor]
-    standard_errors: Mapping[str, Tensor]
-    covariance: Tensor
-    names: tuple[str, ...]
-    minus2ll: float
-    minus2ll_mc_error: float
-    effects: Mapping[str, Tensor]
-    effect_deviations: Mapping[str, Tensor]
-    units: Tensor
-    converged: bool
-    message: str
-    num_rounds: int
-    seconds: float
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of estimated parameters."""
-        return len(self.names)
-
-    @property
-    def aic(self) -> float:
-        """Akaike's information criterion, -2LL + 2 P."""
-        return self.minus2ll + 2 * self.num_parameters
-
-    @property
-    def population(self) -> dict[str, Tensor]:
-        """Estimates, and posterior means of the effects, of all population sites."""
-        return {
-            name: (self.estimates | self.effects)[name]  # type: ignore[operator]
-            for name in self.structure.population
-        }
-
-    def summary(self) -> str:
-        """Estimates, standard errors, and effects of the units as text."""
-        rows: list[tuple[str, ...]] = [("parameter", "estimate", "SE")]
-        for name, value in self.estimates.items():
-            labels = self.structure.population[name].entry_names
-            errors = self.standard_errors[name].reshape(-1).tolist()
-            for label, x, se in zip(labels, value.reshape(-1).tolist(), errors, strict=True):
-                rows.append((label, f"{x:.4f}", f"{se:.4f}"))
-        units: list[tuple[str, ...]] = [(self.level.plate, "posterior mean", "SD")]
-        for name, value in self.effects.items():
-            labels = self.structure.population[name].entry_names
-            sd = self.effect_deviations[name].reshape(-1).tolist()
-            for label, x, s in zip(labels, value.reshape(-1).tolist(), sd, strict=True):
-                units.append((label, f"{x:.4f}", f"{s:.4f}"))
-        title = (
-            f"maximum likelihood, {len(self.cohort)} individuals in {self.level.num_units} units "
-            f"of {self.level.plate!r}"
-        )
-        words = f"{'' if self.converged else 'NOT '}converged: {self.message}"
-        fit = (
-            f"-2LL {self.minus2ll:.3f} (MC error {self.minus2ll_mc_error:.3f}), AIC {self.aic:.3f}"
-        )
-        return "\n\n".join([title, words, text_table(rows), fit, text_table(units)])
-
-
 def fit_levels(
     model: Model,
     cohort: Cohort,
     *,
     start: Population | None = None,
+    fixed: Population | None = None,
     num_draws: int = 500,
     seed: int = 0,
 ) -> LevelFit:
@@ -158,6 +75,7 @@ def fit_levels(
         model: The model.
         cohort: The data.
         start: Population to start from, with the effects. Default: a fit without effects.
+        fixed: Values of population sites that are not estimated.
         num_draws: Draws of each individual.
         seed: Seed of all draws.
 
@@ -166,7 +84,7 @@ def fit_levels(
 
     Raises:
         FitError: The model has no such level, or several; effects are crossed, or more than three
-            for each unit.
+            for each unit; effects or all parameters are fixed.
         ModelError: As :func:`~pyro_amortized.read_structure`.
     """
     check_count("num_draws", num_draws, least=MIN_DRAWS, error=FitError)
@@ -174,9 +92,9 @@ def fit_levels(
     structure = read_structure(model, cohort)
     structure.check_density()
     level = the_level(structure, cohort)
-    vector = _start(structure, cohort, level, start, seed)
-    own = torch.ones(len(vector), dtype=torch.bool)
-    own[level.places.flatten()] = False
+    held = _held(structure, level, fixed)
+    vector = _start(structure, cohort, level, start, held, seed)
+    own = ~structure.coordinates((*level.sites, *held))
     scale = structure.population_scale(cohort, generator)
     gain, rounds, target = math.inf, 0, None
     while rounds < SETTINGS.max_rounds and (gain > SETTINGS.gain or rounds < 2):
@@ -190,33 +108,55 @@ def fit_levels(
         gain, rounds = best.value - before, rounds + 1
         vector = vector.index_put((own.nonzero()[:, 0],), best.vector)
     target = _likelihood(structure, cohort, level, vector, num_draws, generator)
-    converged = gain <= SETTINGS.gain
-    message = f"{rounds} rounds of draws; the last gained {gain:.3f} in log likelihood"
-    found = _result(target, vector, own, scale)
+    found, words = _result(target, vector, own, scale)
+    message = f"{rounds} rounds of draws; the last gained {gain:.3f} in log likelihood{words}"
     return replace(
         found,
-        converged=converged,
+        fixed=tuple(held),
+        converged=gain <= SETTINGS.gain,
         message=message,
         num_rounds=rounds,
         seconds=time.perf_counter() - begin,
     )
 
 
+def _held(structure: ModelStructure, level: Level, fixed: Population | None) -> dict[str, Tensor]:
+    """Values of the sites that are not estimated."""
+    held = dict(structure.check_values(fixed or {}))
+    inside = [name for name in held if name in level.sites]
+    if inside or len(held) == len(structure.population) - len(level.sites):
+        raise FitError(
+            f"`fixed` is {sorted(held)}; the effects of the level {level.plate!r} are "
+            f"{list(level.sites)}.",
+            "some, but not all of the other population parameters.",
+            "leave the effects out; a model whose effects are known is fitted by "
+            "`fit_population(..., fixed=)`.",
+        )
+    return held
+
+
 def _start(
-    structure: ModelStructure, cohort: Cohort, level: Level, start: Population | None, seed: int
+    structure: ModelStructure,
+    cohort: Cohort,
+    level: Level,
+    start: Population | None,
+    fixed: dict[str, Tensor],
+    seed: int,
 ) -> Tensor:
     """The first vector: a fit in which all units are equal, and the median of the prior for what
     only the effects depend on.
     """
     if start is not None:
-        return structure.unconstrain_population(structure.check_population(start))
+        return structure.unconstrain_population(structure.check_population(dict(start) | fixed))
     draws = structure.draw_populations(cohort, 100, make_generator(seed))
     vectors = torch.stack([structure.unconstrain_population(p) for p in draws])
     median = structure.constrain_population(vectors.median(0).values)
     zero = {name: torch.zeros_like(median[name]) for name in level.sites}
     held = {n: median[n] for n in _hyperparameters(structure, cohort, level, draws[:2])}
-    fit = fit_once(structure.model, cohort, fixed=zero | held, seed=seed)
-    return fit.vector.clone()
+    held = zero | held | fixed
+    if len(held) == len(structure.population):
+        return structure.unconstrain_population(held)
+    return fit_once(structure.model, cohort, fixed=held, seed=seed).vector.clone()
 
 
 def _hyperparameters(
@@ -268,42 +208,61 @@ def _result(
     vector: Tensor,
     own: Tensor,
     scale: Tensor,
-) -> LevelFit:
-    """The fit at the estimates, on new draws; how the rounds ended is not known yet."""
+) -> tuple[LevelFit, str]:
+    """The fit at the estimates, on new draws, and words about what has no standard error; how the
+    rounds ended is not known yet.
+    """
     structure, level = target.structure, target.level
     objective = _objective(target, vector, own)
-    curvature = laplace_covariance(objective, vector[own], scale[own])
-    names = tuple(n for n, x in zip(structure.population_names, own.tolist(), strict=True) if x)
-    plain = [n for n in structure.population if n not in level.sites]
-    estimates, errors = {}, {}
-    places = own.nonzero()[:, 0]
-    for name in plain:
-
-        def value(z: Tensor, name: str = name) -> Tensor:
-            full = vector.detach().index_put((places,), z)
-            return structure.constrain_population(full)[name]
-
-        estimates[name], errors[name] = delta_method(value, vector[own], curvature.covariance)
+    vanishing = _vanishing(target, vector, own)
+    curvature = laplace_covariance(objective, vector[own], scale[own], ~vanishing)
     means, deviations = target.effects(vector)
-    found, spread = [
-        structure.constrain_population(vector.index_put((level.places.flatten(),), x.flatten()))
-        for x in (means, deviations)
-    ]
-    return LevelFit(
+    vector = vector.index_put((level.places.flatten(),), means.flatten()).detach()
+    spread = structure.constrain_population(
+        vector.index_put((level.places.flatten(),), deviations.flatten())
+    )
+    covariance = torch.full((len(vector), len(vector)), torch.nan, dtype=vector.dtype)
+    covariance[own.unsqueeze(1) & own] = curvature.covariance.flatten()
+    population = structure.constrain_population(vector)
+    fit = LevelFit(
         structure,
         target.cohort,
         level,
-        estimates,
-        errors,
-        curvature.covariance,
-        names,
+        vector,
+        covariance,
         -2 * float(objective(vector[own]).detach()),
         2 * target.mc_error,
-        {n: found[n] for n in level.sites},
+        {n: population[n] for n in level.sites},
         {n: spread[n] for n in level.sites},
         target.units,
-        False,
-        "",
-        0,
-        0.0,
     )
+    names = [n for n, x in zip(structure.population_names, own.tolist(), strict=True) if x]
+    unknown = curvature.covariance.diagonal().isnan()
+    words = ""
+    for name, is_zero, is_unknown in zip(names, vanishing.tolist(), unknown.tolist(), strict=True):
+        why = "half of it has the same likelihood" if is_zero else "the data do not determine it"
+        words += f"; {name} has no standard error: {why}" if is_zero or is_unknown else ""
+    return fit, words
+
+
+def _vanishing(target: LevelLikelihood, vector: Tensor, own: Tensor) -> Tensor:
+    """Which estimated coordinates are logarithms of standard deviations that cannot be
+    distinguished from zero: half of them does not change the likelihood, shape ``(estimated,)``.
+    """
+    structure = target.structure
+    positive = torch.cat(
+        [
+            torch.full((site.num_unconstrained,), "GreaterThan" in str(site.support))
+            for site in structure.population.values()
+        ]
+    )[own]
+    objective, at = _objective(target, vector, own), vector[own]
+    found = torch.zeros(len(at), dtype=torch.bool)
+    with torch.no_grad():
+        here = float(objective(at))
+        for k in positive.nonzero()[:, 0].tolist():
+            step = torch.zeros_like(at)
+            step[k] = math.log(2)
+            lost, more = here - float(objective(at - step)), float(objective(at + step)) - here
+            found[k] = lost < SETTINGS.gain and more < SETTINGS.gain
+    return found

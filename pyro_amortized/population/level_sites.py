@@ -124,11 +124,16 @@ def the_level(structure: ModelStructure, cohort: Cohort) -> Level:
             sites, or their support is not the real line.
     """
     found = levels_of(structure, cohort)
-    if len(found) != 1:
+    if not found:
         raise FitError(
-            f"The model has the levels {sorted(found)} above the individuals."
-            if found
-            else "The model has no level above the individuals.",
+            "The model has no level above the individuals: all plates are those of individuals.",
+            "one plate above the individuals with a random effect inside.",
+            "call `pa.fit_population(model, cohort)`, or write `with pyro.plate('site', "
+            "num_sites):` around a site that the individuals read.",
+        )
+    if len(found) > 1:
+        raise FitError(
+            f"The model has the levels {sorted(found)} above the individuals.",
             "one plate above the individuals with a random effect inside, and individuals that are "
             "nested in its units.",
             "crossed levels, and levels above levels, are beyond this fit: estimate the effects of "

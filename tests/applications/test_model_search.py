@@ -189,10 +189,10 @@ def test_the_result_says_what_was_done(found):
     assert len(tests) == 7  # (weight, age, arm) x 2, one correlation
     assert tests["included"].sum() == 2
     assert set(tests[tests["term"].str.startswith("arm")]["df"]) == {2}
-    # A term whose statistic is near the limit is chosen in about half of the cohorts.
+    # A term whose statistic is near the limit is chosen in a quarter to a half of the cohorts.
     chosen, others = (tests[tests["included"] == x]["frequency"] for x in (True, False))
     assert chosen.max() > 0.6
-    assert chosen.min() > max(0.3, others.max())
+    assert chosen.min() > max(0.2, others.max())
     assert found.num_tests >= len(tests)
     assert found.chance == pytest.approx(0.07)
 
@@ -249,6 +249,33 @@ def test_what_cannot_be_searched_is_an_error(fit, cohort):
     mode = replace(fit, criterion="posterior mode")
     with pytest.raises(FitError, match="A search"):
         pa.search(mode)
+
+
+def test_a_covariate_that_says_the_same_takes_no_inclusions_from_that_of_the_model(fit, cohort):
+    weight = cohort.covariates["weight"]
+    twice = replace(cohort, covariates={"weight": weight, "pounds": 2.2 * weight})
+    both = replace(fit, cohort=twice, individuals=replace(fit.individuals, cohort=twice))
+    alone = pa.search(fit, covariates=["weight"], correlations=False)
+    expected = {t.term: t.frequency for t in alone.tests}["weight on phi[0]"]
+    assert expected > 0.5
+    for rule in (pa.SearchRule(), pa.SearchRule(criterion="penalised")):
+        found = pa.search(both, correlations=False, rule=rule)
+        assert [t.name for t in found.extension.terms] == ["weight on phi[0]"]
+        share = {t.term: t.frequency for t in found.tests}
+        assert share["weight on phi[0]"] >= expected - 0.1
+        assert "pounds on phi[0]" in found.skipped
+
+
+def test_covariates_without_one_known_value_are_named(fit, cohort):
+    changing = replace(cohort, time_varying={"crcl": cohort["y"]})
+    with pytest.raises(SettingError, match="'crcl' varies over time"):
+        pa.search(replace(fit, cohort=changing), covariates=["crcl"])
+    with pytest.raises(SettingError, match="'y' is a series"):
+        pa.search(fit, covariates=["y"])
+    with pytest.raises(SettingError, match="by name"):
+        pa.search(fit, structures=[linear_program])
+    with pytest.raises(SettingError, match="not callable"):
+        pa.search(fit, structures={"two": 2})
 
 
 def test_figure_and_report(found, tmp_path):

@@ -132,6 +132,15 @@ def test_p_values_are_those_of_a_regression():
     assert math.isnan(law.p_value(math.nan))
 
 
+def test_two_terms_that_say_the_same_are_one():
+    information = np.array([[4.0, 4.0, 0.0], [4.0, 4.0, 0.0], [0.0, 0.0, 1.0]])
+    law = RatioDistribution(1, 1000)
+    groups = [TermGroup((0,), (0.0,), law), TermGroup((1,), (0.0,), law)]
+    quadratic = Quadratic(np.array([8.0, 8.0, 1.0]), information, groups)
+    assert quadratic.minus2ll(frozenset({0})) == pytest.approx(-17.0)
+    assert quadratic.minus2ll(frozenset({0, 1})) == pytest.approx(-17.0)
+
+
 def test_a_variance_is_not_negative():
     information = np.eye(2)
     groups = [TermGroup((1,), (0.0,), RatioDistribution(1, 40, one_sided=True))]

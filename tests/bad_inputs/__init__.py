@@ -9,6 +9,7 @@ from .cohorts import COHORTS
 from .fits import FITS
 from .folders import FOLDERS
 from .models import MODELS
+from .outcomes import OUTCOMES
 from .settings import SETTINGS
 from .tables import TABLES
 from .warned import FINE, WARNED
@@ -16,6 +17,7 @@ from .warned import FINE, WARNED
 ERRORS = {
     **COHORTS,
     **MODELS,
+    **OUTCOMES,
     **SETTINGS,
     **FITS,
     **FOLDERS,

@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 import pyro_amortized as pa
 from pyro_amortized import Cohort, Series
 from pyro_amortized.diagnostics import residuals
-from pyro_amortized.diagnostics.error_checks import error_checks
+from pyro_amortized.diagnostics.error_checks import _score_p_value, error_checks
 from tests.exact import TRUTH, linear_program
 
 NUM, TIMES = 60, torch.arange(6, dtype=torch.float64).mul(0.6)
@@ -27,7 +29,8 @@ def cohort_with(errors):
 def check_of(errors):
     cohort = cohort_with(errors)
     fit = pa.fit_population(linear_program, cohort, num_draws=200, num_starts=1, seed=1)
-    (check,) = error_checks(residuals(fit, num_simulations=300, seed=1), fit.cohort)
+    scores = fit.scores[:, fit.estimated].numpy()
+    (check,) = error_checks(residuals(fit, num_simulations=300, seed=1), fit.cohort, scores)
     return check
 
 
@@ -38,6 +41,14 @@ def normal(seed):
 def heavy_tails():
     chi2 = (normal(2) ** 2 + normal(3) ** 2) / 2
     return normal(1) / chi2.sqrt()
+
+
+def autocorrelated():
+    """Six values each; their correlation is 0.8 to the neighbour."""
+    errors = normal(1)
+    for j in range(1, 6):
+        errors[:, j] = 0.8 * errors[:, j - 1] + 0.6 * errors[:, j]
+    return errors
 
 
 def by_group():
@@ -52,6 +63,7 @@ def by_individual():
     ("errors", "words"),
     [
         (heavy_tails, "not normally distributed"),
+        (autocorrelated, "errors of neighbouring values of an individual go together"),
         (by_group, "the size of the errors goes with group"),
         (by_individual, "errors of different size"),
     ],
@@ -67,6 +79,21 @@ def test_right_errors_pass():
     check = check_of(normal(1))
     assert check.status == "passed"
     assert check.value > 0.05
+
+
+def test_the_score_test_of_an_autocorrelation_has_uniform_p_values():
+    """Residuals that are independent, and scores of parameters that explain a part of them."""
+    generator, p_values = np.random.default_rng(1), []
+    rows = np.repeat(np.arange(30), 5)
+    same = rows[1:] == rows[:-1]
+    for _ in range(400):
+        z = generator.standard_normal(len(rows))
+        drawn = z + 0.0 * np.ones((2, 1))
+        first = np.bincount(rows, z, 30)
+        scores = np.column_stack([first, np.bincount(rows, z**2 - 1, 30)])
+        p_values.append(_score_p_value(rows, drawn, same, scores))
+    assert scipy.stats.kstest(p_values, "uniform").pvalue > 0.001
+    assert _score_p_value(rows[:20], drawn[:, :20], same[:19], scores) is None
 
 
 def test_counts_are_not_tested():

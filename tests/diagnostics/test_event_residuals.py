@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 import pyro_amortized as pa
 from pyro_amortized.diagnostics import diagnose, event_residuals, plots, report, residuals
 from pyro_amortized.diagnostics.event_residuals import event_checks
-from pyro_amortized.diagnostics.plots.event_plots import survival
+from pyro_amortized.diagnostics.plots.event_plots import mean_events, survival
 from pyro_amortized.errors import CohortError, SettingError
 from tests import outcome_models as om
 
@@ -107,3 +107,25 @@ def test_the_check_of_a_marker_knows_of_its_dropout():
     r = residuals(individuals_at(om.joint, cohort, om.JOINT), series="marker", seed=1)
     late = r.times >= 4
     assert abs(float(r.npde[late].mean())) < 4 / float(late.sum()) ** 0.5
+
+
+def test_individuals_that_enter_late_are_at_risk_from_their_entry_on():
+    generator = torch.Generator().manual_seed(1)
+    draws = -torch.rand(40_000, generator=generator, dtype=torch.float64).log()
+    begin = torch.rand(40_000, generator=generator, dtype=torch.float64)
+    begin[:5000] = 0.0
+    seen = draws > begin  # an event before the entry is not seen
+    values = torch.stack([draws[seen], torch.ones(int(seen.sum())).double()], -1).unsqueeze(1)
+    known = torch.ones(values.shape[:2]).bool()
+    grid = torch.tensor([0.2, 0.5, 1.0, 2.0]).double()
+    right = survival(values, known, grid, begin[seen])
+    assert torch.allclose(right, torch.exp(-grid), atol=0.02)
+    assert (survival(values, known, grid) - torch.exp(-grid)).abs().max() > 0.05
+    first = mean_events(values, known, grid, begin[seen])  # the cumulative hazard, as all end
+    assert torch.allclose(first, grid, atol=0.06)
+
+
+def test_ties_are_one_factor():
+    values = torch.tensor([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0], [2.0, 1.0]]).double().unsqueeze(1)
+    grid = torch.tensor([1.0, 2.0]).double()
+    assert survival(values, torch.ones(4, 1).bool(), grid).tolist() == [0.5, 0.0]

@@ -109,3 +109,19 @@ def test_a_usual_program_passes():
         warnings.simplefilter("error")
         check(program(lambda f, s, c: dist.Normal(f, s)), growth_cohort(6))
         check(program(lambda f, s, c: dist.StudentT(3.0, f, s)), growth_cohort(6))
+
+
+def test_events_are_counted_once_and_their_end_once():
+    times = torch.tensor([[1.0, 2.0, 5.0], [5.0, torch.nan, torch.nan], [1.0, 4.0, torch.nan]])
+    happened = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 1, 0]])
+    cohort = pa.Cohort({"y": nlme.event_series(times, happened)})
+
+    def model(c):
+        omega = pyro.sample("omega", dist.HalfNormal(1.0))
+        with pyro.plate("individual", len(c)):
+            b = pyro.sample("b", dist.Normal(0.0 * omega, omega))
+            hazard = nlme.exponential_hazard(b.exp())
+            pyro.sample("y", nlme.EventTimes(hazard, c["y"]), obs=c["y"].values)
+
+    # Two events and an end, an end, two events: the second of them ends the observation.
+    assert pa.read_structure(model, cohort).num_observations(cohort) == 6

@@ -61,3 +61,24 @@ def test_what_is_masked_cannot_matter():
         distribution = dist.Normal(values(4, 5), torch.ones(()).double()).mask(MASK).to_event(1)
         assert _normal(distribution)[0] is not None
         assert log_prob_of(distribution, y).isfinite().all()
+
+
+def test_values_that_are_no_category_have_no_density():
+    value = torch.tensor([[0.0, 1.0, 1.0], [0.5, 2.0, -1.0]])
+    mask = torch.tensor([[True, False, True], [False, True, True]])
+    with pyro.validation_enabled(False):
+        distribution = dist.Categorical(torch.full((2, 3, 2), 0.5)).mask(mask).to_event(1)
+        found = log_prob_of(distribution, value)
+        assert torch.allclose(found[0].exp(), torch.tensor(0.25))
+        assert found[1] == -torch.inf
+        hidden = dist.Categorical(torch.full((2, 3, 2), 0.5)).mask(value != value).to_event(1)
+        assert log_prob_of(hidden, value).tolist() == [0.0, 0.0]
+        assert log_prob_of(dist.Categorical(torch.ones(2)), torch.tensor(0.5)) == -torch.inf
+
+
+def test_cut_points_that_decrease_have_no_density():
+    cuts = torch.tensor([[-1.0, 1.0], [1.0, -1.0]])
+    with pyro.validation_enabled(False):
+        outer = log_prob_of(dist.OrderedLogistic(torch.zeros(2), cuts), torch.zeros(2))
+    assert torch.allclose(outer[0].exp(), torch.sigmoid(torch.tensor(-1.0)))
+    assert outer[1].isnan()

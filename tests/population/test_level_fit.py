@@ -3,6 +3,7 @@ integrated by nested quadrature.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyro
@@ -99,6 +100,10 @@ def test_a_linear_model_has_the_exact_estimates_errors_and_likelihood():
         float(covariance[0, 0].sqrt()), rel=0.05
     )
     assert "units of 'site'" in fit.summary()
+    mean, error = fit.effects["u"], fit.effect_deviations["u"]
+    total = mean.var() + error.square().mean()
+    assert fit.shrinkage()["u"] == pytest.approx(float(1 - (mean.var() / total).sqrt()))
+    assert float(total.sqrt()) == pytest.approx(float(fit.estimates["tau"]), rel=0.3)
     assert fit.effects["u"].shape == (NUM_SITES,)
 
 
@@ -201,3 +206,50 @@ def test_the_collapsed_model_has_the_density_of_levels():
     normal = torch.distributions.MultivariateNormal(torch.ones(3).double(), covariance)
     assert found == pytest.approx(float(normal.log_prob(y).sum()), abs=0.1)
     assert math.isfinite(found)
+
+
+def test_a_fit_is_saved_with_its_data_and_read_again(tmp_path):
+    cohort = sites(linear, num_each=4)
+    names = tuple(f"site {letter}" for letter in "ABCDEFGHIJKL"[:NUM_SITES])
+    cohort = replace(cohort, categories={"site": names})
+    fit = pa.fit_levels(linear, cohort, fixed={"sigma": torch.tensor(0.3)}, num_draws=100, seed=1)
+    assert fit.fixed == ("sigma",)
+    assert float(fit.estimates["sigma"]) == pytest.approx(0.3)
+    assert fit.standard_errors["sigma"].isnan()
+    assert fit.standard_errors["mu"].isfinite()
+    assert fit.num_parameters == 3
+    fit.save(tmp_path / "levels")
+    again = pa.load_levels(tmp_path / "levels", linear)
+    assert again.summary() == fit.summary()
+    assert "site B" in again.summary()
+    assert repr(again) == repr(fit)
+    assert again.cohort.ids == cohort.ids
+    with pytest.raises(FitError, match="population parameters"):
+        pa.load_levels(tmp_path / "levels", binary)
+    with pytest.raises(FitError, match="contains no"):
+        pa.load_levels(tmp_path, linear)
+    file = tmp_path / "levels" / "levels.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(FitError, match="cannot be used"):
+        pa.load_levels(tmp_path / "levels", linear)
+
+
+def test_units_that_do_not_differ_have_no_standard_error_and_it_is_said():
+    cohort = sites(linear, num_each=4)
+    y, site = cohort["y"].values, site_of(cohort)
+    means = torch.stack([y[site == s].mean() for s in range(NUM_SITES)])
+    fit = pa.fit_levels(
+        linear, cohort.with_values({"y": y - means[site, None] + 1.0}), num_draws=100, seed=1
+    )
+    assert float(fit.estimates["tau"]) < 0.05
+    assert "tau has no standard error: half of it has the same likelihood" in fit.message
+    assert fit.standard_errors["tau"].isnan()
+    assert fit.standard_errors["mu"].isfinite()
+
+
+def test_what_cannot_be_fixed_or_has_no_level():
+    cohort = sites(linear)
+    with pytest.raises(FitError, match="effects of the level"):
+        pa.fit_levels(linear, cohort, fixed={"u": torch.zeros(NUM_SITES)})
+    with pytest.raises(FitError, match="fit_population"):
+        pa.fit_levels(_plain, cohort)

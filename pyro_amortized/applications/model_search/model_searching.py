@@ -18,7 +18,8 @@ from pathlib import Path as FolderPath
 
 import numpy as np
 
-from ...errors import FitError
+from ...cohort import Cohort
+from ...errors import FitError, SettingError
 from ...model import Model
 from ...model.extended_program import (
     ErrorKind,
@@ -112,6 +113,8 @@ def search(
     steps, name = [first_step(fit)], ""
     first = fit
     if structures:
+        fix = 'pass programs by name, for instance `{"two compartments": model}`.'
+        check_is("structures", structures, Mapping, fix)
         first, name, more = best_structure(fit, structures, seed)
         steps += more
     request, skipped = make_request(first, covariates, parameters, correlations, residual)
@@ -170,6 +173,7 @@ def make_request(
     chosen = known if covariates is None else covariates
     if isinstance(chosen, str):
         chosen = [chosen]
+    _check_constant(fit.cohort, list(chosen))
     check_names("covariates", list(chosen), known)
     forms = dict(chosen) if isinstance(chosen, Mapping) else dict.fromkeys(chosen)
     entries, skipped = normal_entries(fit)
@@ -179,6 +183,25 @@ def make_request(
     skipped = {name: why for name, why in skipped.items() if name in names}
     errors, more = _error_parts(fit) if residual else ((), {})
     return Request(forms, used, entries if correlations else {}, errors), skipped | more
+
+
+def _check_constant(cohort: Cohort, names: Sequence[str]) -> None:
+    """Raise if a name is that of a covariate that varies over time, or that some lack."""
+    for name in names:
+        why = {
+            "varies over time": name in cohort.time_varying,
+            "is a series: a covariate that some individuals lack, or observations": name
+            in cohort.series,
+        }
+        found = [words for words, is_so in why.items() if is_so]
+        if found and name not in cohort.covariates:
+            raise SettingError(
+                f"{name!r} {found[0]}.",
+                "covariates with one known value for each individual.",
+                "write its effect into the program (`cohort.time_varying[name].at(times)`, "
+                "`nlme.completed`), or add a summary, for instance the first value, to "
+                "`covariates=` of the cohort.",
+            )
 
 
 def _error_parts(

@@ -27,6 +27,7 @@ from .search_path import Path, unexplained_variances
 from .search_refits import Fitted, Refits
 from .search_result import SearchStep
 from .search_settings import SEARCH, SearchRule
+from .selection_frequencies import determined_step
 
 
 def lasso_path(information: np.ndarray, score: np.ndarray) -> list[frozenset[int]]:
@@ -75,7 +76,7 @@ def penalised_start(path: Path, refits: Refits, request: Request, rule: SearchRu
     for support in lasso_path(v, u):
         chosen = frozenset(k for k, g in enumerate(groups) if {n - begin for n in g} & support)
         rows = [n - begin for k in sorted(chosen) for n in groups[k]]
-        fall = float(u[rows] @ np.linalg.solve(v[np.ix_(rows, rows)], u[rows]))
+        fall = float(u[rows] @ determined_step(v[np.ix_(rows, rows)], u[rows]))
         bic = len(rows) * math.log(len(fit.cohort)) - fall
         if bic < least and len(chosen) <= rule.max_terms:
             best, least = chosen, bic
@@ -85,7 +86,7 @@ def penalised_start(path: Path, refits: Refits, request: Request, rule: SearchRu
     terms = [candidates[k] for k in sorted(best)]
     start = dict(fit.estimates)
     rows = [n - begin for k in sorted(best) for n in groups[k]]
-    values = iter(np.linalg.solve(v[np.ix_(rows, rows)], u[rows]))
+    values = iter(determined_step(v[np.ix_(rows, rows)], u[rows]))
     for candidate in terms:
         term = candidate.term
         assert isinstance(term, CovariateEffect)

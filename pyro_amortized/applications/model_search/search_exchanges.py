@@ -49,6 +49,12 @@ def quadratic_terms(model: Fitted, request: Request) -> QuadraticTerms:
     fit, extension, num = model.fit, model.extension, len(model.fit.cohort)
     found, _ = candidates_for(fit, extension, request)
     expansion = expand(fit, found)
+    tested = [expansion.test(number, x.one_sided) for number, x in enumerate(found)]
+    if any(test is None for test in tested):
+        # A parameter of no term would be free in every model, and stand in for a term of the model
+        # that says the same.
+        found = [x for x, test in zip(found, tested, strict=True) if test is not None]
+        expansion = expand(fit, found)
     position = {p: n for n, p in enumerate(fit.estimated.nonzero()[:, 0].tolist())}
     included: list[Term] = []
     groups: list[TermGroup] = []

@@ -67,7 +67,7 @@ class Quadratic:
         kept = np.setdiff1d(np.arange(len(self.score)), absent)
         fixed = -self.centers[absent]
         slope = self.score[kept] - self.information[np.ix_(kept, absent)] @ fixed
-        step = np.linalg.solve(self.information[np.ix_(kept, kept)], slope)
+        step = determined_step(self.information[np.ix_(kept, kept)], slope)
         wrong = [
             g
             for g in present
@@ -79,6 +79,36 @@ class Quadratic:
         own = self.information[np.ix_(absent, absent)]
         value = slope @ step / 2 + self.score[absent] @ fixed - fixed @ own @ fixed / 2
         return float(-2 * value)
+
+
+def determined_step(information: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    r"""The maximum of a quadratic, with no step along what its information does not determine.
+
+    Two covariates that say the same (a weight in kilograms and in pounds) leave a direction without
+    information: one of them in the model is enough.
+
+    Args:
+        information: Shape ``(parameter, parameter)``.
+        slope: Shape ``(parameter,)``.
+
+    Example:
+        >>> same = np.array([[4.0, 4.0], [4.0, 4.0]])
+        >>> float(np.array([2.0, 2.0]) @ determined_step(same, np.array([2.0, 2.0])))
+        1.0
+    """
+    size = np.sqrt(np.maximum(np.abs(np.diag(information)), 1e-300))
+    scaled = information / np.outer(size, size)
+    try:
+        # A pivot is the part of the information of a parameter that the ones before it leave.
+        enough = np.linalg.cholesky(scaled).diagonal() ** 2 > SEARCH.min_information
+    except np.linalg.LinAlgError:
+        enough = np.array([False])
+    if enough.all():
+        return np.linalg.solve(information, slope)
+    values, vectors = np.linalg.eigh(scaled)
+    kept = vectors[:, values > SEARCH.min_information]
+    found = values[values > SEARCH.min_information]
+    return kept @ ((kept.T @ (slope / size)) / found) / size
 
 
 def chosen_terms(quadratic: Quadratic, rule: SearchRule, always: frozenset[int]) -> frozenset[int]:

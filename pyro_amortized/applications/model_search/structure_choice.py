@@ -12,6 +12,7 @@ from ...errors import AmortizedError, FitError
 from ...model import Model
 from ...population.estimation import fit_population
 from ...population.fit_result import PopulationFit
+from ...runtime.arguments import check_program
 from ...runtime.workers import run_each
 from .search_path import unexplained_variances
 from .search_result import SearchStep
@@ -29,8 +30,11 @@ def best_structure(
         seed: Seed of the fits.
 
     Raises:
-        FitError: No structure can be fitted and the first fit has none either.
+        FitError: -2LL of a structure is not finite.
+        SettingError: A structure is no program.
     """
+    for program in structures.values():
+        check_program(program)
     tasks = [(program, fit, seed) for program in structures.values()]
     results = dict(zip(structures, run_each(_fitted, tasks), strict=True))
     best, name, rows = fit, "", []

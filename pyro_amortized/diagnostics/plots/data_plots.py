@@ -59,6 +59,12 @@ def observations(
             f"a series of one channel, one of {names}.",
             "pass its name as `series=`.",
         )
+    if not names:
+        raise CohortError(
+            f"The cohort has no series of one channel, only {list(cohort.series)}.",
+            "values over time.",
+            "draw events with a fit, `plots.event_curves(fit)`.",
+        )
     strata = strata_of(cohort, stratify)
     shown = names if series is None else [series]
     columns = max(2, len(strata))

@@ -1,11 +1,15 @@
 r"""Figures of events: survival curves, numbers of events over time, and residuals."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ...cohort import Cohort
+from ...model import ModelStructure, Population, site_values
 from ...population.fit_result import PopulationFit
 from ...runtime.arguments import check_count
 from ...runtime.random_numbers import make_generator
@@ -30,7 +34,8 @@ def event_curves(
 ) -> Figure:
     r"""Share of individuals without an event over time, by the estimator of Kaplan and Meier, of
     the data (line, marks where the observation of an individual ends) and of cohorts simulated from
-    the population (band, central 90 %); for events that recur the mean number of events.
+    the population (band, central 90 %); for events that recur the mean number of events. An
+    individual that enters late is at risk from its entry on.
 
     Simulated individuals are followed until the planned end, so that the band says nothing about
     the reasons of an earlier end.
@@ -59,6 +64,7 @@ def event_curves(
     draws = structure.draw_individuals(cohort, population, num_simulations, generator)
     simulated = structure.predict_draws(cohort, draws, population, generator)[name]
     data, known = cohort[name].values.double(), cohort[name].observed.all(-1)
+    begin = _entries(structure, cohort, draws[:1], population, name)
     recurs = data.shape[1] > 1
     curve = mean_events if recurs else survival
     strata = strata_of(cohort, stratify)
@@ -68,11 +74,12 @@ def event_curves(
         if not bool(rows.any()):
             continue
         grid = torch.linspace(0.0, float(data[rows, :, 0].max()), NUM_POINTS, dtype=torch.float64)
-        of_cohorts = torch.stack([curve(x[rows], known[rows], grid) for x in simulated.double()])
+        here = known[rows], grid, begin[rows]
+        of_cohorts = torch.stack([curve(x[rows], *here) for x in simulated.double()])
         low, high = (of_cohorts.quantile(q, dim=0).numpy() for q in BAND)
-        _draw_curve(axes[j], grid, curve(data[rows], known[rows], grid), (low, high))
+        _draw_curve(axes[j], grid, curve(data[rows], *here), (low, high))
         if not recurs:
-            _mark_censored(axes[j], data[rows], known[rows], grid)
+            _mark_censored(axes[j], data[rows], known[rows], begin[rows])
         words = "mean number of events" if recurs else f"without {name}"
         label_axes(axes[j], "time", words if j == 0 else "", label)
         axes[j].set_ylim(bottom=0.0, top=None if recurs else 1.03)
@@ -80,31 +87,40 @@ def event_curves(
     return figure
 
 
-def survival(values: Tensor, known: Tensor, grid: Tensor) -> Tensor:
+def survival(values: Tensor, known: Tensor, grid: Tensor, begin: Tensor | None = None) -> Tensor:
     r"""The Kaplan-Meier estimate of the share without a first event.
 
     Args:
         values: Times and status, shape ``(individual, event, 2)``.
         known: Whether they were recorded, shape ``(individual, event)``.
         grid: Times, shape ``(time,)``.
+        begin: Time of entry of each individual, who is at risk from then on, shape
+            ``(individual,)``. Default: the begin.
 
     Example:
         >>> values = torch.tensor([[[1.0, 1.0]], [[2.0, 0.0]], [[3.0, 1.0]]])
         >>> survival(values, torch.ones(3, 1).bool(), torch.tensor([0.5, 1.0, 3.0]))
         tensor([1.0000, 0.6667, 0.0000])
     """
-    times, order = values[:, 0, 0].sort(stable=True)
-    # Of equal times, events come before ends of the observation.
-    happened = values[order, 0, 1] > 0
-    resorted = (times + 0.0).numpy(), (~happened).numpy()
-    place = torch.as_tensor(np.lexsort((resorted[1], resorted[0])))
-    times, happened = times[place], happened[place]
-    at_risk = torch.arange(len(times), 0, -1, dtype=values.dtype)
-    share = torch.cat([values.new_ones(1), (1 - happened.to(values.dtype) / at_risk).cumprod(0)])
-    return share[torch.searchsorted(times.contiguous(), grid, right=True)]
+    times, happened = values[:, 0, 0], values[:, 0, 1] > 0
+    events = times[happened].sort().values
+    at_risk = _at_risk(events, times, begin)
+    # Several events at one time are one factor, 1 - d / n: each of them lowers the risk set.
+    earlier = torch.arange(len(events)) - torch.searchsorted(events, events)
+    factors = 1 - 1 / (at_risk - earlier).clamp(min=1).to(values.dtype)
+    share = torch.cat([values.new_ones(1), factors.cumprod(0)])
+    return share[torch.searchsorted(events, grid.contiguous(), right=True)]
 
 
-def mean_events(values: Tensor, known: Tensor, grid: Tensor) -> Tensor:
+def _at_risk(events: Tensor, ends: Tensor, begin: Tensor | None) -> Tensor:
+    """Number of individuals that are observed at each time, shape ``(event,)``."""
+    observed = ends.unsqueeze(0) >= events.unsqueeze(1)
+    if begin is not None:
+        observed &= begin.unsqueeze(0) < events.unsqueeze(1)
+    return observed.sum(1).clamp(min=1)
+
+
+def mean_events(values: Tensor, known: Tensor, grid: Tensor, begin: Tensor | None = None) -> Tensor:
     r"""The mean cumulative number of events of those who are observed, by Nelson's estimate.
     Arguments as for :func:`survival`.
 
@@ -116,9 +132,24 @@ def mean_events(values: Tensor, known: Tensor, grid: Tensor) -> Tensor:
     happened = known & (values[..., 1] > 0)
     ends = torch.where(known, values[..., 0], -torch.inf).amax(-1)
     times = values[..., 0][happened].sort().values
-    at_risk = (ends.unsqueeze(0) >= times.unsqueeze(1)).sum(1)
+    at_risk = _at_risk(times, ends, begin)
     number = torch.cat([values.new_zeros(1), (1.0 / at_risk).to(values.dtype).cumsum(0)])
     return number[torch.searchsorted(times.contiguous(), grid, right=True)]
+
+
+def _entries(
+    structure: ModelStructure, cohort: Cohort, draws: Tensor, population: Population, name: str
+) -> Tensor:
+    """Time of entry of each individual, shape ``(individual,)``; minus infinity for the begin, at
+    which an event counts.
+    """
+
+    def begin_of(distribution: Any, value: Tensor) -> Tensor:
+        begin = distribution.begin
+        return value.new_full((len(value),), -torch.inf) if begin is None else begin.reshape(-1)
+
+    site = next(n for n, s in structure.observed.items() if s.series == name)
+    return site_values(structure, cohort, draws, population, site, begin_of)[0]
 
 
 def _draw_curve(
@@ -130,11 +161,11 @@ def _draw_curve(
     ax.step(x, of_data.numpy(), where="post", color=OBSERVED, lw=1.5, label="data")
 
 
-def _mark_censored(ax: Axes, values: Tensor, known: Tensor, grid: Tensor) -> None:
+def _mark_censored(ax: Axes, values: Tensor, known: Tensor, begin: Tensor) -> None:
     """Marks on the curve where the observation of an individual ended without an event."""
     censored = values[:, 0, 0][values[:, 0, 1] == 0].unique()
     if len(censored):
-        height = survival(values, known, censored).numpy()
+        height = survival(values, known, censored, begin).numpy()
         ax.plot(censored.numpy(), height, "|", ms=6, color=OBSERVED, label="end of observation")
 
 

@@ -1,7 +1,9 @@
 r"""Series of events: from times and what happened, from intervals, or from a series of a table."""
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,12 +38,13 @@ def event_series(times: Tensor, happened: Tensor, *, end: Tensor | float | None 
         tensor([[2., 1.],
                 [5., 0.]])
     """
+    times, happened = _as_tensors(times=times, happened=happened)
     if not times.is_floating_point():
         times = times.to(torch.get_default_dtype())
-    if times.dim() not in (1, 2) or happened.shape != times.shape:
+    if not len(times) or times.dim() not in (1, 2) or happened.shape != times.shape:
         raise CohortError(
             f"`times` has shape {tuple(times.shape)}, `happened` {tuple(happened.shape)}.",
-            "(individual,) or (individual, event), both the same.",
+            "(individual,) or (individual, event), both the same, with at least one individual.",
             "pass one time and one status for each event and for the end of the observation.",
         )
     if times.dim() == 1:
@@ -55,9 +58,16 @@ def event_series(times: Tensor, happened: Tensor, *, end: Tensor | float | None 
     if end is None:
         ends = torch.where(is_open, last, last.max())
     else:
-        ends = torch.as_tensor(end, dtype=times.dtype).expand(len(times))
-    if bool((ends < last).any()):
-        i = int((ends < last).nonzero()[0])
+        ends = _as_tensors(end=end)[0].to(times.dtype)
+        if ends.shape not in (torch.Size([]), torch.Size([len(times)])):
+            raise CohortError(
+                f"`end` has shape {tuple(ends.shape)}.",
+                f"({len(times)},), one end for each individual, or a number.",
+                "correct `end=`.",
+            )
+        ends = ends.expand(len(times))
+    if not bool((ends >= last).all()):
+        i = int((~(ends >= last)).nonzero()[0])
         raise CohortError(
             f"Individual {i} has the end {float(ends[i]):g} and the time {float(last[i]):g}.",
             "no event and no censoring after the end of the planned follow-up.",
@@ -68,6 +78,21 @@ def event_series(times: Tensor, happened: Tensor, *, end: Tensor | float | None 
     values = torch.stack([filled, status], -1)
     both = observed.unsqueeze(-1).expand_as(values)
     return Series(ends.unsqueeze(-1).expand_as(filled).contiguous(), values, both.contiguous())
+
+
+def _as_tensors(**arguments: Any) -> list[Tensor]:
+    """Arguments as tensors; arrays, lists and columns of a table are allowed."""
+    found = []
+    for name, value in arguments.items():
+        try:
+            found.append(value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value)))
+        except (TypeError, ValueError) as error:
+            raise CohortError(
+                f"`{name}` is a {type(value).__name__} that is no tensor of numbers: {error}",
+                "a tensor, an array or a list of numbers.",
+                "convert it, for instance by `torch.tensor(values)`.",
+            ) from error
+    return found
 
 
 def _check_events(times: Tensor, known: Tensor, status: Tensor) -> None:
@@ -121,7 +146,11 @@ def interval_series(lower: Tensor, upper: Tensor) -> tuple[Series, Series]:
         tensor([[2., 1.],
                 [4., 0.]])
     """
-    if lower.shape != upper.shape or lower.dim() != 1:
+    lower, upper = (
+        x if x.is_floating_point() else x.to(torch.get_default_dtype())
+        for x in _as_tensors(lower=lower, upper=upper)
+    )
+    if lower.shape != upper.shape or lower.dim() != 1 or not len(lower):
         raise CohortError(
             f"`lower` has shape {tuple(lower.shape)}, `upper` {tuple(upper.shape)}.",
             "(individual,), both the same.",

@@ -32,14 +32,21 @@ class EventSettings:
     Args:
         num_points: Times of a grid on which the cumulative hazard is computed.
         num_rounds: Grids, each between two neighbouring times of the grid before. The last interval
-            is 3e-5 of the follow-up and is interpolated, with an error of its square.
+            is 5e-5 of the follow-up and is interpolated, with an error of its square where the
+            hazard is smooth. Every point of a grid costs a quadrature.
         smallest_gap: Smallest cumulative hazard of an interval with an event, so that its logarithm
             and its gradient are finite.
+        visit_tolerance: Largest distance of an event from the visit that has found it, relative to
+            its time: the rounding of single precision. Beyond it the event is at no visit.
+        fall_tolerance: Largest fall of a cumulative hazard between begin and end that passes as the
+            error of a solver, relative to one plus its value.
     """
 
-    num_points: int = 33
-    num_rounds: int = 3
+    num_points: int = 13
+    num_rounds: int = 4
     smallest_gap: float = 1e-12
+    visit_tolerance: float = 1e-6
+    fall_tolerance: float = 1e-4
 
 
 EVENTS = EventSettings()
@@ -60,15 +67,18 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         record: The series of the events, from ``nlme.event_series``. Its times are the ends of the
             planned follow-up, and simulated events end there.
         begin: Time at which an individual enters, event-free (left truncation), shape
-            ``(individual,)``, unit of time. Default: 0.
-        end: End of the follow-up in simulations, shape ``(individual,)``, for instance another
-            event that ends it. Default: the times of the series.
+            ``(individual,)`` or a number, unit of time. No recorded time lies before it. Default:
+            0.
+        end: End of the follow-up in simulations, shape ``(individual,)`` or a number, for instance
+            another event that ends it. Default: the times of the series.
         visits: Times at which an event can be found (interval censoring), a series of the cohort's
             ``time_varying`` or a tensor ``(individual, visit)``. Individuals whose visits are all
-            not recorded, or not finite, have exact times. Default: exact times.
+            not recorded, or not finite, have exact times. The event of the others is at one of
+            their visits. Default: exact times.
 
     Raises:
-        ModelError: The series has no two channels, or there are visits and several events.
+        ModelError: The series has no two channels, there are visits and several events, or a shape
+            does not agree with the series.
 
     Example:
         >>> from pyro_amortized import nlme
@@ -87,8 +97,8 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         hazard: Hazard,
         record: Series,
         *,
-        begin: Tensor | None = None,
-        end: Tensor | None = None,
+        begin: Tensor | float | None = None,
+        end: Tensor | float | None = None,
         visits: Series | Tensor | None = None,
     ) -> None:
         fix = "pass a hazard, for instance `nlme.weibull_hazard(scale, shape)`."
@@ -112,14 +122,18 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
             )
         self.hazard, self.recorded = hazard, record.observed.all(-1)
         dtype = record.values.dtype
-        self.begin = None if begin is None else begin.to(dtype).reshape(-1, 1).detach()
-        ends = record.times if end is None else end.to(dtype).reshape(-1, 1).detach()
+        self.begin = None if begin is None else _of_each("begin", begin, shape[0], dtype)
+        ends = record.times if end is None else _of_each("end", end, shape[0], dtype)
         self.ends = ends.expand(shape[:2])
-        self.visits = None if visits is None else _finite_visits(visits)
+        self.visits = None if visits is None else _finite_visits(visits, shape[0])
         super().__init__(shape[:1], shape[1:], validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density, shape ``(*, individual)``; values that were not recorded do not count."""
+        """Log density, shape ``(*, individual)``; values that were not recorded do not count.
+
+        It is minus infinity for a time before the begin, and NaN where the cumulative hazard falls,
+        which no hazard does.
+        """
         known = self.recorded
         # Times are data: no gradient goes through them, which an ODE solver would not have.
         times, status = value.detach().unbind(-1)
@@ -135,13 +149,41 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         total, entered = cumulative[..., -1], 0.0 if self.begin is None else cumulative[..., 0]
         rate = torch.where(happened, log_hazard[..., -num:], 0.0).sum(-1)
         exact = rate - (total - entered)
+        falls = total - entered < -EVENTS.fall_tolerance * (1 + total.abs())
+        exact = torch.where(falls, torch.nan, exact)
+        if self.begin is not None:
+            exact = torch.where((times < start).any(-1), -torch.inf, exact)
         if self.visits is None:
             return exact
         before = cumulative[..., -2]
         gap = (total - before).clamp(min=EVENTS.smallest_gap)
         found = torch.log(-torch.expm1(-gap)) - (before - entered)
-        by_visit = self.visits.isfinite().any(-1) & happened[..., 0]
+        by_visit = self.visits.isfinite().any(-1) & happened[..., 0] & (exact > -torch.inf)
         return torch.where(by_visit, found, exact)
+
+    def impossible(self, value: Tensor) -> dict[str, Tensor]:
+        r"""What no draw could be among recorded values: a mask of shape ``(individual, event)`` for
+        each fault, described in words.
+        """
+        times, status = value.detach().unbind(-1)
+        known = self.recorded
+        happened = known & (status > 0.5)
+        faults = {
+            "are events whose status is neither 0 nor 1": known & (status != 0) & (status != 1)
+        }
+        if self.begin is not None:
+            late = torch.where(self.begin.isfinite(), times < self.begin, True)
+            faults["are events before the `begin` of their individual, or it is no time"] = (
+                known & late
+            )
+        if self.visits is not None:
+            gap = (self.visits.unsqueeze(-2) - times.unsqueeze(-1)).abs().amin(-1)
+            by_visit = self.visits.isfinite().any(-1, keepdim=True)
+            far = gap > EVENTS.visit_tolerance * times.abs().clamp(min=1.0)
+            faults["are events at a time that is none of the `visits` of their individual"] = (
+                happened & by_visit & far
+            )
+        return faults
 
     def first_event(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Cumulative hazards since the begin between which the first event lies, shape ``(*,
@@ -168,10 +210,23 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         cumulative = self.hazard(torch.cat([start, torch.maximum(last, start)], -1))[1]
         return cumulative[..., -1] - cumulative[..., 0]
 
+    def survival(self, times: Tensor) -> Tensor:
+        """Probability of no event until each time for an individual without one at the begin.
+
+        Args:
+            times: Times that do not decrease, shape ``(individual, time)``.
+        """
+        start = torch.zeros_like(times[..., :1]) if self.begin is None else self.begin
+        places = torch.cat([start, torch.maximum(times, start)], -1)
+        cumulative = self.hazard(places)[1]
+        return torch.exp(cumulative[..., :1] - cumulative[..., 1:])
+
     def _visit_before(self, times: Tensor) -> Tensor:
         """The last visit before each time, or the begin."""
         assert self.visits is not None
-        earlier = self.visits.unsqueeze(-2) < times.unsqueeze(-1)
+        # A visit that is the time up to rounding has found the event; it is not the one before.
+        margin = EVENTS.visit_tolerance * times.abs().clamp(min=1.0)
+        earlier = self.visits.unsqueeze(-2) < (times - margin).unsqueeze(-1)
         begin = 0.0 if self.begin is None else self.begin.unsqueeze(-1)
         return torch.where(earlier, self.visits.unsqueeze(-2), begin).amax(-1)
 
@@ -240,8 +295,30 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         return self
 
 
-def _finite_visits(visits: Series | Tensor) -> Tensor:
+def _of_each(name: str, value: Tensor | float, num: int, dtype: torch.dtype) -> Tensor:
+    """An argument with one time for each individual, shape ``(individual, 1)``."""
+    times = torch.as_tensor(value, dtype=dtype).detach()
+    if times.shape not in (torch.Size([]), torch.Size([1]), torch.Size([num])):
+        raise ModelError(
+            f"`{name}` of the times of events has shape {tuple(times.shape)}.",
+            f"({num},), one time for each individual, or a number.",
+            f"pass a covariate, for instance `{name}=cohort.covariates[...]`.",
+        )
+    return times.reshape(-1, 1).expand(num, 1)
+
+
+def _finite_visits(visits: Series | Tensor, num: int) -> Tensor:
     """Times of visits, infinite where there is none."""
+    check_is("visits", visits, (Series, Tensor), "pass a series of `time_varying`.", ModelError)
     if isinstance(visits, Series):
-        return torch.where(visits.observed, visits.times, torch.inf)
-    return visits.detach().nan_to_num(torch.inf)
+        found = torch.where(visits.observed, visits.times, torch.inf)
+    else:
+        found = visits.detach().nan_to_num(torch.inf)
+    if found.dim() != 2 or len(found) != num:
+        raise ModelError(
+            f"`visits` has shape {tuple(found.shape)}.",
+            f"(individual={num}, visit).",
+            "pass the visits that `nlme.interval_series` gives, from `cohort.time_varying`; times "
+            "that all individuals share are expanded, `times.expand(len(cohort), -1)`.",
+        )
+    return found

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError
-from ...runtime.arguments import check_count
+from ...runtime.arguments import check_count, shortened
 
 NUM_NODES = 32  # of the quadrature of each interval between times: 1e-10 for smooth hazards
 SMALLEST_TIME = 1e-300  # a time of zero, whose logarithm is finite
@@ -66,9 +66,22 @@ class Hazard:
             times: Shape ``(individual, time)``.
 
         Raises:
-            ModelError: The function returns no such pair.
+            ModelError: The function returns no such pair, or the shapes of parameters and times do
+                not agree.
         """
-        result = self.curves(times)
+        try:
+            result = self.curves(times)
+        except RuntimeError as error:
+            # A solver has errors of its own; this one is of torch, about shapes.
+            if isinstance(error, NotImplementedError) or "size" not in str(error):
+                raise
+            raise ModelError(
+                f"The hazard cannot be computed at times of shape {tuple(times.shape)}: {error}",
+                "parameters that broadcast to (individual,), and a function of times that returns "
+                "their shape.",
+                "pass one parameter for each individual, or one for all; inside a function of "
+                "times write `parameter[..., None]`.",
+            ) from error
         is_pair = isinstance(result, tuple) and len(result) == 2
         if not is_pair or not all(isinstance(x, Tensor) for x in result):
             raise ModelError(
@@ -79,15 +92,22 @@ class Hazard:
             )
         log_hazard, cumulative = result
         shape = torch.broadcast_shapes(log_hazard.shape, cumulative.shape, times.shape)
+        if shape[-2:] != times.shape[-2:]:
+            raise ModelError(
+                f"The hazard at times of shape {tuple(times.shape)} has shape {tuple(shape)}.",
+                "one value for each time of each individual.",
+                "pass parameters that broadcast to (individual,), one for each individual or one "
+                "for all.",
+            )
         return log_hazard.expand(shape), cumulative.expand(shape)
 
-    def scaled(self, factor: Tensor) -> "Hazard":
+    def scaled(self, factor: Tensor | float) -> "Hazard":
         r"""A proportional hazard: this one times a factor.
 
         Args:
             factor: Positive, one per individual, broadcastable to ``(individual,)``.
         """
-        by = factor.unsqueeze(-1)
+        by = torch.as_tensor(factor).unsqueeze(-1)
 
         def curves(times: Tensor) -> tuple[Tensor, Tensor]:
             log_hazard, cumulative = self(times)
@@ -97,7 +117,7 @@ class Hazard:
         return Hazard(curves, None if inverse is None else lambda h: inverse(h / by))
 
 
-def exponential_hazard(rate: Tensor) -> Hazard:
+def exponential_hazard(rate: Tensor | float) -> Hazard:
     r"""A constant hazard.
 
     Args:
@@ -112,7 +132,7 @@ def exponential_hazard(rate: Tensor) -> Hazard:
     return Hazard(lambda t: (r.log() + torch.zeros_like(t), r * t), lambda h: h / r)
 
 
-def weibull_hazard(scale: Tensor, shape: Tensor) -> Hazard:
+def weibull_hazard(scale: Tensor | float, shape: Tensor | float) -> Hazard:
     r"""The hazard of a Weibull distribution, :math:`H(t) = (t / \lambda)^k`.
 
     Args:
@@ -134,7 +154,7 @@ def weibull_hazard(scale: Tensor, shape: Tensor) -> Hazard:
     return Hazard(curves, lambda h: lam * h ** (1 / k))
 
 
-def gompertz_hazard(rate: Tensor, slope: Tensor) -> Hazard:
+def gompertz_hazard(rate: Tensor | float, slope: Tensor | float) -> Hazard:
     r"""A hazard that changes exponentially, :math:`h(t) = r\, e^{b t}`.
 
     With a negative slope an event may never happen.
@@ -161,7 +181,7 @@ def gompertz_hazard(rate: Tensor, slope: Tensor) -> Hazard:
     return Hazard(curves, inverse)
 
 
-def loglogistic_hazard(scale: Tensor, shape: Tensor) -> Hazard:
+def loglogistic_hazard(scale: Tensor | float, shape: Tensor | float) -> Hazard:
     r"""The hazard of a log-logistic distribution, :math:`H(t) = \log(1 + (t / \lambda)^k)`, which
     rises and falls for k above 1.
 
@@ -183,21 +203,24 @@ def piecewise_hazard(changes: Tensor, rates: Tensor) -> Hazard:
     r"""A hazard that is constant between given times.
 
     Args:
-        changes: Increasing times at which the hazard changes, shape ``(piece - 1,)``, unit of time.
+        changes: Increasing positive times at which the hazard changes, shape ``(piece - 1,)``, unit
+            of time.
         rates: The hazard of each piece, shape ``(piece,)`` or ``(individual, piece)``, one over the
             unit of time.
 
     Raises:
-        ModelError: There is not one more piece than changes, or the changes do not increase.
+        ModelError: There is not one more piece than changes, or the changes are not positive and
+            increasing.
     """
-    changes = torch.as_tensor(changes)
-    found = tuple(changes.shape), tuple(rates.shape)
-    if changes.dim() != 1 or rates.shape[-1] != len(changes) + 1 or (changes.diff() <= 0).any():
+    changes, rates = torch.as_tensor(changes), torch.as_tensor(rates)
+    shapes_fit = changes.dim() == 1 and rates.dim() > 0 and rates.shape[-1] == len(changes) + 1
+    if not shapes_fit or bool((changes.diff() <= 0).any()) or not bool((changes > 0).all()):
+        shown = shortened(str(changes.tolist()))
         raise ModelError(
-            f"`changes` has shape {found[0]} and `rates` {found[1]}.",
-            "increasing changes of shape (piece - 1,), and rates of shape (piece,) or (individual, "
-            "piece).",
-            "pass one more rate than changes.",
+            f"`changes` is {shown}, and `rates` has shape {tuple(rates.shape)}.",
+            "positive increasing changes of shape (piece - 1,), and rates of shape (piece,) or "
+            "(individual, piece).",
+            "pass one more rate than changes; the first piece begins at time 0.",
         )
     edges = torch.cat([changes.new_zeros(1), changes]).to(rates.dtype)
     ends = torch.cat([edges[1:], edges.new_full((1,), torch.inf)])

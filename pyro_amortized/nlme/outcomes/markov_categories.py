@@ -17,8 +17,12 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ...errors import ModelError
+from ...runtime.arguments import check_is
 
 SMALLEST = 1e-300  # a probability of zero, whose logarithm is finite
+# Largest difference of a sum of probabilities from one: beyond the rounding of single precision, or
+# of a matrix exponential, and far below any mistake.
+SUM_TOLERANCE = 1e-3
 
 
 class MarkovCategories(TorchDistribution):  # type: ignore[misc]
@@ -55,6 +59,16 @@ class MarkovCategories(TorchDistribution):  # type: ignore[misc]
     support = constraints.independent(constraints.nonnegative_integer, 1)
 
     def __init__(self, initial: Tensor, transitions: Tensor, observed: Tensor) -> None:
+        fix = 'pass a tensor; `observed` is that of the series, `cohort["state"].observed`.'
+        for name, value in (("initial", initial), ("transitions", transitions)):
+            check_is(name, value, Tensor, fix, ModelError)
+        check_is("observed", observed, Tensor, fix, ModelError)
+        if observed.dim() != 2 or observed.dtype != torch.bool or not initial.dim():
+            raise ModelError(
+                f"`observed` has shape {tuple(observed.shape)} and dtype {observed.dtype}.",
+                "(individual, time), True where the category was recorded.",
+                fix,
+            )
         num, num_times = observed.shape
         self.num_categories = size = int(initial.shape[-1])
         matrices = transitions
@@ -96,9 +110,9 @@ class MarkovCategories(TorchDistribution):  # type: ignore[misc]
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability of the recorded categories, shape ``(individual,)``."""
-        size = self.num_categories
-        possible = torch.nn.functional.one_hot(value.detach().long().clamp(0, size - 1), size)
-        outside = ((value < 0) | (value > size - 1)) & self.observed
+        size, value = self.num_categories, value.detach()
+        possible = torch.nn.functional.one_hot(value.long().clamp(0, size - 1), size)
+        outside = self._outside(value)
         allowed = torch.where(self.observed.unsqueeze(-1), possible.bool(), True)
         log_initial = self.initial.clamp(min=SMALLEST).log()
         log_matrices = self.transitions.clamp(min=SMALLEST).log()
@@ -107,6 +121,27 @@ class MarkovCategories(TorchDistribution):  # type: ignore[misc]
             step = torch.logsumexp(ahead.unsqueeze(-1) + log_matrices[..., j - 1, :, :], -2)
             ahead = torch.where(allowed[..., j, :], step, -torch.inf)
         return torch.where(outside.any(-1), -torch.inf, torch.logsumexp(ahead, -1))
+
+    def _outside(self, value: Tensor) -> Tensor:
+        """Which recorded values are no categories, shape ``(*, individual, time)``."""
+        whole = value == value.round()
+        return ~(whole & (value >= 0) & (value <= self.num_categories - 1)) & self.observed
+
+    def impossible(self, value: Tensor) -> dict[str, Tensor]:
+        r"""What no draw could be among recorded values, and probabilities that are none: a mask of
+        shape ``(individual, time)`` for each fault, described in words.
+        """
+        last = self.num_categories - 1
+        faults = {f"are none of the categories 0 to {last} of the chain": self._outside(value)}
+        starts = _no_probabilities(self.initial).unsqueeze(-1).expand(value.shape)
+        faults["follow initial probabilities that are negative or do not add up to one"] = starts
+        rows = torch.zeros_like(starts)
+        rows[..., 1:] = _no_probabilities(self.transitions).any(-1)
+        faults[
+            "follow transitions whose rows, from one category to all, have a negative probability "
+            "or do not add up to one"
+        ] = rows
+        return faults
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draws, one time after the other, shape ``(*sample_shape, individual, time)``."""
@@ -127,6 +162,12 @@ class MarkovCategories(TorchDistribution):  # type: ignore[misc]
         """This distribution itself; it cannot be expanded beyond its individuals."""
         assert torch.Size(batch_shape) == self.batch_shape
         return self
+
+
+def _no_probabilities(rows: Tensor) -> Tensor:
+    """Which rows have a negative entry or another sum than one; NaN is another matter."""
+    sums = ((rows.sum(-1) - 1).abs() > SUM_TOLERANCE) & rows.isfinite().all(-1)
+    return (rows < -SUM_TOLERANCE).any(-1) | sums
 
 
 def _category(weights: Tensor) -> Tensor:

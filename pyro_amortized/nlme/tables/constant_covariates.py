@@ -15,20 +15,55 @@ from .table_source import Numbers, Table, is_blank, label
 from .table_surprises import log_codes
 
 
-def constant_covariate(table: Table, name: str, rows: Rows, order: list[str]) -> Tensor:
-    """One value per individual; missing ones are filled with the value of the other rows."""
+def constant_covariate(
+    table: Table, name: str, rows: Rows, order: list[str], names: Sequence[str] = ()
+) -> Tensor:
+    """One value per individual; missing ones are filled with the value of the other rows.
+
+    ``names`` are those of the categories of the covariate.
+    """
     check_column(table, name, "covariates")
-    known = _first_values(table, name, rows, order)
+    known = _first_values(table, name, rows, order, names)
     for r, who, value in zip(rows, order, known, strict=True):
         if np.isnan(value):
-            raise table.error(
-                int(r[0]),
-                name,
-                f"a value for individual {who}, which has none in any row.",
+            fix = (
                 "fill one in (for instance the median of the others), leave the individual out, or "
-                f"pass `incomplete=[{name!r}]` and make the covariate a site of the model.",
+                f"pass `incomplete=[{name!r}]` (not among `covariates=`) and make the covariate a "
+                "site of the model."
+            )
+            if names:
+                fix = (
+                    'fill one in, also a category of its own ("unknown"), or leave the individual '
+                    "out."
+                )
+            raise table.error(
+                int(r[0]), name, f"a value for individual {who}, which has none in any row.", fix
             )
     return torch.tensor(known, dtype=torch.float64)
+
+
+def _has_texts(table: Table, name: str) -> bool:
+    """Whether a column has entries, and none of them is a number."""
+    blank = table.frame[name].map(is_blank).to_numpy(dtype=bool)
+    parsed = pandas.to_numeric(table.frame[name], errors="coerce").to_numpy(dtype=float)
+    return not blank.all() and bool(np.isnan(parsed[~blank]).all())
+
+
+def check_no_texts(table: Table, name: str, argument: str) -> None:
+    r"""Raise if a column holds the names of categories.
+
+    Raises:
+        TableError: It does.
+    """
+    if _has_texts(table, name):
+        texts = [label(x) for x in table.frame[name] if not is_blank(x)]
+        raise TableError(
+            f"The column {name!r} of `{argument}=` holds texts: {sorted(set(texts))[:5]}.",
+            "numbers: categories by name are read for `covariates=` only, where every individual "
+            "has one.",
+            "number the categories (0, 1, ...); a category that is not known for some individuals "
+            'can have a name of its own ("unknown") among `covariates=`.',
+        )
 
 
 def with_category_codes(
@@ -43,10 +78,9 @@ def with_category_codes(
     for name in names:
         if name not in table:
             continue
-        blank = frame[name].map(is_blank).to_numpy(dtype=bool)
-        parsed = pandas.to_numeric(frame[name], errors="coerce").to_numpy(dtype=float)
-        if blank.all() or not np.isnan(parsed[~blank]).all():
+        if not _has_texts(table, name):
             continue
+        blank = frame[name].map(is_blank).to_numpy(dtype=bool)
         texts = [None if b else label(x) for x, b in zip(frame[name], blank, strict=True)]
         found[name] = tuple(sorted({x for x in texts if x is not None}))
         codes = [np.nan if x is None else float(found[name].index(x)) for x in texts]
@@ -68,6 +102,7 @@ def incomplete_covariate(
         TableError: No individual has a value.
     """
     check_column(table, name, "incomplete")
+    check_no_texts(table, name, "incomplete")
     known = np.array(_first_values(table, name, rows, order))
     missing = np.isnan(known)
     if missing.all():
@@ -79,7 +114,9 @@ def incomplete_covariate(
     return Series(torch.tensor(begin, dtype=torch.float64).unsqueeze(-1), values)
 
 
-def _first_values(table: Table, name: str, rows: Rows, order: Sequence[str]) -> list[float]:
+def _first_values(
+    table: Table, name: str, rows: Rows, order: Sequence[str], names: Sequence[str] = ()
+) -> list[float]:
     """The value of each individual, NaN where it has none; two different ones are an error."""
     values, known = table.numbers(name), []
     for r, who in zip(rows, order, strict=True):
@@ -87,11 +124,15 @@ def _first_values(table: Table, name: str, rows: Rows, order: Sequence[str]) -> 
         first = float(values[recorded[0]]) if len(recorded) else float("nan")
         changed = recorded[values[recorded] != first]
         if len(changed):
+            shown, varies = f"{first:g}", f"pass `time_varying=[{name!r}]`"
+            if names:
+                shown = repr(names[int(first)])
+                varies = "number the categories and " + varies
             raise table.error(
                 int(changed[0]),
                 name,
-                f"one value for individual {who}, whose first value is {first}.",
-                f"use the baseline value, or pass `time_varying=[{name!r}]`.",
+                f"one value for individual {who}, whose first value is {shown}.",
+                f"use the baseline value, or {varies}.",
             )
         known.append(first)
     present = [x for x in known if x == x]

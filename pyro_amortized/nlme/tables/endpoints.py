@@ -60,7 +60,7 @@ def _named_rows(
         "fill it in.",
     )
     labels = np.array([label(x) for x in entries])
-    present = list(dict.fromkeys(labels[observation]))
+    present = list(dict.fromkeys(map(str, labels[observation])))
     unknown = [x for x in named if x not in present]
     if unknown:
         raise TableError(

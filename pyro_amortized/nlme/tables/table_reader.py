@@ -33,6 +33,7 @@ from ...errors import TableError
 from .columns import Columns, read_columns
 from .constant_covariates import (
     check_column,
+    check_no_texts,
     constant_covariate,
     incomplete_covariate,
     with_category_codes,
@@ -110,6 +111,7 @@ def read_table(
         tensor([[ True, False]])
     """
     _check_lists(covariates=covariates, time_varying=time_varying, incomplete=incomplete)
+    _check_apart(covariates, incomplete)
     named = [*covariates, *time_varying, *incomplete, endpoint]
     loaded = number_labels_of_occasions(load(table, columns, named))
     loaded, categories = with_category_codes(loaded, covariates)
@@ -137,7 +139,10 @@ def read_table(
     return Cohort(
         series_by_name,
         doses,
-        {name: constant_covariate(loaded, name, rows, order) for name in covariates},
+        {
+            name: constant_covariate(loaded, name, rows, order, categories.get(name, ()))
+            for name in covariates
+        },
         tuple(order),
         varying,
         categories,
@@ -160,6 +165,17 @@ def _check_lists(**arguments: Sequence[str]) -> None:
                 "a list of names of columns.",
                 f"pass `{argument}=[{names!r}]`.",
             )
+
+
+def _check_apart(covariates: Sequence[str], incomplete: Sequence[str]) -> None:
+    both = [name for name in incomplete if name in covariates]
+    if both:
+        raise TableError(
+            f"{both} are among `covariates=` and among `incomplete=`.",
+            "each column once.",
+            "leave a covariate that some individuals lack out of `covariates=`; "
+            "`nlme.completed(cohort[name], ...)` is its value in the model.",
+        )
 
 
 def _check_restarts(table: Table, columns: Columns, rows: Rows, order: list[str]) -> None:
@@ -198,6 +214,7 @@ def _record_order(columns: Columns, rows: Rows) -> Numbers:
 
 def _varying(table: Table, name: str, time: Numbers, rows: Rows, order: list[str]) -> Series:
     check_column(table, name, "time_varying")
+    check_no_texts(table, name, "time_varying")
     values = table.numbers(name)
     for r, who in zip(rows, order, strict=True):
         if np.isnan(values[r]).all():

@@ -1,5 +1,6 @@
 r"""Writes a cohort as a long table, which :func:`~pyro_amortized.nlme.read_table` reads again."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ def to_table(cohort: Cohort, series: str | None = None) -> pd.DataFrame:
     r"""A cohort as a NONMEM-style long table.
 
     Args:
-        cohort: The cohort; its series have one channel.
+        cohort: The cohort; its series have one channel. Series of events become rows of their
+            status, which ``nlme.with_events`` reads; planned ends of the follow-up are not written.
         series: Name of one series to write. Default: all of them, with the column DVID.
 
     Returns:
@@ -29,6 +31,8 @@ def to_table(cohort: Cohort, series: str | None = None) -> pd.DataFrame:
         TableError: A series has several channels.
     """
     names = list(cohort.series) if series is None else [series]
+    rows_of_events = {n: _event_rows(cohort[n]) for n in names if _is_event(cohort[n])}
+    cohort = replace(cohort, series={**cohort.series, **rows_of_events})
     for name in names:
         if cohort[name].values.dim() != 2:
             raise TableError(
@@ -55,6 +59,25 @@ def to_table(cohort: Cohort, series: str | None = None) -> pd.DataFrame:
     frame = pd.DataFrame(records).drop(columns="_order")
     frame = frame.fillna({n: 0 for n in ("AMT", "RATE", "II", "SS", "CENS") if n in frame})
     return frame.fillna({"CMT": 1}) if "CMT" in frame else frame
+
+
+def _is_event(series: Series) -> bool:
+    """Whether a series has two channels, times and a status of 0 or 1."""
+    values = series.values
+    if values.dim() != 3 or values.shape[-1] != 2:
+        return False
+    status = values[..., 1][series.observed[..., 1]]
+    return bool(((status == 0) | (status == 1)).all())
+
+
+def _event_rows(series: Series) -> Series:
+    """A series of events as rows of its status: events, and the first end of the observation."""
+    times, status = series.values.unbind(-1)
+    recorded = series.observed.all(-1)
+    ends = (recorded & (status == 0)).long()
+    kept = recorded & (ends.cumsum(-1) - ends == 0)
+    known = torch.where(kept, times, -torch.inf).cummax(-1).values
+    return Series(torch.where(known.isfinite(), known, 0.0), status, kept)
 
 
 def _entry(cohort: Cohort, covariate: str, i: int) -> float | str:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,3 +64,27 @@ def test_an_end_before_an_event_and_empty_intervals_are_refused():
     counts = pa.Cohort({"death": pa.Series(torch.ones(1, 1), 3 * torch.ones(1, 1))})
     with pytest.raises(CohortError, match="no series of events"):
         nlme.with_events(counts, "death")
+
+
+def test_lists_and_arrays_are_times():
+    tensors = nlme.event_series(torch.tensor([1.0, 2.0]).double(), torch.tensor([1, 0]))
+    arrays = nlme.event_series(np.array([1.0, 2.0]), np.array([True, False]))
+    lists = nlme.event_series([1.0, 2.0], [1, 0], end=[3.0, 3.0])
+    assert torch.equal(arrays.values, tensors.values)
+    assert torch.equal(lists.values, tensors.values)
+    assert lists.times[:, 0].tolist() == [3.0, 3.0]
+    assert torch.equal(nlme.interval_series([1.0], [2.0])[0].values[..., 0], torch.tensor([[2.0]]))
+
+
+def test_events_are_written_to_a_table_and_read_again():
+    times = torch.tensor([[1.0, 2.5, 4.0], [3.0, torch.nan, torch.nan], [0.5, 2.0, torch.nan]])
+    happened = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 1, 0]])
+    marker = pa.Series(torch.zeros(3, 1).double(), torch.ones(3, 1).double())
+    events = nlme.event_series(times.double(), happened)
+    cohort = pa.Cohort({"marker": marker, "relapse": events})
+    table = nlme.to_table(cohort)
+    again = nlme.read_table(table, series={"marker": "marker", "relapse": "relapse"})
+    again = nlme.with_events(again, "relapse", end=events.times[:, 0])
+    assert torch.equal(again["relapse"].values, events.values)
+    assert torch.equal(again["relapse"].observed, events.observed)
+    assert torch.equal(again["relapse"].times, events.times)

@@ -134,3 +134,24 @@ def test_other_series_and_arguments_are_refused():
         )
     with pytest.raises(ModelError, match="`hazard` is a float"):
         nlme.EventTimes(0.4, design(num=2))
+
+
+def test_no_density_before_the_entry_and_none_of_a_negative_hazard():
+    record = nlme.event_series(torch.tensor([1.0, 2.0]), torch.tensor([1, 0]))
+    constant = nlme.exponential_hazard(torch.tensor(0.5))
+    late = nlme.EventTimes(constant, record, begin=torch.tensor([1.5, 1.5]))
+    assert late.log_prob(record.values).tolist() == [-torch.inf, -0.25]
+    at_once = nlme.EventTimes(constant, record, begin=torch.tensor([1.0, 2.0]))
+    assert torch.allclose(at_once.log_prob(record.values), torch.tensor([0.5, 1.0]).log())
+    negative = nlme.EventTimes(nlme.exponential_hazard(torch.tensor(-0.5)), record)
+    assert negative.log_prob(record.values).isnan().all()
+
+
+def test_rounded_times_are_found_by_their_visit():
+    visits = torch.tensor([[0.1, 0.3, 0.6]], dtype=torch.float64)
+    times = torch.tensor([0.1 + 0.2], dtype=torch.float64) * (1 + 3e-8)
+    record = nlme.event_series(times, torch.tensor([1]))
+    found = nlme.EventTimes(nlme.exponential_hazard(2.0), record, visits=visits)
+    exact = torch.exp(torch.tensor(-0.2)) - torch.exp(torch.tensor(-0.6))
+    assert torch.allclose(found.log_prob(record.values).float(), exact.log(), rtol=1e-5)
+    assert not any(x.any() for x in found.impossible(record.values).values())
