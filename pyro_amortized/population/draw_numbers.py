@@ -5,9 +5,9 @@ import math
 from ..cohort import Cohort
 from ..model import ModelStructure
 from .estimation_settings import ESTIMATION
-from .fit_rounds import Schedule
 from .likelihood_choice import is_large, is_quadratic, most_draws
 from .maximum_search import Search
+from .round_schedule import RoundSchedule
 
 
 def default_num_draws(structure: ModelStructure, cohort: Cohort) -> int:
@@ -29,7 +29,9 @@ def result_draws(structure: ModelStructure, cohort: Cohort) -> int:
     return min(wanted, settings.usual_draws, settings.max_result_draws // len(cohort))
 
 
-def with_more_draws(schedule: Schedule, structure: ModelStructure, cohort: Cohort) -> Schedule:
+def with_more_draws(
+    schedule: RoundSchedule, structure: ModelStructure, cohort: Cohort
+) -> RoundSchedule:
     """A schedule with as many draws as the Monte Carlo errors of estimates and likelihood need."""
     most = 0
     if structure.estimator == "corrected":
@@ -37,7 +39,7 @@ def with_more_draws(schedule: Schedule, structure: ModelStructure, cohort: Cohor
     return schedule._replace(most_draws=most, result_draws=result_draws(structure, cohort))
 
 
-def schedule_of(search: Search, num_draws: int, num_parameters: int) -> Schedule:
+def schedule_of(search: Search, num_draws: int, num_parameters: int) -> RoundSchedule:
     """The rounds of a fit with a number of draws, for so many population parameters."""
     settings, num_individuals = ESTIMATION, len(search.cohort)
     is_rough = is_quadratic(search.structure, search.cohort, num_draws)
@@ -48,7 +50,7 @@ def schedule_of(search: Search, num_draws: int, num_parameters: int) -> Schedule
     first_draws = max(settings.min_first_draws, int(num_draws * settings.first_rounds_share))
     # With a quadratic likelihood a round with few draws is cheap, and several are needed.
     near_gain = settings.near_gain if is_rough else max(settings.near_gain, num_individuals / 2)
-    return Schedule(
+    return RoundSchedule(
         first_draws=first_draws,
         num_draws=num_draws,
         near_gain=near_gain,

@@ -38,7 +38,6 @@ from .fit_result import PopulationFit
 from .fit_rounds import (
     Progress,
     Rounds,
-    Schedule,
     Start,
     continue_rounds,
     first_progress,
@@ -51,6 +50,7 @@ from .maximum_search import Criterion, Search
 from .prior_predictions import warn_unusual_data
 from .quadratic_likelihood import QuadraticLikelihood
 from .retraining import reasons_to_retrain, retrained
+from .round_schedule import RoundSchedule
 from .starting_values import START, candidates, locate_population
 
 
@@ -214,7 +214,7 @@ def _finite_rounds(
     search: Search,
     progress: Progress,
     held: Tensor,
-    schedule: Schedule,
+    schedule: RoundSchedule,
     generator: Generator,
     keep: Callable[[Progress, Generator], None] | None = None,
 ) -> Rounds:

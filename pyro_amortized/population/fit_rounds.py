@@ -18,73 +18,13 @@ from torch import Generator, Tensor
 from ..runtime.progress import count_step
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.proposals import Refinement
-from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, ROUGH_EFFORT, Effort
-from .estimate_errors import draws_needed
+from ..sampling.refinement_settings import FULL_EFFORT
 from .impossible_data import check_possible, impossible_rows
 from .large_cohorts.summarized_draws import RoundDraws, SummarizedDraws
 from .likelihood_interface import Likelihood
 from .maximum_search import Ascent, Search
+from .round_schedule import RoundSchedule
 from .trust_region import ROUNDS, TrustRegion
-
-
-class Schedule(NamedTuple):
-    r"""Effort of the rounds.
-
-    Args:
-        first_draws: Draws per individual of the first rounds.
-        num_draws: Draws per individual of the later ones, and of the result.
-        near_gain: Gain of a round below which the next one uses all draws.
-        min_gain: Gain of a round with all draws below which the rounds end.
-        min_gain_stretched: The same where the draws of all individuals are stretched.
-        max_rounds: Largest number of rounds.
-        rough: Whether little accuracy is enough.
-        search_modes: Whether modes are searched for before the result.
-        most_draws: Draws per individual up to which more are made where the Monte Carlo errors of
-            the estimates need them.
-        result_draws: Draws per individual of the result, where these are more.
-    """
-
-    first_draws: int
-    num_draws: int
-    near_gain: float
-    min_gain: float
-    min_gain_stretched: float
-    max_rounds: int
-    rough: bool = False
-    search_modes: bool = True
-    most_draws: int = 0
-    result_draws: int = 0
-
-    def effort(self, near: bool, is_result: bool = False) -> Effort:
-        """What is done for individuals whose weights are poor, near the maximum or not."""
-        if is_result:
-            return FULL_EFFORT
-        if self.rough or not near:
-            return ROUGH_EFFORT
-        return NO_CHAINS._replace(search_modes=self.search_modes)
-
-    def with_enough_draws(self, search: Search, ascent: Ascent) -> "Schedule":
-        """More draws, if the Monte Carlo errors of the estimates near the maximum need them,
-        which a round with all draws shows that has settled.
-        """
-        num_draws = ascent.likelihood.individuals.num_draws
-        if ascent.gain > ROUNDS.settled_gain or not self.num_draws <= num_draws < self.most_draws:
-            return self
-        needed = min(self.most_draws, draws_needed(search, ascent, ROUNDS.max_estimate_error))
-        if needed < ROUNDS.min_increase * num_draws:
-            return self._replace(most_draws=0)
-        limit = ROUNDS.max_increase * num_draws
-        if needed <= limit:
-            return self._replace(num_draws=needed, most_draws=0)
-        return self._replace(num_draws=limit)
-
-    def smallest_gain(self, likelihood: Likelihood, num_idle: int) -> float:
-        """Gain of a round on these draws below which the rounds end."""
-        share = likelihood.following.share_stretched
-        least = self.min_gain + share * (self.min_gain_stretched - self.min_gain)
-        if num_idle >= ROUNDS.num_idle:
-            least = max(least, ROUNDS.max_idle_promise)
-        return max(least, ROUNDS.expected_noise * likelihood.noise)
 
 
 class Rounds(NamedTuple):
@@ -152,6 +92,16 @@ class Progress(NamedTuple):
     num_draws: int = 0
     most_draws: int = 0
 
+    def resumed(self, schedule: RoundSchedule) -> RoundSchedule:
+        """The schedule with the numbers of draws that the rounds have come to."""
+        if not self.num_draws:
+            return schedule
+        return schedule._replace(num_draws=self.num_draws, most_draws=self.most_draws)
+
+    def with_draws_of(self, schedule: RoundSchedule) -> "Progress":
+        """The same with the numbers of draws of a schedule."""
+        return self._replace(num_draws=schedule.num_draws, most_draws=schedule.most_draws)
+
     def is_last(self, gain: float, min_gain: float) -> bool:
         """Whether a round ends the rounds: it gains little, or the next one would."""
         expected = gain * gain / self.last_gain if self.last_gain else math.inf
@@ -167,7 +117,7 @@ class Start(NamedTuple):
 
 
 def run_rounds(
-    search: Search, start: Start, held: Tensor, schedule: Schedule, generator: Generator
+    search: Search, start: Start, held: Tensor, schedule: RoundSchedule, generator: Generator
 ) -> Rounds:
     r"""Draw and maximise in turn until new draws have nothing to gain.
 
@@ -189,17 +139,14 @@ def continue_rounds(
     search: Search,
     progress: Progress,
     held: Tensor,
-    schedule: Schedule,
+    schedule: RoundSchedule,
     generator: Generator,
     keep: Callable[[Progress, Generator], None] | None = None,
 ) -> Rounds:
     """The rounds from where they have come to; arguments as in :func:`run_rounds`. What they have
     come to after each round is given to ``keep``.
     """
-    first = min(schedule.first_draws, schedule.num_draws)
-    if progress.num_draws:  # as it was when the rounds were interrupted
-        numbers = (progress.num_draws, progress.most_draws)
-        schedule = schedule._replace(num_draws=numbers[0], most_draws=numbers[1])
+    schedule = progress.resumed(schedule)
     while True:
         if keep is not None:
             keep(progress, generator)
@@ -219,23 +166,10 @@ def continue_rounds(
             min_gain = max(min_gain, ROUNDS.max_idle_promise)
         done = is_last or num_rounds == schedule.max_rounds
         near = near or ascent.gain < schedule.near_gain
-        num_draws = schedule.num_draws if near else first
-        is_result = done and not schedule.rough
-        effort = schedule.effort(near, is_result)
-        if is_result:
-            num_draws = max(num_draws, schedule.result_draws)
-        vector = ascent.optimum.vector
-        new = search.draw_for_round(
-            vector, num_draws, generator, ascent.mixtures_at(vector), effort
-        )
+        new = _drawn_after(search, ascent, schedule, near, done, generator)
         if done:
             return Rounds(search, ascent, new, num_rounds, min_gain)
-        progress = progress._replace(
-            near=near,
-            num_rounds=num_rounds,
-            num_draws=schedule.num_draws,
-            most_draws=schedule.most_draws,
-        )
+        progress = progress.with_draws_of(schedule)._replace(near=near, num_rounds=num_rounds)
         after = _after_round(search, progress, ascent, new, schedule, generator)
         if after is None:
             place = _with_all_draws(search, place, schedule, generator)
@@ -243,8 +177,26 @@ def continue_rounds(
         progress = after
 
 
+def _drawn_after(
+    search: Search,
+    ascent: Ascent,
+    schedule: RoundSchedule,
+    near: bool,
+    done: bool,
+    generator: Generator,
+) -> RoundDraws:
+    """Draws at the result of a round, for the next one or for the result of all."""
+    is_result = done and not schedule.rough
+    num_draws = schedule.num_draws if near else min(schedule.first_draws, schedule.num_draws)
+    if is_result:
+        num_draws = max(num_draws, schedule.result_draws)
+    vector, effort = ascent.optimum.vector, schedule.effort(near, is_result)
+    known = ascent.mixtures_at(vector)
+    return search.draw_for_round(vector, num_draws, generator, known, effort)
+
+
 def first_progress(
-    search: Search, start: Start, schedule: Schedule, generator: Generator
+    search: Search, start: Start, schedule: RoundSchedule, generator: Generator
 ) -> Progress:
     """The first population, if all data are possible there; arguments as in :func:`run_rounds`."""
     num_draws = min(schedule.first_draws, schedule.num_draws)
@@ -259,7 +211,7 @@ def first_progress(
 
 
 def _leave_false_zeros(
-    search: Search, progress: Progress, schedule: Schedule, generator: Generator
+    search: Search, progress: Progress, schedule: RoundSchedule, generator: Generator
 ) -> tuple[Progress, Tensor]:
     """Jumps to larger standard deviations where the likelihood is higher; the coordinates of those
     that then cannot be distinguished from zero.
@@ -281,7 +233,7 @@ def _after_round(
     progress: Progress,
     ascent: Ascent,
     new: RoundDraws,
-    schedule: Schedule,
+    schedule: RoundSchedule,
     generator: Generator,
 ) -> Progress | None:
     """The next place, or the same with more draws or tighter limits; None if there are none."""
@@ -319,7 +271,7 @@ def _better_place(search: Search, place: Place, vector: Tensor, generator: Gener
 
 
 def _with_all_draws(
-    search: Search, place: Place, schedule: Schedule, generator: Generator
+    search: Search, place: Place, schedule: RoundSchedule, generator: Generator
 ) -> Place:
     """A place where the rounds end, with draws of which all are kept."""
     old = place.individuals

@@ -16,8 +16,9 @@ from ..runtime.random_numbers import fork_seed, make_generator
 from ..runtime.workers import run_each
 from ..sampling.proposals import Refinement
 from ..sampling.refinement_settings import ROUGH_EFFORT
-from .fit_rounds import Schedule, Start, run_rounds
+from .fit_rounds import Start, run_rounds
 from .maximum_search import Search
+from .round_schedule import RoundSchedule
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ class StartSettings:
     max_rounds: int = 8
     min_gain: float = 10.0
 
-    def schedule(self, num_draws: int) -> Schedule:
+    def schedule(self, num_draws: int) -> RoundSchedule:
         """The rounds, with the same number of draws in all of them."""
         gains = (self.min_gain, self.min_gain)
-        return Schedule(num_draws, num_draws, 0.0, *gains, self.max_rounds, True)
+        return RoundSchedule(num_draws, num_draws, 0.0, *gains, self.max_rounds, True)
 
 
 START = StartSettings()

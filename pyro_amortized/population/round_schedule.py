@@ -1,0 +1,69 @@
+"""How many draws the rounds of a fit use, what is done for poor ones, and when the rounds end."""
+
+from typing import NamedTuple
+
+from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, ROUGH_EFFORT, Effort
+from .estimate_errors import draws_needed
+from .likelihood_interface import Likelihood
+from .maximum_search import Ascent, Search
+from .trust_region import ROUNDS
+
+
+class RoundSchedule(NamedTuple):
+    r"""Effort of the rounds.
+
+    Args:
+        first_draws: Draws per individual of the first rounds.
+        num_draws: Draws per individual of the later ones, and of the result.
+        near_gain: Gain of a round below which the next one uses all draws.
+        min_gain: Gain of a round with all draws below which the rounds end.
+        min_gain_stretched: The same where the draws of all individuals are stretched.
+        max_rounds: Largest number of rounds.
+        rough: Whether little accuracy is enough.
+        search_modes: Whether modes are searched for before the result.
+        most_draws: Draws per individual up to which more are made where the Monte Carlo errors of
+            the estimates need them.
+        result_draws: Draws per individual of the result, where these are more.
+    """
+
+    first_draws: int
+    num_draws: int
+    near_gain: float
+    min_gain: float
+    min_gain_stretched: float
+    max_rounds: int
+    rough: bool = False
+    search_modes: bool = True
+    most_draws: int = 0
+    result_draws: int = 0
+
+    def effort(self, near: bool, is_result: bool = False) -> Effort:
+        """What is done for individuals whose weights are poor, near the maximum or not."""
+        if is_result:
+            return FULL_EFFORT
+        if self.rough or not near:
+            return ROUGH_EFFORT
+        return NO_CHAINS._replace(search_modes=self.search_modes)
+
+    def with_enough_draws(self, search: Search, ascent: Ascent) -> "RoundSchedule":
+        """More draws, if the Monte Carlo errors of the estimates near the maximum need them,
+        which a round with all draws shows that has settled.
+        """
+        num_draws = ascent.likelihood.individuals.num_draws
+        if ascent.gain > ROUNDS.settled_gain or not self.num_draws <= num_draws < self.most_draws:
+            return self
+        needed = min(self.most_draws, draws_needed(search, ascent, ROUNDS.max_estimate_error))
+        if needed < ROUNDS.min_increase * num_draws:
+            return self._replace(most_draws=0)
+        limit = ROUNDS.max_increase * num_draws
+        if needed <= limit:
+            return self._replace(num_draws=needed, most_draws=0)
+        return self._replace(num_draws=limit)
+
+    def smallest_gain(self, likelihood: Likelihood, num_idle: int) -> float:
+        """Gain of a round on these draws below which the rounds end."""
+        share = likelihood.following.share_stretched
+        least = self.min_gain + share * (self.min_gain_stretched - self.min_gain)
+        if num_idle >= ROUNDS.num_idle:
+            least = max(least, ROUNDS.max_idle_promise)
+        return max(least, ROUNDS.expected_noise * likelihood.noise)
