@@ -1,5 +1,6 @@
 """What random effects are compared with: covariates, the order in the file, doses, recording."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,10 +34,16 @@ class Variable(NamedTuple):
     Args:
         name: Its name, in words.
         values: Values, shape ``(individual,)``; NaN where it is unknown.
+        categories: Names of the levels 0, 1, ..., if they have names.
     """
 
     name: str
     values: np.ndarray
+    categories: Sequence[str] = ()
+
+    def level_name(self, level: float) -> str:
+        """The name of a level, or its number."""
+        return self.categories[int(level)] if self.categories else f"{level:g}"
 
     @property
     def levels(self) -> list[float]:
@@ -54,7 +61,11 @@ def variables_of_design(cohort: Cohort) -> list[Variable]:
     """The variables that were known before any value was recorded: covariates, those that vary over
     time at their first time, the first dose, and the order of the individuals.
     """
-    found = [Variable(name, x.double().numpy()) for name, x in cohort.covariates.items()]
+    named = cohort.categories
+    found = [
+        Variable(name, x.double().numpy(), named.get(name, ()))
+        for name, x in cohort.covariates.items()
+    ]
     for name, series in cohort.time_varying.items():
         if series.values.dim() == 2:
             first = series.observed.double().argmax(1)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas
 
 from ..applications.model_search import ModelSearch
-from ..cohort import Series
+from ..cohort import Cohort, Series
 from ..errors import SettingError
 from ..population.fit_result import PopulationFit
 from ..runtime.arguments import check_is
@@ -119,22 +119,29 @@ def _data_section(fit: PopulationFit) -> Section:
         (name, *_series_summary(cohort[name], kinds[name] == "event"))
         for name in fit.structure.series
     ]
-    covariates = pandas.DataFrame(
-        [
-            (name, *(float(f) for f in (x.min(), x.median(), x.max())))
-            for name, x in cohort.covariates.items()
-        ],
-        columns=["covariate", "smallest", "median", "largest"],
-    )
     doses = 0 if cohort.doses is None else int(cohort.doses.given.sum())
     counts = (
         f"<p>{len(cohort)} individuals, {cohort.num_observations} recorded values, "
         f"{doses} doses.</p>"
     )
-    series = html_table(pandas.DataFrame(rows, columns=names))
-    return Section(
-        "data", "Data", counts + series + (html_table(covariates) if len(covariates) else "")
-    )
+    tables = [pandas.DataFrame(rows, columns=names), *_covariate_tables(cohort)]
+    return Section("data", "Data", counts + "".join(html_table(x) for x in tables if len(x)))
+
+
+def _covariate_tables(cohort: Cohort) -> list[pandas.DataFrame]:
+    """The covariates that are quantities, and those that are categories."""
+    quantities, categories = [], []
+    for name, x in cohort.covariates.items():
+        if name in cohort.categories:
+            counts = [int((x == j).sum()) for j in range(len(cohort.categories[name]))]
+            pairs = zip(cohort.categories[name], counts, strict=True)
+            categories.append((name, ", ".join(f"{level}: {n}" for level, n in pairs)))
+        else:
+            quantities.append((name, *(float(f) for f in (x.min(), x.median(), x.max()))))
+    return [
+        pandas.DataFrame(quantities, columns=["covariate", "smallest", "median", "largest"]),
+        pandas.DataFrame(categories, columns=["covariate", "individuals by category"]),
+    ]
 
 
 def _series_summary(series: Series, is_event: bool) -> tuple[float, ...]:

@@ -201,7 +201,8 @@ def _rows(
         label = site.labels[j]
         of_effect = math.nan
         if scales[j] in ("sd of log", "sd"):
-            of_effect = 100 * shrinkage.get(label or f"{j} of {len(site.names)}", math.nan)
+            by_place = shrinkage.get(f"{j} of {len(site.names)}", math.nan)
+            of_effect = 100 * (shrinkage.get(label, by_place) if label else by_place)
         rse = 100 * error / abs(value) if value else math.nan
         name = names.get(site.names[j], site.names[j])
         note = _note(fit, site.site, site.names[j], error)

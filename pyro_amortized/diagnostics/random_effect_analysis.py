@@ -172,11 +172,10 @@ def _dependence(
     straight = design if variable.levels else np.column_stack([root, root * standardized(x)])
     slopes, *_ = np.linalg.lstsq(straight, y, rcond=None)
     size = float(slopes[-1] * effects.sd[:, j].mean())
-    where = (
-        f"where {variable.name} is {variable.levels[-1]:g} than where it is {variable.levels[0]:g}"
-        if variable.levels
-        else f"per standard deviation ({x.std():.3g}) of {variable.name}"
-    )
+    where = f"per standard deviation ({x.std():.3g}) of {variable.name}"
+    if variable.levels:
+        low, high = (variable.level_name(variable.levels[i]) for i in (0, -1))
+        where = f"where {variable.name} is {high} than where it is {low}"
     words = (
         f"{name} depends on {variable.name} (p = {p_value:.1g}): it is "
         f"{'larger' if size > 0 else 'smaller'} by {abs(size):.2f} {where}, its exponential by a "

@@ -1,6 +1,7 @@
 """Tables for a report: names, scales, correlations, shrinkage, formats."""
 
 import math
+from dataclasses import replace
 
 import pandas
 import pyro
@@ -69,6 +70,14 @@ def test_variability_as_coefficients_of_variation_with_shrinkage(fit):
     for label in ("base", "slope"):
         expected = 100 * shrinkage[f"phi[{label}]"]
         assert frame.shrinkage[f"omega[{label}]"] == pytest.approx(expected)
+
+
+def test_shrinkage_goes_by_place_where_the_individual_parameters_have_no_labels(fit):
+    site = replace(fit.structure.individual["phi"], labels=())
+    bare = replace(fit, structure=replace(fit.structure, individual={"phi": site}))
+    column = parameter_table(bare).frame().shrinkage
+    expected = parameter_table(fit).frame().shrinkage
+    assert column["omega[slope]"] == pytest.approx(expected["omega[slope]"])
 
 
 def test_correlations_are_correlations(fit):

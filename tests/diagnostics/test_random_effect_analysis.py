@@ -127,7 +127,11 @@ def test_a_covariate_that_the_model_leaves_out_is_named():
     cohort = linear_cohort(num=40, width=8, missing=0.0, seed=3)
     arm = torch.arange(40.0).remainder(2)
     shifted = cohort["y"].values + 2.0 * arm[:, None]
-    cohort = pa.Cohort({"y": cohort.with_values({"y": shifted})["y"]}, covariates={"arm": arm})
+    cohort = pa.Cohort(
+        {"y": cohort.with_values({"y": shifted})["y"]},
+        covariates={"arm": arm},
+        categories={"arm": ("placebo", "verum")},
+    )
     fit = pa.fit_population(linear_program, cohort, num_draws=200, seed=1)
     tests = random_effect_tests(fit)
     first = tests.table().iloc[0]
@@ -136,7 +140,9 @@ def test_a_covariate_that_the_model_leaves_out_is_named():
     assert abs(first["size"] - 2.0) < 0.6
     checks = {c.name: c for c in random_effect_checks(tests)}
     assert checks["random effects and covariates"].status == "failed"
-    assert "nlme.categorical_effect" in checks["random effects and covariates"].words
+    words = checks["random effects and covariates"].words
+    assert "nlme.categorical_effect" in words
+    assert "where arm is verum than where it is placebo" in words
 
 
 def test_few_individuals_and_uninformed_effects_are_not_tested(fit):

@@ -5,10 +5,13 @@ of the population, in standard deviations of the population, in unconstrained co
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from ...errors import CohortError
 from ...population.fit_result import PopulationFit
@@ -77,11 +80,28 @@ def effects_by_covariate(result: PopulationFit | IndividualPosteriors, *, seed: 
             x, y = x.double(), values[:, i]
             ax.axhline(0, color=MUTED, lw=0.8)
             ax.plot(x.numpy(), y.numpy(), "o", ms=3, color=OBSERVED)
-            r = math.nan
-            if len(x) > 2 and float(x.std()) > 0:
-                r = float(torch.corrcoef(torch.stack([x, y]))[0, 1])
-                ends = torch.stack([x.min(), x.max()])
-                line = y.mean() + r * y.std() / x.std() * (ends - x.mean())
-                ax.plot(ends.numpy(), line.numpy(), color=FITTED, lw=1.4)
-            label_axes(ax, label, name, f"r = {r:.2f}")
+            categories = individuals.cohort.categories.get(label, ())
+            title = _means(ax, x, y, categories) if categories else _line(ax, x, y)
+            label_axes(ax, label, name, title)
     return figure
+
+
+def _line(ax: Axes, x: Tensor, y: Tensor) -> str:
+    """Draw the regression line; the correlation in words."""
+    if len(x) < 3 or float(x.std()) == 0:
+        return ""
+    r = float(torch.corrcoef(torch.stack([x, y]))[0, 1])
+    ends = torch.stack([x.min(), x.max()])
+    line = y.mean() + r * y.std() / x.std() * (ends - x.mean())
+    ax.plot(ends.numpy(), line.numpy(), color=FITTED, lw=1.4)
+    return f"r = {r:.2f}"
+
+
+def _means(ax: Axes, x: Tensor, y: Tensor, categories: Sequence[str]) -> str:
+    """Draw the mean of each category, and its name below."""
+    for level in x.unique().tolist():
+        mean = float(y[x == level].mean())
+        ax.plot([level - 0.3, level + 0.3], [mean, mean], color=FITTED, lw=1.4)
+    ax.set_xticks(range(len(categories)), categories)
+    ax.set_xlim(-0.6, len(categories) - 0.4)
+    return "means"
