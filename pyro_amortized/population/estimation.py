@@ -232,8 +232,8 @@ def _finite_rounds(
 def refit(fit: PopulationFit, model: Model, start: Population, seed: int = 0) -> PopulationFit:
     r"""Fit another model of the same individual parameters, near a fit.
 
-    The mixtures of the individuals of the fit are tried first. No draws are made for the precision
-    of -2LL: differences on common draws (:func:`~pyro_amortized.difference`) need none.
+    The mixtures of the individuals of the fit are tried first. There are at most as many draws as
+    a fit begins with, and none for the precision of -2LL: differences on common draws (:func:`~pyro_amortized.difference`) need none.
 
     Args:
         fit: The fit.
@@ -246,7 +246,7 @@ def refit(fit: PopulationFit, model: Model, start: Population, seed: int = 0) ->
     fixed = {name: fit.estimates[name] for name in fit.fixed if name in structure.population}
     search = Search.begin(structure, fit.guide, fit.cohort, fit.criterion, generator)
     held = _held(structure, structure.check_values(fixed))
-    num_draws = fit.individuals.num_draws
+    num_draws = min(fit.individuals.num_draws, default_num_draws(structure, fit.cohort))
     with threads_for(num_draws * fit.cohort.num_values), counting_steps("fit", unit="round"):
         begin_at = _start(search, start, 1, fixed, generator)
         begin_at = begin_at._replace(known=fit.individuals.refinement)

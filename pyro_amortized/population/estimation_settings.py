@@ -39,9 +39,9 @@ class EstimationSettings:
     min_gain: float = 0.02
     min_gain_per_draw: float = 2.0
     min_gain_per_stretched_draw: float = 0.5
-    # The standard errors are those on the draws of the last round if it gained less (a tenth of a
+    # The standard errors are those on the draws of the last round if it gained less (a third of a
     # standard error from there to the estimates). Farther away the curvature may be another one.
-    max_gain_of_same_draws: float = 0.01
+    max_gain_of_same_draws: float = 0.05
     # A fit whose last round gained more, or whose draws have a smaller median share of effective
     # ones, has no standard errors.
     max_final_gain: float = 1.0

@@ -55,10 +55,7 @@ class RoundSchedule(NamedTuple):
         needed = min(self.most_draws, draws_needed(search, ascent, ROUNDS.max_estimate_error))
         if needed < ROUNDS.min_increase * num_draws:
             return self._replace(most_draws=0)
-        limit = ROUNDS.max_increase * num_draws
-        if needed <= limit:
-            return self._replace(num_draws=needed, most_draws=0)
-        return self._replace(num_draws=limit)
+        return self._replace(num_draws=min(needed, ROUNDS.max_increase * num_draws), most_draws=0)
 
     def smallest_gain(self, likelihood: Likelihood, num_idle: int) -> float:
         """Gain of a round on these draws below which the rounds end."""

@@ -18,7 +18,7 @@ def calibrations(linear, linear_guide):
         if share not in results:
             design = pa.Resample(linear, pa.RandomMissing(share, share))
             results[share] = calibrate(
-                linear_guide, design, num_individuals=400, num_draws=400, seed=2
+                linear_guide, design, num_individuals=400, num_draws=400, seed=5
             )
         return results[share]
 

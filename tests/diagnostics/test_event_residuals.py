@@ -111,18 +111,18 @@ def test_the_check_of_a_marker_knows_of_its_dropout():
 
 def test_individuals_that_enter_late_are_at_risk_from_their_entry_on():
     generator = torch.Generator().manual_seed(1)
-    draws = -torch.rand(40_000, generator=generator, dtype=torch.float64).log()
-    begin = torch.rand(40_000, generator=generator, dtype=torch.float64)
-    begin[:5000] = 0.0
+    draws = -torch.rand(4_000, generator=generator, dtype=torch.float64).log()
+    begin = torch.rand(4_000, generator=generator, dtype=torch.float64)
+    begin[:500] = 0.0
     seen = draws > begin  # an event before the entry is not seen
     values = torch.stack([draws[seen], torch.ones(int(seen.sum())).double()], -1).unsqueeze(1)
     known = torch.ones(values.shape[:2]).bool()
     grid = torch.tensor([0.2, 0.5, 1.0, 2.0]).double()
     right = survival(values, known, grid, begin[seen])
-    assert torch.allclose(right, torch.exp(-grid), atol=0.02)
+    assert torch.allclose(right, torch.exp(-grid), atol=0.04)
     assert (survival(values, known, grid) - torch.exp(-grid)).abs().max() > 0.05
     first = mean_events(values, known, grid, begin[seen])  # the cumulative hazard, as all end
-    assert torch.allclose(first, grid, atol=0.06)
+    assert torch.allclose(first, grid, rtol=0.1)
 
 
 def test_ties_are_one_factor():

@@ -93,7 +93,7 @@ def determined_step(information: np.ndarray, slope: np.ndarray) -> np.ndarray:
 
     Example:
         >>> same = np.array([[4.0, 4.0], [4.0, 4.0]])
-        >>> float(np.array([2.0, 2.0]) @ determined_step(same, np.array([2.0, 2.0])))
+        >>> round(float(np.array([2.0, 2.0]) @ determined_step(same, np.array([2.0, 2.0]))), 9)
         1.0
     """
     size = np.sqrt(np.maximum(np.abs(np.diag(information)), 1e-300))
