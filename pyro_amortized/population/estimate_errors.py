@@ -8,8 +8,15 @@ covariance C of the estimates, other draws would move the estimates by
 
 Its covariance is that of a sum of independent terms (the delta method). Where the draws follow the
 population, the gradients contain their moves, which removes most of the variance; what control
-variates remove of the rest is taken off too. The slopes are those at the population of the draws,
-which the moves of the draws are computed from.
+variates remove of the rest is taken off too. In the same way, with second derivatives
+:math:`h_{ik}` of the log weights in the direction :math:`d_j` of one standard error of an estimate,
+other draws would change the curvature of the log likelihood of an individual by
+
+.. math:: \sum_k w_{ik} \big(h_{ik} + s_{ik}^2 - A_i - 2 \bar s_i (s_{ik} - \bar s_i)\big), \qquad
+          A_i = \sum_k w_{ik} (h_{ik} + s_{ik}^2) ,
+
+and the standard error of this estimate by half of the sum, as a part of it. The slopes are those at
+the population of the draws, which the moves of the draws are computed from.
 """
 
 from dataclasses import dataclass
@@ -21,6 +28,8 @@ from torch import Tensor
 from ..model import ModelStructure
 from ..numerics.laplace import laplace_covariance
 from ..sampling.importance_weights import normalized_weights
+from .exact_likelihood import ExactLikelihood
+from .expanded_likelihood import ExpandedLikelihood
 from .fitted_following import remaining_products
 from .likelihood_interface import Likelihood, WeightedLikelihood
 from .maximum_search import Ascent, Search
@@ -34,6 +43,8 @@ class ErrorSettings:
     # are expanded to second order, for which central differences are exact but for the density of
     # the population.
     step: float = 0.02
+    # The same for second differences, which lose digits with small steps.
+    curvature_step: float = 0.1
 
 
 ERRORS = ErrorSettings()
@@ -94,6 +105,47 @@ def monte_carlo_errors(
             spreads.append(weights * (slopes - (weights * slopes).sum(0)))
         products = remaining_products(likelihood.individuals, torch.stack(spreads, -1))
     errors[known] = products.diagonal().sqrt() * standard_errors[known]
+    return errors
+
+
+def standard_error_errors(
+    likelihood: Likelihood, structure: ModelStructure, vector: Tensor, covariance: Tensor
+) -> Tensor:
+    r"""Monte Carlo standard error of every standard error, as a part of it.
+
+    Args:
+        likelihood: The likelihood whose curvature gave the covariance.
+        structure: The structure of the model.
+        vector: The estimates, unconstrained, shape ``(population,)``.
+        covariance: Their covariance, shape ``(population, population)``; NaN where it is unknown.
+
+    Returns:
+        Shape ``(population,)``; NaN where the covariance is, and for the likelihood of a large
+        cohort, whose draws were not kept.
+    """
+    standard_errors = covariance.diagonal().sqrt()
+    errors = torch.full_like(standard_errors, torch.nan)
+    if not isinstance(likelihood, ExactLikelihood | ExpandedLikelihood):
+        return errors
+    known, step = (standard_errors > 0).nonzero()[:, 0], ERRORS.curvature_step
+    if not len(known):
+        return errors
+    directions = covariance[known].nan_to_num(0.0) / standard_errors[known].unsqueeze(1)
+    with torch.no_grad():
+        center = likelihood.log_weights(structure.constrain_population(vector))
+        weights, spreads = normalized_weights(center), []
+        for direction in directions:
+            ahead, behind = (
+                likelihood.log_weights(structure.constrain_population(vector + shift))
+                for shift in (step * direction, -step * direction)
+            )
+            slopes = torch.where(weights > 0, (ahead - behind) / (2 * step), 0.0)
+            curved = torch.where(weights > 0, (ahead - 2 * center + behind) / step**2, 0.0)
+            curved, mean = curved + slopes.square(), (weights * slopes).sum(0)
+            influence = curved - (weights * curved).sum(0) - 2 * mean * (slopes - mean)
+            spreads.append(weights * influence)
+        products = remaining_products(likelihood.individuals, torch.stack(spreads, -1))
+    errors[known] = products.diagonal().sqrt() / 2
     return errors
 
 

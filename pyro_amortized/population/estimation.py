@@ -29,7 +29,7 @@ from ..runtime.random_numbers import make_generator
 from ..runtime.threads import threads_for
 from ..sampling.individuals import MIN_DRAWS
 from .draw_numbers import default_num_draws, schedule_of, with_more_draws
-from .estimate_errors import monte_carlo_errors
+from .estimate_errors import monte_carlo_errors, standard_error_errors
 from .estimation_settings import ESTIMATION
 from .fit_curvature import curvature_at, limits_at
 from .fit_folder import FitFolder
@@ -233,7 +233,8 @@ def refit(fit: PopulationFit, model: Model, start: Population, seed: int = 0) ->
     r"""Fit another model of the same individual parameters, near a fit.
 
     The mixtures of the individuals of the fit are tried first. There are at most as many draws as
-    a fit begins with, and none for the precision of -2LL: differences on common draws (:func:`~pyro_amortized.difference`) need none.
+    a fit begins with, and none for the precision of -2LL: differences on common draws
+    (:func:`~pyro_amortized.difference`) need none.
 
     Args:
         fit: The fit.
@@ -309,7 +310,8 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     flat = [flat_places(x) for i, x in enumerate(curvature.flat) if i not in limits]
     is_maximum = curvature.is_maximum or (len(limits) > 0 and not flat)
     converged = has_ended(rounds) and ascent.gain < rounds.min_gain
-    errors = monte_carlo_errors(likelihood, structure, optimum.vector, covariance)
+    parts = (likelihood, structure, optimum.vector, covariance)
+    errors, changes = monte_carlo_errors(*parts), standard_error_errors(*parts)
     message = fit_message(rounds, curvature, covered, fixed, limits)
     return PopulationFit(
         model=model,
@@ -320,10 +322,11 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
         vector=optimum.vector,
         covariance=covariance,
         monte_carlo_errors=errors,
+        standard_error_errors=changes,
         individuals=new,
         marginal=summarize_weights(new),
         converged=converged and is_maximum and covered,
-        message=message + error_message(names, errors / covariance.diagonal().sqrt()),
+        message=message + error_message(names, errors / covariance.diagonal().sqrt(), changes),
         num_rounds=rounds.num_rounds,
         seconds=0.0,  # :func:`fit_once` knows it
         search=search,

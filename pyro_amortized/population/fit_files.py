@@ -33,7 +33,7 @@ from .maximum_search import Search
 
 FORMAT = Format("fit again")
 FILE, GUIDE = "fit.safetensors", "guide"
-ESTIMATES = ("vector", "covariance", "monte_carlo_errors")
+ESTIMATES = ("vector", "covariance", "monte_carlo_errors", "standard_error_errors")
 DRAWS = ("unconstrained", "log_proposal", "log_weights")
 MARGINAL = ("log_likelihood", "mc_error", "ess", "pareto_k", "num_draws")
 REFINED = ("stage", "num_modes")
@@ -206,6 +206,7 @@ def _fit(
         vector=tensors["estimates.vector"],
         covariance=tensors["estimates.covariance"],
         monte_carlo_errors=tensors["estimates.monte_carlo_errors"],
+        standard_error_errors=tensors["estimates.standard_error_errors"],
         individuals=individuals,
         marginal=_marginal(individuals, contents),
         converged=bool(description["converged"]),
@@ -310,7 +311,7 @@ def _check_shapes(contents: FitContents) -> None:
     valid &= all(tensors[f"draws.{name}"].shape == draws.shape[:2] for name in DRAWS[1:])
     valid &= all(tensors[f"marginal.{name}"].shape == (num,) for name in MARGINAL)
     valid &= tensors["estimates.covariance"].shape == (num_parameters, num_parameters)
-    for name in ("scale", "monte_carlo_errors"):
+    for name in ("scale", "monte_carlo_errors", "standard_error_errors"):
         valid &= tensors[f"estimates.{name}"].shape == (num_parameters,)
     valid &= (
         refinement.stage.shape == refinement.num_modes.shape == (num,)

@@ -21,6 +21,8 @@ class MessageSettings:
     # Monte Carlo error of an estimate, in standard errors, from which it is named: it then adds
     # half a per cent to the width of a confidence interval.
     min_named_error: float = 0.1
+    # The same of a standard error, as a part of it.
+    min_named_change: float = 0.1
 
 
 MESSAGE = MessageSettings()
@@ -33,20 +35,26 @@ def has_ended(rounds: Rounds) -> bool:
     return rounds.ascent.optimum.converged or rounds.search.structure.estimator == "likelihood-free"
 
 
-def error_message(names: list[str], relative_errors: Tensor) -> str:
-    r"""The largest Monte Carlo error of the estimates, if it is large enough to matter; else "".
+def error_message(names: list[str], relative_errors: Tensor, changes: Tensor) -> str:
+    r"""The largest Monte Carlo errors of the estimates and of the standard errors, if they are
+    large enough to matter; else "".
 
     Args:
         names: Labels of the parameters.
         relative_errors: Monte Carlo errors in standard errors, shape ``(population,)``.
+        changes: Those of the standard errors, as parts of these, same shape.
     """
     error, j = relative_errors.nan_to_num(0.0).max(0)
-    if float(error) < MESSAGE.min_named_error:
+    change, k = changes.nan_to_num(0.0).max(0)
+    found = []
+    if float(error) >= MESSAGE.min_named_error:
+        found.append(f"of {names[int(j)]} is {float(error):.2f} of its standard error")
+    if float(change) >= MESSAGE.min_named_change:
+        name = names[int(k)]
+        found.append(f"of the standard error of {name} is {100 * float(change):.0f} % of it")
+    if not found:
         return ""
-    return (
-        f"; the Monte Carlo error of {names[int(j)]} is {float(error):.2f} of its standard error "
-        "(`num_draws=` makes more draws)"
-    )
+    return f"; the Monte Carlo error {' and that '.join(found)} (`num_draws=` makes more draws)"
 
 
 def fit_message(

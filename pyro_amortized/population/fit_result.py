@@ -71,6 +71,8 @@ class PopulationFit:
             determine.
         monte_carlo_errors: Monte Carlo standard errors of the unconstrained estimates, shape
             ``(population,)``; NaN as in ``covariance``.
+        standard_error_errors: Monte Carlo standard errors of the standard errors, as parts of
+            these, same shape; NaN as in ``covariance``, and for a cohort of thousands.
         individuals: Corrected draws of every individual at the estimates. They are new draws, on
             which nothing was fitted.
         marginal: Log p(y_i | Psi) at the estimates, on these draws.
@@ -93,6 +95,7 @@ class PopulationFit:
     vector: Tensor
     covariance: Tensor
     monte_carlo_errors: Tensor
+    standard_error_errors: Tensor
     individuals: IndividualPosteriors
     marginal: MarginalLikelihood
     converged: bool

@@ -7,6 +7,8 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized.cohort import Cohort, Series
+from pyro_amortized.numerics.laplace import laplace_covariance
+from pyro_amortized.population.estimate_errors import standard_error_errors
 
 pytestmark = pytest.mark.slow
 
@@ -41,10 +43,28 @@ def test_repeated_fits_scatter_as_their_errors_say(fits):
     assert ((ratio > 0.4) & (ratio < 2)).all(), ratio
 
 
+def test_standard_errors_on_other_draws_scatter_as_their_errors_say(fits):
+    """At the same estimates: those of repeated fits scatter with the estimates, too."""
+    search, vector = fits[0].search, fits[0].vector
+    found, errors = [], []
+    for seed in range(16):
+        generator = torch.Generator().manual_seed(seed)
+        likelihood = search.likelihood(search.draw(vector, 100, generator))
+        objective = search.objective(likelihood)
+        covariance = laplace_covariance(objective, vector, search.scale).covariance
+        found.append(covariance.diagonal().sqrt())
+        errors.append(standard_error_errors(likelihood, search.structure, vector, covariance))
+    expected = torch.stack(errors).pow(2).mean(0).sqrt()
+    ratio = torch.stack(found).std(0) / torch.stack(found).mean(0) / expected
+    assert ((ratio > 0.5) & (ratio < 1.6)).all(), ratio
+
+
 def test_large_errors_are_named(fits):
     relative = [(f.monte_carlo_errors / f.covariance.diagonal().sqrt()).max() for f in fits]
-    named = ["Monte Carlo error of" in fit.message for fit in fits]
+    named = ["of its standard error" in fit.message for fit in fits]
     assert named == [bool(x >= 0.1) for x in relative]
+    changed = ["of the standard error of" in fit.message for fit in fits]
+    assert changed == [bool(f.standard_error_errors.max() >= 0.1) for f in fits]
 
 
 def test_the_default_makes_as_many_draws_as_they_need(fits):
