@@ -106,7 +106,8 @@ def test_missing_data_examples_run(run, tmp_path, name, monkeypatch):
     if name == "fitzhugh_nagumo":
         coarse = partial(torchdiffeq.odeint, method="rk4", options={"step_size": 0.125})
         monkeypatch.setattr(torchdiffeq, "odeint", lambda f, x, t, **settings: coarse(f, x, t))
-    assert run(f"missing_data/{name}.py", "--output", tmp_path).strip()
+    few = ("--individuals", "20") if name == "missing_covariate" else ()
+    assert run(f"missing_data/{name}.py", "--output", tmp_path, *few).strip()
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
