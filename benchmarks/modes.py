@@ -58,7 +58,10 @@ def exact(cohort, population, num_draws):
     # The symmetry shows whether the second mode was found; its own draws are more accurate.
     agrees = (second.log_mean - by_symmetry).abs() < 0.1
     log_second = torch.where(agrees, second.log_mean, by_symmetry)
-    errors = torch.stack([(1 - share) * first.mc_error, share * second.mc_error.clamp(max=0.1)])
+    errors = torch.stack(
+        [(1 - share) * first.mc_error, share * second.mc_error.nan_to_num(0.1).clamp(max=0.1)]
+    )
+    errors = errors.nan_to_num(0.0)  # of a mode without any share
     return torch.logaddexp(first.log_mean, log_second), errors.norm(dim=0), share
 
 

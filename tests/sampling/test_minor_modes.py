@@ -70,7 +70,9 @@ def exact_share(individuals, phi):
     normal = dist.Normal(POPULATION["typical"], POPULATION["omega"])
     log_ratio = (normal.log_prob(exchanged) - normal.log_prob(draws)).sum(-1)
     weights = individuals.weights * ~is_minor(draws)
-    odds = (weights * log_ratio.exp()).sum(0) / weights.sum(0)
+    # Far draws without weight may have a ratio that is not finite.
+    ratio = torch.where(weights > 0, log_ratio, 0.0).exp()
+    odds = (weights * ratio).sum(0) / weights.sum(0)
     return odds / (1 + odds)
 
 
