@@ -113,11 +113,18 @@ def survival(values: Tensor, known: Tensor, grid: Tensor, begin: Tensor | None =
 
 
 def _at_risk(events: Tensor, ends: Tensor, begin: Tensor | None) -> Tensor:
-    """Number of individuals that are observed at each time, shape ``(event,)``."""
-    observed = ends.unsqueeze(0) >= events.unsqueeze(1)
+    """Number of individuals that are observed at each time, shape ``(event,)``: of those whose end
+    is not earlier, those who have entered before. No end is earlier than its entry.
+    """
+    observed = _not_earlier(ends, events)
     if begin is not None:
-        observed &= begin.unsqueeze(0) < events.unsqueeze(1)
-    return observed.sum(1).clamp(min=1)
+        observed = observed - _not_earlier(begin, events)
+    return observed.clamp(min=1)
+
+
+def _not_earlier(times: Tensor, events: Tensor) -> Tensor:
+    """Number of times that are not earlier than each event, shape ``(event,)``."""
+    return len(times) - torch.searchsorted(times.sort().values, events.contiguous())
 
 
 def mean_events(values: Tensor, known: Tensor, grid: Tensor, begin: Tensor | None = None) -> Tensor:
