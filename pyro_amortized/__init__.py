@@ -54,8 +54,8 @@ from .population.model_comparison import compare as compare
 from .population.model_comparison import difference as difference
 from .population.model_comparison import likelihood_ratio_test as likelihood_ratio_test
 from .population.population_posterior import sample_population as sample_population
+from .sampling.individual_draws import sample_individuals as sample_individuals
 from .sampling.individuals import IndividualPosteriors as IndividualPosteriors
-from .sampling.individuals import sample_individuals as sample_individuals
 from .training import Networks as Networks
 from .training import Tracker as Tracker
 from .training import TrainingOptions as TrainingOptions

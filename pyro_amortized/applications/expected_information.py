@@ -42,7 +42,7 @@ from ..population.complete_scores import complete_scores
 from ..population.fitted_following import follow
 from ..runtime.random_numbers import fork_seed
 from ..sampling.importance_weights import PARETO
-from ..sampling.individuals import sample_individuals
+from ..sampling.individual_draws import sample_individuals
 from .population_source import Source
 
 

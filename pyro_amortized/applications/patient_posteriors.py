@@ -21,7 +21,8 @@ from ..errors import CohortError, SettingError
 from ..runtime.arguments import check_is
 from ..runtime.random_numbers import fork_seed
 from ..sampling.importance_weights import PARETO, finite_or_zero_weight, importance_estimate
-from ..sampling.individuals import IndividualPosteriors, sample_individuals
+from ..sampling.individual_draws import sample_individuals
+from ..sampling.individuals import IndividualPosteriors
 from .dose_response import Mixture, PatientDraws
 from .model_weights import patient_weights
 from .population_source import Source

@@ -21,7 +21,8 @@ from ..population.exact_likelihood import ExactLikelihood
 from ..population.fitted_following import follow
 from ..runtime.random_numbers import fork_seed
 from ..sampling.importance_weights import normalized_weights, resample
-from ..sampling.individuals import IndividualPosteriors, sample_individuals
+from ..sampling.individual_draws import sample_individuals
+from ..sampling.individuals import IndividualPosteriors
 from .population_source import Source
 
 Uncertainty = Literal["population and individuals", "individuals", "none"]

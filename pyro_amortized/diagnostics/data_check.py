@@ -38,7 +38,8 @@ from ..missing import Resample, nothing_missing
 from ..model import Model, ModelStructure, Population, read_structure
 from ..population.prior_predictions import compare_with_prior
 from ..runtime.random_numbers import make_generator
-from ..sampling.individuals import IndividualPosteriors, sample_individuals
+from ..sampling.individual_draws import sample_individuals
+from ..sampling.individuals import IndividualPosteriors
 from .predictive_p_values import log_density_p_values
 
 

@@ -8,7 +8,7 @@ check is about the inference (are the numbers right for this model?) or about th
 describe the data?), and the verdict keeps the two apart.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas
 import torch
@@ -182,7 +182,14 @@ def _part(fit: PopulationFit, generator: Generator) -> tuple[PopulationFit, list
         f"Residuals, random effects and data are those of {len(rows):,} of {num:,} individuals, "
         "chosen at random."
     )
-    part = fit.of_some_individuals(rows)
+    cohort = fit.cohort[rows]
+    part = replace(
+        fit,
+        cohort=cohort,
+        individuals=fit.individuals.take(rows),
+        marginal=fit.marginal.take(rows),
+        search=replace(fit.search, cohort=cohort),
+    )
     return part, [Check("individuals that are looked at", "passed", len(rows), words, "model")]
 
 

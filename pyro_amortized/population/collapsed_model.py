@@ -23,7 +23,8 @@ from ..model import Model, ModelStructure, Population, collapsed_log_density
 from ..runtime.arguments import check_count, check_is, check_program, check_seed
 from ..runtime.random_numbers import make_generator
 from ..sampling.importance_weights import finite_or_zero_weight, log_mean
-from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors, sample_with_structure
+from ..sampling.individual_draws import sample_with_structure
+from ..sampling.individuals import MIN_DRAWS, IndividualPosteriors
 from .fitted_following import follow
 from .fixed_draws import is_negligible, replace_impossible_draws
 from .following_draws import Following

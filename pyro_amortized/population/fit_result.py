@@ -11,7 +11,7 @@ is also valid if the model is wrong.
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -323,17 +323,6 @@ class PopulationFit:
             Savic and Karlsson (2009), Importance of shrinkage in empirical Bayes estimates.
         """
         return eta_shrinkage(self.individuals, num_draws, seed)
-
-    def of_some_individuals(self, rows: Tensor) -> "PopulationFit":
-        """The fit, with the data and draws of some individuals."""
-        cohort = self.cohort[rows]
-        return replace(
-            self,
-            cohort=cohort,
-            individuals=self.individuals.take(rows),
-            marginal=self.marginal.take(rows),
-            search=replace(self.search, cohort=cohort),
-        )
 
     def save(self, path: str | Path) -> None:
         r"""Write the fit to a folder: data, draws and estimates in ``fit.safetensors``, the guide

@@ -20,7 +20,8 @@ from ..numerics.laplace import laplace_covariance
 from ..numerics.maximization import maximize
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
-from ..sampling.individuals import MIN_DRAWS, sample_with_structure
+from ..sampling.individual_draws import sample_with_structure
+from ..sampling.individuals import MIN_DRAWS
 from .estimation import fit_once
 from .exact_likelihood import ExactLikelihood
 from .fitted_following import follow

@@ -17,7 +17,8 @@ from torch import Generator, Tensor
 from ..cohort import Cohort
 from ..guide import AmortizedGuide
 from ..model import Estimator, Model, Population
-from ..sampling.individuals import IndividualPosteriors, sample_individuals
+from ..sampling.individual_draws import sample_individuals
+from ..sampling.individuals import IndividualPosteriors
 from .exact_likelihood import ExactLikelihood
 from .fitted_following import follow
 

@@ -24,7 +24,8 @@ from ..model import ModelStructure, Population
 from ..numerics.cholesky import factored
 from ..numerics.maximization import Optimum, maximize
 from ..runtime.random_numbers import fork_seed, make_generator
-from ..sampling.individuals import IndividualPosteriors, sample_with_structure
+from ..sampling.individual_draws import sample_with_structure
+from ..sampling.individuals import IndividualPosteriors
 from ..sampling.proposals import Refinement
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, Effort
 from .following_draws import Following

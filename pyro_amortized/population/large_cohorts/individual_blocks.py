@@ -18,11 +18,8 @@ from ...guide import AmortizedGuide
 from ...model import ModelStructure
 from ...runtime.random_numbers import fork_seed
 from ...runtime.workers import run_each
-from ...sampling.individuals import (
-    IndividualPosteriors,
-    individual_posteriors,
-    sample_with_structure,
-)
+from ...sampling.individual_draws import sample_with_structure
+from ...sampling.individuals import IndividualPosteriors, individual_posteriors
 from ...sampling.last_steps import with_last_steps
 from ...sampling.proposals import Refinement, Sampled, Weighted
 from ...sampling.refinement_settings import Effort
