@@ -51,7 +51,7 @@ from .prior_predictions import warn_unusual_data
 from .quadratic_likelihood import QuadraticLikelihood
 from .retraining import reasons_to_retrain, retrained
 from .round_schedule import RoundSchedule
-from .starting_values import START, candidates, locate_population
+from .starting_values import find_start
 
 
 def fit_population(
@@ -264,18 +264,13 @@ def _start(
     fixed: dict[str, Tensor],
     generator: Generator,
 ) -> Start:
-    """The given start, or one from the prior; for a large cohort, improved on some individuals."""
+    """The given start, or the best of some from the prior, improved."""
     structure = search.structure
     if start is not None:
         start = structure.check_population(dict(start) | fixed)
         return Start(structure.unconstrain_population(start))
     warn_unusual_data(structure, search.cohort)
-    if len(search.cohort) > START.max_whole:
-        return Start(locate_population(search, num_starts=num_starts, fixed=fixed, seed=generator))
-    is_whole = len(search.cohort) <= START.max_individuals
-    part = search if is_whole else search.part(START.max_compared, generator)
-    best = candidates(part, num_starts=num_starts, fixed=fixed, seed=generator)[0]
-    return best if is_whole else Start(best.vector)
+    return find_start(search, num_starts=num_starts, fixed=fixed, generator=generator)
 
 
 def _held(structure: ModelStructure, fixed: Population) -> Tensor:

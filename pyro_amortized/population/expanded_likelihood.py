@@ -76,6 +76,12 @@ class ExpandedPart:
     shared_units: Tensor
 
 
+def limited_rise(rise: Tensor, headroom: Tensor) -> Tensor:
+    """A rise of log densities that is logarithmic beyond the headroom, same shape."""
+    above = (rise - headroom).clamp(min=0.0)
+    return torch.where(above > 0, headroom + above.log1p(), rise)
+
+
 class ExpandedLikelihood:
     r"""Log p(y_i | Psi) with the densities of the observations expanded about the draws.
 
@@ -207,8 +213,7 @@ class ExpandedLikelihood:
         curvature = part.hessian[..., first:, first:].flatten(-2)
         alone = alone + 0.5 * (curvature @ torch.outer(shared, shared).flatten())
         rise = total - alone  # by the moves of the individual parameters
-        above = (rise - part.headroom).clamp(min=0.0)
-        return alone + torch.where(above > 0, part.headroom + above.log1p(), rise)
+        return alone + limited_rise(rise, part.headroom)
 
     def distances(self, population: Population) -> tuple[Tensor, Tensor]:
         """How far a population is from the one that the observations were expanded about: the

@@ -38,12 +38,15 @@ class Coordinates:
     @staticmethod
     def parameters(following: Following, is_shared: Tensor, scale: Tensor) -> "Coordinates":
         """The individual parameters, in posterior standard deviations, and the shared ones."""
-        num, num_latent, _ = following.directions.shape
+        return Coordinates.of_parameters(following.spread, is_shared, scale)
+
+    @staticmethod
+    def of_parameters(spread: Tensor, is_shared: Tensor, scale: Tensor) -> "Coordinates":
+        """The same for posterior standard deviations of shape ``(individual, latent)``."""
+        num, num_latent = spread.shape
         num_shared = int(is_shared.sum())
-        zero = following.directions.new_zeros
-        individual = torch.cat(
-            [following.spread.diag_embed(), zero(num, num_latent, num_shared)], -1
-        )
+        zero = spread.new_zeros
+        individual = torch.cat([spread.diag_embed(), zero(num, num_latent, num_shared)], -1)
         shared = torch.cat([zero(num_shared, num_latent), scale[is_shared].diag()], -1)
         unit = torch.eye(len(scale), dtype=scale.dtype)[is_shared] / scale[is_shared, None]
         steps = torch.cat(
@@ -75,7 +78,9 @@ class MovedObservations:
     :func:`~pyro_amortized.numerics.finite_differences.expansion`.
 
     Points with the same individual parameters are evaluated together: their dynamics are often
-    the same, and are then solved once. What is known already is not evaluated.
+    the same, and are then solved once. Of few draws, those at points with the same shared
+    parameters are evaluated in one run of the program, whose overhead is then the larger part.
+    What is known already is not evaluated.
     """
 
     structure: ModelStructure
@@ -84,6 +89,7 @@ class MovedObservations:
     population: Population
     coordinates: Coordinates
     known: ObservationDifferences | None
+    are_few: bool = False
 
     def __call__(self, points: Sequence[Tensor]) -> list[Tensor]:
         """Log densities ``(draw, individual)`` at each of the points."""
@@ -103,6 +109,8 @@ class MovedObservations:
         if len(draws) == 0:
             return [draws[..., 0] for _ in points]
         moved = [draws + self.coordinates.individual @ point for point in points]
+        if self.are_few:
+            return self._in_few_runs(points, moved)
         values: list[Tensor] = [torch.empty(0)] * len(points)
         remaining = list(range(len(points)))
         while remaining:
@@ -113,6 +121,19 @@ class MovedObservations:
             for j, result in zip(same, results, strict=True):
                 values[j] = result
             remaining = [j for j in remaining if j not in same]
+        return values
+
+    def _in_few_runs(self, points: Sequence[Tensor], moved: Sequence[Tensor]) -> list[Tensor]:
+        """Log densities of moved draws at points, one run for each of the populations."""
+        shared = [tuple((self.coordinates.shared @ point).tolist()) for point in points]
+        values: list[Tensor] = [torch.empty(0)] * len(points)
+        for move in dict.fromkeys(shared):
+            places = [j for j, x in enumerate(shared) if x == move]
+            draws = torch.cat([moved[j] for j in places])
+            population = self._population(points[places[0]])
+            (result,) = self.structure.log_observations(self.cohort, draws, [population])
+            for j, value in zip(places, result.chunk(len(places)), strict=True):
+                values[j] = value
         return values
 
     def _population(self, point: Tensor) -> Population:

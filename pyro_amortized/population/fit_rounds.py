@@ -110,10 +110,13 @@ class Progress(NamedTuple):
 
 
 class Start(NamedTuple):
-    """An unconstrained population, and mixtures of the individuals to try first, or None."""
+    """An unconstrained population, mixtures of the individuals to try first, or None, and whether
+    the maximum is near: the first round then uses all draws.
+    """
 
     vector: Tensor
     known: Refinement | None = None
+    near: bool = False
 
 
 def run_rounds(
@@ -200,6 +203,8 @@ def first_progress(
 ) -> Progress:
     """The first population, if all data are possible there; arguments as in :func:`run_rounds`."""
     num_draws = min(schedule.first_draws, schedule.num_draws)
+    if start.near:
+        num_draws = schedule.num_draws
     near = num_draws == schedule.num_draws
     effort = schedule.effort(near)
     individuals = search.draw_for_round(start.vector, num_draws, generator, start.known, effort)

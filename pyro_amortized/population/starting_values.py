@@ -1,7 +1,8 @@
-r"""Starting values of a fit, from a few draws of some individuals.
+r"""Starting values of a fit.
 
-The median of the prior and some draws of it are compared by the likelihood on a few draws of some
-individuals. The best of them is improved there, by rounds of drawing and maximising (decision 036).
+The median of the prior and some draws of it are compared by the likelihood of some individuals. The
+best of them is improved by rounds on points about the modes of the individuals (decision 073), and
+where there are none, by rounds on a few draws of some individuals (decision 036).
 """
 
 import math
@@ -18,6 +19,8 @@ from ..sampling.proposals import Refinement
 from ..sampling.refinement_settings import ROUGH_EFFORT
 from .fit_rounds import Start, run_rounds
 from .maximum_search import Search
+from .modal_rounds.modal_points import unit_points
+from .modal_rounds.modal_search import ModalSearch, has_modal_rounds
 from .round_schedule import RoundSchedule
 
 
@@ -45,14 +48,76 @@ class StartSettings:
     # Rounds of drawing and maximising, and the gain of the log likelihood below which they end.
     max_rounds: int = 8
     min_gain: float = 10.0
+    # The same for rounds of all individuals on points about their modes: one with draws costs as
+    # much as ten of them. If the last one gained less than the third number, the maximum is near.
+    max_modal_rounds: int = 15
+    min_modal_gain: float = 0.5
+    max_near_gain: float = 3.0
 
     def schedule(self, num_draws: int) -> RoundSchedule:
         """The rounds, with the same number of draws in all of them."""
         gains = (self.min_gain, self.min_gain)
         return RoundSchedule(num_draws, num_draws, 0.0, *gains, self.max_rounds, True)
 
+    def modal_schedule(self, num_points: int) -> RoundSchedule:
+        """The rounds of all individuals on points about their modes."""
+        gains = (self.min_modal_gain, self.min_modal_gain)
+        return RoundSchedule(num_points, num_points, 0.0, *gains, self.max_modal_rounds, True)
+
 
 START = StartSettings()
+
+
+def find_start(
+    search: Search, *, num_starts: int, fixed: Population | None, generator: Generator
+) -> Start:
+    r"""The place where the rounds with draws of all individuals start.
+
+    Args:
+        search: The search; the same one is then used for the fit.
+        num_starts: Number of populations that are compared; the best of them is improved.
+        fixed: Values of sites that are held.
+        generator: Source of randomness.
+
+    Raises:
+        FitError: No start leads to a finite likelihood.
+    """
+    if has_modal_rounds(search):
+        start = _modal_start(search, num_starts, fixed, generator)
+        if start is not None:
+            return start
+    if len(search.cohort) > START.max_whole:
+        return Start(locate_population(search, num_starts=num_starts, fixed=fixed, seed=generator))
+    is_whole = len(search.cohort) <= START.max_individuals
+    part = search if is_whole else search.part(START.max_compared, generator)
+    best = candidates(part, num_starts=num_starts, fixed=fixed, seed=generator)[0]
+    return best if is_whole else Start(best.vector)
+
+
+def _modal_start(
+    search: Search, num_starts: int, fixed: Population | None, generator: Generator
+) -> Start | None:
+    """The best start, improved on points about the modes, first of a part of many individuals; None
+    if there is no finite likelihood.
+    """
+    modal = ModalSearch.like(search)
+    held = search.structure.coordinates(fixed or {})
+    num_points = len(unit_points(len(search.structure.latent_names)))
+    part = modal.part(START.max_compared, generator)
+    compared = candidates(part, num_starts=num_starts, fixed=fixed, seed=generator)
+    best = compared[0] if part is modal else Start(compared[0].vector)
+    try:
+        if len(search.cohort) > START.max_whole:
+            part = modal.part(START.max_individuals, generator)
+            first = run_rounds(part, best, held, START.schedule(num_points), generator)
+            best = Start(first.ascent.optimum.vector)
+        rounds = run_rounds(modal, best, held, START.modal_schedule(num_points), generator)
+    except FitError:  # the data of an individual are impossible there, perhaps not elsewhere
+        return None
+    if not math.isfinite(rounds.value):
+        return None
+    near = rounds.ascent.gain < START.max_near_gain
+    return Start(rounds.ascent.optimum.vector, rounds.individuals.refinement, near)
 
 
 def locate_population(
