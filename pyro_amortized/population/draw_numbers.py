@@ -2,10 +2,13 @@
 
 import math
 
+import torch
+
 from ..cohort import Cohort
 from ..model import ModelStructure
+from ..runtime.random_numbers import make_generator
 from .estimation_settings import ESTIMATION
-from .likelihood_choice import is_large, is_quadratic, most_draws
+from .likelihood_choice import is_large, is_quadratic, most_draws, solves_dynamics
 from .maximum_search import Search
 from .round_schedule import RoundSchedule
 
@@ -35,8 +38,16 @@ def with_more_draws(
     """A schedule with as many draws as the Monte Carlo errors of estimates and likelihood need."""
     most = 0
     if structure.estimator == "corrected":
-        most = min(ESTIMATION.max_draws, most_draws(structure, cohort))
+        cost = ESTIMATION.cost_of_dynamics if _has_dynamics(structure, cohort) else 1
+        most = min(ESTIMATION.max_draws, most_draws(structure, cohort) // cost)
     return schedule._replace(most_draws=most, result_draws=result_draws(structure, cohort))
+
+
+def _has_dynamics(structure: ModelStructure, cohort: Cohort) -> bool:
+    population, generator = structure.initial_population(), make_generator(0)
+    with torch.no_grad():
+        draws = structure.draw_individuals(cohort, population, 1, generator)
+        return solves_dynamics(structure, cohort, draws, population)
 
 
 def schedule_of(search: Search, num_draws: int, num_parameters: int) -> RoundSchedule:

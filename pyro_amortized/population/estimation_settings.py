@@ -23,6 +23,9 @@ class EstimationSettings:
     max_result_draws: int = 20_000_000
     usual_draws: int = 300
     max_draws: int = 2_000
+    # What a value costs whose dynamics are solved, in values of a closed form, where the affordable
+    # number of draws is computed.
+    cost_of_dynamics: int = 10
     # Factor for a likelihood-free estimate, whose draws do not follow the population.
     learned_factor: float = 7.0
     # Monte Carlo standard error of -2LL: a twentieth of a difference that matters between models.

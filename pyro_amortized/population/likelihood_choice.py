@@ -181,15 +181,19 @@ def make_likelihood(individuals: IndividualPosteriors, scale: Tensor) -> Weighte
         scale: Size of a large step in each unconstrained population parameter, shape
             ``(population,)``.
     """
-    if is_small(individuals) and not _solves_dynamics(individuals):
+    parts = (individuals.cohort, individuals.unconstrained[:1], individuals.population)
+    if is_small(individuals) and not solves_dynamics(individuals.structure, *parts):
         return ExactLikelihood(individuals, follow(individuals, scale))
     with caching(SolutionCache()):
         return ExpandedLikelihood(individuals, scale)
 
 
-def _solves_dynamics(individuals: IndividualPosteriors) -> bool:
-    """Whether the model solves dynamics: hundreds of populations would take hours."""
-    structure, draws = individuals.structure, individuals.unconstrained[:1]
+def solves_dynamics(
+    structure: ModelStructure, cohort: Cohort, draws: Tensor, population: Population
+) -> bool:
+    """Whether the model solves dynamics for some draws ``(draw, individual, latent)``: the exact
+    likelihood at hundreds of populations would then take hours.
+    """
     with caching(SolutionCache()) as cache:
-        structure.log_density(individuals.cohort, draws, individuals.population)
+        structure.log_density(cohort, draws, population)
     return cache.has_dynamics

@@ -22,6 +22,7 @@ from .maximum_search import Search
 from .modal_rounds.modal_points import unit_points
 from .modal_rounds.modal_search import ModalSearch, has_modal_rounds
 from .round_schedule import RoundSchedule
+from .trust_region import ROUNDS
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,12 @@ def _modal_start(
             first = run_rounds(part, best, held, START.schedule(num_points), generator)
             best = Start(first.ascent.optimum.vector)
         rounds = run_rounds(modal, best, held, START.modal_schedule(num_points), generator)
+        for _ in range(ROUNDS.max_jumps):
+            larger = modal.larger(rounds.individuals)
+            if larger is None:
+                break
+            schedule = START.modal_schedule(num_points)
+            rounds = run_rounds(modal, Start(larger), held, schedule, generator)
     except FitError:  # the data of an individual are impossible there, perhaps not elsewhere
         return None
     if not math.isfinite(rounds.value):

@@ -108,22 +108,39 @@ def larger_deviations(
     Returns:
         The population, same shape, or None.
     """
-    best, best_change = None, VANISHING.max_total_change
     structure, cohort = individuals.structure, individuals.cohort
     exact = ExactLikelihood(individuals, following)
-    log_sd = _log_standard_deviations(structure, cohort, vector, 0)[0]
     with torch.no_grad():
         gains = gains_on_draws(exact, structure.constrain_population(vector))
-        for j in held.nonzero()[:, 0].tolist():
-            unit = torch.zeros_like(vector)
-            unit[j] = 1.0
-            slopes = _slopes(log_sd, vector, unit)
-            slope = slopes[slopes.abs().argmax()]
-            for factor in VANISHING.factors:
-                at = vector + math.log(factor) / slope * unit
-                lowest = _change(gains(structure.constrain_population(at))).lowest
-                if lowest > best_change:
-                    best, best_change = at, lowest
+
+        def rise(at: Tensor) -> float:
+            return _change(gains(structure.constrain_population(at))).lowest
+
+        return highest_of_larger(structure, cohort, vector, held, rise)
+
+
+def highest_of_larger(
+    structure: ModelStructure,
+    cohort: Cohort,
+    vector: Tensor,
+    held: Tensor,
+    rise: Callable[[Tensor], float],
+) -> Tensor | None:
+    """As :func:`larger_deviations`, with a function that gives the rise of the log likelihood from
+    ``vector`` to another population, less its Monte Carlo error.
+    """
+    best, best_change = None, VANISHING.max_total_change
+    log_sd = _log_standard_deviations(structure, cohort, vector, 0)[0]
+    for j in held.nonzero()[:, 0].tolist():
+        unit = torch.zeros_like(vector)
+        unit[j] = 1.0
+        slopes = _slopes(log_sd, vector, unit)
+        slope = slopes[slopes.abs().argmax()]
+        for factor in VANISHING.factors:
+            at = vector + math.log(factor) / slope * unit
+            change = rise(at)
+            if change > best_change:
+                best, best_change = at, change
     return best
 
 

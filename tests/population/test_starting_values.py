@@ -1,7 +1,7 @@
 import torch
 
 import pyro_amortized as pa
-from pyro_amortized.population import estimation, starting_values
+from pyro_amortized.population import starting_values
 from pyro_amortized.population.maximum_search import Search
 from pyro_amortized.population.starting_values import StartSettings, locate_population
 from tests.exact import exact_fit, linear_program
@@ -10,7 +10,6 @@ from tests.exact import exact_fit, linear_program
 def test_the_prior_scale_is_drawn_once(linear, linear_guide, monkeypatch):
     """The starts measure their steps in the units of the rounds and of the standard errors."""
     monkeypatch.setattr(starting_values, "START", StartSettings(max_individuals=10, max_whole=20))
-    monkeypatch.setattr(estimation, "START", starting_values.START)
     used, run_rounds = [], starting_values.run_rounds
 
     def watched(search, *arguments):

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
+from ...runtime.random_numbers import make_generator
 from ...sampling.proposals import Refinement
 from ...sampling.refinement_settings import NO_CHAINS, Effort
 from ..likelihood_choice import is_large
+from ..likelihood_interface import Drawn
 from ..maximum_search import Search
+from ..vanishing_deviations import highest_of_larger, vanishing_coordinates
 from .modal_likelihood import ModalLikelihood
 from .modal_points import ModalPoints, points_about_modes
 
@@ -50,6 +53,21 @@ class ModalSearch(Search):
     ) -> ModalPoints:
         """As :meth:`draw`."""
         return self.draw(vector, num_draws, generator, known, effort)
+
+    def larger(self, individuals: Drawn) -> Tensor | None:
+        """A population in which a standard deviation that is nearly zero is many times as large,
+        and the likelihood is higher, or None. The modes are found again there.
+        """
+        assert isinstance(individuals, ModalPoints)
+        vector = self.structure.unconstrain_population(individuals.population)
+        model = (self.structure, self.cohort)
+        held = vanishing_coordinates(*model, self.likelihood(individuals), vector, self.seed)
+        generator, before = make_generator(self.seed), self.value_of(individuals)
+
+        def rise(at: Tensor) -> float:
+            return self.value_of(self.draw(at, 1, generator, individuals.refinement)) - before
+
+        return highest_of_larger(*model, vector, held, rise)
 
     def likelihood(self, individuals: ModalPoints) -> ModalLikelihood:  # type: ignore[override]
         """The likelihood on the points."""
