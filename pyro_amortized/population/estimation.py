@@ -26,6 +26,7 @@ from ..model import Estimator, Model, ModelStructure, Population
 from ..runtime.arguments import check_count, check_is, check_number
 from ..runtime.progress import counting_steps, showing_progress
 from ..runtime.random_numbers import make_generator
+from ..runtime.solver_context import failures_in_one_line
 from ..runtime.threads import threads_for
 from ..sampling.individuals import MIN_DRAWS
 from .draw_numbers import default_num_draws, schedule_of, with_more_draws
@@ -133,7 +134,7 @@ def fit_population(
             "pass `guide=`, or leave `retrain` out.",
         )
     place = _folder(folder, num_draws, precision, num_starts, retrain, seed)
-    with showing_progress(progress):
+    with showing_progress(progress), failures_in_one_line("fit"):
         first = fit_once(model, cohort, guide, start, *arguments, place)
     reasons = [] if guide is None or retrain is not None else reasons_to_retrain(first)
     if not (retrain or reasons):
@@ -141,7 +142,7 @@ def fit_population(
             place.finish(first)
         return first
     new_guide = retrained(first, reasons, seed)
-    with showing_progress(progress):
+    with showing_progress(progress), failures_in_one_line("fit"):
         second = fit_once(model, cohort, new_guide, first.estimates, *arguments)
     message = f"{second.message}; the guide was trained again around a fit"
     return replace(second, message=message, seconds=time.perf_counter() - begin)

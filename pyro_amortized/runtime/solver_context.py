@@ -9,8 +9,12 @@ above all the solution of its dynamics, is therefore the same at every step of t
 
 A solver logs the individuals whose solution failed. Code that simulates many batches counts the
 failures and reports them once, so it switches the log off by :func:`failures_reported_by_caller`.
+Code that tries thousands of places, many of them far from the data, logs all failures in one line
+(:func:`failures_in_one_line`).
 """
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,8 +23,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+LOG = logging.getLogger("pyro_amortized.nlme")
 CLOSED_FORM = "closed form"  # first part of the key of a result that costs little
 MAX_BYTES = 2**31  # an eighth of a common workstation's memory
+# Share of the trajectories of a fit that may fail without a warning: those of parameters that were
+# only tried. Individuals that the line names.
+MAX_FAILED_SHARE = 1e-3
+MAX_NAMED = 10
 
 
 class _Entry(NamedTuple):
@@ -130,6 +139,61 @@ def failures_reported_by_caller() -> Iterator[None]:
 def caller_reports_failures() -> bool:
     """Whether the caller counts the failures and reports them."""
     return _caller_reports.get()
+
+
+class FailureCount:
+    """Trajectories that were solved or not, and by individual those that were not."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.failed: Counter[str] = Counter()
+
+    def add(self, failed: Tensor) -> None:
+        """Count trajectories; those of the last dimension belong to different rows."""
+        self.total += failed.numel()
+        by_row = failed.reshape(-1, failed.shape[-1]).sum(0)
+        for row in by_row.nonzero()[:, 0].tolist():
+            self.failed[labels_of_rows([row], len(by_row))[0]] += int(by_row[row])
+
+    def log(self, task: str) -> None:
+        """One line: a warning if the share is not small."""
+        failed = sum(self.failed.values())
+        if not failed:
+            return
+        level = logging.WARNING if failed > MAX_FAILED_SHARE * self.total else logging.INFO
+        named = [f"{name} ({count})" for name, count in self.failed.most_common(MAX_NAMED)]
+        LOG.log(
+            level,
+            "%s: %d of %d trajectories were not solved and count as impossible, most of them of "
+            "individuals %s%s.",
+            *(task, failed, self.total, ", ".join(named)),
+            " ..." if len(self.failed) > MAX_NAMED else "",
+        )
+
+
+_failure_count: ContextVar[FailureCount | None] = ContextVar("failure_count", default=None)
+
+
+def active_failure_count() -> FailureCount | None:
+    """The count of the outermost :func:`failures_in_one_line`, or None."""
+    return _failure_count.get()
+
+
+@contextmanager
+def failures_in_one_line(task: str) -> Iterator[None]:
+    """Count the trajectories that are not solved in this context, and log them in one line at its
+    end: as a warning where they are more than a thousandth.
+    """
+    if _failure_count.get() is not None:
+        yield
+        return
+    count = FailureCount()
+    token = _failure_count.set(count)
+    try:
+        yield
+    finally:
+        _failure_count.reset(token)
+        count.log(task)
 
 
 def _equal(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:

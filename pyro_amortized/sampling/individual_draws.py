@@ -13,6 +13,7 @@ from ..guide.learned_likelihood import structure_to_fit
 from ..model import Estimator, Model, ModelStructure, Population
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
+from ..runtime.solver_context import failures_in_one_line
 from ..runtime.threads import threads_for
 from .adaptive_importance import sample_targets
 from .counted_density import CountedDensity
@@ -105,7 +106,8 @@ def sample_with_structure(
     cohort = cohort.to(dtype=torch.float64)
     if isinstance(guide, AmortizedGuide):
         warn_unusual(guide.patterns.unusual(cohort))
-    with torch.no_grad(), threads_for(num_draws * cohort.num_values):
+    threads = threads_for(num_draws * cohort.num_values)
+    with torch.no_grad(), threads, failures_in_one_line("draws of the individuals"):
         refine = effort.settings is not None
         sampler = make_sampler(guide, structure, cohort, population)
         density = CountedDensity(sampler.target, len(cohort))

@@ -5,10 +5,13 @@ import torch
 
 from pyro_amortized.runtime.solver_context import (
     SolutionCache,
+    active_failure_count,
     cached_result,
     caching,
     caller_reports_failures,
+    failures_in_one_line,
     failures_reported_by_caller,
+    labelled_rows,
 )
 
 
@@ -95,3 +98,26 @@ def test_contexts_end_after_an_error():
     compute(x)
     compute(x)
     assert compute.count == 2
+
+
+def test_failures_in_one_line(caplog):
+    few = torch.zeros(2, 1000, dtype=torch.bool)
+    few[0, 3] = True
+    with caplog.at_level("INFO"), failures_in_one_line("fit"):
+        active_failure_count().add(few)
+        with failures_in_one_line("draws"), labelled_rows(("a", "b")):
+            active_failure_count().add(torch.tensor([False, True]))
+        assert not caplog.records
+    assert active_failure_count() is None
+    (record,) = caplog.records
+    assert record.levelname == "INFO"
+    assert record.getMessage().startswith("fit: 2 of 2002 trajectories were not solved")
+    assert record.getMessage().endswith("individuals 3 (1), b (1).")
+    caplog.clear()
+    with failures_in_one_line("fit"):
+        active_failure_count().add(few[:, :4])
+    assert caplog.records[0].levelname == "WARNING"
+    caplog.clear()
+    with failures_in_one_line("fit"):
+        active_failure_count().add(torch.zeros(5, dtype=torch.bool))
+    assert not caplog.records

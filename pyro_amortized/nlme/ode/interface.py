@@ -7,7 +7,13 @@ from typing import TypedDict, Unpack
 from torch import Tensor
 
 from ...cohort import Doses
-from ...runtime.solver_context import cached_result, caller_reports_failures, labels_of_rows
+from ...runtime.solver_context import (
+    MAX_NAMED,
+    active_failure_count,
+    cached_result,
+    caller_reports_failures,
+    labels_of_rows,
+)
 from ..dosing import Delivery
 from ..quantities import Quantity
 from .compiled.codes import Status
@@ -16,7 +22,6 @@ from .problem import REASONS, Piecewise, Solution, Task
 from .solver_options import DEFAULTS, Solver, SolverOptions
 
 LOG = logging.getLogger("pyro_amortized.nlme")
-MAX_NAMED = 10  # individuals that a message of the log names
 
 
 class Options(TypedDict, total=False):
@@ -113,7 +118,12 @@ def solve(
         atol=atol,
         max_steps=max_steps,
     )
-    if not caller_reports_failures() and bool(solution.failed.any()):
+    count = active_failure_count()
+    if caller_reports_failures():
+        return solution.states
+    if count is not None:
+        count.add(solution.failed)
+    elif bool(solution.failed.any()):
         _log(solution)
     return solution.states
 
