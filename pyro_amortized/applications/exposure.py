@@ -36,8 +36,8 @@ class PanelSettings:
         num_nodes: Nodes of a panel, both ends included.
         fractions: Ends of the panels between two doses, as parts of the time between them. For
             absorption and elimination rates from 0.02 to 100 per dosing interval the error of AUC
-            is below 1e-4. A lag time is a kink inside a panel: with lags of 0.3 to 1.5 h in 12 h the
-            error was 1e-4 to 5e-3.
+            is below 1e-4. A lag time is a kink inside a panel: with lags of 0.3 to 1.5 h in 12 h
+            the error was 1e-4 to 5e-3.
         long_fractions: The same for the time after the last dose and for single doses, whose length
             says little about the rates.
         long: A part is long that is this many times as long as the dosing interval.

@@ -153,7 +153,7 @@ def continue_rounds(
     while True:
         if keep is not None:
             keep(progress, generator)
-        progress, vanishing = _leave_false_zeros(search, progress, schedule, generator)
+        progress, vanishing = _leave_false_zeros(search, progress, held, schedule, generator)
         place, near = progress.place, progress.near
         level, rough = progress.region.level, schedule.rough or not near
         ascent = search.ascend(place.likelihood, place.vector, held | vanishing, rough, level)
@@ -216,7 +216,11 @@ def first_progress(
 
 
 def _leave_false_zeros(
-    search: Search, progress: Progress, schedule: RoundSchedule, generator: Generator
+    search: Search,
+    progress: Progress,
+    held: Tensor,
+    schedule: RoundSchedule,
+    generator: Generator,
 ) -> tuple[Progress, Tensor]:
     """Jumps to larger standard deviations where the likelihood is higher; the coordinates of those
     that then cannot be distinguished from zero.
@@ -225,11 +229,11 @@ def _leave_false_zeros(
     # Far from the maximum, a large residual error hides every standard deviation.
     if schedule.rough or not progress.near:
         return progress, torch.zeros(len(place.vector), dtype=torch.bool)
-    vanishing, larger = search.vanishing(place.likelihood, place.vector)
+    vanishing, larger = search.vanishing(place.likelihood, place.vector, held)
     while larger is not None and progress.num_jumps < ROUNDS.max_jumps:
         place = _better_place(search, place, larger, generator)
         progress = progress._replace(place=place, num_jumps=progress.num_jumps + 1, num_idle=0)
-        vanishing, larger = search.vanishing(place.likelihood, place.vector)
+        vanishing, larger = search.vanishing(place.likelihood, place.vector, held)
     return progress, vanishing
 
 

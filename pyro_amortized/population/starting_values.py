@@ -114,7 +114,7 @@ def _modal_start(
             best = Start(first.ascent.optimum.vector)
         rounds = run_rounds(modal, best, held, START.modal_schedule(num_points), generator)
         for _ in range(ROUNDS.max_jumps):
-            larger = modal.larger(rounds.individuals)
+            larger = modal.larger(rounds.individuals, held)
             if larger is None:
                 break
             schedule = START.modal_schedule(num_points)

@@ -12,8 +12,8 @@ from torch import Generator, Tensor
 from ...runtime.random_numbers import make_generator
 from ...sampling.proposals import Refinement
 from ...sampling.refinement_settings import NO_CHAINS, Effort
+from ..large_cohorts.summarized_draws import RoundDraws
 from ..likelihood_choice import is_large
-from ..likelihood_interface import Drawn
 from ..maximum_search import Search
 from ..vanishing_deviations import highest_of_larger, vanishing_coordinates
 from .modal_likelihood import ModalLikelihood
@@ -54,14 +54,14 @@ class ModalSearch(Search):
         """As :meth:`draw`."""
         return self.draw(vector, num_draws, generator, known, effort)
 
-    def larger(self, individuals: Drawn) -> Tensor | None:
-        """A population in which a standard deviation that is nearly zero is many times as large,
-        and the likelihood is higher, or None. The modes are found again there.
+    def larger(self, individuals: RoundDraws, fixed: Tensor) -> Tensor | None:
+        """A population in which a standard deviation that is nearly zero, and not fixed, is many
+        times as large, and the likelihood is higher, or None. The modes are found again there.
         """
-        assert isinstance(individuals, ModalPoints)
         vector = self.structure.unconstrain_population(individuals.population)
         model = (self.structure, self.cohort)
-        held = vanishing_coordinates(*model, self.likelihood(individuals), vector, self.seed)
+        likelihood = self.likelihood(individuals)
+        held = vanishing_coordinates(*model, likelihood, vector, self.seed) & ~fixed
         generator, before = make_generator(self.seed), self.value_of(individuals)
 
         def rise(at: Tensor) -> float:
@@ -69,8 +69,9 @@ class ModalSearch(Search):
 
         return highest_of_larger(*model, vector, held, rise)
 
-    def likelihood(self, individuals: ModalPoints) -> ModalLikelihood:  # type: ignore[override]
+    def likelihood(self, individuals: RoundDraws) -> ModalLikelihood:
         """The likelihood on the points."""
+        assert isinstance(individuals, ModalPoints)
         return ModalLikelihood(individuals, self.scale)
 
 

@@ -121,10 +121,20 @@ def test_a_deviation_that_is_nearly_zero_is_left_where_a_larger_one_is_likelier(
     vector, _ = exact_two_levels(cohort)
     search, generator = search_of(two_levels, cohort)
     modal = ModalSearch.like(search)
-    assert modal.larger(modal.draw(vector, 1, generator)) is None
+    free = torch.zeros(4, dtype=torch.bool)
+    assert modal.larger(modal.draw(vector, 1, generator), free) is None
     collapsed = vector.clone()
     collapsed[2] = -8.0
-    larger = modal.larger(modal.draw(collapsed, 1, generator))
+    points = modal.draw(collapsed, 1, generator)
+    larger = modal.larger(points, free)
     assert larger is not None
     assert abs(float(larger[2] - vector[2])) < 2.0
     assert (larger == collapsed).sum() == 3
+    assert modal.larger(points, ~free) is None
+
+
+def test_a_standard_deviation_that_is_fixed_near_zero_stays_there():
+    cohort = two_level_cohort(num=20)
+    fixed = {"between": torch.tensor(1e-4).double()}
+    fit = pa.fit_population(two_levels, cohort, fixed=fixed, seed=1, num_draws=100)
+    assert torch.allclose(fit.estimates["between"], fixed["between"])
