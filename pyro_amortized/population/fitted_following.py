@@ -69,7 +69,8 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
     flows = bool(structure.coordinates(structure.shared).all())
     nothing = (zero(num, d, p), zero(num, d, d, p))
     unknown = torch.full((p, p), torch.nan).double()
-    stay = Following(center, *nothing, weighted.mean, spread, zero(num, p), unknown, flows)
+    nowhere = (weighted.mean, spread, spread)
+    stay = Following(center, *nothing, *nowhere, zero(num, p), unknown, flows)
     if structure.estimator == "likelihood-free":
         return Followed(stay, None, None)
     steps = (FOLLOWING.relative_step * scale, FOLLOWING.individual_step * spread)
@@ -84,9 +85,10 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
     means = torch.einsum("kn,knp->np", weights, slopes)
     spreads = weights.unsqueeze(-1) * (slopes - means)
     errors = len(weights) / individuals.num_draws * remaining_products(individuals, spreads)
-    following = replace(
-        stay, directions=directions, rates=rates, scores=means, score_covariance=errors
-    )
+    own = ~structure.coordinates(structure.shared) * scale  # moves that only the individuals make
+    farthest = FOLLOWING.min_reach * (directions.abs() * own).amax(-1)
+    moving = replace(stay, directions=directions, rates=rates, reach=spread.maximum(farthest))
+    following = replace(moving, scores=means, score_covariance=errors)
     return Followed(following, slopes, differences)
 
 

@@ -56,6 +56,11 @@ class FollowingSettings:
     individual_step: float = 0.03
     # Distance of a draw from the mean, in standard deviations, at which its move is measured.
     outer_draw: float = 2.0
+    # Part of the move of an individual parameter with a large step of the population that counts
+    # as a posterior standard deviation where this is smaller. Of individuals that hardly vary the
+    # posterior is as narrow as the population, and rounds that may move by some of its standard
+    # deviations do not arrive: 40 rounds for 5 units with a standard deviation of .004.
+    min_reach: float = 1 / 30
 
 
 FOLLOWING = FollowingSettings()
@@ -73,6 +78,8 @@ class Following:
         mean: Posterior mean of every individual parameter, unconstrained, shape ``(individual,
             latent)``.
         spread: Posterior standard deviations, same shape.
+        reach: Unit of the distance that a draw has moved, same shape: the posterior standard
+            deviation, or a part of the move with the population where this is larger.
         scores: Gradients of the log likelihoods of the individuals at the center, shape
             ``(individual, population)``; zero where they are not known.
         score_covariance: Covariance of the Monte Carlo error of their sum over the individuals,
@@ -86,6 +93,7 @@ class Following:
     rates: Tensor
     mean: Tensor
     spread: Tensor
+    reach: Tensor
     scores: Tensor
     score_covariance: Tensor
     flows: bool = False
@@ -156,18 +164,18 @@ class Following:
 
     def distance(self, vector: Tensor) -> Tensor:
         """Largest move of an individual parameter of a draw in the outer part of the posterior, in
-        posterior standard deviations, shape ``(individual,)``, differentiable.
+        units of :attr:`reach`, shape ``(individual,)``, differentiable.
         """
         change = vector - self.center
-        relative = (self.directions @ change).abs() / self.spread
+        relative = (self.directions @ change).abs() / self.reach
         if self.stretches:
             rates = (self.rates @ change).abs() * self.spread.unsqueeze(-2)
-            relative = relative + FOLLOWING.outer_draw * rates.sum(-1) / self.spread
+            relative = relative + FOLLOWING.outer_draw * rates.sum(-1) / self.reach
         return relative.amax(-1)
 
     def take(self, rows: Tensor) -> "Following":
         """The same for some of the individuals."""
-        names = ("directions", "rates", "mean", "spread", "scores")
+        names = ("directions", "rates", "mean", "spread", "reach", "scores")
         unknown = torch.full_like(self.score_covariance, torch.nan)
         taken = {name: getattr(self, name)[rows] for name in names}
         return replace(self, **taken, score_covariance=unknown)
