@@ -46,7 +46,7 @@ COUNTS = (
 )
 FOLLOWING = (
     *("center", "directions", "rates", "mean", "spread", "reach"),
-    *("scores", "score_covariance"),
+    *("scores", "bias", "score_covariance"),
 )
 
 

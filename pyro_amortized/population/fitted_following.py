@@ -17,6 +17,7 @@ from .draw_moves import fitted_moves, num_products
 from .fixed_draws import is_negligible, replace_impossible_draws
 from .following_draws import FOLLOWING, Following
 from .observation_differences import ObservationDifferences, slopes_at
+from .score_bias import scores_of
 
 
 class Followed(NamedTuple):
@@ -24,14 +25,10 @@ class Followed(NamedTuple):
 
     Args:
         following: Their moves.
-        slopes: Slopes of the log weights of the draws in the unconstrained population, if these
-            follow it, shape ``(draw, individual, population)``; zero for draws of weight zero.
-            None for a likelihood-free estimate.
         differences: Observations about the draws that they come from, or None.
     """
 
     following: Following
-    slopes: Tensor | None
     differences: ObservationDifferences | None
 
 
@@ -70,13 +67,14 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
     nothing = (zero(num, d, p), zero(num, d, d, p))
     unknown = torch.full((p, p), torch.nan).double()
     nowhere = (weighted.mean, spread, spread)
-    stay = Following(center, *nothing, *nowhere, zero(num, p), unknown, flows)
+    stay = Following(center, *nothing, *nowhere, zero(num, p), zero(num, p), unknown, flows)
     if structure.estimator == "likelihood-free":
-        return Followed(stay, None, None)
+        return Followed(stay, None)
     steps = (FOLLOWING.relative_step * scale, FOLLOWING.individual_step * spread)
     scores, gradients, differences = slopes_at(individuals, weighted.draws, *steps)
     effective = effective_sample_size(weighted.log_weights)
-    directions, rates = fitted_moves(covariance, offset, gradients, -scores, weights, effective)
+    parts = (offset, gradients, -scores, weights, effective)
+    directions, rates, *regressed = fitted_moves(covariance, *parts)
     # The slopes of the moved draws have the same mean as the scores, and less Monte Carlo error.
     slopes = scores + torch.einsum("kni,nip->knp", gradients, directions)
     slopes = slopes + torch.einsum("kni,nijp,knj->knp", gradients, rates, offset)
@@ -88,8 +86,11 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
     own = ~structure.coordinates(structure.shared) * scale  # moves that only the individuals make
     farthest = FOLLOWING.min_reach * (directions.abs() * own).amax(-1)
     moving = replace(stay, directions=directions, rates=rates, reach=spread.maximum(farthest))
-    following = replace(moving, scores=means, score_covariance=errors)
-    return Followed(following, slopes, differences)
+    left = weights.unsqueeze(-1) * regressed[0].transpose(0, 1)
+    left = remaining_of(individuals, left) * regressed[1].transpose(0, 1)
+    scores, bias = scores_of(individuals, slopes, weights, left.sum(-1))
+    following = replace(moving, scores=scores, bias=bias, score_covariance=errors)
+    return Followed(following, differences)
 
 
 def remaining_products(individuals: IndividualPosteriors, spreads: Tensor) -> Tensor:
@@ -103,17 +104,24 @@ def remaining_products(individuals: IndividualPosteriors, spreads: Tensor) -> Te
     Returns:
         Shape ``(sum, sum)``, less what the control variates remove.
     """
-    factors, first = individuals.factors, slice(len(spreads))
-    if factors is not None:
-        spreads = remaining_terms(
-            individuals.unconstrained[first],
-            individuals.log_proposal[first],
-            individuals.log_weights[first],
-            factors[first],
-            spreads,
-        )
-    terms = spreads.flatten(0, 1)
+    terms = remaining_of(individuals, spreads).flatten(0, 1)
     return terms.T @ terms
+
+
+def remaining_of(individuals: IndividualPosteriors, terms: Tensor) -> Tensor:
+    """What control variates leave of terms of sums over the first of the draws, shape ``(draw,
+    individual, sum)``.
+    """
+    factors, first = individuals.factors, slice(len(terms))
+    if factors is None:
+        return terms
+    return remaining_terms(
+        individuals.unconstrained[first],
+        individuals.log_proposal[first],
+        individuals.log_weights[first],
+        factors[first],
+        terms,
+    )
 
 
 class _Weighted(NamedTuple):

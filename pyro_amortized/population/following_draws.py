@@ -80,8 +80,10 @@ class Following:
         spread: Posterior standard deviations, same shape.
         reach: Unit of the distance that a draw has moved, same shape: the posterior standard
             deviation, or a part of the move with the population where this is larger.
-        scores: Gradients of the log likelihoods of the individuals at the center, shape
-            ``(individual, population)``; zero where they are not known.
+        scores: Gradients of the log likelihoods of the individuals at the center, less their bias,
+            shape ``(individual, population)``; zero where they are not known.
+        bias: What the gradients on the moved draws are too large by, of first order in the inverse
+            number of draws (:mod:`pyro_amortized.population.score_bias`), same shape.
         score_covariance: Covariance of the Monte Carlo error of their sum over the individuals,
             shape ``(population, population)``; NaN where it is not known.
         flows: Whether the draws flow along the field of their moves: all population parameters are
@@ -95,6 +97,7 @@ class Following:
     spread: Tensor
     reach: Tensor
     scores: Tensor
+    bias: Tensor
     score_covariance: Tensor
     flows: bool = False
 
@@ -144,6 +147,12 @@ class Following:
         flow = torch.linalg.matrix_exp(torch.nn.functional.pad(field, (0, 0, 0, 1)))
         return flow[:, :-1, :-1], flow[:, :-1, -1], log_det
 
+    def excess(self, vector: Tensor) -> Tensor:
+        """What log p(y_i | Psi) on the moved draws is too large by at an unconstrained population,
+        to first order, shape ``(individual,)``, differentiable.
+        """
+        return self.bias @ (vector - self.center)
+
     def moved_mixture(self, mixture: StudentMixture, vector: Tensor) -> StudentMixture:
         """Mixtures of the individuals, moved and stretched like their draws."""
         stretch, shift, _ = self._flow(vector - self.center)
@@ -175,7 +184,7 @@ class Following:
 
     def take(self, rows: Tensor) -> "Following":
         """The same for some of the individuals."""
-        names = ("directions", "rates", "mean", "spread", "reach", "scores")
+        names = ("directions", "rates", "mean", "spread", "reach", "scores", "bias")
         unknown = torch.full_like(self.score_covariance, torch.nan)
         taken = {name: getattr(self, name)[rows] for name in names}
         return replace(self, **taken, score_covariance=unknown)
@@ -183,10 +192,13 @@ class Following:
     def only(self, coordinates: Tensor) -> "Following":
         """Draws that follow only some coordinates of the population; a boolean for each."""
         directions, rates = self.directions * coordinates, self.rates * coordinates
-        unknown = torch.full_like(self.score_covariance, torch.nan)
-        return replace(self, directions=directions, rates=rates, score_covariance=unknown)
+        return replace(self, directions=directions, rates=rates)._of_other_moves()
 
     def without_stretching(self) -> "Following":
         """Draws that are moved, but not stretched."""
+        return replace(self, rates=torch.zeros_like(self.rates))._of_other_moves()
+
+    def _of_other_moves(self) -> "Following":
+        """The same without what is known of the moves that the scores were computed with."""
         unknown = torch.full_like(self.score_covariance, torch.nan)
-        return replace(self, rates=torch.zeros_like(self.rates), score_covariance=unknown)
+        return replace(self, bias=torch.zeros_like(self.bias), score_covariance=unknown)
