@@ -82,13 +82,15 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
     slopes = slopes.masked_fill((weights == 0).unsqueeze(-1), 0.0).nan_to_num(0.0, 0.0, 0.0)
     means = torch.einsum("kn,knp->np", weights, slopes)
     spreads = weights.unsqueeze(-1) * (slopes - means)
-    errors = len(weights) / individuals.num_draws * remaining_products(individuals, spreads)
+    regressors, changes = (x.transpose(0, 1).nan_to_num(0.0, 0.0, 0.0) for x in regressed)
+    terms = torch.cat([spreads, weights.unsqueeze(-1) * regressors], -1)
+    remaining = remaining_of(individuals, terms)
+    errors = len(weights) / individuals.num_draws * _products(remaining[..., :p])
     own = ~structure.coordinates(structure.shared) * scale  # moves that only the individuals make
     farthest = FOLLOWING.min_reach * (directions.abs() * own).amax(-1)
     moving = replace(stay, directions=directions, rates=rates, reach=spread.maximum(farthest))
-    left = weights.unsqueeze(-1) * regressed[0].transpose(0, 1)
-    left = remaining_of(individuals, left) * regressed[1].transpose(0, 1)
-    scores, bias = scores_of(individuals, slopes, weights, left.sum(-1))
+    left = (remaining[..., p:] * changes).sum(-1)
+    scores, bias = scores_of(individuals, slopes, weights, left)
     following = replace(moving, scores=scores, bias=bias, score_covariance=errors)
     return Followed(following, differences)
 
@@ -104,8 +106,7 @@ def remaining_products(individuals: IndividualPosteriors, spreads: Tensor) -> Te
     Returns:
         Shape ``(sum, sum)``, less what the control variates remove.
     """
-    terms = remaining_of(individuals, spreads).flatten(0, 1)
-    return terms.T @ terms
+    return _products(remaining_of(individuals, spreads))
 
 
 def remaining_of(individuals: IndividualPosteriors, terms: Tensor) -> Tensor:
@@ -122,6 +123,12 @@ def remaining_of(individuals: IndividualPosteriors, terms: Tensor) -> Tensor:
         factors[first],
         terms,
     )
+
+
+def _products(terms: Tensor) -> Tensor:
+    """Sums over draws and individuals of the products of terms ``(draw, individual, sum)``."""
+    flat = terms.flatten(0, 1)
+    return flat.T @ flat
 
 
 class _Weighted(NamedTuple):

@@ -47,5 +47,5 @@ def scores_of(
         controlled = controlled / controlled.sum(0).clamp(min=MIN_CONTROLLED)
     scores = (controlled.unsqueeze(-1) * slopes).sum(0)
     shares = weights * (left + weights * is_plain)
-    bias = -(shares.unsqueeze(-1) * (slopes - scores)).sum(0)
+    bias = -(shares.unsqueeze(-1) * (slopes - scores)).sum(0).nan_to_num(0.0, 0.0, 0.0)
     return scores - bias, len(weights) / individuals.num_draws * bias
