@@ -15,7 +15,7 @@ from ..sampling.importance_weights import effective_sample_size, normalized_weig
 from ..sampling.individuals import IndividualPosteriors
 from .draw_moves import fitted_moves, num_products
 from .fixed_draws import is_negligible, replace_impossible_draws
-from .following_draws import FOLLOWING, Following
+from .following_draws import FOLLOWING, Following, reach_of
 from .observation_differences import ObservationDifferences, slopes_at
 from .score_bias import scores_of
 
@@ -86,9 +86,8 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
     terms = torch.cat([spreads, weights.unsqueeze(-1) * regressors], -1)
     remaining = remaining_of(individuals, terms)
     errors = len(weights) / individuals.num_draws * _products(remaining[..., :p])
-    own = ~structure.coordinates(structure.shared) * scale  # moves that only the individuals make
-    farthest = FOLLOWING.min_reach * (directions.abs() * own).amax(-1)
-    moving = replace(stay, directions=directions, rates=rates, reach=spread.maximum(farthest))
+    reach = reach_of(spread, directions, ~structure.coordinates(structure.shared) * scale)
+    moving = replace(stay, directions=directions, rates=rates, reach=reach)
     left = (remaining[..., p:] * changes).sum(-1)
     scores, bias = scores_of(individuals, slopes, weights, left)
     following = replace(moving, scores=scores, bias=bias, score_covariance=errors)

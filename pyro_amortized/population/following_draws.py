@@ -66,6 +66,18 @@ class FollowingSettings:
 FOLLOWING = FollowingSettings()
 
 
+def reach_of(spread: Tensor, directions: Tensor, scale: Tensor) -> Tensor:
+    r"""Unit of the distance that a draw has moved, shape ``(individual, latent)``.
+
+    Args:
+        spread: Posterior standard deviations, same shape.
+        directions: J, shape ``(individual, latent, population)``.
+        scale: Size of a large step in each unconstrained population parameter, zero for shared
+            ones, shape ``(population,)``.
+    """
+    return spread.maximum(FOLLOWING.min_reach * (directions.abs() * scale).amax(-1))
+
+
 @dataclass(frozen=True, eq=False)
 class Following:
     r"""How the draws of every individual move with the population.

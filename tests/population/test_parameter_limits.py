@@ -109,10 +109,18 @@ def zeros(num, width):
 
 
 def test_counts_that_are_all_zero_have_no_finite_estimate():
-    """It is said before the fit and after it."""
+    """It is said before the fit, which does not end at the limits of a round."""
     with pytest.warns(pa.AmortizedWarning, match="All 60 recorded values of 'y' are 0"):
         fit = pa.fit_population(counts, zeros(12, 5), seed=1)
     assert abs(fit.minus2ll) < 0.1
+    assert fit.num_rounds < 20
+
+
+def test_an_infinite_limit_is_said_to_be_no_estimate():
+    """The mean of a log rate of zero: every smaller one has the same likelihood."""
+    start = {"mean": torch.tensor(-20.0), "omega": torch.tensor(0.5)}
+    with pytest.warns(pa.AmortizedWarning, match="All 60 recorded values"):
+        fit = pa.fit_population(counts, zeros(12, 5), start=start, seed=1)
     assert "mean has no finite estimate, because smaller values have the same" in fit.message
     assert fit.standard_errors["mean"].isnan()
 
