@@ -185,7 +185,7 @@ class Following:
 
     def distance(self, vector: Tensor) -> Tensor:
         """Largest move of an individual parameter of a draw in the outer part of the posterior, in
-        units of :attr:`reach`, shape ``(individual,)``, differentiable.
+        units of ``reach``, shape ``(individual,)``, differentiable.
         """
         change = vector - self.center
         relative = (self.directions @ change).abs() / self.reach
