@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..numerics.cholesky import factored
-from ..numerics.weighted_regression import regression
+from ..numerics.weighted_regression import influences, regression
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,22 @@ MOVES = MoveSettings()
 
 
 class Moves(NamedTuple):
-    """Directions J, shape ``(individual, latent, population)``, and rates G, shape ``(individual,
-    latent, latent, population)``, of the draws of every individual.
+    """How the draws of every individual move, and what the regression was made of.
+
+    Args:
+        directions: J, shape ``(individual, latent, population)``.
+        rates: G, shape ``(individual, latent, latent, population)``.
+        regressors: What the slopes were regressed on, with the change of the volume, so that their
+            exact means are zero, shape ``(individual, draw, regressor)``; zero where there are
+            fewer.
+        influences: What every draw changes in the coefficients
+            (:mod:`pyro_amortized.numerics.weighted_regression`), same shape.
     """
 
     directions: Tensor
     rates: Tensor
+    regressors: Tensor
+    influences: Tensor
 
 
 def num_products(num_latent: int) -> int:
@@ -68,7 +78,9 @@ def fitted_moves(
     all_pairs = per_coefficient >= num_products(num_latent)
     separate = ~all_pairs & (per_coefficient >= 2 * num_latent)
     shape = (*covariance.shape, target.shape[-1])
-    moves = Moves(target.new_zeros(shape[0], *shape[2:]), target.new_zeros(shape))
+    nothing = (target.new_zeros(shape[0], *shape[2:]), target.new_zeros(shape))
+    none = target.new_zeros(*weights.T.shape, num_products(num_latent))
+    moves = Moves(*nothing, none, none)
     for rows, fit in (
         (all_pairs, _stretched),
         (separate, _stretched_separately),
@@ -105,12 +117,14 @@ def _stretched(
     alone = regression(slopes, target, weights)
     finite = both.isfinite().flatten(1).all(1)[:, None, None]
     location = torch.where(finite, both[:, :d], alone).nan_to_num(0.0, 0.0, 0.0)
+    regressed = _regressed(slopes, products, (row == column).to(slopes), weights, finite)
     lower = torch.where(finite, both[:, d:], 0.0)
     half = lower.new_zeros(len(lower), d, d, num_parameters)
     half[:, row, column] = lower / 2
     stretch = half + half.transpose(1, 2)
     directions = torch.einsum("nij,njp->nip", root, location)
-    return Moves(directions, torch.einsum("nia,nabp,nbj->nijp", root, stretch, inverse))
+    rates = torch.einsum("nia,nabp,nbj->nijp", root, stretch, inverse)
+    return Moves(directions, rates, *regressed)
 
 
 def _stretched_separately(
@@ -118,14 +132,15 @@ def _stretched_separately(
 ) -> Moves:
     """Moves, and a stretch of every parameter; moves alone where the products are not finite."""
     d, spread = offset.shape[-1], _spread(covariance)
-    slopes = gradients * spread
-    both = regression(torch.cat([slopes, gradients * offset], -1), target, weights)
+    slopes, products = gradients * spread, gradients * offset
+    both = regression(torch.cat([slopes, products], -1), target, weights)
     alone = regression(slopes, target, weights)
     finite = both.isfinite().flatten(1).all(1)[:, None, None]
     location = torch.where(finite, both[:, :d], alone).nan_to_num(0.0, 0.0, 0.0)
     stretch = torch.where(finite, both[:, d:], 0.0)
     rates = torch.diag_embed(stretch.transpose(1, 2)).permute(0, 2, 3, 1)
-    return Moves(spread.unsqueeze(-1) * location, rates)
+    regressed = _regressed(slopes, products, slopes.new_ones(d), weights, finite)
+    return Moves(spread.unsqueeze(-1) * location, rates, *regressed)
 
 
 def _shifted(
@@ -133,9 +148,37 @@ def _shifted(
 ) -> Moves:
     """Moves without a stretch."""
     spread = _spread(covariance)
-    location = regression(gradients * spread, target, weights).nan_to_num(0.0, 0.0, 0.0)
-    directions = spread.unsqueeze(-1) * location
-    return Moves(directions, target.new_zeros(*covariance.shape, target.shape[-1]))
+    slopes = gradients * spread
+    location = regression(slopes, target, weights).nan_to_num(0.0, 0.0, 0.0)
+    nothing = target.new_zeros(*covariance.shape, target.shape[-1])
+    return Moves(
+        spread.unsqueeze(-1) * location, nothing, *_padded(slopes, weights, slopes.shape[-1])
+    )
+
+
+def _regressed(
+    slopes: Tensor, products: Tensor, trace: Tensor, weights: Tensor, finite: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Regressors and influences with products where these have coefficients, else without.
+    ``trace`` says which products belong to a single parameter: their stretches change the volume.
+    """
+    num_latent = slopes.shape[-1]
+    x, changes = _padded(torch.cat([slopes, products], -1), weights, num_latent)
+    constant = torch.nn.functional.pad(trace, (num_latent, x.shape[-1] - num_latent - len(trace)))
+    alone = _padded(slopes, weights, num_latent)
+    return torch.where(finite, x + constant, alone[0]), torch.where(finite, changes, alone[1])
+
+
+def _padded(x: Tensor, weights: Tensor, num_latent: int) -> tuple[Tensor, Tensor]:
+    """Regressors and influences, shape ``(individual, draw, regressor)`` with as many as there are
+    at most; zero where there is no regression.
+    """
+    missing = num_products(num_latent) - x.shape[-1]
+    changes = influences(x, weights).nan_to_num(0.0, 0.0, 0.0)
+    first, second = (
+        torch.nn.functional.pad(part.transpose(0, 1), (0, missing)) for part in (x, changes)
+    )
+    return first, second
 
 
 def _spread(covariance: Tensor) -> Tensor:

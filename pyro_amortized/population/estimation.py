@@ -30,6 +30,7 @@ from ..runtime.solver_context import failures_in_one_line
 from ..runtime.threads import threads_for
 from ..sampling.individuals import MIN_DRAWS
 from .draw_numbers import default_num_draws, schedule_of, with_more_draws
+from .equal_values import warn_equal_values
 from .estimate_errors import monte_carlo_errors, standard_error_errors
 from .estimation_settings import ESTIMATION
 from .fit_curvature import curvature_at, limits_at
@@ -182,6 +183,8 @@ def fit_once(
     check_no_levels(structure, cohort, fixed, criterion)
     held = _held(structure, fixed)
     search = Search.begin(structure, guide, cohort, criterion, generator)
+    if criterion == "maximum likelihood":
+        warn_equal_values(structure, cohort)
     if folder is not None:
         folder.claim(search, _named(start, "start") | _named(fixed, "fixed"))
         finished = folder.finished(model, guide)

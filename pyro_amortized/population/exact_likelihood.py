@@ -14,6 +14,7 @@ so it is used where these are not too many (:mod:`pyro_amortized.population.like
 
 import math
 
+import torch
 from torch import Tensor
 
 from ..model import Population
@@ -55,7 +56,9 @@ class ExactLikelihood:
 
     def moments(self, population: Population) -> Tensor:
         """Log p(y_i | Psi) and log ESS, shape ``(2, individual)``, differentiable."""
-        return log_moments(self.log_weights(population), self.individuals.factors)
+        moments = log_moments(self.log_weights(population), self.individuals.factors)
+        vector = self.individuals.structure.unconstrain_population(population)
+        return torch.stack([moments[0] - self.following.excess(vector), moments[1]])
 
     def distances(self, population: Population) -> tuple[Tensor, Tensor]:
         """The moves of the draws from where they were made, in posterior standard deviations,

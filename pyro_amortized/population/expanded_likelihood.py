@@ -115,7 +115,7 @@ class ExpandedLikelihood:
         population = individuals.population if about is None else about
         self.center = structure.unconstrain_population(population).detach()
         if following is None:
-            following, _, differences = followed(individuals, scale)
+            following, differences = followed(individuals, scale)
         self.is_shared = structure.coordinates(structure.shared)
         num_coordinates = following.spread.shape[1] + int(self.is_shared.sum())
         self.few_coordinates = num_coordinates <= settings.max_coordinates
@@ -233,7 +233,9 @@ class ExpandedLikelihood:
 
         def part_moments(part: ExpandedPart, *values: Tensor) -> Tensor:
             moved = dict(zip(names, values, strict=True))
-            return log_moments(self._part_weights(part, moved), part.factors)
+            moments = log_moments(self._part_weights(part, moved), part.factors)
+            excess = part.following.excess(self.structure.unconstrain_population(moved))
+            return torch.stack([moments[0] - excess, moments[1]])
 
         if len(self.parts) == 1 or not torch.is_grad_enabled():
             return torch.cat([part_moments(part, *values) for part in self.parts], 1)

@@ -44,7 +44,10 @@ COUNTS = (
     *("near", "num_rounds", "num_jumps", "num_idle", "last_gain"),
     *("num_draws", "most_draws"),
 )
-FOLLOWING = ("center", "directions", "rates", "mean", "spread", "scores", "score_covariance")
+FOLLOWING = (
+    *("center", "directions", "rates", "mean", "spread", "reach"),
+    *("scores", "bias", "score_covariance"),
+)
 
 
 @dataclass(frozen=True)

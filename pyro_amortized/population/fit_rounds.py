@@ -165,6 +165,7 @@ def continue_rounds(
             return Rounds(search, ascent, place.individuals, num_rounds, min_gain)
         enough = near and place.individuals.num_draws >= schedule.num_draws
         is_last = enough and progress.is_last(ascent.gain, min_gain)
+        is_last = is_last and progress.region.withheld(ascent) < min_gain
         if is_last:
             min_gain = max(min_gain, ROUNDS.max_idle_promise)
         done = is_last or num_rounds == schedule.max_rounds

@@ -15,8 +15,9 @@ from ..sampling.importance_weights import effective_sample_size, normalized_weig
 from ..sampling.individuals import IndividualPosteriors
 from .draw_moves import fitted_moves, num_products
 from .fixed_draws import is_negligible, replace_impossible_draws
-from .following_draws import FOLLOWING, Following
+from .following_draws import FOLLOWING, Following, reach_of
 from .observation_differences import ObservationDifferences, slopes_at
+from .score_bias import scores_of
 
 
 class Followed(NamedTuple):
@@ -24,14 +25,10 @@ class Followed(NamedTuple):
 
     Args:
         following: Their moves.
-        slopes: Slopes of the log weights of the draws in the unconstrained population, if these
-            follow it, shape ``(draw, individual, population)``; zero for draws of weight zero.
-            None for a likelihood-free estimate.
         differences: Observations about the draws that they come from, or None.
     """
 
     following: Following
-    slopes: Tensor | None
     differences: ObservationDifferences | None
 
 
@@ -69,13 +66,15 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
     flows = bool(structure.coordinates(structure.shared).all())
     nothing = (zero(num, d, p), zero(num, d, d, p))
     unknown = torch.full((p, p), torch.nan).double()
-    stay = Following(center, *nothing, weighted.mean, spread, zero(num, p), unknown, flows)
+    nowhere = (weighted.mean, spread, spread)
+    stay = Following(center, *nothing, *nowhere, zero(num, p), zero(num, p), unknown, flows)
     if structure.estimator == "likelihood-free":
-        return Followed(stay, None, None)
+        return Followed(stay, None)
     steps = (FOLLOWING.relative_step * scale, FOLLOWING.individual_step * spread)
     scores, gradients, differences = slopes_at(individuals, weighted.draws, *steps)
     effective = effective_sample_size(weighted.log_weights)
-    directions, rates = fitted_moves(covariance, offset, gradients, -scores, weights, effective)
+    parts = (offset, gradients, -scores, weights, effective)
+    directions, rates, *regressed = fitted_moves(covariance, *parts)
     # The slopes of the moved draws have the same mean as the scores, and less Monte Carlo error.
     slopes = scores + torch.einsum("kni,nip->knp", gradients, directions)
     slopes = slopes + torch.einsum("kni,nijp,knj->knp", gradients, rates, offset)
@@ -83,11 +82,16 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
     slopes = slopes.masked_fill((weights == 0).unsqueeze(-1), 0.0).nan_to_num(0.0, 0.0, 0.0)
     means = torch.einsum("kn,knp->np", weights, slopes)
     spreads = weights.unsqueeze(-1) * (slopes - means)
-    errors = len(weights) / individuals.num_draws * remaining_products(individuals, spreads)
-    following = replace(
-        stay, directions=directions, rates=rates, scores=means, score_covariance=errors
-    )
-    return Followed(following, slopes, differences)
+    regressors, changes = (x.transpose(0, 1).nan_to_num(0.0, 0.0, 0.0) for x in regressed)
+    terms = torch.cat([spreads, weights.unsqueeze(-1) * regressors], -1)
+    remaining = remaining_of(individuals, terms)
+    errors = len(weights) / individuals.num_draws * _products(remaining[..., :p])
+    reach = reach_of(spread, directions, ~structure.coordinates(structure.shared) * scale)
+    moving = replace(stay, directions=directions, rates=rates, reach=reach)
+    left = (remaining[..., p:] * changes).sum(-1)
+    scores, bias = scores_of(individuals, slopes, weights, left)
+    following = replace(moving, scores=scores, bias=bias, score_covariance=errors)
+    return Followed(following, differences)
 
 
 def remaining_products(individuals: IndividualPosteriors, spreads: Tensor) -> Tensor:
@@ -101,17 +105,29 @@ def remaining_products(individuals: IndividualPosteriors, spreads: Tensor) -> Te
     Returns:
         Shape ``(sum, sum)``, less what the control variates remove.
     """
-    factors, first = individuals.factors, slice(len(spreads))
-    if factors is not None:
-        spreads = remaining_terms(
-            individuals.unconstrained[first],
-            individuals.log_proposal[first],
-            individuals.log_weights[first],
-            factors[first],
-            spreads,
-        )
-    terms = spreads.flatten(0, 1)
-    return terms.T @ terms
+    return _products(remaining_of(individuals, spreads))
+
+
+def remaining_of(individuals: IndividualPosteriors, terms: Tensor) -> Tensor:
+    """What control variates leave of terms of sums over the first of the draws, shape ``(draw,
+    individual, sum)``.
+    """
+    factors, first = individuals.factors, slice(len(terms))
+    if factors is None:
+        return terms
+    return remaining_terms(
+        individuals.unconstrained[first],
+        individuals.log_proposal[first],
+        individuals.log_weights[first],
+        factors[first],
+        terms,
+    )
+
+
+def _products(terms: Tensor) -> Tensor:
+    """Sums over draws and individuals of the products of terms ``(draw, individual, sum)``."""
+    flat = terms.flatten(0, 1)
+    return flat.T @ flat
 
 
 class _Weighted(NamedTuple):

@@ -56,9 +56,26 @@ class FollowingSettings:
     individual_step: float = 0.03
     # Distance of a draw from the mean, in standard deviations, at which its move is measured.
     outer_draw: float = 2.0
+    # Part of the move of an individual parameter with a large step of the population that counts
+    # as a posterior standard deviation where this is smaller. Of individuals that hardly vary the
+    # posterior is as narrow as the population, and rounds that may move by some of its standard
+    # deviations do not arrive: 40 rounds for 5 units with a standard deviation of .004.
+    min_reach: float = 1 / 30
 
 
 FOLLOWING = FollowingSettings()
+
+
+def reach_of(spread: Tensor, directions: Tensor, scale: Tensor) -> Tensor:
+    r"""Unit of the distance that a draw has moved, shape ``(individual, latent)``.
+
+    Args:
+        spread: Posterior standard deviations, same shape.
+        directions: J, shape ``(individual, latent, population)``.
+        scale: Size of a large step in each unconstrained population parameter, zero for shared
+            ones, shape ``(population,)``.
+    """
+    return spread.maximum(FOLLOWING.min_reach * (directions.abs() * scale).amax(-1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +90,12 @@ class Following:
         mean: Posterior mean of every individual parameter, unconstrained, shape ``(individual,
             latent)``.
         spread: Posterior standard deviations, same shape.
-        scores: Gradients of the log likelihoods of the individuals at the center, shape
-            ``(individual, population)``; zero where they are not known.
+        reach: Unit of the distance that a draw has moved, same shape: the posterior standard
+            deviation, or a part of the move with the population where this is larger.
+        scores: Gradients of the log likelihoods of the individuals at the center, less their bias,
+            shape ``(individual, population)``; zero where they are not known.
+        bias: What the gradients on the moved draws are too large by, of first order in the inverse
+            number of draws (:mod:`pyro_amortized.population.score_bias`), same shape.
         score_covariance: Covariance of the Monte Carlo error of their sum over the individuals,
             shape ``(population, population)``; NaN where it is not known.
         flows: Whether the draws flow along the field of their moves: all population parameters are
@@ -86,7 +107,9 @@ class Following:
     rates: Tensor
     mean: Tensor
     spread: Tensor
+    reach: Tensor
     scores: Tensor
+    bias: Tensor
     score_covariance: Tensor
     flows: bool = False
 
@@ -136,6 +159,12 @@ class Following:
         flow = torch.linalg.matrix_exp(torch.nn.functional.pad(field, (0, 0, 0, 1)))
         return flow[:, :-1, :-1], flow[:, :-1, -1], log_det
 
+    def excess(self, vector: Tensor) -> Tensor:
+        """What log p(y_i | Psi) on the moved draws is too large by at an unconstrained population,
+        to first order, shape ``(individual,)``, differentiable.
+        """
+        return self.bias @ (vector - self.center)
+
     def moved_mixture(self, mixture: StudentMixture, vector: Tensor) -> StudentMixture:
         """Mixtures of the individuals, moved and stretched like their draws."""
         stretch, shift, _ = self._flow(vector - self.center)
@@ -156,18 +185,18 @@ class Following:
 
     def distance(self, vector: Tensor) -> Tensor:
         """Largest move of an individual parameter of a draw in the outer part of the posterior, in
-        posterior standard deviations, shape ``(individual,)``, differentiable.
+        units of ``reach``, shape ``(individual,)``, differentiable.
         """
         change = vector - self.center
-        relative = (self.directions @ change).abs() / self.spread
+        relative = (self.directions @ change).abs() / self.reach
         if self.stretches:
             rates = (self.rates @ change).abs() * self.spread.unsqueeze(-2)
-            relative = relative + FOLLOWING.outer_draw * rates.sum(-1) / self.spread
+            relative = relative + FOLLOWING.outer_draw * rates.sum(-1) / self.reach
         return relative.amax(-1)
 
     def take(self, rows: Tensor) -> "Following":
         """The same for some of the individuals."""
-        names = ("directions", "rates", "mean", "spread", "scores")
+        names = ("directions", "rates", "mean", "spread", "reach", "scores", "bias")
         unknown = torch.full_like(self.score_covariance, torch.nan)
         taken = {name: getattr(self, name)[rows] for name in names}
         return replace(self, **taken, score_covariance=unknown)
@@ -175,10 +204,13 @@ class Following:
     def only(self, coordinates: Tensor) -> "Following":
         """Draws that follow only some coordinates of the population; a boolean for each."""
         directions, rates = self.directions * coordinates, self.rates * coordinates
-        unknown = torch.full_like(self.score_covariance, torch.nan)
-        return replace(self, directions=directions, rates=rates, score_covariance=unknown)
+        return replace(self, directions=directions, rates=rates)._of_other_moves()
 
     def without_stretching(self) -> "Following":
         """Draws that are moved, but not stretched."""
+        return replace(self, rates=torch.zeros_like(self.rates))._of_other_moves()
+
+    def _of_other_moves(self) -> "Following":
+        """The same without what is known of the moves that the scores were computed with."""
         unknown = torch.full_like(self.score_covariance, torch.nan)
-        return replace(self, rates=torch.zeros_like(self.rates), score_covariance=unknown)
+        return replace(self, bias=torch.zeros_like(self.bias), score_covariance=unknown)

@@ -93,7 +93,7 @@ def differentiable_likelihood(individuals: RoundDraws, scale: Tensor) -> Likelih
         return QuadraticLikelihood(summary_by_blocks(individuals, scale), scale)
     # The draws follow by differences that the expansion uses again.
     with caching(SolutionCache()):
-        following, _, differences = followed(individuals, scale)
+        following, differences = followed(individuals, scale)
         if is_small(individuals):
             exact = ExactLikelihood(individuals, following)
             if _has_gradient(exact):

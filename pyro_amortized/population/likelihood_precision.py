@@ -31,6 +31,9 @@ class PrecisionSettings:
     exponent: float = 1.5
     # Largest number of observed values at all new draws, which take some seconds.
     max_values: int = 30_000_000
+    # Difference of the two estimates, in their errors, beyond which the error of both together is
+    # larger than theirs: it occurs once in 400 individuals where the errors are right.
+    allowed_errors: float = 3.0
 
 
 PRECISION = PrecisionSettings()
@@ -67,7 +70,7 @@ def with_precision(
             chosen = replace(search, cohort=search.cohort[same])
             mixtures = individuals.refinement.take(same)
             more = chosen.draw(vector, PRECISION.growth * number, generator, mixtures)
-            marginal = _combined(marginal, same, summarize_weights(more))
+            marginal = combined_estimates(marginal, same, summarize_weights(more))
     return marginal
 
 
@@ -83,10 +86,17 @@ def _largest_errors(errors: Tensor, target: float) -> Tensor:
     return order[: int(enough[0]) + 1] if len(enough) else order
 
 
-def _combined(
+def combined_estimates(
     marginal: MarginalLikelihood, rows: Tensor, new: MarginalLikelihood
 ) -> MarginalLikelihood:
-    """The likelihood, with that of some individuals combined with estimates from new draws."""
+    r"""The likelihood, with that of some individuals combined with estimates from new draws.
+
+    Args:
+        marginal: The likelihood of all individuals.
+        rows: Indices of some of them.
+        new: The likelihood of these, from new draws; with an infinite error where none of the new
+            draws has a weight, which counts as an estimate of zero.
+    """
     numbers = torch.stack([marginal.num_draws[rows], new.num_draws])
     log_means = torch.stack([marginal.log_likelihood[rows], new.log_likelihood])
     log_weights = (PRECISION.exponent * numbers.double().log()).log_softmax(0)
@@ -95,7 +105,7 @@ def _combined(
     errors = torch.stack([marginal.mc_error[rows], new.mc_error])
     columns = {
         "log_likelihood": log_mean,
-        "mc_error": ((terms - log_mean).exp() * errors).norm(dim=0),
+        "mc_error": _combined_error(log_weights, log_means - log_mean, errors),
         "ess": marginal.ess[rows] + new.ess,
         "pareto_k": new.pareto_k,
         "num_draws": numbers.sum(0),
@@ -104,3 +114,22 @@ def _combined(
         marginal,
         **{name: getattr(marginal, name).index_put((rows,), x) for name, x in columns.items()},
     )
+
+
+def _combined_error(log_weights: Tensor, log_means: Tensor, errors: Tensor) -> Tensor:
+    r"""Monte Carlo error of the logarithm of a weighted mean of two estimates.
+
+    Args:
+        log_weights: Logarithms of their weights, shape ``(2, individual)``.
+        log_means: Logarithms of the two, less that of their mean, same shape; -inf where no draw
+            has a weight.
+        errors: Their Monte Carlo errors, same shape; infinite there.
+
+    Returns:
+        Shape ``(individual,)``.
+    """
+    means = log_means.exp()
+    absolute = torch.where(means > 0, means * errors, 0.0)
+    allowed = (PRECISION.allowed_errors * absolute.norm(dim=0)).clamp(min=1e-300)
+    excess = (means[0] - means[1]).abs() / allowed
+    return (log_weights.exp() * absolute).norm(dim=0) * excess.clamp(min=1.0)

@@ -120,9 +120,9 @@ def _common_difference(fit: PopulationFit, other: PopulationFit) -> tuple[Tensor
     cannot be used for the other model.
     """
     individuals = fit.individuals
-    with torch.no_grad():
+    with torch.no_grad():  # the other model sees its own covariates, doses and times
         density = other.structure.log_density(
-            individuals.cohort, individuals.unconstrained, other.estimates
+            other.individuals.cohort, individuals.unconstrained, other.estimates
         )
     log_weights = finite_or_zero_weight(sum(density) - individuals.log_proposal)
     log_ratio, error = log_mean_difference(individuals.log_weights, log_weights)

@@ -5,6 +5,7 @@ that the data do not need, has no maximum: the likelihood approaches its supremu
 some point on. Unlike a parameter that the data do not determine, it is flat on one side only.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,8 +36,8 @@ LIMITS = LimitSettings()
 
 
 class Limit(NamedTuple):
-    """A parameter at the limit of its support: its label, the limit, and the side of the values
-    that fit as well (``"smaller"`` or ``"larger"``).
+    """A parameter at the limit of its support: its label, the limit, which may be infinite, and the
+    side of the values that fit as well (``"smaller"`` or ``"larger"``).
     """
 
     name: str
@@ -44,6 +45,12 @@ class Limit(NamedTuple):
     side: str
 
     def __str__(self) -> str:
+        if math.isinf(self.value):
+            return (
+                f"{self.name} has no finite estimate, because {self.side} values have the same "
+                "likelihood (a rate of zero, or a probability of zero or one): fix it, or use the "
+                "prior (`maximum_a_posteriori=True`, `AmortizedMCMC`)"
+            )
         return (
             f"{self.name} is at its limit {self.value:.3g}: {self.side} values have the same "
             "likelihood"
@@ -82,6 +89,8 @@ def limit_of(search: Search, likelihood: Likelihood, vector: Tensor, place: int)
     end = _value_of(structure, vector + sign * largest * unit, place)
     before = _value_of(structure, vector + sign * (largest / 2) * unit, place)
     end = 0.0 if abs(end) < LIMITS.rounding else end
+    if end == float(vector[place] + sign * largest * unit[place]):  # any real number
+        end = math.copysign(math.inf, sign)
     return Limit(structure.population_names[place], end, "larger" if end > before else "smaller")
 
 

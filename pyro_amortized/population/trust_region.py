@@ -7,7 +7,9 @@ References:
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .maximum_search import SEARCH
+import torch
+
+from .maximum_search import SEARCH, Ascent
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class RoundSettings:
     min_expected: float = 0.02
     # Jumps to a much larger standard deviation, from where the likelihood is flat near zero.
     max_jumps: int = 3
+    # Part of a limit from which a round has ended at it.
+    at_limit: float = 0.9
     allowed_errors: float = 3.0
 
 
@@ -71,3 +75,15 @@ class TrustRegion(NamedTuple):
         if num_kept < ROUNDS.num_well_kept:
             return self._replace(num_kept=num_kept)
         return TrustRegion(max(self.least, self.level - 1), self.least)
+
+    def withheld(self, ascent: Ascent) -> float:
+        """The gain that a round might have had within the widest limits that have not failed: its
+        own times the ratio of these, if it ended at its limits, else 0.
+        """
+        likelihood, limits = ascent.likelihood, SEARCH.max_distances[self.level]
+        population = likelihood.individuals.structure.constrain_population(ascent.optimum.vector)
+        with torch.no_grad():
+            distances = zip(likelihood.distances(population), limits, strict=True)
+            is_at_limit = any(bool((x > ROUNDS.at_limit * most).any()) for x, most in distances)
+        ratio = SEARCH.max_distances[self.least][0] / limits[0]
+        return ratio * ascent.gain if is_at_limit and ratio > 1 else 0.0

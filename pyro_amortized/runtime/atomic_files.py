@@ -116,7 +116,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     try:
         with safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})[KEY])
-            return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118
+            # Copies: what is computed from a tensor depends, in its last digits, on where in the
+            # memory it begins, and the tensors of the file begin anywhere.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            return tensors, description
     except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
         raise AmortizedError(
             f"{path} cannot be read: {error}.",

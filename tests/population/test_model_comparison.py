@@ -1,9 +1,27 @@
+from dataclasses import replace
+
+import pyro
+import pyro.distributions as dist
 import pytest
+import torch
 
 import pyro_amortized as pa
 from pyro_amortized.errors import FitError
 from tests.exact import exact_log_marginal, linear_cohort, linear_program
-from tests.population.linear_models import common_program
+from tests.population.linear_models import common_program, observe
+
+
+def dependent_program(cohort):
+    """The mean of the intercept depends on the weight."""
+    mean = pyro.sample("mean", dist.Normal(torch.tensor([0.5, 0.5]), 1.0).to_event(1))
+    effect = pyro.sample("effect", dist.Normal(0.0, 1.0))
+    omega = pyro.sample("omega", dist.HalfNormal(torch.ones(2)).to_event(1))
+    sigma = pyro.sample("sigma", dist.LogNormal(-1.0, 0.5))
+    with pyro.plate("individual", len(cohort)):
+        shift = effect * cohort.covariates["weight"].unsqueeze(-1)
+        shift = shift * torch.tensor([1.0, 0.0])
+        phi = pyro.sample("phi", dist.Normal(mean + shift, omega).to_event(1))
+        observe(cohort, phi, sigma)
 
 
 @pytest.mark.slow
@@ -48,3 +66,15 @@ def test_fits_of_different_data_are_refused(fit, linear_guide):
     )
     with pytest.raises(FitError, match="different data"):
         pa.difference(fit, other)
+
+
+def test_each_model_sees_its_own_covariates(linear):
+    """The weight in other units is the same model: the likelihoods have the same maximum."""
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(len(linear), generator=generator).double()
+    units = [replace(linear, covariates={"weight": factor * weight}) for factor in (1.0, 10.0)]
+    fits = [pa.fit_population(dependent_program, cohort, seed=1) for cohort in units]
+    assert float(fits[0].estimates["effect"]) != pytest.approx(0.0, abs=0.01)
+    difference = pa.difference(*fits)
+    assert abs(difference.minus2ll) < 0.01 + 3 * difference.minus2ll_mc_error
+    assert difference.log_likelihood.abs().max() < 0.05

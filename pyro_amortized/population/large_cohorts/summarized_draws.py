@@ -10,9 +10,9 @@ summed into the scores and into
 the covariance of the Monte Carlo error of the sum of the scores, less what control variates remove
 of it (decision 072).
 
-The weighted mean of the slopes has a bias of :math:`-\sum_k w_{ik}^2 (s_{ik} - S_i)`, which does
-not average out over the individuals: its part of the standard error grows with the square root of
-their number. It is removed here (the delta method for a ratio of means).
+The bias of the scores (:mod:`pyro_amortized.population.score_bias`), which is taken off, does not
+average out over the individuals: its part of the standard error grows with the square root of their
+number.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ...cohort import Cohort
 from ...model import ModelStructure
-from ...sampling.importance_weights import ImportanceEstimate, log_moments, normalized_weights
+from ...sampling.importance_weights import ImportanceEstimate, log_moments
 from ...sampling.individuals import IndividualPosteriors
 from ...sampling.proposals import Refinement
 from ..fitted_following import followed
@@ -53,7 +53,7 @@ class BlockSummary(NamedTuple):
         following = parts[0].following
         joined: dict[str, Any] = {
             n: torch.cat([getattr(p.following, n) for p in parts])
-            for n in ("directions", "rates", "mean", "spread", "scores")
+            for n in ("directions", "rates", "mean", "spread", "reach", "scores", "bias")
         }
         errors = [p.following.score_covariance for p in parts]
         joined["score_covariance"] = torch.stack(errors).sum(0)
@@ -77,34 +77,13 @@ def block_summary(individuals: IndividualPosteriors, scale: Tensor) -> BlockSumm
         scale: Size of a large step in each unconstrained population parameter, shape
             ``(population,)``.
     """
-    following, slopes, _ = followed(individuals, scale, individuals.num_draws)
-    assert slopes is not None  # a likelihood-free fit has no blocks
-    weights = normalized_weights(individuals.log_weights).unsqueeze(-1)
-    scores = mean_without_bias(weights, slopes)
+    following = followed(individuals, scale, individuals.num_draws).following
     return BlockSummary(
         individuals.refinement,
         individuals.marginal_estimate,
         log_moments(individuals.log_weights, individuals.factors),
-        replace(following, scores=scores),
+        following,
     )
-
-
-def mean_without_bias(weights: Tensor, values: Tensor) -> Tensor:
-    r"""Weighted mean, less its bias of first order in the inverse number of draws.
-
-    Args:
-        weights: Normalised weights, shape ``(draw, ...)``.
-        values: A shape that these fit.
-
-    Returns:
-        The shape of the values without the first dimension.
-
-    Example:
-        >>> float(mean_without_bias(torch.tensor([0.5, 0.5]), torch.tensor([1.0, 3.0])))
-        2.0
-    """
-    mean = (weights * values).sum(0)
-    return mean + (weights.square() * (values - mean)).sum(0)
 
 
 @dataclass(frozen=True, eq=False)

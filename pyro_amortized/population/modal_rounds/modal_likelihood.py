@@ -18,7 +18,7 @@ from ...sampling.importance_weights import finite_or_zero_weight, log_moments
 from ..complete_scores import individual_scores
 from ..expanded_likelihood import limited_rise
 from ..expansion_settings import EXPANSION
-from ..following_draws import FOLLOWING, Following
+from ..following_draws import FOLLOWING, Following, reach_of
 from .modal_points import ModalPoints, group_terms, point_weights
 
 # Largest change of the logarithm of an axis with a unit of an unconstrained population parameter.
@@ -63,7 +63,9 @@ class ModalLikelihood:
         total = torch.einsum("kn,knp->np", weights, slopes.nan_to_num(0.0, 0.0, 0.0))
         unknown = torch.full((len(center),) * 2, torch.nan).double()
         spread, flows = individuals.observations.spread, bool(self.is_shared.all())
-        return Following(center, directions, rates, mean, spread, total, unknown, flows)
+        reach = reach_of(spread, directions, ~self.is_shared * self.scale)
+        moves = (directions, rates, mean, spread, reach)
+        return Following(center, *moves, total, torch.zeros_like(total), unknown, flows)
 
     def _slopes(self, center: Tensor) -> tuple[Tensor, Tensor]:
         """Slopes of the log density of the complete data at the points, in the population and in

@@ -9,7 +9,6 @@ from pyro_amortized.population.large_cohorts.individual_blocks import summary_by
 from pyro_amortized.population.large_cohorts.summarized_draws import (
     BlockSummary,
     block_summary,
-    mean_without_bias,
 )
 from tests.exact import TRUTH, linear_program
 
@@ -57,17 +56,3 @@ def test_it_stands_for_its_draws(linear):
     assert kept.cohort is individuals.cohort
     assert torch.equal(kept.marginal_estimate.log_mean, individuals.marginal_estimate.log_mean)
     assert torch.equal(kept.refinement.stage, individuals.refinement.stage)
-
-
-def test_the_mean_has_no_bias_of_first_order():
-    """A ratio of means of 20 draws, 200,000 times; the weights and the values depend on each
-    other; the exact mean is E[(1 + x)(.5 + x)] / E[.5 + x] for x uniform on (0, 1).
-    """
-    generator = torch.Generator().manual_seed(1)
-    x = torch.rand(20, 200_000, generator=generator, dtype=torch.float64)
-    weights = (0.5 + x) / (0.5 + x).sum(0)
-    exact = 1 + 0.5 / 2 + 1 / 3
-    plain, better = (weights * (1 + x)).sum(0), mean_without_bias(weights, 1 + x)
-    error = float(better.std()) / 200_000**0.5
-    assert abs(float(plain.mean()) - exact) > 15 * error
-    assert abs(float(better.mean()) - exact) < 4 * error

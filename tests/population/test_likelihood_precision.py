@@ -1,0 +1,48 @@
+"""Estimates of the likelihood from further draws, combined with those that are there."""
+
+import math
+
+import pytest
+import torch
+
+from pyro_amortized.population.likelihood_estimate import MarginalLikelihood
+from pyro_amortized.population.likelihood_precision import combined_estimates
+
+
+def estimate(log_likelihood, errors, num_draws):
+    zero = torch.zeros(len(errors)).double()
+    return MarginalLikelihood(
+        torch.tensor(log_likelihood).double(),
+        torch.tensor(errors).double(),
+        zero,
+        zero,
+        torch.full((len(errors),), num_draws),
+        ("student-t mixture",) * len(errors),
+    )
+
+
+def test_estimates_that_agree_are_weighted_by_their_numbers_of_draws():
+    first = estimate([0.0, -5.0], [0.01, 0.02], 100)
+    both = combined_estimates(first, torch.tensor([1]), estimate([-5.0], [0.005], 300))
+    share = 1 / (1 + 3**1.5)
+    assert both.log_likelihood.tolist() == pytest.approx([0.0, -5.0])
+    expected = math.hypot(share * 0.02, (1 - share) * 0.005)
+    assert both.mc_error.tolist() == pytest.approx([0.01, expected])
+    assert both.num_draws.tolist() == [100, 400]
+
+
+def test_new_draws_without_any_weight_leave_a_known_error():
+    """They are an estimate of zero, and the error contains the difference of the two estimates."""
+    first = estimate([-5.0, -5.0], [0.8, 0.01], 100)
+    new = estimate([-math.inf, -math.inf], [math.inf, math.inf], 300)
+    both = combined_estimates(first, torch.tensor([0, 1]), new)
+    share = 1 / (1 + 3**1.5)
+    assert both.log_likelihood.tolist() == pytest.approx([-5.0 + math.log(share)] * 2)
+    assert both.mc_error.tolist() == pytest.approx([0.8, 1 / 3])
+
+
+def test_estimates_that_differ_by_many_errors_have_a_larger_one():
+    first = estimate([0.0], [0.01], 100)
+    both = combined_estimates(first, torch.tensor([0]), estimate([0.6], [0.01], 100))
+    assert float(both.mc_error) > 0.09
+    assert abs(float(both.log_likelihood) - 0.3) < 2 * float(both.mc_error)
