@@ -37,9 +37,10 @@ from .fit_checks import (
 )
 from .guide_checks import efficiency_checks, influence_checks, rank_checks
 from .missingness_checks import missingness_checks
-from .prior_checks import prior_checks
+from .prior_checks import prior_checks, prior_data_check
 from .random_effect_analysis import RandomEffectTests, random_effect_tests
 from .random_effect_checks import random_effect_checks
+from .recorded_values import recorded_value_checks
 from .residual_analysis import Residuals, residuals
 from .result_selection import outcome_kinds
 
@@ -102,13 +103,14 @@ class Diagnosis:
             opening = f"The inference passed, but THE MODEL DOES NOT FIT THE DATA: {num_failed}."
         else:
             opening = f"No check failed; a look at {len(look)} of {len(self.checks)} is advised."
-        lines = [f"- {c.name} ({c.status}): {c.words}" for c in failed + look]
+        lines = [f"- {c.finding}" for c in failed + look]
         return "\n".join([opening, *lines])
 
     def table(self) -> pandas.DataFrame:
         """One row per check."""
-        rows = [(c.name, c.status, c.value, c.words) for c in self.checks]
-        return pandas.DataFrame(rows, columns=["check", "status", "value", "words"])
+        rows = [(c.name, c.status, c.value, c.num_tests, c.words, c.page) for c in self.checks]
+        columns = ["check", "status", "value", "tests", "words", "page"]
+        return pandas.DataFrame(rows, columns=columns)
 
     def __str__(self) -> str:
         return self.verdict
@@ -155,7 +157,12 @@ def diagnose(
     data: DataCheck | None = None
     if guide is not None:
         of_guide, calibration = _guide_checks(
-            guide, design or fit.cohort, num_individuals, num_draws, generator
+            guide,
+            design or fit.cohort,
+            num_individuals,
+            num_draws,
+            generator,
+            corrected=fit.estimator == "corrected",
         )
         checks += of_guide
         data = check_data(guide, fit.cohort, individuals=fit.individuals, seed=fork_seed(generator))
@@ -164,7 +171,8 @@ def diagnose(
     checks += of_size
     by_series, of_events = _residuals(fit, generator)
     continuous = [n for n, kind in outcome_kinds(fit.structure).items() if kind == "continuous"]
-    checks += prior_checks(fit, fork_seed(generator)) + identity_checks(fit.cohort, continuous)
+    checks += [*prior_checks(fit, fork_seed(generator)), prior_data_check(fit)]
+    checks += identity_checks(fit.cohort, continuous)
     checks += [] if data is None else [training_data_check(data)]
     checks += _outcome_checks(fit, by_series, of_events)
     effects = random_effect_tests(fit, seed=fork_seed(generator))
@@ -217,6 +225,7 @@ def _outcome_checks(
     for one in by_series:
         if kinds[one.series] == "continuous":
             checks += error_checks(one, fit.cohort, scores)
+            checks += recorded_value_checks(one, fit.cohort)
     checks += [check for one in of_events for check in event_checks(one)]
     return checks + [check for one in by_series for check in missingness_checks(fit, one)]
 
@@ -227,8 +236,12 @@ def _guide_checks(
     num_individuals: int,
     num_draws: int,
     generator: Generator,
+    *,
+    corrected: bool = True,
 ) -> tuple[tuple[Check, ...], Calibration]:
-    """The checks of a guide on simulated individuals, and its calibration."""
+    """The checks of a guide on simulated individuals, and its calibration; ``corrected`` says
+    whether results are corrected by the density of the model, if it has one.
+    """
     calibration = calibrate(
         guide,
         design,
@@ -237,6 +250,6 @@ def _guide_checks(
         seed=fork_seed(generator),
     )
     plan = as_design(design)
-    checks = rank_checks(calibration) + efficiency_checks(calibration)
+    checks = rank_checks(calibration, corrected=corrected) + efficiency_checks(calibration)
     checks += influence_checks(guide, plan, calibration, generator)
     return tuple(checks), calibration

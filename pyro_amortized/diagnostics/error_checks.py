@@ -116,7 +116,7 @@ def _check(name: str, findings: list[_Finding]) -> Check:
         found = [x for x in ordered if num * x.p_value < P_VALUES.look][: DEFAULTS.max_named]
         named = "; ".join(f"{x.words} (p = {x.p_value:.1g})" for x in found)
         words = f"Found: {named}. {' '.join(dict.fromkeys(x.advice for x in found))}"
-    return Check(name, status, p_value, words, "model")
+    return Check(name, status, p_value, words, "model", num)
 
 
 def _tails(npde: np.ndarray) -> list[_Finding]:

@@ -8,7 +8,9 @@ reliabilities :math:`r_{ij}` (:mod:`pyro_amortized.diagnostics.random_effects`):
   its parameter; the variance of the slope is :math:`r_{ij}`. So :math:`\bar e_{ij} / \sqrt{r_{ij}}`
   is regressed on :math:`\sqrt{r_{ij}}\,(1, x_i)` and the t test (F test for several levels) of x is
   the score test of a dependence of the mean on x. A quantity is tested by the normal scores of its
-  ranks, so that no single value decides, and by their squares.
+  ranks, so that no single value decides, and by their squares. Two variables with few levels are
+  also tested for an interaction, and the variance of the effect for a dependence on each variable
+  (:mod:`pyro_amortized.diagnostics.effect_dependence`).
 - *Correlation*: the posterior mean of the product of two effects, which the model says are
   uncorrelated, is the slope in their correlation, with the information :math:`r_{ij} r_{ik}`. Its
   sum is tested as the correlation coefficient of independent pairs is.
@@ -24,10 +26,10 @@ References:
     Vovk, Wang (2020), Combining p-values via averaging, Biometrika 107; Lavielle, Ribba (2016).
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas
@@ -36,13 +38,11 @@ import scipy.stats
 from ..numerics.robust_scale import MAD_TO_SD
 from ..population.fit_result import PopulationFit
 from ..sampling.individuals import IndividualPosteriors
-from .compared_variables import Variable, variables_of_design, variables_of_recording
+from .compared_variables import variables_of_design, variables_of_recording
+from .effect_dependence import EffectTest, Kind, dependence, interaction, spread
 from .random_effects import RandomEffects, standardized_effects
 from .result_selection import individuals_of
 from .uniformity_tests import combined_p_value
-from .variable_tests import columns_of, known_values, regression_p_value, standardized
-
-Kind = Literal["variable", "recording", "correlation", "mean", "normality", "outlier"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ class EffectTestSettings:
             of their number: its asymptotic efficiency.
         max_correlation: Largest size of a correlation that is reported, a one-step estimate.
         max_shapiro: Most individuals of the test of normality, whose p-values are not known beyond.
-        min_spare: Fewest individuals beyond the coefficients of a regression.
         named_outlier: P-value among all individuals below which each outlier is named; the one
             with the smallest is always a test.
     """
@@ -67,33 +66,10 @@ class EffectTestSettings:
     scale_share: float = 0.37
     max_correlation: float = 0.99
     max_shapiro: int = 5000
-    min_spare: int = 4
     named_outlier: float = 0.01
 
 
 DEFAULTS = EffectTestSettings()
-
-
-class EffectTest(NamedTuple):
-    r"""One test.
-
-    Args:
-        kind: What is tested.
-        effect: Name of the individual parameter, in unconstrained coordinates.
-        against: What it is compared with: a variable, another effect, an individual, or "".
-        p_value: P-value of this test alone.
-        size: How large the deviation is: the difference of the means (first and last level), the
-            change per standard deviation of a quantity, both unconstrained; the correlation; the
-            distance of an outlier in standard deviations.
-        words: The finding in words.
-    """
-
-    kind: Kind
-    effect: str
-    against: str
-    p_value: float
-    size: float
-    words: str
 
 
 @dataclass(frozen=True)
@@ -146,52 +122,18 @@ def random_effect_tests(
     }
     tested = [j for j, is_informed in enumerate(informed) if is_informed]
     tests: list[EffectTest] = []
+    of_design = variables_of_design(cohort)
     for j in tested:
-        for variable in variables_of_design(cohort):
-            tests += _dependence(effects, j, variable, "variable")
+        for variable in of_design:
+            tests += dependence(effects, j, variable, "variable")
+            tests += spread(effects, j, variable)
+        for first, second in itertools.combinations(of_design, 2):
+            tests += interaction(effects, j, first, second)
         for variable in variables_of_recording(cohort):
-            tests += _dependence(effects, j, variable, "recording")
+            tests += dependence(effects, j, variable, "recording")
         tests += _distribution(effects, j, cohort.ids)
         tests += [_correlation(effects, j, k) for k in tested if k < j]
     return RandomEffectTests(tuple(tests), skipped)
-
-
-def _dependence(
-    effects: RandomEffects, j: int, variable: Variable, kind: Kind
-) -> Iterator[EffectTest]:
-    """The tests of one effect against one variable, if there are enough individuals."""
-    used = known_values(variable) & (effects.reliability[:, j].numpy() > 0)
-    root = effects.reliability[:, j].sqrt().numpy()[used]
-    columns = columns_of(variable, used)
-    y = effects.means[:, j].numpy()[used] / root
-    design = np.column_stack([root, root[:, None] * columns])
-    if len(y) < design.shape[1] + DEFAULTS.min_spare:
-        return
-    p_value, name = regression_p_value(y, design), effects.names[j]
-    x = variable.values[used]
-    straight = design if variable.levels else np.column_stack([root, root * standardized(x)])
-    slopes, *_ = np.linalg.lstsq(straight, y, rcond=None)
-    size = float(slopes[-1] * effects.sd[:, j].mean())
-    where = f"per standard deviation ({x.std():.3g}) of {variable.name}"
-    if variable.levels:
-        low, high = (variable.level_name(variable.levels[i]) for i in (0, -1))
-        where = f"where {variable.name} is {high} than where it is {low}"
-    words = (
-        f"{name} depends on {variable.name} (p = {p_value:.1g}): it is "
-        f"{'larger' if size > 0 else 'smaller'} by {abs(size):.2f} {where}, its exponential by a "
-        f"factor of {math.exp(min(size, 50.0)):.2f}"
-    )
-    yield EffectTest(kind, name, variable.name, p_value, size, words)
-    if not variable.levels and kind == "variable":
-        curved = np.column_stack([design, root * (columns[:, 0] ** 2 - 1)])
-        p_value = regression_p_value(y, curved, num_base=2)
-        slopes, *_ = np.linalg.lstsq(curved, y, rcond=None)
-        size = float(slopes[-1] * effects.sd[:, j].mean())
-        words = (
-            f"{name} depends on {variable.name} in a curve (p = {p_value:.1g}): it is "
-            f"{'smallest' if size > 0 else 'largest'} in the middle"
-        )
-        yield EffectTest(kind, name, f"{variable.name}, curved", p_value, size, words)
 
 
 def _correlation(effects: RandomEffects, j: int, k: int) -> EffectTest:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from .check_results import DEFAULTS as P_VALUES
 from .check_results import Check, Status
-from .random_effect_analysis import EffectTest, Kind, RandomEffectTests
+from .effect_dependence import EffectTest, Kind
+from .random_effect_analysis import RandomEffectTests
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,14 @@ DISTRIBUTION = (
     "Look at the data of these individuals (units, doses, mixed-up samples); without an error in "
     "the data, use another distribution: heavier tails, a transformation, or a mixture."
 )
+INTERACTIONS = (
+    "Give the parameter an effect of the product of both variables, or of each group of "
+    "individuals (`nlme.categorical_effect`)."
+)
+VARIANCES = (
+    "Give the groups standard deviations of their own, or look for a covariate or for wrong data "
+    "in the group with the larger ones."
+)
 RECORDING = (
     "Values may be missing because of the individual's parameters (dropout, a limit of "
     "quantification that is not modelled). Model what is recorded with a series "
@@ -38,9 +47,11 @@ RECORDING = (
 
 
 def random_effect_checks(tests: RandomEffectTests) -> list[Check]:
-    """The verdicts on four families of tests; an empty list where nothing could be tested."""
+    """The verdicts on the families of tests; an empty list where nothing could be tested."""
     families: list[tuple[str, tuple[Kind, ...], str, bool]] = [
         ("random effects and covariates", ("variable",), COVARIATES, True),
+        ("interactions of covariates", ("interaction",), INTERACTIONS, True),
+        ("variances of random effects", ("spread",), VARIANCES, True),
         ("correlations of random effects", ("correlation",), CORRELATIONS, True),
         ("distribution of random effects", ("mean", "normality", "outlier"), DISTRIBUTION, True),
         ("random effects and recording", ("recording",), RECORDING, False),
@@ -67,4 +78,4 @@ def _check(name: str, tests: Sequence[EffectTest], advice: str, can_fail: bool) 
         found = [t.words for t in ordered if num * t.p_value < P_VALUES.look]
         more = "; ..." if len(found) > DEFAULTS.max_named else ""
         words = f"Found: {'; '.join(found[: DEFAULTS.max_named])}{more}. {advice}"
-    return Check(name, status, p_value, words, "model")
+    return Check(name, status, p_value, words, "model", num)

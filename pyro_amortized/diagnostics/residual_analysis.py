@@ -30,6 +30,7 @@ from ..numerics.cholesky import factored
 from ..population.fit_result import PopulationFit
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
+from ..sampling.posterior_centers import posterior_centers
 from .conditional_residuals import conditional_weighted_residuals
 from .dose_intervals import time_after_dose
 from .result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
@@ -131,7 +132,7 @@ def residuals(
     name, generator = check_series(individuals, series), make_generator(seed)
     structure, cohort = individuals.structure, individuals.cohort
     population = individuals.population
-    means = individuals.moments()[0].unsqueeze(0)
+    means = posterior_centers(individuals).unsqueeze(0)
     draws = structure.draw_individuals(cohort, population, num_simulations, generator)
     typical = draws.mean(0, keepdim=True)
     observed, values = cohort[name].observed, cohort[name].values
