@@ -82,10 +82,11 @@ def variables_of_design(cohort: Cohort) -> list[Variable]:
     return [x for x in found if _varies(x)]
 
 
-def variables_of_recording(cohort: Cohort) -> list[Variable]:
-    """What was recorded of each series: the number of values and the time of the last one."""
+def variables_of_recording(cohort: Cohort, names: Sequence[str]) -> list[Variable]:
+    """What was recorded of some series: the number of values and the time of the last one."""
     found = []
-    for name, series in cohort.series.items():
+    for name in names:
+        series = cohort[name]
         observed = (
             series.observed.flatten(2).any(-1) if series.values.dim() > 2 else series.observed
         )

@@ -172,7 +172,7 @@ def diagnose(
     by_series, of_events = _residuals(fit, generator)
     continuous = [n for n, kind in outcome_kinds(fit.structure).items() if kind == "continuous"]
     checks += [*prior_checks(fit, fork_seed(generator)), prior_data_check(fit)]
-    checks += identity_checks(fit.cohort, continuous)
+    checks += identity_checks(_measured(fit.cohort, by_series), continuous)
     checks += [] if data is None else [training_data_check(data)]
     checks += _outcome_checks(fit, by_series, of_events)
     effects = random_effect_tests(fit, seed=fork_seed(generator))
@@ -213,6 +213,16 @@ def _residuals(
     )
     series = [n for n in fit.structure.series if fit.cohort[n].values.dim() == 2]
     return tuple(residuals(fit, series=n, seed=fork_seed(generator)) for n in series), of_events
+
+
+def _measured(cohort: Cohort, by_series: tuple[Residuals, ...]) -> Cohort:
+    """The cohort without its values at a limit of quantification, which many individuals share."""
+    kept = {}
+    for one in by_series:
+        observed = cohort[one.series].observed.clone()
+        observed[cohort[one.series].observed] = ~one.censored
+        kept[one.series] = observed
+    return cohort.with_observed(kept) if kept else cohort
 
 
 def _outcome_checks(

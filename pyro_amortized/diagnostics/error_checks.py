@@ -44,8 +44,6 @@ class ErrorCheckSettings:
         min_individuals: Fewest individuals whose spreads are compared.
         min_pairs: Fewest pairs of consecutive values.
         max_shapiro: Most values of the test of normality, whose p-values are not known beyond.
-        min_different: Smallest share of values that differ from each other: counts and categories
-            have residuals that are not normal.
         max_named: Most findings that are named.
     """
 
@@ -53,7 +51,6 @@ class ErrorCheckSettings:
     min_individuals: int = 8
     min_pairs: int = 20
     max_shapiro: int = 5000
-    min_different: float = 0.5
     max_named: int = 3
 
 
@@ -79,7 +76,8 @@ class _Finding(NamedTuple):
 def error_checks(
     residuals: Residuals, cohort: Cohort, scores: np.ndarray | None = None
 ) -> list[Check]:
-    """The check of the errors of one series; an empty list where there are too few values.
+    """The check of the errors of one series; an empty list where there are too few values, and for
+    counts and categories, whose weighted residuals are not normal.
 
     Args:
         residuals: Residuals of the series.
@@ -87,11 +85,9 @@ def error_checks(
         scores: Scores of the estimated population parameters, shape ``(individual, parameter)``.
             Default: not known.
     """
-    used = ~residuals.censored & residuals.npde.isfinite()
+    used = residuals.npde.isfinite()
     used &= residuals.drawn_iwres.isfinite().all(0)
-    values = residuals.observed[used].numpy()
-    different = len(np.unique(values)) / max(1, len(values))
-    if len(values) < DEFAULTS.min_values or different < DEFAULTS.min_different:
+    if residuals.kind != "continuous" or int(used.sum()) < DEFAULTS.min_values:
         return []
     npde, drawn = residuals.npde[used].numpy(), residuals.drawn_iwres[:, used].numpy()
     index = {name: i for i, name in enumerate(cohort.ids)}

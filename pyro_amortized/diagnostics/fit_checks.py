@@ -129,7 +129,7 @@ def residual_checks(residuals: Residuals) -> list[Check]:
     Trends are tested over the predictions of the population, because those of the individuals
     follow the data; the spread over the predictions by posterior draws, for the same reason.
     """
-    tested = ~residuals.censored & residuals.npde.isfinite()
+    tested = residuals.npde.isfinite()  # also of values at a limit, whose ranks are drawn
     npde, times = residuals.npde[tested].numpy(), residuals.times[tested].numpy()
     if len(npde) < DEFAULTS.min_values:
         return []

@@ -35,13 +35,14 @@ import numpy as np
 import pandas
 import scipy.stats
 
+from ..cohort import dropout_of
 from ..numerics.robust_scale import MAD_TO_SD
 from ..population.fit_result import PopulationFit
 from ..sampling.individuals import IndividualPosteriors
 from .compared_variables import variables_of_design, variables_of_recording
 from .effect_dependence import EffectTest, Kind, dependence, interaction, spread
 from .random_effects import RandomEffects, standardized_effects
-from .result_selection import individuals_of
+from .result_selection import individuals_of, outcome_kinds
 from .uniformity_tests import combined_p_value
 
 
@@ -123,17 +124,31 @@ def random_effect_tests(
     tested = [j for j, is_informed in enumerate(informed) if is_informed]
     tests: list[EffectTest] = []
     of_design = variables_of_design(cohort)
+    of_recording = variables_of_recording(cohort, _unexplained(individuals))
     for j in tested:
         for variable in of_design:
             tests += dependence(effects, j, variable, "variable")
             tests += spread(effects, j, variable)
         for first, second in itertools.combinations(of_design, 2):
             tests += interaction(effects, j, first, second)
-        for variable in variables_of_recording(cohort):
+        for variable in of_recording:
             tests += dependence(effects, j, variable, "recording")
         tests += _distribution(effects, j, cohort.ids)
         tests += [_correlation(effects, j, k) for k in tested if k < j]
     return RandomEffectTests(tuple(tests), skipped)
+
+
+def _unexplained(individuals: IndividualPosteriors) -> list[str]:
+    """The series of values whose recording the model does not describe."""
+    cohort, kinds = individuals.cohort, outcome_kinds(individuals.structure)
+    return [
+        name
+        for name, kind in kinds.items()
+        if kind != "event"
+        and f"{name}_recorded" not in kinds
+        and not name.endswith("_recorded")
+        and dropout_of(cohort, name) not in kinds
+    ]
 
 
 def _correlation(effects: RandomEffects, j: int, k: int) -> EffectTest:
@@ -161,12 +176,9 @@ def _correlation(effects: RandomEffects, j: int, k: int) -> EffectTest:
 def _distribution(effects: RandomEffects, j: int, ids: tuple[str, ...]) -> Iterator[EffectTest]:
     """Mean, normality and outliers of one effect."""
     name, draws = effects.names[j], effects.draws[..., j].numpy()
-    root = effects.reliability[:, j].sqrt().numpy()
-    informed = root > 0
-    y = effects.means[:, j].numpy()[informed] / root[informed]
-    mean = float((root[informed] * y).sum() / (root**2).sum())
-    statistic = mean * math.sqrt((root**2).sum()) / max(float(y.std(ddof=1)), 1e-300)
-    p_value = 2 * float(scipy.stats.t.sf(abs(statistic), len(y) - 1))
+    y, reliability = effects.means[:, j].numpy(), effects.reliability[:, j].numpy()
+    mean = float(y.sum() / max(reliability.sum(), 1e-300))
+    p_value = float(scipy.stats.ttest_1samp(y, 0.0).pvalue)
     words = (
         f"the mean of {name} lies {mean:+.2f} standard deviations from that of the population "
         f"(p = {p_value:.1g})"

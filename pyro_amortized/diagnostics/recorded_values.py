@@ -147,8 +147,8 @@ def _carried_forward(values: np.ndarray, ids: np.ndarray, unit: float) -> tuple[
 
 def _rounding(unit: float, residuals: Residuals) -> tuple[str, str] | None:
     """Rounding that is as coarse as the errors."""
-    errors = residuals.observed - residuals.drawn_predictions
-    sd = (errors / residuals.drawn_iwres).abs()
+    errors = residuals.observed - residuals.individual
+    sd = (errors / residuals.iwres).abs()
     sd = sd[sd.isfinite()]
     if unit == 0 or len(sd) == 0 or unit < DEFAULTS.max_unit * float(sd.median()):
         return None

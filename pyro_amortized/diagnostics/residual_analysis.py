@@ -33,6 +33,7 @@ from ..sampling.individuals import IndividualPosteriors
 from ..sampling.posterior_centers import posterior_centers
 from .conditional_residuals import conditional_weighted_residuals
 from .dose_intervals import time_after_dose
+from .quantile_residuals import quantile_residuals
 from .result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
 from .simulated_recording import given_dropout
 
@@ -61,9 +62,10 @@ class Residuals:
         npde: Normalised prediction distribution errors, no unit.
         drawn_predictions: Predictions with draws of the parameters of the individual from its
             posterior, shape ``(draw, value)``, same unit.
-        drawn_iwres: Weighted residuals of these. Those of one draw are independent and standard
-            normal under the right model; ``iwres`` are smaller where a value determines its own
-            prediction.
+        drawn_iwres: Weighted residuals of these, or their normal scores where the distribution is
+            not normal. Those of one draw are independent and standard normal under the right model,
+            also for a value at a limit, whose residual is drawn beyond it; ``iwres`` are smaller
+            where a value determines its own prediction.
         times_after_dose: Time since the last dose, in the unit of the data; NaN before the first
             one, and without doses.
         kind: ``"continuous"``, ``"count"`` or ``"category"``. Predictions of categories are means
@@ -136,7 +138,8 @@ def residuals(
     draws = structure.draw_individuals(cohort, population, num_simulations, generator)
     typical = draws.mean(0, keepdim=True)
     observed, values = cohort[name].observed, cohort[name].values
-    places = torch.cat([means, typical, individuals.resampled(NUM_DRAWS, generator)])
+    of_posterior = individuals.resampled(NUM_DRAWS, generator)
+    places = torch.cat([means, typical, of_posterior])
     moments = _moments(individuals, name, places)
     (individual, sd), (pred, _) = (x.unbind(-1) for x in moments[:2])
     drawn, drawn_sd = moments[2:].unbind(-1)
@@ -145,6 +148,11 @@ def residuals(
     pd, npde = _distribution_errors(values, observed, simulated, generator)
     at_limit = recorded_at_limit(individuals, name)
     iwres = torch.where(at_limit, torch.nan, (values - individual) / sd)
+    kind = outcome_kinds(structure)[name]
+    drawn_iwres = (values - drawn) / drawn_sd
+    if kind == "continuous":
+        scores = quantile_residuals(individuals, name, of_posterior, generator)
+        drawn_iwres = drawn_iwres if scores is None else scores
     cwres = conditional_weighted_residuals(individuals, name, draws, observed & ~at_limit)
     row, _ = observed.nonzero().T
     return Residuals(
@@ -160,9 +168,9 @@ def residuals(
         pd[observed],
         npde[observed],
         drawn[:, observed],
-        ((values - drawn) / drawn_sd)[:, observed],
+        drawn_iwres[:, observed],
         time_after_dose(cohort, name)[observed],
-        outcome_kinds(structure)[name],
+        kind,
     )
 
 

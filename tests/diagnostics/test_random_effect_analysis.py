@@ -180,7 +180,7 @@ def test_variables_are_read_from_the_cohort():
         "the first dose": [1, 2, 3, 4],
         "the order in the file": [0, 1, 2, 3],
     }
-    recorded = {x.name: x.values for x in variables_of_recording(cohort)}
+    recorded = {x.name: x.values for x in variables_of_recording(cohort, ["y"])}
     assert recorded["the number of values of 'y'"].tolist() == [3, 1, 2, 0]
     assert recorded["the last recorded time of 'y'"][:3].tolist() == [2, 0, 1]
     assert np.isnan(recorded["the last recorded time of 'y'"][3])
