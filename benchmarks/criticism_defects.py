@@ -17,6 +17,8 @@ from pyro_amortized import nlme
 
 Step = Callable[[Study, float], Tensor]
 COVARIATES = ("random effects and covariates",)
+INTERACTIONS = ("interactions of covariates",)
+VARIANCES = ("variances of random effects",)
 CORRELATIONS = ("correlations of random effects",)
 DISTRIBUTION = ("distribution of random effects",)
 RESIDUALS = ("residuals of y", "errors of y")
@@ -266,7 +268,7 @@ POPULATION = {
         words="order",
     ),
     "sex matters in one group": Defect(
-        COVARIATES,
+        (*INTERACTIONS, *COVARIATES),
         (1.0, 1.8, 4.0),
         moved("main", lambda s: s.covariates["sex"] * s.covariates["group"]),
         words="sex",
@@ -276,7 +278,7 @@ POPULATION = {
     "slow and fast individuals": Defect(DISTRIBUTION, (1.0, 1.5, 3.0), two_groups),
     "heavy tails of a parameter": Defect(DISTRIBUTION, (0.25, 0.5, 1.0), heavy_effects),
     "a skewed parameter": Defect(DISTRIBUTION, (0.4, 0.7, 1.2), skewed_effects),
-    "a group varies more": Defect((*COVARIATES, *DISTRIBUTION), (2.0, 3.0, 5.0), wider_in_a_group),
+    "a group varies more": Defect(VARIANCES, (2.0, 3.0, 5.0), wider_in_a_group, words="sex"),
 }
 CURVES = {
     "another structure": Defect(RESIDUALS, (0.3, 0.6, 1.0), curve=wrong_structure),

@@ -23,6 +23,7 @@ import pyro_amortized as pa
 
 UNITS = ("data and prior", "estimates and their prior")
 IDENTITY = ("identity of individuals and values",)
+VALUES = ("recorded values of y",)
 RECORDING = ("random effects and recording", "what is missing")
 THREE = (3, 11, 19)
 
@@ -36,7 +37,9 @@ def planted(problem: Problem, defect: Defect | None, size: float, num: int, seed
     phi[:, index] += slope * log_weight(study.covariates)
     study = replace(study, phi=phi)
     curve = defect and defect.curve
-    study = replace(study, values=curve(study, size) if curve else problem.curve(study, phi))
+    values = curve(study, size) if curve else problem.curve(study, phi)
+    # The last digits of a solver depend on the machine, and the fits of a folder on every digit.
+    study = replace(study, values=values.round(decimals=8) if problem.solved else values)
     error = defect and defect.error
     values = error(study, size) if error else noise(study)
     smallest = 1e-3 if len(problem.omega) == 3 else -torch.inf
@@ -154,7 +157,7 @@ def dropout(study: Study, size: float) -> Study:
     observed = study.observed.clone()
     large = effects(study)[:, study.problem.main] > 0
     leaves = torch.rand(len(study), generator=study.generator) < size
-    observed[large & leaves, 4:] = False
+    observed[large & leaves, 5:] = False
     return replace(study, observed=observed)
 
 
@@ -205,20 +208,14 @@ FILES = {
     "two wild values": Defect(
         (*RESIDUALS, "influence of individuals"), (4.0, 6.0, 15.0), file=wild_values
     ),
-    "rounded values": Defect((*RESIDUALS, *IDENTITY), (0.1, 0.3, 0.8), file=rounded),
-    "below the limit as half of it": Defect(
-        (*RESIDUALS, *IDENTITY), (0.05, 0.1, 0.25), file=half_the_limit
-    ),
-    "above the limit as the limit": Defect(
-        (*RESIDUALS, *IDENTITY), (0.05, 0.1, 0.3), file=at_the_upper_limit
-    ),
+    "rounded values": Defect(VALUES, (0.1, 0.3, 0.8), file=rounded),
+    "below the limit as half of it": Defect(VALUES, (0.05, 0.1, 0.25), file=half_the_limit),
+    "above the limit as the limit": Defect(VALUES, (0.05, 0.1, 0.3), file=at_the_upper_limit),
     "below the limit left out": Defect(
         (*RECORDING, *RESIDUALS), (0.1, 0.2, 0.35), file=left_out_below
     ),
     "dropout by a parameter": Defect(RECORDING, (0.3, 0.6, 1.0), file=dropout),
-    "carried forward": Defect(
-        (*RESIDUALS, *IDENTITY, *PERSONS), (0.1, 0.2, 0.5), file=carried_forward
-    ),
+    "carried forward": Defect(VALUES, (0.1, 0.2, 0.5), file=carried_forward, words="equal values"),
     "an individual twice": Defect(IDENTITY, (4, 5, 8), file=twice),
     "all values in another unit": Defect(
         UNITS, (3.0, 10.0, 1000.0), file=scaled(lambda s: slice(None))

@@ -95,7 +95,19 @@ def variables_of_recording(cohort: Cohort, names: Sequence[str]) -> list[Variabl
         last: Tensor = times.masked_fill(~observed.any(1), torch.nan)
         found.append(Variable(f"the number of values of {name!r}", number.numpy()))
         found.append(Variable(f"the last recorded time of {name!r}", last.numpy()))
-    return [x for x in found if _varies(x)]
+    return _different([x for x in found if _varies(x)])
+
+
+def _different(variables: list[Variable]) -> list[Variable]:
+    """The variables whose ranks are not those of an earlier one."""
+    ranks: list[np.ndarray] = []
+    kept = []
+    for variable in variables:
+        own = np.unique(variable.values, return_inverse=True)[1]
+        if not any(np.array_equal(own, x) for x in ranks):
+            ranks.append(own)
+            kept.append(variable)
+    return kept
 
 
 def _varies(variable: Variable) -> bool:

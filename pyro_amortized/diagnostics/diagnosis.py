@@ -233,8 +233,8 @@ def _outcome_checks(
     scores = fit.scores[:, fit.estimated].numpy() if fit.estimator == "corrected" else None
     checks = [check for one in by_series for check in residual_checks(one)]
     for one in by_series:
+        checks += error_checks(one, fit.cohort, scores)
         if kinds[one.series] == "continuous":
-            checks += error_checks(one, fit.cohort, scores)
             checks += recorded_value_checks(one, fit.cohort)
     checks += [check for one in of_events for check in event_checks(one)]
     return checks + [check for one in by_series for check in missingness_checks(fit, one)]

@@ -6,7 +6,8 @@ With the posterior means :math:`\bar e_i` of the standardised effect and their r
 - *Dependence and interaction*: a regression on :math:`\sqrt{r_i}\,(1, x_i)`, and of two variables
   with few levels on their products beyond both.
 - *Variance*: the distances of :math:`\bar e_i / \sqrt{r_i}` from the medians of the levels of the
-  variable, or from the regression on a quantity, are compared by the F test of Brown and Forsythe.
+  variable, or from the regression on a quantity, are compared as in the test of Brown and Forsythe,
+  by the F test of their square roots, which are nearly normal for normal effects.
 
 References:
     Brown, Forsythe (1974), Robust tests for the equality of variances, JASA 69.
@@ -177,7 +178,7 @@ def spread(effects: RandomEffects, j: int, variable: Variable) -> Iterator[Effec
             center[x == level] = np.median(y[x == level])
     else:
         center = design @ np.linalg.lstsq(design, y, rcond=None)[0]
-    distance = np.abs(y - center)
+    distance = np.sqrt(np.abs(y - center))  # nearly normal, and few far ones do not decide
     p_value, name = regression_p_value(distance, design), effects.names[j]
     slopes, *_ = np.linalg.lstsq(design, distance, rcond=None)
     size = float(slopes[-1])

@@ -64,6 +64,10 @@ INDIVIDUALS = (
     "Let the residual error vary between individuals (an individual site that scales it), or use "
     "heavier tails."
 )
+COUNTS = (
+    "Counts that vary more than the model says need another distribution: negative binomial, or "
+    "zero-inflated."
+)
 VARIABLE = "Give the groups residual errors of their own, or make the error depend on the variable."
 
 
@@ -77,7 +81,7 @@ def error_checks(
     residuals: Residuals, cohort: Cohort, scores: np.ndarray | None = None
 ) -> list[Check]:
     """The check of the errors of one series; an empty list where there are too few values, and for
-    counts and categories, whose weighted residuals are not normal.
+    counts and categories without normal scores.
 
     Args:
         residuals: Residuals of the series.
@@ -87,7 +91,8 @@ def error_checks(
     """
     used = residuals.npde.isfinite()
     used &= residuals.drawn_iwres.isfinite().all(0)
-    if residuals.kind != "continuous" or int(used.sum()) < DEFAULTS.min_values:
+    is_known = residuals.has_scores or residuals.kind == "continuous"
+    if not is_known or int(used.sum()) < DEFAULTS.min_values:
         return []
     npde, drawn = residuals.npde[used].numpy(), residuals.drawn_iwres[:, used].numpy()
     index = {name: i for i, name in enumerate(cohort.ids)}
@@ -95,7 +100,7 @@ def error_checks(
     findings = [
         *_tails(npde),
         *_neighbours(rows, drawn, scores),
-        *_spreads(rows, drawn, cohort),
+        *_spreads(rows, drawn, cohort, COUNTS if residuals.kind == "count" else INDIVIDUALS),
     ]
     return [_check(f"errors of {residuals.series}", findings)] if findings else []
 
@@ -158,7 +163,7 @@ def _score_p_value(
     return float(2 * scipy.stats.t.sf(abs(own.sum()) / max(error, 1e-300), freedom))
 
 
-def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort) -> list[_Finding]:
+def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort, advice: str) -> list[_Finding]:
     """Spreads of the individuals, against the model and against every variable of the cohort."""
     own = np.unique(rows)
     if len(own) < DEFAULTS.min_individuals:
@@ -169,7 +174,7 @@ def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort) -> list[_Findi
     p_value = combined_p_value([float(scipy.stats.chi2.sf((z**2).sum(), len(z))) for z in scores])
     ratio = float(np.exp(np.log(np.maximum(sums / counts, 1e-300)).std(1).mean() / 2))
     words = f"individuals have errors of different size (a factor of {ratio:.1f} about the mean)"
-    findings = [_Finding(p_value, words, INDIVIDUALS)]
+    findings = [_Finding(p_value, words, advice)]
     for variable in variables_of_design(cohort):
         findings += _spread_by(variable, scores, own)
     return findings

@@ -2,8 +2,9 @@ r"""Residuals of values given parameters, normal whatever their distribution.
 
 With the distribution function F of a value given the parameters, :math:`\Phi^{-1}(F(y))` is
 standard normal under the right model. A normal distribution gives the weighted residual
-:math:`(y - f) / s`. A value at a limit of quantification, or a rounded one, is only known to lie in
-an interval; its residual is drawn there.
+:math:`(y - f) / s`. A value at a limit of quantification, a rounded one, a count or a category is
+only known to lie in an interval; its residual is drawn there. The distribution function of counts
+and categories is a sum of their probabilities.
 
 References:
     Dunn, Smyth (1996), Randomized quantile residuals, Journal of Computational and Graphical
@@ -19,11 +20,13 @@ from ..model import values_by_series
 from ..nlme.censored_distributions import Censored, Rounded, log_cdf, log_survival
 from ..sampling.individuals import IndividualPosteriors
 
+MAX_COUNT = 300  # largest count whose distribution function is summed up
+
 
 def quantile_residuals(
     individuals: IndividualPosteriors, series: str, places: Tensor, generator: Generator
 ) -> Tensor | None:
-    r"""Residuals of a series of continuous values.
+    r"""Residuals of a series of single values: continuous ones, counts or categories.
 
     Args:
         individuals: Individual posteriors.
@@ -54,6 +57,8 @@ def _bounds(distribution: Any, value: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     """The normal score of a value, or the two between which it lies."""
     if isinstance(distribution, torch.distributions.Normal):
         return (value - distribution.loc) / distribution.scale
+    if distribution.support.is_discrete:
+        return _discrete(distribution, value)
     if isinstance(distribution, Rounded):
         half = distribution.width / 2
         return _score(distribution.base, value - half), _score(distribution.base, value + half)
@@ -70,6 +75,22 @@ def _bounds(distribution: Any, value: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     lower = torch.where(below, floor, torch.where(above, high, score))
     upper = torch.where(below, low, torch.where(above, torch.inf, score))
     return lower, upper
+
+
+def _discrete(distribution: Any, value: Tensor) -> tuple[Tensor, Tensor]:
+    """The scores of the probabilities of a smaller value, and of this one or a smaller one."""
+    largest = float(value.max())
+    whole = bool((value == value.round()).all()) and float(value.min()) >= 0
+    if not whole or largest > MAX_COUNT:
+        raise NotImplementedError
+    below = torch.zeros(value.shape, dtype=torch.float64)
+    own = torch.zeros_like(below)
+    for count in range(int(largest) + 1):
+        probability = distribution.log_prob(torch.full_like(value, float(count))).exp()
+        below = below + torch.where(value > count, probability, 0.0)
+        own = torch.where(value == count, probability, own)
+    upper = (below + own).clamp(max=1.0)
+    return torch.special.ndtri(below.clamp(max=1.0)), torch.special.ndtri(upper)
 
 
 def _score(distribution: Any, value: Tensor) -> Tensor:

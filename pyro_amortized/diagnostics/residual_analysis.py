@@ -70,6 +70,8 @@ class Residuals:
             one, and without doses.
         kind: ``"continuous"``, ``"count"`` or ``"category"``. Predictions of categories are means
             of their numbers.
+        has_scores: Whether ``drawn_iwres`` are normal under the right model. It is False where the
+            distribution function of the values is not known.
     """
 
     series: str
@@ -87,6 +89,7 @@ class Residuals:
     drawn_iwres: Tensor
     times_after_dose: Tensor
     kind: OutcomeKind = "continuous"
+    has_scores: bool = True
 
     def table(self) -> pandas.DataFrame:
         """One row per recorded value, with the column names of pharmacometrics."""
@@ -150,9 +153,9 @@ def residuals(
     iwres = torch.where(at_limit, torch.nan, (values - individual) / sd)
     kind = outcome_kinds(structure)[name]
     drawn_iwres = (values - drawn) / drawn_sd
-    if kind == "continuous":
-        scores = quantile_residuals(individuals, name, of_posterior, generator)
-        drawn_iwres = drawn_iwres if scores is None else scores
+    scores = quantile_residuals(individuals, name, of_posterior, generator)
+    has_scores = scores is not None
+    drawn_iwres = drawn_iwres if scores is None else scores
     cwres = conditional_weighted_residuals(individuals, name, draws, observed & ~at_limit)
     row, _ = observed.nonzero().T
     return Residuals(
@@ -171,6 +174,7 @@ def residuals(
         drawn_iwres[:, observed],
         time_after_dose(cohort, name)[observed],
         kind,
+        has_scores,
     )
 
 
