@@ -40,11 +40,12 @@ def result_of(model, defect, strength, num, seed, folder, anew):
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cohort = planted(PROBLEMS[model], what, size, num, seed)
-        kept = Path(folder) / "fits" / name if folder else None
-        fit = pa.fit_population(
-            PROBLEMS[model].program, cohort, num_starts=1, seed=seed, folder=kept
-        )
+        program, kept = PROBLEMS[model].program, Path(folder) / "fits" / name if folder else None
+        if kept and (kept / "result").exists():
+            fit = pa.load_fit(kept / "result", program)
+        else:
+            cohort = planted(PROBLEMS[model], what, size, num, seed)
+            fit = pa.fit_population(program, cohort, num_starts=1, seed=seed, folder=kept)
         middle = time.perf_counter()
         checks = diagnose(fit, seed=seed).checks
     result = {c.name: (c.status, c.words) for c in checks if c.status != "passed"}

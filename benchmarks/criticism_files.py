@@ -38,8 +38,7 @@ def planted(problem: Problem, defect: Defect | None, size: float, num: int, seed
     study = replace(study, phi=phi)
     curve = defect and defect.curve
     values = curve(study, size) if curve else problem.curve(study, phi)
-    # The last digits of a solver depend on the machine, and the fits of a folder on every digit.
-    study = replace(study, values=values.round(decimals=8) if problem.solved else values)
+    study = replace(study, values=values)
     error = defect and defect.error
     values = error(study, size) if error else noise(study)
     smallest = 1e-3 if len(problem.omega) == 3 else -torch.inf

@@ -66,7 +66,6 @@ class Problem:
         dosed: Whether there are doses.
         main: Index of the parameter that a covariate moves which is left out.
         group: What the group adds to the main parameter.
-        solved: Whether the curves are solutions of an ODE.
     """
 
     program: Callable
@@ -79,7 +78,6 @@ class Problem:
     dosed: bool = False
     main: int = 1
     group: float = 0.0
-    solved: bool = False
 
 
 def log_weight(covariates: dict[str, Tensor]) -> Tensor:
@@ -187,7 +185,6 @@ PROBLEMS = {
         lambda study, phi: turnover_curve(study.times, phi),
         lambda curve: 0.1 * curve,
         (0, 0.75),
-        solved=True,
     ),
 }
 

@@ -15,7 +15,7 @@ reliabilities :math:`r_{ij}` (:mod:`pyro_amortized.diagnostics.random_effects`):
   uncorrelated, is the slope in their correlation, with the information :math:`r_{ij} r_{ik}`. Its
   sum is tested as the correlation coefficient of independent pairs is.
 - *Distribution*: the mean by a t test, normality (Shapiro and Wilk) and outliers of posterior
-  draws. An outlier is compared with the median and the median absolute deviation of the draws of
+  draws, and of the posterior means of individuals with many data. An outlier is compared with the median and the median absolute deviation of the draws of
   all individuals, so that it cannot hide itself. Several draws of each individual give several
   p-values; their geometric mean times e is a p-value again.
 
@@ -57,6 +57,9 @@ class EffectTestSettings:
         scale_share: Degrees of freedom of the median absolute deviation of normal draws, as a part
             of their number: its asymptotic efficiency.
         max_correlation: Largest size of a correlation that is reported, a one-step estimate.
+        min_informed: Reliability of an individual from which its posterior mean, in its standard
+            deviations, is nearly normal also in nonlinear models.
+        share_informed: Smallest share of such individuals of which the posterior means are tested.
         max_shapiro: Most individuals of the test of normality, whose p-values are not known beyond.
         named_outlier: P-value among all individuals below which each outlier is named; the one
             with the smallest is always a test.
@@ -66,6 +69,8 @@ class EffectTestSettings:
     min_reliability: float = 0.05
     scale_share: float = 0.37
     max_correlation: float = 0.99
+    min_informed: float = 0.7
+    share_informed: float = 0.5
     max_shapiro: int = 5000
     named_outlier: float = 0.01
 
@@ -186,6 +191,8 @@ def _distribution(effects: RandomEffects, j: int, ids: tuple[str, ...]) -> Itera
     yield EffectTest("mean", name, "", p_value, mean, words)
     if draws.shape[1] <= DEFAULTS.max_shapiro:
         p_value = combined_p_value([float(scipy.stats.shapiro(x).pvalue) for x in draws])
+        if j not in effects.not_normal:
+            p_value = min(1.0, 2 * min(p_value, _means_p_value(y, reliability)))
         words = f"the random effects of {name} are not normally distributed (p = {p_value:.1g})"
         yield EffectTest("normality", name, "", p_value, math.nan, words)
     p_values, distances = _outliers(draws)
@@ -197,6 +204,17 @@ def _distribution(effects: RandomEffects, j: int, ids: tuple[str, ...]) -> Itera
             f"(p = {p_values[i]:.1g} among all individuals)"
         )
         yield EffectTest("outlier", name, ids[i], float(p_values[i]), float(distances[i]), words)
+
+
+def _means_p_value(means: np.ndarray, reliability: np.ndarray) -> float:
+    """P-value of the normality of the posterior means of individuals with many data, which show
+    groups that the noise of the draws hides; one where these are few.
+    """
+    informed = reliability >= DEFAULTS.min_informed
+    if informed.sum() < max(DEFAULTS.min_individuals, DEFAULTS.share_informed * len(means)):
+        return 1.0
+    scores = means[informed] / np.sqrt(reliability[informed])
+    return float(scipy.stats.shapiro(scores).pvalue)
 
 
 def _outliers(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

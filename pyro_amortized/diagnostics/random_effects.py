@@ -82,6 +82,8 @@ class RandomEffects(NamedTuple):
             population is not normal.
         products: Posterior means of the products of two uncorrelated effects (multiplied by the
             inverse Cholesky factor of the covariance), shape ``(individual, effect, effect)``.
+        not_normal: Indices of the effects whose posterior means are not normal under the model:
+            those of a population that is not normal, and with posteriors of several modes.
     """
 
     names: tuple[str, ...]
@@ -90,6 +92,7 @@ class RandomEffects(NamedTuple):
     sd: Tensor
     draws: Tensor
     products: Tensor
+    not_normal: frozenset[int] = frozenset()
 
 
 def standardized_effects(individuals: IndividualPosteriors, seed: int = 0) -> RandomEffects:
@@ -120,6 +123,9 @@ def standardized_effects(individuals: IndividualPosteriors, seed: int = 0) -> Ra
     # little about the information of the individual; their mean is still that of the means.
     wide = reliability.amin(0) < -DEFAULTS.max_excess
     reliability = torch.where(wide, reliability.mean(0).expand_as(reliability), reliability)
+    other = [
+        j for j in range(len(vary)) if bool(wide[j]) or not _is_normal(offset[..., j] / sd[:, j])
+    ]
     picked = individuals.resampled(DEFAULTS.num_draws, generator)[..., vary] - center
     return RandomEffects(
         tuple(individuals.structure.latent_names[j] for j in vary.tolist()),
@@ -128,6 +134,7 @@ def standardized_effects(individuals: IndividualPosteriors, seed: int = 0) -> Ra
         sd,
         _normal_scores(picked / sd, offset / sd),
         torch.einsum("kn,knd,kne->nde", weights, uncorrelated, uncorrelated),
+        frozenset(other),
     )
 
 
@@ -137,14 +144,16 @@ def _normal_scores(draws: Tensor, population: Tensor) -> Tensor:
     """
     result = draws.clone()
     for j in range(draws.shape[-1]):
-        pooled = population[..., j].flatten()
-        moments = [float(pooled.pow(k).mean()) for k in (3, 4)]
-        is_normal = (
-            abs(moments[0]) < DEFAULTS.max_skewness and abs(moments[1] - 3) < DEFAULTS.max_kurtosis
-        )
-        if not is_normal:
-            result[..., j] = torch.as_tensor(_mapped(draws[..., j].numpy(), pooled.numpy()))
+        if not _is_normal(population[..., j]):
+            pooled = population[..., j].flatten().numpy()
+            result[..., j] = torch.as_tensor(_mapped(draws[..., j].numpy(), pooled))
     return result
+
+
+def _is_normal(standardized: Tensor) -> bool:
+    """Whether standardised draws of a population are nearly normal."""
+    skewness, kurtosis = (float(standardized.pow(k).mean()) for k in (3, 4))
+    return abs(skewness) < DEFAULTS.max_skewness and abs(kurtosis - 3) < DEFAULTS.max_kurtosis
 
 
 def _mapped(values: np.ndarray, population: np.ndarray) -> np.ndarray:
