@@ -15,9 +15,10 @@ reliabilities :math:`r_{ij}` (:mod:`pyro_amortized.diagnostics.random_effects`):
   uncorrelated, is the slope in their correlation, with the information :math:`r_{ij} r_{ik}`. Its
   sum is tested as the correlation coefficient of independent pairs is.
 - *Distribution*: the mean by a t test, normality (Shapiro and Wilk) and outliers of posterior
-  draws, and of the posterior means of individuals with many data. An outlier is compared with the median and the median absolute deviation of the draws of
-  all individuals, so that it cannot hide itself. Several draws of each individual give several
-  p-values; their geometric mean times e is a p-value again.
+  draws, and normality of the posterior means of individuals with many data. An outlier is compared
+  with the median and the median absolute deviation of the draws of all individuals, so that it
+  cannot hide itself. Several draws of each individual give several p-values; their geometric mean
+  times e is a p-value again.
 
 In a linear Gaussian model the tests of variables are exact but for the estimation of the
 population, which makes all tests a little conservative.

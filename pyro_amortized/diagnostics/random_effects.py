@@ -48,6 +48,8 @@ class RandomEffectSettings:
         max_excess: Part by which the variance of an individual's posterior may exceed that of the
             population before the mean reliability of all individuals takes the place of their own.
             The Monte Carlo error of a variance is 0.14 of it with 100 effective draws.
+        share_of_modes: Share of individuals with several modes above which posterior means are not
+            taken as normal.
         max_skewness: Skewness of the population from which it counts as not normal: several Monte
             Carlo errors of its draws, and too little to be seen in those of 100 individuals.
         max_kurtosis: Its excess kurtosis, likewise.
@@ -61,6 +63,7 @@ class RandomEffectSettings:
     num_draws: int = 20
     min_sd: float = 1e-9
     max_excess: float = 0.3
+    share_of_modes: float = 0.05
     max_skewness: float = 0.1
     max_kurtosis: float = 0.25
     num_quantiles: int = 201
@@ -123,8 +126,11 @@ def standardized_effects(individuals: IndividualPosteriors, seed: int = 0) -> Ra
     # little about the information of the individual; their mean is still that of the means.
     wide = reliability.amin(0) < -DEFAULTS.max_excess
     reliability = torch.where(wide, reliability.mean(0).expand_as(reliability), reliability)
+    several = float((individuals.num_modes > 1).double().mean()) > DEFAULTS.share_of_modes
     other = [
-        j for j in range(len(vary)) if bool(wide[j]) or not _is_normal(offset[..., j] / sd[:, j])
+        j
+        for j in range(len(vary))
+        if several or bool(wide[j]) or not _is_normal(offset[..., j] / sd[:, j])
     ]
     picked = individuals.resampled(DEFAULTS.num_draws, generator)[..., vary] - center
     return RandomEffects(
