@@ -13,6 +13,8 @@ References:
 
 from typing import Any
 
+import numpy as np
+import scipy.special
 import torch
 from torch import Generator, Tensor
 
@@ -108,7 +110,9 @@ def _between(lower: Tensor, upper: Tensor, uniform: Tensor) -> Tensor:
     # In the upper tail both bounds are mirrored, where their probabilities are not rounded to one.
     mirrored = lower > 0
     first, last = torch.where(mirrored, -upper, lower), torch.where(mirrored, -lower, upper)
-    low, high = torch.special.ndtr(first), torch.special.ndtr(last)
-    drawn = torch.special.ndtri((low + uniform * (high - low)).clamp(min=1e-300))
-    drawn = torch.where(last > first, drawn, first)
+    low, high = (scipy.special.log_ndtr(x.numpy()) for x in (first, last))
+    share = np.where(np.isneginf(low), 0.0, np.exp(np.minimum(low - high, 0.0)))
+    u = uniform.numpy()
+    drawn = torch.as_tensor(scipy.special.ndtri_exp(high + np.log(share + u * (1 - share))))
+    drawn = torch.where(last > first, torch.minimum(drawn, last).maximum(first), first)
     return torch.where(mirrored, -drawn, drawn)
