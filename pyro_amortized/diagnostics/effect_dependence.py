@@ -7,7 +7,8 @@ With the posterior means :math:`\bar e_i` of the standardised effect and their r
   with few levels on their products beyond both.
 - *Variance*: the distances of :math:`\bar e_i / \sqrt{r_i}` from the medians of the levels of the
   variable, or from the regression on a quantity, are compared as in the test of Brown and Forsythe,
-  by the F test of their square roots, which are nearly normal for normal effects.
+  by the F test of their square roots, which are nearly normal for normal effects; the variances of
+  levels of a normal effect also by the test of Bartlett.
 
 References:
     Brown, Forsythe (1974), Robust tests for the equality of variances, JASA 69.
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy.stats
 
 from .compared_variables import Variable
 from .random_effects import RandomEffects
@@ -39,12 +41,15 @@ class DependenceSettings:
             single one decides about their interaction.
         min_spread: Fewest individuals whose variances are compared.
         min_in_level: Fewest individuals of a level whose variance is compared.
+        min_informed: Mean reliability from which posterior means are nearly normal, so that the
+            test of Bartlett, which has more power, is made too.
     """
 
     min_spare: int = 4
     min_in_cell: int = 3
     min_spread: int = 20
     min_in_level: int = 5
+    min_informed: float = 0.5
 
 
 DEFAULTS = DependenceSettings()
@@ -180,6 +185,10 @@ def spread(effects: RandomEffects, j: int, variable: Variable) -> Iterator[Effec
         center = design @ np.linalg.lstsq(design, y, rcond=None)[0]
     distance = np.sqrt(np.abs(y - center))  # nearly normal, and few far ones do not decide
     p_value, name = regression_p_value(distance, design), effects.names[j]
+    is_normal = j not in effects.not_normal
+    if variable.levels and is_normal and effects.reliability[:, j].mean() > DEFAULTS.min_informed:
+        by_variance = scipy.stats.bartlett(*(y[x == level] for level in variable.levels)).pvalue
+        p_value = min(1.0, 2 * min(p_value, float(by_variance)))
     slopes, *_ = np.linalg.lstsq(design, distance, rcond=None)
     size = float(slopes[-1])
     words = (
