@@ -40,12 +40,15 @@ def result_of(model, defect, strength, num, seed, folder, anew):
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program, kept = PROBLEMS[model].program, Path(folder) / "fits" / name if folder else None
-        if kept and (kept / "result").exists():
-            fit = pa.load_fit(kept / "result", program)
+        program = PROBLEMS[model].program
+        kept = Path(folder) / "fits" / name / "result" if folder else None
+        if kept and kept.exists():
+            fit = pa.load_fit(kept, program)
         else:
             cohort = planted(PROBLEMS[model], what, size, num, seed)
-            fit = pa.fit_population(program, cohort, num_starts=1, seed=seed, folder=kept)
+            fit = pa.fit_population(program, cohort, num_starts=1, seed=seed)
+            if kept:
+                fit.save(kept)
         middle = time.perf_counter()
         checks = diagnose(fit, seed=seed).checks
     result = {c.name: (c.status, c.words) for c in checks if c.status != "passed"}

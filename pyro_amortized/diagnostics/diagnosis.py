@@ -170,9 +170,7 @@ def diagnose(
     fit, of_size = _part(fit, generator)
     checks += of_size
     by_series, of_events = _residuals(fit, generator)
-    continuous = [n for n, kind in outcome_kinds(fit.structure).items() if kind == "continuous"]
-    checks += [*prior_checks(fit, fork_seed(generator)), prior_data_check(fit)]
-    checks += identity_checks(_measured(fit.cohort, by_series), continuous)
+    checks += _file_checks(fit, by_series, generator)
     checks += [] if data is None else [training_data_check(data)]
     checks += _outcome_checks(fit, by_series, of_events)
     effects = random_effect_tests(fit, seed=fork_seed(generator))
@@ -213,6 +211,15 @@ def _residuals(
     )
     series = [n for n in fit.structure.series if fit.cohort[n].values.dim() == 2]
     return tuple(residuals(fit, series=n, seed=fork_seed(generator)) for n in series), of_events
+
+
+def _file_checks(
+    fit: PopulationFit, by_series: tuple[Residuals, ...], generator: Generator
+) -> list[Check]:
+    """The checks of estimates and data against the prior, and of what occurs twice."""
+    continuous = [n for n, kind in outcome_kinds(fit.structure).items() if kind == "continuous"]
+    checks = [*prior_checks(fit, fork_seed(generator)), prior_data_check(fit)]
+    return checks + identity_checks(_measured(fit.cohort, by_series), continuous)
 
 
 def _measured(cohort: Cohort, by_series: tuple[Residuals, ...]) -> Cohort:

@@ -152,10 +152,8 @@ def residuals(
     at_limit = recorded_at_limit(individuals, name)
     iwres = torch.where(at_limit, torch.nan, (values - individual) / sd)
     kind = outcome_kinds(structure)[name]
-    drawn_iwres = (values - drawn) / drawn_sd
     scores = quantile_residuals(individuals, name, of_posterior, generator)
-    has_scores = scores is not None
-    drawn_iwres = drawn_iwres if scores is None else scores
+    drawn_iwres = (values - drawn) / drawn_sd if scores is None else scores
     cwres = conditional_weighted_residuals(individuals, name, draws, observed & ~at_limit)
     row, _ = observed.nonzero().T
     return Residuals(
@@ -174,7 +172,7 @@ def residuals(
         drawn_iwres[:, observed],
         time_after_dose(cohort, name)[observed],
         kind,
-        has_scores,
+        scores is not None,
     )
 
 
