@@ -144,13 +144,8 @@ def diagnose(
     check_is("subject", subject, (PopulationFit, AmortizedGuide), "pass a fit or a guide.")
     generator = make_generator(seed)
     if isinstance(subject, AmortizedGuide):
-        if design is None:
-            raise TrainingError(
-                "A guide was passed without a design.",
-                "a cohort or a design for which individuals are simulated.",
-                "pass `diagnose(guide, cohort)`, or pass a fit.",
-            )
-        return Diagnosis(*_guide_checks(subject, design, num_individuals, num_draws, generator))
+        plan = _known_design(design)
+        return Diagnosis(*_guide_checks(subject, plan, num_individuals, num_draws, generator))
     fit, guide = subject, subject.guide
     checks: list[Check] = []
     calibration: Calibration | None = None
@@ -176,6 +171,17 @@ def diagnose(
     effects = random_effect_tests(fit, seed=fork_seed(generator))
     checks += random_effect_checks(effects) + case_influence_checks(fit)
     return Diagnosis(tuple(checks), calibration, data, by_series, effects, of_events)
+
+
+def _known_design(design: Cohort | Design | None) -> Cohort | Design:
+    """The design of the simulated individuals, which a guide alone does not have."""
+    if design is None:
+        raise TrainingError(
+            "A guide was passed without a design.",
+            "a cohort or a design for which individuals are simulated.",
+            "pass `diagnose(guide, cohort)`, or pass a fit.",
+        )
+    return design
 
 
 def _part(fit: PopulationFit, generator: Generator) -> tuple[PopulationFit, list[Check]]:

@@ -136,44 +136,50 @@ def residuals(
     individuals = individuals_of(result)
     name, generator = check_series(individuals, series), make_generator(seed)
     structure, cohort = individuals.structure, individuals.cohort
-    population = individuals.population
-    means = posterior_centers(individuals).unsqueeze(0)
-    draws = structure.draw_individuals(cohort, population, num_simulations, generator)
-    typical = draws.mean(0, keepdim=True)
+    draws = structure.draw_individuals(cohort, individuals.population, num_simulations, generator)
     observed, values = cohort[name].observed, cohort[name].values
     of_posterior = individuals.resampled(NUM_DRAWS, generator)
-    places = torch.cat([means, typical, of_posterior])
+    centers = posterior_centers(individuals).unsqueeze(0)
+    places = torch.cat([centers, draws.mean(0, keepdim=True), of_posterior])
     moments = _moments(individuals, name, places)
     (individual, sd), (pred, _) = (x.unbind(-1) for x in moments[:2])
     drawn, drawn_sd = moments[2:].unbind(-1)
-    simulated_draws = given_dropout(individuals, name, draws, generator)
-    simulated = structure.predict_draws(cohort, simulated_draws, population, generator)[name]
-    pd, npde = _distribution_errors(values, observed, simulated, generator)
+    pd, npde = _simulated_errors(individuals, name, draws, generator)
     at_limit = recorded_at_limit(individuals, name)
-    iwres = torch.where(at_limit, torch.nan, (values - individual) / sd)
-    kind = outcome_kinds(structure)[name]
     scores = quantile_residuals(individuals, name, of_posterior, generator)
     drawn_iwres = (values - drawn) / drawn_sd if scores is None else scores
     cwres = conditional_weighted_residuals(individuals, name, draws, observed & ~at_limit)
-    row, _ = observed.nonzero().T
     return Residuals(
         name,
-        tuple(cohort.ids[i] for i in row.tolist()),
+        tuple(cohort.ids[i] for i in observed.nonzero()[:, 0].tolist()),
         cohort[name].times[observed],
         values[observed],
         at_limit[observed],
         pred[observed],
         individual[observed],
-        iwres[observed],
+        torch.where(at_limit, torch.nan, (values - individual) / sd)[observed],
         cwres[observed],
         pd[observed],
         npde[observed],
         drawn[:, observed],
         drawn_iwres[:, observed],
         time_after_dose(cohort, name)[observed],
-        kind,
+        outcome_kinds(structure)[name],
         scores is not None,
     )
+
+
+def _simulated_errors(
+    individuals: IndividualPosteriors, name: str, draws: Tensor, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """The pd and npde of all values, among simulations of draws from the population."""
+    cohort = individuals.cohort
+    recorded = given_dropout(individuals, name, draws, generator)
+    simulated = individuals.structure.predict_draws(
+        cohort, recorded, individuals.population, generator
+    )
+    series = cohort[name]
+    return _distribution_errors(series.values, series.observed, simulated[name], generator)
 
 
 def _moments(individuals: IndividualPosteriors, name: str, places: Tensor) -> Tensor:
