@@ -84,7 +84,7 @@ class Check:
 
     @property
     def finding(self) -> str:
-        """One line: what was found, how sure it is, what to do, and where to read about it."""
+        """What was found, how sure it is, what to do, and where to read about it, in one line."""
         certainty = ""
         if self.num_tests:
             tests = "one test" if self.num_tests == 1 else f"{self.num_tests} tests together"
