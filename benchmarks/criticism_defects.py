@@ -120,7 +120,7 @@ def wider_in_a_group(study: Study, size: float) -> Tensor:
 
 
 def wrong_structure(study: Study, size: float) -> Tensor:
-    """Two compartments; a curve that bends; a response that is lost with time."""
+    """Two compartments; a curve that bends; a baseline that falls during the study."""
     right = study.problem.curve(study, study.phi)
     if study.problem.dosed:
         ka, cl, v = study.phi.exp().unbind(-1)
@@ -129,11 +129,7 @@ def wrong_structure(study: Study, size: float) -> Tensor:
         return right * (other / right) ** size
     if len(study.problem.omega) == 2:
         return right + 0.25 * size * study.times * (study.times - study.times[:, -1:])
-    # A response that adapts: the effect itself is lost with time.
-    phi = study.phi.unsqueeze(1).expand(-1, study.times.shape[1], -1)
-    baseline = phi[..., 0].exp()
-    lost = torch.exp(-size * study.times / 6)
-    return baseline + (right - baseline) * lost
+    return right * torch.exp(-0.02 * size * study.times)
 
 
 def late(study: Study, size: float) -> Tensor:

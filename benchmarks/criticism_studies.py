@@ -64,7 +64,7 @@ class Problem:
         deviation: Standard deviation of the errors, from the curves.
         weight: Index of the parameter that depends on the weight, and its slope in log(weight / 70).
         dosed: Whether there are doses.
-        main: Index of the parameter that a covariate moves which is left out.
+        main: Index of the parameter that most defects move; the data say much about it.
         group: What the group adds to the main parameter.
     """
 
@@ -185,6 +185,7 @@ PROBLEMS = {
         lambda study, phi: turnover_curve(study.times, phi),
         lambda curve: 0.1 * curve,
         (0, 0.75),
+        main=0,
     ),
 }
 
