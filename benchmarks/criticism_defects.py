@@ -1,297 +1,303 @@
-"""Defects of studies, models and files, planted in cohorts of a one-compartment model.
+"""Defects of studies, models and files, each weak, middle and strong, for `criticism.py`.
 
 A defect changes one step of a simulated study: the parameters of the individuals, their curves, the
-errors of the measurements, or what is written down. Each has the names of the checks that are about
-it.
+errors of the measurements, or what is written down (`criticism_files.py`). Sizes are in standard
+deviations of the individual parameters or of the errors, or are what the comment says. Each defect
+has the names of the checks that are about it, and words that one of them must say.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-import pyro_amortized as pa
+from criticism_studies import Study, turnover_curve
 from pyro_amortized import nlme
 
-TIMES = torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 24.0])
-TYPICAL, OMEGA, SIGMA = torch.tensor([0.4, 1.2, 3.6]), torch.tensor([0.4, 0.25, 0.2]), 0.15
-
-
-@dataclass(frozen=True)
-class Study:
-    """A simulated study before it is a cohort; shapes start with the individual."""
-
-    phi: Tensor
-    times: Tensor
-    amounts: Tensor
-    covariates: dict[str, Tensor]
-    generator: Generator
-    values: Tensor | None = None
-    observed: Tensor | None = None
-
-    def normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self.generator).double()
-
-    def cohort(self) -> pa.Cohort:
-        doses = self.doses()
-        return pa.Cohort(
-            {"y": pa.Series(self.times, self.values, self.observed)}, doses, self.covariates
-        )
-
-    def doses(self) -> pa.Doses:
-        return pa.Doses(times=torch.zeros(len(self.phi), 1), amounts=self.amounts)
-
-
-Step = Callable[[Study], Tensor]
-
-
-def right_curve(study: Study) -> Tensor:
-    ka, cl, v = study.phi.exp().unbind(-1)
-    return nlme.one_compartment(study.times, study.doses(), ka=ka, cl=cl, v=v)
-
-
-def right_error(study: Study) -> Tensor:
-    return study.values * (1 + SIGMA * study.normal(*study.values.shape))
-
-
-def as_it_is(study: Study) -> Study:
-    return study
+Step = Callable[[Study, float], Tensor]
+COVARIATES = ("random effects and covariates",)
+INTERACTIONS = ("interactions of covariates",)
+VARIANCES = ("variances of random effects",)
+CORRELATIONS = ("correlations of random effects",)
+DISTRIBUTION = ("distribution of random effects",)
+RESIDUALS = ("residuals of y", "errors of y")
+PERSONS = (*DISTRIBUTION, "influence of individuals", "data and prior", *RESIDUALS)
 
 
 @dataclass(frozen=True)
 class Defect:
-    """What a defect changes, and the checks that are about it."""
+    """What a defect changes, its sizes (weak, middle, strong), and the checks that are about it.
+
+    Args:
+        checks: Names of the checks.
+        sizes: The sizes.
+        population: New individual parameters.
+        curve: New curves.
+        error: New values.
+        file: A new study, of what is written down.
+        words: A regular expression that the words of one of the checks must contain.
+        only: Names of the models that can have the defect; all if empty.
+    """
 
     checks: tuple[str, ...]
-    population: Callable[[Study], Tensor] = lambda study: study.phi
-    curve: Step = right_curve
-    error: Step = right_error
-    file: Callable[[Study], Study] = as_it_is
+    sizes: tuple[float, float, float]
+    population: Step | None = None
+    curve: Step | None = None
+    error: Step | None = None
+    file: Callable[[Study, float], Study] | None = None
+    words: str = ""
+    only: tuple[str, ...] = ()
 
 
-def planted(defect: Defect | None, num: int, seed: int) -> pa.Cohort:
-    """A cohort with a defect; None is none."""
-    defect = defect or Defect(())
-    generator = torch.Generator().manual_seed(seed)
-    eta = OMEGA * torch.randn(num, 3, generator=generator)
-    covariates = {
-        "sex": (torch.rand(num, generator=generator) < 0.5).float(),
-        "weight": 70 * torch.exp(0.2 * torch.randn(num, generator=generator)),
-        "age": 20 + 50 * torch.rand(num, generator=generator),
-        "site": torch.randint(4, (num,), generator=generator).float(),
-    }
-    amounts = 50.0 * 2.0 ** torch.randint(3, (num, 1), generator=generator)
-    times = TIMES.expand(num, -1).double().clone()
-    study = Study((TYPICAL + eta).double(), times, amounts.double(), covariates, generator)
-    study = replace(study, phi=defect.population(study).double())
-    study = replace(study, values=defect.curve(study))
-    study = replace(study, values=defect.error(study).clamp(min=1e-3))
-    study = replace(study, observed=torch.ones_like(study.values, dtype=torch.bool))
-    return defect.file(study).cohort()
+def moved(place: str, shift: Callable[[Study], Tensor]) -> Step:
+    """One parameter moved by a shift in its standard deviations, times the size."""
 
-
-def shifted(place: int, shift: Callable[[Study], Tensor]) -> Callable[[Study], Tensor]:
-    """Logarithms of the parameters, one of them shifted for every individual."""
-
-    def population(study: Study) -> Tensor:
-        unit = torch.eye(3, dtype=torch.float64)[place]
-        return study.phi + shift(study).double().unsqueeze(-1) * unit
+    def population(study: Study, size: float) -> Tensor:
+        problem = study.problem
+        index = {"main": problem.main, "first": 0, "weight": problem.weight[0]}[place]
+        unit = torch.eye(len(problem.omega), dtype=torch.float64)[index]
+        return study.phi + size * shift(study).double().unsqueeze(-1) * problem.omega * unit
 
     return population
 
 
-def scaled(factors: dict[int, float]) -> Callable[[Study], Study]:
-    """Values of some individuals times a factor."""
-
-    def file(study: Study) -> Study:
-        values = study.values.clone()
-        for row, factor in factors.items():
-            values[row % len(values)] *= factor
-        return replace(study, values=values)
-
-    return file
+def effects(study: Study) -> Tensor:
+    return (study.phi - study.problem.typical) / study.problem.omega
 
 
-def correlated(study: Study) -> Tensor:
-    eta = study.phi - TYPICAL
-    v = OMEGA[2] * (0.9 * eta[:, 1] / OMEGA[1] + 0.19**0.5 * eta[:, 2] / OMEGA[2])
-    return TYPICAL + torch.stack([eta[:, 0], eta[:, 1], v], -1)
+def with_effect(study: Study, index: int, effect: Tensor) -> Tensor:
+    e = effects(study).clone()
+    e[:, index] = effect
+    return study.problem.typical + study.problem.omega * e
 
 
-def two_groups(study: Study) -> Tensor:
-    sign = 2 * (torch.arange(len(study.phi)) % 2) - 1
-    v = TYPICAL[2] + 0.05 * (study.phi[:, 2] - TYPICAL[2]) + 0.5 * sign
-    return torch.cat([study.phi[:, :2], v.unsqueeze(-1)], -1)
+def years(study: Study) -> Tensor:
+    return ((study.covariates["age"] - 45) / 14.4).double()
 
 
-def two_compartments(study: Study) -> Tensor:
-    ka, cl, v = study.phi.exp().unbind(-1)
-    parameters = {"ka": ka, "cl": cl, "v": v / 2, "q": cl, "v2": 2 * v}
-    return nlme.two_compartments(study.times, study.doses(), **parameters)
+def relative_weight(study: Study) -> Tensor:
+    return (study.covariates["weight"] / 70).log().double()
 
 
-def late(study: Study) -> Tensor:
-    """Absorption begins after an hour."""
-    ka, cl, v = study.phi.exp().unbind(-1)
-    after = (study.times - 1.0).clamp(min=0.0)
-    return nlme.one_compartment(after, study.doses(), ka=ka, cl=cl, v=v).clamp(min=0.05)
+def wrong_weight(study: Study, size: float) -> Tensor:
+    """The known effect of the weight is not there (size 1), or has the wrong sign (size 2)."""
+    index, slope = study.problem.weight
+    unit = torch.eye(len(study.problem.omega), dtype=torch.float64)[index]
+    return study.phi - size * slope * relative_weight(study).unsqueeze(-1) * unit
 
 
-def saturable(study: Study) -> Tensor:
-    """Clearance falls with the dose, by a factor of 4 from 50 to 200."""
-    ka, cl, v = study.phi.exp().unbind(-1)
-    cl = cl * 100.0 / study.amounts[:, 0]
-    return nlme.one_compartment(study.times, study.doses(), ka=ka, cl=cl, v=v)
+def correlated(study: Study, size: float) -> Tensor:
+    e, main = effects(study), study.problem.main
+    other = main - 1
+    return with_effect(study, main, size * e[:, other] + (1 - size**2) ** 0.5 * e[:, main])
 
 
-def induced(study: Study) -> Tensor:
-    """Elimination becomes three times as fast after 6 hours."""
-    _, cl, v = study.phi.exp().unbind(-1)
-    rate = (cl / v).unsqueeze(-1)
-    return right_curve(study) * torch.exp(-2 * rate * (study.times - 6.0).clamp(min=0.0))
+def two_groups(study: Study, size: float) -> Tensor:
+    """Slow and fast individuals, each group a tenth as wide as their distance."""
+    main = study.problem.main
+    sign = torch.where(torch.rand(len(study), generator=study.generator) < 0.5, -1.0, 1.0)
+    return with_effect(study, main, size * sign + 0.2 * effects(study)[:, main])
 
 
-def additive(study: Study) -> Tensor:
-    return study.values + 0.3 * SIGMA * study.normal(*study.values.shape)
+def heavy_effects(study: Study, size: float) -> Tensor:
+    """Student's t; the size is the inverse of the degrees of freedom."""
+    main, num = study.problem.main, max(1, round(1 / size))
+    chi2 = sum(study.normal(len(study)).square() for _ in range(num)) / num
+    return with_effect(study, main, effects(study)[:, main] / chi2.sqrt())
 
 
-def heavy_tailed(study: Study) -> Tensor:
-    normal, chi2 = study.normal(*study.values.shape), 0
-    for _ in range(2):
-        chi2 = chi2 + study.normal(*study.values.shape).square() / 2
-    return study.values * (1 + SIGMA * normal / chi2.sqrt())
+def skewed_effects(study: Study, size: float) -> Tensor:
+    main = study.problem.main
+    skewed = torch.expm1(size * effects(study)[:, main]) / size
+    return with_effect(study, main, skewed)
 
 
-def autocorrelated(study: Study) -> Tensor:
-    noise = study.normal(*study.values.shape)
-    for j in range(1, noise.shape[1]):
-        noise[:, j] = 0.9 * noise[:, j - 1] + 0.19**0.5 * noise[:, j]
-    return study.values * (1 + SIGMA * noise)
+def wider_in_a_group(study: Study, size: float) -> Tensor:
+    main = study.problem.main
+    factor = torch.where(study.covariates["sex"] == 1, size, 1.0).double()
+    return with_effect(study, main, factor * effects(study)[:, main])
 
 
-def larger_at_a_site(study: Study) -> Tensor:
-    factor = torch.where(study.covariates["site"] == 1, 4.0, 1.0).double().unsqueeze(-1)
-    return study.values * (1 + SIGMA * factor * study.normal(*study.values.shape))
+def wrong_structure(study: Study, size: float) -> Tensor:
+    """Two compartments; a curve that bends; a baseline that falls during the study."""
+    right = study.problem.curve(study, study.phi)
+    if study.problem.dosed:
+        ka, cl, v = study.phi.exp().unbind(-1)
+        parameters = {"ka": ka, "cl": cl, "v": v / 2, "q": cl, "v2": 2 * v}
+        other = nlme.two_compartments(study.times, study.doses(), **parameters)
+        return right * (other / right) ** size
+    if len(study.problem.omega) == 2:
+        return right + 0.25 * size * study.times * (study.times - study.times[:, -1:])
+    return right * torch.exp(-0.02 * size * study.times)
 
 
-def careful_and_careless(study: Study) -> Tensor:
-    factor = torch.exp(1.0 * study.normal(len(study.values), 1))
-    return study.values * (1 + SIGMA * factor * study.normal(*study.values.shape))
+def late(study: Study, size: float) -> Tensor:
+    """The process begins late, by a part of the third time."""
+    delay = size * float(study.problem.times[2])
+    after = (study.times - delay).clamp(min=0.0)
+    return study.problem.curve(_at(study, after), study.phi).clamp(min=0.05)
 
 
-def twice(study: Study) -> Study:
-    values = study.values.clone()
-    values[2] = values[-1]
-    return replace(study, values=values)
-
-
-def swapped(study: Study) -> Study:
-    """All samples of the individual with the lowest and that with the highest dose."""
-    values, amounts = study.values.clone(), study.amounts[:, 0]
-    low, high = int(amounts.argmin()), int(amounts.argmax())
-    values[[low, high]] = values[[high, low]]
-    return replace(study, values=values)
-
-
-def dropout(study: Study) -> Study:
-    observed = study.observed.clone()
-    observed[study.phi[:, 1] > TYPICAL[1], 5:] = False
-    return replace(study, observed=observed)
-
-
-def half_the_limit(study: Study) -> Study:
-    """A quarter of the values lies below the limit, and is written as half of it."""
-    limit = study.values.quantile(0.25)
-    values = torch.where(study.values < limit, limit / 2, study.values)
-    return replace(study, values=values)
-
-
-def left_out_below(study: Study) -> Study:
-    """A third of the values lies below the limit, and is left out."""
-    return replace(study, observed=study.values > study.values.quantile(0.35))
-
-
-def outlier(study: Study) -> Study:
-    values = study.values.clone()
-    values[7 % len(values), 3] *= 10
-    return replace(study, values=values)
-
-
-def late_clock(study: Study) -> Study:
-    """The times of a quarter of the individuals are written in minutes."""
-    times = study.times.clone()
-    times[::4] *= 60
+def _at(study: Study, times: Tensor) -> Study:
     return replace(study, times=times)
 
 
-def mixed_up_samples(study: Study) -> Study:
-    """The first and the last sample of three individuals are exchanged."""
-    values = study.values.clone()
-    for row in (1, 8, 15):
-        values[row % len(values), [0, -1]] = values[row % len(values), [-1, 0]]
-    return replace(study, values=values)
+def changed_rate(study: Study, size: float) -> Tensor:
+    """From the middle of the study on, time runs faster: induction, maturation."""
+    middle = float(study.problem.times[4])
+    if study.problem.dosed:
+        _, cl, v = study.phi.exp().unbind(-1)
+        rate = (cl / v).unsqueeze(-1)
+        right = study.problem.curve(study, study.phi)
+        return right * torch.exp(-size * rate * (study.times - 6.0).clamp(min=0.0))
+    if len(study.problem.omega) == 3:
+        faster = study.times + size * (study.times - 4.0).clamp(min=0.0)
+        return turnover_curve(faster, study.phi)
+    after = study.times + 0.5 * size * (study.times - middle).clamp(min=0.0)
+    return study.problem.curve(_at(study, after), study.phi)
 
 
-def wrong_dose(study: Study) -> Study:
-    """The doses of three individuals are written ten times too large."""
-    amounts = study.amounts.clone()
-    amounts[[3, 11, 19]] *= 10
-    return replace(study, amounts=amounts)
+def saturable(study: Study, size: float) -> Tensor:
+    """Clearance falls with the dose, from 50 to 200 by the power of the size."""
+    phi = study.phi.clone()
+    phi[:, 1] -= size * (study.amounts[:, 0] / 100).log()
+    return study.problem.curve(study, phi)
 
 
-COVARIATES = ("random effects and covariates",)
-DISTRIBUTION = ("distribution of random effects",)
-RESIDUALS = ("residuals of y", "errors of y")
-UNITS = ("data and prior", "estimates and their prior")
-PERSONS = (*DISTRIBUTION, "influence of individuals", "data and prior", *RESIDUALS)
+def carried_over(study: Study, size: float) -> Tensor:
+    """Rests of an earlier period, of different size, decay until the middle of the study."""
+    right = study.problem.curve(study, study.phi)
+    scale = study.problem.deviation(right.mean()) * study.normal(len(study), 1).abs()
+    rate = 3 / float(study.problem.times[4])
+    return right + size * scale * torch.exp(-rate * study.times)
 
 
-DEFECTS = {
-    "sex on clearance, x 2.7": Defect(COVARIATES, shifted(1, lambda s: s.covariates["sex"])),
-    "sex on clearance, x 1.35": Defect(COVARIATES, shifted(1, lambda s: 0.3 * s.covariates["sex"])),
-    "weight on volume": Defect(
-        COVARIATES, shifted(2, lambda s: (s.covariates["weight"] / 70).log())
+def occasions(study: Study, size: float) -> Tensor:
+    """The second half of the values belongs to another occasion, with another main parameter."""
+    second = with_effect(
+        study,
+        study.problem.main,
+        effects(study)[:, study.problem.main] + size * study.normal(len(study)),
+    )
+    first, other = (study.problem.curve(study, x) for x in (study.phi, second))
+    half = study.times >= study.problem.times[len(study.problem.times) // 2]
+    return torch.where(half, other, first)
+
+
+def noise(study: Study, factor: Tensor | float = 1.0, unit: Tensor | None = None) -> Tensor:
+    unit = study.normal(*study.values.shape) if unit is None else unit
+    return study.values + factor * study.problem.deviation(study.values) * unit
+
+
+def other_deviation(study: Study, size: float) -> Tensor:
+    """An additive error where the model has a proportional one, or the other way round."""
+    right = study.problem.deviation(study.values)
+    if len(study.problem.omega) == 2:
+        start = study.values - study.values.min() + 2
+        wrong = 2 * start / start.mean()
+    else:
+        wrong = 0.3 * right.mean()
+    unit = study.normal(*study.values.shape)
+    return study.values + right ** (1 - size) * wrong**size * unit
+
+
+def heavy_errors(study: Study, size: float) -> Tensor:
+    num = max(1, round(1 / size))
+    shape = study.values.shape
+    chi2 = sum(study.normal(*shape).square() for _ in range(num)) / num
+    return noise(study, 1.0, study.normal(*shape) / chi2.sqrt())
+
+
+def autocorrelated(study: Study, size: float) -> Tensor:
+    unit = study.normal(*study.values.shape)
+    for j in range(1, unit.shape[1]):
+        unit[:, j] = size * unit[:, j - 1] + (1 - size**2) ** 0.5 * unit[:, j]
+    return noise(study, 1.0, unit)
+
+
+def larger_at_a_site(study: Study, size: float) -> Tensor:
+    return noise(study, torch.where(study.covariates["site"] == 1, size, 1.0)[:, None].double())
+
+
+def careless(study: Study, size: float) -> Tensor:
+    return noise(study, torch.exp(size * study.normal(len(study), 1)))
+
+
+def growing_errors(study: Study, size: float) -> Tensor:
+    rank = torch.linspace(0, 1, study.values.shape[1]).double()
+    return noise(study, size**rank)
+
+
+def larger_at_high_dose(study: Study, size: float) -> Tensor:
+    return noise(study, (1 + size * (study.covariates["group"] == 1)).unsqueeze(-1))
+
+
+def of_age(study: Study) -> Tensor:
+    return (years(study) > 0).double() * 2 - 1
+
+
+POPULATION = {
+    "sex moves a parameter": Defect(
+        COVARIATES, (0.7, 1.2, 3.0), moved("main", lambda s: s.covariates["sex"]), words="sex"
     ),
-    "age on absorption": Defect(
-        COVARIATES, shifted(0, lambda s: 0.03 * (s.covariates["age"] - 45))
+    "weight moves another parameter": Defect(
+        COVARIATES, (2.0, 4.0, 8.0), moved("main", relative_weight), words="weight"
     ),
-    "middle ages clear less": Defect(
-        COVARIATES, shifted(1, lambda s: 0.8 * ((s.covariates["age"] - 45) / 25).square())
+    "age moves a parameter": Defect(
+        COVARIATES, (0.4, 0.7, 2.0), moved("first", years), words="age"
     ),
-    "a site with less absorbed": Defect(
-        COVARIATES, shifted(2, lambda s: 0.7 * (s.covariates["site"] == 2).float())
+    "middle ages are lower": Defect(
+        COVARIATES, (0.5, 1.0, 2.0), moved("main", lambda s: years(s).square()), words="age"
     ),
-    "clearance drifts with the order": Defect(
-        COVARIATES, shifted(1, lambda s: torch.linspace(-0.4, 0.4, len(s.phi)))
+    "a step at an age": Defect(COVARIATES, (0.4, 0.7, 2.0), moved("main", of_age), words="age"),
+    "one site differs": Defect(
+        COVARIATES,
+        (1.0, 1.8, 4.0),
+        moved("main", lambda s: s.covariates["site"] == 2),
+        words="site",
     ),
-    "clearance falls with the dose": Defect((*COVARIATES, *RESIDUALS), curve=saturable),
-    "correlation 0.9": Defect(("correlations of random effects",), correlated),
-    "two groups of volumes": Defect(DISTRIBUTION, two_groups),
-    "one individual x 0.1": Defect(PERSONS, file=scaled({5: 0.1})),
-    "three individuals x 0.2, x 5": Defect(PERSONS, file=scaled({3: 0.2, 9: 0.2, 20: 5.0})),
-    "doses of three individuals x 10": Defect(PERSONS, file=wrong_dose),
-    "samples of two individuals swapped": Defect(PERSONS, file=swapped),
-    "two compartments": Defect(RESIDUALS, curve=two_compartments),
-    "a lag of an hour": Defect(RESIDUALS, curve=late),
-    "elimination induced after 6 h": Defect(RESIDUALS, curve=induced),
-    "additive error": Defect(RESIDUALS, error=additive),
-    "errors with heavy tails": Defect(RESIDUALS, error=heavy_tailed),
-    "errors that go together": Defect(RESIDUALS, error=autocorrelated),
-    "a site with larger errors": Defect(RESIDUALS, error=larger_at_a_site),
-    "individuals with larger errors": Defect(RESIDUALS, error=careful_and_careless),
-    "one value x 10": Defect((*RESIDUALS, "influence of individuals"), file=outlier),
-    "first and last samples exchanged": Defect(PERSONS, file=mixed_up_samples),
-    "values below the limit as half of it": Defect(
-        (*RESIDUALS, "identity of individuals and values"), file=half_the_limit
+    "a drift with the order": Defect(
+        COVARIATES,
+        (0.7, 1.2, 2.5),
+        moved("main", lambda s: torch.linspace(-1, 1, len(s))),
+        words="order",
     ),
-    "values below the limit left out": Defect(
-        ("random effects and recording", "what is missing", *RESIDUALS), file=left_out_below
+    "sex matters in one group": Defect(
+        (*INTERACTIONS, *COVARIATES),
+        (1.0, 1.8, 4.0),
+        moved("main", lambda s: s.covariates["sex"] * s.covariates["group"]),
+        words="sex",
     ),
-    "dropout by clearance": Defect(
-        ("random effects and recording", "what is missing"), file=dropout
+    "a known effect is wrong": Defect(COVARIATES, (0.5, 1.0, 2.0), wrong_weight, words="weight"),
+    "a correlation": Defect(CORRELATIONS, (0.4, 0.6, 0.9), correlated),
+    "slow and fast individuals": Defect(DISTRIBUTION, (1.0, 1.5, 3.0), two_groups),
+    "heavy tails of a parameter": Defect(DISTRIBUTION, (0.25, 0.5, 1.0), heavy_effects),
+    "a skewed parameter": Defect(DISTRIBUTION, (0.4, 0.7, 1.2), skewed_effects),
+    "a group varies more": Defect(VARIANCES, (2.0, 3.0, 5.0), wider_in_a_group, words="sex"),
+}
+CURVES = {
+    "another structure": Defect(RESIDUALS, (0.3, 0.6, 1.0), curve=wrong_structure),
+    "a late start": Defect(RESIDUALS, (0.2, 0.35, 0.7), curve=late),
+    "a rate that changes": Defect(RESIDUALS, (0.4, 0.8, 2.0), curve=changed_rate),
+    "clearance falls with the dose": Defect(
+        (*COVARIATES, *RESIDUALS), (0.25, 0.5, 1.0), curve=saturable, only=("pk",), words="dose"
     ),
-    "an individual twice": Defect(("identity of individuals and values",), file=twice),
-    "all values x 100": Defect(UNITS, file=lambda s: replace(s, values=100 * s.values)),
-    "times of a quarter in minutes": Defect((*UNITS, *PERSONS), file=late_clock),
+    "carried over": Defect(RESIDUALS, (2.0, 4.0, 10.0), curve=carried_over),
+    "occasions": Defect((*RESIDUALS, *CORRELATIONS), (0.7, 1.2, 3.0), curve=occasions),
+}
+ERRORS = {
+    "another error model": Defect(RESIDUALS, (0.3, 0.6, 1.0), error=other_deviation),
+    "errors with heavy tails": Defect(RESIDUALS, (0.15, 0.3, 0.5), error=heavy_errors),
+    "errors that go together": Defect(
+        RESIDUALS, (0.3, 0.6, 0.9), error=autocorrelated, words="neighbouring"
+    ),
+    "a site with larger errors": Defect(
+        RESIDUALS, (1.5, 2.0, 4.0), error=larger_at_a_site, words="site"
+    ),
+    "individuals with larger errors": Defect(RESIDUALS, (0.3, 0.5, 1.0), error=careless),
+    "errors that grow with time": Defect(RESIDUALS, (2.0, 3.0, 8.0), error=growing_errors),
+    "a group with larger errors": Defect(
+        RESIDUALS, (0.5, 1.0, 3.0), error=larger_at_high_dose, words="group"
+    ),
 }

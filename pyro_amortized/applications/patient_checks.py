@@ -17,6 +17,7 @@ from ..model import at_limits, predicted_moments
 from ..model.individual_priors import individual_priors
 from ..runtime.user_warnings import warn_user
 from ..sampling.individuals import IndividualPosteriors
+from ..sampling.posterior_centers import posterior_centers
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _parameters(posterior: IndividualPosteriors) -> dict[str, str]:
 def _residuals(posterior: IndividualPosteriors) -> dict[str, str]:
     """Patients with a sample that their posterior mean does not predict."""
     cohort = posterior.cohort
-    mean = posterior.moments()[0].unsqueeze(0)
+    mean = posterior_centers(posterior).unsqueeze(0)
     try:
         parts = (posterior.structure, cohort, mean, posterior.population)
         moments, limited = predicted_moments(*parts), at_limits(*parts)

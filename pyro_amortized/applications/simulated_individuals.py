@@ -23,6 +23,7 @@ from ..runtime.random_numbers import fork_seed
 from ..sampling.importance_weights import normalized_weights, resample
 from ..sampling.individual_draws import sample_individuals
 from ..sampling.individuals import IndividualPosteriors
+from ..sampling.posterior_centers import posterior_centers
 from .population_source import Source
 
 Uncertainty = Literal["population and individuals", "individuals", "none"]
@@ -109,7 +110,7 @@ def seen_individuals(
     structure = posterior.structure
     used = uncertainty or (UNCERTAINTIES[0] if source.is_uncertain(structure) else UNCERTAINTIES[1])
     if used == "none":
-        mean = posterior.moments()[0].unsqueeze(0)
+        mean = posterior_centers(posterior).unsqueeze(0)
         return Individuals(structure, mean, source.estimates), used
     if used == "individuals":
         draws = posterior.resampled(num_draws, generator)

@@ -19,14 +19,40 @@ class PValueSettings:
     Args:
         failed: Below it a check fails. With about ten such checks, a right guide and a right model
             fail in at most one of a hundred runs.
-        look: Below it a check asks for a look.
+        look: Below it a check asks for a look: in at most one of twenty runs.
     """
 
     failed: float = 1e-3
-    look: float = 1e-2
+    look: float = 5e-3
 
 
 DEFAULTS = PValueSettings()
+
+# Documentation page about the findings of a check, by the beginning of its name.
+PAGES: Mapping[str, str] = {
+    "ranks": "training",
+    "joint coverage": "training",
+    "local ranks": "training",
+    "efficiency": "training",
+    "refinement": "population",
+    "influence of parameters": "writing_models",
+    "contraction": "writing_models",
+    "convergence": "when_it_fails",
+    "Pareto k": "when_it_fails",
+    "Monte Carlo error": "population",
+    "standard errors": "population",
+    "data inside": "when_it_fails",
+    "data and prior": "from_table",
+    "estimates and their prior": "writing_models",
+    "identity": "from_table",
+    "recorded values": "missing_data",
+    "residuals": "statistical_models",
+    "errors": "statistical_models",
+    "events": "endpoints",
+    "what is missing": "missing_data",
+    "random effects and recording": "missing_data",
+}
+OTHER_PAGE = "statistical_models"
 
 
 @dataclass(frozen=True)
@@ -39,6 +65,8 @@ class Check:
         value: The number that decided.
         words: What the number means, and what to do if the check did not pass.
         about: What is in doubt if the check did not pass: the inference, or the model.
+        num_tests: Number of tests whose smallest p-value, times their number, is ``value``; 0 where
+            it is no p-value.
     """
 
     name: str
@@ -46,6 +74,25 @@ class Check:
     value: float
     words: str
     about: About = "inference"
+    num_tests: int = 0
+
+    @property
+    def page(self) -> str:
+        """Name of the documentation page about what the check finds."""
+        names = [name for name in PAGES if self.name.startswith(name)]
+        return PAGES[names[0]] if names else OTHER_PAGE
+
+    @property
+    def finding(self) -> str:
+        """What was found, how sure it is, what to do, and where to read about it, in one line."""
+        certainty = ""
+        if self.num_tests:
+            tests = "one test" if self.num_tests == 1 else f"{self.num_tests} tests together"
+            certainty = f", p = {self.value:.1g} of {tests}"
+        return (
+            f"{self.name} ({self.status}{certainty}): {self.words} See the documentation page "
+            f"`{self.page}`."
+        )
 
 
 def check_p_values(
@@ -73,4 +120,4 @@ def check_p_values(
     words = "No deviation was found."
     if status != "passed":
         words = f"{finding.format(worst)} {advice}"
-    return Check(name, status, p_value, words, about)
+    return Check(name, status, p_value, words, about, len(p_values))

@@ -82,10 +82,11 @@ def variables_of_design(cohort: Cohort) -> list[Variable]:
     return [x for x in found if _varies(x)]
 
 
-def variables_of_recording(cohort: Cohort) -> list[Variable]:
-    """What was recorded of each series: the number of values and the time of the last one."""
+def variables_of_recording(cohort: Cohort, names: Sequence[str]) -> list[Variable]:
+    """What was recorded of some series: the number of values and the time of the last one."""
     found = []
-    for name, series in cohort.series.items():
+    for name in names:
+        series = cohort[name]
         observed = (
             series.observed.flatten(2).any(-1) if series.values.dim() > 2 else series.observed
         )
@@ -94,7 +95,19 @@ def variables_of_recording(cohort: Cohort) -> list[Variable]:
         last: Tensor = times.masked_fill(~observed.any(1), torch.nan)
         found.append(Variable(f"the number of values of {name!r}", number.numpy()))
         found.append(Variable(f"the last recorded time of {name!r}", last.numpy()))
-    return [x for x in found if _varies(x)]
+    return _different([x for x in found if _varies(x)])
+
+
+def _different(variables: list[Variable]) -> list[Variable]:
+    """The variables whose ranks are not those of an earlier one."""
+    ranks: list[np.ndarray] = []
+    kept = []
+    for variable in variables:
+        own = np.unique(variable.values, return_inverse=True)[1]
+        if not any(np.array_equal(own, x) for x in ranks):
+            ranks.append(own)
+            kept.append(variable)
+    return kept
 
 
 def _varies(variable: Variable) -> bool:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..model import predicted_moments
 from ..sampling.individuals import IndividualPosteriors
+from ..sampling.posterior_centers import posterior_centers
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def conditional_weighted_residuals(
     structure, cohort = individuals.structure, individuals.cohort
     values = cohort[series].values
     result = torch.full(values.shape, torch.nan, dtype=torch.float64)
-    center, mean = individuals.moments()[0], draws.mean(0)
+    center, mean = posterior_centers(individuals), draws.mean(0)
     steps = DEFAULTS.step * draws.std(0).clamp(min=torch.finfo(torch.float64).tiny)
     shifts = torch.diag_embed(steps).movedim(1, 0)  # (latent, individual, latent)
     places = torch.cat([center.unsqueeze(0), center + shifts, center - shifts])

@@ -37,9 +37,10 @@ from .fit_checks import (
 )
 from .guide_checks import efficiency_checks, influence_checks, rank_checks
 from .missingness_checks import missingness_checks
-from .prior_checks import prior_checks
+from .prior_checks import prior_checks, prior_data_check
 from .random_effect_analysis import RandomEffectTests, random_effect_tests
 from .random_effect_checks import random_effect_checks
+from .recorded_values import recorded_value_checks
 from .residual_analysis import Residuals, residuals
 from .result_selection import outcome_kinds
 
@@ -102,13 +103,14 @@ class Diagnosis:
             opening = f"The inference passed, but THE MODEL DOES NOT FIT THE DATA: {num_failed}."
         else:
             opening = f"No check failed; a look at {len(look)} of {len(self.checks)} is advised."
-        lines = [f"- {c.name} ({c.status}): {c.words}" for c in failed + look]
+        lines = [f"- {c.finding}" for c in failed + look]
         return "\n".join([opening, *lines])
 
     def table(self) -> pandas.DataFrame:
         """One row per check."""
-        rows = [(c.name, c.status, c.value, c.words) for c in self.checks]
-        return pandas.DataFrame(rows, columns=["check", "status", "value", "words"])
+        rows = [(c.name, c.status, c.value, c.num_tests, c.words, c.page) for c in self.checks]
+        columns = ["check", "status", "value", "tests", "words", "page"]
+        return pandas.DataFrame(rows, columns=columns)
 
     def __str__(self) -> str:
         return self.verdict
@@ -142,20 +144,20 @@ def diagnose(
     check_is("subject", subject, (PopulationFit, AmortizedGuide), "pass a fit or a guide.")
     generator = make_generator(seed)
     if isinstance(subject, AmortizedGuide):
-        if design is None:
-            raise TrainingError(
-                "A guide was passed without a design.",
-                "a cohort or a design for which individuals are simulated.",
-                "pass `diagnose(guide, cohort)`, or pass a fit.",
-            )
-        return Diagnosis(*_guide_checks(subject, design, num_individuals, num_draws, generator))
+        plan = _known_design(design)
+        return Diagnosis(*_guide_checks(subject, plan, num_individuals, num_draws, generator))
     fit, guide = subject, subject.guide
     checks: list[Check] = []
     calibration: Calibration | None = None
     data: DataCheck | None = None
     if guide is not None:
         of_guide, calibration = _guide_checks(
-            guide, design or fit.cohort, num_individuals, num_draws, generator
+            guide,
+            design or fit.cohort,
+            num_individuals,
+            num_draws,
+            generator,
+            corrected=fit.estimator == "corrected",
         )
         checks += of_guide
         data = check_data(guide, fit.cohort, individuals=fit.individuals, seed=fork_seed(generator))
@@ -163,13 +165,23 @@ def diagnose(
     fit, of_size = _part(fit, generator)
     checks += of_size
     by_series, of_events = _residuals(fit, generator)
-    continuous = [n for n, kind in outcome_kinds(fit.structure).items() if kind == "continuous"]
-    checks += prior_checks(fit, fork_seed(generator)) + identity_checks(fit.cohort, continuous)
+    checks += _file_checks(fit, by_series, generator)
     checks += [] if data is None else [training_data_check(data)]
     checks += _outcome_checks(fit, by_series, of_events)
     effects = random_effect_tests(fit, seed=fork_seed(generator))
     checks += random_effect_checks(effects) + case_influence_checks(fit)
     return Diagnosis(tuple(checks), calibration, data, by_series, effects, of_events)
+
+
+def _known_design(design: Cohort | Design | None) -> Cohort | Design:
+    """The design of the simulated individuals, which a guide alone does not have."""
+    if design is None:
+        raise TrainingError(
+            "A guide was passed without a design.",
+            "a cohort or a design for which individuals are simulated.",
+            "pass `diagnose(guide, cohort)`, or pass a fit.",
+        )
+    return design
 
 
 def _part(fit: PopulationFit, generator: Generator) -> tuple[PopulationFit, list[Check]]:
@@ -207,6 +219,25 @@ def _residuals(
     return tuple(residuals(fit, series=n, seed=fork_seed(generator)) for n in series), of_events
 
 
+def _file_checks(
+    fit: PopulationFit, by_series: tuple[Residuals, ...], generator: Generator
+) -> list[Check]:
+    """The checks of estimates and data against the prior, and of what occurs twice."""
+    continuous = [n for n, kind in outcome_kinds(fit.structure).items() if kind == "continuous"]
+    checks = [*prior_checks(fit, fork_seed(generator)), prior_data_check(fit)]
+    return checks + identity_checks(_measured(fit.cohort, by_series), continuous)
+
+
+def _measured(cohort: Cohort, by_series: tuple[Residuals, ...]) -> Cohort:
+    """The cohort without its values at a limit of quantification, which many individuals share."""
+    kept = {}
+    for one in by_series:
+        observed = cohort[one.series].observed.clone()
+        observed[cohort[one.series].observed] = ~one.censored
+        kept[one.series] = observed
+    return cohort.with_observed(kept) if kept else cohort
+
+
 def _outcome_checks(
     fit: PopulationFit, by_series: tuple[Residuals, ...], of_events: tuple[EventResiduals, ...]
 ) -> list[Check]:
@@ -215,8 +246,9 @@ def _outcome_checks(
     scores = fit.scores[:, fit.estimated].numpy() if fit.estimator == "corrected" else None
     checks = [check for one in by_series for check in residual_checks(one)]
     for one in by_series:
+        checks += error_checks(one, fit.cohort, scores)
         if kinds[one.series] == "continuous":
-            checks += error_checks(one, fit.cohort, scores)
+            checks += recorded_value_checks(one, fit.cohort)
     checks += [check for one in of_events for check in event_checks(one)]
     return checks + [check for one in by_series for check in missingness_checks(fit, one)]
 
@@ -227,8 +259,12 @@ def _guide_checks(
     num_individuals: int,
     num_draws: int,
     generator: Generator,
+    *,
+    corrected: bool = True,
 ) -> tuple[tuple[Check, ...], Calibration]:
-    """The checks of a guide on simulated individuals, and its calibration."""
+    """The checks of a guide on simulated individuals, and its calibration; ``corrected`` says
+    whether results are corrected by the density of the model, if it has one.
+    """
     calibration = calibrate(
         guide,
         design,
@@ -237,6 +273,6 @@ def _guide_checks(
         seed=fork_seed(generator),
     )
     plan = as_design(design)
-    checks = rank_checks(calibration) + efficiency_checks(calibration)
+    checks = rank_checks(calibration, corrected=corrected) + efficiency_checks(calibration)
     checks += influence_checks(guide, plan, calibration, generator)
     return tuple(checks), calibration

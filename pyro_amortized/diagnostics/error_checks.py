@@ -44,8 +44,6 @@ class ErrorCheckSettings:
         min_individuals: Fewest individuals whose spreads are compared.
         min_pairs: Fewest pairs of consecutive values.
         max_shapiro: Most values of the test of normality, whose p-values are not known beyond.
-        min_different: Smallest share of values that differ from each other: counts and categories
-            have residuals that are not normal.
         max_named: Most findings that are named.
     """
 
@@ -53,7 +51,6 @@ class ErrorCheckSettings:
     min_individuals: int = 8
     min_pairs: int = 20
     max_shapiro: int = 5000
-    min_different: float = 0.5
     max_named: int = 3
 
 
@@ -67,6 +64,10 @@ INDIVIDUALS = (
     "Let the residual error vary between individuals (an individual site that scales it), or use "
     "heavier tails."
 )
+COUNTS = (
+    "Counts that vary more than the model says need another distribution: negative binomial, or "
+    "zero-inflated."
+)
 VARIABLE = "Give the groups residual errors of their own, or make the error depend on the variable."
 
 
@@ -79,7 +80,8 @@ class _Finding(NamedTuple):
 def error_checks(
     residuals: Residuals, cohort: Cohort, scores: np.ndarray | None = None
 ) -> list[Check]:
-    """The check of the errors of one series; an empty list where there are too few values.
+    """The check of the errors of one series; an empty list where there are too few values, and for
+    counts and categories without normal scores.
 
     Args:
         residuals: Residuals of the series.
@@ -87,11 +89,10 @@ def error_checks(
         scores: Scores of the estimated population parameters, shape ``(individual, parameter)``.
             Default: not known.
     """
-    used = ~residuals.censored & residuals.npde.isfinite()
+    used = residuals.npde.isfinite()
     used &= residuals.drawn_iwres.isfinite().all(0)
-    values = residuals.observed[used].numpy()
-    different = len(np.unique(values)) / max(1, len(values))
-    if len(values) < DEFAULTS.min_values or different < DEFAULTS.min_different:
+    is_known = residuals.has_scores or residuals.kind == "continuous"
+    if not is_known or int(used.sum()) < DEFAULTS.min_values:
         return []
     npde, drawn = residuals.npde[used].numpy(), residuals.drawn_iwres[:, used].numpy()
     index = {name: i for i, name in enumerate(cohort.ids)}
@@ -99,7 +100,7 @@ def error_checks(
     findings = [
         *_tails(npde),
         *_neighbours(rows, drawn, scores),
-        *_spreads(rows, drawn, cohort),
+        *_spreads(rows, drawn, cohort, COUNTS if residuals.kind == "count" else INDIVIDUALS),
     ]
     return [_check(f"errors of {residuals.series}", findings)] if findings else []
 
@@ -116,7 +117,7 @@ def _check(name: str, findings: list[_Finding]) -> Check:
         found = [x for x in ordered if num * x.p_value < P_VALUES.look][: DEFAULTS.max_named]
         named = "; ".join(f"{x.words} (p = {x.p_value:.1g})" for x in found)
         words = f"Found: {named}. {' '.join(dict.fromkeys(x.advice for x in found))}"
-    return Check(name, status, p_value, words, "model")
+    return Check(name, status, p_value, words, "model", num)
 
 
 def _tails(npde: np.ndarray) -> list[_Finding]:
@@ -162,7 +163,7 @@ def _score_p_value(
     return float(2 * scipy.stats.t.sf(abs(own.sum()) / max(error, 1e-300), freedom))
 
 
-def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort) -> list[_Finding]:
+def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort, advice: str) -> list[_Finding]:
     """Spreads of the individuals, against the model and against every variable of the cohort."""
     own = np.unique(rows)
     if len(own) < DEFAULTS.min_individuals:
@@ -173,7 +174,7 @@ def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort) -> list[_Findi
     p_value = combined_p_value([float(scipy.stats.chi2.sf((z**2).sum(), len(z))) for z in scores])
     ratio = float(np.exp(np.log(np.maximum(sums / counts, 1e-300)).std(1).mean() / 2))
     words = f"individuals have errors of different size (a factor of {ratio:.1f} about the mean)"
-    findings = [_Finding(p_value, words, INDIVIDUALS)]
+    findings = [_Finding(p_value, words, advice)]
     for variable in variables_of_design(cohort):
         findings += _spread_by(variable, scores, own)
     return findings

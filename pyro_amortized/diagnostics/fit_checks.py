@@ -129,7 +129,7 @@ def residual_checks(residuals: Residuals) -> list[Check]:
     Trends are tested over the predictions of the population, because those of the individuals
     follow the data; the spread over the predictions by posterior draws, for the same reason.
     """
-    tested = ~residuals.censored & residuals.npde.isfinite()
+    tested = residuals.npde.isfinite()  # also of values at a limit, whose ranks are drawn
     npde, times = residuals.npde[tested].numpy(), residuals.times[tested].numpy()
     if len(npde) < DEFAULTS.min_values:
         return []
@@ -145,8 +145,9 @@ def residual_checks(residuals: Residuals) -> list[Check]:
     )
     if np.isfinite(population).all():
         p_values["the trend over predictions"] = _spearman_p_value(npde, population)
-    # Weighted residuals of counts and categories are not normal: their size has a trend.
-    if np.isfinite(iwres).all() and residuals.kind == "continuous":
+    # Other weighted residuals of counts and categories are not normal: their size has a trend.
+    is_known = residuals.has_scores or residuals.kind == "continuous"
+    if np.isfinite(iwres).all() and is_known:
         p_values["the spread over predictions"] = combined_p_value(
             [_spearman_p_value(np.abs(x), f) for x, f in zip(iwres, drawn, strict=True)]
         )

@@ -68,12 +68,17 @@ NOT_COVERED = "The coverage of the joint posterior is not uniform."
 NOT_LOCAL = "The ranks of {} depend on the data."
 
 
-def rank_checks(calibration: Calibration) -> list[Check]:
+def rank_checks(calibration: Calibration, *, corrected: bool = True) -> list[Check]:
     """Ranks, joint coverage and local ranks, of the guide and of the corrected draws.
 
     Where the density of the model corrects the guide, the checks of the guide alone never fail.
+
+    Args:
+        calibration: Calibration of the guide.
+        corrected: Whether the results that are looked at are corrected: those of the
+            likelihood-free estimator are not, although the model may have a density.
     """
-    if bool(calibration.ess.isnan().any()):  # nothing corrects it
+    if not corrected or bool(calibration.ess.isnan().any()):
         return _rank_checks(calibration, "raw guide", TRAIN_UNCORRECTED, raw=True)
     checks = [
         replace(check, status="passed" if check.status == "passed" else "look")
@@ -96,14 +101,11 @@ def efficiency_checks(calibration: Calibration) -> list[Check]:
     """Effective share of the guide's own draws, and individuals that remain unreliable."""
     name = "efficiency of the guide"
     if bool(calibration.ess.isnan().any()):
-        return [
-            Check(
-                name,
-                "look",
-                float("nan"),
-                "The model has no density, so that nothing corrects the guide.",
-            )
-        ]
+        words = (
+            "The model has no density, so that nothing corrects the guide: its ranks decide "
+            "whether the results can be trusted."
+        )
+        return [Check(name, "passed", float("nan"), words)]
     share = float(calibration.raw_efficiency.median())
     tenth = float(calibration.raw_efficiency.quantile(0.1))
     status: Status = "passed"

@@ -29,8 +29,9 @@ from torch import Tensor
 from ..cohort import Series, dropout_of
 from ..model import predicted_moments
 from ..population.fit_result import PopulationFit
+from ..sampling.posterior_centers import posterior_centers
 from .check_results import DEFAULTS as P_VALUES
-from .check_results import Check
+from .check_results import Check, Status
 from .residual_analysis import Residuals
 
 
@@ -89,7 +90,8 @@ def missingness_checks(fit: PopulationFit, residuals: Residuals) -> list[Check]:
     words = f"No deviation was found in {len(found)} tests."
     if named:
         words = f"Of {residuals.series!r}, {'; '.join(named)}. {ADVICE}"
-    return [Check(NAME, "look" if named else "passed", smallest, words, "model")]
+    status: Status = "look" if named else "passed"
+    return [Check(NAME, status, smallest, words, "model", len(found))]
 
 
 def planned_but_missing(series: Series) -> Tensor:
@@ -111,7 +113,7 @@ def _before_missing(series: Series, missing: Tensor) -> Tensor:
 
 def _predictions(fit: PopulationFit, name: str) -> Tensor:
     """Predictions with the posterior means of the individuals, shape ``(individual, time)``."""
-    means = fit.individuals.moments()[0].unsqueeze(0)
+    means = posterior_centers(fit.individuals).unsqueeze(0)
     moments = predicted_moments(fit.structure, fit.individuals.cohort, means, fit.estimates)
     unknown = torch.full(fit.cohort[name].values.shape, torch.nan, dtype=torch.float64)
     return moments[name][0, ..., 0] if name in moments else unknown

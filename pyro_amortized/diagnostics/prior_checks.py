@@ -13,6 +13,7 @@ import torch
 
 from ..cohort.unit_factors import UNITS, unit_words
 from ..population.fit_result import PopulationFit
+from ..population.prior_predictions import compare_with_prior
 from ..runtime.random_numbers import make_generator
 from .check_results import DEFAULTS as P_VALUES
 from .check_results import Check
@@ -57,10 +58,10 @@ def prior_checks(fit: PopulationFit, seed: int = 0) -> list[Check]:
     name, names = "estimates and their prior", structure.population_names
     common = _common_factor({names[j]: (float(moves[j]), z) for j, z in distances.items()})
     if p_value >= P_VALUES.look and common:
-        return [Check(name, "look", p_value, common, "model")]
+        return [Check(name, "look", p_value, common, "model", len(tested))]
     if p_value >= P_VALUES.look:
         words = f"The farthest estimate lies {abs(worst):.1f} prior standard deviations out."
-        return [Check(name, "passed", p_value, words, "model")]
+        return [Check(name, "passed", p_value, words, "model", len(tested))]
     limit = P_VALUES.look / len(tested)
     parts = [
         f"{names[j]} lies {z:+.1f} prior standard deviations out{_unit_words(float(moves[j]))}"
@@ -68,7 +69,17 @@ def prior_checks(fit: PopulationFit, seed: int = 0) -> list[Check]:
         if math.erfc(abs(z) / math.sqrt(2)) < limit
     ]
     words = f"{'; '.join(parts)}. Check the units of times, doses and values, and the prior."
-    return [Check(name, "look", p_value, words, "model")]
+    return [Check(name, "look", p_value, words, "model", len(tested))]
+
+
+def prior_data_check(fit: PopulationFit) -> Check:
+    """The check of the data against the predictions of the model under its prior."""
+    compared = compare_with_prior(fit.structure, fit.cohort)
+    name, number = "data and prior", len(compared.cohort) + len(compared.individuals)
+    if number == 0:
+        words = "The data lie where the model expects them under its prior, as far as it is known."
+        return Check(name, "passed", number, words, "model")
+    return Check(name, "look", number, compared.words, "model")
 
 
 def _common_factor(moves: Mapping[str, tuple[float, float]]) -> str:

@@ -8,14 +8,17 @@ reliabilities :math:`r_{ij}` (:mod:`pyro_amortized.diagnostics.random_effects`):
   its parameter; the variance of the slope is :math:`r_{ij}`. So :math:`\bar e_{ij} / \sqrt{r_{ij}}`
   is regressed on :math:`\sqrt{r_{ij}}\,(1, x_i)` and the t test (F test for several levels) of x is
   the score test of a dependence of the mean on x. A quantity is tested by the normal scores of its
-  ranks, so that no single value decides, and by their squares.
+  ranks, so that no single value decides, and by their squares. Two variables with few levels are
+  also tested for an interaction, and the variance of the effect for a dependence on each variable
+  (:mod:`pyro_amortized.diagnostics.effect_dependence`).
 - *Correlation*: the posterior mean of the product of two effects, which the model says are
   uncorrelated, is the slope in their correlation, with the information :math:`r_{ij} r_{ik}`. Its
   sum is tested as the correlation coefficient of independent pairs is.
 - *Distribution*: the mean by a t test, normality (Shapiro and Wilk) and outliers of posterior
-  draws. An outlier is compared with the median and the median absolute deviation of the draws of
-  all individuals, so that it cannot hide itself. Several draws of each individual give several
-  p-values; their geometric mean times e is a p-value again.
+  draws, and normality of the posterior means of individuals with many data. An outlier is compared
+  with the median and the median absolute deviation of the draws of all individuals, so that it
+  cannot hide itself. Several draws of each individual give several p-values; their geometric mean
+  times e is a p-value again.
 
 In a linear Gaussian model the tests of variables are exact but for the estimation of the
 population, which makes all tests a little conservative.
@@ -24,25 +27,24 @@ References:
     Vovk, Wang (2020), Combining p-values via averaging, Biometrika 107; Lavielle, Ribba (2016).
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas
 import scipy.stats
 
+from ..cohort import dropout_of
 from ..numerics.robust_scale import MAD_TO_SD
 from ..population.fit_result import PopulationFit
 from ..sampling.individuals import IndividualPosteriors
-from .compared_variables import Variable, variables_of_design, variables_of_recording
+from .compared_variables import variables_of_design, variables_of_recording
+from .effect_dependence import EffectTest, Kind, dependence, interaction, spread
 from .random_effects import RandomEffects, standardized_effects
-from .result_selection import individuals_of
+from .result_selection import individuals_of, outcome_kinds
 from .uniformity_tests import combined_p_value
-from .variable_tests import columns_of, known_values, regression_p_value, standardized
-
-Kind = Literal["variable", "recording", "correlation", "mean", "normality", "outlier"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,10 @@ class EffectTestSettings:
         scale_share: Degrees of freedom of the median absolute deviation of normal draws, as a part
             of their number: its asymptotic efficiency.
         max_correlation: Largest size of a correlation that is reported, a one-step estimate.
+        min_informed: Reliability of an individual from which its posterior mean, in its standard
+            deviations, is nearly normal also in nonlinear models.
+        share_informed: Smallest share of such individuals of which the posterior means are tested.
         max_shapiro: Most individuals of the test of normality, whose p-values are not known beyond.
-        min_spare: Fewest individuals beyond the coefficients of a regression.
         named_outlier: P-value among all individuals below which each outlier is named; the one
             with the smallest is always a test.
     """
@@ -66,34 +70,13 @@ class EffectTestSettings:
     min_reliability: float = 0.05
     scale_share: float = 0.37
     max_correlation: float = 0.99
+    min_informed: float = 0.7
+    share_informed: float = 0.5
     max_shapiro: int = 5000
-    min_spare: int = 4
     named_outlier: float = 0.01
 
 
 DEFAULTS = EffectTestSettings()
-
-
-class EffectTest(NamedTuple):
-    r"""One test.
-
-    Args:
-        kind: What is tested.
-        effect: Name of the individual parameter, in unconstrained coordinates.
-        against: What it is compared with: a variable, another effect, an individual, or "".
-        p_value: P-value of this test alone.
-        size: How large the deviation is: the difference of the means (first and last level), the
-            change per standard deviation of a quantity, both unconstrained; the correlation; the
-            distance of an outlier in standard deviations.
-        words: The finding in words.
-    """
-
-    kind: Kind
-    effect: str
-    against: str
-    p_value: float
-    size: float
-    words: str
 
 
 @dataclass(frozen=True)
@@ -146,52 +129,32 @@ def random_effect_tests(
     }
     tested = [j for j, is_informed in enumerate(informed) if is_informed]
     tests: list[EffectTest] = []
+    of_design = variables_of_design(cohort)
+    of_recording = variables_of_recording(cohort, _unexplained(individuals))
     for j in tested:
-        for variable in variables_of_design(cohort):
-            tests += _dependence(effects, j, variable, "variable")
-        for variable in variables_of_recording(cohort):
-            tests += _dependence(effects, j, variable, "recording")
+        for variable in of_design:
+            tests += dependence(effects, j, variable, "variable")
+            tests += spread(effects, j, variable)
+        for first, second in itertools.combinations(of_design, 2):
+            tests += interaction(effects, j, first, second)
+        for variable in of_recording:
+            tests += dependence(effects, j, variable, "recording")
         tests += _distribution(effects, j, cohort.ids)
         tests += [_correlation(effects, j, k) for k in tested if k < j]
     return RandomEffectTests(tuple(tests), skipped)
 
 
-def _dependence(
-    effects: RandomEffects, j: int, variable: Variable, kind: Kind
-) -> Iterator[EffectTest]:
-    """The tests of one effect against one variable, if there are enough individuals."""
-    used = known_values(variable) & (effects.reliability[:, j].numpy() > 0)
-    root = effects.reliability[:, j].sqrt().numpy()[used]
-    columns = columns_of(variable, used)
-    y = effects.means[:, j].numpy()[used] / root
-    design = np.column_stack([root, root[:, None] * columns])
-    if len(y) < design.shape[1] + DEFAULTS.min_spare:
-        return
-    p_value, name = regression_p_value(y, design), effects.names[j]
-    x = variable.values[used]
-    straight = design if variable.levels else np.column_stack([root, root * standardized(x)])
-    slopes, *_ = np.linalg.lstsq(straight, y, rcond=None)
-    size = float(slopes[-1] * effects.sd[:, j].mean())
-    where = f"per standard deviation ({x.std():.3g}) of {variable.name}"
-    if variable.levels:
-        low, high = (variable.level_name(variable.levels[i]) for i in (0, -1))
-        where = f"where {variable.name} is {high} than where it is {low}"
-    words = (
-        f"{name} depends on {variable.name} (p = {p_value:.1g}): it is "
-        f"{'larger' if size > 0 else 'smaller'} by {abs(size):.2f} {where}, its exponential by a "
-        f"factor of {math.exp(min(size, 50.0)):.2f}"
-    )
-    yield EffectTest(kind, name, variable.name, p_value, size, words)
-    if not variable.levels and kind == "variable":
-        curved = np.column_stack([design, root * (columns[:, 0] ** 2 - 1)])
-        p_value = regression_p_value(y, curved, num_base=2)
-        slopes, *_ = np.linalg.lstsq(curved, y, rcond=None)
-        size = float(slopes[-1] * effects.sd[:, j].mean())
-        words = (
-            f"{name} depends on {variable.name} in a curve (p = {p_value:.1g}): it is "
-            f"{'smallest' if size > 0 else 'largest'} in the middle"
-        )
-        yield EffectTest(kind, name, f"{variable.name}, curved", p_value, size, words)
+def _unexplained(individuals: IndividualPosteriors) -> list[str]:
+    """The series of values whose recording the model does not describe."""
+    cohort, kinds = individuals.cohort, outcome_kinds(individuals.structure)
+    return [
+        name
+        for name, kind in kinds.items()
+        if kind != "event"
+        and f"{name}_recorded" not in kinds
+        and not name.endswith("_recorded")
+        and dropout_of(cohort, name) not in kinds
+    ]
 
 
 def _correlation(effects: RandomEffects, j: int, k: int) -> EffectTest:
@@ -219,12 +182,9 @@ def _correlation(effects: RandomEffects, j: int, k: int) -> EffectTest:
 def _distribution(effects: RandomEffects, j: int, ids: tuple[str, ...]) -> Iterator[EffectTest]:
     """Mean, normality and outliers of one effect."""
     name, draws = effects.names[j], effects.draws[..., j].numpy()
-    root = effects.reliability[:, j].sqrt().numpy()
-    informed = root > 0
-    y = effects.means[:, j].numpy()[informed] / root[informed]
-    mean = float((root[informed] * y).sum() / (root**2).sum())
-    statistic = mean * math.sqrt((root**2).sum()) / max(float(y.std(ddof=1)), 1e-300)
-    p_value = 2 * float(scipy.stats.t.sf(abs(statistic), len(y) - 1))
+    y, reliability = effects.means[:, j].numpy(), effects.reliability[:, j].numpy()
+    mean = float(y.sum() / max(reliability.sum(), 1e-300))
+    p_value = float(scipy.stats.ttest_1samp(y, 0.0).pvalue)
     words = (
         f"the mean of {name} lies {mean:+.2f} standard deviations from that of the population "
         f"(p = {p_value:.1g})"
@@ -232,6 +192,8 @@ def _distribution(effects: RandomEffects, j: int, ids: tuple[str, ...]) -> Itera
     yield EffectTest("mean", name, "", p_value, mean, words)
     if draws.shape[1] <= DEFAULTS.max_shapiro:
         p_value = combined_p_value([float(scipy.stats.shapiro(x).pvalue) for x in draws])
+        if j not in effects.not_normal:
+            p_value = min(1.0, 2 * min(p_value, _means_p_value(y, reliability)))
         words = f"the random effects of {name} are not normally distributed (p = {p_value:.1g})"
         yield EffectTest("normality", name, "", p_value, math.nan, words)
     p_values, distances = _outliers(draws)
@@ -243,6 +205,17 @@ def _distribution(effects: RandomEffects, j: int, ids: tuple[str, ...]) -> Itera
             f"(p = {p_values[i]:.1g} among all individuals)"
         )
         yield EffectTest("outlier", name, ids[i], float(p_values[i]), float(distances[i]), words)
+
+
+def _means_p_value(means: np.ndarray, reliability: np.ndarray) -> float:
+    """P-value of the normality of the posterior means of individuals with many data, which show
+    groups that the noise of the draws hides; one where these are few.
+    """
+    informed = reliability >= DEFAULTS.min_informed
+    if informed.sum() < max(DEFAULTS.min_individuals, DEFAULTS.share_informed * len(means)):
+        return 1.0
+    scores = means[informed] / np.sqrt(reliability[informed])
+    return float(scipy.stats.shapiro(scores).pvalue)
 
 
 def _outliers(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from .check_results import DEFAULTS as P_VALUES
 from .check_results import Check, Status
-from .random_effect_analysis import EffectTest, Kind, RandomEffectTests
+from .effect_dependence import EffectTest, Kind
+from .random_effect_analysis import RandomEffectTests
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,14 @@ DISTRIBUTION = (
     "Look at the data of these individuals (units, doses, mixed-up samples); without an error in "
     "the data, use another distribution: heavier tails, a transformation, or a mixture."
 )
+INTERACTIONS = (
+    "Give the parameter an effect of the product of both variables, or of each group of "
+    "individuals (`nlme.categorical_effect`)."
+)
+VARIANCES = (
+    "Give the groups standard deviations of their own, or look for a covariate or for wrong data "
+    "in the group with the larger ones."
+)
 RECORDING = (
     "Values may be missing because of the individual's parameters (dropout, a limit of "
     "quantification that is not modelled). Model what is recorded with a series "
@@ -37,26 +46,42 @@ RECORDING = (
 )
 
 
+# One family: all of them ask what the variables of the cohort have to do with an effect.
+OF_VARIABLES: tuple[Kind, ...] = ("variable", "interaction", "spread")
+
+
 def random_effect_checks(tests: RandomEffectTests) -> list[Check]:
-    """The verdicts on four families of tests; an empty list where nothing could be tested."""
-    families: list[tuple[str, tuple[Kind, ...], str, bool]] = [
+    """The verdicts on the kinds of tests; an empty list where nothing could be tested.
+
+    The tests against variables have Bonferroni's factor for the number of all of them together, the
+    other kinds for their own.
+    """
+    kinds: list[tuple[str, tuple[Kind, ...], str, bool]] = [
         ("random effects and covariates", ("variable",), COVARIATES, True),
+        ("interactions of covariates", ("interaction",), INTERACTIONS, True),
+        ("variances of random effects", ("spread",), VARIANCES, True),
         ("correlations of random effects", ("correlation",), CORRELATIONS, True),
         ("distribution of random effects", ("mean", "normality", "outlier"), DISTRIBUTION, True),
         ("random effects and recording", ("recording",), RECORDING, False),
     ]
-    return [
-        _check(name, tests.of(*kinds), advice, can_fail)
-        for name, kinds, advice, can_fail in families
-        if tests.of(*kinds)
-    ]
+    checks = []
+    for name, own, advice, can_fail in kinds:
+        if tests.of(*own):
+            family = OF_VARIABLES if own[0] in OF_VARIABLES else own
+            num = _number(tests.of(*family))
+            checks.append(_check(name, tests.of(*own), num, advice, can_fail))
+    return checks
 
 
-def _check(name: str, tests: Sequence[EffectTest], advice: str, can_fail: bool) -> Check:
-    """The verdict on one family. The smallest p-value times the number of tests decides (several
-    outliers of one effect are one test); every finding below the limits is named.
+def _number(tests: Sequence[EffectTest]) -> int:
+    """Number of tests; several outliers of one effect are one test."""
+    return len({(t.kind, t.effect, "" if t.kind == "outlier" else t.against) for t in tests})
+
+
+def _check(name: str, tests: Sequence[EffectTest], num: int, advice: str, can_fail: bool) -> Check:
+    """The verdict on tests of a family: the smallest p-value times the number of tests of the
+    family decides, and every finding below the limits is named.
     """
-    num = len({(t.kind, t.effect, "" if t.kind == "outlier" else t.against) for t in tests})
     ordered = sorted(tests, key=lambda t: t.p_value)
     p_value = min(1.0, num * ordered[0].p_value)
     status: Status = "passed"
@@ -67,4 +92,4 @@ def _check(name: str, tests: Sequence[EffectTest], advice: str, can_fail: bool) 
         found = [t.words for t in ordered if num * t.p_value < P_VALUES.look]
         more = "; ..." if len(found) > DEFAULTS.max_named else ""
         words = f"Found: {'; '.join(found[: DEFAULTS.max_named])}{more}. {advice}"
-    return Check(name, status, p_value, words, "model")
+    return Check(name, status, p_value, words, "model", num)

@@ -30,8 +30,10 @@ from ..numerics.cholesky import factored
 from ..population.fit_result import PopulationFit
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
+from ..sampling.posterior_centers import posterior_centers
 from .conditional_residuals import conditional_weighted_residuals
 from .dose_intervals import time_after_dose
+from .quantile_residuals import quantile_residuals
 from .result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
 from .simulated_recording import given_dropout
 
@@ -60,13 +62,16 @@ class Residuals:
         npde: Normalised prediction distribution errors, no unit.
         drawn_predictions: Predictions with draws of the parameters of the individual from its
             posterior, shape ``(draw, value)``, same unit.
-        drawn_iwres: Weighted residuals of these. Those of one draw are independent and standard
-            normal under the right model; ``iwres`` are smaller where a value determines its own
-            prediction.
+        drawn_iwres: Weighted residuals of these, or their normal scores where the distribution is
+            not normal. Those of one draw are independent and standard normal under the right model,
+            also for a value at a limit, whose residual is drawn beyond it; ``iwres`` are smaller
+            where a value determines its own prediction.
         times_after_dose: Time since the last dose, in the unit of the data; NaN before the first
             one, and without doses.
         kind: ``"continuous"``, ``"count"`` or ``"category"``. Predictions of categories are means
             of their numbers.
+        has_scores: Whether ``drawn_iwres`` are normal under the right model. It is False where the
+            distribution function of the values is not known.
     """
 
     series: str
@@ -84,6 +89,7 @@ class Residuals:
     drawn_iwres: Tensor
     times_after_dose: Tensor
     kind: OutcomeKind = "continuous"
+    has_scores: bool = True
 
     def table(self) -> pandas.DataFrame:
         """One row per recorded value, with the column names of pharmacometrics."""
@@ -130,39 +136,50 @@ def residuals(
     individuals = individuals_of(result)
     name, generator = check_series(individuals, series), make_generator(seed)
     structure, cohort = individuals.structure, individuals.cohort
-    population = individuals.population
-    means = individuals.moments()[0].unsqueeze(0)
-    draws = structure.draw_individuals(cohort, population, num_simulations, generator)
-    typical = draws.mean(0, keepdim=True)
+    draws = structure.draw_individuals(cohort, individuals.population, num_simulations, generator)
     observed, values = cohort[name].observed, cohort[name].values
-    places = torch.cat([means, typical, individuals.resampled(NUM_DRAWS, generator)])
+    of_posterior = individuals.resampled(NUM_DRAWS, generator)
+    centers = posterior_centers(individuals).unsqueeze(0)
+    places = torch.cat([centers, draws.mean(0, keepdim=True), of_posterior])
     moments = _moments(individuals, name, places)
     (individual, sd), (pred, _) = (x.unbind(-1) for x in moments[:2])
     drawn, drawn_sd = moments[2:].unbind(-1)
-    simulated_draws = given_dropout(individuals, name, draws, generator)
-    simulated = structure.predict_draws(cohort, simulated_draws, population, generator)[name]
-    pd, npde = _distribution_errors(values, observed, simulated, generator)
+    pd, npde = _simulated_errors(individuals, name, draws, generator)
     at_limit = recorded_at_limit(individuals, name)
-    iwres = torch.where(at_limit, torch.nan, (values - individual) / sd)
+    scores = quantile_residuals(individuals, name, of_posterior, generator)
+    drawn_iwres = (values - drawn) / drawn_sd if scores is None else scores
     cwres = conditional_weighted_residuals(individuals, name, draws, observed & ~at_limit)
-    row, _ = observed.nonzero().T
     return Residuals(
         name,
-        tuple(cohort.ids[i] for i in row.tolist()),
+        tuple(cohort.ids[i] for i in observed.nonzero()[:, 0].tolist()),
         cohort[name].times[observed],
         values[observed],
         at_limit[observed],
         pred[observed],
         individual[observed],
-        iwres[observed],
+        torch.where(at_limit, torch.nan, (values - individual) / sd)[observed],
         cwres[observed],
         pd[observed],
         npde[observed],
         drawn[:, observed],
-        ((values - drawn) / drawn_sd)[:, observed],
+        drawn_iwres[:, observed],
         time_after_dose(cohort, name)[observed],
         outcome_kinds(structure)[name],
+        scores is not None,
     )
+
+
+def _simulated_errors(
+    individuals: IndividualPosteriors, name: str, draws: Tensor, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """The pd and npde of all values, among simulations of draws from the population."""
+    cohort = individuals.cohort
+    recorded = given_dropout(individuals, name, draws, generator)
+    simulated = individuals.structure.predict_draws(
+        cohort, recorded, individuals.population, generator
+    )
+    series = cohort[name]
+    return _distribution_errors(series.values, series.observed, simulated[name], generator)
 
 
 def _moments(individuals: IndividualPosteriors, name: str, places: Tensor) -> Tensor:

@@ -29,8 +29,7 @@ class UniformitySettings:
 
     Args:
         num_points: Points of the grid, equally spaced between 0 and 1.
-        num_simulations: Simulated sets of uniform numbers; the smallest p-value is one in 4,001, so
-            that checks can fail below 0.001.
+        num_simulations: Simulated sets of uniform numbers.
         simulations_per_call: Sets that are simulated together, which limits memory.
         min_feature_sd: Standard deviation below which a feature counts as constant.
         min_spare_values: A regression is tested if there are this many values more than features.
@@ -121,7 +120,8 @@ def uniform_p_value(levels: np.ndarray) -> np.ndarray:
     statistic = _smallest_tail((num * ecdf(levels, _grid())).round(), num)
     simulated = _simulated_statistics(num)
     rank = np.searchsorted(simulated, statistic, side="right")
-    p_values: np.ndarray = (rank + 1) / (len(simulated) + 1)
+    # Below the smallest simulated one, the sum of the tail probabilities at all points bounds it.
+    p_values: np.ndarray = np.minimum((rank + 1) / (len(simulated) + 1), len(_grid()) * statistic)
     return p_values.clip(max=1.0)
 
 

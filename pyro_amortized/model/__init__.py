@@ -18,6 +18,7 @@ from .pointwise_densities import individual_prior_terms as individual_prior_term
 from .pointwise_densities import predicted_moments as predicted_moments
 from .pointwise_densities import site_values as site_values
 from .pointwise_densities import value_log_probs as value_log_probs
+from .pointwise_densities import values_by_series as values_by_series
 from .population_parameters import Population as Population
 from .program_reader import read_structure as read_structure
 from .recording_check import check_recorded as check_recorded

@@ -145,6 +145,35 @@ def _clipped(site: Any) -> Tensor | None:
     return (site["value"] <= low) | (site["value"] >= high)
 
 
+def values_by_series(
+    structure: ModelStructure,
+    cohort: Cohort,
+    unconstrained: Tensor,
+    population: Population,
+    function: Callable[[Any, Tensor], Tensor | None],
+) -> dict[str, Tensor]:
+    r"""A function of the distribution of every single value and of the value.
+
+    Args:
+        structure: The structure of the model.
+        cohort: N individuals.
+        unconstrained: Shape ``(draw, individual, latent)``.
+        population: Values of the population sites.
+        function: Maps the distribution without masks and events, and the values, to the shape of
+            the values, or to None where it has no answer.
+
+    Returns:
+        By series, shape ``(draw, individual, time[, channel])``; series without an answer, and
+        those whose values have a joint distribution, are left out.
+    """
+
+    def of_site(site: Any) -> Tensor | None:
+        distribution, _ = each_value(site["fn"])
+        return None if distribution.event_dim else function(distribution, site["value"])
+
+    return _by_series(structure, cohort, unconstrained, population, of_site)
+
+
 def _by_series(
     structure: ModelStructure,
     cohort: Cohort,

@@ -46,6 +46,8 @@ class PredictionSettings:
         min_individuals: Fewest individuals that are compared with each other.
         min_log_ratio: Deviation of the logarithm below which no individual is named: a factor of
             four is less than a mistake of units.
+        min_positive: Share of the simulated medians that are positive from which logarithms of
+            positive data are compared. A proportional normal error makes few of them negative.
         max_named: Most individuals that a warning names.
         seed: Seed of the populations.
     """
@@ -58,6 +60,7 @@ class PredictionSettings:
     max_variable_distance: float = 4.0
     min_individuals: int = 6
     min_log_ratio: float = math.log(4.0)
+    min_positive: float = 0.9
     max_named: int = 5
     seed: int = 1
 
@@ -115,7 +118,7 @@ def compare_with_prior(structure: ModelStructure, cohort: Cohort) -> PriorCompar
     whole: list[str] = []
     single: dict[str, tuple[str, ...]] = {}
     for name in names:
-        is_log = bool((_medians(cohort, name).nan_to_num(1.0) > 0).all())
+        is_log = _is_positive(cohort, name, simulated)
         replicates = [_locations(x, name, is_log) for x in simulated]
         usable = [x for x in replicates if bool(x.isfinite().any())]
         if len(usable) < PREDICTION.min_populations:
@@ -160,6 +163,17 @@ def _medians(cohort: Cohort, name: str) -> Tensor:
     series = cohort[name]
     values = series.values.double()
     return torch.where(series.observed, values, torch.nan).flatten(1).nanmedian(1).values
+
+
+def _is_positive(cohort: Cohort, name: str, simulated: list[Cohort]) -> bool:
+    """Whether the medians of data and simulations are positive: those of a quantity that happens to
+    be positive in the data, and may be near zero, have no useful logarithms.
+    """
+    medians = torch.stack([_medians(x, name) for x in simulated]) if simulated else torch.ones(1)
+    known = medians[medians.isfinite()]
+    share = float((known > 0).double().mean()) if len(known) else 1.0
+    is_positive = bool((_medians(cohort, name).nan_to_num(1.0) > 0).all())
+    return is_positive and share >= PREDICTION.min_positive
 
 
 def _locations(cohort: Cohort, name: str, is_log: bool) -> Tensor:

@@ -13,7 +13,7 @@ on the same draws, in whose coefficients a draw changes :math:`d_k`
 (:mod:`pyro_amortized.numerics.weighted_regression`); :math:`(w x)_k` is what control variates leave
 of the terms of the mean of x. And a ratio of means has a bias, of which they leave next to nothing.
 A bias does not average out over the individuals: its part of a standard error grows with the square
-root of their number (decision 082).
+root of their number (decision 075).
 """
 
 import torch

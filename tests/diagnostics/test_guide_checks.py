@@ -1,5 +1,7 @@
 """The checks of a guide detect what is wrong with it."""
 
+from dataclasses import replace
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized.diagnostics import diagnose, influence
+from pyro_amortized.diagnostics.guide_checks import rank_checks
 from tests.exact import linear_program
 
 pytestmark = pytest.mark.usefixtures("rough_training_distributions")
@@ -44,3 +47,14 @@ def test_a_parameter_that_the_simulator_ignores_is_flagged(linear):
     moves = influence(guide, pa.Resample(linear), seed=1)
     assert moves["phi[2]"] == 0.0
     assert min(moves[n] for n in ("phi[0]", "phi[1]", "sigma")) > 0.05
+
+
+def test_nothing_softens_the_ranks_of_a_likelihood_free_fit(calibrations):
+    """A biased guide: a note where the density corrects it, a failure where nothing does."""
+    right = calibrations(0.0)
+    biased = replace(right, raw_ranks=right.raw_ranks.clamp(min=int(right.raw_ranks.max()) - 1))
+    assert all(c.status != "failed" for c in rank_checks(biased) if "raw guide" in c.name)
+    without = rank_checks(biased, corrected=False)
+    assert next(c for c in without if c.name == "ranks, raw guide").status == "failed"
+    unknown = replace(biased, ess=torch.full_like(biased.ess, torch.nan))
+    assert any(c.status == "failed" for c in rank_checks(unknown))

@@ -12,8 +12,13 @@ from pyro_amortized.diagnostics.compared_variables import (
     variables_of_design,
     variables_of_recording,
 )
+from pyro_amortized.diagnostics.effect_dependence import dependence
 from pyro_amortized.diagnostics.random_effect_checks import random_effect_checks
-from pyro_amortized.diagnostics.random_effects import RandomEffects, standardized_effects
+from pyro_amortized.diagnostics.random_effects import (
+    RandomEffects,
+    _normal_scores,
+    standardized_effects,
+)
 from tests.exact import exact_posterior, linear_cohort, linear_program
 
 
@@ -35,7 +40,7 @@ def all_tests(effects, variables):
     ids = tuple(str(i + 1) for i in range(len(effects.means)))
     for j in range(len(effects.names)):
         for variable in variables:
-            tests += random_effect_analysis._dependence(effects, j, variable, "variable")
+            tests += dependence(effects, j, variable, "variable")
         tests += random_effect_analysis._distribution(effects, j, ids)
         tests += [random_effect_analysis._correlation(effects, j, k) for k in range(j)]
     return random_effect_analysis.RandomEffectTests(tuple(tests), {})
@@ -175,9 +180,27 @@ def test_variables_are_read_from_the_cohort():
         "the first dose": [1, 2, 3, 4],
         "the order in the file": [0, 1, 2, 3],
     }
-    recorded = {x.name: x.values for x in variables_of_recording(cohort)}
+    recorded = {x.name: x.values for x in variables_of_recording(cohort, ["y"])}
     assert recorded["the number of values of 'y'"].tolist() == [3, 1, 2, 0]
     assert recorded["the last recorded time of 'y'"][:3].tolist() == [2, 0, 1]
     assert np.isnan(recorded["the last recorded time of 'y'"][3])
     assert Variable("a", np.array([0.0, 0, 1, 1, 2])).levels == [0, 1]  # 2 occurs once
     assert Variable("a", np.array([0.5, 0.5, 1, 1])).levels == []
+
+
+def test_effects_with_a_beta_distribution_have_normal_scores():
+    """Logits of beta variables are skewed; their normal scores are not, also beyond all draws."""
+    beta = torch.distributions.Beta(torch.tensor(0.8).double(), torch.tensor(3.0).double())
+    torch.manual_seed(1)
+    population = beta.sample((200, 50, 1)).logit()
+    center, sd = population.mean(), population.std()
+    fresh = (beta.sample((20, 300, 1)).logit() - center) / sd
+    scores = _normal_scores(fresh, (population - center) / sd)
+    assert scipy.stats.shapiro(fresh[0, :, 0]).pvalue < 1e-3
+    p_values = [scipy.stats.shapiro(x).pvalue for x in scores[..., 0].numpy()]
+    assert scipy.stats.kstest(p_values, "uniform").pvalue > 1e-3
+    far = _normal_scores(torch.tensor([[[-30.0]], [[30.0]]]).double(), (population - center) / sd)
+    assert far[0, 0, 0] < -8
+    assert far[1, 0, 0] > 8
+    normal = torch.randn(200, 50, 1).double()
+    assert torch.equal(_normal_scores(normal[:2], normal), normal[:2])

@@ -20,6 +20,11 @@ def test_p_values_of_uniform_numbers_are_uniform():
     assert 0.91 < share_inside < 0.99
 
 
+def test_p_values_of_gross_deviations_are_as_small_as_the_tests_of_many_parameters_need():
+    """With 20 parameters, one in 4,001 would not be enough to fail."""
+    assert uniform_p_value(np.full((200, 1), 0.999))[0] < 1e-10
+
+
 def test_levels_that_depend_on_the_data_are_seen():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(300, 2))

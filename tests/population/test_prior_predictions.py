@@ -143,3 +143,12 @@ def test_a_distribution_that_cannot_be_drawn_is_left_alone():
     cohort = linear_cohort(num=8, seed=1)
     far = cohort.with_values({"y": cohort["y"].values + 1000})
     assert compare_with_prior(read_structure(model, far), far).words == ""
+
+
+def test_positive_values_of_a_quantity_that_may_be_negative_are_not_compared_by_logarithms():
+    """One individual has a median near zero, all others are far from it."""
+    cohort = linear_cohort(num=8, width=6, missing=0.0, seed=2)
+    values = cohort["y"].values.abs() + 1.0
+    values[3] = 1e-4 * values[3]
+    near_zero = cohort.with_values({"y": values})
+    assert compare_with_prior(read_structure(linear_program, cohort), near_zero).words == ""

@@ -20,6 +20,8 @@ FOLDER = ROOT / "benchmarks"
 # Imported by the others.
 PARTS = {
     "criticism_defects",
+    "criticism_files",
+    "criticism_studies",
     "dynamics_problems",
     "endpoints",
     "exact_posteriors",

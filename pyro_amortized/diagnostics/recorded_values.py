@@ -1,0 +1,159 @@
+r"""Whether recorded values are measurements: limits written as values, values filled in, rounding.
+
+- *One value that occurs again and again*, in several individuals: a limit of quantification that
+  was written as a value (or half of it, or zero), or a value that was filled in. The number of its
+  occurrences is compared with the number of values in its neighbourhood, spread over as many
+  numbers of their precision as there are. Values at or before the first dose do not count: they may
+  be zero.
+- *A value that an individual repeats at its end*: the last one carried forward.
+- *Rounding*: the smallest difference of two values, of which all others are multiples, beside the
+  standard deviation of the errors. Rounding to a unit u adds :math:`u^2 / 12` to their variance.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+
+from ..cohort import Cohort
+from .check_results import Check, Status
+from .residual_analysis import Residuals
+
+
+@dataclass(frozen=True)
+class RecordedValueSettings:
+    r"""What is named.
+
+    Args:
+        min_values: Fewest values of a series.
+        min_times: Fewest occurrences of one value, and fewest individuals that have it.
+        min_individuals: Fewest individuals that have it.
+        max_chance: Probability, for all values together, of as many occurrences by chance.
+        window: Neighbourhood of a value, in standard deviations of all values.
+        min_repeated: Fewest equal values at the end of an individual's series.
+        min_repeating: Fewest individuals that end so.
+        max_unit: Unit of rounding, in standard deviations of the errors, from which it is named.
+            One standard deviation makes that of the errors 4 % larger.
+        multiple: Largest distance of a difference from a multiple of the unit, relative to it.
+        share: Smallest share of the differences that are multiples.
+    """
+
+    min_values: int = 20
+    min_times: int = 4
+    min_individuals: int = 3
+    max_chance: float = 1e-4
+    window: float = 0.2
+    min_repeated: int = 3
+    min_repeating: int = 2
+    max_unit: float = 1.0
+    multiple: float = 1e-3
+    share: float = 0.99
+
+
+DEFAULTS = RecordedValueSettings()
+LIMIT = (
+    "If it is a limit of quantification, say so in the data and the model (`nlme.Censored`, the "
+    "page on missing data); if it was filled in, leave it out."
+)
+FORWARD = "Leave out values that were carried forward."
+ROUNDED = "Use `nlme.Rounded`, or values with more digits."
+
+
+def recorded_value_checks(residuals: Residuals, cohort: Cohort) -> list[Check]:
+    """The check of the values of one series; an empty list where there are too few.
+
+    Args:
+        residuals: Residuals of the series.
+        cohort: The data of the fit.
+    """
+    doses = cohort.doses
+    after = np.ones(len(residuals.ids), bool)
+    if doses is not None and bool(doses.given.any()):
+        after = residuals.times_after_dose.gt(0).numpy()
+    used = ~residuals.censored.numpy() & after
+    values = residuals.observed.double().numpy()[used]
+    ids = np.array(residuals.ids)[used]
+    if len(values) < DEFAULTS.min_values or len(np.unique(values)) < 2:
+        return []
+    unit = _unit(values)
+    parts = [
+        _frequent_value(values, ids, unit),
+        _carried_forward(values, ids, unit),
+        _rounding(unit, residuals),
+    ]
+    found = [x for x in parts if x]
+    words = f"{'; '.join(x for x, _ in found)}. {' '.join(x for _, x in found)}"
+    if not found:
+        words = "No value occurs suspiciously often, and rounding is finer than the errors."
+    status: Status = "look" if found else "passed"
+    return [Check(f"recorded values of {residuals.series}", status, len(found), words, "model")]
+
+
+def _unit(values: np.ndarray) -> float:
+    """The unit to which the values were rounded; zero where there is none."""
+    different = np.unique(values)
+    steps = np.diff(different)
+    size = float(np.abs(values).max())
+    steps = steps[steps > 1e-9 * size]
+    if len(steps) == 0:
+        return 0.0
+    unit = float(steps.min())
+    multiples = steps / unit
+    near = np.abs(multiples - multiples.round()) < DEFAULTS.multiple * multiples
+    return unit if near.mean() >= DEFAULTS.share and unit > 1e-6 * size else 0.0
+
+
+def _frequent_value(values: np.ndarray, ids: np.ndarray, unit: float) -> tuple[str, str] | None:
+    """The value that occurs most often, if it occurs too often."""
+    counts = Counter(values.tolist())
+    value, number = counts.most_common(1)[0]
+    owners = len(set(ids[values == value]))
+    if number < DEFAULTS.min_times or owners < DEFAULTS.min_individuals:
+        return None
+    # At an end of the range the neighbourhood has one side, and the values themselves lie there.
+    window = max(DEFAULTS.window * float(values.std()), 2 * unit)
+    others = values[(np.abs(values - value) <= window) & (values != value)]
+    expected = len(others) / max(2 * window / unit, 1.0) if unit > 0 else 0.0
+    ends = value in (values.min(), values.max())
+    expected = max(2.0 if ends else 1.0, 1.0) * expected + 1e-12
+    chance = len(counts) * float(scipy.stats.poisson.sf(number - 1, expected))
+    if chance >= DEFAULTS.max_chance:
+        return None
+    place = ""
+    if ends:
+        place = f", the {'smallest' if value == values.min() else 'largest'} of all"
+    return f"the value {value:g}{place}, occurs {number} times in {owners} individuals", LIMIT
+
+
+def _carried_forward(values: np.ndarray, ids: np.ndarray, unit: float) -> tuple[str, str] | None:
+    """Individuals whose last values are equal, unless rounding makes equal values likely."""
+    repeating = []
+    for label in dict.fromkeys(ids.tolist()):
+        own = values[ids == label][-DEFAULTS.min_repeated :]
+        if len(own) == DEFAULTS.min_repeated and len(set(own.tolist())) == 1:
+            repeating.append((label, float(own[0])))
+    different = {value for _, value in repeating}
+    likely = unit > 0 and len(np.unique(values)) < len(values) / 2
+    if len(different) < DEFAULTS.min_repeating or likely:
+        return None
+    labels = ", ".join(label for label, _ in repeating[:5])
+    words = (
+        f"{len(repeating)} individuals end with {DEFAULTS.min_repeated} equal values or more "
+        f"({labels}{', ...' if len(repeating) > 5 else ''})"
+    )
+    return words, FORWARD
+
+
+def _rounding(unit: float, residuals: Residuals) -> tuple[str, str] | None:
+    """Rounding that is as coarse as the errors."""
+    errors = residuals.observed - residuals.individual
+    sd = (errors / residuals.iwres).abs()
+    sd = sd[sd.isfinite()]
+    if unit == 0 or len(sd) == 0 or unit < DEFAULTS.max_unit * float(sd.median()):
+        return None
+    return (
+        f"values are rounded to {unit:.3g}, {unit / float(sd.median()):.1f} standard deviations of "
+        "the errors",
+        ROUNDED,
+    )

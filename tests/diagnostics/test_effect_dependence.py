@@ -1,0 +1,72 @@
+"""Interactions and variances that depend on a variable are found; right models pass."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from pyro_amortized.diagnostics.compared_variables import Variable
+from pyro_amortized.diagnostics.effect_dependence import interaction, spread
+from tests.diagnostics.test_random_effect_analysis import posteriors, some_variables
+
+NUM = 48
+SEX, GROUP = (Variable(n, np.arange(NUM) // k % 2.0) for n, k in (("sex", 2), ("group", 1)))
+
+
+def effects_of(change):
+    generator = torch.Generator().manual_seed(3)
+    effects = torch.randn(NUM, 2, generator=generator).double()
+    change(effects[:, 0])
+    return posteriors((effects - effects.mean(0)) / effects.std(0), 0.9, generator)
+
+
+def test_an_interaction_without_effects_of_its_own_is_found():
+    def change(effect):
+        effect += 1.5 * torch.as_tensor((2 * SEX.values - 1) * (2 * GROUP.values - 1))
+
+    effects = effects_of(change)
+    (found,) = interaction(effects, 0, SEX, GROUP)
+    assert found.p_value < 1e-5
+    assert "depend" in found.words
+    assert found.against == "sex and group"
+    (other,) = interaction(effects, 1, SEX, GROUP)
+    assert other.p_value > 0.01
+
+
+def test_a_variance_that_differs_is_found():
+    def change(effect):
+        effect *= torch.as_tensor(1 + 3 * SEX.values)
+
+    effects = effects_of(change)
+    (found,) = spread(effects, 0, SEX)
+    assert found.p_value < 1e-4
+    assert "grows" in found.words
+    (other,) = spread(effects, 1, SEX)
+    assert other.p_value > 0.01
+
+
+def test_few_individuals_of_a_level_are_not_compared():
+    rare = Variable("rare", np.repeat([0.0, 1.0], [NUM - 2, 2]))
+    effects = effects_of(lambda _: None)
+    assert list(spread(effects, 0, rare)) == []
+    assert list(interaction(effects, 0, rare, SEX)) == []
+    assert list(interaction(effects, 0, SEX, Variable("size", np.linspace(0, 1, NUM)))) == []
+
+
+@pytest.mark.parametrize("reliability", [0.2, 0.8])
+def test_p_values_of_a_right_model_are_uniform(reliability):
+    generator, rng = torch.Generator().manual_seed(5), np.random.default_rng(5)
+    hits = []
+    for _ in range(60):
+        effects = posteriors(
+            torch.randn(NUM, 2, generator=generator).double(), reliability, generator
+        )
+        variables = some_variables(NUM, rng)
+        tests = [t for v in variables for t in spread(effects, 0, v)]
+        for pair in itertools.combinations(variables, 2):
+            tests += interaction(effects, 1, *pair)
+        hits += [t.p_value < 0.05 for t in tests]
+    assert sum(hits) <= scipy.stats.binom.ppf(0.9999, len(hits), 0.05)
+    assert sum(hits) >= scipy.stats.binom.ppf(0.0001, len(hits), 0.03)

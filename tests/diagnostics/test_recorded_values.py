@@ -1,0 +1,77 @@
+"""Limits that were written as values, values carried forward, and coarse rounding are named."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pyro_amortized import Cohort, Series
+from pyro_amortized.diagnostics.recorded_values import recorded_value_checks
+from pyro_amortized.diagnostics.residual_analysis import Residuals
+
+NUM, WIDTH, SIGMA = 40, 6, 0.2
+
+
+def residuals_of(change, seed=1):
+    """Residuals of values around a known curve."""
+    generator = torch.Generator().manual_seed(seed)
+    level = torch.randn(NUM, 1, generator=generator).double() + 4
+    curve = level - 0.3 * torch.arange(WIDTH).double()
+    noise = torch.randn(NUM, WIDTH, generator=generator).double()
+    values = change(curve + SIGMA * noise)
+    ids = tuple(str(i) for i in range(NUM) for _ in range(WIDTH))
+    flat, predictions = values.flatten(), curve.flatten()
+    unknown = torch.full_like(flat, torch.nan)
+    return Residuals(
+        *("y", ids, torch.arange(WIDTH).double().repeat(NUM), flat, unknown.isfinite()),
+        *(predictions, predictions, (flat - predictions) / SIGMA, unknown, unknown, unknown),
+        *(predictions.unsqueeze(0), ((flat - predictions) / SIGMA).unsqueeze(0), unknown),
+    )
+
+
+def check_of(change, seed=1):
+    found = residuals_of(change, seed)
+    times = torch.arange(WIDTH).double().expand(NUM, -1)
+    cohort = Cohort({"y": Series(times, found.observed.reshape(NUM, WIDTH))})
+    (check,) = recorded_value_checks(found, cohort)
+    return check
+
+
+def forward(values):
+    values = values.clone()
+    values[::5, 3:] = values[::5, 2:3]
+    return values
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda y: y.clamp(min=2.5), "the value 2.5, the smallest of all, occurs"),
+        (lambda y: torch.where(y < 2.5, 1.25, y), "the value 1.25"),
+        (lambda y: y.clamp(max=5.0), "the largest of all"),
+        (lambda y: (100 * y).round().div(100).clamp(min=2.5), "the value 2.5"),
+        (forward, "8 individuals end with 3 equal values"),
+        (lambda y: (2 * y).round() / 2, "2.5 standard deviations of the errors"),
+    ],
+)
+def test_it_is_named(change, words):
+    check = check_of(change)
+    assert check.status == "look"
+    assert words in check.words
+
+
+@pytest.mark.parametrize("digits", [1, 2, 3, 15])
+def test_measured_values_pass(digits):
+    for seed in range(10):
+        check = check_of(lambda y: (y * 10**digits).round() / 10**digits, seed)
+        assert check.status == "passed", check.words
+
+
+def test_censored_values_are_no_mistake():
+    found = residuals_of(lambda y: y.clamp(min=2.5))
+    times = torch.arange(WIDTH).double().expand(NUM, -1)
+    cohort = Cohort({"y": Series(times, found.observed.reshape(NUM, WIDTH))})
+    known = replace(found, censored=found.observed == 2.5)
+    assert recorded_value_checks(known, cohort)[0].status == "passed"
+    few = replace(found, censored=torch.ones_like(found.censored))
+    assert recorded_value_checks(few, cohort) == []
