@@ -15,6 +15,7 @@ from pyro_amortized.population import (
     population_posterior,
     posterior_density,
     retraining,
+    starting_values,
 )
 from pyro_amortized.sampling import minor_modes, refinement_stages
 from pyro_amortized.sampling.mode_mixture import mixture_around_modes
@@ -86,7 +87,8 @@ def small_efforts(monkeypatch, rough_training_distributions, small_populations):
     few["max_rounds"] = 5
     monkeypatch.setattr(estimation, "ESTIMATION", replace(estimation.ESTIMATION, **few))
     for name in ("candidates", "locate_population"):
-        monkeypatch.setattr(estimation, name, capped(getattr(estimation, name), "num_starts", 2))
+        few_starts = capped(getattr(starting_values, name), "num_starts", 2)
+        monkeypatch.setattr(starting_values, name, few_starts)
     monkeypatch.setattr(
         amortized_mcmc, "fit_once", capped(amortized_mcmc.fit_once, "num_draws", 100)
     )

@@ -119,8 +119,8 @@ def _modal_start(
                 break
             schedule = START.modal_schedule(num_points)
             rounds = run_rounds(modal, Start(larger), held, schedule, generator)
-    except FitError:  # the data of an individual are impossible there, perhaps not elsewhere
-        return None
+    except FitError:  # impossible data of an individual, perhaps because its mode was missed
+        return Start(compared[0].vector)
     if not math.isfinite(rounds.value):
         return None
     near = rounds.ascent.gain < START.max_near_gain
