@@ -98,16 +98,13 @@ def case_influence_checks(fit: PopulationFit) -> list[Check]:
     influence = case_influence(fit)
     largest = influence.moves.abs().amax(1)
     limit = DEFAULTS.limit(len(influence.ids))
-    named = [i for i in largest.argsort(descending=True).tolist() if float(largest[i]) > limit]
+    order = largest.argsort(descending=True).tolist()
+    named = [i for i in order if float(largest[i]) > limit]
     value = float(largest.max())
     if not named:
-        i = int(largest.argmax())
-        j = int(influence.moves[i].abs().argmax())
-        words = (
-            f"No individual moves an estimate by more than {limit:.1f} standard errors, as one may "
-            f"by chance; individual {influence.ids[i]} moves {influence.names[j]} by "
-            f"{influence.moves[i, j]:+.1f}, the most."
-        )
+        moving = [i for i in order if float(largest[i]) > DEFAULTS.min_move]
+        words = f"No individual moves an estimate by more than {limit:.1f} standard errors"
+        words += _moves_of(influence, moving) if limit > DEFAULTS.min_move else "."
         return [Check("influence of individuals", "passed", value, words, "model")]
     parts = []
     for i in named[: DEFAULTS.max_named]:
@@ -120,3 +117,18 @@ def case_influence_checks(fit: PopulationFit) -> list[Check]:
     more = "; ..." if len(named) > DEFAULTS.max_named else ""
     words = f"Individual {'; '.join(parts)}{more}. Look at its data, and fit without it."
     return [Check("influence of individuals", "look", value, words, "model")]
+
+
+def _moves_of(influence: CaseInfluence, rows: list[int]) -> str:
+    """The end of a sentence: individuals that move an estimate as far as chance explains."""
+    if not rows:
+        return f", and none by more than {DEFAULTS.min_move:g}."
+    moves = []
+    for i in rows[: DEFAULTS.max_named]:
+        j = int(influence.moves[i].abs().argmax())
+        moves.append(f"{influence.ids[i]} ({influence.names[j]} {influence.moves[i, j]:+.1f})")
+    more = ", ..." if len(rows) > DEFAULTS.max_named else ""
+    return (
+        ", which chance explains in a cohort of this size; by more than "
+        f"{DEFAULTS.min_move:g}: {', '.join(moves)}{more}."
+    )

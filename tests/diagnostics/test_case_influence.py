@@ -37,6 +37,10 @@ def test_an_individual_that_moves_an_estimate_is_named(with_outlier, fit):
     assert check.words.startswith("Individual 1 moves omega[0] by +")
     (check,) = case_influence_checks(fit)
     assert check.status == "passed"
+    largest = case_influence(fit).moves.abs().amax(1)
+    listed = [label for label, x in zip(fit.cohort.ids, largest, strict=True) if x > 1]
+    assert all(f"{label} (" in check.words for label in listed[:5])
+    assert ("none by more than 1" in check.words) == (not listed)
 
 
 def test_standard_errors_that_differ_are_named(with_outlier, fit):
