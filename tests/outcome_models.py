@@ -241,3 +241,14 @@ def _covariance(draws):
     values = draws.resampled(2000, 1)
     centered = values - values.mean(0)
     return torch.einsum("kni,knj->nij", centered, centered) / len(values)
+
+
+def poisson_counts(cohort):
+    """Poisson counts whose log rate varies between individuals."""
+    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    omega = pyro.sample("omega", dist.HalfNormal(1.0))
+    with pyro.plate("individual", len(cohort)):
+        log_rate = pyro.sample("log_rate", dist.Normal(mean, omega))
+        y = cohort["y"]
+        rate = (log_rate[..., None] + 0 * y.times).exp()
+        pyro.sample("y", dist.Poisson(rate).mask(y.observed).to_event(1), obs=y.values)

@@ -57,6 +57,11 @@ def error_message(names: list[str], relative_errors: Tensor, changes: Tensor) ->
     return f"; the Monte Carlo error {' and that '.join(found)} (`num_draws=` makes more draws)"
 
 
+def rounds_in_words(num_rounds: int) -> str:
+    """A number of rounds with draws, in words."""
+    return "one round of draws" if num_rounds == 1 else f"{num_rounds} rounds of draws"
+
+
 def fit_message(
     rounds: Rounds,
     curvature: Curvature,
@@ -76,7 +81,7 @@ def fit_message(
     ascent, structure = rounds.ascent, rounds.search.structure
     names_of_all, scale = structure.population_names, rounds.search.scale
     parts = [
-        f"{rounds.num_rounds} rounds of draws; the last gained {ascent.gain:.3f} in log likelihood"
+        f"{rounds_in_words(rounds.num_rounds)}; the last gained {ascent.gain:.3f} in log likelihood"
     ]
     if not has_ended(rounds):
         parts.append(f"the optimiser did not converge: {ascent.optimum.message}")

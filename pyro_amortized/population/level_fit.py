@@ -24,6 +24,7 @@ from ..sampling.individual_draws import sample_with_structure
 from ..sampling.individuals import MIN_DRAWS
 from .estimation import fit_once
 from .exact_likelihood import ExactLikelihood
+from .fit_message import rounds_in_words
 from .fitted_following import follow
 from .level_likelihood import LevelLikelihood
 from .level_result import LevelFit
@@ -110,7 +111,7 @@ def fit_levels(
         vector = vector.index_put((own.nonzero()[:, 0],), best.vector)
     target = _likelihood(structure, cohort, level, vector, num_draws, generator)
     found, words = _result(target, vector, own, scale)
-    message = f"{rounds} rounds of draws; the last gained {gain:.3f} in log likelihood{words}"
+    message = f"{rounds_in_words(rounds)}; the last gained {gain:.3f} in log likelihood{words}"
     return replace(
         found,
         fixed=tuple(held),

@@ -8,6 +8,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized.cohort import Cohort, Series
 from tests.exact import linear_program
+from tests.outcome_models import poisson_counts
 
 TIMES = torch.linspace(0.0, 3.0, 8, dtype=torch.float64)
 
@@ -92,17 +93,6 @@ def test_a_correlation_of_one_is_named_as_one():
     assert float(fit.estimates["correlation"][1, 0]) > 0.95
 
 
-def counts(cohort):
-    """Poisson counts whose log rate varies between individuals."""
-    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
-    omega = pyro.sample("omega", dist.HalfNormal(1.0))
-    with pyro.plate("individual", len(cohort)):
-        log_rate = pyro.sample("log_rate", dist.Normal(mean, omega))
-        y = cohort["y"]
-        rate = (log_rate[..., None] + 0 * y.times).exp()
-        pyro.sample("y", dist.Poisson(rate).mask(y.observed).to_event(1), obs=y.values)
-
-
 def zeros(num, width):
     times = torch.arange(width).double().expand(num, -1).clone()
     return Cohort({"y": Series(times, torch.zeros_like(times))})
@@ -111,7 +101,7 @@ def zeros(num, width):
 def test_counts_that_are_all_zero_have_no_finite_estimate():
     """It is said before the fit, which does not end at the limits of a round."""
     with pytest.warns(pa.AmortizedWarning, match="All 60 recorded values of 'y' are 0"):
-        fit = pa.fit_population(counts, zeros(12, 5), seed=1)
+        fit = pa.fit_population(poisson_counts, zeros(12, 5), seed=1)
     assert abs(fit.minus2ll) < 0.1
     assert fit.num_rounds < 20
 
@@ -120,7 +110,7 @@ def test_an_infinite_limit_is_said_to_be_no_estimate():
     """The mean of a log rate of zero: every smaller one has the same likelihood."""
     start = {"mean": torch.tensor(-20.0), "omega": torch.tensor(0.5)}
     with pytest.warns(pa.AmortizedWarning, match="All 60 recorded values"):
-        fit = pa.fit_population(counts, zeros(12, 5), start=start, seed=1)
+        fit = pa.fit_population(poisson_counts, zeros(12, 5), start=start, seed=1)
     assert "mean has no finite estimate, because smaller values have the same" in fit.message
     assert fit.standard_errors["mean"].isnan()
 
@@ -129,6 +119,6 @@ def test_an_infinite_limit_is_said_to_be_no_estimate():
 def test_the_mean_of_individuals_that_hardly_vary_moves_far_in_a_round():
     """The posteriors are as narrow as the population, with a standard deviation of 0.001."""
     start = {"mean": torch.tensor(-0.8), "omega": torch.tensor(0.001)}
-    fit = pa.fit_population(counts, zeros(48, 1), start=start, seed=1)
+    fit = pa.fit_population(poisson_counts, zeros(48, 1), start=start, seed=1)
     assert fit.num_rounds < 20
     assert abs(fit.minus2ll) < 0.1

@@ -1,25 +1,13 @@
 """Scores of individuals on draws that follow the population, against quadrature."""
 
-import pyro
-import pyro.distributions as dist
 import torch
 
 import pyro_amortized as pa
 from pyro_amortized.cohort import Cohort, Series
 from pyro_amortized.population.fitted_following import follow
+from tests.outcome_models import poisson_counts
 
 NUM, COUNT = 3000, 1.0
-
-
-def counts(cohort):
-    """One count of every individual, with a random log rate: a posterior that is not normal."""
-    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
-    omega = pyro.sample("omega", dist.HalfNormal(1.0))
-    with pyro.plate("individual", len(cohort)):
-        log_rate = pyro.sample("log_rate", dist.Normal(mean, omega))
-        y = cohort["y"]
-        rate = (log_rate[..., None] + 0 * y.times).exp()
-        pyro.sample("y", dist.Poisson(rate).mask(y.observed).to_event(1), obs=y.values)
 
 
 def exact_scores(mean, log_omega):
@@ -41,7 +29,7 @@ def test_scores_have_no_bias_of_first_order():
     times = torch.zeros(NUM, 1).double()
     cohort = Cohort({"y": Series(times, times + COUNT)})
     population = {"mean": torch.tensor(0.3), "omega": torch.tensor(0.8)}
-    individuals = pa.sample_individuals(counts, cohort, population, num_draws=100, seed=1)
+    individuals = pa.sample_individuals(poisson_counts, cohort, population, num_draws=100, seed=1)
     following = follow(individuals, torch.ones(2).double())
     exact = exact_scores(0.3, torch.tensor(0.8).double().log())
     error = following.scores.std(0) / NUM**0.5
@@ -54,7 +42,7 @@ def test_the_likelihood_on_moved_draws_has_the_corrected_slope():
     times = torch.zeros(20, 1).double()
     cohort = Cohort({"y": Series(times, times + COUNT)})
     population = {"mean": torch.tensor(0.3), "omega": torch.tensor(0.8)}
-    individuals = pa.sample_individuals(counts, cohort, population, num_draws=100, seed=2)
+    individuals = pa.sample_individuals(poisson_counts, cohort, population, num_draws=100, seed=2)
     following = follow(individuals, torch.ones(2).double())
     vector = following.center.clone().requires_grad_()
     excess = following.excess(vector)

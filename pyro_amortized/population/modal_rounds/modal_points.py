@@ -112,7 +112,7 @@ class ModalPoints(IndividualPosteriors):
 
 def unit_points(num_latent: int) -> Tensor:
     """The points of a standard normal distribution, shape ``(2 * num_latent + 1, num_latent)``: the
-    centre, forwards, backwards.
+    mode, forwards, backwards.
     """
     axes = math.sqrt(3) * torch.eye(num_latent, dtype=torch.float64)
     return torch.cat([axes.new_zeros(1, num_latent), axes, -axes])

@@ -1,8 +1,8 @@
 """Rounds on points about the modes, from which the rounds with draws start.
 
-A round takes 2 d points of each individual in place of some hundred draws, and has no Monte Carlo
-error. The approximation is the better the more an individual was observed; whatever it leaves, the
-rounds with draws remove (decision 073).
+A round takes 2 d + 1 points of each individual with d parameters in place of some hundred draws,
+and has no Monte Carlo error. The more was observed of an individual, the better is the
+approximation; the rounds with draws remove whatever error it leaves (decision 073).
 """
 
 from dataclasses import dataclass
@@ -43,16 +43,7 @@ class ModalSearch(Search):
         parts = (self.structure, self.cohort, population, self.scale)
         return points_about_modes(*parts, known, generator)
 
-    def draw_for_round(
-        self,
-        vector: Tensor,
-        num_draws: int,
-        generator: Generator,
-        known: Refinement | None = None,
-        effort: Effort = NO_CHAINS,
-    ) -> ModalPoints:
-        """As :meth:`draw`."""
-        return self.draw(vector, num_draws, generator, known, effort)
+    draw_for_round = draw
 
     def larger(self, individuals: RoundDraws, fixed: Tensor) -> Tensor | None:
         """A population in which a standard deviation that is nearly zero, and not fixed, is many

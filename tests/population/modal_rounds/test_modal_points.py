@@ -3,7 +3,6 @@
 import math
 
 import numpy
-import pyro
 import pyro.distributions as dist
 import torch
 
@@ -17,17 +16,7 @@ from pyro_amortized.population.modal_rounds.modal_points import (
     unit_points,
 )
 from tests.exact import TRUTH, exact_log_marginal, linear_cohort, linear_program
-
-
-def counts(cohort):
-    """Poisson counts with a random intercept."""
-    mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
-    omega = pyro.sample("omega", dist.HalfNormal(1.0))
-    with pyro.plate("individual", len(cohort)):
-        phi = pyro.sample("phi", dist.Normal(mean, omega))
-        y = cohort["y"]
-        rate = phi.exp()[..., None].expand(y.times.shape)
-        pyro.sample("y", dist.Poisson(rate).mask(y.observed).to_event(1), obs=y.values)
+from tests.outcome_models import poisson_counts
 
 
 def count_cohort(num=60):
@@ -56,7 +45,7 @@ def test_a_normal_posterior_is_exact():
 def test_counts_are_those_of_quadrature():
     """With one to six counts in the mean of each individual, the error is 0.006 at most."""
     cohort, mean, omega = count_cohort(), 0.5, 0.7
-    found = points(counts, cohort, {"mean": mean, "omega": omega})
+    found = points(poisson_counts, cohort, {"mean": mean, "omega": omega})
     nodes, weights = numpy.polynomial.hermite_e.hermegauss(60)
     phi = torch.from_numpy(mean + omega * nodes)
     log_density = dist.Poisson(phi.exp()[:, None, None]).log_prob(cohort["y"].values).sum(-1)
