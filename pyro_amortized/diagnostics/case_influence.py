@@ -103,8 +103,10 @@ def case_influence_checks(fit: PopulationFit) -> list[Check]:
     value = float(largest.max())
     if not named:
         moving = [i for i in order if float(largest[i]) > DEFAULTS.min_move]
-        words = f"No individual moves an estimate by more than {limit:.1f} standard errors"
-        words += _moves_of(influence, moving) if limit > DEFAULTS.min_move else "."
+        words = (
+            "No individual moves an estimate by more than chance explains in a cohort of this size "
+            f"({limit:.1f} standard errors){_moves_of(influence, moving)}"
+        )
         return [Check("influence of individuals", "passed", value, words, "model")]
     parts = []
     for i in named[: DEFAULTS.max_named]:
@@ -120,7 +122,7 @@ def case_influence_checks(fit: PopulationFit) -> list[Check]:
 
 
 def _moves_of(influence: CaseInfluence, rows: list[int]) -> str:
-    """The end of a sentence: individuals that move an estimate as far as chance explains."""
+    """The end of a sentence, and individuals that move an estimate as far as chance explains."""
     if not rows:
         return f", and none by more than {DEFAULTS.min_move:g}."
     moves = []
@@ -128,7 +130,4 @@ def _moves_of(influence: CaseInfluence, rows: list[int]) -> str:
         j = int(influence.moves[i].abs().argmax())
         moves.append(f"{influence.ids[i]} ({influence.names[j]} {influence.moves[i, j]:+.1f})")
     more = ", ..." if len(rows) > DEFAULTS.max_named else ""
-    return (
-        ", which chance explains in a cohort of this size; by more than "
-        f"{DEFAULTS.min_move:g}: {', '.join(moves)}{more}."
-    )
+    return f". By more than {DEFAULTS.min_move:g}: {', '.join(moves)}{more}."
