@@ -16,7 +16,8 @@ from ..dosing import Delivery, arrivals
 from ..quantities import Quantity, as_quantity
 from .compiled.codes import Event, Status
 from .compiled.function_keys import key_of
-from .compiled.systems import Problem, RightHandSide, System, run, system_for
+from .compiled.solved_rows import Problem, run
+from .compiled.systems import RightHandSide, System, system_for
 from .events import Events, list_events
 from .problem_validation import as_switches, check_inputs, check_kinds
 from .solver_options import SolverOptions, Tolerance

@@ -1,21 +1,17 @@
-r"""Compiled systems: made once per right-hand side, compared with it, and run in threads."""
+r"""Compiled systems: made once per right-hand side, and compared with it."""
 
 import functools
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .codes import Status
 from .expressions import write
-from .kernel_cache import call_kernel, load_kernel
+from .kernel_cache import load_kernel
 from .rosenbrock_source import implicit_source
 from .scalar_source import explicit_source
 from .simd_source import lanes_source
@@ -27,7 +23,7 @@ LOG = logging.getLogger("pyro_amortized.nlme")
 
 @dataclass(frozen=True)
 class CompilationLimits:
-    r"""When a right-hand side is compiled, and how it is solved.
+    r"""When a right-hand side is compiled, and how it is compared.
 
     Args:
         max_states: More states are solved by torchdiffeq, whose vectors then pay.
@@ -35,11 +31,6 @@ class CompilationLimits:
         max_versions: Versions of one function that are compiled. More versions mean that the
             function captures values that keep changing.
         max_cached: Systems that are kept.
-        detection_steps: Steps of the explicit solver after which a row goes to the implicit one.
-        stiff_share: Share of such rows above which the system is solved implicitly from then on.
-        steps_per_thread: Fewer steps take less time than to start a second thread.
-        parts_per_thread: Parts that the rows are divided into, per thread: rows take different
-            numbers of steps, and a thread that has finished takes the next part.
         usual_steps: Steps of a row that are expected before the first call.
         num_checked: Rows of the call at which the expressions are compared with the function.
         compared_at: Factors on the states, and times, at which they are compared: those of the
@@ -52,10 +43,6 @@ class CompilationLimits:
     max_statements: int = 1_000
     max_versions: int = 8
     max_cached: int = 64
-    detection_steps: int = 5_000
-    stiff_share: float = 0.05
-    steps_per_thread: int = 100_000
-    parts_per_thread: int = 4
     usual_steps: float = 100.0
     num_checked: int = 3
     compared_at: tuple[tuple[float, float], ...] = ((1.0, 0.0), (1.1, 1.7))
@@ -65,7 +52,6 @@ class CompilationLimits:
 
 LIMITS = CompilationLimits()
 
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _kernels: dict[str, Any] = {}
 _systems: "OrderedDict[Any, System]" = OrderedDict()
 _refused: "OrderedDict[Any, None]" = OrderedDict()
@@ -79,12 +65,10 @@ class System:
 
     Args:
         traced: The scalar expressions.
-        is_stiff: Whether the explicit solver found it stiff in an earlier call.
         usual_steps: Mean number of steps of a row in the last call.
     """
 
     traced: Traced
-    is_stiff: bool = False
     usual_steps: float = LIMITS.usual_steps
     _made: dict[str, Any] = field(default_factory=dict)
 
@@ -213,116 +197,3 @@ def _check(
                     f"its expressions give {slopes.tolist()}, and the function gives "
                     f"{expected[i].tolist()}"
                 )
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    r"""Rows to solve, as NumPy arrays in float64.
-
-    Args:
-        start: Time of the initial states.
-        initial: Shape ``(row, state)``.
-        parameters: Shape ``(row, piece, parameter)``.
-        event_times: Shape ``(row, event)``, sorted, infinite in the padding.
-        event_kinds: Kinds of the events, :class:`~.codes.Event`.
-        event_places: Index of the compartment, vector or piece of each event.
-        event_sizes: Amount or rate of each event.
-        vectors: States that events set or add, shape ``(row, vector, state)``.
-        times: Observation times, shape ``(row, time)``, sorted.
-    """
-
-    start: float
-    initial: Any
-    parameters: Any
-    event_times: Any
-    event_kinds: Any
-    event_places: Any
-    event_sizes: Any
-    vectors: Any
-    times: Any
-
-    def rows(self, index: Any) -> "Problem":
-        """Some of the rows."""
-        return Problem(self.start, *(x[index] for x in list(vars(self).values())[1:]))
-
-
-@dataclass(frozen=True, eq=False)
-class KernelResult:
-    """States ``(row, time, state)``, status and number of steps ``(row,)``."""
-
-    states: Any
-    status: Any
-    steps: Any
-
-
-def run(
-    system: System, problem: Problem, method: str, rtol: float, atol: float, max_steps: int
-) -> KernelResult:
-    r"""Solve all rows, in as many threads as torch uses.
-
-    Args:
-        system: The system.
-        problem: The rows.
-        method: "explicit", "implicit" or "auto". The last is explicit, and implicit for rows that
-            are stiff or take more than 5,000 steps. A system with more than 5 % such rows is
-            solved implicitly from then on.
-        rtol: Relative tolerance, of every row.
-        atol: Absolute tolerance.
-        max_steps: Largest number of steps of a row.
-    """
-    if method != "auto":
-        return _run(system, method, problem, rtol, atol, max_steps, False)
-    if system.is_stiff:
-        return _run(system, "implicit", problem, rtol, atol, max_steps, False)
-    limit = min(max_steps, LIMITS.detection_steps)
-    result = _run(system, "explicit", problem, rtol, atol, limit, True)
-    failed = (result.status == Status.STIFF) | (result.status == Status.TOO_MANY_STEPS)
-    rows = np.flatnonzero(failed)
-    if len(rows):
-        system.is_stiff = len(rows) > LIMITS.stiff_share * len(result.status)
-        part = _run(system, "implicit", problem.rows(rows), rtol, atol, max_steps, False)
-        result.states[rows], result.status[rows] = part.states, part.status
-        result.steps[rows] += part.steps
-    return result
-
-
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """A pool of threads; a forked process makes its own."""
-    key = (os.getpid(), threads)
-    if key not in _pools:
-        _pools.clear()
-        _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="pyro_amortized-solver")
-    return _pools[key]
-
-
-def _run(
-    system: System,
-    method: str,
-    problem: Problem,
-    rtol: float,
-    atol: float,
-    max_steps: int,
-    detect: bool,
-) -> KernelResult:
-    kernel = system.kernel(method)
-    num, num_states = problem.initial.shape
-    out = np.empty((num, problem.times.shape[1], num_states))
-    status = np.full(num, int(Status.SOLVED), dtype=np.int64)
-    steps = np.zeros(num, dtype=np.int64)
-    inputs = tuple(vars(problem).values())
-
-    def part(low: int, high: int) -> None:
-        rest = (max_steps, detect, out, status, steps, low, high)
-        call_kernel(kernel, *inputs, rtol, atol, *rest)
-
-    work = int(num * system.usual_steps) // LIMITS.steps_per_thread
-    threads = min(torch.get_num_threads(), max(1, work))
-    if threads == 1:
-        part(0, num)
-    else:
-        edges = np.linspace(0, num, LIMITS.parts_per_thread * threads + 1).astype(int).tolist()
-        part(0, 0)  # compiles before the threads start
-        list(_pool(threads).map(part, edges[:-1], edges[1:]))
-    if num:
-        system.usual_steps = float(steps.mean())
-    return KernelResult(out, status, steps)

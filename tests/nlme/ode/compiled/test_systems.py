@@ -18,6 +18,10 @@ def robertson(t, x, p):
     return torch.stack([-slow + back, slow - back - fast, fast], -1)
 
 
+def relaxation(t, x, p):
+    return p["k"].unsqueeze(-1) * (torch.cos(t).unsqueeze(-1) - x)
+
+
 @pytest.mark.parametrize("method", ["explicit", "implicit"])
 def test_order_of_the_solvers(method):
     """Halving the tolerance by 1e4 reduces the error in proportion; dense output included."""
@@ -48,21 +52,29 @@ def test_stiff_systems_are_detected_and_solved():
     # Published solution (Hairer and Wanner, IVP test set).
     exact = [0.9851721, 0.9055186, 0.7158271, 0.4505186, 0.1832022]
     assert solution.states[0, :, 0].tolist() == pytest.approx(exact, rel=1e-5)
-    system = compiled.system_for(robertson, 3, {"k": f64(0.04)}, torch.ones(1, 3))
-    assert system.is_stiff
 
 
 @pytest.mark.slow
 def test_every_individual_has_its_own_steps():
     """A stiff individual does not change the steps and results of the others."""
     k = f64(1.0, 1e4, 2.0)
-
-    def relax(t, x, p):
-        return p["k"].unsqueeze(-1) * (torch.cos(t).unsqueeze(-1) - x)
-
-    alone = nlme.solve(relax, f64(0.0), TIMES, {"k": k[:1]})
-    together = nlme.solve(relax, f64(0.0), TIMES.expand(3, -1), {"k": k})
+    alone = nlme.solve(relaxation, f64(0.0), TIMES, {"k": k[:1]})
+    together = nlme.solve(relaxation, f64(0.0), TIMES.expand(3, -1), {"k": k})
     assert torch.equal(alone[0], together[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first, method", [(1e5, "implicit"), (1.0, "explicit")])
+def test_the_method_is_chosen_for_each_call(first, method):
+    """By its first rows, and whatever an earlier call has found: a population far from the data may
+    be stiff where the fitted one is not.
+    """
+    k, times = torch.full((100,), first).double(), TIMES.expand(100, -1)
+    k[50:] = 2.0
+    nlme.solve(relaxation, f64(0.0), times, {"k": torch.full((100,), 1e5).double()})
+    chosen = nlme.solve(relaxation, f64(0.0), times, {"k": k})
+    every = nlme.solve(relaxation, f64(0.0), times, {"k": k}, solver=method)
+    assert torch.equal(chosen[50:], every[50:])
 
 
 @pytest.mark.slow
