@@ -47,13 +47,15 @@ DEFAULTS = LaplaceSettings()
 
 class Curvature(NamedTuple):
     """Covariance of a vector from the curvature of an objective, whether the objective has a
-    maximum there, and the directions in which it is flat, in units of the scale, shape
-    ``(direction, parameter)``.
+    maximum there, the directions in which it is flat, in units of the scale, shape
+    ``(direction, parameter)``, and whether the covariance is that of the scores in place of the
+    curvature.
     """
 
     covariance: Tensor
     is_maximum: bool
     flat: Tensor
+    by_scores: bool = False
 
 
 def laplace_covariance(

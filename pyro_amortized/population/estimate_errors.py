@@ -108,14 +108,11 @@ def monte_carlo_errors(
     return errors
 
 
-def standard_error_errors(
-    likelihood: Likelihood, structure: ModelStructure, vector: Tensor, covariance: Tensor
-) -> Tensor:
+def standard_error_errors(likelihood: Likelihood, vector: Tensor, covariance: Tensor) -> Tensor:
     r"""Monte Carlo standard error of every standard error, as a part of it.
 
     Args:
         likelihood: The likelihood whose curvature gave the covariance.
-        structure: The structure of the model.
         vector: The estimates, unconstrained, shape ``(population,)``.
         covariance: Their covariance, shape ``(population, population)``; NaN where it is unknown.
 
@@ -127,10 +124,28 @@ def standard_error_errors(
     errors = torch.full_like(standard_errors, torch.nan)
     if not isinstance(likelihood, ExactLikelihood | ExpandedLikelihood):
         return errors
-    known, step = (standard_errors > 0).nonzero()[:, 0], ERRORS.curvature_step
+    known = (standard_errors > 0).nonzero()[:, 0]
     if not len(known):
         return errors
     directions = covariance[known].nan_to_num(0.0) / standard_errors[known].unsqueeze(1)
+    errors[known] = curvature_errors(likelihood, vector, directions) / 2
+    return errors
+
+
+def curvature_errors(
+    likelihood: ExactLikelihood | ExpandedLikelihood, vector: Tensor, directions: Tensor
+) -> Tensor:
+    r"""Monte Carlo standard error of the second derivative of the log likelihood.
+
+    Args:
+        likelihood: The likelihood on draws that were made at the population or near it.
+        vector: The population, unconstrained, shape ``(population,)``.
+        directions: Directions of about one standard error, shape ``(direction, population)``.
+
+    Returns:
+        In every direction, shape ``(direction,)``.
+    """
+    structure, step = likelihood.individuals.structure, ERRORS.curvature_step
     with torch.no_grad():
         center = likelihood.log_weights(structure.constrain_population(vector))
         weights, spreads = normalized_weights(center), []
@@ -145,8 +160,7 @@ def standard_error_errors(
             influence = curved - (weights * curved).sum(0) - 2 * mean * (slopes - mean)
             spreads.append(weights * influence)
         products = remaining_products(likelihood.individuals, torch.stack(spreads, -1))
-    errors[known] = products.diagonal().sqrt() / 2
-    return errors
+    return products.diagonal().sqrt()
 
 
 def _errors_of_following(likelihood: Likelihood, covariance: Tensor) -> Tensor:

@@ -301,7 +301,7 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     curvature = curvature_at(search, likelihood, new, optimum.vector, ~ascent.held)
     min_ess = ESTIMATION.min_final_efficiency * new.num_draws
     covered = float(new.estimate.ess.median()) >= min_ess
-    covered = covered and ascent.gain < ESTIMATION.max_final_gain
+    covered = covered and ascent.gain < max(ESTIMATION.max_final_gain, rounds.min_gain)
     unknown = torch.full_like(curvature.covariance, torch.nan)
     covariance = curvature.covariance if covered else unknown
     limits = limits_at(search, likelihood, optimum.vector, curvature) if covered else {}
@@ -310,7 +310,9 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     is_maximum = curvature.is_maximum or (len(limits) > 0 and not flat)
     converged = has_ended(rounds) and ascent.gain < rounds.min_gain
     parts = (likelihood, structure, optimum.vector, covariance)
-    errors, changes = monte_carlo_errors(*parts), standard_error_errors(*parts)
+    errors = monte_carlo_errors(*parts)
+    changes = standard_error_errors(likelihood, optimum.vector, covariance)
+    changes = torch.full_like(changes, torch.nan) if curvature.by_scores else changes
     message = fit_message(rounds, curvature, covered, fixed, limits)
     return PopulationFit(
         model=model,

@@ -45,6 +45,9 @@ class EstimationSettings:
     # The standard errors are those on the draws of the last round if it gained less (a third of a
     # standard error from there to the estimates). Farther away the curvature may be another one.
     max_gain_of_same_draws: float = 0.05
+    # Multiple of its Monte Carlo error within which the curvature in a direction may differ from
+    # the information of the scores: this error then hides it, and the scores are used.
+    hidden_errors: float = 3.0
     # A fit whose last round gained more, or whose draws have a smaller median share of effective
     # ones, has no standard errors.
     max_final_gain: float = 1.0

@@ -99,6 +99,11 @@ def fit_message(
             "there are no standard errors, because few draws are effective at the estimates or the "
             "last round still gained much"
         )
+    if curvature.by_scores:
+        parts.append(
+            "the standard errors are those of the scores of the individuals, because the Monte "
+            "Carlo error hides the curvature (`num_draws=` makes more draws)"
+        )
     flat = [
         str(limits[i]) if i in limits else _flat_direction(names_of_all, scale, x)
         for i, x in enumerate(curvature.flat)

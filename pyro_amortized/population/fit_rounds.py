@@ -102,6 +102,11 @@ class Progress(NamedTuple):
         """The same with the numbers of draws of a schedule."""
         return self._replace(num_draws=schedule.num_draws, most_draws=schedule.most_draws)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether the likelihood has not risen on new draws for some rounds."""
+        return self.num_idle >= ROUNDS.num_idle
+
     def is_last(self, gain: float, min_gain: float) -> bool:
         """Whether a round ends the rounds: it gains little, or the next one would."""
         expected = gain * gain / self.last_gain if self.last_gain else math.inf
@@ -165,9 +170,11 @@ def continue_rounds(
             return Rounds(search, ascent, place.individuals, num_rounds, min_gain)
         enough = near and place.individuals.num_draws >= schedule.num_draws
         is_last = enough and progress.is_last(ascent.gain, min_gain)
-        is_last = is_last and progress.region.withheld(ascent) < min_gain
+        is_last = is_last and progress.region.withheld(ascent, progress.is_idle) < min_gain
         if is_last:
             min_gain = max(min_gain, ROUNDS.max_idle_promise)
+            if progress.is_idle:  # Monte Carlo error ends the rounds, not the optimiser
+                ascent = ascent._replace(optimum=ascent.optimum._replace(converged=True))
         done = is_last or num_rounds == schedule.max_rounds
         near = near or ascent.gain < schedule.near_gain
         new = _drawn_after(search, ascent, schedule, near, done, generator)
@@ -253,12 +260,15 @@ def _after_round(
     if gain >= ROUNDS.min_kept * ascent.gain - allowed:
         is_idle = place.individuals.num_draws == schedule.num_draws
         is_idle = is_idle and gain < ROUNDS.idle_errors * error
-        return progress._replace(
+        progress = progress._replace(
             place=place_of(search, ascent.optimum.vector, new),
             region=region.after(gain, ascent.gain),
             num_idle=progress.num_idle + 1 if is_idle else 0,
             last_gain=ascent.gain if isinstance(new, SummarizedDraws) else 0.0,
         )
+        if progress.is_idle:  # what a round promises is not there, and smaller steps promise less
+            progress = progress._replace(region=region.narrower() or region)
+        return progress
     if place.individuals.num_draws < new.num_draws:  # perhaps because these are few draws
         known = place.individuals.refinement
         more = search.draw_for_round(place.vector, new.num_draws, generator, known)

@@ -128,6 +128,27 @@ class Following:
         """Share of the individuals whose draws are stretched."""
         return float(self.rates.flatten(1).any(1).double().mean())
 
+    @property
+    def noise(self) -> float:
+        """The gain in log likelihood that a round has to expect from the Monte Carlo errors of its
+        draws and of those before it alone: the trace of the inverse information times the
+        covariance of the error of the score; zero where this is not known.
+        """
+        unit, information = _information(self.scores)
+        errors = self.score_covariance / torch.outer(unit, unit)
+        if not bool(errors.isfinite().all()):
+            return 0.0
+        return float(torch.cholesky_solve(errors, information).trace())
+
+    def promised_gain(self, free: Tensor) -> float:
+        """The gain of log likelihood that a step of scoring promises in some coordinates, a boolean
+        for each.
+        """
+        scores = self.scores[:, free]
+        unit, information = _information(scores)
+        total = (scores.sum(0) / unit).unsqueeze(1)
+        return 0.5 * float((total * torch.cholesky_solve(total, information)).sum())
+
     def moved(self, draws: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         r"""The draws at an unconstrained population, differentiable in it.
 
@@ -214,3 +235,9 @@ class Following:
         """The same without what is known of the moves that the scores were computed with."""
         unknown = torch.full_like(self.score_covariance, torch.nan)
         return replace(self, bias=torch.zeros_like(self.bias), score_covariance=unknown)
+
+
+def _information(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Units of the scores, and the Cholesky factor of the sum of their outer products in them."""
+    unit = scores.square().sum(0).sqrt().clamp(min=1e-300)
+    return unit, factored((scores / unit).T @ (scores / unit))

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from ..model import Population
-from ..numerics.cholesky import factored
 from .large_cohorts.summarized_draws import SummarizedDraws
 from .likelihood_interface import Gains
 
@@ -44,18 +43,7 @@ class QuadraticLikelihood:
         self.is_shared = self.structure.coordinates(self.structure.shared)
         self.following = individuals.summary.following
         self.base = individuals.summary.moments
-        self.noise = self._noise()
-
-    def _noise(self) -> float:
-        """The gain in log likelihood that a round has to expect from the Monte Carlo errors of its
-        draws and of those before it alone: the trace of the inverse information times the
-        covariance of the error of the score.
-        """
-        scores = self.following.scores
-        unit = scores.square().sum(0).sqrt().clamp(min=1e-300)
-        errors = self.following.score_covariance / torch.outer(unit, unit)
-        information = factored((scores / unit).T @ (scores / unit))
-        return float(torch.cholesky_solve(errors, information).trace())
+        self.noise = self.following.noise
 
     def slope_error(self, direction: Tensor) -> float:
         """Monte Carlo standard error of the slope of the log likelihood of all individuals in a

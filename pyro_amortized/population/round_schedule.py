@@ -62,5 +62,6 @@ class RoundSchedule(NamedTuple):
         share = likelihood.following.share_stretched
         least = self.min_gain + share * (self.min_gain_stretched - self.min_gain)
         if num_idle >= ROUNDS.num_idle:
-            least = max(least, ROUNDS.max_idle_promise)
+            noise = ROUNDS.expected_noise * likelihood.following.noise
+            least = max(least, ROUNDS.max_idle_promise, noise)
         return max(least, ROUNDS.expected_noise * likelihood.noise)

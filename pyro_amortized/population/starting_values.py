@@ -1,8 +1,9 @@
 r"""Starting values of a fit.
 
 The median of the prior and some draws of it are compared by the likelihood of some individuals. The
-best of them is improved by rounds on points about the modes of the individuals (decision 073), and
-where there are none, by rounds on a few draws of some individuals (decision 036).
+best of them is improved by rounds on points about the modes of the individuals (decision 073),
+followed by rounds of scoring where these do not come near the maximum (decision 076). Where there
+are no such points, it is improved by rounds on a few draws of some individuals (decision 036).
 """
 
 import math
@@ -22,6 +23,7 @@ from .maximum_search import Search
 from .modal_rounds.modal_points import unit_points
 from .modal_rounds.modal_search import ModalSearch, has_modal_rounds
 from .round_schedule import RoundSchedule
+from .scoring_search import ScoringSearch
 from .trust_region import ROUNDS
 
 
@@ -54,6 +56,9 @@ class StartSettings:
     max_modal_rounds: int = 15
     min_modal_gain: float = 0.5
     max_near_gain: float = 3.0
+    # The same for the rounds of scoring on the first number of draws.
+    max_scoring_rounds: int = 12
+    min_scoring_gain: float = 1.5
 
     def schedule(self, num_draws: int) -> RoundSchedule:
         """The rounds, with the same number of draws in all of them."""
@@ -64,6 +69,12 @@ class StartSettings:
         """The rounds of all individuals on points about their modes."""
         gains = (self.min_modal_gain, self.min_modal_gain)
         return RoundSchedule(num_points, num_points, 0.0, *gains, self.max_modal_rounds, True)
+
+    def scoring_schedule(self) -> RoundSchedule:
+        """The rounds of scoring."""
+        gains = (self.min_scoring_gain, self.min_scoring_gain)
+        rounds = self.max_scoring_rounds
+        return RoundSchedule(self.num_draws, self.num_draws, 0.0, *gains, rounds, True)
 
 
 START = StartSettings()
@@ -119,10 +130,14 @@ def _modal_start(
                 break
             schedule = START.modal_schedule(num_points)
             rounds = run_rounds(modal, Start(larger), held, schedule, generator)
+        if not math.isfinite(rounds.value):
+            return None
+        if rounds.ascent.gain >= START.max_near_gain:
+            place = Start(rounds.ascent.optimum.vector, rounds.individuals.refinement)
+            scoring, schedule = ScoringSearch.like(search), START.scoring_schedule()
+            rounds = run_rounds(scoring, place, held, schedule, generator)
     except FitError:  # impossible data of an individual, perhaps because its mode was missed
         return Start(compared[0].vector)
-    if not math.isfinite(rounds.value):
-        return None
     near = rounds.ascent.gain < START.max_near_gain
     return Start(rounds.ascent.optimum.vector, rounds.individuals.refinement, near)
 

@@ -33,6 +33,9 @@ class RoundSettings:
     # Multiple of the gain that Monte Carlo error alone promises, below which the rounds of a large
     # cohort end: with eleven parameters its standard deviation is 0.4 of it.
     expected_noise: float = 1.5
+    # The same of the gain that the scores alone promise, without any limit: more is a maximum that
+    # lies beyond the limits.
+    scored_noise: float = 5.0
     # Gain of a round from which the Monte Carlo errors of the estimates say how many draws they
     # need: their errors should be smaller than this part of their standard errors. A smaller
     # increase is not worth further rounds, and a larger one may be due to a few individuals.
@@ -76,14 +79,19 @@ class TrustRegion(NamedTuple):
             return self._replace(num_kept=num_kept)
         return TrustRegion(max(self.least, self.level - 1), self.least)
 
-    def withheld(self, ascent: Ascent) -> float:
+    def withheld(self, ascent: Ascent, is_idle: bool) -> float:
         """The gain that a round might have had within the widest limits that have not failed: its
-        own times the ratio of these, if it ended at its limits, else 0.
+        own times the ratio of these, if it ended at its limits, else 0. Where new draws have not
+        risen for some rounds, it is what the scores promise, if that is more than Monte Carlo
+        error.
         """
         likelihood, limits = ascent.likelihood, SEARCH.max_distances[self.level]
         population = likelihood.individuals.structure.constrain_population(ascent.optimum.vector)
         with torch.no_grad():
             distances = zip(likelihood.distances(population), limits, strict=True)
             is_at_limit = any(bool((x > ROUNDS.at_limit * most).any()) for x, most in distances)
+        if is_at_limit and is_idle:
+            promised = likelihood.following.promised_gain(~ascent.held)
+            return promised if promised > ROUNDS.scored_noise * likelihood.following.noise else 0.0
         ratio = SEARCH.max_distances[self.least][0] / limits[0]
         return ratio * ascent.gain if is_at_limit and ratio > 1 else 0.0

@@ -42,3 +42,24 @@ def test_few_draws_give_one_mixed_derivative_for_all():
     _, hessian = regressed_expansion(function, steps, value, draws, weights)
     exact = torch.tensor([[2.0, 4.0], [4.0, 8.0]]).double()
     assert torch.allclose(hessian, exact.expand_as(hessian), atol=1e-6)
+
+
+def test_where_the_regression_does_not_hold_all_mixed_derivatives_are_differences():
+    """Of a ridge that is curved, the second derivatives are not linear in the draw."""
+    generator = torch.Generator().manual_seed(1)
+    draws = torch.randn(200, 3, 2, generator=generator, dtype=torch.float64)
+    weights = torch.full((200, 3), 1 / 200, dtype=torch.float64)
+    steps = torch.full((3,), 1e-2, dtype=torch.float64)
+
+    def ridge(point):
+        a, b = (draws + point[:2]).unbind(-1)
+        return -4 * (b - a**2 + point[2]).square() - a**2 / 2
+
+    def function(points):
+        return [ridge(x) for x in points]
+
+    value = ridge(torch.zeros(3).double())
+    found = regressed_expansion(function, steps, value, draws, weights)
+    expected = expansion(function, steps, value)
+    assert torch.allclose(found[0], expected[0])
+    assert torch.allclose(found[1], expected[1], atol=1e-6)

@@ -53,7 +53,7 @@ def test_standard_errors_on_other_draws_scatter_as_their_errors_say(fits):
         objective = search.objective(likelihood)
         covariance = laplace_covariance(objective, vector, search.scale).covariance
         found.append(covariance.diagonal().sqrt())
-        errors.append(standard_error_errors(likelihood, search.structure, vector, covariance))
+        errors.append(standard_error_errors(likelihood, vector, covariance))
     expected = torch.stack(errors).pow(2).mean(0).sqrt()
     ratio = torch.stack(found).std(0) / torch.stack(found).mean(0) / expected
     assert ((ratio > 0.5) & (ratio < 1.6)).all(), ratio

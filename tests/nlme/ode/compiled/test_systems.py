@@ -64,7 +64,7 @@ def test_every_individual_has_its_own_steps():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first, method", [(1e5, "implicit"), (1.0, "explicit")])
+@pytest.mark.parametrize(("first", "method"), [(1e5, "implicit"), (1.0, "explicit")])
 def test_the_method_is_chosen_for_each_call(first, method):
     """By its first rows, and whatever an earlier call has found: a population far from the data may
     be stiff where the fitted one is not.
