@@ -116,6 +116,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a training."""
+    parser.add_argument(
+        "--out", type=Path, default=Path("guide"), help="folder to write the guide to"
+    )
+    parser.add_argument("--budget", default="5min", help="wall time, such as 30s, 5min, 1h")
+    parser.add_argument("--runs", type=Path, help="folder of the run, so that it can be resumed")
+
+
 def _add_options(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     """Add the arguments of each command to its parser."""
     for name, parser in parsers.items():
@@ -133,15 +142,7 @@ def _add_options(parsers: Mapping[str, argparse.ArgumentParser]) -> None:
     parsers["check"].add_argument(
         "--out", type=Path, default=Path("."), help="folder to write the figures to"
     )
-    parsers["train"].add_argument(
-        "--out", type=Path, default=Path("guide"), help="folder to write the guide to"
-    )
-    parsers["train"].add_argument(
-        "--budget", default="5min", help="wall time, such as 30s, 5min, 1h"
-    )
-    parsers["train"].add_argument(
-        "--runs", type=Path, help="folder of the run, so that it can be resumed"
-    )
+    _add_train(parsers["train"])
     _add_fit(parsers["fit"])
     parsers["report"].add_argument(
         "--out", type=Path, default=Path("report.html"), help="HTML file to write"

@@ -6,7 +6,7 @@ Limits of quantification do not change it. An *observation* is drawn from the di
 has residual error and is censored where the model says so.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from .outcome_kinds import innermost, is_wrapper, site_mean
 from .population_parameters import Population
 from .program_run import Assign, run_program
 from .program_simulation import lay_out
-from .sites import individual_first
+from .sites import ObservedSite, individual_first
 from .structure import CALLS, ModelStructure
 
 # Name of a further series of a cohort, whose times are those at which events are predicted: the
@@ -182,24 +182,35 @@ def _predicted(
     shape = (*draws.shape[:2], -1)
     for name, site in structure.observed.items():
         if site.series == quantity:
-            node = trace.nodes[name]
             if site.kind == "event":
                 times = repeated[GRID if GRID in repeated else quantity].times
-                return Predictions(innermost(node["fn"]).survival(times).reshape(shape), None)
-            location = individual_first(_location(node["fn"]), site.dim, site.event_dim)
-            value = individual_first(node["value"], site.dim, site.event_dim)
-            if location.dim() != 2:
-                raise ModelError(
-                    f"The series {quantity!r} has {location.shape[-1]} channels.",
-                    "a quantity with one value per time.",
-                    "name a `pyro.deterministic` site of shape (individual, time) in `quantity=`.",
-                )
+                survival = innermost(trace.nodes[name]["fn"]).survival(times)
+                return Predictions(survival.reshape(shape), None)
+            location, value = _of_observation(trace.nodes[name], site)
             return Predictions(
                 location.expand(len(rows), -1).reshape(shape),
                 value.reshape(shape).double() if with_noise else None,
             )
-    named: Any = trace.nodes[quantity]["value"] if quantity in trace.nodes else None
-    if not isinstance(named, Tensor) or named.dim() != 2 or len(named) != len(rows):
+    named = trace.nodes[quantity]["value"] if quantity in trace.nodes else None
+    value = _of_deterministic(structure, quantity, named, len(rows))
+    return Predictions(value.reshape(shape), None)
+
+
+def _of_observation(node: Mapping[str, Any], site: ObservedSite) -> tuple[Tensor, Tensor]:
+    """Prediction and value of an observation site, shape ``(row, time)`` each."""
+    location = individual_first(_location(node["fn"]), site.dim, site.event_dim)
+    if location.dim() != 2:
+        raise ModelError(
+            f"The series {site.series!r} has {location.shape[-1]} channels.",
+            "a quantity with one value per time.",
+            "name a `pyro.deterministic` site of shape (individual, time) in `quantity=`.",
+        )
+    return location, individual_first(node["value"], site.dim, site.event_dim)
+
+
+def _of_deterministic(structure: ModelStructure, quantity: str, named: Any, num: int) -> Tensor:
+    """The value of a deterministic site for so many rows; None stands for no such site."""
+    if not isinstance(named, Tensor) or named.dim() != 2 or len(named) != num:
         shape_found = tuple(getattr(named, "shape", ()))
         found = "no site" if named is None else f"a site of shape {shape_found}"
         raise ModelError(
@@ -208,7 +219,7 @@ def _predicted(
             "(individual, time).",
             "correct `quantity=`.",
         )
-    return Predictions(named.double().reshape(shape), None)
+    return named.double()
 
 
 def _location(fn: Any) -> Tensor:

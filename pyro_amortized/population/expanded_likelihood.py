@@ -155,14 +155,14 @@ class ExpandedLikelihood:
         coordinates = self._coordinates(following)
         known = None if differences is None else differences.take(rows)
         moved = MovedObservations(structure, cohort, center, population, coordinates, known)
+        parts = (moved, coordinates.steps, observation)
         if self.by_parameters and not self.few_coordinates:
             standard = (center - following.mean) / following.spread
-            weights = normalized_weights(log_weights)
             gradient, hessian = regressed_expansion(
-                moved, coordinates.steps, observation, standard, weights
+                *parts, standard, normalized_weights(log_weights)
             )
         else:
-            gradient, hessian = expansion(moved, coordinates.steps, observation)
+            gradient, hessian = expansion(*parts)
         return ExpandedPart(
             repeated_cohort,
             draws,

@@ -99,22 +99,28 @@ def fit_message(
             "there are no standard errors, because few draws are effective at the estimates or the "
             "last round still gained much"
         )
+    return "; ".join(parts + _of_curvature(curvature, names_of_all, scale, limits))
+
+
+def _of_curvature(
+    curvature: Curvature, names: list[str], scale: Tensor, limits: Mapping[int, Limit]
+) -> list[str]:
+    """What the curvature says of the estimates and of their standard errors."""
     if curvature.by_scores:
-        parts.append(
+        return [
             "the standard errors are those of the scores of the individuals, because the Monte "
             "Carlo error hides the curvature (`num_draws=` makes more draws)"
-        )
+        ]
     flat = [
-        str(limits[i]) if i in limits else _flat_direction(names_of_all, scale, x)
+        str(limits[i]) if i in limits else _flat_direction(names, scale, x)
         for i, x in enumerate(curvature.flat)
     ]
-    parts += flat
-    if not curvature.is_maximum and not flat:
-        parts.append(
-            "the likelihood has no proper maximum: a standard deviation of the individual "
-            "parameters may be zero"
-        )
-    return "; ".join(parts)
+    if curvature.is_maximum or flat:
+        return flat
+    return [
+        "the likelihood has no proper maximum: a standard deviation of the individual parameters "
+        "may be zero"
+    ]
 
 
 def flat_places(direction: Tensor) -> list[int]:

@@ -55,17 +55,24 @@ def event_series(times: Tensor, happened: Tensor, *, end: Tensor | float | None 
     filled = times.nan_to_num(-torch.inf).cummax(-1).values
     last = filled[:, -1]
     is_open = ~((status > 0) | ~known).all(-1)  # the end of the observation is among the rows
-    if end is None:
-        ends = torch.where(is_open, last, last.max())
-    else:
-        ends = _as_tensors(end=end)[0].to(times.dtype)
-        if ends.shape not in (torch.Size([]), torch.Size([len(times)])):
-            raise CohortError(
-                f"`end` has shape {tuple(ends.shape)}.",
-                f"({len(times)},), one end for each individual, or a number.",
-                "correct `end=`.",
-            )
-        ends = ends.expand(len(times))
+    ends = torch.where(is_open, last, last.max()) if end is None else _ends(end, last)
+    # Rows after the end of the observation repeat it; after a last event they are not recorded.
+    observed = known | (is_open.unsqueeze(-1) & (known.cumsum(-1) > 0))
+    values = torch.stack([filled, status], -1)
+    both = observed.unsqueeze(-1).expand_as(values)
+    return Series(ends.unsqueeze(-1).expand_as(filled).contiguous(), values, both.contiguous())
+
+
+def _ends(end: Tensor | float, last: Tensor) -> Tensor:
+    """The given ends of the follow-up, none of them before the last time of its individual."""
+    ends = _as_tensors(end=end)[0].to(last.dtype)
+    if ends.shape not in (torch.Size([]), last.shape):
+        raise CohortError(
+            f"`end` has shape {tuple(ends.shape)}.",
+            f"({len(last)},), one end for each individual, or a number.",
+            "correct `end=`.",
+        )
+    ends = ends.expand(len(last))
     if not bool((ends >= last).all()):
         i = int((~(ends >= last)).nonzero()[0])
         raise CohortError(
@@ -73,11 +80,7 @@ def event_series(times: Tensor, happened: Tensor, *, end: Tensor | float | None 
             "no event and no censoring after the end of the planned follow-up.",
             "correct `end=`.",
         )
-    # Rows after the end of the observation repeat it; after a last event they are not recorded.
-    observed = known | (is_open.unsqueeze(-1) & (known.cumsum(-1) > 0))
-    values = torch.stack([filled, status], -1)
-    both = observed.unsqueeze(-1).expand_as(values)
-    return Series(ends.unsqueeze(-1).expand_as(filled).contiguous(), values, both.contiguous())
+    return ends
 
 
 def _as_tensors(**arguments: Any) -> list[Tensor]:
