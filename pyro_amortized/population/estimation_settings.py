@@ -45,9 +45,16 @@ class EstimationSettings:
     # The standard errors are those on the draws of the last round if it gained less (a third of a
     # standard error from there to the estimates). Farther away the curvature may be another one.
     max_gain_of_same_draws: float = 0.05
-    # Multiple of its Monte Carlo error within which the curvature in a direction may differ from
-    # the information of the scores: this error then hides it, and the scores are used.
-    hidden_errors: float = 3.0
+    # Part of the information of the scores that is Monte Carlo error in some direction, from which
+    # they give the standard errors in place of the curvature: an estimate then has a Monte Carlo
+    # error of a third of its standard error. Of 300 cells along curved ridges it was 0.6, and the
+    # curvature made a standard error a quarter of what the likelihood shows. There must be so many
+    # individuals for each parameter.
+    max_noise_share: float = 0.1
+    min_scores: int = 10
+    # The same above which the scores do not determine a direction that is flat on the draws; at
+    # most so much of the information is taken off.
+    max_flat_noise: float = 0.7
     # A fit whose last round gained more, or whose draws have a smaller median share of effective
     # ones, has no standard errors.
     max_final_gain: float = 1.0

@@ -3,12 +3,10 @@
 import torch
 from torch import Tensor
 
-from ..numerics.laplace import DEFAULTS as LAPLACE
+from ..numerics.cholesky import factored
 from ..numerics.laplace import Curvature, laplace_covariance
 from ..sampling.individuals import IndividualPosteriors
-from .estimate_errors import curvature_errors
 from .estimation_settings import ESTIMATION
-from .exact_likelihood import ExactLikelihood
 from .expanded_likelihood import ExpandedLikelihood
 from .fit_message import flat_places
 from .likelihood_choice import likelihood_with_curvature
@@ -52,41 +50,40 @@ def curvature_at(
         drawn = search.some_draws(likelihood)[0]
         expanded = ExpandedLikelihood(drawn, search.scale, following=likelihood.following)
         curvature = laplace_covariance(search.objective(expanded), vector, search.scale, free)
-    return with_scores(search, likelihood, curvature, vector, free)
+    return with_scores(search, likelihood, curvature, free)
 
 
 def with_scores(
-    search: Search, likelihood: Likelihood, curvature: Curvature, vector: Tensor, free: Tensor
+    search: Search, likelihood: Likelihood, curvature: Curvature, free: Tensor
 ) -> Curvature:
     r"""The curvature; where Monte Carlo error hides it, the covariance of the scores in its place.
 
-    With the scores :math:`S_i` of the individuals and the covariance E of the Monte Carlo error of
-    their sum, :math:`\sum_i S_i S_i^\top - E` is another estimate of the information. A direction
-    in which it is positive, and in which the curvature differs from it by less than some Monte
-    Carlo errors, is determined by the data, even if the curvature on the draws is not that of a
-    maximum.
+    The curvature on draws that move contains the squares of their slopes. Along a curved ridge the
+    largest of these squares belong to draws that are not among some hundred: the information is
+    then too large, and its Monte Carlo error, which is computed from the same draws, does not show
+    it. The scores :math:`S_i` of the individuals at the population of the draws need no squares.
+    With the covariance E of the Monte Carlo error of their sum, :math:`\sum_i S_i S_i^\top - E` is
+    an estimate of the information, whose own error falls with the number of individuals. It is used
+    where E is a large part of the first term in some direction.
     """
-    if not isinstance(likelihood, ExactLikelihood | ExpandedLikelihood):
+    following, num = likelihood.following, int(free.sum())
+    scores, errors = following.scores[:, free], following.score_covariance[free][:, free]
+    is_known = bool(errors.isfinite().all()) and bool(scores.any(0).all())
+    few = len(scores) < ESTIMATION.min_scores * num
+    if few or not is_known or search.criterion != "maximum likelihood":
         return curvature
-    if not len(curvature.flat) or search.criterion != "maximum likelihood":
+    unit = scores.square().sum(0).sqrt()
+    root = factored((scores / unit).T @ (scores / unit))
+    inverse = torch.linalg.inv(root)
+    shares, axes = torch.linalg.eigh(inverse @ (errors / torch.outer(unit, unit)) @ inverse.T)
+    if float(shares[-1]) < ESTIMATION.max_noise_share:
         return curvature
-    following = likelihood.following
-    scores, unit = following.scores[:, free], search.scale[free]
-    information = scores.T @ scores - following.score_covariance[free][:, free]
-    information = information * torch.outer(unit, unit)
-    if not bool(information.isfinite().all()):
+    flat = root.T @ (curvature.flat[:, free] * search.scale[free] * unit).T
+    noise = (axes.T @ flat).square().T @ shares / flat.square().sum(0)
+    if bool((noise > ESTIMATION.max_flat_noise).any()):  # the scores do not determine it either
         return curvature
-    if float(torch.linalg.eigvalsh(information)[0]) < LAPLACE.flat_information:
-        return curvature
-    flat = curvature.flat[:, free]
-    values = torch.einsum("fp,pq,fq->f", flat, information, flat)
-    directions = torch.zeros_like(curvature.flat)
-    directions[:, free] = flat * unit / values.sqrt().unsqueeze(1)
-    errors = curvature_errors(likelihood, vector, directions)
-    # In these directions the information is 1 by the scores, and at most 0 by the curvature.
-    if bool((errors * ESTIMATION.hidden_errors < 1).any()):
-        return curvature
+    kept = (1 - shares).clamp(min=1 - ESTIMATION.max_flat_noise)
+    half = inverse.T @ axes / kept.sqrt() / unit.unsqueeze(1)
     covariance = torch.full_like(curvature.covariance, torch.nan)
-    inverse = information.inverse() * torch.outer(unit, unit)
-    covariance[free.unsqueeze(0) & free.unsqueeze(1)] = inverse.flatten()
+    covariance[free.unsqueeze(0) & free.unsqueeze(1)] = (half @ half.T).flatten()
     return Curvature(covariance, True, curvature.flat[:0], True)
