@@ -12,8 +12,9 @@ from torch import Tensor
 from ..errors import SettingError
 from ..nlme.regimens import Regimen
 from ..runtime.arguments import check_is, check_number
-from .dose_optimum import Loss, Optimum, checked_loss, optimum, weighted_mean_error
+from .dose_optimum import Loss, Optimum, checked_loss, optimum
 from .dose_response import DoseResponse, Mixture, dose_response
+from .draw_weights import DrawWeights
 from .recommendation_result import Candidates
 from .regimen_names import check_names
 from .targets import Target
@@ -98,7 +99,7 @@ def best_in_range(
             "a positive smallest amount and a larger one.",
             "correct `candidates=`.",
         )
-    is_many = mixture.weights.numel() > SETTINGS.many
+    is_many = mixture.weights.values.numel() > SETTINGS.many
     num_knots = SETTINGS.num_knots_many if is_many else SETTINGS.num_knots
     response = dose_response(mixture, regimen, target, ends, num_knots)
 
@@ -139,7 +140,7 @@ def _all(like: Tensor) -> Tensor:
 
 
 def _quality(
-    metric: Tensor, weights: Tensor, target: Target, loss: Loss | None
+    metric: Tensor, weights: DrawWeights, target: Target, loss: Loss | None
 ) -> dict[str, Tensor]:
     """Probability of the target and expected loss, with Monte Carlo errors, shape
     ``(individual,)``.
@@ -147,9 +148,9 @@ def _quality(
     nothing = torch.full(metric.shape[-1:], torch.nan, dtype=torch.float64)
     share, share_error, mean, mean_error = nothing, nothing, nothing, nothing
     if target.low is not None or target.high is not None:
-        share, share_error = weighted_mean_error(target.inside(metric).double(), weights)
+        share, share_error = weights.mean_error(target.inside(metric).double())
     if loss is not None:
-        mean, mean_error = weighted_mean_error(checked_loss(loss, metric), weights)
+        mean, mean_error = weights.mean_error(checked_loss(loss, metric))
     return {
         "probability": share,
         "probability_errors": share_error,
@@ -159,12 +160,12 @@ def _quality(
 
 
 def _points(
-    response: DoseResponse, best: Tensor, weights: Tensor, target: Target, loss: Loss | None
+    response: DoseResponse, best: Tensor, weights: DrawWeights, target: Target, loss: Loss | None
 ) -> Candidates:
     """Points of the range around the best dose for the picture and the table, by interpolation."""
     at_best = response.at(best.unsqueeze(0))[0].clamp(min=1e-300).log()
-    mean = (weights * at_best).sum(0)
-    deviation = (weights * (at_best - mean).square()).sum(0).sqrt()
+    mean = (weights.values * at_best).sum(0)
+    deviation = (weights.values * (at_best - mean).square()).sum(0).sqrt()
     least, most = (math.log(x) for x in SETTINGS.points_factors)
     spread = (SETTINGS.points_deviations * deviation).clamp(least, most)
     low = torch.maximum(response.log_amounts[0], best - spread)
@@ -192,7 +193,7 @@ def best_candidate(
     loss: Loss | None,
 ) -> dict[str, Any]:
     """The best of some regimens for each patient: fields of a recommendation."""
-    num = mixture.weights.shape[1]
+    num = mixture.weights.values.shape[1]
     metrics, rows = [], []
     for regimen in named.values():
         metric = mixture.metric(regimen, target)

@@ -18,13 +18,13 @@ from ..errors import SettingError
 from ..model import ModelStructure, Population
 from ..model.individual_priors import individual_priors
 from ..population.exact_likelihood import ExactLikelihood
-from ..population.fitted_following import follow
 from ..runtime.random_numbers import fork_seed
 from ..sampling.importance_weights import normalized_weights, resample
 from ..sampling.individual_draws import sample_individuals
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.posterior_centers import posterior_centers
 from .population_source import Source
+from .uncertain_draws import following_of
 
 Uncertainty = Literal["population and individuals", "individuals", "none"]
 UNCERTAINTIES: tuple[Uncertainty, ...] = ("population and individuals", "individuals", "none")
@@ -124,12 +124,7 @@ def _under_each(
     source: Source, posterior: IndividualPosteriors, vectors: Tensor, generator: Generator
 ) -> Tensor:
     """One draw of every individual under each population, shape ``(draw, individual, latent)``."""
-    structure = posterior.structure
-    scale = vectors.std(0)
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    if source.fit is not None:
-        scale = source.fit.search.scale
-    following = follow(posterior, scale)
+    structure, following = posterior.structure, following_of(source, posterior, vectors)
     likelihood = ExactLikelihood(posterior, following)
     rows, result = torch.arange(len(posterior.cohort)), []
     for vector in vectors:

@@ -112,14 +112,12 @@ def predicted_parts(
     own = len(cohort) == num_draws * num and num_draws > 1
     num_values = sum(cohort[name].values.numel() for name in structure.series)
     size = max(1, CALLS.max_values // max(1, num_values // num_draws if own else num_values))
-    if isinstance(population, Tensor) and structure.layout is None and structure.shared:
-        size = 1
     seed = 0 if generator is None else fork_seed(generator)
     noise = make_generator(seed)
     copies: dict[int, Cohort] = {}
-    for start in range(0, num_draws, size):
-        draws = unconstrained[start : start + size].double()
-        rows = slice(start, start + len(draws))
+    for rows in _row_parts(structure, population, num_draws, size):
+        draws = unconstrained[rows].double()
+        start = rows.start
         values = _values_of(structure, population, rows, num)
         if own:
             repeated = cohort[torch.arange(start * num, (start + len(draws)) * num)]
@@ -142,6 +140,22 @@ def default_quantity(structure: ModelStructure, short: Collection[str] = ()) -> 
     return others[0] if others else structure.series[0]
 
 
+def _row_parts(
+    structure: ModelStructure, population: Population | Tensor, num_draws: int, size: int
+) -> Iterator[slice]:
+    """Draws that are computed together: at most ``size``, and of one population where the model
+    takes no shared parameters of each row.
+    """
+    counts = [num_draws]
+    if isinstance(population, Tensor) and structure.layout is None and structure.shared:
+        counts = torch.unique_consecutive(population, dim=0, return_counts=True)[1].tolist()
+    begin = 0
+    for count in counts:
+        for start in range(begin, begin + count, size):
+            yield slice(start, min(start + size, begin + count))
+        begin += count
+
+
 def _values_of(
     structure: ModelStructure, population: Population | Tensor, part: slice, num: int
 ) -> Population:
@@ -152,9 +166,10 @@ def _values_of(
     first = structure.constrain_population(vectors[0])
     if not structure.shared or structure.layout is None:
         return first
-    populations = [structure.constrain_population(vector) for vector in vectors]
+    different, counts = torch.unique_consecutive(vectors, dim=0, return_counts=True)
+    populations = [structure.constrain_population(vector) for vector in different]
     shared = [structure.unconstrain_population(p, structure.shared) for p in populations]
-    rows = torch.stack(shared).repeat_interleave(num, 0)
+    rows = torch.stack(shared).repeat_interleave(num * counts, 0)
     return first | lay_out(structure, rows, structure.layout)
 
 
