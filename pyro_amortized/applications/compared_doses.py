@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas
 import torch
 from torch import Tensor
 
 from ..errors import SettingError
 from ..nlme.regimens import Regimen
 from ..runtime.arguments import check_is, check_number
+from ..runtime.user_warnings import warn_user
 from .dose_optimum import Loss, Optimum, checked_loss, optimum
 from .dose_response import DoseResponse, Mixture, dose_response
 from .draw_weights import DrawWeights
@@ -60,6 +62,10 @@ def named_candidates(candidates: Any, regimen: Regimen) -> dict[str, Regimen]:
     if isinstance(candidates, Mapping):
         named = {str(name): x for name, x in candidates.items()}
     else:
+        if isinstance(candidates, pandas.DataFrame) and candidates.shape[1] == 1:
+            candidates = candidates.iloc[:, 0]
+        if isinstance(candidates, pandas.Series):
+            candidates = candidates.to_numpy()
         if isinstance(candidates, Tensor | np.ndarray):
             candidates = candidates.reshape(-1).tolist()
         fix = "pass `(low, high)`, a list of amounts, or regimens in a list or by name."
@@ -103,6 +109,8 @@ def best_in_range(
     num_knots = SETTINGS.num_knots_many if is_many else SETTINGS.num_knots
     response = dose_response(mixture, regimen, target, ends, num_knots)
 
+    _warn_of_no_effect(response, mixture)
+
     def optimum_of(current: DoseResponse) -> Optimum:
         return optimum(current, mixture.weights, target, probability, loss)
 
@@ -133,6 +141,19 @@ def best_in_range(
         "metric": metric,
         "candidates": _points(response, best.log_amount, mixture.weights, target, loss),
     }
+
+
+def _warn_of_no_effect(response: DoseResponse, mixture: Mixture) -> None:
+    """Warn of patients whose metric is the same at the smallest and the largest amount."""
+    same = (response.metric[-1] == response.metric[0]).all(0)
+    if bool(same.any()):
+        ids = mixture.parts[0].posterior.cohort.ids
+        names = ", ".join(ids[i] for i in same.nonzero()[:5, 0].tolist())
+        warn_user(
+            f"The dose does not change the metric of {int(same.sum())} of the patients ({names}). "
+            "Check the window of the target (`at=`, `window=`), `start=` and `quantity=`: the dose "
+            "may arrive later."
+        )
 
 
 def _all(like: Tensor) -> Tensor:

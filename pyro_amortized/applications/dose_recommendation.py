@@ -84,8 +84,8 @@ def recommend(
         fit: A fit, posterior draws of its population, a bootstrap, or ``population(model,
             estimates)``. Several, in a list or by name, are averaged by the marginal likelihood of
             the patient's samples.
-        patient: Data of one or more patients, ``{covariate: value}`` for one without samples, or
-            None for one without covariates.
+        patient: Data of one or more patients; ``{covariate: value}`` for one without samples, a
+            data frame of covariates for several; or None for one without covariates.
         candidates: A range ``(low, high)`` of amounts, in which the optimum is found; a list of
             amounts; or regimens, in a list or by name.
         target: What the dose should reach, for instance ``Target.auc(low=400, high=600)``.

@@ -10,14 +10,15 @@ drawn, beginning with the earlier mixtures.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pandas
 import torch
 from torch import Generator, Tensor
 
 from ..cohort import Cohort, Series
-from ..cohort.categories import place_of_category
-from ..errors import CohortError, SettingError
+from ..errors import CohortError
+from ..nlme.studies import GivenCovariates, covariate_columns, given_covariates
 from ..runtime.arguments import check_is
 from ..runtime.random_numbers import fork_seed
 from ..sampling.importance_weights import (
@@ -54,7 +55,7 @@ class PosteriorSettings:
 
 
 SETTINGS = PosteriorSettings()
-Patient = Cohort | Mapping[str, float]
+Patient = Cohort | GivenCovariates
 
 
 class Earlier(NamedTuple):
@@ -75,7 +76,7 @@ def default_num_draws(num_patients: int) -> int:
 def patients_as_cohort(
     patient: Patient | None, source: Source, others: Collection[str] = ()
 ) -> Cohort:
-    r"""The data of patients; covariates alone describe one patient without samples.
+    r"""The data of patients; covariates alone describe patients without samples.
 
     Args:
         patient: Data, covariates, or None.
@@ -83,7 +84,7 @@ def patients_as_cohort(
         others: Covariates that may be given although the model does not read them.
 
     Raises:
-        SettingError: The patient is neither a cohort nor covariates.
+        SettingError: The patient is neither a cohort nor covariates, or lacks one.
         CohortError: A cohort lacks a series of the model.
     """
     if isinstance(patient, Cohort):
@@ -95,26 +96,31 @@ def patients_as_cohort(
                 "name the series in `nlme.read_table(..., series=...)` as in the model.",
             )
         return patient
-    fix = "pass the data of patients, or `{covariate: value}` for one without samples."
-    known = {} if patient is None else patient
-    check_is("patient", known, Mapping, fix)
+    fix = "pass the data of patients, or their covariates: a mapping or a data frame."
+    given = {} if patient is None else patient
+    check_is("patient", given, (Mapping, pandas.DataFrame), fix)
+    known = covariate_columns(given)
     source.check_covariates(set(known) - set(others))
-    values, names = {}, {} if source.cohort is None else source.cohort.categories
-    for name, value in known.items():
-        if isinstance(value, str):
-            value = place_of_category(names, name, value)
-        x = torch.as_tensor(value, dtype=torch.float64)
-        if x.numel() != 1 or not bool(x.isfinite().all()):
-            raise SettingError(
-                f"Covariate {name!r} of the patient is {value!r}.",
-                "one finite number.",
-                "pass a cohort for several patients.",
-            )
-        values[name] = x.reshape(1)
-    zero = torch.zeros(1, 1, dtype=torch.float64)
-    nothing = Series(zero, torch.ones_like(zero), torch.zeros(1, 1, dtype=torch.bool))
+    source.check_complete(set(known))
+    names = {} if source.cohort is None else source.cohort.categories
+    num = max([1, *(len(x) for x in known.values() if not isinstance(x, str) and _is_list(x))])
+    values = given_covariates(known, num, names)
     named = {name: names[name] for name in values if name in names}
-    return Cohort({name: nothing for name in source.series}, None, values, categories=named)
+    series = {name: _nothing(source, name, num) for name in source.series}
+    return Cohort(series, None, values, categories=named)
+
+
+def _nothing(source: Source, name: str, num: int) -> Series:
+    """A series without recorded values, with the channels of that of the data."""
+    zero = torch.zeros(num, 1, dtype=torch.float64)
+    channels = () if source.cohort is None else source.cohort[name].values.shape[2:]
+    values = torch.ones(num, 1, *channels, dtype=torch.float64)
+    return Series(zero, values, torch.zeros_like(values, dtype=torch.bool))
+
+
+def _is_list(values: Any) -> bool:
+    """Whether a covariate has a value for each patient."""
+    return hasattr(values, "__len__") and getattr(values, "ndim", 1) > 0
 
 
 class Drawing(NamedTuple):

@@ -5,7 +5,7 @@ A fit, posterior draws of the population, a bootstrap, or a model with known par
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,23 @@ class Source:
                 f"The covariate {unknown[0]!r} is given, which the model does not know.",
                 f"covariates among {sorted(self.covariates or ())}.",
                 "correct the name, or leave it out.",
+            )
+
+    def check_complete(self, given: Collection[str]) -> None:
+        r"""Raise if a covariate is lacking that the model reads; where there are data, it is not
+        known which of their covariates it reads.
+
+        Raises:
+            SettingError: A covariate is lacking.
+        """
+        if self.cohort is not None or self.covariates is None:
+            return
+        lacking = [name for name in self.covariates if name not in given]
+        if lacking:
+            raise SettingError(
+                f"The covariate {lacking[0]!r} is not given, which the model reads.",
+                f"values of {list(self.covariates)}.",
+                f"pass for example `{{{lacking[0]!r}: value}}` as the patient.",
             )
 
     def guide_for(self, cohort: Cohort) -> AmortizedGuide | None:

@@ -24,6 +24,7 @@ from ..sampling.individual_draws import sample_individuals
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.posterior_centers import posterior_centers
 from .population_source import Source
+from .recipients import Covariates
 from .uncertain_draws import following_of
 
 Uncertainty = Literal["population and individuals", "individuals", "none"]
@@ -54,6 +55,28 @@ def check_uncertainty(uncertainty: str | None) -> None:
             f"`uncertainty` is {uncertainty!r}.",
             f"one of {list(UNCERTAINTIES)}.",
             "correct `uncertainty=`.",
+        )
+
+
+def check_no_new(num_individuals: int | None, covariates: Covariates | None, what: str) -> None:
+    """Raise if new individuals are described beside something that has individuals."""
+    given = {"num_individuals": num_individuals, "covariates": covariates}
+    for name, value in given.items():
+        if value is not None:
+            raise SettingError(
+                f"`{name}` together with {what}.",
+                f"one of them: {what} has a number of individuals with covariates of their own.",
+                f"leave out `{name}=`.",
+            )
+
+
+def check_no_start(start: float | None) -> None:
+    """Raise if new individuals are given a begin of the regimen."""
+    if start is not None:
+        raise SettingError(
+            f"`start` is {start!r}, and the individuals are new ones.",
+            "individuals that were seen, whose clock goes on.",
+            "pass them as `conditional_on=`, or use `nlme.regimen(..., start=)`.",
         )
 
 

@@ -112,10 +112,14 @@ def predicted_parts(
     own = len(cohort) == num_draws * num and num_draws > 1
     num_values = sum(cohort[name].values.numel() for name in structure.series)
     size = max(1, CALLS.max_values // max(1, num_values // num_draws if own else num_values))
+    each: Tensor | None = None  # populations that are computed one at a time
+    if isinstance(population, Tensor):
+        parts = (structure, cohort[:num], unconstrained[:1], population, quantity)
+        each = population if _needs_each(*parts) else None
     seed = 0 if generator is None else fork_seed(generator)
     noise = make_generator(seed)
     copies: dict[int, Cohort] = {}
-    for rows in _row_parts(structure, population, num_draws, size):
+    for rows in _row_parts(each, num_draws, size):
         draws = unconstrained[rows].double()
         start = rows.start
         values = _values_of(structure, population, rows, num)
@@ -140,14 +144,36 @@ def default_quantity(structure: ModelStructure, short: Collection[str] = ()) -> 
     return others[0] if others else structure.series[0]
 
 
-def _row_parts(
-    structure: ModelStructure, population: Population | Tensor, num_draws: int, size: int
-) -> Iterator[slice]:
-    """Draws that are computed together: at most ``size``, and of one population where the model
-    takes no shared parameters of each row.
+def _needs_each(
+    structure: ModelStructure,
+    cohort: Cohort,
+    draw: Tensor,
+    vectors: Tensor,
+    quantity: str,
+) -> bool:
+    """Whether draws with populations of their own are computed one population at a time: the model
+    takes no shared parameters of each row, or a quantity that is no series depends on population
+    parameters on which the observations do not depend.
+    """
+    if structure.layout is None and structure.shared:
+        return True
+    if quantity in structure.series or len(vectors) < 2:
+        return False
+    first, last = (structure.constrain_population(vectors[i]) for i in (0, -1))
+    mixed = last | {name: first[name] for name in structure.shared}
+    ours, theirs = (
+        _predicted(structure, cohort, draw.double(), p, quantity, False).prediction
+        for p in (first, mixed)
+    )
+    return not torch.equal(ours.nan_to_num(), theirs.nan_to_num())
+
+
+def _row_parts(population: Tensor | None, num_draws: int, size: int) -> Iterator[slice]:
+    """Draws that are computed together: at most ``size``, and of one of the populations if there
+    are any.
     """
     counts = [num_draws]
-    if isinstance(population, Tensor) and structure.layout is None and structure.shared:
+    if population is not None:
         counts = torch.unique_consecutive(population, dim=0, return_counts=True)[1].tolist()
     begin = 0
     for count in counts:

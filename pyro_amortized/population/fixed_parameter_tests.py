@@ -100,7 +100,7 @@ def score_tests(
 
     Returns:
         The tests. Where one is significant, fit again without it in ``fixed=`` and compare the fits
-        by :func:`~pyro_amortized.likelihood_ratio_test`.
+        by :func:`~pyro_amortized.population.model_comparison.likelihood_ratio_test`.
 
     Raises:
         FitError: A site was not fixed, or at the end of its support; the fit has no standard
