@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -64,6 +65,11 @@ class LevelFit:
     seconds: float = 0.0
     num_draws: int = 500
     drawn: LevelLikelihood | None = None
+
+    in_place_of_me: ClassVar[str] = (
+        "of a fit with a level, diagnoses, reports, plots and simulations take "
+        "`fit.given_effects()`."
+    )
 
     @cached_property
     def likelihood(self) -> LevelLikelihood:

@@ -14,7 +14,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.diagnostics import diagnose
-from pyro_amortized.errors import FitError
+from pyro_amortized.errors import AmortizedError, FitError
 from pyro_amortized.numerics.maximization import maximize, observed_information
 
 from .test_level_fit import NUM_SITES, closed_log_likelihood, linear, sites
@@ -128,6 +128,12 @@ def test_a_fit_that_was_read_has_a_likelihood_again(fit, tmp_path):
     assert again.drawn is None
     found = -2 * float(again.likelihood(again.vector).detach())
     assert abs(found - fit.minus2ll) < 4 * 2 * again.likelihood.mc_error + 0.02
+
+
+def test_what_takes_no_level_says_what_it_takes(fit):
+    for function in (diagnose, pa.bootstrap, pa.sample_population):
+        with pytest.raises(AmortizedError, match=r"take `fit\.given_effects\(\)`"):
+            function(fit)
 
 
 def test_individuals_are_checked_given_the_effects(fit):
