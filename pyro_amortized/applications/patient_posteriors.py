@@ -10,7 +10,7 @@ drawn, beginning with the earlier mixtures.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas
 import torch
@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 
 from ..cohort import Cohort, Series
 from ..errors import CohortError
-from ..nlme.studies import GivenCovariates, covariate_columns, given_covariates
+from ..nlme.studies import GivenCovariates, covariate_columns, given_covariates, num_rows
 from ..runtime.arguments import check_is
 from ..runtime.random_numbers import fork_seed
 from ..sampling.importance_weights import (
@@ -103,7 +103,7 @@ def patients_as_cohort(
     source.check_covariates(set(known) - set(others))
     source.check_complete(set(known))
     names = {} if source.cohort is None else source.cohort.categories
-    num = max([1, *(len(x) for x in known.values() if not isinstance(x, str) and _is_list(x))])
+    num = num_rows(known) or 1
     values = given_covariates(known, num, names)
     named = {name: names[name] for name in values if name in names}
     series = {name: _nothing(source, name, num) for name in source.series}
@@ -116,11 +116,6 @@ def _nothing(source: Source, name: str, num: int) -> Series:
     channels = () if source.cohort is None else source.cohort[name].values.shape[2:]
     values = torch.ones(num, 1, *channels, dtype=torch.float64)
     return Series(zero, values, torch.zeros_like(values, dtype=torch.bool))
-
-
-def _is_list(values: Any) -> bool:
-    """Whether a covariate has a value for each patient."""
-    return hasattr(values, "__len__") and getattr(values, "ndim", 1) > 0
 
 
 class Drawing(NamedTuple):

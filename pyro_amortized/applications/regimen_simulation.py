@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import pandas
 import torch
 from torch import Generator, Tensor
 
@@ -18,7 +17,7 @@ from ..errors import SettingError
 from ..model.predictions import default_quantity, predict, predicted_parts
 from ..nlme.adaptive_regimens import AdaptiveRegimen
 from ..nlme.regimens import Regimen
-from ..nlme.studies import covariate_columns
+from ..nlme.studies import covariate_columns, num_rows
 from ..runtime.arguments import check_count, check_is
 from ..runtime.random_numbers import make_generator
 from ..runtime.threads import threads_for
@@ -84,7 +83,8 @@ def simulate(
             :func:`~pyro_amortized.nlme.adaptive_regimens.adaptive` gives: one, several, or several
             by name. Or a design: a cohort, whose individuals have doses and covariates of their
             own; its times and values are ignored.
-        num_individuals: Number of new individuals. Default: 1000; 1 without any uncertainty.
+        num_individuals: Number of new individuals. Default: as many as a covariate has values,
+            else 1000; 1 without any uncertainty.
         uncertainty: What varies between the draws: ``"population and individuals"``,
             ``"individuals"`` (at the estimates), or ``"none"`` (the typical individual, or the
             posterior means of seen individuals; no residual error). Default: the first where the
@@ -153,9 +153,10 @@ def simulate(
         if isinstance(regimens, Cohort):
             covariates, num_individuals = regimens, len(regimens)
         single = uncertainty == "none" and (source.cohort is None or covariates is not None)
-        if isinstance(covariates, pandas.DataFrame) and num_individuals is None:
-            num_individuals = len(covariates)
-        num = num_individuals or (1 if single else DEFAULTS.num_individuals)
+        rows = None
+        if covariates is not None and not isinstance(covariates, Cohort):
+            rows = num_rows(covariates)
+        num = num_individuals or rows or (1 if single else DEFAULTS.num_individuals)
         check_no_start(start)
         if covariates is not None and not isinstance(covariates, Cohort):
             per = {_plan(x).per for x in named.values()}  # mg/kg, also where the model reads none

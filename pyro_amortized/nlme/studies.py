@@ -24,7 +24,7 @@ def study(
     times: Sequence[float] | Tensor | Mapping[str, Sequence[float] | Tensor],
     regimen: Regimen | None = None,
     *,
-    num_individuals: int = 1,
+    num_individuals: int | None = None,
     covariates: GivenCovariates | None = None,
     series: str = "dv",
 ) -> Cohort:
@@ -34,7 +34,7 @@ def study(
         times: Sampling times, shape ``(time,)`` for all or ``(individual, time)``, in the unit of
             the data; a mapping from the name of a series to its times for several series.
         regimen: The doses. Default: no doses.
-        num_individuals: Number of individuals.
+        num_individuals: Number of individuals. Default: as many as a covariate has values, else 1.
         covariates: One number, or one per individual, by name; or a data frame with one row per
             individual.
         series: Name of the series, as in the model; ignored where ``times`` is a mapping.
@@ -51,14 +51,16 @@ def study(
         >>> len(cohort), cohort.num_observations
         (32, 96)
     """
-    check_count("num_individuals", num_individuals)
+    given = {} if covariates is None else covariates
+    num = num_rows(given) or 1 if num_individuals is None else num_individuals
+    check_count("num_individuals", num)
     if regimen is not None:
         check_is("regimen", regimen, Regimen, "pass what `nlme.regimen` gives.")
     by_series = dict(times) if isinstance(times, Mapping) else {series: times}
-    known = given_covariates({} if covariates is None else covariates, num_individuals)
+    known = given_covariates(given, num)
     return Cohort(
-        {name: _placeholders(x, num_individuals) for name, x in by_series.items()},
-        None if regimen is None else regimen.doses(num_individuals, known),
+        {name: _placeholders(x, num) for name, x in by_series.items()},
+        None if regimen is None else regimen.doses(num, known),
         known,
     )
 
@@ -68,6 +70,17 @@ def covariate_columns(covariates: Any) -> dict[str, Any]:
     fix = "pass `{name: value or values}`, or a data frame with one row per individual."
     check_is("covariates", covariates, (Mapping, pandas.DataFrame), fix)
     return {str(name): covariates[name] for name in covariates}
+
+
+def num_rows(covariates: GivenCovariates) -> int | None:
+    """Largest number of values of a covariate that has several; None if none has."""
+    values = covariate_columns(covariates).values()
+    lengths = [len(x) for x in values if not isinstance(x, str) and _is_list(x)]
+    return max((n for n in lengths if n > 1), default=None)
+
+
+def _is_list(values: Any) -> bool:
+    return hasattr(values, "__len__") and getattr(values, "ndim", 1) > 0
 
 
 def given_covariates(

@@ -283,13 +283,12 @@ def test_covariates_may_be_a_table_or_names_of_categories():
     assert found == pytest.approx(expected, rel=1e-5)
     with pytest.raises(AmortizedError, match="no category 'heavy'"):
         pa.simulate(population, TWICE, num_individuals=2, covariates={"weight": "heavy"})
-    design = nlme.study([1.0], num_individuals=2, covariates={"weight": [0.0, 1.0]}, series="y")
+    design = nlme.study([1.0], covariates={"weight": [0.0, 1.0]}, series="y")
+    assert len(design) == 2
     named = dataclasses.replace(design, categories={"weight": ("light", "heavy")})
     of_names = pa.population(weight_model, values, cohort=named)
     given = {"weight": ["heavy", "heavy"]}
-    two = pa.simulate(
-        of_names, TWICE, num_individuals=2, covariates=given, uncertainty="none", exposure=STEADY
-    )
+    two = pa.simulate(of_names, TWICE, covariates=given, uncertainty="none", exposure=STEADY)
     assert float(two.exposures["auc"][TWICE.label][0, 0]) == pytest.approx(
         25 / (1 / 70) ** 0.75, rel=1e-4
     )
