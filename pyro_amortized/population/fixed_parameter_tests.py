@@ -9,10 +9,11 @@ of the marginal likelihood at the fit, in unconstrained coordinates b of the par
     \tilde U = U_b - I_{b\psi} I_{\psi\psi}^{-1} U_\psi, \qquad
     V = I_{bb} - I_{b\psi} I_{\psi\psi}^{-1} I_{\psi b},
 
-is about the fall of -2LL that estimating b would bring (a quadratic that promises too much far from
-the fit), :math:`V^{-1} \tilde U` about its estimate,
-and :math:`V^{-1}` about its covariance. The draws of the individuals follow the parameter, so that
-an effect that they could compensate for has its right information.
+is the fall of -2LL that the quadratic promises, and :math:`V^{-1}` about the covariance of the
+estimate of b. Far from the fit the quadratic promises too much, so that the likelihood is maximised
+over b and :math:`\psi` as well, on the draws of the fit: the likelihood ratio and the estimate. The
+draws of the individuals follow the parameters, so that an effect that they could compensate for has
+its right information.
 
 References:
     Rao (1948), Large sample tests of statistical hypotheses.
@@ -32,8 +33,8 @@ from ..runtime.arguments import check_is
 from ..runtime.text_table import text_table
 from ..runtime.threads import threads_for
 from .cohort_size import check_size
-from .expanded_likelihood import ExpandedLikelihood
 from .fit_result import PopulationFit
+from .likelihood_profiles import ExpandedMaxima
 
 # Smallest part of the information of a parameter that the estimates of the others must leave: below
 # it, differences of double precision resolve no information.
@@ -46,18 +47,21 @@ class FixedParameterTest:
 
     Args:
         name: Name of the site.
-        statistic: Fall of -2LL that the quadratic promises; NaN where the data do not determine the
-            site beside the estimates.
+        statistic: Score statistic: the fall of -2LL that the quadratic promises; NaN where the data
+            do not determine the site beside the estimates.
         mc_error: Its Monte Carlo standard error; NaN where it is not known.
+        ratio: Fall of -2LL at the maximum on the draws of the fit.
         degrees_of_freedom: Number of parameters of the site.
-        p_value: Upper tail of the chi-squared distribution.
-        estimate: The value that the quadratic promises, in its support, shape of the site.
-        standard_error: Its standard error in unconstrained coordinates, shape ``(parameter,)``.
+        p_value: Upper tail of the chi-squared distribution beyond ``ratio``.
+        estimate: The value at this maximum, in its support, shape of the site.
+        standard_error: Its standard error in unconstrained coordinates, shape ``(parameter,)``, by
+            the information at the fit.
     """
 
     name: str
     statistic: float
     mc_error: float
+    ratio: float
     degrees_of_freedom: int
     p_value: float
     estimate: Tensor
@@ -80,12 +84,13 @@ class FixedParameterTests:
 
     def __repr__(self) -> str:
         rows: list[tuple[str, ...]] = [
-            ("parameter", "fall of -2LL", "MC error", "df", "p", "promised estimate")
+            ("parameter", "score", "MC error", "fall of -2LL", "df", "p", "estimate")
         ]
         for x in self.tests:
             value = ", ".join(f"{v:.4g}" for v in x.estimate.reshape(-1).tolist())
-            numbers = (f"{x.statistic:.3f}", f"{x.mc_error:.3f}", str(x.degrees_of_freedom))
-            rows.append((x.name, *numbers, f"{x.p_value:.2g}", value))
+            numbers = (f"{y:.3f}" for y in (x.statistic, x.mc_error, x.ratio))
+            rest = (str(x.degrees_of_freedom), f"{x.p_value:.2g}", value)
+            rows.append((x.name, *numbers, *rest))
         return text_table(rows)
 
 
@@ -113,8 +118,10 @@ def score_tests(
     chosen = list(fit.fixed) if names is None else [names] if isinstance(names, str) else names
     _check_names(fit, list(chosen))
     with threads_for(fit.individuals.num_draws * fit.cohort.num_values):
-        likelihood = ExpandedLikelihood(fit.individuals, fit.search.scale)
-        return FixedParameterTests(tuple(_test_of(fit, likelihood, name) for name in chosen))
+        maxima = ExpandedMaxima(fit)
+        before = maxima.maximum(fit.vector, fit.estimated).value
+        tests = (_test_of(fit, maxima, before, name) for name in chosen)
+        return FixedParameterTests(tuple(tests))
 
 
 def _check_names(fit: PopulationFit, names: list[str]) -> None:
@@ -142,8 +149,11 @@ def _check_names(fit: PopulationFit, names: list[str]) -> None:
         )
 
 
-def _test_of(fit: PopulationFit, likelihood: ExpandedLikelihood, name: str) -> FixedParameterTest:
-    """The test of one site."""
+def _test_of(
+    fit: PopulationFit, maxima: ExpandedMaxima, before: float, name: str
+) -> FixedParameterTest:
+    """The test of one site; ``before`` is the maximum without it."""
+    likelihood = maxima.likelihood
     constrain, scale = fit.structure.constrain_population, fit.search.scale
     own = fit.structure.coordinates([name])
     places = torch.cat([own.nonzero()[:, 0], fit.estimated.nonzero()[:, 0]])
@@ -163,20 +173,22 @@ def _test_of(fit: PopulationFit, likelihood: ExpandedLikelihood, name: str) -> F
     if not least > MIN_INFORMATION * float(information[mine, mine].diagonal().abs().max()):
         nothing = torch.full((num,), math.nan, dtype=torch.float64)
         value = torch.full_like(fit.estimates[name], math.nan)
-        return FixedParameterTest(name, math.nan, math.nan, num, math.nan, value, nothing)
+        unknown = (math.nan,) * 3
+        return FixedParameterTest(name, *unknown, num, math.nan, value, nothing)
     slope = score[mine] - answer.T @ score[rest]
     step = torch.linalg.solve(remaining, slope)
-    statistic = float(slope @ step)
-    moved = fit.vector.index_put((places[mine],), at[mine] + unit[mine] * step)
+    best = maxima.maximum(fit.vector, fit.estimated | own)
+    ratio = max(2 * (best.value - before), 0.0)
     errors = torch.linalg.inv(remaining).diagonal().sqrt() * unit[mine]
     contrast = torch.cat([step, -(answer @ step)]) * unit
     covariance = likelihood.following.score_covariance[places][:, places]
     return FixedParameterTest(
         name,
-        statistic,
+        float(slope @ step),
         2 * math.sqrt(max(float(contrast @ covariance @ contrast), 0.0)),
+        ratio,
         num,
-        float(scipy.special.chdtrc(num, max(statistic, 0.0))),
-        constrain(moved)[name],
+        float(scipy.special.chdtrc(num, ratio)),
+        constrain(best.vector)[name],
         errors,
     )

@@ -120,7 +120,7 @@ def profile_likelihood(
     threads = threads_for(num_draws * fit.cohort.num_values)
     with threads, showing_progress(progress), counting_steps(f"profile of {name}", unit="point"):
         of_level = isinstance(fit, LevelFit)
-        maxima = LevelMaxima(fit) if of_level else _ExpandedMaxima(fit)  # type: ignore[arg-type]
+        maxima = LevelMaxima(fit) if of_level else ExpandedMaxima(fit)  # type: ignore[arg-type]
         profile = _Profile(fit, maxima, free, names.index(name))
         bounds = sorted(profile.bound(side, limit) for side in (-1.0, 1.0))
     points = sorted(profile.maxima.items())
@@ -130,7 +130,7 @@ def profile_likelihood(
     return ProfileLikelihood(name, values[order], minus2ll[order], bounds[0], bounds[1], level)
 
 
-class _ExpandedMaxima:
+class ExpandedMaxima:
     """Maxima of the likelihood of a fit over some coordinates."""
 
     def __init__(self, fit: PopulationFit) -> None:
@@ -187,7 +187,7 @@ class _Profile:
     def __init__(
         self,
         fit: PopulationFit | LevelFit,
-        source: "_ExpandedMaxima | LevelMaxima",
+        source: "ExpandedMaxima | LevelMaxima",
         free: Tensor,
         index: int,
     ) -> None:
