@@ -43,6 +43,7 @@ from .population.collapsed_model import marginalize as marginalize
 from .population.estimation import fit_population as fit_population
 from .population.fit_files import load_fit as load_fit
 from .population.fit_result import PopulationFit as PopulationFit
+from .population.fixed_parameter_tests import score_tests as score_tests
 from .population.level_files import load_levels as load_levels
 from .population.level_fit import fit_levels as fit_levels
 from .population.level_result import LevelFit as LevelFit

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas
 import torch
 from torch import Tensor
 
 from ..errors import SettingError
 from ..nlme.regimens import Regimen
 from ..runtime.arguments import check_is, check_number
-from .dose_optimum import Loss, Optimum, checked_loss, optimum, weighted_mean_error
+from ..runtime.user_warnings import warn_user
+from .dose_optimum import Loss, Optimum, checked_loss, optimum
 from .dose_response import DoseResponse, Mixture, dose_response
+from .draw_weights import DrawWeights
 from .recommendation_result import Candidates
 from .regimen_names import check_names
 from .targets import Target
@@ -59,6 +62,10 @@ def named_candidates(candidates: Any, regimen: Regimen) -> dict[str, Regimen]:
     if isinstance(candidates, Mapping):
         named = {str(name): x for name, x in candidates.items()}
     else:
+        if isinstance(candidates, pandas.DataFrame) and candidates.shape[1] == 1:
+            candidates = candidates.iloc[:, 0]
+        if isinstance(candidates, pandas.Series):
+            candidates = candidates.to_numpy()
         if isinstance(candidates, Tensor | np.ndarray):
             candidates = candidates.reshape(-1).tolist()
         fix = "pass `(low, high)`, a list of amounts, or regimens in a list or by name."
@@ -98,9 +105,11 @@ def best_in_range(
             "a positive smallest amount and a larger one.",
             "correct `candidates=`.",
         )
-    is_many = mixture.weights.numel() > SETTINGS.many
+    is_many = mixture.weights.values.numel() > SETTINGS.many
     num_knots = SETTINGS.num_knots_many if is_many else SETTINGS.num_knots
     response = dose_response(mixture, regimen, target, ends, num_knots)
+
+    _warn_of_no_effect(response, mixture)
 
     def optimum_of(current: DoseResponse) -> Optimum:
         return optimum(current, mixture.weights, target, probability, loss)
@@ -134,12 +143,25 @@ def best_in_range(
     }
 
 
+def _warn_of_no_effect(response: DoseResponse, mixture: Mixture) -> None:
+    """Warn of patients whose metric is the same at the smallest and the largest amount."""
+    same = (response.metric[-1] == response.metric[0]).all(0)
+    if bool(same.any()):
+        ids = mixture.parts[0].posterior.cohort.ids
+        names = ", ".join(ids[i] for i in same.nonzero()[:5, 0].tolist())
+        warn_user(
+            f"The dose does not change the metric of {int(same.sum())} of the patients ({names}). "
+            "Check the window of the target (`at=`, `window=`), `start=` and `quantity=`: the dose "
+            "may arrive later."
+        )
+
+
 def _all(like: Tensor) -> Tensor:
     return torch.ones_like(like, dtype=torch.bool)
 
 
 def _quality(
-    metric: Tensor, weights: Tensor, target: Target, loss: Loss | None
+    metric: Tensor, weights: DrawWeights, target: Target, loss: Loss | None
 ) -> dict[str, Tensor]:
     """Probability of the target and expected loss, with Monte Carlo errors, shape
     ``(individual,)``.
@@ -147,9 +169,9 @@ def _quality(
     nothing = torch.full(metric.shape[-1:], torch.nan, dtype=torch.float64)
     share, share_error, mean, mean_error = nothing, nothing, nothing, nothing
     if target.low is not None or target.high is not None:
-        share, share_error = weighted_mean_error(target.inside(metric).double(), weights)
+        share, share_error = weights.mean_error(target.inside(metric).double())
     if loss is not None:
-        mean, mean_error = weighted_mean_error(checked_loss(loss, metric), weights)
+        mean, mean_error = weights.mean_error(checked_loss(loss, metric))
     return {
         "probability": share,
         "probability_errors": share_error,
@@ -159,12 +181,12 @@ def _quality(
 
 
 def _points(
-    response: DoseResponse, best: Tensor, weights: Tensor, target: Target, loss: Loss | None
+    response: DoseResponse, best: Tensor, weights: DrawWeights, target: Target, loss: Loss | None
 ) -> Candidates:
     """Points of the range around the best dose for the picture and the table, by interpolation."""
     at_best = response.at(best.unsqueeze(0))[0].clamp(min=1e-300).log()
-    mean = (weights * at_best).sum(0)
-    deviation = (weights * (at_best - mean).square()).sum(0).sqrt()
+    mean = (weights.values * at_best).sum(0)
+    deviation = (weights.values * (at_best - mean).square()).sum(0).sqrt()
     least, most = (math.log(x) for x in SETTINGS.points_factors)
     spread = (SETTINGS.points_deviations * deviation).clamp(least, most)
     low = torch.maximum(response.log_amounts[0], best - spread)
@@ -192,7 +214,7 @@ def best_candidate(
     loss: Loss | None,
 ) -> dict[str, Any]:
     """The best of some regimens for each patient: fields of a recommendation."""
-    num = mixture.weights.shape[1]
+    num = mixture.weights.values.shape[1]
     metrics, rows = [], []
     for regimen in named.values():
         metric = mixture.metric(regimen, target)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import SettingError
 from .dose_response import DoseResponse
+from .draw_weights import DrawWeights
 from .targets import Target
 
 Loss = Callable[[Tensor], Tensor]
@@ -86,18 +87,9 @@ def checked_loss(loss: Loss, metric: Tensor) -> Tensor:
     return values.double()
 
 
-def weighted_mean_error(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted means and their Monte Carlo errors, shape ``(*, individual)``, of values ``(*, draw,
-    individual)`` with normalised weights ``(draw, individual)``.
-    """
-    mean = (weights * values).sum(-2)
-    error = (weights.square() * (values - mean.unsqueeze(-2)).square()).sum(-2).sqrt()
-    return mean, error
-
-
 def optimum(
     response: DoseResponse,
-    weights: Tensor,
+    weights: DrawWeights,
     target: Target,
     probability: float | None,
     loss: Loss | None,
@@ -106,7 +98,7 @@ def optimum(
 
     Args:
         response: The metric as a function of the dose.
-        weights: Normalised weights, shape ``(draw, individual)``.
+        weights: Weights of the draws.
         target: The target.
         probability: Probability of a target with one end.
         loss: Loss as a function of the metric, in place of a probability.
@@ -120,13 +112,15 @@ def optimum(
 
 
 def _by_patients(
-    response: DoseResponse, weights: Tensor, function: Callable[[DoseResponse, Tensor], Optimum]
+    response: DoseResponse,
+    weights: DrawWeights,
+    function: Callable[[DoseResponse, DrawWeights], Optimum],
 ) -> Optimum:
     """A function of some patients at a time, which limits memory."""
-    num_draws, num = weights.shape
+    num_draws, num = weights.values.shape
     size = max(1, SETTINGS.max_values // (SETTINGS.num_grid * num_draws))
     parts = [
-        function(response.some(slice(i, i + size)), weights[:, i : i + size])
+        function(response.some(slice(i, i + size)), weights.some(slice(i, i + size)))
         for i in range(0, num, size)
     ]
     names = ("log_amount", "error", "is_inside")
@@ -134,7 +128,7 @@ def _by_patients(
 
 
 def _one_end(
-    response: DoseResponse, weights: Tensor, target: Target, probability: float
+    response: DoseResponse, weights: DrawWeights, target: Target, probability: float
 ) -> Optimum:
     """The dose at which a target with one end is reached with a probability."""
     is_low, increasing = target.low is not None, response.is_increasing
@@ -146,9 +140,13 @@ def _one_end(
     reached = response.reached_at(level)
     low, high = response.log_amounts[0], response.log_amounts[-1]
     share = probability if is_low == increasing else 1 - probability
-    error_of_share = (share * (1 - share) * weights.square().sum(0)).sqrt()
+    w = weights.values
+    error_of_share = (share * (1 - share) * w.square().sum(0)).sqrt()
+    if weights.groups is not None:
+        ends = _smooth_quantiles(reached, w, torch.full_like(error_of_share, share).unsqueeze(0))
+        error_of_share = error_of_share * weights.inflation((reached <= ends).double())
     shares = (share + error_of_share * torch.tensor([[0.0], [-1.0], [1.0]])).clamp(0.0, 1.0)
-    dose, lower, upper = _smooth_quantiles(reached, weights, shares)
+    dose, lower, upper = _smooth_quantiles(reached, w, shares)
     error = ((upper - lower) / 2).nan_to_num(torch.inf, torch.inf)
     inside = dose.isfinite() & (dose > low) & (dose < high)
     return Optimum(torch.minimum(torch.maximum(dose, low), high), error, inside)
@@ -198,7 +196,7 @@ class _Below:
         return self.sums.gather(0, place), self.squares.gather(0, place)
 
 
-def _most_probable(response: DoseResponse, weights: Tensor, target: Target) -> Optimum:
+def _most_probable(response: DoseResponse, weights: DrawWeights, target: Target) -> Optimum:
     """The dose with the largest probability of the range.
 
     A draw is in the range from the amount at which it reaches one end until it reaches the other,
@@ -211,17 +209,19 @@ def _most_probable(response: DoseResponse, weights: Tensor, target: Target) -> O
     signed = DoseResponse(response.log_amounts, sign * response.metric)
     enters, leaves = (signed.reached_at(x) for x in sorted((sign * target.low, sign * target.high)))
     grid = _grid(first, last)
-    entered, entered2 = _Below(enters, weights).at(grid)
-    left, left2 = _Below(leaves, weights).at(grid)
+    entered, entered2 = _Below(enters, weights.values).at(grid)
+    left, left2 = _Below(leaves, weights.values).at(grid)
     share = entered - left
     best = share.argmax(0).unsqueeze(0)
     # Draws that are in the range at one of two amounts alone: their number gives the error of the
     # difference of the probabilities.
     changed = sum((x - x.gather(0, best)).abs() for x in (entered2, left2))
     difference = share.gather(0, best) - share
-    is_similar = difference <= SETTINGS.num_errors * torch.as_tensor(changed).sqrt()
+    at_best = grid.gather(0, best)
+    inflation = weights.inflation(((enters <= at_best) & (leaves > at_best)).double())
+    is_similar = difference <= SETTINGS.num_errors * inflation * torch.as_tensor(changed).sqrt()
     middle = torch.stack([torch.minimum(torch.maximum(x, first), last) for x in (enters, leaves)])
-    center, center_error = weighted_mean_error(middle.mean(0), weights)
+    center, center_error = weights.mean_error(middle.mean(0))
     distance = (grid - center).abs().masked_fill(~is_similar, torch.inf)
     dose = grid.gather(0, distance.argmin(0).unsqueeze(0))[0]
     step = grid[1] - grid[0]
@@ -230,13 +230,13 @@ def _most_probable(response: DoseResponse, weights: Tensor, target: Target) -> O
     return Optimum(dose, center_error, is_inside & (share.amax(0) > 0))
 
 
-def _smallest_loss(response: DoseResponse, weights: Tensor, loss: Loss) -> Optimum:
+def _smallest_loss(response: DoseResponse, weights: DrawWeights, loss: Loss) -> Optimum:
     """The dose with the smallest expected loss."""
     first, last = response.log_amounts[0], response.log_amounts[-1]
     low, high = first, last
     for _ in range(SETTINGS.zoom):
         grid = _grid(low, high)
-        expected = (weights * checked_loss(loss, response.at(grid))).sum(1)
+        expected = (weights.values * checked_loss(loss, response.at(grid))).sum(1)
         best = expected.argmin(0).unsqueeze(0)
         step = grid[1] - grid[0]
         dose = grid.gather(0, best)[0]
@@ -245,9 +245,7 @@ def _smallest_loss(response: DoseResponse, weights: Tensor, loss: Loss) -> Optim
     width = torch.maximum((last - first) / SETTINGS.num_grid, torch.full_like(dose, 1e-3))
     around = torch.stack([dose - width, dose, dose + width])
     losses = checked_loss(loss, response.at(around))
-    _, slope_error = weighted_mean_error(
-        ((losses[2] - losses[0]) / (2 * width)).unsqueeze(0), weights
-    )
-    curvature = (weights * (losses[2] - 2 * losses[1] + losses[0])).sum(0) / width.square()
-    error = slope_error[0] / curvature.clamp(min=1e-300)
+    _, slope_error = weights.mean_error((losses[2] - losses[0]) / (2 * width))
+    curvature = (weights.values * (losses[2] - 2 * losses[1] + losses[0])).sum(0) / width.square()
+    error = slope_error / curvature.clamp(min=1e-300)
     return Optimum(dose, torch.where(curvature > 0, error, torch.inf), inside)

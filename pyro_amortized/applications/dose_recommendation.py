@@ -28,6 +28,7 @@ from .dose_response import Mixture
 from .model_weights import prior_weights
 from .patient_checks import unusual_patients, warn_unusual_patients
 from .patient_posteriors import (
+    Drawing,
     Earlier,
     Patient,
     default_num_draws,
@@ -39,6 +40,7 @@ from .population_source import Fitted, Source, source_of
 from .recipients import Occasion
 from .recommendation_result import Recommendation
 from .targets import Target
+from .uncertain_draws import DOSE_UNCERTAINTIES, DoseUncertainty
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def recommend(
     loss: Loss | None = None,
     start: float | None = None,
     occasion: Occasion = "new",
+    uncertainty: DoseUncertainty | None = None,
     model_weights: Mapping[str, float] | None = None,
     previous: Recommendation | None = None,
     num_draws: int | None = None,
@@ -78,10 +81,11 @@ def recommend(
     r"""The best dose of each patient, from the posterior given the samples.
 
     Args:
-        fit: A fit, or ``population(model, estimates)``. Several, in a list or by name, are averaged
-            by the marginal likelihood of the patient's samples.
-        patient: Data of one or more patients, ``{covariate: value}`` for one without samples, or
-            None for one without covariates.
+        fit: A fit, posterior draws of its population, a bootstrap, or ``population(model,
+            estimates)``. Several, in a list or by name, are averaged by the marginal likelihood of
+            the patient's samples.
+        patient: Data of one or more patients; ``{covariate: value}`` for one without samples, a
+            data frame of covariates for several; or None for one without covariates.
         candidates: A range ``(low, high)`` of amounts, in which the optimum is found; a list of
             amounts; or regimens, in a list or by name.
         target: What the dose should reach, for instance ``Target.auc(low=400, high=600)``.
@@ -97,6 +101,11 @@ def recommend(
             act. Default: the regimen is judged on its own, with earlier doses washed out.
         occasion: For patients with occasions (column OCC): the regimen belongs to a ``"new"``
             occasion or to the ``"last"``.
+        uncertainty: ``"population and individuals"`` averages over draws of the population (normal
+            with the covariance of a fit, or those of a posterior or a bootstrap), weighted by the
+            likelihood of the patient's samples unless these are among the data of the fit;
+            ``"individuals"`` takes the estimates. Default: the first where the uncertainty of the
+            population is known.
         model_weights: Prior weights of several models, by name (``"1"``, ``"2"``, ... in a list).
             Default: by the BIC of fits of the same data, else equal.
         previous: The recommendation before the last samples: its draws are weighted by the new
@@ -114,6 +123,7 @@ def recommend(
     Raises:
         SettingError: The criterion is not complete, or candidates are not positive amounts or
             regimens.
+        FitError: The uncertainty of the population is wanted, and not known.
         CohortError: A patient lacks a series or a covariate, or has a dose after ``start``.
 
     Example:
@@ -139,6 +149,12 @@ def recommend(
     check_is("target", target, Target, "pass for example `Target.auc(low=400, high=600)`.")
     if num_draws is not None:
         check_count("num_draws", num_draws, least=100)
+    if uncertainty not in (None, *DOSE_UNCERTAINTIES):
+        raise SettingError(
+            f"`uncertainty` is {uncertainty!r}.",
+            f"one of {list(DOSE_UNCERTAINTIES)}.",
+            "correct `uncertainty=`.",
+        )
     loss = _checked_criterion(target, probability, loss)
     template = make_regimen(1.0) if regimen is None else regimen
     check_is("regimen", template, Regimen, "pass what `nlme.regimen` gives.")
@@ -146,9 +162,9 @@ def recommend(
     sources = [source_of(x) for x in named.values()]
     prior = prior_weights(list(named), sources, model_weights)
     question = _Question(target, template, candidates, probability, loss)
-    setting = _Setting(tuple(named), tuple(sources), prior, patient, start, occasion)
     generator = make_generator(seed)
     cohort = patients_as_cohort(patient, sources[0], question.covariates)
+    setting = _Setting(tuple(named), tuple(sources), prior, uncertainty, patient, start, occasion)
     first = num_draws or default_num_draws(len(cohort))
     earlier = None if previous is None else _earlier(previous, setting)
     result = _recommended(setting, question, earlier, first, generator)
@@ -187,6 +203,7 @@ class _Setting:
     names: tuple[str, ...]
     sources: tuple[Source, ...]
     prior: Tensor
+    uncertainty: DoseUncertainty | None
     patient: Patient | None
     start: float | None
     occasion: Occasion
@@ -267,13 +284,12 @@ def _recommended(
     for j, source in enumerate(setting.sources):
         cohort = patients_as_cohort(setting.patient, source, question.covariates)
         before = None if earlier is None else earlier[j]
-        drawn, used = patient_draws(
-            source, cohort, setting.start, setting.occasion, before, num_draws, generator
-        )
+        drawing = Drawing(setting.start, setting.occasion, setting.uncertainty, num_draws)
+        drawn, used = patient_draws(source, cohort, drawing, before, generator)
         parts.append(drawn)
         again.append(used)
     mixture, shares = mixture_of(parts, setting.prior)
-    num_values = mixture.weights.numel()
+    num_values = mixture.weights.values.numel()
     with threads_for(num_values * 30):
         best = _best(mixture, question)
     unusual: dict[str, str] = {}
@@ -287,10 +303,11 @@ def _recommended(
         target=question.target,
         criterion=_criterion(question),
         model_weights=dict(zip(setting.names, shares, strict=True)),
+        uncertainties={n: x.draws.kind for n, x in zip(setting.names, parts, strict=True)},
         unusual=unusual,
         posteriors=tuple(part.posterior for part in parts),
         reweighted=all(again),
-        weights=mixture.weights,
+        weights=mixture.weights.values,
         **best,
     )
 

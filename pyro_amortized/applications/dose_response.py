@@ -15,8 +15,10 @@ from torch import Tensor
 from ..model.predictions import predicted_parts
 from ..nlme.regimens import Regimen
 from ..sampling.individuals import IndividualPosteriors
+from .draw_weights import DrawWeights
 from .recipients import Recipients
 from .targets import Target
+from .uncertain_draws import UncertainDraws
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +26,14 @@ class PatientDraws:
     r"""Posterior draws of N patients from one model, and who they are for its predictions.
 
     Args:
-        posterior: Weighted draws.
+        posterior: Weighted draws at the estimates of the population.
         who: The patients, with the begin of the regimen.
+        draws: The same draws, perhaps each with a population of its own.
     """
 
     posterior: IndividualPosteriors
     who: Recipients
+    draws: UncertainDraws
 
     def metric(self, regimen: Regimen, target: Target, amounts: Tensor | None) -> Tensor:
         r"""The metric of every draw.
@@ -54,8 +58,8 @@ class PatientDraws:
         parts = predicted_parts(
             posterior.structure,
             cohort,
-            posterior.unconstrained,
-            posterior.population,
+            self.draws.unconstrained,
+            self.draws.population,
             quantity=target.quantity,
         )
         return torch.cat([metric(part.prediction) for _, part in parts])
@@ -67,21 +71,15 @@ class Mixture:
 
     Args:
         parts: The draws of each model.
-        weights: Weight of every draw of all models, which sum to 1 for each patient, shape
-            ``(draw, individual)``.
+        weights: Weights of the draws of all models.
     """
 
     parts: tuple[PatientDraws, ...]
-    weights: Tensor
+    weights: DrawWeights
 
     def metric(self, regimen: Regimen, target: Target, amounts: Tensor | None = None) -> Tensor:
         """The metric of every draw, shape ``(draw, individual)``."""
         return torch.cat([part.metric(regimen, target, amounts) for part in self.parts])
-
-    @property
-    def ess(self) -> Tensor:
-        """Effective number of draws, shape ``(individual,)``."""
-        return 1 / self.weights.square().sum(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +177,7 @@ def dose_response(
         ends: Smallest and largest amount, both positive.
         num_knots: Number of amounts.
     """
-    num = mixture.weights.shape[1]
+    num = mixture.weights.values.shape[1]
     low, high = (torch.tensor(x, dtype=torch.float64).log() for x in ends)
     log_amounts = torch.linspace(float(low), float(high), num_knots, dtype=torch.float64)
     metric = [mixture.metric(regimen, target, x.exp().expand(num)) for x in log_amounts]

@@ -12,21 +12,29 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import pandas
 import torch
 from torch import Generator, Tensor
 
 from ..cohort import Cohort, Series
-from ..cohort.categories import place_of_category
-from ..errors import CohortError, SettingError
+from ..errors import CohortError
+from ..nlme.studies import GivenCovariates, covariate_columns, given_covariates, num_rows
 from ..runtime.arguments import check_is
 from ..runtime.random_numbers import fork_seed
-from ..sampling.importance_weights import PARETO, finite_or_zero_weight, importance_estimate
+from ..sampling.importance_weights import (
+    PARETO,
+    finite_or_zero_weight,
+    importance_estimate,
+    normalized_weights,
+)
 from ..sampling.individual_draws import sample_individuals
 from ..sampling.individuals import IndividualPosteriors
 from .dose_response import Mixture, PatientDraws
+from .draw_weights import DrawWeights
 from .model_weights import patient_weights
 from .population_source import Source
 from .recipients import Occasion, seen_recipients
+from .uncertain_draws import DOSE_UNCERTAINTIES, DoseUncertainty, certain_draws, uncertain_draws
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class PosteriorSettings:
 
 
 SETTINGS = PosteriorSettings()
-Patient = Cohort | Mapping[str, float]
+Patient = Cohort | GivenCovariates
 
 
 class Earlier(NamedTuple):
@@ -68,7 +76,7 @@ def default_num_draws(num_patients: int) -> int:
 def patients_as_cohort(
     patient: Patient | None, source: Source, others: Collection[str] = ()
 ) -> Cohort:
-    r"""The data of patients; covariates alone describe one patient without samples.
+    r"""The data of patients; covariates alone describe patients without samples.
 
     Args:
         patient: Data, covariates, or None.
@@ -76,7 +84,7 @@ def patients_as_cohort(
         others: Covariates that may be given although the model does not read them.
 
     Raises:
-        SettingError: The patient is neither a cohort nor covariates.
+        SettingError: The patient is neither a cohort nor covariates, or lacks one.
         CohortError: A cohort lacks a series of the model.
     """
     if isinstance(patient, Cohort):
@@ -88,35 +96,50 @@ def patients_as_cohort(
                 "name the series in `nlme.read_table(..., series=...)` as in the model.",
             )
         return patient
-    fix = "pass the data of patients, or `{covariate: value}` for one without samples."
-    known = {} if patient is None else patient
-    check_is("patient", known, Mapping, fix)
+    fix = "pass the data of patients, or their covariates: a mapping or a data frame."
+    given = {} if patient is None else patient
+    check_is("patient", given, (Mapping, pandas.DataFrame), fix)
+    known = covariate_columns(given)
     source.check_covariates(set(known) - set(others))
-    values, names = {}, {} if source.cohort is None else source.cohort.categories
-    for name, value in known.items():
-        if isinstance(value, str):
-            value = place_of_category(names, name, value)
-        x = torch.as_tensor(value, dtype=torch.float64)
-        if x.numel() != 1 or not bool(x.isfinite().all()):
-            raise SettingError(
-                f"Covariate {name!r} of the patient is {value!r}.",
-                "one finite number.",
-                "pass a cohort for several patients.",
-            )
-        values[name] = x.reshape(1)
-    zero = torch.zeros(1, 1, dtype=torch.float64)
-    nothing = Series(zero, torch.ones_like(zero), torch.zeros(1, 1, dtype=torch.bool))
+    source.check_complete(set(known))
+    names = {} if source.cohort is None else source.cohort.categories
+    num = num_rows(known) or 1
+    values = given_covariates(known, num, names)
     named = {name: names[name] for name in values if name in names}
-    return Cohort({name: nothing for name in source.series}, None, values, categories=named)
+    series = {name: _nothing(source, name, num) for name in source.series}
+    return Cohort(series, None, values, categories=named)
+
+
+def _nothing(source: Source, name: str, num: int) -> Series:
+    """A series without recorded values, with the channels of that of the data."""
+    zero = torch.zeros(num, 1, dtype=torch.float64)
+    channels = () if source.cohort is None else source.cohort[name].values.shape[2:]
+    values = torch.ones(num, 1, *channels, dtype=torch.float64)
+    return Series(zero, values, torch.zeros_like(values, dtype=torch.bool))
+
+
+class Drawing(NamedTuple):
+    r"""How patients are drawn.
+
+    Args:
+        start: Begin of the regimen, as in :func:`~pyro_amortized.recommend`.
+        occasion: Occasion of the regimen.
+        uncertainty: What varies between the draws. Default: also the population, where its
+            uncertainty is known.
+        num_draws: Number of draws.
+    """
+
+    start: float | None
+    occasion: Occasion
+    uncertainty: DoseUncertainty | None
+    num_draws: int
 
 
 def patient_draws(
     source: Source,
     patients: Cohort,
-    start: float | None,
-    occasion: Occasion,
+    drawing: Drawing,
     earlier: Earlier | None,
-    num_draws: int,
     generator: Generator,
 ) -> tuple[PatientDraws, bool]:
     r"""Posterior draws of patients under one model, and whether earlier draws were used.
@@ -124,20 +147,36 @@ def patient_draws(
     Args:
         source: The population.
         patients: Their data.
-        start: Begin of the regimen, as in :func:`~pyro_amortized.recommend`.
-        occasion: Occasion of the regimen.
+        drawing: How they are drawn.
         earlier: Earlier draws of the same patients, or None.
-        num_draws: Number of draws.
         generator: Source of randomness.
     """
-    who, data = seen_recipients(source.series, patients, start, occasion, source.cohort)
+    recipients = (source.series, patients, drawing.start, drawing.occasion, source.cohort)
+    who, data = seen_recipients(*recipients)
+    posterior, used = _posterior(source, data, drawing.num_draws, earlier, generator)
+    wanted = drawing.uncertainty
+    if wanted is None:
+        wanted = DOSE_UNCERTAINTIES[0 if source.is_uncertain(posterior.structure) else 1]
+    if wanted == "individuals":
+        return PatientDraws(posterior, who, certain_draws(posterior)), used
+    return PatientDraws(posterior, who, uncertain_draws(source, posterior, generator)), used
+
+
+def _posterior(
+    source: Source,
+    data: Cohort,
+    num_draws: int,
+    earlier: Earlier | None,
+    generator: Generator,
+) -> tuple[IndividualPosteriors, bool]:
+    """Draws at the estimates of the population, and whether they are the earlier ones."""
     previous = None if earlier is None else earlier.posterior
     if earlier is not None and earlier.use_draws:
         again = None
         if _same_population(earlier.posterior, source):
             again = _weighted_again(earlier.posterior, data)
         if again is not None:
-            return PatientDraws(again, who), True
+            return again, True
     posterior = sample_individuals(
         source.model,
         data,
@@ -148,7 +187,7 @@ def patient_draws(
         before=previous if _same_latent(previous, source, data) else None,
         estimator=source.estimator,
     )
-    return PatientDraws(posterior, who), False
+    return posterior, False
 
 
 def _same_population(previous: IndividualPosteriors, source: Source) -> bool:
@@ -202,7 +241,21 @@ def mixture_of(parts: list[PatientDraws], prior: Tensor) -> tuple[Mixture, Tenso
     Returns:
         The draws, and weights of shape ``(model, individual)``.
     """
-    log_likelihoods = torch.stack([x.posterior.marginal_estimate.log_mean for x in parts])
-    shares = patient_weights(log_likelihoods, prior)
-    weights = [s * x.posterior.weights for s, x in zip(shares, parts, strict=True)]
-    return Mixture(tuple(parts), torch.cat(weights)), shares
+    shares = patient_weights(torch.stack([_log_likelihood(x) for x in parts]), prior)
+    weights, groups, num_groups = [], [], 0
+    for share, part in zip(shares, parts, strict=True):
+        weights.append(share * normalized_weights(part.draws.log_weights))
+        own = part.draws.groups
+        own = torch.arange(len(weights[-1])) if own is None else own
+        groups.append(own + num_groups)
+        num_groups += int(own.max()) + 1
+    independent = all(x.draws.groups is None for x in parts)
+    both = DrawWeights(torch.cat(weights), None if independent else torch.cat(groups))
+    return Mixture(tuple(parts), both), shares
+
+
+def _log_likelihood(part: PatientDraws) -> Tensor:
+    """Log p(y_i) of each patient, averaged over the population where this is uncertain."""
+    if part.draws.groups is None:
+        return part.posterior.marginal_estimate.log_mean
+    return importance_estimate(part.draws.log_weights).log_mean

@@ -4,7 +4,8 @@ A fit, posterior draws of the population, a bootstrap, or a model with known par
 :class:`Source`: the model, the estimates, perhaps their uncertainty, and perhaps data.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..model import Model, ModelStructure
 from ..population.bootstrapping import Bootstrap
 from ..population.fit_result import PopulationFit
 from ..population.known_population import KnownPopulation
-from ..population.population_draws import normal_vectors
+from ..population.population_draws import even_normal_vectors, normal_vectors
 from ..population.population_posterior import PopulationDraws
 from ..runtime.arguments import check_is
 
@@ -61,6 +62,23 @@ class Source:
                 f"The covariate {unknown[0]!r} is given, which the model does not know.",
                 f"covariates among {sorted(self.covariates or ())}.",
                 "correct the name, or leave it out.",
+            )
+
+    def check_complete(self, given: Collection[str]) -> None:
+        r"""Raise if a covariate is lacking that the model reads; where there are data, it is not
+        known which of their covariates it reads.
+
+        Raises:
+            SettingError: A covariate is lacking.
+        """
+        if self.cohort is not None or self.covariates is None:
+            return
+        lacking = [name for name in self.covariates if name not in given]
+        if lacking:
+            raise SettingError(
+                f"The covariate {lacking[0]!r} is not given, which the model reads.",
+                f"values of {list(self.covariates)}.",
+                f"pass for example `{{{lacking[0]!r}: value}}` as the patient.",
             )
 
     def guide_for(self, cohort: Cohort) -> AmortizedGuide | None:
@@ -116,14 +134,40 @@ class Source:
             num = len(self.draws)  # each is used equally often
             orders = [torch.randperm(num, generator=generator) for _ in range(-(-num_draws // num))]
             return self.draws[torch.cat(orders)[:num_draws]]
+        return normal_vectors(*self._normal(structure), num_draws, generator)
+
+    def grouped_vectors(
+        self, structure: ModelStructure, num_draws: int, num_sets: int, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
+        r"""Different draws of the population, unconstrained, shape ``(draw, population)``, and the
+        group of each, shape ``(draw,)``; different groups are independent.
+
+        Args:
+            structure: The model.
+            num_draws: Wanted number. Of a posterior or a bootstrap there may be fewer, each a group
+                of its own.
+            num_sets: Sets of quasi-random draws from a normal distribution, which are its groups.
+            generator: Source of randomness.
+
+        Raises:
+            FitError: No uncertainty is known.
+        """
+        if self.draws is not None:
+            picked = self.draws[torch.randperm(len(self.draws), generator=generator)[:num_draws]]
+            return picked, torch.arange(len(picked))
+        num_points = 2 ** int(math.log2(max(num_draws // num_sets, 1)))
+        sets = even_normal_vectors(*self._normal(structure), num_points, num_sets, generator)
+        return sets.flatten(0, 1), torch.arange(num_sets).repeat_interleave(num_points)
+
+    def _normal(self, structure: ModelStructure) -> tuple[Tensor, Tensor]:
+        """The unconstrained estimates and their covariance."""
         if not self.is_uncertain(structure):
             raise FitError(
                 "The uncertainty of the population parameters is not known.",
                 "a fit with standard errors, or `standard_errors=` of known parameters.",
                 'pass `uncertainty="individuals"`, or give the standard errors.',
             )
-        vector = structure.unconstrain_population(self.estimates)
-        return normal_vectors(vector, self.covariance(structure), num_draws, generator)
+        return structure.unconstrain_population(self.estimates), self.covariance(structure)
 
 
 def source_of(fit: Fitted) -> Source:

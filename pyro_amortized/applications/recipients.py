@@ -18,11 +18,11 @@ from ..cohort import Cohort, Doses, Series
 from ..errors import CohortError, SettingError
 from ..model.predictions import GRID
 from ..nlme.regimens import Regimen
-from ..nlme.studies import given_covariates
-from ..runtime.arguments import check_is, check_number
+from ..nlme.studies import GivenCovariates, given_covariates
+from ..runtime.arguments import check_number
 
 Occasion = Literal["new", "last"]
-Covariates = Mapping[str, float | Sequence[float] | Tensor] | Cohort
+Covariates = GivenCovariates | Cohort
 OCCASION = "OCC"  # the name that `nlme.read_table` gives to occasions
 LIMITS = ("low", "high", "floor")  # limits of quantification that `nlme.read_table` gives
 # A regimen begins this part of its time (at least of one unit) after a sample of the same time, so
@@ -137,7 +137,8 @@ def new_recipients(
     Args:
         series: Names of the series of the model.
         cohort: The cohort of the population, or None.
-        covariates: Covariates by name, for all or for each individual, or a cohort to draw from.
+        covariates: Covariates by name or in a data frame, for all or for each individual, or a
+            cohort to draw from.
             Default: drawn from ``cohort``.
         num_individuals: Number of individuals.
         generator: Source of randomness.
@@ -162,12 +163,8 @@ def new_recipients(
         # A design has plain series in the place of events.
         events = _events_of(picked, series) | _events_of(cohort, series)
         baseline = _baseline_of(picked, cohort, series)
-    if isinstance(covariates, Mapping):
-        given = given_covariates(covariates, num_individuals)
-        known |= given
-    elif covariates is not None:
-        fix = "pass `{name: value or values}`, or a cohort to draw them from."
-        check_is("covariates", covariates, Cohort, fix)
+    if covariates is not None and not isinstance(covariates, Cohort):
+        known |= given_covariates(covariates, num_individuals, names)
     ids = tuple(str(i + 1) for i in range(num_individuals))
     start = torch.zeros(num_individuals, dtype=torch.float64)
     return Recipients(channels, known, varying, ids, None, start, names, events, baseline)

@@ -63,8 +63,10 @@ class Recommendation:
         weights: Normalised weights of the draws, same shape.
         candidates: Doses that were compared, or points of the range.
         model_weights: Weight of each model for each patient, shape ``(individual,)``, by name.
+        uncertainties: What varies between the draws, ``"population and individuals"`` or
+            ``"individuals"``, by name of the model.
         unusual: Patients outside what the model knows: reasons by label.
-        posteriors: Weighted draws of each model.
+        posteriors: Weighted draws of each model at the estimates of its population.
         reweighted: Whether earlier draws were weighted by the new samples, without new draws.
     """
 
@@ -85,12 +87,16 @@ class Recommendation:
     weights: Tensor
     candidates: Candidates
     model_weights: Mapping[str, Tensor]
+    uncertainties: Mapping[str, str]
     unusual: Mapping[str, str]
     posteriors: tuple[IndividualPosteriors, ...]
     reweighted: bool
 
     def __repr__(self) -> str:
-        lines = [f"Recommendation: {self.target.label}; {self.criterion}", ""]
+        lines = [f"Recommendation: {self.target.label}; {self.criterion}"]
+        kinds = dict.fromkeys(self.uncertainties.values())
+        each = ", ".join(f"{n}: {kind}" for n, kind in self.uncertainties.items())
+        lines += [f"uncertainty of {each if len(kinds) > 1 else next(iter(kinds))}", ""]
         lines.append(text_table(self._rows()))
         if len(self.model_weights) > 1 and len(self.ids) == 1:
             shares = ", ".join(f"{n} {float(x[0]):.2f}" for n, x in self.model_weights.items())

@@ -17,6 +17,7 @@ from ..errors import SettingError
 from ..model.predictions import default_quantity, predict, predicted_parts
 from ..nlme.adaptive_regimens import AdaptiveRegimen
 from ..nlme.regimens import Regimen
+from ..nlme.studies import covariate_columns, num_rows
 from ..runtime.arguments import check_count, check_is
 from ..runtime.random_numbers import make_generator
 from ..runtime.threads import threads_for
@@ -30,6 +31,8 @@ from .regimen_names import AnyRegimen, Regimens, named_regimens
 from .simulated_individuals import (
     Individuals,
     Uncertainty,
+    check_no_new,
+    check_no_start,
     check_uncertainty,
     new_individuals,
     seen_individuals,
@@ -80,7 +83,8 @@ def simulate(
             :func:`~pyro_amortized.nlme.adaptive_regimens.adaptive` gives: one, several, or several
             by name. Or a design: a cohort, whose individuals have doses and covariates of their
             own; its times and values are ignored.
-        num_individuals: Number of new individuals. Default: 1000; 1 without any uncertainty.
+        num_individuals: Number of new individuals. Default: as many as a covariate has values,
+            else 1000; 1 without any uncertainty.
         uncertainty: What varies between the draws: ``"population and individuals"``,
             ``"individuals"`` (at the estimates), or ``"none"`` (the typical individual, or the
             posterior means of seen individuals; no residual error). Default: the first where the
@@ -89,7 +93,8 @@ def simulate(
             ones. The population is not fitted to these data.
         times: Times of prediction, counted from the begin of the regimen. Default: 41 times until
             the end of the longest regimen and of the window of the exposure.
-        covariates: Covariates of the new individuals by name, one number or one per individual, or
+        covariates: Covariates of the new individuals by name, one value or one per individual, a
+            data frame with a row for each, or
             a cohort to draw individuals from. Default: drawn from the cohort of the fit.
         exposure: Window and threshold of the exposure metrics. Default: the last dosing interval,
             or until the last of ``times`` for a single dose.
@@ -134,25 +139,28 @@ def simulate(
     if num_individuals is not None:
         check_count("num_individuals", num_individuals)
     if isinstance(regimens, Cohort):
-        _check_no_new(num_individuals, covariates, "a design")
+        check_no_new(num_individuals, covariates, "a design")
     named, exposure = _plans(regimens, exposure or Exposure())
     source, generator = source_of(fit), make_generator(seed)
     grid = _grid(times, named, exposure)
     if conditional_on is not None:
         fix = "pass the data of individuals, as `nlme.read_table` gives them."
         check_is("conditional_on", conditional_on, Cohort, fix)
-        _check_no_new(num_individuals, covariates, "`conditional_on`")
+        check_no_new(num_individuals, covariates, "`conditional_on`")
         who, data = seen_recipients(source.series, conditional_on, start, occasion, source.cohort)
         individuals, used = seen_individuals(source, data, uncertainty, num_draws, generator)
     else:
         if isinstance(regimens, Cohort):
             covariates, num_individuals = regimens, len(regimens)
         single = uncertainty == "none" and (source.cohort is None or covariates is not None)
-        num = num_individuals or (1 if single else DEFAULTS.num_individuals)
-        _check_no_start(start)
-        if isinstance(covariates, Mapping):
+        rows = None
+        if covariates is not None and not isinstance(covariates, Cohort):
+            rows = num_rows(covariates)
+        num = num_individuals or rows or (1 if single else DEFAULTS.num_individuals)
+        check_no_start(start)
+        if covariates is not None and not isinstance(covariates, Cohort):
             per = {_plan(x).per for x in named.values()}  # mg/kg, also where the model reads none
-            source.check_covariates(set(covariates) - per)
+            source.check_covariates(set(covariate_columns(covariates)) - per)
         who = new_recipients(source.series, source.cohort, covariates, num, generator)
         first = next(iter(named.values()))
         later = who.after(_plan(first))
@@ -178,15 +186,6 @@ def _plans(
     return {doses.label: doses}, doses.exposure(exposure)
 
 
-def _check_no_start(start: float | None) -> None:
-    if start is not None:
-        raise SettingError(
-            f"`start` is {start!r}, and the individuals are new ones.",
-            "individuals that were seen, whose clock goes on.",
-            "pass them as `conditional_on=`, or use `nlme.regimen(..., start=)`.",
-        )
-
-
 @dataclass(frozen=True, eq=False)
 class _Settings:
     """What is simulated: regimens by name, times, exposure, quantity, uncertainty."""
@@ -197,18 +196,6 @@ class _Settings:
     quantity: str | None
     uncertainty: Uncertainty
     seen: bool
-
-
-def _check_no_new(num_individuals: int | None, covariates: Covariates | None, what: str) -> None:
-    """Raise if new individuals are described beside something that has individuals."""
-    given = {"num_individuals": num_individuals, "covariates": covariates}
-    for name, value in given.items():
-        if value is not None:
-            raise SettingError(
-                f"`{name}` together with {what}.",
-                f"one of them: {what} has a number of individuals with covariates of their own.",
-                f"leave out `{name}=`.",
-            )
 
 
 def _plan(regimen: AnyRegimen) -> Regimen:

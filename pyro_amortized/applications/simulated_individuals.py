@@ -18,13 +18,14 @@ from ..errors import SettingError
 from ..model import ModelStructure, Population
 from ..model.individual_priors import individual_priors
 from ..population.exact_likelihood import ExactLikelihood
-from ..population.fitted_following import follow
 from ..runtime.random_numbers import fork_seed
 from ..sampling.importance_weights import normalized_weights, resample
 from ..sampling.individual_draws import sample_individuals
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.posterior_centers import posterior_centers
 from .population_source import Source
+from .recipients import Covariates
+from .uncertain_draws import following_of
 
 Uncertainty = Literal["population and individuals", "individuals", "none"]
 UNCERTAINTIES: tuple[Uncertainty, ...] = ("population and individuals", "individuals", "none")
@@ -54,6 +55,28 @@ def check_uncertainty(uncertainty: str | None) -> None:
             f"`uncertainty` is {uncertainty!r}.",
             f"one of {list(UNCERTAINTIES)}.",
             "correct `uncertainty=`.",
+        )
+
+
+def check_no_new(num_individuals: int | None, covariates: Covariates | None, what: str) -> None:
+    """Raise if new individuals are described beside something that has individuals."""
+    given = {"num_individuals": num_individuals, "covariates": covariates}
+    for name, value in given.items():
+        if value is not None:
+            raise SettingError(
+                f"`{name}` together with {what}.",
+                f"one of them: {what} has a number of individuals with covariates of their own.",
+                f"leave out `{name}=`.",
+            )
+
+
+def check_no_start(start: float | None) -> None:
+    """Raise if new individuals are given a begin of the regimen."""
+    if start is not None:
+        raise SettingError(
+            f"`start` is {start!r}, and the individuals are new ones.",
+            "individuals that were seen, whose clock goes on.",
+            "pass them as `conditional_on=`, or use `nlme.regimen(..., start=)`.",
         )
 
 
@@ -124,12 +147,7 @@ def _under_each(
     source: Source, posterior: IndividualPosteriors, vectors: Tensor, generator: Generator
 ) -> Tensor:
     """One draw of every individual under each population, shape ``(draw, individual, latent)``."""
-    structure = posterior.structure
-    scale = vectors.std(0)
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    if source.fit is not None:
-        scale = source.fit.search.scale
-    following = follow(posterior, scale)
+    structure, following = posterior.structure, following_of(source, posterior, vectors)
     likelihood = ExactLikelihood(posterior, following)
     rows, result = torch.arange(len(posterior.cohort)), []
     for vector in vectors:

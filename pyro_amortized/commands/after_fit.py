@@ -64,6 +64,7 @@ def _add_recommend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--range", help="smallest and largest amount, separated by a comma")
     parser.add_argument("--doses", help="amounts to choose from, separated by commas")
     parser.add_argument("--regimen", default="1", help="regimen that is scaled to the amount")
+    parser.add_argument("--uncertainty", help='"population and individuals", "individuals"')
     _add_window(parser)
     _add_out(parser, "recommendation")
 
@@ -189,6 +190,7 @@ def run_recommend(parsed: argparse.Namespace) -> None:
         regimen=regimen_from(parsed.regimen),
         probability=parsed.probability,
         start=parsed.start,
+        uncertainty=parsed.uncertainty,
         seed=parsed.seed,
     )
     say(str(result))

@@ -112,14 +112,16 @@ def predicted_parts(
     own = len(cohort) == num_draws * num and num_draws > 1
     num_values = sum(cohort[name].values.numel() for name in structure.series)
     size = max(1, CALLS.max_values // max(1, num_values // num_draws if own else num_values))
-    if isinstance(population, Tensor) and structure.layout is None and structure.shared:
-        size = 1
+    each: Tensor | None = None  # populations that are computed one at a time
+    if isinstance(population, Tensor):
+        parts = (structure, cohort[:num], unconstrained[:1], population, quantity)
+        each = population if _needs_each(*parts) else None
     seed = 0 if generator is None else fork_seed(generator)
     noise = make_generator(seed)
     copies: dict[int, Cohort] = {}
-    for start in range(0, num_draws, size):
-        draws = unconstrained[start : start + size].double()
-        rows = slice(start, start + len(draws))
+    for rows in _row_parts(each, num_draws, size):
+        draws = unconstrained[rows].double()
+        start = rows.start
         values = _values_of(structure, population, rows, num)
         if own:
             repeated = cohort[torch.arange(start * num, (start + len(draws)) * num)]
@@ -142,6 +144,44 @@ def default_quantity(structure: ModelStructure, short: Collection[str] = ()) -> 
     return others[0] if others else structure.series[0]
 
 
+def _needs_each(
+    structure: ModelStructure,
+    cohort: Cohort,
+    draw: Tensor,
+    vectors: Tensor,
+    quantity: str,
+) -> bool:
+    """Whether draws with populations of their own are computed one population at a time: the model
+    takes no shared parameters of each row, or a quantity that is no series depends on population
+    parameters on which the observations do not depend.
+    """
+    if structure.layout is None and structure.shared:
+        return True
+    if quantity in structure.series or len(vectors) < 2:
+        return False
+    first, last = (structure.constrain_population(vectors[i]) for i in (0, -1))
+    mixed = last | {name: first[name] for name in structure.shared}
+    ours, theirs = (
+        _predicted(structure, cohort, draw.double(), p, quantity, False).prediction
+        for p in (first, mixed)
+    )
+    return not torch.equal(ours.nan_to_num(), theirs.nan_to_num())
+
+
+def _row_parts(population: Tensor | None, num_draws: int, size: int) -> Iterator[slice]:
+    """Draws that are computed together: at most ``size``, and of one of the populations if there
+    are any.
+    """
+    counts = [num_draws]
+    if population is not None:
+        counts = torch.unique_consecutive(population, dim=0, return_counts=True)[1].tolist()
+    begin = 0
+    for count in counts:
+        for start in range(begin, begin + count, size):
+            yield slice(start, min(start + size, begin + count))
+        begin += count
+
+
 def _values_of(
     structure: ModelStructure, population: Population | Tensor, part: slice, num: int
 ) -> Population:
@@ -152,9 +192,10 @@ def _values_of(
     first = structure.constrain_population(vectors[0])
     if not structure.shared or structure.layout is None:
         return first
-    populations = [structure.constrain_population(vector) for vector in vectors]
+    different, counts = torch.unique_consecutive(vectors, dim=0, return_counts=True)
+    populations = [structure.constrain_population(vector) for vector in different]
     shared = [structure.unconstrain_population(p, structure.shared) for p in populations]
-    rows = torch.stack(shared).repeat_interleave(num, 0)
+    rows = torch.stack(shared).repeat_interleave(num * counts, 0)
     return first | lay_out(structure, rows, structure.layout)
 
 

@@ -59,7 +59,10 @@ def check_times_and_doses(times: Any, doses: Any) -> None:
         ModelError: One of them is not.
     """
     check_is("times", times, Tensor, "pass `series.times`.", ModelError)
-    fix = "pass `cohort.doses`; a table has doses where AMT is positive (EVID 1)."
+    fix = (
+        "pass `cohort.doses`; a table has doses where AMT is positive (EVID 1), a study where it "
+        "has a regimen."
+    )
     check_is("doses", doses, Doses, fix, ModelError)
     if times.dim() != 2:
         raise ModelError(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ..errors import FitError
 from .fit_result import PopulationFit
+from .level_result import LevelFit
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class SizeSettings:
 SIZE = SizeSettings()
 
 
-def check_size(fit: PopulationFit, what: str) -> None:
+def check_size(fit: PopulationFit | LevelFit, what: str) -> None:
     r"""Raise an error if a method is not meant for so many individuals.
 
     Args:

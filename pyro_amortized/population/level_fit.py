@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ..cohort import Cohort
 from ..errors import FitError
@@ -20,13 +20,10 @@ from ..numerics.laplace import laplace_covariance
 from ..numerics.maximization import maximize
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
-from ..sampling.individual_draws import sample_with_structure
 from ..sampling.individuals import MIN_DRAWS
 from .estimation import fit_once
-from .exact_likelihood import ExactLikelihood
 from .fit_message import rounds_in_words
-from .fitted_following import follow
-from .level_likelihood import LevelLikelihood
+from .level_likelihood import LevelLikelihood, drawn_level_likelihood
 from .level_result import LevelFit
 from .level_sites import Level, the_level
 
@@ -100,7 +97,7 @@ def fit_levels(
     scale = structure.population_scale(cohort, generator)
     gain, rounds, target = math.inf, 0, None
     while rounds < SETTINGS.max_rounds and (gain > SETTINGS.gain or rounds < 2):
-        target = _likelihood(structure, cohort, level, vector, num_draws, generator)
+        target = drawn_level_likelihood(structure, cohort, level, vector, num_draws, generator)
         vector = vector.index_put((level.places.flatten(),), target.center.flatten())
         objective = _objective(target, vector, own)
         before = float(objective(vector[own]).detach())
@@ -109,12 +106,14 @@ def fit_levels(
         )
         gain, rounds = best.value - before, rounds + 1
         vector = vector.index_put((own.nonzero()[:, 0],), best.vector)
-    target = _likelihood(structure, cohort, level, vector, num_draws, generator)
+    target = drawn_level_likelihood(structure, cohort, level, vector, num_draws, generator)
     found, words = _result(target, vector, own, scale)
     message = f"{rounds_in_words(rounds)}; the last gained {gain:.3f} in log likelihood{words}"
     return replace(
         found,
         fixed=tuple(held),
+        num_draws=num_draws,
+        drawn=target,
         converged=gain <= SETTINGS.gain,
         message=message,
         num_rounds=rounds,
@@ -176,24 +175,6 @@ def _hyperparameters(
         if not torch.allclose(base, changed):
             found.append(name)
     return found
-
-
-def _likelihood(
-    structure: ModelStructure,
-    cohort: Cohort,
-    level: Level,
-    vector: Tensor,
-    num_draws: int,
-    generator: Generator,
-) -> LevelLikelihood:
-    """The likelihood of the units on new draws at a population."""
-    population = structure.constrain_population(vector)
-    individuals = sample_with_structure(
-        structure, None, cohort, population, num_draws=num_draws, seed=generator
-    )
-    following = follow(individuals, structure.population_scale(individuals.cohort, generator))
-    likelihood = ExactLikelihood(individuals, following)
-    return LevelLikelihood(likelihood, structure, cohort, level, vector)
 
 
 def _objective(target: LevelLikelihood, vector: Tensor, own: Tensor) -> Any:

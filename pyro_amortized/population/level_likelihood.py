@@ -15,19 +15,22 @@ References:
     multilevel generalized linear mixed models.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ..cohort import Cohort
 from ..errors import FitError
 from ..model import ModelStructure
 from ..numerics.cholesky import factored
 from ..numerics.maximization import maximize, observed_information
+from ..sampling.individual_draws import sample_with_structure
 from .exact_likelihood import ExactLikelihood
+from .fitted_following import follow
 from .level_sites import Level, units_of
 
 
@@ -89,6 +92,12 @@ class LevelLikelihood:
         self.log_errors = estimate.mc_error
         self.units = units_of(self._depends(vector), level, cohort.ids)
         self.center, self.factor = self._around(vector)
+
+    def recentered(self, vector: Tensor) -> "LevelLikelihood":
+        """The same draws with nodes around the modes of the effects at other parameters."""
+        other = copy.copy(self)
+        other.center, other.factor = self._around(vector)
+        return other
 
     def individuals(self, vector: Tensor) -> Tensor:
         """Log likelihood of each individual given the effects, shape ``(individual,)``."""
@@ -175,3 +184,30 @@ class LevelLikelihood:
         their draws were made.
         """
         return math.sqrt(float(self.log_errors.square().sum()))
+
+
+def drawn_level_likelihood(
+    structure: ModelStructure,
+    cohort: Cohort,
+    level: Level,
+    vector: Tensor,
+    num_draws: int,
+    generator: Generator,
+) -> LevelLikelihood:
+    r"""The likelihood of the units on new draws of the individuals at a population.
+
+    Args:
+        structure: The structure of the model.
+        cohort: The data.
+        level: The level.
+        vector: The population with the effects, unconstrained, shape ``(population,)``.
+        num_draws: Draws of each individual.
+        generator: Source of randomness.
+    """
+    population = structure.constrain_population(vector)
+    individuals = sample_with_structure(
+        structure, None, cohort, population, num_draws=num_draws, seed=generator
+    )
+    following = follow(individuals, structure.population_scale(individuals.cohort, generator))
+    likelihood = ExactLikelihood(individuals, following)
+    return LevelLikelihood(likelihood, structure, cohort, level, vector)

@@ -1,8 +1,11 @@
 r"""The fit of a model with a level above the individuals, and its summary."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +13,10 @@ from torch import Tensor
 from ..cohort import Cohort
 from ..model import ModelStructure
 from ..numerics.laplace import delta_method
-from ..runtime.text_table import text_table
+from ..runtime.random_numbers import make_generator
+from ..runtime.text_table import html_rows, text_table
+from .fit_result import Bic, PopulationFit
+from .level_likelihood import LevelLikelihood, drawn_level_likelihood
 from .level_sites import Level
 from .reported_parameters import reported_site
 from .summary_table import ParameterRow
@@ -38,6 +44,8 @@ class LevelFit:
         message: How they ended, and what has no standard error.
         num_rounds: Number of rounds.
         seconds: Duration.
+        num_draws: Draws of each individual.
+        drawn: The likelihood on the last draws of the fit; None for a fit that was loaded.
     """
 
     structure: ModelStructure
@@ -55,6 +63,30 @@ class LevelFit:
     message: str = ""
     num_rounds: int = 0
     seconds: float = 0.0
+    num_draws: int = 500
+    drawn: LevelLikelihood | None = None
+
+    in_place_of_me: ClassVar[str] = (
+        "of a fit with a level, diagnoses, reports, plots and simulations take "
+        "`fit.given_effects()`."
+    )
+
+    @cached_property
+    def likelihood(self) -> LevelLikelihood:
+        """The likelihood of the units as a function of the unconstrained parameters, on the draws
+        of the fit; on new ones where it was loaded.
+        """
+        if self.drawn is not None:
+            return self.drawn
+        parts = (self.structure, self.cohort, self.level, self.vector)
+        return drawn_level_likelihood(*parts, self.num_draws, make_generator(0))
+
+    @property
+    def estimated(self) -> Tensor:
+        """Which unconstrained coordinates were estimated, shape ``(population,)``: neither effects
+        nor fixed.
+        """
+        return ~self.structure.coordinates((*self.level.sites, *self.fixed))
 
     @property
     def population(self) -> dict[str, Tensor]:
@@ -71,19 +103,33 @@ class LevelFit:
         """Standard errors of the estimates by the delta method, by name; NaN where there is none,
         or the parameter was fixed.
         """
-        return {name: self._error(name) for name in self.estimates}
+        return {name: self.derived(lambda p, n=name: p[n])[1] for name in self.estimates}  # type: ignore[misc]
 
-    def _error(self, name: str) -> Tensor:
+    def derived(self, function: Callable[[Mapping[str, Tensor]], Tensor]) -> tuple[Tensor, Tensor]:
+        r"""Estimate and standard error of a function of the population parameters, by the delta
+        method; effects of the units are taken as known.
+
+        Args:
+            function: Differentiable function of the population parameters by name, in their
+                support.
+
+        Returns:
+            The value and its standard error, shape of the value.
+
+        Example:
+            The share of the variance that lies between sites:
+            ``fit.derived(lambda p: p["tau"]**2 / (p["tau"]**2 + p["omega"]**2))``.
+        """
+
         def value(vector: Tensor) -> Tensor:
-            return self.structure.constrain_population(vector)[name]
+            return function(self.structure.constrain_population(vector))
 
-        return delta_method(value, self.vector, self.covariance)[1]
+        return delta_method(value, self.vector, self.covariance)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the unconstrained coordinates that were estimated."""
-        own = ~self.structure.coordinates((*self.level.sites, *self.fixed))
-        both = zip(self.structure.population_names, own.tolist(), strict=True)
+        both = zip(self.structure.population_names, self.estimated.tolist(), strict=True)
         return tuple(name for name, is_own in both if is_own)
 
     @property
@@ -95,6 +141,12 @@ class LevelFit:
     def aic(self) -> float:
         """Akaike's information criterion, -2LL + 2 P."""
         return self.minus2ll + 2 * self.num_parameters
+
+    @property
+    def bic(self) -> Bic:
+        """-2LL + P log(number of individuals), and -2LL + P log(number of observations)."""
+        sizes = (len(self.cohort), self.structure.num_observations(self.cohort))
+        return Bic(*(self.minus2ll + self.num_parameters * math.log(n) for n in sizes))
 
     def shrinkage(self) -> dict[str, float]:
         r"""Shrinkage of the effects of the units, by the name of the effect; NaN for one unit.
@@ -136,6 +188,27 @@ class LevelFit:
 
         save_levels(self, path)
 
+    def given_effects(self, num_draws: int = 500, seed: int = 0) -> PopulationFit:
+        r"""The individuals given the posterior means of the effects of their units, as a fit of
+        individuals, for what takes one: :func:`~pyro_amortized.diagnostics.diagnose`, residuals,
+        plots, :func:`~pyro_amortized.simulate`.
+
+        Args:
+            num_draws: Draws of each individual.
+            seed: Seed of the draws.
+
+        Returns:
+            A fit in which estimates and effects are fixed parameters without standard errors. Its
+            -2LL is that of the individuals given the effects, not that of this fit.
+        """
+        from .level_individuals import fit_given_effects  # not at the top: it imports LevelFit
+
+        return fit_given_effects(self, num_draws, seed)
+
+    def _repr_html_(self) -> str:
+        """The estimates as a table, for notebooks."""
+        return html_rows(repr(self), self._parameter_rows())
+
     def __repr__(self) -> str:
         state = "converged" if self.converged else "NOT CONVERGED"
         return (
@@ -156,6 +229,8 @@ class LevelFit:
         criteria = [
             ("-2LL", f"{self.minus2ll:.3f} (MC error {self.minus2ll_mc_error:.3f})"),
             ("AIC", f"{self.aic:.3f}"),
+            ("BIC, log of individuals", f"{self.bic.individuals:.3f}"),
+            ("BIC, log of observations", f"{self.bic.observations:.3f}"),
         ]
         blocks = [
             text_table(self._parameter_rows()),

@@ -25,6 +25,8 @@ from ..runtime.threads import threads_for
 from .cohort_size import check_size
 from .expanded_likelihood import ExpandedLikelihood
 from .fit_result import PopulationFit
+from .level_profiles import LevelMaxima
+from .level_result import LevelFit
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,12 @@ class ProfileLikelihood:
 
 
 def profile_likelihood(
-    fit: PopulationFit, name: str, level: float = 0.95, *, progress: bool = True
+    fit: PopulationFit | LevelFit, name: str, level: float = 0.95, *, progress: bool = True
 ) -> ProfileLikelihood:
     r"""Profile the likelihood of one population parameter.
 
     Args:
-        fit: A fit by maximum likelihood.
+        fit: A fit by maximum likelihood, also one with a level above the individuals.
         name: Label of the parameter as in ``fit.summary()``: ``"sigma"``, ``"omega[1]"``.
         level: Coverage of the interval.
         progress: Show a progress bar of the points on standard error.
@@ -97,22 +99,29 @@ def profile_likelihood(
         Venzon and Moolgavkar (1988), A method for computing profile-likelihood-based confidence
         intervals.
     """
-    check_is("fit", fit, PopulationFit, "pass what `fit_population` gives.", FitError)
+    fix = "pass what `fit_population` or `fit_levels` gives."
+    check_is("fit", fit, (PopulationFit, LevelFit), fix, FitError)
     check_number("level", level, 0, 1, with_low=False, with_high=False, error=FitError)
-    fit.check_likelihood("A profile likelihood")
+    if isinstance(fit, PopulationFit):
+        fit.check_likelihood("A profile likelihood")
+        num_draws, free = fit.individuals.num_draws, fit.free
+    else:
+        num_draws, free = fit.num_draws, fit.estimated
     check_size(fit, "A profile likelihood")
-    names, is_free = fit.structure.population_names, fit.free
-    if name not in names or not bool(is_free[names.index(name)]):
-        known = [n for n, x in zip(names, is_free.tolist(), strict=True) if x]
+    names = fit.structure.population_names
+    if name not in names or not bool(free[names.index(name)]):
+        known = [n for n, x in zip(names, free.tolist(), strict=True) if x]
         raise FitError(
             f"There is no parameter {name!r} that was estimated.",
             f"one of {known}.",
             "check the name; a parameter that was fixed, or held at a limit, has no profile.",
         )
     limit = float(scipy.special.chdtri(1, 1 - level))
-    threads = threads_for(fit.individuals.num_draws * fit.cohort.num_values)
+    threads = threads_for(num_draws * fit.cohort.num_values)
     with threads, showing_progress(progress), counting_steps(f"profile of {name}", unit="point"):
-        profile = _Profile(fit, names.index(name))
+        of_level = isinstance(fit, LevelFit)
+        maxima = LevelMaxima(fit) if of_level else ExpandedMaxima(fit)  # type: ignore[arg-type]
+        profile = _Profile(fit, maxima, free, names.index(name))
         bounds = sorted(profile.bound(side, limit) for side in (-1.0, 1.0))
     points = sorted(profile.maxima.items())
     values = torch.tensor([profile.value(optimum.vector) for _, optimum in points])
@@ -121,24 +130,16 @@ def profile_likelihood(
     return ProfileLikelihood(name, values[order], minus2ll[order], bounds[0], bounds[1], level)
 
 
-class _Profile:
-    """Maxima of the likelihood with one coordinate held, each started at the nearest one before."""
+class ExpandedMaxima:
+    """Maxima of the likelihood of a fit over some coordinates."""
 
-    def __init__(self, fit: PopulationFit, index: int) -> None:
-        self.fit, self.index = fit, index
+    def __init__(self, fit: PopulationFit) -> None:
+        self.fit = fit
         self.likelihood = ExpandedLikelihood(fit.individuals, fit.search.scale)
         errors = fit.covariance.diagonal().clamp(min=0).sqrt()
         self.scale = torch.where(errors.isnan(), fit.search.scale, errors)
-        self.best = self._maximum(fit.vector, fit.free)
-        is_index = torch.arange(len(fit.vector)) == index
-        self.free = fit.free & ~is_index
-        is_flat = bool(errors[index].isnan())
-        self.distances = PROFILE.flat_distances if is_flat else PROFILE.distances
-        self.center = float(self.best.vector[index])
-        self.unit = float(self.scale[index])
-        self.maxima = {self.center: self.best}  # by value of the coordinate
 
-    def _maximum(self, start: Tensor, free: Tensor) -> Optimum:
+    def maximum(self, start: Tensor, free: Tensor) -> Optimum:
         """The maximum over some coordinates; an expanded likelihood is expanded anew there."""
         likelihood = self._expanded_near(start, self.likelihood)
         for _ in range(PROFILE.max_expansions):
@@ -179,13 +180,33 @@ class _Profile:
             likelihood.individuals, likelihood.scale, population, likelihood.following
         )
 
+
+class _Profile:
+    """Maxima of the likelihood with one coordinate held, each started at the nearest one before."""
+
+    def __init__(
+        self,
+        fit: PopulationFit | LevelFit,
+        source: "ExpandedMaxima | LevelMaxima",
+        free: Tensor,
+        index: int,
+    ) -> None:
+        self.structure, self.source, self.index = fit.structure, source, index
+        self.best = source.maximum(fit.vector, free)
+        self.free = free & (torch.arange(len(fit.vector)) != index)
+        is_flat = bool(fit.covariance.diagonal()[index].isnan())
+        self.distances = PROFILE.flat_distances if is_flat else PROFILE.distances
+        self.center = float(self.best.vector[index])
+        self.unit = float(source.scale[index])
+        self.maxima = {self.center: self.best}  # by value of the coordinate
+
     def log_likelihood(self, z: float) -> float:
         """The profile at a value of the coordinate."""
         if z not in self.maxima:
             nearest = min(self.maxima, key=lambda known: abs(known - z))
             start = self.maxima[nearest].vector.clone()
             start[self.index] = z
-            self.maxima[z] = self._maximum(start, self.free)
+            self.maxima[z] = self.source.maximum(start, self.free)
             count_step()
         return self.maxima[z].value
 
@@ -212,10 +233,10 @@ class _Profile:
         """The parameter in its support; in unconstrained coordinates where the values of the site
         and its coordinates do not correspond, as for a covariance matrix.
         """
-        label = self.fit.structure.population_names[self.index]
+        label = self.structure.population_names[self.index]
         site = label.split("[")[0]
-        values = self.fit.structure.constrain_population(vector)[site].reshape(-1)
-        names = [n for n in self.fit.structure.population_names if n.split("[")[0] == site]
+        values = self.structure.constrain_population(vector)[site].reshape(-1)
+        names = [n for n in self.structure.population_names if n.split("[")[0] == site]
         if len(values) != len(names):
             return float(vector[self.index])
         return float(values[names.index(label)])

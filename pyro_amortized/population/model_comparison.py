@@ -26,6 +26,8 @@ from ..sampling.importance_weights import (
     log_mean_difference,
 )
 from .fit_result import PopulationFit
+from .level_comparison import AnyFit, SeparateDifference, level_difference
+from .level_result import LevelFit
 from .likelihood_estimate import MarginalLikelihood
 
 
@@ -140,12 +142,14 @@ def _separate_difference(
     return first.log_likelihood - second.log_likelihood, error
 
 
-def likelihood_ratio_test(smaller: PopulationFit, larger: PopulationFit) -> LikelihoodRatio:
+def likelihood_ratio_test(smaller: AnyFit, larger: AnyFit) -> LikelihoodRatio:
     r"""Test a model against a larger model that contains it.
 
     Args:
         smaller: The fit of the model with fewer parameters.
-        larger: The fit of the model that contains it.
+        larger: The fit of the model that contains it. Either may have a level above the
+            individuals: a fit without the level, against one with it, tests whether its units
+            differ.
 
     Returns:
         The test statistic with its Monte Carlo error, and the p value.
@@ -161,7 +165,7 @@ def likelihood_ratio_test(smaller: PopulationFit, larger: PopulationFit) -> Like
             "a larger model with more parameters, which contains the smaller one.",
             "exchange the two, or compare them by `compare`.",
         )
-    change = difference(smaller, larger)
+    change = _difference_of(smaller, larger)
     statistic = change.minus2ll
     p_value = float(scipy.special.chdtrc(degrees_of_freedom, max(statistic, 0.0)))
     return LikelihoodRatio(statistic, change.minus2ll_mc_error, degrees_of_freedom, p_value)
@@ -227,11 +231,12 @@ class Comparison:
         )
 
 
-def compare(fits: Mapping[str, PopulationFit]) -> Comparison:
+def compare(fits: Mapping[str, AnyFit]) -> Comparison:
     r"""Compare fits of the same data by AIC and BIC, on common draws.
 
     Args:
-        fits: Fits by name, of one cohort.
+        fits: Fits by name, of one cohort. Fits with a level above the individuals are compared on
+            draws of their own.
 
     Returns:
         A table in the order of AIC.
@@ -242,12 +247,12 @@ def compare(fits: Mapping[str, PopulationFit]) -> Comparison:
     if len(fits) < 2:
         raise FitError(f"{len(fits)} fits.", "two or more.", "pass {name: fit, ...}.")
     for one, two in pairwise(fits.values()):
-        _check_pair(one, two)
+        _check_comparable(one, two)
     best_name, best = min(fits.items(), key=lambda item: item[1].aic)
     num_observations = best.structure.num_observations(best.cohort)
     rows = []
     for name, fit in fits.items():
-        change = difference(fit, best) if name != best_name else None
+        change = _difference_of(fit, best) if name != best_name else None
         minus2ll = 0.0 if change is None else change.minus2ll
         extra = fit.num_parameters - best.num_parameters
         rows.append(
@@ -266,24 +271,29 @@ def compare(fits: Mapping[str, PopulationFit]) -> Comparison:
     return Comparison(sorted(rows, key=lambda row: row.aic))
 
 
+def _difference_of(first: AnyFit, second: AnyFit) -> Difference | SeparateDifference:
+    """The difference of -2LL, on common draws unless a fit has a level above the individuals."""
+    if isinstance(first, PopulationFit) and isinstance(second, PopulationFit):
+        return difference(first, second)
+    _check_comparable(first, second)
+    return level_difference(first, second)
+
+
+def _check_comparable(first: AnyFit, second: AnyFit) -> None:
+    """Raise unless two fits are of the same data and, without a level, of the same parameters."""
+    fix = "pass what `fit_population` or `fit_levels` gives."
+    for fit in (first, second):
+        check_is("fit", fit, (PopulationFit, LevelFit), fix, FitError)
+    if isinstance(first, PopulationFit) and isinstance(second, PopulationFit):
+        _check_pair(first, second)
+        return
+    _check_data(first, second)
+
+
 def _check_pair(first: PopulationFit, second: PopulationFit) -> None:
     for fit in (first, second):
         check_is("fit", fit, PopulationFit, "pass what `fit_population` gives.", FitError)
-    same = first.cohort is second.cohort or (
-        first.cohort.ids == second.cohort.ids
-        and all(
-            name in second.cohort
-            and torch.equal(s.values, second.cohort[name].values)
-            and torch.equal(s.observed, second.cohort[name].observed)
-            for name, s in first.cohort.series.items()
-        )
-    )
-    if not same:
-        raise FitError(
-            "The fits are of different data.",
-            "fits of one cohort.",
-            "fit both models to the same cohort.",
-        )
+    _check_data(first, second)
     kinds = (first.estimator, second.estimator)
     free = "likelihood-free" in kinds
     if kinds[0] != kinds[1] or (free and first.guide is not second.guide):
@@ -299,4 +309,23 @@ def _check_pair(first: PopulationFit, second: PopulationFit) -> None:
             f"The individual parameters of the fits are {names[0]} and {names[1]}.",
             "the same individual parameters.",
             "compare fits that were made with one guide.",
+        )
+
+
+def _check_data(first: AnyFit, second: AnyFit) -> None:
+    """Raise unless two fits are of the same data."""
+    same = first.cohort is second.cohort or (
+        first.cohort.ids == second.cohort.ids
+        and all(
+            name in second.cohort
+            and torch.equal(s.values, second.cohort[name].values)
+            and torch.equal(s.observed, second.cohort[name].observed)
+            for name, s in first.cohort.series.items()
+        )
+    )
+    if not same:
+        raise FitError(
+            "The fits are of different data.",
+            "fits of one cohort.",
+            "fit both models to the same cohort.",
         )

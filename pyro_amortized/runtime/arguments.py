@@ -110,6 +110,9 @@ def check_is(
         kinds = kind if isinstance(kind, tuple) else (kind,)
         expected = " or ".join(dict.fromkeys(k.__name__ for k in kinds))
         found = _with_article(type(value).__name__)
+        # A value that is often passed in place of another says what it has for the purpose.
+        hint = getattr(value, "in_place_of_me", None)
+        fix = f"{fix.removesuffix('.')}; {hint}" if isinstance(hint, str) else fix
         raise error(f"`{name}` is {found}.", f"{_with_article(expected)}.", fix)
 
 

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import norm
@@ -235,10 +236,10 @@ def test_a_patient_needs_the_covariates_of_the_model():
     exact = 4 * 2**0.75 * math.sqrt(2400)
     assert abs(float(result.amounts[0]) - exact) < 4 * float(result.amount_errors[0])
     for patient, message in (
-        (None, "no covariate 'weight'"),
+        (None, "The covariate 'weight' is not given, which the model reads"),
         ({"weigth": 70.0}, "The covariate 'weigth' is given"),
-        ({"weight": [1, 2]}, "Covariate 'weight' of the patient"),
-        ({"weight": float("nan")}, "Covariate 'weight' of the patient"),
+        ({"weight": [[1, 2]]}, "Covariate 'weight' has shape"),
+        ({"weight": float("nan")}, "Covariate 'weight' is nan"),
     ):
         with pytest.raises(AmortizedError, match=message):
             pa.recommend(population, patient, RANGE, **options)
@@ -281,3 +282,31 @@ def test_candidates_may_be_an_array(kind):
     options = {"regimen": PLAN, "probability": 0.9, "num_draws": 200, "target": target}
     result = pa.recommend(known(), None, kind([100.0, 400.0]), **options)
     assert result.names == ("400",)
+
+
+def test_amounts_may_be_a_column_of_a_table():
+    options = {"target": auc(low=50), "regimen": PLAN, "probability": 0.9, "num_draws": 500}
+    table = pd.DataFrame({"amount": [100.0, 400.0]})
+    for candidates in (table, table["amount"]):
+        assert pa.recommend(known(), None, candidates, **options).names == ("400",)
+
+
+def test_a_table_of_covariates_describes_patients_without_samples():
+    population = pa.population(weight_model, {"cl": 4.0, "omega": 0.3, "slope": 0.75, "sigma": 0.1})
+    options = {"target": auc(low=50), "regimen": PLAN, "probability": 0.9, "seed": 1}
+    table = pd.DataFrame({"weight": [50, 100]})
+    result = pa.recommend(population, table, RANGE, num_draws=4000, **options)
+    for i, weight in enumerate(table["weight"]):
+        exact = 200 * (weight / 70) ** 0.75 * math.exp(Z * 0.3)
+        assert abs(float(result.amounts[i]) - exact) < 4 * float(result.amount_errors[i])
+    with pytest.raises(AmortizedError, match=r"'weight' is \[70.0, nan\]"):
+        pa.recommend(population, {"weight": [70.0, math.nan]}, RANGE, **options)
+
+
+def test_a_metric_that_no_dose_changes_is_said():
+    later = nlme.regimen(1.0, start=5.0)
+    target = pa.Target.concentration(1.0, low=1.0)
+    with pytest.warns(AmortizedWarning, match="The dose does not change the metric of 1"):
+        pa.recommend(
+            known(), None, RANGE, target=target, regimen=later, probability=0.9, num_draws=200
+        )

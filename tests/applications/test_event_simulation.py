@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from scipy.stats import norm
 
 import pyro_amortized as pa
 from pyro_amortized import nlme
@@ -138,3 +139,30 @@ def test_incomplete_covariates_and_dropouts_are_kept_in_a_simulation():
     drawn = ~torch.isin(weights.round(decimals=6), torch.tensor([50.0, 60, 70, 80, 90]).double())
     assert 0.05 < float(drawn.double().mean()) < 0.3  # one of six individuals lacks the weight
     assert (weights > 20).all()
+
+
+def treated(cohort):
+    """The dose lowers the hazard of death."""
+    base = pyro.sample("base", dist.LogNormal(-3.0, 1.0))
+    with pyro.plate("individual", len(cohort)):
+        b = pyro.sample("b", dist.Normal(0.0, 0.3))
+        death, amount = cohort["death"], cohort.doses.amounts.sum(1)
+        hazard = nlme.exponential_hazard(base * b.exp() / (1 + amount / 100))
+        pyro.sample("death", nlme.EventTimes(hazard, death), obs=death.values)
+
+
+def test_a_patient_without_samples_gets_the_dose_of_a_survival():
+    """The log hazard is normal, with the variances of the base and of the frailty."""
+    zero = torch.zeros(1, 1).double()
+    record = nlme.event_series(torch.tensor([30.0]).double(), torch.zeros(1))
+    design = pa.Cohort({"death": record}, pa.Doses(zero, zero + 100.0))
+    errors = {"base": 0.05 * 0.2}
+    known = pa.population(treated, {"base": 0.05}, standard_errors=errors, cohort=design)
+    target = pa.Target.trough(low=0.5, window=pa.Exposure(0, 30), quantity="death")
+    result = pa.recommend(
+        known, None, (10.0, 5000.0), target=target, probability=0.8, num_draws=3000, seed=1
+    )
+    rate = 0.05 * math.exp(norm.ppf(0.8) * math.hypot(0.3, 0.2))
+    exact = 100 * (30 * rate / math.log(2) - 1)
+    error = float(result.amount_errors[0])
+    assert abs(float(result.amounts[0]) - exact) < 4 * error < 0.1 * exact

@@ -1,6 +1,10 @@
+import dataclasses
 import math
 
 import numpy as np
+import pandas as pd
+import pyro
+import pyro.distributions as dist
 import pytest
 import quickstart
 import torch
@@ -233,3 +237,58 @@ def test_a_fit_recommends_and_plans(fit):
     assert float(both.model_weights["a"][0]) == pytest.approx(0.5, abs=0.05)
     with pytest.raises(SettingError, match="The covariate 'height' is given"):
         pa.recommend(fit, {"height": 1.0}, (10.0, 2000.0), target=target)
+
+
+def scaled(cohort):
+    """A quantity depends on a population parameter on which the observations do not depend."""
+    factor = pyro.sample("factor", dist.LogNormal(0.0, 1.0))
+    with pyro.plate("individual", len(cohort)):
+        phi = pyro.sample("phi", dist.Normal(0.0, 0.1))
+        y = cohort["y"]
+        f = phi.exp().unsqueeze(-1) * torch.ones_like(y.times)
+        pyro.deterministic("scaled", f * factor.unsqueeze(-1))
+        error = nlme.additive_error(f, torch.tensor(0.1))
+        pyro.sample("y", error.mask(y.observed).to_event(1), obs=y.values)
+
+
+def test_a_quantity_varies_with_every_population_parameter():
+    """Its logarithm is the sum of two normal quantities. It had the first draw of the population
+    for all draws.
+    """
+    population = pa.population(scaled, {"factor": 2.0}, standard_errors={"factor": 1.0})
+    result = pa.simulate(
+        population,
+        nlme.regimen(1.0),
+        num_individuals=10,
+        times=[0.0, 1.0],
+        quantity="scaled",
+        num_draws=300,
+        seed=1,
+    )
+    logs = result.prediction["1 at 0"][:, :, 0].log()
+    between = logs.mean(1)  # by draw of the population
+    assert float(between.mean()) == pytest.approx(math.log(2.0), abs=4 * 0.5 / math.sqrt(300))
+    assert float(between.std()) == pytest.approx(0.5, rel=4 / math.sqrt(600))
+    within = (logs - between.unsqueeze(1)).square().sum() / (300 * 9)
+    assert float(within.sqrt()) == pytest.approx(0.1, rel=0.1)
+
+
+def test_covariates_may_be_a_table_or_names_of_categories():
+    values = {"cl": 4.0, "omega": 0.3, "slope": 0.75, "sigma": 0.1}
+    population = pa.population(weight_model, values)
+    table = pd.DataFrame({"weight": [50.0, 70.0, 90.0]})
+    result = pa.simulate(population, TWICE, covariates=table, uncertainty="none", exposure=STEADY)
+    expected = [25 / (w / 70) ** 0.75 for w in table["weight"]]
+    found = result.exposures["auc"][TWICE.label].flatten().tolist()
+    assert found == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(AmortizedError, match="no category 'heavy'"):
+        pa.simulate(population, TWICE, num_individuals=2, covariates={"weight": "heavy"})
+    design = nlme.study([1.0], covariates={"weight": [0.0, 1.0]}, series="y")
+    assert len(design) == 2
+    named = dataclasses.replace(design, categories={"weight": ("light", "heavy")})
+    of_names = pa.population(weight_model, values, cohort=named)
+    given = {"weight": ["heavy", "heavy"]}
+    two = pa.simulate(of_names, TWICE, covariates=given, uncertainty="none", exposure=STEADY)
+    assert float(two.exposures["auc"][TWICE.label][0, 0]) == pytest.approx(
+        25 / (1 / 70) ** 0.75, rel=1e-4
+    )

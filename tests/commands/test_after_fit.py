@@ -40,7 +40,9 @@ def test_recommend(values, tmp_path, capsys):
     command += ["--target", "auc", "--low", "50", "--probability", "0.9", "--steady-state"]
     command += ["--regimen", "1 every 12 x 2", "--range", "20,2000", "--out", str(out)]
     assert main(command) == 0
-    assert "auc at least 50; probability 0.9" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "auc at least 50; probability 0.9" in printed
+    assert "uncertainty of individuals" in printed
     doses = pd.read_csv(out / "doses.csv")
     assert doses["probability"].iloc[0] == pytest.approx(0.9, abs=0.05)
     assert len(pd.read_csv(out / "candidates.csv")) == 41
@@ -68,6 +70,8 @@ def test_design(values, tmp_path, capsys):
         (["--population", "MISSING"], "No such file"),
         (["--fit", "folder"], "Neither or both of --fit and --population"),
         (["--window", "3"], "two numbers"),
+        (["--uncertainty", "all"], "`uncertainty` is 'all'"),
+        (["--uncertainty", "population and individuals"], "is not known"),
     ],
 )
 def test_mistakes_end_in_a_message(values, tmp_path, capsys, change, fragment):

@@ -23,6 +23,11 @@ def test_a_study_has_placeholders_that_count_as_recorded():
 def test_what_is_no_study():
     with pytest.raises(SettingError, match="Covariate 'weight'"):
         nlme.study([1], num_individuals=2, covariates={"weight": [1.0, 2.0, 3.0]})
-    for times in ([2.0, 1.0], [], torch.ones(3, 2)):
+    for times in ([], torch.ones(3, 2)):
         with pytest.raises(SettingError, match="`times` has shape"):
             nlme.study(times, num_individuals=2)
+
+
+def test_times_that_fall_are_named():
+    with pytest.raises(SettingError, match="`times` falls from 4 to 1"):
+        nlme.study([2.0, 4.0, 1.0])

@@ -199,8 +199,9 @@ def _check_constant(cohort: Cohort, names: Sequence[str]) -> None:
                 f"{name!r} {found[0]}.",
                 "covariates with one known value for each individual.",
                 "write its effect into the program (`cohort.time_varying[name].at(times)`, "
-                "`nlme.completed`), or add a summary, for instance the first value, to "
-                "`covariates=` of the cohort.",
+                "`nlme.completed`) with a coefficient as a population site, fit with this site "
+                "fixed at zero, and call `pa.score_tests(fit)`; or add a summary, for instance the "
+                "first value, to `covariates=` of the cohort.",
             )
 
 
