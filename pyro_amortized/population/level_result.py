@@ -66,7 +66,7 @@ class LevelFit:
     num_draws: int = 500
     drawn: LevelLikelihood | None = None
 
-    in_place_of_me: ClassVar[str] = (
+    use_instead: ClassVar[str] = (
         "of a fit with a level, diagnoses, reports, plots and simulations take "
         "`fit.given_effects()`."
     )

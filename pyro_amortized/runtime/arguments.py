@@ -111,7 +111,7 @@ def check_is(
         expected = " or ".join(dict.fromkeys(k.__name__ for k in kinds))
         found = _with_article(type(value).__name__)
         # A value that is often passed in place of another says what it has for the purpose.
-        hint = getattr(value, "in_place_of_me", None)
+        hint = getattr(value, "use_instead", None)
         fix = f"{fix.removesuffix('.')}; {hint}" if isinstance(hint, str) else fix
         raise error(f"`{name}` is {found}.", f"{_with_article(expected)}.", fix)
 
