@@ -13,6 +13,9 @@ right model. Tests of several draws are combined to one p-value.
   its normal quantiles have the variance one.
 - *Spread and a variable* (covariates, first dose, order in the file): a regression of these
   quantiles on the variable.
+- *Level and a variable*: a regression of the mean normal score of the prediction discrepancies (pd)
+  of each individual on the variable. A laboratory, batch or study whose values are all too high is
+  found here also where single parameters move little.
 
 References:
     Rao (1948), Large sample tests of statistical hypotheses.
@@ -30,6 +33,7 @@ from ..cohort import Cohort
 from .check_results import DEFAULTS as P_VALUES
 from .check_results import Check, Status
 from .compared_variables import Variable, variables_of_design
+from .effect_dependence import contrast
 from .residual_analysis import Residuals
 from .uniformity_tests import combined_p_value
 from .variable_tests import columns_of, known_values, regression_p_value
@@ -68,6 +72,10 @@ COUNTS = (
     "Counts that vary more than the model says need another distribution: negative binomial, or "
     "zero-inflated."
 )
+LEVEL = (
+    "Look for another assay, unit or dose in these individuals; otherwise add the variable to the "
+    "mean of the parameters."
+)
 VARIABLE = "Give the groups residual errors of their own, or make the error depend on the variable."
 
 
@@ -101,6 +109,7 @@ def error_checks(
         *_tails(npde),
         *_neighbours(rows, drawn, scores),
         *_spreads(rows, drawn, cohort, COUNTS if residuals.kind == "count" else INDIVIDUALS),
+        *_levels(rows, residuals.pd[used].numpy(), cohort),
     ]
     return [_check(f"errors of {residuals.series}", findings)] if findings else []
 
@@ -177,6 +186,31 @@ def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort, advice: str) -
     findings = [_Finding(p_value, words, advice)]
     for variable in variables_of_design(cohort):
         findings += _spread_by(variable, scores, own)
+    return findings
+
+
+def _levels(rows: np.ndarray, pd: np.ndarray, cohort: Cohort) -> list[_Finding]:
+    """Mean deviations of the individuals from the population, against every variable."""
+    own = np.unique(rows)
+    if len(own) < DEFAULTS.min_individuals:
+        return []
+    counts = np.bincount(rows, minlength=len(cohort))[own]
+    means = np.bincount(rows, scipy.stats.norm.ppf(pd), len(cohort))[own] / counts
+    findings = []
+    for variable in variables_of_design(cohort):
+        known = known_values(variable)[own]
+        used = np.isin(np.arange(len(variable.values)), own[known])
+        columns = columns_of(variable, used)
+        design = np.column_stack([np.ones(len(columns)), columns])
+        if len(design) < design.shape[1] + DEFAULTS.min_individuals:
+            continue
+        found = contrast(means[known], np.ones(len(design)), variable, used)
+        side = "higher" if found.slope > 0 else "lower"
+        words = (
+            f"the values as a whole are {side}, by {abs(found.slope):.2f} standard deviations of "
+            f"the predictions, {found.where}"
+        )
+        findings.append(_Finding(regression_p_value(means[known], design), words, LEVEL))
     return findings
 
 

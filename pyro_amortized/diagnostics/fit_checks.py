@@ -3,7 +3,7 @@ r"""Checks of a population fit: how it ended, its standard errors, its data, and
 Under the right model the normalised prediction distribution errors (npde) of the residuals are
 independent and standard normal. Their mean (t test), variance (chi-square test), distribution
 (Kolmogorov-Smirnov test) and trends (Spearman correlation) are tested. The absolute individual
-weighted residuals of posterior draws must not depend on the prediction.
+weighted residuals of posterior draws must not depend on the prediction, or on time.
 """
 
 from dataclasses import dataclass
@@ -124,7 +124,7 @@ def training_data_check(data: DataCheck) -> Check:
 
 def residual_checks(residuals: Residuals) -> list[Check]:
     """Mean, variance, distribution and trends of the npde, and the spread of the individual
-    residuals; an empty list where there are too few values.
+    residuals over predictions and over time; an empty list where there are too few values.
 
     Trends are tested over the predictions of the population, because those of the individuals
     follow the data; the spread over the predictions by posterior draws, for the same reason.
@@ -150,6 +150,9 @@ def residual_checks(residuals: Residuals) -> list[Check]:
     if np.isfinite(iwres).all() and is_known:
         p_values["the spread over predictions"] = combined_p_value(
             [_spearman_p_value(np.abs(x), f) for x, f in zip(iwres, drawn, strict=True)]
+        )
+        p_values["the spread over time"] = combined_p_value(
+            [_spearman_p_value(np.abs(x), times) for x in iwres]
         )
     finding = "The residuals deviate from the model in {}."
     advice = "The residual error model or the structural model does not fit."

@@ -47,7 +47,7 @@ RECORDING = (
 
 
 # One family: all of them ask what the variables of the cohort have to do with an effect.
-OF_VARIABLES: tuple[Kind, ...] = ("variable", "interaction", "spread")
+OF_VARIABLES: tuple[Kind, ...] = ("variable", "joint", "interaction", "spread")
 
 
 def random_effect_checks(tests: RandomEffectTests) -> list[Check]:
@@ -57,7 +57,7 @@ def random_effect_checks(tests: RandomEffectTests) -> list[Check]:
     other kinds for their own.
     """
     kinds: list[tuple[str, tuple[Kind, ...], str, bool]] = [
-        ("random effects and covariates", ("variable",), COVARIATES, True),
+        ("random effects and covariates", ("variable", "joint"), COVARIATES, True),
         ("interactions of covariates", ("interaction",), INTERACTIONS, True),
         ("variances of random effects", ("spread",), VARIANCES, True),
         ("correlations of random effects", ("correlation",), CORRELATIONS, True),

@@ -43,6 +43,11 @@ def heavy_tails():
     return normal(1) / chi2.sqrt()
 
 
+def higher_in_a_group():
+    """By two residual standard deviations, a little more than the intercepts vary."""
+    return normal(1) + 2.0 * GROUP.unsqueeze(1)
+
+
 def autocorrelated():
     """Six values each; their correlation is 0.8 to the neighbour."""
     errors = normal(1)
@@ -64,6 +69,7 @@ def by_individual():
     [
         (heavy_tails, "not normally distributed"),
         (autocorrelated, "errors of neighbouring values of an individual go together"),
+        (higher_in_a_group, "the values as a whole are higher"),
         (by_group, "the size of the errors goes with group"),
         (by_individual, "errors of different size"),
     ],
