@@ -16,6 +16,9 @@ right model. Tests of several draws are combined to one p-value.
 - *Level and a variable*: a regression of the mean normal score of the prediction discrepancies (pd)
   of each individual on the variable. A laboratory, batch or study whose values are all too high is
   found here also where single parameters move little.
+- *Course and a variable*: a regression of the trend of the prediction errors of each individual
+  over time on the variable. A treatment or a placebo effect that the model leaves out in a group is
+  found here where the random effects take up its mean.
 
 References:
     Rao (1948), Large sample tests of statistical hypotheses.
@@ -46,6 +49,7 @@ class ErrorCheckSettings:
     Args:
         min_values: Fewest values.
         min_individuals: Fewest individuals whose spreads are compared.
+        min_in_course: Fewest values of an individual whose trend over time is compared.
         min_pairs: Fewest pairs of consecutive values.
         max_shapiro: Most values of the test of normality, whose p-values are not known beyond.
         max_named: Most findings that are named.
@@ -53,6 +57,7 @@ class ErrorCheckSettings:
 
     min_values: int = 30
     min_individuals: int = 8
+    min_in_course: int = 3
     min_pairs: int = 20
     max_shapiro: int = 5000
     max_named: int = 3
@@ -75,6 +80,10 @@ COUNTS = (
 LEVEL = (
     "Look for another assay, unit or dose in these individuals; otherwise add the variable to the "
     "mean of the parameters."
+)
+COURSE = (
+    "Look for an effect that begins or changes during the study in these individuals: a treatment, "
+    "a placebo effect, an adaptation."
 )
 VARIABLE = "Give the groups residual errors of their own, or make the error depend on the variable."
 
@@ -110,6 +119,7 @@ def error_checks(
         *_neighbours(rows, drawn, scores),
         *_spreads(rows, drawn, cohort, COUNTS if residuals.kind == "count" else INDIVIDUALS),
         *_levels(rows, residuals.pd[used].numpy(), cohort),
+        *_courses(rows, residuals.times[used].numpy(), npde, cohort),
     ]
     return [_check(f"errors of {residuals.series}", findings)] if findings else []
 
@@ -192,25 +202,56 @@ def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort, advice: str) -
 def _levels(rows: np.ndarray, pd: np.ndarray, cohort: Cohort) -> list[_Finding]:
     """Mean deviations of the individuals from the population, against every variable."""
     own = np.unique(rows)
-    if len(own) < DEFAULTS.min_individuals:
-        return []
     counts = np.bincount(rows, minlength=len(cohort))[own]
     means = np.bincount(rows, scipy.stats.norm.ppf(pd), len(cohort))[own] / counts
+    words = "the values as a whole are {}, by {:.2f} standard deviations of the predictions, {}"
+    return _against_variables(means, own, cohort, words, LEVEL)
+
+
+def _courses(
+    rows: np.ndarray, times: np.ndarray, npde: np.ndarray, cohort: Cohort
+) -> list[_Finding]:
+    """Trends of the prediction errors within the individuals, against every variable."""
+    own, slopes = [], []
+    for i in np.unique(rows):
+        rank = scipy.stats.rankdata(times[rows == i])
+        rank -= rank.mean()
+        if len(rank) >= DEFAULTS.min_in_course and np.ptp(rank) > 0:
+            own.append(int(i))
+            slopes.append(float(npde[rows == i] @ rank / np.sqrt(rank @ rank)))
+    words = (
+        "late values, given the early ones, are {} than the model says, by {:.2f} standard "
+        "deviations, {}"
+    )
+    return _against_variables(np.array(slopes), np.array(own, dtype=int), cohort, words, COURSE)
+
+
+def _against_variables(
+    scores: np.ndarray, own: np.ndarray, cohort: Cohort, words: str, advice: str
+) -> list[_Finding]:
+    """Regressions of one number of some individuals on every variable of the cohort.
+
+    Args:
+        scores: The numbers, shape ``(individual,)``.
+        own: Rows of these individuals.
+        cohort: The data.
+        words: The finding, with places for the side, the size, and where.
+        advice: What to do.
+    """
     findings = []
     for variable in variables_of_design(cohort):
-        known = known_values(variable)[own]
+        known = known_values(variable)[own] if len(own) else np.zeros(0, dtype=bool)
         used = np.isin(np.arange(len(variable.values)), own[known])
         columns = columns_of(variable, used)
         design = np.column_stack([np.ones(len(columns)), columns])
         if len(design) < design.shape[1] + DEFAULTS.min_individuals:
             continue
-        found = contrast(means[known], np.ones(len(design)), variable, used)
+        found = contrast(scores[known], np.ones(len(design)), variable, used)
         side = "higher" if found.slope > 0 else "lower"
-        words = (
-            f"the values as a whole are {side}, by {abs(found.slope):.2f} standard deviations of "
-            f"the predictions, {found.where}"
+        p_value = regression_p_value(scores[known], design)
+        findings.append(
+            _Finding(p_value, words.format(side, abs(found.slope), found.where), advice)
         )
-        findings.append(_Finding(regression_p_value(means[known], design), words, LEVEL))
     return findings
 
 

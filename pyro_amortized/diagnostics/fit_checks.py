@@ -2,7 +2,8 @@ r"""Checks of a population fit: how it ended, its standard errors, its data, and
 
 Under the right model the normalised prediction distribution errors (npde) of the residuals are
 independent and standard normal. Their mean (t test), variance (chi-square test), distribution
-(Kolmogorov-Smirnov test) and trends (Spearman correlation) are tested. The absolute individual
+(Kolmogorov-Smirnov test), trends (Spearman correlation) and the means at single times and
+predictions (analysis of variance) are tested. The absolute individual
 weighted residuals of posterior draws must not depend on the prediction, or on time.
 """
 
@@ -33,6 +34,9 @@ class FitCheckSettings:
         outside_failed: Share of individuals outside the training data above which the check fails;
             below it each of them asks for a look.
         min_values: Fewest recorded values of a series whose residuals are tested.
+        max_groups: Most groups of times or predictions whose means are compared.
+        min_in_group: Values per group that decide about their number; one with less than half of
+            them is left out.
         max_named: Most individuals that a message names.
         min_per_parameter: Individuals per parameter below which the sandwich says little.
         max_ratio: Factor between the standard errors by curvature and by the sandwich from which a
@@ -44,6 +48,8 @@ class FitCheckSettings:
     max_mc_error: float = 0.5
     outside_failed: float = 0.05
     min_values: int = 20
+    max_groups: int = 12
+    min_in_group: int = 10
     max_named: int = 8
     min_per_parameter: int = 5
     max_ratio: float = 2.0
@@ -138,6 +144,7 @@ def residual_checks(residuals: Residuals) -> list[Check]:
         "the variance": _variance_p_value(npde),
         "the distribution": float(scipy.stats.kstest(npde, "norm").pvalue),
         "the trend over time": _spearman_p_value(npde, times),
+        "the mean at single times": _mean_by_group_p_value(npde, times),
     }
     population, drawn, iwres = (
         x[..., tested].numpy()
@@ -145,6 +152,7 @@ def residual_checks(residuals: Residuals) -> list[Check]:
     )
     if np.isfinite(population).all():
         p_values["the trend over predictions"] = _spearman_p_value(npde, population)
+        p_values["the mean at single predictions"] = _mean_by_group_p_value(npde, population)
     # Other weighted residuals of counts and categories are not normal: their size has a trend.
     is_known = residuals.has_scores or residuals.kind == "continuous"
     if np.isfinite(iwres).all() and is_known:
@@ -164,6 +172,20 @@ def _variance_p_value(npde: np.ndarray) -> float:
     statistic = ((npde - npde.mean()) ** 2).sum()
     below = float(scipy.stats.chi2.cdf(statistic, len(npde) - 1))
     return 2 * min(below, 1 - below)
+
+
+def _mean_by_group_p_value(errors: np.ndarray, x: np.ndarray) -> float:
+    """P-value of the same mean at all times or predictions, by analysis of variance: those that
+    many values share are groups of their own, others are in groups of about equal size.
+    """
+    most = min(DEFAULTS.max_groups, len(errors) // DEFAULTS.min_in_group)
+    if most < 2:
+        return 1.0
+    inner = np.quantile(x, np.arange(1, most) / most, method="lower")
+    place = np.searchsorted(np.unique(inner), x, side="left")
+    groups = [errors[place == k] for k in np.unique(place)]
+    groups = [group for group in groups if len(group) >= DEFAULTS.min_in_group // 2]
+    return float(scipy.stats.f_oneway(*groups).pvalue) if len(groups) > 1 else 1.0
 
 
 def _spearman_p_value(x: np.ndarray, y: np.ndarray) -> float:

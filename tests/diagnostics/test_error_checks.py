@@ -44,8 +44,13 @@ def heavy_tails():
 
 
 def higher_in_a_group():
-    """By two residual standard deviations, a little more than the intercepts vary."""
-    return normal(1) + 2.0 * GROUP.unsqueeze(1)
+    """By three residual standard deviations, twice as much as the intercepts vary."""
+    return normal(1) + 3.0 * GROUP.unsqueeze(1)
+
+
+def changing_in_a_group():
+    """In a curve, with which the lines of this group do not agree."""
+    return normal(1) + 4.0 * GROUP.unsqueeze(1) * torch.tensor([0, 0, 0, 0, 1, 1]).double()
 
 
 def autocorrelated():
@@ -70,6 +75,7 @@ def by_individual():
         (heavy_tails, "not normally distributed"),
         (autocorrelated, "errors of neighbouring values of an individual go together"),
         (higher_in_a_group, "the values as a whole are higher"),
+        (changing_in_a_group, "late values, given the early ones, are higher"),
         (by_group, "the size of the errors goes with group"),
         (by_individual, "errors of different size"),
     ],

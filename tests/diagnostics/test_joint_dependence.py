@@ -22,7 +22,7 @@ def moved_together(size):
 
 
 def test_a_move_of_all_effects_is_more_significant_than_each_alone():
-    effects = moved_together(1.2)
+    effects = moved_together(1.8)
     (found,) = joint_dependence(effects, [0, 1, 2], SITE)
     alone = [next(dependence(effects, j, SITE, "variable")).p_value for j in range(3)]
     assert found.p_value < 1e-4
