@@ -281,7 +281,7 @@ def main():
     parser.add_argument("--small", action="store_true", help="two seeds, few individuals")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    num, seeds, points = (12, 2, 8) if arguments.small else (40, arguments.seeds, 51)
+    num, seeds, points = (12, 1, 8) if arguments.small else (40, arguments.seeds, 51)
     start, values = time.perf_counter(), {}
     for name in MODELS:
         if arguments.only in (None, name):

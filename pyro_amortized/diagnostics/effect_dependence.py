@@ -161,8 +161,8 @@ def dependence(
     size = found.slope * float(effects.sd[:, j].mean())
     words = (
         f"{name} depends on {variable.name} (p = {p_value:.1g}): it is "
-        f"{'larger' if size > 0 else 'smaller'} by {abs(size):.2f} {found.where}, its exponential "
-        f"by a factor of {math.exp(min(size, 50.0)):.2f}"
+        f"{'larger' if size > 0 else 'smaller'} by {abs(size):.2f} (a factor of "
+        f"{math.exp(min(size, 50.0)):.2f}, if it is a logarithm) {found.where}"
     )
     yield EffectTest(kind, name, variable.name, p_value, size, words)
     if not variable.levels and kind == "variable":

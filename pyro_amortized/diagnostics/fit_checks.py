@@ -101,9 +101,12 @@ def standard_error_checks(fit: PopulationFit) -> list[Check]:
     robust = fit.robust_covariance.diagonal()[known].sqrt()
     ratio = robust / fit.covariance.diagonal()[known].sqrt()
     j = int(ratio.log().abs().argmax())
-    factor, name = float(ratio[j]), "standard errors by curvature and by the sandwich"
+    factor, name = float(ratio[j]), "standard errors by two methods"
     if max(factor, 1 / factor) < DEFAULTS.max_ratio:
-        words = f"They agree within a factor of {max(factor, 1 / factor):.2f}."
+        words = (
+            "Those by the curvature and by the sandwich agree within a factor of "
+            f"{max(factor, 1 / factor):.2f}."
+        )
         return [Check(name, "passed", factor, words, "model")]
     names = [n for n, x in zip(fit.structure.population_names, known, strict=True) if x]
     words = (

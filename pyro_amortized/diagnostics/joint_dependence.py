@@ -57,8 +57,7 @@ def joint_dependence(
     parts = ", ".join(f"{n} {s:+.2f}" for n, s in zip(names, sizes, strict=True))
     words = (
         f"{', '.join(names[:-1])} and {names[-1]} together depend on {variable.name} "
-        f"(p = {p_value:.1g}): {parts}, {found[strongest].where}; a quantity that moves all of "
-        "them may also be an assay, a unit or a dose that differs"
+        f"(p = {p_value:.1g}): {parts}, {found[strongest].where}"
     )
     name = " and ".join(names)
     yield EffectTest("joint", name, variable.name, p_value, sizes[strongest], words)

@@ -21,7 +21,8 @@ DEFAULTS = EffectCheckSettings()
 COVARIATES = (
     "Add the covariate to the mean of the parameter, with a population site for its effect: "
     "`nlme.linear_effect`, `nlme.power_effect` or `nlme.categorical_effect`. For the order in the "
-    "file or the dose, look for a change during the study or a nonlinear process."
+    "file or the dose, look for a change during the study or a nonlinear process; where several "
+    "parameters move together, for an assay, a unit or a dose that differs."
 )
 CORRELATIONS = (
     "Let the random effects be correlated: `nlme.random_effects` with a population site "
