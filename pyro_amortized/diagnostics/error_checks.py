@@ -19,6 +19,8 @@ right model. Tests of several draws are combined to one p-value.
 - *Course and a variable*: a regression of the trend of the prediction errors of each individual
   over time on the variable. A treatment or a placebo effect that the model leaves out in a group is
   found here where the random effects take up its mean.
+- *Changes of a covariate*: the rank correlation of the prediction errors with the moves of a
+  time-varying covariate within the individuals.
 
 References:
     Rao (1948), Large sample tests of statistical hypotheses.
@@ -31,6 +33,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
+from torch import Tensor
 
 from ..cohort import Cohort
 from .check_results import DEFAULTS as P_VALUES
@@ -50,6 +53,8 @@ class ErrorCheckSettings:
         min_values: Fewest values.
         min_individuals: Fewest individuals whose spreads are compared.
         min_in_course: Fewest values of an individual whose trend over time is compared.
+        min_move: Change of a covariate within an individual that counts, as a part of its largest
+            value.
         min_pairs: Fewest pairs of consecutive values.
         max_shapiro: Most values of the test of normality, whose p-values are not known beyond.
         max_named: Most findings that are named.
@@ -58,6 +63,7 @@ class ErrorCheckSettings:
     min_values: int = 30
     min_individuals: int = 8
     min_in_course: int = 3
+    min_move: float = 1e-6
     min_pairs: int = 20
     max_shapiro: int = 5000
     max_named: int = 3
@@ -84,6 +90,10 @@ LEVEL = (
 COURSE = (
     "Look for an effect that begins or changes during the study in these individuals: a treatment, "
     "a placebo effect, an adaptation."
+)
+CHANGES = (
+    "Let the parameters depend on the current value of the covariate, "
+    "`cohort.time_varying[name].at(times)`."
 )
 VARIABLE = "Give the groups residual errors of their own, or make the error depend on the variable."
 
@@ -120,6 +130,7 @@ def error_checks(
         *_spreads(rows, drawn, cohort, COUNTS if residuals.kind == "count" else INDIVIDUALS),
         *_levels(rows, residuals.pd[used].numpy(), cohort),
         *_courses(rows, residuals.times[used].numpy(), npde, cohort),
+        *_within(rows, npde, _current_values(cohort, residuals.series, used)),
     ]
     return [_check(f"errors of {residuals.series}", findings)] if findings else []
 
@@ -224,6 +235,37 @@ def _courses(
         "deviations, {}"
     )
     return _against_variables(np.array(slopes), np.array(own, dtype=int), cohort, words, COURSE)
+
+
+def _current_values(cohort: Cohort, name: str, used: Tensor) -> dict[str, np.ndarray]:
+    """The values of every time-varying covariate of one channel at the values that are used."""
+    series = cohort[name]
+    return {
+        covariate: record.at(series.times)[series.observed][used].double().numpy()
+        for covariate, record in cohort.time_varying.items()
+        if record.values.dim() == 2
+    }
+
+
+def _within(rows: np.ndarray, npde: np.ndarray, current: dict[str, np.ndarray]) -> list[_Finding]:
+    """Prediction errors against the moves of time-varying covariates within the individuals."""
+    findings = []
+    for name, x in current.items():
+        known = np.isfinite(x)
+        sums, counts = (np.bincount(rows[known], w) for w in (x[known], np.ones(known.sum())))
+        move = x[known] - (sums / np.maximum(counts, 1))[rows[known]]
+        moved = np.abs(move) > DEFAULTS.min_move * max(
+            float(np.abs(x[known]).max(initial=0)), 1e-300
+        )
+        if moved.sum() < DEFAULTS.min_values:
+            continue
+        test = scipy.stats.spearmanr(move[moved], npde[known][moved])
+        words = (
+            f"the errors go with the changes of {name} within the individuals (correlation "
+            f"{test.statistic:+.2f})"
+        )
+        findings.append(_Finding(float(test.pvalue), words, CHANGES))
+    return findings
 
 
 def _against_variables(

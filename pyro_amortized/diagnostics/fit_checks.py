@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.stats
+from torch import Tensor
 
 from ..population.fit_result import PopulationFit
 from ..population.likelihood_estimate import MarginalLikelihood
@@ -142,20 +143,10 @@ def residual_checks(residuals: Residuals) -> list[Check]:
     npde, times = residuals.npde[tested].numpy(), residuals.times[tested].numpy()
     if len(npde) < DEFAULTS.min_values:
         return []
-    p_values = {
-        "the mean": float(scipy.stats.ttest_1samp(npde, 0.0).pvalue),
-        "the variance": _variance_p_value(npde),
-        "the distribution": float(scipy.stats.kstest(npde, "norm").pvalue),
-        "the trend over time": _spearman_p_value(npde, times),
-        "the mean at single times": _mean_by_group_p_value(npde, times),
-    }
-    population, drawn, iwres = (
-        x[..., tested].numpy()
-        for x in (residuals.population, residuals.drawn_predictions, residuals.drawn_iwres)
+    p_values = _npde_p_values(residuals, tested)
+    drawn, iwres = (
+        x[:, tested].numpy() for x in (residuals.drawn_predictions, residuals.drawn_iwres)
     )
-    if np.isfinite(population).all():
-        p_values["the trend over predictions"] = _spearman_p_value(npde, population)
-        p_values["the mean at single predictions"] = _mean_by_group_p_value(npde, population)
     # Other weighted residuals of counts and categories are not normal: their size has a trend.
     is_known = residuals.has_scores or residuals.kind == "continuous"
     if np.isfinite(iwres).all() and is_known:
@@ -168,6 +159,35 @@ def residual_checks(residuals: Residuals) -> list[Check]:
     finding = "The residuals deviate from the model in {}."
     advice = "The residual error model or the structural model does not fit."
     return [check_p_values(f"residuals of {residuals.series}", p_values, finding, advice, "model")]
+
+
+def _npde_p_values(residuals: Residuals, tested: Tensor) -> dict[str, float]:
+    """P-values of the mean, variance and distribution of the npde that are tested, and of what they
+    have to do with times and predictions.
+    """
+    npde, times, since_dose, population = (
+        x[tested].numpy()
+        for x in (
+            residuals.npde,
+            residuals.times,
+            residuals.times_after_dose,
+            residuals.population,
+        )
+    )
+    p_values = {
+        "the mean": float(scipy.stats.ttest_1samp(npde, 0.0).pvalue),
+        "the variance": _variance_p_value(npde),
+        "the distribution": float(scipy.stats.kstest(npde, "norm").pvalue),
+        "the trend over time": _spearman_p_value(npde, times),
+        "the mean at single times": _mean_by_group_p_value(npde, times),
+    }
+    several_doses = np.ptp(times - since_dose) > 0
+    if np.isfinite(since_dose).all() and several_doses:
+        p_values["the mean at single times after a dose"] = _mean_by_group_p_value(npde, since_dose)
+    if np.isfinite(population).all():
+        p_values["the trend over predictions"] = _spearman_p_value(npde, population)
+        p_values["the mean at single predictions"] = _mean_by_group_p_value(npde, population)
+    return p_values
 
 
 def _variance_p_value(npde: np.ndarray) -> float:

@@ -87,6 +87,20 @@ def test_wrong_errors_are_named(errors, words):
     assert check.about == "model"
 
 
+def test_a_time_varying_covariate_that_is_left_out_is_named():
+    generator = torch.Generator().manual_seed(8)
+    changing = torch.randn(NUM, 6, generator=generator).double()
+    cohort = replace(
+        cohort_with(normal(1) + changing),
+        time_varying={"creatinine": Series(TIMES.repeat(NUM, 1), changing)},
+    )
+    fit = pa.fit_population(linear_program, cohort, num_draws=200, num_starts=1, seed=1)
+    scores = fit.scores[:, fit.estimated].numpy()
+    (check,) = error_checks(residuals(fit, num_simulations=300, seed=1), fit.cohort, scores)
+    assert check.status == "failed"
+    assert "the changes of creatinine within the individuals" in check.words
+
+
 def test_right_errors_pass():
     check = check_of(normal(1))
     assert check.status == "passed"
