@@ -8,7 +8,7 @@ look. With a folder, each cohort's result is a file, and a run that was interrup
 line is JSON with ``claims``.
 
 python benchmarks/criticism.py [--models pk growth ode] [--strengths weak middle strong]
-    [--cohorts 5] [--clean 24] [--workers 2] [--folder results] [--small]
+    [--cohorts 5] [--first 0] [--clean 24] [--workers 2] [--folder results] [--small]
 """
 
 import argparse
@@ -139,14 +139,15 @@ def jobs_of(arguments):
         arguments.models, arguments.strengths, arguments.cohorts = ["growth"], ["strong"], 1
     jobs = [
         (model, defect, strength, num, seed)
-        for seed in range(arguments.cohorts)
+        for seed in range(arguments.first, arguments.first + arguments.cohorts)
         for defect in defects
         for model in arguments.models
         for strength in arguments.strengths
         if not DEFECTS[defect].only or model in DEFECTS[defect].only
     ]
-    for seed in range(clean):
-        jobs.append((arguments.models[seed % len(arguments.models)], CLEAN, "", num, 1000 + seed))
+    for k in range(clean):
+        model, seed = arguments.models[k % len(arguments.models)], 1000 + arguments.first + k
+        jobs.append((model, CLEAN, "", num, seed))
     return jobs
 
 
@@ -155,6 +156,7 @@ def main():
     parser.add_argument("--models", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
     parser.add_argument("--strengths", nargs="+", choices=STRENGTHS, default=list(STRENGTHS))
     parser.add_argument("--cohorts", type=int, default=5, help="cohorts of each defect and model")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first cohort")
     parser.add_argument("--clean", type=int, default=24, help="cohorts without a defect")
     parser.add_argument("--only", default="", help="defects whose names match this expression")
     parser.add_argument("--workers", type=int, default=1, help="processes")

@@ -22,7 +22,7 @@ VARIANCES = ("variances of random effects",)
 CORRELATIONS = ("correlations of random effects",)
 DISTRIBUTION = ("distribution of random effects",)
 RESIDUALS = ("residuals of y", "errors of y")
-PERSONS = (*DISTRIBUTION, "influence of individuals", "data and prior", *RESIDUALS)
+PERSONS = (*DISTRIBUTION, "influence of individuals", "units and scale of the data", *RESIDUALS)
 
 
 @dataclass(frozen=True)

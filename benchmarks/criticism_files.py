@@ -21,7 +21,7 @@ from criticism_studies import Problem, Study, log_weight, study_of
 
 import pyro_amortized as pa
 
-UNITS = ("data and prior", "estimates and their prior")
+UNITS = ("units and scale of the data", "estimates and their prior")
 IDENTITY = ("identity of individuals and values",)
 VALUES = ("recorded values of y",)
 RECORDING = ("random effects and recording", "what is missing")
@@ -184,9 +184,14 @@ def wrong_labels(study: Study, size: float) -> Study:
 
 FILES = {
     "a site reads too much": Defect(
-        COVARIATES, (1.1, 1.2, 1.6), file=scaled(lambda s: s.covariates["site"] == 1), words="site"
+        (*COVARIATES, *RESIDUALS),
+        (1.1, 1.2, 1.6),
+        file=scaled(lambda s: s.covariates["site"] == 1),
+        words="site",
     ),
-    "a drifting assay": Defect(COVARIATES, (0.7, 1.5, 4.0), file=drifting_assay, words="order"),
+    "a drifting assay": Defect(
+        (*COVARIATES, *RESIDUALS), (0.7, 1.5, 4.0), file=drifting_assay, words="order"
+    ),
     "a batch in another unit": Defect((*RESIDUALS, *PERSONS), (1.1, 1.3, 3.0), file=a_wrong_batch),
     "one individual in another unit": Defect(
         PERSONS, (0.6, 0.4, 0.1), file=scaled(lambda s: 5 % len(s))

@@ -15,6 +15,7 @@ class UnitSettings:
 
     factors: tuple[tuple[float, str], ...] = (
         (60.0, "minutes and hours"),
+        (7.0, "days and weeks"),
         (24.0, "hours and days"),
         (10.0, "a factor of ten"),
         (100.0, "a factor of a hundred"),

@@ -42,7 +42,7 @@ PAGES: Mapping[str, str] = {
     "Monte Carlo error": "population",
     "standard errors": "population",
     "data inside": "when_it_fails",
-    "data and prior": "from_table",
+    "units and scale of the data": "from_table",
     "estimates and their prior": "writing_models",
     "identity": "from_table",
     "recorded values": "missing_data",

@@ -1,16 +1,23 @@
-"""Individuals that occur twice, values that several individuals share, and constant series.
+"""Individuals that occur twice, values that several individuals share, constant series, and
+covariates that were filled in.
 
 Such data are possible, but rarely meant: a file that was joined twice, samples that were mixed up,
 a column that was filled down. Nothing is simulated.
+
+References:
+    Anderson (1955), The integral of a symmetric unimodal function over a symmetric convex set,
+    Proceedings of the American Mathematical Society 6.
 """
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.stats
+import torch
+from torch import Tensor
 
 from ..cohort import Cohort
 from .check_results import Check
@@ -27,6 +34,12 @@ class IdentitySettings:
         max_chance: Probability, for all pairs together, that as many values agree by chance, from
             which they are not named. Two individuals of theophylline share 4.57, 6.59 and 1.25.
         window: Distance of values that could have agreed, in standard deviations of all values.
+        min_near: Fewest values at the same times of two individuals that are nearly equal.
+        max_compared: Most individuals of which all pairs are compared, which takes a second.
+        min_filled: Fewest individuals with the same value of a covariate that was filled in ...
+        share_filled: ... and their smallest share.
+        share_different: Share of different values among the other individuals from which an equal
+            value is no sign of rounding.
         max_named: Most findings that are named.
     """
 
@@ -35,21 +48,41 @@ class IdentitySettings:
     min_shared: int = 3
     max_chance: float = 1e-3
     window: float = 0.2
+    min_near: int = 4
+    max_compared: int = 1000
+    min_filled: int = 5
+    share_filled: float = 0.1
+    share_different: float = 0.8
     max_named: int = 5
 
 
 DEFAULTS = IdentitySettings()
 
 
-def identity_checks(cohort: Cohort, series: Collection[str] | None = None) -> list[Check]:
-    """One check of the identity of individuals and values, of all series or of some: equal counts
-    and categories are no sign of a mistake.
+def identity_checks(
+    cohort: Cohort,
+    series: Collection[str] | None = None,
+    error_sds: Mapping[str, Tensor] | None = None,
+) -> list[Check]:
+    """One check of the identity of individuals and values.
+
+    Args:
+        cohort: The data.
+        series: Names of the series that are looked at: equal counts and categories are no sign of a
+            mistake. Default: all.
+        error_sds: Standard deviations of the errors of series, shape ``(individual, time)``, NaN
+            where they are not known: nearly equal individuals are named, too. Default: not known.
     """
     names = [n for n in cohort.series if series is None or n in series]
     findings = [x for name in names for x in _findings(cohort, name)]
+    for name, sds in (error_sds or {}).items():
+        findings += _near_copies(cohort, name, sds)
+    findings += _filled_covariates(cohort)
     name = "identity of individuals and values"
     if not findings:
-        words = "No individual and no series of values occurs twice."
+        words = (
+            "No individual and no series of values occurs twice, and no covariate was filled in."
+        )
         return [Check(name, "passed", 0, words, "model")]
     more = "; ..." if len(findings) > DEFAULTS.max_named else ""
     words = f"{'; '.join(findings[: DEFAULTS.max_named])}{more}. Look at the file."
@@ -85,6 +118,34 @@ def _duplicates(
     for labels in same.values():
         if len(labels) > 1:
             yield f"individuals {', '.join(labels)} have the same times and values of {name!r}"
+
+
+def _near_copies(cohort: Cohort, name: str, sds: Tensor) -> Iterator[str]:
+    """Pairs of individuals whose values differ less than errors of measurement let them.
+
+    For any two means the sum of the squared differences, in units of their errors, is
+    stochastically larger than a chi-squared variable (Anderson 1955).
+    """
+    series = cohort[name]
+    if series.values.dim() != 2 or len(cohort) > DEFAULTS.max_compared:
+        return
+    values, times = series.values.double(), series.times.double()
+    known = series.observed & sds.isfinite() & (sds > 0)
+    written = [float(v) for v in values[known]]
+    unit = 10.0 ** -max((_num_decimals(v) for v in written), default=0)
+    num_pairs = len(cohort) * (len(cohort) - 1) / 2
+    for i in range(len(cohort) - 1):
+        same = known[i] & known[i + 1 :] & (times[i] == times[i + 1 :])
+        difference = (values[i] - values[i + 1 :]).abs()
+        is_copy = ~((difference > 0) & same).any(1)  # exact ones are named above
+        scaled = (difference + unit).square() / (sds[i].square() + sds[i + 1 :].square())
+        statistic = torch.where(same, scaled, 0.0).sum(1)
+        chance = num_pairs * scipy.stats.chi2.cdf(statistic.numpy(), same.sum(1).clamp(min=1))
+        near = torch.as_tensor(chance < DEFAULTS.max_chance) & ~is_copy
+        near &= same.sum(1) >= DEFAULTS.min_near
+        for k in near.nonzero()[:, 0].tolist():
+            pair = f"{cohort.ids[i]} and {cohort.ids[i + 1 + k]}"
+            yield f"the values of {name!r} of {pair} differ less than their errors allow"
 
 
 def _shared(ids: tuple[str, ...], values: list[list[float]], name: str) -> Iterator[str]:
@@ -139,6 +200,25 @@ def _repeated_times(
     if repeated:
         labels = ", ".join(repeated[: DEFAULTS.max_named])
         yield f"a value of {name!r} is recorded twice at one time for {labels}"
+
+
+def _filled_covariates(cohort: Cohort) -> Iterator[str]:
+    """Covariates that have one value in many individuals and a different one in each of the others:
+    a missing value was replaced by a mean or by a typical value.
+    """
+    for name, covariate in cohort.covariates.items():
+        values = [float(v) for v in covariate.double() if math.isfinite(v)]
+        if name in cohort.categories or not values:
+            continue
+        value, number = Counter(values).most_common(1)[0]
+        others = [v for v in values if v != value]
+        is_common = number >= max(DEFAULTS.min_filled, DEFAULTS.share_filled * len(values))
+        different = len(set(others)) >= DEFAULTS.share_different * len(others)
+        if is_common and len(others) >= DEFAULTS.min_filled and different:
+            yield (
+                f"the covariate {name!r} is {value:g} in {number} of {len(values)} individuals and "
+                "different in nearly all others: it may have been filled in"
+            )
 
 
 def _is_whole(values: list[list[float]]) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import pandas
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from ..cohort import Cohort, Design
 from ..errors import TrainingError
@@ -225,7 +225,18 @@ def _file_checks(
     """The checks of estimates and data against the prior, and of what occurs twice."""
     continuous = [n for n, kind in outcome_kinds(fit.structure).items() if kind == "continuous"]
     checks = [*prior_checks(fit, fork_seed(generator)), prior_data_check(fit)]
-    return checks + identity_checks(_measured(fit.cohort, by_series), continuous)
+    sds = {r.series: _error_sds(fit.cohort, r) for r in by_series if r.kind == "continuous"}
+    return checks + identity_checks(_measured(fit.cohort, by_series), continuous, sds)
+
+
+def _error_sds(cohort: Cohort, residuals: Residuals) -> Tensor:
+    """Standard deviations of the errors, NaN where they are not known, shape ``(individual,
+    time)``.
+    """
+    observed = cohort[residuals.series].observed
+    sds = torch.full(observed.shape, torch.nan, dtype=torch.float64)
+    sds[observed] = ((residuals.observed - residuals.individual) / residuals.iwres).abs().double()
+    return sds
 
 
 def _measured(cohort: Cohort, by_series: tuple[Residuals, ...]) -> Cohort:

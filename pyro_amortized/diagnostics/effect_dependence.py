@@ -27,7 +27,15 @@ from .random_effects import RandomEffects
 from .variable_tests import columns_of, known_values, regression_p_value, standardized
 
 Kind = Literal[
-    "variable", "interaction", "spread", "recording", "correlation", "mean", "normality", "outlier"
+    "variable",
+    "joint",
+    "interaction",
+    "spread",
+    "recording",
+    "correlation",
+    "mean",
+    "normality",
+    "outlier",
 ]
 
 
@@ -63,9 +71,10 @@ class EffectTest(NamedTuple):
         effect: Name of the individual parameter, in unconstrained coordinates.
         against: What it is compared with: a variable, another effect, an individual, or "".
         p_value: P-value of this test alone.
-        size: How large the deviation is: the difference of the means (first and last level), the
-            change per standard deviation of a quantity, both unconstrained; the correlation; the
-            distance of an outlier in standard deviations.
+        size: How large the deviation is: the difference of the mean of one level from the others
+            (of two levels, the second from the first), the change per standard deviation of a
+            quantity, both unconstrained, of several effects the most significant one; the
+            correlation; the distance of an outlier in standard deviations.
         words: The finding in words.
     """
 
@@ -75,6 +84,58 @@ class EffectTest(NamedTuple):
     p_value: float
     size: float
     words: str
+
+
+class Contrast(NamedTuple):
+    r"""Where an effect differs most, or along which quantity.
+
+    Args:
+        slope: The difference or the slope, in standard deviations of the effect.
+        where: The same in words.
+        gain: Reduction of the sum of squares.
+    """
+
+    slope: float
+    where: str
+    gain: float
+
+
+def contrast(y: np.ndarray, root: np.ndarray, variable: Variable, used: np.ndarray) -> Contrast:
+    r"""The level of a variable that differs most from the others, or the slope over a quantity.
+
+    Args:
+        y: Posterior means of an effect divided by the roots of their reliabilities, shape
+            ``(individual,)`` for the individuals that are used.
+        root: The roots of their reliabilities, same shape.
+        variable: The variable.
+        used: Which individuals are used, of all.
+    """
+    x = variable.values[used]
+    if not variable.levels:
+        where = f"per standard deviation ({x.std():.3g}) of {variable.name}"
+        return _regressed(y, root, standardized(x), where)
+    if len(variable.levels) == 2:
+        low, high = (variable.level_name(level) for level in variable.levels)
+        where = f"where {variable.name} is {high} than where it is {low}"
+        return _regressed(y, root, x == variable.levels[1], where)
+    found = [
+        _regressed(
+            y,
+            root,
+            x == level,
+            f"where {variable.name} is {variable.level_name(level)} than elsewhere",
+        )
+        for level in variable.levels
+    ]
+    return max(found, key=lambda c: c.gain)
+
+
+def _regressed(y: np.ndarray, root: np.ndarray, column: np.ndarray, where: str) -> Contrast:
+    design = np.column_stack([root, root * column])
+    slopes, *_ = np.linalg.lstsq(design, y, rcond=None)
+    mean, *_ = np.linalg.lstsq(design[:, :1], y, rcond=None)
+    gain = ((y - design[:, :1] @ mean) ** 2).sum() - ((y - design @ slopes) ** 2).sum()
+    return Contrast(float(slopes[-1]), where, float(gain))
 
 
 def dependence(
@@ -96,18 +157,12 @@ def dependence(
     if len(y) < design.shape[1] + DEFAULTS.min_spare:
         return
     p_value, name = regression_p_value(y, design), effects.names[j]
-    x = variable.values[used]
-    straight = design if variable.levels else np.column_stack([root, root * standardized(x)])
-    slopes, *_ = np.linalg.lstsq(straight, y, rcond=None)
-    size = float(slopes[-1] * effects.sd[:, j].mean())
-    where = f"per standard deviation ({x.std():.3g}) of {variable.name}"
-    if variable.levels:
-        low, high = (variable.level_name(variable.levels[i]) for i in (0, -1))
-        where = f"where {variable.name} is {high} than where it is {low}"
+    found = contrast(y, root, variable, used)
+    size = found.slope * float(effects.sd[:, j].mean())
     words = (
         f"{name} depends on {variable.name} (p = {p_value:.1g}): it is "
-        f"{'larger' if size > 0 else 'smaller'} by {abs(size):.2f} {where}, its exponential by a "
-        f"factor of {math.exp(min(size, 50.0)):.2f}"
+        f"{'larger' if size > 0 else 'smaller'} by {abs(size):.2f} (a factor of "
+        f"{math.exp(min(size, 50.0)):.2f}, if it is a logarithm) {found.where}"
     )
     yield EffectTest(kind, name, variable.name, p_value, size, words)
     if not variable.levels and kind == "variable":

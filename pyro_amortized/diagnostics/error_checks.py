@@ -13,6 +13,14 @@ right model. Tests of several draws are combined to one p-value.
   its normal quantiles have the variance one.
 - *Spread and a variable* (covariates, first dose, order in the file): a regression of these
   quantiles on the variable.
+- *Level and a variable*: a regression of the mean normal score of the prediction discrepancies (pd)
+  of each individual on the variable. A laboratory, batch or study whose values are all too high is
+  found here also where single parameters move little.
+- *Course and a variable*: a regression of the trend of the prediction errors of each individual
+  over time on the variable. A treatment or a placebo effect that the model leaves out in a group is
+  found here where the random effects take up its mean.
+- *Changes of a covariate*: the rank correlation of the prediction errors with the moves of a
+  time-varying covariate within the individuals.
 
 References:
     Rao (1948), Large sample tests of statistical hypotheses.
@@ -25,11 +33,13 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
+from torch import Tensor
 
 from ..cohort import Cohort
 from .check_results import DEFAULTS as P_VALUES
 from .check_results import Check, Status
 from .compared_variables import Variable, variables_of_design
+from .effect_dependence import contrast
 from .residual_analysis import Residuals
 from .uniformity_tests import combined_p_value
 from .variable_tests import columns_of, known_values, regression_p_value
@@ -42,6 +52,9 @@ class ErrorCheckSettings:
     Args:
         min_values: Fewest values.
         min_individuals: Fewest individuals whose spreads are compared.
+        min_in_course: Fewest values of an individual whose trend over time is compared.
+        min_move: Change of a covariate within an individual that counts, as a part of its largest
+            value.
         min_pairs: Fewest pairs of consecutive values.
         max_shapiro: Most values of the test of normality, whose p-values are not known beyond.
         max_named: Most findings that are named.
@@ -49,6 +62,8 @@ class ErrorCheckSettings:
 
     min_values: int = 30
     min_individuals: int = 8
+    min_in_course: int = 3
+    min_move: float = 1e-6
     min_pairs: int = 20
     max_shapiro: int = 5000
     max_named: int = 3
@@ -67,6 +82,18 @@ INDIVIDUALS = (
 COUNTS = (
     "Counts that vary more than the model says need another distribution: negative binomial, or "
     "zero-inflated."
+)
+LEVEL = (
+    "Look for another assay, unit or dose in these individuals; otherwise add the variable to the "
+    "mean of the parameters."
+)
+COURSE = (
+    "Look for an effect that begins or changes during the study in these individuals: a treatment, "
+    "a placebo effect, an adaptation."
+)
+CHANGES = (
+    "Let the parameters depend on the current value of the covariate, "
+    "`cohort.time_varying[name].at(times)`."
 )
 VARIABLE = "Give the groups residual errors of their own, or make the error depend on the variable."
 
@@ -101,6 +128,9 @@ def error_checks(
         *_tails(npde),
         *_neighbours(rows, drawn, scores),
         *_spreads(rows, drawn, cohort, COUNTS if residuals.kind == "count" else INDIVIDUALS),
+        *_levels(rows, residuals.pd[used].numpy(), cohort),
+        *_courses(rows, residuals.times[used].numpy(), npde, cohort),
+        *_within(rows, npde, _current_values(cohort, residuals.series, used)),
     ]
     return [_check(f"errors of {residuals.series}", findings)] if findings else []
 
@@ -177,6 +207,93 @@ def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort, advice: str) -
     findings = [_Finding(p_value, words, advice)]
     for variable in variables_of_design(cohort):
         findings += _spread_by(variable, scores, own)
+    return findings
+
+
+def _levels(rows: np.ndarray, pd: np.ndarray, cohort: Cohort) -> list[_Finding]:
+    """Mean deviations of the individuals from the population, against every variable."""
+    own = np.unique(rows)
+    counts = np.bincount(rows, minlength=len(cohort))[own]
+    means = np.bincount(rows, scipy.stats.norm.ppf(pd), len(cohort))[own] / counts
+    words = "the values as a whole are {}, by {:.2f} standard deviations of the predictions, {}"
+    return _against_variables(means, own, cohort, words, LEVEL)
+
+
+def _courses(
+    rows: np.ndarray, times: np.ndarray, npde: np.ndarray, cohort: Cohort
+) -> list[_Finding]:
+    """Trends of the prediction errors within the individuals, against every variable."""
+    own, slopes = [], []
+    for i in np.unique(rows):
+        rank = scipy.stats.rankdata(times[rows == i])
+        rank -= rank.mean()
+        if len(rank) >= DEFAULTS.min_in_course and np.ptp(rank) > 0:
+            own.append(int(i))
+            slopes.append(float(npde[rows == i] @ rank / np.sqrt(rank @ rank)))
+    words = (
+        "late values, given the early ones, are {} than the model says, by {:.2f} standard "
+        "deviations, {}"
+    )
+    return _against_variables(np.array(slopes), np.array(own, dtype=int), cohort, words, COURSE)
+
+
+def _current_values(cohort: Cohort, name: str, used: Tensor) -> dict[str, np.ndarray]:
+    """The values of every time-varying covariate of one channel at the values that are used."""
+    series = cohort[name]
+    return {
+        covariate: record.at(series.times)[series.observed][used].double().numpy()
+        for covariate, record in cohort.time_varying.items()
+        if record.values.dim() == 2
+    }
+
+
+def _within(rows: np.ndarray, npde: np.ndarray, current: dict[str, np.ndarray]) -> list[_Finding]:
+    """Prediction errors against the moves of time-varying covariates within the individuals."""
+    findings = []
+    for name, x in current.items():
+        known = np.isfinite(x)
+        sums, counts = (np.bincount(rows[known], w) for w in (x[known], np.ones(known.sum())))
+        move = x[known] - (sums / np.maximum(counts, 1))[rows[known]]
+        moved = np.abs(move) > DEFAULTS.min_move * max(
+            float(np.abs(x[known]).max(initial=0)), 1e-300
+        )
+        if moved.sum() < DEFAULTS.min_values:
+            continue
+        test = scipy.stats.spearmanr(move[moved], npde[known][moved])
+        words = (
+            f"the errors go with the changes of {name} within the individuals (correlation "
+            f"{test.statistic:+.2f})"
+        )
+        findings.append(_Finding(float(test.pvalue), words, CHANGES))
+    return findings
+
+
+def _against_variables(
+    scores: np.ndarray, own: np.ndarray, cohort: Cohort, words: str, advice: str
+) -> list[_Finding]:
+    """Regressions of one number of some individuals on every variable of the cohort.
+
+    Args:
+        scores: The numbers, shape ``(individual,)``.
+        own: Rows of these individuals.
+        cohort: The data.
+        words: The finding, with places for the side, the size, and where.
+        advice: What to do.
+    """
+    findings = []
+    for variable in variables_of_design(cohort):
+        known = known_values(variable)[own] if len(own) else np.zeros(0, dtype=bool)
+        used = np.isin(np.arange(len(variable.values)), own[known])
+        columns = columns_of(variable, used)
+        design = np.column_stack([np.ones(len(columns)), columns])
+        if len(design) < design.shape[1] + DEFAULTS.min_individuals:
+            continue
+        found = contrast(scores[known], np.ones(len(design)), variable, used)
+        side = "higher" if found.slope > 0 else "lower"
+        p_value = regression_p_value(scores[known], design)
+        findings.append(
+            _Finding(p_value, words.format(side, abs(found.slope), found.where), advice)
+        )
     return findings
 
 

@@ -81,7 +81,11 @@ def _verdict_section(diagnosis: Diagnosis) -> Section:
     kind = "verdict passed" if diagnosis.passed else "verdict"
     verdict = f'<p class="{kind}">{escape(diagnosis.verdict)}</p>'
     table = html_table(diagnosis.table(), text_columns=frozenset({"words"}))
-    return Section("verdict", "Verdict", verdict + table)
+    note = (
+        "<p>Where a check consists of tests, its value is the smallest p-value times their number; "
+        "otherwise it is the number that the words are about.</p>"
+    )
+    return Section("verdict", "Verdict", verdict + note + table)
 
 
 def _model_section(fit: PopulationFit) -> Section:

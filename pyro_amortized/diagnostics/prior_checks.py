@@ -75,7 +75,7 @@ def prior_checks(fit: PopulationFit, seed: int = 0) -> list[Check]:
 def prior_data_check(fit: PopulationFit) -> Check:
     """The check of the data against the predictions of the model under its prior."""
     compared = compare_with_prior(fit.structure, fit.cohort)
-    name, number = "data and prior", len(compared.cohort) + len(compared.individuals)
+    name, number = "units and scale of the data", len(compared.cohort) + len(compared.individuals)
     if number == 0:
         words = "The data lie where the model expects them under its prior, as far as it is known."
         return Check(name, "passed", number, words, "model")

@@ -42,6 +42,7 @@ from ..population.fit_result import PopulationFit
 from ..sampling.individuals import IndividualPosteriors
 from .compared_variables import variables_of_design, variables_of_recording
 from .effect_dependence import EffectTest, Kind, dependence, interaction, spread
+from .joint_dependence import joint_dependence
 from .random_effects import RandomEffects, standardized_effects
 from .result_selection import individuals_of, outcome_kinds
 from .uniformity_tests import combined_p_value
@@ -141,6 +142,8 @@ def random_effect_tests(
             tests += dependence(effects, j, variable, "recording")
         tests += _distribution(effects, j, cohort.ids)
         tests += [_correlation(effects, j, k) for k in tested if k < j]
+    for variable in of_design:
+        tests += joint_dependence(effects, tested, variable)
     return RandomEffectTests(tuple(tests), skipped)
 
 

@@ -21,7 +21,8 @@ DEFAULTS = EffectCheckSettings()
 COVARIATES = (
     "Add the covariate to the mean of the parameter, with a population site for its effect: "
     "`nlme.linear_effect`, `nlme.power_effect` or `nlme.categorical_effect`. For the order in the "
-    "file or the dose, look for a change during the study or a nonlinear process."
+    "file or the dose, look for a change during the study or a nonlinear process; where several "
+    "parameters move together, for an assay, a unit or a dose that differs."
 )
 CORRELATIONS = (
     "Let the random effects be correlated: `nlme.random_effects` with a population site "
@@ -47,7 +48,7 @@ RECORDING = (
 
 
 # One family: all of them ask what the variables of the cohort have to do with an effect.
-OF_VARIABLES: tuple[Kind, ...] = ("variable", "interaction", "spread")
+OF_VARIABLES: tuple[Kind, ...] = ("variable", "joint", "interaction", "spread")
 
 
 def random_effect_checks(tests: RandomEffectTests) -> list[Check]:
@@ -57,7 +58,7 @@ def random_effect_checks(tests: RandomEffectTests) -> list[Check]:
     other kinds for their own.
     """
     kinds: list[tuple[str, tuple[Kind, ...], str, bool]] = [
-        ("random effects and covariates", ("variable",), COVARIATES, True),
+        ("random effects and covariates", ("variable", "joint"), COVARIATES, True),
         ("interactions of covariates", ("interaction",), INTERACTIONS, True),
         ("variances of random effects", ("spread",), VARIANCES, True),
         ("correlations of random effects", ("correlation",), CORRELATIONS, True),

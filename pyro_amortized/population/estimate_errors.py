@@ -15,18 +15,21 @@ other draws would change the curvature of the log likelihood of an individual by
 .. math:: \sum_k w_{ik} \big(h_{ik} + s_{ik}^2 - A_i - 2 \bar s_i (s_{ik} - \bar s_i)\big), \qquad
           A_i = \sum_k w_{ik} (h_{ik} + s_{ik}^2) ,
 
-and the standard error of this estimate by half of the sum, as a part of it. The slopes are those at
-the population of the draws, which the moves of the draws are computed from.
+and the standard error of this estimate by half of the sum, as a part of it. The same draws move
+the estimates, and with them the place at which the curvature is taken; the slopes of the standard
+errors over the estimates, from differences of gradients, add this. Slopes and second derivatives
+are those at the estimates. The step to the maximum that the optimiser has left, :math:`C g` with
+the gradient g of the objective, is a numerical error that is added to that of the draws.
 """
 
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..model import ModelStructure
 from ..numerics.laplace import laplace_covariance
+from ..numerics.maximization import value_and_gradient
 from ..sampling.importance_weights import normalized_weights
 from .exact_likelihood import ExactLikelihood
 from .expanded_likelihood import ExpandedLikelihood
@@ -39,12 +42,12 @@ from .maximum_search import Ascent, Search
 class ErrorSettings:
     """Constants of the Monte Carlo errors."""
 
-    # Step of the differences, in standard errors, where the draws do not follow: the log weights
-    # are expanded to second order, for which central differences are exact but for the density of
-    # the population.
-    step: float = 0.02
-    # The same for second differences, which lose digits with small steps.
-    curvature_step: float = 0.1
+    # Step of first and second differences, in standard errors: second ones lose digits with small
+    # steps, and the log weights on draws that follow are nearly of second order.
+    step: float = 0.1
+    # Values times draws times evaluations above which the change of the standard errors with the
+    # estimates is left out: some seconds of gradients. It matters in the third digit of errors.
+    max_values: int = 20_000_000
 
 
 ERRORS = ErrorSettings()
@@ -69,67 +72,48 @@ def draws_needed(search: Search, ascent: Ascent, target: float) -> int:
     return round(likelihood.individuals.num_draws * (relative / target) ** 2)
 
 
-def monte_carlo_errors(
-    likelihood: Likelihood, structure: ModelStructure, vector: Tensor, covariance: Tensor
-) -> Tensor:
-    r"""Monte Carlo standard error of every estimate.
+class EstimateErrors(NamedTuple):
+    """Errors of the estimates, unconstrained, and of the standard errors, as parts of these, shape
+    ``(population,)`` each; NaN where the covariance is, and where they are not known.
+    """
+
+    of_estimates: Tensor
+    of_standard_errors: Tensor
+
+
+def estimate_errors(
+    search: Search, likelihood: Likelihood, vector: Tensor, covariance: Tensor
+) -> EstimateErrors:
+    r"""Monte Carlo and numerical standard errors of the estimates and of their standard errors.
 
     Args:
-        likelihood: The likelihood that was maximised, or one on other draws from the same mixtures.
-        structure: The structure of the model.
+        search: The search.
+        likelihood: The likelihood that was maximised, or one on other draws from the same mixtures,
+            whose curvature gave the covariance.
         vector: The estimates, unconstrained, shape ``(population,)``.
         covariance: Their covariance, shape ``(population, population)``; NaN where it is unknown.
 
     Returns:
-        In unconstrained coordinates, shape ``(population,)``; NaN where the covariance is.
+        The errors. Those of the standard errors are not known for the likelihood of a large cohort,
+        whose draws were not kept.
     """
-    if bool(likelihood.following.score_covariance.isfinite().all()):
-        return _errors_of_following(likelihood, covariance)
-    likelihood = cast(WeightedLikelihood, likelihood)
-    standard_errors = covariance.diagonal().sqrt()
-    errors = torch.full_like(standard_errors, torch.nan)
-    known = (standard_errors > 0).nonzero()[:, 0]
-    directions = covariance[known].nan_to_num(0.0) / standard_errors[known].unsqueeze(1)
-    if not len(known):
-        return errors
-    with torch.no_grad():
-        weights = normalized_weights(likelihood.log_weights(structure.constrain_population(vector)))
-        spreads = []
-        for direction in directions:
-            ahead, behind = (
-                likelihood.log_weights(structure.constrain_population(vector + shift))
-                for shift in (ERRORS.step * direction, -ERRORS.step * direction)
-            )
-            slopes = (ahead - behind) / (2 * ERRORS.step)
-            slopes = torch.where(weights > 0, slopes, 0.0)
-            spreads.append(weights * (slopes - (weights * slopes).sum(0)))
-        products = remaining_products(likelihood.individuals, torch.stack(spreads, -1))
-    errors[known] = products.diagonal().sqrt() * standard_errors[known]
-    return errors
-
-
-def standard_error_errors(likelihood: Likelihood, vector: Tensor, covariance: Tensor) -> Tensor:
-    r"""Monte Carlo standard error of every standard error, as a part of it.
-
-    Args:
-        likelihood: The likelihood whose curvature gave the covariance.
-        vector: The estimates, unconstrained, shape ``(population,)``.
-        covariance: Their covariance, shape ``(population, population)``; NaN where it is unknown.
-
-    Returns:
-        Shape ``(population,)``; NaN where the covariance is, and for the likelihood of a large
-        cohort, whose draws were not kept.
-    """
-    standard_errors = covariance.diagonal().sqrt()
-    errors = torch.full_like(standard_errors, torch.nan)
-    if not isinstance(likelihood, ExactLikelihood | ExpandedLikelihood):
-        return errors
-    known = (standard_errors > 0).nonzero()[:, 0]
-    if not len(known):
-        return errors
-    directions = covariance[known].nan_to_num(0.0) / standard_errors[known].unsqueeze(1)
-    errors[known] = curvature_errors(likelihood, vector, directions) / 2
-    return errors
+    known, sd, directions = _known_directions(covariance)
+    unknown = torch.full((len(vector),), torch.nan, dtype=torch.float64)
+    if not len(known) or not isinstance(likelihood, ExactLikelihood | ExpandedLikelihood):
+        followed = bool(likelihood.following.score_covariance.isfinite().all())
+        errors = _errors_of_following(likelihood, covariance) if followed else unknown
+        return EstimateErrors(errors, unknown)
+    slopes, curved = _influences(likelihood, vector, directions)
+    step, slopes_of_errors = _of_the_maximum(search, likelihood, vector, covariance)
+    # The same draws move the estimate, and with it the place at which the curvature is taken.
+    changes = curved / 2 + torch.einsum("kna,ja->knj", slopes, slopes_of_errors)
+    products = remaining_products(likelihood.individuals, torch.cat([slopes, changes], -1))
+    variances = products.diagonal()
+    numerical = torch.cat([step, slopes_of_errors @ step]).square()
+    errors = (variances + numerical).sqrt().split(len(known))
+    of_estimates, of_errors = unknown.clone(), unknown.clone()
+    of_estimates[known], of_errors[known] = errors[0] * sd, errors[1]
+    return EstimateErrors(of_estimates, of_errors)
 
 
 def curvature_errors(
@@ -145,10 +129,31 @@ def curvature_errors(
     Returns:
         In every direction, shape ``(direction,)``.
     """
-    structure, step = likelihood.individuals.structure, ERRORS.curvature_step
+    curved = _influences(likelihood, vector, directions)[1]
+    return remaining_products(likelihood.individuals, curved).diagonal().sqrt()
+
+
+def _known_directions(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The parameters with a standard error, these, and the directions in which the estimates move
+    by one of them, shape ``(known, population)``.
+    """
+    standard_errors = covariance.diagonal().sqrt()
+    known = (standard_errors > 0).nonzero()[:, 0]
+    sd = standard_errors[known]
+    return known, sd, covariance[known].nan_to_num(0.0) / sd.unsqueeze(1)
+
+
+def _influences(
+    likelihood: WeightedLikelihood, vector: Tensor, directions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What every draw adds to the slopes of the log likelihood along directions of one standard
+    error, and to its second derivatives, shape ``(draw, individual, direction)`` each.
+    """
+    structure, step = likelihood.individuals.structure, ERRORS.step
+    slopes_of, curved_of = [], []
     with torch.no_grad():
         center = likelihood.log_weights(structure.constrain_population(vector))
-        weights, spreads = normalized_weights(center), []
+        weights = normalized_weights(center)
         for direction in directions:
             ahead, behind = (
                 likelihood.log_weights(structure.constrain_population(vector + shift))
@@ -158,9 +163,34 @@ def curvature_errors(
             curved = torch.where(weights > 0, (ahead - 2 * center + behind) / step**2, 0.0)
             curved, mean = curved + slopes.square(), (weights * slopes).sum(0)
             influence = curved - (weights * curved).sum(0) - 2 * mean * (slopes - mean)
-            spreads.append(weights * influence)
-        products = remaining_products(likelihood.individuals, torch.stack(spreads, -1))
-    return products.diagonal().sqrt()
+            slopes_of.append(weights * (slopes - mean))
+            curved_of.append(weights * influence)
+    return torch.stack(slopes_of, -1), torch.stack(curved_of, -1)
+
+
+def _of_the_maximum(
+    search: Search, likelihood: WeightedLikelihood, vector: Tensor, covariance: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The step from the estimates to the maximum that the optimiser has left, in standard errors,
+    shape ``(direction,)``, and the slopes of the logarithms of the standard errors over the
+    estimates, per standard error, shape ``(direction, direction)``; zero where they are expensive.
+    """
+    known, sd, directions = _known_directions(covariance)
+    objective = search.objective(likelihood)
+    gradient = value_and_gradient(objective, vector)[1].nan_to_num(0.0, 0.0, 0.0)
+    step, slopes = directions @ gradient, []
+    drawn = likelihood.individuals
+    is_large = 2 * len(sd) * drawn.num_draws * drawn.cohort.num_values > ERRORS.max_values
+    if is_large or search.structure.estimator == "likelihood-free":
+        return step, torch.zeros(len(step), len(step), dtype=step.dtype)
+    for direction in directions:
+        ahead, behind = (
+            value_and_gradient(objective, vector + shift)[1]
+            for shift in (ERRORS.step * direction, -ERRORS.step * direction)
+        )
+        third = (ahead - 2 * gradient + behind) / ERRORS.step**2
+        slopes.append(third.nan_to_num(0.0, 0.0, 0.0)[known] * sd / 2)
+    return step, torch.stack(slopes)
 
 
 def _errors_of_following(likelihood: Likelihood, covariance: Tensor) -> Tensor:

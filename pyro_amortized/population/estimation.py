@@ -31,7 +31,7 @@ from ..runtime.threads import threads_for
 from ..sampling.individuals import MIN_DRAWS
 from .draw_numbers import default_num_draws, schedule_of, with_more_draws
 from .equal_values import warn_equal_values
-from .estimate_errors import monte_carlo_errors, standard_error_errors
+from .estimate_errors import estimate_errors
 from .estimation_settings import ESTIMATION
 from .fit_curvature import curvature_at, limits_at
 from .fit_folder import FitFolder
@@ -309,9 +309,7 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     flat = [flat_places(x) for i, x in enumerate(curvature.flat) if i not in limits]
     is_maximum = curvature.is_maximum or (len(limits) > 0 and not flat)
     converged = has_ended(rounds) and ascent.gain < rounds.min_gain
-    parts = (likelihood, structure, optimum.vector, covariance)
-    errors = monte_carlo_errors(*parts)
-    changes = standard_error_errors(likelihood, optimum.vector, covariance)
+    errors, changes = estimate_errors(search, likelihood, optimum.vector, covariance)
     changes = torch.full_like(changes, torch.nan) if curvature.by_scores else changes
     message = fit_message(rounds, curvature, covered, fixed, limits)
     return PopulationFit(

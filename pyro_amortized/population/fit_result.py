@@ -69,8 +69,9 @@ class PopulationFit:
         covariance: Their covariance from the observed information, shape ``(population,
             population)``; NaN for parameters that were fixed or held, or that the data do not
             determine.
-        monte_carlo_errors: Monte Carlo standard errors of the unconstrained estimates, shape
-            ``(population,)``; NaN as in ``covariance``.
+        monte_carlo_errors: Monte Carlo standard errors of the unconstrained estimates, with the
+            distance from the maximum that the optimiser left, shape ``(population,)``; NaN as in
+            ``covariance``.
         standard_error_errors: Monte Carlo standard errors of the standard errors, as parts of
             these, same shape; NaN as in ``covariance``, and for a cohort of thousands.
         individuals: Corrected draws of every individual at the estimates. They are new draws, on

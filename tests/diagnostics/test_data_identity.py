@@ -85,3 +85,19 @@ def test_values_that_agree_by_chance_are_not_named():
     assert words_of(rounded) == ""
     rounded[4] = torch.cat([rounded[0, 1:], rounded[0, :1] + 0.01])
     assert "share 4 values" in words_of(rounded)
+
+
+def test_a_covariate_that_was_filled_in_is_named():
+    num = len(VALUES)
+    weight = 70 + torch.linspace(-20.3, 31.7, num)
+    filled = torch.where(torch.arange(num) % 2 == 0, 70.0, weight)
+    rounded = weight.div(30).round() * 30  # equal values, but of all individuals
+
+    def words_with(covariate):
+        cohort = pa.Cohort({"y": pa.Series(TIMES, VALUES)}, covariates={"weight": covariate})
+        (check,) = identity_checks(cohort)
+        return check.words if check.status != "passed" else ""
+
+    assert "'weight' is 70" in words_with(filled)
+    assert words_with(weight) == ""
+    assert words_with(rounded) == ""

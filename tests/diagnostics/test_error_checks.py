@@ -43,6 +43,16 @@ def heavy_tails():
     return normal(1) / chi2.sqrt()
 
 
+def higher_in_a_group():
+    """By three residual standard deviations, twice as much as the intercepts vary."""
+    return normal(1) + 3.0 * GROUP.unsqueeze(1)
+
+
+def changing_in_a_group():
+    """In a curve, with which the lines of this group do not agree."""
+    return normal(1) + 4.0 * GROUP.unsqueeze(1) * torch.tensor([0, 0, 0, 0, 1, 1]).double()
+
+
 def autocorrelated():
     """Six values each; their correlation is 0.8 to the neighbour."""
     errors = normal(1)
@@ -64,6 +74,8 @@ def by_individual():
     [
         (heavy_tails, "not normally distributed"),
         (autocorrelated, "errors of neighbouring values of an individual go together"),
+        (higher_in_a_group, "the values as a whole are higher"),
+        (changing_in_a_group, "late values, given the early ones, are higher"),
         (by_group, "the size of the errors goes with group"),
         (by_individual, "errors of different size"),
     ],
@@ -73,6 +85,20 @@ def test_wrong_errors_are_named(errors, words):
     assert check.status == "failed"
     assert words in check.words
     assert check.about == "model"
+
+
+def test_a_time_varying_covariate_that_is_left_out_is_named():
+    generator = torch.Generator().manual_seed(8)
+    changing = torch.randn(NUM, 6, generator=generator).double()
+    cohort = replace(
+        cohort_with(normal(1) + changing),
+        time_varying={"creatinine": Series(TIMES.repeat(NUM, 1), changing)},
+    )
+    fit = pa.fit_population(linear_program, cohort, num_draws=200, num_starts=1, seed=1)
+    scores = fit.scores[:, fit.estimated].numpy()
+    (check,) = error_checks(residuals(fit, num_simulations=300, seed=1), fit.cohort, scores)
+    assert check.status == "failed"
+    assert "the changes of creatinine within the individuals" in check.words
 
 
 def test_right_errors_pass():

@@ -7,8 +7,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized.cohort import Cohort, Series
-from pyro_amortized.numerics.laplace import laplace_covariance
-from pyro_amortized.population.estimate_errors import standard_error_errors
+from tests.exact import exact_log_marginal, linear_cohort, linear_program, unpack
 
 pytestmark = pytest.mark.slow
 
@@ -43,20 +42,36 @@ def test_repeated_fits_scatter_as_their_errors_say(fits):
     assert ((ratio > 0.4) & (ratio < 2)).all(), ratio
 
 
-def test_standard_errors_on_other_draws_scatter_as_their_errors_say(fits):
-    """At the same estimates: those of repeated fits scatter with the estimates, too."""
-    search, vector = fits[0].search, fits[0].vector
-    found, errors = [], []
-    for seed in range(16):
-        generator = torch.Generator().manual_seed(seed)
-        likelihood = search.likelihood(search.draw(vector, 100, generator))
-        objective = search.objective(likelihood)
-        covariance = laplace_covariance(objective, vector, search.scale).covariance
-        found.append(covariance.diagonal().sqrt())
-        errors.append(standard_error_errors(likelihood, vector, covariance))
-    expected = torch.stack(errors).pow(2).mean(0).sqrt()
-    ratio = torch.stack(found).std(0) / torch.stack(found).mean(0) / expected
-    assert ((ratio > 0.5) & (ratio < 1.6)).all(), ratio
+def test_standard_errors_of_repeated_fits_scatter_as_their_errors_say(fits):
+    """They move with the estimates, too."""
+    found = torch.stack([fit.covariance.diagonal().sqrt().log() for fit in fits])
+    errors = torch.stack([fit.standard_error_errors for fit in fits]).pow(2).mean(0).sqrt()
+    ratio = found.std(0) / errors
+    assert ((ratio > 0.4) & (ratio < 2)).all(), ratio
+
+
+def test_errors_from_the_exact_maximum_are_as_large_as_they_say():
+    """In a linear Gaussian model the draws give nearly exact slopes, and the distance from the
+    maximum is what the optimiser leaves; the errors contain it.
+    """
+    cohort, z_estimates, z_errors = linear_cohort(num=20, missing=0.1), [], []
+    for seed in range(3):
+        fit = pa.fit_population(linear_program, cohort, seed=seed)
+
+        def objective(vector):
+            return exact_log_marginal(cohort, unpack(vector)).sum()
+
+        vector = fit.vector
+        for _ in range(3):  # Newton's method
+            slope = torch.autograd.functional.jacobian(objective, vector)
+            covariance = torch.linalg.inv(-torch.autograd.functional.hessian(objective, vector))
+            vector = vector + covariance @ slope
+        exact = covariance.diagonal().sqrt()
+        z_estimates.append((fit.vector - vector) / fit.monte_carlo_errors)
+        change = fit.covariance.diagonal().sqrt() / exact - 1
+        z_errors.append(change / fit.standard_error_errors)
+    for z in (torch.stack(z_estimates), torch.stack(z_errors)):
+        assert 0.4 < float(z.square().mean().sqrt()) < 1.8, z
 
 
 def test_large_errors_are_named(fits):
