@@ -72,6 +72,9 @@ def draws_needed(search: Search, ascent: Ascent, target: float) -> int:
     return round(likelihood.individuals.num_draws * (relative / target) ** 2)
 
 
+_OnDraws = ExactLikelihood | ExpandedLikelihood
+
+
 class EstimateErrors(NamedTuple):
     """Errors of the estimates, unconstrained, and of the standard errors, as parts of these, shape
     ``(population,)`` each; NaN where the covariance is, and where they are not known.
@@ -82,7 +85,11 @@ class EstimateErrors(NamedTuple):
 
 
 def estimate_errors(
-    search: Search, likelihood: Likelihood, vector: Tensor, covariance: Tensor
+    search: Search,
+    likelihood: Likelihood,
+    vector: Tensor,
+    covariance: Tensor,
+    by_scores: bool = False,
 ) -> EstimateErrors:
     r"""Monte Carlo and numerical standard errors of the estimates and of their standard errors.
 
@@ -92,14 +99,15 @@ def estimate_errors(
             whose curvature gave the covariance.
         vector: The estimates, unconstrained, shape ``(population,)``.
         covariance: Their covariance, shape ``(population, population)``; NaN where it is unknown.
+        by_scores: Whether it is that of the scores, because the curvature on the draws is wrong.
 
     Returns:
         The errors. Those of the standard errors are not known for the likelihood of a large cohort,
-        whose draws were not kept.
+        whose draws were not kept, and where they are not those of the curvature.
     """
     known, sd, directions = _known_directions(covariance)
     unknown = torch.full((len(vector),), torch.nan, dtype=torch.float64)
-    if not len(known) or not isinstance(likelihood, ExactLikelihood | ExpandedLikelihood):
+    if by_scores or not len(known) or not isinstance(likelihood, _OnDraws):
         followed = bool(likelihood.following.score_covariance.isfinite().all())
         errors = _errors_of_following(likelihood, covariance) if followed else unknown
         return EstimateErrors(errors, unknown)
@@ -114,23 +122,6 @@ def estimate_errors(
     of_estimates, of_errors = unknown.clone(), unknown.clone()
     of_estimates[known], of_errors[known] = errors[0] * sd, errors[1]
     return EstimateErrors(of_estimates, of_errors)
-
-
-def curvature_errors(
-    likelihood: ExactLikelihood | ExpandedLikelihood, vector: Tensor, directions: Tensor
-) -> Tensor:
-    r"""Monte Carlo standard error of the second derivative of the log likelihood.
-
-    Args:
-        likelihood: The likelihood on draws that were made at the population or near it.
-        vector: The population, unconstrained, shape ``(population,)``.
-        directions: Directions of about one standard error, shape ``(direction, population)``.
-
-    Returns:
-        In every direction, shape ``(direction,)``.
-    """
-    curved = _influences(likelihood, vector, directions)[1]
-    return remaining_products(likelihood.individuals, curved).diagonal().sqrt()
 
 
 def _known_directions(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -309,8 +309,8 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     flat = [flat_places(x) for i, x in enumerate(curvature.flat) if i not in limits]
     is_maximum = curvature.is_maximum or (len(limits) > 0 and not flat)
     converged = has_ended(rounds) and ascent.gain < rounds.min_gain
-    errors, changes = estimate_errors(search, likelihood, optimum.vector, covariance)
-    changes = torch.full_like(changes, torch.nan) if curvature.by_scores else changes
+    parts = (search, likelihood, optimum.vector, covariance, curvature.by_scores)
+    errors, changes = estimate_errors(*parts)
     message = fit_message(rounds, curvature, covered, fixed, limits)
     return PopulationFit(
         model=model,

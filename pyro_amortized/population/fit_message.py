@@ -109,7 +109,7 @@ def _of_curvature(
     if curvature.by_scores:
         return [
             "the standard errors are those of the scores of the individuals, because the Monte "
-            "Carlo error hides the curvature (`num_draws=` makes more draws)"
+            "Carlo error hides the curvature"
         ]
     flat = [
         str(limits[i]) if i in limits else _flat_direction(names, scale, x)
