@@ -157,7 +157,7 @@ def simulated(num):
 
 def main(small):
     """Fit, and compare."""
-    cohort = simulated(30) if small else data()
+    cohort = simulated(12) if small else data()
     num_events = int(cohort["log_bilirubin_dropout"].values[..., 1].sum())
     print(
         f"{len(cohort)} patients, {cohort['log_bilirubin'].num_observations} values, {num_events}"
@@ -186,5 +186,5 @@ def main(small):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="30 simulated patients")
+    parser.add_argument("--small", action="store_true", help="12 simulated patients")
     main(parser.parse_args().small)

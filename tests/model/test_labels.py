@@ -36,7 +36,8 @@ def test_labels_name_parameters_everywhere():
     assert [row.name for row in fit.summary().parameters] == fit.structure.population_names
     assert "mean[slope]" in repr(fit)
     assert "phi[base]" in repr(fit.individuals)
-    assert {t.effect for t in random_effect_tests(fit).tests} == {"phi[base]", "phi[slope]"}
+    effects = {t.effect for t in random_effect_tests(fit).tests}
+    assert effects == {"phi[base]", "phi[slope]", "phi[base] and phi[slope]"}
     posterior = to_arviz(fit)["posterior"]
     assert posterior["mean"].coords["mean_dim_0"].values.tolist() == ["base", "slope"]
     assert posterior["phi"].coords["phi_dim_0"].values.tolist() == ["base", "slope"]

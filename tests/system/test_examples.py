@@ -106,7 +106,7 @@ def test_missing_data_examples_run(run, tmp_path, name, monkeypatch):
     if name == "fitzhugh_nagumo":
         coarse = partial(torchdiffeq.odeint, method="rk4", options={"step_size": 0.125})
         monkeypatch.setattr(torchdiffeq, "odeint", lambda f, x, t, **settings: coarse(f, x, t))
-    few = ("--individuals", "20") if name == "missing_covariate" else ()
+    few = ("--individuals", "10") if name == "missing_covariate" else ()
     assert run(f"missing_data/{name}.py", "--output", tmp_path, *few).strip()
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
@@ -135,8 +135,8 @@ def test_gallery_examples_run(run, tmp_path, name):
     ("name", "words", "printed"),
     [
         ("seizure_counts", (), ("negative binomial", "AIC")),
-        ("pain_scores", ("--individuals", 24), ("drug", "-2LL")),
-        ("joint_model", ("--individuals", 30), ("link", "died within two years")),
+        ("pain_scores", ("--individuals", 12), ("drug", "-2LL")),
+        ("joint_model", ("--individuals", 16), ("link", "died within two years")),
         ("sites", ("--individuals", 4), ("units of 'site'", "between")),
         ("occasions", ("--individuals", 8), ("Closed form and ODE differ by", "between[0]")),
     ],
