@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from ..numerics.cholesky import factored
 from ..numerics.laplace import Curvature, laplace_covariance
 from ..sampling.individuals import IndividualPosteriors
 from .estimation_settings import ESTIMATION
 from .expanded_likelihood import ExpandedLikelihood
 from .fit_message import flat_places
+from .following_draws import score_information
 from .likelihood_choice import likelihood_with_curvature
 from .likelihood_interface import Likelihood
 from .maximum_search import Search
@@ -72,8 +72,7 @@ def with_scores(
     few = len(scores) < ESTIMATION.min_scores * num
     if few or not is_known or search.criterion != "maximum likelihood":
         return curvature
-    unit = scores.square().sum(0).sqrt()
-    root = factored((scores / unit).T @ (scores / unit))
+    unit, root = score_information(scores)
     inverse = torch.linalg.inv(root)
     shares, axes = torch.linalg.eigh(inverse @ (errors / torch.outer(unit, unit)) @ inverse.T)
     if float(shares[-1]) < ESTIMATION.max_noise_share:

@@ -134,7 +134,7 @@ class Following:
         draws and of those before it alone: the trace of the inverse information times the
         covariance of the error of the score; zero where this is not known.
         """
-        unit, information = _information(self.scores)
+        unit, information = score_information(self.scores)
         errors = self.score_covariance / torch.outer(unit, unit)
         if not bool(errors.isfinite().all()):
             return 0.0
@@ -145,7 +145,7 @@ class Following:
         for each.
         """
         scores = self.scores[:, free]
-        unit, information = _information(scores)
+        unit, information = score_information(scores)
         total = (scores.sum(0) / unit).unsqueeze(1)
         return 0.5 * float((total * torch.cholesky_solve(total, information)).sum())
 
@@ -237,7 +237,7 @@ class Following:
         return replace(self, bias=torch.zeros_like(self.bias), score_covariance=unknown)
 
 
-def _information(scores: Tensor) -> tuple[Tensor, Tensor]:
+def score_information(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Units of the scores, and the Cholesky factor of the sum of their outer products in them."""
     unit = scores.square().sum(0).sqrt().clamp(min=1e-300)
     return unit, factored((scores / unit).T @ (scores / unit))

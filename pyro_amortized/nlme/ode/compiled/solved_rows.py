@@ -118,13 +118,14 @@ def run(
         np.full(num, int(Status.SOLVED), dtype=np.int64),
         np.zeros(num, dtype=np.int64),
     )
+    if num == 0:
+        return result
     exactly = Control(rtol, atol, max_steps, False)
     if method == "auto":
         _choose(system, problem, exactly, result)
     else:
         _run(system, method, problem, exactly, result)
-    if num:
-        system.usual_steps = float(result.steps.mean())
+    system.usual_steps = float(result.steps.mean())
     return result
 
 

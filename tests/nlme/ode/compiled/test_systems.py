@@ -78,6 +78,13 @@ def test_the_method_is_chosen_for_each_call(first, method):
 
 
 @pytest.mark.slow
+def test_no_rows_have_no_solution():
+    none = TIMES[:0]
+    x = nlme.solve(relaxation, f64(0.0), none, {"k": torch.ones(0).double()})
+    assert x.shape == (0, TIMES.shape[1], 1)
+
+
+@pytest.mark.slow
 def test_captured_tensors_are_read_at_every_call():
     """A right-hand side that refers to a tensor is traced at every call: the tensor may change."""
     rate = torch.tensor(1.0, dtype=torch.float64)
