@@ -112,7 +112,10 @@ def main():
     population = torch.cat([errors["center"], errors["spread"]])
     values = {
         "largest error of a population mean, sd": (float(population.abs().max()), MEAN_ERROR),
-        "rms error of the means of groups, sd": (float(errors["b"].square().mean().sqrt()), GROUP_ERROR),
+        "rms error of the means of groups, sd": (
+            float(errors["b"].square().mean().sqrt()),
+            GROUP_ERROR,
+        ),
         "largest error of a population sd, relative": (float((ratios - 1).abs().max()), SD_RATIO),
         "difference of elpd_loo from the chain's": (abs(loo - reference), LOO_ERROR),
     }

@@ -147,7 +147,8 @@ def simulate(
         fix = "pass the data of individuals, as `nlme.read_table` gives them."
         check_is("conditional_on", conditional_on, Cohort, fix)
         check_no_new(num_individuals, covariates, "`conditional_on`")
-        who, data = seen_recipients(source.series, conditional_on, start, occasion, source.cohort)
+        seen = source.named(conditional_on)
+        who, data = seen_recipients(source.series, seen, start, occasion, source.cohort)
         individuals, used = seen_individuals(source, data, uncertainty, num_draws, generator)
     else:
         if isinstance(regimens, Cohort):
@@ -156,6 +157,8 @@ def simulate(
         rows = None
         if covariates is not None and not isinstance(covariates, Cohort):
             rows = num_rows(covariates)
+        if isinstance(covariates, Cohort):
+            covariates = source.named(covariates)
         num = num_individuals or rows or (1 if single else DEFAULTS.num_individuals)
         check_no_start(start)
         if covariates is not None and not isinstance(covariates, Cohort):

@@ -109,9 +109,9 @@ class AmortizedMCMC:
                 why.
         """
         if others or more:
-            names = "".join(f", {name}=" for name in more)
+            named = f" ({', '.join(f'{name}=' for name in more)})" if more else ""
             raise ModelError(
-                f"`run` got {1 + len(others) + len(more)} arguments{names and ' (' + names[2:] + ')'}.",
+                f"`run` got {1 + len(others) + len(more)} arguments{named}.",
                 "one Cohort: models here have one argument.",
                 "make a Cohort of the data, and adapt the model, which stays as it is: "
                 "`pa.adapt(model, lambda cohort: (...), plate=..., observations={site: series})`.",

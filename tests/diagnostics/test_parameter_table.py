@@ -139,9 +139,7 @@ def test_individual_parameters(fit):
     assert frame["phi[slope]"].tolist() == pytest.approx(levels[0, :, 1].tolist())
     assert set(fit.cohort.covariates) <= set(frame.columns)
     group = torch.arange(len(fit.cohort)).remainder(2).double()
-    named = replace(
-        fit.cohort, covariates={"group": group}, categories={"group": ("new", "old")}
-    )
+    named = replace(fit.cohort, covariates={"group": group}, categories={"group": ("new", "old")})
     individuals = replace(fit.individuals, cohort=named)
     assert individual_table(individuals)["group"].tolist()[:2] == ["new", "old"]
     assert "slope" in individual_table(fit, log=["phi"]).columns

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import pyro_amortized as pa
-
 from pyro_amortized.population.exact_likelihood import ExactLikelihood
 from pyro_amortized.population.fitted_following import follow
 from pyro_amortized.population.interpolated_likelihood import InterpolatedLikelihood
