@@ -273,7 +273,12 @@ def test_categories_of_patients_are_those_of_the_data_by_name():
     result = pa.recommend(source, man, RANGE, **options)
     assert float(result.amounts[0]) == pytest.approx(4 * math.sqrt(2400), rel=0.01)
     course = pa.simulate(
-        source, nlme.regimen(100.0), covariates=man, num_individuals=1, uncertainty="none", times=[4.0]
+        source,
+        nlme.regimen(100.0),
+        covariates=man,
+        num_individuals=1,
+        uncertainty="none",
+        times=[4.0],
     )
     (prediction,) = course.prediction.values()
     assert float(prediction.squeeze()) == pytest.approx(5 * math.exp(-0.8), rel=0.01)

@@ -100,7 +100,10 @@ def test_a_search_has_the_names():
 
 
 def test_categories_of_cohorts_that_have_others_are_joined_by_name():
-    women, men = cohort((0.0, 0.0, 0.0), {"sex": ("F",)}), cohort((0.0, 1.0, 0.0), {"sex": ("M", "F")})
+    women, men = (
+        cohort((0.0, 0.0, 0.0), {"sex": ("F",)}),
+        cohort((0.0, 1.0, 0.0), {"sex": ("M", "F")}),
+    )
     both = pa.concatenate([women, men])
     assert both.categories["sex"] == ("F", "M")
     assert both.is_category("sex", "M").tolist() == [False, False, False, True, False, True]

@@ -254,7 +254,13 @@ def test_capitals_and_rows_that_occur_twice_are_named(caplog):
     sexes("M", "m")
     assert "differ in capitals only" in caplog.text
     frame = pd.DataFrame(
-        {"ID": 1, "TIME": [0, 0, 1, 1], "DV": [0, 0, 5, 5], "AMT": [9, 9, 0, 0], "CMT": [1, 2, 1, 1]}
+        {
+            "ID": 1,
+            "TIME": [0, 0, 1, 1],
+            "DV": [0, 0, 5, 5],
+            "AMT": [9, 9, 0, 0],
+            "CMT": [1, 2, 1, 1],
+        }
     )
     cohort = nlme.read_table(frame)
     assert "1 rows are the same as earlier ones in every column and count again, first row 3" in (
