@@ -34,8 +34,10 @@ def curvature_at(
     individuals: IndividualPosteriors,
     vector: Tensor,
     free: Tensor,
+    known: Curvature | None = None,
 ) -> Curvature:
-    """Covariance of the estimates on draws that were made near them.
+    """Covariance of the estimates on draws that were made near them. The curvature of a likelihood
+    that is not quadratic may be known there.
 
     Some models have no gradient at draws that have moved; the expansion leaves these draws out.
     """
@@ -45,7 +47,7 @@ def curvature_at(
     if search.structure.estimator == "likelihood-free":
         step = ESTIMATION.learned_difference
         return laplace_covariance(objective, vector, search.scale, free, step)
-    curvature = laplace_covariance(objective, vector, search.scale, free)
+    curvature = known or laplace_covariance(objective, vector, search.scale, free)
     if not likelihood.is_expanded and bool(curvature.covariance.isnan().all()):
         drawn = search.some_draws(likelihood)[0]
         expanded = ExpandedLikelihood(drawn, search.scale, following=likelihood.following)
