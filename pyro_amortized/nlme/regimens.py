@@ -108,7 +108,7 @@ class Regimen:
         columns = ("times", "amounts", "durations", "compartments", "steady_state")
         both = [getattr(parts[0], name) + getattr(parts[1], name) for name in columns]
         order = sorted(range(len(both[0])), key=lambda j: both[0][j])
-        pairs = zip(columns, both, strict=True)
+        pairs = list(zip(columns, both, strict=True))
         ordered: dict[str, Any] = {n: tuple(x[j] for j in order) for n, x in pairs}
         return replace(self, **ordered, interval=interval)
 
