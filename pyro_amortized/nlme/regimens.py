@@ -106,9 +106,9 @@ class Regimen:
         begin = min(self.times + other.times)
         parts = (self._continued_back(begin), other._continued_back(begin))
         names = ("times", "amounts", "durations", "compartments", "steady_state")
-        both: dict[str, Any] = {n: getattr(parts[0], n) + getattr(parts[1], n) for n in names}
+        both = {n: getattr(parts[0], n) + getattr(parts[1], n) for n in names}
         order = sorted(range(len(both["times"])), key=lambda j: both["times"][j])
-        ordered = {name: tuple(x[j] for j in order) for name, x in both.items()}
+        ordered: dict[str, Any] = {n: tuple(x[j] for j in order) for n, x in both.items()}
         return replace(self, **ordered, interval=interval)
 
     def _continued_back(self, begin: float) -> "Regimen":
