@@ -151,7 +151,8 @@ def simulate(
         fix = "pass the data of individuals, as `nlme.read_table` gives them."
         check_is("conditional_on", conditional_on, Cohort, fix)
         check_no_new(num_individuals, covariates, "`conditional_on`")
-        who, data = seen_recipients(source.series, conditional_on, start, occasion, source.cohort)
+        seen = source.named(conditional_on)
+        who, data = seen_recipients(source.series, seen, start, occasion, source.cohort)
         individuals, used = seen_individuals(source, data, uncertainty, num_draws, generator)
     settings = _Settings(named, grid, exposure, quantity, used, conditional_on is not None)
     with threads_for(individuals.unconstrained.shape[0] * len(who) * len(grid)):
@@ -192,7 +193,9 @@ def _new(
     generator: Generator,
 ) -> Recipients:
     """New individuals with covariates that the model or a regimen reads."""
-    if covariates is not None and not isinstance(covariates, Cohort):
+    if isinstance(covariates, Cohort):
+        covariates = source.named(covariates)
+    elif covariates is not None:
         per = {plan_of(x).per for x in regimens.values()}  # mg/kg, also where the model reads none
         source.check_covariates(set(covariate_columns(covariates)) - per)
     return new_recipients(source.series, source.cohort, covariates, num, generator)

@@ -76,6 +76,11 @@ class ProfileLikelihood:
     upper: float
     level: float
 
+    def __repr__(self) -> str:
+        interval = f"{self.lower:.4g} to {self.upper:.4g}"
+        points = f"profile of {len(self.values)} points"
+        return f"{self.name}: {100 * self.level:g} % interval {interval} ({points})"
+
 
 def profile_likelihood(
     fit: PopulationFit | LevelFit, name: str, level: float = 0.95, *, progress: bool = True
