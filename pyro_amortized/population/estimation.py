@@ -33,7 +33,7 @@ from .draw_numbers import default_num_draws, schedule_of, with_more_draws
 from .equal_values import warn_equal_values
 from .estimate_errors import estimate_errors
 from .estimation_settings import ESTIMATION
-from .fit_curvature import curvature_at, limits_at
+from .fit_curvature import final_curvature, limits_at
 from .fit_folder import FitFolder
 from .fit_message import error_message, fit_message, flat_places, has_ended
 from .fit_result import PopulationFit
@@ -233,7 +233,13 @@ def _finite_rounds(
     return rounds
 
 
-def refit(fit: PopulationFit, model: Model, start: Population, seed: int = 0) -> PopulationFit:
+def refit(
+    fit: PopulationFit,
+    model: Model,
+    start: Population,
+    seed: int = 0,
+    fixed: Population | None = None,
+) -> PopulationFit:
     r"""Fit another model of the same individual parameters, near a fit.
 
     The mixtures of the individuals of the fit are tried first. There are at most as many draws as
@@ -245,19 +251,22 @@ def refit(fit: PopulationFit, model: Model, start: Population, seed: int = 0) ->
         model: The other model.
         start: Its population at the start, near its estimates.
         seed: Seed of all draws.
+        fixed: Values of population sites that are not estimated. Default: those of the fit.
     """
     begin, generator = time.perf_counter(), make_generator(seed)
     structure = structure_to_fit(model, fit.cohort, fit.guide, fit.estimator)
-    fixed = {name: fit.estimates[name] for name in fit.fixed if name in structure.population}
+    known = {name: fit.estimates[name] for name in fit.fixed if name in structure.population}
+    held_values = known if fixed is None else dict(fixed)
     search = Search.begin(structure, fit.guide, fit.cohort, fit.criterion, generator)
-    held = _held(structure, structure.check_values(fixed))
+    held = _held(structure, structure.check_values(held_values))
     num_draws = min(fit.individuals.num_draws, default_num_draws(structure, fit.cohort))
     with threads_for(num_draws * fit.cohort.num_values), counting_steps("fit", unit="round"):
-        begin_at = _start(search, start, 1, fixed, generator)
+        begin_at = _start(search, start, 1, held_values, generator)
         begin_at = begin_at._replace(known=fit.individuals.refinement)
         schedule = schedule_of(search, num_draws, len(held))._replace(first_draws=num_draws)
         progress = first_progress(search, begin_at, schedule, generator)
-        result = _finish(model, _finite_rounds(search, progress, held, schedule, generator), fixed)
+        rounds = _finite_rounds(search, progress, held, schedule, generator)
+        result = _finish(model, rounds, held_values)
     return replace(result, seconds=time.perf_counter() - begin)
 
 
@@ -298,7 +307,8 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     is_same = isinstance(ascent.likelihood, QuadraticLikelihood)
     is_same |= ascent.gain < ESTIMATION.max_gain_of_same_draws
     likelihood = ascent.likelihood if is_same else search.likelihood(new)
-    curvature = curvature_at(search, likelihood, new, optimum.vector, ~ascent.held)
+    curvature, held = final_curvature(search, likelihood, new, optimum.vector, ascent.held)
+    rounds = rounds._replace(ascent=ascent._replace(held=held))
     min_ess = ESTIMATION.min_final_efficiency * new.num_draws
     covered = float(new.estimate.ess.median()) >= min_ess
     covered = covered and ascent.gain < max(ESTIMATION.max_final_gain, rounds.min_gain)

@@ -51,7 +51,12 @@ VANISHING = VanishingSettings()
 
 
 def vanishing_coordinates(
-    structure: ModelStructure, cohort: Cohort, likelihood: Likelihood, vector: Tensor, seed: int
+    structure: ModelStructure,
+    cohort: Cohort,
+    likelihood: Likelihood,
+    vector: Tensor,
+    seed: int,
+    flat: Tensor | None = None,
 ) -> Tensor:
     r"""Coordinates of standard deviations that cannot be distinguished from zero.
 
@@ -65,12 +70,15 @@ def vanishing_coordinates(
         likelihood: The likelihood on the draws of a round.
         vector: The population in unconstrained coordinates, shape ``(population,)``.
         seed: Seed of the individuals that show how much the individual parameters vary.
+        flat: Coordinates in which the likelihood is known to be flat, same shape: of them, the
+            Monte Carlo error of a change does not count against "cannot be distinguished".
 
     Returns:
         A boolean for every coordinate, shape ``(population,)``.
     """
     log_sd = _log_standard_deviations(structure, cohort, vector, seed)[0]
     held, settings = torch.zeros(len(vector), dtype=torch.bool), VANISHING
+    flat = held if flat is None else flat
     with torch.no_grad():
         gains = gains_from(likelihood, structure.constrain_population(vector))
 
@@ -84,10 +92,18 @@ def vanishing_coordinates(
                 doubling = math.log(2) / slope * unit
                 half, double = change(vector - doubling), change(vector + doubling)
                 unchanged = half.median < settings.max_individual_change
-                most = settings.max_total_change
-                is_flat = half.highest < most and half.lowest > -most and double.highest < most
-                held[j] = is_flat and unchanged
+                held[j] = unchanged and _is_flat(half, double, bool(flat[j]))
     return held
+
+
+def _is_flat(half: "Change", double: "Change", known: bool) -> bool:
+    """Whether half of a standard deviation does not change the likelihood, and twice of it does not
+    increase it: with certainty, or as far as can be seen, if it is known to be flat.
+    """
+    most = VANISHING.max_total_change
+    if known:
+        return half.lowest < most and half.highest > -most and double.lowest < most
+    return half.highest < most and half.lowest > -most and double.highest < most
 
 
 def larger_deviations(
