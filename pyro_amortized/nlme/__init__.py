@@ -34,10 +34,10 @@ from .outcomes.event_times import EventTimes as EventTimes
 from .outcomes.hazards import Hazard as Hazard
 from .outcomes.hazards import exponential_hazard as exponential_hazard
 from .outcomes.hazards import gompertz_hazard as gompertz_hazard
-from .outcomes.hazards import integrated_hazard as integrated_hazard
 from .outcomes.hazards import loglogistic_hazard as loglogistic_hazard
 from .outcomes.hazards import piecewise_hazard as piecewise_hazard
 from .outcomes.hazards import weibull_hazard as weibull_hazard
+from .outcomes.integrated_hazards import integrated_hazard as integrated_hazard
 from .outcomes.markov_categories import MarkovCategories as MarkovCategories
 from .parameter_models import block_factor as block_factor
 from .parameter_models import box_cox as box_cox

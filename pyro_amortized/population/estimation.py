@@ -51,6 +51,7 @@ from .likelihood_precision import with_precision
 from .maximum_search import Criterion, Search
 from .prior_predictions import warn_unusual_data
 from .quadratic_likelihood import QuadraticLikelihood
+from .quadrature_check import quadrature_message
 from .retraining import reasons_to_retrain, retrained
 from .round_schedule import RoundSchedule
 from .starting_values import find_start
@@ -321,7 +322,7 @@ def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
     converged = has_ended(rounds) and ascent.gain < rounds.min_gain
     parts = (search, likelihood, optimum.vector, covariance, curvature.by_scores)
     errors, changes = estimate_errors(*parts)
-    message = fit_message(rounds, curvature, covered, fixed, limits)
+    message = fit_message(rounds, curvature, covered, fixed, limits) + quadrature_message(new)
     return PopulationFit(
         model=model,
         guide=search.guide,

@@ -11,6 +11,7 @@ visit at t has found and the visit before, at l, has not. With several columns t
 individual recur, with a hazard that depends on the time since the begin.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -144,8 +145,11 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         points = [] if self.begin is None else [start]
         if self.visits is not None:
             points.append(torch.maximum(self._visit_before(times), start))
-        log_hazard, cumulative = self.hazard(torch.cat([*points, times], -1))
         num = times.shape[-1]
+        if num > 1 and self.hazard.rate is not None:  # the integral between events is not needed
+            log_hazard, cumulative = self.hazard.rate(times), self._cumulative(points, times)
+        else:
+            log_hazard, cumulative = self.hazard(torch.cat([*points, times], -1))
         total, entered = cumulative[..., -1], 0.0 if self.begin is None else cumulative[..., 0]
         rate = torch.where(happened, log_hazard[..., -num:], 0.0).sum(-1)
         exact = rate - (total - entered)
@@ -160,6 +164,19 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         found = torch.log(-torch.expm1(-gap)) - (before - entered)
         by_visit = self.visits.isfinite().any(-1) & happened[..., 0] & (exact > -torch.inf)
         return torch.where(by_visit, found, exact)
+
+    def _cumulative(self, points: list[Tensor], times: Tensor) -> Tensor:
+        return self.hazard(torch.cat([*points, times[..., -1:]], -1))[1]
+
+    def quadrature_error(self, value: Tensor) -> Tensor | None:
+        """By how much twice the nodes of the integrals change the log density, shape ``(*,
+        individual)``; None for a hazard that is not integrated by quadrature.
+        """
+        if self.hazard.finer is None:
+            return None
+        other = copy.copy(self)
+        other.hazard = self.hazard.finer
+        return (other.log_prob(value) - self.log_prob(value)).abs()
 
     def impossible(self, value: Tensor) -> dict[str, Tensor]:
         r"""What no draw could be among recorded values: a mask of shape ``(individual, event)`` for
