@@ -7,7 +7,8 @@ The hazard h of an event gives the cumulative hazard and the probability of no e
 A :class:`Hazard` is one function of times that returns :math:`\log h` and H. The families below
 have it in closed form, and the inverse of H, from which events are drawn.
 :func:`~pyro_amortized.nlme.outcomes.integrated_hazards.integrated_hazard` integrates any logarithm
-of a hazard, for instance one that depends on a marker. An ODE has H as a state with :math:`H' = h` and :math:`H(0) = 0`.
+of a hazard, for instance one that depends on a marker. An ODE has H as a state with :math:`H' = h`
+and :math:`H(0) = 0`.
 
 References:
     Kalbfleisch and Prentice (2002), The Statistical Analysis of Failure Time Data.
