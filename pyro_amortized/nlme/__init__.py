@@ -27,6 +27,7 @@ from .ode import Solution as Solution
 from .ode import integrate as integrate
 from .ode import merge_times as merge_times
 from .ode import solve as solve
+from .outcomes.competing_events import cause_of_event as cause_of_event
 from .outcomes.event_records import event_series as event_series
 from .outcomes.event_records import interval_series as interval_series
 from .outcomes.event_records import with_events as with_events

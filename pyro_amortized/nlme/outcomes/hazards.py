@@ -125,6 +125,32 @@ class Hazard:
             None if finer is None else finer.scaled(factor),
         )
 
+    def __add__(self, other: "Hazard") -> "Hazard":
+        r"""The hazard of the first of two competing events, the sum of their hazards.
+
+        Which of them it is at its time t has the probabilities
+        :math:`h_k(t) / (h_1(t) + h_2(t))`: a categorical observation with the log hazards as
+        logits.
+        """
+        if not isinstance(other, Hazard):
+            return NotImplemented
+
+        def curves(times: Tensor) -> tuple[Tensor, Tensor]:
+            (log_one, one), (log_two, two) = self(times), other(times)
+            return torch.logaddexp(log_one, log_two), one + two
+
+        rates, finer = (self.rate, other.rate), None
+        if self.finer is not None or other.finer is not None:
+            finer = (self.finer or self) + (other.finer or other)
+        rate = None
+        if rates[0] is not None and rates[1] is not None:
+            first, second = rates
+
+            def rate(times: Tensor) -> Tensor:
+                return torch.logaddexp(first(times), second(times))
+
+        return Hazard(curves, rate=rate, finer=finer)
+
 
 def exponential_hazard(rate: Tensor | float) -> Hazard:
     r"""A constant hazard.
