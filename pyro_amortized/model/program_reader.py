@@ -167,10 +167,21 @@ def _first_run(model: Model, cohort: Cohort, seed: int) -> Trace:
                 f"{type(error).__name__}: {error}",
                 f"a model that runs for these {len(cohort)} individuals and whose plate {PLATE!r} "
                 f"has size {len(cohort)}.",
-                "make constants inside the model, or in float64: it runs in float64."
-                if _is_about_dtypes(error)
-                else "run `pyro.poutine.trace(model).get_trace(cohort)` and fix what it says.",
+                _advice(error),
             ) from error
+
+
+def _advice(error: Exception) -> str:
+    """What to do about an error of the model."""
+    if _is_about_dtypes(error):
+        return "make constants inside the model, or in float64: it runs in float64."
+    run = "run `pyro.poutine.trace(model).get_trace(cohort)` and fix what it says."
+    if "out of bounds" in str(error):
+        return (
+            "numbers of sites, categories and occasions begin at 0, and a plate or a table that is "
+            f"read by them has one entry more than the largest number; {run}"
+        )
+    return run
 
 
 def _is_about_dtypes(error: Exception) -> bool:

@@ -31,7 +31,7 @@ from ..numerics.maximization import maximize, observed_information
 from ..sampling.individual_draws import sample_with_structure
 from .exact_likelihood import ExactLikelihood
 from .fitted_following import follow
-from .level_sites import Level, units_of
+from .level_sites import Level, check_numbers, units_of
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ class LevelLikelihood:
             self.correction = estimate.log_mean - likelihood(structure.constrain_population(vector))
         self.log_errors = estimate.mc_error
         self.units = units_of(self._depends(vector), level, cohort.ids)
+        check_numbers(cohort, self.units, level)
         self.center, self.factor = self._around(vector)
 
     def recentered(self, vector: Tensor) -> "LevelLikelihood":

@@ -26,6 +26,9 @@ class EventSettings:
             and its gradient are finite.
         visit_tolerance: Largest distance of an event from the visit that has found it, relative to
             its time: the rounding of single precision. Beyond it the event is at no visit.
+        largest_log: Largest logarithm of a hazard, in absolute value, that is neither zero nor
+            infinite: a Weibull hazard at time 0 is computed at 1e-300, with a logarithm beyond it
+            for every exponent that differs from one by 0.15 or more.
         fall_tolerance: Largest fall of a cumulative hazard between begin and end that passes as the
             error of a solver, relative to one plus its value.
     """
@@ -35,6 +38,7 @@ class EventSettings:
     smallest_gap: float = 1e-12
     visit_tolerance: float = 1e-6
     fall_tolerance: float = 1e-4
+    largest_log: float = 100.0
 
 
 EVENTS = EventSettings()

@@ -157,6 +157,15 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         log_hazard, cumulative = self.hazard(gaps)
         return log_hazard.gather(-1, order.argsort(-1)), cumulative.sum(-1)
 
+    def _singular(self, times: Tensor) -> Tensor:
+        """Where the hazard is zero or infinite, shape of ``times``."""
+        first = torch.zeros_like(times[..., :1])
+        every = torch.cat([first, times], -1).cummax(-1).values
+        zero = every.diff(dim=-1) <= 0 if self.resets else every[..., 1:] <= 0
+        if not bool(zero.any()):
+            return zero
+        return zero & (self.hazard(first)[0].abs() > EVENTS.largest_log)
+
     def _entered(self, start: Tensor) -> Tensor:
         """Cumulative hazard at the begin, shape ``(*, individual)``."""
         return self.hazard(start)[1][..., 0]
@@ -184,6 +193,12 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         faults = {
             "are events whose status is neither 0 nor 1": known & (status != 0) & (status != 1)
         }
+        if self.visits is None:
+            faults[
+                "are events at a time, since the begin or the event before, at which the hazard is "
+                "zero or infinite (time 0, which is recorded as half of the unit of time, or as an "
+                "interval)"
+            ] = happened & self._singular(torch.where(known, times, 0.0))
         if self.begin is not None:
             late = torch.where(self.begin.isfinite(), times < self.begin, True)
             faults["are events before the `begin` of their individual, or it is no time"] = (
