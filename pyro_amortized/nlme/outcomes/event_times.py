@@ -307,8 +307,8 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         if self.hazard.inverse is not None:
             return self.hazard.inverse(target)
         shares = torch.linspace(0, 1, EVENTS.num_points, dtype=target.dtype, device=target.device)
-        from_zero = self.begin is None or self.resets
-        low = (self.ends * 0 if from_zero else self.begin).expand(target.shape)
+        first = None if self.resets else self.begin
+        low = (self.ends * 0 if first is None else first).expand(target.shape)
         high = self.ends
         for number in range(EVENTS.num_rounds):
             grid = low.unsqueeze(-1) + (high - low).unsqueeze(-1) * shares

@@ -139,17 +139,16 @@ class Hazard:
             (log_one, one), (log_two, two) = self(times), other(times)
             return torch.logaddexp(log_one, log_two), one + two
 
-        rates, finer = (self.rate, other.rate), None
+        finer = None
         if self.finer is not None or other.finer is not None:
             finer = (self.finer or self) + (other.finer or other)
-        rate = None
-        if rates[0] is not None and rates[1] is not None:
-            first, second = rates
-
-            def rate(times: Tensor) -> Tensor:
-                return torch.logaddexp(first(times), second(times))
-
-        return Hazard(curves, rate=rate, finer=finer)
+        first, second = self.rate, other.rate
+        if first is None or second is None:
+            return Hazard(curves, finer=finer)
+        rates = (first, second)
+        return Hazard(
+            curves, rate=lambda times: torch.logaddexp(*(r(times) for r in rates)), finer=finer
+        )
 
 
 def exponential_hazard(rate: Tensor | float) -> Hazard:
