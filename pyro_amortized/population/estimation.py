@@ -242,7 +242,13 @@ def _finite_rounds(
     return rounds
 
 
-def refit(fit: PopulationFit, model: Model, start: Population, seed: int = 0) -> PopulationFit:
+def refit(
+    fit: PopulationFit,
+    model: Model,
+    start: Population,
+    seed: int = 0,
+    fixed: Population | None = None,
+) -> PopulationFit:
     r"""Fit another model of the same individual parameters, near a fit.
 
     The mixtures of the individuals of the fit are tried first. There are at most as many draws as
@@ -254,20 +260,22 @@ def refit(fit: PopulationFit, model: Model, start: Population, seed: int = 0) ->
         model: The other model.
         start: Its population at the start, near its estimates.
         seed: Seed of all draws.
+        fixed: Values of population sites that are not estimated. Default: those of the fit.
     """
     begin, generator = time.perf_counter(), make_generator(seed)
     structure = structure_to_fit(model, fit.cohort, fit.guide, fit.estimator)
-    fixed = {name: fit.estimates[name] for name in fit.fixed if name in structure.population}
+    known = {name: fit.estimates[name] for name in fit.fixed if name in structure.population}
+    held_values = known if fixed is None else dict(fixed)
     search = Search.begin(structure, fit.guide, fit.cohort, fit.criterion, generator)
-    held = _held(structure, structure.check_values(fixed))
+    held = _held(structure, structure.check_values(held_values))
     num_draws = min(fit.individuals.num_draws, default_num_draws(structure, fit.cohort))
     with threads_for(num_draws * fit.cohort.num_values), counting_steps("fit", unit="round"):
-        begin_at = _start(search, start, 1, fixed, generator)
+        begin_at = _start(search, start, 1, held_values, generator)
         begin_at = begin_at._replace(known=fit.individuals.refinement)
         schedule = schedule_of(search, num_draws, len(held))._replace(first_draws=num_draws)
         progress = first_progress(search, begin_at, schedule, generator)
         rounds = _finite_rounds(search, progress, held, schedule, generator)
-        result = fit_of_rounds(model, rounds, fixed)
+        result = fit_of_rounds(model, rounds, held_values)
     return replace(result, seconds=time.perf_counter() - begin)
 
 

@@ -28,6 +28,35 @@ def limits_at(
     return limits
 
 
+def final_curvature(
+    search: Search,
+    likelihood: Likelihood,
+    individuals: IndividualPosteriors,
+    vector: Tensor,
+    held: Tensor,
+    known: Curvature | None = None,
+) -> tuple[Curvature, Tensor]:
+    """The curvature at the estimates, and the coordinates that are held; the curvature of a
+    likelihood that is not quadratic may be known with those that the rounds have held.
+
+    Rounds hold the standard deviations that cannot be distinguished from zero where they begin. One
+    that becomes so in the last round is found here: the likelihood is flat in its logarithm, and
+    would also hide what the data say about the other parameters.
+    """
+    curvature = curvature_at(search, likelihood, individuals, vector, ~held, known)
+    if curvature.is_maximum and not len(curvature.flat):
+        return curvature, held
+    flat = torch.zeros_like(held)
+    for direction in curvature.flat:
+        flat[flat_places(direction)] = True
+    # On draws at the estimates: those of the last round have moved far, and become too narrow.
+    vanishing, larger = search.vanishing(search.likelihood(individuals), vector, held, flat)
+    if larger is not None or not bool(vanishing.any()) or bool((held | vanishing).all()):
+        return curvature, held
+    held = held | vanishing
+    return curvature_at(search, likelihood, individuals, vector, ~held), held
+
+
 def curvature_at(
     search: Search,
     likelihood: Likelihood,

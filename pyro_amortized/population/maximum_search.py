@@ -293,16 +293,16 @@ class Search:
         return float(gains.errors.nan_to_num(0.0, 0.0).norm())
 
     def vanishing(
-        self, likelihood: Likelihood, vector: Tensor, fixed: Tensor
+        self, likelihood: Likelihood, vector: Tensor, fixed: Tensor, flat: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Coordinates of standard deviations that cannot be distinguished from zero, apart from
         those that are fixed, and a population in which one of them is much larger and the
-        likelihood is higher, or None.
+        likelihood is higher, or None; ``flat`` as in :func:`vanishing_coordinates`.
         """
         if self.criterion == "posterior mode":  # it has a proper prior in these coordinates
             return torch.zeros(len(vector), dtype=torch.bool), None
         model = (self.structure, self.cohort, likelihood, vector)
-        held = vanishing_coordinates(*model, self.seed) & ~fixed
+        held = vanishing_coordinates(*model, self.seed, flat) & ~fixed
         if not bool(held.any()):
             return held, None
         individuals, following = self.some_draws(likelihood)

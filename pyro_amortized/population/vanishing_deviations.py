@@ -51,7 +51,12 @@ VANISHING = VanishingSettings()
 
 
 def vanishing_coordinates(
-    structure: ModelStructure, cohort: Cohort, likelihood: Likelihood, vector: Tensor, seed: int
+    structure: ModelStructure,
+    cohort: Cohort,
+    likelihood: Likelihood,
+    vector: Tensor,
+    seed: int,
+    flat: Tensor | None = None,
 ) -> Tensor:
     r"""Coordinates of standard deviations that cannot be distinguished from zero.
 
@@ -65,29 +70,33 @@ def vanishing_coordinates(
         likelihood: The likelihood on the draws of a round.
         vector: The population in unconstrained coordinates, shape ``(population,)``.
         seed: Seed of the individuals that show how much the individual parameters vary.
+        flat: Coordinates in which the likelihood is known to be flat, same shape: of them, the
+            Monte Carlo error of a change does not count against "cannot be distinguished".
 
     Returns:
         A boolean for every coordinate, shape ``(population,)``.
     """
     deviations = _standard_deviations(structure, cohort, vector, seed)
     held, settings = torch.zeros(len(vector), dtype=torch.bool), VANISHING
+    flat = held if flat is None else flat
     with torch.no_grad():
         gains = gains_from(likelihood, structure.constrain_population(vector))
 
         def change(at: Tensor) -> Change:
             return _change(gains(structure.constrain_population(at)))
 
-        def is_flat(doubling: Tensor) -> bool:
+        def vanishes(doubling: Tensor, is_flat: bool) -> bool:
             half, most = change(vector - doubling), settings.max_total_change
-            unchanged = half.median < settings.max_individual_change
-            unchanged = unchanged and half.highest < most and half.lowest > -most
-            return unchanged and change(vector + doubling).highest < most
+            least, highest = half.bounds(is_flat)
+            if half.median >= settings.max_individual_change or highest >= most or least <= -most:
+                return False
+            return change(vector + doubling).bounds(is_flat)[1] < most
 
         for j, unit in enumerate(torch.eye(len(vector), dtype=torch.float64)):
             slopes = deviations.slopes(unit)
             slope = slopes[slopes.abs().argmax()]
             if abs(float(slope)) > settings.min_slope:
-                held[j] = is_flat(math.log(2) / slope * unit)
+                held[j] = vanishes(math.log(2) / slope * unit, bool(flat[j]))
     return held
 
 
@@ -242,6 +251,12 @@ class Change(NamedTuple):
     def lowest(self) -> float:
         """The smallest one."""
         return self.total - self.allowed
+
+    def bounds(self, is_flat: bool) -> tuple[float, float]:
+        """Between what the change lies with certainty; or the largest and the smallest change, if
+        it is known to be about zero, so that the error does not count against it.
+        """
+        return (self.highest, self.lowest) if is_flat else (self.lowest, self.highest)
 
 
 def _change(gains: Gains) -> Change:
