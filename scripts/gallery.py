@@ -100,6 +100,11 @@ EXAMPLES = {
         "after_fit/model_search.py", "model_search.png", "Search for covariates",
         "From a model without covariates, the search finds the weight on clearance and volume.",
     ),
+    "changing_covariates": (
+        "after_fit/changing_covariates.py", "changing_covariates.png",
+        "Search for covariates that vary over time",
+        "Coefficients that the fit holds are tested and estimated like other candidates.",
+    ),
     "missing_covariate": (
         "missing_data/missing_covariate.py", "missing_covariate.png", "A covariate that some lack",
         "Missing weights are integrated out, and no individual is left out.",

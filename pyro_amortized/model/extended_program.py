@@ -28,6 +28,7 @@ from torch import Tensor
 
 from ..cohort import Cohort
 from ..errors import ModelError
+from .freed_parameter import FreedParameter
 from .normal_laws import NormalLaw, embedded, normal_law, with_scale
 from .sites import Model
 
@@ -181,21 +182,30 @@ class ErrorPart:
         return torch.as_tensor(pyro.sample(self.site, dist.HalfNormal(self.scale)))
 
 
-Term = CovariateEffect | CorrelatedBlock | ErrorPart
+AddedTerm = CovariateEffect | CorrelatedBlock | ErrorPart
+Term = AddedTerm | FreedParameter
 
 
 @dataclass(frozen=True)
 class Extension:
-    """What is added to a program: covariate effects, correlated blocks, parts of the error."""
+    """What a model has besides a program and its held sites: covariate effects, correlated blocks,
+    parts of the error, and sites that are no longer held.
+    """
 
     effects: tuple[CovariateEffect, ...] = ()
     blocks: tuple[CorrelatedBlock, ...] = ()
     errors: tuple[ErrorPart, ...] = ()
+    freed: tuple[FreedParameter, ...] = ()
+
+    @property
+    def added(self) -> tuple[AddedTerm, ...]:
+        """Those with a population site that the program does not have."""
+        return (*self.effects, *self.blocks, *self.errors)
 
     @property
     def terms(self) -> tuple[Term, ...]:
         """All of them."""
-        return (*self.effects, *self.blocks, *self.errors)
+        return (*self.added, *self.freed)
 
     @property
     def key(self) -> str:
@@ -217,7 +227,7 @@ class ExtendedProgram:
 
     def __call__(self, cohort: Cohort) -> Any:
         """Sample the new population sites, and run the program with them."""
-        values = {term.site: term.sample() for term in self.extension.terms}
+        values = {term.site: term.sample() for term in self.extension.added}
         with _Extending(self.extension, values, cohort):
             return self.program(cohort)
 

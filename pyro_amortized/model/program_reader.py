@@ -184,7 +184,13 @@ def _cure(error: Exception) -> str:
             "an individual meet its times as `x[..., None]`; "
             "`pyro.poutine.trace(model).get_trace(cohort)` shows the line."
         )
-    return "run `pyro.poutine.trace(model).get_trace(cohort)` and fix what it says."
+    run = "run `pyro.poutine.trace(model).get_trace(cohort)` and fix what it says."
+    if "out of bounds" in text:
+        return (
+            "numbers of sites, categories and occasions begin at 0, and a plate or a table that is "
+            f"read by them has one entry more than the largest number; {run}"
+        )
+    return run
 
 
 def _is_site(node: Mapping[str, Any]) -> bool:

@@ -27,6 +27,7 @@ from .ode import Solution as Solution
 from .ode import integrate as integrate
 from .ode import merge_times as merge_times
 from .ode import solve as solve
+from .outcomes.competing_events import cause_of_event as cause_of_event
 from .outcomes.event_records import event_series as event_series
 from .outcomes.event_records import interval_series as interval_series
 from .outcomes.event_records import with_events as with_events
@@ -34,10 +35,10 @@ from .outcomes.event_times import EventTimes as EventTimes
 from .outcomes.hazards import Hazard as Hazard
 from .outcomes.hazards import exponential_hazard as exponential_hazard
 from .outcomes.hazards import gompertz_hazard as gompertz_hazard
-from .outcomes.hazards import integrated_hazard as integrated_hazard
 from .outcomes.hazards import loglogistic_hazard as loglogistic_hazard
 from .outcomes.hazards import piecewise_hazard as piecewise_hazard
 from .outcomes.hazards import weibull_hazard as weibull_hazard
+from .outcomes.integrated_hazards import integrated_hazard as integrated_hazard
 from .outcomes.markov_categories import MarkovCategories as MarkovCategories
 from .parameter_models import block_factor as block_factor
 from .parameter_models import box_cox as box_cox

@@ -140,7 +140,7 @@ def score_tests(
     fit.check_likelihood("A score test")
     check_size(fit, "A score test")
     chosen = list(fit.fixed) if names is None else [names] if isinstance(names, str) else names
-    _check_names(fit, list(chosen))
+    check_fixed(fit, list(chosen))
     with threads_for(fit.individuals.num_draws * fit.cohort.num_values):
         maxima = ExpandedMaxima(fit)
         before = maxima.maximum(fit.vector, fit.estimated).value
@@ -148,7 +148,12 @@ def score_tests(
         return FixedParameterTests(tuple(tests))
 
 
-def _check_names(fit: PopulationFit, names: list[str]) -> None:
+def check_fixed(fit: PopulationFit, names: list[str]) -> None:
+    r"""Raise unless sites were fixed inside their support, in a fit that has scores.
+
+    Raises:
+        FitError: As in :func:`score_tests`.
+    """
     unknown = [name for name in names if name not in fit.fixed]
     if unknown or not names:
         raise FitError(

@@ -97,7 +97,8 @@ def fit_levels(
     scale = structure.population_scale(cohort, generator)
     gain, rounds, target = math.inf, 0, None
     while rounds < SETTINGS.max_rounds and (gain > SETTINGS.gain or rounds < 2):
-        target = drawn_level_likelihood(structure, cohort, level, vector, num_draws, generator)
+        parts = (structure, cohort, level, vector, num_draws, generator)
+        target = drawn_level_likelihood(*parts, is_first=rounds == 0)
         vector = vector.index_put((level.places.flatten(),), target.center.flatten())
         objective = _objective(target, vector, own)
         before = float(objective(vector[own]).detach())

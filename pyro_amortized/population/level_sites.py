@@ -164,6 +164,37 @@ def the_level(structure: ModelStructure, cohort: Cohort) -> Level:
     return Level(plate, sites, int(num_units), together.shape[1], together)
 
 
+def check_numbers(cohort: Cohort, units: Tensor, level: Level) -> None:
+    r"""Raise if a covariate seems to number the units, and has numbers that are read as others.
+
+    A negative number is read from the end, and a fraction is cut off: the individual then belongs
+    to the unit of others, without a word.
+
+    Args:
+        cohort: The data.
+        units: Unit of each individual, shape ``(individual,)``.
+        level: The level.
+
+    Raises:
+        FitError: All numbers of a covariate that are whole and not negative, at least half of them,
+            are those of the units, and some are not whole or negative.
+    """
+    wrongs = []
+    for name, x in cohort.covariates.items():
+        valid = (x >= 0) & (x == x.round())
+        if bool(((x.long() == units) | ~valid).all()) and float(valid.double().mean()) >= 0.5:
+            if bool(valid.all()):
+                return  # the units are the numbers of this covariate
+            wrongs.append((name, int((~valid).nonzero()[0])))
+    for name, i in wrongs:
+        raise FitError(
+            f"Individual {cohort.ids[i]} has {name} = {float(cohort.covariates[name][i]):g}, and "
+            f"is taken for one of unit {int(units[i])} of the level {level.plate!r}.",
+            "the numbers 0, 1, ... of the units.",
+            "correct the covariate; categories by name (`Cohort.categories`) are numbered so.",
+        )
+
+
 def units_of(depends: Tensor, level: Level, ids: tuple[str, ...]) -> Tensor:
     r"""The unit of each individual; -1 for individuals whose likelihood depends on no effect.
 

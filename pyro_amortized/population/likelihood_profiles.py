@@ -124,8 +124,7 @@ def profile_likelihood(
     limit = float(scipy.special.chdtri(1, 1 - level))
     threads = threads_for(num_draws * fit.cohort.num_values)
     with threads, showing_progress(progress), counting_steps(f"profile of {name}", unit="point"):
-        of_level = isinstance(fit, LevelFit)
-        maxima = LevelMaxima(fit) if of_level else ExpandedMaxima(fit)  # type: ignore[arg-type]
+        maxima = ExpandedMaxima(fit) if isinstance(fit, PopulationFit) else LevelMaxima(fit)
         profile = _Profile(fit, maxima, free, names.index(name))
         bounds = sorted(profile.bound(side, limit) for side in (-1.0, 1.0))
     points = sorted(profile.maxima.items())

@@ -22,6 +22,7 @@ from ..errors import AmortizedWarning
 from ..guide import AmortizedGuide
 from ..model import ModelStructure, Population
 from ..numerics.cholesky import factored
+from ..numerics.laplace import Curvature
 from ..numerics.maximization import Optimum, maximize
 from ..runtime.random_numbers import fork_seed, make_generator
 from ..sampling.individual_draws import sample_with_structure
@@ -87,6 +88,7 @@ class Ascent(NamedTuple):
         error: Monte Carlo standard error of the gain.
         held: Coordinates that were held, among them those of a standard deviation that cannot be
             distinguished from zero, shape ``(population,)``.
+        curvature: That of the likelihood where the round ended, if it was computed.
     """
 
     optimum: Optimum
@@ -94,6 +96,7 @@ class Ascent(NamedTuple):
     gain: float
     error: float
     held: Tensor
+    curvature: Curvature | None = None
 
     def mixtures_at(self, vector: Tensor) -> Refinement:
         """The mixtures of the individuals of this round, moved to a population."""
@@ -290,16 +293,16 @@ class Search:
         return float(gains.errors.nan_to_num(0.0, 0.0).norm())
 
     def vanishing(
-        self, likelihood: Likelihood, vector: Tensor, fixed: Tensor
+        self, likelihood: Likelihood, vector: Tensor, fixed: Tensor, flat: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Coordinates of standard deviations that cannot be distinguished from zero, apart from
         those that are fixed, and a population in which one of them is much larger and the
-        likelihood is higher, or None.
+        likelihood is higher, or None; ``flat`` as in :func:`vanishing_coordinates`.
         """
         if self.criterion == "posterior mode":  # it has a proper prior in these coordinates
             return torch.zeros(len(vector), dtype=torch.bool), None
         model = (self.structure, self.cohort, likelihood, vector)
-        held = vanishing_coordinates(*model, self.seed) & ~fixed
+        held = vanishing_coordinates(*model, self.seed, flat) & ~fixed
         if not bool(held.any()):
             return held, None
         individuals, following = self.some_draws(likelihood)

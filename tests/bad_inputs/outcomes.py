@@ -17,6 +17,9 @@ STEPS = rows([0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8])
 EVENT_TIMES, HAPPENED = rows(1.0, 2.0, 3.0), rows(1.0, 0.0, 1.0)
 RECORD = nlme.event_series(EVENT_TIMES, HAPPENED)
 CONSTANT = nlme.exponential_hazard(torch.tensor(0.5))
+WEIBULL = nlme.weibull_hazard(2.0, 1.5)
+AT_ONCE = nlme.event_series(rows(0.0, 2.0, 3.0), HAPPENED)
+TWICE = nlme.event_series(rows([1.0, 1.0], [1.0, 2.0], [1.0, 2.0]), rows([1, 1], [1, 0], [1, 0]))
 
 
 def _checked(observation, values=None, series=None):
@@ -103,6 +106,23 @@ OUTCOMES = {
         "a chain of lists": (
             lambda k: nlme.MarkovCategories([0.5, 0.5], torch.eye(2), SCORES > 0),
             "`initial`",
+        ),
+        "an event at time 0 of a Weibull hazard": (
+            lambda k: _checked(_events(WEIBULL), series=AT_ONCE),
+            "at which the hazard is zero or infinite",
+        ),
+        "two events at once, with gap times": (
+            lambda k: _checked(_events(WEIBULL, clock="reset"), series=TWICE),
+            "since the begin or the event before",
+        ),
+        "breaks of a hazard in a list": (
+            lambda k: nlme.integrated_hazard(lambda t: t, breaks=[1.0]),
+            "breaks",
+        ),
+        "one cause": (lambda k: nlme.cause_of_event(RECORD.values, CONSTANT), "two or more"),
+        "an unknown clock": (
+            lambda k: nlme.EventTimes(CONSTANT, RECORD, clock="gap"),
+            "`clock`",
         ),
         "a chain with a mask of numbers": (
             lambda k: nlme.MarkovCategories(THIRD, STEPS, SCORES),

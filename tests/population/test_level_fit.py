@@ -13,7 +13,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized import nlme
-from pyro_amortized.errors import FitError
+from pyro_amortized.errors import FitError, ModelError
 from pyro_amortized.numerics.maximization import maximize, observed_information
 
 NUM_SITES, NUM_EACH = 8, 10
@@ -253,3 +253,68 @@ def test_what_cannot_be_fixed_or_has_no_level():
         pa.fit_levels(linear, cohort, fixed={"u": torch.zeros(NUM_SITES)})
     with pytest.raises(FitError, match="fit_population"):
         pa.fit_levels(_plain, cohort)
+
+
+def lines(cohort):
+    """Intercept and slope, both different between sites."""
+    mu = pyro.sample("mu", dist.Normal(torch.zeros(2), 2.0).to_event(1))
+    omega = pyro.sample("omega", dist.HalfNormal(torch.ones(2)).to_event(1))
+    tau = pyro.sample("tau", dist.HalfNormal(torch.ones(2)).to_event(1))
+    site = cohort.covariates["site"].long()
+    with pyro.plate("site", 5):
+        effect = pyro.sample("effect", dist.Normal(torch.zeros(2), tau).to_event(1))
+    with pyro.plate("individual", len(cohort)):
+        b = pyro.sample("b", dist.Normal(mu + effect[..., site, :], omega).to_event(1))
+        y = cohort["y"]
+        line = b[..., :1] + b[..., 1:] * y.times
+        pyro.sample("y", dist.Normal(line, 0.4).mask(y.observed).to_event(1), obs=y.values)
+
+
+def line_cohort(num_each=4):
+    generator = torch.Generator().manual_seed(4)
+    site, times = torch.arange(5).repeat_interleave(num_each), torch.arange(3.0).double()
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    scale = torch.tensor([0.9, 0.6]).double()
+    b = torch.tensor([1.0, 0.5]) + (normal(5, 2) * scale)[site] + 0.4 * normal(len(site), 2)
+    values = b[:, :1] + b[:, 1:] * times + 0.4 * normal(len(site), 3)
+    series = pa.Series(times.expand(len(site), -1).clone(), values)
+    return pa.Cohort({"y": series}, covariates={"site": site.double()})
+
+
+@pytest.mark.slow
+def test_two_effects_of_a_site_have_the_closed_likelihood():
+    cohort, held = line_cohort(), {"omega": torch.tensor([0.4, 0.4])}
+    fit = pa.fit_levels(lines, cohort, fixed=held, num_draws=100, seed=1)
+    design = torch.stack([torch.ones(3), torch.arange(3.0)], -1).double().repeat(4, 1)
+    own = design[:3] @ design[:3].T * 0.16 + 0.16 * torch.eye(3).double()
+
+    def closed(v):
+        between = design @ torch.diag((2 * v[2:]).exp()) @ design.T
+        law = dist.MultivariateNormal(design @ v[:2], between + torch.block_diag(*[own] * 4))
+        return law.log_prob(cohort["y"].values.reshape(5, 12)).sum()
+
+    best = maximize(closed, torch.tensor([1.0, 0.5, -0.1, -0.5]).double())
+    errors = torch.linalg.inv(observed_information(closed, best.vector)).diagonal().sqrt()
+    found = torch.cat([fit.estimates["mu"], fit.estimates["tau"].log()])
+    assert float(((found - best.vector) / errors).abs().max()) < 0.01
+    assert abs(fit.minus2ll + 2 * best.value) < 3 * fit.minus2ll_mc_error + 0.005
+
+
+@pytest.mark.parametrize(("number", "words"), [(-1.0, "site = -1"), (0.5, "site = 0.5")])
+def test_a_number_that_is_read_as_that_of_another_site_is_named(number, words):
+    cohort = line_cohort()
+    sites = cohort.covariates["site"].clone()
+    sites[0] = number
+    wrong = pa.Cohort(dict(cohort.series), covariates={"site": sites})
+    with pytest.raises(FitError, match=f"Individual 1 has {words}"):
+        pa.fit_levels(lines, wrong, num_draws=50, seed=1)
+
+
+def test_sites_that_begin_at_one_are_an_error_that_says_so():
+    cohort = line_cohort()
+    wrong = pa.Cohort(dict(cohort.series), covariates={"site": cohort.covariates["site"] + 1})
+    with pytest.raises(ModelError, match="begin at 0"):
+        pa.fit_levels(lines, wrong, num_draws=50, seed=1)

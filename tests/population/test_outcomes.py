@@ -9,6 +9,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized.errors import ModelError
+from pyro_amortized.numerics.maximization import maximize, observed_information
 from tests import outcome_models as om
 
 RARE = {n: torch.tensor(x).double() for n, x in (("typical", -3.0), ("slope", 0.2), ("omega", 1.5))}
@@ -119,3 +120,31 @@ def test_categories_that_were_not_recorded_and_have_no_mask_are_refused():
     pa.read_structure(without_mask, cohort)
     with pytest.raises(ModelError, match="were not recorded enter the density"):
         pa.read_structure(without_mask, pa.RandomMissing(0.3, 0.3)(cohort, torch.Generator()))
+
+
+def test_a_deviation_that_vanishes_in_the_last_round_is_held():
+    """The maximum lies at omega = 0, which the search reaches in its last round; what the data say
+    about the other parameters is that of a model without a random effect.
+    """
+    model, truth = om.markov_chain, om.truth_of("markov_chain")
+    design = om.trend_design(100)
+    structure = pa.read_structure(model, design)
+    cohort = pa.simulate_population(structure, design, truth, seed=1002)
+    fit = pa.fit_population(model, cohort, seed=2, progress=False)
+    assert fit.converged
+    assert fit.undetermined == ()
+    assert "the standard deviation of b cannot be distinguished from zero" in fit.message
+    zeros = torch.zeros(1, len(cohort), 1, dtype=torch.float64)
+    free = [0, 1, 3]
+
+    def without_effect(x):
+        at = {n: x[i] for i, n in enumerate(("typical", "slope", "stay"))}
+        population = at | {"omega": torch.tensor(1.0).double()}
+        return structure.log_density(cohort, zeros + at["typical"], population).observation.sum()
+
+    best = maximize(without_effect, fit.vector[free])
+    errors = torch.linalg.inv(observed_information(without_effect, best.vector)).diagonal().sqrt()
+    assert torch.allclose(fit.vector[free], best.vector, atol=0.03 * float(errors.min()))
+    found = fit.covariance.diagonal().sqrt()
+    assert torch.allclose(found[free], errors, rtol=0.01)
+    assert found[2].isnan()

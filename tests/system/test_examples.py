@@ -155,6 +155,7 @@ def test_examples_of_endpoints_and_levels_run(run, tmp_path, name, words, printe
         ("regimens", ("--individuals", 20, "--draws", 4), ("adapted to the samples", "AUC of")),
         ("individual_dose", (), ("without samples: 6", "average of two models", "P(target)")),
         ("model_search", ("--replicates", 20), ("weight on phi[V]", "to write into")),
+        ("changing_covariates", ("--replicates", 20), ("crcl_on_cl (CRCL)", "leave it out of")),
         ("study_design", ("--simulated", 32), ("efficiency", "individuals for 0.80")),
     ],
 )

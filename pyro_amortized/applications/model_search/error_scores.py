@@ -32,7 +32,7 @@ class ErrorDirections:
 
     Args:
         scores: Shape ``(draw, individual, part)``.
-        with_model: Expected information with the free parameters of the model, shape ``(part,
+        with_model: Expected information with parameters of the population, shape ``(part,
             parameter)``.
         information: Expected information, shape ``(part, part)``.
     """
@@ -48,18 +48,23 @@ class ErrorDirections:
 
 
 def error_directions(
-    fit: PopulationFit, individuals: IndividualPosteriors, candidates: Sequence[Candidate]
+    fit: PopulationFit,
+    individuals: IndividualPosteriors,
+    candidates: Sequence[Candidate],
+    places: Tensor,
 ) -> ErrorDirections:
-    """Scores and information of parts of the error, on the draws of a fit."""
+    """Scores and information of parts of the error, on the draws of a fit; ``places`` are the
+    coordinates of the population whose information with the parts is needed.
+    """
     parts = [c.term for c in candidates if isinstance(c.term, ErrorPart)]
-    free, (num_draws, num) = fit.estimated, individuals.log_weights.shape
-    with_model = torch.zeros(len(parts), int(free.sum()), dtype=torch.float64)
+    num_draws, num = individuals.log_weights.shape
+    with_model = torch.zeros(len(parts), len(places), dtype=torch.float64)
     if not parts:
         none = torch.zeros(num_draws, num, 0, dtype=torch.float64)
         return ErrorDirections(none, with_model, torch.zeros(0, 0, dtype=torch.float64))
     scores, information = _at(fit, individuals, fit.vector, parts)
     shared = fit.structure.coordinates(fit.structure.shared)
-    for column, p in enumerate(free.nonzero()[:, 0].tolist()):
+    for column, p in enumerate(places.tolist()):
         if bool(shared[p]):
             step = torch.zeros_like(fit.vector)
             step[p] = SEARCH.relative_step * fit.search.scale[p]

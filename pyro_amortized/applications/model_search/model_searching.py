@@ -31,8 +31,10 @@ from ...model.extended_program import (
 from ...model.normal_laws import normal_observation
 from ...model.program_run import Assign, run_program
 from ...population.fit_result import PopulationFit
+from ...population.fixed_parameter_tests import check_fixed
 from ...runtime.arguments import check_is, check_seed
 from ...runtime.isolation import seeded
+from .held_sites import WAY, held_sites
 from .penalised_start import penalised_start
 from .search_candidates import (
     Request,
@@ -66,6 +68,7 @@ def search(
     correlations: bool = True,
     residual: bool = False,
     structures: Mapping[str, Model] | None = None,
+    freed: Sequence[str] = (),
     rule: SearchRule | None = None,
     folder: str | FolderPath | None = None,
     seed: int = 0,
@@ -76,7 +79,10 @@ def search(
         fit: A fit by maximum likelihood; its model is where the search begins.
         covariates: Names of covariates that individual parameters may depend on, or their forms by
             name: ``"power"``, ``"linear"``, ``"category"``, or None to choose by the values.
-            Default: all covariates of the cohort that have one value per individual.
+            A covariate that varies over time is tested through the sites of the program that the
+            fit holds at a value without its effect (``fixed=``), and has no form. Default: all
+            covariates of the cohort that have one value per individual, and those that vary over
+            time and act through such a site.
         parameters: Names of the individual parameters that may depend on covariates, as in the
             summary of the fit (``fit.structure.latent_names``). Default: all.
         correlations: Whether individual parameters that the program draws independently may be
@@ -84,7 +90,10 @@ def search(
         residual: Whether normal observations may have a further additive or proportional part of
             the error.
         structures: Other programs of the same data by name (other compartments, lag times). They
-            are fitted first, and the search continues from the one with the smallest BIC.
+            are fitted first, and the search continues from the one with the smallest BIC. They
+            hold the sites that the fit holds, as far as they have them.
+        freed: Names of further sites that the fit holds and that may be estimated, for instance a
+            Hill coefficient at 1.
         rule: When a term is added or removed. Default: p-values of 0.01.
         folder: Where every fit is kept; a search that was interrupted goes on from there.
         seed: Seed of the fits and of the bootstrapped cohorts.
@@ -94,8 +103,10 @@ def search(
 
     Raises:
         FitError: There are fewer than eight individuals, the fit has no standard errors, is not by
-            maximum likelihood or is likelihood-free, or the folder holds another search.
-        SettingError: A name or a form is unknown.
+            maximum likelihood or is likelihood-free, the folder holds another search, or a site of
+            ``freed`` is not held.
+        SettingError: A name or a form is unknown, or a covariate that varies over time acts through
+            no site that the fit holds.
 
     Example:
         ``found = pa.search(fit, covariates=["weight", "sex"])``; ``print(found)`` shows the path,
@@ -117,7 +128,8 @@ def search(
         check_is("structures", structures, Mapping, fix)
         first, name, more = best_structure(fit, structures, seed)
         steps += more
-    request, skipped = make_request(first, covariates, parameters, correlations, residual)
+    freed = _usable_names(fit, first, freed)
+    request, skipped = make_request(first, covariates, parameters, correlations, residual, freed)
     place = None if folder is None else FolderPath(folder)
     if place is not None:
         check_folder(place, fit, repr((request, rule, seed, name)))
@@ -167,41 +179,55 @@ def make_request(
     parameters: Sequence[str] | None,
     correlations: bool,
     residual: bool,
+    freed: Sequence[str] = (),
 ) -> tuple[Request, dict[str, str]]:
     """What is searched, and what is not, and why."""
-    known = list(fit.cohort.covariates)
-    chosen = known if covariates is None else covariates
+    constant, varying = list(fit.cohort.covariates), list(fit.cohort.time_varying)
+    chosen = [*constant, *varying] if covariates is None else covariates
     if isinstance(chosen, str):
         chosen = [chosen]
-    _check_constant(fit.cohort, list(chosen))
-    check_names("covariates", list(chosen), known)
+    _check_series(fit.cohort, list(chosen))
+    check_names("covariates", list(chosen), [*constant, *varying])
     forms = dict(chosen) if isinstance(chosen, Mapping) else dict.fromkeys(chosen)
+    changing = {name: forms.pop(name) for name in list(forms) if name not in constant}
+    _check_no_forms(changing)
+    sites = held_sites(fit, list(changing), freed, covariates is not None)
     entries, skipped = normal_entries(fit)
     names = list(fit.structure.latent_names) if parameters is None else list(parameters)
     check_names("parameters", names, fit.structure.latent_names)
     used = {j: entry for j, entry in entries.items() if entry.name in names}
     skipped = {name: why for name, why in skipped.items() if name in names}
     errors, more = _error_parts(fit) if residual else ((), {})
-    return Request(forms, used, entries if correlations else {}, errors), skipped | more
+    request = Request(forms, used, entries if correlations else {}, errors, sites)
+    return request, skipped | more
 
 
-def _check_constant(cohort: Cohort, names: Sequence[str]) -> None:
-    """Raise if a name is that of a covariate that varies over time, or that some lack."""
+def _usable_names(fit: PopulationFit, first: PopulationFit, freed: Sequence[str]) -> list[str]:
+    """Names of held sites, without those that the program of the chosen structure lacks."""
+    names = [freed] if isinstance(freed, str) else list(freed)
+    if names:
+        check_fixed(fit, names)
+    return [name for name in names if name in first.fixed]
+
+
+def _check_series(cohort: Cohort, names: Sequence[str]) -> None:
+    """Raise if a name is that of a covariate that some individuals lack."""
     for name in names:
-        why = {
-            "varies over time": name in cohort.time_varying,
-            "is a series: a covariate that some individuals lack, or observations": name
-            in cohort.series,
-        }
-        found = [words for words, is_so in why.items() if is_so]
-        if found and name not in cohort.covariates:
+        if name in cohort.series and name not in cohort.covariates:
             raise SettingError(
-                f"{name!r} {found[0]}.",
+                f"{name!r} is a series: a covariate that some individuals lack, or observations.",
                 "covariates with one known value for each individual.",
-                "write its effect into the program (`cohort.time_varying[name].at(times)`, "
-                "`nlme.completed`) with a coefficient as a population site, fit with this site "
-                "fixed at zero, and call `pa.score_tests(fit)`; or add a summary, for instance the "
-                "first value, to `covariates=` of the cohort.",
+                WAY,
+            )
+
+
+def _check_no_forms(changing: Mapping[str, Form | None]) -> None:
+    for name, form in changing.items():
+        if form is not None:
+            raise SettingError(
+                f"The form of the covariate {name!r}, which varies over time, is {form!r}.",
+                "None: the program says how it acts.",
+                f'pass `covariates={{"{name}": None}}`.',
             )
 
 

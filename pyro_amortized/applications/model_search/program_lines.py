@@ -9,6 +9,7 @@ from ...model.extended_program import (
     ErrorPart,
     Extension,
 )
+from ...model.freed_parameter import FreedParameter
 from ...population.fit_result import PopulationFit
 
 
@@ -34,7 +35,16 @@ def program_lines(extension: Extension, fit: PopulationFit) -> str:
             f"  # {size:.3g}"
         )
         inside += _error(error)
-    return "\n".join(["# before the plate", *outside, "# in the plate", *inside])
+    freed = [_freed(term, fit) for term in extension.freed]
+    if not extension.added:
+        return "\n".join(freed)
+    return "\n".join([*freed, "# before the plate", *outside, "# in the plate", *inside])
+
+
+def _freed(term: FreedParameter, fit: PopulationFit) -> str:
+    value = fit.estimates[term.site]
+    shown = ", ".join(f"{x:.3g}" for x in value.reshape(-1).tolist())
+    return f"# {term.site} is estimated: leave it out of `fixed=`  # {shown}"
 
 
 def _coefficients(effect: CovariateEffect, fit: PopulationFit) -> list[str]:

@@ -26,9 +26,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...model.extended_program import CorrelatedBlock, CovariateEffect
+from ...model.freed_parameter import FreedParameter
 from ...model.individual_priors import individual_priors, individual_priors_at
 from ...numerics.gaussians import Gaussians
+from ...numerics.maximization import observed_information
 from ...population.complete_scores import complete_scores
+from ...population.expanded_likelihood import ExpandedLikelihood
 from ...population.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
 from .error_scores import error_directions
@@ -60,7 +64,7 @@ class Expansion:
 
     Args:
         scores: Of every individual, shape ``(individual, parameter)``: the free parameters of the
-            model, then those of the candidates.
+            model, sites that it holds, then the parameters of new terms.
         information: Of all individuals, shape ``(parameter, parameter)``.
         deviations: Scores of the draws minus those of their individuals, shape ``(draw, individual,
             parameter)``.
@@ -150,49 +154,86 @@ def expand(fit: PopulationFit, candidates: Sequence[Candidate]) -> Expansion:
         candidates: Terms that its model does not have.
     """
     structure, free = fit.structure, fit.estimated
+    held = [_places_of(fit, c.term.site) for c in candidates if isinstance(c.term, FreedParameter)]
+    places = torch.cat([free.nonzero()[:, 0], *held])
     individuals = _some_draws(fit, len(candidates))
     cohort = individuals.cohort.to(dtype=torch.float64)
     draws, weights = individuals.unconstrained, individuals.weights
     laws = individual_priors(structure, cohort, fit.estimates)
     coordinate = {name: j for j, name in enumerate(structure.latent_names)}
-    of_law = [c for c in candidates if not c.one_sided]
+    of_law = [c for c in candidates if isinstance(c.term, CovariateEffect | CorrelatedBlock)]
     directions, groups = directions_of(of_law, coordinate, cohort)
-    errors = error_directions(fit, individuals, [c for c in candidates if c.one_sided])
+    of_error = [c for c in candidates if c.one_sided]
+    errors = error_directions(fit, individuals, of_error, places)
     steps = SEARCH.relative_step * fit.search.scale
     repeated = cohort.repeat(len(draws))
-    of_model = complete_scores(structure, cohort, repeated, draws, fit.vector, steps)[..., free]
+    of_model = complete_scores(structure, cohort, repeated, draws, fit.vector, steps)[..., places]
     of_terms = directions.scores_of(draws, laws)
     scores = torch.cat([of_model, of_terms, errors.scores], -1)
     mean = torch.einsum("kn,knp->np", weights, scores)
     centered = scores - mean
     missing = torch.einsum("kn,knp,knq->pq", weights, centered, centered)
-    num, own = int(free.sum()), len(directions)
+    num, own = len(places), len(directions)
     law, end = slice(num, num + own), num + own
     information = -missing
-    information[:num, :num] = torch.linalg.inv(fit.covariance[free][:, free])
+    information[:num, :num] = _model_information(fit, places)
     information[law, :end] = _law_information(
-        fit, individuals, directions, laws, missing[law, :num]
+        fit, individuals, directions, laws, missing[law, :num], places
     )
     information[:num, law] = information[law, :num].T
     information[end:, :num] += errors.with_model
     information[:num, end:] += errors.with_model.T
     information[end:, end:] += errors.information
-    numbers = _in_order(candidates, groups, num, end)
+    numbers = _in_order(candidates, groups, int(free.sum()), num, end)
     return Expansion(mean, information, centered, weights, free, numbers)
 
 
+def _places_of(fit: PopulationFit, site: str) -> Tensor:
+    """The coordinates of a population site."""
+    return fit.structure.coordinates({site}).nonzero()[:, 0]
+
+
+def _model_information(fit: PopulationFit, places: Tensor) -> Tensor:
+    """Observed information of the free parameters of the model, and then of sites that it holds.
+
+    The draws follow the population, so that a site that the individuals could compensate for has
+    its right information.
+    """
+    num = int(fit.estimated.sum())
+    known = torch.linalg.inv(fit.covariance[fit.estimated][:, fit.estimated])
+    if len(places) == num:
+        return known
+    likelihood, unit = ExpandedLikelihood(fit.individuals, fit.search.scale), fit.search.scale
+    at, constrain = fit.vector[places], fit.structure.constrain_population
+
+    def objective(steps: Tensor) -> Tensor:
+        vector = fit.vector.index_put((places,), at + unit[places] * steps)
+        return likelihood(constrain(vector)).sum()
+
+    size = unit[places]
+    information = observed_information(objective, torch.zeros_like(at))
+    information = information / (size.unsqueeze(-1) * size)
+    information[:num, :num] = known
+    return information
+
+
 def _in_order(
-    candidates: Sequence[Candidate], groups: list[list[int]], num_free: int, begin: int
+    candidates: Sequence[Candidate], groups: list[list[int]], held: int, laws: int, errors: int
 ) -> tuple[tuple[int, ...], ...]:
-    """For each candidate the numbers of its parameters: first those of the laws, then errors."""
+    """For each candidate the numbers of its parameters: of sites that are held, of the laws and of
+    the errors, each of which begin at a number.
+    """
     of_law = iter(groups)
     numbers: list[tuple[int, ...]] = []
     for candidate in candidates:
-        if candidate.one_sided:
-            numbers.append((begin,))
-            begin += 1
+        if isinstance(candidate.term, FreedParameter):
+            numbers.append(tuple(range(held, held + candidate.num_added)))
+            held += candidate.num_added
+        elif candidate.one_sided:
+            numbers.append((errors,))
+            errors += 1
         else:
-            numbers.append(tuple(num_free + j for j in next(of_law)))
+            numbers.append(tuple(laws + j for j in next(of_law)))
     return tuple(numbers)
 
 
@@ -208,32 +249,34 @@ def _law_information(
     directions: Directions,
     laws: Gaussians,
     missing: Tensor,
+    places: Tensor,
 ) -> Tensor:
-    """Expected information of the directions, with the free parameters of the model and with each
-    other, shape ``(direction, free + direction)``.
+    """Expected information of the directions, with some coordinates of the population and with each
+    other, shape ``(direction, place + direction)``.
 
     ``missing`` is the sum of the posterior covariances of the scores of the directions with those
-    of the model; it is used for the shared parameters, on which the observations depend directly.
+    of the places; it is used for the shared parameters, on which the observations depend directly.
     """
     weights, draws = individuals.weights, individuals.unconstrained
     offset = draws - torch.einsum("kn,knd->nd", weights, draws)
     posterior = torch.einsum("kn,knd,kne->nde", weights, offset, offset)
     precision = torch.cholesky_inverse(laws.scale_tril)
     seen = precision - precision @ posterior @ precision
-    of_model, own = _changes_of_model(fit, individuals), directions.changes(laws)
+    of_model, own = _changes_of_model(fit, individuals, places), directions.changes(laws)
     with_model = own.information(of_model, seen)
-    shared = fit.structure.coordinates(fit.structure.shared)[fit.estimated]
+    shared = fit.structure.coordinates(fit.structure.shared)[places]
     complete = own.information(of_model, precision) - missing
     with_model = torch.where(shared, complete, with_model)
     return torch.cat([with_model, own.information(own, seen)], -1)
 
 
-def _changes_of_model(fit: PopulationFit, individuals: IndividualPosteriors) -> LawChanges:
-    """How the free parameters of the model change the distributions of the individuals."""
-    free = fit.estimated.nonzero()[:, 0]
-    steps = SEARCH.relative_step * fit.search.scale[free]
-    shifts = torch.zeros(len(free), len(fit.vector), dtype=torch.float64)
-    shifts[torch.arange(len(free)), free] = steps
+def _changes_of_model(
+    fit: PopulationFit, individuals: IndividualPosteriors, places: Tensor
+) -> LawChanges:
+    """How some coordinates of the population change the distributions of the individuals."""
+    steps = SEARCH.relative_step * fit.search.scale[places]
+    shifts = torch.zeros(len(places), len(fit.vector), dtype=torch.float64)
+    shifts[torch.arange(len(places)), places] = steps
     vectors = torch.cat([fit.vector + shifts, fit.vector - shifts])
     with torch.no_grad():
         moved = individual_priors_at(fit.structure, individuals.cohort, vectors)

@@ -26,6 +26,7 @@ from ...model.extended_program import (
     Form,
     Term,
 )
+from ...model.freed_parameter import FreedParameter
 from ...model.individual_priors import individual_priors
 from ...numerics.gaussians import Gaussians
 from ...population.fit_result import PopulationFit
@@ -63,6 +64,8 @@ class Candidate:
             return replace(extension, effects=(*extension.effects, self.term))
         if isinstance(self.term, ErrorPart):
             return replace(extension, errors=(*extension.errors, self.term))
+        if isinstance(self.term, FreedParameter):
+            return replace(extension, freed=(*extension.freed, self.term))
         inside = set(self.term.entries)
         others = tuple(b for b in extension.blocks if not set(b.entries) <= inside)
         return replace(extension, blocks=(*others, self.term))
@@ -88,6 +91,8 @@ def size_without(
     """The size of the test of a term in a model with an extension, which may have it already."""
     if isinstance(term, ErrorPart):
         return RatioDistribution(freedom, num_individuals, one_sided=True)
+    if isinstance(term, FreedParameter):
+        return RatioDistribution(freedom, num_individuals)
     smaller = without(extension, term)
     entries = [term.entry] if isinstance(term, CovariateEffect) else list(term.entries)
     return size_of_test(smaller, entries, freedom, num_individuals)
@@ -99,6 +104,8 @@ def without(extension: Extension, term: Term) -> Extension:
         return replace(extension, effects=tuple(x for x in extension.effects if x != term))
     if isinstance(term, CorrelatedBlock):
         return replace(extension, blocks=tuple(x for x in extension.blocks if x != term))
+    if isinstance(term, FreedParameter):
+        return replace(extension, freed=tuple(x for x in extension.freed if x != term))
     return replace(extension, errors=tuple(x for x in extension.errors if x != term))
 
 
@@ -110,12 +117,14 @@ class Request(NamedTuple):
         entries: The individual parameters that may depend on covariates.
         correlated: Those that may be correlated, by their coordinate.
         errors: Parts of the residual error that may be added.
+        freed: Sites that the fit holds and that may be estimated.
     """
 
     covariates: Mapping[str, Form | None]
     entries: Mapping[int, Entry]
     correlated: Mapping[int, Entry]
     errors: tuple[tuple[str, ErrorKind], ...]
+    freed: tuple[FreedParameter, ...] = ()
 
 
 def normal_entries(fit: PopulationFit) -> tuple[dict[int, Entry], dict[str, str]]:
@@ -222,6 +231,12 @@ def candidates_for(
         part = ErrorPart(observed, kind, _size_of_error(cohort, observed, kind))
         if part.name not in {x.name for x in extension.errors}:
             candidates.append(Candidate(part))
+    present_sites = {x.site for x in extension.freed}
+    candidates += [
+        Candidate(term, num_added=term.num_parameters)
+        for term in request.freed
+        if term.site not in present_sites
+    ]
     return candidates, skipped
 
 

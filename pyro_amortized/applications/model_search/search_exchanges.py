@@ -19,6 +19,7 @@ from .score_expansion import Expansion, ScoreTest, expand
 from .search_candidates import Candidate, Request, candidates_for, size_without, without
 from .search_path import Path, unexplained_variances
 from .search_refits import Fitted, Refits, start_with
+from .search_removals import distance_from_absence
 from .search_result import SearchStep
 from .search_settings import SEARCH, RatioDistribution
 from .selection_frequencies import Quadratic, TermGroup
@@ -64,7 +65,9 @@ def quadratic_terms(model: Fitted, request: Request) -> QuadraticTerms:
         if not isinstance(term, ErrorPart) and all(p in position for p in own):
             size = size_without(extension, term, term.num_parameters, num)
             numbers = tuple(position[p] for p in own)
-            groups.append(TermGroup(numbers, tuple(fit.vector[own].tolist()), size))
+            groups.append(
+                TermGroup(numbers, tuple(distance_from_absence(fit, term).tolist()), size)
+            )
             included.append(term)
     candidates: list[Candidate] = []
     tests: list[ScoreTest] = []

@@ -21,6 +21,7 @@ from ...model.extended_program import (
     ExtendedProgram,
     Extension,
 )
+from ...model.freed_parameter import FreedParameter
 from ...numerics.cholesky import factored
 from ...population.estimation import refit
 from ...population.fit_files import load_fit
@@ -73,21 +74,39 @@ class Refits:
         return self.folder / "fits" / hashlib.sha1(extension.key.encode()).hexdigest()[:16]
 
 
+def held_values(current: Fitted, extension: Extension) -> dict[str, Tensor]:
+    """The sites that a model holds, with their values: those of the present fit which its extension
+    does not free, and those which it no longer frees.
+    """
+    fit, freed = current.fit, {term.site for term in extension.freed}
+    held = {name: fit.estimates[name] for name in fit.fixed if name not in freed}
+    for term in current.extension.freed:
+        if term.site not in freed:
+            value = torch.tensor(term.value, dtype=torch.float64)
+            held[term.site] = fit.structure.population[term.site].constrain(value)
+    return held
+
+
 def _refitted(
-    refits: Refits, current: Fitted, model: Model, start: Population, neutral: Population | None
+    refits: Refits,
+    current: Fitted,
+    model: Model,
+    held: Population,
+    start: Population,
+    neutral: Population | None,
 ) -> PopulationFit:
     """The fit from the promised start; from the present estimates without an effect, if there is
     such a start, where the first one ends below the smaller model.
     """
     try:
-        fit = refit(current.fit, model, start, refits.seed)
+        fit = refit(current.fit, model, start, refits.seed, held)
     except AmortizedError:
         if neutral is None:
             raise
-        return refit(current.fit, model, neutral, refits.seed)
+        return refit(current.fit, model, neutral, refits.seed, held)
     if neutral is None or fit.minus2ll < current.fit.minus2ll + MAX_RISE:
         return fit
-    again = refit(current.fit, model, neutral, refits.seed)
+    again = refit(current.fit, model, neutral, refits.seed, held)
     return min(fit, again, key=lambda x: x.minus2ll)
 
 
@@ -103,7 +122,8 @@ def _fitted_or_reason(
     if place is not None and (place / "fit.safetensors").exists():
         return Fitted(extension, load_fit(place, model))
     try:
-        fit = _refitted(refits, current, model, start, without_term)
+        held = held_values(current, extension)
+        fit = _refitted(refits, current, model, held, start, without_term)
     except AmortizedError as error:
         return str(error).splitlines()[0]
     if place is not None:
@@ -144,6 +164,10 @@ def start_with(current: Fitted, candidate: Candidate, test: ScoreTest) -> Popula
         for block in inside:
             start.pop(block.site)
         start[term.site] = _correlations(current, term, inside, candidate, test.estimate)
+    elif isinstance(term, FreedParameter):
+        own = fit.structure.coordinates({term.site})
+        value = fit.vector[own] + test.estimate
+        start[term.site] = fit.structure.population[term.site].constrain(value)
     elif isinstance(term, ErrorPart):
         start[term.site] = test.estimate[0].clamp(min=SMALLEST * term.scale**2).sqrt()
     else:

@@ -1,4 +1,4 @@
-r"""What may be removed: covariate effects, parts of the error, correlations.
+r"""What may be removed: covariate effects, parts of the error, correlations, freed sites.
 
 A parameter leaves a block of three or more correlated ones with all its correlations; a block of
 two is removed as a whole. The Wald statistic :math:`\theta^\top C^{-1} \theta` of what becomes zero
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...model import Population
 from ...model.extended_program import CorrelatedBlock, ErrorPart, Extension, Term
+from ...model.freed_parameter import FreedParameter
 from ...population.fit_result import PopulationFit
 from .search_candidates import Candidate, size_of_test, size_without, without
 from .search_refits import Fitted
@@ -87,7 +88,15 @@ def wald_statistic(fit: PopulationFit, term: Term) -> float:
         pairs = [(j, k) for j in range(size) for k in range(j)]
         return _correlation_statistic(fit, term, pairs)
     own = fit.structure.coordinates({term.site})
-    return _quadratic_form(fit.vector[own], fit.covariance[own][:, own])
+    return _quadratic_form(distance_from_absence(fit, term), fit.covariance[own][:, own])
+
+
+def distance_from_absence(fit: PopulationFit, term: Term) -> Tensor:
+    """The unconstrained parameters of a term, minus their values in a model without it."""
+    value = fit.vector[fit.structure.coordinates({term.site})]
+    if isinstance(term, FreedParameter):
+        return value - torch.tensor(term.value, dtype=torch.float64)
+    return value
 
 
 def _correlation_statistic(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pandas
+from torch import Tensor
 
 from ...model.extended_program import ExtendedProgram, Extension
 from ...population.fit_result import PopulationFit
@@ -110,6 +111,11 @@ class ModelSearch:
         """
         model = self.best.model
         return model if isinstance(model, ExtendedProgram) else ExtendedProgram(model)
+
+    @property
+    def held(self) -> dict[str, Tensor]:
+        """The sites that the chosen model holds, for a further fit: ``fixed=found.held``."""
+        return {name: self.best.estimates[name] for name in self.best.fixed}
 
     @property
     def lines(self) -> str:

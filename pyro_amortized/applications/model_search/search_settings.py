@@ -139,6 +139,9 @@ class SearchSettings:
             model may leave: with less, the model has the candidate already.
         max_rounds: Most rounds of additions and removals.
         num_penalties: Penalties of a penalised path.
+        held_step: Move of a held site, in units of its scale, that shows which covariates act
+            through it.
+        same_density: Relative change of a log density below which it is the same: rounding.
     """
 
     max_levels: int = 6
@@ -155,6 +158,8 @@ class SearchSettings:
     min_information: float = 1e-4
     max_rounds: int = 4
     num_penalties: int = 60
+    held_step: float = 0.1
+    same_density: float = 1e-9
 
 
 SEARCH = SearchSettings()

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 
 from ...errors import AmortizedError, FitError
-from ...model import Model
+from ...model import Model, read_structure
 from ...population.estimation import fit_population
 from ...population.fit_result import PopulationFit
 from ...runtime.arguments import check_program
@@ -52,8 +52,11 @@ def best_structure(
 
 
 def _fitted(program: Model, fit: PopulationFit, seed: int) -> PopulationFit | str:
+    """The fit of a program, which holds what the first fit holds and the program has."""
     try:
-        return fit_population(program, fit.cohort, seed=seed, progress=False)
+        structure = read_structure(program, fit.cohort)
+        held = {name: fit.estimates[name] for name in fit.fixed if name in structure.population}
+        return fit_population(program, fit.cohort, fixed=held, seed=seed, progress=False)
     except AmortizedError as error:
         return str(error).splitlines()[0]
 

@@ -115,9 +115,13 @@ def _draw_share(
     if not rows:
         return
     columns = np.array(rows).T
-    if len(rows) == 1:  # one bin gets a width
-        columns = np.repeat(columns, 2, axis=1)
-        columns[0] += [-0.5, 0.5]
     x, share, lower, upper = columns
+    if len(rows) == 1:  # one time: a bar and a point, no line over times that do not exist
+        bar = {"color": FITTED, "alpha": 0.35, "lw": 0, "label": "90 % of simulations"}
+        ax.bar(x, upper - lower, 0.3, lower, **bar)
+        ax.plot(x, share, "o", ms=5, color=OBSERVED, label="data")
+        ax.set_xlim(float(x[0]) - 1, float(x[0]) + 1)
+        ax.set_xticks([float(x[0])])
+        return
     ax.fill_between(x, lower, upper, color=FITTED, alpha=0.35, lw=0, label="90 % of simulations")
     ax.plot(x, share, "o-", ms=3, color=OBSERVED, lw=1.3, label="data")

@@ -8,11 +8,12 @@ hazard H, and observation from a to c,
 
 for events that are recorded exactly, and :math:`\log(e^{-H(l)} - e^{-H(t)})` for an event that a
 visit at t has found and the visit before, at l, has not. With several columns the events of an
-individual recur, with a hazard that depends on the time since the begin.
+individual recur, with a hazard that depends on the time since the begin (an inhomogeneous Poisson
+process), or since the event before (a renewal process: gap times), where H is taken over each gap.
 """
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -22,34 +23,8 @@ from torch.distributions import constraints
 from ...cohort import Series
 from ...errors import ModelError
 from ...runtime.arguments import check_is
+from .event_arguments import EVENTS, Clock, check_clock, finite_visits, of_each
 from .hazards import Hazard
-
-
-@dataclass(frozen=True)
-class EventSettings:
-    r"""How events are drawn where the cumulative hazard has no inverse in closed form.
-
-    Args:
-        num_points: Times of a grid on which the cumulative hazard is computed.
-        num_rounds: Grids, each between two neighbouring times of the grid before. The last interval
-            is 5e-5 of the follow-up and is interpolated, with an error of its square where the
-            hazard is smooth. Every point of a grid costs a quadrature.
-        smallest_gap: Smallest cumulative hazard of an interval with an event, so that its logarithm
-            and its gradient are finite.
-        visit_tolerance: Largest distance of an event from the visit that has found it, relative to
-            its time: the rounding of single precision. Beyond it the event is at no visit.
-        fall_tolerance: Largest fall of a cumulative hazard between begin and end that passes as the
-            error of a solver, relative to one plus its value.
-    """
-
-    num_points: int = 13
-    num_rounds: int = 4
-    smallest_gap: float = 1e-12
-    visit_tolerance: float = 1e-6
-    fall_tolerance: float = 1e-4
-
-
-EVENTS = EventSettings()
 
 
 class EventTimes(TorchDistribution):  # type: ignore[misc]
@@ -75,6 +50,9 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
             ``time_varying`` or a tensor ``(individual, visit)``. Individuals whose visits are all
             not recorded, or not finite, have exact times. The event of the others is at one of
             their visits. Default: exact times.
+        clock: What the hazard of events that recur is a function of: ``"forward"``, the time since
+            the begin, or ``"reset"``, the time since the event before, or since 0 for the first
+            one (gap times).
 
     Raises:
         ModelError: The series has no two channels, there are visits and several events, or a shape
@@ -100,6 +78,7 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         begin: Tensor | float | None = None,
         end: Tensor | float | None = None,
         visits: Series | Tensor | None = None,
+        clock: Clock = "forward",
     ) -> None:
         fix = "pass a hazard, for instance `nlme.weibull_hazard(scale, shape)`."
         check_is("hazard", hazard, Hazard, fix, ModelError)
@@ -120,12 +99,14 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
                 "count the events between visits, with `dist.Poisson` and the difference of the "
                 "cumulative hazard.",
             )
+        check_clock(clock)
+        self.resets = clock == "reset"
         self.hazard, self.recorded = hazard, record.observed.all(-1)
         dtype = record.values.dtype
-        self.begin = None if begin is None else _of_each("begin", begin, shape[0], dtype)
-        ends = record.times if end is None else _of_each("end", end, shape[0], dtype)
+        self.begin = None if begin is None else of_each("begin", begin, shape[0], dtype)
+        ends = record.times if end is None else of_each("end", end, shape[0], dtype)
         self.ends = ends.expand(shape[:2])
-        self.visits = None if visits is None else _finite_visits(visits, shape[0])
+        self.visits = None if visits is None else finite_visits(visits, shape[0])
         super().__init__(shape[:1], shape[1:], validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -144,8 +125,14 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         points = [] if self.begin is None else [start]
         if self.visits is not None:
             points.append(torch.maximum(self._visit_before(times), start))
-        log_hazard, cumulative = self.hazard(torch.cat([*points, times], -1))
         num = times.shape[-1]
+        if num > 1 and self.resets:
+            log_hazard, total = self._over_gaps(times)
+            cumulative = torch.stack([self._entered(start), total], -1)
+        elif num > 1 and self.hazard.rate is not None:  # the integral between events is not needed
+            log_hazard, cumulative = self.hazard.rate(times), self._cumulative(points, times)
+        else:
+            log_hazard, cumulative = self.hazard(torch.cat([*points, times], -1))
         total, entered = cumulative[..., -1], 0.0 if self.begin is None else cumulative[..., 0]
         rate = torch.where(happened, log_hazard[..., -num:], 0.0).sum(-1)
         exact = rate - (total - entered)
@@ -161,6 +148,41 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         by_visit = self.visits.isfinite().any(-1) & happened[..., 0] & (exact > -torch.inf)
         return torch.where(by_visit, found, exact)
 
+    def _over_gaps(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Log hazard at each time since the event before it, shape of ``times``, and the sum of the
+        cumulative hazards of the gaps.
+        """
+        before = torch.cat([torch.zeros_like(times[..., :1]), times[..., :-1]], -1)
+        gaps, order = (times - before).sort(-1)  # times of a hazard do not decrease
+        log_hazard, cumulative = self.hazard(gaps)
+        return log_hazard.gather(-1, order.argsort(-1)), cumulative.sum(-1)
+
+    def _singular(self, times: Tensor) -> Tensor:
+        """Where the hazard is zero or infinite, shape of ``times``."""
+        first = torch.zeros_like(times[..., :1])
+        every = torch.cat([first, times], -1).cummax(-1).values
+        zero = every.diff(dim=-1) <= 0 if self.resets else every[..., 1:] <= 0
+        if not bool(zero.any()):
+            return zero
+        return zero & (self.hazard(first)[0].abs() > EVENTS.largest_log)
+
+    def _entered(self, start: Tensor) -> Tensor:
+        """Cumulative hazard at the begin, shape ``(*, individual)``."""
+        return self.hazard(start)[1][..., 0]
+
+    def _cumulative(self, points: list[Tensor], times: Tensor) -> Tensor:
+        return self.hazard(torch.cat([*points, times[..., -1:]], -1))[1]
+
+    def quadrature_error(self, value: Tensor) -> Tensor | None:
+        """By how much twice the nodes of the integrals change the log density, shape ``(*,
+        individual)``; None for a hazard that is not integrated by quadrature.
+        """
+        if self.hazard.finer is None:
+            return None
+        other = copy.copy(self)
+        other.hazard = self.hazard.finer
+        return (other.log_prob(value) - self.log_prob(value)).abs()
+
     def impossible(self, value: Tensor) -> dict[str, Tensor]:
         r"""What no draw could be among recorded values: a mask of shape ``(individual, event)`` for
         each fault, described in words.
@@ -171,6 +193,12 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         faults = {
             "are events whose status is neither 0 nor 1": known & (status != 0) & (status != 1)
         }
+        if self.visits is None:
+            faults[
+                "are events at a time, since the begin or the event before, at which the hazard is "
+                "zero or infinite (time 0, which is recorded as half of the unit of time, or as an "
+                "interval)"
+            ] = happened & self._singular(torch.where(known, times, 0.0))
         if self.begin is not None:
             late = torch.where(self.begin.isfinite(), times < self.begin, True)
             faults["are events before the `begin` of their individual, or it is no time"] = (
@@ -206,6 +234,9 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         times = value.detach()[..., 0]
         start = torch.zeros_like(times[..., :1]) if self.begin is None else self.begin
         start = start.expand(*times.shape[:-1], 1)
+        if times.shape[-1] > 1 and self.resets:
+            every = torch.where(self.recorded, times, start).cummax(-1).values
+            return self._over_gaps(every)[1] - self._entered(start)
         last = torch.where(self.recorded, times, start).amax(-1, keepdim=True)
         cumulative = self.hazard(torch.cat([start, torch.maximum(last, start)], -1))[1]
         return cumulative[..., -1] - cumulative[..., 0]
@@ -240,10 +271,16 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
             return draws.reshape(*sample_shape, *draws.shape[1:])
         with torch.no_grad():
             uniform = torch.rand(self.ends.shape, dtype=self.ends.dtype, device=self.ends.device)
-            target = (-torch.log1p(-uniform)).cumsum(-1)
+            target = -torch.log1p(-uniform)
+            if not self.resets:
+                target = target.cumsum(-1)
             if self.begin is not None:
-                target = target + self.hazard(self.begin)[1]
+                entered = self.hazard(self.begin)[1]
+                first = torch.arange(target.shape[-1]) == 0
+                target = target + torch.where(first | (not self.resets), entered, 0.0)
             times = self._times_of(target)
+            if self.resets:
+                times = times.cumsum(-1)
             return self._recorded_as(times)
 
     def _recorded_as(self, times: Tensor) -> Tensor:
@@ -270,7 +307,8 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         if self.hazard.inverse is not None:
             return self.hazard.inverse(target)
         shares = torch.linspace(0, 1, EVENTS.num_points, dtype=target.dtype, device=target.device)
-        low = (self.ends * 0 if self.begin is None else self.begin).expand(target.shape)
+        first = None if self.resets else self.begin
+        low = (self.ends * 0 if first is None else first).expand(target.shape)
         high = self.ends
         for number in range(EVENTS.num_rounds):
             grid = low.unsqueeze(-1) + (high - low).unsqueeze(-1) * shares
@@ -293,32 +331,3 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         """This distribution itself; it cannot be expanded beyond its individuals."""
         assert torch.Size(batch_shape) == self.batch_shape
         return self
-
-
-def _of_each(name: str, value: Tensor | float, num: int, dtype: torch.dtype) -> Tensor:
-    """An argument with one time for each individual, shape ``(individual, 1)``."""
-    times = torch.as_tensor(value, dtype=dtype).detach()
-    if times.shape not in (torch.Size([]), torch.Size([1]), torch.Size([num])):
-        raise ModelError(
-            f"`{name}` of the times of events has shape {tuple(times.shape)}.",
-            f"({num},), one time for each individual, or a number.",
-            f"pass a covariate, for instance `{name}=cohort.covariates[...]`.",
-        )
-    return times.reshape(-1, 1).expand(num, 1)
-
-
-def _finite_visits(visits: Series | Tensor, num: int) -> Tensor:
-    """Times of visits, infinite where there is none."""
-    check_is("visits", visits, (Series, Tensor), "pass a series of `time_varying`.", ModelError)
-    if isinstance(visits, Series):
-        found = torch.where(visits.observed, visits.times, torch.inf)
-    else:
-        found = visits.detach().nan_to_num(torch.inf)
-    if found.dim() != 2 or len(found) != num:
-        raise ModelError(
-            f"`visits` has shape {tuple(found.shape)}.",
-            f"(individual={num}, visit).",
-            "pass the visits that `nlme.interval_series` gives, from `cohort.time_varying`; times "
-            "that all individuals share are expanded, `times.expand(len(cohort), -1)`.",
-        )
-    return found

@@ -6,8 +6,9 @@ The hazard h of an event gives the cumulative hazard and the probability of no e
 
 A :class:`Hazard` is one function of times that returns :math:`\log h` and H. The families below
 have it in closed form, and the inverse of H, from which events are drawn.
-:func:`integrated_hazard` integrates any logarithm of a hazard, for instance one that depends on a
-marker. An ODE has H as a state with :math:`H' = h` and :math:`H(0) = 0`.
+:func:`~pyro_amortized.nlme.outcomes.integrated_hazards.integrated_hazard` integrates any logarithm
+of a hazard, for instance one that depends on a marker. An ODE has H as a state with :math:`H' = h`
+and :math:`H(0) = 0`.
 
 References:
     Kalbfleisch and Prentice (2002), The Statistical Analysis of Failure Time Data.
@@ -17,14 +18,12 @@ References:
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ...errors import ModelError
-from ...runtime.arguments import check_count, shortened
+from ...runtime.arguments import shortened
 
-NUM_NODES = 32  # of the quadrature of each interval between times: 1e-10 for smooth hazards
 SMALLEST_TIME = 1e-300  # a time of zero, whose logarithm is finite
 SMALL_SLOPE = 1e-8  # below it a Gompertz hazard is constant to the precision of double numbers
 
@@ -41,6 +40,9 @@ class Hazard:
             hazard is one over that of the times.
         inverse: Maps cumulative hazards, shape ``(individual, time)``, to times; infinite where
             there is none. Default: the times are searched for.
+        rate: Maps times to the log hazard alone, where that is much cheaper than both curves.
+        finer: The same hazard with a finer integral, which shows the error of this one; None where
+            the integral is exact or its error is the user's choice.
 
     Example:
         A hazard as a state of an ODE, with ``nlme.solve``::
@@ -58,6 +60,8 @@ class Hazard:
 
     curves: Curves
     inverse: Callable[[Tensor], Tensor] | None = None
+    rate: Callable[[Tensor], Tensor] | None = None
+    finer: "Hazard | None" = None
 
     def __call__(self, times: Tensor) -> tuple[Tensor, Tensor]:
         r"""Log hazard and cumulative hazard.
@@ -113,8 +117,38 @@ class Hazard:
             log_hazard, cumulative = self(times)
             return log_hazard + by.log(), cumulative * by
 
-        inverse = self.inverse
-        return Hazard(curves, None if inverse is None else lambda h: inverse(h / by))
+        inverse, rate, finer = self.inverse, self.rate, self.finer
+        return Hazard(
+            curves,
+            None if inverse is None else lambda h: inverse(h / by),
+            None if rate is None else lambda times: rate(times) + by.log(),
+            None if finer is None else finer.scaled(factor),
+        )
+
+    def __add__(self, other: "Hazard") -> "Hazard":
+        r"""The hazard of the first of two competing events, the sum of their hazards.
+
+        Which of them it is at its time t has the probabilities
+        :math:`h_k(t) / (h_1(t) + h_2(t))`: a categorical observation with the log hazards as
+        logits.
+        """
+        if not isinstance(other, Hazard):
+            return NotImplemented
+
+        def curves(times: Tensor) -> tuple[Tensor, Tensor]:
+            (log_one, one), (log_two, two) = self(times), other(times)
+            return torch.logaddexp(log_one, log_two), one + two
+
+        finer = None
+        if self.finer is not None or other.finer is not None:
+            finer = (self.finer or self) + (other.finer or other)
+        first, second = self.rate, other.rate
+        if first is None or second is None:
+            return Hazard(curves, finer=finer)
+        rates = (first, second)
+        return Hazard(
+            curves, rate=lambda times: torch.logaddexp(*(r(times) for r in rates)), finer=finer
+        )
 
 
 def exponential_hazard(rate: Tensor | float) -> Hazard:
@@ -243,44 +277,3 @@ def piecewise_hazard(changes: Tensor, rates: Tensor) -> Hazard:
         return edges[piece] + (cumulative - table.gather(-1, piece)) / rate
 
     return Hazard(curves, inverse)
-
-
-def integrated_hazard(
-    log_hazard: Callable[[Tensor], Tensor], *, num_nodes: int = NUM_NODES
-) -> Hazard:
-    r"""A hazard whose integral is computed by Gauss-Legendre quadrature between the times.
-
-    The nodes are denser near the begin of an interval, so that a hazard :math:`t^{k-1}` with k of
-    0.5 or more is integrated as well.
-
-    Args:
-        log_hazard: Maps times, shape ``(individual, time)``, to the log hazard, same shape. It may
-            depend on parameters and on a marker, for instance
-            ``lambda t: base[..., None] + effect[..., None] * nlme.one_compartment(t, ...)``.
-        num_nodes: Nodes in each interval.
-
-    Raises:
-        SettingError: ``num_nodes`` is not positive.
-
-    Example:
-        >>> hazard = integrated_hazard(lambda t: t.clamp(min=1e-300).log())  # h(t) = t
-        >>> hazard(torch.tensor([[2.0, 4.0]], dtype=torch.float64))[1]
-        tensor([[2.0000, 8.0000]], dtype=torch.float64)
-    """
-    check_count("num_nodes", num_nodes)
-    nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
-    unit, share = (nodes + 1) / 2, weights / 2
-
-    def curves(times: Tensor) -> tuple[Tensor, Tensor]:
-        u = torch.as_tensor(unit**2, dtype=times.dtype)
-        w = torch.as_tensor(2 * unit * share, dtype=times.dtype)
-        begins = torch.cat([torch.zeros_like(times[..., :1]), times[..., :-1]], -1)
-        lengths = (times - begins).unsqueeze(-1)
-        places = begins.unsqueeze(-1) + lengths * u
-        # Each time follows the nodes of the interval that it ends, so the times do not decrease.
-        every = torch.cat([places, times.unsqueeze(-1)], -1)
-        values = log_hazard(every.flatten(-2)).expand(every.flatten(-2).shape).reshape(every.shape)
-        parts = (values[..., :-1].exp() * w * lengths).sum(-1)
-        return values[..., -1], parts.cumsum(-1)
-
-    return Hazard(curves)

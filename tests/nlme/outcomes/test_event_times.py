@@ -155,3 +155,19 @@ def test_rounded_times_are_found_by_their_visit():
     exact = torch.exp(torch.tensor(-0.2)) - torch.exp(torch.tensor(-0.6))
     assert torch.allclose(found.log_prob(record.values).float(), exact.log(), rtol=1e-5)
     assert not any(x.any() for x in found.impossible(record.values).values())
+
+
+def test_times_of_zero_are_possible_where_the_hazard_is_finite():
+    """An event at time 0 of a constant hazard, a censored time of 0, and two events at once whose
+    hazard depends on the time since the begin.
+    """
+    at_once = nlme.event_series(torch.tensor([0.0, 0.0]).double(), torch.tensor([1.0, 0.0]))
+    constant, weibull = nlme.exponential_hazard(0.3), nlme.weibull_hazard(2.0, 1.5)
+    late = nlme.event_series(torch.zeros(1).double(), torch.zeros(1))
+    twice = nlme.event_series(torch.tensor([[1.0, 1.0]]).double(), torch.ones(1, 2))
+    for hazard, record in ((constant, at_once), (weibull, late), (weibull, twice)):
+        faults = nlme.EventTimes(hazard, record).impossible(record.values)
+        assert not any(bool(x.any()) for x in faults.values())
+    assert nlme.EventTimes(constant, at_once).log_prob(at_once.values).tolist() == pytest.approx(
+        [float(torch.tensor(0.3).log()), 0.0]
+    )
