@@ -60,7 +60,7 @@ def test_what_is_refused():
     refused("has the categories", lambda: cohort((0.0, 0.5, 1.0)))
     refused("different names", lambda: cohort(names={"sex": ("a", "a")}))
     refused("different names", lambda: cohort(names={"sex": "ab"}))
-    other = cohort(names={"sex": ("male", "female")})
+    other = replace(cohort(), categories={})
     refused("concatenated", lambda: pa.concatenate([cohort(), other]))
 
 
