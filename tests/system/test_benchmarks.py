@@ -19,6 +19,7 @@ from ..paths import ROOT
 FOLDER = ROOT / "benchmarks"
 # Imported by the others.
 PARTS = {
+    "after_fit_doses",
     "criticism_defects",
     "criticism_files",
     "criticism_studies",
