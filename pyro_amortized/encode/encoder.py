@@ -138,7 +138,7 @@ class Encoder(nn.Module, ABC):
         return {
             "encoding": type(encoding).__name__,
             "encoding_settings": asdict(encoding),
-            **asdict(self.form),
+            **{n: x for n, x in asdict(self.form).items() if n != "categories" or x},
         }
 
     def fit(self, cohort: Cohort) -> "Encoder":

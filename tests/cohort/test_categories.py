@@ -1,5 +1,6 @@
 """Categories by name: in a cohort, its choices and copies, files, tables and model searches."""
 
+import json
 import logging
 import pickle
 from dataclasses import replace
@@ -15,8 +16,10 @@ from pyro_amortized.applications.model_search.program_lines import program_lines
 from pyro_amortized.applications.model_search.search_candidates import covariate_effect
 from pyro_amortized.cohort.category_alignment import with_categories_of
 from pyro_amortized.cohort.named_tensors import cohort_of, cohort_tensors
+from pyro_amortized.encode import Tokens
 from pyro_amortized.encode.cohort_form import Form, check_form
 from pyro_amortized.errors import CohortError, GuideError
+from pyro_amortized.guide.files.network_descriptions import encoder_of
 from pyro_amortized.model.extended_program import Entry, Extension
 from tests.cohort.kit import refused
 
@@ -122,3 +125,7 @@ def test_a_guide_refuses_categories_with_other_numbers():
     check_form(cohort(names={"sex": ("F", "M")}), form)
     with pytest.raises(GuideError, match=r"\['M', 'F'\][\s\S]*read_table|categories="):
         check_form(cohort(names={"sex": ("M", "F")}), form)
+    written = json.loads(json.dumps(Tokens().encoder(form).settings))
+    read = encoder_of(written, ()).form
+    with pytest.raises(GuideError, match="numbered in this order"):
+        check_form(cohort(names={"sex": ("M", "F")}), read)
