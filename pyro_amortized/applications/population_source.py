@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from ..cohort import Cohort, with_categories_of
+from ..cohort import Cohort
+from ..cohort.category_alignment import with_categories_of
 from ..errors import FitError, GuideError, SettingError
 from ..guide import AmortizedGuide
 from ..model import Model, ModelStructure

@@ -19,7 +19,7 @@ def draws_rows(structure: ModelStructure, vectors: Tensor) -> list[tuple[str, ..
     Returns:
         The heading, and a row for each parameter.
     """
-    rows = [("parameter", "mean", "sd", "5 %", "median", "95 %")]
+    rows: list[tuple[str, ...]] = [("parameter", "mean", "sd", "5 %", "median", "95 %")]
     for name in structure.population:
         site = reported_site(structure, name)
         values = torch.stack([site.values(vector) for vector in vectors]).double()

@@ -10,7 +10,9 @@ of the marginal likelihood at the fit, in unconstrained coordinates b of the par
     V = I_{bb} - I_{b\psi} I_{\psi\psi}^{-1} I_{\psi b},
 
 is the fall of -2LL that the quadratic promises, and :math:`V^{-1}` about the covariance of the
-estimate of b. Far from the fit the quadratic promises too much, so that the likelihood is maximised
+estimate of b. Where an effect is so strong that the log likelihood is not concave at the fit, the
+information is that of the scores of the individuals, :math:`\sum_i U_i U_i^\top`. Far from the fit
+the quadratic promises too much, so that the likelihood is maximised
 over b and :math:`\psi` as well, on the draws of the fit: the likelihood ratio and the estimate. The
 draws of the individuals follow the parameters, so that an effect that they could compensate for has
 its right information.
@@ -20,7 +22,7 @@ References:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import scipy.special
@@ -39,6 +41,11 @@ from .likelihood_profiles import ExpandedMaxima
 # Smallest part of the information of a parameter that the estimates of the others must leave: below
 # it, differences of double precision resolve no information.
 MIN_INFORMATION = 1e-8
+# Step of the differences that give the scores of the individuals, in units of a large step.
+SCORE_STEP = 1e-4
+# A maximum on the draws of the fit counts if it is not farther than this many times the step that
+# the quadratic promises: an optimiser that leaves the draws ends anywhere.
+MAX_STEP_RATIO = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +57,17 @@ class FixedParameterTest:
         statistic: Score statistic: the fall of -2LL that the quadratic promises; NaN where the data
             do not determine the site beside the estimates.
         mc_error: Its Monte Carlo standard error; NaN where it is not known.
-        ratio: Fall of -2LL at the maximum on the draws of the fit.
+        ratio: Fall of -2LL at the maximum on the draws of the fit; NaN where this maximum is too
+            far from the fit, or the log likelihood is not concave there.
         degrees_of_freedom: Number of parameters of the site.
-        p_value: Upper tail of the chi-squared distribution beyond ``ratio``.
-        estimate: The value at this maximum, in its support, shape of the site.
+        p_value: Upper tail of the chi-squared distribution beyond ``ratio``, or beyond
+            ``statistic`` where that is NaN.
+        estimate: The value at this maximum, or else that of the quadratic, in its support, shape of
+            the site.
         standard_error: Its standard error in unconstrained coordinates, shape ``(parameter,)``, by
             the information at the fit.
+        by_scores: Whether the information is that of the scores, because the log likelihood is not
+            concave at the fit.
     """
 
     name: str
@@ -66,6 +78,7 @@ class FixedParameterTest:
     p_value: float
     estimate: Tensor
     standard_error: Tensor
+    by_scores: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +104,18 @@ class FixedParameterTests:
             numbers = (f"{y:.3f}" for y in (x.statistic, x.mc_error, x.ratio))
             rest = (str(x.degrees_of_freedom), f"{x.p_value:.2g}", value)
             rows.append((x.name, *numbers, *rest))
-        return text_table(rows)
+        undetermined = [x.name for x in self.tests if math.isnan(x.statistic)]
+        strong = [x.name for x in self.tests if math.isnan(x.ratio) and x.name not in undetermined]
+        notes = ""
+        if undetermined:
+            named = ", ".join(undetermined)
+            notes += f"\nnan: the data do not determine {named} beside the estimates."
+        if strong:
+            notes += (
+                f"\n{', '.join(strong)}: too strong for the draws of this fit; p is that of the "
+                "score, and only a fit with it shows the fall of -2LL."
+            )
+        return text_table(rows) + notes
 
 
 def score_tests(
@@ -170,30 +194,64 @@ def _test_of(
     at = fit.vector[places]
     zero = torch.zeros_like(at)
     score = value_and_gradient(objective, zero)[1]
-    information = observed_information(objective, zero)
     mine, rest = slice(num), slice(num, None)
-    answer = torch.linalg.solve(information[rest, rest], information[rest, mine])
-    remaining = information[mine, mine] - information[mine, rest] @ answer
-    least = float(torch.linalg.eigvalsh((remaining + remaining.T) / 2)[0])
-    if not least > MIN_INFORMATION * float(information[mine, mine].diagonal().abs().max()):
+    answer, remaining = _remaining(observed_information(objective, zero), num)
+    by_scores = bool(remaining.isnan().any())
+    if by_scores:
+        each = _individual_scores(lambda x: likelihood(constrain(x)), fit.vector, places, unit)
+        answer, remaining = _remaining(each.T @ each, num)
+    if bool(remaining.isnan().any()):
         nothing = torch.full((num,), math.nan, dtype=torch.float64)
         value = torch.full_like(fit.estimates[name], math.nan)
         unknown = (math.nan,) * 3
         return FixedParameterTest(name, *unknown, num, math.nan, value, nothing)
     slope = score[mine] - answer.T @ score[rest]
     step = torch.linalg.solve(remaining, slope)
-    best = maxima.maximum(fit.vector, fit.estimated | own)
-    ratio = max(2 * (best.value - before), 0.0)
+    statistic = float(slope @ step)
+    reached, ratio = fit.vector.index_add(0, places[mine], unit[mine] * step), math.nan
+    if not by_scores:  # a maximum on the draws of the fit is near enough
+        best = maxima.maximum(fit.vector, fit.estimated | own)
+        move = ((best.vector - fit.vector)[own] / unit[mine] / step).abs().amax()
+        if move < MAX_STEP_RATIO:
+            reached, ratio = best.vector, max(2 * (best.value - before), 0.0)
+    tail = statistic if math.isnan(ratio) else ratio
     errors = torch.linalg.inv(remaining).diagonal().sqrt() * unit[mine]
     contrast = torch.cat([step, -(answer @ step)]) * unit
     covariance = likelihood.following.score_covariance[places][:, places]
     return FixedParameterTest(
         name,
-        float(slope @ step),
+        statistic,
         2 * math.sqrt(max(float(contrast @ covariance @ contrast), 0.0)),
         ratio,
         num,
-        float(scipy.special.chdtrc(num, ratio)),
-        constrain(best.vector)[name],
+        float(scipy.special.chdtrc(num, tail)),
+        constrain(reached)[name],
         errors,
+        by_scores,
     )
+
+
+def _remaining(information: Tensor, num: int) -> tuple[Tensor, Tensor]:
+    """The regression of the first parameters on the others, and what these leave of their
+    information; NaN where that is too little to be resolved, or not positive.
+    """
+    mine, rest = slice(num), slice(num, None)
+    answer = torch.linalg.solve(information[rest, rest], information[rest, mine])
+    remaining = information[mine, mine] - information[mine, rest] @ answer
+    least = float(torch.linalg.eigvalsh((remaining + remaining.T) / 2)[0])
+    if not least > MIN_INFORMATION * float(information[mine, mine].diagonal().abs().max()):
+        return answer, torch.full_like(remaining, math.nan)
+    return answer, remaining
+
+
+def _individual_scores(
+    values: Callable[[Tensor], Tensor], vector: Tensor, places: Tensor, unit: Tensor
+) -> Tensor:
+    """Derivatives of the log likelihood of every individual, shape ``(individual, parameter)``."""
+    columns = []
+    with torch.no_grad():
+        for place, size in zip(places.tolist(), unit.tolist(), strict=True):
+            step = torch.zeros_like(vector)
+            step[place] = SCORE_STEP * size
+            columns.append((values(vector + step) - values(vector - step)) / (2 * SCORE_STEP))
+    return torch.stack(columns, -1)

@@ -13,7 +13,7 @@ import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.applications.model_search.program_lines import program_lines
 from pyro_amortized.applications.model_search.search_candidates import covariate_effect
-from pyro_amortized.cohort import with_categories_of
+from pyro_amortized.cohort.category_alignment import with_categories_of
 from pyro_amortized.cohort.named_tensors import cohort_of, cohort_tensors
 from pyro_amortized.encode.cohort_form import Form, check_form
 from pyro_amortized.errors import CohortError, GuideError
@@ -60,7 +60,7 @@ def test_what_is_refused():
     refused("has the categories", lambda: cohort((0.0, 0.5, 1.0)))
     refused("different names", lambda: cohort(names={"sex": ("a", "a")}))
     refused("different names", lambda: cohort(names={"sex": "ab"}))
-    other = cohort(names={"sex": ("male", "female")})
+    other = replace(cohort(), categories={})
     refused("concatenated", lambda: pa.concatenate([cohort(), other]))
 
 

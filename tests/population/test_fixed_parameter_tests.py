@@ -9,7 +9,7 @@ import scipy.special
 import torch
 
 import pyro_amortized as pa
-from pyro_amortized.errors import FitError, SettingError
+from pyro_amortized.errors import FitError
 from pyro_amortized.numerics.maximization import maximize, observed_information, value_and_gradient
 
 NUM, TIMES = 30, 4
@@ -118,9 +118,8 @@ def test_what_has_no_score_is_said(fit):
         pa.score_tests(fit, ["mu"])
 
 
-def test_a_search_says_how_a_covariate_that_varies_over_time_is_tested(fit):
-    with pytest.raises(SettingError, match=r"'x' varies over time\.(.|\n)*pa\.score_tests"):
-        pa.search(fit, covariates=["x"])
+def test_a_search_tests_the_held_site_of_a_covariate_that_varies_over_time(fit):
+    assert "beta (x)" in str(pa.search(fit, covariates=["x"]))
 
 
 def test_what_the_data_do_not_determine_has_no_statistic():
@@ -137,3 +136,36 @@ def test_what_the_data_do_not_determine_has_no_statistic():
     data = pa.Cohort({"y": pa.Series(times, torch.linspace(0, 1, 5).double().unsqueeze(1))})
     fit = pa.fit_population(with_idle, data, fixed={"idle": torch.tensor(0.0)}, seed=1)
     assert math.isnan(pa.score_tests(fit)["idle"].statistic)
+
+
+def test_a_strong_effect_is_significant_where_the_likelihood_is_not_concave():
+    """An exponent that the fit holds at zero explains nearly all of the variation."""
+
+    def spread(cohort):
+        mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
+        omega = pyro.sample("omega", dist.HalfNormal(1.0))
+        beta = pyro.sample("beta", dist.Normal(0.0, 1.0))
+        with pyro.plate("individual", len(cohort)):
+            b = pyro.sample("b", dist.Normal(mu, omega))
+            y = cohort["y"]
+            power = beta[..., None] * cohort.time_varying["x"].at(y.times)
+            f = b[..., None] * power.exp()
+            pyro.sample("y", dist.Normal(f, 0.3).mask(y.observed).to_event(1), obs=y.values)
+
+    generator = torch.Generator().manual_seed(2)
+    times = torch.arange(5.0).double().expand(20, -1).clone()
+    x = torch.randn(20, 5, generator=generator).double()
+    b = 2 + 0.5 * torch.randn(20, 1, generator=generator).double()
+    noise = 0.3 * torch.randn(20, 5, generator=generator).double()
+    data = pa.Cohort(
+        {"y": pa.Series(times, b * (1.2 * x).exp() + noise)},
+        time_varying={"x": pa.Series(times, x)},
+    )
+    none = pa.fit_population(spread, data, fixed={"beta": torch.tensor(0.0)}, seed=1)
+    tests = pa.score_tests(none)
+    assert tests["beta"].p_value < 1e-3
+    assert tests["beta"].statistic > 10
+    assert tests["beta"].by_scores, repr(tests)
+    assert math.isnan(tests["beta"].ratio)
+    assert "beta: too strong for the draws of this fit" in repr(tests)
+    assert float(tests["beta"].estimate) > 0

@@ -155,8 +155,8 @@ def covariates(cohort: Cohort) -> Figure:
                 ax.set_visible(False)
             elif i == j:
                 named = cohort.categories.get(row, ())
-                bins = np.arange(len(named) + 1) - 0.5 if named else 12
-                ax.hist(values[i], bins=bins, color=MUTED, alpha=0.7)
+                edges = [k - 0.5 for k in range(len(named) + 1)]
+                ax.hist(values[i], bins=edges if named else 12, color=MUTED, alpha=0.7)
                 label_axes(ax, row, "individuals")
             else:
                 ax.plot(values[j], values[i], "o", ms=3, color=OBSERVED, alpha=0.7)
