@@ -9,7 +9,7 @@ import scipy.special
 import torch
 
 import pyro_amortized as pa
-from pyro_amortized.errors import FitError, SettingError
+from pyro_amortized.errors import FitError
 from pyro_amortized.numerics.maximization import maximize, observed_information, value_and_gradient
 
 NUM, TIMES = 30, 4
@@ -116,11 +116,6 @@ def test_all_fixed_sites_are_tested_by_default(fit):
 def test_what_has_no_score_is_said(fit):
     with pytest.raises(FitError, match="'mu' was not fixed"):
         pa.score_tests(fit, ["mu"])
-
-
-def test_a_search_says_how_a_covariate_that_varies_over_time_is_tested(fit):
-    with pytest.raises(SettingError, match=r"'x' varies over time\.(.|\n)*pa\.score_tests"):
-        pa.search(fit, covariates=["x"])
 
 
 def test_what_the_data_do_not_determine_has_no_statistic():
