@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 import pyro_amortized as pa
 from pyro_amortized.population import (
     amortized_mcmc,
+    draw_numbers,
     estimation,
     pooled_proposals,
     population_posterior,
@@ -17,6 +18,7 @@ from pyro_amortized.population import (
     retraining,
     starting_values,
 )
+from pyro_amortized.population.estimation_settings import ESTIMATION
 from pyro_amortized.sampling import minor_modes, refinement_stages
 from pyro_amortized.sampling.mode_mixture import mixture_around_modes
 from pyro_amortized.training import guide_training
@@ -85,7 +87,8 @@ def small_efforts(monkeypatch, rough_training_distributions, small_populations):
     monkeypatch.setattr(minor_modes, "EFFORT", replace(minor_modes.EFFORT, num_starts=6))
     few = {"usual_draws": 100, "min_draws": 50, "max_draws": 100, "precision": 10.0}
     few["max_rounds"] = 5
-    monkeypatch.setattr(estimation, "ESTIMATION", replace(estimation.ESTIMATION, **few))
+    for module in (draw_numbers, estimation):
+        monkeypatch.setattr(module, "ESTIMATION", replace(ESTIMATION, **few))
     for name in ("candidates", "locate_population"):
         few_starts = capped(getattr(starting_values, name), "num_starts", 2)
         monkeypatch.setattr(starting_values, name, few_starts)

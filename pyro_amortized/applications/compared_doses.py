@@ -1,7 +1,7 @@
 r"""Compares doses on common draws: the optimum of a range, or the best of some candidates."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,39 +108,57 @@ def best_in_range(
     is_many = mixture.weights.values.numel() > SETTINGS.many
     num_knots = SETTINGS.num_knots_many if is_many else SETTINGS.num_knots
     response = dose_response(mixture, regimen, target, ends, num_knots)
-
     _warn_of_no_effect(response, mixture)
 
     def optimum_of(current: DoseResponse) -> Optimum:
         return optimum(current, mixture.weights, target, probability, loss)
 
-    best, settled = optimum_of(response), False
-    for _ in range(SETTINGS.max_added):
-        if settled:
-            break
-        metric = mixture.metric(regimen, target, best.log_amount.exp())
-        response = response.with_knot(best.log_amount, metric)
-        before, best = best.log_amount, optimum_of(response)
-        settled = bool(((best.log_amount - before).abs() < SETTINGS.tolerance).all())
+    def metric_at(amounts: Tensor) -> Tensor:
+        return mixture.metric(regimen, target, amounts)
+
+    response, best = _settled_optimum(response, optimum_of, metric_at)
     amounts = best.log_amount.exp()
     metric = response.at(best.log_amount.unsqueeze(0))[0]  # a knot is near
     fields = _quality(metric, mixture.weights, target, loss)
-    wanted = 0.0 if probability is None else probability
-    # A root has its probability up to the Monte Carlo error of the interpolated quantile.
-    short = wanted - fields["probability"] > 3 * fields["probability_errors"] + SETTINGS.slack
-    is_range = target.low is not None and target.high is not None
-    short = fields["probability"] < wanted - SETTINGS.slack if is_range else short
-    one_end_at_limit = ~best.is_inside & (fields["probability"] < wanted - SETTINGS.slack)
+    reached = _all(amounts) if probability is None else _reached(fields, best, target, probability)
     return fields | {
         "regimens": tuple(regimen.with_amount(float(x)) for x in amounts),
         "names": ("",) * len(amounts),
         "amounts": amounts,
         "amount_errors": (amounts * best.error).masked_fill(~best.is_inside, torch.nan),
-        "reached": ~(short | one_end_at_limit) if probability is not None else _all(amounts),
+        "reached": reached,
         "inside": best.is_inside,
         "metric": metric,
         "candidates": _points(response, best.log_amount, mixture.weights, target, loss),
     }
+
+
+def _reached(
+    fields: Mapping[str, Tensor], best: Optimum, target: Target, probability: float
+) -> Tensor:
+    """Whether the best amounts have a probability, shape ``(individual,)``. That of a root is known
+    up to the Monte Carlo error of the interpolated quantile.
+    """
+    found, errors = fields["probability"], fields["probability_errors"]
+    below = found < probability - SETTINGS.slack
+    is_range = target.low is not None and target.high is not None
+    short = below if is_range else probability - found > 3 * errors + SETTINGS.slack
+    return ~(short | (~best.is_inside & below))
+
+
+def _settled_optimum(
+    response: DoseResponse,
+    optimum_of: Callable[[DoseResponse], Optimum],
+    metric_at: Callable[[Tensor], Tensor],
+) -> tuple[DoseResponse, Optimum]:
+    """The response with knots at the optimum of each patient, until this no longer moves."""
+    best = optimum_of(response)
+    for _ in range(SETTINGS.max_added):
+        response = response.with_knot(best.log_amount, metric_at(best.log_amount.exp()))
+        before, best = best.log_amount, optimum_of(response)
+        if bool(((best.log_amount - before).abs() < SETTINGS.tolerance).all()):
+            break
+    return response, best
 
 
 def _warn_of_no_effect(response: DoseResponse, mixture: Mixture) -> None:

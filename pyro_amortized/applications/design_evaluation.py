@@ -16,7 +16,7 @@ from ..runtime.arguments import check_count, check_is
 from ..runtime.random_numbers import make_generator
 from .design_result import DesignEvaluation, ExpectedErrors
 from .expected_information import simulated_information
-from .population_source import Fitted, source_of
+from .population_source import Fitted, Source, source_of
 
 
 def evaluate_designs(
@@ -71,22 +71,9 @@ def evaluate_designs(
     check_count("num_simulated", num_simulated, least=20)
     if num_individuals is not None:
         check_count("num_individuals", num_individuals)
-    named = dict(designs) if isinstance(designs, Mapping) else {"design": designs}
-    for name, design in named.items():
-        check_is(f"designs[{name!r}]", design, Cohort, "pass what `nlme.study` gives.")
-    if not named:
-        raise SettingError("There are no designs.", "one or more.", "pass `nlme.study(...)`.")
+    named = _named_designs(designs)
     source, generator = source_of(fit), make_generator(seed)
-    if fixed is None:
-        fixed = () if source.fit is None else source.fit.fixed
-    fixed = (fixed,) if isinstance(fixed, str) else tuple(fixed)
-    unknown = [name for name in fixed if name not in source.estimates]
-    if unknown or (source.estimates and len(set(fixed)) == len(source.estimates)):
-        raise SettingError(
-            f"`fixed` is {list(fixed)}.",
-            f"some, but not all of {list(source.estimates)}.",
-            "correct `fixed=`.",
-        )
+    fixed = _fixed_sites(source, fixed)
     evaluated = {}
     for name, design in named.items():
         simulated = simulated_information(source, design, num_simulated, generator)
@@ -102,3 +89,28 @@ def evaluate_designs(
             simulated.num_unreliable,
         )
     return DesignEvaluation(evaluated)
+
+
+def _named_designs(designs: Cohort | Mapping[str, Cohort]) -> dict[str, Cohort]:
+    """The designs by name, of which there must be one."""
+    named = dict(designs) if isinstance(designs, Mapping) else {"design": designs}
+    for name, design in named.items():
+        check_is(f"designs[{name!r}]", design, Cohort, "pass what `nlme.study` gives.")
+    if not named:
+        raise SettingError("There are no designs.", "one or more.", "pass `nlme.study(...)`.")
+    return named
+
+
+def _fixed_sites(source: Source, fixed: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of the population sites that are not estimated; by default those of the fit."""
+    if fixed is None:
+        fixed = () if source.fit is None else source.fit.fixed
+    fixed = (fixed,) if isinstance(fixed, str) else tuple(fixed)
+    unknown = [name for name in fixed if name not in source.estimates]
+    if unknown or (source.estimates and len(set(fixed)) == len(source.estimates)):
+        raise SettingError(
+            f"`fixed` is {list(fixed)}.",
+            f"some, but not all of {list(source.estimates)}.",
+            "correct `fixed=`.",
+        )
+    return fixed

@@ -85,7 +85,8 @@ def patients_as_cohort(
 
     Raises:
         SettingError: The patient is neither a cohort nor covariates, or lacks one.
-        CohortError: A cohort lacks a series of the model.
+        CohortError: A cohort lacks a series of the model, or has a category that the data of the
+            fit do not have.
     """
     if isinstance(patient, Cohort):
         missing = [name for name in source.series if name not in patient]
@@ -95,7 +96,7 @@ def patients_as_cohort(
                 f"the series of the model: {list(source.series)}.",
                 "name the series in `nlme.read_table(..., series=...)` as in the model.",
             )
-        return patient
+        return source.named(patient)
     fix = "pass the data of patients, or their covariates: a mapping or a data frame."
     given = {} if patient is None else patient
     check_is("patient", given, (Mapping, pandas.DataFrame), fix)

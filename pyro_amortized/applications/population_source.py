@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from ..cohort import Cohort
+from ..cohort import Cohort, with_categories_of
 from ..errors import FitError, GuideError, SettingError
 from ..guide import AmortizedGuide
 from ..model import Model, ModelStructure
@@ -80,6 +80,14 @@ class Source:
                 f"values of {list(self.covariates)}.",
                 f"pass for example `{{{lacking[0]!r}: value}}` as the patient.",
             )
+
+    def named(self, cohort: Cohort) -> Cohort:
+        r"""A cohort with the categories of covariates as they are in the data of the fit.
+
+        Raises:
+            CohortError: An individual has a category that these data do not have.
+        """
+        return with_categories_of(cohort, {} if self.cohort is None else self.cohort.categories)
 
     def guide_for(self, cohort: Cohort) -> AmortizedGuide | None:
         """The guide of the fit, or None where there is none, or where it does not take these data

@@ -13,7 +13,6 @@ import torch
 from torch import Generator, Tensor
 
 from ..cohort import Cohort, Doses
-from ..errors import SettingError
 from ..model.predictions import default_quantity, predict, predicted_parts
 from ..nlme.adaptive_regimens import AdaptiveRegimen
 from ..nlme.regimens import Regimen
@@ -23,11 +22,10 @@ from ..runtime.random_numbers import make_generator
 from ..runtime.threads import threads_for
 from ..runtime.user_warnings import warn_user
 from .adaptive_doses import run_adaptive
-from .design_doses import DesignDoses
 from .exposure import Exposure, panels
-from .population_source import Fitted, source_of
+from .population_source import Fitted, Source, source_of
 from .recipients import Covariates, Occasion, Recipients, new_recipients, seen_recipients
-from .regimen_names import AnyRegimen, Regimens, named_regimens
+from .regimen_names import AnyRegimen, Regimens
 from .simulated_individuals import (
     Individuals,
     Uncertainty,
@@ -37,6 +35,7 @@ from .simulated_individuals import (
     new_individuals,
     seen_individuals,
 )
+from .simulated_plans import doses_of, named_plans, plan_of, prediction_times
 from .simulation_result import Simulation
 
 
@@ -134,56 +133,79 @@ def simulate(
         >>> round(float(result.exposures["auc"][regimen.label]), 2)
         25.0
     """
+    _check_numbers(uncertainty, num_draws, num_individuals)
+    if isinstance(regimens, Cohort):
+        check_no_new(num_individuals, covariates, "a design")
+    named, exposure = named_plans(regimens, exposure or Exposure())
+    source, generator = source_of(fit), make_generator(seed)
+    grid = prediction_times(times, named, exposure, DEFAULTS.num_times)
+    if conditional_on is None:
+        check_no_start(start)
+        if isinstance(regimens, Cohort):
+            covariates, num_individuals = regimens, len(regimens)
+        num = _num_new(source, num_individuals, covariates, uncertainty)
+        who = _new(source, named, covariates, num, generator)
+        design = _design(who, named, grid)
+        individuals, used = new_individuals(source, design, uncertainty, num_draws, generator)
+    else:
+        fix = "pass the data of individuals, as `nlme.read_table` gives them."
+        check_is("conditional_on", conditional_on, Cohort, fix)
+        check_no_new(num_individuals, covariates, "`conditional_on`")
+        seen = source.named(conditional_on)
+        who, data = seen_recipients(source.series, seen, start, occasion, source.cohort)
+        individuals, used = seen_individuals(source, data, uncertainty, num_draws, generator)
+    settings = _Settings(named, grid, exposure, quantity, used, conditional_on is not None)
+    with threads_for(individuals.unconstrained.shape[0] * len(who) * len(grid)):
+        return _simulated(settings, who, individuals, generator)
+
+
+def _check_numbers(
+    uncertainty: Uncertainty | None, num_draws: int, num_individuals: int | None
+) -> None:
+    """Check the uncertainty and the numbers among the arguments."""
     check_uncertainty(uncertainty)
     check_count("num_draws", num_draws)
     if num_individuals is not None:
         check_count("num_individuals", num_individuals)
-    if isinstance(regimens, Cohort):
-        check_no_new(num_individuals, covariates, "a design")
-    named, exposure = _plans(regimens, exposure or Exposure())
-    source, generator = source_of(fit), make_generator(seed)
-    grid = _grid(times, named, exposure)
-    if conditional_on is not None:
-        fix = "pass the data of individuals, as `nlme.read_table` gives them."
-        check_is("conditional_on", conditional_on, Cohort, fix)
-        check_no_new(num_individuals, covariates, "`conditional_on`")
-        who, data = seen_recipients(source.series, conditional_on, start, occasion, source.cohort)
-        individuals, used = seen_individuals(source, data, uncertainty, num_draws, generator)
-    else:
-        if isinstance(regimens, Cohort):
-            covariates, num_individuals = regimens, len(regimens)
-        single = uncertainty == "none" and (source.cohort is None or covariates is not None)
-        rows = None
-        if covariates is not None and not isinstance(covariates, Cohort):
-            rows = num_rows(covariates)
-        num = num_individuals or rows or (1 if single else DEFAULTS.num_individuals)
-        check_no_start(start)
-        if covariates is not None and not isinstance(covariates, Cohort):
-            per = {_plan(x).per for x in named.values()}  # mg/kg, also where the model reads none
-            source.check_covariates(set(covariate_columns(covariates)) - per)
-        who = new_recipients(source.series, source.cohort, covariates, num, generator)
-        first = next(iter(named.values()))
-        later = who.after(_plan(first))
-        design = later.cohort(grid, _doses(first, later))
-        individuals, used = new_individuals(source, design, uncertainty, num_draws, generator)
-    with threads_for(individuals.unconstrained.shape[0] * len(who) * len(grid)):
-        return _simulated(
-            _Settings(named, grid, exposure, quantity, used, conditional_on is not None),
-            who,
-            individuals,
-            generator,
-        )
 
 
-def _plans(
-    regimens: Regimens | Cohort, exposure: Exposure
-) -> tuple[dict[str, AnyRegimen], Exposure]:
-    """The regimens by name, and the window of the exposure; a design is a regimen of its own."""
-    check_is("exposure", exposure, Exposure, "pass `Exposure(start=, end=, above=)`.")
-    if not isinstance(regimens, Cohort):
-        return named_regimens(regimens), exposure
-    doses = DesignDoses(regimens)
-    return {doses.label: doses}, doses.exposure(exposure)
+def _num_new(
+    source: Source,
+    num_individuals: int | None,
+    covariates: Covariates | None,
+    uncertainty: Uncertainty | None,
+) -> int:
+    """Number of new individuals, if the user names none: that of the covariates' values, or one
+    where all would be the same.
+    """
+    rows = None
+    if covariates is not None and not isinstance(covariates, Cohort):
+        rows = num_rows(covariates)
+    single = uncertainty == "none" and (source.cohort is None or covariates is not None)
+    return num_individuals or rows or (1 if single else DEFAULTS.num_individuals)
+
+
+def _new(
+    source: Source,
+    regimens: Mapping[str, AnyRegimen],
+    covariates: Covariates | None,
+    num: int,
+    generator: Generator,
+) -> Recipients:
+    """New individuals with covariates that the model or a regimen reads."""
+    if isinstance(covariates, Cohort):
+        covariates = source.named(covariates)
+    elif covariates is not None:
+        per = {plan_of(x).per for x in regimens.values()}  # mg/kg, also where the model reads none
+        source.check_covariates(set(covariate_columns(covariates)) - per)
+    return new_recipients(source.series, source.cohort, covariates, num, generator)
+
+
+def _design(who: Recipients, regimens: Mapping[str, AnyRegimen], times: Tensor) -> Cohort:
+    """The individuals under the first of the regimens."""
+    first = next(iter(regimens.values()))
+    later = who.after(plan_of(first))
+    return later.cohort(times, doses_of(first, later))
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,37 +218,6 @@ class _Settings:
     quantity: str | None
     uncertainty: Uncertainty
     seen: bool
-
-
-def _plan(regimen: AnyRegimen) -> Regimen:
-    return regimen if isinstance(regimen, Regimen) else regimen.plan
-
-
-def _doses(regimen: AnyRegimen, who: Recipients) -> Doses | None:
-    if isinstance(regimen, DesignDoses):
-        return regimen.doses(who)
-    return _plan(regimen).doses(len(who), who.covariates, start=who.start)
-
-
-def _grid(
-    times: Sequence[float] | Tensor | None, regimens: Mapping[str, AnyRegimen], exposure: Exposure
-) -> Tensor:
-    """The times of prediction, shape ``(time,)``."""
-    if times is not None:
-        try:
-            grid = torch.as_tensor(times, dtype=torch.float64).reshape(-1)
-        except (TypeError, ValueError, RuntimeError):
-            grid = torch.zeros(0)
-        if not len(grid) or not bool(grid.isfinite().all() & (grid.diff() >= 0).all()):
-            raise SettingError(
-                f"`times` is {times!r}.", "increasing finite times.", "correct `times=`."
-            )
-        return grid
-    plans = [_plan(x) for x in regimens.values()]
-    ends = [x.end for x in plans if x.end is not None]
-    ends += [exposure.window(x)[1] for x in plans if not exposure.steady_state]
-    first = min(min(x.times) for x in plans)
-    return torch.linspace(min(0.0, first), max(ends), DEFAULTS.num_times, dtype=torch.float64)
 
 
 class _UnderRegimen(NamedTuple):
@@ -247,12 +238,12 @@ def _under_regimen(
 ) -> _UnderRegimen:
     """Predictions, observations and exposures under one regimen."""
     num_draws, num = individuals.unconstrained.shape[:2]
-    who = who.after(_plan(regimen))
+    who = who.after(plan_of(regimen))
     doses: Doses | None
     if isinstance(regimen, AdaptiveRegimen):
         people, doses = run_adaptive(regimen, who, individuals, settings.quantity, generator)
     else:
-        people, doses, num_draws = who, _doses(regimen, who), 1
+        people, doses, num_draws = who, doses_of(regimen, who), 1
     predicted = predict(
         individuals.structure,
         people.cohort(settings.times, doses),
@@ -266,7 +257,7 @@ def _under_regimen(
     return _UnderRegimen(
         predicted.prediction,
         predicted.observation,
-        _exposures(settings, _plan(regimen), people, individuals, doses),
+        _exposures(settings, plan_of(regimen), people, individuals, doses),
         amounts.reshape(num_draws, num, amounts.shape[-1]),
     )
 

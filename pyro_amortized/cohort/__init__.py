@@ -1,5 +1,6 @@
 r"""The data of N individuals: series of observations, doses and covariates."""
 
+from .category_alignment import with_categories_of as with_categories_of
 from .cohort import Cohort as Cohort
 from .cohort import Design as Design
 from .concatenation import concatenate as concatenate

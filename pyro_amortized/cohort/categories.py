@@ -62,9 +62,37 @@ def place_of_category(categories: Categories, covariate: str, name: str) -> int:
         raise CohortError(
             f"The covariate {covariate!r} has no category {name!r}.",
             f"one of {list(names)}." if names else "a covariate with names of its categories.",
-            "check the name; names are given by `categories=`, or come from a table with text.",
+            "check the name; names come from a table with text, or are given by `categories=`, "
+            "for `nlme.read_table` also those that no individual of the table has.",
         )
     return names.index(name)
+
+
+def renumbered(
+    values: Tensor, names: tuple[str, ...], known: tuple[str, ...], covariate: str
+) -> Tensor:
+    r"""The numbers of categories under other names: those of another cohort, in its order.
+
+    Args:
+        values: Numbers of categories, shape ``(individual,)``.
+        names: Their names; empty if they have none, and the numbers are then kept.
+        known: The names of the other cohort.
+        covariate: Name of the covariate.
+
+    Raises:
+        CohortError: A category of an individual is none of the other cohort.
+    """
+    if not names:
+        return values
+    used = [names[int(k)] for k in values]
+    unknown = [x for x in used if x not in known]
+    if unknown:
+        raise CohortError(
+            f"The covariate {covariate!r} is {unknown[0]!r} for an individual.",
+            f"one of {list(known)}, as in the data that the population was estimated from.",
+            "correct the entry, leave the individual out, or fit again with this category.",
+        )
+    return values.new_tensor([known.index(x) for x in used])
 
 
 def category_tensors(categories: Categories, num: int) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CohortError
+from .category_alignment import with_categories_of
 from .cohort import Cohort
 from .doses import Doses
 from .labels import Labels, are_default_labels, check_unique
@@ -16,7 +17,8 @@ from .series import Series
 def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
     r"""Concatenate cohorts along the individuals; times and doses are padded to the same number.
 
-    If no cohort has labels given by the user, the individuals are numbered anew.
+    If no cohort has labels given by the user, the individuals are numbered anew. Categories keep
+    their names: those that the first cohort does not have are numbered after its own.
 
     Args:
         cohorts: One or more cohorts with the same series and covariates.
@@ -30,11 +32,21 @@ def concatenate(cohorts: Sequence[Cohort]) -> Cohort:
         raise CohortError(
             f"To be concatenated: {kinds}.", "at least one Cohort.", "pass a list of cohorts."
         )
-    joined = end_to_end(cohorts)
+    names = _all_categories(cohorts)
+    joined = end_to_end([with_categories_of(x, names) for x in cohorts])
     if all(are_default_labels(c.ids) for c in cohorts):
         return replace(joined, ids=())
     check_unique([label for c in cohorts for label in dict.fromkeys(c.ids)])
     return joined
+
+
+def _all_categories(cohorts: Sequence[Cohort]) -> dict[str, tuple[str, ...]]:
+    """The names of categories of all cohorts, for covariates that have names in each of them."""
+    shared = set.intersection(*(set(c.categories) for c in cohorts))
+    return {
+        name: tuple(dict.fromkeys(x for c in cohorts for x in c.categories[name]))
+        for name in shared
+    }
 
 
 def end_to_end(cohorts: Sequence[Cohort]) -> Cohort:

@@ -49,6 +49,12 @@ def add_table(parser: argparse.ArgumentParser, *, optional: bool = False) -> Non
     parser.add_argument(
         "--columns", default="", help="names of the columns of a table that has no header"
     )
+    parser.add_argument(
+        "--categories",
+        default="",
+        help="order of the categories of covariates, also of those that the table lacks: "
+        "SEX=F:M,RACE=A:B:C",
+    )
     for name, text in (("--lloq", "lower"), ("--uloq", "upper")):
         parser.add_argument(
             name,
@@ -104,6 +110,10 @@ def cohort_from(parsed: argparse.Namespace) -> Cohort:
         columns=words(parsed.columns) or None,
         lloq=_limits("--lloq", words(parsed.lloq)),
         uloq=_limits("--uloq", words(parsed.uloq)),
+        categories={
+            name.strip(): [x.strip() for x in names.split(":")]
+            for name, _, names in (item.partition("=") for item in words(parsed.categories))
+        },
     )
 
 

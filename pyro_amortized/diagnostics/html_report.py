@@ -22,7 +22,7 @@ from .diagnosis import Diagnosis, diagnose
 from .html_elements import Section, html_figure, html_list, html_page, html_table
 from .model_graph import model_drawing
 from .parameter_table import parameter_table
-from .result_selection import outcome_kinds
+from .result_selection import outcome_kinds, recorded_at_limit
 from .search_section import search_section
 
 
@@ -128,6 +128,11 @@ def _data_section(fit: PopulationFit) -> Section:
         f"<p>{len(cohort)} individuals, {cohort.num_observations} recorded values, "
         f"{doses} doses.</p>"
     )
+    for name in fit.structure.series:
+        if kinds[name] in ("continuous", "count") and cohort[name].values.dim() == 2:
+            num = int(recorded_at_limit(fit.individuals, name).sum())
+            if num:
+                counts += f"<p>{num} values of {escape(name)} are at a limit of quantification.</p>"
     tables = [pandas.DataFrame(rows, columns=names), *_covariate_tables(cohort)]
     return Section("data", "Data", counts + "".join(html_table(x) for x in tables if len(x)))
 

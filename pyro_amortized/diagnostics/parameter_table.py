@@ -251,7 +251,7 @@ def individual_table(
     Returns:
         One row per individual, with the labels of the cohort as index. A parameter has three
         columns, its posterior median and the ends of the central 90 % with "5 %" and "95 %" after
-        the name. The covariates of the cohort follow.
+        the name. The covariates of the cohort follow, categories by their names.
 
     Raises:
         SettingError: A name belongs to no parameter.
@@ -287,7 +287,9 @@ def individual_table(
             for ending, of_level in zip(("", " 5 %", " 95 %"), values, strict=True):
                 columns[f"{label}{ending}"] = of_level.numpy()
     for name, x in individuals.cohort.covariates.items():
-        columns.setdefault(name, x.numpy())
+        categories = individuals.cohort.categories.get(name)
+        named = x.numpy() if categories is None else [categories[int(k)] for k in x]
+        columns.setdefault(name, named)
     return pandas.DataFrame(columns, index=pandas.Index(individuals.cohort.ids, name="individual"))
 
 

@@ -20,6 +20,7 @@ References:
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas
 import torch
@@ -139,34 +140,58 @@ def residuals(
     draws = structure.draw_individuals(cohort, individuals.population, num_simulations, generator)
     observed, values = cohort[name].observed, cohort[name].values
     of_posterior = individuals.resampled(NUM_DRAWS, generator)
-    centers = posterior_centers(individuals).unsqueeze(0)
-    places = torch.cat([centers, draws.mean(0, keepdim=True), of_posterior])
-    moments = _moments(individuals, name, places)
-    (individual, sd), (pred, _) = (x.unbind(-1) for x in moments[:2])
-    drawn, drawn_sd = moments[2:].unbind(-1)
+    predicted = _predictions(individuals, name, draws, of_posterior)
     pd, npde = _simulated_errors(individuals, name, draws, generator)
     at_limit = recorded_at_limit(individuals, name)
     scores = quantile_residuals(individuals, name, of_posterior, generator)
-    drawn_iwres = (values - drawn) / drawn_sd if scores is None else scores
     cwres = conditional_weighted_residuals(individuals, name, draws, observed & ~at_limit)
+    iwres, drawn_iwres = predicted.weighted_residuals(values)
     return Residuals(
         name,
         tuple(cohort.ids[i] for i in observed.nonzero()[:, 0].tolist()),
         cohort[name].times[observed],
         values[observed],
         at_limit[observed],
-        pred[observed],
-        individual[observed],
-        torch.where(at_limit, torch.nan, (values - individual) / sd)[observed],
+        predicted.population[observed],
+        predicted.individual[observed],
+        torch.where(at_limit, torch.nan, iwres)[observed],
         cwres[observed],
         pd[observed],
         npde[observed],
-        drawn[:, observed],
-        drawn_iwres[:, observed],
+        predicted.drawn[:, observed],
+        (drawn_iwres if scores is None else scores)[:, observed],
         time_after_dose(cohort, name)[observed],
         outcome_kinds(structure)[name],
         scores is not None,
     )
+
+
+class _Predictions(NamedTuple):
+    """Predictions of all values ``(individual, time)`` of the typical individual, of the posterior
+    means and of draws of the posterior ``(draw, individual, time)``, and the standard deviations of
+    the last two.
+    """
+
+    population: Tensor
+    individual: Tensor
+    drawn: Tensor
+    sd: Tensor
+    drawn_sd: Tensor
+
+    def weighted_residuals(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the posterior means and of the draws."""
+        return (values - self.individual) / self.sd, (values - self.drawn) / self.drawn_sd
+
+
+def _predictions(
+    individuals: IndividualPosteriors, name: str, draws: Tensor, of_posterior: Tensor
+) -> _Predictions:
+    """The predictions; ``draws`` are those of the population."""
+    centers = posterior_centers(individuals).unsqueeze(0)
+    places = torch.cat([centers, draws.mean(0, keepdim=True), of_posterior])
+    moments = _moments(individuals, name, places)
+    (individual, sd), (population, _) = (x.unbind(-1) for x in moments[:2])
+    return _Predictions(population, individual, moments[2:, ..., 0], sd, moments[2:, ..., 1])
 
 
 def _simulated_errors(

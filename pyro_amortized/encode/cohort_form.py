@@ -4,7 +4,7 @@ The form is taken from the simulated training data. It fixes the number of featu
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..cohort import Cohort
 from ..errors import GuideError
@@ -32,6 +32,7 @@ class Form:
         windows: Times between the windows of each series if the individuals follow a schedule
             roughly. The first value in every window then has a fixed place. None on a grid, and if
             the times follow no schedule.
+        categories: Names of the categories of covariates.
     """
 
     series: tuple[str, ...]
@@ -43,6 +44,7 @@ class Form:
     time_varying: tuple[str, ...] = ()
     has_events: bool = False
     windows: Mapping[str, Sequence[float]] | None = None
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -76,6 +78,7 @@ class Form:
             time_varying=varying,
             has_events=events,
             windows=windows,
+            categories=dict(cohort.categories),
         )
 
     @property
@@ -128,4 +131,17 @@ def check_form(cohort: Cohort, form: Form) -> None:
                 "bring the cohort into the form of the training data (limits of quantification by "
                 "`read_table(..., lloq=)`, also where no value is censored), or train a guide for "
                 "this cohort.",
+            )
+    _check_categories(cohort, form)
+
+
+def _check_categories(cohort: Cohort, form: Form) -> None:
+    """Raise where the numbers of categories have other names than in the training data."""
+    for name, names in form.categories.items():
+        own = cohort.categories.get(name)
+        if own is not None and tuple(own) != tuple(names):
+            raise GuideError(
+                f"The covariate {name!r} has the categories {list(own)}, numbered in this order.",
+                f"{list(names)}, as in the training data of the guide.",
+                f"read the table with `categories={{{name!r}: {list(names)}}}`.",
             )

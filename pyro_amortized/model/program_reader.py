@@ -167,26 +167,30 @@ def _first_run(model: Model, cohort: Cohort, seed: int) -> Trace:
                 f"{type(error).__name__}: {error}",
                 f"a model that runs for these {len(cohort)} individuals and whose plate {PLATE!r} "
                 f"has size {len(cohort)}.",
-                _advice(error),
+                _cure(error),
             ) from error
 
 
-def _advice(error: Exception) -> str:
-    """What to do about an error of the model."""
-    if _is_about_dtypes(error):
+def _cure(error: Exception) -> str:
+    """What to do about an error of the model itself."""
+    text = str(error)
+    if isinstance(error, RuntimeError) and DTYPES.search(text):
         return "make constants inside the model, or in float64: it runs in float64."
+    if "Shape mismatch inside plate" in text:
+        return "write `.to_event(1)` behind the distribution: times are a dimension of each value."
+    if "must match the size of tensor" in text:
+        return (
+            f"the plate {PLATE!r} takes all individuals (no `subsample_size`), and parameters of "
+            "an individual meet its times as `x[..., None]`; "
+            "`pyro.poutine.trace(model).get_trace(cohort)` shows the line."
+        )
     run = "run `pyro.poutine.trace(model).get_trace(cohort)` and fix what it says."
-    if "out of bounds" in str(error):
+    if "out of bounds" in text:
         return (
             "numbers of sites, categories and occasions begin at 0, and a plate or a table that is "
             f"read by them has one entry more than the largest number; {run}"
         )
     return run
-
-
-def _is_about_dtypes(error: Exception) -> bool:
-    """Whether torch refused to multiply tensors of float32 and float64."""
-    return isinstance(error, RuntimeError) and bool(DTYPES.search(str(error)))
 
 
 def _is_site(node: Mapping[str, Any]) -> bool:
@@ -297,9 +301,10 @@ def _observed_site(node: Mapping[str, Any], cohort: Cohort) -> ObservedSite:
             f"rename the site, or add the series {name!r} to the cohort.",
         )
     values, dim, event_dim = cohort[series].values, _frame_dim(node), node["fn"].event_dim
-    observed_values = individual_first(node["value"], dim, event_dim)
     shape = tuple(node["fn"].batch_shape + node["fn"].event_shape)
-    if observed_values.shape != values.shape or shape != node["value"].shape:
+    has_plate = node["value"].dim() >= event_dim - dim
+    observed_values = individual_first(node["value"], dim, event_dim) if has_plate else values
+    if not has_plate or observed_values.shape != values.shape or shape != node["value"].shape:
         raise ModelError(
             f"The observation site {name!r} has a value of shape {tuple(node['value'].shape)} "
             "and a distribution "

@@ -88,12 +88,12 @@ class ModelStructure(Roles):
         """
         assign = Assign(population, values=values)
         trace = run_program(self.model, cohort, assign, frozenset(self.individual))
-        pieces = [
-            unconstrain_site(
-                site, plain_support(trace.nodes[name]["fn"]), trace.nodes[name]["value"]
-            )
-            for name, site in self.individual.items()
-        ]
+        return self._unconstrained(trace)
+
+    def _unconstrained(self, trace: Trace) -> Tensor:
+        """Unconstrained coordinates ``(individual, latent)`` of the values of a run."""
+        nodes = [(site, trace.nodes[name]) for name, site in self.individual.items()]
+        pieces = [unconstrain_site(s, plain_support(x["fn"]), x["value"]) for s, x in nodes]
         return torch.cat(pieces, -1)
 
     def draw_individuals(
@@ -107,9 +107,7 @@ class ModelStructure(Roles):
             trace = run_program(
                 self.model, repeated, Assign(population), frozenset(self.individual)
             )
-        values = {name: trace.nodes[name]["value"] for name in self.individual}
-        draws = self.unconstrain(repeated, values, population).detach()
-        return draws.reshape(num_draws, len(cohort), -1)
+        return self._unconstrained(trace).detach().reshape(num_draws, len(cohort), -1)
 
     def constrained_draws(
         self, cohort: Cohort, unconstrained: Tensor, population: Population

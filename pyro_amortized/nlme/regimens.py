@@ -9,6 +9,7 @@ plan says so (mg/kg). Times are counted from the first dose.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,13 +105,11 @@ class Regimen:
                 )
         begin = min(self.times + other.times)
         parts = (self._continued_back(begin), other._continued_back(begin))
-        columns = ("times", "amounts", "durations", "compartments", "steady_state")
-        both = [getattr(parts[0], name) + getattr(parts[1], name) for name in columns]
-        order = sorted(range(len(both[0])), key=lambda j: both[0][j])
-        times, amounts, durations, compartments, steady = (
-            tuple(column[j] for j in order) for column in both
-        )
-        return Regimen(times, amounts, durations, compartments, steady, interval, self.per)
+        names = ("times", "amounts", "durations", "compartments", "steady_state")
+        both = {n: getattr(parts[0], n) + getattr(parts[1], n) for n in names}
+        order = sorted(range(len(both["times"])), key=lambda j: both["times"][j])
+        ordered: dict[str, Any] = {n: tuple(x[j] for j in order) for n, x in both.items()}
+        return replace(self, **ordered, interval=interval)
 
     def _continued_back(self, begin: float) -> "Regimen":
         """The same plan, whose doses at steady state stand at or before a time."""
@@ -316,13 +315,28 @@ def regimen(
     num = 1 if num is None else num
     check_count("num", num)
     check_count("compartment", compartment)
+    _check_repetition(interval, num, loading, steady_state)
+    amounts = (float(amount if loading is None else loading), *[float(amount)] * (num - 1))
+    return Regimen(
+        tuple(start + j * (interval or 0.0) for j in range(num)),
+        amounts,
+        (float(duration),) * num,
+        (compartment,) * num,
+        (bool(steady_state), *[False] * (num - 1)),
+        None if interval is None else float(interval),
+        per,
+    )
+
+
+def _check_repetition(
+    interval: float | None, num: int, loading: float | None, steady_state: bool
+) -> None:
+    """Check that doses which are repeated have an interval, and a loading dose a beginning."""
     if interval is not None:
         check_number("interval", interval, 0, with_low=False)
     elif num > 1 or steady_state:
         raise SettingError(
-            "A steady state has no dosing interval."
-            if steady_state
-            else f"{num} doses, but no dosing interval.",
+            f"{'A steady state has' if steady_state else f'{num} doses, but'} no dosing interval.",
             "the time between two doses.",
             "pass `interval=`, for example `nlme.regimen(100, 12, 4)`.",
         )
@@ -334,13 +348,3 @@ def regimen(
                 "one of them: at steady state the first dose is like all earlier ones.",
                 "leave out `loading=` or `steady_state=`.",
             )
-    amounts = (float(amount if loading is None else loading), *[float(amount)] * (num - 1))
-    return Regimen(
-        tuple(start + j * (interval or 0.0) for j in range(num)),
-        amounts,
-        (float(duration),) * num,
-        (compartment,) * num,
-        (bool(steady_state), *[False] * (num - 1)),
-        None if interval is None else float(interval),
-        per,
-    )

@@ -17,7 +17,7 @@ from pyro.ops.stats import hpdi
 from torch import Tensor
 
 from ..cohort import Cohort
-from ..errors import FitError
+from ..errors import FitError, ModelError
 from ..guide import AmortizedGuide
 from ..model import Estimator, Model
 from ..runtime.arguments import check_count
@@ -95,16 +95,27 @@ class AmortizedMCMC:
         self._kwargs: dict[str, Any] = {}
         self._result: tuple[PopulationDraws, Mapping[str, Tensor]] | None = None
 
-    def run(self, cohort: Cohort) -> None:
+    def run(self, cohort: Cohort, *others: Any, **more: Any) -> None:
         r"""Draw from the posterior.
 
         Args:
             cohort: The data.
+            others: Further arguments are refused: a model of several arguments is adapted first.
+            more: The same for arguments by name.
 
         Raises:
+            ModelError: There are further arguments; the message says how to adapt the model.
             FitError: The posterior mode was not found, or it has no covariance; the message says
                 why.
         """
+        if others or more:
+            named = f" ({', '.join(f'{name}=' for name in more)})" if more else ""
+            raise ModelError(
+                f"`run` got {1 + len(others) + len(more)} arguments{named}.",
+                "one Cohort: models here have one argument.",
+                "make a Cohort of the data, and adapt the model, which stays as it is: "
+                "`pa.adapt(model, lambda cohort: (...), plate=..., observations={site: series})`.",
+            )
         generator = make_generator(self.seed)
         with showing_progress(self.progress):
             mode = fit_once(

@@ -25,8 +25,10 @@ from ..numerics.maximization import maximize
 from ..runtime.arguments import check_count, check_is
 from ..runtime.progress import count_step, counting_steps, showing_progress
 from ..runtime.random_numbers import fork_seed, make_generator
+from ..runtime.text_table import text_table
 from ..runtime.user_warnings import warn_user
 from ..sampling.individuals import MIN_DRAWS
+from .draws_text import draws_rows
 from .estimation import fit_population
 from .fit_result import PopulationFit
 from .likelihood_choice import differentiable_likelihood
@@ -63,6 +65,11 @@ class Bootstrap:
     vectors: Tensor
     num_failed: int
     kind: str
+
+    def __repr__(self) -> str:
+        title = f"{len(self.vectors)} replicates of a {self.kind} bootstrap"
+        failed = f"; {self.num_failed} more did not converge" if self.num_failed else ""
+        return f"{title}{failed}\n\n{text_table(draws_rows(self.fit.structure, self.vectors))}"
 
     @property
     def estimates(self) -> dict[str, Tensor]:

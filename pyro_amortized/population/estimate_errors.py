@@ -28,7 +28,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..numerics.laplace import laplace_covariance
+from ..numerics.laplace import Curvature, laplace_covariance
 from ..numerics.maximization import value_and_gradient
 from ..sampling.importance_weights import normalized_weights
 from .exact_likelihood import ExactLikelihood
@@ -53,23 +53,27 @@ class ErrorSettings:
 ERRORS = ErrorSettings()
 
 
-def draws_needed(search: Search, ascent: Ascent, target: float) -> int:
+def curvature_of(search: Search, ascent: Ascent) -> Curvature:
+    """The curvature of the likelihood of a round where it ended."""
+    objective = search.objective(ascent.likelihood)
+    place = (ascent.optimum.vector, search.scale, ~ascent.held)
+    return laplace_covariance(objective, *place)
+
+
+def draws_needed(ascent: Ascent, curvature: Curvature, target: float) -> int:
     r"""Draws per individual with which the Monte Carlo errors of the estimates are small.
 
     Args:
-        search: The search.
         ascent: A round that ended near the maximum.
+        curvature: That of its likelihood there.
         target: The largest error, in standard errors.
 
     Returns:
         The number; 0 where the standard errors are not known.
     """
-    vector, likelihood = ascent.optimum.vector, ascent.likelihood
-    objective = search.objective(likelihood)
-    covariance = laplace_covariance(objective, vector, search.scale, ~ascent.held).covariance
-    errors = _errors_of_following(likelihood, covariance)
-    relative = float((errors / covariance.diagonal().sqrt()).nan_to_num(0.0).max())
-    return round(likelihood.individuals.num_draws * (relative / target) ** 2)
+    errors = _errors_of_following(ascent.likelihood, curvature.covariance)
+    relative = float((errors / curvature.covariance.diagonal().sqrt()).nan_to_num(0.0).max())
+    return round(ascent.likelihood.individuals.num_draws * (relative / target) ** 2)
 
 
 _OnDraws = ExactLikelihood | ExpandedLikelihood

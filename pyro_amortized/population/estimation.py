@@ -31,11 +31,8 @@ from ..runtime.threads import threads_for
 from ..sampling.individuals import MIN_DRAWS
 from .draw_numbers import default_num_draws, schedule_of, with_more_draws
 from .equal_values import warn_equal_values
-from .estimate_errors import estimate_errors
 from .estimation_settings import ESTIMATION
-from .fit_curvature import final_curvature, limits_at
 from .fit_folder import FitFolder
-from .fit_message import error_message, fit_message, flat_places, has_ended
 from .fit_result import PopulationFit
 from .fit_rounds import (
     Progress,
@@ -46,14 +43,12 @@ from .fit_rounds import (
 )
 from .level_sites import check_no_levels
 from .likelihood_choice import is_large
-from .likelihood_estimate import summarize_weights
 from .likelihood_precision import with_precision
 from .maximum_search import Criterion, Search
 from .prior_predictions import warn_unusual_data
-from .quadratic_likelihood import QuadraticLikelihood
-from .quadrature_check import quadrature_message
 from .retraining import reasons_to_retrain, retrained
 from .round_schedule import RoundSchedule
+from .rounds_result import fit_of_rounds
 from .starting_values import find_start
 
 
@@ -121,20 +116,13 @@ def fit_population(
             there, all population parameters are fixed, or the folder holds another fit.
         GuideError: The individual sites of the model differ from those of the guide.
     """
-    check_count("num_starts", num_starts, error=FitError)
-    criterion: Criterion = "maximum a posteriori" if maximum_a_posteriori else "maximum likelihood"
     begin = time.perf_counter()
-    if precision is not None:
-        check_number("precision", precision, 0, with_low=False, error=FitError)
-    elif num_draws is None:
+    criterion: Criterion = "maximum a posteriori" if maximum_a_posteriori else "maximum likelihood"
+    _check_numbers(num_starts, num_draws, precision)
+    _check_retrain(guide, retrain)
+    if precision is None and num_draws is None:
         precision = ESTIMATION.precision
     arguments = (fixed, criterion, num_draws, num_starts, estimator, seed, precision)
-    if guide is None and retrain:
-        raise FitError(
-            "`retrain=True` without a guide.",
-            "a guide that can be trained further.",
-            "pass `guide=`, or leave `retrain` out.",
-        )
     place = _folder(folder, num_draws, precision, num_starts, retrain, seed)
     with showing_progress(progress), failures_in_one_line("fit"):
         first = fit_once(model, cohort, guide, start, *arguments, place)
@@ -148,6 +136,24 @@ def fit_population(
         second = fit_once(model, cohort, new_guide, first.estimates, *arguments)
     message = f"{second.message}; the guide was trained again around a fit"
     return replace(second, message=message, seconds=time.perf_counter() - begin)
+
+
+def _check_numbers(num_starts: int, num_draws: int | None, precision: float | None) -> None:
+    """Check the numbers among the arguments of a fit."""
+    check_count("num_starts", num_starts, error=FitError)
+    if num_draws is not None:
+        check_count("num_draws", num_draws, least=MIN_DRAWS, error=FitError)
+    if precision is not None:
+        check_number("precision", precision, 0, with_low=False, error=FitError)
+
+
+def _check_retrain(guide: AmortizedGuide | None, retrain: bool | None) -> None:
+    if guide is None and retrain:
+        raise FitError(
+            "`retrain=True` without a guide.",
+            "a guide that can be trained further.",
+            "pass `guide=`, or leave `retrain` out.",
+        )
 
 
 def _folder(folder: str | Path | None, *arguments: float | bool | None) -> FitFolder | None:
@@ -175,11 +181,8 @@ def fit_once(
 ) -> PopulationFit:
     """One fit without retraining; arguments as in :func:`fit_population`."""
     begin, generator = time.perf_counter(), make_generator(seed)
-    if num_draws is not None:
-        check_count("num_draws", num_draws, least=MIN_DRAWS, error=FitError)
     structure = structure_to_fit(model, cohort, guide, estimator)
-    if num_draws is None:
-        num_draws = default_num_draws(structure, cohort)
+    num_draws = num_draws or default_num_draws(structure, cohort)
     fixed = structure.check_values(fixed or {})
     check_no_levels(structure, cohort, fixed, criterion)
     held = _held(structure, fixed)
@@ -201,13 +204,18 @@ def fit_once(
             progress = first_progress(search, begin_at, schedule, generator)
         keep = None if folder is None else folder.keep
         rounds = _finite_rounds(search, progress, held, schedule, generator, keep)
-        fit = _finish(model, rounds, fixed)
-        if precision is not None:
-            marginal = with_precision(search, fit.individuals, precision, generator)
-            fit = replace(fit, marginal=marginal)
-    if is_large(structure, cohort):
-        fit = replace(fit, marginal=fit.marginal.without_log_bias())
+        fit = _scored(fit_of_rounds(model, rounds, fixed), precision, generator)
     return replace(fit, seconds=time.perf_counter() - begin)
+
+
+def _scored(fit: PopulationFit, precision: float | None, generator: Generator) -> PopulationFit:
+    """The fit with the likelihood as precise as it is wanted."""
+    marginal = fit.marginal
+    if precision is not None:
+        marginal = with_precision(fit.search, fit.individuals, precision, generator)
+    if is_large(fit.structure, fit.cohort):
+        marginal = marginal.without_log_bias()
+    return replace(fit, marginal=marginal)
 
 
 def _named(values: Population | None, what: str) -> dict[str, Tensor]:
@@ -267,7 +275,7 @@ def refit(
         schedule = schedule_of(search, num_draws, len(held))._replace(first_draws=num_draws)
         progress = first_progress(search, begin_at, schedule, generator)
         rounds = _finite_rounds(search, progress, held, schedule, generator)
-        result = _finish(model, rounds, held_values)
+        result = fit_of_rounds(model, rounds, held_values)
     return replace(result, seconds=time.perf_counter() - begin)
 
 
@@ -297,49 +305,3 @@ def _held(structure: ModelStructure, fixed: Population) -> Tensor:
             "leave one out of `fixed=`; for a score alone use `marginal_likelihood`.",
         )
     return held
-
-
-def _finish(model: Model, rounds: Rounds, fixed: Population) -> PopulationFit:
-    """The fit, with the covariance of the estimates."""
-    search, ascent, new = rounds.search, rounds.ascent, rounds.draws
-    optimum, structure = ascent.optimum, search.structure
-    # The draws of a large cohort were not kept, and its scores only weight the individuals whose
-    # curvature is computed on the new draws.
-    is_same = isinstance(ascent.likelihood, QuadraticLikelihood)
-    is_same |= ascent.gain < ESTIMATION.max_gain_of_same_draws
-    likelihood = ascent.likelihood if is_same else search.likelihood(new)
-    curvature, held = final_curvature(search, likelihood, new, optimum.vector, ascent.held)
-    rounds = rounds._replace(ascent=ascent._replace(held=held))
-    min_ess = ESTIMATION.min_final_efficiency * new.num_draws
-    covered = float(new.estimate.ess.median()) >= min_ess
-    covered = covered and ascent.gain < max(ESTIMATION.max_final_gain, rounds.min_gain)
-    unknown = torch.full_like(curvature.covariance, torch.nan)
-    covariance = curvature.covariance if covered else unknown
-    limits = limits_at(search, likelihood, optimum.vector, curvature) if covered else {}
-    names = structure.population_names
-    flat = [flat_places(x) for i, x in enumerate(curvature.flat) if i not in limits]
-    is_maximum = curvature.is_maximum or (len(limits) > 0 and not flat)
-    converged = has_ended(rounds) and ascent.gain < rounds.min_gain
-    parts = (search, likelihood, optimum.vector, covariance, curvature.by_scores)
-    errors, changes = estimate_errors(*parts)
-    message = fit_message(rounds, curvature, covered, fixed, limits) + quadrature_message(new)
-    return PopulationFit(
-        model=model,
-        guide=search.guide,
-        cohort=search.cohort,
-        structure=structure,
-        criterion=search.criterion,
-        vector=optimum.vector,
-        covariance=covariance,
-        monte_carlo_errors=errors,
-        standard_error_errors=changes,
-        individuals=new,
-        marginal=summarize_weights(new),
-        converged=converged and is_maximum and covered,
-        message=message + error_message(names, errors / covariance.diagonal().sqrt(), changes),
-        num_rounds=rounds.num_rounds,
-        seconds=0.0,  # :func:`fit_once` knows it
-        search=search,
-        fixed=tuple(fixed),
-        undetermined=tuple(names[j] for j in range(len(names)) if any(j in x for x in flat)),
-    )

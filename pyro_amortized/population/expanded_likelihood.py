@@ -155,14 +155,7 @@ class ExpandedLikelihood:
         coordinates = self._coordinates(following)
         known = None if differences is None else differences.take(rows)
         moved = MovedObservations(structure, cohort, center, population, coordinates, known)
-        parts = (moved, coordinates.steps, observation)
-        if self.by_parameters and not self.few_coordinates:
-            standard = (center - following.mean) / following.spread
-            gradient, hessian = regressed_expansion(
-                *parts, standard, normalized_weights(log_weights)
-            )
-        else:
-            gradient, hessian = expansion(*parts)
+        derivatives = self._derivatives(moved, observation, following, log_weights)
         return ExpandedPart(
             repeated_cohort,
             draws,
@@ -170,11 +163,24 @@ class ExpandedLikelihood:
             observation - log_proposal,
             None if individuals.factors is None else individuals.factors[:, rows],
             observation.amax(0) - observation + EXPANSION.free_rise,
-            gradient,
-            hessian,
+            *derivatives,
             following,
             coordinates.shared_units,
         )
+
+    def _derivatives(
+        self,
+        moved: MovedObservations,
+        observation: Tensor,
+        following: Following,
+        log_weights: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Gradient and Hessian of the log densities of the observations at the center."""
+        parts = (moved, moved.coordinates.steps, observation)
+        if self.few_coordinates or not self.by_parameters:
+            return expansion(*parts)
+        standard = (moved.draws - following.mean) / following.spread
+        return regressed_expansion(*parts, standard, normalized_weights(log_weights))
 
     def _coordinates(self, following: Following) -> Coordinates:
         if self.by_parameters:

@@ -34,14 +34,16 @@ def final_curvature(
     individuals: IndividualPosteriors,
     vector: Tensor,
     held: Tensor,
+    known: Curvature | None = None,
 ) -> tuple[Curvature, Tensor]:
-    """The curvature at the estimates, and the coordinates that are held.
+    """The curvature at the estimates, and the coordinates that are held; the curvature of a
+    likelihood that is not quadratic may be known with those that the rounds have held.
 
     Rounds hold the standard deviations that cannot be distinguished from zero where they begin. One
     that becomes so in the last round is found here: the likelihood is flat in its logarithm, and
     would also hide what the data say about the other parameters.
     """
-    curvature = curvature_at(search, likelihood, individuals, vector, ~held)
+    curvature = curvature_at(search, likelihood, individuals, vector, ~held, known)
     if curvature.is_maximum and not len(curvature.flat):
         return curvature, held
     flat = torch.zeros_like(held)
@@ -61,8 +63,10 @@ def curvature_at(
     individuals: IndividualPosteriors,
     vector: Tensor,
     free: Tensor,
+    known: Curvature | None = None,
 ) -> Curvature:
-    """Covariance of the estimates on draws that were made near them.
+    """Covariance of the estimates on draws that were made near them. The curvature of a likelihood
+    that is not quadratic may be known there.
 
     Some models have no gradient at draws that have moved; the expansion leaves these draws out.
     """
@@ -72,7 +76,7 @@ def curvature_at(
     if search.structure.estimator == "likelihood-free":
         step = ESTIMATION.learned_difference
         return laplace_covariance(objective, vector, search.scale, free, step)
-    curvature = laplace_covariance(objective, vector, search.scale, free)
+    curvature = known or laplace_covariance(objective, vector, search.scale, free)
     if not likelihood.is_expanded and bool(curvature.covariance.isnan().all()):
         drawn = search.some_draws(likelihood)[0]
         expanded = ExpandedLikelihood(drawn, search.scale, following=likelihood.following)

@@ -3,6 +3,7 @@ r"""How a fit ended, in words: for the summary and for ``fit.message``."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..model import Population
@@ -23,6 +24,12 @@ class MessageSettings:
     min_named_error: float = 0.1
     # The same of a standard error, as a part of it.
     min_named_change: float = 0.1
+    # Where the optimiser failed, its gradient is compared with differences over this part of a
+    # large step. It counts as wrong where they differ by a tenth, and by more than this slope
+    # for a large step, in log likelihood: rounding and kinks do not reach either.
+    difference_step: float = 1e-3
+    wrong_share: float = 0.1
+    wrong_slope: float = 0.1
 
 
 MESSAGE = MessageSettings()
@@ -33,6 +40,27 @@ def has_ended(rounds: Rounds) -> bool:
     the last round alone then shows how the fit ended.
     """
     return rounds.ascent.optimum.converged or rounds.search.structure.estimator == "likelihood-free"
+
+
+def _cut_gradients(rounds: Rounds) -> list[str]:
+    """Parameters whose gradient is none of the likelihood: the model takes values out of torch."""
+    ascent, search = rounds.ascent, rounds.search
+    objective, center = search.objective(ascent.likelihood), ascent.optimum.vector.detach()
+    vector = center.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(objective(vector), vector)
+    found = []
+    for j in (~ascent.held).nonzero()[:, 0].tolist():
+        step = torch.zeros_like(center)
+        step[j] = MESSAGE.difference_step * search.scale[j]
+        with torch.no_grad():
+            change = (objective(center + step) - objective(center - step)) / 2
+        by_gradient = gradient[j] * step[j]
+        wrong = (change - by_gradient).abs()
+        largest = torch.maximum(change.abs(), by_gradient.abs())
+        is_large = wrong > MESSAGE.wrong_slope * MESSAGE.difference_step
+        if bool(is_large & (wrong > MESSAGE.wrong_share * largest)):
+            found.append(search.structure.population_names[j])
+    return found
 
 
 def error_message(names: list[str], relative_errors: Tensor, changes: Tensor) -> str:
@@ -85,6 +113,12 @@ def fit_message(
     ]
     if not has_ended(rounds):
         parts.append(f"the optimiser did not converge: {ascent.optimum.message}")
+        cut = _cut_gradients(rounds)
+        if cut:
+            parts.append(
+                f"the gradient of {', '.join(cut)} is not that of the likelihood: `.detach()`, "
+                "`.item()`, `float(...)` or NumPy in the model takes values out of torch"
+            )
     if ascent.gain >= rounds.min_gain:
         parts.append("more rounds would still gain")
     vanishing = (ascent.held & ~structure.coordinates(fixed)).nonzero()[:, 0].tolist()

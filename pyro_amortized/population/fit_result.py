@@ -289,6 +289,11 @@ class PopulationFit:
         return self.marginal.minus2ll
 
     @property
+    def minus2ll_mc_error(self) -> float:
+        """Monte Carlo standard error of it."""
+        return self.marginal.minus2ll_mc_error
+
+    @property
     def aic(self) -> float:
         """Akaike's information criterion, -2LL + 2 P."""
         return self.minus2ll + 2 * self.num_parameters

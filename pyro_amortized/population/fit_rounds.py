@@ -19,6 +19,7 @@ from ..runtime.progress import count_step
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.proposals import Refinement
 from ..sampling.refinement_settings import FULL_EFFORT
+from .estimate_errors import curvature_of
 from .impossible_data import check_possible, impossible_rows
 from .large_cohorts.summarized_draws import RoundDraws, SummarizedDraws
 from .likelihood_interface import Likelihood
@@ -107,11 +108,15 @@ class Progress(NamedTuple):
         """Whether the likelihood has not risen on new draws for some rounds."""
         return self.num_idle >= ROUNDS.num_idle
 
-    def is_last(self, gain: float, min_gain: float) -> bool:
-        """Whether a round ends the rounds: it gains little, or the next one would."""
+    def is_last(self, ascent: Ascent, min_gain: float) -> bool:
+        """Whether a round ends the rounds: it gains little or the next one would, and its limits
+        have not withheld more.
+        """
+        gain = ascent.gain
         expected = gain * gain / self.last_gain if self.last_gain else math.inf
         is_near = gain < ROUNDS.max_idle_promise
-        return gain < min_gain or (is_near and expected < ROUNDS.min_expected * min_gain)
+        is_small = gain < min_gain or (is_near and expected < ROUNDS.min_expected * min_gain)
+        return is_small and self.region.withheld(ascent, self.is_idle) < min_gain
 
 
 class Start(NamedTuple):
@@ -164,14 +169,12 @@ def continue_rounds(
         ascent = search.ascend(place.likelihood, place.vector, held | vanishing, rough, level)
         num_rounds = progress.num_rounds + 1
         count_step(f"log likelihood {ascent.optimum.value:.1f}")
-        schedule = schedule.with_enough_draws(search, ascent)
+        ascent, schedule = _with_enough_draws(search, ascent, schedule)
         min_gain = schedule.smallest_gain(place.likelihood, progress.num_idle)
         if not math.isfinite(ascent.gain):
             return Rounds(search, ascent, place.individuals, num_rounds, min_gain)
         enough = near and place.individuals.num_draws >= schedule.num_draws
-        is_last = enough and progress.is_last(ascent.gain, min_gain)
-        is_last = is_last and progress.region.withheld(ascent, progress.is_idle) < min_gain
-        if is_last:
+        if is_last := enough and progress.is_last(ascent, min_gain):
             min_gain = max(min_gain, ROUNDS.max_idle_promise)
             if progress.is_idle:  # Monte Carlo error ends the rounds, not the optimiser
                 ascent = ascent._replace(optimum=ascent.optimum._replace(converged=True))
@@ -186,6 +189,18 @@ def continue_rounds(
             place = _with_all_draws(search, place, schedule, generator)
             return _stopped(search, ascent, place, num_rounds, min_gain)
         progress = after
+
+
+def _with_enough_draws(
+    search: Search, ascent: Ascent, schedule: RoundSchedule
+) -> tuple[Ascent, RoundSchedule]:
+    """A round with the curvature where it ended and a schedule with the draws that the Monte Carlo
+    errors there need, if it shows this.
+    """
+    if not schedule.shows_draws_needed(ascent):
+        return ascent, schedule
+    curvature = curvature_of(search, ascent)
+    return ascent._replace(curvature=curvature), schedule.with_enough_draws(ascent, curvature)
 
 
 def _drawn_after(

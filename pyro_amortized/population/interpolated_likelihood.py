@@ -4,7 +4,9 @@ The draws follow the shared parameters c, so the densities of the observations d
 In a box around the estimates they are interpolated by polynomials through Chebyshev points
 :math:`x_j = \cos(\pi j / n)`, for every draw separately. The densities of the individual parameters
 are always exact. Thousands of populations then cost ten to some hundred evaluations of the
-observations (decision 041).
+observations (decision 041). Where there are no shared parameters, as in a logistic regression with
+random effects, the grid is one point, and nothing is interpolated: the observations are evaluated
+once.
 """
 
 import itertools
@@ -31,7 +33,7 @@ class InterpolationSettings:
     # Points in every direction, by the number of shared parameters: with 11 points, or 9 x 9, the
     # likelihood agrees with the exact one to 1e-4 (decision 041).
     num_nodes: Mapping[int, int] = field(
-        default_factory=lambda: MappingProxyType({1: 11, 2: 9, 3: 6})
+        default_factory=lambda: MappingProxyType({0: 1, 1: 11, 2: 9, 3: 6})
     )
 
 
@@ -63,8 +65,9 @@ class InterpolatedLikelihood:
         self.repeated_cohort = cohort.repeat(len(self.draws))
         self.log_proposal = individuals.log_proposal.masked_fill(impossible, math.inf)
         num = INTERPOLATION.num_nodes[len(center)]
-        self.nodes = torch.cos(math.pi * torch.arange(num, dtype=torch.float64) / (num - 1))
-        points = [torch.stack(x) for x in itertools.product(self.nodes, repeat=len(center))]
+        self.nodes = torch.cos(math.pi * torch.arange(num, dtype=torch.float64) / max(1, num - 1))
+        grid = itertools.product(self.nodes.tolist(), repeat=len(center))
+        points = [torch.tensor(x, dtype=torch.float64) for x in grid]
         vector = self.following.center
         with torch.no_grad():
             values = [
@@ -83,7 +86,7 @@ class InterpolatedLikelihood:
 
     @staticmethod
     def is_possible(individuals: IndividualPosteriors) -> bool:
-        """Whether there are shared parameters, and few enough of them for a grid."""
+        """Whether the shared parameters are few enough for a grid."""
         return individuals.structure.num_shared in INTERPOLATION.num_nodes
 
     def covers(self, vectors: Tensor) -> Tensor:

@@ -41,6 +41,5 @@ def level_difference(first: AnyFit, second: AnyFit) -> SeparateDifference:
                 "fits by the density of the model: -2LL of the other lacks a constant.",
                 'fit it with `estimator="corrected"`.',
             )
-        of_level = isinstance(fit, LevelFit)
-        errors.append(fit.minus2ll_mc_error if of_level else fit.marginal.minus2ll_mc_error)  # type: ignore[union-attr]
+        errors.append(fit.minus2ll_mc_error)
     return SeparateDifference(first.minus2ll - second.minus2ll, math.hypot(*errors))

@@ -76,6 +76,11 @@ class ProfileLikelihood:
     upper: float
     level: float
 
+    def __repr__(self) -> str:
+        interval = f"{self.lower:.4g} to {self.upper:.4g}"
+        points = f"profile of {len(self.values)} points"
+        return f"{self.name}: {100 * self.level:g} % interval {interval} ({points})"
+
 
 def profile_likelihood(
     fit: PopulationFit | LevelFit, name: str, level: float = 0.95, *, progress: bool = True
@@ -119,8 +124,7 @@ def profile_likelihood(
     limit = float(scipy.special.chdtri(1, 1 - level))
     threads = threads_for(num_draws * fit.cohort.num_values)
     with threads, showing_progress(progress), counting_steps(f"profile of {name}", unit="point"):
-        of_level = isinstance(fit, LevelFit)
-        maxima = LevelMaxima(fit) if of_level else ExpandedMaxima(fit)  # type: ignore[arg-type]
+        maxima = ExpandedMaxima(fit) if isinstance(fit, PopulationFit) else LevelMaxima(fit)
         profile = _Profile(fit, maxima, free, names.index(name))
         bounds = sorted(profile.bound(side, limit) for side in (-1.0, 1.0))
     points = sorted(profile.maxima.items())

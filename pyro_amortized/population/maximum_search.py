@@ -22,6 +22,7 @@ from ..errors import AmortizedWarning
 from ..guide import AmortizedGuide
 from ..model import ModelStructure, Population
 from ..numerics.cholesky import factored
+from ..numerics.laplace import Curvature
 from ..numerics.maximization import Optimum, maximize
 from ..runtime.random_numbers import fork_seed, make_generator
 from ..sampling.individual_draws import sample_with_structure
@@ -87,6 +88,7 @@ class Ascent(NamedTuple):
         error: Monte Carlo standard error of the gain.
         held: Coordinates that were held, among them those of a standard deviation that cannot be
             distinguished from zero, shape ``(population,)``.
+        curvature: That of the likelihood where the round ended, if it was computed.
     """
 
     optimum: Optimum
@@ -94,6 +96,7 @@ class Ascent(NamedTuple):
     gain: float
     error: float
     held: Tensor
+    curvature: Curvature | None = None
 
     def mixtures_at(self, vector: Tensor) -> Refinement:
         """The mixtures of the individuals of this round, moved to a population."""

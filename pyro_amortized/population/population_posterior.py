@@ -26,6 +26,7 @@ from ..numerics.laplace import laplace_covariance
 from ..runtime.arguments import check_count, check_is
 from ..runtime.progress import counting_steps, showing_progress
 from ..runtime.random_numbers import make_generator
+from ..runtime.text_table import text_table
 from ..runtime.threads import threads_for
 from ..sampling.importance_weights import (
     effective_sample_size,
@@ -37,6 +38,7 @@ from ..sampling.individuals import IndividualPosteriors
 from ..sampling.student_mixture import StudentMixture, fit_student_mixture
 from ..sampling.weighted_fits import tempered_weights
 from .cohort_size import check_size
+from .draws_text import draws_rows
 from .fit_result import PopulationFit
 from .posterior_density import (
     DENSITY,
@@ -90,6 +92,11 @@ class PopulationDraws:
     pareto_k: float
     log_likelihoods: Tensor
     likelihood: AnyLikelihood
+
+    def __repr__(self) -> str:
+        quality = f"of weighted ones with ESS {self.ess:.0f} and Pareto k {self.pareto_k:.2f}"
+        table = text_table(draws_rows(self.fit.structure, self.vectors))
+        return f"{len(self.vectors)} draws of the population, {quality}\n\n{table}"
 
     @property
     def individual_posteriors(self) -> IndividualPosteriors:

@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
+from ..numerics.laplace import Curvature
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, ROUGH_EFFORT, Effort
 from .estimate_errors import draws_needed
 from .likelihood_interface import Likelihood
-from .maximum_search import Ascent, Search
+from .maximum_search import Ascent
 from .trust_region import ROUNDS
 
 
@@ -45,14 +46,19 @@ class RoundSchedule(NamedTuple):
             return ROUGH_EFFORT
         return NO_CHAINS._replace(search_modes=self.search_modes)
 
-    def with_enough_draws(self, search: Search, ascent: Ascent) -> "RoundSchedule":
-        """More draws, if the Monte Carlo errors of the estimates near the maximum need them,
-        which a round with all draws shows that has settled.
+    def shows_draws_needed(self, ascent: Ascent) -> bool:
+        """Whether a round shows how many draws the Monte Carlo errors of the estimates need: one
+        with all draws that has settled near the maximum.
         """
         num_draws = ascent.likelihood.individuals.num_draws
-        if ascent.gain > ROUNDS.settled_gain or not self.num_draws <= num_draws < self.most_draws:
-            return self
-        needed = min(self.most_draws, draws_needed(search, ascent, ROUNDS.max_estimate_error))
+        has_settled = ascent.gain <= ROUNDS.settled_gain
+        return has_settled and self.num_draws <= num_draws < self.most_draws
+
+    def with_enough_draws(self, ascent: Ascent, curvature: Curvature) -> "RoundSchedule":
+        """More draws, if such a round shows that they are needed."""
+        num_draws = ascent.likelihood.individuals.num_draws
+        wanted = draws_needed(ascent, curvature, ROUNDS.max_estimate_error)
+        needed = min(self.most_draws, wanted)
         if needed < ROUNDS.min_increase * num_draws:
             return self._replace(most_draws=0)
         return self._replace(num_draws=min(needed, ROUNDS.max_increase * num_draws), most_draws=0)

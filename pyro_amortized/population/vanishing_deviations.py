@@ -76,7 +76,7 @@ def vanishing_coordinates(
     Returns:
         A boolean for every coordinate, shape ``(population,)``.
     """
-    log_sd = _log_standard_deviations(structure, cohort, vector, seed)[0]
+    deviations = _standard_deviations(structure, cohort, vector, seed)
     held, settings = torch.zeros(len(vector), dtype=torch.bool), VANISHING
     flat = held if flat is None else flat
     with torch.no_grad():
@@ -85,25 +85,19 @@ def vanishing_coordinates(
         def change(at: Tensor) -> Change:
             return _change(gains(structure.constrain_population(at)))
 
+        def vanishes(doubling: Tensor, is_flat: bool) -> bool:
+            half, most = change(vector - doubling), settings.max_total_change
+            least, highest = half.bounds(is_flat)
+            if half.median >= settings.max_individual_change or highest >= most or least <= -most:
+                return False
+            return change(vector + doubling).bounds(is_flat)[1] < most
+
         for j, unit in enumerate(torch.eye(len(vector), dtype=torch.float64)):
-            slopes = _slopes(log_sd, vector, unit)
+            slopes = deviations.slopes(unit)
             slope = slopes[slopes.abs().argmax()]
             if abs(float(slope)) > settings.min_slope:
-                doubling = math.log(2) / slope * unit
-                half, double = change(vector - doubling), change(vector + doubling)
-                unchanged = half.median < settings.max_individual_change
-                held[j] = unchanged and _is_flat(half, double, bool(flat[j]))
+                held[j] = vanishes(math.log(2) / slope * unit, bool(flat[j]))
     return held
-
-
-def _is_flat(half: "Change", double: "Change", known: bool) -> bool:
-    """Whether half of a standard deviation does not change the likelihood, and twice of it does not
-    increase it: with certainty, or as far as can be seen, if it is known to be flat.
-    """
-    most = VANISHING.max_total_change
-    if known:
-        return half.lowest < most and half.highest > -most and double.lowest < most
-    return half.highest < most and half.lowest > -most and double.highest < most
 
 
 def larger_deviations(
@@ -146,11 +140,11 @@ def highest_of_larger(
     ``vector`` to another population, less its Monte Carlo error.
     """
     best, best_change = None, VANISHING.max_total_change
-    log_sd = _log_standard_deviations(structure, cohort, vector, 0)[0]
+    deviations = _standard_deviations(structure, cohort, vector, 0)
     for j in held.nonzero()[:, 0].tolist():
         unit = torch.zeros_like(vector)
         unit[j] = 1.0
-        slopes = _slopes(log_sd, vector, unit)
+        slopes = deviations.slopes(unit)
         slope = slopes[slopes.abs().argmax()]
         for factor in VANISHING.factors:
             at = vector + math.log(factor) / slope * unit
@@ -172,13 +166,14 @@ def what_vanishes(
         seed: As in :func:`vanishing_coordinates`.
         place: The coordinate.
     """
-    log_sd, axes = _log_standard_deviations(structure, cohort, vector, seed)
+    deviations = _standard_deviations(structure, cohort, vector, seed)
     unit = torch.zeros_like(vector)
     unit[place] = 1.0
-    axis = int(_slopes(log_sd, vector, unit).abs().argmax())
+    axis = int(deviations.slopes(unit).abs().argmax())
     names = structure.latent_names
     if axis < len(names):
         return f"the standard deviation of {names[axis]}"
+    axes = deviations.axes
     share = (axes[:, -1] / axes[:, :-1].diagonal()).tolist()
     terms = [
         f"{x:+.2f} {name}"
@@ -191,19 +186,32 @@ def what_vanishes(
     )
 
 
-def _slopes(log_sd: Callable[[Tensor], Tensor], vector: Tensor, unit: Tensor) -> Tensor:
-    """Slopes of all log standard deviations in one coordinate."""
-    step = VANISHING.difference * unit
-    return (log_sd(vector + step) - log_sd(vector - step)) / (2 * VANISHING.difference)
+class _StandardDeviations(NamedTuple):
+    r"""Standard deviations of each individual parameter, and of their narrowest combination.
 
-
-def _log_standard_deviations(
-    structure: ModelStructure, cohort: Cohort, vector: Tensor, seed: int
-) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """Log standard deviation of each individual parameter, and of the combination that is
-    narrowest at ``vector``, as a function of the unconstrained population; and these combinations,
-    shape ``(latent, combination)``.
+    Args:
+        log_sd: Their logarithms, shape ``(combination,)``, as a function of the population.
+        vector: A population in unconstrained coordinates, shape ``(population,)``.
+        at_vector: Their logarithms there.
+        axes: The combinations, of which the last one is the narrowest there, shape ``(latent,
+            combination)``.
     """
+
+    log_sd: Callable[[Tensor], Tensor]
+    vector: Tensor
+    at_vector: Tensor
+    axes: Tensor
+
+    def slopes(self, unit: Tensor) -> Tensor:
+        """Slopes of the logarithms in one coordinate, shape ``(combination,)``."""
+        step = VANISHING.difference
+        return (self.log_sd(self.vector + step * unit) - self.at_vector) / step
+
+
+def _standard_deviations(
+    structure: ModelStructure, cohort: Cohort, vector: Tensor, seed: int
+) -> _StandardDeviations:
+    """Those at the unconstrained population ``vector`` and around it."""
     # The same random individuals in every round: a cohort may be sorted by treatment arm.
     order = torch.randperm(len(cohort), generator=make_generator(seed))
     part = cohort[order[: VANISHING.max_individuals]]
@@ -213,12 +221,16 @@ def _log_standard_deviations(
         draws = structure.draw_individuals(part, population, VANISHING.num_draws, generator)
         return (draws - draws.mean(0)).flatten(0, 1)
 
-    at_vector = deviations(vector).nan_to_num(0.0, 0.0, 0.0)
-    sd = at_vector.std(0).clamp(min=1e-300)
-    correlation = torch.corrcoef((at_vector / sd).T).reshape(len(sd), -1).nan_to_num(0.0)
+    drawn = deviations(vector).nan_to_num(0.0, 0.0, 0.0)
+    sd = drawn.std(0).clamp(min=1e-300)
+    correlation = torch.corrcoef((drawn / sd).T).reshape(len(sd), -1).nan_to_num(0.0)
     narrowest = torch.linalg.eigh(correlation).eigenvectors[:, :1]
     axes = torch.cat([torch.eye(len(sd), dtype=sd.dtype), narrowest], 1) / sd.unsqueeze(-1)
-    return lambda at: (deviations(at) @ axes).std(0).log(), axes
+
+    def log_sd(at: Tensor) -> Tensor:
+        return (deviations(at) @ axes).std(0).log()
+
+    return _StandardDeviations(log_sd, vector, (drawn @ axes).std(0).log(), axes)
 
 
 class Change(NamedTuple):
@@ -239,6 +251,12 @@ class Change(NamedTuple):
     def lowest(self) -> float:
         """The smallest one."""
         return self.total - self.allowed
+
+    def bounds(self, is_flat: bool) -> tuple[float, float]:
+        """Between what the change lies with certainty; or the largest and the smallest change, if
+        it is known to be about zero, so that the error does not count against it.
+        """
+        return (self.highest, self.lowest) if is_flat else (self.lowest, self.highest)
 
 
 def _change(gains: Gains) -> Change:

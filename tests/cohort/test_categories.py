@@ -13,8 +13,10 @@ import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.applications.model_search.program_lines import program_lines
 from pyro_amortized.applications.model_search.search_candidates import covariate_effect
+from pyro_amortized.cohort import with_categories_of
 from pyro_amortized.cohort.named_tensors import cohort_of, cohort_tensors
-from pyro_amortized.errors import CohortError
+from pyro_amortized.encode.cohort_form import Form, check_form
+from pyro_amortized.errors import CohortError, GuideError
 from pyro_amortized.model.extended_program import Entry, Extension
 from tests.cohort.kit import refused
 
@@ -95,3 +97,28 @@ def test_a_search_has_the_names():
     fit = SimpleNamespace(estimates={"arm_on_phi_CL": torch.tensor([0.1, 0.2])})
     lines = program_lines(Extension((effect,)), fit)
     assert 'arm_on_phi_CL[..., 1, None] * cohort.is_category("arm", "c")' in lines
+
+
+def test_categories_of_cohorts_that_have_others_are_joined_by_name():
+    women, men = (
+        cohort((0.0, 0.0, 0.0), {"sex": ("F",)}),
+        cohort((0.0, 1.0, 0.0), {"sex": ("M", "F")}),
+    )
+    both = pa.concatenate([women, men])
+    assert both.categories["sex"] == ("F", "M")
+    assert both.is_category("sex", "M").tolist() == [False, False, False, True, False, True]
+    assert both.covariates["sex"].tolist() == [0.0, 0.0, 0.0, 1.0, 0.0, 1.0]
+    again = with_categories_of(men, {"sex": ("F", "M"), "race": ("A",)})
+    assert again.covariates["sex"].tolist() == [1.0, 0.0, 1.0]
+    assert again.is_category("sex", "M").tolist() == men.is_category("sex", "M").tolist()
+    assert with_categories_of(again, again.categories) is again
+    unnamed = replace(men, categories={})
+    assert with_categories_of(unnamed, {"sex": ("F", "M")}).covariates["sex"].tolist() == [0, 1, 0]
+    refused("'sex' is 'M'", lambda: with_categories_of(men, {"sex": ("F", "X")}))
+
+
+def test_a_guide_refuses_categories_with_other_numbers():
+    form = Form.of(cohort(names={"sex": ("F", "M")}), ["y"])
+    check_form(cohort(names={"sex": ("F", "M")}), form)
+    with pytest.raises(GuideError, match=r"\['M', 'F'\][\s\S]*read_table|categories="):
+        check_form(cohort(names={"sex": ("M", "F")}), form)

@@ -138,6 +138,10 @@ def test_individual_parameters(fit):
     assert frame["base 95 %"].tolist() == pytest.approx(levels[2, :, 0].exp().tolist())
     assert frame["phi[slope]"].tolist() == pytest.approx(levels[0, :, 1].tolist())
     assert set(fit.cohort.covariates) <= set(frame.columns)
+    group = torch.arange(len(fit.cohort)).remainder(2).double()
+    named = replace(fit.cohort, covariates={"group": group}, categories={"group": ("new", "old")})
+    individuals = replace(fit.individuals, cohort=named)
+    assert individual_table(individuals)["group"].tolist()[:2] == ["new", "old"]
     assert "slope" in individual_table(fit, log=["phi"]).columns
     with pytest.raises(SettingError, match="no individual parameter 'eta'"):
         individual_table(fit, log=["eta"])

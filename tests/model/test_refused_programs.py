@@ -180,3 +180,29 @@ def test_latent_sites_of_one_value():
 def _fixed_population(cohort):
     pyro.sample("scale", dist.Delta(torch.tensor(1.0)))
     _normal_program(cohort)
+
+
+def test_a_plate_in_a_dimension_that_the_values_do_not_have():
+    def program(cohort):
+        y = cohort["y"]
+        with pyro.plate("individual", len(cohort), dim=-2):
+            rate = pyro.sample("rate", dist.LogNormal(0.0, 0.5))
+            mean = curve(y.times, torch.ones_like(rate), rate)
+            pyro.sample("y", dist.Normal(mean, 1.0).mask(y.observed).to_event(1), obs=y.values)
+
+    _refused(program, "distribution of shape|plates and")
+
+
+def test_what_to_do_about_usual_mistakes_with_shapes():
+    def no_event(prediction, sigma, y):
+        pyro.sample("y", dist.Normal(prediction, sigma[..., None]).mask(y.observed), obs=y.values)
+
+    def subsampled(cohort):
+        y = cohort["y"]
+        with pyro.plate("individual", len(cohort), subsample_size=4):
+            rate = pyro.sample("rate", dist.LogNormal(0.0, 0.5))
+            mean = rate[..., None] * y.times
+            pyro.sample("y", dist.Normal(mean, 1.0).mask(y.observed).to_event(1), obs=y.values)
+
+    _refused(_with(observe=no_event), r"write `.to_event\(1\)` behind the distribution")
+    _refused(subsampled, "no `subsample_size`")

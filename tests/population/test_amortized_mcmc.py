@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import pyro_amortized as pa
-from pyro_amortized.errors import FitError
+from pyro_amortized.errors import FitError, ModelError
 from tests.exact import exact_posterior, linear_program, unpack
 from tests.population.linear_models import exact_population_posterior
 
@@ -138,3 +138,11 @@ def test_one_line_of_a_script_changes(linear, linear_guide):
         assert draws.squeeze().shape == samples[BEFORE][name].squeeze().shape, name
         assert draws.dtype == samples[BEFORE][name].dtype, name
         assert draws.isfinite().all()
+
+
+def test_the_arguments_of_another_program_name_the_adapter(linear):
+    chain = pa.AmortizedMCMC(linear_program, 10)
+    times, values = linear["y"].times, linear["y"].values
+    for arguments, named in (((times, values), {}), ((times,), {"y": values})):
+        with pytest.raises(ModelError, match=r"got 2 arguments[\s\S]*pa.adapt"):
+            chain.run(*arguments, **named)

@@ -18,6 +18,13 @@ def test_bootstraps_agree_with_standard_errors(fit):
         ratio = (high - low) / 2 / error  # of omega[1] the standard deviation is skewed
         assert ((ratio - 1).abs() < 0.4).all(), name
         assert (replicates.standard_errors[name] > 0.6 * error).all(), name
+    first, _, heading, *rows = repr(replicates).split("\n")
+    assert first == "60 replicates of a nonparametric bootstrap"
+    assert heading.split()[:3] == ["parameter", "mean", "sd"]
+    assert [row.split()[0] for row in rows] == fit.structure.population_names
+    assert float(rows[-1].split()[1]) == pytest.approx(
+        float(replicates.estimates["sigma"].mean()), abs=1e-4
+    )
     low, high = replicates.interval()["omega"]
     assert ((low < fit.estimates["omega"]) & (fit.estimates["omega"] < high)).all()
     plain = replicates.interval(method="percentile")["sigma"]

@@ -31,6 +31,7 @@ def test_profiles_against_exact_profiles(fit, linear, exact, name, index):
 
     for bound in (profile.lower, profile.upper):
         assert abs(2 * (value - height(bound)) - 3.84) < 0.4
+    assert repr(profile).startswith(f"{name}: 95 % interval {profile.lower:.4g} to ")
     assert profile.minus2ll.min() < 1e-6
     assert (profile.values[1:] > profile.values[:-1]).all()
 

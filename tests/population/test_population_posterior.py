@@ -21,3 +21,12 @@ def test_population_draws_against_the_exact_posterior(fit, population_draws, lin
     assert (draws.std(0) > 0.85 * given).all()
     assert draws.std(0).mean() > given.mean()  # wider than with the population held
     assert structure.latent_names == ["phi[0]", "phi[1]"]
+
+
+def test_draws_are_printed_as_a_table(population_draws):
+    text = repr(population_draws)
+    assert text.startswith("200 draws of the population, of weighted ones with ESS ")
+    values = population_draws.draws["sigma"]
+    row = next(line for line in text.splitlines() if line.startswith("sigma")).split()
+    assert abs(float(row[1]) - float(values.mean())) < 1e-4
+    assert abs(float(row[4]) - float(values.quantile(0.5))) < 1e-4

@@ -77,3 +77,23 @@ def test_its_posterior_has_the_spread_of_the_prior(linear):
     mcmc = pa.AmortizedMCMC(shifted, 400, num_draws=200, seed=1)
     mcmc.run(linear)
     assert float(mcmc.get_samples()["d"].std()) == pytest.approx(math.sqrt(0.8), rel=0.15)
+
+
+def test_a_gradient_that_the_program_cuts_is_named():
+    def program(cohort):
+        mean = pyro.sample("mean", dist.Normal(0.0, 3.0))
+        spread = pyro.sample("spread", dist.HalfNormal(2.0))
+        sigma = pyro.sample("sigma", dist.HalfNormal(1.0))
+        y = cohort["y"]
+        with pyro.plate("individual", len(cohort)):
+            level = pyro.sample("level", dist.Normal(mean, spread))
+            line = (level[..., None] + 0.5 * y.times).detach()
+            pyro.sample("y", dist.Normal(line, sigma[..., None]).to_event(1), obs=y.values)
+
+    generator = torch.Generator().manual_seed(0)
+    times = torch.arange(5.0).expand(8, -1)
+    noise = torch.randn(8, 6, generator=generator)
+    values = 1 + 0.5 * times + 0.8 * noise[:, :1] + 0.3 * noise[:, 1:]
+    fit = pa.fit_population(program, pa.Cohort({"y": pa.Series(times, values)}), seed=1)
+    assert not fit.converged
+    assert "is not that of the likelihood: `.detach()`" in fit.message

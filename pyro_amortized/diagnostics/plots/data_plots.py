@@ -1,10 +1,13 @@
 r"""Figures of the data before any model: courses of the individuals, and covariates."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import scipy.stats
 import torch
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -151,17 +154,27 @@ def covariates(cohort: Cohort) -> Figure:
             if j > i:
                 ax.set_visible(False)
             elif i == j:
-                ax.hist(values[i], bins=12, color=MUTED, alpha=0.7)
+                named = cohort.categories.get(row, ())
+                bins = np.arange(len(named) + 1) - 0.5 if named else 12
+                ax.hist(values[i], bins=bins, color=MUTED, alpha=0.7)
                 label_axes(ax, row, "individuals")
             else:
                 ax.plot(values[j], values[i], "o", ms=3, color=OBSERVED, alpha=0.7)
                 label_axes(ax, column, row, f"rank correlation {_rank_correlation(values, i, j)}")
+                _name_categories(ax.yaxis, cohort.categories.get(row, ()))
+            _name_categories(ax.xaxis, cohort.categories.get(column, ()))
     return figure
+
+
+def _name_categories(axis: Axis, names: Sequence[str]) -> None:
+    """Names in place of the numbers of categories."""
+    if names:
+        axis.set_ticks(range(len(names)), names)
 
 
 def _rank_correlation(values: list[np.ndarray], i: int, j: int) -> str:
     """Spearman's correlation as text; nothing where a covariate is constant."""
-    first, second = (np.argsort(np.argsort(values[k])) for k in (i, j))
+    first, second = (scipy.stats.rankdata(values[k]) for k in (i, j))  # equal values share a rank
     if min(np.ptp(values[i]), np.ptp(values[j])) == 0 or len(first) < 3:
         return "-"
     return f"{np.corrcoef(first, second)[0, 1]:.2f}"

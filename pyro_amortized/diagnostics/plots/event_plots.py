@@ -194,9 +194,10 @@ def event_errors(
     Raises:
         CohortError: The model has no such series of events.
     """
-    r = result if isinstance(result, EventResiduals) else None
-    if r is None:
-        r = event_residuals(result, series=series, seed=seed)  # type: ignore[arg-type]
+    if isinstance(result, EventResiduals):
+        r = result
+    else:
+        r = event_residuals(result, series=series, seed=seed)
     figure, axes = panel_grid(3, 3, 3.6, 3.0)
     for hazard in r.drawn_cox_snell:
         values = torch.stack([hazard, r.happened.double()], -1).unsqueeze(1)

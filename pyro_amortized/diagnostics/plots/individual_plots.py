@@ -88,7 +88,8 @@ def individual_fits(
         if log:
             set_log(ax)
         label_axes(ax, "", "", f"individual {cohort.ids[i]}")
-    _add_titles(figure, name, f" (first {num} of {len(cohort)})" if num < len(cohort) else "")
+    which = f" (first {num} of {len(cohort)})" if num < len(cohort) else ""
+    _add_titles(figure, name, which, bool(at_limit[:num].any()))
     return figure
 
 
@@ -107,10 +108,11 @@ def _series_on_grid(structure: ModelStructure, shown: str) -> list[str]:
     ]
 
 
-def _add_titles(figure: Figure, name: str, more: str) -> None:
+def _add_titles(figure: Figure, name: str, more: str, has_limits: bool) -> None:
+    triangles = " Open triangles: values at a limit of quantification." if has_limits else ""
     figure.suptitle(
         f"Individual fits{more}: median, 90 % band of the mean, 90 % band of new observations.\n"
-        "Dashed: population prediction. Open triangles: values at a limit of quantification.",
+        f"Dashed: population prediction.{triangles}",
         fontsize=10,
     )
     figure.supxlabel("time", fontsize=9)

@@ -16,7 +16,7 @@ from ...population.fit_result import PopulationFit
 from ...runtime.arguments import check_count
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
-from ..dose_intervals import dose_times, time_after_dose, unbroken
+from ..dose_intervals import course_numbers, dose_times, time_after_dose, unbroken
 from ..result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
 from ..simulated_recording import as_would_be_recorded
 from .event_plots import event_curves
@@ -226,7 +226,11 @@ def _binned(
             'pass `x="time"`.',
         )
     known = times[observed].numpy()
-    edges = natural_bins(known, len(cohort)) if num_bins is None else equal_bins(known, num_bins)
+    if num_bins is None:
+        courses = course_numbers(cohort, name, by_dose=after)
+        edges = natural_bins(known, len(cohort), courses[observed].numpy())
+    else:
+        edges = equal_bins(known, num_bins)
     bins = torch.as_tensor(np.digitize(times.nan_to_num(0.0).numpy(), edges))
     doses = np.zeros(0) if after else dose_times(cohort)
     values = series.values.clone()

@@ -31,7 +31,10 @@ def strata_of(cohort: Cohort, covariate: str | None) -> dict[str, Tensor]:
     x = cohort.covariates[covariate]
     levels = x.unique()
     if len(levels) <= MAX_LEVELS:
-        return {f"{covariate} = {float(v):g}": x == v for v in levels}
+        names = cohort.categories.get(covariate)
+        return {
+            f"{covariate} = {names[int(v)] if names else f'{float(v):g}'}": x == v for v in levels
+        }
     median = x.median()
     return {
         f"{covariate} up to {float(median):g}": x <= median,

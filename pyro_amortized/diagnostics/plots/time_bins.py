@@ -21,6 +21,10 @@ class BinSettings:
         many: Multiple of the individuals from which on a bin is divided into equal parts, if it has
             that many different times.
         many_times: Different times of a bin that may be divided.
+        wide: Width of a bin, as a share of the gap that parts it from the nearer neighbour, from
+            which on it is not one planned time. A narrower bin is divided only where individuals
+            have several values of one course in it: the 6 h after every dose are one planned time,
+            however many doses there are.
     """
 
     max_times: int = 25
@@ -29,6 +33,7 @@ class BinSettings:
     few: float = 0.25
     many: float = 2.0
     many_times: int = 8
+    wide: float = 0.5
 
 
 BINS = BinSettings()
@@ -40,12 +45,17 @@ def equal_bins(times: np.ndarray, num_bins: int) -> np.ndarray:
     return edges[1:-1]
 
 
-def natural_bins(times: np.ndarray, num_individuals: int) -> np.ndarray:
+def natural_bins(
+    times: np.ndarray, num_individuals: int, courses: np.ndarray | None = None
+) -> np.ndarray:
     r"""Inner edges of bins that end in the gaps between planned times.
 
     Args:
         times: Times of the values, shape ``(value,)``.
         num_individuals: Number of individuals, whose values at one planned time are a bin.
+        courses: The course that a value belongs to: an individual, or one dose of an individual.
+            Integers, shape ``(value,)``. Default: unknown, so that a narrow bin is divided only if
+            it has more values than individuals.
 
     Returns:
         Shape ``(bin - 1,)``.
@@ -60,11 +70,23 @@ def natural_bins(times: np.ndarray, num_individuals: int) -> np.ndarray:
     edges = _without_small_bins(np.sort(times), edges, BINS.few * num_individuals)
     ends = [-np.inf, *edges, np.inf]
     for low, high in itertools.pairwise(ends):
-        inside = times[(times > low) & (times <= high)]
-        is_long = len(np.unique(inside)) >= BINS.many_times
-        if is_long and len(inside) >= BINS.many * num_individuals:
+        here = (times > low) & (times <= high)
+        inside = times[here]
+        if len(np.unique(inside)) < BINS.many_times or len(inside) < BINS.many * num_individuals:
+            continue
+        num_courses = num_individuals if courses is None else len(np.unique(courses[here]))
+        if _is_wide(times, inside) or len(inside) >= BINS.many * num_courses:
             edges += list(equal_bins(inside, round(len(inside) / num_individuals)))
     return np.unique(edges)
+
+
+def _is_wide(times: np.ndarray, inside: np.ndarray) -> bool:
+    """Whether the times of a bin are spread over a stretch that is long beside the gaps around."""
+    first, last = inside.min(), inside.max()
+    gaps = [first - times[times < first].max(initial=-np.inf)]
+    gaps += [times[times > last].min(initial=np.inf) - last]
+    nearest = min(gaps)
+    return bool(np.isinf(nearest) or last - first >= BINS.wide * nearest)
 
 
 def _without_small_bins(times: np.ndarray, edges: list[float], least: float) -> list[float]:

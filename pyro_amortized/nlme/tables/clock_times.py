@@ -34,8 +34,9 @@ def times(table: Table, ids: list[str], unit: str) -> Numbers:
     if date is None:
         clocks = column.map(_clock).notna().to_numpy(dtype=bool)
         if clocks.any():
-            fix = "correct the entry; all rows need clock times."
-            table.refuse(~clocks, "TIME", "a clock time (hh:mm), as in other rows.", fix)
+            fix = "correct the entry; all rows need clock times, and a later day a column DATE."
+            expected = "a clock time from 0:00 to 23:59, as in other rows."
+            table.refuse(~clocks, "TIME", expected, fix)
             return _same_day(table, ids, unit)
         numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
         if not np.isnan(numbers).all():

@@ -1,6 +1,7 @@
 """Covariates with one value per individual in a long table, complete or not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas
@@ -67,22 +68,47 @@ def check_no_texts(table: Table, name: str, argument: str) -> None:
 
 
 def with_category_codes(
-    table: Table, names: Sequence[str]
+    table: Table, names: Sequence[str], given: Mapping[str, Sequence[str]]
 ) -> tuple[Table, dict[str, tuple[str, ...]]]:
-    """The table with numbers in place of texts in some columns, and the texts of each, sorted.
+    """The table with numbers in place of texts in some columns, and the texts of each.
 
-    A column is one of categories if none of its entries is a number.
+    A column is one of categories if none of its entries is a number, or if its categories are
+    given. Those that are not given are sorted.
+
+    Raises:
+        TableError: Categories of another column, or an entry that is none of them.
     """
+    wrong = [name for name in given if name not in names]
+    if wrong:
+        raise TableError(
+            f"`categories=` has {wrong[0]!r}, which is not among the covariates.",
+            f"some of {list(names)}.",
+            f"add it to `covariates=`, or correct the name: {{{wrong[0]!r}: [...]}}.",
+        )
+    for name, x in given.items():
+        if isinstance(x, str) or not all(isinstance(part, str) for part in x) or not x:
+            raise TableError(
+                f"The categories of {name!r} are {x!r}.",
+                "a list of their names, in the order of their numbers.",
+                f"pass for instance {{{name!r}: ['A', 'B']}}.",
+            )
     found: dict[str, tuple[str, ...]] = {}
     frame = table.frame
     for name in names:
-        if name not in table:
-            continue
-        if not _has_texts(table, name):
+        if name not in table or not (name in given or _has_texts(table, name)):
             continue
         blank = frame[name].map(is_blank).to_numpy(dtype=bool)
         texts = [None if b else label(x) for x, b in zip(frame[name], blank, strict=True)]
-        found[name] = tuple(sorted({x for x in texts if x is not None}))
+        declared = {*table.categories.get(name, ()), *(x for x in texts if x is not None)}
+        found[name] = tuple(given.get(name) or sorted(declared))
+        unknown = [i for i, x in enumerate(texts) if x is not None and x not in found[name]]
+        if unknown:
+            raise table.error(
+                unknown[0],
+                name,
+                f"one of {list(found[name])}, as `categories=` has them.",
+                "correct the entry, or add it to `categories=`.",
+            )
         codes = [np.nan if x is None else float(found[name].index(x)) for x in texts]
         frame = frame.assign(**{name: codes})
         LOG.warning(
@@ -90,7 +116,9 @@ def with_category_codes(
             name,
             ", ".join(f"{k} = {x}" for k, x in enumerate(found[name])),
         )
-    return (Table(frame, table.labels), found) if found else (table, found)
+        if len({x.casefold() for x in found[name]}) < len(found[name]):
+            LOG.warning("Some categories of %s differ in capitals only: are they the same?", name)
+    return (replace(table, frame=frame), found) if found else (table, found)
 
 
 def incomplete_covariate(
@@ -114,10 +142,26 @@ def incomplete_covariate(
     return Series(torch.tensor(begin, dtype=torch.float64).unsqueeze(-1), values)
 
 
+def _check_one_kind(table: Table, name: str) -> None:
+    """Raise where a covariate has texts in some rows and numbers in others."""
+    blank = table.frame[name].map(is_blank).to_numpy(dtype=bool)
+    parsed = pandas.to_numeric(table.frame[name], errors="coerce").to_numpy(dtype=float)
+    texts = np.isnan(parsed) & ~blank
+    if texts.any() and not np.isnan(parsed).all():
+        raise table.error(
+            int(np.flatnonzero(texts)[0]),
+            name,
+            "a number, because other rows have numbers; or texts in all rows, which are names of "
+            "categories.",
+            "correct the entry, or name all categories by texts.",
+        )
+
+
 def _first_values(
     table: Table, name: str, rows: Rows, order: Sequence[str], names: Sequence[str] = ()
 ) -> list[float]:
     """The value of each individual, NaN where it has none; two different ones are an error."""
+    _check_one_kind(table, name)
     values, known = table.numbers(name), []
     for r, who in zip(rows, order, strict=True):
         recorded = r[~np.isnan(values[r])]

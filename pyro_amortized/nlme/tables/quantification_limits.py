@@ -2,6 +2,7 @@ r"""Limits of quantification of a series: those that the user gives, and one for
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ def with_limits(
                 for cell, those in zip(cells, names, strict=True)
             ]
         frame[column] = cells
-        table = Table(frame, table.labels)
+        table = replace(table, frame=frame)
     return table
 
 
@@ -150,7 +151,7 @@ def number_labels_of_occasions(table: Table) -> Table:
     frame = table.frame.copy()
     known = zip(labels, filled, strict=True)
     frame["OCC"] = [numbers[x] if is_known else np.nan for x, is_known in known]
-    return Table(frame, table.labels)
+    return replace(table, frame=frame)
 
 
 def _is_number(text: str) -> bool:

@@ -58,6 +58,7 @@ def read_table(
     columns: Sequence[str] | None = None,
     lloq: Limit = None,
     uloq: Limit = None,
+    categories: Mapping[str, Sequence[str]] | None = None,
 ) -> Cohort:
     r"""Read a cohort from a NONMEM-style long table.
 
@@ -94,6 +95,9 @@ def read_table(
             of each series, unit of the observations. The cohort then has ``<series>_low``, also if
             no value is censored.
         uloq: Upper limit of quantification, likewise.
+        categories: Names of the categories of a covariate in the order of their numbers, also of
+            those that no individual of this table has: ``{"SEX": ["F", "M"]}``. Default: the texts
+            of the column, sorted.
 
     Returns:
         The cohort in float64, individuals in the order of their first row, rows sorted by time
@@ -114,7 +118,7 @@ def read_table(
     _check_apart(covariates, incomplete)
     named = [*covariates, *time_varying, *incomplete, endpoint]
     loaded = number_labels_of_occasions(load(table, columns, named))
-    loaded, categories = with_category_codes(loaded, covariates)
+    loaded, names = with_category_codes(loaded, covariates, categories or {})
     loaded = with_limits(loaded, series, endpoint, lloq, uloq)
     ids = identifiers(loaded)
     parsed = read_columns(loaded, ids, time_unit)
@@ -140,12 +144,12 @@ def read_table(
         series_by_name,
         doses,
         {
-            name: constant_covariate(loaded, name, rows, order, categories.get(name, ()))
+            name: constant_covariate(loaded, name, rows, order, names.get(name, ()))
             for name in covariates
         },
         tuple(order),
         varying,
-        categories,
+        names,
     )
 
 

@@ -1,8 +1,8 @@
 r"""A long table from a file or a DataFrame, with errors that name row and column."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ DATES = {"DATE": "%m/%d/%Y", "DAT1": "%d/%m/%Y", "DAT2": "%Y/%m/%d", "DAT3": "%Y
 OTHERS = ("ID", "TIME", "DVID", "OCC", "L2", "C")
 KNOWN = {*NUMERIC, *DATES, *OTHERS}
 WHOLE = re.compile(r"[+-]?\d+(\.0*|\.?\d*[eE][+-]?\d+)")
+COMMA = re.compile(r"[+-]?\d+(,\d+)+(\.\d*)?")
 BELOW_LIMIT = re.compile(r"\s*(<|>|≤|≥|BLQ|BQL|BLOQ|LLOQ|BLD|ND\b)", re.IGNORECASE)
 
 
@@ -50,10 +51,12 @@ class Table:
     Args:
         frame: The rows; the names of known columns are in capitals.
         labels: Names of the rows in messages: lines of a file, or labels of a DataFrame.
+        categories: Categories that the columns of a DataFrame declare, also those of no row.
     """
 
     frame: pd.DataFrame
     labels: pd.Index
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __contains__(self, name: object) -> bool:
         return name in self.frame.columns
@@ -86,13 +89,23 @@ class Table:
             "write the limit into DV and 1 into a column CENS (-1 above an upper limit), or the "
             "flag into BLQ and the limit into LLOQ; or set MDV to 1 to leave the value out.",
         )
-        self.refuse(
-            wrong,
-            name,
-            "a number (`.` or an empty cell for a missing value).",
-            "correct the entry.",
-        )
+        if wrong.any():
+            first = int(np.flatnonzero(wrong)[0])
+            expected = "a number (`.` or an empty cell for a missing value)."
+            raise self.error(first, name, expected, _cure(str(column.iloc[first]), name, first))
         return np.where(blank, default, parsed)
+
+
+def _cure(text: str, column: str, row: int) -> str:
+    """What to do about a text in a column of numbers."""
+    if COMMA.fullmatch(text.strip()):
+        return (
+            "write numbers with a decimal point and without separators of thousands; a decimal "
+            "comma is read where semicolons, tabs or blanks separate the columns."
+        )
+    if row == 0 and column in ("DV", "AMT") and not any(x.isdigit() for x in text):
+        return "correct the entry; a row of units below the header is taken out of the table."
+    return "correct the entry."
 
 
 def load(
@@ -120,9 +133,11 @@ def load(
                 "rename the columns of the frame.",
             )
         kinds = {n: object for n, kind in table.dtypes.items() if str(kind) == "category"}
+        known = {str(n): tuple(map(label, table[n].cat.categories)) for n in kinds}
         frame = table.astype(kinds)
         labels = frame.index
     else:
+        known = {}
         frame, labels = read_file(Path(table), columns)
     frame.columns = [c.upper() if c.upper() in KNOWN else c for c in map(str, frame.columns)]
     frame = frame.rename(columns=_aliases(list(frame.columns), named))
@@ -138,11 +153,13 @@ def load(
             raise TableError(
                 f"The table has no column {name} (it has {list(frame.columns)}).",
                 "the columns ID, TIME and DV.",
-                "rename your columns, for instance `frame.rename(columns={'Subject': 'ID'})`.",
+                "make columns of the index, `frame.reset_index()`."
+                if isinstance(table, pd.DataFrame) and name in map(str, table.index.names)
+                else "rename your columns, for instance `frame.rename(columns={'Subject': 'ID'})`.",
             )
     if not len(frame):
         raise TableError("The table has no rows.", "one row per event.", "check the file.")
-    loaded = _without_comments(Table(frame.reset_index(drop=True), labels))
+    loaded = _without_comments(Table(frame.reset_index(drop=True), labels, known))
     blank = loaded.frame["ID"].map(is_blank).to_numpy(dtype=bool)
     loaded.refuse(blank, "ID", "an ID in every row.", "fill in the ID.")
     return loaded
@@ -171,7 +188,7 @@ def _without_comments(table: Table) -> Table:
     LOG.warning("%d rows are left out, because the column C marks them: %s.", len(rows), rows[:10])
     kept = np.flatnonzero(~filled)
     frame = table.frame.iloc[kept].reset_index(drop=True).drop(columns="C")
-    return Table(frame, table.labels[kept])
+    return replace(table, frame=frame, labels=table.labels[kept])
 
 
 def is_blank(x: Any) -> bool:

@@ -32,6 +32,7 @@ def log_surprises(table: Table, columns: Columns, rows: Rows, ids: list[str]) ->
     unsorted = [ids[r[0]] for r in rows if (np.diff(r) < 0).any()]
     if unsorted:
         LOG.warning("Rows of individuals %s were not sorted by time.", unsorted[:10])
+    _log_repeated(table, ids)
     unobserved = [ids[r[0]] for r in rows if not columns.is_observation[r].any()]
     if unobserved:
         LOG.warning("Individuals %s have no observation record.", unobserved[:10])
@@ -45,6 +46,20 @@ def log_surprises(table: Table, columns: Columns, rows: Rows, ids: list[str]) ->
         )
     recorded = columns.is_observation & (columns.number["MDV"] == 0)
     log_codes("DV", np.where(recorded, values, np.nan), ids)
+
+
+def _log_repeated(table: Table, ids: list[str]) -> None:
+    """Log rows that occur twice: a dose counts twice, and so does an observation."""
+    again = table.frame.duplicated().to_numpy()
+    if again.any():
+        who = list(dict.fromkeys(ids[i] for i in np.flatnonzero(again).tolist()))
+        LOG.warning(
+            "%d rows are the same as earlier ones in every column and count again, first row %s "
+            "(individuals %s).",
+            int(again.sum()),
+            table.labels[np.flatnonzero(again)[0]],
+            who[:10],
+        )
 
 
 def log_unused(table: Table, named: Sequence[str]) -> None:

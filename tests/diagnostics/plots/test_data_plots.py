@@ -46,6 +46,21 @@ def test_time_after_dose_and_a_logarithmic_axis():
     assert len(courses) == 8  # two intervals between doses for each of four individuals
 
 
+def test_names_of_categories():
+    sex = torch.tensor([0.0, 1.0, 0.0, 1.0]).double()
+    weight = torch.tensor([50.0, 80.0, 60.0, 90.0]).double()
+    names = {"sex": ("female", "male")}
+    named = Cohort(dict(cohort().series), covariates={"sex": sex, "WT": weight}, categories=names)
+    panels = plots.observations(named, stratify="sex").axes
+    titles = [ax.get_title() for ax in panels[:2]]
+    assert titles == [f"sex = {name}, 2 individuals" for name in ("female", "male")]
+    (of_sex, _, pair, _) = plots.covariates(named).axes
+    assert [x.get_text() for x in of_sex.get_xticklabels()] == ["female", "male"]
+    assert [x.get_text() for x in pair.get_xticklabels()] == ["female", "male"]
+    # Equal values share a rank: (1.5, 3.5, 1.5, 3.5) and (1, 3, 2, 4).
+    assert pair.get_title() == "rank correlation 0.89"
+
+
 def test_covariates_and_mistakes():
     figure = plots.covariates(datasets.warfarin())
     assert len(figure.axes) == len(datasets.warfarin().covariates) ** 2

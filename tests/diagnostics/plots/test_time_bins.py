@@ -36,6 +36,31 @@ def test_random_times_have_bins_of_enough_values():
     assert numbers[:-1].min() >= 16
 
 
+def test_a_planned_time_after_two_doses_is_one_bin():
+    noise = np.random.default_rng(1).uniform(-0.1, 0.1, (20, 4, 2))
+    times = np.array([0.5, 3.0, 6.0, 24.0])[:, None] + noise
+    courses = np.broadcast_to(np.arange(40).reshape(20, 1, 2), times.shape)
+    edges = natural_bins(times.ravel(), 20, courses.ravel())
+    assert counts(times.ravel(), edges).tolist() == [40] * 4
+
+
+def test_many_values_of_one_course_are_divided_beside_a_long_gap():
+    early = np.random.default_rng(1).uniform(0, 2, (20, 10))
+    times = np.concatenate([early, np.full((20, 1), 100.0)], 1)
+    courses = np.broadcast_to(np.arange(20)[:, None], times.shape)
+    numbers = counts(times.ravel(), natural_bins(times.ravel(), 20, courses.ravel()))
+    assert numbers[-1] == 20
+    assert len(numbers) == 11
+
+
+def test_sparse_windows_are_divided():
+    spread = np.random.default_rng(1).uniform(0, 8, (30, 6))
+    spread[:, 3:] += 18  # a second window; each value belongs to a dose of its own
+    courses = np.arange(180).reshape(30, 6)
+    numbers = counts(spread.ravel(), natural_bins(spread.ravel(), 30, courses.ravel()))
+    assert len(numbers) == 6
+
+
 def test_equal_bins():
     times = np.random.default_rng(3).uniform(0, 24, 400)
     assert counts(times, equal_bins(times, 4)).tolist() == [100] * 4

@@ -213,3 +213,88 @@ def test_theophylline_is_read_without_a_word(caplog):
     with caplog.at_level(logging.INFO, "pyro_amortized.nlme"):
         datasets.theophylline()
     assert not caplog.records
+
+
+def sexes(*texts, **options):
+    rows = [(i, t, 1.0, x) for i, x in enumerate(texts) for t in (0.0, 1.0)]
+    frame = pd.DataFrame(rows, columns=["ID", "TIME", "DV", "SEX"])
+    return nlme.read_table(frame, covariates=["SEX"], **options)
+
+
+def test_categories_that_no_individual_has():
+    """In a table of men alone M would be 0, as F is in the others."""
+    assert sexes("M", "M").covariates["SEX"].tolist() == [0.0, 0.0]
+    given = sexes("M", "M", categories={"SEX": ["F", "M"]})
+    assert given.covariates["SEX"].tolist() == [1.0, 1.0]
+    assert given.is_category("SEX", "F").tolist() == [False, False]
+    assert dict(given.categories) == {"SEX": ("F", "M")}
+    numbers = sexes(1, 2, categories={"SEX": ["2", "1"]})
+    assert numbers.covariates["SEX"].tolist() == [1.0, 0.0]
+    kind = pd.CategoricalDtype(["M", "F"])
+    frame = pd.DataFrame({"ID": [1, 1], "TIME": [0.0, 1.0], "DV": [1.0, 2.0], "SEX": ["M", "M"]})
+    declared = nlme.read_table(frame.astype({"SEX": kind}), covariates=["SEX"])
+    assert declared.covariates["SEX"].tolist() == [1.0]  # sorted, as those of a file
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "message"),
+    [
+        ("MX", {"categories": {"SEX": ["F", "M"]}}, "column SEX is 'X'[\\s\\S]*one of"),
+        ("MF", {"categories": {"SEX": "FM"}}, "The categories of 'SEX' are 'FM'"),
+        ("MF", {"categories": {"RACE": ["A"]}}, "'RACE', which is not among the covariates"),
+        (("M", 1), {}, "column SEX is 'M'[\\s\\S]*because other rows have numbers"),
+    ],
+)
+def test_categories_that_do_not_fit(texts, options, message):
+    with pytest.raises(TableError, match=message):
+        sexes(*texts, **options)
+
+
+def test_capitals_and_rows_that_occur_twice_are_named(caplog):
+    sexes("M", "m")
+    assert "differ in capitals only" in caplog.text
+    frame = pd.DataFrame(
+        {
+            "ID": 1,
+            "TIME": [0, 0, 1, 1],
+            "DV": [0, 0, 5, 5],
+            "AMT": [9, 9, 0, 0],
+            "CMT": [1, 2, 1, 1],
+        }
+    )
+    cohort = nlme.read_table(frame)
+    assert "1 rows are the same as earlier ones in every column and count again, first row 3" in (
+        caplog.text
+    )
+    assert cohort.doses.amounts.tolist() == [[9.0, 9.0]]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('1,1,"9,04",.', "decimal point"),
+        ('1,1,"1,000",.', "separators of thousands"),
+    ],
+)
+def test_commas_inside_numbers(tmp_path, line, message):
+    path = tmp_path / "data.csv"
+    path.write_text(f"ID,TIME,DV,AMT\n1,0,.,100\n{line}\n", "utf-8")
+    with pytest.raises(TableError, match=message):
+        nlme.read_table(path)
+
+
+def test_a_row_of_units_and_an_index(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("ID,TIME,DV,AMT\n-,h,mg/L,mg\n1,0,.,100\n1,1,9,.\n", "utf-8")
+    with pytest.raises(TableError, match="a row of units below the header"):
+        nlme.read_table(path)
+    frame = pd.DataFrame({"ID": [1, 1], "TIME": [0, 1], "DV": [1.0, 2.0]})
+    with pytest.raises(TableError, match="reset_index"):
+        nlme.read_table(frame.set_index(["ID", "TIME"]))
+    assert nlme.read_table(frame.set_index("ID").reset_index()).ids == ("1",)
+
+
+def test_hours_after_midnight_need_a_date():
+    frame = pd.DataFrame({"ID": 1, "TIME": ["23:00", "24:00"], "DV": [1.0, 2.0]})
+    with pytest.raises(TableError, match=r"from 0:00 to 23:59[\s\S]*DATE"):
+        nlme.read_table(frame)
