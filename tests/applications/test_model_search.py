@@ -268,8 +268,9 @@ def test_a_covariate_that_says_the_same_takes_no_inclusions_from_that_of_the_mod
 
 def test_covariates_without_one_known_value_are_named(fit, cohort):
     changing = replace(cohort, time_varying={"crcl": cohort["y"]})
+    drawn = replace(fit.individuals, cohort=changing)
     with pytest.raises(SettingError, match="'crcl' varies over time"):
-        pa.search(replace(fit, cohort=changing), covariates=["crcl"])
+        pa.search(replace(fit, cohort=changing, individuals=drawn), covariates=["crcl"])
     with pytest.raises(SettingError, match="'y' is a series"):
         pa.search(fit, covariates=["y"])
     with pytest.raises(SettingError, match="by name"):

@@ -118,10 +118,6 @@ def test_what_has_no_score_is_said(fit):
         pa.score_tests(fit, ["mu"])
 
 
-def test_a_search_tests_the_held_site_of_a_covariate_that_varies_over_time(fit):
-    assert "beta (x)" in str(pa.search(fit, covariates=["x"]))
-
-
 def test_what_the_data_do_not_determine_has_no_statistic():
     def with_idle(cohort):
         idle = pyro.sample("idle", dist.Normal(0.0, 1.0))

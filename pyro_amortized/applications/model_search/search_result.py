@@ -114,7 +114,7 @@ class ModelSearch:
 
     @property
     def held(self) -> dict[str, Tensor]:
-        """The sites that the chosen model holds, for a further fit, ``fixed=found.held``."""
+        """The values of the sites that the chosen model holds, ``fixed=`` of a further fit."""
         return {name: self.best.estimates[name] for name in self.best.fixed}
 
     @property

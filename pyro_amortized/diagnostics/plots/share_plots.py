@@ -117,8 +117,8 @@ def _draw_share(
     columns = np.array(rows).T
     x, share, lower, upper = columns
     if len(rows) == 1:  # one time: a bar and a point, no line over times that do not exist
-        label = "90 % of simulations"
-        ax.bar(x, upper - lower, 0.3, lower, color=FITTED, alpha=0.35, lw=0, label=label)
+        height = upper - lower
+        ax.bar(x, height, 0.3, lower, color=FITTED, alpha=0.35, lw=0, label="90 % of simulations")
         ax.plot(x, share, "o", ms=5, color=OBSERVED, label="data")
         ax.set_xlim(float(x[0]) - 1, float(x[0]) + 1)
         ax.set_xticks([float(x[0])])
