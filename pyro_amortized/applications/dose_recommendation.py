@@ -146,15 +146,7 @@ def recommend(
         >>> result.names
         ('200',)
     """
-    check_is("target", target, Target, "pass for example `Target.auc(low=400, high=600)`.")
-    if num_draws is not None:
-        check_count("num_draws", num_draws, least=100)
-    if uncertainty not in (None, *DOSE_UNCERTAINTIES):
-        raise SettingError(
-            f"`uncertainty` is {uncertainty!r}.",
-            f"one of {list(DOSE_UNCERTAINTIES)}.",
-            "correct `uncertainty=`.",
-        )
+    _check_arguments(target, num_draws, uncertainty)
     loss = _checked_criterion(target, probability, loss)
     template = make_regimen(1.0) if regimen is None else regimen
     check_is("regimen", template, Regimen, "pass what `nlme.regimen` gives.")
@@ -174,6 +166,21 @@ def recommend(
         result = _recommended(setting, question, begun, needed, generator)
     warn_unusual_patients(dict(result.unusual))
     return result
+
+
+def _check_arguments(
+    target: Target, num_draws: int | None, uncertainty: DoseUncertainty | None
+) -> None:
+    """Check the kind of the target, the number of draws and the uncertainty."""
+    check_is("target", target, Target, "pass for example `Target.auc(low=400, high=600)`.")
+    if num_draws is not None:
+        check_count("num_draws", num_draws, least=100)
+    if uncertainty not in (None, *DOSE_UNCERTAINTIES):
+        raise SettingError(
+            f"`uncertainty` is {uncertainty!r}.",
+            f"one of {list(DOSE_UNCERTAINTIES)}.",
+            "correct `uncertainty=`.",
+        )
 
 
 @dataclass(frozen=True, eq=False)

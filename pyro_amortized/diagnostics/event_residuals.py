@@ -136,9 +136,7 @@ def event_residuals(
     drawn = _inside(lower, upper, generator)
     of_population = structure.draw_individuals(cohort, population, NUM_SIMULATIONS, generator)
     low, high, _ = hazards(of_population)
-    ranks = [1 - torch.exp(-x).mean(0) for x in (low, high)]
-    uniform = torch.rand(ranks[0].shape, generator=generator, dtype=torch.float64)
-    pd = ranks[0] + (ranks[1] - ranks[0]) * uniform
+    pd = _rank(low, high, generator)
     known = cohort[name].observed.all(-1)
     number = (known & (values[..., 1] > 0)).sum(-1).double()
     cox_snell = total.mean(0)
@@ -155,6 +153,15 @@ def event_residuals(
         drawn[:, kept],
         (number > 0)[kept],
     )
+
+
+def _rank(low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:
+    """Share of a population with an earlier event, drawn where the hazards ``(draw, individual)``
+    of an event that is not known exactly have two ends.
+    """
+    first, last = (1 - torch.exp(-x).mean(0) for x in (low, high))
+    uniform = torch.rand(first.shape, generator=generator, dtype=torch.float64)
+    return first + (last - first) * uniform
 
 
 def _inside(lower: Tensor, upper: Tensor, generator: torch.Generator) -> Tensor:

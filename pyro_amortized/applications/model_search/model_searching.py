@@ -121,13 +121,7 @@ def search(
     fit.check_likelihood("A search")
     check_usable(fit)
     check_seed(seed, FitError)
-    steps, name = [first_step(fit)], ""
-    first = fit
-    if structures:
-        fix = 'pass programs by name, for instance `{"two compartments": model}`.'
-        check_is("structures", structures, Mapping, fix)
-        first, name, more = best_structure(fit, structures, seed)
-        steps += more
+    first, name, steps = _first_structure(fit, structures, seed)
     freed = _usable_names(fit, first, freed)
     request, skipped = make_request(first, covariates, parameters, correlations, residual, freed)
     place = None if folder is None else FolderPath(folder)
@@ -150,6 +144,18 @@ def search(
         structure=name,
         seconds=time.perf_counter() - begin,
     )
+
+
+def _first_structure(
+    fit: PopulationFit, structures: Mapping[str, Model] | None, seed: int
+) -> tuple[PopulationFit, str, list[SearchStep]]:
+    """The fit where the search begins, the name of its structure, and the steps to it."""
+    if not structures:
+        return fit, "", [first_step(fit)]
+    fix = 'pass programs by name, for instance `{"two compartments": model}`.'
+    check_is("structures", structures, Mapping, fix)
+    first, name, more = best_structure(fit, structures, seed)
+    return first, name, [first_step(fit), *more]
 
 
 def _followed_path(path: Path, refits: Refits, request: Request, rule: SearchRule) -> Path:

@@ -139,24 +139,15 @@ def visual_predictive_check(
         Bergstrand, Hooker, Wallin, Karlsson (2011), Prediction-corrected visual predictive checks
         for diagnosing nonlinear mixed-effects models.
     """
-    if num_bins is not None:
-        check_count("num_bins", num_bins)
-    check_count("num_simulations", num_simulations)
-    if x not in AXES:
-        raise SettingError(f"`x` is {x!r}.", f"one of {AXES}.", "correct `x=`.")
+    _check_settings(num_bins, num_simulations, x)
     individuals, generator = individuals_of(result), make_generator(seed)
     structure, cohort = individuals.structure, individuals.cohort
     kind = outcome_kinds(structure).get(series or structure.series[0])
     if kind in ("event", "category"):
         _check_plain(kind, x, prediction_corrected, log)
         of_kind = event_curves if kind == "event" else partial(category_shares, num_bins=num_bins)
-        return of_kind(
-            individuals,
-            series=series,
-            stratify=stratify,
-            num_simulations=num_simulations,
-            seed=seed,
-        )
+        options = {"num_simulations": num_simulations, "seed": seed}
+        return of_kind(individuals, series=series, stratify=stratify, **options)
     name = check_series(individuals, series)
     strata = strata_of(cohort, stratify)
     draws = structure.draw_individuals(cohort, individuals.population, num_simulations, generator)
@@ -167,20 +158,33 @@ def visual_predictive_check(
     if prediction_corrected:
         factor = _correction(individuals, name, draws.mean(0, keepdim=True), binned)
         binned = replace(binned, values=binned.values * factor, simulated=binned.simulated * factor)
-    has_shares = bool(at_limit.any())
-    width = 6.4 if len(strata) == 1 else 4.4
-    num_panels = (2 if has_shares else 1) * len(strata)
-    figure, axes = panel_grid(num_panels, len(strata), width, 3.0, sharex=True, sharey="row")
+    figure, axes = _panels(len(strata), bool(at_limit.any()))
+    title = f"prediction-corrected {name}" if prediction_corrected else name
     for j, (label, members) in enumerate(strata.items()):
         _draw_percentiles(axes[j], binned, members, at_limit)
-        corrected = "prediction-corrected " if prediction_corrected else ""
-        label_axes(axes[j], "" if has_shares else x, f"{corrected}{name}" if j == 0 else "", label)
+        label_axes(axes[j], "" if len(axes) > len(strata) else x, title if j == 0 else "", label)
         if log:
             set_log(axes[j])
-    if has_shares:
+    if len(axes) > len(strata):
         _draw_second_row(axes[len(strata) :], uncorrected, list(strata.values()), at_limit, x)
     add_legend(figure, axes)
     return figure
+
+
+def _panels(num_strata: int, has_shares: bool) -> tuple[Figure, list[Axes]]:
+    """A panel for each stratum, and a second row where values lie at a limit."""
+    width = 6.4 if num_strata == 1 else 4.4
+    num_panels = (2 if has_shares else 1) * num_strata
+    return panel_grid(num_panels, num_strata, width, 3.0, sharex=True, sharey="row")
+
+
+def _check_settings(num_bins: int | None, num_simulations: int, x: str) -> None:
+    """Check the numbers and the axis."""
+    if num_bins is not None:
+        check_count("num_bins", num_bins)
+    check_count("num_simulations", num_simulations)
+    if x not in AXES:
+        raise SettingError(f"`x` is {x!r}.", f"one of {AXES}.", "correct `x=`.")
 
 
 def _check_plain(kind: str, x: str, prediction_corrected: bool, log: bool) -> None:

@@ -78,20 +78,7 @@ def with_category_codes(
     Raises:
         TableError: Categories of another column, or an entry that is none of them.
     """
-    wrong = [name for name in given if name not in names]
-    if wrong:
-        raise TableError(
-            f"`categories=` has {wrong[0]!r}, which is not among the covariates.",
-            f"some of {list(names)}.",
-            f"add it to `covariates=`, or correct the name: {{{wrong[0]!r}: [...]}}.",
-        )
-    for name, x in given.items():
-        if isinstance(x, str) or not all(isinstance(part, str) for part in x) or not x:
-            raise TableError(
-                f"The categories of {name!r} are {x!r}.",
-                "a list of their names, in the order of their numbers.",
-                f"pass for instance {{{name!r}: ['A', 'B']}}.",
-            )
+    _check_given(given, names)
     found: dict[str, tuple[str, ...]] = {}
     frame = table.frame
     for name in names:
@@ -119,6 +106,24 @@ def with_category_codes(
         if len({x.casefold() for x in found[name]}) < len(found[name]):
             LOG.warning("Some categories of %s differ in capitals only: are they the same?", name)
     return (replace(table, frame=frame), found) if found else (table, found)
+
+
+def _check_given(given: Mapping[str, Sequence[str]], names: Sequence[str]) -> None:
+    """Check that categories which the user gives are lists of names of covariates' categories."""
+    wrong = [name for name in given if name not in names]
+    if wrong:
+        raise TableError(
+            f"`categories=` has {wrong[0]!r}, which is not among the covariates.",
+            f"some of {list(names)}.",
+            f"add it to `covariates=`, or correct the name: {{{wrong[0]!r}: [...]}}.",
+        )
+    for name, x in given.items():
+        if isinstance(x, str) or not all(isinstance(part, str) for part in x) or not x:
+            raise TableError(
+                f"The categories of {name!r} are {x!r}.",
+                "a list of their names, in the order of their numbers.",
+                f"pass for instance {{{name!r}: ['A', 'B']}}.",
+            )
 
 
 def incomplete_covariate(

@@ -129,28 +129,20 @@ def read_table(
     shifted = _record_order(parsed, rows)
     doses = read_doses(parsed, rows) if (parsed.is_dose | parsed.is_reset).any() else None
     series_by_name: dict[str, Series] = {}
-    varying = {name: _varying(loaded, name, shifted, rows, order) for name in time_varying}
-    if "OCC" in loaded:
-        varying["OCC"] = _varying(loaded, "OCC", shifted, rows, order)
+    changing = [*time_varying, *(["OCC"] if "OCC" in loaded else [])]
+    varying = {name: _varying(loaded, name, shifted, rows, order) for name in changing}
+    begin = np.array([shifted[r[0]] for r in rows])
     for name, is_endpoint in endpoint_rows(loaded, parsed, series, endpoint).items():
         part = [r[is_endpoint[r]] for r in rows]
-        first = [shifted[r[0]] for r in rows]
-        series_by_name[name], limits = read_series(parsed, shifted, part, first, name)
+        series_by_name[name], limits = read_series(parsed, shifted, part, list(begin), name)
         varying |= {f"{name}_{kind}": s for kind, s in limits.items()}
     for name in incomplete:
-        begin = np.array([shifted[r[0]] for r in rows])
         series_by_name[name] = incomplete_covariate(loaded, name, rows, order, begin)
-    return Cohort(
-        series_by_name,
-        doses,
-        {
-            name: constant_covariate(loaded, name, rows, order, names.get(name, ()))
-            for name in covariates
-        },
-        tuple(order),
-        varying,
-        names,
-    )
+    constant = {
+        name: constant_covariate(loaded, name, rows, order, names.get(name, ()))
+        for name in covariates
+    }
+    return Cohort(series_by_name, doses, constant, tuple(order), varying, names)
 
 
 def _rows_in_time(table: Table, columns: Columns, ids: Sequence[str], order: list[str]) -> Rows:

@@ -125,19 +125,11 @@ def load(
             there is no row.
     """
     check_is("table", table, (str, Path, pd.DataFrame), "pass a path or a frame.", TableError)
+    known: dict[str, tuple[str, ...]] = {}
     if isinstance(table, pd.DataFrame):
-        if columns is not None:
-            raise TableError(
-                "`columns` is given together with a DataFrame.",
-                "`columns` for a file without a header.",
-                "rename the columns of the frame.",
-            )
-        kinds = {n: object for n, kind in table.dtypes.items() if str(kind) == "category"}
-        known = {str(n): tuple(map(label, table[n].cat.categories)) for n in kinds}
-        frame = table.astype(kinds)
+        frame, known = _of_frame(table, columns)
         labels = frame.index
     else:
-        known = {}
         frame, labels = read_file(Path(table), columns)
     frame.columns = [c.upper() if c.upper() in KNOWN else c for c in map(str, frame.columns)]
     frame = frame.rename(columns=_aliases(list(frame.columns), named))
@@ -148,21 +140,43 @@ def load(
             "every column once; capitals and small letters are not distinguished.",
             "rename or drop one of them.",
         )
-    for name in ("ID", "TIME", "DV"):
-        if name not in frame.columns:
-            raise TableError(
-                f"The table has no column {name} (it has {list(frame.columns)}).",
-                "the columns ID, TIME and DV.",
-                "make columns of the index, `frame.reset_index()`."
-                if isinstance(table, pd.DataFrame) and name in map(str, table.index.names)
-                else "rename your columns, for instance `frame.rename(columns={'Subject': 'ID'})`.",
-            )
+    _check_required(frame, table.index.names if isinstance(table, pd.DataFrame) else ())
     if not len(frame):
         raise TableError("The table has no rows.", "one row per event.", "check the file.")
     loaded = _without_comments(Table(frame.reset_index(drop=True), labels, known))
     blank = loaded.frame["ID"].map(is_blank).to_numpy(dtype=bool)
     loaded.refuse(blank, "ID", "an ID in every row.", "fill in the ID.")
     return loaded
+
+
+def _of_frame(
+    table: pd.DataFrame, columns: Sequence[str] | None
+) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]]]:
+    """A DataFrame with categories as texts, and the categories that its columns declare."""
+    if columns is not None:
+        raise TableError(
+            "`columns` is given together with a DataFrame.",
+            "`columns` for a file without a header.",
+            "rename the columns of the frame.",
+        )
+    kinds = {n: object for n, kind in table.dtypes.items() if str(kind) == "category"}
+    known = {str(n): tuple(map(label, table[n].cat.categories)) for n in kinds}
+    return table.astype(kinds), known
+
+
+def _check_required(frame: pd.DataFrame, index: Sequence[Any]) -> None:
+    """Check that the columns are there without which there is no table; ``index`` has the names of
+    the index of a DataFrame.
+    """
+    for name in ("ID", "TIME", "DV"):
+        if name not in frame.columns:
+            raise TableError(
+                f"The table has no column {name} (it has {list(frame.columns)}).",
+                "the columns ID, TIME and DV.",
+                "make columns of the index, `frame.reset_index()`."
+                if name in map(str, index)
+                else "rename your columns, for instance `frame.rename(columns={'Subject': 'ID'})`.",
+            )
 
 
 def _aliases(columns: list[str], named: Sequence[str]) -> dict[str, str]:
