@@ -52,7 +52,7 @@ from .search_path import (
 )
 from .search_refits import Fitted, Refits, check_folder
 from .search_removals import wald_statistic
-from .search_result import CandidateTest, ModelSearch
+from .search_result import CandidateTest, ModelSearch, SearchStep
 from .search_settings import SEARCH, SearchRule
 from .selection_frequencies import inclusion_frequencies
 from .structure_choice import best_structure
@@ -124,8 +124,7 @@ def search(
     first, name, steps = _first_structure(fit, structures, seed)
     freed = _usable_names(fit, first, freed)
     request, skipped = make_request(first, covariates, parameters, correlations, residual, freed)
-    place = None if folder is None else FolderPath(folder)
-    if place is not None:
+    if (place := None if folder is None else FolderPath(folder)) is not None:
         check_folder(place, fit, repr((request, rule, seed, name)))
     program, extension = _parts(first.model)
     refits = Refits(program, seed, place)

@@ -75,6 +75,10 @@ class _Binned:
     num_bins: int
     doses: np.ndarray
 
+    def times_factor(self, factor: Tensor) -> "_Binned":
+        """The same with values multiplied by a factor ``(individual, time)``."""
+        return replace(self, values=self.values * factor, simulated=self.simulated * factor)
+
     def cells(self, individuals: Tensor) -> list[Tensor]:
         """Recorded cells of some individuals in each bin that has any."""
         shown = self.observed & individuals.unsqueeze(1)
@@ -156,8 +160,7 @@ def visual_predictive_check(
     at_limit = recorded_at_limit(individuals, name)
     uncorrected = binned  # the limit is one of values, not of corrected values
     if prediction_corrected:
-        factor = _correction(individuals, name, draws.mean(0, keepdim=True), binned)
-        binned = replace(binned, values=binned.values * factor, simulated=binned.simulated * factor)
+        binned = binned.times_factor(_correction(individuals, name, draws.mean(0, True), binned))
     figure, axes = _panels(len(strata), bool(at_limit.any()))
     title = f"prediction-corrected {name}" if prediction_corrected else name
     for j, (label, members) in enumerate(strata.items()):

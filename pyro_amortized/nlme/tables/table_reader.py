@@ -114,8 +114,7 @@ def read_table(
         >>> cohort["concentration"].observed
         tensor([[ True, False]])
     """
-    _check_lists(covariates=covariates, time_varying=time_varying, incomplete=incomplete)
-    _check_apart(covariates, incomplete)
+    _check_names(covariates, time_varying, incomplete)
     named = [*covariates, *time_varying, *incomplete, endpoint]
     loaded = number_labels_of_occasions(load(table, columns, named))
     loaded, names = with_category_codes(loaded, covariates, categories or {})
@@ -138,10 +137,7 @@ def read_table(
         varying |= {f"{name}_{kind}": s for kind, s in limits.items()}
     for name in incomplete:
         series_by_name[name] = incomplete_covariate(loaded, name, rows, order, begin)
-    constant = {
-        name: constant_covariate(loaded, name, rows, order, names.get(name, ()))
-        for name in covariates
-    }
+    constant = {x: constant_covariate(loaded, x, rows, order, names.get(x, ())) for x in covariates}
     return Cohort(series_by_name, doses, constant, tuple(order), varying, names)
 
 
@@ -151,6 +147,14 @@ def _rows_in_time(table: Table, columns: Columns, ids: Sequence[str], order: lis
     rows = [np.flatnonzero(where == name) for name in order]
     _check_restarts(table, columns, rows, order)
     return [r[np.argsort(columns.time[r], kind="stable")] for r in rows]
+
+
+def _check_names(
+    covariates: Sequence[str], time_varying: Sequence[str], incomplete: Sequence[str]
+) -> None:
+    """Check that names of columns are in lists, and in one of them."""
+    _check_lists(covariates=covariates, time_varying=time_varying, incomplete=incomplete)
+    _check_apart(covariates, incomplete)
 
 
 def _check_lists(**arguments: Sequence[str]) -> None:
