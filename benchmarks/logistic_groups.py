@@ -79,6 +79,19 @@ def loo_of_chain(chain, x, y):
     return float(arviz.loo(data, var_name="y").elpd_loo)
 
 
+def claims_of(errors, ratios, loo):
+    """Errors of means in standard deviations, ratios of these, and a difference of elpd_loo."""
+    population = torch.cat([errors["center"], errors["spread"]])
+    groups = float(errors["b"].square().mean().sqrt())
+    values = {
+        "largest error of a population mean, sd": (float(population.abs().max()), MEAN_ERROR),
+        "rms error of the means of groups, sd": (groups, GROUP_ERROR),
+        "largest error of a population sd, relative": (float((ratios - 1).abs().max()), SD_RATIO),
+        "difference of elpd_loo from the chain's": (abs(loo), LOO_ERROR),
+    }
+    return {k: {"value": v, "bound": b, "holds": v <= b} for k, (v, b) in values.items()}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="some groups and draws")
@@ -109,17 +122,7 @@ def main():
         print(name, *(f"{x.mean(0).tolist()} sd {x.std(0).tolist()}" for x in found[name]))
     reference = loo_of_chain(nuts, x, y)
     print(f"elpd_loo {loo:.1f}, of the chain {reference:.1f}")
-    population = torch.cat([errors["center"], errors["spread"]])
-    values = {
-        "largest error of a population mean, sd": (float(population.abs().max()), MEAN_ERROR),
-        "rms error of the means of groups, sd": (
-            float(errors["b"].square().mean().sqrt()),
-            GROUP_ERROR,
-        ),
-        "largest error of a population sd, relative": (float((ratios - 1).abs().max()), SD_RATIO),
-        "difference of elpd_loo from the chain's": (abs(loo - reference), LOO_ERROR),
-    }
-    claims = {k: {"value": v, "bound": b, "holds": v <= b} for k, (v, b) in values.items()}
+    claims = claims_of(errors, ratios, loo - reference)
     print(json.dumps({"benchmark": "logistic_groups", "claims": claims}))
 
 

@@ -108,14 +108,17 @@ class Progress(NamedTuple):
         """Whether the likelihood has not risen on new draws for some rounds."""
         return self.num_idle >= ROUNDS.num_idle
 
-    def is_last(self, ascent: Ascent, min_gain: float) -> bool:
-        """Whether a round ends the rounds: it gains little or the next one would, and its limits
-        have not withheld more.
-        """
-        gain = ascent.gain
+    def gains_little(self, gain: float, min_gain: float) -> bool:
+        """Whether a round gains little, or the next one would."""
         expected = gain * gain / self.last_gain if self.last_gain else math.inf
         is_near = gain < ROUNDS.max_idle_promise
-        is_small = gain < min_gain or (is_near and expected < ROUNDS.min_expected * min_gain)
+        return gain < min_gain or (is_near and expected < ROUNDS.min_expected * min_gain)
+
+    def is_last(self, ascent: Ascent, min_gain: float) -> bool:
+        """Whether a round ends the rounds: it gains little, and its limits have not withheld more
+        from it.
+        """
+        is_small = self.gains_little(ascent.gain, min_gain)
         return is_small and self.region.withheld(ascent, self.is_idle) < min_gain
 
 

@@ -201,19 +201,14 @@ def _test_of(
         each = _individual_scores(lambda x: likelihood(constrain(x)), fit.vector, places, unit)
         answer, remaining = _remaining(each.T @ each, num)
     if bool(remaining.isnan().any()):
-        nothing = torch.full((num,), math.nan, dtype=torch.float64)
-        value = torch.full_like(fit.estimates[name], math.nan)
-        unknown = (math.nan,) * 3
-        return FixedParameterTest(name, *unknown, num, math.nan, value, nothing)
+        return _undetermined(fit, name, num)
     slope = score[mine] - answer.T @ score[rest]
     step = torch.linalg.solve(remaining, slope)
     statistic = float(slope @ step)
-    reached, ratio = fit.vector.index_add(0, places[mine], unit[mine] * step), math.nan
-    if not by_scores:  # a maximum on the draws of the fit is near enough
-        best = maxima.maximum(fit.vector, fit.estimated | own)
-        move = ((best.vector - fit.vector)[own] / unit[mine] / step).abs().amax()
-        if move < MAX_STEP_RATIO:
-            reached, ratio = best.vector, max(2 * (best.value - before), 0.0)
+    promised = fit.vector.index_add(0, places[mine], unit[mine] * step)
+    reached, ratio = promised, math.nan
+    if not by_scores:
+        reached, ratio = _reached(fit, maxima, before, own, promised)
     tail = statistic if math.isnan(ratio) else ratio
     errors = torch.linalg.inv(remaining).diagonal().sqrt() * unit[mine]
     contrast = torch.cat([step, -(answer @ step)]) * unit
@@ -229,6 +224,27 @@ def _test_of(
         errors,
         by_scores,
     )
+
+
+def _reached(
+    fit: PopulationFit, maxima: ExpandedMaxima, before: float, own: Tensor, promised: Tensor
+) -> tuple[Tensor, float]:
+    """The maximum over a site and the estimates, and the fall of -2LL to it; the place that the
+    quadratic promises and NaN where the maximum is too far away for the draws of the fit.
+    """
+    best = maxima.maximum(fit.vector, fit.estimated | own)
+    move = ((best.vector - fit.vector)[own] / (promised - fit.vector)[own]).abs().amax()
+    if move < MAX_STEP_RATIO:
+        return best.vector, max(2 * (best.value - before), 0.0)
+    return promised, math.nan
+
+
+def _undetermined(fit: PopulationFit, name: str, num: int) -> FixedParameterTest:
+    """The test of a site of which the data say nothing beside the estimates."""
+    nothing = torch.full((num,), math.nan, dtype=torch.float64)
+    value = torch.full_like(fit.estimates[name], math.nan)
+    unknown = (math.nan,) * 3
+    return FixedParameterTest(name, *unknown, num, math.nan, value, nothing)
 
 
 def _remaining(information: Tensor, num: int) -> tuple[Tensor, Tensor]:

@@ -95,18 +95,12 @@ def fit_levels(
     vector = _start(structure, cohort, level, start, held, seed)
     own = ~structure.coordinates((*level.sites, *held))
     scale = structure.population_scale(cohort, generator)
-    gain, rounds, target = math.inf, 0, None
+    gain, rounds = math.inf, 0
     while rounds < SETTINGS.max_rounds and (gain > SETTINGS.gain or rounds < 2):
         parts = (structure, cohort, level, vector, num_draws, generator)
         target = drawn_level_likelihood(*parts, is_first=rounds == 0)
-        vector = vector.index_put((level.places.flatten(),), target.center.flatten())
-        objective = _objective(target, vector, own)
-        before = float(objective(vector[own]).detach())
-        best = maximize(
-            objective, vector[own], scale=scale[own], max_iterations=SETTINGS.max_iterations
-        )
-        gain, rounds = best.value - before, rounds + 1
-        vector = vector.index_put((own.nonzero()[:, 0],), best.vector)
+        vector, gain = _improved(target, level, vector, own, scale)
+        rounds += 1
     target = drawn_level_likelihood(structure, cohort, level, vector, num_draws, generator)
     found, words = _result(target, vector, own, scale)
     message = f"{rounds_in_words(rounds)}; the last gained {gain:.3f} in log likelihood{words}"
@@ -120,6 +114,18 @@ def fit_levels(
         num_rounds=rounds,
         seconds=time.perf_counter() - begin,
     )
+
+
+def _improved(
+    target: LevelLikelihood, level: Level, vector: Tensor, own: Tensor, scale: Tensor
+) -> tuple[Tensor, float]:
+    """The maximum on the draws of a round over the free parameters, and what it has gained."""
+    vector = vector.index_put((level.places.flatten(),), target.center.flatten())
+    objective = _objective(target, vector, own)
+    before = float(objective(vector[own]).detach())
+    most = SETTINGS.max_iterations
+    best = maximize(objective, vector[own], scale=scale[own], max_iterations=most)
+    return vector.index_put((own.nonzero()[:, 0],), best.vector), best.value - before
 
 
 def _held(structure: ModelStructure, level: Level, fixed: Population | None) -> dict[str, Tensor]:

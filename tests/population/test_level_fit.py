@@ -287,7 +287,7 @@ def line_cohort(num_each=4):
 @pytest.mark.slow
 def test_two_effects_of_a_site_have_the_closed_likelihood():
     cohort, held = line_cohort(), {"omega": torch.tensor([0.4, 0.4])}
-    fit = pa.fit_levels(lines, cohort, fixed=held, num_draws=100, seed=1)
+    fit = pa.fit_levels(lines, cohort, fixed=held, num_draws=50, seed=1)
     design = torch.stack([torch.ones(3), torch.arange(3.0)], -1).double().repeat(4, 1)
     own = design[:3] @ design[:3].T * 0.16 + 0.16 * torch.eye(3).double()
 

@@ -7,7 +7,7 @@ from pyro_amortized.population.trust_region import TrustRegion
 
 
 @pytest.mark.parametrize(
-    ("last_gain", "gain", "is_last"),
+    ("last_gain", "gain", "is_little"),
     [
         (0.0, 0.04, True),  # less than the smallest gain
         (0.0, 0.5, False),  # nothing is known of the next round
@@ -16,9 +16,9 @@ from pyro_amortized.population.trust_region import TrustRegion
         (1e6, 2.0, False),  # too far for a last round
     ],
 )
-def test_the_rounds_end_where_nothing_is_left_to_gain(last_gain, gain, is_last):
+def test_the_rounds_end_where_nothing_is_left_to_gain(last_gain, gain, is_little):
     progress = Progress(None, True, last_gain=last_gain)
-    assert progress.is_last(gain, 0.055) == is_last
+    assert progress.gains_little(gain, 0.055) == is_little
 
 
 def test_limits_become_narrower_and_wider():
