@@ -35,6 +35,7 @@ from ..runtime.arguments import check_is
 from ..runtime.text_table import text_table
 from ..runtime.threads import threads_for
 from .cohort_size import check_size
+from .expanded_likelihood import ExpandedLikelihood
 from .fit_result import PopulationFit
 from .likelihood_profiles import ExpandedMaxima
 
@@ -191,13 +192,11 @@ def _test_of(
     def objective(steps: Tensor) -> Tensor:
         return likelihood(constrain(fit.vector.index_put((places,), at + unit * steps))).sum()
 
-    at = fit.vector[places]
-    zero = torch.zeros_like(at)
+    at, zero = fit.vector[places], torch.zeros_like(unit)
     score = value_and_gradient(objective, zero)[1]
     mine, rest = slice(num), slice(num, None)
     answer, remaining = _remaining(observed_information(objective, zero), num)
-    by_scores = bool(remaining.isnan().any())
-    if by_scores:
+    if by_scores := bool(remaining.isnan().any()):
         each = _individual_scores(lambda x: likelihood(constrain(x)), fit.vector, places, unit)
         answer, remaining = _remaining(each.T @ each, num)
     if bool(remaining.isnan().any()):
@@ -205,25 +204,30 @@ def _test_of(
     slope = score[mine] - answer.T @ score[rest]
     step = torch.linalg.solve(remaining, slope)
     statistic = float(slope @ step)
-    promised = fit.vector.index_add(0, places[mine], unit[mine] * step)
-    reached, ratio = promised, math.nan
+    reached, ratio = fit.vector.index_add(0, places[mine], unit[mine] * step), math.nan
     if not by_scores:
-        reached, ratio = _reached(fit, maxima, before, own, promised)
+        reached, ratio = _reached(fit, maxima, before, own, reached)
     tail = statistic if math.isnan(ratio) else ratio
-    errors = torch.linalg.inv(remaining).diagonal().sqrt() * unit[mine]
     contrast = torch.cat([step, -(answer @ step)]) * unit
-    covariance = likelihood.following.score_covariance[places][:, places]
     return FixedParameterTest(
         name,
         statistic,
-        2 * math.sqrt(max(float(contrast @ covariance @ contrast), 0.0)),
+        2 * _slope_error(likelihood, places, contrast),
         ratio,
         num,
         float(scipy.special.chdtrc(num, tail)),
         constrain(reached)[name],
-        errors,
+        torch.linalg.inv(remaining).diagonal().sqrt() * unit[mine],
         by_scores,
     )
+
+
+def _slope_error(likelihood: ExpandedLikelihood, places: Tensor, direction: Tensor) -> float:
+    """Monte Carlo standard error of the slope of the log likelihood in a direction of some of the
+    coordinates.
+    """
+    covariance = likelihood.following.score_covariance[places][:, places]
+    return math.sqrt(max(float(direction @ covariance @ direction), 0.0))
 
 
 def _reached(

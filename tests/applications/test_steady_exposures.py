@@ -13,6 +13,24 @@ from pyro_amortized.errors import AmortizedWarning
 from .kit import STEADY, known, weight_model
 
 TWICE = nlme.regimen(100, 12, 3)
+# Regimens, windows, and dose over clearance.
+TWO_DOSES = nlme.regimen(100, 24, 3) + nlme.regimen(50, 24, 3, start=8)
+CASES = [
+    (nlme.regimen(100, 12, 5), STEADY, 25.0),
+    (nlme.regimen(100, 12, 5), pa.Exposure(0, 24, steady_state=True), 50.0),
+    (nlme.regimen(100, 12, 5), pa.Exposure(-12, 12, steady_state=True), 50.0),
+    (nlme.regimen(100, 12, 5, 18.0), pa.Exposure(0, 24, steady_state=True), 50.0),
+    (TWO_DOSES, STEADY, 37.5),
+    (nlme.regimen(2, 12, 5, per="weight"), STEADY, 35.0),
+    (nlme.regimen(100, 24, steady_state=True), None, 25.0),
+    (
+        nlme.regimen(100, 24, steady_state=True) + nlme.regimen(50, 24, start=8, steady_state=True),
+        None,
+        37.5,
+    ),
+    (nlme.regimen(100), pa.Exposure(0, 5000), 25.0),
+    (nlme.regimen(100, 24, 60), pa.Exposure(0, 3000), 1500.0),
+]
 
 
 @pytest.mark.parametrize("absorbed", [True, False])
@@ -32,25 +50,7 @@ def test_exposures_at_steady_state_are_dose_over_clearance(absorbed):
             pyro.sample("y", error.mask(y.observed).to_event(1), obs=y.values)
 
     population = pa.population(kinetics, {"cl": 4.0})
-    twice = nlme.regimen(100, 24, 3) + nlme.regimen(50, 24, 3, start=8)
-    cases = [
-        (nlme.regimen(100, 12, 5), STEADY, 25.0),
-        (nlme.regimen(100, 12, 5), pa.Exposure(0, 24, steady_state=True), 50.0),
-        (nlme.regimen(100, 12, 5), pa.Exposure(-12, 12, steady_state=True), 50.0),
-        (nlme.regimen(100, 12, 5, 18.0), pa.Exposure(0, 24, steady_state=True), 50.0),
-        (twice, STEADY, 37.5),
-        (nlme.regimen(2, 12, 5, per="weight"), STEADY, 35.0),
-        (nlme.regimen(100, 24, steady_state=True), None, 25.0),
-        (
-            nlme.regimen(100, 24, steady_state=True)
-            + nlme.regimen(50, 24, start=8, steady_state=True),
-            None,
-            37.5,
-        ),
-        (nlme.regimen(100), pa.Exposure(0, 5000), 25.0),
-        (nlme.regimen(100, 24, 60), pa.Exposure(0, 3000), 1500.0),
-    ]
-    for plan, exposure, exact in cases:
+    for plan, exposure, exact in CASES:
         result = pa.simulate(
             population,
             plan,

@@ -168,8 +168,7 @@ def visual_predictive_check(
         label_axes(axes[j], "" if len(axes) > len(strata) else x, title if j == 0 else "", label)
         if log:
             set_log(axes[j])
-    if len(axes) > len(strata):
-        _draw_second_row(axes[len(strata) :], uncorrected, list(strata.values()), at_limit, x)
+    _draw_second_row(axes[len(strata) :], uncorrected, list(strata.values()), at_limit, x)
     add_legend(figure, axes)
     return figure
 
@@ -205,7 +204,9 @@ def _check_plain(kind: str, x: str, prediction_corrected: bool, log: bool) -> No
 def _draw_second_row(
     axes: Sequence[Axes], binned: _Binned, strata: Sequence[Tensor], at_limit: Tensor, x: str
 ) -> None:
-    """The shares of values at the limit, one panel for each stratum."""
+    """The shares of values at the limit, one panel for each stratum, if there are such panels."""
+    if not axes:
+        return
     limit = binned.values[at_limit].max()
     for j, (ax, members) in enumerate(zip(axes, strata, strict=True)):
         _draw_shares(ax, binned, members, at_limit, limit)
