@@ -336,9 +336,7 @@ def _check_repetition(
         check_number("interval", interval, 0, with_low=False)
     elif num > 1 or steady_state:
         raise SettingError(
-            "A steady state has no dosing interval."
-            if steady_state
-            else f"{num} doses, but no dosing interval.",
+            "Repeated doses (`num=`, `steady_state=`) have no dosing interval.",
             "the time between two doses.",
             "pass `interval=`, for example `nlme.regimen(100, 12, 4)`.",
         )
