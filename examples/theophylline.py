@@ -53,10 +53,10 @@ def main(output, budget, num_calibration):
     print(f"trained in {seconds:.0f} s on {guide.history.num_simulations:,} simulations\n")
 
     design = pa.Resample(cohort, pa.RandomMissing(0.3, 0.3))
-    calibration = calibrate(guide, design, num_individuals=num_calibration, seed=1)
+    calibration = calibrate(guide, design, num_individuals=num_calibration, seed=5)
     print("calibration with 30 % of the values missing, p-values of uniform ranks:")
-    print("  corrected", {name: round(p, 2) for name, p in calibration.p_values().items()})
-    print("  raw guide", {name: round(p, 2) for name, p in calibration.p_values(raw=True).items()})
+    print("  corrected", {name: round(p, 3) for name, p in calibration.p_values().items()})
+    print("  raw guide", {name: round(p, 3) for name, p in calibration.p_values(raw=True).items()})
 
     output.mkdir(parents=True, exist_ok=True)
     plots.individual_fits(fit).savefig(output / "individual_fits.png", dpi=150)
