@@ -78,7 +78,7 @@ def vanishing_coordinates(
     """
     deviations = _standard_deviations(structure, cohort, vector, seed)
     held, settings = torch.zeros(len(vector), dtype=torch.bool), VANISHING
-    flat = held if flat is None else flat
+    flat = torch.zeros_like(held) if flat is None else flat
     with torch.no_grad():
         gains = gains_from(likelihood, structure.constrain_population(vector))
 
@@ -88,9 +88,9 @@ def vanishing_coordinates(
         def vanishes(doubling: Tensor, is_flat: bool) -> bool:
             half, most = change(vector - doubling), settings.max_total_change
             least, highest = half.bounds(is_flat)
-            if half.median >= settings.max_individual_change or highest >= most or least <= -most:
-                return False
-            return change(vector + doubling).bounds(is_flat)[1] < most
+            unchanged = half.median < settings.max_individual_change
+            unchanged = unchanged and highest < most and least > -most  # not where one is NaN
+            return unchanged and change(vector + doubling).bounds(is_flat)[1] < most
 
         for j, unit in enumerate(torch.eye(len(vector), dtype=torch.float64)):
             slopes = deviations.slopes(unit)
