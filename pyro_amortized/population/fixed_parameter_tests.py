@@ -35,7 +35,6 @@ from ..runtime.arguments import check_is
 from ..runtime.text_table import text_table
 from ..runtime.threads import threads_for
 from .cohort_size import check_size
-from .expanded_likelihood import ExpandedLikelihood
 from .fit_result import PopulationFit
 from .likelihood_profiles import ExpandedMaxima
 
@@ -183,11 +182,10 @@ def _test_of(
     fit: PopulationFit, maxima: ExpandedMaxima, before: float, name: str
 ) -> FixedParameterTest:
     """The test of one site; ``before`` is the maximum without it."""
-    likelihood = maxima.likelihood
-    constrain, scale = fit.structure.constrain_population, fit.search.scale
+    likelihood, constrain = maxima.likelihood, fit.structure.constrain_population
     own = fit.structure.coordinates([name])
     places = torch.cat([own.nonzero()[:, 0], fit.estimated.nonzero()[:, 0]])
-    num, unit = int(own.sum()), scale[places]
+    num, unit = int(own.sum()), fit.search.scale[places]
 
     def objective(steps: Tensor) -> Tensor:
         return likelihood(constrain(fit.vector.index_put((places,), at + unit * steps))).sum()
@@ -209,10 +207,11 @@ def _test_of(
         reached, ratio = _reached(fit, maxima, before, own, reached)
     tail = statistic if math.isnan(ratio) else ratio
     contrast = torch.cat([step, -(answer @ step)]) * unit
+    direction = torch.zeros_like(fit.vector).index_put((places,), contrast)
     return FixedParameterTest(
         name,
         statistic,
-        2 * _slope_error(likelihood, places, contrast),
+        2 * likelihood.following.slope_error(direction),
         ratio,
         num,
         float(scipy.special.chdtrc(num, tail)),
@@ -220,14 +219,6 @@ def _test_of(
         torch.linalg.inv(remaining).diagonal().sqrt() * unit[mine],
         by_scores,
     )
-
-
-def _slope_error(likelihood: ExpandedLikelihood, places: Tensor, direction: Tensor) -> float:
-    """Monte Carlo standard error of the slope of the log likelihood in a direction of some of the
-    coordinates.
-    """
-    covariance = likelihood.following.score_covariance[places][:, places]
-    return math.sqrt(max(float(direction @ covariance @ direction), 0.0))
 
 
 def _reached(

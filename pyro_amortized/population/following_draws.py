@@ -149,6 +149,14 @@ class Following:
         total = (scores.sum(0) / unit).unsqueeze(1)
         return 0.5 * float((total * torch.cholesky_solve(total, information)).sum())
 
+    def slope_error(self, direction: Tensor) -> float:
+        """Monte Carlo standard error of the slope of the log likelihood of all individuals in a
+        direction of the unconstrained population, shape ``(population,)``; NaN where it is not
+        known.
+        """
+        variance = direction @ self.score_covariance @ direction
+        return float(variance.clamp(min=0).sqrt())
+
     def moved(self, draws: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         r"""The draws at an unconstrained population, differentiable in it.
 

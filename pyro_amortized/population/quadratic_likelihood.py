@@ -45,17 +45,10 @@ class QuadraticLikelihood:
         self.base = individuals.summary.moments
         self.noise = self.following.noise
 
-    def slope_error(self, direction: Tensor) -> float:
-        """Monte Carlo standard error of the slope of the log likelihood of all individuals in a
-        direction of the unconstrained population, shape ``(population,)``.
-        """
-        variance = direction @ self.following.score_covariance @ direction
-        return float(variance.clamp(min=0).sqrt())
-
     def gains(self, population: Population) -> Gains:
         """Changes from the population of the draws."""
         change = self._change(population)
-        return Gains(self._rise(change), change.new_tensor([self.slope_error(change)]))
+        return Gains(self._rise(change), change.new_tensor([self.following.slope_error(change)]))
 
     def moments(self, population: Population) -> Tensor:
         """Log p(y_i | Psi), and log ESS at the population of the draws, shape ``(2, individual)``,
