@@ -19,8 +19,9 @@ import warnings
 from pathlib import Path
 
 import joblib
-from criticism_files import DEFECTS, planted
-from criticism_studies import PROBLEMS
+from criticism_files import planted
+from criticism_outcomes import ALL as PROBLEMS
+from criticism_practice import DEFECTS
 
 import pyro_amortized as pa
 from pyro_amortized.diagnostics import diagnose
@@ -129,6 +130,12 @@ def claims_of(answers, models):
     }
 
 
+def has(model, defect):
+    """Whether the defect is planted in the model."""
+    only = DEFECTS[defect].only
+    return model in only if only else not PROBLEMS[model].is_other
+
+
 def jobs_of(arguments):
     """Model, defect, strength, number of individuals and seed of every cohort."""
     num, defects, clean = 48, list(DEFECTS), arguments.clean
@@ -143,7 +150,7 @@ def jobs_of(arguments):
         for defect in defects
         for model in arguments.models
         for strength in arguments.strengths
-        if not DEFECTS[defect].only or model in DEFECTS[defect].only
+        if has(model, defect)
     ]
     for k in range(clean):
         model, seed = arguments.models[k % len(arguments.models)], 1000 + arguments.first + k
