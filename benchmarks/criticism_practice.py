@@ -379,7 +379,7 @@ PRACTICE = {
     "wrong groups": Defect(
         (*WRITTEN, *DISTRIBUTION, *CORRELATIONS, *COVARIATES),
         (0.1, 0.2, 0.33),
-        moved("main", lambda s: s.covariates["group"]),
+        moved("main", lambda s: 8 * s.covariates["group"]),
         file=treated_as_placebo,
         only=("growth",),
     ),

@@ -43,6 +43,7 @@ from .random_effect_checks import random_effect_checks
 from .recorded_values import recorded_value_checks
 from .residual_analysis import Residuals, residuals
 from .result_selection import outcome_kinds
+from .written_data import written_data_checks
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,12 @@ def diagnose(
     checks += _outcome_checks(fit, by_series, of_events)
     effects = random_effect_tests(fit, seed=fork_seed(generator))
     checks += random_effect_checks(effects) + case_influence_checks(fit)
+    checks += written_data_checks(
+        fit,
+        [n for n, kind in outcome_kinds(fit.structure).items() if kind == "continuous"],
+        seed=fork_seed(generator),
+        beside=any(c.status != "passed" and c.about == "model" for c in checks),
+    )
     return Diagnosis(tuple(checks), calibration, data, by_series, effects, of_events)
 
 
