@@ -85,11 +85,11 @@ def event(study: Study, level: Tensor, shape: float | Tensor = SHAPE) -> Tensor:
     return torch.stack([torch.minimum(time, end), (time < end).double()], -1)
 
 
-def _outcome(program, times, omega, measure, *, is_event=False) -> Problem:
+def _outcome(program, times, omega, measure, *, typical=0.0, is_event=False) -> Problem:
     return Problem(
         program,
         times.double(),
-        torch.zeros(1).double(),
+        torch.tensor([typical]).double(),
         torch.tensor([omega]).double(),
         constant,
         torch.ones_like,
@@ -117,7 +117,7 @@ OTHERS = {
         dose_times=(0.0, 24.0, 48.0, 72.0, 96.0),
         is_other=True,
     ),
-    "yes_no": _outcome(_program(_omega, _yes_no), torch.arange(8), 1.0, yes_or_no),
+    "yes_no": _outcome(_program(_omega, _yes_no), torch.arange(8), 1.0, yes_or_no, typical=-1.2),
     "counts": _outcome(_program(_omega, _counts), torch.arange(6), 0.5, poisson),
     "event": _outcome(event_program, torch.full((1,), 2.0), FRAILTY, event, is_event=True),
 }

@@ -19,10 +19,11 @@ from criticism_defects import (
     moved,
     noise,
 )
-from criticism_files import DEFECTS as FIRST, IDENTITY, RECORDING, UNITS, VALUES
+from criticism_files import DEFECTS as FIRST, IDENTITY, UNITS, VALUES
 from criticism_outcomes import event, poisson, yes_or_no
 from criticism_studies import Study
 
+NEIGHBOURS = ("neighbours in the file",)
 WRITTEN = ("doses, covariates and times as written",)
 EVENTS = ("events of y",)
 OUTCOMES = ("yes_no", "counts")
@@ -143,7 +144,9 @@ def planned_times(study: Study, size: float) -> Study:
     """Planned times are written in place of the real ones."""
     factor = torch.exp(size * study.normal(*study.times.shape))
     real = (study.times * factor).sort(1).values
-    values = noise(replace(study, values=study.problem.curve(replace(study, times=real), study.phi)))
+    values = noise(
+        replace(study, values=study.problem.curve(replace(study, times=real), study.phi))
+    )
     return replace(study, values=values.clamp(min=1e-3))
 
 
@@ -218,9 +221,12 @@ def siblings(study: Study, size: float) -> Tensor:
     e, main = effects(study), study.problem.main
     shared = study.normal(len(study) // 6 + 1).repeat_interleave(6)[: len(study)]
     mixed = size**0.5 * shared + (1 - size) ** 0.5 * e[:, main]
-    return study.phi + (mixed - e[:, main]).unsqueeze(-1) * study.problem.omega * torch.eye(
-        len(study.problem.omega), dtype=torch.float64
-    )[main]
+    return (
+        study.phi
+        + (mixed - e[:, main]).unsqueeze(-1)
+        * study.problem.omega
+        * torch.eye(len(study.problem.omega), dtype=torch.float64)[main]
+    )
 
 
 def whole_blood(study: Study, size: float) -> Study:
@@ -343,10 +349,10 @@ PRACTICE = {
         only=DOSED,
         words="site|times",
     ),
-    "records of an individual reversed": Defect(PERSONS, (1, 2, 4), file=shuffled),
+    "records of an individual reversed": Defect((*WRITTEN, *PERSONS), (1, 2, 4), file=shuffled),
     "morning and evening": Defect((*WRITTEN, *PERSONS), (1, 3, 8), file=half_a_day, only=DOSED),
     "a batch of the assay": Defect(
-        (*COVARIATES, *DISTRIBUTION, *CORRELATIONS, *RESIDUALS, *WRITTEN),
+        (*NEIGHBOURS, *COVARIATES, *RESIDUALS, *WRITTEN),
         (1.15, 1.3, 1.8),
         file=a_batch,
         words="order|neighbour",
@@ -355,8 +361,10 @@ PRACTICE = {
     "a value carried forward in the middle": Defect(
         VALUES, (0.1, 0.2, 0.5), file=repeated_in_the_middle, words="equal values"
     ),
-    "logarithms of some": Defect(PERSONS, (1, 2, 4), file=logarithms),
-    "planned times": Defect((*RESIDUALS, *PERSONS), (0.1, 0.2, 0.5), file=planned_times, only=DOSED),
+    "logarithms of some": Defect((*WRITTEN, *PERSONS), (1, 2, 4), file=logarithms),
+    "planned times": Defect(
+        (*RESIDUALS, *PERSONS), (0.1, 0.2, 0.5), file=planned_times, only=DOSED
+    ),
     "weights of 999": Defect((*WRITTEN, *IDENTITY, *ANY), (1, 2, 3), file=not_measured),
     "below the limit as zero": Defect(
         (*VALUES, *RESIDUALS), (0.02, 0.05, 0.15), file=zeros, only=("pk", "ode")
@@ -370,12 +378,14 @@ PRACTICE = {
         (*DISTRIBUTION, *RESIDUALS), (0.3, 0.6, 2.0), curve=lag_of_some, only=DOSED
     ),
     "neighbours are alike": Defect(
-        (*COVARIATES, *CORRELATIONS, *WRITTEN), (0.3, 0.6, 0.95), siblings, words="order|neighbour"
+        (*NEIGHBOURS, *COVARIATES), (0.3, 0.6, 0.95), siblings, words="order|neighbour"
     ),
     "another matrix for half": Defect(
         (*DISTRIBUTION, *CORRELATIONS), (1.15, 1.3, 2.0), file=whole_blood, only=("pk", "ode")
     ),
-    "last values of pairs exchanged": Defect(PERSONS, (1, 2, 4), file=halves_exchanged),
+    "last values of pairs exchanged": Defect(
+        (*WRITTEN, *PERSONS), (1, 2, 4), file=halves_exchanged
+    ),
     "wrong groups": Defect(
         (*WRITTEN, *DISTRIBUTION, *CORRELATIONS, *COVARIATES),
         (0.1, 0.2, 0.33),
@@ -390,7 +400,7 @@ PRACTICE = {
         RESIDUALS, (0.1, 0.2, 0.6), curve=falling_clearance, only=("repeated",)
     ),
     "a centre": Defect(
-        CENTRE, (0.8, 1.5, 3.0), moved("main", late_by_site), only=OUTCOMES, words="site"
+        CENTRE, (1.0, 2.0, 5.0), moved("main", late_by_site), only=OUTCOMES, words="site"
     ),
     "a centre with events": Defect(
         CENTRE, (3.0, 5.0, 8.0), moved("main", late_by_site), only=("event",), words="site"
@@ -411,7 +421,9 @@ PRACTICE = {
     ),
     "a course": Defect(RESIDUALS, (0.3, 0.6, 1.5), curve=rising, only=OUTCOMES),
     "too many zeros": Defect(RESIDUALS, (0.1, 0.2, 0.4), error=zero_inflated, only=("counts",)),
-    "overdispersed counts": Defect(RESIDUALS, (0.3, 0.5, 1.0), error=overdispersed, only=("counts",)),
+    "overdispersed counts": Defect(
+        RESIDUALS, (0.3, 0.5, 1.0), error=overdispersed, only=("counts",)
+    ),
     "values that stay": Defect(RESIDUALS, (0.2, 0.4, 0.8), error=sticky, only=("yes_no",)),
     "sums of counts": Defect(
         (*RESIDUALS, *PERSONS), (0.05, 0.1, 0.25), file=cumulated, only=("counts",)

@@ -49,7 +49,9 @@ class Study:
 
     def cohort(self) -> pa.Cohort:
         if self.problem.is_event:
-            event = nlme.event_series(self.values[:, 0], self.values[:, 1] > 0, end=self.times[:, 0])
+            event = nlme.event_series(
+                self.values[:, 0], self.values[:, 1] > 0, end=self.times[:, 0]
+            )
             return pa.Cohort({"y": event}, covariates=self.covariates)
         series = {"y": pa.Series(self.times, self.values, self.observed)}
         return pa.Cohort(series, self.doses() if self.problem.dosed else None, self.covariates)

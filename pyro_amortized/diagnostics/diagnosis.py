@@ -267,7 +267,7 @@ def _outcome_checks(
         checks += error_checks(one, fit.cohort, scores)
         if kinds[one.series] == "continuous":
             checks += recorded_value_checks(one, fit.cohort)
-    checks += [check for one in of_events for check in event_checks(one)]
+    checks += [check for one in of_events for check in event_checks(one, fit.cohort)]
     return checks + [check for one in by_series for check in missingness_checks(fit, one)]
 
 

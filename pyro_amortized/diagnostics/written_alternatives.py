@@ -8,7 +8,7 @@ would be far below that of all others is none in pounds.
 """
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -186,15 +186,21 @@ def _other_doses(cohort: Cohort, doses: Doses) -> Iterator[Alternative]:
         enough = several[(own.given.sum(1) > number)[several]]
         given = own.given.clone().scatter(1, order[:, :number], False)
         if len(enough):
-            part = cohort[rows[enough]].doses
-            new = replace(part, given=given[enough])  # type: ignore[type-var]
-            yield Alternative("doses", text, rows[enough], _changed(cohort, rows[enough], doses=new))
+            part = rows[enough]
+            fewer = replace(own.map(_taking(enough)), given=given[enough])
+            changed = _changed(cohort, part, doses=fewer)
+            yield Alternative("doses", text, part, changed)
+
+
+def _taking(rows: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda x: x[rows]
 
 
 def _moved_times(cohort: Cohort, rows: Tensor, times: dict[str, Tensor]) -> Cohort:
     own = cohort[rows]
     series = {
-        n: Series(times[n], s.values, s.observed) if n in times else s for n, s in own.series.items()
+        n: Series(times[n], s.values, s.observed) if n in times else s
+        for n, s in own.series.items()
     }
     return _changed(cohort, rows, series=series)
 

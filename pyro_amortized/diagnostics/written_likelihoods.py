@@ -183,7 +183,9 @@ def approximated(
             if written is None:
                 break
             is_near = found - written[active] > DEFAULTS.min_gain
-            active = active[(rise > DEFAULTS.min_rise) | (is_near & (rise.abs() > DEFAULTS.settled))]
+            active = active[
+                (rise > DEFAULTS.min_rise) | (is_near & (rise.abs() > DEFAULTS.settled))
+            ]
             if len(active) == 0:
                 break
     return Approximated(cohort, location, scale, masses, masses.new_zeros(len(cohort), 0))
@@ -224,10 +226,12 @@ def at_maximum(fit: PopulationFit, compared: Compared, index: int, weights: Tens
         weights: Prior probabilities that the individuals are changed, shape ``(case, changed)``;
             the mean over the cases counts.
     """
-    rows = compared.alternatives[index].rows
+    places = (weights > 0).any(0).nonzero()[:, 0]
+    rows, weights = compared.alternatives[index].rows[places], weights[:, places]
     known = fit.estimated
     covariance = fit.covariance[known][:, known]
-    written, changed, vector = compared.written, compared.changed[index], fit.vector
+    written, changed, vector = compared.written, compared.changed[index].take(places), fit.vector
+    changed = changed._replace(scores=_scores(fit, vector, changed))
     best = _log_ratio(written.masses, changed.masses, rows, weights)
     before = float(written.masses.sum())
     for _ in range(DEFAULTS.num_moves):
@@ -256,9 +260,7 @@ def at_maximum(fit: PopulationFit, compared: Compared, index: int, weights: Tens
 def _log_ratio(written: Tensor, changed: Tensor, rows: Tensor, weights: Tensor) -> float:
     """Log likelihood of all individuals, a mean over the cases of the prior probabilities."""
     others = written.sum() - written[rows].sum()
-    either = torch.logaddexp(
-        torch.log1p(-weights) + written[rows], weights.log() + changed
-    )
+    either = torch.logaddexp(torch.log1p(-weights) + written[rows], weights.log() + changed)
     return float((others + either.sum(1)).logsumexp(0)) - math.log(len(weights))
 
 
@@ -286,9 +288,7 @@ def expected_gain(fit: PopulationFit, compared: Compared, index: int, weights: T
     return here + 0.5 * min(max(move, 0.0), DEFAULTS.max_move**2)
 
 
-def exact_gains(
-    fit: PopulationFit, alternative: Alternative, places: Tensor, seed: int
-) -> Tensor:
+def exact_gains(fit: PopulationFit, alternative: Alternative, places: Tensor, seed: int) -> Tensor:
     """Log likelihood ratios of some individuals of an alternative by importance sampling.
 
     Args:

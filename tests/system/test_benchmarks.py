@@ -22,6 +22,8 @@ PARTS = {
     "after_fit_doses",
     "criticism_defects",
     "criticism_files",
+    "criticism_outcomes",
+    "criticism_practice",
     "criticism_studies",
     "dynamics_problems",
     "endpoints",
