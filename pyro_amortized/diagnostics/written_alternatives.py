@@ -182,7 +182,10 @@ def _other_doses(cohort: Cohort, doses: Doses) -> Iterator[Alternative]:
         yield Alternative("doses", text, rows, _changed(cohort, rows, doses=new))
     several = (own.given.sum(1) > 1).nonzero()[:, 0]
     order = torch.where(own.given, own.times, -torch.inf).argsort(1, descending=True)
-    for number, text in ((1, "the last dose was not taken"), (2, "the last two doses were not")):
+    for number, text in (
+        (1, "the last dose was not taken"),
+        (2, "the last two doses were not taken"),
+    ):
         enough = several[(own.given.sum(1) > number)[several]]
         given = own.given.clone().scatter(1, order[:, :number], False)
         if len(enough):
