@@ -171,12 +171,7 @@ def diagnose(
     checks += _outcome_checks(fit, by_series, of_events)
     effects = random_effect_tests(fit, seed=fork_seed(generator))
     checks += random_effect_checks(effects) + case_influence_checks(fit)
-    checks += written_data_checks(
-        fit,
-        [n for n, kind in outcome_kinds(fit.structure).items() if kind == "continuous"],
-        seed=fork_seed(generator),
-        beside=any(c.status != "passed" and c.about == "model" for c in checks),
-    )
+    checks += _mistake_checks(fit, checks, generator)
     return Diagnosis(tuple(checks), calibration, data, by_series, effects, of_events)
 
 
@@ -234,6 +229,13 @@ def _file_checks(
     checks = [*prior_checks(fit, fork_seed(generator)), prior_data_check(fit)]
     sds = {r.series: _error_sds(fit.cohort, r) for r in by_series if r.kind == "continuous"}
     return checks + identity_checks(_measured(fit.cohort, by_series), continuous, sds)
+
+
+def _mistake_checks(fit: PopulationFit, others: list[Check], generator: Generator) -> list[Check]:
+    """The check of the file against one without a mistake, beside what other checks have found."""
+    continuous = [n for n, kind in outcome_kinds(fit.structure).items() if kind == "continuous"]
+    beside = any(c.status != "passed" and c.about == "model" for c in others)
+    return written_data_checks(fit, continuous, seed=fork_seed(generator), beside=beside)
 
 
 def _error_sds(cohort: Cohort, residuals: Residuals) -> Tensor:

@@ -137,7 +137,6 @@ def event_residuals(
     population = individuals.population
     name = event_name(structure, series)
     site = next(n for n, s in structure.observed.items() if s.series == name)
-    values = cohort[name].values.double()
 
     def hazards(draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         def of(distribution: object, value: Tensor) -> Tensor:
@@ -154,9 +153,9 @@ def event_residuals(
     ranks = torch.stack([1 - torch.exp(-x).mean(0) for x in (low, high)], -1)
     pd = _rank(ranks, generator)
     known = cohort[name].observed.all(-1)
+    values = cohort[name].values.double()
     number = (known & (values[..., 1] > 0)).sum(-1).double()
-    cox_snell = total.mean(0)
-    kept = known[:, 0]
+    cox_snell, kept = total.mean(0), known[:, 0]
     return EventResiduals(
         name,
         tuple(i for i, x in zip(cohort.ids, kept.tolist(), strict=True) if x),

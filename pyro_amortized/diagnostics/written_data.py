@@ -73,7 +73,7 @@ class WrittenDataSettings:
     min_individuals: int = 6
     min_in_level: int = 2
     shares: tuple[float, ...] = (0.05, 0.15, 0.4)
-    max_verified: int = 8
+    max_verified: int = 6
     verified: float = 20.0
     beside: float = 0.05
     max_named: int = 3
