@@ -40,7 +40,7 @@ from criticism_studies import Study
 
 NEIGHBOURS = ("neighbours in the file",)
 WRITTEN = ("doses, covariates and times as written",)
-EVENTS = ("events of y",)
+EVENTS = ("events of y", "events of y and variables")
 OUTCOMES = ("yes_no", "counts")
 DOSED = ("pk",)
 CENTRE = (*COVARIATES, *RESIDUALS, *EVENTS)

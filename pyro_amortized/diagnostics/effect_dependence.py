@@ -249,11 +249,10 @@ def neighbours(effects: RandomEffects, j: int) -> Iterator[EffectTest]:
     blocks = np.arange(num) * round(math.sqrt(num)) // num
     design = np.column_stack([root, *(root * (blocks == k) for k in range(1, blocks[-1] + 1))])
     by_blocks = regression_p_value(y, design)
-    p_value = min(1.0, 2 * min(by_blocks, 2 * float(scipy.stats.norm.sf(abs(z)))))
+    p_value = min(1.0, 2 * min(by_blocks, float(scipy.stats.norm.sf(z))))
     name = effects.names[j]
-    side = "less alike than by chance" if z < 0 and by_blocks > p_value else "alike"
     words = (
-        f"{name} of neighbours in the order of the file is {side} (p = {p_value:.1g}; correlation "
+        f"{name} of neighbours in the order of the file is alike (p = {p_value:.1g}; correlation "
         f"of two about {1 - ratio / 2:+.2f})"
     )
     yield EffectTest("neighbours", name, "the order in the file", p_value, 1 - ratio / 2, words)

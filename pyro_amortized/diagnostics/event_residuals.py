@@ -224,10 +224,10 @@ def event_checks(residuals: EventResiduals, cohort: Cohort) -> list[Check]:
     early = (
         "the events are {} than the model says, by {:.2f} standard deviations of their scores, {}"
     )
-    spread = "the times of the events vary {} than the model says, by {:.2f} of their variance, {}"
+    spread = "the times of the events vary {} than the model says, by {:.2f} (square roots of the scores), {}"
     findings = [
         *against_variables(first.numpy(), own, cohort, early, EARLY, ("later", "earlier")),
-        *against_variables(second.numpy(), own, cohort, spread, SPREAD, ("more", "less")),
+        *against_variables(second.numpy() ** 0.25, own, cohort, spread, SPREAD, ("more", "less")),
     ]
     if findings:
         checks.append(check_of_findings(f"events of {residuals.series} and variables", findings))

@@ -55,6 +55,7 @@ class AlternativeSettings:
 
 
 ALTERNATIVES = AlternativeSettings()
+LEVEL = "the level of "  # begins the kind of an alternative
 
 
 class Alternative(NamedTuple):
@@ -147,11 +148,17 @@ def _other_levels(cohort: Cohort, name: str) -> Iterator[Alternative]:
     if x.dim() != 1:
         return
     variable = Variable(name, x.double().numpy(), cohort.categories.get(name, ()))
+    if len(variable.levels) == 2:
+        rows = torch.isin(x.double(), torch.tensor(variable.levels).double()).nonzero()[:, 0]
+        other = (sum(variable.levels) - x[rows]).to(x)
+        changed = with_covariates(cohort, rows, {name: other})
+        yield Alternative(LEVEL + name, f"{name!r} should be the other level", rows, changed)
+        return
     for level in variable.levels:
         rows = (x != level).nonzero()[:, 0]
         changed = with_covariates(cohort, rows, {name: torch.full_like(x[rows], level)})
         text = f"{name!r} should be {variable.level_name(level)}"
-        yield Alternative(f"the level of {name}", text, rows, changed)
+        yield Alternative(LEVEL + name, text, rows, changed)
 
 
 def _exchanged_columns(cohort: Cohort, name: str) -> Iterator[Alternative]:

@@ -36,7 +36,7 @@ from ..runtime.threads import threads_for
 from .check_results import DEFAULTS as P_VALUES
 from .check_results import Check, Status
 from .compared_variables import Variable, variables_of_design
-from .written_alternatives import Alternative, written_alternatives
+from .written_alternatives import LEVEL, Alternative, written_alternatives
 from .written_likelihoods import (
     Compared,
     at_maximum,
@@ -206,11 +206,11 @@ def _verified(
     result = []
     ordered = sorted(claims, key=p_value)
     chosen = ordered[: DEFAULTS.max_verified]
-    chosen += [x for x in ordered[DEFAULTS.max_verified :] if x.sort == "all"]
+    chosen += [x for x in ordered[DEFAULTS.max_verified :] if _is_far(compared, x)]
     for claim in chosen:
         exact = claim
-        few = claim.sort in ("one", "pair")
-        if p_value(claim) < (DEFAULTS.verified if few else 1.0) or claim.sort == "all":
+        limit = DEFAULTS.verified if claim.sort in ("one", "pair") else 1.0
+        if p_value(claim) < limit or _is_far(compared, claim):
             ratio = at_maximum(fit, compared, claim.alternative, claim.weights)
             if claim.sort in ("one", "pair"):
                 places = claim.weights[0].nonzero()[:, 0]
@@ -220,6 +220,14 @@ def _verified(
             exact = claim._replace(ratio=ratio)
         result.append((min(1.0, p_value(exact)), exact))
     return sorted(result, key=lambda x: (x[0], -x[1].ratio))
+
+
+def _is_far(compared: Compared, claim: _Claim) -> bool:
+    """Whether the population may move so far that the first approximation does not decide: an
+    effect that is found again. These alternatives are few.
+    """
+    kind = compared.alternatives[claim.alternative].kind
+    return claim.sort == "all" or (claim.sort == "share" and kind.startswith(LEVEL))
 
 
 def _check(

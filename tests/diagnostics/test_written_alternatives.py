@@ -37,6 +37,13 @@ def test_levels_of_a_used_group_are_changed():
         assert bool((alternative.cohort.covariates["site"] == level).all())
 
 
+def test_the_two_levels_of_a_group_are_exchanged():
+    cohort = right_cohort(2)
+    arm = (torch.arange(len(cohort)) % 2).double() + 1
+    (other,) = of_kind(with_covariates(cohort, arm=arm), "the level of arm", used=("arm",))
+    torch.testing.assert_close(other.cohort.covariates["arm"], 3 - arm)
+
+
 def test_samples_and_individuals_are_exchanged():
     cohort = right_cohort(2)
     (reversed_order,) = of_kind(cohort, "order")
