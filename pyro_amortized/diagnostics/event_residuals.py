@@ -8,8 +8,9 @@ With the cumulative hazard H of an individual over its follow-up and its number 
 With draws of the individual from its posterior, H of the right model is a censored exponential
 variable. The rank of the first event under the population, :math:`1 - E\,e^{-H(t)}`, is uniform; of
 an event that is only known to lie in an interval (also one without an upper end), a rank is drawn
-in it. The mean and the mean square of its normal score, given this interval, are regressed on every
-variable of the cohort: events that are earlier in a group, and hazards that are not proportional.
+in it. Its mean normal score, given this interval, is regressed on every variable of the cohort
+(events that are earlier in a group), and so is the fourth root of the mean square of the score,
+which is nearly normal (hazards that are not proportional).
 
 References:
     Therneau, Grambsch, Fleming (1990), Martingale-based residuals for survival models.
@@ -224,7 +225,10 @@ def event_checks(residuals: EventResiduals, cohort: Cohort) -> list[Check]:
     early = (
         "the events are {} than the model says, by {:.2f} standard deviations of their scores, {}"
     )
-    spread = "the times of the events vary {} than the model says, by {:.2f} (square roots of the scores), {}"
+    spread = (
+        "the times of the events vary {} than the model says, by {:.2f} (roots of the sizes of "
+        "their scores), {}"
+    )
     findings = [
         *against_variables(first.numpy(), own, cohort, early, EARLY, ("later", "earlier")),
         *against_variables(second.numpy() ** 0.25, own, cohort, spread, SPREAD, ("more", "less")),
