@@ -171,7 +171,7 @@ def diagnose(
     checks += _outcome_checks(fit, by_series, of_events)
     effects = random_effect_tests(fit, seed=fork_seed(generator))
     checks += random_effect_checks(effects) + case_influence_checks(fit)
-    checks += _mistake_checks(fit, checks, generator)
+    checks = _with_mistakes(fit, checks, generator)
     return Diagnosis(tuple(checks), calibration, data, by_series, effects, of_events)
 
 
@@ -231,11 +231,16 @@ def _file_checks(
     return checks + identity_checks(_measured(fit.cohort, by_series), continuous, sds)
 
 
-def _mistake_checks(fit: PopulationFit, others: list[Check], generator: Generator) -> list[Check]:
-    """The check of the file against one without a mistake, beside what other checks have found."""
+def _with_mistakes(fit: PopulationFit, checks: list[Check], generator: Generator) -> list[Check]:
+    """All checks with that of the file against one without a mistake, before the others that are
+    about the model: their findings may follow from it.
+    """
     continuous = [n for n, kind in outcome_kinds(fit.structure).items() if kind == "continuous"]
-    beside = any(c.status != "passed" and c.about == "model" for c in others)
-    return written_data_checks(fit, continuous, seed=fork_seed(generator), beside=beside)
+    of_model = [i for i, c in enumerate(checks) if c.about == "model"]
+    beside = any(checks[i].status != "passed" for i in of_model)
+    found = written_data_checks(fit, continuous, seed=fork_seed(generator), beside=beside)
+    place = of_model[0] if of_model else len(checks)
+    return [*checks[:place], *found, *checks[place:]]
 
 
 def _error_sds(cohort: Cohort, residuals: Residuals) -> Tensor:

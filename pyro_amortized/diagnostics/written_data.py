@@ -58,8 +58,11 @@ class WrittenDataSettings:
             some seconds.
         min_individuals: Fewest individuals.
         min_in_level: Fewest individuals of a level.
+        share_of_level: Smallest share of the individuals of a level for which the mistake is
+            possible: a mistake of a site is one of all its individuals.
         shares: Shares of individuals that nothing marks.
-        max_verified: Most findings that are computed again ...
+        max_of_kind: Most findings of one kind of mistake that are computed again.
+        max_verified: Most findings of all kinds that are computed again ...
         verified: ... if their p-values by the first approximation are below one; those of one or
             two individuals, whose approximation has the population of the data as written, if they
             are below this number, which is no probability.
@@ -72,8 +75,10 @@ class WrittenDataSettings:
     max_individuals: int = 150
     min_individuals: int = 6
     min_in_level: int = 2
+    share_of_level: float = 0.8
     shares: tuple[float, ...] = (0.05, 0.15, 0.4)
     max_verified: int = 6
+    max_of_kind: int = 3
     verified: float = 20.0
     beside: float = 0.05
     max_named: int = 3
@@ -84,8 +89,9 @@ class WrittenDataSettings:
 DEFAULTS = WrittenDataSettings()
 NAME = "doses, covariates and times as written"
 ADVICE = (
-    "Compare the file with its source. If it is wrong, correct it and fit again; if it is right, "
-    "the model lacks something, for which the other checks are."
+    "Compare the file with its source. If it is wrong, correct it and fit again, before anything "
+    "else: other findings may follow from it. If it is right, the model lacks something, for which "
+    "the other checks are."
 )
 
 
@@ -186,7 +192,8 @@ def _levels(
     for variable in variables:
         for level in variable.levels:
             own = torch.as_tensor(variable.values[rows] == level).double().unsqueeze(0)
-            if own.sum() >= DEFAULTS.min_in_level:
+            least = DEFAULTS.share_of_level * (variable.values == level).sum()
+            if own.sum() >= max(DEFAULTS.min_in_level, least):
                 yield "level", own, f"where {variable.name} is {variable.level_name(level)}"
 
 
@@ -205,8 +212,16 @@ def _verified(
 
     result = []
     ordered = sorted(claims, key=p_value)
-    chosen = ordered[: DEFAULTS.max_verified]
-    chosen += [x for x in ordered[DEFAULTS.max_verified :] if _is_far(compared, x)]
+    seen: Counter[str] = Counter()
+    chosen: list[_Claim] = []
+    for claim in ordered:
+        kind = compared.alternatives[claim.alternative].kind
+        seen[kind] += 1
+        if seen[kind] <= DEFAULTS.max_of_kind and len(chosen) < DEFAULTS.max_verified:
+            chosen.append(claim)
+    known = {(x.alternative, x.sort) for x in chosen}
+    far = [x for x in ordered if _is_far(compared, x)]
+    chosen += [x for x in far if (x.alternative, x.sort) not in known]
     for claim in chosen:
         exact = claim
         limit = DEFAULTS.verified if claim.sort in ("one", "pair") else 1.0
