@@ -181,8 +181,11 @@ def _other_doses(cohort: Cohort, doses: Doses) -> Iterator[Alternative]:
     if own is None or not len(rows):
         return
     for (factor, words), power in itertools.product(ALTERNATIVES.dose_factors, (-1, 1)):
-        side = "large" if power < 0 else "small"
-        text = f"the doses are written {factor:g} times too {side} ({words}?)"
+        side, other = ("large", "small") if power < 0 else ("small", "large")
+        text = (
+            f"the doses are written {factor:g} times too {side}, or the values too {other} "
+            f"({words}?)"
+        )
         new = replace(own, amounts=own.amounts * factor**power, rates=own.rates * factor**power)
         if bool((own.rates < 0).any()):
             continue
