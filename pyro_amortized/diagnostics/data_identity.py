@@ -252,7 +252,9 @@ def _unknown_covariates(cohort: Cohort) -> Iterator[str]:
             few = own.sum() <= DEFAULTS.max_share * len(x)
             is_code |= value <= 0 < low and few and beyond > DEFAULTS.min_gap * (high - low)
             factor = max(value / high, low / value) if low > 0 and value > 0 else 0.0
-            if is_code or factor > DEFAULTS.max_factor:
+            # Covariates with long tails have a wide range of their own.
+            is_far = factor > max(DEFAULTS.max_factor, high / low if low > 0 else 0.0)
+            if is_code or is_far:
                 labels = [cohort.ids[i] for i in own.nonzero()[:, 0].tolist()]
                 named = ", ".join(labels[: DEFAULTS.max_named])
                 yield (

@@ -211,7 +211,7 @@ def _verified(
         return len(numbers) * number * math.exp(-min(max(claim.ratio, 0.0), 700.0))
 
     result = []
-    ordered = sorted(claims, key=p_value)
+    ordered = sorted(claims, key=lambda x: (p_value(x), -x.ratio))
     seen: Counter[str] = Counter()
     chosen: list[_Claim] = []
     for claim in ordered:
@@ -220,7 +220,7 @@ def _verified(
         if seen[kind] <= DEFAULTS.max_of_kind and len(chosen) < DEFAULTS.max_verified:
             chosen.append(claim)
     known = {(x.alternative, x.sort) for x in chosen}
-    far = [x for x in ordered if _is_far(compared, x)]
+    far = [x for x in ordered if _is_far(compared, x)][: DEFAULTS.max_of_kind]
     chosen += [x for x in far if (x.alternative, x.sort) not in known]
     for claim in chosen:
         exact = claim

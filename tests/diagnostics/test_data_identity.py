@@ -125,3 +125,6 @@ def test_codes_for_unknown_covariates_are_named():
     assert words_with(weight + 30 * torch.rand(30, generator=generator)) == ""
     assert words_with((torch.arange(30) % 9).double()) == ""
     assert "unknown" not in words_with(torch.cat([torch.zeros(10).double(), weight[10:] / 20]))
+    skewed = torch.exp(torch.randn(30, generator=generator)).double()
+    skewed[3] = 7 * skewed.max()
+    assert words_with(skewed) == ""
