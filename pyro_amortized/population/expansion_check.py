@@ -205,13 +205,28 @@ class ExpansionCheck:
         their sum over the individuals at populations that were compared with the model; zero where
         there is none.
         """
-        values, is_far = candidates.values, candidates.is_far
-        far = is_far[candidates.matter(values)].any(0)
-        if not bool(far.any()):
-            return values, 0.0
-        differences = self._differences_of(far)
-        rows, points = differences.rows, self._standardised(candidates.varying)
-        exact, known = values.new_zeros(len(values), len(rows)), is_far.new_zeros(len(values))
+        corrected, error = candidates.values, 0.0
+        included = candidates.is_far.new_zeros(corrected.shape[1])
+        while True:  # other populations may matter after the correction
+            far = candidates.is_far[candidates.matter(corrected)].any(0)
+            if not bool((far & ~included).any()):
+                return corrected, error
+            included = included | far
+            differences = self._differences_of(included)
+            corrected, error = self._learned(candidates, differences, max_error, generator)
+
+    def _learned(
+        self,
+        candidates: Candidates,
+        differences: ModelDifferences,
+        max_error: float,
+        generator: Generator,
+    ) -> tuple[Tensor, float]:
+        """As :meth:`corrected`, with the differences of some individuals."""
+        values, rows = candidates.values, differences.rows
+        points = self._standardised(candidates.varying)
+        exact = values.new_zeros(len(values), len(rows))
+        known = torch.zeros(len(values), dtype=torch.bool)
         error = math.inf
         while True:
             shift = torch.where(known.unsqueeze(1), exact, self.regression(points))

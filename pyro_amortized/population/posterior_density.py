@@ -70,7 +70,7 @@ class DensitySettings:
     # weights matter, that an expanded likelihood may have: the mean of a parameter moves by less
     # than this part of its posterior standard deviation. The same for pilot draws, which decide
     # only where the draws are made.
-    max_error: float = 0.05
+    max_error: float = 0.1
     max_pilot_error: float = 0.5
 
 
