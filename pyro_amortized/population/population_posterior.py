@@ -40,6 +40,7 @@ from ..sampling.weighted_fits import tempered_weights
 from .cohort_size import check_size
 from .draws_text import draws_rows
 from .fit_result import PopulationFit
+from .flat_directions import information_check
 from .posterior_density import (
     DENSITY,
     AnyLikelihood,
@@ -221,8 +222,10 @@ def _covariance(fit: PopulationFit) -> Tensor:
     if not fit.undetermined:
         return fit.covariance
     search = replace(fit.search, criterion="posterior mode")
-    objective = search.objective(search.likelihood(fit.individuals))
-    covariance = laplace_covariance(objective, fit.vector, search.scale, fit.free).covariance
+    likelihood, place = search.likelihood(fit.individuals), (fit.vector, search.scale, fit.free)
+    check = information_check(search.objective, likelihood, *place)
+    objective = search.objective(likelihood)
+    covariance = laplace_covariance(objective, *place, checked=check).covariance
     is_known = ~covariance.diagonal().isnan()
     return covariance if bool(is_known[fit.estimated].all()) else fit.covariance
 
