@@ -40,7 +40,8 @@ class FlatSettings:
     # Of 12 individuals the latter varies by 40 %.
     doubtful_share: float = 0.5
     # Step of the second differences, in standard errors of the doubtful information: the fall of
-    # the log likelihood is 0.04, far above what a solver leaves.
+    # the log likelihood is 0.04, far above what a solver leaves. It is at most as long in prior
+    # standard deviations, where the likelihood is flat.
     step: float = 0.3
 
 
@@ -137,7 +138,7 @@ class InformationCheck:
 
     def _information(self, direction: Tensor, expected: float) -> float:
         """The information in a direction; what was expected where it is not finite."""
-        step = FLAT.step / expected**0.5
+        step = FLAT.step / max(expected, 1.0) ** 0.5
         shift = torch.zeros_like(self.vector)
         shift[self.free] = step * direction * self.unit
         with torch.no_grad():
