@@ -129,10 +129,14 @@ class InformationCheck:
                     information = rest @ information @ rest
         values, directions = torch.linalg.eigh(information)
         by_scores = (self.scores @ directions).square().sum(0)
-        is_doubtful = by_scores < FLAT.doubtful_share * values
-        is_doubtful &= values > LAPLACE.flat_information
-        for value, direction in zip(values[is_doubtful], directions.T[is_doubtful], strict=True):
-            change = self._information(direction, float(value)) - float(value)
+        is_small = by_scores < FLAT.doubtful_share * values
+        is_small &= values > LAPLACE.flat_information
+        is_doubtful = is_small | (values < LAPLACE.flat_information) & (by_scores > values.abs())
+        is_doubtful &= torch.maximum(values, by_scores) > LAPLACE.flat_information
+        for i in is_doubtful.nonzero()[:, 0].tolist():
+            value, direction = float(values[i]), directions[:, i]
+            expected = max(value, float(by_scores[i]))
+            change = self._information(direction, expected) - value
             information = information + change * torch.outer(direction, direction)
         return information
 

@@ -65,13 +65,15 @@ def _final_curvature(rounds: Rounds) -> tuple[Likelihood, Curvature, Tensor]:
     # curvature is computed on the new draws.
     is_quadratic = isinstance(ascent.likelihood, QuadraticLikelihood)
     is_same = is_quadratic or ascent.gain < ESTIMATION.max_gain_of_same_draws
-    # On draws that have moved, an expansion may have no maximum where the likelihood has one.
-    if ascent.curvature is not None and not is_quadratic:
-        is_same = is_same and ascent.curvature.is_maximum
     likelihood = ascent.likelihood if is_same else search.likelihood(new)
     known = ascent.curvature if is_same and not is_quadratic else None
     place = (ascent.optimum.vector, ascent.held)
-    return likelihood, *final_curvature(search, likelihood, new, *place, known)
+    curvature, held = final_curvature(search, likelihood, new, *place, known)
+    if is_same and likelihood.is_expanded and not is_quadratic and not curvature.is_maximum:
+        # On draws that have moved, an expansion may have no maximum where the likelihood has one.
+        likelihood = search.likelihood(new)
+        curvature, held = final_curvature(search, likelihood, new, *place)
+    return likelihood, curvature, held
 
 
 def _is_covered(rounds: Rounds) -> bool:
