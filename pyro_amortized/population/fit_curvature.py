@@ -78,7 +78,8 @@ def curvature_at(
         step = ESTIMATION.learned_difference
         return laplace_covariance(objective, vector, search.scale, free, step)
     place = (vector, search.scale, free)
-    check = information_check(search.objective, likelihood, *place)
+    is_all = weights.ndim == 0  # of a part of the individuals, the scores do not say as much
+    check = information_check(search.objective, likelihood, *place) if is_all else None
     curvature = known or laplace_covariance(objective, *place, checked=check)
     if not likelihood.is_expanded and bool(curvature.covariance.isnan().all()):
         drawn = search.some_draws(likelihood)[0]

@@ -120,13 +120,11 @@ class InformationCheck:
         """The information, shape ``(free, free)``, with that of doubtful directions replaced."""
         flat = flat_directions(self.scores)[0]
         for direction in flat.T:
-            curved = float(direction @ information @ direction)
-            if curved > LAPLACE.flat_information:
-                found = self._information(direction, curved)
-                if found < LAPLACE.flat_information:
-                    rest = torch.eye(len(direction)).to(direction)
-                    rest = rest - torch.outer(direction, direction)
-                    information = rest @ information @ rest
+            found = self._information(direction, LAPLACE.flat_information)
+            if abs(found) < LAPLACE.flat_information:
+                rest = torch.eye(len(direction)).to(direction)
+                rest = rest - torch.outer(direction, direction)
+                information = rest @ information @ rest
         values, directions = torch.linalg.eigh(information)
         by_scores = (self.scores @ directions).square().sum(0)
         is_small = by_scores < FLAT.doubtful_share * values
