@@ -86,7 +86,7 @@ def small_efforts(monkeypatch, rough_training_distributions, small_populations):
     """
     monkeypatch.setattr(minor_modes, "EFFORT", replace(minor_modes.EFFORT, num_starts=6))
     few = {"usual_draws": 100, "min_draws": 50, "max_draws": 100, "precision": 10.0}
-    few["max_rounds"] = 5
+    few |= {"max_rounds": 5, "min_result_draws": 50}
     for module in (draw_numbers, estimation):
         monkeypatch.setattr(module, "ESTIMATION", replace(ESTIMATION, **few))
     for name in ("candidates", "locate_population"):

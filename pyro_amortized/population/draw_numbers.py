@@ -19,15 +19,14 @@ def default_num_draws(structure: ModelStructure, cohort: Cohort) -> int:
     num_draws, most = settings.draws_numerator / math.sqrt(num_individuals), settings.usual_draws
     if structure.estimator == "likelihood-free":
         num_draws, most = settings.learned_factor * num_draws, settings.max_draws
-    least = settings.min_draws_of_large if is_large(structure, cohort) else settings.min_draws
-    return round(min(most, max(least, num_draws)))
+    return round(min(most, max(settings.min_draws, num_draws)))
 
 
 def result_draws(structure: ModelStructure, cohort: Cohort) -> int:
-    """Draws per individual of the result of a large cohort; 0 for others: as in the rounds."""
-    if not is_large(structure, cohort):
-        return 0
+    """Draws per individual of the result, where these are more than those of the rounds."""
     settings, num_latent = ESTIMATION, len(structure.latent_names)
+    if not is_large(structure, cohort):
+        return settings.min_result_draws
     wanted = settings.result_draws_per_variate * math.comb(num_latent + 2, 2)
     return min(wanted, settings.usual_draws, settings.max_result_draws // len(cohort))
 

@@ -83,8 +83,9 @@ def fit_population(
         fixed: Values of population sites that are not estimated.
         maximum_a_posteriori: Add the log prior density (in the support, as Pyro's ``AutoDelta``).
         num_draws: Draws per individual and round. Default: 300, and from 100 individuals on
-            3,000 / sqrt(N), at least 200; up to 2,000 where the Monte Carlo error of an estimate
-            (``fit.monte_carlo_errors``) would be more than 0.02 standard errors otherwise.
+            3,000 / sqrt(N), at least 100 (the result has at least 200); up to 2,000 where the Monte
+            Carlo error of an estimate (``fit.monte_carlo_errors``) would be more than 0.02 standard
+            errors otherwise.
         precision: Monte Carlo standard error of -2LL. Further draws are made at the estimates until
             it is reached, as far as this is affordable; the summary shows what was reached.
             Default: 0.1, and as many draws as ``num_draws`` says where this is given.

@@ -12,17 +12,16 @@ class EstimationSettings:
     # first two limits; up to the third one where the Monte Carlo errors of the estimates need more
     # (``RoundSettings.max_estimate_error``).
     draws_numerator: float = 3_000.0
-    min_draws: int = 200
-    # The same for a cohort whose likelihood is quadratic (decision 071): the Monte Carlo error of
-    # an estimate, in standard errors, does not depend on the number of individuals.
-    min_draws_of_large: int = 100
-    # Draws of the result for every control variate of degree 2, with which the Monte Carlo error
-    # of -2LL is a third: 150 draws for three parameters. At most so many of all individuals
-    # together, a gigabyte for three parameters, and of each the usual number.
-    result_draws_per_variate: int = 15
-    max_result_draws: int = 20_000_000
+    min_draws: int = 100
     usual_draws: int = 300
     max_draws: int = 2_000
+    # Draws of the result: at least the first number; of a large cohort for every control variate
+    # of degree 2 the second one, with which the Monte Carlo error of -2LL is a third (150 draws for
+    # three parameters), at most so many of all individuals together, a gigabyte for three
+    # parameters, and of each the usual number.
+    min_result_draws: int = 200
+    result_draws_per_variate: int = 15
+    max_result_draws: int = 20_000_000
     # What a value costs whose dynamics are solved, in values of a closed form, where the affordable
     # number of draws is computed.
     cost_of_dynamics: int = 10

@@ -119,6 +119,8 @@ class InformationCheck:
     def __call__(self, information: Tensor) -> Tensor:
         """The information, shape ``(free, free)``, with that of doubtful directions replaced."""
         flat = flat_directions(self.scores)[0]
+        # Among several, those that the information tells apart.
+        flat = flat @ torch.linalg.eigh(flat.T @ information @ flat).eigenvectors
         for direction in flat.T:
             found = self._information(direction, LAPLACE.flat_information)
             if abs(found) < LAPLACE.flat_information:

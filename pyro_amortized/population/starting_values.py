@@ -139,7 +139,8 @@ def _modal_start(
     except FitError:  # impossible data of an individual, perhaps because its mode was missed
         return Start(compared[0].vector)
     near = rounds.ascent.gain < START.max_near_gain
-    return Start(rounds.ascent.optimum.vector, rounds.individuals.refinement, near)
+    known = None if search.guide is not None else rounds.individuals.refinement
+    return Start(rounds.ascent.optimum.vector, known, near)
 
 
 def locate_population(

@@ -35,7 +35,7 @@ from .importance_weights import (
     resample,
     weighted_moments,
 )
-from .proposals import Refinement, Sampled
+from .proposals import Refinement, Sampled, Weighted
 from .sampling_stage import NAMES, Stage
 from .sampling_summary import SamplingRow, SamplingSummary
 from .weighted_quantiles import weighted_quantiles
@@ -80,6 +80,12 @@ class IndividualPosteriors:
             f"{names}; effective draws {ess.min():.0f} to {ess.max():.0f}, largest Pareto k "
             f"{float(self.estimate.pareto_k.max()):.2f}"
         )
+
+    @property
+    def sampled(self) -> Sampled:
+        """The weighted draws, and the refinement that they were made with."""
+        weighted = Weighted(self.unconstrained, self.log_proposal, self.log_weights)
+        return Sampled(weighted, self.refinement)
 
     @property
     def num_draws(self) -> int:

@@ -56,6 +56,10 @@ class RefinementSettings:
     # 030).
     stretched_share: float = 0.1
 
+    # Components for an individual whose draws the guide or the population served, where a mixture
+    # shall make further ones.
+    num_served_components: int = 2
+
     # Draws from the population that give its standard deviations.
     num_population_draws: int = 50
     # Draws and components of the mixture in the shape of the guide, which costs a fiftieth of the

@@ -6,14 +6,15 @@ multiplied by a power :math:`\tau \le 1` that is reduced until enough draws are 
 .. math:: \bar w_k \propto w_k^\tau .
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
 
 from .importance_weights import normalized_weights
-from .proposals import Weighted
+from .proposals import Refinement, Sampled, Weighted
 from .refinement_settings import REFINEMENT
+from .sampling_stage import Stage
 from .student_mixture import StudentMixture, fit_student_mixture
 
 
@@ -85,6 +86,25 @@ def mixture_of_weighted(
     )
     weights = tempered_weights(source.log_weights, num_effective)
     return fit_student_mixture(source.draws, weights, num_components, generator, start=start)
+
+
+def refinement_of_draws(drawn: Sampled, generator: Generator) -> Refinement:
+    r"""The refinement of some draws, with a mixture fitted to those of every individual that has
+    none yet: it was served by the guide or the population.
+
+    Args:
+        drawn: The draws, and the refinement that they were made with.
+        generator: Chooses the starts of the components.
+    """
+    weighted, refinement = drawn
+    rows = (~refinement.refined).nonzero()[:, 0]
+    if len(rows) == 0:
+        return refinement
+    part = weighted.take(rows)
+    refinement = refinement.with_guides(rows, guide_mixture(part.draws, generator))
+    mixture = mixture_of_weighted(part, REFINEMENT.num_served_components, generator)
+    stage = refinement.stage.index_fill(0, rows, Stage.MIXTURE)
+    return replace(refinement.with_mixtures(rows, mixture), stage=stage)
 
 
 def mixture_of_equal(draws: Tensor, num_components: int, generator: Generator) -> StudentMixture:

@@ -5,8 +5,13 @@ import math
 import pytest
 import torch
 
+import pyro_amortized as pa
 from pyro_amortized.population.likelihood_estimate import MarginalLikelihood
-from pyro_amortized.population.likelihood_precision import combined_estimates
+from pyro_amortized.population.likelihood_precision import combined_estimates, with_precision
+from pyro_amortized.population.maximum_search import Search
+from pyro_amortized.sampling.sampling_stage import Stage
+from pyro_amortized.sampling.weighted_fits import refinement_of_draws
+from tests.exact import TRUTH, exact_log_marginal, linear_program
 
 
 def estimate(log_likelihood, errors, num_draws):
@@ -46,3 +51,24 @@ def test_estimates_that_differ_by_many_errors_have_a_larger_one():
     both = combined_estimates(first, torch.tensor([0]), estimate([0.6], [0.01], 100))
     assert float(both.mc_error) > 0.09
     assert abs(float(both.log_likelihood) - 0.3) < 2 * float(both.mc_error)
+
+
+def test_draws_of_a_guide_are_continued_by_mixtures(linear, linear_guide):
+    """Every individual has one, those that had one keep it, and the likelihood stays exact."""
+    served = pa.sample_individuals(
+        linear_program, linear, TRUTH, guide=linear_guide, num_draws=50, seed=1
+    )
+    by_guide = ~served.refinement.refined
+    assert bool(by_guide.any())
+    generator = torch.Generator().manual_seed(2)
+    refinement = refinement_of_draws(served.sampled, generator)
+    assert refinement.stage.tolist() == [Stage.MIXTURE] * len(linear)
+    kept = refinement.mixture.take(~by_guide).means
+    assert torch.equal(kept, served.refinement.mixture.take(~by_guide).means)
+
+    search = Search.begin(served.structure, linear_guide, linear, "maximum likelihood", generator)
+    precise = with_precision(search, served, 0.02, generator)
+    assert precise.minus2ll_mc_error <= 0.02
+    assert precise.num_draws.min() >= 50
+    exact = float(exact_log_marginal(linear, TRUTH).sum())
+    assert abs(precise.total - exact) < 4 * precise.total_mc_error

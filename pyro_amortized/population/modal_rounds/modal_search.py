@@ -67,8 +67,8 @@ class ModalSearch(Search):
 
 
 def has_modal_rounds(search: Search) -> bool:
-    """Whether a fit starts with them: the model has a density, no guide gives its draws, and the
-    cohort is not drawn in blocks.
+    """Whether a fit starts with them: the model has a density, and the cohort is not drawn in
+    blocks.
     """
     is_corrected = search.structure.estimator == "corrected"
-    return is_corrected and search.guide is None and not is_large(search.structure, search.cohort)
+    return is_corrected and not is_large(search.structure, search.cohort)

@@ -122,7 +122,7 @@ def test_the_result_has_draws_for_control_variates():
         structure = SimpleNamespace(estimator="corrected", latent_names=names)
         return result_draws(structure, range(num))
 
-    assert number(1_000) == 0  # not a large cohort
+    assert number(1_000) == 200  # not a large cohort: its rounds may have fewer
     assert number(10_000) == 150
     assert number(10_000, ("a", "b")) == 90
     assert number(10_000, tuple("abcdefgh")) == 300
