@@ -34,8 +34,10 @@ class FlatSettings:
     """When a direction counts as flat, and when its information is computed again."""
 
     # Slope of the log likelihood of all individuals, per prior standard deviation, above which a
-    # round moves along a direction without information.
-    max_slope: float = 0.05
+    # round moves along a direction without information. For the logarithm of a parameter that goes
+    # to its limit, zero, the slope is half of the information: it must have gone so far that this
+    # counts as flat.
+    max_slope: float = 0.005
     # Part of the information of the curvature below which that of the scores makes it doubtful.
     # Of 12 individuals the latter varies by 40 %.
     doubtful_share: float = 0.5
