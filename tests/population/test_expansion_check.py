@@ -74,7 +74,9 @@ def test_corrected_likelihood_has_the_posterior_of_the_model(populations):
 
 def test_all_that_matter_are_evaluated_where_the_regression_fails(populations, monkeypatch):
     fit, expanded, scale, truth, candidates = populations
-    monkeypatch.setattr(expansion_check, "CHECK", CheckSettings(num_draws=300, max_populations=32))
+    monkeypatch.setattr(
+        expansion_check, "CHECK", CheckSettings(max_draw_error=0.0, max_populations=32)
+    )
     check = ExpansionCheck(expanded, fit.vector, scale)
     values, error = check.corrected(candidates, 0.0, make_generator(0))
     matters = candidates.matter(truth)
