@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip
 
-.PHONY: install demo test test-quick check format docs bench wheel versions clean
+.PHONY: install demo test test-benchmarks test-quick check format docs bench wheel versions clean
 
 install: $(STAMP)
 
@@ -24,7 +24,11 @@ demo: $(STAMP)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 test: $(STAMP)
-	$(PYTEST)
+	$(PYTEST) -m "not benchmark"
+
+# Every benchmark in a small setting: whether its script still runs.
+test-benchmarks: $(STAMP)
+	$(PYTEST) -m benchmark
 
 # What fits beside an edit: no test of more than three seconds, no example, no benchmark.
 test-quick: $(STAMP)

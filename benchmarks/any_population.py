@@ -27,7 +27,7 @@ EXAMPLES = ROOT / "examples"
 sys.path[:0] = [str(ROOT), str(EXAMPLES), str(EXAMPLES / "pharmacometrics")]
 
 import quickstart
-from first_answer_models import full_omega
+from first_answer_models import combined, full_omega
 from transfection import REFERENCES, mrna, mrna_50, mrna_large, mrna_points
 
 import pyro_amortized as pa
@@ -97,6 +97,19 @@ def theophylline_row(budget, limits):
     trained = trained_guide(quickstart.model, cohort, budget)
     claims = shares_row("theophylline", trained, cohort, asked)
     return claims | new_individuals(trained[0], cohort, asked["diagonal"][1], limits)
+
+
+def residual_errors_row(budget):
+    """One guide of two residual errors, asked with both, and with the additive one alone."""
+    cohort = quickstart.cohort
+    _, additive = fitted_population(quickstart.model, cohort)
+    nearly_none = {"share": torch.tensor(1e-3).double()}
+    asked = {
+        "combined": fitted_population(combined, cohort),
+        "additive": (combined, additive | nearly_none),
+    }
+    trained = trained_guide(combined, cohort, budget)
+    return shares_row("theophylline, two residual errors", trained, cohort, asked)
 
 
 def new_individuals(guide, cohort, population, limits):
@@ -216,6 +229,7 @@ def scale_row(sizes, processes=100_000):
 
 ROWS = {
     "theophylline": lambda: theophylline_row("115s", {100: 0.2, 10_000: 10.0}),
+    "residual errors": lambda: residual_errors_row("115s"),
     "warfarin PK": lambda: example_row("warfarin PK", "warfarin", "115s"),
     "phenobarbital": lambda: example_row("phenobarbital", "phenobarbital", "115s"),
     "warfarin PK/PD": lambda: example_row("warfarin PK/PD", "warfarin_turnover", "115s"),

@@ -27,6 +27,23 @@ def full_omega(cohort):
         pyro.sample("concentration", noise, obs=series.values)
 
 
+def combined(cohort):
+    """Theophylline with an additive and a proportional residual error."""
+    prior = dist.Normal(torch.tensor([0.5, 1.0, 3.5]), 1.0).to_event(1)
+    typical = pyro.sample("typical", prior)
+    omega = pyro.sample("omega", dist.HalfNormal(torch.ones(3)).to_event(1))
+    sigma = pyro.sample("sigma", dist.HalfNormal(1.0))
+    share = pyro.sample("share", dist.HalfNormal(0.3))
+    with pyro.plate("individual", len(cohort)):
+        phi = pyro.sample("phi", dist.Normal(typical, omega).to_event(1))
+        ka, cl, v = phi.exp().unbind(-1)
+        series = cohort["concentration"]
+        prediction = nlme.one_compartment(series.times, cohort.doses, ka=ka, cl=cl, v=v)
+        spread = torch.hypot(sigma[..., None], share[..., None] * prediction)
+        noise = dist.Normal(prediction, spread).mask(series.observed).to_event(1)
+        pyro.sample("concentration", noise, obs=series.values)
+
+
 def sparse(cohort):
     """Four samples of each of 120 individuals; proportional error."""
     prior = dist.Normal(torch.tensor([0.0, 1.4, 4.2]), 1.0).to_event(1)

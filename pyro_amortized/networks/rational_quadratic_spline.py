@@ -69,18 +69,20 @@ class _Bin(NamedTuple):
 
 
 def _find_bin(x: Tensor, raw: Tensor, axis: int) -> _Bin:
-    """The bin that contains ``x`` on the horizontal (``axis`` 0) or vertical (1) axis."""
+    """The bin that contains ``x`` on the horizontal (``axis`` 0) or vertical (1) axis. Parameters
+    that several points share are broadcast after the bins are known.
+    """
     num_bins = (raw.shape[-1] + 1) // 3
     shares = raw[..., : 2 * num_bins].unflatten(-1, (2, num_bins)).softmax(-1)
     sizes = shares * (2 * BOUND * (1 - MIN_SIZE * num_bins)) + 2 * BOUND * MIN_SIZE
     ends = sizes.cumsum(-1) - BOUND
     index = (x.unsqueeze(-1) >= ends[..., axis, :-1]).sum(-1, keepdim=True)
-    both = index.unsqueeze(-2).expand(*index.shape[:-1], 2, 1)
-    size = sizes.gather(-1, both).squeeze(-1)
-    left, bottom = (ends.gather(-1, both).squeeze(-1) - size).unbind(-1)
+    both = index.unsqueeze(-2).expand(*x.shape, 2, 1)
+    size, end = (of.expand(*x.shape, 2, -1).gather(-1, both).squeeze(-1) for of in (sizes, ends))
+    left, bottom = (end - size).unbind(-1)
     width, height = size.unbind(-1)
     padded = functional.pad(raw[..., 2 * num_bins :], (1, 1)) + UNIT_SLOPE
-    raw_slopes = padded.gather(-1, torch.cat([index, index + 1], -1))
+    raw_slopes = padded.expand(*x.shape, -1).gather(-1, torch.cat([index, index + 1], -1))
     slopes = functional.softplus(raw_slopes) + MIN_SLOPE
     return _Bin(shares, index, left, bottom, width, height, raw_slopes, slopes)
 
@@ -177,7 +179,8 @@ def inverse_spline(y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         y: Values, any shape.
-        raw: Unconstrained parameters of the spline of every value, as of :func:`spline`.
+        raw: Unconstrained parameters of the spline of every value, as of :func:`spline`, or with
+            leading dimensions that broadcast to those of ``y``.
 
     Returns:
         The point, and the log derivative of the spline there; shape of ``y`` both.

@@ -68,6 +68,6 @@ class SplineLayer(nn.Module):
                 z = torch.stack([columns[k] for k in before], -1)
                 hidden = hidden + functional.linear(z, weights[j][:, before])
             raw = functional.silu(hidden) @ self.weight[j] + self.bias[j, 0]
-            columns[j], log_slope = inverse_spline(y[..., j], raw.expand(*y.shape[:-1], -1))
+            columns[j], log_slope = inverse_spline(y[..., j], raw)
             total = total + log_slope
         return torch.stack([columns[j] for j in range(self.num_latent)], -1), total

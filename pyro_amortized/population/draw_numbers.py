@@ -38,7 +38,8 @@ def with_more_draws(
     most = 0
     if structure.estimator == "corrected":
         cost = ESTIMATION.cost_of_dynamics if _has_dynamics(structure, cohort) else 1
-        most = min(ESTIMATION.max_draws, most_draws(structure, cohort) // cost)
+        affordable = most_draws(structure, cohort, ESTIMATION.max_evaluated // cost)
+        most = min(ESTIMATION.max_draws, affordable)
     return schedule._replace(most_draws=most, result_draws=result_draws(structure, cohort))
 
 

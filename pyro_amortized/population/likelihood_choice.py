@@ -60,10 +60,13 @@ def is_small(individuals: IndividualPosteriors) -> bool:
     return num_values * individuals.num_draws <= CHOICE.max_exact
 
 
-def most_draws(structure: ModelStructure, cohort: Cohort) -> int:
-    """Largest number of draws per individual that the observations are expanded about."""
+def most_draws(structure: ModelStructure, cohort: Cohort, max_evaluated: int | None = None) -> int:
+    """Largest number of draws per individual that the observations are expanded about, with so
+    many evaluated values; default: as many as the likelihood is expanded for.
+    """
+    most = CHOICE.max_evaluated if max_evaluated is None else max_evaluated
     evaluations = num_evaluations(len(structure.latent_names), structure.num_shared)
-    return CHOICE.max_evaluated // (cohort.num_values * evaluations)
+    return most // (cohort.num_values * evaluations)
 
 
 def is_large(structure: ModelStructure, cohort: Cohort) -> bool:

@@ -289,8 +289,9 @@ def test_figure_and_report(found, tmp_path):
 
 @pytest.mark.slow
 def test_a_search_in_processes_has_the_same_result(fit):
-    rule = pa.SearchRule(num_replicates=0)
+    rule = pa.SearchRule(num_replicates=0, max_terms=1)
     alone = pa.search(fit, covariates=["weight"], rule=rule)
+    assert alone.extension.terms
     with joblib.parallel_config(backend="loky", n_jobs=2):
         together = pa.search(fit, covariates=["weight"], rule=rule)
     assert str(together) == str(alone)

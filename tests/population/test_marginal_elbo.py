@@ -91,10 +91,10 @@ def test_any_guide_of_the_population(linear, linear_guide, fit):
             pyro.set_rng_seed(1)
             guide = linear_guide.with_population(kind(exposed))
             svi = SVI(linear_program, guide, pyro.optim.Adam({"lr": 0.05}), loss)
-            first = sum(svi.step(linear) for _ in range(10))
-            for _ in range(30):
+            first = sum(svi.step(linear) for _ in range(5))
+            for _ in range(15):
                 svi.step(linear)
-            assert sum(svi.step(linear) for _ in range(10)) < first
+            assert sum(svi.step(linear) for _ in range(5)) < first
         draws = Predictive(linear_program, guide=guide, num_samples=9)(linear)
         assert draws["phi"].shape == (9, 40, 2)
         assert draws["y"].shape == (9, 40, 8)
