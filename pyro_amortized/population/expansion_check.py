@@ -41,7 +41,7 @@ class CheckSettings:
     # weights, half by the roots of the weights of those where an individual is far.
     num_populations: int = 32
     # Number of populations from which on all are evaluated whose weights matter.
-    max_populations: int = 512
+    max_populations: int = 192
     # Log weight below the largest from which a population does not matter.
     negligible_log_weight: float = 15.0
 
