@@ -1,14 +1,16 @@
 r"""Which defects of data and models `diagnose` finds, and how often right analyses are blamed.
 
-Cohorts of 48 individuals are simulated from three models (`criticism_studies.py`), a defect is
-planted (`criticism_defects.py`, `criticism_files.py`), and the model without it is fitted. A defect
+Cohorts of 48 individuals are simulated from three models (`criticism_studies.py`) and four of other
+outcomes (`criticism_outcomes.py`), a defect is planted (`criticism_defects.py`,
+`criticism_files.py`, `criticism_practice.py`), and the model without it is fitted. A defect
 is found if `diagnose` does not pass, and called by its name if a check of its kind does not pass
 and says the word that belongs to it. A cohort is blamed if a check fails, and not only asks for a
 look. With a folder, each cohort's result is a file, and a run that was interrupted goes on. The last
 line is JSON with ``claims``.
 
-python benchmarks/criticism.py [--models pk growth ode] [--strengths weak middle strong]
-    [--cohorts 5] [--first 0] [--clean 24] [--workers 2] [--folder results] [--small]
+python benchmarks/criticism.py [--models pk growth ode repeated yes_no counts event]
+    [--strengths weak middle strong] [--only "pounds|exchanged"] [--cohorts 5] [--first 0]
+    [--clean 24] [--workers 2] [--folder results] [--small]
 """
 
 import argparse
@@ -19,8 +21,9 @@ import warnings
 from pathlib import Path
 
 import joblib
-from criticism_files import DEFECTS, planted
-from criticism_studies import PROBLEMS
+from criticism_files import planted
+from criticism_outcomes import ALL as PROBLEMS
+from criticism_practice import DEFECTS
 
 import pyro_amortized as pa
 from pyro_amortized.diagnostics import diagnose
@@ -129,6 +132,12 @@ def claims_of(answers, models):
     }
 
 
+def has(model, defect):
+    """Whether the defect is planted in the model."""
+    only = DEFECTS[defect].only
+    return model in only if only else not PROBLEMS[model].is_other
+
+
 def jobs_of(arguments):
     """Model, defect, strength, number of individuals and seed of every cohort."""
     num, defects, clean = 48, list(DEFECTS), arguments.clean
@@ -143,7 +152,7 @@ def jobs_of(arguments):
         for defect in defects
         for model in arguments.models
         for strength in arguments.strengths
-        if not DEFECTS[defect].only or model in DEFECTS[defect].only
+        if has(model, defect)
     ]
     for k in range(clean):
         model, seed = arguments.models[k % len(arguments.models)], 1000 + arguments.first + k

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from criticism_defects import (
     COVARIATES,
@@ -40,11 +41,16 @@ def planted(problem: Problem, defect: Defect | None, size: float, num: int, seed
     values = curve(study, size) if curve else problem.curve(study, phi)
     study = replace(study, values=values)
     error = defect and defect.error
-    values = error(study, size) if error else noise(study)
+    values = error(study, size) if error else _measured(study)
     smallest = 1e-3 if len(problem.omega) == 3 else -torch.inf
     study = replace(study, values=values.clamp(min=smallest))
     study = replace(study, observed=torch.ones_like(study.values, dtype=torch.bool))
     return (defect.file(study, size) if defect and defect.file else study).cohort()
+
+
+def _measured(study: Study) -> Tensor:
+    measure = study.problem.measure
+    return measure(study, study.values) if measure else noise(study)
 
 
 def scaled(rows: Callable[[Study], object], power: int = 1) -> Callable[[Study, float], Study]:

@@ -44,9 +44,15 @@ class Study:
         return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
 
     def doses(self) -> pa.Doses:
-        return pa.Doses(times=torch.zeros(len(self), 1), amounts=self.amounts)
+        times = torch.tensor(self.problem.dose_times).expand(len(self), -1)
+        return pa.Doses(times=times, amounts=self.amounts)
 
     def cohort(self) -> pa.Cohort:
+        if self.problem.is_event:
+            event = nlme.event_series(
+                self.values[:, 0], self.values[:, 1] > 0, end=self.times[:, 0]
+            )
+            return pa.Cohort({"y": event}, covariates=self.covariates)
         series = {"y": pa.Series(self.times, self.values, self.observed)}
         return pa.Cohort(series, self.doses() if self.problem.dosed else None, self.covariates)
 
@@ -66,6 +72,10 @@ class Problem:
         dosed: Whether there are doses.
         main: Index of the parameter that most defects move; the data say much about it.
         group: What the group adds to the main parameter.
+        dose_times: Times of the doses, all of one amount.
+        measure: Values that are drawn from the curves; by default they have normal errors.
+        is_event: Whether the values are the time and the status of an event.
+        is_other: Whether only defects that name the model are planted.
     """
 
     program: Callable
@@ -78,6 +88,10 @@ class Problem:
     dosed: bool = False
     main: int = 1
     group: float = 0.0
+    dose_times: tuple[float, ...] = (0.0,)
+    measure: Callable[[Study, Tensor], Tensor] | None = None
+    is_event: bool = False
+    is_other: bool = False
 
 
 def log_weight(covariates: dict[str, Tensor]) -> Tensor:
@@ -204,6 +218,7 @@ def study_of(problem: Problem, num: int, seed: int) -> Study:
         "group": (torch.arange(num) % 2).float(),
     }
     amounts = 50.0 * 2.0 ** torch.randint(3, (num, 1), generator=generator)
+    amounts = amounts.expand(-1, len(problem.dose_times)).clone()
     times = problem.times.expand(num, -1).clone()
     phi = problem.typical + eta
     phi[:, problem.main] += problem.group * covariates["group"]

@@ -45,6 +45,7 @@ PAGES: Mapping[str, str] = {
     "units and scale of the data": "from_table",
     "estimates and their prior": "writing_models",
     "identity": "from_table",
+    "doses, covariates and times": "from_table",
     "recorded values": "missing_data",
     "residuals": "statistical_models",
     "errors": "statistical_models",

@@ -40,6 +40,13 @@ class IdentitySettings:
         share_filled: ... and their smallest share.
         share_different: Share of different values among the other individuals from which an equal
             value is no sign of rounding.
+        codes: Numbers that often stand for an unknown value.
+        min_others: Fewest different values of the other individuals.
+        max_beyond: Distance of such a number from the range of the other individuals, as a part of
+            this range, from which it is named ...
+        min_gap: ... the same of a number that is not positive where all others are, ...
+        max_share: ... if not more individuals have it, ...
+        max_factor: ... and factor from the largest or smallest of the others for other numbers.
         max_named: Most findings that are named.
     """
 
@@ -53,6 +60,12 @@ class IdentitySettings:
     min_filled: int = 5
     share_filled: float = 0.1
     share_different: float = 0.8
+    codes: tuple[float, ...] = (0, -1, -9, -99, -999, -9999, 99, 999, 9999, 99999)
+    min_others: int = 6
+    max_beyond: float = 1.0
+    min_gap: float = 0.2
+    max_share: float = 0.2
+    max_factor: float = 5.0
     max_named: int = 5
 
 
@@ -77,11 +90,12 @@ def identity_checks(
     findings = [x for name in names for x in _findings(cohort, name)]
     for name, sds in (error_sds or {}).items():
         findings += _near_copies(cohort, name, sds)
-    findings += _filled_covariates(cohort)
+    findings += [*_filled_covariates(cohort), *_unknown_covariates(cohort)]
     name = "identity of individuals and values"
     if not findings:
         words = (
-            "No individual and no series of values occurs twice, and no covariate was filled in."
+            "No individual and no series of values occurs twice, and no covariate was filled in or "
+            "stands far outside."
         )
         return [Check(name, "passed", 0, words, "model")]
     more = "; ..." if len(findings) > DEFAULTS.max_named else ""
@@ -219,6 +233,32 @@ def _filled_covariates(cohort: Cohort) -> Iterator[str]:
                 f"the covariate {name!r} is {value:g} in {number} of {len(values)} individuals and "
                 "different in nearly all others: it may have been filled in"
             )
+
+
+def _unknown_covariates(cohort: Cohort) -> Iterator[str]:
+    """Covariates of few individuals far outside those of the others, as 999 for an unknown one."""
+    for name, covariate in cohort.covariates.items():
+        x = covariate.double()
+        if name in cohort.categories or x.dim() != 1:
+            continue
+        different = x[x.isfinite()].unique().tolist()
+        for value in sorted({*different[:1], *different[-1:], *DEFAULTS.codes} & set(different)):
+            own, others = x == value, x[(x != value) & x.isfinite()]
+            if len(others.unique()) < DEFAULTS.min_others or 2 * own.sum() > len(x):
+                continue
+            low, high = float(others.min()), float(others.max())
+            beyond = max(low - value, value - high)
+            is_code = value in DEFAULTS.codes and beyond > DEFAULTS.max_beyond * (high - low)
+            few = own.sum() <= DEFAULTS.max_share * len(x)
+            is_code |= value <= 0 < low and few and beyond > DEFAULTS.min_gap * (high - low)
+            factor = max(value / high, low / value) if low > 0 and value > 0 else 0.0
+            if is_code or factor > DEFAULTS.max_factor:
+                labels = [cohort.ids[i] for i in own.nonzero()[:, 0].tolist()]
+                named = ", ".join(labels[: DEFAULTS.max_named])
+                yield (
+                    f"the covariate {name!r} is {value:g} for {named}, and {low:g} to {high:g} for "
+                    "the others: a code for an unknown value, or another unit"
+                )
 
 
 def _is_whole(values: list[list[float]]) -> bool:

@@ -43,6 +43,7 @@ from .random_effect_checks import random_effect_checks
 from .recorded_values import recorded_value_checks
 from .residual_analysis import Residuals, residuals
 from .result_selection import outcome_kinds
+from .written_data import written_data_checks
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,7 @@ def diagnose(
     checks += _outcome_checks(fit, by_series, of_events)
     effects = random_effect_tests(fit, seed=fork_seed(generator))
     checks += random_effect_checks(effects) + case_influence_checks(fit)
+    checks = _with_mistakes(fit, checks, generator)
     return Diagnosis(tuple(checks), calibration, data, by_series, effects, of_events)
 
 
@@ -229,6 +231,18 @@ def _file_checks(
     return checks + identity_checks(_measured(fit.cohort, by_series), continuous, sds)
 
 
+def _with_mistakes(fit: PopulationFit, checks: list[Check], generator: Generator) -> list[Check]:
+    """All checks with that of the file against one without a mistake, before the others that are
+    about the model: their findings may follow from it.
+    """
+    continuous = [n for n, kind in outcome_kinds(fit.structure).items() if kind == "continuous"]
+    of_model = [i for i, c in enumerate(checks) if c.about == "model"]
+    beside = any(checks[i].status != "passed" for i in of_model)
+    found = written_data_checks(fit, continuous, seed=fork_seed(generator), beside=beside)
+    place = of_model[0] if of_model else len(checks)
+    return [*checks[:place], *found, *checks[place:]]
+
+
 def _error_sds(cohort: Cohort, residuals: Residuals) -> Tensor:
     """Standard deviations of the errors, NaN where they are not known, shape ``(individual,
     time)``.
@@ -260,7 +274,7 @@ def _outcome_checks(
         checks += error_checks(one, fit.cohort, scores)
         if kinds[one.series] == "continuous":
             checks += recorded_value_checks(one, fit.cohort)
-    checks += [check for one in of_events for check in event_checks(one)]
+    checks += [check for one in of_events for check in event_checks(one, fit.cohort)]
     return checks + [check for one in by_series for check in missingness_checks(fit, one)]
 
 

@@ -5,12 +5,18 @@ With the posterior means :math:`\bar e_i` of the standardised effect and their r
 
 - *Dependence and interaction*: a regression on :math:`\sqrt{r_i}\,(1, x_i)`, and of two variables
   with few levels on their products beyond both.
+- *Neighbours in the file*: the normal scores :math:`s_i` of :math:`\bar e_i / \sqrt{r_i}` in the
+  order of the file. Of independent ones, von Neumann's ratio
+  :math:`\sum_i (s_{i+1} - s_i)^2 / \sum_i s_i^2` has the mean 2 and a variance of about 4 / N; it
+  is smaller where batches of an assay, sites or families that nothing marks differ. The means of
+  :math:`\sqrt{N}` blocks of the file are compared by the F test.
 - *Variance*: the distances of :math:`\bar e_i / \sqrt{r_i}` from the medians of the levels of the
   variable, or from the regression on a quantity, are compared as in the test of Brown and Forsythe,
   by the F test of their square roots, which are nearly normal for normal effects; the variances of
   levels of a normal effect also by the test of Bartlett.
 
 References:
+    Bartels (1982), The rank version of von Neumann's ratio test for randomness, JASA 77.
     Brown, Forsythe (1974), Robust tests for the equality of variances, JASA 69.
 """
 
@@ -24,13 +30,20 @@ import scipy.stats
 
 from .compared_variables import Variable
 from .random_effects import RandomEffects
-from .variable_tests import columns_of, known_values, regression_p_value, standardized
+from .variable_tests import (
+    columns_of,
+    known_values,
+    normal_scores,
+    regression_p_value,
+    standardized,
+)
 
 Kind = Literal[
     "variable",
     "joint",
     "interaction",
     "spread",
+    "neighbours",
     "recording",
     "correlation",
     "mean",
@@ -213,6 +226,36 @@ def interaction(
         f"by {size:+.2f} between their last levels"
     )
     yield EffectTest("interaction", name, f"{first.name} and {second.name}", p_value, size, words)
+
+
+def neighbours(effects: RandomEffects, j: int) -> Iterator[EffectTest]:
+    r"""The test that individuals next to each other in the file are not alike in one effect.
+
+    Args:
+        effects: Standardised random effects.
+        j: Index of the effect.
+    """
+    reliability = effects.reliability[:, j].numpy()
+    used = reliability > 0
+    num = int(used.sum())
+    if num < DEFAULTS.min_spread:
+        return
+    root = np.sqrt(reliability[used])
+    y = effects.means[:, j].numpy()[used] / root
+    scores = normal_scores(y)
+    ratio = float((np.diff(scores) ** 2).sum() / (scores**2).sum())
+    # The moments of independent normal scores, from those of all orders of the ranks.
+    z = (2 - ratio) * math.sqrt((num**2 - 1) / (4 * (num - 2)))
+    blocks = np.arange(num) * round(math.sqrt(num)) // num
+    design = np.column_stack([root, *(root * (blocks == k) for k in range(1, blocks[-1] + 1))])
+    by_blocks = regression_p_value(y, design)
+    p_value = min(1.0, 2 * min(by_blocks, float(scipy.stats.norm.sf(z))))
+    name = effects.names[j]
+    words = (
+        f"{name} of neighbours in the order of the file is alike (p = {p_value:.1g}; correlation "
+        f"of two about {1 - ratio / 2:+.2f})"
+    )
+    yield EffectTest("neighbours", name, "the order in the file", p_value, 1 - ratio / 2, words)
 
 
 def spread(effects: RandomEffects, j: int, variable: Variable) -> Iterator[EffectTest]:

@@ -98,7 +98,9 @@ CHANGES = (
 VARIABLE = "Give the groups residual errors of their own, or make the error depend on the variable."
 
 
-class _Finding(NamedTuple):
+class Finding(NamedTuple):
+    """One test: its p-value, what it means in words, and what to do."""
+
     p_value: float
     words: str
     advice: str
@@ -128,14 +130,14 @@ def error_checks(
         *_tails(npde),
         *_neighbours(rows, drawn, scores),
         *_spreads(rows, drawn, cohort, COUNTS if residuals.kind == "count" else INDIVIDUALS),
-        *_levels(rows, residuals.pd[used].numpy(), cohort),
+        *_levels(rows, residuals.pd_scores[used].numpy(), cohort),
         *_courses(rows, residuals.times[used].numpy(), npde, cohort),
         *_within(rows, npde, _current_values(cohort, residuals.series, used)),
     ]
-    return [_check(f"errors of {residuals.series}", findings)] if findings else []
+    return [check_of_findings(f"errors of {residuals.series}", findings)] if findings else []
 
 
-def _check(name: str, findings: list[_Finding]) -> Check:
+def check_of_findings(name: str, findings: list[Finding]) -> Check:
     """The verdict on the family, by Bonferroni."""
     num, ordered = len(findings), sorted(findings)
     p_value = min(1.0, num * ordered[0].p_value)
@@ -150,16 +152,16 @@ def _check(name: str, findings: list[_Finding]) -> Check:
     return Check(name, status, p_value, words, "model", num)
 
 
-def _tails(npde: np.ndarray) -> list[_Finding]:
+def _tails(npde: np.ndarray) -> list[Finding]:
     if len(npde) > DEFAULTS.max_shapiro:
         return []
     p_value = float(scipy.stats.shapiro(npde).pvalue)
     kurtosis = float(scipy.stats.kurtosis(npde))
     words = f"the errors are not normally distributed (excess kurtosis {kurtosis:+.1f})"
-    return [_Finding(p_value, words, TAILS)]
+    return [Finding(p_value, words, TAILS)]
 
 
-def _neighbours(rows: np.ndarray, drawn: np.ndarray, scores: np.ndarray | None) -> list[_Finding]:
+def _neighbours(rows: np.ndarray, drawn: np.ndarray, scores: np.ndarray | None) -> list[Finding]:
     same = rows[1:] == rows[:-1]
     if same.sum() < DEFAULTS.min_pairs:
         return []
@@ -172,7 +174,7 @@ def _neighbours(rows: np.ndarray, drawn: np.ndarray, scores: np.ndarray | None) 
         f"errors of neighbouring values of an individual go together (correlation "
         f"{correlation:+.2f})"
     )
-    return [_Finding(p_value, words, TOGETHER)]
+    return [Finding(p_value, words, TOGETHER)]
 
 
 def _score_p_value(
@@ -193,7 +195,7 @@ def _score_p_value(
     return float(2 * scipy.stats.t.sf(abs(own.sum()) / max(error, 1e-300), freedom))
 
 
-def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort, advice: str) -> list[_Finding]:
+def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort, advice: str) -> list[Finding]:
     """Spreads of the individuals, against the model and against every variable of the cohort."""
     own = np.unique(rows)
     if len(own) < DEFAULTS.min_individuals:
@@ -204,24 +206,24 @@ def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort, advice: str) -
     p_value = combined_p_value([float(scipy.stats.chi2.sf((z**2).sum(), len(z))) for z in scores])
     ratio = float(np.exp(np.log(np.maximum(sums / counts, 1e-300)).std(1).mean() / 2))
     words = f"individuals have errors of different size (a factor of {ratio:.1f} about the mean)"
-    findings = [_Finding(p_value, words, advice)]
+    findings = [Finding(p_value, words, advice)]
     for variable in variables_of_design(cohort):
         findings += _spread_by(variable, scores, own)
     return findings
 
 
-def _levels(rows: np.ndarray, pd: np.ndarray, cohort: Cohort) -> list[_Finding]:
+def _levels(rows: np.ndarray, scores: np.ndarray, cohort: Cohort) -> list[Finding]:
     """Mean deviations of the individuals from the population, against every variable."""
     own = np.unique(rows)
     counts = np.bincount(rows, minlength=len(cohort))[own]
-    means = np.bincount(rows, scipy.stats.norm.ppf(pd), len(cohort))[own] / counts
+    means = np.bincount(rows, scores, len(cohort))[own] / counts
     words = "the values as a whole are {}, by {:.2f} standard deviations of the predictions, {}"
-    return _against_variables(means, own, cohort, words, LEVEL)
+    return against_variables(means, own, cohort, words, LEVEL)
 
 
 def _courses(
     rows: np.ndarray, times: np.ndarray, npde: np.ndarray, cohort: Cohort
-) -> list[_Finding]:
+) -> list[Finding]:
     """Trends of the prediction errors within the individuals, against every variable."""
     own, slopes = [], []
     for i in np.unique(rows):
@@ -234,7 +236,7 @@ def _courses(
         "late values, given the early ones, are {} than the model says, by {:.2f} standard "
         "deviations, {}"
     )
-    return _against_variables(np.array(slopes), np.array(own, dtype=int), cohort, words, COURSE)
+    return against_variables(np.array(slopes), np.array(own, dtype=int), cohort, words, COURSE)
 
 
 def _current_values(cohort: Cohort, name: str, used: Tensor) -> dict[str, np.ndarray]:
@@ -247,7 +249,7 @@ def _current_values(cohort: Cohort, name: str, used: Tensor) -> dict[str, np.nda
     }
 
 
-def _within(rows: np.ndarray, npde: np.ndarray, current: dict[str, np.ndarray]) -> list[_Finding]:
+def _within(rows: np.ndarray, npde: np.ndarray, current: dict[str, np.ndarray]) -> list[Finding]:
     """Prediction errors against the moves of time-varying covariates within the individuals."""
     findings = []
     for name, x in current.items():
@@ -264,13 +266,18 @@ def _within(rows: np.ndarray, npde: np.ndarray, current: dict[str, np.ndarray]) 
             f"the errors go with the changes of {name} within the individuals (correlation "
             f"{test.statistic:+.2f})"
         )
-        findings.append(_Finding(float(test.pvalue), words, CHANGES))
+        findings.append(Finding(float(test.pvalue), words, CHANGES))
     return findings
 
 
-def _against_variables(
-    scores: np.ndarray, own: np.ndarray, cohort: Cohort, words: str, advice: str
-) -> list[_Finding]:
+def against_variables(
+    scores: np.ndarray,
+    own: np.ndarray,
+    cohort: Cohort,
+    words: str,
+    advice: str,
+    sides: tuple[str, str] = ("higher", "lower"),
+) -> list[Finding]:
     """Regressions of one number of some individuals on every variable of the cohort.
 
     Args:
@@ -279,6 +286,7 @@ def _against_variables(
         cohort: The data.
         words: The finding, with places for the side, the size, and where.
         advice: What to do.
+        sides: Words for larger and smaller numbers.
     """
     findings = []
     for variable in variables_of_design(cohort):
@@ -289,11 +297,9 @@ def _against_variables(
         if len(design) < design.shape[1] + DEFAULTS.min_individuals:
             continue
         found = contrast(scores[known], np.ones(len(design)), variable, used)
-        side = "higher" if found.slope > 0 else "lower"
+        side = sides[0] if found.slope > 0 else sides[1]
         p_value = regression_p_value(scores[known], design)
-        findings.append(
-            _Finding(p_value, words.format(side, abs(found.slope), found.where), advice)
-        )
+        findings.append(Finding(p_value, words.format(side, abs(found.slope), found.where), advice))
     return findings
 
 
@@ -307,11 +313,11 @@ def _chi2_scores(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     )
 
 
-def _spread_by(variable: Variable, scores: np.ndarray, own: np.ndarray) -> list[_Finding]:
+def _spread_by(variable: Variable, scores: np.ndarray, own: np.ndarray) -> list[Finding]:
     known = known_values(variable)[own]
     columns = columns_of(variable, np.isin(np.arange(len(variable.values)), own[known]))
     design = np.column_stack([np.ones(len(columns)), columns])
     if len(design) < design.shape[1] + DEFAULTS.min_individuals:
         return []
     p_value = combined_p_value([regression_p_value(z[known], design) for z in scores])
-    return [_Finding(p_value, f"the size of the errors goes with {variable.name}", VARIABLE)]
+    return [Finding(p_value, f"the size of the errors goes with {variable.name}", VARIABLE)]

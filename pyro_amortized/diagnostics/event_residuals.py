@@ -8,7 +8,9 @@ With the cumulative hazard H of an individual over its follow-up and its number 
 With draws of the individual from its posterior, H of the right model is a censored exponential
 variable. The rank of the first event under the population, :math:`1 - E\,e^{-H(t)}`, is uniform; of
 an event that is only known to lie in an interval (also one without an upper end), a rank is drawn
-in it.
+in it. Its mean normal score, given this interval, is regressed on every variable of the cohort
+(events that are earlier in a group), and so is the fourth root of the mean square of the score,
+which is nearly normal (hazards that are not proportional).
 
 References:
     Therneau, Grambsch, Fleming (1990), Martingale-based residuals for survival models.
@@ -22,18 +24,29 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from ..cohort import Cohort
 from ..errors import CohortError
 from ..model import ModelStructure, site_values
 from ..population.fit_result import PopulationFit
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
 from .check_results import Check, check_p_values
+from .error_checks import against_variables, check_of_findings
+from .quantile_residuals import normal_moments
 from .result_selection import individuals_of, outcome_kinds
 from .uniformity_tests import combined_p_value
 
 NUM_SIMULATIONS = 1000  # draws of each individual from the population, for the ranks
 NUM_DRAWS = 10  # draws of the parameters of each individual
 MIN_EVENTS = 10  # fewest events whose residuals are tested
+EARLY = (
+    "Let the hazard depend on the variable, with a population site for its effect; for the order "
+    "in the file, look for a change during the study."
+)
+SPREAD = (
+    "The effect of the variable changes with time, so the hazards are not proportional: give the "
+    "groups hazards of their own, or an effect that depends on time."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +69,8 @@ class EventResiduals:
             individual from its posterior, shape ``(draw, individual)``; for an interval a value in
             it.
         happened: Whether there was an event.
+        bounds: Normal scores between which the rank lies, shape ``(individual, 2)``; equal where
+            the time of the event is known.
     """
 
     series: str
@@ -68,6 +83,7 @@ class EventResiduals:
     pd: Tensor
     drawn_cox_snell: Tensor
     happened: Tensor
+    bounds: Tensor
 
     def table(self) -> pandas.DataFrame:
         """One row per individual."""
@@ -122,7 +138,6 @@ def event_residuals(
     population = individuals.population
     name = event_name(structure, series)
     site = next(n for n, s in structure.observed.items() if s.series == name)
-    values = cohort[name].values.double()
 
     def hazards(draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         def of(distribution: object, value: Tensor) -> Tensor:
@@ -136,11 +151,12 @@ def event_residuals(
     drawn = _inside(lower, upper, generator)
     of_population = structure.draw_individuals(cohort, population, NUM_SIMULATIONS, generator)
     low, high, _ = hazards(of_population)
-    pd = _rank(low, high, generator)
+    ranks = torch.stack([1 - torch.exp(-x).mean(0) for x in (low, high)], -1)
+    pd = _rank(ranks, generator)
     known = cohort[name].observed.all(-1)
+    values = cohort[name].values.double()
     number = (known & (values[..., 1] > 0)).sum(-1).double()
-    cox_snell = total.mean(0)
-    kept = known[:, 0]
+    cox_snell, kept = total.mean(0), known[:, 0]
     return EventResiduals(
         name,
         tuple(i for i, x in zip(cohort.ids, kept.tolist(), strict=True) if x),
@@ -152,14 +168,15 @@ def event_residuals(
         pd[kept],
         drawn[:, kept],
         (number > 0)[kept],
+        torch.special.ndtri(ranks.clamp(1e-12, 1 - 1e-12))[kept],
     )
 
 
-def _rank(low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:
-    """Share of a population with an earlier event, drawn where the hazards ``(draw, individual)``
-    of an event that is not known exactly have two ends.
+def _rank(ranks: Tensor, generator: torch.Generator) -> Tensor:
+    """Share of a population with an earlier event, drawn where the event is not known exactly and
+    the share has two ends, shape ``(individual, 2)``.
     """
-    first, last = (1 - torch.exp(-x).mean(0) for x in (low, high))
+    first, last = ranks.unbind(-1)
     uniform = torch.rand(first.shape, generator=generator, dtype=torch.float64)
     return first + (last - first) * uniform
 
@@ -180,8 +197,14 @@ def _deviance(number: Tensor, hazard: Tensor) -> Tensor:
     return martingale.sign() * (2 * (log_ratio - martingale)).clamp(min=0.0).sqrt()
 
 
-def event_checks(residuals: EventResiduals) -> list[Check]:
-    """The check of the times of one series of events; an empty list where there are few events."""
+def event_checks(residuals: EventResiduals, cohort: Cohort) -> list[Check]:
+    """The checks of the times of one series of events, and of what they have to do with the
+    variables of the cohort; an empty list where there are few events.
+
+    Args:
+        residuals: Residuals of the series.
+        cohort: The data of the fit.
+    """
     if int(residuals.happened.sum()) < MIN_EVENTS:
         return []
     pd = residuals.pd.numpy()
@@ -194,7 +217,25 @@ def event_checks(residuals: EventResiduals) -> list[Check]:
     }
     finding = "The events deviate from the model in {}."
     advice = "The hazard does not fit: its course over time, or what it depends on."
-    return [check_p_values(f"events of {residuals.series}", p_values, finding, advice, "model")]
+    name = f"events of {residuals.series}"
+    checks = [check_p_values(name, p_values, finding, advice, "model")]
+    index = {label: i for i, label in enumerate(cohort.ids)}
+    own = np.array([index[label] for label in residuals.ids])
+    first, second = normal_moments(*residuals.bounds.unbind(-1))
+    early = (
+        "the events are {} than the model says, by {:.2f} standard deviations of their scores, {}"
+    )
+    spread = (
+        "the times of the events vary {} than the model says, by {:.2f} (roots of the sizes of "
+        "their scores), {}"
+    )
+    findings = [
+        *against_variables(first.numpy(), own, cohort, early, EARLY, ("later", "earlier")),
+        *against_variables(second.numpy() ** 0.25, own, cohort, spread, SPREAD, ("more", "less")),
+    ]
+    if findings:
+        checks.append(check_of_findings(f"events of {residuals.series} and variables", findings))
+    return checks
 
 
 def _number_p_value(residuals: EventResiduals) -> float:

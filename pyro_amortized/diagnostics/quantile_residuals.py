@@ -11,6 +11,7 @@ References:
     Statistics 5.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ..model import values_by_series
 from ..nlme.censored_distributions import Censored, Rounded, log_cdf, log_survival
 from ..sampling.individuals import IndividualPosteriors
 
+MIN_INTERVAL = 1e-6  # probability below which an interval counts as a value
 MAX_COUNT = 300  # largest count whose distribution function is summed up
 
 
@@ -103,6 +105,28 @@ def _score(distribution: Any, value: Tensor) -> Tensor:
     smaller = torch.special.ndtri(below.exp().clamp(min=1e-300))
     larger = -torch.special.ndtri(above.exp().clamp(min=1e-300))
     return torch.where(below < above, smaller, larger)
+
+
+def normal_moments(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Mean and mean square of a standard normal variable given that it lies between two bounds.
+
+    Args:
+        lower: Lower bounds.
+        upper: Upper bounds, same shape; equal ones stand for a known value.
+
+    Example:
+        >>> normal_moments(torch.tensor([0.0]), torch.tensor([torch.inf]))
+        (tensor([0.7979]), tensor([1.]))
+    """
+    probability = torch.special.ndtr(upper) - torch.special.ndtr(lower)
+    wide = probability > MIN_INTERVAL
+    a, b = (torch.where(x.isfinite(), x, 0.0) for x in (lower, upper))
+    at_a, at_b = (torch.exp(-0.5 * x.square()) / math.sqrt(2 * math.pi) for x in (lower, upper))
+    share = torch.where(wide, probability, 1.0)
+    middle = torch.where(wide, 0.0, (a + b) / 2)
+    first = torch.where(wide, (at_a - at_b) / share, middle)
+    second = torch.where(wide, 1 + (a * at_a - b * at_b) / share, middle.square())
+    return first, second
 
 
 def _between(lower: Tensor, upper: Tensor, uniform: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ reliabilities :math:`r_{ij}` (:mod:`pyro_amortized.diagnostics.random_effects`):
   ranks, so that no single value decides, and by their squares. Two variables with few levels are
   also tested for an interaction, and the variance of the effect for a dependence on each variable
   (:mod:`pyro_amortized.diagnostics.effect_dependence`).
+  Neighbours in the order of the file must not be alike.
 - *Correlation*: the posterior mean of the product of two effects, which the model says are
   uncorrelated, is the slope in their correlation, with the information :math:`r_{ij} r_{ik}`. Its
   sum is tested as the correlation coefficient of independent pairs is.
@@ -41,7 +42,7 @@ from ..numerics.robust_scale import MAD_TO_SD
 from ..population.fit_result import PopulationFit
 from ..sampling.individuals import IndividualPosteriors
 from .compared_variables import variables_of_design, variables_of_recording
-from .effect_dependence import EffectTest, Kind, dependence, interaction, spread
+from .effect_dependence import EffectTest, Kind, dependence, interaction, neighbours, spread
 from .joint_dependence import joint_dependence
 from .random_effects import RandomEffects, standardized_effects
 from .result_selection import individuals_of, outcome_kinds
@@ -136,6 +137,7 @@ def random_effect_tests(
         for variable in of_design:
             tests += dependence(effects, j, variable, "variable")
             tests += spread(effects, j, variable)
+        tests += neighbours(effects, j)
         for first, second in itertools.combinations(of_design, 2):
             tests += interaction(effects, j, first, second)
         for variable in of_recording:

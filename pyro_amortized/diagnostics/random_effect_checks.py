@@ -24,6 +24,10 @@ COVARIATES = (
     "file or the dose, look for a change during the study or a nonlinear process; where several "
     "parameters move together, for an assay, a unit or a dose that differs."
 )
+NEIGHBOURS = (
+    "Look for what individuals next to each other in the file share and the table does not say: a "
+    "batch of the assay, a site, a family, a season. Add it as a covariate."
+)
 CORRELATIONS = (
     "Let the random effects be correlated: `nlme.random_effects` with a population site "
     "`dist.LKJCholesky(...)`, or a `dist.MultivariateNormal`."
@@ -59,6 +63,7 @@ def random_effect_checks(tests: RandomEffectTests) -> list[Check]:
     """
     kinds: list[tuple[str, tuple[Kind, ...], str, bool]] = [
         ("random effects and covariates", ("variable", "joint"), COVARIATES, True),
+        ("neighbours in the file", ("neighbours",), NEIGHBOURS, True),
         ("interactions of covariates", ("interaction",), INTERACTIONS, True),
         ("variances of random effects", ("spread",), VARIANCES, True),
         ("correlations of random effects", ("correlation",), CORRELATIONS, True),

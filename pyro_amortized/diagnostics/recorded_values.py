@@ -6,6 +6,8 @@ r"""Whether recorded values are measurements: limits written as values, values f
   numbers of their precision as there are. Values at or before the first dose do not count: they may
   be zero.
 - *A value that an individual repeats at its end*: the last one carried forward.
+- *A value that is equal to the one before*, in several individuals: filled in for a missing one.
+  Their number is compared with that of consecutive values that nearly agree.
 - *Rounding*: the smallest difference of two values, of which all others are multiples, beside the
   standard deviation of the errors. Rounding to a unit u adds :math:`u^2 / 12` to their variance.
 """
@@ -79,7 +81,7 @@ def recorded_value_checks(residuals: Residuals, cohort: Cohort) -> list[Check]:
     unit = _unit(values)
     parts = [
         _frequent_value(values, ids, unit),
-        _carried_forward(values, ids, unit),
+        _carried_forward(values, ids, unit) or _repeated(values, ids, unit),
         _rounding(unit, residuals),
     ]
     found = [x for x in parts if x]
@@ -142,6 +144,27 @@ def _carried_forward(values: np.ndarray, ids: np.ndarray, unit: float) -> tuple[
         f"{len(repeating)} individuals end with {DEFAULTS.min_repeated} equal values or more "
         f"({labels}{', ...' if len(repeating) > 5 else ''})"
     )
+    return words, FORWARD
+
+
+def _repeated(values: np.ndarray, ids: np.ndarray, unit: float) -> tuple[str, str] | None:
+    """Values that are equal to the one before, if there are more than rounding explains."""
+    same = ids[1:] == ids[:-1]
+    step = np.abs(np.diff(values))
+    owners = Counter(v for v, _ in set(zip(values.tolist(), ids.tolist(), strict=True)))
+    rare = np.array([owners[v] < DEFAULTS.min_individuals for v in values[1:].tolist()])
+    equal = same & (step == 0) & rare  # values that many share are limits
+    individuals = len(set(ids[1:][equal]))
+    if individuals < DEFAULTS.min_individuals:
+        return None
+    window = max(DEFAULTS.window * float(values.std()), 2 * unit)
+    near = int((same & (step > 0) & (step <= window)).sum())
+    # A step of zero has one neighbour on either side.
+    expected = near * unit / window + 1e-12 if unit > 0 else 1e-12
+    if scipy.stats.poisson.sf(int(equal.sum()) - 1, expected) >= DEFAULTS.max_chance:
+        return None
+    number = int(equal.sum())
+    words = f"{number} values of {individuals} individuals repeat the one before (equal values)"
     return words, FORWARD
 
 

@@ -34,7 +34,7 @@ from ..sampling.individuals import IndividualPosteriors
 from ..sampling.posterior_centers import posterior_centers
 from .conditional_residuals import conditional_weighted_residuals
 from .dose_intervals import time_after_dose
-from .quantile_residuals import quantile_residuals
+from .quantile_residuals import normal_moments, quantile_residuals
 from .result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
 from .simulated_recording import given_dropout
 
@@ -60,6 +60,8 @@ class Residuals:
             which is no observation.
         cwres: Conditional weighted residuals, no unit; NaN likewise.
         pd: Share of the simulations below the value, between 0 and 1.
+        pd_scores: Normal scores of ``pd``; the expected ones where the rank lies between two ranks
+            (counts, categories, values at a limit), which is no random choice.
         npde: Normalised prediction distribution errors, no unit.
         drawn_predictions: Predictions with draws of the parameters of the individual from its
             posterior, shape ``(draw, value)``, same unit.
@@ -85,6 +87,7 @@ class Residuals:
     iwres: Tensor
     cwres: Tensor
     pd: Tensor
+    pd_scores: Tensor
     npde: Tensor
     drawn_predictions: Tensor
     drawn_iwres: Tensor
@@ -141,7 +144,7 @@ def residuals(
     observed, values = cohort[name].observed, cohort[name].values
     of_posterior = individuals.resampled(NUM_DRAWS, generator)
     predicted = _predictions(individuals, name, draws, of_posterior)
-    pd, npde = _simulated_errors(individuals, name, draws, generator)
+    pd, npde, scores_of_pd = _simulated_errors(individuals, name, draws, generator)
     at_limit = recorded_at_limit(individuals, name)
     scores = quantile_residuals(individuals, name, of_posterior, generator)
     cwres = conditional_weighted_residuals(individuals, name, draws, observed & ~at_limit)
@@ -157,6 +160,7 @@ def residuals(
         torch.where(at_limit, torch.nan, iwres)[observed],
         cwres[observed],
         pd[observed],
+        scores_of_pd[observed],
         npde[observed],
         predicted.drawn[:, observed],
         (drawn_iwres if scores is None else scores)[:, observed],
@@ -196,15 +200,26 @@ def _predictions(
 
 def _simulated_errors(
     individuals: IndividualPosteriors, name: str, draws: Tensor, generator: Generator
-) -> tuple[Tensor, Tensor]:
-    """The pd and npde of all values, among simulations of draws from the population."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The pd, npde and normal scores of the pd of all values, among simulations."""
     cohort = individuals.cohort
     recorded = given_dropout(individuals, name, draws, generator)
     simulated = individuals.structure.predict_draws(
         cohort, recorded, individuals.population, generator
     )
     series = cohort[name]
-    return _distribution_errors(series.values, series.observed, simulated[name], generator)
+    errors = _distribution_errors(series.values, series.observed, simulated[name], generator)
+    return *errors, _expected_scores(series.values.double(), simulated[name].double())
+
+
+def _expected_scores(values: Tensor, simulated: Tensor) -> Tensor:
+    """Expected normal scores of the ranks of values ``(individual, time)`` among simulations; those
+    of equal values are between two ranks.
+    """
+    least = 0.5 / len(simulated)
+    shares = [(simulated < values), (simulated <= values)]
+    below, upto = (x.double().mean(0).clamp(least, 1 - least) for x in shares)
+    return normal_moments(torch.special.ndtri(below), torch.special.ndtri(upto))[0]
 
 
 def _moments(individuals: IndividualPosteriors, name: str, places: Tensor) -> Tensor:

@@ -101,3 +101,27 @@ def test_a_covariate_that_was_filled_in_is_named():
     assert "'weight' is 70" in words_with(filled)
     assert words_with(weight) == ""
     assert words_with(rounded) == ""
+
+
+def test_codes_for_unknown_covariates_are_named():
+    generator = torch.Generator().manual_seed(6)
+    weight = 70 * torch.exp(0.2 * torch.randn(30, generator=generator)).double()
+    values = (5 + torch.randn(30, 5, generator=generator)).double()
+
+    def words_with(covariate):
+        series = {"y": pa.Series(torch.arange(5.0).expand(30, 5), values)}
+        (check,) = identity_checks(pa.Cohort(series, covariates={"weight": covariate}))
+        return check.words if check.status == "look" else ""
+
+    assert words_with(weight) == ""
+    for code in (999.0, 0.0, -9.0):
+        wrong = weight.clone()
+        wrong[[3, 8]] = code
+        assert f"'weight' is {code:g} for 4, 9" in words_with(wrong)
+    grams = weight.clone()
+    grams[5] *= 1000
+    assert "for 6" in words_with(grams)
+    # Codes that are possible values, and a count with many zeros, are none.
+    assert words_with(weight + 30 * torch.rand(30, generator=generator)) == ""
+    assert words_with((torch.arange(30) % 9).double()) == ""
+    assert "unknown" not in words_with(torch.cat([torch.zeros(10).double(), weight[10:] / 20]))

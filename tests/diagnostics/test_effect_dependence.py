@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 from pyro_amortized.diagnostics.compared_variables import Variable
-from pyro_amortized.diagnostics.effect_dependence import interaction, spread
+from pyro_amortized.diagnostics.effect_dependence import interaction, neighbours, spread
 from tests.diagnostics.test_random_effect_analysis import posteriors, some_variables
 
 NUM = 48
@@ -45,6 +45,30 @@ def test_a_variance_that_differs_is_found():
     assert "grows" in found.words
     (other,) = spread(effects, 1, SEX)
     assert other.p_value > 0.01
+
+
+def test_a_batch_of_individuals_in_a_row_is_found():
+    def change(effect):
+        effect[12:24] += 4.0
+
+    effects = effects_of(change)
+    (found,) = neighbours(effects, 0)
+    assert found.p_value < 1e-4
+    assert "neighbours in the order of the file is alike" in found.words
+    (other,) = neighbours(effects, 1)
+    assert other.p_value > 0.01
+
+
+@pytest.mark.parametrize("reliability", [0.2, 0.9])
+def test_p_values_of_independent_neighbours_are_not_too_small(reliability):
+    generator = torch.Generator().manual_seed(7)
+    p_values = []
+    for _ in range(400):
+        drawn = torch.randn(NUM, 1, generator=generator).double()
+        p_values += [x.p_value for x in neighbours(posteriors(drawn, reliability, generator), 0)]
+    for level in (0.01, 0.05, 0.2):
+        allowed = scipy.stats.binom.ppf(0.999, len(p_values), level)
+        assert np.less(p_values, level).sum() <= allowed
 
 
 def test_few_individuals_of_a_level_are_not_compared():

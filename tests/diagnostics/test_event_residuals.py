@@ -6,6 +6,7 @@ import torch
 from matplotlib.figure import Figure
 
 import pyro_amortized as pa
+from pyro_amortized import nlme
 from pyro_amortized.diagnostics import diagnose, event_residuals, plots, report, residuals
 from pyro_amortized.diagnostics.event_residuals import event_checks
 from pyro_amortized.diagnostics.plots.event_plots import mean_events, survival
@@ -30,7 +31,7 @@ def deaths():
 
 def test_residuals_of_the_right_model(deaths):
     r = event_residuals(deaths, seed=1)
-    assert event_checks(r)[0].status == "passed"
+    assert event_checks(r, deaths.cohort)[0].status == "passed"
     assert abs(float(r.martingale.sum())) < 4 * float(r.cox_snell.sum()) ** 0.5
     torch.testing.assert_close(r.martingale, r.num_events - r.cox_snell)
     again = event_residuals(deaths, seed=1)
@@ -41,7 +42,7 @@ def test_residuals_of_the_right_model(deaths):
 def test_residuals_of_a_wrong_hazard_fail(deaths):
     wrong = WEIBULL | {"shape": torch.tensor(0.6).double()}
     r = event_residuals(individuals_at(om.weibull_death, deaths.cohort, wrong), seed=1)
-    assert event_checks(r)[0].status == "failed"
+    assert event_checks(r, deaths.cohort)[0].status == "failed"
 
 
 def test_p_values_of_the_checks_are_not_too_small():
@@ -49,9 +50,50 @@ def test_p_values_of_the_checks_are_not_too_small():
     small = 0
     for seed in range(20):
         cohort = om.simulated(om.weibull_death, om.event_design(60, 6.0), WEIBULL, seed=seed)
-        checks = event_checks(event_residuals(individuals_at(om.weibull_death, cohort, WEIBULL)))
-        small += checks[0].status != "passed"
+        found = event_residuals(individuals_at(om.weibull_death, cohort, WEIBULL))
+        small += any(check.status != "passed" for check in event_checks(found, cohort))
     assert small <= 2
+
+
+def _with(cohort, change, **covariates):
+    """Other times of the event, and more covariates."""
+    values = cohort["death"].values.clone()
+    change(values[:, 0])
+    series = nlme.event_series(
+        values[:, 0, 0], values[:, 0, 1] > 0, end=cohort["death"].times[:, 0]
+    )
+    return pa.Cohort({"death": series}, covariates={**cohort.covariates, **covariates})
+
+
+def test_a_site_whose_events_are_early_is_named(deaths):
+    site = (torch.arange(150) % 3 == 1).double()
+
+    def change(events):
+        events[site == 1, 0] /= 3
+
+    cohort = _with(deaths.cohort, change, site=site)
+    found = event_residuals(individuals_at(om.weibull_death, cohort, WEIBULL), seed=1)
+    check = event_checks(found, cohort)[1]
+    assert check.status == "failed"
+    assert "earlier" in check.words
+    assert "where site is 1 than where it is 0" in check.words
+
+
+def test_hazards_that_are_not_proportional_are_named(deaths):
+    """The events of a group all lie near its median."""
+    group = (torch.arange(150) % 3 == 1).double()
+
+    def change(events):
+        own = (group == 1) & (events[:, 1] > 0)
+        middle = events[own, 0].median()
+        events[own, 0] = middle * (events[own, 0] / middle) ** 0.1
+
+    cohort = _with(deaths.cohort, change, group=group)
+    found = event_residuals(individuals_at(om.weibull_death, cohort, WEIBULL), seed=1)
+    check = event_checks(found, cohort)[1]
+    assert check.status == "failed"
+    assert "vary less than the model says" in check.words
+    assert "group" in check.words
 
 
 def test_kaplan_meier_with_ties_and_censoring():

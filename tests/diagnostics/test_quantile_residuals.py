@@ -10,7 +10,11 @@ import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.diagnostics import random_effect_tests
 from pyro_amortized.diagnostics.diagnosis import _measured
-from pyro_amortized.diagnostics.quantile_residuals import _between, quantile_residuals
+from pyro_amortized.diagnostics.quantile_residuals import (
+    _between,
+    normal_moments,
+    quantile_residuals,
+)
 from pyro_amortized.diagnostics.residual_analysis import residuals
 from pyro_amortized.runtime.random_numbers import make_generator
 from tests.outcome_models import JOINT, joint, joint_design, simulated
@@ -97,3 +101,19 @@ def test_values_at_a_limit_are_no_duplicates():
     measured = _measured(cohort, (found,))["y"].observed
     assert int(measured.sum()) == 1
     assert bool(measured[0, 0])
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.3, 1.2), (-float("inf"), -2.0), (1.0, float("inf"))])
+def test_moments_of_a_score_in_an_interval_are_those_of_the_truncated_distribution(low, high):
+    law = scipy.stats.truncnorm(low, high)
+    bounds = torch.tensor([[low], [high]]).double()
+    first, second = (float(x) for x in normal_moments(*bounds))
+    assert first == pytest.approx(law.mean(), abs=1e-6)
+    assert second == pytest.approx(law.moment(2), abs=1e-6)
+
+
+def test_moments_of_a_known_score():
+    score = torch.tensor([-1.5, 0.0, 2.0]).double()
+    first, second = normal_moments(score, score)
+    torch.testing.assert_close(first, score)
+    torch.testing.assert_close(second, score.square())

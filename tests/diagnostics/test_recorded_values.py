@@ -24,7 +24,7 @@ def residuals_of(change, seed=1):
     unknown = torch.full_like(flat, torch.nan)
     return Residuals(
         *("y", ids, torch.arange(WIDTH).double().repeat(NUM), flat, unknown.isfinite()),
-        *(predictions, predictions, (flat - predictions) / SIGMA, unknown, unknown, unknown),
+        *(predictions, predictions, (flat - predictions) / SIGMA, *[unknown] * 4),
         *(predictions.unsqueeze(0), ((flat - predictions) / SIGMA).unsqueeze(0), unknown),
     )
 
@@ -75,3 +75,19 @@ def test_censored_values_are_no_mistake():
     assert recorded_value_checks(known, cohort)[0].status == "passed"
     few = replace(found, censored=torch.ones_like(found.censored))
     assert recorded_value_checks(few, cohort) == []
+
+
+def test_values_that_repeat_the_one_before_are_named():
+    def repeated(values):
+        values = values.clone()
+        values[::6, 3] = values[::6, 2]
+        return values
+
+    check = check_of(repeated)
+    assert check.status == "look"
+    assert "7 values of 7 individuals repeat the one before" in check.words
+
+    def rounded(values):
+        return (values * 20).round() / 20
+
+    assert check_of(rounded).status == "passed"

@@ -1,0 +1,284 @@
+r"""Mistakes of the file, undone: what the data would be if one of them had been made.
+
+A mistake of one individual (its weight is in pounds, its dose a factor of ten too large, its last
+dose was not taken, its clock one hour off, two of its samples exchanged) and one of two individuals
+(their covariates or doses exchanged) are alternatives to what is written. Each is a cohort of the
+individuals that it changes. Numbers that no other individual has are no alternatives: a weight that
+would be far below that of all others is none in pounds.
+"""
+
+import itertools
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..cohort import Cohort, Doses, Series
+from .compared_variables import Variable
+
+
+@dataclass(frozen=True)
+class AlternativeSettings:
+    r"""Which mistakes are tried.
+
+    Args:
+        covariate_factors: Factors by which a covariate may be too large, or too small, and their
+            names.
+        dose_factors: The same of all doses of an individual.
+        shifts: Shifts of the clock in the unit of the data, if it is the hour.
+        max_exchanged: Most individuals of which all pairs are exchanged: 60 have 1,770 pairs.
+        max_samples: Most values of an individual of which all pairs are exchanged.
+        beyond: Part of the range of a covariate, on the scale of logarithms, by which the
+            alternative may lie beyond the other individuals.
+    """
+
+    covariate_factors: tuple[tuple[float, str], ...] = (
+        (2.2046, "pounds in place of kilograms"),
+        (2.54, "centimetres in place of inches"),
+        (10.0, "a decimal place"),
+        (12.0, "months in place of years"),
+        (88.4, "micromoles per litre in place of milligrams per decilitre"),
+        (100.0, "centimetres in place of metres"),
+        (1000.0, "grams in place of kilograms"),
+    )
+    dose_factors: tuple[tuple[float, str], ...] = (
+        (2.0, "twice the dose"),
+        (10.0, "a decimal place"),
+        (1000.0, "micrograms in place of milligrams"),
+    )
+    shifts: tuple[float, ...] = (1.0, 12.0)
+    max_exchanged: int = 60
+    max_samples: int = 12
+    beyond: float = 0.1
+
+
+ALTERNATIVES = AlternativeSettings()
+LEVEL = "the level of "  # begins the kind of an alternative
+
+
+class Alternative(NamedTuple):
+    r"""One mistake undone in several individuals, each for itself, or in pairs of them.
+
+    Args:
+        kind: What was mistaken; alternatives of one kind are one family.
+        words: The mistake in words, after "individual 3: ".
+        rows: Individuals that it changes, shape ``(changed,)``.
+        cohort: These individuals as they would have been written, likewise.
+        partners: For an exchange, the individual that each was exchanged with; else None.
+    """
+
+    kind: str
+    words: str
+    rows: Tensor
+    cohort: Cohort
+    partners: Tensor | None = None
+
+    @property
+    def moves_population(self) -> bool:
+        """Whether many individuals may share the mistake."""
+        return self.partners is None and self.kind != "samples"
+
+
+def written_alternatives(
+    cohort: Cohort, used: Sequence[str], series: Collection[str]
+) -> Iterator[Alternative]:
+    """All alternatives to what is written.
+
+    Args:
+        cohort: The data.
+        used: Names of the covariates that the density depends on.
+        series: Names of the series of which two values may be exchanged.
+    """
+    for name in used:
+        yield from _other_levels(cohort, name)
+        yield from _other_units(cohort, name)
+        yield from _exchanged_columns(cohort, name)
+    if cohort.doses is not None and cohort.doses.times.shape[1]:
+        yield from _other_doses(cohort, cohort.doses)
+        yield from _other_clock(cohort, cohort.doses)
+    yield from _exchanged_samples(cohort, series)
+    if len(cohort) <= ALTERNATIVES.max_exchanged:
+        yield from _exchanged_individuals(cohort, used)
+
+
+def _changed(cohort: Cohort, rows: Tensor, **parts: object) -> Cohort:
+    """Some individuals with other parts, and labels anew: one may occur several times."""
+    return replace(cohort[rows], ids=(), **parts)  # type: ignore[arg-type]
+
+
+def with_covariates(cohort: Cohort, rows: Tensor, changed: dict[str, Tensor]) -> Cohort:
+    """Some individuals of a cohort with other values of some covariates."""
+    own = {name: x[rows] for name, x in cohort.covariates.items()}
+    return _changed(cohort, rows, covariates={**own, **changed})
+
+
+def _is_quantity(cohort: Cohort, name: str) -> bool:
+    x = cohort.covariates[name].double()
+    is_plain = x.dim() == 1 and name not in cohort.categories
+    return is_plain and not Variable(name, x.numpy()).levels and bool((x > 0).any())
+
+
+def _plausible(new: Tensor, old: Tensor) -> Tensor:
+    """Whether alternatives to a positive covariate lie where the other individuals do."""
+    known = old[old.isfinite() & (old > 0)].log()
+    room = ALTERNATIVES.beyond * float(known.max() - known.min())
+    log = new.clamp(min=1e-300).log()
+    return (log > known.min() - room) & (log < known.max() + room) & new.isfinite() & (new > 0)
+
+
+def _other_units(cohort: Cohort, name: str) -> Iterator[Alternative]:
+    if not _is_quantity(cohort, name):
+        return
+    x = cohort.covariates[name]
+    for (factor, words), power in itertools.product(ALTERNATIVES.covariate_factors, (-1, 1)):
+        new = x * factor**power
+        rows = (_plausible(new.double(), x.double()) & (x > 0)).nonzero()[:, 0]
+        if len(rows):
+            side = "large" if power < 0 else "small"
+            text = f"{name!r} is written {factor:g} times too {side} ({words}?)"
+            changed = with_covariates(cohort, rows, {name: new[rows]})
+            yield Alternative(f"the unit of {name}", text, rows, changed)
+
+
+def _other_levels(cohort: Cohort, name: str) -> Iterator[Alternative]:
+    """Another level of a variable with few levels."""
+    x = cohort.covariates[name]
+    if x.dim() != 1:
+        return
+    variable = Variable(name, x.double().numpy(), cohort.categories.get(name, ()))
+    if len(variable.levels) == 2:
+        rows = torch.isin(x.double(), torch.tensor(variable.levels).double()).nonzero()[:, 0]
+        other = (sum(variable.levels) - x[rows]).to(x)
+        changed = with_covariates(cohort, rows, {name: other})
+        yield Alternative(LEVEL + name, f"{name!r} should be the other level", rows, changed)
+        return
+    for level in variable.levels:
+        rows = (x != level).nonzero()[:, 0]
+        changed = with_covariates(cohort, rows, {name: torch.full_like(x[rows], level)})
+        text = f"{name!r} should be {variable.level_name(level)}"
+        yield Alternative(LEVEL + name, text, rows, changed)
+
+
+def _exchanged_columns(cohort: Cohort, name: str) -> Iterator[Alternative]:
+    if not _is_quantity(cohort, name):
+        return
+    x = cohort.covariates[name]
+    for other in cohort.covariates:
+        if other == name or not _is_quantity(cohort, other):
+            continue
+        z = cohort.covariates[other]
+        rows = ((z != x) & (z > 0) & (x > 0)).nonzero()[:, 0]
+        changed = {name: z[rows].to(x), other: x[rows].to(z)}
+        text = f"{name!r} and {other!r} are exchanged"
+        yield Alternative("columns", text, rows, with_covariates(cohort, rows, changed))
+
+
+def _other_doses(cohort: Cohort, doses: Doses) -> Iterator[Alternative]:
+    rows = doses.given.any(1).nonzero()[:, 0]
+    own = cohort[rows].doses
+    if own is None or not len(rows):
+        return
+    for (factor, words), power in itertools.product(ALTERNATIVES.dose_factors, (-1, 1)):
+        side, other = ("large", "small") if power < 0 else ("small", "large")
+        text = (
+            f"the doses are written {factor:g} times too {side}, or the values too {other} "
+            f"({words}?)"
+        )
+        new = replace(own, amounts=own.amounts * factor**power, rates=own.rates * factor**power)
+        if bool((own.rates < 0).any()):
+            continue
+        yield Alternative("doses", text, rows, _changed(cohort, rows, doses=new))
+    several = (own.given.sum(1) > 1).nonzero()[:, 0]
+    order = torch.where(own.given, own.times, -torch.inf).argsort(1, descending=True)
+    for number, text in (
+        (1, "the last dose was not taken"),
+        (2, "the last two doses were not taken"),
+    ):
+        enough = several[(own.given.sum(1) > number)[several]]
+        given = own.given.clone().scatter(1, order[:, :number], False)
+        if len(enough):
+            part = rows[enough]
+            fewer = replace(own.map(_taking(enough)), given=given[enough])
+            changed = _changed(cohort, part, doses=fewer)
+            yield Alternative("doses", text, part, changed)
+
+
+def _taking(rows: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda x: x[rows]
+
+
+def _moved_times(cohort: Cohort, rows: Tensor, times: dict[str, Tensor]) -> Cohort:
+    own = cohort[rows]
+    series = {
+        n: Series(times[n], s.values, s.observed) if n in times else s
+        for n, s in own.series.items()
+    }
+    return _changed(cohort, rows, series=series)
+
+
+def _single(cohort: Cohort) -> list[str]:
+    return [n for n, s in cohort.series.items() if s.values.dim() == 2]
+
+
+def _other_clock(cohort: Cohort, doses: Doses) -> Iterator[Alternative]:
+    """Times of all values of one channel that are written too late or too early."""
+    names = _single(cohort)
+    for shift, sign in itertools.product(ALTERNATIVES.shifts, (1, -1)):
+        moved = {n: cohort[n].times - sign * shift for n in names}
+        recorded = [torch.where(cohort[n].observed, t, torch.inf).amin(1) for n, t in moved.items()]
+        first = torch.where(doses.given, doses.times, torch.inf).amin(1)
+        rows = [x >= first.to(x) for x in recorded]
+        kept = torch.stack(rows).all(0).nonzero()[:, 0] if rows else torch.zeros(0).long()
+        if len(kept):
+            text = f"its times are written {shift:g} too {'late' if sign > 0 else 'early'}"
+            times = {n: t[kept] for n, t in moved.items()}
+            yield Alternative("times", text, kept, _moved_times(cohort, kept, times))
+
+
+def _exchanged_samples(cohort: Cohort, names: Collection[str]) -> Iterator[Alternative]:
+    """Two values of an individual exchanged, and all of them in reverse order."""
+    for name in set(_single(cohort)) & set(names):
+        series = cohort[name]
+        num = series.values.shape[1]
+        if num < 3 or num > ALTERNATIVES.max_samples:
+            continue
+        all_of = series.observed.all(1)
+        if bool(all_of.any()):
+            rows = all_of.nonzero()[:, 0]
+            text = f"the values of {name!r} are in reverse order"
+            yield _reordered(cohort, name, rows, list(range(num))[::-1], text, "order")
+        for j, k in itertools.combinations(range(num), 2):
+            both = series.observed[:, j] & series.observed[:, k]
+            both &= series.values[:, j] != series.values[:, k]
+            rows, order = both.nonzero()[:, 0], list(range(num))
+            order[j], order[k] = k, j
+            if len(rows):
+                text = f"the values {j + 1} and {k + 1} of {name!r} are exchanged"
+                yield _reordered(cohort, name, rows, order, text, "samples")
+
+
+def _reordered(
+    cohort: Cohort, name: str, rows: Tensor, order: list[int], text: str, kind: str
+) -> Alternative:
+    own = cohort[rows]
+    series = dict(own.series.items())
+    series[name] = replace(series[name], values=series[name].values[:, order])
+    return Alternative(kind, text, rows, _changed(cohort, rows, series=series))
+
+
+def _exchanged_individuals(cohort: Cohort, used: Sequence[str]) -> Iterator[Alternative]:
+    """Covariates, doses, or both, of two individuals exchanged."""
+    num = len(cohort)
+    first, second = (~torch.eye(num, dtype=torch.bool)).nonzero().unbind(1)
+    covariates = {n: x[second] for n, x in cohort.covariates.items() if n in used}
+    if covariates:
+        changed = with_covariates(cohort, first, covariates)
+        text = "the covariates of {} and {} are exchanged"
+        yield Alternative("exchanged covariates", text, first, changed, second)
+    if cohort.doses is not None:
+        others = cohort[second].doses
+        changed = _changed(cohort, first, doses=others)
+        text = "the doses of {} and {} are exchanged"
+        yield Alternative("exchanged doses", text, first, changed, second)
