@@ -20,6 +20,7 @@ from torch import Tensor
 from ..cohort import Doses
 from ..cohort.doses import MODELLED_DURATION, MODELLED_RATE
 from ..errors import ModelError
+from ..runtime.arguments import check_is
 from .quantities import Quantity, as_quantity
 
 PerCompartment = Quantity | Mapping[int, Quantity] | None
@@ -94,6 +95,15 @@ class Arrivals:
         return torch.where(self.is_infusion, rate, torch.zeros_like(rate))
 
 
+def check_delivery(delivery: Delivery | None) -> None:
+    """Refuse what is none, for instance a dictionary of compartments."""
+    fix = (
+        "write `delivery=nlme.Delivery(lag=..., bioavailability={1: f})`; each of its parts may "
+        "be a dictionary of compartments."
+    )
+    check_is("delivery", delivery, (Delivery, type(None)), fix, ModelError)
+
+
 def arrivals(doses: Doses, delivery: Delivery | None = None) -> Arrivals:
     r"""Times, amounts and durations with which the doses reach the system.
 
@@ -104,6 +114,7 @@ def arrivals(doses: Doses, delivery: Delivery | None = None) -> Arrivals:
     Raises:
         ModelError: A dose needs a modelled rate or duration that the delivery does not give.
     """
+    check_delivery(delivery)
     delivery = delivery or Delivery()
     dtype = doses.amounts.dtype
     lag = _per_dose("lag", delivery.lag, doses, 0.0)

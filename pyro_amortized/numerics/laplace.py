@@ -64,6 +64,7 @@ def laplace_covariance(
     scale: Tensor | None = None,
     free: Tensor | None = None,
     difference: float = DIFFERENCES.difference,
+    checked: Callable[[Tensor], Tensor] | None = None,
 ) -> Curvature:
     r"""Inverse observed information at a maximum.
 
@@ -74,6 +75,8 @@ def laplace_covariance(
         free: Coordinates that were maximized over. The others are fixed, and their covariance is
             NaN. Default: all.
         difference: Step of the differences, in units of ``scale``.
+        checked: Maps the information of the free coordinates, in units of ``scale``, to a better
+            one.
 
     Returns:
         Covariance, shape ``(parameter, parameter)``. If the objective does not decrease in every
@@ -87,6 +90,7 @@ def laplace_covariance(
             vector[free],
             unit[free],
             difference=difference,
+            checked=checked,
         )
         covariance = torch.full((len(vector),) * 2, torch.nan, dtype=torch.float64)
         covariance[free.unsqueeze(0) & free.unsqueeze(1)] = inner.covariance.flatten()
@@ -99,6 +103,8 @@ def laplace_covariance(
     if not bool(information.isfinite().all()):
         no_direction = torch.zeros(0, len(vector), dtype=torch.float64)
         return Curvature(torch.full_like(information, torch.nan), False, no_direction)
+    if checked is not None:
+        information = checked(information)
     values, vectors = torch.linalg.eigh(information)
     largest = float(values.abs().max())
     smallest = DEFAULTS.flat_eigenvalue * largest

@@ -72,9 +72,9 @@ def maximize(
             small one.
         start: First vector, shape ``(parameter,)``.
         scale: Size of a large step in each parameter, shape ``(parameter,)``, or a matrix whose
-            columns are large steps, shape ``(parameter, parameter)``. The optimizer works in
-            multiples of it; few iterations are needed where the matrix times its transpose is about
-            the inverse of the curvature. Default: 1.
+            columns are large steps, shape ``(parameter, step)``. The optimizer works in
+            multiples of it, and moves in no other direction; few iterations are needed where the
+            matrix times its transpose is about the inverse of the curvature. Default: 1.
         max_iterations: Largest number of iterations.
         tolerance: Largest slope at the maximum, in units of the objective per unit of ``scale``.
         min_share: The optimizer also stops after an iteration that gains less than this part of
@@ -91,7 +91,7 @@ def maximize(
     origin = start.detach().double()
     unit = torch.eye(len(origin)).double() if scale is None else scale.double()
     unit = unit.diag() if unit.ndim == 1 else unit
-    best_value, best_x = -np.inf, np.zeros(len(origin))
+    best_value, best_x = -np.inf, np.zeros(unit.shape[1])
     values: list[float] = []  # at the start, and after every iteration
 
     def negative(x: np.ndarray) -> tuple[float, np.ndarray]:

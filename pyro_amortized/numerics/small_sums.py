@@ -38,6 +38,9 @@ def quadratic_form(gradient: Tensor, hessian: Tensor, x: Tensor) -> Tensor:
         >>> value.detach(), torch.autograd.grad(value, x)[0]
         (tensor(8.), tensor([7.]))
     """
+    if not torch.is_grad_enabled():  # ``torch.vmap`` runs no function with a gradient of its own
+        curved = (hessian @ x.unsqueeze(-1)).squeeze(-1)
+        return sum_last((gradient + 0.5 * curved) * x)
     result: Tensor = _QuadraticForm.apply(gradient, hessian, x)  # type: ignore[no-untyped-call]
     return result
 

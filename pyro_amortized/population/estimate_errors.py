@@ -34,6 +34,7 @@ from ..sampling.importance_weights import normalized_weights
 from .exact_likelihood import ExactLikelihood
 from .expanded_likelihood import ExpandedLikelihood
 from .fitted_following import remaining_products
+from .flat_directions import information_check
 from .likelihood_interface import Likelihood, WeightedLikelihood
 from .maximum_search import Ascent, Search
 
@@ -57,7 +58,8 @@ def curvature_of(search: Search, ascent: Ascent) -> Curvature:
     """The curvature of the likelihood of a round where it ended."""
     objective = search.objective(ascent.likelihood)
     place = (ascent.optimum.vector, search.scale, ~ascent.held)
-    return laplace_covariance(objective, *place)
+    check = information_check(search.objective, ascent.likelihood, *place)
+    return laplace_covariance(objective, *place, checked=check)
 
 
 def draws_needed(ascent: Ascent, curvature: Curvature, target: float) -> int:

@@ -76,6 +76,13 @@ class ExpandedPart:
     shared_units: Tensor
 
 
+def along_axes(moves: Tensor, axes: Tensor) -> Tensor:
+    """Moves ``(draw, individual, latent)`` in units of the axes, same shape."""
+    identity = torch.eye(axes.shape[-1]).to(axes).expand_as(axes)
+    inverse = torch.linalg.solve_triangular(axes, identity, upper=False)
+    return torch.einsum("nij,knj->kni", inverse, moves)
+
+
 def limited_rise(rise: Tensor, headroom: Tensor) -> Tensor:
     """A rise of log densities that is logarithmic beyond the headroom, same shape."""
     above = (rise - headroom).clamp(min=0.0)
@@ -179,7 +186,7 @@ class ExpandedLikelihood:
         parts = (moved, moved.coordinates.steps, observation)
         if self.few_coordinates or not self.by_parameters:
             return expansion(*parts)
-        standard = (moved.draws - following.mean) / following.spread
+        standard = along_axes(moved.draws - following.mean, following.axes)
         return regressed_expansion(*parts, standard, normalized_weights(log_weights))
 
     def _coordinates(self, following: Following) -> Coordinates:
@@ -212,7 +219,7 @@ class ExpandedLikelihood:
         everywhere = shared.expand(*draws.shape[:2], -1)
         if not self.by_parameters:
             return quadratic_form(part.gradient, part.hessian, everywhere)
-        x = torch.cat([(draws - part.center) / part.following.spread, everywhere], -1)
+        x = torch.cat([along_axes(draws - part.center, part.following.axes), everywhere], -1)
         total = quadratic_form(part.gradient, part.hessian, x)
         first = x.shape[-1] - len(shared)
         alone = part.gradient[..., first:] @ shared

@@ -1,8 +1,9 @@
 r"""The coordinates in which the observations are expanded, and the observations at points of them.
 
-The coordinates are moves of the individual parameters of a draw, in posterior standard deviations,
-and of the shared parameters, in units of their scale; or moves of the shared parameters alone, with
-those of the individual ones that follow them (:mod:`pyro_amortized.population.following_draws`).
+The coordinates are moves of the individual parameters of a draw along the axes of its posterior, in
+standard deviations, and of the shared parameters, in units of their scale; or moves of the shared
+parameters alone, with those of the individual ones that follow them
+(:mod:`pyro_amortized.population.following_draws`).
 """
 
 from collections.abc import Sequence
@@ -37,16 +38,16 @@ class Coordinates:
 
     @staticmethod
     def parameters(following: Following, is_shared: Tensor, scale: Tensor) -> "Coordinates":
-        """The individual parameters, in posterior standard deviations, and the shared ones."""
-        return Coordinates.of_parameters(following.spread, is_shared, scale)
+        """The axes of the individual parameters, and the shared ones."""
+        return Coordinates.of_parameters(following.axes, is_shared, scale)
 
     @staticmethod
-    def of_parameters(spread: Tensor, is_shared: Tensor, scale: Tensor) -> "Coordinates":
-        """The same for posterior standard deviations of shape ``(individual, latent)``."""
-        num, num_latent = spread.shape
+    def of_parameters(axes: Tensor, is_shared: Tensor, scale: Tensor) -> "Coordinates":
+        """The same for axes of shape ``(individual, latent, latent)``."""
+        num, num_latent, _ = axes.shape
         num_shared = int(is_shared.sum())
-        zero = spread.new_zeros
-        individual = torch.cat([spread.diag_embed(), zero(num, num_latent, num_shared)], -1)
+        zero = axes.new_zeros
+        individual = torch.cat([axes, zero(num, num_latent, num_shared)], -1)
         shared = torch.cat([zero(num_shared, num_latent), scale[is_shared].diag()], -1)
         unit = torch.eye(len(scale), dtype=scale.dtype)[is_shared] / scale[is_shared, None]
         steps = torch.cat(

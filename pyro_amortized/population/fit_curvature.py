@@ -8,6 +8,7 @@ from ..sampling.individuals import IndividualPosteriors
 from .estimation_settings import ESTIMATION
 from .expanded_likelihood import ExpandedLikelihood
 from .fit_message import flat_places
+from .flat_directions import information_check
 from .following_draws import score_information
 from .likelihood_choice import likelihood_with_curvature
 from .likelihood_interface import Likelihood
@@ -76,11 +77,14 @@ def curvature_at(
     if search.structure.estimator == "likelihood-free":
         step = ESTIMATION.learned_difference
         return laplace_covariance(objective, vector, search.scale, free, step)
-    curvature = known or laplace_covariance(objective, vector, search.scale, free)
+    place = (vector, search.scale, free)
+    is_all = weights.ndim == 0  # of a part of the individuals, the scores do not say as much
+    check = information_check(search.objective, likelihood, *place) if is_all else None
+    curvature = known or laplace_covariance(objective, *place, checked=check)
     if not likelihood.is_expanded and bool(curvature.covariance.isnan().all()):
         drawn = search.some_draws(likelihood)[0]
         expanded = ExpandedLikelihood(drawn, search.scale, following=likelihood.following)
-        curvature = laplace_covariance(search.objective(expanded), vector, search.scale, free)
+        curvature = laplace_covariance(search.objective(expanded), *place)
     return with_scores(search, likelihood, curvature, free)
 
 

@@ -45,7 +45,7 @@ COUNTS = (
     *("num_draws", "most_draws"),
 )
 FOLLOWING = (
-    *("center", "directions", "rates", "mean", "spread", "reach"),
+    *("center", "directions", "rates", "mean", "spread", "axes", "reach"),
     *("scores", "bias", "score_covariance"),
 )
 

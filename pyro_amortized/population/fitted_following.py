@@ -15,7 +15,7 @@ from ..sampling.importance_weights import effective_sample_size, normalized_weig
 from ..sampling.individuals import IndividualPosteriors
 from .draw_moves import fitted_moves, num_products
 from .fixed_draws import is_negligible, replace_impossible_draws
-from .following_draws import FOLLOWING, Following, reach_of
+from .following_draws import FOLLOWING, Following, axes_of, reach_of
 from .observation_differences import ObservationDifferences, slopes_at
 from .score_bias import scores_of
 
@@ -66,11 +66,12 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
     flows = bool(structure.coordinates(structure.shared).all())
     nothing = (zero(num, d, p), zero(num, d, d, p))
     unknown = torch.full((p, p), torch.nan).double()
-    nowhere = (weighted.mean, spread, spread)
+    axes = axes_of(covariance)
+    nowhere = (weighted.mean, spread, axes, spread)
     stay = Following(center, *nothing, *nowhere, zero(num, p), zero(num, p), unknown, flows)
     if structure.estimator == "likelihood-free":
         return Followed(stay, None)
-    steps = (FOLLOWING.relative_step * scale, FOLLOWING.individual_step * spread)
+    steps = (FOLLOWING.relative_step * scale, FOLLOWING.individual_step * axes)
     scores, gradients, differences = slopes_at(individuals, weighted.draws, *steps)
     effective = effective_sample_size(weighted.log_weights)
     parts = (offset, gradients, -scores, weights, effective)

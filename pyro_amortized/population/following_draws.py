@@ -50,10 +50,15 @@ class FollowingSettings:
     # has no error where the posterior is normal, so that few are enough.
     max_draws: int = 300
     max_draws_per_coefficient: int = 12
-    # Steps of the differences: in a parameter of the population, in units of its scale, and in an
-    # individual parameter, in posterior standard deviations.
+    # Steps of the differences: in a parameter of the population, in units of its scale, and along
+    # the axes of an individual, in posterior standard deviations. Where the data determine a
+    # product of two parameters, a step of 0.03 standard deviations in one of them was a whole one
+    # given the other: an expansion had an information of 84 where the density had 2.7.
     relative_step: float = 1e-3
     individual_step: float = 0.03
+    # Part of the correlations that is left out of the axes: no axis becomes shorter than a
+    # seventieth, where few draws are effective.
+    uncorrelated_part: float = 2e-4
     # Distance of a draw from the mean, in standard deviations, at which its move is measured.
     outer_draw: float = 2.0
     # Part of the move of an individual parameter with a large step of the population that counts
@@ -78,6 +83,17 @@ def reach_of(spread: Tensor, directions: Tensor, scale: Tensor) -> Tensor:
     return spread.maximum(FOLLOWING.min_reach * (directions.abs() * scale).amax(-1))
 
 
+def axes_of(covariance: Tensor) -> Tensor:
+    """Cholesky factors of posterior covariances, shape ``(individual, latent, latent)``, with
+    correlations that are slightly too small.
+    """
+    spread = covariance.diagonal(dim1=1, dim2=2).sqrt().clamp(min=1e-12)
+    scale = spread.unsqueeze(2) * spread.unsqueeze(1)
+    identity = torch.eye(spread.shape[1]).to(spread)
+    part = FOLLOWING.uncorrelated_part
+    return factored(scale * ((1 - part) * covariance / scale + part * identity))
+
+
 @dataclass(frozen=True, eq=False)
 class Following:
     r"""How the draws of every individual move with the population.
@@ -90,8 +106,11 @@ class Following:
         mean: Posterior mean of every individual parameter, unconstrained, shape ``(individual,
             latent)``.
         spread: Posterior standard deviations, same shape.
-        reach: Unit of the distance that a draw has moved, same shape: the posterior standard
-            deviation, or a part of the move with the population where this is larger.
+        axes: Cholesky factors of the posterior covariances, shape ``(individual, latent,
+            latent)``: the units of differences.
+        reach: Unit of the distance that a draw has moved, shape ``(individual, latent)``: the
+            posterior standard deviation, or a part of the move with the population where this is
+            larger.
         scores: Gradients of the log likelihoods of the individuals at the center, less their bias,
             shape ``(individual, population)``; zero where they are not known.
         bias: What the gradients on the moved draws are too large by, of first order in the inverse
@@ -107,6 +126,7 @@ class Following:
     rates: Tensor
     mean: Tensor
     spread: Tensor
+    axes: Tensor
     reach: Tensor
     scores: Tensor
     bias: Tensor
@@ -225,7 +245,7 @@ class Following:
 
     def take(self, rows: Tensor) -> "Following":
         """The same for some of the individuals."""
-        names = ("directions", "rates", "mean", "spread", "reach", "scores", "bias")
+        names = ("directions", "rates", "mean", "spread", "axes", "reach", "scores", "bias")
         unknown = torch.full_like(self.score_covariance, torch.nan)
         taken = {name: getattr(self, name)[rows] for name in names}
         return replace(self, **taken, score_covariance=unknown)

@@ -3,10 +3,6 @@ r"""The search for the maximum of the marginal likelihood: draw, maximise, draw 
 Within a round the draws remain fixed, so that the objective is a smooth function of the population
 with an exact gradient. The next round draws at the maximum that was found. Mixtures that were
 fitted to single individuals are tried first in the next round.
-
-References:
-    Berndt, Hall, Hall, Hausman (1974), Estimation and Inference in Nonlinear Structural Models,
-    Annals of Economic and Social Measurement 3.
 """
 
 import warnings
@@ -21,7 +17,6 @@ from ..cohort import Cohort
 from ..errors import AmortizedWarning
 from ..guide import AmortizedGuide
 from ..model import ModelStructure, Population
-from ..numerics.cholesky import factored
 from ..numerics.laplace import Curvature
 from ..numerics.maximization import Optimum, maximize
 from ..runtime.random_numbers import fork_seed, make_generator
@@ -29,6 +24,7 @@ from ..sampling.individual_draws import sample_with_structure
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.proposals import Refinement
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, Effort
+from .flat_directions import round_steps
 from .following_draws import Following
 from .large_cohorts.individual_blocks import Drawer, DrawRequest, draws_by_blocks, summarized_draws
 from .large_cohorts.summarized_draws import RoundDraws
@@ -258,13 +254,15 @@ class Search:
         with torch.no_grad():
             before = float(self.objective(likelihood)(vector))
         free = ~held
+        # Far from the maximum other directions are flat, and a prior determines all of them.
+        hold_flat = not rough and self.criterion == "maximum likelihood"
         # At a kink of a learned density an iteration may gain little far from the maximum.
         has_kinks = self.structure.estimator == "likelihood-free"
         within_limits = self._objective_within_limits(likelihood, SEARCH.max_distances[level])
         optimum = maximize(
             lambda x: within_limits(vector.masked_scatter(free, x)),
             vector[free],
-            scale=self._steps(likelihood, free),
+            scale=round_steps(likelihood.following.scores[:, free], self.scale[free], hold_flat),
             max_iterations=SEARCH.max_rough_iterations if rough else SEARCH.max_iterations,
             tolerance=SEARCH.rough_tolerance if rough else SEARCH.tolerance,
             min_share=0.0 if has_kinks else SEARCH.min_share,
@@ -272,17 +270,6 @@ class Search:
         optimum = optimum._replace(vector=vector.masked_scatter(free, optimum.vector))
         gain = optimum.value - before
         return Ascent(optimum, likelihood, gain, self._error_of(likelihood, optimum), held)
-
-    def _steps(self, likelihood: Likelihood, free: Tensor) -> Tensor:
-        """Steps of about one standard error, shape ``(free, free)``: the information is about the
-        sum of the outer products of the scores of the individuals (Berndt et al. 1974).
-        """
-        scores = (likelihood.following.scores * self.scale)[:, free]
-        information = scores.T @ scores + torch.eye(scores.shape[1], dtype=scores.dtype)
-        root = factored(information)
-        identity = torch.eye(len(root), dtype=root.dtype)
-        inverse = torch.linalg.solve_triangular(root.T, identity, upper=True)
-        return self.scale[free, None] * inverse
 
     def _error_of(self, likelihood: Likelihood, optimum: Optimum) -> float:
         """Monte Carlo standard error of the promised gain."""

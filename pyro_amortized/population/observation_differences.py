@@ -24,7 +24,8 @@ class ObservationDifferences:
 
     Args:
         around: Log densities, shape ``(2, draw, individual, coordinate)``. The coordinates are the
-            individual parameters and the shared ones, the draws the first ones of the individuals.
+            axes of the individual parameters and the shared ones, the draws the first ones of the
+            individuals.
     """
 
     around: Tensor
@@ -74,7 +75,8 @@ def slopes_at(
         individuals: Their model, data and population.
         draws: Draws of these individuals, shape ``(draw, individual, latent)``.
         population_steps: Shape ``(population,)``.
-        individual_steps: Shape ``(individual, latent)``.
+        individual_steps: Lower triangular, a step in each column, shape ``(individual, latent,
+            latent)``.
     """
     structure = individuals.structure
     cohort = individuals.cohort.to(dtype=torch.float64)
@@ -87,9 +89,11 @@ def slopes_at(
         parts = (structure, cohort, draws, individuals.population)
         observed, individual = _around(*parts, individual_steps)
     ahead, behind = observed + individual
+    along = ((ahead - behind) / 2).movedim(0, 2)  # (individual, latent, draw)
+    gradients = torch.linalg.solve_triangular(individual_steps.mT, along, upper=True)
     return Slopes(
         with_shared_slopes(structure, scores, shared, population_steps),
-        (ahead - behind) / (2 * individual_steps),
+        gradients.movedim(2, 0),
         ObservationDifferences(torch.cat([observed, shared], -1)),
     )
 
@@ -102,9 +106,9 @@ def _around(
     steps: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Log densities of the observations and of the individual parameters a step forwards and
-    backwards in each of these, shape ``(2, draw, individual, latent)`` each.
+    backwards along each axis of these, shape ``(2, draw, individual, latent)`` each.
     """
-    units = torch.diag_embed(steps).unbind(1)
+    units = steps.unbind(2)
     densities = [
         [structure.log_density(cohort, draws + x, population) for x in (unit, -unit)]
         for unit in units

@@ -40,6 +40,7 @@ from ..sampling.weighted_fits import tempered_weights
 from .cohort_size import check_size
 from .draws_text import draws_rows
 from .fit_result import PopulationFit
+from .flat_directions import information_check
 from .posterior_density import (
     DENSITY,
     AnyLikelihood,
@@ -84,6 +85,10 @@ class PopulationDraws:
         likelihood: Log p(y_i | Psi) on draws of the individuals: those of the fit, or new ones for
             several populations. It is interpolated in the shared parameters if this agrees within
             0.01, or expanded about the draws of the individuals.
+        likelihood_error: Root mean square error of the log likelihood of all individuals at the
+            draws, from populations at which an expanded likelihood was compared with the model; it
+            moves the mean of a parameter by less than this part of its standard deviation. Zero
+            where there was nothing to compare.
     """
 
     fit: PopulationFit
@@ -92,6 +97,7 @@ class PopulationDraws:
     pareto_k: float
     log_likelihoods: Tensor
     likelihood: AnyLikelihood
+    likelihood_error: float = 0.0
 
     def __repr__(self) -> str:
         quality = f"of weighted ones with ESS {self.ess:.0f} and Pareto k {self.pareto_k:.2f}"
@@ -198,13 +204,15 @@ def sample_population(
         target = PosteriorDensity(fit, covariance, test_draws, generator)
         mixture = _fitted_mixture(target, first, num_proposals, generator)
         draws, weighted = _final_draws(target, first, mixture, num_proposals, generator)
-    log_weights, values = weighted
+    log_weights, values, error = weighted
     estimate = importance_estimate(log_weights)
     index = resample(normalized_weights(log_weights), num_draws, generator)[:, 0]
     index = index[torch.randperm(num_draws, generator=generator)]
     vectors = target.all_coordinates(draws[index, 0])
     ess, pareto_k = float(estimate.ess), float(estimate.pareto_k)
-    return PopulationDraws(fit, vectors, ess, pareto_k, values[index], target.likelihood)
+    return PopulationDraws(
+        fit, vectors, ess, pareto_k, values[index], target.likelihood, likelihood_error=error
+    )
 
 
 def _covariance(fit: PopulationFit) -> Tensor:
@@ -214,8 +222,10 @@ def _covariance(fit: PopulationFit) -> Tensor:
     if not fit.undetermined:
         return fit.covariance
     search = replace(fit.search, criterion="posterior mode")
-    objective = search.objective(search.likelihood(fit.individuals))
-    covariance = laplace_covariance(objective, fit.vector, search.scale, fit.free).covariance
+    likelihood, place = search.likelihood(fit.individuals), (fit.vector, search.scale, fit.free)
+    check = information_check(search.objective, likelihood, *place)
+    objective = search.objective(likelihood)
+    covariance = laplace_covariance(objective, *place, checked=check).covariance
     is_known = ~covariance.diagonal().isnan()
     return covariance if bool(is_known[fit.estimated].all()) else fit.covariance
 
@@ -232,7 +242,8 @@ def _fitted_mixture(
     mixture, best, best_ess = first, first, 0.0
     for _ in range(settings.max_rounds):
         pilot = mixture.draw(num_pilot, generator)
-        log_weights = target.weighted(pilot, mixture.log_prob(pilot)).log_weights
+        log_proposal = mixture.log_prob(pilot)
+        log_weights = target.weighted(pilot, log_proposal, DENSITY.max_pilot_error).log_weights
         ess = float(effective_sample_size(log_weights))
         if not ess > best_ess:
             break

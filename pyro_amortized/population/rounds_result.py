@@ -68,7 +68,12 @@ def _final_curvature(rounds: Rounds) -> tuple[Likelihood, Curvature, Tensor]:
     likelihood = ascent.likelihood if is_same else search.likelihood(new)
     known = ascent.curvature if is_same and not is_quadratic else None
     place = (ascent.optimum.vector, ascent.held)
-    return likelihood, *final_curvature(search, likelihood, new, *place, known)
+    curvature, held = final_curvature(search, likelihood, new, *place, known)
+    if is_same and likelihood.is_expanded and not is_quadratic and not curvature.is_maximum:
+        # On draws that have moved, an expansion may have no maximum where the likelihood has one.
+        likelihood = search.likelihood(new)
+        curvature, held = final_curvature(search, likelihood, new, *place)
+    return likelihood, curvature, held
 
 
 def _is_covered(rounds: Rounds) -> bool:

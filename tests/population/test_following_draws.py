@@ -84,7 +84,8 @@ def test_standardised_parameters_move_with_their_scale_exactly():
     mean, zero = draws.mean(0), torch.zeros(3, 2).double()
     rates = -torch.eye(2).double().expand(3, 2, 2).unsqueeze(-1)
     center = torch.zeros(1).double()
-    parts = (-mean.unsqueeze(-1), rates, mean, zero + 1, zero + 1, zero[:, :1], zero[:, :1])
+    axes = torch.eye(2).double().expand(3, 2, 2)
+    parts = (-mean.unsqueeze(-1), rates, mean, zero + 1, axes, zero + 1, zero[:, :1], zero[:, :1])
     parts = (*parts, torch.zeros(1, 1).double())
     following = Following(center, *parts, flows=True)
     for delta in (-1.0, 0.3):

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...cohort import Doses
 from ...cohort.series import are_copies
 from ...numerics.broadcasting import broadcast_shape
-from ..dosing import Delivery, PerCompartment
+from ..dosing import Delivery, PerCompartment, check_delivery
 from ..quantities import Quantity
 
 
@@ -44,6 +44,7 @@ class OncePerCopy:
 
     def delivery(self, delivery: Delivery | None) -> Delivery | None:
         """The delivery of the doses, with its parameters split."""
+        check_delivery(delivery)
         if self.num_copies is None or delivery is None:
             return delivery
         return Delivery(**{name: self._split_each(x) for name, x in vars(delivery).items()})

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ...errors import ModelError
+
 Split = Callable[[Tensor], tuple[Tensor, ...]]
 
 
@@ -21,7 +23,8 @@ def merge_times(*times: Tensor) -> tuple[Tensor, Split]:
 
     Returns:
         All times, sorted, and a function from states at these times, ``(*, individual, time,
-        state)``, to the states at the times of each series.
+        state)``, or from one quantity, for instance the concentration of a closed form, ``(*,
+        individual, time)``, to the same at the times of each series.
 
     Example:
         >>> times, split = merge_times(torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0]]))
@@ -32,10 +35,19 @@ def merge_times(*times: Tensor) -> tuple[Tensor, Split]:
     """
     widths = [x.shape[1] for x in times]
     merged, order = torch.cat(times, 1).sort(dim=1, stable=True)
-    place = order.argsort(1).unsqueeze(-1)
+    place = order.argsort(1)
+    num, num_times = place.shape
 
     def split(states: Tensor) -> tuple[Tensor, ...]:
-        back = states.gather(-2, place.expand(*states.shape[:-2], -1, states.shape[-1]))
-        return back.split(widths, -2)
+        if states.ndim >= 3 and num in (1, states.shape[-3]) and states.shape[-2] == num_times:
+            by_state = place.unsqueeze(-1).expand(*states.shape[:-2], -1, states.shape[-1])
+            return states.gather(-2, by_state).split(widths, -2)
+        if states.ndim >= 2 and num in (1, states.shape[-2]) and states.shape[-1] == num_times:
+            return states.gather(-1, place.expand(*states.shape[:-1], -1)).split(widths, -1)
+        raise ModelError(
+            f"`split` of `nlme.merge_times` got values of shape {tuple(states.shape)}.",
+            f"(*, individual={num}, time={num_times}, state), or without the states.",
+            "pass what was computed at the merged times.",
+        )
 
     return merged, split

@@ -6,13 +6,13 @@ The table has one row per event. Columns (names in capitals or small letters):
 ID                      individual, any label
 TIME                    numbers; or clock times (hh:mm), dates with times (yyyy-mm-dd hh:mm), or
                         clock times with a column DATE (mm/dd/yyyy), DAT1, DAT2, DAT3
-DV                      observation
+DV (Y)                  observation
 EVID                    0 observation, 1 dose, 2 other (covariates only), 3 reset, 4 reset and dose
-AMT, RATE, CMT          amount, rate (-1 or -2: the model gives rate or duration), compartment
+AMT, RATE, CMT (ADM)    amount, rate (-1 or -2: the model gives rate or duration), compartment
 DUR (TINF)              duration of an infusion
 II, ADDL, SS            interval, additional doses, steady state (1, 2)
 MDV                     1: the value was not recorded
-DVID                    endpoint
+DVID (YTYPE)            endpoint
 CENS, LIMIT             1: below DV (above LIMIT, if given); -1: above DV
 BLQ, LLOQ, ULOQ         1: below LLOQ (or DV); limits of quantification (also BQL, LOQ)
 OCC                     occasion, a number or a label
@@ -116,7 +116,8 @@ def read_table(
     """
     _check_names(covariates, time_varying, incomplete)
     named = [*covariates, *time_varying, *incomplete, endpoint]
-    loaded = number_labels_of_occasions(load(table, columns, named))
+    own_names = named if endpoint != "DVID" else named[:-1]  # which other names may stand for
+    loaded = number_labels_of_occasions(load(table, columns, own_names))
     loaded, names = with_category_codes(loaded, covariates, categories or {})
     loaded = with_limits(loaded, series, endpoint, lloq, uloq)
     ids = identifiers(loaded)

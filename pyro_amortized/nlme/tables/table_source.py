@@ -35,7 +35,10 @@ NUMERIC = {
     "DUR": 0.0,
 }
 # Names of the same columns in rxode2, Monolix and many data sets.
-ALIASES = {"BQL": "BLQ", "LOQ": "LLOQ", "TINF": "DUR"}
+ALIASES = {
+    **{"BQL": "BLQ", "LOQ": "LLOQ", "TINF": "DUR"},
+    **{"Y": "DV", "YTYPE": "DVID", "ADM": "CMT", "ADMID": "CMT"},
+}
 DATES = {"DATE": "%m/%d/%Y", "DAT1": "%d/%m/%Y", "DAT2": "%Y/%m/%d", "DAT3": "%Y/%d/%m"}
 OTHERS = ("ID", "TIME", "DVID", "OCC", "L2", "C")
 KNOWN = {*NUMERIC, *DATES, *OTHERS}

@@ -53,7 +53,7 @@ class BlockSummary(NamedTuple):
         following = parts[0].following
         joined: dict[str, Any] = {
             n: torch.cat([getattr(p.following, n) for p in parts])
-            for n in ("directions", "rates", "mean", "spread", "reach", "scores", "bias")
+            for n in ("directions", "rates", "mean", "spread", "axes", "reach", "scores", "bias")
         }
         errors = [p.following.score_covariance for p in parts]
         joined["score_covariance"] = torch.stack(errors).sum(0)

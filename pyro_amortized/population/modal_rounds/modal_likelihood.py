@@ -64,7 +64,7 @@ class ModalLikelihood:
         unknown = torch.full((len(center),) * 2, torch.nan).double()
         spread, flows = individuals.observations.spread, bool(self.is_shared.all())
         reach = reach_of(spread, directions, ~self.is_shared * self.scale)
-        moves = (directions, rates, mean, spread, reach)
+        moves = (directions, rates, mean, spread, spread.diag_embed(), reach)
         return Following(center, *moves, total, torch.zeros_like(total), unknown, flows)
 
     def _slopes(self, center: Tensor) -> tuple[Tensor, Tensor]:

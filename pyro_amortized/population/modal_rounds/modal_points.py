@@ -174,7 +174,7 @@ def points_about_modes(
         share = torch.where(is_near, 1.0, MODAL.near_share).double()
         spread = root.norm(dim=-1).clamp(min=1e-12)
         is_shared = structure.coordinates(structure.shared)
-        coordinates = Coordinates.of_parameters(spread, is_shared, scale)
+        coordinates = Coordinates.of_parameters(spread.diag_embed(), is_shared, scale)
         moved = MovedObservations(structure, cohort, points, population, coordinates, None, True)
         observations = _observations(moved, mode, share, spread)
         value = torch.where(is_near, exact.observation, observations.value)

@@ -298,3 +298,27 @@ def test_hours_after_midnight_need_a_date():
     frame = pd.DataFrame({"ID": 1, "TIME": ["23:00", "24:00"], "DV": [1.0, 2.0]})
     with pytest.raises(TableError, match=r"from 0:00 to 23:59[\s\S]*DATE"):
         nlme.read_table(frame)
+
+
+def test_columns_of_monolix_are_read_by_their_purpose(tmp_path, caplog):
+    path = tmp_path / "data.csv"
+    path.write_text(
+        "ID,TIME,Y,AMT,ADM,SS,II,EVID,YTYPE,CENS,LIMIT\n"
+        "1,0,.,100,2,1,12,1,.,.,.\n1,1,4.5,.,.,.,.,0,1,0,.\n1,1,22,.,.,.,.,0,2,0,.\n"
+        "1,2,0.5,.,.,.,.,0,1,1,0\n1,48,.,80,1,.,.,4,.,.,.\n1,50,3,.,.,.,.,0,1,0,.\n",
+        "utf-8",
+    )
+    with caplog.at_level(logging.WARNING):
+        cohort = nlme.read_table(path, series={"1": "cp", "2": "pca"})
+    for old, new in (("Y", "DV"), ("ADM", "CMT"), ("YTYPE", "DVID")):
+        assert f"The column {old} is read as {new}." in caplog.text
+    assert cohort["cp"].values.tolist() == [[4.5, 0.5, 3.0]]
+    assert cohort["pca"].values.tolist() == [[22.0]]
+    assert cohort.doses.compartment.tolist() == [[2, 1]]
+    assert float(cohort.time_varying["cp_floor"].at(cohort["cp"].times)[0, 1]) == 0.0
+    # A column of that name with another purpose keeps it.
+    frame = pd.read_csv(path, na_values=".").rename(columns={"Y": "DV", "ADM": "CMT"})
+    frame["Y"], frame["ADM"] = 3.0, 1.0
+    both = nlme.read_table(frame, series={"1": "cp", "2": "pca"}, covariates=["Y", "ADM"])
+    assert torch.equal(both["cp"].values, cohort["cp"].values)
+    assert both.covariates["Y"].tolist() == [3.0]
