@@ -105,11 +105,14 @@ def laplace_covariance(
         return Curvature(torch.full_like(information, torch.nan), False, no_direction)
     if checked is not None:
         information = checked(information)
+    return _inverted(information, unit, DEFAULTS.flat_information if scale is not None else 0.0)
+
+
+def _inverted(information: Tensor, unit: Tensor, flat_information: float) -> Curvature:
+    """The curvature by the information in these units, below which a direction is flat."""
     values, vectors = torch.linalg.eigh(information)
     largest = float(values.abs().max())
-    smallest = DEFAULTS.flat_eigenvalue * largest
-    if scale is not None:
-        smallest = max(smallest, DEFAULTS.flat_information)
+    smallest = max(DEFAULTS.flat_eigenvalue * largest, flat_information)
     is_curved = values > smallest
     inverse = torch.where(is_curved, 1 / values, torch.zeros_like(values))
     covariance = (vectors * inverse) @ vectors.T * torch.outer(unit, unit)
