@@ -77,7 +77,7 @@ def main(output, num):
     print(f"{died:.0%} of the individuals have died within two years.")
     fit = pa.fit_population(model, cohort, seed=1)
     print(fit.summary())
-    for check in event_checks(event_residuals(fit)):
+    for check in event_checks(event_residuals(fit), fit.cohort):
         print(f"{check.name}: {check.words}")
     output.mkdir(parents=True, exist_ok=True)
     plots.visual_predictive_check(fit, series="marker").savefig(output / "joint_model_marker.png")

@@ -62,20 +62,21 @@ def curvature_of(search: Search, ascent: Ascent) -> Curvature:
     return laplace_covariance(objective, *place, checked=check)
 
 
-def draws_needed(ascent: Ascent, curvature: Curvature, target: float) -> int:
+def draws_needed(ascent: Ascent, curvature: Curvature, targets: Tensor) -> int:
     r"""Draws per individual with which the Monte Carlo errors of the estimates are small.
 
     Args:
         ascent: A round that ended near the maximum.
         curvature: That of its likelihood there.
-        target: The largest error, in standard errors.
+        targets: The largest errors, in standard errors, shape ``(population,)``.
 
     Returns:
         The number; 0 where the standard errors are not known.
     """
     errors = _errors_of_following(ascent.likelihood, curvature.covariance)
-    relative = float((errors / curvature.covariance.diagonal().sqrt()).nan_to_num(0.0).max())
-    return round(ascent.likelihood.individuals.num_draws * (relative / target) ** 2)
+    relative = errors / curvature.covariance.diagonal().sqrt() / targets
+    excess = float(relative.nan_to_num(0.0).max())
+    return round(ascent.likelihood.individuals.num_draws * excess**2)
 
 
 _OnDraws = ExactLikelihood | ExpandedLikelihood

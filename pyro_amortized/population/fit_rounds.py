@@ -203,7 +203,9 @@ def _with_enough_draws(
     if not schedule.shows_draws_needed(ascent):
         return ascent, schedule
     curvature = curvature_of(search, ascent)
-    return ascent._replace(curvature=curvature), schedule.with_enough_draws(ascent, curvature)
+    return ascent._replace(curvature=curvature), schedule.with_enough_draws(
+        ascent, curvature, search.scale
+    )
 
 
 def _drawn_after(

@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from ..numerics.laplace import Curvature
 from ..sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, ROUGH_EFFORT, Effort
 from .estimate_errors import draws_needed
@@ -54,10 +57,16 @@ class RoundSchedule(NamedTuple):
         has_settled = ascent.gain <= ROUNDS.settled_gain
         return has_settled and self.num_draws <= num_draws < self.most_draws
 
-    def with_enough_draws(self, ascent: Ascent, curvature: Curvature) -> "RoundSchedule":
-        """More draws, if such a round shows that they are needed."""
+    def with_enough_draws(
+        self, ascent: Ascent, curvature: Curvature, scale: Tensor
+    ) -> "RoundSchedule":
+        """More draws, if such a round shows that they are needed; ``scale`` is that of the prior,
+        shape ``(population,)``.
+        """
         num_draws = ascent.likelihood.individuals.num_draws
-        wanted = draws_needed(ascent, curvature, ROUNDS.max_estimate_error)
+        is_weak = curvature.covariance.diagonal().sqrt() > ROUNDS.weak_share * scale
+        targets = torch.where(is_weak, ROUNDS.max_weak_estimate_error, ROUNDS.max_estimate_error)
+        wanted = draws_needed(ascent, curvature, targets)
         needed = min(self.most_draws, wanted)
         if needed < ROUNDS.min_increase * num_draws:
             return self._replace(most_draws=0)

@@ -67,8 +67,9 @@ def test_a_dose_in_another_unit_is_named_beside_the_values():
 
 
 def test_a_fit_warns_before_it_begins():
+    """Warnings are errors in the tests: this one ends the fit."""
     wrong = times(quickstart.cohort, 1000)
-    with pytest.warns(pa.AmortizedWarning, match="unusual under the prior.*units"):
+    with pytest.raises(pa.AmortizedWarning, match=r"unusual under the prior.*units"):
         pa.fit_population(quickstart.model, wrong, num_draws=100, num_starts=1)
 
 
