@@ -289,7 +289,7 @@ def test_figure_and_report(found, tmp_path):
 
 @pytest.mark.slow
 def test_a_search_in_processes_has_the_same_result(cohort):
-    fit = pa.fit_population(linear_program, cohort[:45], seed=1, num_draws=100, progress=False)
+    fit = pa.fit_population(linear_program, cohort, seed=1, num_draws=100, progress=False)
     rule = pa.SearchRule(num_replicates=0, max_terms=1)
     alone = pa.search(fit, covariates=["weight"], rule=rule)
     assert alone.extension.effects
