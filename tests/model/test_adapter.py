@@ -104,7 +104,7 @@ def posterior_draws(name, num_samples):
 
 
 @pytest.mark.example
-@pytest.mark.parametrize(("name", "num_draws"), [("seizures", 200), ("orange trees", 400)])
+@pytest.mark.parametrize(("name", "num_draws"), [("seizures", 200), ("orange trees", 250)])
 def test_posteriors_beside_nuts(name, num_draws):
     """Radon takes minutes: `benchmarks/swap_in.py` has it."""
     samples = posterior_draws(name, num_draws)
