@@ -43,10 +43,12 @@ class IdentitySettings:
         codes: Numbers that often stand for an unknown value.
         min_others: Fewest different values of the other individuals.
         max_beyond: Distance of such a number from the range of the other individuals, as a part of
-            this range, from which it is named ...
-        min_gap: ... the same of a number that is not positive where all others are, ...
-        max_share: ... if not more individuals have it, ...
-        max_factor: ... and factor from the largest or smallest of the others for other numbers.
+            this range, from which it is named.
+        min_gap: The same distance for a number that is zero or negative where all others are
+            positive.
+        max_share: Largest share of the individuals that have such a number.
+        max_factor: Factor from the largest or the smallest of the others, from which any other
+            number is named.
         max_named: Most findings that are named.
     """
 

@@ -10,7 +10,7 @@ would be far below that of all others is none in pounds.
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -103,9 +103,9 @@ def written_alternatives(
         yield from _exchanged_individuals(cohort, used)
 
 
-def _changed(cohort: Cohort, rows: Tensor, **parts: object) -> Cohort:
+def _changed(cohort: Cohort, rows: Tensor, **parts: Any) -> Cohort:
     """Some individuals with other parts, and labels anew: one may occur several times."""
-    return replace(cohort[rows], ids=(), **parts)  # type: ignore[arg-type]
+    return replace(cohort[rows], ids=(), **parts)
 
 
 def with_covariates(cohort: Cohort, rows: Tensor, changed: dict[str, Tensor]) -> Cohort:

@@ -62,10 +62,11 @@ class WrittenDataSettings:
             possible: a mistake of a site is one of all its individuals.
         shares: Shares of individuals that nothing marks.
         max_of_kind: Most findings of one kind of mistake that are computed again.
-        max_verified: Most findings of all kinds that are computed again ...
-        verified: ... if their p-values by the first approximation are below one; those of one or
-            two individuals, whose approximation has the population of the data as written, if they
-            are below this number, which is no probability.
+        max_verified: Most findings of all kinds that are computed again. A finding about many
+            individuals is, if its p-value by the first approximation is below one.
+        verified: The same limit for findings about one or two individuals. The product of a ratio
+            and a number of alternatives may be larger than one, and so may this limit, because the
+            first approximation has the population of the data as written.
         beside: P-value below which a mistake is named beside another deviation from the model.
         max_named: Most findings that are named.
         likely: Probability of a mistake from which an individual is named.

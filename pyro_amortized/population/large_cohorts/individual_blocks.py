@@ -167,5 +167,5 @@ def _drawn_parts(
 ) -> tuple[Weighted, Refinement, Tensor]:
     """The draws of a block without its model and data, which the caller has."""
     drawn = _drawn(drawer, cohort, request, seed, known)
-    weighted = Weighted(drawn.unconstrained, drawn.log_proposal, drawn.log_weights)
-    return weighted, drawn.refinement, drawn.evaluations
+    weighted, refinement = drawn.sampled
+    return weighted, refinement, drawn.evaluations
