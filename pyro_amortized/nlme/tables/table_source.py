@@ -1,7 +1,7 @@
 r"""A long table from a file or a DataFrame, with errors that name row and column."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ DATES = {"DATE": "%m/%d/%Y", "DAT1": "%d/%m/%Y", "DAT2": "%Y/%m/%d", "DAT3": "%Y
 OTHERS = ("ID", "TIME", "DVID", "OCC", "L2", "C")
 KNOWN = {*NUMERIC, *DATES, *OTHERS}
 WHOLE = re.compile(r"[+-]?\d+(\.0*|\.?\d*[eE][+-]?\d+)")
+NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 COMMA = re.compile(r"[+-]?\d+(,\d+)+(\.\d*)?")
 BELOW_LIMIT = re.compile(r"\s*(<|>|≤|≥|BLQ|BQL|BLOQ|LLOQ|BLD|ND\b)", re.IGNORECASE)
 
@@ -54,7 +55,8 @@ class Table:
     Args:
         frame: The rows; the names of known columns are in capitals.
         labels: Names of the rows in messages: lines of a file, or labels of a DataFrame.
-        categories: Categories that the columns of a DataFrame declare, also those of no row.
+        categories: Categories that the columns of a DataFrame declare, also those of no row, in
+            the declared order where it is one.
     """
 
     frame: pd.DataFrame
@@ -163,8 +165,12 @@ def _of_frame(
             "rename the columns of the frame.",
         )
     kinds = {n: object for n, kind in table.dtypes.items() if str(kind) == "category"}
-    known = {str(n): tuple(map(label, table[n].cat.categories)) for n in kinds}
-    return table.astype(kinds), known
+    known = {str(n): [*map(label, table[n].cat.categories)] for n in kinds}
+    sorted_unless_ordered = {
+        name: tuple(names if table[name].cat.ordered else in_order(names))
+        for name, names in known.items()
+    }
+    return table.astype(kinds), sorted_unless_ordered
 
 
 def _check_required(frame: pd.DataFrame, index: Sequence[Any]) -> None:
@@ -178,7 +184,13 @@ def _check_required(frame: pd.DataFrame, index: Sequence[Any]) -> None:
                 "the columns ID, TIME and DV.",
                 "make columns of the index, `frame.reset_index()`."
                 if name in map(str, index)
-                else "rename your columns, for instance `frame.rename(columns={'Subject': 'ID'})`.",
+                else "rename your columns, for instance `frame.rename(columns={'Subject': 'ID'})`"
+                + (
+                    "; where values have no times, number them, "
+                    "`frame.assign(TIME=frame.groupby('ID').cumcount())`."
+                    if name == "TIME"
+                    else "."
+                ),
             )
 
 
@@ -216,6 +228,17 @@ def is_blank(x: Any) -> bool:
 def identifiers(table: Table) -> list[str]:
     """IDs as text; whole numbers without a decimal point, and other text as it stands."""
     return [label(x) for x in table.frame["ID"]]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names in alphabetical order, numbers inside them by their size: 10 mg, 30 mg, 100 mg."""
+
+    def key(name: str) -> tuple[list[tuple[bool, float, str]], str]:
+        parts = NUMBER.split(name)  # every second part is a number
+        found = [(k % 2 == 0, float(x) if k % 2 else 0.0, x) for k, x in enumerate(parts) if x]
+        return found, name
+
+    return sorted(names, key=key)
 
 
 def label(x: Any) -> str:
