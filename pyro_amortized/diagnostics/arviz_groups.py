@@ -114,8 +114,12 @@ def _at_draws(
             of_values = value_log_probs(*place)
             predicted = structure.predict_draws(cohort, part, population, generator)
         parts.append(_AtDraws(density.observation, density.individual, of_values, predicted))
-    by_series = ({n: torch.cat([x[k][n] for x in parts]) for n in parts[0][k]} for k in (2, 3))
-    return _AtDraws(*(torch.cat([x[k] for x in parts]) for k in (0, 1)), *by_series)
+    return _AtDraws(
+        torch.cat([x.observation for x in parts]),
+        torch.cat([x.individual for x in parts]),
+        {n: torch.cat([x.of_values[n] for x in parts]) for n in parts[0].of_values},
+        {n: torch.cat([x.predicted[n] for x in parts]) for n in parts[0].predicted},
+    )
 
 
 def population_groups(

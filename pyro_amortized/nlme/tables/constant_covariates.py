@@ -184,18 +184,20 @@ def _two_values(
     table: Table, name: str, who: str, rows: tuple[int, int], names: Sequence[str]
 ) -> TableError:
     """The error for two different values of one individual, in the words of the table."""
-    first, other = (table.numbers(name)[row] for row in rows)
-    shown = [repr(names[int(x)]) if names else f"{x:g}" for x in (first, other)]
+    first, other = (float(table.numbers(name)[row]) for row in rows)
+    shown, found, repeats = f"{first:g}", repr(other), ""
     varies = f"pass `time_varying=[{name!r}]`"
     if names:
+        shown, found = repr(names[int(first)]), repr(names[int(other)])
         varies = "number the categories and " + varies
+        repeats = (
+            f" If labels of individuals repeat within {name}, make them unique, for instance "
+            f'`frame["ID"] = frame["{name}"].astype(str) + "/" + frame["ID"].astype(str)`.'
+        )
     return TableError(
-        f"Row {table.labels[rows[1]]}, column {name} is {shown[1]}, and individual {who} has "
-        f"{shown[0]} in row {table.labels[rows[0]]}.",
-        "one value for each individual.",
-        f"use the baseline value, or {varies}. If these rows belong to different individuals whose "
-        f"labels repeat within {name}, make the labels unique, for instance "
-        f'`frame["ID"] = frame["{name}"].astype(str) + "/" + frame["ID"].astype(str)`.',
+        f"Row {table.labels[rows[1]]}, column {name} is {found}.",
+        f"one value for individual {who}, whose first value is {shown}.",
+        f"use the baseline value, or {varies}.{repeats}",
     )
 
 
@@ -206,8 +208,11 @@ def check_column(table: Table, name: str, argument: str) -> None:
         TableError: It has none.
     """
     if name not in table:
+        alike = [x for x in table.frame.columns if x.casefold() == str(name).casefold()]
         raise TableError(
             f"The table has no column {name!r} (it has {list(table.frame.columns)}).",
             "a column for every covariate.",
-            f"check the spelling in `{argument}=`.",
+            f"write {alike[0]!r} in `{argument}=`: names of covariates keep their capitals."
+            if alike
+            else f"check the spelling in `{argument}=`.",
         )

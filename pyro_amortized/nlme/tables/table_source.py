@@ -83,6 +83,12 @@ class Table:
         if name not in self:
             return np.full(len(self.frame), default)
         column = self.frame[name]
+        if column.dtype.kind in "cmM" or isinstance(column.dtype, pd.PeriodDtype):
+            expected, fix = "numbers.", "take the real part, or leave the column out."
+            if column.dtype.kind != "c":
+                expected = "numbers, not dates or time differences."
+                fix = f"make numbers of it, for instance days, `frame[{name!r}].dt.days`."
+            raise self.error(0, name, expected, fix)
         parsed = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
         blank = column.map(is_blank).to_numpy(dtype=bool)
         wrong = np.isnan(parsed) & ~blank
@@ -129,7 +135,7 @@ def load(
         TableError: The file cannot be read, a required column is missing, a column occurs twice, or
             there is no row.
     """
-    check_is("table", table, (str, Path, pd.DataFrame), "pass a path or a frame.", TableError)
+    table = _pandas_frame(table)
     known: dict[str, tuple[str, ...]] = {}
     if isinstance(table, pd.DataFrame):
         frame, known = _of_frame(table, columns)
@@ -154,6 +160,23 @@ def load(
     return loaded
 
 
+def _pandas_frame(table: Any) -> str | Path | pd.DataFrame:
+    """A frame of another library (Polars, PyArrow) as one of pandas; paths as they are."""
+    if hasattr(table, "to_pandas") and not isinstance(table, pd.DataFrame):
+        try:
+            table = table.to_pandas()
+        except ImportError as error:  # Polars needs PyArrow for it
+            raise TableError(
+                f"The {type(table).__name__} cannot be made a frame of pandas: {error}",
+                "a DataFrame of pandas, or one with `to_pandas()`.",
+                "install what is missing, or pass `pandas.DataFrame(table.to_dict())`.",
+            ) from error
+    fix = "pass a path or a frame; `pandas.DataFrame(table)` makes one of a dictionary of columns."
+    check_is("table", table, (str, Path, pd.DataFrame), fix, TableError)
+    checked: str | Path | pd.DataFrame = table
+    return checked
+
+
 def _of_frame(
     table: pd.DataFrame, columns: Sequence[str] | None
 ) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]]]:
@@ -164,6 +187,13 @@ def _of_frame(
             "`columns` for a file without a header.",
             "rename the columns of the frame.",
         )
+    if table.columns.nlevels > 1:
+        raise TableError(
+            f"The names of the columns have {table.columns.nlevels} levels.",
+            "one name for each column.",
+            "keep one of them, `frame.columns = frame.columns.get_level_values(-1)`.",
+        )
+    table = table.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
     kinds = {n: object for n, kind in table.dtypes.items() if str(kind) == "category"}
     known = {str(n): [*map(label, table[n].cat.categories)] for n in kinds}
     sorted_unless_ordered = {
