@@ -53,8 +53,14 @@ def individuals_by_regimen(
     return result, used
 
 
-def check_no_arms(regimens: Mapping[str, AnyRegimen]) -> None:
-    """Raise if individuals that were seen are given covariates of an arm."""
+def same_for_all(
+    individuals: Individuals, regimens: Mapping[str, AnyRegimen]
+) -> dict[str, Individuals]:
+    r"""Individuals that were seen, under every regimen.
+
+    Raises:
+        SettingError: A regimen is an arm of covariates.
+    """
     arms = [name for name, x in regimens.items() if isinstance(x, Arm)]
     if arms:
         raise SettingError(
@@ -64,6 +70,7 @@ def check_no_arms(regimens: Mapping[str, AnyRegimen]) -> None:
             "leave out `conditional_on=`, or change the covariates in its cohort where they do not "
             "act on what was seen.",
         )
+    return dict.fromkeys(regimens, individuals)
 
 
 def number_of_new(

@@ -26,10 +26,10 @@ from .adaptive_doses import run_adaptive
 from .covariate_arms import Arm
 from .exposure import Exposure, panels
 from .individuals_by_regimen import (
-    check_no_arms,
     individuals_by_regimen,
     new_of_source,
     number_of_new,
+    same_for_all,
 )
 from .new_units import source_of_new_units
 from .population_source import Fitted, Source, source_of
@@ -63,6 +63,7 @@ class SimulationSettings:
 
 
 DEFAULTS = SimulationSettings()
+SEEN = "pass the data of individuals, as `nlme.read_table` gives them."
 
 
 def simulate(
@@ -154,23 +155,19 @@ def simulate(
         check_no_start(start)
         if isinstance(regimens, Cohort):
             covariates, num_individuals = regimens, len(regimens)
-        num = number_of_new(
-            source, num_individuals, covariates, uncertainty, DEFAULTS.num_individuals
-        )
-        who = new_of_source(source, named, covariates, num, generator)
-        parts = (who, named, grid, uncertainty, num_draws, generator)
-        individuals, used = individuals_by_regimen(source, *parts)
+        given = (num_individuals, covariates, uncertainty, DEFAULTS.num_individuals)
+        who = new_of_source(source, named, covariates, number_of_new(source, *given), generator)
+        drawn = (grid, uncertainty, num_draws, generator)
+        individuals, used = individuals_by_regimen(source, who, named, *drawn)
     else:
-        fix = "pass the data of individuals, as `nlme.read_table` gives them."
-        check_is("conditional_on", conditional_on, Cohort, fix)
+        check_is("conditional_on", conditional_on, Cohort, SEEN)
         check_no_new(num_individuals, covariates, "`conditional_on`")
-        data = source.named(conditional_on)
-        who, data = seen_recipients(source.series, data, start, occasion, source.cohort)
-        check_no_arms(named)
+        parts = (source.named(conditional_on), start, occasion, source.cohort)
+        who, data = seen_recipients(source.series, *parts)
         seen, used = seen_individuals(source, data, uncertainty, num_draws, generator)
-        individuals = dict.fromkeys(named, seen)
+        individuals = same_for_all(seen, named)
     settings = _Settings(named, grid, exposure, quantity, used, conditional_on is not None)
-    with threads_for(num_draws * len(who) * len(grid)):
+    with threads_for(len(next(iter(individuals.values())).unconstrained) * len(who) * len(grid)):
         return _simulated(settings, who, individuals, generator)
 
 

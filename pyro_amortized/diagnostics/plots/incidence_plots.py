@@ -10,9 +10,11 @@ with the estimate :math:`\hat S` of Kaplan and Meier of the share without any ev
 One minus a Kaplan-Meier curve that takes other causes for the end of an observation is too large.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -73,40 +75,63 @@ def cumulative_incidences(
     population = individuals.population
     draws = structure.draw_individuals(cohort, population, num_simulations, generator)
     simulated = structure.predict_draws(cohort, draws, population, generator)
-    data, known = cohort[name].values.double(), cohort[name].observed.all(-1)
+    begin = entries_of(structure, cohort, draws[:1], population, name)
     recorded = cohort[cause].observed[:, 0]
     causes = torch.where(recorded, cohort[cause].values[:, 0].round().long(), UNKNOWN)
-    of_draws = simulated[cause][..., 0].round().long()
-    numbers = range(1, int(torch.maximum(causes.max(), of_draws.max())) + 1)
-    labels = _labels(numbers, names)
-    if bool((~recorded & known[:, 0] & (data[:, 0, 1] > 0)).any()):
+    data = _Events(cohort[name].values.double(), causes, begin)
+    drawn = [
+        _Events(x, c[:, 0].round().long(), begin)
+        for x, c in zip(simulated[name].double(), simulated[cause], strict=True)
+    ]
+    known = cohort[name].observed.all(-1)[:, 0]
+    largest = max(int(x.causes.max()) for x in (data, *drawn))
+    labels = _labels(range(1, largest + 1), names)
+    if bool((~recorded & known & (data.values[:, 0, 1] > 0)).any()):
         labels |= {UNKNOWN: "cause not recorded"}
-    begin = entries_of(structure, cohort, draws[:1], population, name)
     strata = strata_of(cohort, stratify)
     figure, axes = panel_grid(len(strata) * len(labels), len(labels), 4.4, 3.2, sharey=True)
     for j, (stratum, members) in enumerate(strata.items()):
-        rows = members & known[:, 0]
-        if not bool(rows.any()):
-            continue
-        grid = torch.linspace(0.0, float(data[rows, :, 0].max()), NUM_POINTS, dtype=torch.float64)
-        for k, (number, label) in enumerate(labels.items()):
-            ax, band = axes[j * len(labels) + k], None
-            if number != UNKNOWN:
-                of_cohorts = torch.stack(
-                    [
-                        incidence(x[rows], c[rows], number, grid, begin[rows])
-                        for x, c in zip(simulated[name].double(), of_draws, strict=True)
-                    ]
-                )
-                low, high = (of_cohorts.quantile(q, dim=0).numpy() for q in BAND)
-                band = (low, high)
-            curve = incidence(data[rows], causes[rows], number, grid, begin[rows])
-            draw_curve(ax, grid, curve, band)
-            title = f"{label}, {stratum}" if stratum else label
-            label_axes(ax, "time", "cumulative incidence" if k == 0 else "", title)
-            ax.set_ylim(bottom=0.0)
+        rows, first = members & known, j * len(labels)
+        _draw_causes(axes[first : first + len(labels)], data, drawn, rows, labels, stratum)
     add_legend(figure, axes)
     return figure
+
+
+class _Events(NamedTuple):
+    """First events of a cohort: times and status, causes, and entries."""
+
+    values: Tensor
+    causes: Tensor
+    begin: Tensor
+
+    def curve(self, number: int, rows: Tensor, grid: Tensor) -> Tensor:
+        """Cumulative incidence of a cause in some of the individuals."""
+        return incidence(self.values[rows], self.causes[rows], number, grid, self.begin[rows])
+
+
+def _draw_causes(
+    axes: Sequence[Axes],
+    data: _Events,
+    drawn: Sequence[_Events],
+    rows: Tensor,
+    labels: Mapping[int, str],
+    stratum: str,
+) -> None:
+    """The panels of some of the individuals, one for each cause."""
+    if not bool(rows.any()):
+        return
+    end = float(data.values[rows, 0, 0].max())
+    grid = torch.linspace(0.0, end, NUM_POINTS, dtype=torch.float64)
+    for ax, (number, label) in zip(axes, labels.items(), strict=True):
+        band = None
+        if number != UNKNOWN:
+            curves = torch.stack([x.curve(number, rows, grid) for x in drawn])
+            low, high = (curves.quantile(q, dim=0).numpy() for q in BAND)
+            band = (low, high)
+        draw_curve(ax, grid, data.curve(number, rows, grid), band)
+        words = "cumulative incidence" if ax is axes[0] else ""
+        label_axes(ax, "time", words, f"{label}, {stratum}" if stratum else label)
+        ax.set_ylim(bottom=0.0)
 
 
 def _cause_name(structure: ModelStructure, event: str, cause: str | None, num: int) -> str:
