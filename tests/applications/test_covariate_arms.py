@@ -52,6 +52,7 @@ def test_arms_are_compared_on_the_same_individuals(known):
 def test_the_window_of_arms_ends_with_the_data(known):
     result = pa.simulate(known, {"placebo": {"dose": 0.0}}, num_individuals=3)
     assert (float(result.times[0]), float(result.times[-1])) == (0.0, 4.0)
+    assert not bool(result.exposures["tmax"]["placebo"].any())  # a constant, without rounding
 
 
 @pytest.mark.parametrize(

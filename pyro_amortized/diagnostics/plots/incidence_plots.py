@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ...cohort import Cohort
 from ...errors import CohortError, SettingError
 from ...model import ModelStructure
 from ...population.fit_result import PopulationFit
@@ -52,7 +53,7 @@ def cumulative_incidences(
             :func:`~pyro_amortized.nlme.outcomes.competing_events.cause_of_event`.
         series: Name of the series of events. Default: the first one.
         cause: Name of the series of causes: 0 for no event, and 1, 2, ... Default: the only series
-            of categories with as many values as the events.
+            of categories that agrees with the events.
         names: Names of the causes 1, 2, ...
         stratify: Name of a covariate: one row of panels for each of its values, or for each half of
             the individuals if it has more than six values.
@@ -71,7 +72,7 @@ def cumulative_incidences(
     individuals, generator = individuals_of(result), make_generator(seed)
     structure, cohort = individuals.structure, individuals.cohort
     name = event_name(structure, series)
-    cause = _cause_name(structure, name, cause, cohort[name].values.shape[1])
+    cause = _cause_name(structure, cohort, name, cause)
     population = individuals.population
     draws = structure.draw_individuals(cohort, population, num_simulations, generator)
     simulated = structure.predict_draws(cohort, draws, population, generator)
@@ -134,18 +135,37 @@ def _draw_causes(
         ax.set_ylim(bottom=0.0)
 
 
-def _cause_name(structure: ModelStructure, event: str, cause: str | None, num: int) -> str:
+def series_of_causes(structure: ModelStructure, cohort: Cohort, event: str) -> list[str]:
+    """Names of the series of categories that are the causes of an event: one value of each
+    individual, which is above zero where the event has happened.
+    """
+    values, known = cohort[event].values, cohort[event].observed.all(-1)
+    if values.shape[1] > 1:
+        return []
+    found = []
+    for site in structure.observed.values():
+        causes = cohort[site.series]
+        if site.kind != "category" or causes.values.shape != values.shape[:2]:
+            continue
+        agrees = (causes.values > 0) == (values[..., 1] > 0)
+        if bool(agrees[causes.observed & known].all()):
+            found.append(site.series)
+    return found
+
+
+def _cause_name(structure: ModelStructure, cohort: Cohort, event: str, cause: str | None) -> str:
     """The series of the causes of the events.
 
     Raises:
-        CohortError: There is no such series, or several, or an individual has several events.
+        CohortError: There is no such series, or several.
     """
-    found = [s.series for s in structure.observed.values() if s.kind == "category"]
-    if num > 1 or (cause is None and len(found) != 1) or (cause is not None and cause not in found):
+    found = series_of_causes(structure, cohort, event)
+    if (cause is None and len(found) != 1) or (cause is not None and cause not in found):
         raise CohortError(
-            f"The causes of {event!r} are not known: {num} event(s) of an individual, series of "
-            f"categories {found}" + ("." if cause is None else f", and `cause` is {cause!r}."),
-            "one event of each individual, and one series of its cause, `nlme.cause_of_event`.",
+            f"The causes of {event!r} are not known: the series that may hold them are {found}"
+            + ("." if cause is None else f", and `cause` is {cause!r}."),
+            "one event of each individual, and a series of its cause (`nlme.cause_of_event`): 0 "
+            "for no event, and 1, 2, ...",
             "pass its name as `cause=`; without causes draw `plots.event_curves(fit)`.",
         )
     return found[0] if cause is None else cause
