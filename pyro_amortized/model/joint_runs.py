@@ -73,7 +73,8 @@ def joint_runs(
             one = structure.constrain_population(populations[0])
             laid_out = one | lay_out(structure, each, structure.layout or {})
             together = _run(structure, cohort, part, laid_out, generator)
-            values, log_prior = of_individuals(part, populations)
+            with seeded(generator):  # a program may draw nuisance sites
+                values, log_prior = of_individuals(part, populations)
             if all(torch.allclose(x, together.values[n], *ROUNDING) for n, x in values.items()):
                 runs.append(together._replace(log_prior=log_prior))
                 continue
