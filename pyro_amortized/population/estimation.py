@@ -35,7 +35,6 @@ from .estimation_settings import ESTIMATION
 from .fit_folder import FitFolder
 from .fit_result import PopulationFit
 from .fit_rounds import (
-    Progress,
     Rounds,
     Start,
     continue_rounds,
@@ -47,6 +46,7 @@ from .likelihood_precision import with_precision
 from .maximum_search import Criterion, Search
 from .prior_predictions import warn_unusual_data
 from .retraining import reasons_to_retrain, retrained
+from .round_progress import Progress
 from .round_schedule import RoundSchedule
 from .rounds_result import fit_of_rounds
 from .starting_values import find_start

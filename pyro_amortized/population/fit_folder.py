@@ -32,17 +32,17 @@ from ..sampling.individuals import individual_posteriors
 from ..sampling.proposals import Sampled, Weighted
 from .fit_files import DRAWS, FILE, fit_of, read_fit, refinement_of, refinement_tensors, with_prefix
 from .fit_result import PopulationFit
-from .fit_rounds import Progress, place_of
 from .following_draws import Following
 from .large_cohorts.summarized_draws import BlockSummary, RoundDraws, SummarizedDraws
 from .maximum_search import Search
+from .round_progress import Progress, place_of
 from .trust_region import TrustRegion
 
 FORMAT = Format("delete the folder and fit again")
 SETTINGS_FILE, PROGRESS_FILE, RESULT_FOLDER = "fit.json", "progress.safetensors", "result"
 COUNTS = (
     *("near", "num_rounds", "num_jumps", "num_idle", "last_gain"),
-    *("num_draws", "most_draws"),
+    *("num_draws", "most_draws", "has_looked"),
 )
 FOLLOWING = (
     *("center", "directions", "rates", "mean", "spread", "axes", "reach"),

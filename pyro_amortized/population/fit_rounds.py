@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Generator, Tensor
 
 from ..runtime.progress import count_step
@@ -20,12 +19,13 @@ from ..sampling.individuals import IndividualPosteriors
 from ..sampling.proposals import Refinement
 from ..sampling.refinement_settings import FULL_EFFORT
 from .estimate_errors import curvature_of
+from .false_zeros import leave_false_zeros
 from .impossible_data import check_possible, impossible_rows
 from .large_cohorts.summarized_draws import RoundDraws, SummarizedDraws
-from .likelihood_interface import Likelihood
 from .maximum_search import Ascent, Search
+from .round_progress import Place, Progress, gain_between, place_of
 from .round_schedule import RoundSchedule
-from .trust_region import ROUNDS, TrustRegion
+from .trust_region import ROUNDS
 
 
 class Rounds(NamedTuple):
@@ -56,70 +56,6 @@ class Rounds(NamedTuple):
         """The objective on the new draws, -inf where it is not finite."""
         value = self.search.value_of(self.individuals)
         return value if math.isfinite(value) else -math.inf
-
-
-class Place(NamedTuple):
-    """A population in unconstrained coordinates, draws that were made there, and the likelihood on
-    these draws.
-    """
-
-    vector: Tensor
-    individuals: RoundDraws
-    likelihood: Likelihood
-
-
-class Progress(NamedTuple):
-    r"""Where the rounds have come to.
-
-    Args:
-        place: The population, and draws that were made there.
-        near: Whether the maximum is near: the rounds then use all draws.
-        region: Limits of the next round.
-        num_rounds: Number of rounds.
-        num_jumps: Number of jumps to a larger standard deviation.
-        num_idle: Number of rounds in sequence in which the likelihood on new draws did not rise.
-        last_gain: Gain of the last round of a large cohort; 0 before it, and for other cohorts.
-        num_draws: Draws of the later rounds, if they are not those of the schedule, else 0.
-        most_draws: Up to how many they may become, likewise.
-    """
-
-    place: Place
-    near: bool
-    region: TrustRegion = TrustRegion()
-    num_rounds: int = 0
-    num_jumps: int = 0
-    num_idle: int = 0
-    last_gain: float = 0.0
-    num_draws: int = 0
-    most_draws: int = 0
-
-    def resumed(self, schedule: RoundSchedule) -> RoundSchedule:
-        """The schedule with the numbers of draws that the rounds have come to."""
-        if not self.num_draws:
-            return schedule
-        return schedule._replace(num_draws=self.num_draws, most_draws=self.most_draws)
-
-    def with_draws_of(self, schedule: RoundSchedule) -> "Progress":
-        """The same with the numbers of draws of a schedule."""
-        return self._replace(num_draws=schedule.num_draws, most_draws=schedule.most_draws)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether the likelihood has not risen on new draws for some rounds."""
-        return self.num_idle >= ROUNDS.num_idle
-
-    def gains_little(self, gain: float, min_gain: float) -> bool:
-        """Whether a round gains little, or the next one would."""
-        expected = gain * gain / self.last_gain if self.last_gain else math.inf
-        is_near = gain < ROUNDS.max_idle_promise
-        return gain < min_gain or (is_near and expected < ROUNDS.min_expected * min_gain)
-
-    def is_last(self, ascent: Ascent, min_gain: float) -> bool:
-        """Whether a round ends the rounds: it gains little, and its limits have not withheld more
-        from it.
-        """
-        is_small = self.gains_little(ascent.gain, min_gain)
-        return is_small and self.region.withheld(ascent, self.is_idle) < min_gain
 
 
 class Start(NamedTuple):
@@ -166,7 +102,7 @@ def continue_rounds(
     while True:
         if keep is not None:
             keep(progress, generator)
-        progress, vanishing = _leave_false_zeros(search, progress, held, schedule, generator)
+        progress, vanishing = leave_false_zeros(search, progress, held, schedule, generator)
         place, near = progress.place, progress.near
         level, rough = progress.region.level, schedule.rough or not near
         ascent = search.ascend(place.likelihood, place.vector, held | vanishing, rough, level)
@@ -243,28 +179,6 @@ def first_progress(
     return Progress(place_of(search, start.vector, individuals), near)
 
 
-def _leave_false_zeros(
-    search: Search,
-    progress: Progress,
-    held: Tensor,
-    schedule: RoundSchedule,
-    generator: Generator,
-) -> tuple[Progress, Tensor]:
-    """Jumps to larger standard deviations where the likelihood is higher; the coordinates of those
-    that then cannot be distinguished from zero.
-    """
-    place = progress.place
-    # Far from the maximum, a large residual error hides every standard deviation.
-    if schedule.rough or not progress.near:
-        return progress, torch.zeros(len(place.vector), dtype=torch.bool)
-    vanishing, larger = search.vanishing(place.likelihood, place.vector, held)
-    while larger is not None and progress.num_jumps < ROUNDS.max_jumps:
-        place = _better_place(search, place, larger, generator)
-        progress = progress._replace(place=place, num_jumps=progress.num_jumps + 1, num_idle=0)
-        vanishing, larger = search.vanishing(place.likelihood, place.vector, held)
-    return progress, vanishing
-
-
 def _after_round(
     search: Search,
     progress: Progress,
@@ -275,7 +189,7 @@ def _after_round(
 ) -> Progress | None:
     """The next place, or the same with more draws or tighter limits; None if there are none."""
     place, region = progress.place, progress.region
-    gain, error = _gain(search, place.individuals, new)
+    gain, error = gain_between(search, place.individuals, new)
     allowed = ROUNDS.allowed_errors * error + ascent.error
     if gain >= ROUNDS.min_kept * ascent.gain - allowed:
         is_idle = place.individuals.num_draws == schedule.num_draws
@@ -297,19 +211,6 @@ def _after_round(
     return None if narrower is None else progress._replace(region=narrower)
 
 
-def place_of(search: Search, vector: Tensor, individuals: RoundDraws) -> Place:
-    """A population, draws that were made there, and the likelihood on them."""
-    return Place(vector, individuals, search.likelihood(individuals))
-
-
-def _better_place(search: Search, place: Place, vector: Tensor, generator: Generator) -> Place:
-    """Another population, if the likelihood is higher there on new draws."""
-    new = search.draw_for_round(vector, place.individuals.num_draws, generator)
-    if search.value_of(new) > search.value_of(place.individuals):
-        return place_of(search, vector, new)
-    return place
-
-
 def _with_all_draws(
     search: Search, place: Place, schedule: RoundSchedule, generator: Generator
 ) -> Place:
@@ -329,10 +230,3 @@ def _stopped(
     optimum = ascent.optimum._replace(vector=place.vector, converged=False, message=message)
     ascent = ascent._replace(optimum=optimum)
     return Rounds(search, ascent, place.individuals, num_rounds, min_gain)
-
-
-def _gain(search: Search, before: RoundDraws, after: RoundDraws) -> tuple[float, float]:
-    """Gain of the objective from some draws to others, and its Monte Carlo error."""
-    gain = search.value_of(after) - search.value_of(before)
-    errors = [float(x.marginal_estimate.mc_error.pow(2).sum()) for x in (before, after)]
-    return gain, math.sqrt(sum(errors))

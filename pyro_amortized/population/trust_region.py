@@ -58,6 +58,9 @@ class RoundSettings:
     # Part of a limit from which a round has ended at it.
     at_limit: float = 0.9
     allowed_errors: float = 3.0
+    # Which of the largest distances (``SEARCH.max_distances``) a short round has: a posterior
+    # standard deviation of an individual.
+    short_level: int = 4
 
 
 ROUNDS = RoundSettings()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pyro_amortized.population.fit_rounds import Progress
+from pyro_amortized.population.round_progress import Progress
 from pyro_amortized.population.trust_region import TrustRegion
 
 
