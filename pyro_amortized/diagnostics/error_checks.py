@@ -9,6 +9,12 @@ right model. Tests of several draws are combined to one p-value.
   the scores of the population parameters explain of it is left out of its variance. So a random
   effect that follows the errors takes less of the power than in single draws. With few individuals
   the rank correlation of consecutive residuals takes its place.
+  Of counts and categories, the products are those of the deviations from the expected values,
+  which do not depend on how equal values are ranked; where their distribution does not change over
+  time, the test is exact (:mod:`pyro_amortized.diagnostics.value_order`).
+- *Steep parts of the curves*: the same score test of a further part of the variance that is
+  proportional to the square of the slope, per unit of time or of the logarithm of the time.
+  Wrong times (planned ones in place of the real ones) have it.
 - *Spread between individuals*: the sum of squares of an individual has a chi-squared distribution;
   its normal quantiles have the variance one.
 - *Spread and a variable* (covariates, first dose, order in the file): a regression of these
@@ -42,6 +48,7 @@ from .compared_variables import Variable, variables_of_design
 from .effect_dependence import contrast
 from .residual_analysis import Residuals
 from .uniformity_tests import combined_p_value
+from .value_order import order_p_value
 from .variable_tests import columns_of, known_values, regression_p_value
 
 
@@ -58,8 +65,11 @@ class ErrorCheckSettings:
         min_pairs: Fewest pairs of consecutive values.
         max_shapiro: Most values of the test of normality, whose p-values are not known beyond.
         max_named: Most findings that are named.
+        min_steep: Smallest median slope, in standard deviations of the errors for a change of the
+            time by its own size, from which wrong times can be seen.
     """
 
+    min_steep: float = 0.1
     min_values: int = 30
     min_individuals: int = 8
     min_in_course: int = 3
@@ -74,6 +84,10 @@ TAILS = "Use a distribution with heavier tails (`StudentT`), or look for wrong v
 TOGETHER = (
     "Look for a structural misfit of single individuals, for parameters that vary between "
     "occasions, or let the errors be correlated (a stochastic model)."
+)
+STEEP = (
+    "Look for planned times in place of the real ones, and for clocks that differ; otherwise give "
+    "the residual error a part that grows with the slope."
 )
 INDIVIDUALS = (
     "Let the residual error vary between individuals (an individual site that scales it), or use "
@@ -128,7 +142,8 @@ def error_checks(
     rows = np.array([index[x] for x in residuals.ids])[used.numpy()]
     findings = [
         *_tails(npde),
-        *_neighbours(rows, drawn, scores),
+        *_neighbours(rows, _followed(residuals, used, drawn), scores, _ordered(rows, residuals, used)),
+        *_steep(rows, residuals, used, drawn, scores),
         *_spreads(rows, drawn, cohort, COUNTS if residuals.kind == "count" else INDIVIDUALS),
         *_levels(rows, residuals.pd_scores[used].numpy(), cohort),
         *_courses(rows, residuals.times[used].numpy(), npde, cohort),
@@ -161,12 +176,22 @@ def _tails(npde: np.ndarray) -> list[Finding]:
     return [Finding(p_value, words, TAILS)]
 
 
-def _neighbours(rows: np.ndarray, drawn: np.ndarray, scores: np.ndarray | None) -> list[Finding]:
+def _ordered(rows: np.ndarray, residuals: Residuals, used: Tensor) -> float | None:
+    """P-value of the order of counts and categories, where it is known exactly."""
+    predicted = residuals.drawn_predictions[:, used].double().numpy()
+    if residuals.kind == "continuous" or not np.isfinite(predicted).all():
+        return None
+    return order_p_value(rows, residuals.observed[used].double().numpy(), predicted)
+
+
+def _neighbours(
+    rows: np.ndarray, drawn: np.ndarray, scores: np.ndarray | None, exact: float | None
+) -> list[Finding]:
     same = rows[1:] == rows[:-1]
     if same.sum() < DEFAULTS.min_pairs:
         return []
     tests = [scipy.stats.spearmanr(x[:-1][same], x[1:][same]) for x in drawn]
-    p_value = _score_p_value(rows, drawn, same, scores)
+    p_value = _score_p_value(rows, drawn, same, scores) if exact is None else exact
     if p_value is None:
         p_value = combined_p_value([float(x.pvalue) for x in tests])
     correlation = float(np.mean([x.statistic for x in tests]))
@@ -177,22 +202,83 @@ def _neighbours(rows: np.ndarray, drawn: np.ndarray, scores: np.ndarray | None) 
     return [Finding(p_value, words, TOGETHER)]
 
 
+def _followed(residuals: Residuals, used: Tensor, drawn: np.ndarray) -> np.ndarray:
+    """The residuals whose neighbours are compared: the deviations of counts, in standard deviations
+    of the law of Poisson, and of categories; else the weighted residuals.
+    """
+    predicted = residuals.drawn_predictions[:, used]
+    if residuals.kind == "continuous" or not bool(predicted.isfinite().all()):
+        return drawn
+    deviations = residuals.observed[used] - predicted
+    if residuals.kind == "count":
+        deviations = deviations / predicted.clamp(min=1e-6).sqrt()
+    return deviations.double().numpy()
+
+
 def _score_p_value(
     rows: np.ndarray, drawn: np.ndarray, same: np.ndarray, scores: np.ndarray | None
 ) -> float | None:
     """P-value of the score test of an autocorrelation; None where individuals are too few."""
+    own = _means_by_individual(rows[1:][same], (drawn[:, 1:] * drawn[:, :-1])[:, same], scores)
+    z = _score_statistic(own, np.unique(rows[1:][same]), scores)
+    return None if z is None else float(2 * scipy.stats.t.sf(abs(z[0]), z[1]))
+
+
+def _means_by_individual(
+    rows: np.ndarray, terms: np.ndarray, scores: np.ndarray | None
+) -> np.ndarray:
+    """Sums over the values of an individual, means over the draws."""
+    num = int(rows.max(initial=0)) + 1 if scores is None else len(scores)
+    sums: np.ndarray = np.mean([np.bincount(rows, x, num) for x in terms], 0)
+    return sums
+
+
+def _score_statistic(
+    own: np.ndarray, used: np.ndarray, scores: np.ndarray | None
+) -> tuple[float, int] | None:
+    """The sum of the scores of individuals in its standard errors, and the degrees of freedom: what
+    the scores of the population parameters explain is left out of its variance.
+    """
     if scores is None or not np.isfinite(scores).all():
         return None
-    used = np.unique(rows[1:][same])
     freedom = len(used) - scores.shape[1]
     if freedom < DEFAULTS.min_individuals:
         return None
-    products = drawn[:, 1:] * drawn[:, :-1] * same
-    each = [np.bincount(rows[1:], x, len(scores)) for x in products]
-    own = np.mean(each, 0)[used]
+    own = own[used]
     explained = scores[used] @ np.linalg.lstsq(scores[used], own, rcond=None)[0]
     error = float(np.sqrt(np.square(own - explained).sum() * len(used) / freedom))
-    return float(2 * scipy.stats.t.sf(abs(own.sum()) / max(error, 1e-300), freedom))
+    return float(own.sum()) / max(error, 1e-300), freedom
+
+
+def _steep(
+    rows: np.ndarray,
+    residuals: Residuals,
+    used: Tensor,
+    drawn: np.ndarray,
+    scores: np.ndarray | None,
+) -> list[Finding]:
+    """Larger errors where the curves are steep."""
+    per_time = residuals.drawn_slopes[:, used].double().numpy()
+    relative = per_time * residuals.times[used].double().numpy()
+    known = np.isfinite(relative).all(0)
+    if known.sum() < DEFAULTS.min_values or np.median(np.abs(relative[:, known])) < (
+        DEFAULTS.min_steep
+    ):
+        return []
+    findings = []
+    for slopes, unit in ((relative, "relative to it"), (per_time, "by the same amount")):
+        size = np.square(slopes[:, known])
+        size = size / (size + np.median(size) + 1e-300)
+        terms = (np.square(drawn[:, known]) - 1) * size
+        own = _means_by_individual(rows[known], terms, scores)
+        z = _score_statistic(own, np.unique(rows[known]), scores)
+        if z is not None:
+            words = (
+                "the errors are larger where the curve of the individual is steep, as where the "
+                f"times are wrong ({unit})"
+            )
+            findings.append(Finding(float(scipy.stats.t.sf(z[0], z[1])), words, STEEP))
+    return findings
 
 
 def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort, advice: str) -> list[Finding]:

@@ -19,13 +19,14 @@ References:
     nonlinear mixed-effect models. Brendel et al. (2006), Metrics for external model evaluation.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import pandas
 import torch
 from torch import Generator, Tensor
 
+from ..cohort import Cohort
 from ..model import OutcomeKind, predicted_moments
 from ..numerics.cholesky import factored
 from ..population.fit_result import PopulationFit
@@ -40,6 +41,7 @@ from .simulated_recording import given_dropout
 
 NUM_SIMULATIONS = 1000  # cohorts from which means, covariances and ranks are estimated, by default
 NUM_DRAWS = 10  # draws of the parameters of each individual
+STRETCH = 1e-4  # relative change of the times of a derivative: a trapezoid or solver step is larger
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,9 @@ class Residuals:
             not normal. Those of one draw are independent and standard normal under the right model,
             also for a value at a limit, whose residual is drawn beyond it; ``iwres`` are smaller
             where a value determines its own prediction.
+        drawn_slopes: Derivatives of these predictions in time, shape ``(draw, value)``, in standard
+            deviations of the errors per unit of time; NaN where they are not known, and for counts
+            and categories.
         times_after_dose: Time since the last dose, in the unit of the data; NaN before the first
             one, and without doses.
         kind: ``"continuous"``, ``"count"`` or ``"category"``. Predictions of categories are means
@@ -91,6 +96,7 @@ class Residuals:
     npde: Tensor
     drawn_predictions: Tensor
     drawn_iwres: Tensor
+    drawn_slopes: Tensor
     times_after_dose: Tensor
     kind: OutcomeKind = "continuous"
     has_scores: bool = True
@@ -164,6 +170,7 @@ def residuals(
         npde[observed],
         predicted.drawn[:, observed],
         (drawn_iwres if scores is None else scores)[:, observed],
+        _slopes(individuals, name, of_posterior, predicted.drawn_sd)[:, observed],
         time_after_dose(cohort, name)[observed],
         outcome_kinds(structure)[name],
         scores is not None,
@@ -196,6 +203,30 @@ def _predictions(
     moments = _moments(individuals, name, places)
     (individual, sd), (population, _) = (x.unbind(-1) for x in moments[:2])
     return _Predictions(population, individual, moments[2:, ..., 0], sd, moments[2:, ..., 1])
+
+
+def _slopes(individuals: IndividualPosteriors, name: str, places: Tensor, sd: Tensor) -> Tensor:
+    """Derivatives of the predictions in time, shape ``(draw, individual, time)``, in standard
+    deviations of the errors; all times of the cohort are stretched, so that their order remains.
+    """
+    kinds, cohort = outcome_kinds(individuals.structure), individuals.cohort
+    if kinds[name] != "continuous":
+        return torch.full_like(sd, torch.nan)
+    ahead, behind = (
+        _moments(replace(individuals, cohort=_stretched(cohort, kinds, 1 + h)), name, places)
+        for h in (STRETCH, -STRETCH)
+    )
+    return (ahead - behind)[..., 0] / (2 * STRETCH * cohort[name].times.double() * sd)
+
+
+def _stretched(cohort: Cohort, kinds: dict[str, OutcomeKind], factor: float) -> Cohort:
+    """The cohort with other times of all values but those of events."""
+    cohort = cohort.to(dtype=torch.float64)
+    series = {
+        n: s if kinds.get(n) == "event" else replace(s, times=s.times * factor)
+        for n, s in cohort.series.items()
+    }
+    return replace(cohort, series=series)
 
 
 def _simulated_errors(

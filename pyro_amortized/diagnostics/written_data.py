@@ -23,7 +23,7 @@ References:
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -36,15 +36,16 @@ from ..runtime.threads import threads_for
 from .check_results import DEFAULTS as P_VALUES
 from .check_results import Check, Status
 from .compared_variables import Variable, variables_of_design
+from .result_selection import outcome_kinds
 from .written_alternatives import LEVEL, Alternative, written_alternatives
 from .written_likelihoods import (
     Compared,
-    at_maximum,
     compare_alternatives,
     exact_gains,
-    expected_gain,
     used_covariates,
 )
+from .written_maxima import at_maximum, expected_gain
+from .written_outcomes import outcome_alternatives
 
 Sort = Literal["one", "pair", "level", "share", "all"]
 
@@ -105,6 +106,8 @@ class _Claim(NamedTuple):
         weights: Prior probabilities that they are changed, shape ``(case, changed)``.
         ratio: Log likelihood ratio.
         where: The individuals in words, if they have a common mark.
+        probability: Probabilities that they are changed, given the data, shape ``(changed,)``;
+            None before it is computed.
     """
 
     alternative: int
@@ -112,17 +115,15 @@ class _Claim(NamedTuple):
     weights: Tensor
     ratio: float
     where: str = ""
+    probability: Tensor | None = None
 
 
-def written_data_checks(
-    fit: PopulationFit, series: Collection[str], *, seed: int = 0, beside: bool = False
-) -> list[Check]:
+def written_data_checks(fit: PopulationFit, *, seed: int = 0, beside: bool = False) -> list[Check]:
     """The check of the data against what they would be without a mistake; an empty list for a
     likelihood that is learned, and for cohorts of few or of many individuals.
 
     Args:
         fit: The fit.
-        series: Names of the series of continuous values, of which samples may be exchanged.
         seed: Seed of the draws for what is found.
         beside: Whether another check has found a deviation from the model, for which a mistake is
             a possible reason.
@@ -132,8 +133,11 @@ def written_data_checks(
     if fit.estimator != "corrected" or not in_range or not bool(fit.estimated.any()):
         return []
     with torch.no_grad(), threads_for(cohort.num_values):
+        kinds = outcome_kinds(fit.structure)
+        continuous = [n for n, kind in kinds.items() if kind == "continuous"]
         used = used_covariates(fit, cohort)
-        alternatives = list(written_alternatives(cohort, used, series))
+        alternatives = list(written_alternatives(cohort, used, continuous))
+        alternatives += outcome_alternatives(cohort, kinds)
         if not alternatives:
             return []
         compared = compare_alternatives(fit, cohort, alternatives)
@@ -227,13 +231,16 @@ def _verified(
         exact = claim
         limit = DEFAULTS.verified if claim.sort in ("one", "pair") else 1.0
         if p_value(claim) < limit or _is_far(compared, claim):
-            ratio = at_maximum(fit, compared, claim.alternative, claim.weights)
+            two_groups = claim.sort == "share" and _is_far(compared, claim)
+            ratio, probability = at_maximum(
+                fit, compared, claim.alternative, claim.weights, split=two_groups
+            )
             if claim.sort in ("one", "pair"):
                 places = claim.weights[0].nonzero()[:, 0]
                 alternative = compared.alternatives[claim.alternative]
                 approximate = compared.gain(claim.alternative)[places]
                 ratio += float((exact_gains(fit, alternative, places, seed) - approximate).sum())
-            exact = claim._replace(ratio=ratio)
+            exact = claim._replace(ratio=ratio, probability=probability)
         result.append((min(1.0, p_value(exact)), exact))
     return sorted(result, key=lambda x: (x[0], -x[1].ratio))
 
@@ -281,9 +288,10 @@ def _words(cohort: Cohort, compared: Compared, claim: _Claim) -> str:
         return f"{claim.where or 'in all individuals'}: {alternative.words}"
     if claim.sort == "one":
         return f"individual {own[0]}: {alternative.words}"
-    gain = compared.gain(claim.alternative)
-    prior = math.log(DEFAULTS.shares[1] / (1 - DEFAULTS.shares[1]))
-    probability = torch.sigmoid(gain + prior)
+    probability = claim.probability
+    if probability is None:
+        prior = math.log(DEFAULTS.shares[1] / (1 - DEFAULTS.shares[1]))
+        probability = torch.sigmoid(compared.gain(claim.alternative) + prior)
     order = probability.argsort(descending=True).tolist()
     likely = [labels[k] for k in order if float(probability[k]) > DEFAULTS.likely]
     more = ", ..." if len(likely) > DEFAULTS.max_listed else ""
