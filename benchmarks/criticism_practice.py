@@ -290,7 +290,7 @@ PRACTICE = {
     "wrong groups": Defect(
         (*WRITTEN, *DISTRIBUTION, *CORRELATIONS, *COVARIATES),
         (0.1, 0.2, 0.33),
-        moved("main", lambda s: 8 * s.covariates["group"]),
+        moved("main", lambda s: 14 * s.covariates["group"]),
         file=treated_as_placebo,
         only=("growth",),
     ),
@@ -335,7 +335,7 @@ PRACTICE = {
     "hazards that cross": Defect(
         EVENTS, (1.2, 1.5, 3.0), error=crossing_hazards, only=("event",), words="group"
     ),
-    "cured individuals": Defect(EVENTS, (0.1, 0.2, 0.5), error=cured, only=("event",)),
+    "cured individuals": Defect(EVENTS, (0.1, 0.2, 0.5), file=cured, only=("event",)),
     "events of a site in another unit": Defect(
         CENTRE, (1.5, 2.0, 7.0), file=event_unit_at_a_site, only=("event",), words="site"
     ),

@@ -31,11 +31,11 @@ from ..population.fit_result import PopulationFit
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
 from .check_results import Check, check_p_values
-from .error_checks import against_variables, check_of_findings
 from .immune_share import immune_share
 from .quantile_residuals import normal_moments
 from .result_selection import individuals_of, outcome_kinds
 from .uniformity_tests import combined_p_value
+from .variable_findings import against_variables, check_of_findings
 
 NUM_SIMULATIONS = 1000  # draws of each individual from the population, for the ranks
 NUM_DRAWS = 10  # draws of the parameters of each individual

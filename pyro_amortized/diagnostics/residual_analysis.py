@@ -26,7 +26,6 @@ import pandas
 import torch
 from torch import Generator, Tensor
 
-from ..cohort import Cohort
 from ..model import OutcomeKind, predicted_moments
 from ..numerics.cholesky import factored
 from ..population.fit_result import PopulationFit
@@ -36,8 +35,10 @@ from ..sampling.posterior_centers import posterior_centers
 from .conditional_residuals import conditional_weighted_residuals
 from .dose_intervals import time_after_dose
 from .quantile_residuals import normal_moments, quantile_residuals
+from .refused_data import REFUSALS
 from .result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
 from .simulated_recording import given_dropout
+from .value_frequencies import expected_frequencies
 
 NUM_SIMULATIONS = 1000  # cohorts from which means, covariances and ranks are estimated, by default
 NUM_DRAWS = 10  # draws of the parameters of each individual
@@ -74,6 +75,8 @@ class Residuals:
         drawn_slopes: Derivatives of these predictions in time, shape ``(draw, value)``, in standard
             deviations of the errors per unit of time; NaN where they are not known, and for counts
             and categories.
+        frequencies: Probabilities of the values 0, 1, ... of counts and categories, means over the
+            draws of the individual, shape ``(value, number)``; no columns for continuous values.
         times_after_dose: Time since the last dose, in the unit of the data; NaN before the first
             one, and without doses.
         kind: ``"continuous"``, ``"count"`` or ``"category"``. Predictions of categories are means
@@ -97,6 +100,7 @@ class Residuals:
     drawn_predictions: Tensor
     drawn_iwres: Tensor
     drawn_slopes: Tensor
+    frequencies: Tensor
     times_after_dose: Tensor
     kind: OutcomeKind = "continuous"
     has_scores: bool = True
@@ -171,6 +175,9 @@ def residuals(
         predicted.drawn[:, observed],
         (drawn_iwres if scores is None else scores)[:, observed],
         _slopes(individuals, name, of_posterior, predicted.drawn_sd)[:, observed],
+        expected_frequencies(individuals, name, of_posterior, outcome_kinds(structure)[name])[
+            observed
+        ],
         time_after_dose(cohort, name)[observed],
         outcome_kinds(structure)[name],
         scores is not None,
@@ -207,26 +214,34 @@ def _predictions(
 
 def _slopes(individuals: IndividualPosteriors, name: str, places: Tensor, sd: Tensor) -> Tensor:
     """Derivatives of the predictions in time, shape ``(draw, individual, time)``, in standard
-    deviations of the errors; all times of the cohort are stretched, so that their order remains.
+    deviations of the errors; NaN where the program refuses other times. All times are stretched
+    from the first one of the cohort, so that their order remains.
     """
     kinds, cohort = outcome_kinds(individuals.structure), individuals.cohort
+    not_known = torch.full_like(sd, torch.nan)
     if kinds[name] != "continuous":
-        return torch.full_like(sd, torch.nan)
-    ahead, behind = (
-        _moments(replace(individuals, cohort=_stretched(cohort, kinds, 1 + h)), name, places)
-        for h in (STRETCH, -STRETCH)
-    )
-    return (ahead - behind)[..., 0] / (2 * STRETCH * cohort[name].times.double() * sd)
+        return not_known
+    first = min(float(cohort[n].times.min()) for n, kind in kinds.items() if kind != "event")
+    try:
+        ahead, behind = (
+            _moments(_stretched(individuals, kinds, first, 1 + h), name, places)
+            for h in (STRETCH, -STRETCH)
+        )
+    except REFUSALS:
+        return not_known
+    return (ahead - behind)[..., 0] / (2 * STRETCH * (cohort[name].times.double() - first) * sd)
 
 
-def _stretched(cohort: Cohort, kinds: dict[str, OutcomeKind], factor: float) -> Cohort:
-    """The cohort with other times of all values but those of events."""
-    cohort = cohort.to(dtype=torch.float64)
+def _stretched(
+    individuals: IndividualPosteriors, kinds: dict[str, OutcomeKind], first: float, factor: float
+) -> IndividualPosteriors:
+    """The individuals with other times of all values but those of events."""
+    cohort = individuals.cohort.to(dtype=torch.float64)
     series = {
-        n: s if kinds.get(n) == "event" else replace(s, times=s.times * factor)
+        n: s if kinds.get(n) == "event" else replace(s, times=first + (s.times - first) * factor)
         for n, s in cohort.series.items()
     }
-    return replace(cohort, series=series)
+    return replace(individuals, cohort=replace(cohort, series=series))
 
 
 def _simulated_errors(

@@ -1,8 +1,9 @@
 r"""Whether equal or similar values of an individual stand next to each other: an exact test.
 
-Where the model gives all values of an individual the same distribution (its parameters do not change
-over time), any order of them is equally likely, whatever the parameters. With the deviations x of n
-values from their mean, the sum of the products of neighbours has the expectation and the variance
+Where the model gives all values of an individual the same distribution (its parameters do not
+change over time), any order of them is equally likely, whatever the parameters. With the deviations
+x of n values from their mean, the sum of the products of neighbours has the expectation and the
+variance
 
 .. math:: E T = -\frac{S_2}{n}, \qquad
     E T^2 = \frac{S_2^2 - S_4}{n} + \frac{2 (2 S_4 - S_2^2)}{n (n - 1)}

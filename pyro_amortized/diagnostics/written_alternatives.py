@@ -67,6 +67,8 @@ class Alternative(NamedTuple):
         rows: Individuals that it changes, shape ``(changed,)``.
         cohort: These individuals as they would have been written, likewise.
         partners: For an exchange, the individual that each was exchanged with; else None.
+        may_be_effect: Whether an effect that the model lacks may look alike, so that another
+            deviation from the model does not speak for the mistake.
         log_volume: Logarithm by which the density of the values as written is larger than that of
             the changed ones, because their unit is another one, shape ``(changed,)``; else None.
     """
@@ -77,6 +79,7 @@ class Alternative(NamedTuple):
     cohort: Cohort
     partners: Tensor | None = None
     log_volume: Tensor | None = None
+    may_be_effect: bool = False
 
     @property
     def moves_population(self) -> bool:
@@ -229,6 +232,9 @@ def _other_clock(cohort: Cohort, doses: Doses) -> Iterator[Alternative]:
     """Times of all values of one channel that are written too late or too early."""
     names = _single(cohort)
     for shift, sign in itertools.product(ALTERNATIVES.shifts, (1, -1)):
+        # Times of what was not recorded stay in the range of the others, and in order.
+        least = [float(cohort[n].times.min()) for n in names]
+        least.append(float(torch.where(doses.given, doses.times, torch.inf).min()))
         moved = {n: cohort[n].times - sign * shift for n in names}
         recorded = [torch.where(cohort[n].observed, t, torch.inf).amin(1) for n, t in moved.items()]
         first = torch.where(doses.given, doses.times, torch.inf).amin(1)
@@ -236,7 +242,7 @@ def _other_clock(cohort: Cohort, doses: Doses) -> Iterator[Alternative]:
         kept = torch.stack(rows).all(0).nonzero()[:, 0] if rows else torch.zeros(0).long()
         if len(kept):
             text = f"its times are written {shift:g} too {'late' if sign > 0 else 'early'}"
-            times = {n: t[kept] for n, t in moved.items()}
+            times = {n: t[kept].clamp(min=min(least)) for n, t in moved.items()}
             yield Alternative("times", text, kept, _moved_times(cohort, kept, times))
 
 

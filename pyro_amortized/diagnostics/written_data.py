@@ -42,6 +42,7 @@ from .written_likelihoods import (
     Compared,
     compare_alternatives,
     exact_gains,
+    possible_alternatives,
     used_covariates,
 )
 from .written_maxima import at_maximum, expected_gain
@@ -74,7 +75,7 @@ class WrittenDataSettings:
         max_listed: Most individuals that are named in one finding.
     """
 
-    max_individuals: int = 150
+    max_individuals: int = 400
     min_individuals: int = 6
     min_in_level: int = 2
     share_of_level: float = 0.8
@@ -138,6 +139,7 @@ def written_data_checks(fit: PopulationFit, *, seed: int = 0, beside: bool = Fal
         used = used_covariates(fit, cohort)
         alternatives = list(written_alternatives(cohort, used, continuous))
         alternatives += outcome_alternatives(cohort, kinds)
+        alternatives = possible_alternatives(fit, alternatives)
         if not alternatives:
             return []
         compared = compare_alternatives(fit, cohort, alternatives)
@@ -261,20 +263,26 @@ def _check(
     limit: float,
 ) -> Check:
     """The verdict; of several claims about one kind of mistake the most likely one is named."""
-    smallest = found[0][0]
+
+    def is_named(p_value: float, claim: _Claim) -> bool:
+        is_doubtful = compared.alternatives[claim.alternative].may_be_effect
+        return p_value < (P_VALUES.look if is_doubtful else limit)
+
+    named = [x for x in found if is_named(*x)]
+    smallest = (named or found)[0][0]
     words = (
         f"None of {number} mistakes that were tried makes the data more likely than chance does."
     )
     status: Status = "passed"
-    if smallest < limit:
+    if named:
         status = "failed" if smallest < P_VALUES.failed else "look"
         best: dict[str, str] = {}
-        for p_value, claim in found:
+        for p_value, claim in named:
             kind = compared.alternatives[claim.alternative].kind
-            if p_value < limit and kind not in best:
+            if kind not in best:
                 best[kind] = f"{_words(cohort, compared, claim)} (p = {p_value:.1g})"
-        named = "; or ".join(list(best.values())[: DEFAULTS.max_named])
-        words = f"The data would be far more likely if this were a mistake: {named}. {ADVICE}"
+        listed = "; or ".join(list(best.values())[: DEFAULTS.max_named])
+        words = f"The data would be far more likely if this were a mistake: {listed}. {ADVICE}"
     return Check(NAME, status, smallest, words, "model", number)
 
 

@@ -2,8 +2,8 @@ r"""How much more likely data would be without a mistake: marginal likelihoods o
 
 Each individual of each alternative (:mod:`pyro_amortized.diagnostics.written_alternatives`) has a
 marginal likelihood of its own. It is approximated at the mode of its parameters, which Newton steps
-find from the posterior of the data as written. The score in the population parameters is the posterior
-mean of the derivative of the log density (identity of Fisher).
+find from the posterior of the data as written. The score in the population parameters is the
+posterior mean of the derivative of the log density (identity of Fisher).
 """
 
 import math
@@ -24,6 +24,7 @@ from ..sampling.adaptive_importance import sample_targets
 from ..sampling.importance_weights import importance_estimate
 from ..sampling.individual_sampler import make_sampler
 from ..sampling.posterior_centers import posterior_centers
+from .refused_data import REFUSALS
 from .written_alternatives import Alternative, with_covariates
 
 
@@ -105,6 +106,31 @@ def used_covariates(fit: PopulationFit, cohort: Cohort) -> list[str]:
         if not torch.allclose(before, other, rtol=1e-9, atol=1e-9, equal_nan=True):
             used.append(name)
     return used
+
+
+def possible_alternatives(
+    fit: PopulationFit, alternatives: Sequence[Alternative]
+) -> list[Alternative]:
+    """Those that the program accepts: it may refuse times before its start, for instance.
+
+    Args:
+        fit: The fit.
+        alternatives: At least one.
+    """
+    centers = posterior_centers(fit.individuals)
+
+    def accepts(some: Sequence[Alternative]) -> bool:
+        rows = torch.cat([a.rows for a in some])
+        try:
+            data = end_to_end([a.cohort for a in some])
+            fit.structure.log_density(data, centers[rows].unsqueeze(0), fit.estimates)
+        except REFUSALS:
+            return False
+        return True
+
+    if not alternatives or accepts(alternatives):
+        return list(alternatives)
+    return [a for a in alternatives if accepts([a])]
 
 
 def compare_alternatives(

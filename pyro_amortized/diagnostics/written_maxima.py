@@ -129,9 +129,7 @@ def _climbed(
 
     best = scored(start)
     for _ in range(DEFAULTS.num_moves):
-        score = best.written.scores.sum(0) + _responsible(
-            best.written, best.changed, rows, weights
-        )
+        score = best.written.scores.sum(0) + _responsible(best.written, best.changed, rows, weights)
         moved = []
         for length in DEFAULTS.lengths:
             other = best.vector.clone()
@@ -216,5 +214,3 @@ def expected_gain(fit: PopulationFit, compared: Compared, index: int, weights: T
     if here < DEFAULTS.lowest:
         return here
     return here + 0.5 * min(max(move, 0.0), DEFAULTS.max_move**2)
-
-

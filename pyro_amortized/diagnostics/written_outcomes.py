@@ -33,8 +33,11 @@ class OutcomeAlternativeSettings:
     """
 
     value_factors: tuple[tuple[float, str], ...] = (
+        (2.2046, "pounds in place of kilograms"),
+        (2.54, "centimetres in place of inches"),
         (10.0, "a decimal place"),
         (18.02, "milligrams per decilitre in place of millimoles per litre"),
+        (88.4, "micromoles per litre in place of milligrams per decilitre"),
         (1000.0, "a prefix of the unit"),
     )
     time_factors: tuple[tuple[float, str], ...] = (
@@ -112,7 +115,7 @@ def _other_codes(cohort: Cohort, name: str) -> Iterator[Alternative]:
     if high - low > 1:
         text = f"the categories of {name!r} are numbered in the other direction"
     changed = _with_values(cohort, name, rows, values)
-    yield Alternative(f"the codes of {name}", text, rows, changed)
+    yield Alternative(f"the codes of {name}", text, rows, changed, may_be_effect=True)
 
 
 def _other_values(cohort: Cohort, name: str) -> Iterator[Alternative]:
@@ -135,24 +138,27 @@ def _other_values(cohort: Cohort, name: str) -> Iterator[Alternative]:
         changed = _with_values(cohort, name, rows, series.values[rows] * factor.value)
         volume = number * torch.tensor(factor.value).double().log()
         text = f"the values of {name!r} are written {factor.side} ({factor.words}?)"
-        yield Alternative(kind, text, rows, changed, log_volume=volume)
+        yield Alternative(kind, text, rows, changed, log_volume=volume, may_be_effect=True)
 
 
 def _event_units(cohort: Cohort, name: str) -> Iterator[Alternative]:
-    """Times of events, and of the ends of observation, in another unit."""
+    """Times of events, and of the ends of observation, in another unit.
+
+    All individuals are changed, also those whose time would lie far beyond the others: which
+    alternatives there are must not depend on the outcome, or their ratios have no mean of one.
+    """
     series = cohort[name]
     times, status = series.values.unbind(-1)
     known = series.observed.all(-1)
-    last = torch.where(known, times, 0.0).amax(1)
     number = (known & (status > 0)).sum(1).double()
+    rows = known.any(1).nonzero()[:, 0]
     for factor in _factors(OUTCOMES.time_factors):
-        rows = (known.any(1) & _near(last * factor.value, last)).nonzero()[:, 0]
-        if len(rows):
-            values = torch.stack([times * factor.value, status], -1)[rows]
-            text = f"the times of {name!r} are written {factor.side} ({factor.words}?)"
-            volume = number[rows] * torch.tensor(factor.value).double().log()
-            changed = _with_values(cohort, name, rows, values)
-            yield Alternative(f"the times of {name}", text, rows, changed, log_volume=volume)
+        values = torch.stack([times * factor.value, status], -1)[rows]
+        text = f"the times of {name!r} are written {factor.side} ({factor.words}?)"
+        volume = number[rows] * torch.tensor(factor.value).double().log()
+        changed = _with_values(cohort, name, rows, values)
+        kind = f"the times of {name}"
+        yield Alternative(kind, text, rows, changed, log_volume=volume, may_be_effect=True)
 
 
 def _near(new: Tensor, old: Tensor) -> Tensor:
@@ -160,9 +166,7 @@ def _near(new: Tensor, old: Tensor) -> Tensor:
     return (new <= OUTCOMES.beyond * old.max()) & (new >= old.min() / OUTCOMES.beyond)
 
 
-def _other_unit_of_times(
-    cohort: Cohort, kinds: Mapping[str, OutcomeKind]
-) -> Iterator[Alternative]:
+def _other_unit_of_times(cohort: Cohort, kinds: Mapping[str, OutcomeKind]) -> Iterator[Alternative]:
     """Times of all values of one channel in another unit; those of the doses stay."""
     names = [n for n in kinds if kinds[n] != "event" and cohort[n].values.dim() == 2]
     if not names:
