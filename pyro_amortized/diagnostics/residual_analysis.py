@@ -150,20 +150,21 @@ def residuals(
     individuals = individuals_of(result)
     name, generator = check_series(individuals, series), make_generator(seed)
     structure, cohort = individuals.structure, individuals.cohort
+    kind, observed = outcome_kinds(structure)[name], cohort[name].observed
     draws = structure.draw_individuals(cohort, individuals.population, num_simulations, generator)
-    observed, values = cohort[name].observed, cohort[name].values
     of_posterior = individuals.resampled(NUM_DRAWS, generator)
+    frequencies = expected_frequencies(individuals, name, of_posterior, kind)
     predicted = _predictions(individuals, name, draws, of_posterior)
     pd, npde, scores_of_pd = _simulated_errors(individuals, name, draws, generator)
     at_limit = recorded_at_limit(individuals, name)
     scores = quantile_residuals(individuals, name, of_posterior, generator)
     cwres = conditional_weighted_residuals(individuals, name, draws, observed & ~at_limit)
-    iwres, drawn_iwres = predicted.weighted_residuals(values)
+    iwres, drawn_iwres = predicted.weighted_residuals(cohort[name].values)
     return Residuals(
         name,
         tuple(cohort.ids[i] for i in observed.nonzero()[:, 0].tolist()),
         cohort[name].times[observed],
-        values[observed],
+        cohort[name].values[observed],
         at_limit[observed],
         predicted.population[observed],
         predicted.individual[observed],
@@ -175,11 +176,9 @@ def residuals(
         predicted.drawn[:, observed],
         (drawn_iwres if scores is None else scores)[:, observed],
         _slopes(individuals, name, of_posterior, predicted.drawn_sd)[:, observed],
-        expected_frequencies(individuals, name, of_posterior, outcome_kinds(structure)[name])[
-            observed
-        ],
+        frequencies[observed],
         time_after_dose(cohort, name)[observed],
-        outcome_kinds(structure)[name],
+        kind,
         scores is not None,
     )
 

@@ -34,7 +34,7 @@ from ..sampling.importance_weights import normalized_weights
 from .exact_likelihood import ExactLikelihood
 from .expanded_likelihood import ExpandedLikelihood
 from .fitted_following import remaining_products
-from .flat_directions import information_check
+from .information_check import information_check
 from .likelihood_interface import Likelihood, WeightedLikelihood
 from .maximum_search import Ascent, Search
 

@@ -125,11 +125,12 @@ class ExpandedLikelihood:
             following, differences = followed(individuals, scale)
         self.is_shared = structure.coordinates(structure.shared)
         num_coordinates = following.spread.shape[1] + int(self.is_shared.sum())
-        self.few_coordinates = num_coordinates <= settings.max_coordinates
+        few_coordinates = num_coordinates <= settings.max_coordinates
         num_elements = individuals.log_weights.numel() * num_coordinates**2
         self.by_parameters = num_elements <= settings.max_elements and not following.stays
         if not self.by_parameters:
             following = following.only(self.is_shared).without_stretching()
+        self.is_regressed = self.by_parameters and not few_coordinates
         self.following = following
         if not (self.by_parameters and self.about_draws):
             differences = None
@@ -184,7 +185,7 @@ class ExpandedLikelihood:
     ) -> tuple[Tensor, Tensor]:
         """Gradient and Hessian of the log densities of the observations at the center."""
         parts = (moved, moved.coordinates.steps, observation)
-        if self.few_coordinates or not self.by_parameters:
+        if not self.is_regressed:
             return expansion(*parts)
         standard = along_axes(moved.draws - following.mean, following.axes)
         return regressed_expansion(*parts, standard, normalized_weights(log_weights))

@@ -8,8 +8,8 @@ from ..sampling.individuals import IndividualPosteriors
 from .estimation_settings import ESTIMATION
 from .expanded_likelihood import ExpandedLikelihood
 from .fit_message import flat_places
-from .flat_directions import information_check
 from .following_draws import score_information
+from .information_check import information_check
 from .likelihood_choice import likelihood_with_curvature
 from .likelihood_interface import Likelihood
 from .maximum_search import Search
@@ -78,8 +78,7 @@ def curvature_at(
         step = ESTIMATION.learned_difference
         return laplace_covariance(objective, vector, search.scale, free, step)
     place = (vector, search.scale, free)
-    is_all = weights.ndim == 0  # of a part of the individuals, the scores do not say as much
-    check = information_check(search.objective, likelihood, *place) if is_all else None
+    check = information_check(search.objective, likelihood, *place, weights)
     curvature = known or laplace_covariance(objective, *place, checked=check)
     if not likelihood.is_expanded and bool(curvature.covariance.isnan().all()):
         drawn = search.some_draws(likelihood)[0]

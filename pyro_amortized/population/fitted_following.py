@@ -17,7 +17,7 @@ from .draw_moves import fitted_moves, num_products
 from .fixed_draws import is_negligible, replace_impossible_draws
 from .following_draws import FOLLOWING, Following, axes_of, reach_of
 from .observation_differences import ObservationDifferences, slopes_at
-from .score_bias import scores_of
+from .score_bias import information_bias, scores_of
 
 
 class Followed(NamedTuple):
@@ -92,7 +92,8 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
     left = (remaining[..., p:] * changes).sum(-1)
     scores, bias = scores_of(individuals, slopes, weights, left)
     following = replace(moving, scores=scores, bias=bias, score_covariance=errors)
-    return Followed(following, differences)
+    excess = information_bias(individuals, slopes, weights, left)
+    return Followed(replace(following, information_bias=excess), differences)
 
 
 def remaining_products(individuals: IndividualPosteriors, spreads: Tensor) -> Tensor:

@@ -119,6 +119,9 @@ class Following:
             shape ``(population, population)``; NaN where it is not known.
         flows: Whether the draws flow along the field of their moves: all population parameters are
             shared (decision 070).
+        information_bias: What the information of each individual on the moved draws is too large
+            by, likewise, shape ``(individual, population, population)``; None where the moves are
+            not those of the regression.
     """
 
     center: Tensor
@@ -132,6 +135,7 @@ class Following:
     bias: Tensor
     score_covariance: Tensor
     flows: bool = False
+    information_bias: Tensor | None = None
 
     @property
     def stays(self) -> bool:
@@ -248,7 +252,8 @@ class Following:
         names = ("directions", "rates", "mean", "spread", "axes", "reach", "scores", "bias")
         unknown = torch.full_like(self.score_covariance, torch.nan)
         taken = {name: getattr(self, name)[rows] for name in names}
-        return replace(self, **taken, score_covariance=unknown)
+        bias = None if self.information_bias is None else self.information_bias[rows]
+        return replace(self, **taken, score_covariance=unknown, information_bias=bias)
 
     def only(self, coordinates: Tensor) -> "Following":
         """Draws that follow only some coordinates of the population; a boolean for each."""
@@ -262,7 +267,8 @@ class Following:
     def _of_other_moves(self) -> "Following":
         """The same without what is known of the moves that the scores were computed with."""
         unknown = torch.full_like(self.score_covariance, torch.nan)
-        return replace(self, bias=torch.zeros_like(self.bias), score_covariance=unknown)
+        bias = torch.zeros_like(self.bias)
+        return replace(self, bias=bias, information_bias=None, score_covariance=unknown)
 
 
 def score_information(scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ from ..sampling.weighted_fits import tempered_weights
 from .cohort_size import check_size
 from .draws_text import draws_rows
 from .fit_result import PopulationFit
-from .flat_directions import information_check
+from .information_check import information_check
 from .posterior_density import (
     DENSITY,
     AnyLikelihood,

@@ -10,11 +10,8 @@ import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.population import likelihood_choice
 from pyro_amortized.population.expanded_likelihood import ExpandedLikelihood
-from pyro_amortized.population.flat_directions import (
-    flat_directions,
-    information_check,
-    round_steps,
-)
+from pyro_amortized.population.flat_directions import flat_directions, round_steps
+from pyro_amortized.population.information_check import information_check
 from pyro_amortized.population.likelihood_choice import ChoiceSettings
 
 TIMES = torch.linspace(0.0, 2.0, 6).double()
