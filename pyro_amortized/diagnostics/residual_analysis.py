@@ -153,7 +153,6 @@ def residuals(
     kind, observed = outcome_kinds(structure)[name], cohort[name].observed
     draws = structure.draw_individuals(cohort, individuals.population, num_simulations, generator)
     of_posterior = individuals.resampled(NUM_DRAWS, generator)
-    frequencies = expected_frequencies(individuals, name, of_posterior, kind)
     predicted = _predictions(individuals, name, draws, of_posterior)
     pd, npde, scores_of_pd = _simulated_errors(individuals, name, draws, generator)
     at_limit = recorded_at_limit(individuals, name)
@@ -176,7 +175,7 @@ def residuals(
         predicted.drawn[:, observed],
         (drawn_iwres if scores is None else scores)[:, observed],
         _slopes(individuals, name, of_posterior, predicted.drawn_sd)[:, observed],
-        frequencies[observed],
+        expected_frequencies(individuals, name, of_posterior, kind)[observed],
         time_after_dose(cohort, name)[observed],
         kind,
         scores is not None,
