@@ -117,38 +117,42 @@ def _climbed(
     """The maximum of the likelihood with these weights, near a start."""
     rows = compared.alternatives[index].rows[places]
     volume = log_volume_of(compared.alternatives[index])[places]
-    known = fit.estimated
-    covariance = fit.covariance[known][:, known]
 
-    def scored(one: _Found) -> _Found:
-        return one._replace(
-            written=_with_scores(fit, one.vector, one.written),
-            changed=_with_scores(fit, one.vector, one.changed),
-            value=_log_ratio(one.written.masses, one.changed.masses, rows, weights),
-        )
+    def ratio(one: _Found) -> float:
+        return _log_ratio(one.written.masses, one.changed.masses, rows, weights)
 
-    best = scored(start)
+    best = _scored(fit, start)._replace(value=ratio(start))
     for _ in range(DEFAULTS.num_moves):
-        score = best.written.scores.sum(0) + _responsible(best.written, best.changed, rows, weights)
-        moved = []
-        for length in DEFAULTS.lengths:
-            other = best.vector.clone()
-            other[known] += length * (covariance @ score)
-            own, changed = (
-                approximated(fit, other, x.cohort, (x.location, x.scale), None)
-                for x in (best.written, best.changed)
-            )
-            changed = changed._replace(masses=changed.masses + volume)
-            ratio = _log_ratio(own.masses, changed.masses, rows, weights)
-            moved.append(_Found(other, own, changed, ratio))
-        top = max(moved, key=lambda x: x.value)
+        score = best.written.scores.sum(0)
+        score = score + _responsible(best.written, best.changed, rows, weights)
+        moved = [_moved(fit, best, x * score, volume) for x in DEFAULTS.lengths]
+        top = max((x._replace(value=ratio(x)) for x in moved), key=lambda x: x.value)
         if not top.value > best.value:
             break
         gained = top.value - best.value
-        best = scored(top)
+        best = _scored(fit, top)
         if gained < DEFAULTS.min_gained:
             break
     return best
+
+
+def _moved(fit: PopulationFit, start: _Found, score: Tensor, volume: Tensor) -> _Found:
+    """The individuals at the population that a step of scoring leads to."""
+    known = fit.estimated
+    vector = start.vector.clone()
+    vector[known] += fit.covariance[known][:, known] @ score
+    written, changed = (
+        approximated(fit, vector, x.cohort, (x.location, x.scale), None)
+        for x in (start.written, start.changed)
+    )
+    return _Found(vector, written, changed._replace(masses=changed.masses + volume), -math.inf)
+
+
+def _scored(fit: PopulationFit, one: _Found) -> _Found:
+    return one._replace(
+        written=_with_scores(fit, one.vector, one.written),
+        changed=_with_scores(fit, one.vector, one.changed),
+    )
 
 
 def _with_scores(fit: PopulationFit, vector: Tensor, individuals: Approximated) -> Approximated:
