@@ -330,14 +330,22 @@ PRACTICE = {
         (*RESIDUALS, *PERSONS), (0.05, 0.1, 0.25), file=cumulated, only=("counts",)
     ),
     "yes and no reversed at a site": Defect(
-        CENTRE, (0.3, 0.6, 1.0), file=reversed_at_a_site, only=("yes_no",), words="site"
+        (*WRITTEN, *CENTRE),
+        (0.3, 0.6, 1.0),
+        file=reversed_at_a_site,
+        only=("yes_no",),
+        words="site",
     ),
     "hazards that cross": Defect(
         EVENTS, (1.2, 1.5, 3.0), error=crossing_hazards, only=("event",), words="group"
     ),
     "cured individuals": Defect(EVENTS, (0.1, 0.2, 0.5), file=cured, only=("event",)),
     "events of a site in another unit": Defect(
-        CENTRE, (1.5, 2.0, 7.0), file=event_unit_at_a_site, only=("event",), words="site"
+        (*WRITTEN, *CENTRE),
+        (1.5, 2.0, 7.0),
+        file=event_unit_at_a_site,
+        only=("event",),
+        words="site",
     ),
 }
 DEFECTS = {**FIRST, **PRACTICE}
