@@ -29,7 +29,8 @@ class OutcomeAlternativeSettings:
             their names.
         time_factors: The same of the times of events, and of the times of values.
         max_categories: Most categories whose order may be the other one.
-        beyond: Factor by which the last time of an individual may lie beyond those of the others.
+        beyond: Factor by which the last time of an individual may lie beyond those of the others,
+            a property of the design.
     """
 
     value_factors: tuple[tuple[float, str], ...] = (
