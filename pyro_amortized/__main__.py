@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TextIO
 
 from .commands import after_fit, search_options
-from .commands.inputs import add_table, cohort_from, model_from, say
+from .commands.inputs import add_table, cohort_from, fixed_from, model_from, say
 from .diagnostics import check_model, individual_table, parameter_table, report
 from .errors import AmortizedError, AmortizedWarning, CohortError
 from .guide import load_guide
@@ -165,6 +165,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     """Add the folders and the criterion of a fit."""
     parser.add_argument("--guide", type=Path, help="folder of a trained guide, if there is one")
     parser.add_argument("--out", type=Path, default=Path("fit"), help="folder to write the fit to")
+    parser.add_argument("--fixed", default="", help="sites that are not estimated: hill=1,beta=0:0")
     parser.add_argument(
         "--map",
         action="store_true",
@@ -208,7 +209,12 @@ def _fit(parsed: argparse.Namespace) -> None:
         guide_model = model_from(parsed.guide_model) if parsed.guide_model else model
         guide = load_guide(parsed.guide, guide_model, cohort)
     fit = fit_population(
-        model, cohort, guide=guide, maximum_a_posteriori=parsed.map, seed=parsed.seed
+        model,
+        cohort,
+        guide=guide,
+        fixed=fixed_from(parsed.fixed),
+        maximum_a_posteriori=parsed.map,
+        seed=parsed.seed,
     )
     say(str(fit.summary()))
     fit.save(parsed.out)

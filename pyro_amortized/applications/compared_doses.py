@@ -170,7 +170,8 @@ def _warn_of_no_effect(response: DoseResponse, mixture: Mixture) -> None:
         warn_user(
             f"The dose does not change the metric of {int(same.sum())} of the patients ({names}). "
             "Check the window of the target (`at=`, `window=`), `start=` and `quantity=`: the dose "
-            "may arrive later."
+            "may arrive later. Where the program reads the dose as a covariate, compare arms by "
+            "`pa.simulate(fit, {name: {covariate: dose}})`."
         )
 
 

@@ -46,6 +46,8 @@ class PanelSettings:
         num_fine: Points of a panel at which the polynomial through its nodes is evaluated.
         max_overshoot: Largest relative excess of the polynomial over the nodes that is no overshoot
             at a kink.
+        rounding: Relative excess of the polynomial that is rounding: a constant has its peak at the
+            begin.
         gap: A panel ends this part of its length before the next dose, whose effect it lacks.
     """
 
@@ -57,6 +59,7 @@ class PanelSettings:
     many_fractions: tuple[float, ...] = (1 / 8, 1.0)
     num_fine: int = 49
     max_overshoot: float = 0.1
+    rounding: float = 1e-9
     gap: float = 1e-7
 
 
@@ -175,7 +178,8 @@ class Panels:
         shares, matrix = fine_interpolation(PANELS.num_nodes)
         between, place = (y @ matrix).max(-1)
         # At a kink (a lag time) the polynomial overshoots; the nodes are then the better guess.
-        better = (between > largest) & (between < largest + PANELS.max_overshoot * largest.abs())
+        is_higher = between - largest > PANELS.rounding * largest.abs()
+        better = is_higher & (between < largest + PANELS.max_overshoot * largest.abs())
         low, length = self.low[panel.squeeze(-1)], (self.high - self.low)[panel.squeeze(-1)]
         return torch.where(better, between, largest), torch.where(
             better, low + shares[place] * length, time

@@ -1,15 +1,28 @@
 r"""Regimens and their names."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..errors import SettingError
 from ..nlme.adaptive_regimens import AdaptiveRegimen
 from ..nlme.regimens import Regimen
 from ..runtime.arguments import check_is
+from .covariate_arms import Arm
 from .design_doses import DesignDoses
 
-AnyRegimen = Regimen | AdaptiveRegimen | DesignDoses
-Regimens = AnyRegimen | Mapping[str, AnyRegimen] | Sequence[AnyRegimen]
+AnyRegimen = Regimen | AdaptiveRegimen | DesignDoses | Arm
+Regimens = (
+    Regimen
+    | AdaptiveRegimen
+    | Sequence[Regimen | AdaptiveRegimen]
+    | Mapping[str, Regimen | AdaptiveRegimen | Mapping[str, Any]]
+)
+
+
+FIX = (
+    "pass what `nlme.regimen` gives, a list, or a dictionary by name; without doses, the "
+    'covariates of each arm by its name, {"placebo": {"DOSE": 0}, "50 mg": {"DOSE": 50}}.'
+)
 
 
 def check_names(argument: str, names: Sequence[str]) -> None:
@@ -24,18 +37,21 @@ def check_names(argument: str, names: Sequence[str]) -> None:
 
 
 def named_regimens(regimens: Regimens) -> dict[str, AnyRegimen]:
-    """Regimens by name; a regimen without a name is named by what it is."""
-    if isinstance(regimens, AnyRegimen):
+    """Regimens by name; a regimen without a name is named by what it is, and a mapping of
+    covariates is an arm.
+    """
+    if isinstance(regimens, Regimen | AdaptiveRegimen):
         regimens = [regimens]
     if not isinstance(regimens, Mapping):
-        fix = "pass what `nlme.regimen` gives, a list, or a dictionary by name."
-        check_is("regimens", regimens, (list, tuple), fix)
+        check_is("regimens", regimens, (list, tuple), FIX)
         labels = [r.label if isinstance(r, AnyRegimen) else str(r) for r in regimens]
         check_names("regimens", labels)
         regimens = dict(zip(labels, regimens, strict=True))
+    named: dict[str, AnyRegimen] = {}
     for name, regimen in regimens.items():
-        kinds = (Regimen, AdaptiveRegimen)
-        check_is(f"regimens[{name!r}]", regimen, kinds, "pass what `nlme.regimen` gives.")
-    if not regimens:
+        made = Arm(dict(regimen)) if isinstance(regimen, Mapping) else regimen
+        check_is(f"regimens[{name!r}]", made, (Regimen, AdaptiveRegimen, Arm), FIX)
+        named[str(name)] = made
+    if not named:
         raise SettingError("There are no regimens.", "one or more.", "pass `nlme.regimen(...)`.")
-    return {str(name): regimen for name, regimen in regimens.items()}
+    return named

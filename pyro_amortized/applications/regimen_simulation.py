@@ -13,18 +13,27 @@ import torch
 from torch import Generator, Tensor
 
 from ..cohort import Cohort, Doses
+from ..errors import FitError
 from ..model.predictions import default_quantity, predict, predicted_parts
 from ..nlme.adaptive_regimens import AdaptiveRegimen
 from ..nlme.regimens import Regimen
-from ..nlme.studies import covariate_columns, num_rows
+from ..population.level_result import LevelFit
 from ..runtime.arguments import check_count, check_is
 from ..runtime.random_numbers import make_generator
 from ..runtime.threads import threads_for
 from ..runtime.user_warnings import warn_user
 from .adaptive_doses import run_adaptive
+from .covariate_arms import Arm
 from .exposure import Exposure, panels
+from .individuals_by_regimen import (
+    individuals_by_regimen,
+    new_of_source,
+    number_of_new,
+    same_for_all,
+)
+from .new_units import source_of_new_units
 from .population_source import Fitted, Source, source_of
-from .recipients import Covariates, Occasion, Recipients, new_recipients, seen_recipients
+from .recipients import Covariates, Occasion, Recipients, seen_recipients
 from .regimen_names import AnyRegimen, Regimens
 from .simulated_individuals import (
     Individuals,
@@ -32,7 +41,6 @@ from .simulated_individuals import (
     check_no_new,
     check_no_start,
     check_uncertainty,
-    new_individuals,
     seen_individuals,
 )
 from .simulated_plans import doses_of, named_plans, plan_of, prediction_times
@@ -55,10 +63,11 @@ class SimulationSettings:
 
 
 DEFAULTS = SimulationSettings()
+SEEN = "pass the data of individuals, as `nlme.read_table` gives them."
 
 
 def simulate(
-    fit: Fitted,
+    fit: Fitted | LevelFit,
     regimens: Regimens | Cohort,
     *,
     num_individuals: int | None = None,
@@ -77,11 +86,14 @@ def simulate(
 
     Args:
         fit: A fit, posterior draws of its population, a bootstrap, or
-            ``population(model, estimates)``.
+            ``population(model, estimates)``. Of a fit with a level, all units are new ones, with
+            effects of their own in each draw; ``fit.given_effects()`` stands for the units seen.
         regimens: What :func:`~pyro_amortized.nlme.regimens.regimen` or
             :func:`~pyro_amortized.nlme.adaptive_regimens.adaptive` gives: one, several, or several
-            by name. Or a design: a cohort, whose individuals have doses and covariates of their
-            own; its times and values are ignored.
+            by name. Where arms differ by covariates and not by recorded doses, the covariates of
+            each arm by its name, ``{"placebo": {"DOSE": 0}, "50 mg": {"DOSE": 50}}``. Or a design:
+            a cohort, whose individuals have doses and covariates of their own; its times and
+            values are ignored.
         num_individuals: Number of new individuals. Default: as many as a covariate has values,
             else 1000; 1 without any uncertainty.
         uncertainty: What varies between the draws: ``"population and individuals"``,
@@ -136,27 +148,47 @@ def simulate(
     _check_numbers(uncertainty, num_draws, num_individuals)
     if isinstance(regimens, Cohort):
         check_no_new(num_individuals, covariates, "a design")
-    named, exposure = named_plans(regimens, exposure or Exposure())
-    source, generator = source_of(fit), make_generator(seed)
+    source, generator = _source(fit, num_draws, uncertainty, conditional_on, seed)
+    named, exposure = named_plans(regimens, exposure or Exposure(), times, source.cohort)
     grid = prediction_times(times, named, exposure, DEFAULTS.num_times)
     if conditional_on is None:
         check_no_start(start)
         if isinstance(regimens, Cohort):
             covariates, num_individuals = regimens, len(regimens)
-        num = _num_new(source, num_individuals, covariates, uncertainty)
-        who = _new(source, named, covariates, num, generator)
-        design = _design(who, named, grid)
-        individuals, used = new_individuals(source, design, uncertainty, num_draws, generator)
+        given = (num_individuals, covariates, uncertainty, DEFAULTS.num_individuals)
+        who = new_of_source(source, named, covariates, number_of_new(source, *given), generator)
+        drawn = (grid, uncertainty, num_draws, generator)
+        individuals, used = individuals_by_regimen(source, who, named, *drawn)
     else:
-        fix = "pass the data of individuals, as `nlme.read_table` gives them."
-        check_is("conditional_on", conditional_on, Cohort, fix)
+        check_is("conditional_on", conditional_on, Cohort, SEEN)
         check_no_new(num_individuals, covariates, "`conditional_on`")
-        seen = source.named(conditional_on)
-        who, data = seen_recipients(source.series, seen, start, occasion, source.cohort)
-        individuals, used = seen_individuals(source, data, uncertainty, num_draws, generator)
+        parts = (source.named(conditional_on), start, occasion, source.cohort)
+        who, data = seen_recipients(source.series, *parts)
+        seen, used = seen_individuals(source, data, uncertainty, num_draws, generator)
+        individuals = same_for_all(seen, named)
     settings = _Settings(named, grid, exposure, quantity, used, conditional_on is not None)
-    with threads_for(individuals.unconstrained.shape[0] * len(who) * len(grid)):
+    with threads_for(len(next(iter(individuals.values())).unconstrained) * len(who) * len(grid)):
         return _simulated(settings, who, individuals, generator)
+
+
+def _source(
+    fit: Fitted | LevelFit,
+    num_draws: int,
+    uncertainty: Uncertainty | None,
+    conditional_on: Cohort | None,
+    seed: int | Generator,
+) -> tuple[Source, Generator]:
+    """The population, and the generator of everything."""
+    generator = make_generator(seed)
+    if isinstance(fit, LevelFit):
+        if conditional_on is not None:
+            raise FitError(
+                "`conditional_on` together with a fit with a level.",
+                "individuals of units that were seen.",
+                "pass `fit.given_effects()` in place of the fit.",
+            )
+        return source_of_new_units(fit, num_draws, uncertainty, generator), generator
+    return source_of(fit), generator
 
 
 def _check_numbers(
@@ -167,45 +199,6 @@ def _check_numbers(
     check_count("num_draws", num_draws)
     if num_individuals is not None:
         check_count("num_individuals", num_individuals)
-
-
-def _num_new(
-    source: Source,
-    num_individuals: int | None,
-    covariates: Covariates | None,
-    uncertainty: Uncertainty | None,
-) -> int:
-    """Number of new individuals, if the user names none: that of the covariates' values, or one
-    where all would be the same.
-    """
-    rows = None
-    if covariates is not None and not isinstance(covariates, Cohort):
-        rows = num_rows(covariates)
-    single = uncertainty == "none" and (source.cohort is None or covariates is not None)
-    return num_individuals or rows or (1 if single else DEFAULTS.num_individuals)
-
-
-def _new(
-    source: Source,
-    regimens: Mapping[str, AnyRegimen],
-    covariates: Covariates | None,
-    num: int,
-    generator: Generator,
-) -> Recipients:
-    """New individuals with covariates that the model or a regimen reads."""
-    if isinstance(covariates, Cohort):
-        covariates = source.named(covariates)
-    elif covariates is not None:
-        per = {plan_of(x).per for x in regimens.values()}  # mg/kg, also where the model reads none
-        source.check_covariates(set(covariate_columns(covariates)) - per)
-    return new_recipients(source.series, source.cohort, covariates, num, generator)
-
-
-def _design(who: Recipients, regimens: Mapping[str, AnyRegimen], times: Tensor) -> Cohort:
-    """The individuals under the first of the regimens."""
-    first = next(iter(regimens.values()))
-    later = who.after(plan_of(first))
-    return later.cohort(times, doses_of(first, later))
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,6 +232,7 @@ def _under_regimen(
     """Predictions, observations and exposures under one regimen."""
     num_draws, num = individuals.unconstrained.shape[:2]
     who = who.after(plan_of(regimen))
+    who = regimen.recipients(who) if isinstance(regimen, Arm) else who
     doses: Doses | None
     if isinstance(regimen, AdaptiveRegimen):
         people, doses = run_adaptive(regimen, who, individuals, settings.quantity, generator)
@@ -263,11 +257,14 @@ def _under_regimen(
 
 
 def _simulated(
-    settings: _Settings, who: Recipients, individuals: Individuals, generator: Generator
+    settings: _Settings,
+    who: Recipients,
+    individuals: Mapping[str, Individuals],
+    generator: Generator,
 ) -> Simulation:
     """The simulation under every regimen."""
     parts = {
-        name: _under_regimen(settings, regimen, who, individuals, generator)
+        name: _under_regimen(settings, regimen, who, individuals[name], generator)
         for name, regimen in settings.regimens.items()
     }
     failed = sum(int((~x.prediction.isfinite()).any(-1).sum()) for x in parts.values())
@@ -278,9 +275,10 @@ def _simulated(
         )
     observation = {n: x.observation for n, x in parts.items() if x.observation is not None}
     metrics = next(iter(parts.values())).exposures
+    structure = next(iter(individuals.values())).structure
     return Simulation(
         tuple(settings.regimens),
-        settings.quantity or default_quantity(individuals.structure, who.baseline),
+        settings.quantity or default_quantity(structure, who.baseline),
         who.ids,
         settings.times,
         {name: x.prediction for name, x in parts.items()},

@@ -9,6 +9,7 @@ from ..cohort import Cohort, Doses
 from ..errors import SettingError
 from ..nlme.regimens import Regimen
 from ..runtime.arguments import check_is
+from .covariate_arms import Arm, window_of_arms
 from .design_doses import DesignDoses
 from .exposure import Exposure
 from .recipients import Recipients
@@ -16,14 +17,27 @@ from .regimen_names import AnyRegimen, Regimens, named_regimens
 
 
 def named_plans(
-    regimens: Regimens | Cohort, exposure: Exposure
+    regimens: Regimens | Cohort,
+    exposure: Exposure,
+    times: Sequence[float] | Tensor | None,
+    cohort: Cohort | None,
 ) -> tuple[dict[str, AnyRegimen], Exposure]:
-    """The regimens by name, and the window of the exposure; a design is a regimen of its own."""
+    """The regimens by name, and the window of the exposure; a design is a regimen of its own, and
+    ``cohort`` are the data of the fit.
+    """
     check_is("exposure", exposure, Exposure, "pass `Exposure(start=, end=, above=)`.")
-    if not isinstance(regimens, Cohort):
-        return named_regimens(regimens), exposure
-    doses = DesignDoses(regimens)
-    return {doses.label: doses}, doses.exposure(exposure)
+    if isinstance(regimens, Cohort):
+        doses = DesignDoses(regimens)
+        return {doses.label: doses}, doses.exposure(exposure)
+    named = named_regimens(regimens)
+    if has_arms(named):
+        exposure = window_of_arms(exposure, times, cohort)
+    return named, exposure
+
+
+def has_arms(regimens: Mapping[str, AnyRegimen]) -> bool:
+    """Whether any of the regimens is an arm with covariates of its own."""
+    return any(isinstance(x, Arm) for x in regimens.values())
 
 
 def plan_of(regimen: AnyRegimen) -> Regimen:
@@ -33,7 +47,7 @@ def plan_of(regimen: AnyRegimen) -> Regimen:
 
 def doses_of(regimen: AnyRegimen, who: Recipients) -> Doses | None:
     """The doses of the individuals under a regimen, before any is adapted."""
-    if isinstance(regimen, DesignDoses):
+    if isinstance(regimen, DesignDoses | Arm):
         return regimen.doses(who)
     return plan_of(regimen).doses(len(who), who.covariates, start=who.start)
 

@@ -46,7 +46,13 @@ def add_options(name: str, parser: argparse.ArgumentParser) -> None:
 
 def _add_simulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--regimen", action="append", required=True, help='"100 every 12 x 7"; several times'
+        "--regimen", action="append", default=[], help='"100 every 12 x 7"; several times'
+    )
+    parser.add_argument(
+        "--arm",
+        action="append",
+        default=[],
+        help='covariates in place of doses, "placebo: DOSE=0"; several times',
     )
     parser.add_argument("--individuals", type=int, help="new individuals")
     parser.add_argument("--draws", type=int, default=200, help="populations, or posterior draws")
@@ -151,7 +157,10 @@ def run_simulate(parsed: argparse.Namespace) -> None:
     """Simulate individuals under regimens."""
     from ..diagnostics import plots  # matplotlib is an optional dependency
 
-    regimens = dict(named_regimen(text) for text in parsed.regimen)
+    regimens: dict[str, Any] = dict(named_regimen(text) for text in parsed.regimen)
+    for text in parsed.arm:
+        name, colon, covariates = text.rpartition(":")
+        regimens[name.strip() if colon else text] = values_from(covariates, "--arm")
     values = values_from(parsed.values, "--values")
     result = simulate(
         _population_of(parsed),

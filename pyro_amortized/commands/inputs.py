@@ -10,8 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ..cohort import Cohort
-from ..errors import ModelError, TableError
+from ..errors import FitError, ModelError, TableError
 from ..nlme import read_table
 
 Model = Callable[[Cohort], Any]
@@ -61,6 +64,32 @@ def add_table(parser: argparse.ArgumentParser, *, optional: bool = False) -> Non
             default="",
             help=f"{text} limit of quantification where the table gives none: 0.5, or NAME=0.5,...",
         )
+
+
+def fixed_from(text: str) -> dict[str, Tensor]:
+    r"""Values of sites that are not estimated, ``hill=1,beta=0:0``.
+
+    Raises:
+        FitError: A part is no name with numbers.
+
+    Example:
+        >>> fixed_from("beta=0:0.5")["beta"].tolist()
+        [0.0, 0.5]
+    """
+    found = {}
+    for item in words(text):
+        name, _, values = item.partition("=")
+        try:
+            numbers = [float(x) for x in values.split(":")]
+        except ValueError:
+            raise FitError(
+                f"--fixed has {item!r}.",
+                "NAME=NUMBER, or NAME=NUMBER:NUMBER for a site of several values.",
+                "pass for instance --fixed hill=1,beta=0:0.",
+            ) from None
+        single = len(numbers) == 1
+        found[name.strip()] = torch.tensor(numbers[0] if single else numbers, dtype=torch.float64)
+    return found
 
 
 def model_from(text: str) -> Model:

@@ -29,6 +29,9 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--structure", action="append", default=[], help="NAME=FILE:NAME, another program"
     )
+    parser.add_argument(
+        "--freed", default="", help="sites that the fit holds and that may be estimated"
+    )
     parser.add_argument("--criterion", choices=("p", "bic", "penalised"), default="p")
     parser.add_argument("--p", type=float, default=0.01, help="p-value of inclusion")
     parser.add_argument("--p-out", type=float, help="p-value of elimination")
@@ -50,6 +53,7 @@ def run_search(parsed: argparse.Namespace) -> None:
         parameters=words(parsed.parameters) or None,
         correlations=not parsed.no_correlations,
         residual=parsed.residual,
+        freed=words(parsed.freed),
         structures={name.strip(): model_from(model) for name, _, model in named} or None,
         rule=SearchRule(criterion=parsed.criterion, forward=parsed.p, backward=parsed.p_out),
         folder=parsed.out,

@@ -7,7 +7,7 @@ that of draws of the population is the marginal :math:`\log p(y_i \mid \Psi)` pe
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import xarray
@@ -15,12 +15,13 @@ from torch import Generator, Tensor
 
 from ..applications import Simulation
 from ..cohort import Cohort
-from ..model import ModelStructure, individual_prior_terms, joint_run, value_log_probs
+from ..model import ModelStructure, Population, individual_prior_terms, joint_runs, value_log_probs
 from ..numerics.vectorized_map import AtEach
 from ..population.fit_result import PopulationFit
 from ..population.population_draws import normal_vectors
 from ..population.population_posterior import PopulationDraws
 from ..runtime.random_numbers import fork_seed
+from ..runtime.solver_context import caching_here
 from ..sampling.individuals import IndividualPosteriors
 from .calibration_result import Calibration
 from .xarray_datasets import (
@@ -55,13 +56,10 @@ def individual_groups(
     population = individuals.population
     draws, place = individuals.resampled_with_places(num_draws, generator)
     values = structure.constrained_draws(cohort, draws, population)
-    with torch.no_grad():
-        density = structure.log_density(cohort, draws, population)
-        of_values = value_log_probs(structure, cohort, draws, population)
-        predicted = structure.predict_draws(cohort, draws, population, generator)
-        log_prior = individual_prior_terms(structure, cohort, draws, population)
+    at_draws = _at_draws(structure, cohort, draws, population, generator)
+    log_prior = individual_prior_terms(structure, cohort, draws, population)
     per_draw = {
-        "log_p": density.observation + density.individual,
+        "log_p": at_draws.observation + at_draws.individual,
         "log_q": individuals.log_proposal.gather(0, place),
         "log_weight": individuals.log_weights.gather(0, place),
     }
@@ -72,12 +70,12 @@ def individual_groups(
         "log_marginal": estimate.log_mean,
     }
     per_observation = observation_dataset(
-        _recorded(of_values, cohort, structure), cohort, has_draws=True
+        _recorded(at_draws.of_values, cohort, structure), cohort, has_draws=True
     )
-    sums = {"individual_log_likelihood": density.observation}
+    sums = {"individual_log_likelihood": at_draws.observation}
     return {
         "posterior": site_dataset(structure, values, cohort),
-        "posterior_predictive": _predictive(predicted, cohort, structure),
+        "posterior_predictive": _predictive(at_draws.predicted, cohort, structure),
         "log_likelihood": _joined(
             per_observation, individual_dataset(sums, cohort, has_draws=True)
         ),
@@ -89,6 +87,41 @@ def individual_groups(
     }
 
 
+class _AtDraws(NamedTuple):
+    """Log densities of the observations and of the individual parameters, shape ``(draw,
+    individual)``, and by series log densities of all values and new values.
+    """
+
+    observation: Tensor
+    individual: Tensor
+    of_values: dict[str, Tensor]
+    predicted: dict[str, Tensor]
+
+
+def _at_draws(
+    structure: ModelStructure,
+    cohort: Cohort,
+    draws: Tensor,
+    population: Population,
+    generator: Generator,
+) -> _AtDraws:
+    """What depends on the observations at draws of the individuals; dynamics are solved once."""
+    parts: list[_AtDraws] = []
+    for part in draws.split(structure.draws_per_call(cohort)):
+        place = (structure, cohort, part, population)
+        with torch.no_grad(), caching_here():
+            density = structure.log_density(cohort, part, population)
+            of_values = value_log_probs(*place)
+            predicted = structure.predict_draws(cohort, part, population, generator)
+        parts.append(_AtDraws(density.observation, density.individual, of_values, predicted))
+    return _AtDraws(
+        torch.cat([x.observation for x in parts]),
+        torch.cat([x.individual for x in parts]),
+        {n: torch.cat([x.of_values[n] for x in parts]) for n in parts[0].of_values},
+        {n: torch.cat([x.predicted[n] for x in parts]) for n in parts[0].predicted},
+    )
+
+
 def population_groups(
     result: PopulationDraws, generator: Generator, per_observation: bool
 ) -> Groups:
@@ -98,30 +131,24 @@ def population_groups(
     fit, structure = result.fit, result.fit.structure
     cohort, vectors = fit.cohort, result.vectors
     individuals = result.individuals(fork_seed(generator))
-    cohort = cohort.to(dtype=torch.float64)
-    runs = [
-        joint_run(structure, cohort, draw, structure.constrain_population(vector), generator)
-        for draw, vector in zip(individuals, vectors, strict=True)
-    ]
-    values, log_prior, of_values, predicted = (
-        {n: torch.stack([run[k][n] for run in runs]) for n in runs[0][k]} for k in range(4)
-    )
+    runs = joint_runs(structure, cohort, individuals, vectors, generator)
     estimate = result.individual_posteriors.estimate
     stats = {"ess": estimate.ess, "pareto_k": estimate.pareto_k}
     marginal = {"individual_log_likelihood": result.log_likelihoods}
     log_likelihood = individual_dataset(marginal, cohort, has_draws=True)
     if per_observation:
-        recorded = _recorded(of_values, cohort, structure)
+        recorded = _recorded(runs.log_prob, cohort, structure)
         of_each = observation_dataset(recorded, cohort, has_draws=True)
         log_likelihood = _joined(of_each, log_likelihood)
     population_log_prior = population_dataset(_population_log_priors(structure, cohort, vectors))
     return {
         "posterior": _joined(
-            site_dataset(structure, values, cohort), population_dataset(result.draws, structure)
+            site_dataset(structure, runs.values, cohort),
+            population_dataset(result.draws, structure),
         ),
-        "posterior_predictive": _predictive(predicted, cohort, structure),
+        "posterior_predictive": _predictive(runs.simulated, cohort, structure),
         "log_likelihood": log_likelihood,
-        "log_prior": _joined(site_dataset(structure, log_prior, cohort), population_log_prior),
+        "log_prior": _joined(site_dataset(structure, runs.log_prior, cohort), population_log_prior),
         "sample_stats": individual_dataset(stats, cohort, has_draws=False),
     }
 
@@ -130,21 +157,15 @@ def prior_groups(
     structure: ModelStructure, cohort: Cohort, num_draws: int, generator: Generator
 ) -> Groups:
     """Draws of the prior, and observations simulated from them."""
-    populations, values, simulated = [], [], []
-    cohort = cohort.to(dtype=torch.float64)
-    for population in structure.draw_populations(cohort, num_draws, generator):
-        draw = structure.draw_individuals(cohort, population, 1, generator)[0]
-        run = joint_run(structure, cohort, draw, population, generator)
-        populations.append(population)
-        values.append(run.values)
-        simulated.append(run.simulated)
+    populations = structure.draw_populations(cohort, num_draws, generator)
+    draws = torch.cat([structure.draw_individuals(cohort, p, 1, generator) for p in populations])
+    vectors = torch.stack([structure.unconstrain_population(p) for p in populations])
+    runs = joint_runs(structure, cohort, draws, vectors, generator)
     of_population = {n: torch.stack([p[n] for p in populations]) for n in structure.population}
-    of_sites = {n: torch.stack([v[n] for v in values]) for n in structure.individual}
-    of_series = {n: torch.stack([s[n] for s in simulated]) for n in structure.series}
-    prior = site_dataset(structure, of_sites, cohort)
+    prior = site_dataset(structure, runs.values, cohort)
     return {
         "prior": _joined(prior, population_dataset(of_population, structure)),
-        "prior_predictive": _predictive(of_series, cohort, structure),
+        "prior_predictive": _predictive(runs.simulated, cohort, structure),
     }
 
 

@@ -184,7 +184,7 @@ def _npde_p_values(residuals: Residuals, tested: Tensor) -> dict[str, float]:
     several_doses = np.ptp(times - since_dose) > 0
     if np.isfinite(since_dose).all() and several_doses:
         p_values["the mean at single times after a dose"] = _mean_by_group_p_value(npde, since_dose)
-    if np.isfinite(population).all():
+    if np.isfinite(population).all() and not residuals.reads_others:
         p_values["the trend over predictions"] = _spearman_p_value(npde, population)
         p_values["the mean at single predictions"] = _mean_by_group_p_value(npde, population)
     return p_values

@@ -234,11 +234,7 @@ def _figures(fit: PopulationFit, diagnosis: Diagnosis, seed: int) -> Iterator[st
         ):
             check = plots.visual_predictive_check(fit, series=name, x="time after dose", seed=seed)
             yield html_figure(f"Visual predictive check of {name}, time after dose", check)
-    for events in diagnosis.events:
-        name = events.series
-        check = plots.event_curves(fit, series=name, seed=seed)
-        yield html_figure(f"Individuals without {name}, or number of events", check)
-        yield html_figure(f"Residuals of {name}", plots.event_errors(events))
+    yield from _event_figures(fit, diagnosis, seed)
     yield html_figure("Random effects", plots.random_effects(fit, seed=seed))
     if fit.cohort.covariates:
         by_covariate = plots.effects_by_covariate(fit, seed=seed)
@@ -246,6 +242,20 @@ def _figures(fit: PopulationFit, diagnosis: Diagnosis, seed: int) -> Iterator[st
     yield html_figure("Estimates and 95 % intervals", plots.forest(fit))
     if fit.guide is not None and fit.guide.history.training_loss:
         yield html_figure("Training", plots.training_curve(fit.guide.history))
+
+
+def _event_figures(fit: PopulationFit, diagnosis: Diagnosis, seed: int) -> Iterator[str]:
+    from . import plots
+    from .plots.incidence_plots import series_of_causes
+
+    for events in diagnosis.events:
+        name = events.series
+        check = plots.event_curves(fit, series=name, seed=seed)
+        yield html_figure(f"Individuals without {name}, or number of events", check)
+        for cause in series_of_causes(fit.structure, fit.cohort, name):
+            shares = plots.cumulative_incidences(fit, series=name, cause=cause, seed=seed)
+            yield html_figure(f"Cumulative incidences of the causes of {name}", shares)
+        yield html_figure(f"Residuals of {name}", plots.event_errors(events))
 
 
 def _versions_section(fit: PopulationFit, seed: int) -> Section:

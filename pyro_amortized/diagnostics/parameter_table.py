@@ -24,6 +24,7 @@ from ..errors import SettingError
 from ..model import entry_names
 from ..numerics.laplace import delta_method
 from ..population.fit_result import PopulationFit
+from ..population.level_result import LevelFit
 from ..population.reported_parameters import ReportedSite, reported_site
 from ..runtime.arguments import check_is
 from ..runtime.atomic_files import write_atomically
@@ -125,7 +126,7 @@ class ParameterTable:
 
 
 def parameter_table(
-    fit: PopulationFit,
+    fit: PopulationFit | LevelFit,
     *,
     names: Mapping[str, str] | None = None,
     log: Collection[str] = (),
@@ -134,7 +135,8 @@ def parameter_table(
     r"""The population parameters as they are published.
 
     Args:
-        fit: The fit.
+        fit: The fit; of a fit with a level the table has no effects of units, which
+            ``fit.summary()`` lists.
         names: Names in place of those of ``fit.summary()``, for instance
             ``{"typical[CL]": "CL (L/h)"}``.
         log: Sites or parameters that are logarithms: their exponentials are shown.
@@ -150,8 +152,8 @@ def parameter_table(
     Example:
         ``print(parameter_table(fit, log=["typical"], sd_of_log=["omega"]))``
     """
-    check_is("fit", fit, PopulationFit, "pass what `fit_population` gives.")
-    sites = [reported_site(fit.structure, name) for name in fit.structure.population]
+    check_is("fit", fit, (PopulationFit, LevelFit), "pass what `fit_population` gives.")
+    sites = [reported_site(fit.structure, name) for name in fit.estimates]
     known = [site.site for site in sites] + [name for site in sites for name in site.names]
     for argument, given in (("names", names or {}), ("log", log), ("sd_of_log", sd_of_log)):
         wrong = [name for name in given if name not in known]
@@ -161,15 +163,22 @@ def parameter_table(
                 f"a collection of some of {list(dict.fromkeys(known))}.",
                 f"correct `{argument}=`.",
             )
-    shrinkage = _shrinkage(fit)
+    shrinkage = _shrinkage(fit) if isinstance(fit, PopulationFit) else {}
     rows: list[TableRow] = []
     for site in sites:
         scales = _scales(site, log, sd_of_log)
         rows += _rows(fit, site, scales, names or {}, shrinkage)
-    title = f"{fit.criterion}, {len(fit.cohort)} individuals, "
+    title = f"{_criterion(fit)}, {len(fit.cohort)} individuals, "
     num = fit.structure.num_observations(fit.cohort)
     title += f"{num} observations, -2LL {fit.minus2ll:.2f}"
     return ParameterTable(title, tuple(rows))
+
+
+def _criterion(fit: PopulationFit | LevelFit) -> str:
+    """The criterion, and the units of a fit with a level."""
+    if isinstance(fit, PopulationFit):
+        return fit.criterion
+    return f"maximum likelihood, {fit.level.num_units} units of {fit.level.plate!r}"
 
 
 def _scales(site: ReportedSite, log: Collection[str], sd_of_log: Collection[str]) -> list[str]:
@@ -182,7 +191,7 @@ def _scales(site: ReportedSite, log: Collection[str], sd_of_log: Collection[str]
 
 
 def _rows(
-    fit: PopulationFit,
+    fit: PopulationFit | LevelFit,
     site: ReportedSite,
     scales: list[str],
     names: Mapping[str, str],
@@ -210,13 +219,14 @@ def _rows(
     return rows
 
 
-def _note(fit: PopulationFit, site: str, name: str, error: float) -> str:
+def _note(fit: PopulationFit | LevelFit, site: str, name: str, error: float) -> str:
     """Why a parameter has no standard error."""
     if site in fit.fixed:
         return "fixed"
     if not math.isnan(error):
         return ""
-    return "not determined by the data" if name in fit.undetermined else "held"
+    is_unknown = isinstance(fit, PopulationFit) and name in fit.undetermined
+    return "not determined by the data" if is_unknown else "held"
 
 
 def _shrinkage(fit: PopulationFit) -> dict[str, float]:

@@ -26,6 +26,7 @@ import pandas
 import torch
 from torch import Generator, Tensor
 
+from ..errors import AmortizedError
 from ..model import OutcomeKind, predicted_moments
 from ..numerics.cholesky import factored
 from ..population.fit_result import PopulationFit
@@ -83,6 +84,9 @@ class Residuals:
             of their numbers.
         has_scores: Whether ``drawn_iwres`` are normal under the right model. It is False where the
             distribution function of the values is not known.
+        reads_others: Whether predictions depend on recorded values of another series, as the cause
+            of an event on its time. Ranks are those among simulations of all series, so that they
+            depend on such predictions also under the right model.
     """
 
     series: str
@@ -104,6 +108,7 @@ class Residuals:
     times_after_dose: Tensor
     kind: OutcomeKind = "continuous"
     has_scores: bool = True
+    reads_others: bool = False
 
     def table(self) -> pandas.DataFrame:
         """One row per recorded value, with the column names of pharmacometrics."""
@@ -179,7 +184,29 @@ def residuals(
         time_after_dose(cohort, name)[observed],
         kind,
         scores is not None,
+        _reads_others(individuals, name),
     )
+
+
+def _reads_others(individuals: IndividualPosteriors, name: str) -> bool:
+    """Whether predictions of a series change with the recorded values of the others: those of the
+    individual before.
+    """
+    structure, cohort = individuals.structure, individuals.cohort
+    others = {n: cohort[n].values.roll(1, 0) for n in structure.series if n != name}
+    if not others:
+        return False
+    place = posterior_centers(individuals).unsqueeze(0)
+    try:
+        before, after = (
+            predicted_moments(structure, data, place, individuals.population).get(name)
+            for data in (cohort, cohort.with_values(others))
+        )
+    except AmortizedError:  # an event that this individual cannot have
+        return False
+    if before is None or after is None:
+        return False
+    return not torch.allclose(before, after, equal_nan=True)
 
 
 class _Predictions(NamedTuple):

@@ -220,19 +220,19 @@ def likelihood_scores(fit: PopulationFit, vector: Tensor, individuals: Approxima
     unit = math.sqrt(d) * torch.eye(d, dtype=torch.float64)
     move = torch.einsum("nij,kj->kni", individuals.scale, torch.cat([unit, -unit]))
     points = individuals.location + move
-    known = fit.estimated.nonzero()[:, 0].tolist()
+    structure, cohort = fit.structure, individuals.cohort
+    is_shared = structure.coordinates(structure.shared).tolist()
     errors = fit.covariance.diagonal().sqrt()
     scores = []
-    for j in known:
+    for j in fit.estimated.nonzero()[:, 0].tolist():
         step = torch.zeros_like(vector)
         step[j] = DEFAULTS.difference * errors[j]
-        ahead, behind = (
-            fit.structure.log_density(
-                individuals.cohort, points, fit.structure.constrain_population(x)
-            )
-            for x in (vector + step, vector - step)
-        )
-        change = ahead.observation + ahead.individual - behind.observation - behind.individual
+        both = [structure.constrain_population(x) for x in (vector + step, vector - step)]
+        ahead, behind = (structure.log_individual(cohort, points, x) for x in both)
+        change = ahead - behind
+        if is_shared[j]:  # else the observations have the same density at both
+            ahead, behind = structure.log_observations(cohort, points, both)
+            change += ahead - behind
         scores.append(change.mean(0) / (2 * step[j]))
     return torch.stack(scores, -1).nan_to_num(0.0, 0.0, 0.0)
 

@@ -60,9 +60,8 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         patterns: TrainingPatterns = TrainingPatterns(),
     ) -> None:
         super().__init__(model)
-        # In a tuple, so that Pyro does not register the networks' weights as parameters.
+        # Both in tuples, so that Pyro registers no weights and renames nothing of the user's guide.
         self._networks = (posterior.eval().requires_grad_(False),)
-        # In a tuple for the same reason: the parameters of the user's guide keep their names.
         self._population_part: tuple[PopulationPart | None] = (None,)
         self.tuned = False
         self.structure = structure
@@ -74,6 +73,9 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
         self.scale_tril = PyroParam(
             torch.eye(len(location), dtype=torch.float64) / 2, constraints.lower_cholesky
         )
+
+    def __repr__(self) -> str:
+        return f"AmortizedGuide of {', '.join(self.structure.latent_names)}; {self.history.words}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # AutoGuide.__getstate__ deletes the model, also from the guide that is pickled.

@@ -39,3 +39,9 @@ class TrainingHistory:
     training_seconds: float = 0.0
     stopped: str = ""
     advice: str = ""
+
+    @property
+    def words(self) -> str:
+        """Length of the training in a few words."""
+        seconds = self.simulation_seconds + self.training_seconds
+        return f"trained on {self.num_simulations:,} simulations in {seconds:.0f} s"

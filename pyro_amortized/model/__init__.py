@@ -8,7 +8,7 @@ from .density_check import check_density_near_prior as check_density_near_prior
 from .embedding import collapsed_log_density as collapsed_log_density
 from .embedding import constrain_individuals as constrain_individuals
 from .embedding import log_prob_by_individual as log_prob_by_individual
-from .joint_runs import joint_run as joint_run
+from .joint_runs import joint_runs as joint_runs
 from .observation_density import Estimator as Estimator
 from .observation_density import IndividualLogDensity as IndividualLogDensity
 from .outcome_kinds import OutcomeKind as OutcomeKind

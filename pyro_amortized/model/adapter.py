@@ -66,7 +66,8 @@ def adapt(
             keyword arguments. Values are passed with their padding: ``cohort["y"].values``, or
             ``.flatten()`` where the model has all observations in one dimension.
             :func:`end_to_end` then gives the index of each value's individual.
-        plate: Name of the plate whose members are the individuals.
+        plate: Name of the plate whose members are the individuals. It gets the size of the cohort,
+            also where the model writes a number of its own.
         observations: The series that each observation site observes, ``{"obs": "y"}``.
 
     Returns:
@@ -116,19 +117,33 @@ class _Renaming(Messenger):  # type: ignore[misc]
         super().__init__()
         self.cohort, self.plate, self.observations = cohort, plate, observations
         self.seen: set[str] = set()
+        self.resized = 1.0  # size of the cohort by that of the plate as the model writes it
 
     def _pyro_sample(self, msg: Any) -> None:
         self.seen.add(msg["name"])
         if site_is_subsample(msg):
             if msg["name"] == self.plate:
                 msg["name"] = PLATE
+                self._resize(msg)
             return
         frames = msg["cond_indep_stack"]
+        if any(frame.name == self.plate for frame in frames):
+            msg["scale"] = msg["scale"] * self.resized
         if msg["name"] in self.observations:
             msg["name"] = self.observations[msg["name"]]
             self._lay_out(msg)
         else:
             msg["cond_indep_stack"] = tuple(self._renamed(f) for f in frames)
+
+    def _resize(self, msg: Any) -> None:
+        """Let the plate have the size of the cohort where the model writes a number of its own, as
+        in ``pyro.plate("groups", 20)``: the library runs models with some of the individuals. Pyro
+        takes this for a subsample and scales the densities, which ``resized`` undoes.
+        """
+        size, num = msg["fn"].size, len(self.cohort)
+        if msg["value"] is None and msg["fn"].subsample_size is None and size != num:
+            msg["value"] = torch.arange(num)
+            self.resized = num / size
 
     def _renamed(self, frame: CondIndepStackFrame) -> CondIndepStackFrame:
         return frame._replace(name=PLATE) if frame.name == self.plate else frame

@@ -19,6 +19,7 @@ from ..runtime.isolation import seeded
 from ..runtime.random_numbers import make_generator
 from ..runtime.solver_context import SolutionCache, caching
 from .program_run import Assign, run_program
+from .sites import PLATE
 from .structure import ModelStructure
 
 
@@ -71,6 +72,7 @@ def check_independence(structure: ModelStructure, cohort: Cohort, seed: int) -> 
     rows = torch.randperm(len(cohort), generator=generator)[: DEFAULTS.num_individuals]
     sample = cohort[rows] if len(cohort) > 1 else cohort.repeat(2)
     _check_population(structure, sample)
+    _check_plate(structure, sample)
     if not structure.has_density:
         return
     population = structure.initial_population()
@@ -91,6 +93,22 @@ def check_independence(structure: ModelStructure, cohort: Cohort, seed: int) -> 
             )
         for i in range(len(sample)):
             _check_alone(structure, sample, i, draws, others, population, together[i])
+
+
+def _check_plate(structure: ModelStructure, sample: Cohort) -> None:
+    """The plate of the individuals must have the size of any cohort."""
+    with seeded(0):
+        trace = run_program(structure.model, sample, Assign({}), frozenset(structure.individual))
+    for name in structure.individual:
+        for frame in trace.nodes[name]["cond_indep_stack"]:
+            if frame.name == PLATE and frame.size != len(sample):
+                raise ModelError(
+                    f"The plate {PLATE!r} has {frame.size} members for {len(sample)} of the "
+                    "individuals.",
+                    "the size of the cohort that the model is called with: the library calls it "
+                    "with some of the individuals, and with copies of them.",
+                    f"write `with pyro.plate({PLATE!r}, len(cohort)):`.",
+                )
 
 
 def _check_population(structure: ModelStructure, sample: Cohort) -> None:

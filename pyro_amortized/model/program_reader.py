@@ -178,11 +178,23 @@ def _cure(error: Exception) -> str:
         return "make constants inside the model, or in float64: it runs in float64."
     if "Shape mismatch inside plate" in text:
         return "write `.to_event(1)` behind the distribution: times are a dimension of each value."
-    if "must match the size of tensor" in text:
+    if "must match the size of tensor" in text or "must match the existing size" in text:
         return (
             f"the plate {PLATE!r} takes all individuals (no `subsample_size`), and parameters of "
             "an individual meet its times as `x[..., None]`; "
             "`pyro.poutine.trace(model).get_trace(cohort)` shows the line."
+        )
+    if f"Multiple sample sites named '{PLATE}'" in text:
+        return (
+            f"make the plate once, `individuals = pyro.plate({PLATE!r}, len(cohort))`, and write "
+            "`with individuals:` in both places."
+        )
+    if "ImproperUniform" in text:
+        return "write a wide prior that can be drawn from, for instance `dist.Normal(0.0, 10.0)`."
+    if isinstance(error, TypeError) and "required positional argument" in text:
+        return (
+            "give the program one argument, a cohort; a program of other arguments is adapted, "
+            "`pa.adapt(model, lambda cohort: (...), plate=..., observations=...)`."
         )
     run = "run `pyro.poutine.trace(model).get_trace(cohort)` and fix what it says."
     if "out of bounds" in text:

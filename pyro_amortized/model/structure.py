@@ -175,10 +175,12 @@ class ModelStructure(Roles):
         self, cohort: Cohort, unconstrained: Tensor, max_values: int
     ) -> Iterator[tuple[Cohort, Tensor]]:
         """Parts of the draws, each with the cohort repeated once per draw."""
-        cohort = cohort.to(dtype=torch.float64)
-        per_copy = sum(cohort[name].values.numel() for name in self.series)
-        for draws in unconstrained.double().split(max(1, max_values // max(per_copy, 1))):
-            yield cohort.repeat(len(draws)), draws
+        for draws in unconstrained.double().split(self.draws_per_call(cohort, max_values)):
+            yield cohort.to(dtype=torch.float64).repeat(len(draws)), draws
+
+    def draws_per_call(self, cohort: Cohort, max_values: int = CALLS.max_values) -> int:
+        """Number of draws of every individual in one call of the model."""
+        return max(1, max_values // max(sum(cohort[n].values.numel() for n in self.series), 1))
 
     def prepared_density(
         self, cohort: Cohort, unconstrained: Tensor

@@ -20,22 +20,23 @@ class AtEach:
     r"""The values of a function at every row of a matrix.
 
     Args:
-        function: Maps a vector of shape ``(p,)`` to a tensor, without randomness; no gradient is
-            kept.
+        function: Maps a vector of shape ``(p,)`` to a tensor, without randomness.
         size: Largest number of rows in one call.
+        keeps_gradients: Whether the values are differentiable in the rows.
 
     Example:
         >>> AtEach(lambda x: x.sum(), 2)(torch.arange(6.0).reshape(3, 2))
         tensor([1., 5., 9.])
     """
 
-    def __init__(self, function: Function, size: int) -> None:
+    def __init__(self, function: Function, size: int, keeps_gradients: bool = False) -> None:
         self.function, self.size = function, max(1, size)
+        self.keeps_gradients = keeps_gradients
         self.is_vectorized: bool | None = None if self.size > 1 else False
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """The values at the rows of ``vectors``, shape ``(row, *)``."""
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.keeps_gradients and torch.is_grad_enabled()):
             return torch.cat([self._values(part) for part in vectors.split(self.size)])
 
     def _values(self, vectors: Tensor) -> Tensor:

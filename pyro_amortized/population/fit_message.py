@@ -111,9 +111,11 @@ def fit_message(
     parts = [
         f"{rounds_in_words(rounds.num_rounds)}; the last gained {ascent.gain:.3f} in log likelihood"
     ]
-    if not has_ended(rounds):
-        parts.append(f"the optimiser did not converge: {ascent.optimum.message}")
+    cut: list[str] = []
+    if not has_ended(rounds) or len(curvature.flat) > len(limits):
         cut = _cut_gradients(rounds)
+        if not has_ended(rounds):
+            parts.append(f"the optimiser did not converge: {ascent.optimum.message}")
         if cut:
             parts.append(
                 f"the gradient of {', '.join(cut)} is not that of the likelihood: `.detach()`, "
@@ -133,6 +135,8 @@ def fit_message(
             "there are no standard errors, because few draws are effective at the estimates or the "
             "last round still gained much"
         )
+    if cut:
+        return "; ".join(parts)  # a curvature by wrong gradients says nothing about the data
     return "; ".join(parts + _of_curvature(curvature, names_of_all, scale, limits))
 
 

@@ -37,11 +37,13 @@ class LevelFitSettings:
         gain: Gain in log likelihood of a round below which the fit has converged.
         max_iterations: Iterations of a round. The nodes of the quadrature stay where they are in a
             round, so that many iterations in one round lead away from them.
+        first_draws: Draws of each individual in the first round, which the next ones improve.
     """
 
     max_rounds: int = 12
     gain: float = 0.02
     max_iterations: int = 15
+    first_draws: int = 150
 
 
 SETTINGS = LevelFitSettings()
@@ -97,7 +99,8 @@ def fit_levels(
     scale = structure.population_scale(cohort, generator)
     gain, rounds = math.inf, 0
     while rounds < SETTINGS.max_rounds and (gain > SETTINGS.gain or rounds < 2):
-        parts = (structure, cohort, level, vector, num_draws, generator)
+        num = num_draws if rounds else min(num_draws, SETTINGS.first_draws)
+        parts = (structure, cohort, level, vector, num, generator)
         target = drawn_level_likelihood(*parts, is_first=rounds == 0)
         vector, gain = _improved(target, level, vector, own, scale)
         rounds += 1

@@ -28,6 +28,7 @@ from ..errors import FitError
 from ..model import ModelStructure
 from ..numerics.cholesky import factored
 from ..numerics.maximization import maximize, observed_information
+from ..numerics.vectorized_map import AtEach
 from ..sampling.individual_draws import sample_with_structure
 from .exact_likelihood import ExactLikelihood
 from .fitted_following import follow
@@ -46,6 +47,9 @@ class QuadratureNodes:
         max_size: Most effects of a unit: seven nodes in three dimensions are 343 evaluations.
         probe: Change of an effect that shows which individuals depend on it, in prior units.
         dependence: Change of a log likelihood that shows a dependence: rounding errors are smaller.
+        max_values: Observed values at all draws of the nodes that are computed together: 49 nodes
+            of 20 individuals with three values take half the time in calls of seven that they take
+            one by one, and more again in one call of all, which leaves the processor's cache.
     """
 
     num_nodes: tuple[int, int, int] = (9, 7, 7)
@@ -53,6 +57,7 @@ class QuadratureNodes:
     max_size: int = 3
     probe: float = 0.1
     dependence: float = 1e-9
+    max_values: int = 250_000
 
 
 NODES = QuadratureNodes()
@@ -98,6 +103,9 @@ class LevelLikelihood:
         self.log_errors = estimate.mc_error
         self.units = units_of(self._depends(vector), level, cohort.ids)
         check_numbers(cohort, self.units, level)
+        per_node = likelihood.individuals.num_draws * self.cohort.num_values
+        size = NODES.max_values // max(per_node, 1)
+        self.joint_at_each = AtEach(self.joint, size, keeps_gradients=True)
         self.center, self.factor = self._around(vector)
 
     def recentered(self, vector: Tensor) -> "LevelLikelihood":
@@ -163,13 +171,11 @@ class LevelLikelihood:
         log_w = log_w.reshape(-1, self.level.size).sum(-1)
         half = 0.5 * grid.square().sum(-1)
         log_det = self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        terms, effects = [], []
-        for z, weight, square in zip(grid, log_w, half, strict=True):
-            at = self.center + (self.factor @ z.unsqueeze(-1)).squeeze(-1)
-            moved = vector.index_put((self.level.places.flatten(),), at.flatten())
-            terms.append(self.joint(moved) + weight + square + log_det)
-            effects.append(at)
-        return torch.stack(terms), torch.stack(effects)
+        effects = self.center + torch.einsum("sij,kj->ksi", self.factor, grid)
+        places = self.level.places.flatten()
+        moved = [vector.index_put((places,), at.flatten()) for at in effects]
+        terms = self.joint_at_each(torch.stack(moved))
+        return terms + (log_w + half).unsqueeze(1) + log_det, effects
 
     def __call__(self, vector: Tensor) -> Tensor:
         """Log likelihood of all data, effects of the units integrated out."""

@@ -15,13 +15,14 @@ changing the effects: its likelihood depends on those of one unit.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ..cohort import Cohort
 from ..errors import FitError
 from ..model import ModelStructure, Population
 from ..model.program_run import Assign, run_program
 from ..model.sites import PLATE, site_log_prob
+from ..runtime.isolation import seeded
 from ..runtime.random_numbers import make_generator
 
 
@@ -56,6 +57,21 @@ class Level:
             site_log_prob(trace.nodes[n]).reshape(self.num_units, -1).sum(-1) for n in self.sites
         ]
         return torch.stack(terms).sum(0)
+
+    def new_effects(
+        self,
+        structure: ModelStructure,
+        cohort: Cohort,
+        population: Population,
+        generator: Generator,
+    ) -> dict[str, Tensor]:
+        """The population with effects of new units, drawn given the other population parameters."""
+        others = {n: x for n, x in population.items() if n not in self.sites}
+        with torch.no_grad(), seeded(generator):
+            trace = run_program(
+                structure.model, cohort[:1], Assign(others), frozenset(structure.population)
+            )
+        return others | {name: trace.nodes[name]["value"] for name in self.sites}
 
 
 def levels_of(structure: ModelStructure, cohort: Cohort) -> dict[str, tuple[str, ...]]:

@@ -269,9 +269,9 @@ class Search:
         )
         optimum = optimum._replace(vector=vector.masked_scatter(free, optimum.vector))
         gain = optimum.value - before
-        return Ascent(optimum, likelihood, gain, self._error_of(likelihood, optimum), held)
+        return Ascent(optimum, likelihood, gain, self.error_of(likelihood, optimum), held)
 
-    def _error_of(self, likelihood: Likelihood, optimum: Optimum) -> float:
+    def error_of(self, likelihood: Likelihood, optimum: Optimum) -> float:
         """Monte Carlo standard error of the promised gain."""
         start = self.structure.constrain_population(likelihood.following.center)
         end = self.structure.constrain_population(optimum.vector)

@@ -32,6 +32,19 @@ def test_simulate(values, tmp_path, capsys):
     assert (out / "bands.png").stat().st_size > 5000
 
 
+def test_simulated_arms(values, tmp_path, capsys):
+    command = ["simulate", f"{Path(kit.__file__)}:weight_model", "--population", values]
+    known = tmp_path / "weight.json"
+    known.write_text(json.dumps({"cl": 4.0, "omega": 0.3, "slope": 0.75, "sigma": 0.1}))
+    command = [*command[:3], str(known), "--individuals", "20", "--times", "1,4"]
+    command += ["--arm", "light: weight=50", "--arm", "heavy: weight=90"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    exposures = pd.read_csv(tmp_path / "out" / "exposures.csv")
+    assert set(exposures["regimen"]) == {"light", "heavy"}
+    assert main(command[:4]) == 1
+    assert "no regimens" in capsys.readouterr().err
+
+
 def test_recommend(values, tmp_path, capsys):
     table = tmp_path / "patient.csv"
     table.write_text(TABLE)

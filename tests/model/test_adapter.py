@@ -4,6 +4,7 @@ import json
 import warnings
 
 import other_models
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -11,6 +12,7 @@ import torch
 from pyro import poutine
 
 import pyro_amortized as pa
+from pyro_amortized import nlme
 from pyro_amortized.errors import ModelError
 from tests.paths import TESTS
 
@@ -139,3 +141,51 @@ def test_eight_schools_against_quadrature():
     z = (samples["theta"].double().mean(0) - theta) / spread
     assert z.abs().max() < 0.25
     assert (samples["theta"].double().std(0) / spread).log().abs().max() < 0.25
+
+
+def test_a_plate_of_a_fixed_size_follows_the_cohort():
+    """A program in long format that writes the number of its groups itself."""
+    group, x = torch.tensor([0, 0, 0, 1, 2, 2]), torch.arange(6.0).double()
+    y = torch.sin(torch.arange(6.0)).double()
+
+    def program(group, x, y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
+        tau = pyro.sample("tau", dist.HalfNormal(1.0))
+        with pyro.plate("groups", 3):
+            theta = pyro.sample("theta", dist.Normal(mu, tau))
+        with pyro.plate("data", len(x)):
+            pyro.sample("obs", dist.Normal(theta[..., group] + 0.5 * x, 0.3), obs=y)
+
+    frame = pd.DataFrame({"ID": group.numpy(), "DV": y.numpy(), "x": x.numpy()})
+    frame["TIME"] = frame.groupby("ID").cumcount()
+    cohort = nlme.read_table(frame, series="y", time_varying=["x"])
+
+    def arguments(cohort):
+        x, y = cohort.time_varying["x"].values, cohort["y"].values
+        return pa.end_to_end(cohort, "y"), x.flatten(), y.flatten()
+
+    model = pa.adapt(program, arguments, plate="groups", observations={"obs": "y"})
+    structure = pa.read_structure(model, cohort)  # runs it with some of the groups
+    theta = torch.tensor([[[0.3], [-0.2], [1.0]]]).double()
+    population = {"mu": torch.tensor(0.5).double(), "tau": torch.tensor(0.7).double()}
+    of_values = dist.Normal(theta[0, group, 0] + 0.5 * x, 0.3).log_prob(y)
+    expected = torch.zeros(3).double().index_add(0, group, of_values)
+    prior = dist.Normal(0.5, 0.7).log_prob(theta[0, :, 0])
+    for rows in ([0, 1, 2], [2], [1, 0, 0, 2]):
+        found = structure.log_density(cohort[torch.tensor(rows)], theta[:, rows], population)
+        torch.testing.assert_close(found.observation[0], expected[rows])
+        torch.testing.assert_close(found.individual[0], prior[rows])
+
+
+def test_a_plate_of_a_fixed_size_is_named_where_it_cannot_follow():
+    cohort = pa.Cohort({"y": pa.Series(torch.zeros(5, 1), torch.ones(5, 1))})
+
+    def program(cohort):
+        with pyro.plate("individual", 5):
+            theta = pyro.sample("theta", dist.Normal(0.0, 1.0))
+            y = cohort["y"]
+            error = dist.Normal(theta[..., None], 1.0).mask(y.observed)
+            pyro.sample("y", error.to_event(1), obs=y.values)
+
+    with pytest.raises(ModelError, match=r"has 5 members for 3[\s\S]*len\(cohort\)"):
+        pa.read_structure(program, cohort)

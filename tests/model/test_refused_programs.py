@@ -206,3 +206,20 @@ def test_what_to_do_about_usual_mistakes_with_shapes():
 
     _refused(_with(observe=no_event), r"write `.to_event\(1\)` behind the distribution")
     _refused(subsampled, "no `subsample_size`")
+
+
+def test_what_to_do_about_other_usual_mistakes():
+    def two_plates(cohort):
+        with pyro.plate("individual", len(cohort)):
+            rate = pyro.sample("rate", dist.LogNormal(0.0, 0.5))
+        with pyro.plate("individual", len(cohort)):
+            y = cohort["y"]
+            error = dist.Normal(rate[..., None] * y.times, 1.0).mask(y.observed)
+            pyro.sample("y", error.to_event(1), obs=y.values)
+
+    def improper(cohort):
+        pyro.sample("mu", dist.ImproperUniform(dist.constraints.real, (), ()))
+
+    _refused(two_plates, "make the plate once")
+    _refused(improper, "a wide prior that can be drawn from")
+    _refused(lambda cohort, times: None, "pa.adapt")

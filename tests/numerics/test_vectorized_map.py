@@ -26,6 +26,16 @@ def test_functions_that_cannot_run_together_run_one_after_another():
         assert each.is_vectorized is together
 
 
+def test_gradients_are_those_of_single_calls():
+    vectors = torch.arange(10.0).double().reshape(5, 2).requires_grad_()
+    each = AtEach(lambda x: x.sin().prod(), 3, keeps_gradients=True)
+    (found,) = torch.autograd.grad(each(vectors).sum(), vectors)
+    (expected,) = torch.autograd.grad(vectors.sin().prod(1).sum(), vectors)
+    assert each.is_vectorized
+    torch.testing.assert_close(found, expected)
+    assert not AtEach(lambda x: x.sum(), 3)(vectors).requires_grad
+
+
 @pytest.mark.slow
 def test_log_likelihoods_of_many_populations_are_those_of_each(small_fit):
     fit = small_fit

@@ -80,6 +80,15 @@ def test_its_posterior_has_the_spread_of_the_prior(linear):
 
 
 def test_a_gradient_that_the_program_cuts_is_named():
+    def without_mean(cohort):  # the optimiser converges: there is nothing to climb
+        mean = pyro.sample("mean", dist.Normal(0.0, 3.0))
+        spread = pyro.sample("spread", dist.HalfNormal(2.0))
+        y = cohort["y"]
+        with pyro.plate("individual", len(cohort)):
+            level = pyro.sample("level", dist.Normal(mean.item(), spread))
+            line = level[..., None] + 0.5 * y.times
+            pyro.sample("y", dist.Normal(line, 0.3).to_event(1), obs=y.values)
+
     def program(cohort):
         mean = pyro.sample("mean", dist.Normal(0.0, 3.0))
         spread = pyro.sample("spread", dist.HalfNormal(2.0))
@@ -97,3 +106,6 @@ def test_a_gradient_that_the_program_cuts_is_named():
     fit = pa.fit_population(program, pa.Cohort({"y": pa.Series(times, values)}), seed=1)
     assert not fit.converged
     assert "is not that of the likelihood: `.detach()`" in fit.message
+    fit = pa.fit_population(without_mean, pa.Cohort({"y": pa.Series(times, values)}), seed=1)
+    assert "the gradient of mean is not that of the likelihood" in fit.message
+    assert "separately" not in fit.message

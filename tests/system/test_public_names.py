@@ -37,8 +37,9 @@ PUBLIC = {
         "parameter_table random_effect_tests report residuals to_arviz"
     ),
     "pyro_amortized.diagnostics.plots": (
-        "battery category_shares covariates distribution_errors effects_by_covariate "
-        "event_curves event_errors expected_errors forest goodness_of_fit individual_fits "
+        "battery category_shares covariates cumulative_incidences distribution_errors "
+        "effects_by_covariate event_curves event_errors expected_errors forest "
+        "goodness_of_fit individual_fits "
         "observations prior_predictive profile random_effects rank_bands rank_histogram "
         "recommended_dose recovery searched_path simulated_bands training_curve "
         "visual_predictive_check"

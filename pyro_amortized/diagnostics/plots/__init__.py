@@ -15,6 +15,7 @@ from .dose_plots import expected_errors as expected_errors
 from .dose_plots import recommended_dose as recommended_dose
 from .event_plots import event_curves as event_curves
 from .event_plots import event_errors as event_errors
+from .incidence_plots import cumulative_incidences as cumulative_incidences
 from .individual_plots import individual_fits as individual_fits
 from .predictive_check_plots import visual_predictive_check as visual_predictive_check
 from .prior_plots import prior_predictive as prior_predictive

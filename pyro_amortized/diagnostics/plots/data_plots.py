@@ -11,7 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...cohort import Cohort
+from ...cohort import Cohort, Series
 from ...errors import CohortError, SettingError
 from ...runtime.arguments import check_is
 from ..dose_intervals import dose_times, time_after_dose, with_breaks
@@ -20,6 +20,10 @@ from .strata import strata_of
 
 AXES = ("time", "time after dose")
 MAX_DOSES = 60  # times of doses that are marked; more make a bar
+# Most different values, all of them whole, of a series whose points would lie on each other: they
+# are moved apart by up to this part of the step between values, and their mean is shown.
+MAX_CATEGORIES, APART = 8, 0.35
+MAX_MEANS = 40  # most different times whose means are a line
 
 
 def observations(
@@ -32,7 +36,9 @@ def observations(
 ) -> Figure:
     r"""The recorded values of all individuals over time, one line per individual.
 
-    Lines are broken where a dose lies in a long gap without values. Short marks at the lower edge
+    Categories and small counts are moved apart, and a line shows their mean over time: the share of
+    ones where values are 0 and 1. Lines of the others are broken where a dose lies in a long gap
+    without values. Short marks at the lower edge
     are the times of doses. Values at a limit of quantification (``<series>_low`` or
     ``<series>_high`` among the covariates that vary over time) are open triangles.
 
@@ -93,6 +99,8 @@ def _draw_courses(ax: Axes, cohort: Cohort, name: str, members: Tensor, x: str) 
     for i in members.nonzero()[:, 0].tolist():
         cells = series.observed[i] & times[i].isfinite()
         own_times, values = times[i][cells].numpy(), series.values[i][cells].numpy()
+        if _is_category(series):
+            continue
         if after:
             parts = np.split(np.arange(len(values)), np.flatnonzero(np.diff(own_times) < 0) + 1)
             for part in parts:
@@ -101,18 +109,47 @@ def _draw_courses(ax: Axes, cohort: Cohort, name: str, members: Tensor, x: str) 
             own = dose_times(cohort[i])
             ax.plot(*with_breaks(own_times, values, own), color=MUTED, lw=0.6, alpha=0.5)
     shown = series.observed & members.unsqueeze(1) & times.isfinite()
+    recorded = "recorded value, moved apart" if _is_category(series) else "recorded value"
     for cells, marker, face, label in (
-        (shown & ~at_limit, "o", OBSERVED, "recorded value"),
+        (shown & ~at_limit, "o", OBSERVED, recorded),
         (shown & at_limit, "v", "none", "at a limit of quantification"),
     ):
         if bool(cells.any()):
-            points = (times[cells].numpy(), series.values[cells].numpy())
+            points = (times[cells].numpy(), _apart(series)[cells].numpy())
             ax.plot(*points, marker, ms=3, color=OBSERVED, mfc=face, alpha=0.7, label=label)
+    if _is_category(series):
+        _draw_means(ax, times[shown], series.values[shown])
+        ax.set_yticks(series.values[series.observed].unique().tolist())
     doses = dose_times(cohort, members)
     if not after and 0 < len(doses) <= MAX_DOSES:
         places = (doses, np.full(len(doses), 0.01))
         transform = ax.get_xaxis_transform()
         ax.plot(*places, "|", ms=6, color=FITTED, transform=transform, label="dose")
+
+
+def _is_category(series: Series) -> bool:
+    """Whether a series has few different values, all of them whole."""
+    values = series.values[series.observed].unique()
+    return 1 < len(values) <= MAX_CATEGORIES and bool((values == values.round()).all())
+
+
+def _apart(series: Series) -> Tensor:
+    """The values; categories are moved apart by the number of the individual."""
+    if not _is_category(series):
+        return series.values
+    offset = torch.linspace(-APART, APART, len(series.values), dtype=series.values.dtype)
+    return series.values + offset.unsqueeze(1)
+
+
+def _draw_means(ax: Axes, times: Tensor, values: Tensor) -> None:
+    """The mean of the values at each time, where times are common."""
+    known, place = times.unique(return_inverse=True)
+    if 1 < len(known) <= MAX_MEANS:
+        total = values.new_zeros(2, len(known)).index_add(
+            1, place, torch.stack([values, torch.ones_like(values)])
+        )
+        mean = (total[0] / total[1]).numpy()
+        ax.plot(known.numpy(), mean, color=FITTED, lw=1.5, label="mean of the values")
 
 
 def values_at_limits(cohort: Cohort, name: str) -> Tensor:

@@ -64,7 +64,7 @@ def event_curves(
     draws = structure.draw_individuals(cohort, population, num_simulations, generator)
     simulated = structure.predict_draws(cohort, draws, population, generator)[name]
     data, known = cohort[name].values.double(), cohort[name].observed.all(-1)
-    begin = _entries(structure, cohort, draws[:1], population, name)
+    begin = entries_of(structure, cohort, draws[:1], population, name)
     recurs = data.shape[1] > 1
     curve = mean_events if recurs else survival
     strata = strata_of(cohort, stratify)
@@ -77,7 +77,7 @@ def event_curves(
         here = known[rows], grid, begin[rows]
         of_cohorts = torch.stack([curve(x[rows], *here) for x in simulated.double()])
         low, high = (of_cohorts.quantile(q, dim=0).numpy() for q in BAND)
-        _draw_curve(axes[j], grid, curve(data[rows], *here), (low, high))
+        draw_curve(axes[j], grid, curve(data[rows], *here), (low, high))
         if not recurs:
             _mark_censored(axes[j], data[rows], known[rows], begin[rows])
         words = "mean number of events" if recurs else f"without {name}"
@@ -104,7 +104,7 @@ def survival(values: Tensor, known: Tensor, grid: Tensor, begin: Tensor | None =
     """
     times, happened = values[:, 0, 0], values[:, 0, 1] > 0
     events = times[happened].sort().values
-    at_risk = _at_risk(events, times, begin)
+    at_risk = number_at_risk(events, times, begin)
     # Several events at one time are one factor, 1 - d / n: each of them lowers the risk set.
     earlier = torch.arange(len(events)) - torch.searchsorted(events, events)
     factors = 1 - 1 / (at_risk - earlier).clamp(min=1).to(values.dtype)
@@ -112,7 +112,7 @@ def survival(values: Tensor, known: Tensor, grid: Tensor, begin: Tensor | None =
     return share[torch.searchsorted(events, grid.contiguous(), right=True)]
 
 
-def _at_risk(events: Tensor, ends: Tensor, begin: Tensor | None) -> Tensor:
+def number_at_risk(events: Tensor, ends: Tensor, begin: Tensor | None) -> Tensor:
     """Number of individuals that are observed at each time, shape ``(event,)``: of those whose end
     is not earlier, those who have entered before. No end is earlier than its entry.
     """
@@ -139,12 +139,12 @@ def mean_events(values: Tensor, known: Tensor, grid: Tensor, begin: Tensor | Non
     happened = known & (values[..., 1] > 0)
     ends = torch.where(known, values[..., 0], -torch.inf).amax(-1)
     times = values[..., 0][happened].sort().values
-    at_risk = _at_risk(times, ends, begin)
+    at_risk = number_at_risk(times, ends, begin)
     number = torch.cat([values.new_zeros(1), (1.0 / at_risk).to(values.dtype).cumsum(0)])
     return number[torch.searchsorted(times.contiguous(), grid, right=True)]
 
 
-def _entries(
+def entries_of(
     structure: ModelStructure, cohort: Cohort, draws: Tensor, population: Population, name: str
 ) -> Tensor:
     """Time of entry of each individual, shape ``(individual,)``; minus infinity for the begin, at
@@ -159,12 +159,13 @@ def _entries(
     return site_values(structure, cohort, draws, population, site, begin_of)[0]
 
 
-def _draw_curve(
-    ax: Axes, grid: Tensor, of_data: Tensor, band: tuple[np.ndarray, np.ndarray]
+def draw_curve(
+    ax: Axes, grid: Tensor, of_data: Tensor, band: tuple[np.ndarray, np.ndarray] | None
 ) -> None:
-    """The curve of the data and the band of the simulations."""
+    """The curve of the data and the band of the simulations, if there is one."""
     x = grid.numpy()
-    ax.fill_between(x, *band, color=FITTED, alpha=0.35, lw=0, label="90 % of simulations")
+    if band is not None:
+        ax.fill_between(x, *band, color=FITTED, alpha=0.35, lw=0, label="90 % of simulations")
     ax.step(x, of_data.numpy(), where="post", color=OBSERVED, lw=1.5, label="data")
 
 

@@ -1,5 +1,6 @@
 r"""The column TIME: numbers, clock times or dates."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ def times(table: Table, ids: list[str], unit: str) -> Numbers:
         problem = f"`time_unit` is {unit!r}."
         raise TableError(problem, f"one of {list(UNITS)}.", "correct `time_unit`.")
     column = table.frame["TIME"]
+    if isinstance(column.dtype, pd.PeriodDtype):
+        column = column.dt.to_timestamp()
+        table = replace(table, frame=table.frame.assign(TIME=column))
     blank = column.map(is_blank).to_numpy(dtype=bool)
     table.refuse(blank, "TIME", "a time in every row.", "fill in the time.")
     date = next((name for name in DATES if name in table), None)

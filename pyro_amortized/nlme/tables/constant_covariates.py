@@ -12,7 +12,7 @@ from ...cohort import Series
 from ...errors import TableError
 from .endpoints import Rows
 from .table_file import LOG
-from .table_source import Numbers, Table, is_blank, label
+from .table_source import Numbers, Table, in_order, is_blank, label
 from .table_surprises import log_codes
 
 
@@ -73,7 +73,7 @@ def with_category_codes(
     """The table with numbers in place of texts in some columns, and the texts of each.
 
     A column is one of categories if none of its entries is a number, or if its categories are
-    given. Those that are not given are sorted.
+    given. Those that are not given are in the order that a DataFrame declares, or sorted.
 
     Raises:
         TableError: Categories of another column, or an entry that is none of them.
@@ -86,8 +86,8 @@ def with_category_codes(
             continue
         blank = frame[name].map(is_blank).to_numpy(dtype=bool)
         texts = [None if b else label(x) for x, b in zip(frame[name], blank, strict=True)]
-        declared = {*table.categories.get(name, ()), *(x for x in texts if x is not None)}
-        found[name] = tuple(given.get(name) or sorted(declared))
+        present = in_order({x for x in texts if x is not None})
+        found[name] = tuple(given.get(name) or table.categories.get(name) or present)
         unknown = [i for i, x in enumerate(texts) if x is not None and x not in found[name]]
         if unknown:
             raise table.error(
@@ -173,20 +173,32 @@ def _first_values(
         first = float(values[recorded[0]]) if len(recorded) else float("nan")
         changed = recorded[values[recorded] != first]
         if len(changed):
-            shown, varies = f"{first:g}", f"pass `time_varying=[{name!r}]`"
-            if names:
-                shown = repr(names[int(first)])
-                varies = "number the categories and " + varies
-            raise table.error(
-                int(changed[0]),
-                name,
-                f"one value for individual {who}, whose first value is {shown}.",
-                f"use the baseline value, or {varies}.",
-            )
+            raise _two_values(table, name, who, (int(recorded[0]), int(changed[0])), names)
         known.append(first)
     present = [x for x in known if x == x]
     log_codes(name, np.array(present), [w for w, x in zip(order, known, strict=True) if x == x])
     return known
+
+
+def _two_values(
+    table: Table, name: str, who: str, rows: tuple[int, int], names: Sequence[str]
+) -> TableError:
+    """The error for two different values of one individual, in the words of the table."""
+    first, other = (float(table.numbers(name)[row]) for row in rows)
+    shown, found, repeats = f"{first:g}", repr(other), ""
+    varies = f"pass `time_varying=[{name!r}]`"
+    if names:
+        shown, found = repr(names[int(first)]), repr(names[int(other)])
+        varies = "number the categories and " + varies
+        repeats = (
+            f" If labels of individuals repeat within {name}, make them unique, for instance "
+            f'`frame["ID"] = frame["{name}"].astype(str) + "/" + frame["ID"].astype(str)`.'
+        )
+    return TableError(
+        f"Row {table.labels[rows[1]]}, column {name} is {found}.",
+        f"one value for individual {who}, whose first value is {shown}.",
+        f"use the baseline value, or {varies}.{repeats}",
+    )
 
 
 def check_column(table: Table, name: str, argument: str) -> None:
@@ -196,8 +208,11 @@ def check_column(table: Table, name: str, argument: str) -> None:
         TableError: It has none.
     """
     if name not in table:
+        alike = [x for x in table.frame.columns if x.casefold() == str(name).casefold()]
         raise TableError(
             f"The table has no column {name!r} (it has {list(table.frame.columns)}).",
             "a column for every covariate.",
-            f"check the spelling in `{argument}=`.",
+            f"write {alike[0]!r} in `{argument}=`: names of covariates keep their capitals."
+            if alike
+            else f"check the spelling in `{argument}=`.",
         )

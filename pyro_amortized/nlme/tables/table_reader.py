@@ -80,7 +80,8 @@ def read_table(
             ``<series>_<endpoint>``.
         covariates: Columns that are covariates with one value per individual; they keep the name
             given here. A column of texts is one of categories: their numbers are the covariate, and
-            their names, sorted, are in ``cohort.categories``.
+            their names are in ``cohort.categories``: in alphabetical order, numbers inside them by
+            their size, or in the order of an ordered column of a DataFrame.
         time_varying: Columns that are covariates that vary over time. The model chooses between the
             last value and the next one, ``cohort.time_varying[name].at(times, "next")``.
         incomplete: Columns that are covariates with one value per individual, which some do not

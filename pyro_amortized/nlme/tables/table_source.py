@@ -1,7 +1,7 @@
 r"""A long table from a file or a DataFrame, with errors that name row and column."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ DATES = {"DATE": "%m/%d/%Y", "DAT1": "%d/%m/%Y", "DAT2": "%Y/%m/%d", "DAT3": "%Y
 OTHERS = ("ID", "TIME", "DVID", "OCC", "L2", "C")
 KNOWN = {*NUMERIC, *DATES, *OTHERS}
 WHOLE = re.compile(r"[+-]?\d+(\.0*|\.?\d*[eE][+-]?\d+)")
+NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 COMMA = re.compile(r"[+-]?\d+(,\d+)+(\.\d*)?")
 BELOW_LIMIT = re.compile(r"\s*(<|>|≤|≥|BLQ|BQL|BLOQ|LLOQ|BLD|ND\b)", re.IGNORECASE)
 
@@ -54,7 +55,8 @@ class Table:
     Args:
         frame: The rows; the names of known columns are in capitals.
         labels: Names of the rows in messages: lines of a file, or labels of a DataFrame.
-        categories: Categories that the columns of a DataFrame declare, also those of no row.
+        categories: Categories that the columns of a DataFrame declare, also those of no row, in
+            the declared order where it is one.
     """
 
     frame: pd.DataFrame
@@ -81,6 +83,12 @@ class Table:
         if name not in self:
             return np.full(len(self.frame), default)
         column = self.frame[name]
+        if column.dtype.kind in "cmM" or isinstance(column.dtype, pd.PeriodDtype):
+            expected, fix = "numbers.", "take the real part, or leave the column out."
+            if column.dtype.kind != "c":
+                expected = "numbers, not dates or time differences."
+                fix = f"make numbers of it, for instance days, `frame[{name!r}].dt.days`."
+            raise self.error(0, name, expected, fix)
         parsed = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
         blank = column.map(is_blank).to_numpy(dtype=bool)
         wrong = np.isnan(parsed) & ~blank
@@ -127,7 +135,7 @@ def load(
         TableError: The file cannot be read, a required column is missing, a column occurs twice, or
             there is no row.
     """
-    check_is("table", table, (str, Path, pd.DataFrame), "pass a path or a frame.", TableError)
+    table = _pandas_frame(table)
     known: dict[str, tuple[str, ...]] = {}
     if isinstance(table, pd.DataFrame):
         frame, known = _of_frame(table, columns)
@@ -152,6 +160,23 @@ def load(
     return loaded
 
 
+def _pandas_frame(table: Any) -> str | Path | pd.DataFrame:
+    """A frame of another library (Polars, PyArrow) as one of pandas; paths as they are."""
+    if hasattr(table, "to_pandas") and not isinstance(table, pd.DataFrame):
+        try:
+            table = table.to_pandas()
+        except ImportError as error:  # Polars needs PyArrow for it
+            raise TableError(
+                f"The {type(table).__name__} cannot be made a frame of pandas: {error}",
+                "a DataFrame of pandas, or one with `to_pandas()`.",
+                "install what is missing, or pass `pandas.DataFrame(table.to_dict())`.",
+            ) from error
+    fix = "pass a path or a frame; `pandas.DataFrame(table)` makes one of a dictionary of columns."
+    check_is("table", table, (str, Path, pd.DataFrame), fix, TableError)
+    checked: str | Path | pd.DataFrame = table
+    return checked
+
+
 def _of_frame(
     table: pd.DataFrame, columns: Sequence[str] | None
 ) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]]]:
@@ -162,9 +187,20 @@ def _of_frame(
             "`columns` for a file without a header.",
             "rename the columns of the frame.",
         )
+    if table.columns.nlevels > 1:
+        raise TableError(
+            f"The names of the columns have {table.columns.nlevels} levels.",
+            "one name for each column.",
+            "keep one of them, `frame.columns = frame.columns.get_level_values(-1)`.",
+        )
+    table = table.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
     kinds = {n: object for n, kind in table.dtypes.items() if str(kind) == "category"}
-    known = {str(n): tuple(map(label, table[n].cat.categories)) for n in kinds}
-    return table.astype(kinds), known
+    known = {str(n): [*map(label, table[n].cat.categories)] for n in kinds}
+    sorted_unless_ordered = {
+        name: tuple(names if table[name].cat.ordered else in_order(names))
+        for name, names in known.items()
+    }
+    return table.astype(kinds), sorted_unless_ordered
 
 
 def _check_required(frame: pd.DataFrame, index: Sequence[Any]) -> None:
@@ -178,7 +214,13 @@ def _check_required(frame: pd.DataFrame, index: Sequence[Any]) -> None:
                 "the columns ID, TIME and DV.",
                 "make columns of the index, `frame.reset_index()`."
                 if name in map(str, index)
-                else "rename your columns, for instance `frame.rename(columns={'Subject': 'ID'})`.",
+                else "rename your columns, for instance `frame.rename(columns={'Subject': 'ID'})`"
+                + (
+                    "; where values have no times, number them, "
+                    "`frame.assign(TIME=frame.groupby('ID').cumcount())`."
+                    if name == "TIME"
+                    else "."
+                ),
             )
 
 
@@ -216,6 +258,17 @@ def is_blank(x: Any) -> bool:
 def identifiers(table: Table) -> list[str]:
     """IDs as text; whole numbers without a decimal point, and other text as it stands."""
     return [label(x) for x in table.frame["ID"]]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names in alphabetical order, numbers inside them by their size: 10 mg, 30 mg, 100 mg."""
+
+    def key(name: str) -> tuple[list[tuple[bool, float, str]], str]:
+        parts = NUMBER.split(name)  # every second part is a number
+        found = [(k % 2 == 0, float(x) if k % 2 else 0.0, x) for k, x in enumerate(parts) if x]
+        return found, name
+
+    return sorted(names, key=key)
 
 
 def label(x: Any) -> str:

@@ -66,8 +66,10 @@ class ModalSettings:
     # three axes would be zero.
     least_factor: float = 1e-6
     group_size: int = 3
-    # Error of the approximation, as a share of what the axes add to the Laplace approximation.
-    error_share: float = 1 / 3
+    # Error of a difference between two populations, as a share of what the axes add to the Laplace
+    # approximation: the error of each of them is larger, but nearly the same. With a third of it,
+    # rounds went back and forth between populations of which one was worse.
+    error_share: float = 0.1
 
 
 MODAL = ModalSettings()
@@ -100,7 +102,7 @@ class ModalPoints(IndividualPosteriors):
 
     @property
     def marginal_estimate(self) -> ImportanceEstimate:
-        """The approximation of log p(y_i | Psi), and about its error."""
+        """The approximation of log p(y_i | Psi), and about the error of differences."""
         terms = group_terms(self.log_weights)
         error = MODAL.error_share * terms.square().sum(0).sqrt()
         return replace(

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
+from ...numerics.maximization import Optimum
 from ...runtime.random_numbers import make_generator
 from ...sampling.proposals import Refinement
 from ...sampling.refinement_settings import NO_CHAINS, Effort
 from ..large_cohorts.summarized_draws import RoundDraws
 from ..likelihood_choice import is_large
+from ..likelihood_interface import Likelihood
 from ..maximum_search import Search
 from ..vanishing_deviations import highest_of_larger, vanishing_coordinates
 from .modal_likelihood import ModalLikelihood
@@ -59,6 +61,10 @@ class ModalSearch(Search):
             return self.value_of(self.draw(at, 1, generator, individuals.refinement)) - before
 
         return highest_of_larger(*model, vector, held, rise)
+
+    def error_of(self, likelihood: Likelihood, optimum: Optimum) -> float:
+        """There is no Monte Carlo error."""
+        return 0.0
 
     def likelihood(self, individuals: RoundDraws) -> ModalLikelihood:
         """The likelihood on the points."""

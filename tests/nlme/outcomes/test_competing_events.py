@@ -1,5 +1,7 @@
 """Competing causes and gap times against closed densities and quadrature."""
 
+from dataclasses import replace
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -7,6 +9,8 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized import nlme
+from pyro_amortized.diagnostics import residuals
+from pyro_amortized.diagnostics.fit_checks import residual_checks
 from pyro_amortized.errors import ModelError
 from tests.outcome_models import exact_minus2ll
 
@@ -71,6 +75,18 @@ def test_simulated_causes_belong_to_events(cohort):
     cause = cohort["cause"].values[:, 0]
     assert bool(((cause > 0) == happened).all())
     assert {1.0, 2.0} <= set(cause.tolist())
+
+
+def test_checks_of_a_right_model_pass(cohort):
+    """Predictions of a cause know whether there was an event, simulations among which it is ranked
+    do not.
+    """
+    individuals = pa.sample_individuals(competing, cohort, TRUTH, num_draws=100)
+    found = residuals(individuals, series="cause")
+    assert found.reads_others
+    assert all(check.status == "passed" for check in residual_checks(found))
+    joint = residual_checks(replace(found, reads_others=False))
+    assert joint[0].status == "failed"
 
 
 def test_the_likelihood_of_competing_risks_is_that_of_quadrature(cohort):

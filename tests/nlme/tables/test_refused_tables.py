@@ -2,6 +2,7 @@
 
 import math
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,6 +76,28 @@ def test_bad_tables_name_the_row_and_the_column(changes, message):
     assert message in str(caught.value)
     assert "Expected: " in str(caught.value)
     assert "To fix: " in str(caught.value)
+
+
+DATES = {"D": pd.date_range("2024-01-01", periods=5)}
+ODD = [
+    (table(**DATES), {"covariates": ["D"]}, "not dates or time differences"),
+    (table(DV=[1j] * 5), {}, "column DV is 1j"),
+    (pd.concat({"a": table()}, axis=1), {}, "have 2 levels"),
+    (table().rename(columns={"WT": "wt"}), {"covariates": ["WT"]}, "write 'wt' in `covariates=`"),
+    (table().drop(columns="TIME"), {}, r"frame\.groupby\('ID'\)\.cumcount"),
+    (table().to_dict("list"), {}, r"pandas\.DataFrame\(table\)"),
+    (
+        table(ID=1, PLOT=["b", "b", "b", "a", "a"]),
+        {"covariates": ["PLOT"]},
+        "PLOT is 'a'[\\s\\S]*first value is 'b'[\\s\\S]*repeat within PLOT",
+    ),
+]
+
+
+@pytest.mark.parametrize(("frame", "options", "message"), ODD)
+def test_odd_frames_are_refused_with_a_way(frame, options, message):
+    with pytest.raises(TableError, match=message):
+        nlme.read_table(frame, **options)
 
 
 def test_missing_columns_and_files(tmp_path):
