@@ -57,8 +57,7 @@ def with_covariates(study: Study, **changed: Tensor) -> Study:
 
 def pounds_at_a_site(study: Study, size: float) -> Study:
     """Weights of a part of the individuals of one site are in pounds."""
-    weight = study.covariates["weight"].clone()
-    rows = at_site(study).nonzero()[:, 0]
+    weight, rows = study.covariates["weight"].clone(), at_site(study).nonzero()[:, 0]
     weight[rows[: round(size * len(rows))]] *= 2.2046
     return with_covariates(study, weight=weight)
 

@@ -162,7 +162,6 @@ def residuals(
     pd, npde, scores_of_pd = _simulated_errors(individuals, name, draws, generator)
     at_limit = recorded_at_limit(individuals, name)
     scores = quantile_residuals(individuals, name, of_posterior, generator)
-    cwres = conditional_weighted_residuals(individuals, name, draws, observed & ~at_limit)
     iwres, drawn_iwres = predicted.weighted_residuals(cohort[name].values)
     return Residuals(
         name,
@@ -173,7 +172,7 @@ def residuals(
         predicted.population[observed],
         predicted.individual[observed],
         torch.where(at_limit, torch.nan, iwres)[observed],
-        cwres[observed],
+        conditional_weighted_residuals(individuals, name, draws, observed & ~at_limit)[observed],
         pd[observed],
         scores_of_pd[observed],
         npde[observed],
