@@ -110,12 +110,13 @@ def crossing_hazards(study: Study, size: float) -> Tensor:
     return event(study, study.values, shape)
 
 
-def cured(study: Study, size: float) -> Tensor:
-    """A part of the individuals never has the event."""
-    values = event(study, study.values)
+def cured(study: Study, size: float) -> Study:
+    """A part of the individuals never has the event, and the study is three times as long."""
+    longer = replace(study, times=3 * study.times)
+    values = event(longer, study.phi)
     never = torch.rand(len(study), generator=study.generator) < size
-    values[never, 0], values[never, 1] = study.times[never, 0].double(), 0.0
-    return values
+    values[never, 0], values[never, 1] = longer.times[never, 0].double(), 0.0
+    return replace(longer, values=values)
 
 
 def late_by_site(study: Study) -> Tensor:

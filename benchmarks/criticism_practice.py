@@ -57,8 +57,7 @@ def with_covariates(study: Study, **changed: Tensor) -> Study:
 
 def pounds_at_a_site(study: Study, size: float) -> Study:
     """Weights of a part of the individuals of one site are in pounds."""
-    weight = study.covariates["weight"].clone()
-    rows = at_site(study).nonzero()[:, 0]
+    weight, rows = study.covariates["weight"].clone(), at_site(study).nonzero()[:, 0]
     weight[rows[: round(size * len(rows))]] *= 2.2046
     return with_covariates(study, weight=weight)
 
@@ -290,7 +289,7 @@ PRACTICE = {
     "wrong groups": Defect(
         (*WRITTEN, *DISTRIBUTION, *CORRELATIONS, *COVARIATES),
         (0.1, 0.2, 0.33),
-        moved("main", lambda s: 8 * s.covariates["group"]),
+        moved("main", lambda s: 14 * s.covariates["group"]),
         file=treated_as_placebo,
         only=("growth",),
     ),
@@ -330,14 +329,22 @@ PRACTICE = {
         (*RESIDUALS, *PERSONS), (0.05, 0.1, 0.25), file=cumulated, only=("counts",)
     ),
     "yes and no reversed at a site": Defect(
-        CENTRE, (0.3, 0.6, 1.0), file=reversed_at_a_site, only=("yes_no",), words="site"
+        (*WRITTEN, *CENTRE),
+        (0.3, 0.6, 1.0),
+        file=reversed_at_a_site,
+        only=("yes_no",),
+        words="site",
     ),
     "hazards that cross": Defect(
         EVENTS, (1.2, 1.5, 3.0), error=crossing_hazards, only=("event",), words="group"
     ),
-    "cured individuals": Defect(EVENTS, (0.1, 0.2, 0.5), error=cured, only=("event",)),
+    "cured individuals": Defect(EVENTS, (0.1, 0.2, 0.5), file=cured, only=("event",)),
     "events of a site in another unit": Defect(
-        CENTRE, (1.5, 2.0, 7.0), file=event_unit_at_a_site, only=("event",), words="site"
+        (*WRITTEN, *CENTRE),
+        (1.5, 2.0, 7.0),
+        file=event_unit_at_a_site,
+        only=("event",),
+        words="site",
     ),
 }
 DEFECTS = {**FIRST, **PRACTICE}

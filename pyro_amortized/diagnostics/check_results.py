@@ -49,6 +49,7 @@ PAGES: Mapping[str, str] = {
     "recorded values": "missing_data",
     "residuals": "statistical_models",
     "errors": "statistical_models",
+    "frequencies": "endpoints",
     "events": "endpoints",
     "what is missing": "missing_data",
     "random effects and recording": "missing_data",

@@ -33,6 +33,7 @@ class IdentitySettings:
         min_shared: Fewest values with so many digits that two individuals share.
         max_chance: Probability, for all pairs together, that as many values agree by chance, from
             which they are not named. Two individuals of theophylline share 4.57, 6.59 and 1.25.
+            The same of a covariate that lies far from those of the others.
         window: Distance of values that could have agreed, in standard deviations of all values.
         min_near: Fewest values at the same times of two individuals that are nearly equal.
         max_compared: Most individuals of which all pairs are compared, which takes a second.
@@ -237,6 +238,16 @@ def _filled_covariates(cohort: Cohort) -> Iterator[str]:
             )
 
 
+def _outlier_p_value(value: float, others: Tensor) -> float:
+    """P-value of a positive value among others whose logarithms are normal, with Bonferroni's
+    factor: of few individuals, the range says little.
+    """
+    logs, num = others.log(), len(others)
+    unit = float(logs.std()) * (1 + 1 / num) ** 0.5
+    distance = abs(math.log(value) - float(logs.mean())) / max(unit, 1e-300)
+    return float(min(1.0, 2 * (num + 1) * scipy.stats.t.sf(distance, num - 1)))
+
+
 def _unknown_covariates(cohort: Cohort) -> Iterator[str]:
     """Covariates of few individuals far outside those of the others, as 999 for an unknown one."""
     for name, covariate in cohort.covariates.items():
@@ -256,6 +267,7 @@ def _unknown_covariates(cohort: Cohort) -> Iterator[str]:
             factor = max(value / high, low / value) if low > 0 and value > 0 else 0.0
             # Covariates with long tails have a wide range of their own.
             is_far = factor > max(DEFAULTS.max_factor, high / low if low > 0 else 0.0)
+            is_far = is_far and _outlier_p_value(value, others) < DEFAULTS.max_chance
             if is_code or is_far:
                 labels = [cohort.ids[i] for i in own.nonzero()[:, 0].tolist()]
                 named = ", ".join(labels[: DEFAULTS.max_named])

@@ -235,10 +235,9 @@ def _with_mistakes(fit: PopulationFit, checks: list[Check], generator: Generator
     """All checks with that of the file against one without a mistake, before the others that are
     about the model: their findings may follow from it.
     """
-    continuous = [n for n, kind in outcome_kinds(fit.structure).items() if kind == "continuous"]
     of_model = [i for i, c in enumerate(checks) if c.about == "model"]
     beside = any(checks[i].status != "passed" for i in of_model)
-    found = written_data_checks(fit, continuous, seed=fork_seed(generator), beside=beside)
+    found = written_data_checks(fit, seed=fork_seed(generator), beside=beside)
     place = of_model[0] if of_model else len(checks)
     return [*checks[:place], *found, *checks[place:]]
 

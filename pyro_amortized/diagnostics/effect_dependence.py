@@ -64,6 +64,8 @@ class DependenceSettings:
         min_in_level: Fewest individuals of a level whose variance is compared.
         min_informed: Mean reliability from which posterior means are nearly normal, so that the
             test of Bartlett, which has more power, is made too.
+        min_reliability: Reliability from which a posterior mean is divided by its own standard
+            deviation, the root of the reliability: below, that is known too roughly.
     """
 
     min_spare: int = 4
@@ -71,6 +73,7 @@ class DependenceSettings:
     min_spread: int = 20
     min_in_level: int = 5
     min_informed: float = 0.5
+    min_reliability: float = 0.01
 
 
 DEFAULTS = DependenceSettings()
@@ -162,7 +165,7 @@ def dependence(
         variable: The variable.
         kind: "variable", which is also tested for a curve, or "recording".
     """
-    used = known_values(variable) & (effects.reliability[:, j].numpy() > 0)
+    used = known_values(variable) & (effects.reliability[:, j].numpy() > DEFAULTS.min_reliability)
     root = effects.reliability[:, j].sqrt().numpy()[used]
     columns = columns_of(variable, used)
     y = effects.means[:, j].numpy()[used] / root
@@ -203,7 +206,11 @@ def interaction(
     """
     if not (first.levels and second.levels):
         return
-    used = known_values(first) & known_values(second) & (effects.reliability[:, j].numpy() > 0)
+    used = (
+        known_values(first)
+        & known_values(second)
+        & (effects.reliability[:, j].numpy() > DEFAULTS.min_reliability)
+    )
     cells = [
         ((first.values == a) & (second.values == b) & used).sum()
         for a in first.levels
@@ -236,7 +243,7 @@ def neighbours(effects: RandomEffects, j: int) -> Iterator[EffectTest]:
         j: Index of the effect.
     """
     reliability = effects.reliability[:, j].numpy()
-    used = reliability > 0
+    used = reliability > DEFAULTS.min_reliability
     num = int(used.sum())
     if num < DEFAULTS.min_spread:
         return
@@ -266,7 +273,8 @@ def spread(effects: RandomEffects, j: int, variable: Variable) -> Iterator[Effec
         j: Index of the effect.
         variable: The variable.
     """
-    used = known_values(variable) & (effects.reliability[:, j].numpy() > 0)
+    used = known_values(variable)
+    used &= effects.reliability[:, j].numpy() > DEFAULTS.min_reliability
     x = variable.values[used]
     counts = [int((x == level).sum()) for level in variable.levels]
     if used.sum() < DEFAULTS.min_spread or min(counts, default=DEFAULTS.min_spread) < (

@@ -9,6 +9,12 @@ right model. Tests of several draws are combined to one p-value.
   the scores of the population parameters explain of it is left out of its variance. So a random
   effect that follows the errors takes less of the power than in single draws. With few individuals
   the rank correlation of consecutive residuals takes its place.
+  Of counts and categories, the products are those of the deviations from the expected values,
+  which do not depend on how equal values are ranked; where their distribution does not change over
+  time, the test is exact (:mod:`pyro_amortized.diagnostics.value_order`).
+- *Steep parts of the curves*: the same score test of a further part of the variance that is
+  proportional to the square of the slope, per unit of time or of the logarithm of the time.
+  Wrong times (planned ones in place of the real ones) have it.
 - *Spread between individuals*: the sum of squares of an individual has a chi-squared distribution;
   its normal quantiles have the variance one.
 - *Spread and a variable* (covariates, first dose, order in the file): a regression of these
@@ -29,19 +35,18 @@ References:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
 from torch import Tensor
 
 from ..cohort import Cohort
-from .check_results import DEFAULTS as P_VALUES
-from .check_results import Check, Status
+from .check_results import Check
 from .compared_variables import Variable, variables_of_design
-from .effect_dependence import contrast
+from .error_scores import deviations_of, frequency_findings, neighbour_findings, steep_findings
 from .residual_analysis import Residuals
 from .uniformity_tests import combined_p_value
+from .variable_findings import Finding, against_variables, check_of_findings
 from .variable_tests import columns_of, known_values, regression_p_value
 
 
@@ -55,26 +60,18 @@ class ErrorCheckSettings:
         min_in_course: Fewest values of an individual whose trend over time is compared.
         min_move: Change of a covariate within an individual that counts, as a part of its largest
             value.
-        min_pairs: Fewest pairs of consecutive values.
         max_shapiro: Most values of the test of normality, whose p-values are not known beyond.
-        max_named: Most findings that are named.
     """
 
     min_values: int = 30
     min_individuals: int = 8
     min_in_course: int = 3
     min_move: float = 1e-6
-    min_pairs: int = 20
     max_shapiro: int = 5000
-    max_named: int = 3
 
 
 DEFAULTS = ErrorCheckSettings()
 TAILS = "Use a distribution with heavier tails (`StudentT`), or look for wrong values."
-TOGETHER = (
-    "Look for a structural misfit of single individuals, for parameters that vary between "
-    "occasions, or let the errors be correlated (a stochastic model)."
-)
 INDIVIDUALS = (
     "Let the residual error vary between individuals (an individual site that scales it), or use "
     "heavier tails."
@@ -98,19 +95,12 @@ CHANGES = (
 VARIABLE = "Give the groups residual errors of their own, or make the error depend on the variable."
 
 
-class Finding(NamedTuple):
-    """One test: its p-value, what it means in words, and what to do."""
-
-    p_value: float
-    words: str
-    advice: str
-
-
 def error_checks(
     residuals: Residuals, cohort: Cohort, scores: np.ndarray | None = None
 ) -> list[Check]:
-    """The check of the errors of one series; an empty list where there are too few values, and for
-    counts and categories without normal scores.
+    """The check of the errors of one series, and for counts and categories that of the frequencies
+    of values; an empty list where there are too few values, and for counts and categories without
+    normal scores.
 
     Args:
         residuals: Residuals of the series.
@@ -126,30 +116,21 @@ def error_checks(
     npde, drawn = residuals.npde[used].numpy(), residuals.drawn_iwres[:, used].numpy()
     index = {name: i for i, name in enumerate(cohort.ids)}
     rows = np.array([index[x] for x in residuals.ids])[used.numpy()]
+    is_discrete = residuals.kind in ("count", "category")
+    errors = deviations_of(residuals, used, drawn).mean(0) if is_discrete else npde
     findings = [
         *_tails(npde),
-        *_neighbours(rows, drawn, scores),
+        *neighbour_findings(rows, residuals, used, drawn, scores),
+        *steep_findings(rows, residuals, used, drawn, scores),
         *_spreads(rows, drawn, cohort, COUNTS if residuals.kind == "count" else INDIVIDUALS),
         *_levels(rows, residuals.pd_scores[used].numpy(), cohort),
-        *_courses(rows, residuals.times[used].numpy(), npde, cohort),
+        *_courses(rows, residuals.times[used].numpy(), errors, cohort),
         *_within(rows, npde, _current_values(cohort, residuals.series, used)),
     ]
-    return [check_of_findings(f"errors of {residuals.series}", findings)] if findings else []
-
-
-def check_of_findings(name: str, findings: list[Finding]) -> Check:
-    """The verdict on the family, by Bonferroni."""
-    num, ordered = len(findings), sorted(findings)
-    p_value = min(1.0, num * ordered[0].p_value)
-    status: Status = "passed"
-    if p_value < P_VALUES.look:
-        status = "failed" if p_value < P_VALUES.failed else "look"
-    words = f"No deviation was found in {num} tests."
-    if status != "passed":
-        found = [x for x in ordered if num * x.p_value < P_VALUES.look][: DEFAULTS.max_named]
-        named = "; ".join(f"{x.words} (p = {x.p_value:.1g})" for x in found)
-        words = f"Found: {named}. {' '.join(dict.fromkeys(x.advice for x in found))}"
-    return Check(name, status, p_value, words, "model", num)
+    name = residuals.series
+    checks = [check_of_findings(f"errors of {name}", findings)] if findings else []
+    counted = frequency_findings(rows, residuals, used, cohort, scores)
+    return checks + ([check_of_findings(f"frequencies of {name}", counted)] if counted else [])
 
 
 def _tails(npde: np.ndarray) -> list[Finding]:
@@ -159,40 +140,6 @@ def _tails(npde: np.ndarray) -> list[Finding]:
     kurtosis = float(scipy.stats.kurtosis(npde))
     words = f"the errors are not normally distributed (excess kurtosis {kurtosis:+.1f})"
     return [Finding(p_value, words, TAILS)]
-
-
-def _neighbours(rows: np.ndarray, drawn: np.ndarray, scores: np.ndarray | None) -> list[Finding]:
-    same = rows[1:] == rows[:-1]
-    if same.sum() < DEFAULTS.min_pairs:
-        return []
-    tests = [scipy.stats.spearmanr(x[:-1][same], x[1:][same]) for x in drawn]
-    p_value = _score_p_value(rows, drawn, same, scores)
-    if p_value is None:
-        p_value = combined_p_value([float(x.pvalue) for x in tests])
-    correlation = float(np.mean([x.statistic for x in tests]))
-    words = (
-        f"errors of neighbouring values of an individual go together (correlation "
-        f"{correlation:+.2f})"
-    )
-    return [Finding(p_value, words, TOGETHER)]
-
-
-def _score_p_value(
-    rows: np.ndarray, drawn: np.ndarray, same: np.ndarray, scores: np.ndarray | None
-) -> float | None:
-    """P-value of the score test of an autocorrelation; None where individuals are too few."""
-    if scores is None or not np.isfinite(scores).all():
-        return None
-    used = np.unique(rows[1:][same])
-    freedom = len(used) - scores.shape[1]
-    if freedom < DEFAULTS.min_individuals:
-        return None
-    products = drawn[:, 1:] * drawn[:, :-1] * same
-    each = [np.bincount(rows[1:], x, len(scores)) for x in products]
-    own = np.mean(each, 0)[used]
-    explained = scores[used] @ np.linalg.lstsq(scores[used], own, rcond=None)[0]
-    error = float(np.sqrt(np.square(own - explained).sum() * len(used) / freedom))
-    return float(2 * scipy.stats.t.sf(abs(own.sum()) / max(error, 1e-300), freedom))
 
 
 def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort, advice: str) -> list[Finding]:
@@ -267,39 +214,6 @@ def _within(rows: np.ndarray, npde: np.ndarray, current: dict[str, np.ndarray]) 
             f"{test.statistic:+.2f})"
         )
         findings.append(Finding(float(test.pvalue), words, CHANGES))
-    return findings
-
-
-def against_variables(
-    scores: np.ndarray,
-    own: np.ndarray,
-    cohort: Cohort,
-    words: str,
-    advice: str,
-    sides: tuple[str, str] = ("higher", "lower"),
-) -> list[Finding]:
-    """Regressions of one number of some individuals on every variable of the cohort.
-
-    Args:
-        scores: The numbers, shape ``(individual,)``.
-        own: Rows of these individuals.
-        cohort: The data.
-        words: The finding, with places for the side, the size, and where.
-        advice: What to do.
-        sides: Words for larger and smaller numbers.
-    """
-    findings = []
-    for variable in variables_of_design(cohort):
-        known = known_values(variable)[own] if len(own) else np.zeros(0, dtype=bool)
-        used = np.isin(np.arange(len(variable.values)), own[known])
-        columns = columns_of(variable, used)
-        design = np.column_stack([np.ones(len(columns)), columns])
-        if len(design) < design.shape[1] + DEFAULTS.min_individuals:
-            continue
-        found = contrast(scores[known], np.ones(len(design)), variable, used)
-        side = sides[0] if found.slope > 0 else sides[1]
-        p_value = regression_p_value(scores[known], design)
-        findings.append(Finding(p_value, words.format(side, abs(found.slope), found.where), advice))
     return findings
 
 

@@ -31,10 +31,11 @@ from ..population.fit_result import PopulationFit
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
 from .check_results import Check, check_p_values
-from .error_checks import against_variables, check_of_findings
+from .immune_share import immune_share
 from .quantile_residuals import normal_moments
 from .result_selection import individuals_of, outcome_kinds
 from .uniformity_tests import combined_p_value
+from .variable_findings import against_variables, check_of_findings
 
 NUM_SIMULATIONS = 1000  # draws of each individual from the population, for the ranks
 NUM_DRAWS = 10  # draws of the parameters of each individual
@@ -215,8 +216,15 @@ def event_checks(residuals: EventResiduals, cohort: Cohort) -> list[Check]:
             [_exponential_p_value(x, residuals.happened.numpy()) for x in residuals.drawn_cox_snell]
         ),
     }
+    share = _without_event(residuals)
+    if share is not None:
+        label = f"a share of about {100 * share[0]:.0f} % of the individuals that never have one"
+        p_values[label] = share[1]
     finding = "The events deviate from the model in {}."
-    advice = "The hazard does not fit: its course over time, or what it depends on."
+    advice = (
+        "The hazard does not fit: its course over time, what it depends on, or that not all "
+        "individuals are at risk."
+    )
     name = f"events of {residuals.series}"
     checks = [check_p_values(name, p_values, finding, advice, "model")]
     index = {label: i for i, label in enumerate(cohort.ids)}
@@ -236,6 +244,12 @@ def event_checks(residuals: EventResiduals, cohort: Cohort) -> list[Check]:
     if findings:
         checks.append(check_of_findings(f"events of {residuals.series} and variables", findings))
     return checks
+
+
+def _without_event(residuals: EventResiduals) -> tuple[float, float] | None:
+    """The share of individuals that never have the event, and its p-value."""
+    lower, upper = (-torch.special.log_ndtr(-x).numpy() for x in residuals.bounds.unbind(-1))
+    return immune_share(lower, np.where(residuals.happened.numpy(), upper, np.inf))
 
 
 def _number_p_value(residuals: EventResiduals) -> float:

@@ -25,6 +25,7 @@ import numpy as np
 import scipy.stats
 
 from .compared_variables import Variable
+from .effect_dependence import DEFAULTS as DEPENDENCE
 from .effect_dependence import EffectTest, contrast
 from .random_effects import RandomEffects
 from .variable_tests import columns_of, known_values
@@ -41,7 +42,7 @@ def joint_dependence(
         variable: The variable.
     """
     reliability = effects.reliability[:, list(tested)].numpy()
-    used = known_values(variable) & (reliability > 0).all(1)
+    used = known_values(variable) & (reliability > DEPENDENCE.min_reliability).all(1)
     if len(tested) < 2 or not used.any():
         return
     root = np.sqrt(reliability[used])

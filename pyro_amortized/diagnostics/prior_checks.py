@@ -2,7 +2,8 @@ r"""Estimates against their prior.
 
 An estimate by maximum likelihood does not use the prior, and may lie far outside of it: the prior
 is wrong, or the units of the data are not those that it was written for. The distance is measured
-in unconstrained coordinates, in standard deviations of the prior.
+in unconstrained coordinates, in standard deviations of the prior and of the estimate together: one
+that the data hardly determine contradicts no prior.
 """
 
 import math
@@ -48,11 +49,14 @@ def prior_checks(fit: PopulationFit, seed: int = 0) -> list[Check]:
     low, high = (vectors.quantile(q, 0) for q in (0.16, 0.84))
     # On the side of the estimate: the prior of a standard deviation is skewed in its logarithm.
     sd = torch.where(fit.vector > middle, high - middle, middle - low)
+    # Under the prior, an estimate varies by its standard error as well.
+    errors = fit.covariance.diagonal().clamp(min=0.0).nan_to_num(0.0, 0.0, 0.0)
+    spread = (sd.square() + errors).sqrt()
     tested = ((sd > DEFAULTS.min_sd) & fit.estimated).nonzero()[:, 0].tolist()
     if not tested:
         return []
     moves = fit.vector - middle
-    distances = {j: float(moves[j] / sd[j]) for j in tested}
+    distances = {j: float(moves[j] / spread[j]) for j in tested}
     worst = max(distances.values(), key=abs)
     p_value = min(1.0, len(tested) * math.erfc(abs(worst) / math.sqrt(2)))
     name, names = "estimates and their prior", structure.population_names

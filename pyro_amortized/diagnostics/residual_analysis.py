@@ -19,7 +19,7 @@ References:
     nonlinear mixed-effect models. Brendel et al. (2006), Metrics for external model evaluation.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import pandas
@@ -36,11 +36,14 @@ from ..sampling.posterior_centers import posterior_centers
 from .conditional_residuals import conditional_weighted_residuals
 from .dose_intervals import time_after_dose
 from .quantile_residuals import normal_moments, quantile_residuals
+from .refused_data import REFUSALS
 from .result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
 from .simulated_recording import given_dropout
+from .value_frequencies import expected_frequencies
 
 NUM_SIMULATIONS = 1000  # cohorts from which means, covariances and ranks are estimated, by default
 NUM_DRAWS = 10  # draws of the parameters of each individual
+STRETCH = 1e-4  # relative change of the times of a derivative: a trapezoid or solver step is larger
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,11 @@ class Residuals:
             not normal. Those of one draw are independent and standard normal under the right model,
             also for a value at a limit, whose residual is drawn beyond it; ``iwres`` are smaller
             where a value determines its own prediction.
+        drawn_slopes: Derivatives of these predictions in time, shape ``(draw, value)``, in standard
+            deviations of the errors per unit of time; NaN where they are not known, and for counts
+            and categories.
+        frequencies: Probabilities of the values 0, 1, ... of counts and categories, means over the
+            draws of the individual, shape ``(value, number)``; no columns for continuous values.
         times_after_dose: Time since the last dose, in the unit of the data; NaN before the first
             one, and without doses.
         kind: ``"continuous"``, ``"count"`` or ``"category"``. Predictions of categories are means
@@ -95,6 +103,8 @@ class Residuals:
     npde: Tensor
     drawn_predictions: Tensor
     drawn_iwres: Tensor
+    drawn_slopes: Tensor
+    frequencies: Tensor
     times_after_dose: Tensor
     kind: OutcomeKind = "continuous"
     has_scores: bool = True
@@ -145,32 +155,33 @@ def residuals(
     individuals = individuals_of(result)
     name, generator = check_series(individuals, series), make_generator(seed)
     structure, cohort = individuals.structure, individuals.cohort
+    kind, observed = outcome_kinds(structure)[name], cohort[name].observed
     draws = structure.draw_individuals(cohort, individuals.population, num_simulations, generator)
-    observed, values = cohort[name].observed, cohort[name].values
     of_posterior = individuals.resampled(NUM_DRAWS, generator)
     predicted = _predictions(individuals, name, draws, of_posterior)
     pd, npde, scores_of_pd = _simulated_errors(individuals, name, draws, generator)
     at_limit = recorded_at_limit(individuals, name)
     scores = quantile_residuals(individuals, name, of_posterior, generator)
-    cwres = conditional_weighted_residuals(individuals, name, draws, observed & ~at_limit)
-    iwres, drawn_iwres = predicted.weighted_residuals(values)
+    iwres, drawn_iwres = predicted.weighted_residuals(cohort[name].values)
     return Residuals(
         name,
         tuple(cohort.ids[i] for i in observed.nonzero()[:, 0].tolist()),
         cohort[name].times[observed],
-        values[observed],
+        cohort[name].values[observed],
         at_limit[observed],
         predicted.population[observed],
         predicted.individual[observed],
         torch.where(at_limit, torch.nan, iwres)[observed],
-        cwres[observed],
+        conditional_weighted_residuals(individuals, name, draws, observed & ~at_limit)[observed],
         pd[observed],
         scores_of_pd[observed],
         npde[observed],
         predicted.drawn[:, observed],
         (drawn_iwres if scores is None else scores)[:, observed],
+        _slopes(individuals, name, of_posterior, predicted.drawn_sd)[:, observed],
+        expected_frequencies(individuals, name, of_posterior, kind)[observed],
         time_after_dose(cohort, name)[observed],
-        outcome_kinds(structure)[name],
+        kind,
         scores is not None,
         _reads_others(individuals, name),
     )
@@ -223,6 +234,38 @@ def _predictions(
     moments = _moments(individuals, name, places)
     (individual, sd), (population, _) = (x.unbind(-1) for x in moments[:2])
     return _Predictions(population, individual, moments[2:, ..., 0], sd, moments[2:, ..., 1])
+
+
+def _slopes(individuals: IndividualPosteriors, name: str, places: Tensor, sd: Tensor) -> Tensor:
+    """Derivatives of the predictions in time, shape ``(draw, individual, time)``, in standard
+    deviations of the errors; NaN where the program refuses other times. All times are stretched
+    from the first one of the cohort, so that their order remains.
+    """
+    kinds, cohort = outcome_kinds(individuals.structure), individuals.cohort
+    not_known = torch.full_like(sd, torch.nan)
+    if kinds[name] != "continuous":
+        return not_known
+    first = min(float(cohort[n].times.min()) for n, kind in kinds.items() if kind != "event")
+    try:
+        ahead, behind = (
+            _moments(_stretched(individuals, kinds, first, 1 + h), name, places)
+            for h in (STRETCH, -STRETCH)
+        )
+    except REFUSALS:
+        return not_known
+    return (ahead - behind)[..., 0] / (2 * STRETCH * (cohort[name].times.double() - first) * sd)
+
+
+def _stretched(
+    individuals: IndividualPosteriors, kinds: dict[str, OutcomeKind], first: float, factor: float
+) -> IndividualPosteriors:
+    """The individuals with other times of all values but those of events."""
+    cohort = individuals.cohort.to(dtype=torch.float64)
+    series = {
+        n: s if kinds.get(n) == "event" else replace(s, times=first + (s.times - first) * factor)
+        for n, s in cohort.series.items()
+    }
+    return replace(individuals, cohort=replace(cohort, series=series))
 
 
 def _simulated_errors(

@@ -67,6 +67,10 @@ class Alternative(NamedTuple):
         rows: Individuals that it changes, shape ``(changed,)``.
         cohort: These individuals as they would have been written, likewise.
         partners: For an exchange, the individual that each was exchanged with; else None.
+        may_be_effect: Whether an effect that the model lacks may look alike, so that another
+            deviation from the model does not speak for the mistake.
+        log_volume: Logarithm by which the density of the values as written is larger than that of
+            the changed ones, because their unit is another one, shape ``(changed,)``; else None.
     """
 
     kind: str
@@ -74,6 +78,8 @@ class Alternative(NamedTuple):
     rows: Tensor
     cohort: Cohort
     partners: Tensor | None = None
+    log_volume: Tensor | None = None
+    may_be_effect: bool = False
 
     @property
     def moves_population(self) -> bool:
@@ -103,7 +109,7 @@ def written_alternatives(
         yield from _exchanged_individuals(cohort, used)
 
 
-def _changed(cohort: Cohort, rows: Tensor, **parts: Any) -> Cohort:
+def changed_part(cohort: Cohort, rows: Tensor, **parts: Any) -> Cohort:
     """Some individuals with other parts, and labels anew: one may occur several times."""
     return replace(cohort[rows], ids=(), **parts)
 
@@ -111,7 +117,7 @@ def _changed(cohort: Cohort, rows: Tensor, **parts: Any) -> Cohort:
 def with_covariates(cohort: Cohort, rows: Tensor, changed: dict[str, Tensor]) -> Cohort:
     """Some individuals of a cohort with other values of some covariates."""
     own = {name: x[rows] for name, x in cohort.covariates.items()}
-    return _changed(cohort, rows, covariates={**own, **changed})
+    return changed_part(cohort, rows, covariates={**own, **changed})
 
 
 def _is_quantity(cohort: Cohort, name: str) -> bool:
@@ -189,7 +195,7 @@ def _other_doses(cohort: Cohort, doses: Doses) -> Iterator[Alternative]:
         new = replace(own, amounts=own.amounts * factor**power, rates=own.rates * factor**power)
         if bool((own.rates < 0).any()):
             continue
-        yield Alternative("doses", text, rows, _changed(cohort, rows, doses=new))
+        yield Alternative("doses", text, rows, changed_part(cohort, rows, doses=new))
     several = (own.given.sum(1) > 1).nonzero()[:, 0]
     order = torch.where(own.given, own.times, -torch.inf).argsort(1, descending=True)
     for number, text in (
@@ -201,7 +207,7 @@ def _other_doses(cohort: Cohort, doses: Doses) -> Iterator[Alternative]:
         if len(enough):
             part = rows[enough]
             fewer = replace(own.map(_taking(enough)), given=given[enough])
-            changed = _changed(cohort, part, doses=fewer)
+            changed = changed_part(cohort, part, doses=fewer)
             yield Alternative("doses", text, part, changed)
 
 
@@ -215,7 +221,7 @@ def _moved_times(cohort: Cohort, rows: Tensor, times: dict[str, Tensor]) -> Coho
         n: Series(times[n], s.values, s.observed) if n in times else s
         for n, s in own.series.items()
     }
-    return _changed(cohort, rows, series=series)
+    return changed_part(cohort, rows, series=series)
 
 
 def _single(cohort: Cohort) -> list[str]:
@@ -226,6 +232,9 @@ def _other_clock(cohort: Cohort, doses: Doses) -> Iterator[Alternative]:
     """Times of all values of one channel that are written too late or too early."""
     names = _single(cohort)
     for shift, sign in itertools.product(ALTERNATIVES.shifts, (1, -1)):
+        # Times of what was not recorded stay in the range of the others, and in order.
+        least = [float(cohort[n].times.min()) for n in names]
+        least.append(float(torch.where(doses.given, doses.times, torch.inf).min()))
         moved = {n: cohort[n].times - sign * shift for n in names}
         recorded = [torch.where(cohort[n].observed, t, torch.inf).amin(1) for n, t in moved.items()]
         first = torch.where(doses.given, doses.times, torch.inf).amin(1)
@@ -233,7 +242,7 @@ def _other_clock(cohort: Cohort, doses: Doses) -> Iterator[Alternative]:
         kept = torch.stack(rows).all(0).nonzero()[:, 0] if rows else torch.zeros(0).long()
         if len(kept):
             text = f"its times are written {shift:g} too {'late' if sign > 0 else 'early'}"
-            times = {n: t[kept] for n, t in moved.items()}
+            times = {n: t[kept].clamp(min=min(least)) for n, t in moved.items()}
             yield Alternative("times", text, kept, _moved_times(cohort, kept, times))
 
 
@@ -265,7 +274,7 @@ def _reordered(
     own = cohort[rows]
     series = dict(own.series.items())
     series[name] = replace(series[name], values=series[name].values[:, order])
-    return Alternative(kind, text, rows, _changed(cohort, rows, series=series))
+    return Alternative(kind, text, rows, changed_part(cohort, rows, series=series))
 
 
 def _exchanged_individuals(cohort: Cohort, used: Sequence[str]) -> Iterator[Alternative]:
@@ -279,6 +288,6 @@ def _exchanged_individuals(cohort: Cohort, used: Sequence[str]) -> Iterator[Alte
         yield Alternative("exchanged covariates", text, first, changed, second)
     if cohort.doses is not None:
         others = cohort[second].doses
-        changed = _changed(cohort, first, doses=others)
+        changed = changed_part(cohort, first, doses=others)
         text = "the doses of {} and {} are exchanged"
         yield Alternative("exchanged doses", text, first, changed, second)

@@ -23,7 +23,7 @@ References:
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -36,15 +36,17 @@ from ..runtime.threads import threads_for
 from .check_results import DEFAULTS as P_VALUES
 from .check_results import Check, Status
 from .compared_variables import Variable, variables_of_design
+from .result_selection import outcome_kinds
 from .written_alternatives import LEVEL, Alternative, written_alternatives
 from .written_likelihoods import (
     Compared,
-    at_maximum,
     compare_alternatives,
     exact_gains,
-    expected_gain,
+    possible_alternatives,
     used_covariates,
 )
+from .written_maxima import at_maximum, expected_gain
+from .written_outcomes import outcome_alternatives
 
 Sort = Literal["one", "pair", "level", "share", "all"]
 
@@ -73,7 +75,7 @@ class WrittenDataSettings:
         max_listed: Most individuals that are named in one finding.
     """
 
-    max_individuals: int = 150
+    max_individuals: int = 400
     min_individuals: int = 6
     min_in_level: int = 2
     share_of_level: float = 0.8
@@ -105,6 +107,8 @@ class _Claim(NamedTuple):
         weights: Prior probabilities that they are changed, shape ``(case, changed)``.
         ratio: Log likelihood ratio.
         where: The individuals in words, if they have a common mark.
+        probability: Probabilities that they are changed, given the data, shape ``(changed,)``;
+            None before it is computed.
     """
 
     alternative: int
@@ -112,17 +116,15 @@ class _Claim(NamedTuple):
     weights: Tensor
     ratio: float
     where: str = ""
+    probability: Tensor | None = None
 
 
-def written_data_checks(
-    fit: PopulationFit, series: Collection[str], *, seed: int = 0, beside: bool = False
-) -> list[Check]:
+def written_data_checks(fit: PopulationFit, *, seed: int = 0, beside: bool = False) -> list[Check]:
     """The check of the data against what they would be without a mistake; an empty list for a
     likelihood that is learned, and for cohorts of few or of many individuals.
 
     Args:
         fit: The fit.
-        series: Names of the series of continuous values, of which samples may be exchanged.
         seed: Seed of the draws for what is found.
         beside: Whether another check has found a deviation from the model, for which a mistake is
             a possible reason.
@@ -132,8 +134,12 @@ def written_data_checks(
     if fit.estimator != "corrected" or not in_range or not bool(fit.estimated.any()):
         return []
     with torch.no_grad(), threads_for(cohort.num_values):
+        kinds = outcome_kinds(fit.structure)
+        continuous = [n for n, kind in kinds.items() if kind == "continuous"]
         used = used_covariates(fit, cohort)
-        alternatives = list(written_alternatives(cohort, used, series))
+        alternatives = list(written_alternatives(cohort, used, continuous))
+        alternatives += outcome_alternatives(cohort, kinds)
+        alternatives = possible_alternatives(fit, alternatives)
         if not alternatives:
             return []
         compared = compare_alternatives(fit, cohort, alternatives)
@@ -227,13 +233,16 @@ def _verified(
         exact = claim
         limit = DEFAULTS.verified if claim.sort in ("one", "pair") else 1.0
         if p_value(claim) < limit or _is_far(compared, claim):
-            ratio = at_maximum(fit, compared, claim.alternative, claim.weights)
+            two_groups = claim.sort == "share" and _is_far(compared, claim)
+            ratio, probability = at_maximum(
+                fit, compared, claim.alternative, claim.weights, split=two_groups
+            )
             if claim.sort in ("one", "pair"):
                 places = claim.weights[0].nonzero()[:, 0]
                 alternative = compared.alternatives[claim.alternative]
                 approximate = compared.gain(claim.alternative)[places]
                 ratio += float((exact_gains(fit, alternative, places, seed) - approximate).sum())
-            exact = claim._replace(ratio=ratio)
+            exact = claim._replace(ratio=ratio, probability=probability)
         result.append((min(1.0, p_value(exact)), exact))
     return sorted(result, key=lambda x: (x[0], -x[1].ratio))
 
@@ -254,20 +263,26 @@ def _check(
     limit: float,
 ) -> Check:
     """The verdict; of several claims about one kind of mistake the most likely one is named."""
-    smallest = found[0][0]
+
+    def is_named(p_value: float, claim: _Claim) -> bool:
+        is_doubtful = compared.alternatives[claim.alternative].may_be_effect
+        return p_value < (P_VALUES.look if is_doubtful else limit)
+
+    named = [x for x in found if is_named(*x)]
+    smallest = (named or found)[0][0]
     words = (
         f"None of {number} mistakes that were tried makes the data more likely than chance does."
     )
     status: Status = "passed"
-    if smallest < limit:
+    if named:
         status = "failed" if smallest < P_VALUES.failed else "look"
         best: dict[str, str] = {}
-        for p_value, claim in found:
+        for p_value, claim in named:
             kind = compared.alternatives[claim.alternative].kind
-            if p_value < limit and kind not in best:
+            if kind not in best:
                 best[kind] = f"{_words(cohort, compared, claim)} (p = {p_value:.1g})"
-        named = "; or ".join(list(best.values())[: DEFAULTS.max_named])
-        words = f"The data would be far more likely if this were a mistake: {named}. {ADVICE}"
+        listed = "; or ".join(list(best.values())[: DEFAULTS.max_named])
+        words = f"The data would be far more likely if this were a mistake: {listed}. {ADVICE}"
     return Check(NAME, status, smallest, words, "model", number)
 
 
@@ -281,9 +296,10 @@ def _words(cohort: Cohort, compared: Compared, claim: _Claim) -> str:
         return f"{claim.where or 'in all individuals'}: {alternative.words}"
     if claim.sort == "one":
         return f"individual {own[0]}: {alternative.words}"
-    gain = compared.gain(claim.alternative)
-    prior = math.log(DEFAULTS.shares[1] / (1 - DEFAULTS.shares[1]))
-    probability = torch.sigmoid(gain + prior)
+    probability = claim.probability
+    if probability is None:
+        prior = math.log(DEFAULTS.shares[1] / (1 - DEFAULTS.shares[1]))
+        probability = torch.sigmoid(compared.gain(claim.alternative) + prior)
     order = probability.argsort(descending=True).tolist()
     likely = [labels[k] for k in order if float(probability[k]) > DEFAULTS.likely]
     more = ", ..." if len(likely) > DEFAULTS.max_listed else ""

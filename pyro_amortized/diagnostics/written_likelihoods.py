@@ -2,10 +2,8 @@ r"""How much more likely data would be without a mistake: marginal likelihoods o
 
 Each individual of each alternative (:mod:`pyro_amortized.diagnostics.written_alternatives`) has a
 marginal likelihood of its own. It is approximated at the mode of its parameters, which Newton steps
-find from the posterior of the data as written. A mistake in many individuals moves the population
-as well: with their scores :math:`s` at the estimates :math:`\hat\Psi`, whose covariance is C, the
-maximum lies about :math:`C s` away and is :math:`s^\top C s / 2` higher. The score is the posterior
-mean of the derivative of the log density (identity of Fisher).
+find from the posterior of the data as written. The score in the population parameters is the
+posterior mean of the derivative of the log density (identity of Fisher).
 """
 
 import math
@@ -26,6 +24,7 @@ from ..sampling.adaptive_importance import sample_targets
 from ..sampling.importance_weights import importance_estimate
 from ..sampling.individual_sampler import make_sampler
 from ..sampling.posterior_centers import posterior_centers
+from .refused_data import REFUSALS
 from .written_alternatives import Alternative, with_covariates
 
 
@@ -42,12 +41,6 @@ class LikelihoodSettings:
         jitter: Part of the variances that is added to a covariance of draws.
         num_draws: Draws of each individual for what is found.
         difference: Step of the derivatives in the population, in standard errors.
-        max_move: Farthest move of the population, in standard errors, that the second order says
-            something about.
-        lowest: Log likelihood ratio at the estimates below which no move mends it.
-        lengths: Lengths of a move of the population that are tried.
-        num_moves: Most moves.
-        min_gained: Gain of a move in log likelihood below which no other follows.
     """
 
     first_steps: int = 2
@@ -58,11 +51,6 @@ class LikelihoodSettings:
     jitter: float = 1e-6
     num_draws: int = 300
     difference: float = 0.05
-    max_move: float = 5.0
-    lowest: float = -30.0
-    lengths: tuple[float, ...] = (0.5, 1.0)
-    num_moves: int = 4
-    min_gained: float = 0.3
 
 
 DEFAULTS = LikelihoodSettings()
@@ -75,7 +63,7 @@ class Approximated(NamedTuple):
         cohort: Their data.
         location: Modes, shape ``(individual, latent)``.
         scale: Cholesky factors, shape ``(individual, latent, latent)``.
-        masses: Log likelihoods, shape ``(individual,)``.
+        masses: Log likelihoods of the values as written, shape ``(individual,)``.
         scores: Their derivatives in the estimated population parameters, shape ``(individual,
             parameter)``; empty where they are not needed.
     """
@@ -120,6 +108,31 @@ def used_covariates(fit: PopulationFit, cohort: Cohort) -> list[str]:
     return used
 
 
+def possible_alternatives(
+    fit: PopulationFit, alternatives: Sequence[Alternative]
+) -> list[Alternative]:
+    """Those that the program accepts: it may refuse times before its start, for instance.
+
+    Args:
+        fit: The fit.
+        alternatives: At least one.
+    """
+    centers = posterior_centers(fit.individuals)
+
+    def accepts(some: Sequence[Alternative]) -> bool:
+        rows = torch.cat([a.rows for a in some])
+        try:
+            data = end_to_end([a.cohort for a in some])
+            fit.structure.log_density(data, centers[rows].unsqueeze(0), fit.estimates)
+        except REFUSALS:
+            return False
+        return True
+
+    if not alternatives or accepts(alternatives):
+        return list(alternatives)
+    return [a for a in alternatives if accepts([a])]
+
+
 def compare_alternatives(
     fit: PopulationFit, cohort: Cohort, alternatives: Sequence[Alternative]
 ) -> Compared:
@@ -133,17 +146,25 @@ def compare_alternatives(
     location, scale = _normal_posteriors(fit)
     none = torch.full((len(cohort),), -torch.inf, dtype=torch.float64)
     written = approximated(fit, fit.vector, cohort, (location, scale), none)
-    written = written._replace(scores=_scores(fit, fit.vector, written))
+    written = written._replace(scores=likelihood_scores(fit, fit.vector, written))
     rows = torch.cat([a.rows for a in alternatives])
     start = written.location[rows], written.scale[rows]
     others = end_to_end([a.cohort for a in alternatives])
-    changed = approximated(fit, fit.vector, others, start, written.masses[rows])
+    volume = torch.cat([log_volume_of(a) for a in alternatives])
+    changed = approximated(fit, fit.vector, others, start, written.masses[rows] - volume)
+    changed = changed._replace(masses=changed.masses + volume)
     parts = torch.arange(len(rows)).split([len(a.rows) for a in alternatives])
     own = [changed.take(x) for x in parts]
     for k, alternative in enumerate(alternatives):
         if alternative.moves_population:
-            own[k] = own[k]._replace(scores=_scores(fit, fit.vector, own[k]))
+            own[k] = own[k]._replace(scores=likelihood_scores(fit, fit.vector, own[k]))
     return Compared(written, alternatives, own)
+
+
+def log_volume_of(alternative: Alternative) -> Tensor:
+    """Logarithm of the change of the unit of the values, shape ``(changed,)``."""
+    none = torch.zeros(len(alternative.rows), dtype=torch.float64)
+    return none if alternative.log_volume is None else alternative.log_volume
 
 
 def approximated(
@@ -191,7 +212,7 @@ def approximated(
     return Approximated(cohort, location, scale, masses, masses.new_zeros(len(cohort), 0))
 
 
-def _scores(fit: PopulationFit, vector: Tensor, individuals: Approximated) -> Tensor:
+def likelihood_scores(fit: PopulationFit, vector: Tensor, individuals: Approximated) -> Tensor:
     """Derivatives of the log likelihoods in the estimated parameters, shape ``(individual,
     parameter)``, by differences at points with the mean and the covariance of the posterior.
     """
@@ -216,78 +237,6 @@ def _scores(fit: PopulationFit, vector: Tensor, individuals: Approximated) -> Te
     return torch.stack(scores, -1).nan_to_num(0.0, 0.0, 0.0)
 
 
-def at_maximum(fit: PopulationFit, compared: Compared, index: int, weights: Tensor) -> float:
-    r"""Log likelihood ratio of an alternative in many individuals at its own population.
-
-    Args:
-        fit: The fit.
-        compared: What is compared.
-        index: Index of the alternative.
-        weights: Prior probabilities that the individuals are changed, shape ``(case, changed)``;
-            the mean over the cases counts.
-    """
-    places = (weights > 0).any(0).nonzero()[:, 0]
-    rows, weights = compared.alternatives[index].rows[places], weights[:, places]
-    known = fit.estimated
-    covariance = fit.covariance[known][:, known]
-    written, changed, vector = compared.written, compared.changed[index].take(places), fit.vector
-    changed = changed._replace(scores=_scores(fit, vector, changed))
-    best = _log_ratio(written.masses, changed.masses, rows, weights)
-    before = float(written.masses.sum())
-    for _ in range(DEFAULTS.num_moves):
-        score = written.scores.sum(0) + _responsible(written, changed, rows, weights)
-        moved = []
-        for length in DEFAULTS.lengths:
-            other = vector.clone()
-            other[known] += length * (covariance @ score)
-            pair = [
-                approximated(fit, other, x.cohort, (x.location, x.scale), None)
-                for x in (written, changed)
-            ]
-            ratio = _log_ratio(pair[0].masses, pair[1].masses, rows, weights) - before
-            moved.append((ratio + before, other, pair))
-        top = max(moved, key=lambda x: x[0])
-        if not top[0] > best:
-            break
-        gained = top[0] - best
-        best, vector = top[0], top[1]
-        written, changed = (x._replace(scores=_scores(fit, vector, x)) for x in top[2])
-        if gained < DEFAULTS.min_gained:
-            break
-    return best - before
-
-
-def _log_ratio(written: Tensor, changed: Tensor, rows: Tensor, weights: Tensor) -> float:
-    """Log likelihood of all individuals, a mean over the cases of the prior probabilities."""
-    others = written.sum() - written[rows].sum()
-    either = torch.logaddexp(torch.log1p(-weights) + written[rows], weights.log() + changed)
-    return float((others + either.sum(1)).logsumexp(0)) - math.log(len(weights))
-
-
-def _responsible(
-    written: Approximated, changed: Approximated, rows: Tensor, weights: Tensor
-) -> Tensor:
-    """What the changed individuals add to the score, with their probabilities to be changed."""
-    before, after = written.masses[rows], changed.masses
-    either = torch.logaddexp(torch.log1p(-weights) + before, weights.log() + after)
-    case = either.sum(1).softmax(0)
-    probability = torch.exp(weights.log() + after - either)
-    mean = (case.unsqueeze(1) * probability).sum(0)
-    return (mean.unsqueeze(1) * (changed.scores - written.scores[rows])).sum(0)
-
-
-def expected_gain(fit: PopulationFit, compared: Compared, index: int, weights: Tensor) -> float:
-    """As :func:`at_maximum`, to second order."""
-    known, rows = fit.estimated, compared.alternatives[index].rows
-    written, changed = compared.written, compared.changed[index]
-    score = _responsible(written, changed, rows, weights)
-    move = float(score @ fit.covariance[known][:, known] @ score)
-    here = _log_ratio(written.masses, changed.masses, rows, weights) - float(written.masses.sum())
-    if here < DEFAULTS.lowest:
-        return here
-    return here + 0.5 * min(max(move, 0.0), DEFAULTS.max_move**2)
-
-
 def exact_gains(fit: PopulationFit, alternative: Alternative, places: Tensor, seed: int) -> Tensor:
     """Log likelihood ratios of some individuals of an alternative by importance sampling.
 
@@ -302,7 +251,8 @@ def exact_gains(fit: PopulationFit, alternative: Alternative, places: Tensor, se
     generator = make_generator(seed)
     sampled = sample_targets(sampler, DEFAULTS.num_draws, len(cohort), generator, refine=True)
     estimate = importance_estimate(sampled.weighted.log_weights)
-    return estimate.log_mean - fit.marginal.log_likelihood[alternative.rows[places]]
+    before = fit.marginal.log_likelihood[alternative.rows[places]]
+    return estimate.log_mean + log_volume_of(alternative)[places] - before
 
 
 def _normal_posteriors(fit: PopulationFit) -> tuple[Tensor, Tensor]:

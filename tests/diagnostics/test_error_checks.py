@@ -10,7 +10,8 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized import Cohort, Series
 from pyro_amortized.diagnostics import residuals
-from pyro_amortized.diagnostics.error_checks import _score_p_value, error_checks
+from pyro_amortized.diagnostics.error_checks import error_checks
+from pyro_amortized.diagnostics.error_scores import _score_p_value
 from tests.exact import TRUTH, linear_program
 
 NUM, TIMES = 60, torch.arange(6, dtype=torch.float64).mul(0.6)

@@ -25,7 +25,8 @@ def residuals_of(change, seed=1):
     return Residuals(
         *("y", ids, torch.arange(WIDTH).double().repeat(NUM), flat, unknown.isfinite()),
         *(predictions, predictions, (flat - predictions) / SIGMA, *[unknown] * 4),
-        *(predictions.unsqueeze(0), ((flat - predictions) / SIGMA).unsqueeze(0), unknown),
+        *(predictions.unsqueeze(0), ((flat - predictions) / SIGMA).unsqueeze(0)),
+        *(unknown.unsqueeze(0), torch.zeros(len(flat), 0), unknown),
     )
 
 

@@ -16,7 +16,7 @@ from tests.diagnostics.linear_weights import (
 
 def check_of(cohort, *, beside=False):
     fit = pa.fit_population(program, cohort, num_starts=1, seed=1)
-    (check,) = written_data_checks(fit, ["y"], beside=beside)
+    (check,) = written_data_checks(fit, beside=beside)
     return check
 
 
@@ -78,12 +78,12 @@ def test_the_likelihood_ratio_of_a_right_file_has_the_mean_one():
 
 def test_few_individuals_are_not_compared():
     fit = pa.fit_population(program, right_cohort(3, num=5), num_starts=1, seed=1)
-    assert written_data_checks(fit, ["y"]) == []
+    assert written_data_checks(fit) == []
 
 
 def test_the_random_state_is_left_as_found():
     fit = pa.fit_population(program, right_cohort(3), num_starts=1, seed=1)
     state = torch.get_rng_state()
-    first, second = (written_data_checks(fit, ["y"], seed=4)[0] for _ in range(2))
+    first, second = (written_data_checks(fit, seed=4)[0] for _ in range(2))
     assert torch.equal(state, torch.get_rng_state())
     assert first == second

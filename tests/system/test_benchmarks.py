@@ -22,6 +22,8 @@ PARTS = {
     "after_fit_doses",
     "criticism_defects",
     "criticism_files",
+    "criticism_judge_defects",
+    "criticism_judge_models",
     "criticism_models",
     "criticism_outcomes",
     "criticism_practice",

@@ -1,0 +1,90 @@
+"""A finding of one test, the verdict on a family of them, and regressions on every variable."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ..cohort import Cohort
+from .check_results import DEFAULTS as P_VALUES
+from .check_results import Check, Status
+from .compared_variables import variables_of_design
+from .effect_dependence import contrast
+from .variable_tests import columns_of, known_values, regression_p_value
+
+
+@dataclass(frozen=True)
+class FindingSettings:
+    r"""When variables are compared, and what is named.
+
+    Args:
+        min_individuals: Fewest individuals that are compared.
+        max_named: Most findings that are named.
+    """
+
+    min_individuals: int = 8
+    max_named: int = 3
+
+
+FINDINGS = FindingSettings()
+
+
+class Finding(NamedTuple):
+    """One test: its p-value, what it means in words, and what to do."""
+
+    p_value: float
+    words: str
+    advice: str
+
+
+def check_of_findings(name: str, findings: list[Finding]) -> Check:
+    """The verdict on the family, by Bonferroni."""
+    num, ordered = len(findings), sorted(findings)
+    p_value = min(1.0, num * ordered[0].p_value)
+    status: Status = "passed"
+    if p_value < P_VALUES.look:
+        status = "failed" if p_value < P_VALUES.failed else "look"
+    words = f"No deviation was found in {num} tests."
+    if status != "passed":
+        found = [x for x in ordered if num * x.p_value < P_VALUES.look][: FINDINGS.max_named]
+        named = "; ".join(f"{x.words} (p = {x.p_value:.1g})" for x in found)
+        words = f"Found: {named}. {' '.join(dict.fromkeys(x.advice for x in found))}"
+    return Check(name, status, p_value, words, "model", num)
+
+
+def against_variables(
+    scores: np.ndarray,
+    own: np.ndarray,
+    cohort: Cohort,
+    words: str,
+    advice: str,
+    sides: tuple[str, str] = ("higher", "lower"),
+    *,
+    levels_only: bool = False,
+) -> list[Finding]:
+    """Regressions of one number of some individuals on every variable of the cohort.
+
+    Args:
+        scores: The numbers, shape ``(individual,)``.
+        own: Rows of these individuals.
+        cohort: The data.
+        words: The finding, with places for the side, the size, and where.
+        advice: What to do.
+        sides: Words for larger and smaller numbers.
+        levels_only: Whether quantities are left out.
+    """
+    findings = []
+    for variable in variables_of_design(cohort):
+        if levels_only and not variable.levels:
+            continue
+        known = known_values(variable)[own] if len(own) else np.zeros(0, dtype=bool)
+        used = np.isin(np.arange(len(variable.values)), own[known])
+        columns = columns_of(variable, used)
+        design = np.column_stack([np.ones(len(columns)), columns])
+        if len(design) < design.shape[1] + FINDINGS.min_individuals:
+            continue
+        found = contrast(scores[known], np.ones(len(design)), variable, used)
+        side = sides[0] if found.slope > 0 else sides[1]
+        p_value = regression_p_value(scores[known], design)
+        findings.append(Finding(p_value, words.format(side, abs(found.slope), found.where), advice))
+    return findings
