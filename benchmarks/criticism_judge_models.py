@@ -279,8 +279,7 @@ def turnover(cohort, variant=""):
             "start": cohort.doses.times[:, 0].to(base) + 0 * base,
             "drift": (0.03 if variant == "drift" else 0.0) + 0 * base,
         }
-        given = cohort.doses.times[:, :1]
-        y = nlme.solve(response, base.unsqueeze(-1), cohort["y"].times, p, switches=given)[..., 0]
+        y = nlme.solve(response, base.unsqueeze(-1), cohort["y"].times, p)[..., 0]
         observe(cohort, dist.Normal(y, sigma[..., None] * y))
 
 

@@ -113,8 +113,18 @@ def list_events(
         parts.insert(0, Events(changes, kinds, number, torch.zeros_like(changes)))
     if switches is not None:
         parts.append(switch_events(switches.to(like.dtype), start))
-    if not parts:
-        return nothing
+    return _sorted(parts) if parts else nothing
+
+
+def with_switches(events: Events, switches: Tensor, start: float) -> Events:
+    """The events of rows, and the stops around the times ``(row, switch)`` at which the right-hand
+    side changes.
+    """
+    return _sorted([events, switch_events(switches.to(events.times.dtype), start)])
+
+
+def _sorted(parts: list[Events]) -> Events:
+    """The events of all parts by time; at equal times in the order of the parts."""
     shape = broadcast_shape(*(e.times.shape[:-1] for e in parts))
 
     def concatenated(name: str) -> Tensor:

@@ -67,8 +67,9 @@ def solve(
         delivery: Lag time, bioavailability, modelled rates and durations of the doses.
         piecewise: Parameters that change at given times.
         switches: Times at which the right-hand side itself changes (``torch.where(t >= 10, ...)``),
-            for all individuals or of shape ``(individual, switch)``. Without them a short pulse may
-            be stepped over.
+            for all individuals or of shape ``(individual, switch)``. Default: a compiled system
+            finds those at which the time passes a number or a parameter; torchdiffeq may step over
+            a short pulse.
         start: Time of the initial state.
         solver: "compiled" traces the right-hand side, compiles it and gives every individual its
             own steps; it has no gradients. It uses an explicit method of order 5, and an implicit

@@ -1,7 +1,7 @@
 r"""One call of the solver: the inputs as rows of one batch, and the solution in their shape."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +18,8 @@ from .compiled.codes import Event, Status
 from .compiled.function_keys import key_of
 from .compiled.solved_rows import Problem, run
 from .compiled.systems import RightHandSide, System, system_for
-from .events import Events, list_events
+from .compiled.time_switches import switch_times
+from .events import Events, list_events, with_switches
 from .problem_validation import as_switches, check_inputs, check_kinds
 from .solver_options import SolverOptions, Tolerance
 from .steady_state import FIXED_POINT, fixed_point, period_events, with_gradient
@@ -79,6 +80,7 @@ class Task:
     inputs: list[Tensor] = field(init=False)
     key: Any = field(init=False)
     needs_gradient: bool = field(init=False)
+    finds_switches: bool = field(init=False)
 
     def prepare(
         self,
@@ -104,6 +106,7 @@ class Task:
         check_inputs(initial, times, parameters, varying, start, doses)
         shapes = [x.shape for x in parameters.values()] + [x.shape[:-1] for x in varying.values()]
         hit = as_switches(switches, times)
+        self.finds_switches = hit is None
         self._events = list_events(self.arriving, changes, start, times, hit)
         shapes += [initial.shape[:-1], times.shape[:1], self._events.times.shape[:-1]]
         self.batch = broadcast_shape(*shapes)
@@ -136,6 +139,9 @@ class Task:
         solver = self.control.solver
         rows = self.rows()
         system = self.system(rows) if solver != "torchdiffeq" else None
+        if system is not None and self.finds_switches and system.time_differences:
+            times = switch_times(system.time_differences, rows.parameters, rows.initial[:, :1])
+            rows = replace(rows, events=with_switches(rows.events, times, self.start))
         method = solver if solver in ("explicit", "implicit") else "auto"
         vectors, lost = self.steady_states(rows, system, method)
         rows = Rows(rows.start, rows.initial, rows.parameters, rows.events, vectors, rows.times)

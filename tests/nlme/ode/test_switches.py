@@ -1,10 +1,14 @@
 """Stimuli and switches: times at which the right-hand side changes are hit."""
 
+import math
+
 import pytest
 import torch
 
 from pyro_amortized import Doses, nlme
 from pyro_amortized.errors import ModelError
+from pyro_amortized.nlme.ode.compiled.time_switches import switch_times, time_differences
+from pyro_amortized.nlme.ode.compiled.tracing import trace
 from tests.nlme.kit import f64
 
 K = 0.3
@@ -31,10 +35,53 @@ def test_a_short_pulse_is_hit(solver):
     assert torch.allclose(x[..., 0], exact(TIMES), rtol=1e-5, atol=1e-8)
 
 
-def test_a_short_pulse_is_stepped_over_without_switches():
+@pytest.mark.parametrize("solver", ["explicit", "implicit"])
+def test_a_compiled_system_finds_its_switches(solver):
+    x = nlme.solve(pulse, f64(0.0), TIMES, {"k": K}, solver=solver)
+    assert torch.allclose(x[..., 0], exact(TIMES), rtol=1e-5, atol=1e-8)
+
+
+def test_a_short_pulse_is_stepped_over_by_torchdiffeq():
     """The reason for the argument."""
-    x = nlme.solve(pulse, f64(0.0), TIMES, {"k": K}, solver="explicit")
+    x = nlme.solve(pulse, f64(0.0), TIMES, {"k": K}, solver="torchdiffeq")
     assert x[:, 2:].abs().max() < 1e-3
+
+
+def test_switches_at_parameters_and_pieces_are_found():
+    """A pulse of 0.01 h that begins at a parameter, which changes at 20 h."""
+
+    def driven(t, x, p):
+        since = t - p["at"]
+        on = (since >= 0.0) & (since < p["length"])
+        return torch.where(on, 100.0, 0.0).unsqueeze(-1) - K * x
+
+    changes = f64(20.0).expand(2, 1)
+    at = nlme.Piecewise(changes, {"at": f64(10.0, 30.0).expand(2, 2)})
+    x = nlme.solve(driven, f64(0.0), TIMES, {"length": f64(0.01, 0.02)}, piecewise=at)[..., 0]
+    for row, length in enumerate((0.01, 0.02)):
+        one = 100 / K * (1 - math.exp(-K * length))
+
+        def response(begin, one=one, length=length):
+            later = torch.exp(-K * (TIMES[0] - begin - length))
+            return torch.where(TIMES[0] < begin, 0.0, one * later)
+
+        assert torch.allclose(x[row], response(10.0) + response(30.0), rtol=1e-5, atol=1e-8)
+
+
+def test_what_a_comparison_must_be():
+    """Linear in the time, and without states."""
+
+    def found(f, **parameters):
+        traced = trace(f, 1, tuple(parameters))
+        times = switch_times(time_differences(traced.slopes), parameters, f64(0.0).reshape(1, 1))
+        return sorted(times[0].tolist())
+
+    p = {"a": f64(4.0).reshape(1, 1)}
+    assert found(lambda t, x, p: (t - p["a"]).clamp(min=0)[:, None] * x, **p) == [4.0]
+    assert found(lambda t, x, p: ((2 * t > p["a"]) * 1.0)[:, None] * x, **p) == [2.0]
+    assert found(lambda t, x, p: ((torch.sin(t) > 0) * p["a"])[:, None] * x, **p) == [math.inf]
+    traced = trace(lambda t, x, p: torch.where(x > t[:, None], -x, x), 1, ())
+    assert time_differences(traced.slopes) == ()
 
 
 @pytest.mark.parametrize("later", [torch.ge, torch.gt])

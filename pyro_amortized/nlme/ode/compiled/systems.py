@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .expressions import write
+from .expressions import Node, write
 from .kernel_cache import load_kernel
 from .rosenbrock_source import implicit_source
 from .scalar_source import explicit_source
 from .simd_source import lanes_source
+from .time_switches import time_differences
 from .tracing import NotTraceable, Traced, trace
 
 RightHandSide = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
@@ -71,6 +72,11 @@ class System:
     traced: Traced
     usual_steps: float = LIMITS.usual_steps
     _made: dict[str, Any] = field(default_factory=dict)
+
+    @functools.cached_property
+    def time_differences(self) -> tuple[Node, ...]:
+        """What changes its sign where the right-hand side compares the time with parameters."""
+        return time_differences(self.traced.slopes)
 
     def kernel(self, method: str) -> Any:
         """The compiled solver, "explicit" or "implicit"."""
