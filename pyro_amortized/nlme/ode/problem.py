@@ -93,7 +93,7 @@ class Task:
         switches: Any = None,
     ) -> None:
         """Check the inputs, and bring them into one shape."""
-        start, self.key = self.start, key_of(self.f)
+        start, self.key, self.finds_switches = self.start, key_of(self.f), switches is None
         check_kinds(initial, times, given)
         num = len(times)
         parameters = {
@@ -106,7 +106,6 @@ class Task:
         check_inputs(initial, times, parameters, varying, start, doses)
         shapes = [x.shape for x in parameters.values()] + [x.shape[:-1] for x in varying.values()]
         hit = as_switches(switches, times)
-        self.finds_switches = hit is None
         self._events = list_events(self.arriving, changes, start, times, hit)
         shapes += [initial.shape[:-1], times.shape[:1], self._events.times.shape[:-1]]
         self.batch = broadcast_shape(*shapes)
