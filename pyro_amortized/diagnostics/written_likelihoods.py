@@ -36,8 +36,8 @@ class LikelihoodSettings:
         first_steps: Newton steps for every individual and alternative.
         more_steps: Further ones of those that are not unlikely, or far from their mode.
         min_gain: Log likelihood ratio after the first steps from which they are taken ...
-        min_rise: ... or rise in the last step: the mode is far away.
-        settled: Rise from which a mode is found.
+        min_change: ... or change in the last step, up or down: the mode is far away.
+        settled: Change below which a mode is found.
         jitter: Part of the variances that is added to a covariance of draws.
         num_draws: Draws of each individual for what is found.
         difference: Step of the derivatives in the population, in standard errors.
@@ -46,7 +46,7 @@ class LikelihoodSettings:
     first_steps: int = 2
     more_steps: int = 8
     min_gain: float = -10.0
-    min_rise: float = 0.5
+    min_change: float = 0.5
     settled: float = 0.01
     jitter: float = 1e-6
     num_draws: int = 300
@@ -204,9 +204,9 @@ def approximated(
             if written is None:
                 break
             is_near = found - written[active] > DEFAULTS.min_gain
-            active = active[
-                (rise > DEFAULTS.min_rise) | (is_near & (rise.abs() > DEFAULTS.settled))
-            ]
+            # A step far from the mode may also lower the mass: the scale there narrows first.
+            is_far = rise.abs() > DEFAULTS.min_change
+            active = active[is_far | (is_near & (rise.abs() > DEFAULTS.settled))]
             if len(active) == 0:
                 break
     return Approximated(cohort, location, scale, masses, masses.new_zeros(len(cohort), 0))

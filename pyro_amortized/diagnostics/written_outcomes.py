@@ -1,13 +1,14 @@
-r"""Mistakes in the outcomes, undone: codes, signs and units of what was measured.
+r"""Mistakes in the outcomes, undone: codes, signs, units and logarithms of what was measured.
 
 Yes and no of a site are exchanged, a scale of categories is numbered in the other direction, a
-change has the wrong sign, values or times of events are in another unit. The values themselves are
-then others, so their density changes by the volume: where :math:`c\,y` should have been written in
-place of y, the density of y is :math:`c\,p(c\,y)`, which is why an alternative has a
-``log_volume``.
+change has the wrong sign, values or times of events are in another unit, values are logarithms. The
+values themselves are then others, so their density changes by the volume: where :math:`h(y)` should
+have been written in place of y, the density of y is :math:`|h'(y)|\,p(h(y))`, which is why an
+alternative has a ``log_volume``.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -28,6 +29,10 @@ class OutcomeAlternativeSettings:
         value_factors: Factors by which all values of a series may be too large, or too small, and
             their names.
         time_factors: The same of the times of events, and of the times of values.
+        logarithms: Bases of logarithms that may be written in place of values, what was added to
+            the values before, and their names.
+        max_logarithm: Largest natural logarithm: no measured value is twenty orders of magnitude
+            larger than its unit.
         max_categories: Most categories whose order may be the other one.
         beyond: Factor by which the last time of an individual may lie beyond those of the others,
             a property of the design.
@@ -49,6 +54,12 @@ class OutcomeAlternativeSettings:
         (60.0, "minutes in place of hours"),
         (365.25, "days in place of years"),
     )
+    logarithms: tuple[tuple[float, float, str], ...] = (
+        (math.e, 0.0, "natural logarithms"),
+        (10.0, 0.0, "decimal logarithms"),
+        (math.e, 1.0, "natural logarithms of one plus the value"),
+    )
+    max_logarithm: float = 20 * math.log(10)
     max_categories: int = 20
     beyond: float = 1.1
 
@@ -81,6 +92,7 @@ def outcome_alternatives(cohort: Cohort, kinds: Mapping[str, OutcomeKind]) -> It
             yield from _other_codes(cohort, name)
         elif kind == "continuous" and not _has_limits(cohort, name):
             yield from _other_values(cohort, name)
+            yield from _logarithms(cohort, name)
     yield from _other_unit_of_times(cohort, kinds)
 
 
@@ -139,6 +151,30 @@ def _other_values(cohort: Cohort, name: str) -> Iterator[Alternative]:
         changed = _with_values(cohort, name, rows, series.values[rows] * factor.value)
         volume = number * torch.tensor(factor.value).double().log()
         text = f"the values of {name!r} are written {factor.side} ({factor.words}?)"
+        yield Alternative(kind, text, rows, changed, log_volume=volume, may_be_effect=True)
+
+
+def _logarithms(cohort: Cohort, name: str) -> Iterator[Alternative]:
+    """Logarithms of the values of an individual in place of the values.
+
+    An individual whose values cannot be logarithms stays, with a volume of zero: which individuals
+    there are must not depend on the outcome.
+    """
+    series, kind = cohort[name], f"the logarithm of {name}"
+    rows = series.observed.any(1).nonzero()[:, 0]
+    observed = series.observed[rows]
+    known = torch.where(observed, series.values[rows].double(), 0.0)
+    for base, added, words in OUTCOMES.logarithms:
+        log = known * math.log(base)
+        is_possible = (log <= OUTCOMES.max_logarithm).all(1)
+        if not bool(is_possible.any()):
+            continue
+        real = log.clamp(max=OUTCOMES.max_logarithm).exp() - added
+        values = torch.where(observed, real.to(series.values), series.values[rows])
+        slopes = torch.where(observed, log + math.log(math.log(base)), 0.0)
+        volume = slopes.sum(1).masked_fill(~is_possible, -torch.inf)
+        changed = _with_values(cohort, name, rows, values)
+        text = f"the values of {name!r} are {words}"
         yield Alternative(kind, text, rows, changed, log_volume=volume, may_be_effect=True)
 
 

@@ -94,3 +94,18 @@ def test_p_values_of_a_right_model_are_uniform(reliability):
         hits += [t.p_value < 0.05 for t in tests]
     assert sum(hits) <= scipy.stats.binom.ppf(0.9999, len(hits), 0.05)
     assert sum(hits) >= scipy.stats.binom.ppf(0.0001, len(hits), 0.03)
+
+
+def test_p_values_of_interactions_are_uniform_with_few_individuals_in_a_cell():
+    """Four sites of different size and two groups; also far in the tail, where a model fails."""
+    generator, rng = torch.Generator().manual_seed(6), np.random.default_rng(6)
+    p_values = []
+    for _ in range(2000):
+        site, group = rng.choice(4, NUM, p=[0.4, 0.25, 0.2, 0.15]), rng.random(NUM) < 0.4
+        cells = Variable("site", site.astype(float)), Variable("group", group.astype(float))
+        drawn = torch.randn(NUM, 1, generator=generator).double()
+        p_values += [x.p_value for x in interaction(posteriors(drawn, 0.6, generator), 0, *cells)]
+    assert len(p_values) > 400
+    for level in (0.001, 0.01, 0.1, 0.5):
+        low, high = scipy.stats.binom.ppf([0.0005, 0.9995], len(p_values), level)
+        assert low <= np.less(p_values, level).sum() <= high

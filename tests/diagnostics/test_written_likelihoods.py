@@ -1,9 +1,12 @@
 """Likelihood ratios of alternatives to the data are those of the closed form."""
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 import pyro_amortized as pa
+from pyro_amortized import nlme
 from pyro_amortized.diagnostics.written_alternatives import written_alternatives
 from pyro_amortized.diagnostics.written_likelihoods import (
     compare_alternatives,
@@ -67,3 +70,54 @@ def test_scores_are_those_of_the_closed_form(fit, compared):
         ]
     )
     torch.testing.assert_close(compared.written.scores, exact, atol=2e-2, rtol=1e-2)
+
+
+def absorbed(cohort):
+    """One compartment with absorption; clearance and volume vary, too."""
+    typical = pyro.sample("typical", dist.Normal(torch.tensor([0.4, 1.2, 3.6]), 1.0).to_event(1))
+    omega = pyro.sample("omega", dist.HalfNormal(torch.full((3,), 0.5)).to_event(1))
+    with pyro.plate("individual", len(cohort)):
+        phi = pyro.sample("phi", dist.Normal(typical, omega).to_event(1))
+        ka, cl, v = phi.exp().unbind(-1)
+        y = cohort["y"]
+        prediction = nlme.one_compartment(y.times, cohort.doses, ka=ka, cl=cl, v=v)
+        noise = dist.Normal(prediction, 0.15 * prediction).mask(y.observed).to_event(1)
+        pyro.sample("y", noise, obs=y.values)
+
+
+def curves(phi, times):
+    ka, cl, v = phi.exp().unsqueeze(-1).unbind(-2)
+    rate = cl / v
+    return 100 * ka / (v * (ka - rate)) * (torch.exp(-rate * times) - torch.exp(-ka * times))
+
+
+def test_modes_far_from_those_of_the_data_as_written_are_reached():
+    """Records in reverse order look like a slow absorption; the right order has its mode far away.
+
+    The likelihoods are compared with the mean over draws from the population.
+    """
+    generator = torch.Generator().manual_seed(1)
+    times = torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 24.0]).double()
+    normal = torch.randn(24, 10, generator=generator).double()
+    phi = torch.tensor([0.4, 1.2, 3.6]) + torch.tensor([0.4, 0.25, 0.2]) * normal[:, :3]
+    values = curves(phi, times) * (1 + 0.15 * normal[:, 3:]).clamp(min=0.1)
+    values[:8] = values[:8].flip(1)
+    doses = pa.Doses(times=torch.zeros(24, 1), amounts=torch.full((24, 1), 100.0))
+    cohort = pa.Cohort({"y": pa.Series(times.expand(24, -1), values)}, doses)
+    fit = pa.fit_population(absorbed, cohort, num_starts=1, seed=1)
+    (order,) = [a for a in written_alternatives(fit.cohort, [], ["y"]) if a.kind == "order"]
+    with torch.no_grad():
+        gain = compare_alternatives(fit, fit.cohort, [order]).gain(0)
+    draws = torch.randn(100_000, 1, 3, generator=generator).double()
+    points = fit.estimates["typical"] + fit.estimates["omega"] * draws
+
+    def exact(data):
+        prediction = curves(points, times).clamp(min=1e-9)
+        law = torch.distributions.Normal(prediction, 0.15 * prediction)
+        return law.log_prob(data.values).sum(-1).logsumexp(0)
+
+    expected = exact(order.cohort["y"]) - exact(fit.cohort["y"])
+    near = expected > -5
+    assert int(near.sum()) >= 8
+    # Room for skewed posteriors, which are not normal; a mode that is not reached costs far more.
+    torch.testing.assert_close(gain[near], expected[near], atol=2.0, rtol=0)

@@ -104,7 +104,7 @@ def test_scales_signs_and_units_are_changed():
     assert "other direction" in scale.words
     torch.testing.assert_close(scale.cohort["y"].values, 3 - values)
     signed = pa.Cohort({"y": pa.Series(times, values - 1.5)})
-    (sign,) = outcome_alternatives(signed, {"y": "continuous"})
+    (sign,) = [a for a in outcome_alternatives(signed, {"y": "continuous"}) if "sign" in a.words]
     torch.testing.assert_close(sign.cohort["y"].values, 1.5 - values)
     units = list(
         outcome_alternatives(pa.Cohort({"y": pa.Series(times, values + 1)}), {"y": "continuous"})
@@ -115,6 +115,23 @@ def test_scales_signs_and_units_are_changed():
         large.log_volume, torch.full((10,), -5 * torch.tensor(10.0).double().log().item()).double()
     )
     assert list(outcome_alternatives(cohort, {"y": "count"})) == []
+
+
+def test_the_density_of_logarithms_has_the_mass_one():
+    """Each individual has one value, a point of a grid: the integral is over all of them."""
+    grid = torch.linspace(-8.0, 50.0, 58_001, dtype=torch.float64)
+    cohort = pa.Cohort({"y": pa.Series(torch.zeros(len(grid), 1).double(), grid.unsqueeze(1))})
+    found = [a for a in outcome_alternatives(cohort, {"y": "continuous"}) if "logar" in a.kind]
+    assert len(found) == 3
+    law = torch.distributions.LogNormal(torch.tensor(0.5).double(), torch.tensor(0.7).double())
+    for alternative in found:
+        values = alternative.cohort["y"].values[:, 0]
+        assert bool(values.isfinite().all())
+        inside = values > 0
+        density = torch.zeros_like(grid)
+        density[inside] = (law.log_prob(values[inside]) + alternative.log_volume[inside]).exp()
+        assert abs(float(torch.trapezoid(density, grid)) - 1) < 1e-4
+    torch.testing.assert_close(found[0].cohort["y"].values[:9000, 0], grid[:9000].exp())
 
 
 def test_times_in_another_unit_are_those_of_some_individuals():
