@@ -17,9 +17,8 @@ from ...numerics.weighted_regression import regression
 from ...sampling.importance_weights import finite_or_zero_weight, log_moments
 from ..complete_scores import individual_scores
 from ..expanded_likelihood import limited_rise
-from ..expansion_settings import EXPANSION
 from ..following_draws import FOLLOWING, Following, reach_of
-from .modal_points import ModalPoints, group_terms, point_weights
+from .modal_points import MODAL, ModalPoints, group_terms, point_weights
 
 # Largest change of the logarithm of an axis with a unit of an unconstrained population parameter.
 # For a normal posterior that the population alone determines it is one.
@@ -48,7 +47,7 @@ class ModalLikelihood:
             self.following = self._followed()
         value = individuals.observations.value
         self.offset = value - individuals.log_proposal
-        self.headroom = value.amax(0) - value + EXPANSION.free_rise
+        self.headroom = value.amax(0) - value + MODAL.free_rise
 
     def _followed(self) -> Following:
         individuals = self.individuals

@@ -70,6 +70,9 @@ class ModalSettings:
     # approximation: the error of each of them is larger, but nearly the same. With a third of it,
     # rounds went back and forth between populations of which one was worse.
     error_share: float = 0.1
+    # As ``EXPANSION.free_rise``. Points about a mode have no draws in the tails that could take all
+    # of the weight; with less, rounds ended farther from the maximum.
+    free_rise: float = 5.0
 
 
 MODAL = ModalSettings()
