@@ -40,6 +40,10 @@ class InformationSettings:
     # each individual that show it: it is a difference on the same draws.
     max_weak: float = 4.0
     num_draws: int = 300
+    # Values times draws times evaluations for it, and draws below which it is left out: with 15
+    # parameters it takes 240 evaluations.
+    max_values: int = 60_000_000
+    min_draws: int = 100
     # Part of the information of the curvature below which that of the scores makes it doubtful.
     # Of 12 individuals the latter varies by 40 %.
     doubtful_share: float = 0.5
@@ -131,7 +135,12 @@ class InformationCheck:
         """What the regression of the mixed derivatives adds to the information, on some of the
         draws.
         """
-        some = likelihood.individuals.some(INFORMATION.num_draws)
+        num = likelihood.parts[0].gradient.shape[-1]
+        per_draw = likelihood.individuals.cohort.num_values * num * (num + 1)
+        num_draws = min(INFORMATION.num_draws, INFORMATION.max_values // per_draw)
+        if num_draws < INFORMATION.min_draws:
+            return torch.zeros_like(self.bias)
+        some = likelihood.individuals.some(num_draws)
         parts = (some, likelihood.scale, None, likelihood.following)
         every = replace(EXPANSION, max_coordinates=MANY)
         information = [

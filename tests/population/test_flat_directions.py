@@ -1,5 +1,7 @@
 """Directions that the data do not determine, or only weakly, with an expanded likelihood."""
 
+from dataclasses import replace
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -8,8 +10,11 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized import nlme
+from pyro_amortized.numerics.maximization import observed_information
+from pyro_amortized.population import information_check as module
 from pyro_amortized.population import likelihood_choice
 from pyro_amortized.population.expanded_likelihood import ExpandedLikelihood
+from pyro_amortized.population.expansion_settings import EXPANSION
 from pyro_amortized.population.flat_directions import flat_directions, round_steps
 from pyro_amortized.population.information_check import information_check
 from pyro_amortized.population.likelihood_choice import ChoiceSettings
@@ -133,3 +138,27 @@ def test_rounds_do_not_move_along_flat_directions():
 def test_a_direction_with_a_slope_is_not_flat():
     scores = torch.full((400, 1), 0.004).double()  # information 0.006, slope 1.6
     assert flat_directions(scores)[0].shape == (1, 0)
+
+
+def test_the_error_of_a_regression_is_taken_off(monkeypatch):
+    """On the same draws, what remains is the information by differences."""
+    few = replace(EXPANSION, max_coordinates=2)
+    monkeypatch.setattr(module, "EXPANSION", few)
+    fit = pa.fit_population(quickstart.model, quickstart.cohort, num_draws=200, seed=1)
+    free, scale, objective = fit.free, fit.search.scale, fit.search.objective
+    regressed = ExpandedLikelihood(fit.individuals, scale, settings=few)
+    assert regressed.is_regressed
+    parts = (fit.individuals, scale, None, regressed.following)
+    by_differences = ExpandedLikelihood(*parts, settings=EXPANSION)
+    assert not by_differences.is_regressed
+    place = (fit.vector, module.DIFFERENCES.difference * scale)
+    found, expected = (
+        observed_information(objective(x), *place) * torch.outer(scale, scale)
+        for x in (regressed, by_differences)
+    )
+    check = information_check(objective, regressed, fit.vector, scale, free)
+    corrected = found - check._error_of_regression(regressed)
+    assert torch.allclose(corrected, expected, rtol=1e-6, atol=1e-4)
+    assert (found - expected).abs().max() > 0.01
+    monkeypatch.setattr(module, "INFORMATION", replace(module.INFORMATION, max_values=1000))
+    assert not check._error_of_regression(regressed).any()  # too many evaluations
