@@ -9,6 +9,7 @@ regressed on the variables of the cohort: a rater who uses the ends of the scale
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,10 +59,10 @@ def expected_frequencies(
     columns = []
     for c in range(min(int(known.max()) + 1, DEFAULTS.max_values)):
 
-        def of_value(distribution: object, value: Tensor, c: int = c) -> Tensor | None:
+        def of_value(distribution: Any, value: Tensor, c: int = c) -> Tensor | None:
             try:
                 other = torch.full_like(value, float(c))
-                log_prob: Tensor = distribution.log_prob(other)  # type: ignore[attr-defined]
+                log_prob: Tensor = distribution.log_prob(other)
             except (NotImplementedError, AttributeError, ValueError):
                 return None
             return log_prob.exp().expand_as(value)

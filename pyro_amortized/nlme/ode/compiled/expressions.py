@@ -7,9 +7,9 @@ source for numba by :func:`write`.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Union
+from typing import TypeVar, Union
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class SimplificationSettings:
 
 DEFAULTS = SimplificationSettings()
 
+Value = TypeVar("Value")
 Number = float | int | bool
 Operand = Union["Node", Number]
 
@@ -271,14 +272,27 @@ def _term(node: Node, args: list[str]) -> str:
     return f"math.{node.op}({args[0]})"
 
 
-def evaluate(roots: list[Node], known: dict[str, float]) -> list[float]:
+def evaluate(roots: list[Node], known: Mapping[str, float]) -> list[float]:
     """Values of expressions for known values of the symbols."""
-    values: dict[int, float] = {}
+    return computed(roots, known, float, _compute)
+
+
+def computed(
+    roots: Iterable[Node],
+    known: Mapping[str, Value],
+    number: Callable[[float], Value],
+    compute: Callable[[str, list[Value]], Value],
+) -> list[Value]:
+    """Values of expressions of any kind, from those of the symbols, what stands for a number, and
+    what computes an operation.
+    """
+    values: dict[int, Value] = {}
+    roots = list(roots)
     for node in topological(roots):
         if node.op == "const":
-            values[id(node)] = float(node.value)
+            values[id(node)] = number(float(node.value))
         elif node.op == "symbol":
             values[id(node)] = known[str(node.value)]
         else:
-            values[id(node)] = _compute(node.op, [values[id(arg)] for arg in node.args])
+            values[id(node)] = compute(node.op, [values[id(arg)] for arg in node.args])
     return [values[id(root)] for root in roots]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .expressions import FUNCTIONS, Node, apply, symbols, topological, write
+from .expressions import FUNCTIONS, Node, apply, computed, symbols, topological, write
 
 COMPARISONS = frozenset({"lt", "le", "gt", "ge", "min", "max"})
 TENSOR_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
@@ -86,13 +86,8 @@ def switch_times(
 def _value(node: Node, parameters: Mapping[str, Tensor], time: Tensor) -> Tensor:
     """An expression at times ``(row, 1)``, for every row and piece."""
     known = {f"p{j}": x for j, x in enumerate(parameters.values())} | {"t": time}
-    values: dict[int, Tensor] = {}
-    for part in topological([node]):
-        if part.op == "const":
-            values[id(part)] = torch.full_like(time, float(part.value))
-        elif part.op == "symbol":
-            values[id(part)] = known[str(part.value)]
-        else:
-            value = TENSOR_FUNCTIONS[part.op](*(values[id(arg)] for arg in part.args))
-            values[id(part)] = value.to(time.dtype)
-    return values[id(node)]
+
+    def compute(op: str, values: list[Tensor]) -> Tensor:
+        return TENSOR_FUNCTIONS[op](*values).to(time.dtype)
+
+    return computed([node], known, lambda x: torch.full_like(time, x), compute)[0]
