@@ -6,8 +6,10 @@ two occasions, a concentration with its effect, and a turnover solved as an ODE.
 program, from which the data are simulated, or a change of the file; the program without it is
 fitted. Right analyses are of all sizes (6 to 400 individuals), sparse and rich.
 
-python benchmarks/criticism_judge.py [--only "scale|growth"] [--cohorts 2] [--first 0]
-    [--clean 30] [--folder results] [--anew] [--small]
+A second list, ``clinic``, has ten more models (`criticism_clinic_models.py`).
+
+python benchmarks/criticism_judge.py [--list judge|clinic] [--only "scale|growth"] [--cohorts 2]
+    [--first 0] [--clean 30] [--folder results] [--anew] [--small]
 """
 
 import argparse
@@ -20,25 +22,27 @@ from pathlib import Path
 
 import pyro
 import torch
-from criticism_judge_defects import DEFECTS
-from criticism_judge_models import MODELS, design_of
+from criticism_clinic import CLINIC
+from criticism_clinic_models import MODELS as CLINIC_MODELS
+from criticism_judge_defects import DEFECTS as JUDGED
+from criticism_judge_models import MODELS as JUDGED_MODELS, design_of
 
 import pyro_amortized as pa
 from pyro_amortized.diagnostics import diagnose
 
-# Right analyses: model, individuals, share of the values that are recorded, further covariates.
-RIGHT = [
-    (model, num, share, more)
-    for num, share, more in (
-        (48, 1.0, 0),
-        (7, 1.0, 0),
-        (24, 0.6, 3),
-        (48, 0.3, 10),
-        (150, 0.7, 1),
-        (9, 0.8, 10),
-    )
-    for model in MODELS
-] + [(m, 400, 0.5, 2) for m in ("ordered", "counts", "emax", "heights", "joint", "infusion")]
+MODELS = {**JUDGED_MODELS, **CLINIC_MODELS}
+DEFECTS = {**JUDGED, **CLINIC}
+LISTS = {"judge": (JUDGED, JUDGED_MODELS), "clinic": (CLINIC, CLINIC_MODELS)}
+LARGE = ("ordered", "counts", "emax", "heights", "joint", "infusion")
+
+
+def right_cases(models):
+    """Right analyses: model, individuals, share of the values that are recorded, further
+    covariates.
+    """
+    sizes = ((48, 1.0, 0), (7, 1.0, 0), (24, 0.6, 3), (48, 0.3, 10), (150, 0.7, 1), (9, 0.8, 10))
+    cases = [(model, *size) for size in sizes for model in models]
+    return cases + [(model, 400, 0.5, 2) for model in LARGE if model in models]
 
 
 @dataclass(frozen=True)
@@ -140,22 +144,24 @@ def of_right(index, case, arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--list", choices=LISTS, default="judge", help="which list of defects")
     parser.add_argument("--only", default="", help="defects whose names match this expression")
     parser.add_argument("--cohorts", type=int, default=1, help="cohorts of each defect")
     parser.add_argument("--first", type=int, default=0, help="seed of the first cohort")
-    parser.add_argument("--clean", type=int, default=len(RIGHT), help="cohorts without a defect")
+    parser.add_argument("--clean", type=int, default=66, help="cohorts without a defect")
     parser.add_argument("--folder", default="", help="where the results are kept")
     parser.add_argument("--anew", action="store_true", help="new checks of the fits of the folder")
     parser.add_argument("--small", action="store_true", help="one defect of a small cohort")
     arguments = parser.parse_args()
-    names = [n for n in DEFECTS if re.search(arguments.only, n)]
+    defects, models = LISTS[arguments.list]
+    names = [n for n in defects if re.search(arguments.only, n)]
     num, clean = (24, 1) if arguments.small else (48, arguments.clean)
     found = [
         of_defect(label, seed, num, arguments)
         for label in (names[:1] if arguments.small else names)
         for seed in range(arguments.first, arguments.first + arguments.cohorts)
     ]
-    right = [of_right(k, case, arguments) for k, case in enumerate(RIGHT[:clean])]
+    right = [of_right(k, case, arguments) for k, case in enumerate(right_cases(models)[:clean])]
     blamed, looks = [x for x, _ in right], [x for _, x in right]
     claims = {}
     for name, flags, bound, sign in (

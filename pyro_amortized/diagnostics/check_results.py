@@ -47,6 +47,7 @@ PAGES: Mapping[str, str] = {
     "identity": "from_table",
     "doses, covariates and times": "from_table",
     "recorded values": "missing_data",
+    "recorded times": "endpoints",
     "residuals": "statistical_models",
     "errors": "statistical_models",
     "frequencies": "endpoints",

@@ -9,6 +9,7 @@ References:
     Proceedings of the American Mathematical Society 6.
 """
 
+import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from ..cohort import Cohort
 from .check_results import Check
+from .compared_variables import Variable
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def identity_checks(
     for name, sds in (error_sds or {}).items():
         findings += _near_copies(cohort, name, sds)
     findings += [*_filled_covariates(cohort), *_unknown_covariates(cohort)]
+    findings += _other_codes(cohort)
     name = "identity of individuals and values"
     if not findings:
         words = (
@@ -274,6 +277,32 @@ def _unknown_covariates(cohort: Cohort) -> Iterator[str]:
                 yield (
                     f"the covariate {name!r} is {value:g} for {named}, and {low:g} to {high:g} for "
                     "the others: a code for an unknown value, or another unit"
+                )
+
+
+def _other_codes(cohort: Cohort) -> Iterator[str]:
+    """Covariates whose levels in a group are those of the others plus a number: 1 and 2 in place of
+    0 and 1.
+    """
+    variables = [
+        Variable(n, x.double().numpy()) for n, x in cohort.covariates.items() if x.dim() == 1
+    ]
+    for coded, group in itertools.permutations([v for v in variables if v.levels], 2):
+        for level in group.levels:
+            inside = group.values == level
+            own, others = (set(coded.values[x].tolist()) for x in (inside, ~inside))
+            if len(own) < 2 or len(own) != len(others) or own == others or not own & others:
+                continue
+            moves = {round(a - b, 6) for a, b in zip(sorted(own), sorted(others), strict=True)}
+            missing = np.isin(coded.values[~inside], list(others - own)).mean()
+            chance = (1 - float(missing)) ** int(inside.sum())
+            if len(moves) == 1 and chance < DEFAULTS.max_chance:
+                here, there = (
+                    ", ".join(f"{x:g}" for x in sorted(levels)) for levels in (own, others)
+                )
+                yield (
+                    f"the covariate {coded.name!r} has the values {here} where {group.name} is "
+                    f"{level:g} and {there} elsewhere: it may be coded otherwise there"
                 )
 
 

@@ -40,9 +40,10 @@ from .missingness_checks import missingness_checks
 from .prior_checks import prior_checks, prior_data_check
 from .random_effect_analysis import RandomEffectTests, random_effect_tests
 from .random_effect_checks import random_effect_checks
-from .recorded_values import recorded_value_checks
+from .recorded_values import recorded_event_checks, recorded_value_checks
 from .residual_analysis import Residuals, residuals
 from .result_selection import outcome_kinds
+from .series_errors import series_error_checks
 from .written_data import written_data_checks
 
 
@@ -218,7 +219,8 @@ def _residuals(
         if kind == "event"
     )
     series = [n for n in fit.structure.series if fit.cohort[n].values.dim() == 2]
-    return tuple(residuals(fit, series=n, seed=fork_seed(generator)) for n in series), of_events
+    seed = fork_seed(generator)  # one for all: residuals of two series belong to the same draws
+    return tuple(residuals(fit, series=n, seed=seed) for n in series), of_events
 
 
 def _file_checks(
@@ -273,7 +275,10 @@ def _outcome_checks(
         checks += error_checks(one, fit.cohort, scores)
         if kinds[one.series] == "continuous":
             checks += recorded_value_checks(one, fit.cohort)
-    checks += [check for one in of_events for check in event_checks(one, fit.cohort)]
+    checks += series_error_checks(by_series, fit.cohort, scores)
+    for one_event in of_events:
+        checks += event_checks(one_event, fit.cohort)
+        checks += recorded_event_checks(one_event, fit.cohort)
     return checks + [check for one in by_series for check in missingness_checks(fit, one)]
 
 

@@ -32,6 +32,7 @@ from .compared_variables import Variable
 from .random_effects import RandomEffects
 from .variable_tests import (
     columns_of,
+    dependence_p_value,
     known_values,
     normal_scores,
     regression_p_value,
@@ -92,6 +93,7 @@ class EffectTest(NamedTuple):
             quantity, both unconstrained, of several effects the most significant one; the
             correlation; the distance of an outlier in standard deviations.
         words: The finding in words.
+        is_used: Whether the model uses the variable; it may do so for another effect.
     """
 
     kind: Kind
@@ -100,6 +102,7 @@ class EffectTest(NamedTuple):
     p_value: float
     size: float
     words: str
+    is_used: bool = False
 
 
 class Contrast(NamedTuple):
@@ -172,7 +175,11 @@ def dependence(
     design = np.column_stack([root, root[:, None] * columns])
     if len(y) < design.shape[1] + DEFAULTS.min_spare:
         return
-    p_value, name = regression_p_value(y, design), effects.names[j]
+
+    def p_value_of(own: np.ndarray) -> float:
+        return regression_p_value(y, np.column_stack([root, root[:, None] * own]))
+
+    p_value, name = dependence_p_value(variable, used, p_value_of), effects.names[j]
     found = contrast(y, root, variable, used)
     size = found.slope * float(effects.sd[:, j].mean())
     words = (

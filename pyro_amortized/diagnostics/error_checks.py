@@ -19,9 +19,9 @@ right model. Tests of several draws are combined to one p-value.
   its normal quantiles have the variance one.
 - *Spread and a variable* (covariates, first dose, order in the file): a regression of these
   quantiles on the variable.
-- *Level and a variable*: a regression of the mean normal score of the prediction discrepancies (pd)
-  of each individual on the variable. A laboratory, batch or study whose values are all too high is
-  found here also where single parameters move little.
+- *Level and a variable*: a regression of the best estimate of a common factor of all values of each
+  individual (:mod:`pyro_amortized.diagnostics.value_levels`) on the variable. A laboratory, batch
+  or study whose values are all too high is found here also where single parameters move little.
 - *Course and a variable*: a regression of the trend of the prediction errors of each individual
   over time on the variable. A treatment or a placebo effect that the model leaves out in a group is
   found here where the random effects take up its mean.
@@ -43,11 +43,18 @@ from torch import Tensor
 from ..cohort import Cohort
 from .check_results import Check
 from .compared_variables import Variable, variables_of_design
+from .effect_dependence import contrast
 from .error_scores import deviations_of, frequency_findings, neighbour_findings, steep_findings
 from .residual_analysis import Residuals
 from .uniformity_tests import combined_p_value
-from .variable_findings import Finding, against_variables, check_of_findings
-from .variable_tests import columns_of, known_values, regression_p_value
+from .value_repeats import repeat_findings
+from .variable_findings import Finding, Phrases, against_variables, check_of_findings
+from .variable_tests import (
+    columns_of,
+    dependence_p_value,
+    known_values,
+    regression_p_value,
+)
 
 
 @dataclass(frozen=True)
@@ -123,13 +130,15 @@ def error_checks(
         *neighbour_findings(rows, residuals, used, drawn, scores),
         *steep_findings(rows, residuals, used, drawn, scores),
         *_spreads(rows, drawn, cohort, COUNTS if residuals.kind == "count" else INDIVIDUALS),
-        *_levels(rows, residuals.pd_scores[used].numpy(), cohort),
+        *_levels(rows, residuals, used, cohort),
         *_courses(rows, residuals.times[used].numpy(), errors, cohort),
         *_within(rows, npde, _current_values(cohort, residuals.series, used)),
     ]
     name = residuals.series
     checks = [check_of_findings(f"errors of {name}", findings)] if findings else []
     counted = frequency_findings(rows, residuals, used, cohort, scores)
+    if is_discrete and residuals.frequencies.shape[1]:
+        counted += repeat_findings(rows, residuals, used, cohort, scores)
     return checks + ([check_of_findings(f"frequencies of {name}", counted)] if counted else [])
 
 
@@ -159,13 +168,20 @@ def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort, advice: str) -
     return findings
 
 
-def _levels(rows: np.ndarray, scores: np.ndarray, cohort: Cohort) -> list[Finding]:
-    """Mean deviations of the individuals from the population, against every variable."""
-    own = np.unique(rows)
-    counts = np.bincount(rows, minlength=len(cohort))[own]
-    means = np.bincount(rows, scores, len(cohort))[own] / counts
-    words = "the values as a whole are {}, by {:.2f} standard deviations of the predictions, {}"
-    return against_variables(means, own, cohort, words, LEVEL)
+def _levels(rows: np.ndarray, residuals: Residuals, used: Tensor, cohort: Cohort) -> list[Finding]:
+    """Values of the individuals that are all too high or too low, against every variable."""
+    own, levels = np.unique(rows), residuals.levels.take(used)
+    terms = (levels.weights * residuals.pd_scores[used]).numpy()
+    means = np.bincount(rows, terms, len(cohort))[own]
+    known = np.bincount(rows, (levels.weights * levels.slopes).numpy(), len(cohort))[own].mean()
+
+    def size(move: float) -> str:
+        if levels.are_logarithms:
+            return f"by a factor of about {np.exp(min(move / max(known, 1e-12), 50.0)):.2f}"
+        return f"by about {move / max(known, 1e-12):.3g}"
+
+    phrases = Phrases("the values as a whole are {}, {}, {}", LEVEL, size=size)
+    return against_variables(means, own, cohort, phrases)
 
 
 def _courses(
@@ -180,10 +196,11 @@ def _courses(
             own.append(int(i))
             slopes.append(float(npde[rows == i] @ rank / np.sqrt(rank @ rank)))
     words = (
-        "late values, given the early ones, are {} than the model says, by {:.2f} standard "
+        "late values, given the early ones, are {} than the model says, by {} standard "
         "deviations, {}"
     )
-    return against_variables(np.array(slopes), np.array(own, dtype=int), cohort, words, COURSE)
+    phrases = Phrases(words, COURSE)
+    return against_variables(np.array(slopes), np.array(own, dtype=int), cohort, phrases)
 
 
 def _current_values(cohort: Cohort, name: str, used: Tensor) -> dict[str, np.ndarray]:
@@ -228,10 +245,21 @@ def _chi2_scores(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _spread_by(variable: Variable, scores: np.ndarray, own: np.ndarray) -> list[Finding]:
+    """Spreads of the individuals against a variable, scores of shape ``(draw, individual)``."""
     known = known_values(variable)[own]
-    columns = columns_of(variable, np.isin(np.arange(len(variable.values)), own[known]))
-    design = np.column_stack([np.ones(len(columns)), columns])
-    if len(design) < design.shape[1] + DEFAULTS.min_individuals:
+    used = np.isin(np.arange(len(variable.values)), own[known])
+    columns = columns_of(variable, used)
+    if len(columns) < columns.shape[1] + 1 + DEFAULTS.min_individuals:
         return []
-    p_value = combined_p_value([regression_p_value(z[known], design) for z in scores])
-    return [Finding(p_value, f"the size of the errors goes with {variable.name}", VARIABLE)]
+
+    def p_value_of(columns: np.ndarray) -> float:
+        design = np.column_stack([np.ones(len(columns)), columns])
+        return combined_p_value([regression_p_value(z[known], design) for z in scores])
+
+    p_value = dependence_p_value(variable, used, p_value_of)
+    found = contrast(scores.mean(0)[known], np.ones(len(columns)), variable, used)
+    words = (
+        f"the size of the errors goes with {variable.name}: they are "
+        f"{'larger' if found.slope > 0 else 'smaller'} {found.where}"
+    )
+    return [Finding(p_value, words, VARIABLE)]

@@ -20,7 +20,7 @@ from .residual_analysis import Residuals
 from .uniformity_tests import combined_p_value
 from .value_frequencies import compared_values
 from .value_order import order_p_value
-from .variable_findings import FINDINGS, Finding, against_variables
+from .variable_findings import FINDINGS, Finding, Phrases, against_variables
 
 
 @dataclass(frozen=True)
@@ -108,25 +108,37 @@ def _score_p_value(
     rows: np.ndarray, drawn: np.ndarray, same: np.ndarray, scores: np.ndarray | None
 ) -> float | None:
     """P-value of the score test of an autocorrelation; None where individuals are too few."""
-    own = _means_by_individual(rows[1:][same], (drawn[:, 1:] * drawn[:, :-1])[:, same], scores)
-    z = _score_statistic(own, np.unique(rows[1:][same]), scores)
+    own = means_by_individual(rows[1:][same], (drawn[:, 1:] * drawn[:, :-1])[:, same], scores)
+    z = score_statistic(own, np.unique(rows[1:][same]), scores)
     return None if z is None else float(2 * scipy.stats.t.sf(abs(z[0]), z[1]))
 
 
-def _means_by_individual(
+def means_by_individual(
     rows: np.ndarray, terms: np.ndarray, scores: np.ndarray | None
 ) -> np.ndarray:
-    """Sums over the values of an individual, means over the draws."""
+    """Sums over the values of an individual, means over the draws.
+
+    Args:
+        rows: Row of the individual of each value.
+        terms: What is added, shape ``(draw, value)``.
+        scores: Scores of the population parameters, shape ``(individual, parameter)``, or None.
+    """
     num = int(rows.max(initial=0)) + 1 if scores is None else len(scores)
     sums: np.ndarray = np.mean([np.bincount(rows, x, num) for x in terms], 0)
     return sums
 
 
-def _score_statistic(
+def score_statistic(
     own: np.ndarray, used: np.ndarray, scores: np.ndarray | None
 ) -> tuple[float, int] | None:
     """The sum of the scores of individuals in its standard errors, and the degrees of freedom: what
     the scores of the population parameters explain is left out of its variance.
+
+    Args:
+        own: The scores, shape ``(individual,)``.
+        used: Rows of the individuals that are used.
+        scores: Scores of the population parameters, shape ``(individual, parameter)``; None, or
+            one that is not finite: nothing is known.
     """
     if scores is None or not np.isfinite(scores).all():
         return None
@@ -159,8 +171,8 @@ def steep_findings(
         size = np.square(slopes[:, known])
         size = size / (size + np.median(size) + 1e-300)
         terms = (np.square(drawn[:, known]) - 1) * size
-        own = _means_by_individual(rows[known], terms, scores)
-        z = _score_statistic(own, np.unique(rows[known]), scores)
+        own = means_by_individual(rows[known], terms, scores)
+        z = score_statistic(own, np.unique(rows[known]), scores)
         if z is not None:
             words = (
                 "the errors are larger where the curve of the individual is steep, as where the "
@@ -184,7 +196,7 @@ def frequency_findings(
     for c in compared_values(expected):
         deviations = (values == c) - expected[:, c]
         sums, own = np.bincount(rows, deviations, len(cohort)), np.unique(rows)
-        z = _score_statistic(sums, own, scores)
+        z = score_statistic(sums, own, scores)
         if z is not None:
             words = (
                 f"the value {c:g} occurs {int((values == c).sum())} times, where "
@@ -194,10 +206,11 @@ def frequency_findings(
             findings.append(Finding(p_value, words, FREQUENT))
         if residuals.kind == "category" and 2 < expected.shape[1] <= DEFAULTS.few:
             words = (
-                f"the category {c:g} is {{}} than the model says, by {{:.2f}} (of the root of the "
+                f"the category {c:g} is {{}} than the model says, by {{}} (of the root of the "
                 "number of values), {}"
             )
             means = (sums / np.sqrt(number))[own]  # of about the same variance
             sides = ("more frequent", "rarer")
-            findings += against_variables(means, own, cohort, words, USED, sides, levels_only=True)
+            phrases = Phrases(words, USED, sides)
+            findings += against_variables(means, own, cohort, phrases, levels_only=True)
     return findings

@@ -9,8 +9,8 @@ With draws of the individual from its posterior, H of the right model is a censo
 variable. The rank of the first event under the population, :math:`1 - E\,e^{-H(t)}`, is uniform; of
 an event that is only known to lie in an interval (also one without an upper end), a rank is drawn
 in it. Its mean normal score, given this interval, is regressed on every variable of the cohort
-(events that are earlier in a group), and so is the fourth root of the mean square of the score,
-which is nearly normal (hazards that are not proportional).
+(events that are earlier in a group); hazards that are not proportional have a likelihood ratio of
+their own (:mod:`pyro_amortized.diagnostics.event_shapes`).
 
 References:
     Therneau, Grambsch, Fleming (1990), Martingale-based residuals for survival models.
@@ -31,11 +31,12 @@ from ..population.fit_result import PopulationFit
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
 from .check_results import Check, check_p_values
+from .event_shapes import shape_findings
 from .immune_share import immune_share
 from .quantile_residuals import normal_moments
 from .result_selection import individuals_of, outcome_kinds
 from .uniformity_tests import combined_p_value
-from .variable_findings import against_variables, check_of_findings
+from .variable_findings import Phrases, against_variables, check_of_findings
 
 NUM_SIMULATIONS = 1000  # draws of each individual from the population, for the ranks
 NUM_DRAWS = 10  # draws of the parameters of each individual
@@ -229,17 +230,17 @@ def event_checks(residuals: EventResiduals, cohort: Cohort) -> list[Check]:
     checks = [check_p_values(name, p_values, finding, advice, "model")]
     index = {label: i for i, label in enumerate(cohort.ids)}
     own = np.array([index[label] for label in residuals.ids])
-    first, second = normal_moments(*residuals.bounds.unbind(-1))
-    early = (
-        "the events are {} than the model says, by {:.2f} standard deviations of their scores, {}"
-    )
-    spread = (
-        "the times of the events vary {} than the model says, by {:.2f} (roots of the sizes of "
-        "their scores), {}"
+    first = normal_moments(*residuals.bounds.unbind(-1))[0]
+    lower, upper = (-torch.special.log_ndtr(-x) for x in residuals.bounds.unbind(-1))
+    upper = torch.where(residuals.happened, upper, torch.inf)
+    early = Phrases(
+        "the events are {} than the model says, by {} standard deviations of their scores, {}",
+        EARLY,
+        ("later", "earlier"),
     )
     findings = [
-        *against_variables(first.numpy(), own, cohort, early, EARLY, ("later", "earlier")),
-        *against_variables(second.numpy() ** 0.25, own, cohort, spread, SPREAD, ("more", "less")),
+        *against_variables(first.numpy(), own, cohort, early),
+        *shape_findings(lower.numpy(), upper.numpy(), own, cohort, SPREAD),
     ]
     if findings:
         checks.append(check_of_findings(f"events of {residuals.series} and variables", findings))

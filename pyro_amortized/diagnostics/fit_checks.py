@@ -8,10 +8,12 @@ weighted residuals of posterior draws must not depend on the prediction, or on t
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
 from torch import Tensor
+from torch.distributions import constraints
 
 from ..population.fit_result import PopulationFit
 from ..population.likelihood_estimate import MarginalLikelihood
@@ -43,6 +45,9 @@ class FitCheckSettings:
         max_ratio: Factor between the standard errors by curvature and by the sandwich from which a
             look is advised. With ten individuals per parameter the standard deviation of its
             logarithm is about 0.15.
+        max_log_error: Standard error of a logarithm from which it is not compared: the likelihood
+            is not nearly a parabola over a factor of e.
+        max_error_of_error: Relative Monte Carlo error of a standard error, likewise.
     """
 
     unreliable_failed: float = 0.1
@@ -54,6 +59,8 @@ class FitCheckSettings:
     max_named: int = 8
     min_per_parameter: int = 5
     max_ratio: float = 2.0
+    max_log_error: float = 1.0
+    max_error_of_error: float = 0.3
 
 
 DEFAULTS = FitCheckSettings()
@@ -95,8 +102,8 @@ def standard_error_checks(fit: PopulationFit) -> list[Check]:
     """Whether the standard errors by the curvature and those by the sandwich agree, as they do for
     a right model and many individuals; empty where there are few.
     """
-    known = fit.estimated
-    few = len(fit.cohort) < DEFAULTS.min_per_parameter * int(known.sum())
+    few = len(fit.cohort) < DEFAULTS.min_per_parameter * int(fit.estimated.sum())
+    known = _determined(fit)
     if few or not bool(known.any()) or fit.estimator == "likelihood-free":
         return []
     robust = fit.robust_covariance.diagonal()[known].sqrt()
@@ -116,6 +123,22 @@ def standard_error_checks(fit: PopulationFit) -> list[Check]:
         "`fit.robust_standard_errors`, and the other checks of the model."
     )
     return [Check(name, "look", factor, words, "model")]
+
+
+def _determined(fit: PopulationFit) -> Tensor:
+    """Which parameters have a standard error that can be compared, shape ``(population,)``: its
+    Monte Carlo error is small and, of a bounded parameter, whose coordinate is a logarithm, it is
+    not large itself. Near a limit, as a standard deviation of nearly zero, there is no curvature.
+    """
+    errors = fit.covariance.diagonal().sqrt()
+    bounded = [
+        n
+        for n, site in fit.structure.population.items()
+        if getattr(site.support, "base_constraint", site.support) is not constraints.real
+    ]
+    is_wide = fit.structure.coordinates(bounded) & (errors > DEFAULTS.max_log_error)
+    is_noisy = fit.standard_error_errors > DEFAULTS.max_error_of_error
+    return fit.estimated & ~is_wide & ~is_noisy
 
 
 def training_data_check(data: DataCheck) -> Check:
@@ -143,26 +166,33 @@ def residual_checks(residuals: Residuals) -> list[Check]:
     npde, times = residuals.npde[tested].numpy(), residuals.times[tested].numpy()
     if len(npde) < DEFAULTS.min_values:
         return []
-    p_values = _npde_p_values(residuals, tested)
+    tests = _npde_tests(residuals, tested)
     drawn, iwres = (
         x[:, tested].numpy() for x in (residuals.drawn_predictions, residuals.drawn_iwres)
     )
     # Other weighted residuals of counts and categories are not normal: their size has a trend.
     is_known = residuals.has_scores or residuals.kind == "continuous"
     if np.isfinite(iwres).all() and is_known:
-        p_values["the spread over predictions"] = combined_p_value(
-            [_spearman_p_value(np.abs(x), f) for x, f in zip(iwres, drawn, strict=True)]
-        )
-        p_values["the spread over time"] = combined_p_value(
-            [_spearman_p_value(np.abs(x), times) for x in iwres]
-        )
+        over = {"predictions": drawn, "time": np.broadcast_to(times, drawn.shape)}
+        for name, x in over.items():
+            several = [_spearman(np.abs(r), f) for r, f in zip(iwres, x, strict=True)]
+            p_value = combined_p_value([t.p_value for t in several])
+            tests[f"the spread over {name}"] = _Tested(p_value, several[0].words)
+    p_values = {f"{n} ({t.words})" if t.words else n: t.p_value for n, t in tests.items()}
     finding = "The residuals deviate from the model in {}."
     advice = "The residual error model or the structural model does not fit."
     return [check_p_values(f"residuals of {residuals.series}", p_values, finding, advice, "model")]
 
 
-def _npde_p_values(residuals: Residuals, tested: Tensor) -> dict[str, float]:
-    """P-values of the mean, variance and distribution of the npde that are tested, and of what they
+class _Tested(NamedTuple):
+    """A p-value, and the deviation in words."""
+
+    p_value: float
+    words: str = ""
+
+
+def _npde_tests(residuals: Residuals, tested: Tensor) -> dict[str, _Tested]:
+    """Tests of the mean, variance and distribution of the npde that are tested, and of what they
     have to do with times and predictions.
     """
     npde, times, since_dose, population = (
@@ -174,20 +204,29 @@ def _npde_p_values(residuals: Residuals, tested: Tensor) -> dict[str, float]:
             residuals.population,
         )
     )
-    p_values = {
-        "the mean": float(scipy.stats.ttest_1samp(npde, 0.0).pvalue),
-        "the variance": _variance_p_value(npde),
-        "the distribution": float(scipy.stats.kstest(npde, "norm").pvalue),
-        "the trend over time": _spearman_p_value(npde, times),
-        "the mean at single times": _mean_by_group_p_value(npde, times),
+    by_mean = float(scipy.stats.ttest_1samp(npde, 0.0).pvalue)
+    tests = {
+        "the mean": _Tested(by_mean, _side(float(npde.mean()))),
+        "the variance": _Tested(_variance_p_value(npde), f"{npde.var():.2f} in place of 1"),
+        "the distribution": _Tested(float(scipy.stats.kstest(npde, "norm").pvalue)),
+        "the trend over time": _spearman(npde, times),
+        "the mean at single times": _mean_by_group(npde, times, "times"),
     }
     several_doses = np.ptp(times - since_dose) > 0
     if np.isfinite(since_dose).all() and several_doses:
-        p_values["the mean at single times after a dose"] = _mean_by_group_p_value(npde, since_dose)
+        tests["the mean at single times after a dose"] = _mean_by_group(
+            npde, since_dose, "times after a dose"
+        )
     if np.isfinite(population).all() and not residuals.reads_others:
-        p_values["the trend over predictions"] = _spearman_p_value(npde, population)
-        p_values["the mean at single predictions"] = _mean_by_group_p_value(npde, population)
-    return p_values
+        tests["the trend over predictions"] = _spearman(npde, population)
+        tests["the mean at single predictions"] = _mean_by_group(npde, population, "predictions")
+    return tests
+
+
+def _side(mean: float) -> str:
+    """A mean deviation in words."""
+    side = "higher" if mean > 0 else "lower"
+    return f"values are {side} than predicted, by {abs(mean):.2f} standard deviations"
 
 
 def _variance_p_value(npde: np.ndarray) -> float:
@@ -197,22 +236,30 @@ def _variance_p_value(npde: np.ndarray) -> float:
     return 2 * min(below, 1 - below)
 
 
-def _mean_by_group_p_value(errors: np.ndarray, x: np.ndarray) -> float:
-    """P-value of the same mean at all times or predictions, by analysis of variance: those that
-    many values share are groups of their own, others are in groups of about equal size.
+def _mean_by_group(errors: np.ndarray, x: np.ndarray, name: str) -> _Tested:
+    """The test of the same mean at all times or predictions, by analysis of variance: those that
+    many values share are groups of their own, others are in groups of about equal size. The words
+    are about the group that deviates most.
     """
     most = min(DEFAULTS.max_groups, len(errors) // DEFAULTS.min_in_group)
     if most < 2:
-        return 1.0
+        return _Tested(1.0)
     inner = np.quantile(x, np.arange(1, most) / most, method="lower")
     place = np.searchsorted(np.unique(inner), x, side="left")
-    groups = [errors[place == k] for k in np.unique(place)]
-    groups = [group for group in groups if len(group) >= DEFAULTS.min_in_group // 2]
-    return float(scipy.stats.f_oneway(*groups).pvalue) if len(groups) > 1 else 1.0
+    rows = [np.flatnonzero(place == k) for k in np.unique(place)]
+    rows = [own for own in rows if len(own) >= DEFAULTS.min_in_group // 2]
+    if len(rows) < 2:
+        return _Tested(1.0)
+    p_value = float(scipy.stats.f_oneway(*(errors[own] for own in rows)).pvalue)
+    far = max(rows, key=lambda own: abs(errors[own].mean()) * len(own) ** 0.5)
+    low, high = float(x[far].min()), float(x[far].max())
+    where = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+    return _Tested(p_value, f"{_side(float(errors[far].mean()))}, at {name} of {where}")
 
 
-def _spearman_p_value(x: np.ndarray, y: np.ndarray) -> float:
-    """P-value of no rank correlation; one where ``y`` is constant."""
+def _spearman(x: np.ndarray, y: np.ndarray) -> _Tested:
+    """The test of no rank correlation; its p-value is one where ``y`` is constant."""
     if np.ptp(y) == 0:
-        return 1.0
-    return float(scipy.stats.spearmanr(x, y).pvalue)
+        return _Tested(1.0)
+    found = scipy.stats.spearmanr(x, y)
+    return _Tested(float(found.pvalue), f"rank correlation {found.statistic:+.2f}")

@@ -28,7 +28,7 @@ from .compared_variables import Variable
 from .effect_dependence import DEFAULTS as DEPENDENCE
 from .effect_dependence import EffectTest, contrast
 from .random_effects import RandomEffects
-from .variable_tests import columns_of, known_values
+from .variable_tests import columns_of, dependence_p_value, known_values
 
 
 def joint_dependence(
@@ -47,10 +47,14 @@ def joint_dependence(
         return
     root = np.sqrt(reliability[used])
     y = effects.means[:, list(tested)].numpy()[used] / root
-    columns = columns_of(variable, used)
-    p_value = _joint_p_value(y, root, columns)
-    if p_value is None:
+    if _joint_p_value(y, root, columns_of(variable, used)) is None:
         return
+
+    def p_value_of(columns: np.ndarray) -> float:
+        found = _joint_p_value(y, root, columns)
+        return 1.0 if found is None else found
+
+    p_value = dependence_p_value(variable, used, p_value_of)
     found = [contrast(y[:, k], root[:, k], variable, used) for k in range(len(tested))]
     sizes = [x.slope * float(effects.sd[:, j].mean()) for x, j in zip(found, tested, strict=True)]
     strongest = int(np.argmax([x.gain for x in found]))

@@ -129,6 +129,20 @@ def normal_moments(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     return first, second
 
 
+def expected_scores(values: Tensor, simulated: Tensor) -> Tensor:
+    """Expected normal scores of the ranks of values ``(individual, time)`` among simulations; those
+    of equal values are between two ranks.
+
+    Args:
+        values: The data.
+        simulated: Simulations, shape ``(simulation, individual, time)``.
+    """
+    least = 0.5 / len(simulated)
+    shares = [(simulated < values), (simulated <= values)]
+    below, upto = (x.double().mean(0).clamp(least, 1 - least) for x in shares)
+    return normal_moments(torch.special.ndtri(below), torch.special.ndtri(upto))[0]
+
+
 def _between(lower: Tensor, upper: Tensor, uniform: Tensor) -> Tensor:
     """Standard normal variables given that they lie between two bounds."""
     # In the upper tail both bounds are mirrored, where their probabilities are not rounded to one.

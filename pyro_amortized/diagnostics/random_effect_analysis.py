@@ -45,8 +45,10 @@ from .compared_variables import variables_of_design, variables_of_recording
 from .effect_dependence import EffectTest, Kind, dependence, interaction, neighbours, spread
 from .joint_dependence import joint_dependence
 from .random_effects import RandomEffects, standardized_effects
+from .refused_data import REFUSALS
 from .result_selection import individuals_of, outcome_kinds
 from .uniformity_tests import combined_p_value
+from .used_covariates import names_of_used_covariates
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ def random_effect_tests(
         if not is_informed
     }
     tested = [j for j, is_informed in enumerate(informed) if is_informed]
+    known = {*_used(individuals)}
     tests: list[EffectTest] = []
     of_design = variables_of_design(cohort)
     of_recording = variables_of_recording(cohort, _unexplained(individuals))
@@ -146,7 +149,21 @@ def random_effect_tests(
         tests += [_correlation(effects, j, k) for k in tested if k < j]
     for variable in of_design:
         tests += joint_dependence(effects, tested, variable)
-    return RandomEffectTests(tuple(tests), skipped)
+    # A test of a curve is against "weight, curved".
+    named = [t._replace(is_used=t.against.removesuffix(", curved") in known) for t in tests]
+    return RandomEffectTests(tuple(named), skipped)
+
+
+def _used(individuals: IndividualPosteriors) -> list[str]:
+    """Names of the covariates that the model uses; empty where it has no density or refuses other
+    values.
+    """
+    if not individuals.structure.has_density:
+        return []
+    try:
+        return names_of_used_covariates(individuals)
+    except REFUSALS:
+        return []
 
 
 def _unexplained(individuals: IndividualPosteriors) -> list[str]:

@@ -51,15 +51,17 @@ RECORDING = (
 )
 
 
-# One family: all of them ask what the variables of the cohort have to do with an effect.
-OF_VARIABLES: tuple[Kind, ...] = ("variable", "joint", "interaction", "spread")
+# One family: further questions about the variables of the cohort.
+FURTHER: tuple[Kind, ...] = ("interaction", "spread")
 
 
 def random_effect_checks(tests: RandomEffectTests) -> list[Check]:
     """The verdicts on the kinds of tests; an empty list where nothing could be tested.
 
-    The tests against variables have Bonferroni's factor for the number of all of them together, the
-    other kinds for their own.
+    The p-values of interactions and variances have Bonferroni's factor for the number of all of
+    them together, those of the other kinds for their own. The covariates that the model uses and
+    all other variables get half of the level each: a wrong effect of the former is the more likely
+    mistake, and these tests are few.
     """
     kinds: list[tuple[str, tuple[Kind, ...], str, bool]] = [
         ("random effects and covariates", ("variable", "joint"), COVARIATES, True),
@@ -73,9 +75,8 @@ def random_effect_checks(tests: RandomEffectTests) -> list[Check]:
     checks = []
     for name, own, advice, can_fail in kinds:
         if tests.of(*own):
-            family = OF_VARIABLES if own[0] in OF_VARIABLES else own
-            num = _number(tests.of(*family))
-            checks.append(_check(name, tests.of(*own), num, advice, can_fail))
+            family = tests.of(*(FURTHER if own[0] in FURTHER else own))
+            checks.append(_check(name, tests.of(*own), family, advice, can_fail))
     return checks
 
 
@@ -84,18 +85,37 @@ def _number(tests: Sequence[EffectTest]) -> int:
     return len({(t.kind, t.effect, "" if t.kind == "outlier" else t.against) for t in tests})
 
 
-def _check(name: str, tests: Sequence[EffectTest], num: int, advice: str, can_fail: bool) -> Check:
-    """The verdict on tests of a family: the smallest p-value times the number of tests of the
-    family decides, and every finding below the limits is named.
+def _factors(family: Sequence[EffectTest]) -> tuple[int, int]:
+    """Bonferroni's factors of a family, for variables that the model does not use, and for others:
+    they share the level, if there are both.
     """
-    ordered = sorted(tests, key=lambda t: t.p_value)
-    p_value = min(1.0, num * ordered[0].p_value)
+    is_covariate = family[0].kind in ("variable", "joint")
+    used = _number([t for t in family if t.is_used]) if is_covariate else 0
+    rest = _number(family) - used
+    share = 2 if used and rest else 1
+    return (share * rest, share * used) if used else (rest, rest)
+
+
+def _check(
+    name: str,
+    tests: Sequence[EffectTest],
+    family: Sequence[EffectTest],
+    advice: str,
+    can_fail: bool,
+) -> Check:
+    """The verdict on tests of a family: the smallest p-value times its factor decides, and every
+    finding below the limits is named.
+    """
+    factors = _factors(family)
+    corrected = [(min(1.0, factors[t.is_used] * t.p_value), t.p_value, t.words) for t in tests]
+    ordered, num = sorted(corrected), _number(family)
+    p_value = ordered[0][0]
     status: Status = "passed"
     if p_value < P_VALUES.look:
         status = "failed" if p_value < P_VALUES.failed and can_fail else "look"
     words = f"No deviation was found in {num} tests."
     if status != "passed":
-        found = [t.words for t in ordered if num * t.p_value < P_VALUES.look]
+        found = [x for p, _, x in ordered if p < P_VALUES.look]
         more = "; ..." if len(found) > DEFAULTS.max_named else ""
         words = f"Found: {'; '.join(found[: DEFAULTS.max_named])}{more}. {advice}"
     return Check(name, status, p_value, words, "model", num)

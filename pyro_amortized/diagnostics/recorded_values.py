@@ -8,6 +8,8 @@ r"""Whether recorded values are measurements: limits written as values, values f
 - *A value that an individual repeats at its end*: the last one carried forward.
 - *A value that is equal to the one before*, in several individuals: filled in for a missing one.
   Their number is compared with that of consecutive values that nearly agree.
+- *Times of events*: one that occurs too often or is the end of the observation, and rounding, as of
+  events that were noticed at visits.
 - *Rounding*: the smallest difference of two values, of which all others are multiples, beside the
   standard deviation of the errors. Rounding to a unit u adds :math:`u^2 / 12` to their variance.
 """
@@ -20,6 +22,7 @@ import scipy.stats
 
 from ..cohort import Cohort
 from .check_results import Check, Status
+from .event_residuals import EventResiduals
 from .residual_analysis import Residuals
 
 
@@ -39,6 +42,10 @@ class RecordedValueSettings:
             One standard deviation makes that of the errors 4 % larger.
         multiple: Largest distance of a difference from a multiple of the unit, relative to it.
         share: Smallest share of the differences that are multiples.
+        min_at_end: Fewest events at the very end of the observation.
+        max_unit_of_times: Unit of rounding of the times of events, in their standard deviations,
+            from which it is named: it makes that deviation 1 % larger, and all events of a visit
+            look simultaneous.
     """
 
     min_values: int = 20
@@ -51,6 +58,8 @@ class RecordedValueSettings:
     max_unit: float = 1.0
     multiple: float = 1e-3
     share: float = 0.99
+    min_at_end: int = 2
+    max_unit_of_times: float = 0.5
 
 
 DEFAULTS = RecordedValueSettings()
@@ -59,6 +68,11 @@ LIMIT = (
     "page on missing data); if it was filled in, leave it out."
 )
 FORWARD = "Leave out values that were carried forward."
+END = "Look whether the observation ended there without an event (status 0)."
+VISITS = (
+    "If events were noticed at visits, give the interval in which they happened "
+    "(`nlme.interval_series`)."
+)
 ROUNDED = "Use `nlme.Rounded`, or values with more digits."
 
 
@@ -90,6 +104,43 @@ def recorded_value_checks(residuals: Residuals, cohort: Cohort) -> list[Check]:
         words = "No value occurs suspiciously often, and rounding is finer than the errors."
     status: Status = "look" if found else "passed"
     return [Check(f"recorded values of {residuals.series}", status, len(found), words, "model")]
+
+
+def recorded_event_checks(residuals: EventResiduals, cohort: Cohort) -> list[Check]:
+    """The check of the times of one series of events; an empty list where there are few.
+
+    Args:
+        residuals: Residuals of the series.
+        cohort: The data of the fit.
+    """
+    values = cohort[residuals.series].values.double()[:, 0].numpy()
+    ends = cohort[residuals.series].times.double()[:, 0].numpy()
+    index = {label: i for i, label in enumerate(cohort.ids)}
+    own = np.array([index[label] for label in residuals.ids])
+    # Events in an interval are known to be so.
+    exact = (residuals.happened & (residuals.bounds[:, 0] == residuals.bounds[:, 1])).numpy()
+    own = own[exact]
+    times, ids = values[own, 0], np.array(residuals.ids)[exact]
+    if len(times) < DEFAULTS.min_values or len(np.unique(times)) < 2:
+        return []
+    unit = _unit(times)
+    at_end = np.isclose(times, ends[own], rtol=1e-9, atol=0.0)
+    frequent = _frequent_value(times, ids, unit)
+    found = [frequent] if frequent else []
+    # Times that were rounded may be that of the end; others have a probability of zero.
+    if at_end.sum() >= DEFAULTS.min_at_end and (unit == 0 or frequent):
+        named = ", ".join(ids[at_end][:5].tolist())
+        words = f"{at_end.sum()} events stand exactly at the end of the observation ({named})"
+        found = [(words, END)]
+    if unit >= DEFAULTS.max_unit_of_times * float(times.std()):
+        words = f"times of events are multiples of {unit:.3g}, {len(np.unique(times))} different"
+        found.append((words, VISITS))
+    words = f"{'; '.join(x for x, _ in found)}. {' '.join(x for _, x in found)}"
+    if not found:
+        words = "No time occurs suspiciously often, and rounding is finer than their spread."
+    status: Status = "look" if found else "passed"
+    name = f"recorded times of {residuals.series}"
+    return [Check(name, status, len(found), words, "model")]
 
 
 def _unit(values: np.ndarray) -> float:

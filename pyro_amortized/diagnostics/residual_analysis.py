@@ -35,11 +35,12 @@ from ..sampling.individuals import IndividualPosteriors
 from ..sampling.posterior_centers import posterior_centers
 from .conditional_residuals import conditional_weighted_residuals
 from .dose_intervals import time_after_dose
-from .quantile_residuals import normal_moments, quantile_residuals
+from .quantile_residuals import expected_scores, quantile_residuals
 from .refused_data import REFUSALS
 from .result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
 from .simulated_recording import given_dropout
 from .value_frequencies import expected_frequencies
+from .value_levels import LevelWeights, level_weights
 
 NUM_SIMULATIONS = 1000  # cohorts from which means, covariances and ranks are estimated, by default
 NUM_DRAWS = 10  # draws of the parameters of each individual
@@ -67,6 +68,8 @@ class Residuals:
         pd_scores: Normal scores of ``pd``; the expected ones where the rank lies between two ranks
             (counts, categories, values at a limit), which is no random choice.
         npde: Normalised prediction distribution errors, no unit.
+        levels: Weights of the scores of the pd of an individual where all its values may be too
+            high or too low, and the changes of the scores for a common factor.
         drawn_predictions: Predictions with draws of the parameters of the individual from its
             posterior, shape ``(draw, value)``, same unit.
         drawn_iwres: Weighted residuals of these, or their normal scores where the distribution is
@@ -101,6 +104,7 @@ class Residuals:
     pd: Tensor
     pd_scores: Tensor
     npde: Tensor
+    levels: LevelWeights
     drawn_predictions: Tensor
     drawn_iwres: Tensor
     drawn_slopes: Tensor
@@ -152,16 +156,16 @@ def residuals(
         CohortError: The model does not observe the series, or it has several channels.
         SettingError: ``result`` is of another class.
     """
-    individuals = individuals_of(result)
-    name, generator = check_series(individuals, series), make_generator(seed)
-    structure, cohort = individuals.structure, individuals.cohort
+    individuals, generator = individuals_of(result), make_generator(seed)
+    name, structure = check_series(individuals, series), individuals.structure
+    cohort = individuals.cohort
     kind, observed = outcome_kinds(structure)[name], cohort[name].observed
     draws = structure.draw_individuals(cohort, individuals.population, num_simulations, generator)
     of_posterior = individuals.resampled(NUM_DRAWS, generator)
-    predicted = _predictions(individuals, name, draws, of_posterior)
-    pd, npde, scores_of_pd = _simulated_errors(individuals, name, draws, generator)
+    of_data = _simulated_errors(individuals, name, draws, generator)
     at_limit = recorded_at_limit(individuals, name)
     scores = quantile_residuals(individuals, name, of_posterior, generator)
+    predicted = _predictions(individuals, name, draws, of_posterior)
     iwres, drawn_iwres = predicted.weighted_residuals(cohort[name].values)
     return Residuals(
         name,
@@ -173,9 +177,7 @@ def residuals(
         predicted.individual[observed],
         torch.where(at_limit, torch.nan, iwres)[observed],
         conditional_weighted_residuals(individuals, name, draws, observed & ~at_limit)[observed],
-        pd[observed],
-        scores_of_pd[observed],
-        npde[observed],
+        *of_data,
         predicted.drawn[:, observed],
         (drawn_iwres if scores is None else scores)[:, observed],
         _slopes(individuals, name, of_posterior, predicted.drawn_sd)[:, observed],
@@ -270,26 +272,21 @@ def _stretched(
 
 def _simulated_errors(
     individuals: IndividualPosteriors, name: str, draws: Tensor, generator: Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The pd, npde and normal scores of the pd of all values, among simulations."""
+) -> tuple[Tensor, Tensor, Tensor, LevelWeights]:
+    """The pd, their normal scores and the npde of the recorded values, among simulations, and the
+    weights of the scores.
+    """
     cohort = individuals.cohort
     recorded = given_dropout(individuals, name, draws, generator)
     simulated = individuals.structure.predict_draws(
         cohort, recorded, individuals.population, generator
     )
-    series = cohort[name]
-    errors = _distribution_errors(series.values, series.observed, simulated[name], generator)
-    return *errors, _expected_scores(series.values.double(), simulated[name].double())
-
-
-def _expected_scores(values: Tensor, simulated: Tensor) -> Tensor:
-    """Expected normal scores of the ranks of values ``(individual, time)`` among simulations; those
-    of equal values are between two ranks.
-    """
-    least = 0.5 / len(simulated)
-    shares = [(simulated < values), (simulated <= values)]
-    below, upto = (x.double().mean(0).clamp(least, 1 - least) for x in shares)
-    return normal_moments(torch.special.ndtri(below), torch.special.ndtri(upto))[0]
+    series, values, drawn = cohort[name], cohort[name].values.double(), simulated[name].double()
+    pd, npde = _distribution_errors(series.values, series.observed, simulated[name], generator)
+    kind = outcome_kinds(individuals.structure)[name]
+    levels = level_weights(values, series.observed, drawn, kind)
+    scores, observed = expected_scores(values, drawn), series.observed
+    return pd[observed], scores[observed], npde[observed], levels.take(observed)
 
 
 def _moments(individuals: IndividualPosteriors, name: str, places: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """A finding of one test, the verdict on a family of them, and regressions on every variable."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +12,12 @@ from .check_results import DEFAULTS as P_VALUES
 from .check_results import Check, Status
 from .compared_variables import variables_of_design
 from .effect_dependence import contrast
-from .variable_tests import columns_of, known_values, regression_p_value
+from .variable_tests import (
+    columns_of,
+    dependence_p_value,
+    known_values,
+    regression_p_value,
+)
 
 
 @dataclass(frozen=True)
@@ -52,13 +59,35 @@ def check_of_findings(name: str, findings: list[Finding]) -> Check:
     return Check(name, status, p_value, words, "model", num)
 
 
+def _of_columns(scores: np.ndarray, columns: np.ndarray) -> float:
+    return regression_p_value(scores, np.column_stack([np.ones(len(columns)), columns]))
+
+
+def _two_digits(size: float) -> str:
+    return f"{size:.2f}"
+
+
+class Phrases(NamedTuple):
+    r"""What is said of a dependence on a variable.
+
+    Args:
+        words: The finding, with places for the side, the size, and where.
+        advice: What to do.
+        sides: Words for larger and smaller numbers.
+        size: A positive difference or slope in words.
+    """
+
+    words: str
+    advice: str
+    sides: tuple[str, str] = ("higher", "lower")
+    size: Callable[[float], str] = _two_digits
+
+
 def against_variables(
     scores: np.ndarray,
     own: np.ndarray,
     cohort: Cohort,
-    words: str,
-    advice: str,
-    sides: tuple[str, str] = ("higher", "lower"),
+    phrases: Phrases,
     *,
     levels_only: bool = False,
 ) -> list[Finding]:
@@ -68,9 +97,7 @@ def against_variables(
         scores: The numbers, shape ``(individual,)``.
         own: Rows of these individuals.
         cohort: The data.
-        words: The finding, with places for the side, the size, and where.
-        advice: What to do.
-        sides: Words for larger and smaller numbers.
+        phrases: What is said.
         levels_only: Whether quantities are left out.
     """
     findings = []
@@ -79,12 +106,12 @@ def against_variables(
             continue
         known = known_values(variable)[own] if len(own) else np.zeros(0, dtype=bool)
         used = np.isin(np.arange(len(variable.values)), own[known])
-        columns = columns_of(variable, used)
-        design = np.column_stack([np.ones(len(columns)), columns])
-        if len(design) < design.shape[1] + FINDINGS.min_individuals:
+        num = int(known.sum())
+        if num < columns_of(variable, used).shape[1] + 1 + FINDINGS.min_individuals:
             continue
-        found = contrast(scores[known], np.ones(len(design)), variable, used)
-        side = sides[0] if found.slope > 0 else sides[1]
-        p_value = regression_p_value(scores[known], design)
-        findings.append(Finding(p_value, words.format(side, abs(found.slope), found.where), advice))
+        found = contrast(scores[known], np.ones(num), variable, used)
+        p_value = dependence_p_value(variable, used, partial(_of_columns, scores[known]))
+        size = phrases.size(abs(found.slope))
+        words = phrases.words.format(phrases.sides[int(found.slope < 0)], size, found.where)
+        findings.append(Finding(p_value, words, phrases.advice))
     return findings

@@ -1,9 +1,13 @@
 """Regression tests of one quantity per individual against a variable of the cohort."""
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.stats
 
 from .compared_variables import Variable
+
+MIN_ALONE = 3  # fewest individuals of a level that is compared with all others
 
 
 def normal_scores(x: np.ndarray) -> np.ndarray:
@@ -33,6 +37,26 @@ def columns_of(variable: Variable, known: np.ndarray) -> np.ndarray:
     if variable.levels:
         return np.column_stack([x == level for level in variable.levels[1:]]).astype(float)
     return normal_scores(x)[:, None]
+
+
+def dependence_p_value(
+    variable: Variable, known: np.ndarray, p_value_of: Callable[[np.ndarray], float]
+) -> float:
+    """P-value of a dependence on a variable: on all its levels together or, of three levels or
+    more, on one of them, of which the tests have more power where only one differs.
+
+    Args:
+        variable: The variable.
+        known: Individuals that are used, of all.
+        p_value_of: P-value of the columns of a regression, shape ``(individual, column)``.
+    """
+    p_value = p_value_of(columns_of(variable, known))
+    if len(variable.levels) < 3:
+        return p_value
+    x = variable.values[known]
+    single = [x == level for level in variable.levels if (x == level).sum() >= MIN_ALONE]
+    alone = [p_value_of(column[:, None].astype(float)) for column in single]
+    return min(1.0, 2 * min(p_value, len(alone) * min(alone, default=1.0)))
 
 
 def regression_p_value(y: np.ndarray, design: np.ndarray, num_base: int = 1) -> float:

@@ -1,14 +1,14 @@
 r"""Mistakes of the file, undone: what the data would be if one of them had been made.
 
 A mistake of one individual (its weight is in pounds, its dose a factor of ten too large, its last
-dose was not taken, its clock one hour off, two of its samples exchanged) and one of two individuals
-(their covariates or doses exchanged) are alternatives to what is written. Each is a cohort of the
+dose was not taken, its clock one hour off) is an alternative to what is written; those of two
+individuals are in :mod:`pyro_amortized.diagnostics.written_exchanges`. Each is a cohort of the
 individuals that it changes. Numbers that no other individual has are no alternatives: a weight that
 would be far below that of all others is none in pounds.
 """
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -28,8 +28,6 @@ class AlternativeSettings:
             names.
         dose_factors: The same of all doses of an individual.
         shifts: Shifts of the clock in the unit of the data, if it is the hour.
-        max_exchanged: Most individuals of which all pairs are exchanged: 60 have 1,770 pairs.
-        max_samples: Most values of an individual of which all pairs are exchanged.
         beyond: Part of the range of a covariate, on the scale of logarithms, by which the
             alternative may lie beyond the other individuals.
     """
@@ -49,8 +47,6 @@ class AlternativeSettings:
         (1000.0, "micrograms in place of milligrams"),
     )
     shifts: tuple[float, ...] = (1.0, 12.0)
-    max_exchanged: int = 60
-    max_samples: int = 12
     beyond: float = 0.1
 
 
@@ -87,15 +83,12 @@ class Alternative(NamedTuple):
         return self.partners is None and self.kind != "samples"
 
 
-def written_alternatives(
-    cohort: Cohort, used: Sequence[str], series: Collection[str]
-) -> Iterator[Alternative]:
-    """All alternatives to what is written.
+def written_alternatives(cohort: Cohort, used: Sequence[str]) -> Iterator[Alternative]:
+    """All alternatives to covariates, doses and times as written, but for exchanges of individuals.
 
     Args:
         cohort: The data.
         used: Names of the covariates that the density depends on.
-        series: Names of the series of which two values may be exchanged.
     """
     for name in used:
         yield from _other_levels(cohort, name)
@@ -104,9 +97,6 @@ def written_alternatives(
     if cohort.doses is not None and cohort.doses.times.shape[1]:
         yield from _other_doses(cohort, cohort.doses)
         yield from _other_clock(cohort, cohort.doses)
-    yield from _exchanged_samples(cohort, series)
-    if len(cohort) <= ALTERNATIVES.max_exchanged:
-        yield from _exchanged_individuals(cohort, used)
 
 
 def changed_part(cohort: Cohort, rows: Tensor, **parts: Any) -> Cohort:
@@ -224,70 +214,37 @@ def _moved_times(cohort: Cohort, rows: Tensor, times: dict[str, Tensor]) -> Coho
     return changed_part(cohort, rows, series=series)
 
 
-def _single(cohort: Cohort) -> list[str]:
+def series_of_values(cohort: Cohort) -> list[str]:
+    """Names of the series of one channel."""
     return [n for n, s in cohort.series.items() if s.values.dim() == 2]
 
 
+def _first_and_last(doses: Doses) -> tuple[Tensor, Tensor]:
+    """Times of the first and of the last dose of every individual; infinite where there is none."""
+    first = torch.where(doses.given, doses.times, torch.inf).amin(1)
+    return first, torch.where(doses.given, doses.times, -torch.inf).amax(1)
+
+
 def _other_clock(cohort: Cohort, doses: Doses) -> Iterator[Alternative]:
-    """Times of all values of one channel that are written too late or too early."""
-    names = _single(cohort)
+    """Times of all values of one channel that are written too late or too early, or that count from
+    the last dose in place of the first.
+    """
+    names = series_of_values(cohort)
+    first, last = _first_and_last(doses)
+    several = (last > first).nonzero()[:, 0]
+    if len(several):
+        text = "its times count from the last dose in place of the first"
+        times = {n: (cohort[n].times + (last - first)[:, None])[several] for n in names}
+        yield Alternative("times", text, several, _moved_times(cohort, several, times))
     for shift, sign in itertools.product(ALTERNATIVES.shifts, (1, -1)):
         # Times of what was not recorded stay in the range of the others, and in order.
         least = [float(cohort[n].times.min()) for n in names]
         least.append(float(torch.where(doses.given, doses.times, torch.inf).min()))
         moved = {n: cohort[n].times - sign * shift for n in names}
         recorded = [torch.where(cohort[n].observed, t, torch.inf).amin(1) for n, t in moved.items()]
-        first = torch.where(doses.given, doses.times, torch.inf).amin(1)
         rows = [x >= first.to(x) for x in recorded]
         kept = torch.stack(rows).all(0).nonzero()[:, 0] if rows else torch.zeros(0).long()
         if len(kept):
             text = f"its times are written {shift:g} too {'late' if sign > 0 else 'early'}"
             times = {n: t[kept].clamp(min=min(least)) for n, t in moved.items()}
             yield Alternative("times", text, kept, _moved_times(cohort, kept, times))
-
-
-def _exchanged_samples(cohort: Cohort, names: Collection[str]) -> Iterator[Alternative]:
-    """Two values of an individual exchanged, and all of them in reverse order."""
-    for name in set(_single(cohort)) & set(names):
-        series = cohort[name]
-        num = series.values.shape[1]
-        if num < 3 or num > ALTERNATIVES.max_samples:
-            continue
-        all_of = series.observed.all(1)
-        if bool(all_of.any()):
-            rows = all_of.nonzero()[:, 0]
-            text = f"the values of {name!r} are in reverse order"
-            yield _reordered(cohort, name, rows, list(range(num))[::-1], text, "order")
-        for j, k in itertools.combinations(range(num), 2):
-            both = series.observed[:, j] & series.observed[:, k]
-            both &= series.values[:, j] != series.values[:, k]
-            rows, order = both.nonzero()[:, 0], list(range(num))
-            order[j], order[k] = k, j
-            if len(rows):
-                text = f"the values {j + 1} and {k + 1} of {name!r} are exchanged"
-                yield _reordered(cohort, name, rows, order, text, "samples")
-
-
-def _reordered(
-    cohort: Cohort, name: str, rows: Tensor, order: list[int], text: str, kind: str
-) -> Alternative:
-    own = cohort[rows]
-    series = dict(own.series.items())
-    series[name] = replace(series[name], values=series[name].values[:, order])
-    return Alternative(kind, text, rows, changed_part(cohort, rows, series=series))
-
-
-def _exchanged_individuals(cohort: Cohort, used: Sequence[str]) -> Iterator[Alternative]:
-    """Covariates, doses, or both, of two individuals exchanged."""
-    num = len(cohort)
-    first, second = (~torch.eye(num, dtype=torch.bool)).nonzero().unbind(1)
-    covariates = {n: x[second] for n, x in cohort.covariates.items() if n in used}
-    if covariates:
-        changed = with_covariates(cohort, first, covariates)
-        text = "the covariates of {} and {} are exchanged"
-        yield Alternative("exchanged covariates", text, first, changed, second)
-    if cohort.doses is not None:
-        others = cohort[second].doses
-        changed = changed_part(cohort, first, doses=others)
-        text = "the doses of {} and {} are exchanged"
-        yield Alternative("exchanged doses", text, first, changed, second)

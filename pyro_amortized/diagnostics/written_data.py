@@ -37,18 +37,19 @@ from .check_results import DEFAULTS as P_VALUES
 from .check_results import Check, Status
 from .compared_variables import Variable, variables_of_design
 from .result_selection import outcome_kinds
+from .used_covariates import names_of_used_covariates
 from .written_alternatives import LEVEL, Alternative, written_alternatives
+from .written_exchanges import NEIGHBOURS, likely_pairs, written_exchanges
 from .written_likelihoods import (
     Compared,
     compare_alternatives,
     exact_gains,
     possible_alternatives,
-    used_covariates,
 )
 from .written_maxima import at_maximum, expected_gain
 from .written_outcomes import outcome_alternatives
 
-Sort = Literal["one", "pair", "level", "share", "all"]
+Sort = Literal["one", "pair", "pairs", "level", "share", "all"]
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ class _Claim(NamedTuple):
         where: The individuals in words, if they have a common mark.
         probability: Probabilities that they are changed, given the data, shape ``(changed,)``;
             None before it is computed.
+        log_prior: Logarithm of the prior probability of these pairs among all sets of pairs of
+            neighbours, a part of the ratio.
     """
 
     alternative: int
@@ -117,6 +120,7 @@ class _Claim(NamedTuple):
     ratio: float
     where: str = ""
     probability: Tensor | None = None
+    log_prior: float = 0.0
 
 
 def written_data_checks(fit: PopulationFit, *, seed: int = 0, beside: bool = False) -> list[Check]:
@@ -136,8 +140,9 @@ def written_data_checks(fit: PopulationFit, *, seed: int = 0, beside: bool = Fal
     with torch.no_grad(), threads_for(cohort.num_values):
         kinds = outcome_kinds(fit.structure)
         continuous = [n for n, kind in kinds.items() if kind == "continuous"]
-        used = used_covariates(fit, cohort)
-        alternatives = list(written_alternatives(cohort, used, continuous))
+        used = names_of_used_covariates(fit.individuals)
+        alternatives = list(written_alternatives(cohort, used))
+        alternatives += written_exchanges(cohort, used, continuous)
         alternatives += outcome_alternatives(cohort, kinds)
         alternatives = possible_alternatives(fit, alternatives)
         if not alternatives:
@@ -156,10 +161,14 @@ def written_data_checks(fit: PopulationFit, *, seed: int = 0, beside: bool = Fal
 def _claims(fit: PopulationFit, compared: Compared, cohort: Cohort) -> Iterator[tuple[_Claim, int]]:
     """The largest ratio of each alternative and sort, and the number of those it is chosen from."""
     variables = [v for v in variables_of_design(cohort) if v.levels]
+    half = (torch.arange(len(cohort)) >= (len(cohort) + 1) // 2).double().numpy()
+    variables.append(Variable("the half of the file", half, ("first", "second")))
     for index, alternative in enumerate(compared.alternatives):
         gain = compared.gain(index)
         if alternative.partners is not None:
             yield _pair(index, alternative, gain, len(cohort))
+            if alternative.kind == NEIGHBOURS:
+                yield from _pairs(index, alternative, gain, len(cohort))
             continue
         best = int(gain.argmax())
         weights = torch.zeros(1, len(gain), dtype=torch.float64)
@@ -184,7 +193,23 @@ def _pair(index: int, alternative: Alternative, gain: Tensor, num: int) -> tuple
     i, j = divmod(int((both + both.T).argmax()), num)
     own = (alternative.rows == i) & (partners == j) | (alternative.rows == j) & (partners == i)
     claim = _Claim(index, "pair", own.double().unsqueeze(0), float(both[i, j] + both[j, i]))
-    return claim, num * (num - 1) // 2
+    return claim, len(gain) // 2
+
+
+def _pairs(
+    index: int, alternative: Alternative, gain: Tensor, num: int
+) -> Iterator[tuple[_Claim, int]]:
+    """Several pairs of neighbours at once, the most likely ones."""
+    assert alternative.partners is not None
+    first = torch.minimum(alternative.rows, alternative.partners)
+    both = torch.zeros(num, dtype=torch.float64).index_add(0, first, gain)
+    both[torch.ones(num, dtype=torch.bool).index_fill(0, first, False)] = -torch.inf
+    chosen, log_prior = likely_pairs(both, DEFAULTS.shares)
+    if len(chosen) > 1:
+        own = torch.isin(first, chosen)
+        ratio = float(gain[own].sum()) + log_prior
+        weights = own.double().unsqueeze(0)
+        yield _Claim(index, "pairs", weights, ratio, log_prior=log_prior), 1
 
 
 def _shares(num: int) -> Tensor:
@@ -234,13 +259,12 @@ def _verified(
         limit = DEFAULTS.verified if claim.sort in ("one", "pair") else 1.0
         if p_value(claim) < limit or _is_far(compared, claim):
             two_groups = claim.sort == "share" and _is_far(compared, claim)
-            ratio, probability = at_maximum(
-                fit, compared, claim.alternative, claim.weights, split=two_groups
-            )
+            index, weights = claim.alternative, claim.weights
+            ratio, probability = at_maximum(fit, compared, index, weights, split=two_groups)
+            ratio += claim.log_prior
             if claim.sort in ("one", "pair"):
-                places = claim.weights[0].nonzero()[:, 0]
-                alternative = compared.alternatives[claim.alternative]
-                approximate = compared.gain(claim.alternative)[places]
+                places, alternative = weights[0].nonzero()[:, 0], compared.alternatives[index]
+                approximate = compared.gain(index)[places]
                 ratio += float((exact_gains(fit, alternative, places, seed) - approximate).sum())
             exact = claim._replace(ratio=ratio, probability=probability)
         result.append((min(1.0, p_value(exact)), exact))
@@ -292,6 +316,15 @@ def _words(cohort: Cohort, compared: Compared, claim: _Claim) -> str:
     own = [labels[k] for k in claim.weights[0].nonzero()[:, 0].tolist()]
     if claim.sort == "pair":
         return alternative.words.format(*own)
+    if claim.sort == "pairs":
+        assert alternative.partners is not None
+        places = claim.weights[0].nonzero()[:, 0].tolist()
+        both = [(int(alternative.rows[k]), int(alternative.partners[k])) for k in places]
+        pairs = [f"{cohort.ids[i]} and {cohort.ids[j]}" for i, j in both if i < j]
+        more = ", ..." if len(pairs) > DEFAULTS.max_listed else ""
+        listed = ", ".join(pairs[: DEFAULTS.max_listed]) + more
+        text = alternative.words.format("the individuals", "their neighbours")
+        return f"{len(pairs)} times ({listed}): {text}"
     if claim.sort in ("all", "level"):
         return f"{claim.where or 'in all individuals'}: {alternative.words}"
     if claim.sort == "one":

@@ -25,7 +25,7 @@ from ..sampling.importance_weights import importance_estimate
 from ..sampling.individual_sampler import make_sampler
 from ..sampling.posterior_centers import posterior_centers
 from .refused_data import REFUSALS
-from .written_alternatives import Alternative, with_covariates
+from .written_alternatives import Alternative
 
 
 @dataclass(frozen=True)
@@ -90,22 +90,6 @@ class Compared(NamedTuple):
         """Log likelihood ratios of the individuals of an alternative."""
         before = self.written.masses[self.alternatives[index].rows]
         return (self.changed[index].masses - before).nan_to_num(-torch.inf, torch.inf, -torch.inf)
-
-
-def used_covariates(fit: PopulationFit, cohort: Cohort) -> list[str]:
-    """Names of the covariates that change the density of some individual."""
-    points = posterior_centers(fit.individuals).unsqueeze(0)
-
-    def density(data: Cohort) -> Tensor:
-        parts = fit.structure.log_density(data, points, fit.estimates)
-        return (parts.observation + parts.individual)[0]
-
-    before, every, used = density(cohort), torch.arange(len(cohort)), []
-    for name, x in cohort.covariates.items():
-        other = density(with_covariates(cohort, every, {name: x.roll(1, 0)}))
-        if not torch.allclose(before, other, rtol=1e-9, atol=1e-9, equal_nan=True):
-            used.append(name)
-    return used
 
 
 def possible_alternatives(

@@ -1,10 +1,10 @@
 r"""Mistakes in the outcomes, undone: codes, signs, units and logarithms of what was measured.
 
 Yes and no of a site are exchanged, a scale of categories is numbered in the other direction, a
-change has the wrong sign, values or times of events are in another unit, values are logarithms. The
-values themselves are then others, so their density changes by the volume: where :math:`h(y)` should
-have been written in place of y, the density of y is :math:`|h'(y)|\,p(h(y))`, which is why an
-alternative has a ``log_volume``.
+change has the wrong sign, values or times of events are in another unit, values are logarithms,
+last values are copies of the one before. The values themselves are then others, so their density
+changes by the volume: where :math:`h(y)` should have been written in place of y, the density of y
+is :math:`|h'(y)|\,p(h(y))`, which is why an alternative has a ``log_volume``.
 """
 
 import itertools
@@ -88,8 +88,9 @@ def outcome_alternatives(cohort: Cohort, kinds: Mapping[str, OutcomeKind]) -> It
             yield from _event_units(cohort, name)
         elif series.values.dim() != 2 or bool((series.values != series.values).any()):
             continue
-        elif kind == "category":
-            yield from _other_codes(cohort, name)
+        elif kind in ("category", "count"):
+            yield from _filled_forward(cohort, name)
+            yield from _other_codes(cohort, name) if kind == "category" else ()
         elif kind == "continuous" and not _has_limits(cohort, name):
             yield from _other_values(cohort, name)
             yield from _logarithms(cohort, name)
@@ -129,6 +130,35 @@ def _other_codes(cohort: Cohort, name: str) -> Iterator[Alternative]:
         text = f"the categories of {name!r} are numbered in the other direction"
     changed = _with_values(cohort, name, rows, values)
     yield Alternative(f"the codes of {name}", text, rows, changed, may_be_effect=True)
+
+
+def _filled_forward(cohort: Cohort, name: str) -> Iterator[Alternative]:
+    """The last values of an individual, which are all equal, are copies of the first of them.
+
+    Any visit may be the last real one, so the likelihood of the copies is that of the values before
+    divided by the number of visits. An individual whose last two values differ stays, with a volume
+    of minus infinity: which individuals there are must not depend on the outcome.
+    """
+    series = cohort[name]
+    rows = (series.observed.sum(1) > 2).nonzero()[:, 0]
+    if not len(rows):
+        return
+    values, observed = series.values[rows], series.observed[rows]
+    width = values.shape[1]
+    place = torch.where(observed, torch.arange(width), -1)
+    last = values.gather(1, place.argmax(1, keepdim=True))
+    other = torch.where(observed & (values != last), torch.arange(width), -1).amax(1, keepdim=True)
+    after = observed & (place > other)  # the equal values at the end, the first of them is real
+    copied = after & (after.cumsum(1) > 1)
+    is_possible = copied.any(1) & (after.sum(1) < observed.sum(1))
+    volume = -observed.sum(1).double().log()
+    volume = volume.masked_fill(~is_possible, -torch.inf)
+    own = dict(cohort[rows].series.items())
+    kept = torch.where(is_possible[:, None], observed & ~copied, observed)
+    own[name] = replace(own[name], observed=kept)
+    text = f"the last values of {name!r} are copies of the one before (carried forward?)"
+    changed = changed_part(cohort, rows, series=own)
+    yield Alternative("copies", text, rows, changed, log_volume=volume, may_be_effect=True)
 
 
 def _other_values(cohort: Cohort, name: str) -> Iterator[Alternative]:

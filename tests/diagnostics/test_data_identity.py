@@ -128,3 +128,18 @@ def test_codes_for_unknown_covariates_are_named():
     skewed = torch.exp(torch.randn(30, generator=generator)).double()
     skewed[3] = 7 * skewed.max()
     assert words_with(skewed) == ""
+
+
+def test_a_site_that_codes_otherwise_is_named():
+    generator = torch.Generator().manual_seed(2)
+    sex = torch.randint(2, (40,), generator=generator).double()
+    site = (torch.arange(40) % 3).double()
+    values = torch.randn(40, 3, generator=generator).double()
+    times = torch.arange(3).double().expand(40, -1)
+
+    def words(sex):
+        cohort = pa.Cohort({"y": pa.Series(times, values)}, covariates={"sex": sex, "site": site})
+        return identity_checks(cohort)[0].words
+
+    assert "the covariate 'sex' has the values 1, 2 where site is 1" in words(sex + (site == 1))
+    assert "coded otherwise" not in words(sex)

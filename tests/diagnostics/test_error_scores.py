@@ -12,7 +12,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized.diagnostics import residuals
 from pyro_amortized.diagnostics.error_checks import error_checks
-from pyro_amortized.diagnostics.error_scores import _score_statistic
+from pyro_amortized.diagnostics.error_scores import score_statistic
 
 NUM = 60
 TIMES = torch.tensor([0.5, 1.0, 2.0, 3.0, 5.0, 8.0]).double()
@@ -117,5 +117,5 @@ def test_the_statistic_has_the_t_distribution_of_what_the_parameters_do_not_expl
         scores = generator.standard_normal((30, 2))
         scores -= scores.mean(0)
         own = generator.standard_normal(30) + scores @ np.array([1.0, -2.0])
-        z.append(_score_statistic(own, np.arange(30), scores)[0])
+        z.append(score_statistic(own, np.arange(30), scores)[0])
     assert scipy.stats.kstest(z, "t", args=(28,)).pvalue > 0.001

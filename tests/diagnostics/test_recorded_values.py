@@ -1,13 +1,18 @@
 """Limits that were written as values, values carried forward, and coarse rounding are named."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from pyro_amortized import Cohort, Series
-from pyro_amortized.diagnostics.recorded_values import recorded_value_checks
+from pyro_amortized import Cohort, Series, nlme
+from pyro_amortized.diagnostics.recorded_values import (
+    recorded_event_checks,
+    recorded_value_checks,
+)
 from pyro_amortized.diagnostics.residual_analysis import Residuals
+from pyro_amortized.diagnostics.value_levels import LevelWeights
 
 NUM, WIDTH, SIGMA = 40, 6, 0.2
 
@@ -22,9 +27,10 @@ def residuals_of(change, seed=1):
     ids = tuple(str(i) for i in range(NUM) for _ in range(WIDTH))
     flat, predictions = values.flatten(), curve.flatten()
     unknown = torch.full_like(flat, torch.nan)
+    levels = LevelWeights(unknown, unknown, are_logarithms=False)
     return Residuals(
         *("y", ids, torch.arange(WIDTH).double().repeat(NUM), flat, unknown.isfinite()),
-        *(predictions, predictions, (flat - predictions) / SIGMA, *[unknown] * 4),
+        *(predictions, predictions, (flat - predictions) / SIGMA, *[unknown] * 4, levels),
         *(predictions.unsqueeze(0), ((flat - predictions) / SIGMA).unsqueeze(0)),
         *(unknown.unsqueeze(0), torch.zeros(len(flat), 0), unknown),
     )
@@ -92,3 +98,41 @@ def test_values_that_repeat_the_one_before_are_named():
         return (values * 20).round() / 20
 
     assert check_of(rounded).status == "passed"
+
+
+def events_of(change):
+    """Times of events of forty individuals, seen until the time ten."""
+    generator = torch.Generator().manual_seed(6)
+    times = 7 * -torch.rand(40, generator=generator).double().log()
+    status = (times < 10).double()
+    values = change(torch.stack([times.clamp(max=10.0), status], -1))
+    ends = torch.full((40,), 10.0).double()
+    series = nlme.event_series(values[:, 0], values[:, 1] > 0, end=ends)
+    cohort = Cohort({"death": series})
+    known = SimpleNamespace(
+        series="death",
+        ids=cohort.ids,
+        happened=values[:, 1] > 0,
+        bounds=torch.zeros(40, 2).double(),
+    )
+    (check,) = recorded_event_checks(known, cohort)
+    return check
+
+
+def test_ends_that_were_written_as_events_are_named():
+    def change(values):
+        values[:, 1] = 1.0
+        return values
+
+    check = events_of(change)
+    assert check.status == "look"
+    assert "events stand exactly at the end of the observation" in check.words
+
+
+def test_events_at_visits_are_named_and_days_are_not():
+    def visits(unit):
+        return lambda v: torch.stack([(v[:, 0] / unit).ceil() * unit, v[:, 1]], -1)
+
+    assert "multiples of 2.5" in events_of(visits(2.5)).words
+    assert events_of(visits(0.125)).status == "passed"
+    assert events_of(lambda v: v).status == "passed"

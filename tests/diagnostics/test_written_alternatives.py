@@ -1,14 +1,19 @@
 """Alternatives to what is written change what they say, and nothing that is implausible."""
 
+import itertools
+import math
+
+import pytest
 import torch
 
 import pyro_amortized as pa
 from pyro_amortized.diagnostics.written_alternatives import written_alternatives
+from pyro_amortized.diagnostics.written_exchanges import likely_pairs, written_exchanges
 from tests.diagnostics.linear_weights import right_cohort, with_covariates
 
 
 def of_kind(cohort, kind, used=("weight",), series=("y",)):
-    found = written_alternatives(cohort, used, series)
+    found = [*written_alternatives(cohort, used), *written_exchanges(cohort, used, series)]
     return [a for a in found if a.kind == kind]
 
 
@@ -74,3 +79,43 @@ def test_doses_and_clocks():
     (early,) = [a for a in of_kind(cohort, "times", used=()) if "1 too late" in a.words]
     assert early.rows.tolist() == [0]  # the other one would have a value before its first dose
     torch.testing.assert_close(early.cohort["y"].times, times[:1] - 1)
+    (last,) = [a for a in of_kind(cohort, "times", used=()) if "the last dose" in a.words]
+    moved = times + torch.tensor([[48.0], [24.0]])
+    torch.testing.assert_close(last.cohort["y"].times, moved)
+
+
+def test_values_of_neighbours_are_exchanged_from_a_visit_on():
+    cohort = right_cohort(2)
+    found = of_kind(cohort, "values of neighbours")
+    width = cohort["y"].values.shape[1]
+    assert len(found) == 2 * (width - 1)
+    (third,) = [a for a in found if "from value 3 on" in a.words]
+    values, partners = cohort["y"].values, third.partners
+    assert bool(((partners - third.rows).abs() == 1).all())
+    torch.testing.assert_close(third.cohort["y"].values[:, :2], values[third.rows][:, :2])
+    torch.testing.assert_close(third.cohort["y"].values[:, 2:], values[partners][:, 2:])
+
+
+def test_the_most_likely_pairs_are_those_of_all_sets():
+    """Against every set of disjoint pairs of seven individuals."""
+    generator = torch.Generator().manual_seed(4)
+    gain = 3 * torch.randn(7, generator=generator).double()
+    gain[-1] = -torch.inf
+
+    def value(chosen, share):
+        log_prior, i = 0.0, 0
+        while i < 6:
+            log_prior += math.log(share if i in chosen else 1 - share)
+            i += 2 if i in chosen else 1
+        return float(gain[list(chosen)].sum()) + log_prior, log_prior
+
+    sets = [
+        s
+        for size in range(4)
+        for s in itertools.combinations(range(6), size)
+        if all(b - a > 1 for a, b in itertools.pairwise(s))
+    ]
+    best = max(((*value(s, p), s) for s in sets for p in (0.1, 0.4)), key=lambda x: x[0])
+    chosen, log_prior = likely_pairs(gain, (0.1, 0.4))
+    assert tuple(chosen.tolist()) == best[2]
+    assert log_prior == pytest.approx(best[1] - math.log(2))

@@ -7,11 +7,12 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized import nlme
+from pyro_amortized.diagnostics.used_covariates import names_of_used_covariates
 from pyro_amortized.diagnostics.written_alternatives import written_alternatives
+from pyro_amortized.diagnostics.written_exchanges import written_exchanges
 from pyro_amortized.diagnostics.written_likelihoods import (
     compare_alternatives,
     exact_gains,
-    used_covariates,
 )
 from tests.diagnostics.linear_weights import (
     exact_log_likelihood,
@@ -27,14 +28,17 @@ def fit():
 
 @pytest.fixture(scope="module")
 def compared(fit):
-    alternatives = list(written_alternatives(fit.cohort, ["weight"], ["y"]))
+    alternatives = [
+        *written_alternatives(fit.cohort, ["weight"]),
+        *written_exchanges(fit.cohort, ["weight"], ["y"]),
+    ]
     with torch.no_grad():
         return compare_alternatives(fit, fit.cohort, alternatives)
 
 
 def test_covariates_that_change_the_density_are_known(fit):
     with torch.no_grad():
-        assert used_covariates(fit, fit.cohort) == ["weight"]
+        assert names_of_used_covariates(fit.individuals) == ["weight"]
 
 
 def test_gains_are_those_of_the_closed_form(fit, compared):
@@ -48,7 +52,8 @@ def test_gains_are_those_of_the_closed_form(fit, compared):
         torch.testing.assert_close(gain[near], exact[near], atol=0.02, rtol=0)
         assert bool((gain[~near] < -4.9).all())
         kinds.add(alternative.kind)
-    assert kinds == {"the unit of weight", "columns", "samples", "order", "exchanged covariates"}
+    of_neighbours = {"values of neighbours", "exchanged covariates"}
+    assert kinds == {"the unit of weight", "columns", "samples", "order"} | of_neighbours
 
 
 def test_gains_by_importance_sampling_are_those_of_the_closed_form(fit, compared):
@@ -105,7 +110,7 @@ def test_modes_far_from_those_of_the_data_as_written_are_reached():
     doses = pa.Doses(times=torch.zeros(24, 1), amounts=torch.full((24, 1), 100.0))
     cohort = pa.Cohort({"y": pa.Series(times.expand(24, -1), values)}, doses)
     fit = pa.fit_population(absorbed, cohort, num_starts=1, seed=1)
-    (order,) = [a for a in written_alternatives(fit.cohort, [], ["y"]) if a.kind == "order"]
+    (order,) = [a for a in written_exchanges(fit.cohort, [], ["y"]) if a.kind == "order"]
     with torch.no_grad():
         gain = compare_alternatives(fit, fit.cohort, [order]).gain(0)
     draws = torch.randn(100_000, 1, 3, generator=generator).double()

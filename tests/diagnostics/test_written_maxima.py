@@ -26,7 +26,7 @@ def test_the_ratio_at_its_own_population_is_that_of_the_maxima():
     known = right.covariates
     cohort = with_covariates(right, weight=known["age"], age=known["weight"])
     fit = pa.fit_population(program, cohort, num_starts=1, seed=1)
-    alternatives = [a for a in written_alternatives(cohort, ["weight"], []) if a.kind == "columns"]
+    alternatives = [a for a in written_alternatives(cohort, ["weight"]) if a.kind == "columns"]
     exact = exact_maximum(right, fit.estimates) - exact_maximum(cohort, fit.estimates)
     weights = torch.ones(1, len(cohort)).double()
     with torch.no_grad():
@@ -65,7 +65,7 @@ def groups(seed, distance, wrong):
 
 def test_labels_that_are_wrong_at_random_are_found_with_their_individuals():
     fit = pa.fit_population(two_groups, groups(1, 6.0, WRONG), num_starts=1, seed=1)
-    alternatives = written_alternatives(fit.cohort, ["group"], [])
+    alternatives = written_alternatives(fit.cohort, ["group"])
     (labels,) = [a for a in alternatives if a.kind.startswith(LEVEL)]
     shares = torch.tensor([0.05, 0.15, 0.4]).double()[:, None].expand(-1, NUM)
     with torch.no_grad():

@@ -100,7 +100,7 @@ def test_scales_signs_and_units_are_changed():
     values[0, :4] = torch.tensor([0.0, 3.0, 1.0, 2.0])
     times = torch.arange(5).double().expand(10, -1)
     cohort = pa.Cohort({"y": pa.Series(times, values)})
-    (scale,) = outcome_alternatives(cohort, {"y": "category"})
+    scale = list(outcome_alternatives(cohort, {"y": "category"}))[1]
     assert "other direction" in scale.words
     torch.testing.assert_close(scale.cohort["y"].values, 3 - values)
     signed = pa.Cohort({"y": pa.Series(times, values - 1.5)})
@@ -114,7 +114,20 @@ def test_scales_signs_and_units_are_changed():
     torch.testing.assert_close(
         large.log_volume, torch.full((10,), -5 * torch.tensor(10.0).double().log().item()).double()
     )
-    assert list(outcome_alternatives(cohort, {"y": "count"})) == []
+    assert [a.kind for a in outcome_alternatives(cohort, {"y": "count"})] == ["copies"]
+
+
+def test_the_probabilities_of_copies_have_at_most_the_sum_one():
+    """Of all series of four yes/no values: what is kept has its own probability."""
+    series = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 4).double()
+    times = torch.arange(4).double().expand(16, -1)
+    cohort = pa.Cohort({"y": pa.Series(times, series)})
+    copies = next(outcome_alternatives(cohort, {"y": "category"}))
+    kept, p = copies.cohort["y"], torch.tensor([0.2, 0.7, 0.4, 0.9]).double()
+    each = torch.where(kept.values == 1, p, 1 - p)
+    density = torch.where(kept.observed, each, 1.0).prod(1) * copies.log_volume.exp()
+    assert 0 < float(density.sum()) <= 1
+    assert kept.observed[copies.rows.tolist().index(7)].tolist() == [True, True, False, False]
 
 
 def test_the_density_of_logarithms_has_the_mass_one():

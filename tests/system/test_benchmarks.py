@@ -20,6 +20,8 @@ FOLDER = ROOT / "benchmarks"
 # Imported by the others.
 PARTS = {
     "after_fit_doses",
+    "criticism_clinic",
+    "criticism_clinic_models",
     "criticism_defects",
     "criticism_files",
     "criticism_judge_defects",

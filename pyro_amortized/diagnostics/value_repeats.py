@@ -1,0 +1,105 @@
+r"""Whether counts and categories repeat the value before more often than the model says.
+
+With the probability p of the value before under the law of a value, the deviation
+:math:`1[y_j = y_{j-1}] - p_j(y_{j-1})` has the mean zero given the parameters, also in a Markov
+chain. In units of its standard deviation, it is about the score of a part of the values that were
+copied from the visit before. Its sums are tested over all values, at single visits (a column that
+is there twice, values that are written one visit late) and against the variables of the cohort.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+from torch import Tensor
+
+from ..cohort import Cohort
+from .error_scores import score_statistic
+from .residual_analysis import Residuals
+from .variable_findings import Finding, Phrases, against_variables
+
+
+@dataclass(frozen=True)
+class RepeatSettings:
+    r"""What is compared.
+
+    Args:
+        min_at_visit: Fewest individuals with a value at a visit and at the one before.
+        least: Smallest probability, so that no rare value decides.
+    """
+
+    min_at_visit: int = 20
+    least: float = 0.05
+
+
+DEFAULTS = RepeatSettings()
+COPIED = (
+    "Look for values that were carried forward, for a visit that is in the file twice, and for "
+    "values that are written one visit late; otherwise let a value depend on the one before "
+    "(`nlme.MarkovCategories`)."
+)
+
+
+def repeat_findings(
+    rows: np.ndarray,
+    residuals: Residuals,
+    used: Tensor,
+    cohort: Cohort,
+    scores: np.ndarray | None,
+) -> list[Finding]:
+    """Values that are equal to the one before too often.
+
+    Args:
+        rows: Row of the individual of each value that is used, in the order of their times.
+        residuals: Residuals of a series of counts or categories.
+        used: Which values are used.
+        cohort: The data.
+        scores: Scores of the population parameters, shape ``(individual, parameter)``, or None.
+    """
+    expected, values = residuals.frequencies[used].numpy(), residuals.observed[used].numpy()
+    before = np.append(-1, values[:-1]).astype(int)
+    known = np.append(False, rows[1:] == rows[:-1]) & (before >= 0) & (before < expected.shape[1])
+    places = np.flatnonzero(known)
+    if not len(places):
+        return []
+    p = expected[places, before[places]].clip(DEFAULTS.least, 1 - DEFAULTS.least)
+    equal = values[places] == before[places]
+    terms = (equal - expected[places, before[places]]) / np.sqrt(p * (1 - p))
+    owners = rows[places]
+    sums, own = np.bincount(owners, terms, len(cohort)), np.unique(owners)
+    z, findings = score_statistic(sums, own, scores), []
+    if z is not None:
+        words = (
+            f"{int(equal.sum())} values are equal to the one before, where "
+            f"{expected[places, before[places]].sum():.0f} are expected"
+        )
+        findings.append(Finding(float(scipy.stats.t.sf(z[0], z[1])), words, COPIED))
+    findings += _at_visits(residuals.times[used].numpy()[places], equal, p)
+    words = (
+        "values that are equal to the one before are {}, by {} (of the root of their number), {}"
+    )
+    means = sums[own] / np.sqrt(np.bincount(owners, minlength=len(cohort))[own])
+    phrases = Phrases(words, COPIED, ("more frequent", "rarer"))
+    return findings + against_variables(means, own, cohort, phrases, levels_only=True)
+
+
+def _at_visits(times: np.ndarray, equal: np.ndarray, p: np.ndarray) -> list[Finding]:
+    """The visit at which most values are equal to the one before: its number has, at most, the
+    probability of as many successes of independent trials.
+    """
+    visits = [t for t in np.unique(times) if (times == t).sum() >= DEFAULTS.min_at_visit]
+    if len(visits) < 2:
+        return []
+    found = []
+    for time in visits:
+        at, number = times == time, int(equal[times == time].sum())
+        mean = float(p[at].mean())
+        # Of all trials with this mean, equal ones have the largest variance (Hoeffding 1956).
+        chance = float(scipy.stats.binom.sf(number - 1, int(at.sum()), mean))
+        found.append((chance, time, number, at.sum() * mean))
+    chance, time, number, expected = min(found)
+    words = (
+        f"at the time {time:g}, {number} values are equal to the one before, where {expected:.0f} "
+        "are expected"
+    )
+    return [Finding(min(1.0, len(found) * chance), words, COPIED)]
