@@ -18,6 +18,8 @@ from ..errors import SettingError
 from ..population.fit_result import PopulationFit
 from ..runtime.arguments import check_is
 from ..runtime.atomic_files import write_atomically
+from .check_results import Check
+from .compared_variables import Variable
 from .diagnosis import Diagnosis, diagnose
 from .html_elements import Section, html_figure, html_list, html_page, html_table
 from .model_graph import model_drawing
@@ -68,9 +70,9 @@ def report(
         _model_section(fit),
         _data_section(fit),
         _estimates_section(fit),
-        _individuals_section(fit, diagnosis),
         *([] if search is None else [search_section(search)]),
         Section("figures", "Figures", "".join(_figures(fit, diagnosis, seed))),
+        _individuals_section(fit, diagnosis),
         _versions_section(fit, seed),
     ]
     write_atomically(Path(path), html_page(title, sections).encode())
@@ -79,13 +81,30 @@ def report(
 
 def _verdict_section(diagnosis: Diagnosis) -> Section:
     kind = "verdict passed" if diagnosis.passed else "verdict"
-    verdict = f'<p class="{kind}">{escape(diagnosis.verdict)}</p>'
-    table = html_table(diagnosis.table(), text_columns=frozenset({"words"}))
-    note = (
-        "<p>Where a check consists of tests, its value is the smallest p-value times their number; "
-        "otherwise it is the number that the words are about.</p>"
+    body = f'<p class="{kind}">{escape(diagnosis.verdict)}</p>'
+    body += (
+        "<p>The p-value of a check that consists of tests is the smallest of them times their "
+        "number (Bonferroni). A check fails below 0.001 and asks for a look below 0.005.</p>"
     )
-    return Section("verdict", "Verdict", verdict + note + table)
+    parts = {
+        "inference": "Inference: are the numbers right for this model?",
+        "model": "Data and model: are the data what they seem, and does the model describe them?",
+    }
+    for about, heading in parts.items():
+        rows = [_check_row(c) for c in diagnosis.checks if c.about == about]
+        if rows:
+            names = ["check", "status", "p-value", "tests", "words", "documentation page"]
+            table = html_table(pandas.DataFrame(rows, columns=names), frozenset({"words"}))
+            body += f"<h3>{escape(heading)}</h3>{table}"
+    return Section("verdict", "Verdict", body)
+
+
+def _check_row(check: Check) -> tuple[str, ...]:
+    """One row of the table of checks; the words of what did not pass stand in the verdict."""
+    words = check.words if check.status == "passed" else "See the verdict."
+    p_value = f"{check.value:.2g}" if check.num_tests else ""
+    tests = f"{check.num_tests:,}" if check.num_tests else ""
+    return check.name, check.status, p_value, tests, words, check.page
 
 
 def _model_section(fit: PopulationFit) -> Section:
@@ -124,10 +143,8 @@ def _data_section(fit: PopulationFit) -> Section:
         for name in fit.structure.series
     ]
     doses = 0 if cohort.doses is None else int(cohort.doses.given.sum())
-    counts = (
-        f"<p>{len(cohort)} individuals, {cohort.num_observations} recorded values, "
-        f"{doses} doses.</p>"
-    )
+    counts = f"<p>{len(cohort)} individuals, {cohort.num_observations} recorded values"
+    counts += f", {doses} doses.</p>" if doses else ".</p>"
     for name in fit.structure.series:
         if kinds[name] in ("continuous", "count") and cohort[name].values.dim() == 2:
             num = int(recorded_at_limit(fit.individuals, name).sum())
@@ -141,10 +158,12 @@ def _covariate_tables(cohort: Cohort) -> list[pandas.DataFrame]:
     """The covariates that are quantities, and those that are categories."""
     quantities, categories = [], []
     for name, x in cohort.covariates.items():
-        if name in cohort.categories:
-            counts = [int((x == j).sum()) for j in range(len(cohort.categories[name]))]
-            pairs = zip(cohort.categories[name], counts, strict=True)
-            categories.append((name, ", ".join(f"{level}: {n}" for level, n in pairs)))
+        variable = Variable(name, x.double().numpy(), cohort.categories.get(name, ()))
+        levels = [float(j) for j in range(len(variable.categories))] or variable.levels
+        if levels and x.dim() == 1:
+            pairs = [f"{variable.level_name(j)}: {int((x == j).sum())}" for j in levels]
+            others = len(x) - int(sum((x == j).sum() for j in levels))
+            categories.append((name, ", ".join(pairs) + (f", others: {others}" if others else "")))
         else:
             quantities.append((name, *(float(f) for f in (x.min(), x.median(), x.max()))))
     return [

@@ -19,6 +19,7 @@ References:
     (1962), An efficient method of estimating seemingly unrelated regressions, JASA 57.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -59,10 +60,13 @@ def joint_dependence(
     sizes = [x.slope * float(effects.sd[:, j].mean()) for x, j in zip(found, tested, strict=True)]
     strongest = int(np.argmax([x.gain for x in found]))
     names = [effects.names[j] for j in tested]
-    parts = ", ".join(f"{n} {s:+.2f}" for n, s in zip(names, sizes, strict=True))
+    parts = ", ".join(
+        f"{n} {s:+.2f} (a factor of {math.exp(min(s, 50.0)):.2f})"
+        for n, s in zip(names, sizes, strict=True)
+    )
     words = (
         f"{', '.join(names[:-1])} and {names[-1]} together depend on {variable.name} "
-        f"(p = {p_value:.1g}): {parts}, {found[strongest].where}"
+        f"(p = {p_value:.1g}): {parts}, {found[strongest].where} (factors, if they are logarithms)"
     )
     name = " and ".join(names)
     yield EffectTest("joint", name, variable.name, p_value, sizes[strongest], words)

@@ -113,9 +113,24 @@ def _check(
     status: Status = "passed"
     if p_value < P_VALUES.look:
         status = "failed" if p_value < P_VALUES.failed and can_fail else "look"
-    words = f"No deviation was found in {num} tests."
+    words = f"No deviation was found in {num} {'test' if num == 1 else 'tests'}."
     if status != "passed":
-        found = [x for p, _, x in ordered if p < P_VALUES.look]
+        found = _different(tests, [x for p, _, x in ordered if p < P_VALUES.look])
         more = "; ..." if len(found) > DEFAULTS.max_named else ""
         words = f"Found: {'; '.join(found[: DEFAULTS.max_named])}{more}. {advice}"
     return Check(name, status, p_value, words, "model", num)
+
+
+def _different(tests: Sequence[EffectTest], found: list[str]) -> list[str]:
+    """The findings without those that say the same: the dependence of several effects together and
+    those of each of them on one variable; the most significant of both stays.
+    """
+    by_words = {t.words: t for t in tests}
+    first: dict[str, bool] = {}
+    kept = []
+    for words in found:
+        test = by_words[words]
+        name, is_joint = test.against.removesuffix(", curved"), test.kind == "joint"
+        if test.kind not in ("variable", "joint") or first.setdefault(name, is_joint) == is_joint:
+            kept.append(words)
+    return kept

@@ -51,7 +51,7 @@ def check_of_findings(name: str, findings: list[Finding]) -> Check:
     status: Status = "passed"
     if p_value < P_VALUES.look:
         status = "failed" if p_value < P_VALUES.failed else "look"
-    words = f"No deviation was found in {num} tests."
+    words = f"No deviation was found in {num} {'test' if num == 1 else 'tests'}."
     if status != "passed":
         found = [x for x in ordered if num * x.p_value < P_VALUES.look][: FINDINGS.max_named]
         named = "; ".join(f"{x.words} (p = {x.p_value:.1g})" for x in found)

@@ -42,6 +42,7 @@ class AlternativeSettings:
         (1000.0, "grams in place of kilograms"),
     )
     dose_factors: tuple[tuple[float, str], ...] = (
+        (1.5, "another salt, formulation or body size"),
         (2.0, "twice the dose"),
         (10.0, "a decimal place"),
         (1000.0, "micrograms in place of milligrams"),
