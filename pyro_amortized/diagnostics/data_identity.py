@@ -52,6 +52,8 @@ class IdentitySettings:
         max_share: Largest share of the individuals that have such a number.
         max_factor: Factor from the largest or the smallest of the others, from which any other
             number is named.
+        max_coded: Probability that a group lacks a level by chance, from which its levels, which
+            are those of the others plus a number, are not named.
         max_named: Most findings that are named.
     """
 
@@ -71,6 +73,7 @@ class IdentitySettings:
     min_gap: float = 0.2
     max_share: float = 0.2
     max_factor: float = 5.0
+    max_coded: float = 0.01
     max_named: int = 5
 
 
@@ -251,6 +254,14 @@ def _outlier_p_value(value: float, others: Tensor) -> float:
     return float(min(1.0, 2 * (num + 1) * scipy.stats.t.sf(distance, num - 1)))
 
 
+def _is_beyond(value: float, others: Tensor) -> bool:
+    """Whether a value lies beyond others that are normal: few of them may be positive by chance."""
+    num = len(others)
+    unit = float(others.std()) * (1 + 1 / num) ** 0.5
+    distance = abs(value - float(others.mean())) / max(unit, 1e-300)
+    return bool(2 * (num + 1) * scipy.stats.t.sf(distance, num - 1) < DEFAULTS.max_chance)
+
+
 def _unknown_covariates(cohort: Cohort) -> Iterator[str]:
     """Covariates of few individuals far outside those of the others, as 999 for an unknown one."""
     for name, covariate in cohort.covariates.items():
@@ -266,7 +277,8 @@ def _unknown_covariates(cohort: Cohort) -> Iterator[str]:
             beyond = max(low - value, value - high)
             is_code = value in DEFAULTS.codes and beyond > DEFAULTS.max_beyond * (high - low)
             few = own.sum() <= DEFAULTS.max_share * len(x)
-            is_code |= value <= 0 < low and few and beyond > DEFAULTS.min_gap * (high - low)
+            is_low = value <= 0 < low and few and beyond > DEFAULTS.min_gap * (high - low)
+            is_code |= is_low and (value in DEFAULTS.codes or _is_beyond(value, others))
             factor = max(value / high, low / value) if low > 0 and value > 0 else 0.0
             # Covariates with long tails have a wide range of their own.
             is_far = factor > max(DEFAULTS.max_factor, high / low if low > 0 else 0.0)
@@ -296,7 +308,7 @@ def _other_codes(cohort: Cohort) -> Iterator[str]:
             moves = {round(a - b, 6) for a, b in zip(sorted(own), sorted(others), strict=True)}
             missing = np.isin(coded.values[~inside], list(others - own)).mean()
             chance = (1 - float(missing)) ** int(inside.sum())
-            if len(moves) == 1 and chance < DEFAULTS.max_chance:
+            if len(moves) == 1 and chance < DEFAULTS.max_coded:
                 here, there = (
                     ", ".join(f"{x:g}" for x in sorted(levels)) for levels in (own, others)
                 )

@@ -29,6 +29,7 @@ import numpy as np
 import scipy.stats
 
 from .compared_variables import Variable
+from .file_blocks import block_p_value
 from .random_effects import RandomEffects
 from .variable_tests import (
     columns_of,
@@ -260,9 +261,7 @@ def neighbours(effects: RandomEffects, j: int) -> Iterator[EffectTest]:
     ratio = float((np.diff(scores) ** 2).sum() / (scores**2).sum())
     # The moments of independent normal scores, from those of all orders of the ranks.
     z = (2 - ratio) * math.sqrt((num**2 - 1) / (4 * (num - 2)))
-    blocks = np.arange(num) * round(math.sqrt(num)) // num
-    design = np.column_stack([root, *(root * (blocks == k) for k in range(1, blocks[-1] + 1))])
-    by_blocks = regression_p_value(y, design)
+    by_blocks = block_p_value(y, root)
     p_value = min(1.0, 2 * min(by_blocks, float(scipy.stats.norm.sf(z))))
     name = effects.names[j]
     words = (

@@ -61,6 +61,9 @@ class EffectTestSettings:
             are those of the population whatever the data.
         scale_share: Degrees of freedom of the median absolute deviation of normal draws, as a part
             of their number: its asymptotic efficiency.
+        min_information: Smallest sum over the individuals of the products of the reliabilities of
+            two effects whose correlation is tested: as many pairs of known effects say as much.
+            With fewer the score of the correlation is not nearly normal.
         max_correlation: Largest size of a correlation that is reported, a one-step estimate.
         min_informed: Reliability of an individual from which its posterior mean, in its standard
             deviations, is nearly normal also in nonlinear models.
@@ -73,6 +76,7 @@ class EffectTestSettings:
     min_individuals: int = 8
     min_reliability: float = 0.05
     scale_share: float = 0.37
+    min_information: float = 3.0
     max_correlation: float = 0.99
     min_informed: float = 0.7
     share_informed: float = 0.5
@@ -146,7 +150,7 @@ def random_effect_tests(
         for variable in of_recording:
             tests += dependence(effects, j, variable, "recording")
         tests += _distribution(effects, j, cohort.ids)
-        tests += [_correlation(effects, j, k) for k in tested if k < j]
+        tests += [x for k in tested if k < j for x in _correlation(effects, j, k)]
     for variable in of_design:
         tests += joint_dependence(effects, tested, variable)
     # A test of a curve is against "weight, curved".
@@ -179,10 +183,13 @@ def _unexplained(individuals: IndividualPosteriors) -> list[str]:
     ]
 
 
-def _correlation(effects: RandomEffects, j: int, k: int) -> EffectTest:
+def _correlation(effects: RandomEffects, j: int, k: int) -> Iterator[EffectTest]:
+    """The test of a correlation of two effects, if the data say enough about both."""
     slopes = effects.products[:, j, k].numpy()
     information = (effects.reliability[:, j] * effects.reliability[:, k]).numpy()
     total = float(information.sum())
+    if total < DEFAULTS.min_information:
+        return
     most = DEFAULTS.max_correlation
     size = float(np.clip(slopes.sum() / max(total, 1e-300), -most, most))
     # The test of a correlation coefficient of as many pairs as there are equally informed ones,
@@ -198,7 +205,7 @@ def _correlation(effects: RandomEffects, j: int, k: int) -> EffectTest:
         f"{first} and {second} are correlated (p = {p_value:.1g}) by about {size:+.2f} beyond what "
         "the model says"
     )
-    return EffectTest("correlation", second, first, p_value, size, words)
+    yield EffectTest("correlation", second, first, p_value, size, words)
 
 
 def _distribution(effects: RandomEffects, j: int, ids: tuple[str, ...]) -> Iterator[EffectTest]:

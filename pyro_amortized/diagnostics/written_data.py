@@ -32,6 +32,7 @@ from torch import Tensor
 
 from ..cohort import Cohort
 from ..population.fit_result import PopulationFit
+from ..runtime.solver_context import failures_reported_by_caller
 from ..runtime.threads import threads_for
 from .check_results import DEFAULTS as P_VALUES
 from .check_results import Check, Status
@@ -137,7 +138,8 @@ def written_data_checks(fit: PopulationFit, *, seed: int = 0, beside: bool = Fal
     in_range = settings.min_individuals <= len(cohort) <= settings.max_individuals
     if fit.estimator != "corrected" or not in_range or not bool(fit.estimated.any()):
         return []
-    with torch.no_grad(), threads_for(cohort.num_values):
+    # What cannot be solved with a mistake undone is an unlikely mistake, and no news.
+    with torch.no_grad(), threads_for(cohort.num_values), failures_reported_by_caller():
         kinds = outcome_kinds(fit.structure)
         continuous = [n for n, kind in kinds.items() if kind == "continuous"]
         used = names_of_used_covariates(fit.individuals)

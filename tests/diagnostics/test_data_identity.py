@@ -143,3 +143,14 @@ def test_a_site_that_codes_otherwise_is_named():
 
     assert "the covariate 'sex' has the values 1, 2 where site is 1" in words(sex + (site == 1))
     assert "coded otherwise" not in words(sex)
+
+
+def test_a_negative_number_among_few_positive_ones_is_no_code():
+    values, times = torch.randn(9, 3).double(), torch.arange(3).double().expand(9, -1)
+    score = torch.tensor([-0.52, 0.23, 0.4, 0.8, 0.95, 1.1, 1.2, 1.5, 1.72])
+    series = {"y": pa.Series(times, values)}
+    (check,) = identity_checks(pa.Cohort(series, covariates={"score": score}))
+    assert check.status == "passed"
+    weight = torch.tensor([-70.0, 65.0, 71.0, 80.0, 77.0, 59.0, 68.0, 90.0, 73.0])
+    (check,) = identity_checks(pa.Cohort(series, covariates={"weight": weight}))
+    assert "the covariate 'weight' is -70" in check.words

@@ -42,7 +42,7 @@ def all_tests(effects, variables):
         for variable in variables:
             tests += dependence(effects, j, variable, "variable")
         tests += random_effect_analysis._distribution(effects, j, ids)
-        tests += [random_effect_analysis._correlation(effects, j, k) for k in range(j)]
+        tests += [x for k in range(j) for x in random_effect_analysis._correlation(effects, j, k)]
     return random_effect_analysis.RandomEffectTests(tuple(tests), {})
 
 
@@ -53,6 +53,14 @@ def some_variables(num, rng):
         Variable("study", rng.integers(0, 4, num).astype(float)),
         Variable("order", np.arange(float(num))),
     ]
+
+
+def test_a_correlation_that_the_data_say_nothing_about_is_not_tested():
+    generator = torch.Generator().manual_seed(1)
+    effects = torch.randn(9, 2, generator=generator).double()
+    poor, known = posteriors(effects, 0.3, generator), posteriors(effects, 0.9, generator)
+    assert list(random_effect_analysis._correlation(poor, 1, 0)) == []
+    assert len(list(random_effect_analysis._correlation(known, 1, 0))) == 1
 
 
 @pytest.mark.slow
