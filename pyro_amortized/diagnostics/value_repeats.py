@@ -14,6 +14,7 @@ import scipy.stats
 from torch import Tensor
 
 from ..cohort import Cohort
+from .compared_variables import variables_of_design
 from .error_scores import score_statistic
 from .residual_analysis import Residuals
 from .variable_findings import Finding, Phrases, against_variables
@@ -25,10 +26,12 @@ class RepeatSettings:
 
     Args:
         min_at_visit: Fewest individuals with a value at a visit and at the one before.
+        min_at_level: The same of a level of a variable.
         least: Smallest probability, so that no rare value decides.
     """
 
     min_at_visit: int = 20
+    min_at_level: int = 5
     least: float = 0.05
 
 
@@ -74,7 +77,7 @@ def repeat_findings(
             f"{expected[places, before[places]].sum():.0f} are expected"
         )
         findings.append(Finding(float(scipy.stats.t.sf(z[0], z[1])), words, COPIED))
-    findings += _at_visits(residuals.times[used].numpy()[places], equal, p)
+    findings += _at_visits(residuals.times[used].numpy()[places], equal, p, owners, cohort)
     words = (
         "values that are equal to the one before are {}, by {} (of the root of their number), {}"
     )
@@ -83,23 +86,40 @@ def repeat_findings(
     return findings + against_variables(means, own, cohort, phrases, levels_only=True)
 
 
-def _at_visits(times: np.ndarray, equal: np.ndarray, p: np.ndarray) -> list[Finding]:
-    """The visit at which most values are equal to the one before: its number has, at most, the
-    probability of as many successes of independent trials.
+def _groups(cohort: Cohort) -> list[tuple[str, np.ndarray, int]]:
+    """All individuals and those of each level of each variable, in words and as flags, and the
+    fewest of them that are compared.
     """
-    visits = [t for t in np.unique(times) if (times == t).sum() >= DEFAULTS.min_at_visit]
-    if len(visits) < 2:
-        return []
+    groups = [("", np.ones(len(cohort), dtype=bool), DEFAULTS.min_at_visit)]
+    for variable in variables_of_design(cohort):
+        for level in variable.levels:
+            where = f", where {variable.name} is {variable.level_name(level)}"
+            groups.append((where, variable.values == level, DEFAULTS.min_at_level))
+    return groups
+
+
+def _at_visits(
+    times: np.ndarray, equal: np.ndarray, p: np.ndarray, owners: np.ndarray, cohort: Cohort
+) -> list[Finding]:
+    """The visit, of all individuals or of those of a level, at which the most values are equal to
+    the one before. Their number has, at most, the probability of as many successes of trials with
+    the same probability.
+    """
     found = []
-    for time in visits:
-        at, number = times == time, int(equal[times == time].sum())
-        mean = float(p[at].mean())
-        # Of all trials with this mean, equal ones have the largest variance (Hoeffding 1956).
-        chance = float(scipy.stats.binom.sf(number - 1, int(at.sum()), mean))
-        found.append((chance, time, number, at.sum() * mean))
-    chance, time, number, expected = min(found)
+    for where, members, least in _groups(cohort):
+        for time in np.unique(times):
+            at = (times == time) & members[owners]
+            if at.sum() < least:
+                continue
+            number, mean = int(equal[at].sum()), float(p[at].mean())
+            # Of all trials with this mean, equal ones have the largest tail (Hoeffding 1956).
+            chance = float(scipy.stats.binom.sf(number - 1, int(at.sum()), mean))
+            found.append((chance, float(time), where, number, float(at.sum() * mean)))
+    if len(found) < 2:
+        return []
+    chance, time, where, number, expected = min(found)
     words = (
-        f"at the time {time:g}, {number} values are equal to the one before, where {expected:.0f} "
-        "are expected"
+        f"at the time {time:g}{where}, {number} values are equal to the one before, where "
+        f"{expected:.1f} are expected"
     )
     return [Finding(min(1.0, len(found) * chance), words, COPIED)]

@@ -49,6 +49,14 @@ def test_a_visit_that_is_there_twice_is_found():
     assert "at the time 3" in found.words
 
 
+def test_a_visit_of_a_site_that_is_there_twice_is_found():
+    values = counts(5)
+    values[2::4, 1] = values[2::4, 0]
+    found = min(findings_of(values))
+    assert found.p_value < 1e-3
+    assert "at the time 1, where site is 2" in found.words
+
+
 def test_a_site_that_copies_is_found():
     values = counts(3)
     values[1::4, 1:] = values[1::4, :1]
