@@ -1,8 +1,8 @@
 r"""Exchanges, undone: values of an individual, and covariates, doses or values of two individuals.
 
 Two samples of an individual were exchanged, or all of them are in reverse order; covariates or
-doses belong to another individual; from one visit on, or at one visit, the values of two neighbours
-in the file were exchanged, because a mark was lost or two tubes were mixed up. Of the last kind
+doses belong to another individual; all values of two neighbours in the file, those from a visit on
+or those of one visit were exchanged, because a mark was lost or tubes were mixed up. Of this kind
 many pairs may be exchanged in one study (:mod:`pyro_amortized.diagnostics.written_data`).
 """
 
@@ -91,7 +91,7 @@ def _reordered(
 
 
 def _exchanged_individuals(cohort: Cohort, used: Sequence[str]) -> Iterator[Alternative]:
-    """Covariates, doses, or both, of two individuals exchanged."""
+    """Covariates, or doses, of two individuals exchanged."""
     num = len(cohort)
     first, second = (~torch.eye(num, dtype=torch.bool)).nonzero().unbind(1)
     covariates = {n: x[second] for n, x in cohort.covariates.items() if n in used}
@@ -104,10 +104,6 @@ def _exchanged_individuals(cohort: Cohort, used: Sequence[str]) -> Iterator[Alte
         changed = changed_part(cohort, first, doses=others)
         text = "the doses of {} and {} are exchanged"
         yield Alternative("exchanged doses", text, first, changed, second)
-        if covariates:
-            both = replace(changed, covariates={**changed.covariates, **covariates})
-            text = "the values of {} and {} are exchanged"
-            yield Alternative("exchanged values", text, first, both, second)
 
 
 def _exchanged_neighbours(cohort: Cohort, name: str) -> Iterator[Alternative]:
@@ -120,7 +116,8 @@ def _exchanged_neighbours(cohort: Cohort, name: str) -> Iterator[Alternative]:
         return
     first = torch.arange(num - 1)
     rows, partners = torch.cat([first, first + 1]), torch.cat([first + 1, first])
-    places = [(f"exchanged from value {k + 1} on", slice(k, None)) for k in range(1, width)]
+    places = [("exchanged", slice(0, None))]
+    places += [(f"exchanged from value {k + 1} on", slice(k, None)) for k in range(1, width)]
     places += [(f"exchanged at value {k + 1}", slice(k, k + 1)) for k in range(width - 1)]
     for what, part in places:
         values, observed = series.values[rows].clone(), series.observed[rows].clone()

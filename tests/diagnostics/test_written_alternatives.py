@@ -88,7 +88,7 @@ def test_values_of_neighbours_are_exchanged_from_a_visit_on():
     cohort = right_cohort(2)
     found = of_kind(cohort, "values of neighbours")
     width = cohort["y"].values.shape[1]
-    assert len(found) == 2 * (width - 1)
+    assert len(found) == 2 * width - 1
     (third,) = [a for a in found if "from value 3 on" in a.words]
     values, partners = cohort["y"].values, third.partners
     assert bool(((partners - third.rows).abs() == 1).all())
