@@ -40,7 +40,7 @@ from .compared_variables import Variable, variables_of_design
 from .result_selection import outcome_kinds
 from .used_covariates import names_of_used_covariates
 from .written_alternatives import LEVEL, Alternative, written_alternatives
-from .written_exchanges import NEIGHBOURS, likely_pairs, written_exchanges
+from .written_exchanges import NEIGHBOURS, ROWS, likely_pairs, written_exchanges
 from .written_likelihoods import (
     Compared,
     compare_alternatives,
@@ -172,14 +172,17 @@ def _claims(fit: PopulationFit, compared: Compared, cohort: Cohort) -> Iterator[
             if alternative.kind == NEIGHBOURS:
                 yield from _pairs(index, alternative, gain, len(cohort))
             continue
-        best = int(gain.argmax())
-        weights = torch.zeros(1, len(gain), dtype=torch.float64)
-        weights[0, best] = 1.0
-        yield _Claim(index, "one", weights, float(gain[best])), len(gain)
+        is_of_all = alternative.kind == ROWS  # one individual alone is an exchange
+        if not is_of_all:
+            best = int(gain.argmax())
+            weights = torch.zeros(1, len(gain), dtype=torch.float64)
+            weights[0, best] = 1.0
+            yield _Claim(index, "one", weights, float(gain[best])), len(gain)
         if not alternative.moves_population:
             continue
         several = [*_levels(alternative, variables), ("share", _shares(len(gain)), "")]
-        if alternative.kind == "columns" and len(gain) == len(cohort):
+        several = [] if is_of_all else several
+        if alternative.kind in ("columns", ROWS) and len(gain) == len(cohort):
             several.append(("all", torch.ones(1, len(gain), dtype=torch.float64), ""))
         for sort, weights, where in several:
             ratio = expected_gain(fit, compared, index, weights)

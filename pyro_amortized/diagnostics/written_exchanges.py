@@ -39,6 +39,7 @@ class ExchangeSettings:
 
 
 EXCHANGES = ExchangeSettings()
+ROWS = "rows"  # the kind of a mistake that all individuals may share, as that of columns
 NEIGHBOURS = "values of neighbours"  # the kind of an exchange that many pairs may share
 
 
@@ -57,6 +58,7 @@ def written_exchanges(
         yield from _exchanged_neighbours(cohort, name)
     if len(cohort) <= EXCHANGES.max_exchanged:
         yield from _exchanged_individuals(cohort, used)
+    yield from _other_rows(cohort, used)
 
 
 def _exchanged_samples(cohort: Cohort, names: Collection[str]) -> Iterator[Alternative]:
@@ -104,6 +106,22 @@ def _exchanged_individuals(cohort: Cohort, used: Sequence[str]) -> Iterator[Alte
         changed = changed_part(cohort, first, doses=others)
         text = "the doses of {} and {} are exchanged"
         yield Alternative("exchanged doses", text, first, changed, second)
+
+
+def _other_rows(cohort: Cohort, used: Sequence[str]) -> Iterator[Alternative]:
+    """Covariates, or doses, that stand one row too high or too low in the file."""
+    every = torch.arange(len(cohort))
+    for shift, side in ((-1, "above"), (1, "below")):
+        rows = every.roll(shift)
+        covariates = {n: cohort.covariates[n][rows] for n in used}
+        if covariates:
+            changed = with_covariates(cohort, every, covariates)
+            text = f"its covariates stand in the row {side}, of another individual"
+            yield Alternative(ROWS, text, every, changed)
+        if cohort.doses is not None:
+            changed = changed_part(cohort, every, doses=cohort[rows].doses)
+            text = f"its doses stand in the row {side}, of another individual"
+            yield Alternative(ROWS, text, every, changed)
 
 
 def _exchanged_neighbours(cohort: Cohort, name: str) -> Iterator[Alternative]:

@@ -96,6 +96,14 @@ def test_values_of_neighbours_are_exchanged_from_a_visit_on():
     torch.testing.assert_close(third.cohort["y"].values[:, 2:], values[partners][:, 2:])
 
 
+def test_covariates_of_the_next_row():
+    cohort = right_cohort(2)
+    above, below = of_kind(cohort, "rows")
+    weight = cohort.covariates["weight"]
+    torch.testing.assert_close(above.cohort.covariates["weight"][:-1], weight[1:])
+    torch.testing.assert_close(below.cohort.covariates["weight"][1:], weight[:-1])
+
+
 def test_the_most_likely_pairs_are_those_of_all_sets():
     """Against every set of disjoint pairs of seven individuals."""
     generator = torch.Generator().manual_seed(4)

@@ -44,7 +44,20 @@ def reversed_records(cohort):
     return pa.Cohort({"y": pa.Series(cohort["y"].times, values)}, covariates=cohort.covariates)
 
 
+def one_row_too_low(cohort):
+    return with_covariates(cohort, weight=cohort.covariates["weight"].roll(1))
+
+
+def lost_marks(cohort):
+    values = cohort["y"].values.clone()
+    for i in range(0, len(cohort) - 1, 6):
+        values[[i, i + 1], 3:] = values[[i + 1, i], 3:]
+    return pa.Cohort({"y": pa.Series(cohort["y"].times, values)}, covariates=cohort.covariates)
+
+
 FILES = {
+    "rows": (one_row_too_low, ("in all individuals", "its covariates stand in the row above")),
+    "marks": (lost_marks, ("1 and 2, 7 and 8", "exchanged from value 4 on")),
     "pounds at a site": (pounds_at_a_site, ("where site is 1", "pounds")),
     "columns": (exchanged_columns, ("in all individuals", "'weight' and 'age' are exchanged")),
     "individuals": (exchanged_individuals, ("the covariates of", "are exchanged")),
@@ -56,7 +69,9 @@ FILES = {
 def test_a_mistake_is_named(name):
     change, words = FILES[name]
     check = check_of(change(right_cohort(3)))
-    assert check.status == "failed", check.words
+    # An exchange of one pair is one of a thousand, and its p-value is never very small.
+    expected = ("look", "failed") if name == "individuals" else ("failed",)
+    assert check.status in expected, check.words
     for word in words:
         assert word in check.words, check.words
 

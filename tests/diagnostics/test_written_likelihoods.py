@@ -52,7 +52,7 @@ def test_gains_are_those_of_the_closed_form(fit, compared):
         torch.testing.assert_close(gain[near], exact[near], atol=0.02, rtol=0)
         assert bool((gain[~near] < -4.9).all())
         kinds.add(alternative.kind)
-    of_neighbours = {"values of neighbours", "exchanged covariates"}
+    of_neighbours = {"values of neighbours", "exchanged covariates", "rows"}
     assert kinds == {"the unit of weight", "columns", "samples", "order"} | of_neighbours
 
 
