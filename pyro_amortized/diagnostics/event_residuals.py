@@ -8,9 +8,8 @@ With the cumulative hazard H of an individual over its follow-up and its number 
 With draws of the individual from its posterior, H of the right model is a censored exponential
 variable. The rank of the first event under the population, :math:`1 - E\,e^{-H(t)}`, is uniform; of
 an event that is only known to lie in an interval (also one without an upper end), a rank is drawn
-in it. Its mean normal score, given this interval, is regressed on every variable of the cohort
-(events that are earlier in a group); hazards that are not proportional have a likelihood ratio of
-their own (:mod:`pyro_amortized.diagnostics.event_shapes`).
+in it. Size and course of the hazard are compared with every variable of the cohort by likelihood
+ratios (:mod:`pyro_amortized.diagnostics.event_shapes`).
 
 References:
     Therneau, Grambsch, Fleming (1990), Martingale-based residuals for survival models.
@@ -31,12 +30,11 @@ from ..population.fit_result import PopulationFit
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
 from .check_results import Check, check_p_values
-from .event_shapes import shape_findings
+from .event_shapes import hazard_findings
 from .immune_share import immune_share
-from .quantile_residuals import normal_moments
 from .result_selection import individuals_of, outcome_kinds
 from .uniformity_tests import combined_p_value
-from .variable_findings import Phrases, against_variables, check_of_findings
+from .variable_findings import check_of_findings
 
 NUM_SIMULATIONS = 1000  # draws of each individual from the population, for the ranks
 NUM_DRAWS = 10  # draws of the parameters of each individual
@@ -230,18 +228,9 @@ def event_checks(residuals: EventResiduals, cohort: Cohort) -> list[Check]:
     checks = [check_p_values(name, p_values, finding, advice, "model")]
     index = {label: i for i, label in enumerate(cohort.ids)}
     own = np.array([index[label] for label in residuals.ids])
-    first = normal_moments(*residuals.bounds.unbind(-1))[0]
     lower, upper = (-torch.special.log_ndtr(-x) for x in residuals.bounds.unbind(-1))
     upper = torch.where(residuals.happened, upper, torch.inf)
-    early = Phrases(
-        "the events are {} than the model says, by {} standard deviations of their scores, {}",
-        EARLY,
-        ("later", "earlier"),
-    )
-    findings = [
-        *against_variables(first.numpy(), own, cohort, early),
-        *shape_findings(lower.numpy(), upper.numpy(), own, cohort, SPREAD),
-    ]
+    findings = hazard_findings(lower.numpy(), upper.numpy(), own, cohort, (EARLY, SPREAD))
     if findings:
         checks.append(check_of_findings(f"events of {residuals.series} and variables", findings))
     return checks
