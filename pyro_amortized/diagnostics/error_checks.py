@@ -4,6 +4,8 @@ The residuals of one posterior draw of each individual are independent and stand
 right model. Tests of several draws are combined to one p-value.
 
 - *Tails*: the normality (Shapiro and Wilk) of the prediction errors (npde).
+- *Single values*: the residual of each value in its standard deviation, which is smaller where the
+  value determines its own prediction, with Bonferroni's factor for their number.
 - *Neighbouring values*: the score test of an autocorrelation of the errors. Its score, of an
   individual, is the posterior mean of the sum of the products of consecutive residuals; what
   the scores of the population parameters explain of it is left out of its variance. So a random
@@ -68,6 +70,9 @@ class ErrorCheckSettings:
         min_move: Change of a covariate within an individual that counts, as a part of its largest
             value.
         max_shapiro: Most values of the test of normality, whose p-values are not known beyond.
+        far_value: P-value among all values below which each of the farthest ones is named.
+        max_far: Most of them.
+        max_leverage: Largest leverage of a value.
     """
 
     min_values: int = 30
@@ -75,10 +80,17 @@ class ErrorCheckSettings:
     min_in_course: int = 3
     min_move: float = 1e-6
     max_shapiro: int = 5000
+    far_value: float = 0.01
+    max_far: int = 3
+    max_leverage: float = 0.8
 
 
 DEFAULTS = ErrorCheckSettings()
 TAILS = "Use a distribution with heavier tails (`StudentT`), or look for wrong values."
+WILD = (
+    "Look for a typing error, another unit or a mixed-up sample; without one, use a distribution "
+    "with heavier tails (`StudentT`)."
+)
 INDIVIDUALS = (
     "Let the residual error vary between individuals (an individual site that scales it), or use "
     "heavier tails."
@@ -127,6 +139,7 @@ def error_checks(
     errors = deviations_of(residuals, used, drawn).mean(0) if is_discrete else npde
     findings = [
         *_tails(npde),
+        *(_single_values(residuals, used, drawn) if residuals.has_scores else []),
         *neighbour_findings(rows, residuals, used, drawn, scores),
         *steep_findings(rows, residuals, used, drawn, scores),
         *_spreads(rows, drawn, cohort, COUNTS if residuals.kind == "count" else INDIVIDUALS),
@@ -149,6 +162,32 @@ def _tails(npde: np.ndarray) -> list[Finding]:
     kurtosis = float(scipy.stats.kurtosis(npde))
     words = f"the errors are not normally distributed (excess kurtosis {kurtosis:+.1f})"
     return [Finding(p_value, words, TAILS)]
+
+
+def _single_values(residuals: Residuals, used: Tensor, drawn: np.ndarray) -> list[Finding]:
+    r"""The values that lie farthest from what the others of the individual predict, with the factor
+    of Bonferroni for the number of values: the mean of the residuals r over the draws has the
+    variance :math:`1 - h` with the leverage h, the variance of r over the draws.
+    """
+    # The part of the variance of a residual that its own value takes away; that of few draws is
+    # noisy, so no value has more than the mean.
+    leverage = drawn.var(0, ddof=1)
+    leverage = np.minimum(leverage, leverage.mean()).clip(0.0, DEFAULTS.max_leverage)
+    left = 1 - leverage * (1 - 1 / len(drawn))
+    distances = drawn.mean(0) / np.sqrt(left)
+    p_values = np.minimum(1.0, 2 * len(distances) * scipy.stats.norm.sf(np.abs(distances)))
+    order = np.argsort(p_values)
+    far = [int(k) for k in order[: DEFAULTS.max_far] if p_values[k] < DEFAULTS.far_value]
+    places = used.nonzero()[:, 0].tolist()
+    named = []
+    for k in far or [int(order[0])]:
+        j, distance = places[k], float(distances[k])
+        named.append(
+            f"the value {float(residuals.observed[j]):.4g} of individual {residuals.ids[j]} at the "
+            f"time {float(residuals.times[j]):.4g} lies {abs(distance):.1f} standard deviations "
+            f"{'above' if distance > 0 else 'below'} what the others predict"
+        )
+    return [Finding(float(p_values[order[0]]), ", ".join(named), WILD)]
 
 
 def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort, advice: str) -> list[Finding]:

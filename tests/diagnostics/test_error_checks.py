@@ -62,6 +62,12 @@ def autocorrelated():
     return errors
 
 
+def one_wild_value():
+    errors = normal(1)
+    errors[7, 2] = 9.0
+    return errors
+
+
 def by_group():
     return normal(1) * (1 + 3 * GROUP).unsqueeze(1)
 
@@ -74,6 +80,7 @@ def by_individual():
     ("errors", "words"),
     [
         (heavy_tails, "not normally distributed"),
+        (one_wild_value, "of individual 8 at the time 1.2 lies"),
         (autocorrelated, "errors of neighbouring values of an individual go together"),
         (higher_in_a_group, "the values as a whole are higher"),
         (changing_in_a_group, "late values, given the early ones, are higher"),
