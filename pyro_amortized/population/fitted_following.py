@@ -39,7 +39,12 @@ def follow(individuals: IndividualPosteriors, scale: Tensor) -> Following:
     return followed(individuals, scale).following
 
 
-def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None = None) -> Followed:
+def followed(
+    individuals: IndividualPosteriors,
+    scale: Tensor,
+    most: int | None = None,
+    by_torch: bool = True,
+) -> Followed:
     r"""How weighted draws move with the population, and what shows it.
 
     Args:
@@ -48,6 +53,8 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
             ``(population,)``.
         most: Number of draws of each individual that the regression uses. Default: as many as it
             needs.
+        by_torch: Whether automatic differentiation may give the gradients; differences are used
+            again by an expansion.
 
     Returns:
         The regression of the slopes. Draws of an individual whose slopes are not finite stay, and
@@ -72,7 +79,7 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
     if structure.estimator == "likelihood-free":
         return Followed(stay, None)
     steps = (FOLLOWING.relative_step * scale, FOLLOWING.individual_step * axes)
-    scores, gradients, differences = slopes_at(individuals, weighted.draws, *steps)
+    scores, gradients, differences = slopes_at(individuals, weighted.draws, *steps, by_torch)
     effective = effective_sample_size(weighted.log_weights)
     parts = (offset, gradients, -scores, weights, effective)
     directions, rates, *regressed = fitted_moves(covariance, *parts)
