@@ -83,10 +83,7 @@ def followed(
     effective = effective_sample_size(weighted.log_weights)
     parts = (offset, gradients, -scores, weights, effective)
     directions, rates, *regressed = fitted_moves(covariance, *parts)
-    # The slopes of the moved draws have the same mean as the scores, and less Monte Carlo error.
-    slopes = scores + torch.einsum("kni,nip->knp", gradients, directions)
-    slopes = slopes + torch.einsum("kni,nijp,knj->knp", gradients, rates, offset)
-    slopes = slopes + rates.diagonal(dim1=1, dim2=2).sum(-1)
+    slopes = _moved_slopes(scores, gradients, (directions, rates), offset)
     slopes = slopes.masked_fill((weights == 0).unsqueeze(-1), 0.0).nan_to_num(0.0, 0.0, 0.0)
     means = torch.einsum("kn,knp->np", weights, slopes)
     spreads = weights.unsqueeze(-1) * (slopes - means)
@@ -101,6 +98,18 @@ def followed(
     following = replace(moving, scores=scores, bias=bias, score_covariance=errors)
     excess = information_bias(individuals, slopes, weights, left)
     return Followed(replace(following, information_bias=excess), differences)
+
+
+def _moved_slopes(
+    scores: Tensor, gradients: Tensor, moves: tuple[Tensor, Tensor], offset: Tensor
+) -> Tensor:
+    """Slopes of the log weights of draws that move, shape ``(draw, individual, population)``. They
+    have the same mean as the scores, and less Monte Carlo error.
+    """
+    directions, rates = moves
+    slopes = scores + torch.einsum("kni,nip->knp", gradients, directions)
+    slopes = slopes + torch.einsum("kni,nijp,knj->knp", gradients, rates, offset)
+    return slopes + rates.diagonal(dim1=1, dim2=2).sum(-1)
 
 
 def remaining_products(individuals: IndividualPosteriors, spreads: Tensor) -> Tensor:
