@@ -238,7 +238,10 @@ CLINIC = {
     ),
     "attacks: one visit late at a site": Defect("attacks", file=one_visit_late, checks=PLACES),
     "attacks: none after surgery": Defect(
-        "attacks", "none after surgery", checks=f"{ERRORS}|distribution|corr"
+        "attacks",
+        "none after surgery",
+        checks=f"{ERRORS}|{WRITTEN}|distribution|corr",
+        words="zero|value 0|distribut|correl|deviate",
     ),
     "attacks: filled forward": Defect("attacks", file=filled_forward, checks=f"{ERRORS}|recorded"),
     "answers: no by default at a site": Defect(

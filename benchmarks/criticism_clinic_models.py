@@ -105,7 +105,7 @@ def viral(cohort, variant=""):
             y = y + 0.15 * torch.relu(t - 10.0) * (lot(cohort) < 0.25)[:, None]
         limit = LIMIT
         if variant == "a worse assay at a site":
-            limit = torch.where(cohort.covariates["site"] == 1, 2.7, LIMIT)[:, None].double()
+            limit = torch.where(cohort.covariates["site"] == 1, 3.7, LIMIT)[:, None].double()
         observe(cohort, nlme.Censored(dist.Normal(y, sigma[..., None]), low=limit))
 
 

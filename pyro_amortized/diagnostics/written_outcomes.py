@@ -89,7 +89,7 @@ def outcome_alternatives(cohort: Cohort, kinds: Mapping[str, OutcomeKind]) -> It
         elif series.values.dim() != 2 or bool((series.values != series.values).any()):
             continue
         elif kind in ("category", "count"):
-            yield from _filled_forward(cohort, name)
+            yield from _filled_forward(cohort, name, is_count=kind == "count")
             yield from _other_codes(cohort, name) if kind == "category" else ()
         elif kind == "continuous" and not _has_limits(cohort, name):
             yield from _other_values(cohort, name)
@@ -132,8 +132,9 @@ def _other_codes(cohort: Cohort, name: str) -> Iterator[Alternative]:
     yield Alternative(f"the codes of {name}", text, rows, changed, may_be_effect=True)
 
 
-def _filled_forward(cohort: Cohort, name: str) -> Iterator[Alternative]:
-    """The last values of an individual, which are all equal, are copies of the first of them.
+def _filled_forward(cohort: Cohort, name: str, *, is_count: bool) -> Iterator[Alternative]:
+    """The last values of an individual, which are all equal, are copies of the first of them; zeros
+    of counts have words of their own.
 
     Any visit may be the last real one, so the likelihood of the copies is that of the values before
     divided by the number of visits. An individual whose last two values differ stays, with a volume
@@ -151,14 +152,21 @@ def _filled_forward(cohort: Cohort, name: str) -> Iterator[Alternative]:
     after = observed & (place > other)  # the equal values at the end, the first of them is real
     copied = after & (after.cumsum(1) > 1)
     is_possible = copied.any(1) & (after.sum(1) < observed.sum(1))
-    volume = -observed.sum(1).double().log()
-    volume = volume.masked_fill(~is_possible, -torch.inf)
-    own = dict(cohort[rows].series.items())
-    kept = torch.where(is_possible[:, None], observed & ~copied, observed)
-    own[name] = replace(own[name], observed=kept)
-    text = f"the last values of {name!r} are copies of the one before (carried forward?)"
-    changed = changed_part(cohort, rows, series=own)
-    yield Alternative("copies", text, rows, changed, log_volume=volume, may_be_effect=True)
+    is_zero = (last[:, 0] == 0) & is_count
+    copies = f"the last values of {name!r} are copies of the one before (carried forward?)"
+    zeros = (
+        f"the last values of {name!r} are zero, whatever those before say (missing values as zero, "
+        "or an end of all events?)"
+    )
+    for text, has_kind in ((copies, ~is_zero), (zeros, is_zero))[: 1 + is_count]:
+        changes = is_possible & has_kind
+        volume = -observed.sum(1).double().log()
+        volume = volume.masked_fill(~changes, -torch.inf)
+        own = dict(cohort[rows].series.items())
+        kept = torch.where(changes[:, None], observed & ~copied, observed)
+        own[name] = replace(own[name], observed=kept)
+        changed = changed_part(cohort, rows, series=own)
+        yield Alternative("copies", text, rows, changed, log_volume=volume, may_be_effect=True)
 
 
 def _other_values(cohort: Cohort, name: str) -> Iterator[Alternative]:

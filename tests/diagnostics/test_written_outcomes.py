@@ -114,7 +114,7 @@ def test_scales_signs_and_units_are_changed():
     torch.testing.assert_close(
         large.log_volume, torch.full((10,), -5 * torch.tensor(10.0).double().log().item()).double()
     )
-    assert [a.kind for a in outcome_alternatives(cohort, {"y": "count"})] == ["copies"]
+    assert [a.kind for a in outcome_alternatives(cohort, {"y": "count"})] == ["copies"] * 2
 
 
 def test_the_probabilities_of_copies_have_at_most_the_sum_one():
