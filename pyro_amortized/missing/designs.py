@@ -12,9 +12,9 @@ from ..errors import CohortError
 from ..runtime.arguments import check_is
 from .mechanisms import Mechanism, RandomMissing, nothing_missing
 
-# Share of the simulated individuals from which nothing is removed. Those of the cohort are complete
-# in this sense, and with a quarter the ones with many values were learned badly (decision 086).
-COMPLETE_SHARE = 0.5
+# Share of the simulated individuals from which nothing is removed, so that the training data
+# contain individuals that are as complete as those of the cohort.
+COMPLETE_SHARE = 0.25
 
 
 @runtime_checkable
@@ -47,8 +47,8 @@ class Resample:
 
     Args:
         cohort: The cohort.
-        missing: The mechanism that removes further values. Default: nothing is removed from
-            half of the individuals, and up to 60 % of the values of the others.
+        missing: The mechanism that removes further values. Default: nothing is removed from a
+            quarter of the individuals, and up to 60 % of the values of the others.
             :func:`default_design` removes nothing if the model describes what is recorded (a series
             ``<name>_recorded``).
     """

@@ -25,12 +25,3 @@ def test_a_design_that_is_a_function_keeps_its_missing_values():
     resample = Resample(cohort)
     assert as_design(resample) is resample
     assert isinstance(as_design(cohort), Resample)
-
-
-def test_half_of_the_drawn_individuals_keep_all_values():
-    design, num = Resample(growth_cohort(4)), 4000
-    drawn = design.complete(num, make_generator(0))
-    kept = design.missing(drawn, make_generator(1))["y"].observed
-    share = float((kept == drawn["y"].observed).all(1).double().mean())
-    # A few of the others lose a share that rounds to no value.
-    assert 0.5 - 4 * (0.25 / num) ** 0.5 < share < 0.65
