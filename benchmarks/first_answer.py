@@ -3,7 +3,8 @@ r"""From a program and data to the printed summary, without a guide.
 Each row is one fit with default settings: seconds (the import apart), -2LL with its Monte Carlo
 error beside the exact one, the largest error of the estimates in standard errors, and that of the
 standard errors. Exact values are those of quadrature where there are some; otherwise a second fit
-with 20 times the draws stands in for them. The last line is JSON with ``claims``. ``--small`` runs
+with 20 times the draws stands in for them, whose standard errors are computed with differences for
+all mixed derivatives. The last line is JSON with ``claims``. ``--small`` runs
 theophylline alone. The sparse data and exact values of phenobarbital are read from
 ``../shared/references`` and left out where this folder is absent.
 """
@@ -14,6 +15,7 @@ import json
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -28,8 +30,13 @@ from first_answer_models import full_omega, interoccasion, interoccasion_cohort,
 
 import pyro_amortized as pa
 from pyro_amortized import nlme
+from pyro_amortized.numerics.laplace import laplace_covariance
+from pyro_amortized.population.expanded_likelihood import ExpandedLikelihood
+from pyro_amortized.population.expansion_settings import EXPANSION
+from pyro_amortized.population.information_check import information_check
 from tests.exact import THEOPHYLLINE
 
+NUM_DIFFERENCED = 3000  # draws of each individual for the standard errors of a reference
 REFERENCES = ROOT.parent / "shared" / "references"
 
 
@@ -87,7 +94,23 @@ def reference(model, cohort, fit, exact):
     num_draws = 20 * fit.individuals.num_draws
     longer, _ = fitted(model, cohort, num_draws=num_draws, start=fit.estimates)
     error = longer.marginal.minus2ll_mc_error
-    return longer.vector, longer.covariance.diagonal().sqrt(), longer.minus2ll, error
+    covariance = longer.covariance
+    if bool(covariance.isfinite().all()):
+        covariance = covariance_by_differences(longer)
+    return longer.vector, covariance.diagonal().sqrt(), longer.minus2ll, error
+
+
+def covariance_by_differences(fit):
+    """The covariance of the estimates where all mixed derivatives of the observations are
+    differences: a regression, which gives them in a fit with many parameters, has an error of its
+    own.
+    """
+    draws, search = fit.individuals.some(NUM_DIFFERENCED), fit.search
+    settings = replace(EXPANSION, max_coordinates=1_000)
+    likelihood = ExpandedLikelihood(draws, search.scale, settings=settings)
+    place = (fit.vector, search.scale, torch.ones_like(fit.estimated))
+    check = information_check(search.objective, likelihood, *place)
+    return laplace_covariance(search.objective(likelihood), *place, checked=check).covariance
 
 
 def row(name, model, cohort, limit, exact):

@@ -62,6 +62,58 @@ def expansion(
     return gradient, hessian
 
 
+def expansion_of_gradients(
+    function: Callable[[Sequence[Tensor]], list[tuple[Tensor, Tensor]]],
+    steps: Tensor,
+    value: Tensor,
+) -> tuple[Tensor, Tensor]:
+    r"""Gradient and Hessian at zero by central differences of gradients in the first coordinates,
+    and of values in the others.
+
+    Args:
+        function: Gives values of one shape ``(*)`` and gradients ``(*, d)`` in the first d
+            coordinates at some points of shape ``(p,)``.
+        steps: Step in each coordinate, shape ``(p,)``.
+        value: Values at zero.
+
+    Returns:
+        Shapes ``(*, p)`` and ``(*, p, p)``, zero where the value or a difference is not finite.
+
+    Example:
+        >>> gradient, hessian = expansion_of_gradients(
+        ...     lambda points: [(x[0] + x[0] * x[1], (1 + x[1]).unsqueeze(0)) for x in points],
+        ...     torch.ones(2), torch.zeros(()))
+        >>> gradient, hessian
+        (tensor([1., 0.]), tensor([[0., 1.],
+                [1., 0.]]))
+    """
+    p, shifts = len(steps), torch.diag(steps)
+    (_, center), *around = function([torch.zeros_like(steps), *shifts, *-shifts])
+    d = center.shape[-1]
+    pairs = [(a, b) for a in range(d, p) for b in range(d, a)]
+    corners = [shifts[a] + shifts[b] for a, b in pairs]
+    at_corners = [x for x, _ in function([*corners, *(-x for x in corners)])] if pairs else []
+    ahead, behind = (torch.stack([x for x, _ in part], -1) for part in (around[:p], around[p:]))
+    gradient = (ahead - behind) / (2 * steps)
+    gradient[..., :d] = center
+    slopes = torch.stack([x for _, x in around], -1)  # (*, d, 2 p)
+    slopes = (slopes[..., :p] - slopes[..., p:]) / (2 * steps)
+    curved = ahead - 2 * value.unsqueeze(-1) + behind  # times the squares of the steps
+    hessian = value.new_zeros(*value.shape, p, p)
+    hessian.diagonal(dim1=-2, dim2=-1).copy_(curved / steps.square())
+    hessian[..., :d, :d] = (slopes[..., :d] + slopes[..., :d].transpose(-1, -2)) / 2
+    hessian[..., :d, d:] = slopes[..., d:]
+    hessian[..., d:, :d] = slopes[..., d:].transpose(-1, -2)
+    both_ahead, both_behind = at_corners[: len(pairs)], at_corners[len(pairs) :]
+    for (a, b), corner, opposite in zip(pairs, both_ahead, both_behind, strict=True):
+        rest = (corner + opposite) / 2 - value - (curved[..., a] + curved[..., b]) / 2
+        hessian[..., a, b] = hessian[..., b, a] = rest / (steps[a] * steps[b])
+    finite = gradient.isfinite().all(-1) & hessian.isfinite().flatten(-2).all(-1)
+    finite = finite & value.isfinite()
+    gradient = gradient.masked_fill(~finite.unsqueeze(-1), 0.0)
+    return gradient, hessian.masked_fill(~finite[..., None, None], 0.0)
+
+
 def regressed_expansion(
     function: Callable[[Sequence[Tensor]], list[Tensor]],
     steps: Tensor,

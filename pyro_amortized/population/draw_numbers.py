@@ -7,8 +7,9 @@ import torch
 from ..cohort import Cohort
 from ..model import ModelStructure
 from ..runtime.random_numbers import make_generator
+from .density_gradients import solves_dynamics
 from .estimation_settings import ESTIMATION
-from .likelihood_choice import is_large, is_quadratic, most_draws, solves_dynamics
+from .likelihood_choice import is_large, is_quadratic, most_draws
 from .maximum_search import Search
 from .round_schedule import RoundSchedule
 

@@ -54,11 +54,14 @@ class ErrorSettings:
 ERRORS = ErrorSettings()
 
 
-def curvature_of(search: Search, ascent: Ascent) -> Curvature:
-    """The curvature of the likelihood of a round where it ended."""
+def rough_curvature(search: Search, ascent: Ascent) -> Curvature:
+    """The curvature of the likelihood of a round where it ended, good enough for a number of draws:
+    it may contain the error of the regression that gives mixed derivatives, which takes as long to
+    remove as the round.
+    """
     objective = search.objective(ascent.likelihood)
     place = (ascent.optimum.vector, search.scale, ~ascent.held)
-    check = information_check(search.objective, ascent.likelihood, *place)
+    check = information_check(search.objective, ascent.likelihood, *place, exact_mixed=False)
     return laplace_covariance(objective, *place, checked=check)
 
 

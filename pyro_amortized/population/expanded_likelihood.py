@@ -32,11 +32,16 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..cohort import Cohort
-from ..model import Population
-from ..numerics.finite_differences import expansion, regressed_expansion
+from ..model import ModelStructure, Population
+from ..numerics.finite_differences import (
+    expansion,
+    expansion_of_gradients,
+    regressed_expansion,
+)
 from ..numerics.small_sums import quadratic_form
 from ..sampling.importance_weights import finite_or_zero_weight, log_moments, normalized_weights
 from ..sampling.individuals import IndividualPosteriors
+from .density_gradients import differentiable_rows
 from .expansion_coordinates import Coordinates, MovedObservations
 from .expansion_settings import EXPANSION, ExpansionSettings
 from .fitted_following import followed
@@ -89,6 +94,12 @@ def limited_rise(rise: Tensor, headroom: Tensor) -> Tensor:
     return torch.where(above > 0, headroom + above.log1p(), rise)
 
 
+def pays_by_torch(structure: ModelStructure) -> bool:
+    """Whether an expansion takes less time with gradients by automatic differentiation."""
+    num_shared = int(structure.coordinates(structure.shared).sum())
+    return len(structure.latent_names) + num_shared >= EXPANSION.min_by_torch
+
+
 class ExpandedLikelihood:
     r"""Log p(y_i | Psi) with the densities of the observations expanded about the draws.
 
@@ -122,7 +133,7 @@ class ExpandedLikelihood:
         population = individuals.population if about is None else about
         self.center = structure.unconstrain_population(population).detach()
         if following is None:
-            following, differences = followed(individuals, scale)
+            following, differences = followed(individuals, scale, by_torch=pays_by_torch(structure))
         self.is_shared = structure.coordinates(structure.shared)
         num_coordinates = following.spread.shape[1] + int(self.is_shared.sum())
         few_coordinates = num_coordinates <= settings.max_coordinates
@@ -130,8 +141,10 @@ class ExpandedLikelihood:
         self.by_parameters = num_elements <= settings.max_elements and not following.stays
         if not self.by_parameters:
             following = following.only(self.is_shared).without_stretching()
-        self.is_regressed = self.by_parameters and not few_coordinates
         self.following = following
+        by_torch = self.by_parameters and pays_by_torch(structure)
+        self.by_torch = by_torch and self._has_gradients(population)
+        self.is_regressed = self.by_parameters and not (few_coordinates or self.by_torch)
         if not (self.by_parameters and self.about_draws):
             differences = None
         size = max(1, settings.max_rows // individuals.num_draws)
@@ -140,6 +153,17 @@ class ExpandedLikelihood:
                 self._part(rows, dict(population), differences)
                 for rows in torch.arange(len(individuals.cohort)).split(size)
             ]
+
+    def _has_gradients(self, population: Population) -> bool:
+        """Whether automatic differentiation gives the gradients of all individuals."""
+        individuals, structure = self.individuals, self.structure
+        cohort, log_weights = individuals.cohort.to(dtype=torch.float64), individuals.log_weights
+        impossible = is_negligible(log_weights)
+        draws = replace_impossible_draws(individuals.unconstrained, log_weights, impossible)
+        if not self.about_draws:
+            draws = self.following.moved(draws, self.center)[0]
+        rows = differentiable_rows(structure, cohort, draws, population, self.following.axes)
+        return bool(rows.all())
 
     def _part(
         self, rows: Tensor, population: Population, differences: ObservationDifferences | None
@@ -185,6 +209,8 @@ class ExpandedLikelihood:
     ) -> tuple[Tensor, Tensor]:
         """Gradient and Hessian of the log densities of the observations at the center."""
         parts = (moved, moved.coordinates.steps, observation)
+        if self.by_torch:
+            return expansion_of_gradients(moved.with_gradients, *parts[1:])
         if not self.is_regressed:
             return expansion(*parts)
         standard = along_axes(moved.draws - following.mean, following.axes)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..cohort import Cohort
 from ..model import ModelStructure, Population
+from .density_gradients import values_and_gradients
 from .following_draws import FOLLOWING, Following
 from .observation_differences import ObservationDifferences
 
@@ -136,6 +137,19 @@ class MovedObservations:
             for j, value in zip(places, result.chunk(len(places)), strict=True):
                 values[j] = value
         return values
+
+    def with_gradients(self, points: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Log densities ``(draw, individual)`` at each of the points, and their gradients in the
+        coordinates of the individual parameters, by automatic differentiation.
+        """
+        results = []
+        for point in points:
+            moved = self.draws + self.coordinates.individual @ point
+            parts = (self.structure, self.cohort, moved, self._population(point))
+            value, gradient, _ = values_and_gradients(*parts)
+            axes = self.coordinates.individual[..., : moved.shape[-1]]
+            results.append((value, torch.einsum("kni,nij->knj", gradient, axes)))
+        return results
 
     def _population(self, point: Tensor) -> Population:
         structure = self.structure

@@ -26,6 +26,10 @@ class ExpansionSettings:
     # is linear in the draw: for 50 cells with two modes each, rounds promised up to 18 where there
     # was nothing, and a standard error was a third too small.
     max_coordinates: int = 6
+    # Number of them from which differences of gradients by automatic differentiation, where these
+    # hold, take less time: 13 gradients for 6 parameters in place of 43 evaluations, and a gradient
+    # takes the time of two or three.
+    min_by_torch: int = 6
     # Largest number of elements of all Hessians, 800 MB; beyond it the coordinates are the shared
     # parameters alone.
     max_elements: int = 100_000_000

@@ -71,7 +71,7 @@ def curvature_at(
 
     Some models have no gradient at draws that have moved; the expansion leaves these draws out.
     """
-    parts = (individuals, search.scale, search.seed)
+    parts, of_all = (individuals, search.scale, search.seed), likelihood
     likelihood, weights = likelihood_with_curvature(likelihood, *parts)
     objective = search.objective(likelihood, weights)
     if search.structure.estimator == "likelihood-free":
@@ -84,7 +84,11 @@ def curvature_at(
         drawn = search.some_draws(likelihood)[0]
         expanded = ExpandedLikelihood(drawn, search.scale, following=likelihood.following)
         curvature = laplace_covariance(search.objective(expanded), *place)
-    return with_scores(search, likelihood, curvature, free)
+    scored = with_scores(search, likelihood, curvature, free)
+    if scored.by_scores and likelihood is not of_all:
+        # The scores of some individuals would give the standard errors of a smaller cohort.
+        return with_scores(search, of_all, curvature, free)
+    return scored
 
 
 def with_scores(

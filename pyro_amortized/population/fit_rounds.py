@@ -18,7 +18,8 @@ from ..runtime.progress import count_step
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.proposals import Refinement
 from ..sampling.refinement_settings import FULL_EFFORT
-from .estimate_errors import curvature_of
+from .estimate_errors import rough_curvature
+from .expanded_likelihood import ExpandedLikelihood
 from .false_zeros import leave_false_zeros
 from .impossible_data import check_possible, impossible_rows
 from .large_cohorts.summarized_draws import RoundDraws, SummarizedDraws
@@ -133,15 +134,16 @@ def continue_rounds(
 def _with_enough_draws(
     search: Search, ascent: Ascent, schedule: RoundSchedule
 ) -> tuple[Ascent, RoundSchedule]:
-    """A round with the curvature where it ended and a schedule with the draws that the Monte Carlo
-    errors there need, if it shows this.
+    """A round with the curvature where it ended, if that needs nothing more, and a schedule with
+    the draws that the Monte Carlo errors there need, if the round shows this.
     """
     if not schedule.shows_draws_needed(ascent):
         return ascent, schedule
-    curvature = curvature_of(search, ascent)
-    return ascent._replace(curvature=curvature), schedule.with_enough_draws(
-        ascent, curvature, search.scale
-    )
+    curvature, likelihood = rough_curvature(search, ascent), ascent.likelihood
+    schedule = schedule.with_enough_draws(ascent, curvature, search.scale)
+    if not (isinstance(likelihood, ExpandedLikelihood) and likelihood.is_regressed):
+        ascent = ascent._replace(curvature=curvature)
+    return ascent, schedule
 
 
 def _drawn_after(

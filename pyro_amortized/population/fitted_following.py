@@ -39,7 +39,12 @@ def follow(individuals: IndividualPosteriors, scale: Tensor) -> Following:
     return followed(individuals, scale).following
 
 
-def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None = None) -> Followed:
+def followed(
+    individuals: IndividualPosteriors,
+    scale: Tensor,
+    most: int | None = None,
+    by_torch: bool = True,
+) -> Followed:
     r"""How weighted draws move with the population, and what shows it.
 
     Args:
@@ -48,6 +53,8 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
             ``(population,)``.
         most: Number of draws of each individual that the regression uses. Default: as many as it
             needs.
+        by_torch: Whether automatic differentiation may give the gradients; differences are used
+            again by an expansion.
 
     Returns:
         The regression of the slopes. Draws of an individual whose slopes are not finite stay, and
@@ -72,14 +79,10 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
     if structure.estimator == "likelihood-free":
         return Followed(stay, None)
     steps = (FOLLOWING.relative_step * scale, FOLLOWING.individual_step * axes)
-    scores, gradients, differences = slopes_at(individuals, weighted.draws, *steps)
-    effective = effective_sample_size(weighted.log_weights)
-    parts = (offset, gradients, -scores, weights, effective)
+    scores, gradients, differences = slopes_at(individuals, weighted.draws, *steps, by_torch)
+    parts = (offset, gradients, -scores, weights, effective_sample_size(weighted.log_weights))
     directions, rates, *regressed = fitted_moves(covariance, *parts)
-    # The slopes of the moved draws have the same mean as the scores, and less Monte Carlo error.
-    slopes = scores + torch.einsum("kni,nip->knp", gradients, directions)
-    slopes = slopes + torch.einsum("kni,nijp,knj->knp", gradients, rates, offset)
-    slopes = slopes + rates.diagonal(dim1=1, dim2=2).sum(-1)
+    slopes = _moved_slopes(scores, gradients, (directions, rates), offset)
     slopes = slopes.masked_fill((weights == 0).unsqueeze(-1), 0.0).nan_to_num(0.0, 0.0, 0.0)
     means = torch.einsum("kn,knp->np", weights, slopes)
     spreads = weights.unsqueeze(-1) * (slopes - means)
@@ -94,6 +97,18 @@ def followed(individuals: IndividualPosteriors, scale: Tensor, most: int | None 
     following = replace(moving, scores=scores, bias=bias, score_covariance=errors)
     excess = information_bias(individuals, slopes, weights, left)
     return Followed(replace(following, information_bias=excess), differences)
+
+
+def _moved_slopes(
+    scores: Tensor, gradients: Tensor, moves: tuple[Tensor, Tensor], offset: Tensor
+) -> Tensor:
+    """Slopes of the log weights of draws that move, shape ``(draw, individual, population)``. They
+    have the same mean as the scores, and less Monte Carlo error.
+    """
+    directions, rates = moves
+    slopes = scores + torch.einsum("kni,nip->knp", gradients, directions)
+    slopes = slopes + torch.einsum("kni,nijp,knj->knp", gradients, rates, offset)
+    return slopes + rates.diagonal(dim1=1, dim2=2).sum(-1)
 
 
 def remaining_products(individuals: IndividualPosteriors, spreads: Tensor) -> Tensor:

@@ -64,13 +64,14 @@ def information_check(
     scale: Tensor,
     free: Tensor,
     weights: Tensor | None = None,
+    exact_mixed: bool = True,
 ) -> "InformationCheck | None":
     """The check of a likelihood, or of a weighted one of some individuals; None for one without a
-    density.
+    density. Without ``exact_mixed`` the error of the regression of mixed derivatives is left.
     """
     if likelihood.individuals.structure.estimator == "likelihood-free":
         return None
-    return InformationCheck(objective, likelihood, vector, scale, free, weights)
+    return InformationCheck(objective, likelihood, vector, scale, free, weights, exact_mixed)
 
 
 def without_bias(information: Tensor, bias: Tensor) -> Tensor:
@@ -96,6 +97,7 @@ class InformationCheck:
         free: The coordinates of the information, a boolean for each.
         weights: Of the individuals, shape ``(individual,)``, where they stand for all; their
             scores then do not say as much, and only the bias is taken off. Default: none.
+        exact_mixed: Whether the error of the regression of mixed derivatives is taken off.
     """
 
     def __init__(
@@ -106,7 +108,9 @@ class InformationCheck:
         scale: Tensor,
         free: Tensor,
         weights: Tensor | None = None,
+        exact_mixed: bool = True,
     ) -> None:
+        self.exact_mixed = exact_mixed
         self.vector, self.free, self.unit = vector, free, scale[free]
         following = likelihood.following
         self.scores = following.scores[:, free] * self.unit
@@ -123,7 +127,7 @@ class InformationCheck:
     def __call__(self, information: Tensor) -> Tensor:
         """The information, shape ``(free, free)``, in units of the prior."""
         if isinstance(self.likelihood, ExpandedLikelihood) and not self.is_part:
-            if self.likelihood.is_regressed:
+            if self.likelihood.is_regressed and self.exact_mixed:
                 weakest = float(torch.linalg.eigvalsh(information)[0])
                 if weakest < INFORMATION.max_weak:
                     information = information - self._error_of_regression(self.likelihood)

@@ -19,8 +19,9 @@ from ..numerics.maximization import value_and_gradient
 from ..runtime.random_numbers import make_generator
 from ..runtime.solver_context import SolutionCache, caching
 from ..sampling.individuals import IndividualPosteriors
+from .density_gradients import solves_dynamics
 from .exact_likelihood import ExactLikelihood
-from .expanded_likelihood import ExpandedLikelihood
+from .expanded_likelihood import ExpandedLikelihood, pays_by_torch
 from .expansion_settings import num_evaluations
 from .fitted_following import follow, followed
 from .large_cohorts.individual_blocks import summary_by_blocks
@@ -96,7 +97,8 @@ def differentiable_likelihood(individuals: RoundDraws, scale: Tensor) -> Likelih
         return QuadraticLikelihood(summary_by_blocks(individuals, scale), scale)
     # The draws follow by differences that the expansion uses again.
     with caching(SolutionCache()):
-        following, differences = followed(individuals, scale)
+        by_torch = pays_by_torch(individuals.structure)
+        following, differences = followed(individuals, scale, by_torch=by_torch)
         if is_small(individuals):
             exact = ExactLikelihood(individuals, following)
             if _has_gradient(exact):
@@ -189,14 +191,3 @@ def make_likelihood(individuals: IndividualPosteriors, scale: Tensor) -> Weighte
         return ExactLikelihood(individuals, follow(individuals, scale))
     with caching(SolutionCache()):
         return ExpandedLikelihood(individuals, scale)
-
-
-def solves_dynamics(
-    structure: ModelStructure, cohort: Cohort, draws: Tensor, population: Population
-) -> bool:
-    """Whether the model solves dynamics for some draws ``(draw, individual, latent)``: the exact
-    likelihood at hundreds of populations would then take hours.
-    """
-    with caching(SolutionCache()) as cache:
-        structure.log_density(cohort, draws, population)
-    return cache.has_dynamics

@@ -84,7 +84,7 @@ class Ascent(NamedTuple):
         error: Monte Carlo standard error of the gain.
         held: Coordinates that were held, among them those of a standard deviation that cannot be
             distinguished from zero, shape ``(population,)``.
-        curvature: That of the likelihood where the round ended, if it was computed.
+        curvature: That of the likelihood where the round ended, if it is known.
     """
 
     optimum: Optimum

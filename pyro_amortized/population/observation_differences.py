@@ -16,6 +16,8 @@ from ..cohort import Cohort
 from ..model import ModelStructure, Population
 from ..sampling.individuals import IndividualPosteriors
 from .complete_scores import individual_scores, shared_observations, with_shared_slopes
+from .density_gradients import differentiable_rows, values_and_gradients
+from .following_draws import FOLLOWING
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +57,13 @@ class Slopes(NamedTuple):
     Args:
         scores: In the unconstrained population, shape ``(draw, individual, population)``.
         gradients: In the unconstrained individual parameters, shape ``(draw, individual, latent)``.
-        differences: The observations that they come from.
+        differences: The observations that they come from; None where these do not have all of
+            them.
     """
 
     scores: Tensor
     gradients: Tensor
-    differences: ObservationDifferences
+    differences: ObservationDifferences | None
 
 
 def slopes_at(
@@ -68,8 +71,10 @@ def slopes_at(
     draws: Tensor,
     population_steps: Tensor,
     individual_steps: Tensor,
+    by_torch: bool = True,
 ) -> Slopes:
-    r"""Derivatives of log p(y, u | Psi) at draws, by central differences.
+    r"""Derivatives of log p(y, u | Psi) at draws: by central differences, and in the individual
+    parameters by automatic differentiation where that holds.
 
     Args:
         individuals: Their model, data and population.
@@ -77,6 +82,7 @@ def slopes_at(
         population_steps: Shape ``(population,)``.
         individual_steps: Lower triangular, a step in each column, shape ``(individual, latent,
             latent)``.
+        by_torch: Whether automatic differentiation may be used.
     """
     structure = individuals.structure
     cohort = individuals.cohort.to(dtype=torch.float64)
@@ -86,16 +92,46 @@ def slopes_at(
             structure, cohort.repeat(len(draws)), draws, center, population_steps
         )
         shared = shared_observations(structure, cohort, draws, center, population_steps)
-        parts = (structure, cohort, draws, individuals.population)
-        observed, individual = _around(*parts, individual_steps)
+    scores = with_shared_slopes(structure, scores, shared, population_steps)
+    axes = individual_steps / FOLLOWING.individual_step
+    parts = (structure, cohort, draws, individuals.population, axes)
+    rows = differentiable_rows(*parts) if by_torch else torch.zeros(len(cohort), dtype=torch.bool)
+    if bool(rows.any()):
+        mixed = _mixed_gradients(individuals, cohort, draws, individual_steps, rows)
+        return Slopes(scores, mixed, None)
+    gradients, observed = _differences(individuals, cohort, draws, individual_steps)
+    return Slopes(scores, gradients, ObservationDifferences(torch.cat([observed, shared], -1)))
+
+
+def _mixed_gradients(
+    individuals: IndividualPosteriors, cohort: Cohort, draws: Tensor, steps: Tensor, rows: Tensor
+) -> Tensor:
+    """Gradients of log p(y, u | Psi), by automatic differentiation for some individuals and by
+    differences for the others.
+    """
+    structure, population = individuals.structure, individuals.population
+    gradients = torch.empty_like(draws)
+    parts = (structure, cohort[rows], draws[:, rows], population)
+    _, observed, individual = values_and_gradients(*parts)
+    gradients[:, rows] = observed + individual
+    rest = ~rows
+    if bool(rest.any()):
+        others = (individuals, cohort[rest], draws[:, rest], steps[rest])
+        gradients[:, rest] = _differences(*others)[0]
+    return gradients
+
+
+def _differences(
+    individuals: IndividualPosteriors, cohort: Cohort, draws: Tensor, steps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of log p(y, u | Psi), and the observations a step forwards and backwards."""
+    with torch.no_grad():
+        parts = (individuals.structure, cohort, draws, individuals.population)
+        observed, individual = _around(*parts, steps)
     ahead, behind = observed + individual
     along = ((ahead - behind) / 2).movedim(0, 2)  # (individual, latent, draw)
-    gradients = torch.linalg.solve_triangular(individual_steps.mT, along, upper=True)
-    return Slopes(
-        with_shared_slopes(structure, scores, shared, population_steps),
-        gradients.movedim(2, 0),
-        ObservationDifferences(torch.cat([observed, shared], -1)),
-    )
+    gradients = torch.linalg.solve_triangular(steps.mT, along, upper=True)
+    return gradients.movedim(2, 0), observed
 
 
 def _around(

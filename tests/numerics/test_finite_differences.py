@@ -1,6 +1,10 @@
 import torch
 
-from pyro_amortized.numerics.finite_differences import expansion, regressed_expansion
+from pyro_amortized.numerics.finite_differences import (
+    expansion,
+    expansion_of_gradients,
+    regressed_expansion,
+)
 
 
 def cubic(u, point, d):
@@ -28,6 +32,25 @@ def test_mixed_derivatives_by_regression_are_those_of_every_draw():
     assert torch.allclose(gradient, expected[0], atol=1e-6)
     assert torch.allclose(hessian, expected[1], atol=1e-4)
     assert not hessian[0, 0].any()
+
+
+def test_differences_of_gradients_are_those_of_values():
+    draws = torch.randn(50, 3, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    steps = torch.tensor([1e-2, 2e-2, 1e-2, 1e-2], dtype=torch.float64)
+
+    def with_gradient(point):
+        u = draws.clone().requires_grad_()
+        value = cubic(u, point, 2)
+        return value.detach(), torch.autograd.grad(value.sum(), u)[0]
+
+    value = cubic(draws, torch.zeros(4).double(), 2)
+    value[0, 0] = torch.nan
+    found = expansion_of_gradients(lambda x: [with_gradient(y) for y in x], steps, value)
+    expected = expansion(lambda x: [cubic(draws, y, 2) for y in x], steps, value)
+    assert torch.allclose(found[0], expected[0], atol=1e-3)
+    assert torch.allclose(found[1], expected[1], atol=1e-6)
+    assert not found[0][0, 0].any()
+    assert not found[1][0, 0].any()
 
 
 def test_few_draws_give_one_mixed_derivative_for_all():

@@ -8,9 +8,10 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized.numerics.laplace import Curvature
-from pyro_amortized.population import fit_curvature
+from pyro_amortized.population import fit_curvature, likelihood_choice
 from pyro_amortized.population.estimation_settings import EstimationSettings
 from pyro_amortized.population.fit_curvature import with_scores
+from pyro_amortized.population.likelihood_choice import ChoiceSettings
 from tests.exact import exact_fit, linear_cohort, linear_program
 
 
@@ -91,3 +92,18 @@ def test_standard_errors_by_scores_are_about_the_exact_ones(monkeypatch):
     assert float(((fit.vector - vector) / errors).abs().max()) < 0.05
     assert float((fit.covariance.diagonal().sqrt() / errors - 1).abs().max()) < 0.25
     assert fit.standard_error_errors.isnan().all()
+
+
+def test_the_scores_are_those_of_all_individuals(monkeypatch):
+    """The curvature of a large cohort is that of some individuals; the standard errors that their
+    scores alone would give are those of a cohort of their size.
+    """
+    choice = ChoiceSettings(max_exact=0, max_evaluated=0, min_curved=100)
+    monkeypatch.setattr(likelihood_choice, "CHOICE", choice)
+    monkeypatch.setattr(fit_curvature, "ESTIMATION", EstimationSettings(max_noise_share=0.0))
+    cohort = linear_cohort(400, seed=3)
+    _, _, covariance = exact_fit(cohort)
+    fit = pa.fit_population(linear_program, cohort, num_draws=100, seed=1, progress=False)
+    assert "those of the scores" in fit.message
+    ratio = (fit.covariance.diagonal() / covariance.diagonal()).sqrt()
+    assert float((ratio - 1).abs().max()) < 0.2  # that of 100 individuals is 2

@@ -33,8 +33,9 @@ def test_differences_on_common_draws(fit, linear, linear_guide):
         for f in (smaller, fit)
     ]
     expected = exact[0] - exact[1]
-    z = (difference.log_likelihood - expected) / difference.mc_error
-    assert z.abs().max() < 4.5
+    # Errors of 1e-5 are those of a few draws in the tails, and known to a third.
+    error = (difference.mc_error**2 + 1e-4**2) ** 0.5
+    assert ((difference.log_likelihood - expected) / error).abs().max() < 4
     assert (
         abs(difference.minus2ll + 2 * float(expected.sum()))
         < 3 * difference.minus2ll_mc_error + 0.01

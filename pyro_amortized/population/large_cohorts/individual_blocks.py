@@ -31,10 +31,11 @@ class BlockSettings:
     """Size of the blocks."""
 
     # Draws times individuals of a block, and observed values at all of them. A block of this size
-    # needs some hundred megabytes; smaller ones lose time to the calls of the model, and larger
-    # ones leave workers without a task at the end of a round.
+    # needs some hundred megabytes; smaller ones lose time to the calls of the model (a fifth of the
+    # time of a round of 1,000 cells with 2 million values), and larger ones leave workers without a
+    # task at the end of a round.
     max_rows: int = 100_000
-    max_values: int = 2_000_000
+    max_values: int = 8_000_000
 
     def size(self, cohort: Cohort, num_draws: int) -> int:
         """Number of individuals in a block."""
