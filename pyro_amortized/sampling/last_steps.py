@@ -39,7 +39,8 @@ def with_last_steps(
     sampled = _sampled(individuals)
     poor = unreliable_rows(sampled.weighted)
     poor = poor[: REFINEMENT.max_rows // individuals.num_draws + 1]
-    rows = torch.cat([searched_rows(sampled, recorded), poor]).unique()
+    first = searched_rows(sampled, recorded)
+    rows = torch.cat([first, searched_rows(sampled, recorded, first), poor]).unique()
     if len(rows):
         part = individuals.take(rows)
         with torch.no_grad():

@@ -33,6 +33,10 @@ class OptionDefaults:
         learning_rates: Largest learning rate for small, medium and large numbers. Batches of 1,024
             with 0.02 gave a lower loss after the same time than 512 with 0.01: after 45 s 1.968
             against 1.909 on doses, after 30 s 2.970 against 2.961 on the conversion reaction.
+        population_rate: Largest learning rate of networks that are told the population and have
+            more than ``few_latent`` individual parameters. With three parameters, 0.02 is as good
+            or better (decision 086).
+        few_latent: Number of individual parameters up to which ``learning_rates`` are used.
         weight_decays: Weight decay for small, medium and large numbers.
         min_steps: Steps that a training has at least; a small number of pairs is passed more often.
         min_epochs: Passes that a training has at least.
@@ -45,6 +49,8 @@ class OptionDefaults:
     medium: int = 150_000
     batch_sizes: tuple[int, int, int] = (128, 256, 1024)
     learning_rates: tuple[float, float, float] = (0.01, 0.01, 0.02)
+    population_rate: float = 0.01
+    few_latent: int = 4
     weight_decays: tuple[float, float, float] = (0.5, 0.2, 0.0)
     min_steps: int = 6000
     min_epochs: int = 12
@@ -64,7 +70,8 @@ class TrainingOptions:
             the networks from overfitting.
         max_epochs: Passes over the simulations; the learning rate reaches zero at the end of the
             last. Default: 12; more, up to 80, where that makes fewer than 6,000 steps.
-        learning_rate: Largest learning rate. Default: 0.02; 0.01 up to 150,000 simulations.
+        learning_rate: Largest learning rate. Default: 0.02; 0.01 up to 150,000 simulations, and
+            for more than four individual parameters with population parameters.
         warmup: Number of steps over which the learning rate rises, at most a tenth of all.
         patience: After this many checks without a better validation loss the learning rate falls
             to zero in a short time, from the best weights, and training ends.
@@ -146,11 +153,13 @@ class TrainingOptions:
         assert self.learning_rate is not None
         return self.learning_rate
 
-    def resolved(self, num_pairs: int | None) -> "TrainingOptions":
+    def resolved(self, num_pairs: int | None, num_latent: int = 0) -> "TrainingOptions":
         r"""The same options, with a value for all that was left open.
 
         Args:
             num_pairs: Number of training pairs, or None for a number without limit.
+            num_latent: Number of individual parameters of networks that are told the population, 0
+                for other networks.
         """
         defaults = DEFAULTS
         is_small = num_pairs is not None and num_pairs <= defaults.small
@@ -163,7 +172,10 @@ class TrainingOptions:
             steps_per_pass = max(1, (num_pairs or defaults.min_steps * size) // size)
             epochs = min(defaults.max_epochs, -(-defaults.min_steps // steps_per_pass))
             epochs = max(defaults.min_epochs, epochs)
-        rate = self.learning_rate or defaults.learning_rates[which]
+        rate = defaults.learning_rates[which]
+        if num_latent > defaults.few_latent:
+            rate = min(rate, defaults.population_rate)
+        rate = self.learning_rate or rate
         return replace(
             self, batch_size=size, weight_decay=decay, max_epochs=epochs, learning_rate=rate
         )

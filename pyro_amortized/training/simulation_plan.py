@@ -127,7 +127,8 @@ class Plan:
     def resolved_options(self, bank: SimulationBank) -> TrainingOptions:
         """The options, with a value for all that was left open."""
         num = None if bank.num_shards is None else bank.total * self.options.num_noise
-        return self.options.resolved(num)
+        populations = self.simulator.distribution.individual.populations
+        return self.options.resolved(num, 0 if populations is None else len(populations.largest))
 
 
 def open_bank(plan: Plan, stack: ExitStack) -> tuple[SimulationBank, TrainingSet]:

@@ -10,8 +10,10 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.cohort import Cohort, Doses, Series
-from pyro_amortized.numerics.newton_steps import stencil
+from pyro_amortized.model import read_structure
+from pyro_amortized.numerics.newton_steps import newton, stencil
 from pyro_amortized.sampling import minor_modes
+from pyro_amortized.sampling.individual_sampler import make_sampler
 from pyro_amortized.sampling.minor_modes import EFFORT, SearchEffort
 from pyro_amortized.sampling.proposals import Refinement, Sampled
 from pyro_amortized.sampling.sampler import Sampler
@@ -45,12 +47,17 @@ def separated(num=4):
     """Individuals whose ka is 1.8 to 2.5 times CL / V, with narrow posteriors."""
     phi = torch.tensor([[-0.9, 1.0, 2.5], [-0.6, 1.0, 2.6], [-0.8, 0.9, 2.6], [-0.7, 1.1, 2.6]])
     phi = phi.double()[:num]
+    return simulated(phi, 0.03, torch.Generator().manual_seed(1)), phi
+
+
+def simulated(phi, noise_sd, generator):
+    """A cohort with parameters, shape ``(individual, 3)``, and a residual error."""
+    num, (ka, cl, v) = len(phi), phi.exp().unbind(-1)
     doses = Doses(torch.zeros(num, 1).double(), torch.full((num, 1), 100.0).double())
-    ka, cl, v = phi.exp().unbind(-1)
     times = TIMES.expand(num, -1)
     clean = nlme.one_compartment(times, doses, ka=ka, cl=cl, v=v)
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1), dtype=clean.dtype)
-    return Cohort({"y": Series(times, clean + 0.03 * noise)}, doses=doses), phi
+    noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
+    return Cohort({"y": Series(times, clean + noise_sd * noise)}, doses=doses)
 
 
 def is_minor(draws):
@@ -102,7 +109,8 @@ def test_the_exchanged_mode_is_found_with_its_share():
 
 def test_without_the_search_it_is_lost_in_silence(monkeypatch):
     """What the search is for: effective draws and Pareto k do not show the missing mode."""
-    monkeypatch.setattr(minor_modes, "EFFORT", SearchEffort(max_values=0))
+    nothing = SearchEffort(max_values=0, max_values_of_others=0)
+    monkeypatch.setattr(minor_modes, "EFFORT", nothing)
     cohort, phi = separated()
     individuals = pa.sample_individuals(
         oral, cohort, POPULATION, num_draws=1000, seed=0, max_chains=0
@@ -121,9 +129,8 @@ def test_where_not_all_can_be_searched_the_lowest_likelihood_per_value_is_first(
     """A cohort for which the values that may be evaluated are enough for half of them."""
     counts = linear.num_recorded(["y"])
     per_value = EFFORT.num_starts * EFFORT.num_steps * len(stencil(2))
-    monkeypatch.setattr(
-        minor_modes, "EFFORT", SearchEffort(max_values=int(counts.sum()) * per_value // 2)
-    )
+    effort = SearchEffort(max_values=int(counts.sum()) * per_value // 2)
+    monkeypatch.setattr(minor_modes, "EFFORT", replace(effort, max_values_of_others=0))
     individuals = pa.sample_individuals(linear_program, linear, TRUTH, num_draws=400, seed=1)
     searched = individuals.num_modes > 0
     half = int(counts.sum()) // 2
@@ -131,6 +138,49 @@ def test_where_not_all_can_be_searched_the_lowest_likelihood_per_value_is_first(
     # Within the Monte Carlo error of 400 draws.
     per_value = individuals.estimate.log_mean / counts
     assert float(per_value[searched].max()) < float(per_value[~searched].min()) + 0.05
+
+
+def test_the_others_are_searched_from_fewer_starts(monkeypatch):
+    """None is searched from all starts, and half of them from eight."""
+    cohort, phi = separated()
+    per_value = EFFORT.num_starts_of_others * EFFORT.num_steps * len(stencil(3))
+    most = cohort.num_values // 2 * per_value
+    effort = SearchEffort(max_values=0, max_values_of_others=most)
+    monkeypatch.setattr(minor_modes, "EFFORT", effort)
+    individuals = pa.sample_individuals(
+        oral, cohort, POPULATION, num_draws=1000, seed=1, max_chains=0
+    )
+    assert int((individuals.num_modes > 0).sum()) == 2
+    difference, error, _ = deviations(individuals, phi)
+    assert (difference.abs() < 4.5 * error)[individuals.num_modes > 1].all()
+
+
+def test_modes_far_from_every_start_are_found():
+    """Posteriors a thousandth as wide as the population: after six steps no start had come to the
+    larger mode of one of these individuals, and its mixture stayed at the smaller one.
+    """
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randn(6, 3, generator=generator).double()
+    phi = torch.tensor([-0.7, 1.0, 2.6]) + torch.tensor([0.2, 0.2, 0.1]) * noise
+    cohort = simulated(phi, 1e-4, generator)
+    wide = POPULATION | {"omega": 3 * POPULATION["omega"], "sigma": torch.tensor(1e-4).double()}
+    structure, rows = read_structure(oral, cohort), torch.arange(len(cohort))
+    sampler = make_sampler(None, structure, cohort, wide)
+    at_smaller = torch.stack([phi[:, 1] - phi[:, 2], phi[:, 1], phi[:, 1] - phi[:, 0]], -1)
+    start = 1e-2 * torch.eye(3).double().expand(len(cohort), 3, 3)
+    mode = newton(lambda x: sampler.target(x, rows), at_smaller, start, 12)
+    nothing = torch.zeros(len(cohort), 1).double()
+    one = StudentMixture(nothing, mode.location.unsqueeze(1), mode.scale_tril.unsqueeze(1))
+    stages = torch.full((len(cohort),), int(Stage.MIXTURE))
+    part = Refinement(stages, one.padded(5), one.padded(3), torch.zeros(len(cohort)).long())
+    generator = torch.Generator().manual_seed(1)
+    drawn = Sampled(sampler.from_mixture(part, 300, rows, generator), part)
+    assert is_minor(drawn.weighted.draws[:, 1:]).double().mean() > 0.8
+    searched = minor_modes.with_minor_modes(sampler, drawn, generator)
+    assert (searched.refinement.num_modes >= 2).all()
+    weights = searched.weighted.log_weights.softmax(0)
+    share = (weights * is_minor(searched.weighted.draws)).sum(0)
+    assert (share < 0.8).all()
 
 
 def test_one_mode_stays_as_it_is(linear):
