@@ -54,7 +54,7 @@ def fitted(cohort):
     row = named(fit.estimates) | {"minus2LL": fit.minus2ll, "seconds": seconds}
     row |= {"mc_error": fit.marginal.minus2ll_mc_error, "converged": fit.converged}
     exact = exact_maximum(fit)
-    off = (fit.vector - exact) / fit.covariance.diagonal().sqrt()
+    off = ((fit.vector - exact) / fit.covariance.diagonal().sqrt())[fit.estimated]
     row |= {"off": float(off.abs().max()), "squared_error": float(off.square().mean())}
     return row, named(fit.structure.constrain_population(exact))
 
@@ -70,7 +70,8 @@ def named(estimates):
 
 def exact_maximum(fit):
     """The maximum of the likelihood by Gauss-Hermite quadrature, unconstrained, with nodes where
-    the posteriors of the individuals are at the fit.
+    the posteriors of the individuals are at the fit. A standard deviation that the fit holds near
+    zero is held.
     """
     structure, cohort = fit.structure, fit.cohort.to(dtype=torch.float64)
     draws, weights = fit.individuals.unconstrained, normalized_weights(fit.individuals.log_weights)
@@ -89,7 +90,13 @@ def exact_maximum(fit):
         density = prepared(structure.constrain_population(x), places)
         return (density.observation + density.individual + added).logsumexp(0).sum()
 
-    return maximize(log_likelihood, fit.vector, scale=fit.covariance.diagonal().sqrt()).vector
+    free, scale = fit.estimated, fit.covariance.diagonal().sqrt()
+    optimum = maximize(
+        lambda x: log_likelihood(fit.vector.masked_scatter(free, x)),
+        fit.vector[free],
+        scale=scale[free],
+    )
+    return fit.vector.masked_scatter(free, optimum.vector)
 
 
 def errors(rows):
