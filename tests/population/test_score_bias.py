@@ -35,14 +35,15 @@ def sampled(num, seed):
 
 def test_scores_have_no_bias_of_first_order():
     """Thousands of individuals with the same count and 100 draws each: the mean of their scores is
-    the exact one, and without the correction it is many errors away.
+    the exact one, and without the correction it is many errors away. Differences of the density
+    in place of its gradient would leave 2 to 3.5 errors.
     """
     following = follow(sampled(NUM, 1), torch.ones(2).double())
     exact = torch.autograd.functional.jacobian(log_likelihood, CENTER)
     error = following.scores.std(0) / NUM**0.5
-    assert ((following.scores.mean(0) - exact).abs() < 4 * error).all()
+    assert ((following.scores.mean(0) - exact).abs() < 2 * error).all()
     uncorrected = following.scores + following.bias
-    assert float(((uncorrected.mean(0) - exact).abs() / error).max()) > 8
+    assert float(((uncorrected.mean(0) - exact).abs() / error).max()) > 4
 
 
 def test_the_likelihood_on_moved_draws_has_the_corrected_slope():
