@@ -2,8 +2,8 @@ r"""Gradients of the log densities in the individual parameters by automatic dif
 
 For five parameters a gradient by central differences takes ten evaluations of the observations, and
 by automatic differentiation the time of two or three. It holds where the program is written in
-torch and solves no dynamics (gradients of these take many times as long as their solution). At one
-draw of every individual both are compared; individuals whose gradients disagree or are not finite,
+torch and solves no dynamics (gradients of these take many times as long as their solution). At some
+draws of every individual both are compared; individuals whose gradients disagree or are not finite,
 for instance because a part of the program is computed outside torch, are left to differences
 (decision 084).
 """
@@ -31,6 +31,9 @@ class GradientSettings:
     # Largest difference between both slopes along an axis of the posterior, for one standard
     # deviation and relative to 1 plus the slope: beyond the error of differences with their step.
     max_difference: float = 0.1
+    # Draws of an individual that are compared, all of which have to agree: near the mode, where the
+    # slopes are small, a wrong one may look right.
+    num_compared: int = 3
 
 
 GRADIENTS = GradientSettings()
@@ -84,7 +87,7 @@ def differentiable_rows(
     Args:
         structure: The model.
         cohort: N individuals, in float64.
-        draws: Possible draws of them, of which the first one is looked at, shape ``(draw,
+        draws: Possible draws of them, of which the first ones are looked at, shape ``(draw,
             individual, latent)``.
         population: Values of the population sites.
         axes: Axes of their posteriors, one in each column, shape ``(individual, latent, latent)``.
@@ -92,34 +95,35 @@ def differentiable_rows(
     Returns:
         A boolean for each individual.
     """
-    first = draws[:1]
+    first = draws[: GRADIENTS.num_compared]
     nobody = torch.zeros(len(cohort), dtype=torch.bool)
     if len(draws) * cohort.num_values < GRADIENTS.min_values:
         return nobody
-    if solves_dynamics(structure, cohort, first, population):
+    if solves_dynamics(structure, cohort, draws[:1], population):
         return nobody
     try:
         _, observed, individual = values_and_gradients(structure, cohort, first, population)
     except (RuntimeError, AmortizedError):  # parts of the program are not torch's
         return nobody
-    slopes = torch.einsum("ni,nij->nj", (observed + individual)[0], axes)
+    slopes = torch.einsum("kni,nij->knj", observed + individual, axes)
     units = (FOLLOWING.individual_step * axes).unbind(-1)
     ahead, behind = (_along(structure, cohort, first, population, units, x) for x in (1, -1))
     differences = (ahead - behind) / (2 * FOLLOWING.individual_step)
     near = (slopes - differences).abs() <= GRADIENTS.max_difference * (1 + differences.abs())
-    return near.all(1)  # a slope that is not finite is not near
+    # A slope that is not finite is not near.
+    return near.all(-1).all(0)
 
 
 def _along(
     structure: ModelStructure,
     cohort: Cohort,
-    draw: Tensor,
+    draws: Tensor,
     population: Population,
     units: Sequence[Tensor],
     sign: int,
 ) -> Tensor:
-    """Log densities a step from a draw along each axis, shape ``(individual, axis)``."""
+    """Log densities a step from draws along each axis, shape ``(draw, individual, axis)``."""
     with torch.no_grad():
-        moved = torch.cat([draw + sign * unit for unit in units])
+        moved = torch.cat([draws + sign * unit for unit in units])
         density = structure.log_density(cohort, moved, population)
-    return (density.observation + density.individual).T
+    return torch.stack((density.observation + density.individual).chunk(len(units)), -1)

@@ -143,8 +143,10 @@ class ExpandedLikelihood:
             following = following.only(self.is_shared).without_stretching()
         self.following = following
         by_torch = self.by_parameters and pays_by_torch(structure)
-        self.by_torch = by_torch and self._has_gradients(population)
-        self.is_regressed = self.by_parameters and not (few_coordinates or self.by_torch)
+        nobody = torch.zeros(len(individuals.cohort), dtype=torch.bool)
+        self.by_torch = self._differentiable(population) if by_torch else nobody
+        is_any = bool(self.by_torch.any())
+        self.is_regressed = self.by_parameters and not (few_coordinates or is_any)
         if not (self.by_parameters and self.about_draws):
             differences = None
         size = max(1, settings.max_rows // individuals.num_draws)
@@ -154,16 +156,15 @@ class ExpandedLikelihood:
                 for rows in torch.arange(len(individuals.cohort)).split(size)
             ]
 
-    def _has_gradients(self, population: Population) -> bool:
-        """Whether automatic differentiation gives the gradients of all individuals."""
+    def _differentiable(self, population: Population) -> Tensor:
+        """The individuals whose gradients automatic differentiation gives, a boolean for each."""
         individuals, structure = self.individuals, self.structure
         cohort, log_weights = individuals.cohort.to(dtype=torch.float64), individuals.log_weights
         impossible = is_negligible(log_weights)
         draws = replace_impossible_draws(individuals.unconstrained, log_weights, impossible)
         if not self.about_draws:
             draws = self.following.moved(draws, self.center)[0]
-        rows = differentiable_rows(structure, cohort, draws, population, self.following.axes)
-        return bool(rows.all())
+        return differentiable_rows(structure, cohort, draws, population, self.following.axes)
 
     def _part(
         self, rows: Tensor, population: Population, differences: ObservationDifferences | None
@@ -187,7 +188,7 @@ class ExpandedLikelihood:
         coordinates = self._coordinates(following)
         known = None if differences is None else differences.take(rows)
         moved = MovedObservations(structure, cohort, center, population, coordinates, known)
-        derivatives = self._derivatives(moved, observation, following, log_weights)
+        derivatives = self._derivatives(moved, observation, log_weights, rows)
         return ExpandedPart(
             repeated_cohort,
             draws,
@@ -204,15 +205,20 @@ class ExpandedLikelihood:
         self,
         moved: MovedObservations,
         observation: Tensor,
-        following: Following,
         log_weights: Tensor,
+        rows: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Gradient and Hessian of the log densities of the observations at the center."""
-        parts = (moved, moved.coordinates.steps, observation)
-        if self.by_torch:
-            return expansion_of_gradients(moved.with_gradients, *parts[1:])
+        parts, rest = (moved, moved.coordinates.steps, observation), ~self.by_torch[rows]
+        if not bool(rest.all()):
+            gradient, hessian = expansion_of_gradients(moved.with_gradients, *parts[1:])
+            if bool(rest.any()):
+                others = (moved.take(rest), parts[1], observation[:, rest])
+                gradient[:, rest], hessian[:, rest] = expansion(*others)
+            return gradient, hessian
         if not self.is_regressed:
             return expansion(*parts)
+        following = self.following.take(rows)
         standard = along_axes(moved.draws - following.mean, following.axes)
         return regressed_expansion(*parts, standard, normalized_weights(log_weights))
 

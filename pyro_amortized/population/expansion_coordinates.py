@@ -7,7 +7,7 @@ parameters alone, with those of the individual ones that follow them
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -137,6 +137,12 @@ class MovedObservations:
             for j, value in zip(places, result.chunk(len(places)), strict=True):
                 values[j] = value
         return values
+
+    def take(self, rows: Tensor) -> "MovedObservations":
+        """Those of some individuals, of which nothing is known."""
+        coordinates = replace(self.coordinates, individual=self.coordinates.individual[rows])
+        parts = (self.structure, self.cohort[rows], self.draws[:, rows], self.population)
+        return MovedObservations(*parts, coordinates, None, self.are_few)
 
     def with_gradients(self, points: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Log densities ``(draw, individual)`` at each of the points, and their gradients in the
