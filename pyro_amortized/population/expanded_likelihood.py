@@ -212,6 +212,9 @@ class ExpandedLikelihood:
         parts, rest = (moved, moved.coordinates.steps, observation), ~self.by_torch[rows]
         if not bool(rest.all()):
             gradient, hessian = expansion_of_gradients(moved.with_gradients, *parts[1:])
+            # Where torch has no finite gradient at a draw, the expansion has none.
+            is_missing = (gradient == 0).all(-1) & observation.isfinite()
+            rest = rest | is_missing.any(0)
             if bool(rest.any()):
                 others = (moved.take(rest), parts[1], observation[:, rest])
                 gradient[:, rest], hessian[:, rest] = expansion(*others)

@@ -107,14 +107,14 @@ def _mixed_gradients(
     individuals: IndividualPosteriors, cohort: Cohort, draws: Tensor, steps: Tensor, rows: Tensor
 ) -> Tensor:
     """Gradients of log p(y, u | Psi), by automatic differentiation for some individuals and by
-    differences for the others.
+    differences for the others, and for those of which it is not finite at every draw.
     """
     structure, population = individuals.structure, individuals.population
-    gradients = torch.empty_like(draws)
+    gradients = torch.zeros_like(draws)
     parts = (structure, cohort[rows], draws[:, rows], population)
     _, observed, individual = values_and_gradients(*parts)
     gradients[:, rows] = observed + individual
-    rest = ~rows
+    rest = ~(rows & gradients.isfinite().all(-1).all(0))
     if bool(rest.any()):
         others = (individuals, cohort[rest], draws[:, rest], steps[rest])
         gradients[:, rest] = _differences(*others)[0]
