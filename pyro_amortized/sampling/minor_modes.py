@@ -51,7 +51,7 @@ class SearchEffort:
     # likelihood was up to 10 too small, with a Monte Carlo error of 1.6. `num_modes` of those that
     # are not searched is 0.
     num_starts_of_others: int = 8
-    max_values_of_others: int = 400_000_000
+    max_values_of_others: int = 200_000_000
     # Smallest mass relative to that of the largest mode. The log likelihood lacks 0.002 without it.
     min_mass: float = 5e-4
     # A mode is covered if the mixture has this part of its density there.
