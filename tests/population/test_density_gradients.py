@@ -18,7 +18,7 @@ from pyro_amortized.population.expansion_settings import ExpansionSettings
 from pyro_amortized.population.fitted_following import follow
 from tests.exact import TRUTH, linear_program
 
-FEW, MANY = GradientSettings(min_values=0), GradientSettings(min_values=10**12)
+FEW = GradientSettings(min_values=0)
 
 
 def program_with(prediction_of):
