@@ -39,7 +39,8 @@ class BlockSummary(NamedTuple):
         estimate: Log likelihoods with their Monte Carlo errors, ESS and Pareto k.
         moments: Log mean weight and log ESS, shape ``(2, individual)``.
         following: How the draws follow the population, with the scores and the covariance E of the
-            error of their sum.
+            error of their sum; without the bias of the information on moved draws: that of a
+            quadratic likelihood is the sum of the outer products of the scores.
     """
 
     refinement: Refinement
@@ -82,7 +83,7 @@ def block_summary(individuals: IndividualPosteriors, scale: Tensor) -> BlockSumm
         individuals.refinement,
         individuals.marginal_estimate,
         log_moments(individuals.log_weights, individuals.factors),
-        following,
+        replace(following, information_bias=None),
     )
 
 

@@ -101,6 +101,20 @@ def test_a_fit_in_blocks_ends_at_the_exact_maximum(small_blocks):
 
 
 @pytest.mark.slow
+def test_blocks_with_as_many_draws_as_the_precision_needs(small_blocks):
+    """A round counts the draws that the Monte Carlo errors need, from the scores of all blocks."""
+    cohort = linear_cohort(400, seed=4)
+    vector, log_marginal, covariance = exact_fit(cohort)
+    errors = covariance.diagonal().sqrt()
+    fit = pa.fit_population(linear_program, cohort, seed=1, progress=False)
+    assert fit.converged, fit.message
+    assert float(((fit.vector - vector) / errors).abs().max()) < 0.05
+    ratio = fit.covariance.diagonal().sqrt() / errors
+    assert float((ratio - 1).abs().max()) < 0.05
+    assert abs(fit.marginal.total - float(log_marginal)) < 4 * fit.marginal.total_mc_error + 0.01
+
+
+@pytest.mark.slow
 def test_processes_give_the_same_numbers(small_blocks):
     cohort = linear_cohort(150, seed=5)
 
