@@ -12,6 +12,7 @@ Every evaluation computes the density of all observations at all draws,
 so it is used where these are not too many (:mod:`pyro_amortized.population.likelihood_choice`).
 """
 
+import copy
 import math
 
 import torch
@@ -44,6 +45,12 @@ class ExactLikelihood:
             individuals.unconstrained, individuals.log_weights, self.impossible
         )
         self._density = individuals.structure.prepared_density(individuals.cohort, self.draws)
+
+    def along_flow(self) -> "ExactLikelihood":
+        """The same on draws that flow, for moves along a single parameter."""
+        likelihood = copy.copy(self)
+        likelihood.following = self.following.along_flow()
+        return likelihood
 
     def log_weights(self, population: Population) -> Tensor:
         """Log weights of the draws, shape ``(draw, individual)``."""

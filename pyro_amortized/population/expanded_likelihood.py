@@ -24,6 +24,7 @@ of the regression. The individuals are evaluated in parts, so that the memory is
 gradient evaluates every part twice.
 """
 
+import copy
 import math
 from dataclasses import dataclass, replace
 
@@ -231,6 +232,13 @@ class ExpandedLikelihood:
         is_learned = self.structure.estimator == "likelihood-free"
         largest = EXPANSION.learned_step if is_learned else FOLLOWING.relative_step
         return Coordinates.shared_parameters(following, self.is_shared, self.scale, largest)
+
+    def along_flow(self) -> "ExpandedLikelihood":
+        """The same on draws that flow, for moves along a single parameter."""
+        likelihood = copy.copy(self)
+        likelihood.following = self.following.along_flow()
+        likelihood.parts = [replace(x, following=x.following.along_flow()) for x in self.parts]
+        return likelihood
 
     def log_weights(self, population: Population) -> Tensor:
         """Log weights of the draws, shape ``(draw, individual)``."""

@@ -12,7 +12,7 @@ from .maximum_search import Search
 from .round_progress import Place, Progress, gain_between, place_of
 from .round_schedule import RoundSchedule
 from .trust_region import ROUNDS
-from .vanishing_deviations import prior_deviations
+from .vanishing_deviations import at_best_values, prior_deviations
 
 
 def leave_false_zeros(
@@ -23,7 +23,7 @@ def leave_false_zeros(
     generator: Generator,
 ) -> tuple[Progress, Tensor]:
     """Jumps to larger standard deviations where the likelihood is higher; the coordinates of those
-    that then cannot be distinguished from zero.
+    that then cannot be distinguished from zero, each at the best of the values near it.
     """
     place = progress.place
     # Far from the maximum, a large residual error hides every standard deviation.
@@ -41,7 +41,20 @@ def leave_false_zeros(
             place, num_jumps = found, progress.num_jumps + 1
             progress = progress._replace(place=place, num_jumps=num_jumps, num_idle=0)
             vanishing, _ = search.vanishing(place.likelihood, place.vector, held)
+    if bool(vanishing.any()):
+        place = _at_best_values(search, place, vanishing, generator)
+        progress = progress._replace(place=place)
     return progress, vanishing
+
+
+def _at_best_values(search: Search, place: Place, held: Tensor, generator: Generator) -> Place:
+    """The place, or draws with the held standard deviations at better values near theirs."""
+    vector, num_draws = place.vector, place.individuals.num_draws
+    best = at_best_values(search.structure, search.cohort, place.likelihood, vector, held)
+    if torch.equal(best, vector):
+        return place
+    known = place.individuals.refinement
+    return place_of(search, best, search.draw_for_round(best, num_draws, generator, known))
 
 
 def _better_place(search: Search, place: Place, vector: Tensor, generator: Generator) -> Place:

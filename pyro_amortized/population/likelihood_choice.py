@@ -157,6 +157,13 @@ def gains_from(likelihood: Likelihood, start: Population) -> Callable[[Populatio
     return gains_on_draws(cast(WeightedLikelihood, likelihood), start)
 
 
+def gains_of_one(likelihood: Likelihood, start: Population) -> Callable[[Population], Gains]:
+    """The same where only one parameter changes: the draws flow with it."""
+    if isinstance(likelihood, ExactLikelihood | ExpandedLikelihood):
+        likelihood = likelihood.along_flow()
+    return gains_from(likelihood, start)
+
+
 def _has_gradient(likelihood: ExactLikelihood) -> bool:
     """Whether the gradient is finite at the population of the draws, and the model solves no
     dynamics, whose gradients take many times as long as their solution.

@@ -14,15 +14,15 @@ from tests.outcome_models import TREND, binary, exact_minus2ll, simulated, trend
 NEAR_ZERO = {"typical": -0.5, "slope": 0.2, "omega": 0.003}
 
 
-def cohort_of(seed):
-    """Sixty individuals with three yes/no values."""
+def cohort_of(seed, num=60):
+    """Individuals with three yes/no values."""
     truth = {n: torch.tensor(x).double() for n, x in (TREND | {"omega": 0.5}).items()}
-    return simulated(binary, trend_design(60, (0.0, 1.0, 2.0)), truth, seed)
+    return simulated(binary, trend_design(num, (0.0, 1.0, 2.0)), truth, seed)
 
 
-def fit_from_zero(seed):
+def fit_from_zero(seed, num=60):
     start = {name: torch.tensor(x) for name, x in NEAR_ZERO.items()}
-    return pa.fit_population(binary, cohort_of(seed), start=start, seed=1, progress=False)
+    return pa.fit_population(binary, cohort_of(seed, num), start=start, seed=1, progress=False)
 
 
 @pytest.mark.parametrize("seed", [2, 9])
@@ -35,6 +35,36 @@ def test_a_fit_leaves_a_zero_where_the_likelihood_is_hardly_lower(seed):
     assert fit.undetermined == ()
     exact = float(exact_minus2ll(binary, fit.cohort, fit.estimates).sum())
     assert abs(fit.minus2ll - exact) < 4 * fit.marginal.minus2ll_mc_error
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_zero_of_many_individuals_is_left(seed):
+    """What the moves of the draws leave out in second order adds up over 400 individuals."""
+    fit = fit_from_zero(seed, 400)
+    at_zero = fit.estimates | {"omega": torch.tensor(0.003).double()}
+    assert float(exact_minus2ll(binary, fit.cohort, at_zero).sum()) - fit.minus2ll > 1.5
+    assert fit.converged, fit.message
+    from_prior = pa.fit_population(binary, fit.cohort, seed=2, progress=False)
+    near = (fit.vector - from_prior.vector) / from_prior.covariance.diagonal().sqrt()
+    assert float(near.abs().max()) < 0.1
+
+
+def test_what_is_held_is_held_where_the_likelihood_is_highest():
+    """The maximum is at zero; at a standard deviation of 0.2 the likelihood is hardly lower."""
+    generator, cohort = make_generator(1), cohort_of(8)
+    structure = pa.read_structure(binary, cohort)
+    search = Search.begin(structure, None, cohort, "maximum likelihood", generator)
+    start = {n: torch.tensor(x).double() for n, x in (NEAR_ZERO | {"omega": 0.2}).items()}
+    vector, held = structure.unconstrain_population(start), torch.zeros(3, dtype=torch.bool)
+    schedule = schedule_of(search, 300, 3)
+    progress = first_progress(search, Start(vector, near=True), schedule, generator)
+    looked, vanishing = leave_false_zeros(search, progress, held, schedule, generator)
+    assert vanishing.tolist() == [False, False, True]
+    population = structure.constrain_population(looked.place.vector)
+    assert float(population["omega"]) < 0.1
+    before, after = (exact_minus2ll(binary, cohort, x).sum() for x in (start, population))
+    assert float(before - after) > 0.03
+    assert torch.equal(looked.place.likelihood.following.center, looked.place.vector)
 
 
 def test_a_zero_that_is_the_maximum_stays():
