@@ -21,7 +21,7 @@ from ..sampling.individuals import IndividualPosteriors
 from .exact_likelihood import ExactLikelihood
 from .flat_directions import FLAT
 from .following_draws import Following
-from .likelihood_choice import gains_of_one
+from .likelihood_choice import gains_from, gains_of_one
 from .likelihood_interface import Gains, Likelihood, gains_on_draws
 
 
@@ -94,7 +94,7 @@ def vanishing_coordinates(
     held, settings = torch.zeros(len(vector), dtype=torch.bool), VANISHING
     flat = torch.zeros_like(held) if flat is None else flat
     with torch.no_grad():
-        gains = gains_of_one(likelihood, structure.constrain_population(vector))
+        gains = gains_from(likelihood, structure.constrain_population(vector))
 
         def change(at: Tensor) -> Change:
             return _change(gains(structure.constrain_population(at)))

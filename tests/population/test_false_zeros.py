@@ -5,9 +5,12 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized.population.draw_numbers import schedule_of
+from pyro_amortized.population.exact_likelihood import ExactLikelihood
 from pyro_amortized.population.false_zeros import leave_false_zeros
 from pyro_amortized.population.fit_rounds import Start, first_progress
+from pyro_amortized.population.fitted_following import follow
 from pyro_amortized.population.maximum_search import Search
+from pyro_amortized.population.vanishing_deviations import at_best_values
 from pyro_amortized.runtime.random_numbers import make_generator
 from tests.outcome_models import TREND, binary, exact_minus2ll, simulated, trend_design
 
@@ -51,20 +54,18 @@ def test_a_zero_of_many_individuals_is_left(seed):
 
 def test_what_is_held_is_held_where_the_likelihood_is_highest():
     """The maximum is at zero; at a standard deviation of 0.2 the likelihood is hardly lower."""
-    generator, cohort = make_generator(1), cohort_of(8)
-    structure = pa.read_structure(binary, cohort)
-    search = Search.begin(structure, None, cohort, "maximum likelihood", generator)
+    cohort = cohort_of(8)
     start = {n: torch.tensor(x).double() for n, x in (NEAR_ZERO | {"omega": 0.2}).items()}
-    vector, held = structure.unconstrain_population(start), torch.zeros(3, dtype=torch.bool)
-    schedule = schedule_of(search, 300, 3)
-    progress = first_progress(search, Start(vector, near=True), schedule, generator)
-    looked, vanishing = leave_false_zeros(search, progress, held, schedule, generator)
-    assert vanishing.tolist() == [False, False, True]
-    population = structure.constrain_population(looked.place.vector)
+    individuals = pa.sample_individuals(binary, cohort, start, num_draws=300, seed=1)
+    structure = individuals.structure
+    vector = structure.unconstrain_population(start)
+    likelihood = ExactLikelihood(individuals, follow(individuals, torch.ones(3).double()))
+    held = torch.tensor([False, False, True])
+    found = at_best_values(structure, cohort, likelihood, vector, held)
+    population = structure.constrain_population(found)
     assert float(population["omega"]) < 0.1
     before, after = (exact_minus2ll(binary, cohort, x).sum() for x in (start, population))
     assert float(before - after) > 0.03
-    assert torch.equal(looked.place.likelihood.following.center, looked.place.vector)
 
 
 def test_a_zero_that_is_the_maximum_stays():
