@@ -49,7 +49,7 @@ class VanishingSettings:
     # likelihood, less one Monte Carlo error, that is worth new draws there. Of 15 individuals, one
     # and a half times the best value left another standard deviation 0.2 standard errors away.
     near_factors: tuple[float, ...] = (1 / 16, 1 / 4, 1 / 2, 0.7, 1.4, 2.0)
-    min_rise: float = 0.02
+    min_rise: float = 0.01
     # Shares of the median of its prior at which new draws show whether a standard deviation that
     # cannot be distinguished from zero has its maximum there. Of 120 individuals with four samples,
     # one was held at 0.008 where the log likelihood is 0.85 lower than at 0.25: the likelihood on

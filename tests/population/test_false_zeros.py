@@ -53,9 +53,9 @@ def test_a_zero_of_many_individuals_is_left(seed):
 
 
 def test_what_is_held_is_held_where_the_likelihood_is_highest():
-    """The maximum is at zero; at a standard deviation of 0.2 the likelihood is hardly lower."""
+    """The maximum is at zero; at a standard deviation of 0.3 the likelihood is hardly lower."""
     cohort = cohort_of(8)
-    start = {n: torch.tensor(x).double() for n, x in (NEAR_ZERO | {"omega": 0.2}).items()}
+    start = {n: torch.tensor(x).double() for n, x in (NEAR_ZERO | {"omega": 0.3}).items()}
     individuals = pa.sample_individuals(binary, cohort, start, num_draws=300, seed=1)
     structure = individuals.structure
     vector = structure.unconstrain_population(start)
@@ -63,9 +63,9 @@ def test_what_is_held_is_held_where_the_likelihood_is_highest():
     held = torch.tensor([False, False, True])
     found = at_best_values(structure, cohort, likelihood, vector, held)
     population = structure.constrain_population(found)
-    assert float(population["omega"]) < 0.1
+    assert float(population["omega"]) < 0.2
     before, after = (exact_minus2ll(binary, cohort, x).sum() for x in (start, population))
-    assert float(before - after) > 0.03
+    assert float(before - after) > 0.1
 
 
 def test_a_zero_that_is_the_maximum_stays():
