@@ -21,6 +21,7 @@ from ..sampling.individuals import IndividualPosteriors
 from .exact_likelihood import ExactLikelihood
 from .flat_directions import FLAT
 from .following_draws import Following
+from .individual_spreads import standard_deviations
 from .likelihood_choice import gains_from, gains_of_one
 from .likelihood_interface import Gains, Likelihood, gains_on_draws
 
@@ -29,11 +30,6 @@ from .likelihood_interface import Gains, Likelihood, gains_on_draws
 class VanishingSettings:
     """When a standard deviation cannot be distinguished from zero (decision 037)."""
 
-    # Individuals, and draws of each, that show how much the individual parameters vary.
-    max_individuals: int = 100
-    num_draws: int = 50
-    # Change of a coordinate for the slope of the log standard deviations.
-    difference: float = 0.1
     # A standard deviation depends on a coordinate if its logarithm has a larger slope.
     min_slope: float = 0.3
     # Changes of the log likelihood that count as none: of all individuals, this multiple of the
@@ -90,7 +86,7 @@ def vanishing_coordinates(
     Returns:
         A boolean for every coordinate, shape ``(population,)``.
     """
-    deviations = _standard_deviations(structure, cohort, vector, seed)
+    deviations = standard_deviations(structure, cohort, vector, seed)
     held, settings = torch.zeros(len(vector), dtype=torch.bool), VANISHING
     flat = torch.zeros_like(held) if flat is None else flat
     with torch.no_grad():
@@ -168,7 +164,7 @@ def highest_of_larger(
     ``vector`` to another population, less its Monte Carlo error.
     """
     best, best_change = None, VANISHING.max_total_change
-    deviations = _standard_deviations(structure, cohort, vector, 0)
+    deviations = standard_deviations(structure, cohort, vector, 0)
     for j in held.nonzero()[:, 0].tolist():
         unit = torch.zeros_like(vector)
         unit[j] = 1.0
@@ -195,7 +191,7 @@ def at_best_values(
         vector: The population in unconstrained coordinates, shape ``(population,)``.
         held: The coordinates that :func:`vanishing_coordinates` gives, same shape.
     """
-    deviations = _standard_deviations(structure, cohort, vector, 0)
+    deviations = standard_deviations(structure, cohort, vector, 0)
     with torch.no_grad():
         for j in held.nonzero()[:, 0].tolist():
             gains = gains_of_one(likelihood, structure.constrain_population(vector))
@@ -230,7 +226,7 @@ def prior_deviations(
     generator, found = make_generator(seed), []
     drawn = structure.draw_populations(cohort, VANISHING.num_prior_draws, generator)
     medians = torch.stack([structure.unconstrain_population(x) for x in drawn]).median(0).values
-    deviations = _standard_deviations(structure, cohort, vector, seed)
+    deviations = standard_deviations(structure, cohort, vector, seed)
     for j in held.nonzero()[:, 0].tolist():
         unit = torch.zeros_like(vector)
         unit[j] = 1.0
@@ -255,7 +251,7 @@ def what_vanishes(
         seed: As in :func:`vanishing_coordinates`.
         place: The coordinate.
     """
-    deviations = _standard_deviations(structure, cohort, vector, seed)
+    deviations = standard_deviations(structure, cohort, vector, seed)
     unit = torch.zeros_like(vector)
     unit[place] = 1.0
     axis = int(deviations.slopes(unit).abs().argmax())
@@ -273,53 +269,6 @@ def what_vanishes(
         "the individual parameters do not vary independently (their correlation is at its limit): "
         f"the standard deviation of {' '.join(terms)}, in units of their standard deviations,"
     )
-
-
-class _StandardDeviations(NamedTuple):
-    r"""Standard deviations of each individual parameter, and of their narrowest combination.
-
-    Args:
-        log_sd: Their logarithms, shape ``(combination,)``, as a function of the population.
-        vector: A population in unconstrained coordinates, shape ``(population,)``.
-        at_vector: Their logarithms there.
-        axes: The combinations, of which the last one is the narrowest there, shape ``(latent,
-            combination)``.
-    """
-
-    log_sd: Callable[[Tensor], Tensor]
-    vector: Tensor
-    at_vector: Tensor
-    axes: Tensor
-
-    def slopes(self, unit: Tensor) -> Tensor:
-        """Slopes of the logarithms in one coordinate, shape ``(combination,)``."""
-        step = VANISHING.difference
-        return (self.log_sd(self.vector + step * unit) - self.at_vector) / step
-
-
-def _standard_deviations(
-    structure: ModelStructure, cohort: Cohort, vector: Tensor, seed: int
-) -> _StandardDeviations:
-    """Those at the unconstrained population ``vector`` and around it."""
-    # The same random individuals in every round: a cohort may be sorted by treatment arm.
-    order = torch.randperm(len(cohort), generator=make_generator(seed))
-    part = cohort[order[: VANISHING.max_individuals]]
-
-    def deviations(at: Tensor) -> Tensor:
-        population, generator = structure.constrain_population(at), make_generator(seed)
-        draws = structure.draw_individuals(part, population, VANISHING.num_draws, generator)
-        return (draws - draws.mean(0)).flatten(0, 1)
-
-    drawn = deviations(vector).nan_to_num(0.0, 0.0, 0.0)
-    sd = drawn.std(0).clamp(min=1e-300)
-    correlation = torch.corrcoef((drawn / sd).T).reshape(len(sd), -1).nan_to_num(0.0)
-    narrowest = torch.linalg.eigh(correlation).eigenvectors[:, :1]
-    axes = torch.cat([torch.eye(len(sd), dtype=sd.dtype), narrowest], 1) / sd.unsqueeze(-1)
-
-    def log_sd(at: Tensor) -> Tensor:
-        return (deviations(at) @ axes).std(0).log()
-
-    return _StandardDeviations(log_sd, vector, (drawn @ axes).std(0).log(), axes)
 
 
 class Change(NamedTuple):
