@@ -11,6 +11,7 @@ from pyro_amortized.population.likelihood_precision import combined_estimates, w
 from pyro_amortized.population.maximum_search import Search
 from pyro_amortized.sampling.sampling_stage import Stage
 from pyro_amortized.sampling.weighted_fits import refinement_of_draws
+from tests import outcome_models
 from tests.exact import TRUTH, exact_log_marginal, linear_program
 
 
@@ -51,6 +52,26 @@ def test_estimates_that_differ_by_many_errors_have_a_larger_one():
     both = combined_estimates(first, torch.tensor([0]), estimate([0.6], [0.01], 100))
     assert float(both.mc_error) > 0.09
     assert abs(float(both.log_likelihood) - 0.3) < 2 * float(both.mc_error)
+
+
+def test_more_draws_leave_no_bias_in_the_sum_of_many_individuals():
+    """Where those with the largest errors get more draws, the sum was 2.6 errors too small."""
+    truth = outcome_models.truth_of("binary")
+    design = outcome_models.trend_design(1_500, (0.0, 1.0, 2.0))
+    cohort = outcome_models.simulated(outcome_models.binary, design, truth, 1)
+    exact = -outcome_models.exact_minus2ll(outcome_models.binary, cohort, truth) / 2
+    structure, distances = pa.read_structure(outcome_models.binary, cohort), []
+    vector = structure.unconstrain_population(truth)
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        search = Search.begin(structure, None, cohort, "maximum likelihood", generator)
+        drawn = search.draw(vector, 40, generator)
+        first = float(drawn.marginal_estimate.mc_error.square().sum().sqrt())
+        precise = with_precision(search, drawn, first / 6, generator)
+        assert len(precise.num_draws.unique()) > 1  # not all have as many
+        distances.append((precise.total - float(exact.sum())) / precise.total_mc_error)
+    assert abs(sum(distances) / 6) < 3 / math.sqrt(6)
+    assert max(abs(x) for x in distances) < 4
 
 
 def test_draws_of_a_guide_are_continued_by_mixtures(linear, linear_guide):
