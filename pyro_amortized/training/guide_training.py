@@ -29,11 +29,13 @@ from ..model import Model, ModelStructure, read_structure
 from ..runtime.arguments import check_count, check_is, check_program
 from ..runtime.isolation import seeded, torch_threads
 from ..runtime.random_numbers import make_generator
+from . import newton_training
 from .batches import Feed
 from .distributed_training import local_device, rank
 from .loss_tracking import Tracker
 from .network_options import Networks
 from .options import TrainingOptions
+from .sharpening_choice import is_sharpened, networks_limit
 from .simulation.failure_checks import announce_layout, check_failures
 from .simulation.random_streams import VALIDATION, Purpose, random_stream
 from .simulation.shard_queue import SimulationBank
@@ -59,6 +61,7 @@ def train(
     networks: Networks = Networks(),
     training_distribution: TrainingDistribution | None = None,
     warm_start: AmortizedGuide | None = None,
+    sharpen: bool | None = None,
     tracker: Tracker | None = None,
     progress: bool = True,
 ) -> AmortizedGuide:
@@ -84,6 +87,11 @@ def train(
             :func:`~pyro_amortized.guide.default_distribution.default_training_distribution`.
         warm_start: A guide of a model with the same sites and series, whose networks are trained
             further; ``networks`` is then ignored.
+        sharpen: Follow the networks by Newton steps on the density of the model, as
+            :func:`~pyro_amortized.sharpen` does; it gets about two thirds of a budget. Default: if
+            the model has a density that is evaluated fast enough
+            (:mod:`pyro_amortized.training.sharpening_choice`), the budget is not less than 20 s,
+            and there is no ``num_simulations``, folder or warm start.
         tracker: Records the losses: ``mlflow``, or an object with ``log_params`` and
             ``log_metric``.
         progress: Show progress bars on standard error.
@@ -108,19 +116,31 @@ def train(
     announce_layout(structure, example, SIZES.loop)
     warm = None if warm_start is None else _networks_of(warm_start, structure)
     networks, distribution = _with_shared(networks, distribution, structure, warm)
+    simulator = Simulator(structure, as_design(data), distribution, seed, options.num_noise)
+    if sharpen is None:
+        may_sharpen = num_simulations is None and folder is None and warm is None
+        may_sharpen = may_sharpen and not networks.learn_shared
+        sharpen = may_sharpen and is_sharpened(simulator, limit)
     plan = Plan(
-        simulator=Simulator(structure, as_design(data), distribution, seed, options.num_noise),
+        simulator=simulator,
         options=options,
         networks=networks,
         num_simulations=num_simulations,
         begin=begin,
-        limit=limit,
+        limit=networks_limit(limit, sharpen),
         folder=None if folder is None else Path(folder),
         progress=progress,
         warm_start=warm,
     )
     posterior, patterns, history = _train(plan, generator, tracker)
-    return AmortizedGuide(model, structure, posterior, distribution, history, patterns)
+    guide = AmortizedGuide(model, structure, posterior, distribution, history, patterns)
+    if not sharpen:
+        return guide
+    left = None if limit is None else max(1.0, begin + limit - time.monotonic())
+    threads = TrainingOptions(num_threads=options.num_threads)
+    return newton_training.sharpen(
+        guide, data, budget=left, seed=seed, options=threads, progress=progress
+    )
 
 
 def _train(
