@@ -25,8 +25,14 @@ class PValueSettings:
     failed: float = 1e-3
     look: float = 5e-3
 
+    def status(self, p_value: float) -> Status:
+        """The status of a check by the p-value of all its tests together."""
+        if p_value < self.failed:
+            return "failed"
+        return "look" if p_value < self.look else "passed"
 
-DEFAULTS = PValueSettings()
+
+P_VALUES = PValueSettings()
 
 # Documentation page about the findings of a check, by the beginning of its name.
 PAGES: Mapping[str, str] = {
@@ -117,10 +123,7 @@ def check_p_values(
     """
     worst = min(p_values, key=lambda n: p_values[n])
     p_value = min(1.0, p_values[worst] * len(p_values))
-    status: Status = "passed"
-    if p_value < DEFAULTS.look:
-        status = "failed" if p_value < DEFAULTS.failed else "look"
-    words = "No deviation was found."
+    status, words = P_VALUES.status(p_value), "No deviation was found."
     if status != "passed":
         words = f"{finding.format(worst)} {advice}"
     return Check(name, status, p_value, words, about, len(p_values))

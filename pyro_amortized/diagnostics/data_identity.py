@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..cohort import Cohort
+from ..runtime.short_lists import first_few
 from .check_results import Check
 from .compared_variables import Variable
 
@@ -107,8 +108,7 @@ def identity_checks(
             "stands far outside."
         )
         return [Check(name, "passed", 0, words, "model")]
-    more = "; ..." if len(findings) > DEFAULTS.max_named else ""
-    words = f"{'; '.join(findings[: DEFAULTS.max_named])}{more}. Look at the file."
+    words = f"{first_few(findings, DEFAULTS.max_named, '; ')}. Look at the file."
     return [Check(name, "look", len(findings), words, "model")]
 
 

@@ -48,13 +48,14 @@ from .compared_variables import Variable, variables_of_design
 from .effect_dependence import contrast
 from .error_scores import deviations_of, frequency_findings, neighbour_findings, steep_findings
 from .residual_analysis import Residuals
+from .result_selection import rows_of
 from .uniformity_tests import combined_p_value
 from .value_repeats import repeat_findings
 from .variable_findings import Finding, Phrases, against_variables, check_of_findings
 from .variable_tests import (
     columns_of,
     dependence_p_value,
-    known_values,
+    known_among,
     regression_p_value,
 )
 
@@ -133,8 +134,7 @@ def error_checks(
     if not is_known or int(used.sum()) < DEFAULTS.min_values:
         return []
     npde, drawn = residuals.npde[used].numpy(), residuals.drawn_iwres[:, used].numpy()
-    index = {name: i for i, name in enumerate(cohort.ids)}
-    rows = np.array([index[x] for x in residuals.ids])[used.numpy()]
+    rows = rows_of(cohort, residuals.ids)[used.numpy()]
     is_discrete = residuals.kind in ("count", "category")
     errors = deviations_of(residuals, used, drawn).mean(0) if is_discrete else npde
     findings = [
@@ -285,8 +285,7 @@ def _chi2_scores(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 def _spread_by(variable: Variable, scores: np.ndarray, own: np.ndarray) -> list[Finding]:
     """Spreads of the individuals against a variable, scores of shape ``(draw, individual)``."""
-    known = known_values(variable)[own]
-    used = np.isin(np.arange(len(variable.values)), own[known])
+    known, used = known_among(variable, own)
     columns = columns_of(variable, used)
     if len(columns) < columns.shape[1] + 1 + DEFAULTS.min_individuals:
         return []

@@ -10,6 +10,7 @@ References:
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -108,12 +109,12 @@ def _score_p_value(
     rows: np.ndarray, drawn: np.ndarray, same: np.ndarray, scores: np.ndarray | None
 ) -> float | None:
     """P-value of the score test of an autocorrelation; None where individuals are too few."""
-    own = means_by_individual(rows[1:][same], (drawn[:, 1:] * drawn[:, :-1])[:, same], scores)
-    z = score_statistic(own, np.unique(rows[1:][same]), scores)
-    return None if z is None else float(2 * scipy.stats.t.sf(abs(z[0]), z[1]))
+    own = sums_by_individual(rows[1:][same], (drawn[:, 1:] * drawn[:, :-1])[:, same], scores)
+    test = score_statistic(own, np.unique(rows[1:][same]), scores)
+    return None if test is None else test.two_sided
 
 
-def means_by_individual(
+def sums_by_individual(
     rows: np.ndarray, terms: np.ndarray, scores: np.ndarray | None
 ) -> np.ndarray:
     """Sums over the values of an individual, means over the draws.
@@ -128,11 +129,33 @@ def means_by_individual(
     return sums
 
 
+class ScoreTest(NamedTuple):
+    r"""The test of a sum of scores, which has a t distribution.
+
+    Args:
+        statistic: The sum in its standard errors.
+        freedom: Degrees of freedom.
+    """
+
+    statistic: float
+    freedom: int
+
+    @property
+    def upper(self) -> float:
+        """P-value of a sum that is too large."""
+        return float(scipy.stats.t.sf(self.statistic, self.freedom))
+
+    @property
+    def two_sided(self) -> float:
+        """P-value of a sum that is too large or too small."""
+        return float(2 * scipy.stats.t.sf(abs(self.statistic), self.freedom))
+
+
 def score_statistic(
     own: np.ndarray, used: np.ndarray, scores: np.ndarray | None
-) -> tuple[float, int] | None:
-    """The sum of the scores of individuals in its standard errors, and the degrees of freedom: what
-    the scores of the population parameters explain is left out of its variance.
+) -> ScoreTest | None:
+    """The test of the sum of the scores of individuals; None where they are too few. What the
+    scores of the population parameters explain is left out of its variance.
 
     Args:
         own: The scores, shape ``(individual,)``.
@@ -148,7 +171,7 @@ def score_statistic(
     own = own[used]
     explained = scores[used] @ np.linalg.lstsq(scores[used], own, rcond=None)[0]
     error = float(np.sqrt(np.square(own - explained).sum() * len(used) / freedom))
-    return float(own.sum()) / max(error, 1e-300), freedom
+    return ScoreTest(float(own.sum()) / max(error, 1e-300), freedom)
 
 
 def steep_findings(
@@ -171,14 +194,14 @@ def steep_findings(
         size = np.square(slopes[:, known])
         size = size / (size + np.median(size) + 1e-300)
         terms = (np.square(drawn[:, known]) - 1) * size
-        own = means_by_individual(rows[known], terms, scores)
-        z = score_statistic(own, np.unique(rows[known]), scores)
-        if z is not None:
+        own = sums_by_individual(rows[known], terms, scores)
+        test = score_statistic(own, np.unique(rows[known]), scores)
+        if test is not None:
             words = (
                 "the errors are larger where the curve of the individual is steep, as where the "
                 f"times are wrong ({unit})"
             )
-            findings.append(Finding(float(scipy.stats.t.sf(z[0], z[1])), words, STEEP))
+            findings.append(Finding(test.upper, words, STEEP))
     return findings
 
 
@@ -196,14 +219,13 @@ def frequency_findings(
     for c in compared_values(expected):
         deviations = (values == c) - expected[:, c]
         sums, own = np.bincount(rows, deviations, len(cohort)), np.unique(rows)
-        z = score_statistic(sums, own, scores)
-        if z is not None:
+        test = score_statistic(sums, own, scores)
+        if test is not None:
             words = (
                 f"the value {c:g} occurs {int((values == c).sum())} times, where "
                 f"{expected[:, c].sum():.0f} are expected"
             )
-            p_value = float(2 * scipy.stats.t.sf(abs(z[0]), z[1]))
-            findings.append(Finding(p_value, words, FREQUENT))
+            findings.append(Finding(test.two_sided, words, FREQUENT))
         if residuals.kind == "category" and 2 < expected.shape[1] <= DEFAULTS.few:
             words = (
                 f"the category {c:g} is {{}} than the model says, by {{}} (of the root of the "

@@ -26,13 +26,14 @@ from torch import Tensor
 from ..cohort import Cohort
 from ..errors import CohortError
 from ..model import ModelStructure, site_values
+from ..nlme import EventTimes
 from ..population.fit_result import PopulationFit
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
 from .check_results import Check, check_p_values
 from .event_shapes import hazard_findings
 from .immune_share import immune_share
-from .result_selection import individuals_of, outcome_kinds
+from .result_selection import individuals_of, outcome_kinds, rows_of
 from .uniformity_tests import combined_p_value
 from .variable_findings import check_of_findings
 
@@ -140,9 +141,9 @@ def event_residuals(
     site = next(n for n, s in structure.observed.items() if s.series == name)
 
     def hazards(draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        def of(distribution: object, value: Tensor) -> Tensor:
-            first = distribution.first_event(value)  # type: ignore[attr-defined]
-            return torch.stack([*first, distribution.total_hazard(value)], -1)  # type: ignore[attr-defined]
+        def of(distribution: EventTimes, value: Tensor) -> Tensor:
+            first, total = distribution.first_event(value), distribution.total_hazard(value)
+            return torch.stack([*first, total], -1)
 
         lower, upper, total = site_values(structure, cohort, draws, population, site, of).unbind(-1)
         return lower, upper, total
@@ -215,7 +216,8 @@ def event_checks(residuals: EventResiduals, cohort: Cohort) -> list[Check]:
             [_exponential_p_value(x, residuals.happened.numpy()) for x in residuals.drawn_cox_snell]
         ),
     }
-    share = _without_event(residuals)
+    lower, upper = _population_hazards(residuals)
+    share = immune_share(lower, upper)
     if share is not None:
         label = f"a share of about {100 * share[0]:.0f} % of the individuals that never have one"
         p_values[label] = share[1]
@@ -226,20 +228,19 @@ def event_checks(residuals: EventResiduals, cohort: Cohort) -> list[Check]:
     )
     name = f"events of {residuals.series}"
     checks = [check_p_values(name, p_values, finding, advice, "model")]
-    index = {label: i for i, label in enumerate(cohort.ids)}
-    own = np.array([index[label] for label in residuals.ids])
-    lower, upper = (-torch.special.log_ndtr(-x) for x in residuals.bounds.unbind(-1))
-    upper = torch.where(residuals.happened, upper, torch.inf)
-    findings = hazard_findings(lower.numpy(), upper.numpy(), own, cohort, (EARLY, SPREAD))
+    own = rows_of(cohort, residuals.ids)
+    findings = hazard_findings(lower, upper, own, cohort, (EARLY, SPREAD))
     if findings:
         checks.append(check_of_findings(f"events of {residuals.series} and variables", findings))
     return checks
 
 
-def _without_event(residuals: EventResiduals) -> tuple[float, float] | None:
-    """The share of individuals that never have the event, and its p-value."""
-    lower, upper = (-torch.special.log_ndtr(-x).numpy() for x in residuals.bounds.unbind(-1))
-    return immune_share(lower, np.where(residuals.happened.numpy(), upper, np.inf))
+def _population_hazards(residuals: EventResiduals) -> tuple[np.ndarray, np.ndarray]:
+    """Cumulative hazards of the population between which the event lies, shape ``(individual,)``;
+    the upper one is infinite without an event.
+    """
+    lower, upper = (-torch.special.log_ndtr(-x) for x in residuals.bounds.unbind(-1))
+    return lower.numpy(), torch.where(residuals.happened, upper, torch.inf).numpy()
 
 
 def _number_p_value(residuals: EventResiduals) -> float:

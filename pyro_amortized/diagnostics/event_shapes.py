@@ -22,7 +22,7 @@ import scipy.stats
 from ..cohort import Cohort
 from .compared_variables import Variable, variables_of_design
 from .variable_findings import Finding
-from .variable_tests import columns_of, dependence_p_value, known_values
+from .variable_tests import columns_of, dependence_p_value, known_among, known_values
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ def _size(
     lower: np.ndarray, upper: np.ndarray, own: np.ndarray, variable: Variable, advice: str
 ) -> Finding:
     """Whether the hazard is larger with a variable."""
-    known = known_values(variable)[own]
-    used = np.isin(np.arange(len(variable.values)), own[known])
+    known, used = known_among(variable, own)
     low, high = lower[known], upper[known]
 
     def p_value_of(columns: np.ndarray) -> float:

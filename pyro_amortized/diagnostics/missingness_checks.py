@@ -30,8 +30,7 @@ from ..cohort import Series, dropout_of
 from ..model import predicted_moments
 from ..population.fit_result import PopulationFit
 from ..sampling.posterior_centers import posterior_centers
-from .check_results import DEFAULTS as P_VALUES
-from .check_results import Check, Status
+from .check_results import P_VALUES, Check, Status
 from .residual_analysis import Residuals
 
 

@@ -16,8 +16,7 @@ from ..cohort.unit_factors import UNITS, unit_words
 from ..population.fit_result import PopulationFit
 from ..population.prior_predictions import compare_with_prior
 from ..runtime.random_numbers import make_generator
-from .check_results import DEFAULTS as P_VALUES
-from .check_results import Check
+from .check_results import P_VALUES, Check
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .check_results import DEFAULTS as P_VALUES
-from .check_results import Check, Status
+from ..runtime.short_lists import first_few
+from .check_results import P_VALUES, Check
 from .effect_dependence import EffectTest, Kind
 from .random_effect_analysis import RandomEffectTests
 
@@ -110,14 +110,13 @@ def _check(
     corrected = [(min(1.0, factors[t.is_used] * t.p_value), t.p_value, t.words) for t in tests]
     ordered, num = sorted(corrected), _number(family)
     p_value = ordered[0][0]
-    status: Status = "passed"
-    if p_value < P_VALUES.look:
-        status = "failed" if p_value < P_VALUES.failed and can_fail else "look"
+    status = P_VALUES.status(p_value)
+    if status == "failed" and not can_fail:
+        status = "look"
     words = f"No deviation was found in {num} {'test' if num == 1 else 'tests'}."
     if status != "passed":
         found = _different(tests, [x for p, _, x in ordered if p < P_VALUES.look])
-        more = "; ..." if len(found) > DEFAULTS.max_named else ""
-        words = f"Found: {'; '.join(found[: DEFAULTS.max_named])}{more}. {advice}"
+        words = f"Found: {first_few(found, DEFAULTS.max_named, '; ')}. {advice}"
     return Check(name, status, p_value, words, "model", num)
 
 

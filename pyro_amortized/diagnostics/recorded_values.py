@@ -21,9 +21,11 @@ import numpy as np
 import scipy.stats
 
 from ..cohort import Cohort
-from .check_results import Check, Status
+from ..runtime.short_lists import first_few
+from .check_results import Check
 from .event_residuals import EventResiduals
 from .residual_analysis import Residuals
+from .result_selection import rows_of
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class RecordedValueSettings:
         max_unit_of_times: Unit of rounding of the times of events, in their standard deviations,
             from which it is named: it makes that deviation 1 % larger, and all events of a visit
             look simultaneous.
+        max_named: Most individuals that a finding names.
     """
 
     min_values: int = 20
@@ -60,6 +63,7 @@ class RecordedValueSettings:
     share: float = 0.99
     min_at_end: int = 2
     max_unit_of_times: float = 0.5
+    max_named: int = 5
 
 
 DEFAULTS = RecordedValueSettings()
@@ -98,12 +102,8 @@ def recorded_value_checks(residuals: Residuals, cohort: Cohort) -> list[Check]:
         _carried_forward(values, ids, unit) or _repeated(values, ids, unit),
         _rounding(unit, residuals),
     ]
-    found = [x for x in parts if x]
-    words = f"{'; '.join(x for x, _ in found)}. {' '.join(x for _, x in found)}"
-    if not found:
-        words = "No value occurs suspiciously often, and rounding is finer than the errors."
-    status: Status = "look" if found else "passed"
-    return [Check(f"recorded values of {residuals.series}", status, len(found), words, "model")]
+    words = "No value occurs suspiciously often, and rounding is finer than the errors."
+    return [_check(f"recorded values of {residuals.series}", [x for x in parts if x], words)]
 
 
 def recorded_event_checks(residuals: EventResiduals, cohort: Cohort) -> list[Check]:
@@ -115,8 +115,7 @@ def recorded_event_checks(residuals: EventResiduals, cohort: Cohort) -> list[Che
     """
     values = cohort[residuals.series].values.double()[:, 0].numpy()
     ends = cohort[residuals.series].times.double()[:, 0].numpy()
-    index = {label: i for i, label in enumerate(cohort.ids)}
-    own = np.array([index[label] for label in residuals.ids])
+    own = rows_of(cohort, residuals.ids)
     # Events in an interval are known to be so.
     exact = (residuals.happened & (residuals.bounds[:, 0] == residuals.bounds[:, 1])).numpy()
     own = own[exact]
@@ -129,18 +128,22 @@ def recorded_event_checks(residuals: EventResiduals, cohort: Cohort) -> list[Che
     found = [frequent] if frequent else []
     # Times that were rounded may be that of the end; others have a probability of zero.
     if at_end.sum() >= DEFAULTS.min_at_end and (unit == 0 or frequent):
-        named = ", ".join(ids[at_end][:5].tolist())
+        named = ", ".join(ids[at_end][: DEFAULTS.max_named].tolist())
         words = f"{at_end.sum()} events stand exactly at the end of the observation ({named})"
         found = [(words, END)]
     if unit >= DEFAULTS.max_unit_of_times * float(times.std()):
         words = f"times of events are multiples of {unit:.3g}, {len(np.unique(times))} different"
         found.append((words, VISITS))
-    words = f"{'; '.join(x for x, _ in found)}. {' '.join(x for _, x in found)}"
+    words = "No time occurs suspiciously often, and rounding is finer than their spread."
+    return [_check(f"recorded times of {residuals.series}", found, words)]
+
+
+def _check(name: str, found: list[tuple[str, str]], otherwise: str) -> Check:
+    """The verdict on findings, each with what to do about it."""
     if not found:
-        words = "No time occurs suspiciously often, and rounding is finer than their spread."
-    status: Status = "look" if found else "passed"
-    name = f"recorded times of {residuals.series}"
-    return [Check(name, status, len(found), words, "model")]
+        return Check(name, "passed", 0, otherwise, "model")
+    words = f"{'; '.join(x for x, _ in found)}. {' '.join(x for _, x in found)}"
+    return Check(name, "look", len(found), words, "model")
 
 
 def _unit(values: np.ndarray) -> float:
@@ -190,10 +193,10 @@ def _carried_forward(values: np.ndarray, ids: np.ndarray, unit: float) -> tuple[
     likely = unit > 0 and len(np.unique(values)) < len(values) / 2
     if len(different) < DEFAULTS.min_repeating or likely:
         return None
-    labels = ", ".join(label for label, _ in repeating[:5])
+    labels = first_few([label for label, _ in repeating], DEFAULTS.max_named)
     words = (
         f"{len(repeating)} individuals end with {DEFAULTS.min_repeated} equal values or more "
-        f"({labels}{', ...' if len(repeating) > 5 else ''})"
+        f"({labels})"
     )
     return words, FORWARD
 

@@ -1,8 +1,12 @@
 r"""The individual posteriors and the series of a result that residuals and figures show."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..cohort import Cohort
 from ..errors import CohortError
 from ..model import ModelStructure, OutcomeKind, at_limits
 from ..population.fit_result import PopulationFit
@@ -34,6 +38,12 @@ def check_series(individuals: IndividualPosteriors, series: str | None) -> str:
 def outcome_kinds(structure: ModelStructure) -> dict[str, OutcomeKind]:
     """The kind of the values of every observed series, by name."""
     return {site.series: site.kind for site in structure.observed.values()}
+
+
+def rows_of(cohort: Cohort, ids: Sequence[str]) -> np.ndarray:
+    """Rows of individuals in their cohort, by their labels; one may occur several times."""
+    index = {label: i for i, label in enumerate(cohort.ids)}
+    return np.array([index[label] for label in ids], dtype=int)
 
 
 def individuals_of(result: PopulationFit | IndividualPosteriors) -> IndividualPosteriors:

@@ -14,8 +14,9 @@ import scipy.stats
 
 from ..cohort import Cohort
 from .check_results import Check
-from .error_scores import means_by_individual, score_statistic
+from .error_scores import score_statistic, sums_by_individual
 from .residual_analysis import Residuals
+from .result_selection import rows_of
 from .variable_findings import Finding, check_of_findings
 
 MIN_PAIRS = 20  # fewest pairs of values at the same time
@@ -55,24 +56,17 @@ def _together(
     one, other = (np.array(x) for x in zip(*pairs, strict=True))
     a, b = first.drawn_iwres.numpy()[:, one], second.drawn_iwres.numpy()[:, other]
     known = np.isfinite(a).all(0) & np.isfinite(b).all(0)
-    index = {name: i for i, name in enumerate(cohort.ids)}
-    rows = np.array([index[first.ids[j]] for j in one[known].tolist()], dtype=int)
+    rows = rows_of(cohort, first.ids)[one[known]]
     if len(rows) < MIN_PAIRS:
         return None
-    own = means_by_individual(rows, (a * b)[:, known], scores)
-    z = score_statistic(own, np.unique(rows), scores)
-    if z is None:
+    own = sums_by_individual(rows, (a * b)[:, known], scores)
+    test = score_statistic(own, np.unique(rows), scores)
+    if test is None:
         return None
-    correlation = float(
-        np.mean(
-            [
-                scipy.stats.spearmanr(x, y).statistic
-                for x, y in zip(a[:, known], b[:, known], strict=True)
-            ]
-        )
-    )
+    of_draws = [scipy.stats.spearmanr(x, y) for x, y in zip(a[:, known], b[:, known], strict=True)]
+    correlation = float(np.mean([x.statistic for x in of_draws]))
     words = (
         f"errors of {first.series} and {second.series} at the same times go together (correlation "
         f"{correlation:+.2f})"
     )
-    return Finding(float(2 * scipy.stats.t.sf(abs(z[0]), z[1])), words, TOGETHER)
+    return Finding(test.two_sided, words, TOGETHER)

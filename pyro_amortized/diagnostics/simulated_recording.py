@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 
 from ..cohort import Cohort, after_dropout, as_scheduled, dropout_of
 from ..model import site_values
+from ..nlme import EventTimes
 from ..sampling.importance_weights import resample
 from ..sampling.individuals import IndividualPosteriors
 
@@ -61,9 +62,8 @@ def given_dropout(
     if event is None or not sites:
         return draws
 
-    def log_prob(distribution: object, value: Tensor) -> Tensor:
-        density: Tensor = distribution.log_prob(value)  # type: ignore[attr-defined]
-        return density
+    def log_prob(distribution: EventTimes, value: Tensor) -> Tensor:
+        return distribution.log_prob(value)
 
     density = (
         site_values(structure, cohort, draws, individuals.population, sites[0], log_prob)

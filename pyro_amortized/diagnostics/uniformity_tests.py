@@ -20,7 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom, f
+from scipy.stats import binom
+
+from .variable_tests import regression_p_value
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,4 @@ def independence_p_value(levels: np.ndarray, features: np.ndarray) -> float:
         return 1.0
     x = (x - x.mean(0)) / x.std(0)
     design = np.column_stack([np.ones(len(x)), x])
-    solution, *_ = np.linalg.lstsq(design, levels, rcond=None)
-    residual = levels - design @ solution
-    explained = ((levels - levels.mean()) ** 2).sum() - (residual**2).sum()
-    freedom = len(x) - design.shape[1]
-    statistic = explained / x.shape[1] / max((residual**2).sum() / freedom, 1e-300)
-    return float(f.sf(statistic, x.shape[1], freedom))
+    return regression_p_value(levels, design)

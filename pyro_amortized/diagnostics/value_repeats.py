@@ -70,13 +70,13 @@ def repeat_findings(
     terms = (equal - expected[places, before[places]]) / np.sqrt(p * (1 - p))
     owners = rows[places]
     sums, own = np.bincount(owners, terms, len(cohort)), np.unique(owners)
-    z, findings = score_statistic(sums, own, scores), []
-    if z is not None:
+    test, findings = score_statistic(sums, own, scores), []
+    if test is not None:
         words = (
             f"{int(equal.sum())} values are equal to the one before, where "
             f"{expected[places, before[places]].sum():.0f} are expected"
         )
-        findings.append(Finding(float(scipy.stats.t.sf(z[0], z[1])), words, COPIED))
+        findings.append(Finding(test.upper, words, COPIED))
     findings += _at_visits(residuals.times[used].numpy()[places], equal, p, owners, cohort)
     words = (
         "values that are equal to the one before are {}, by {} (of the root of their number), {}"

@@ -8,14 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ..cohort import Cohort
-from .check_results import DEFAULTS as P_VALUES
-from .check_results import Check, Status
+from .check_results import P_VALUES, Check
 from .compared_variables import variables_of_design
 from .effect_dependence import contrast
 from .variable_tests import (
     columns_of,
     dependence_p_value,
-    known_values,
+    known_among,
     regression_p_value,
 )
 
@@ -48,9 +47,7 @@ def check_of_findings(name: str, findings: list[Finding]) -> Check:
     """The verdict on the family, by Bonferroni."""
     num, ordered = len(findings), sorted(findings)
     p_value = min(1.0, num * ordered[0].p_value)
-    status: Status = "passed"
-    if p_value < P_VALUES.look:
-        status = "failed" if p_value < P_VALUES.failed else "look"
+    status = P_VALUES.status(p_value)
     words = f"No deviation was found in {num} {'test' if num == 1 else 'tests'}."
     if status != "passed":
         found = [x for x in ordered if num * x.p_value < P_VALUES.look][: FINDINGS.max_named]
@@ -104,8 +101,7 @@ def against_variables(
     for variable in variables_of_design(cohort):
         if levels_only and not variable.levels:
             continue
-        known = known_values(variable)[own] if len(own) else np.zeros(0, dtype=bool)
-        used = np.isin(np.arange(len(variable.values)), own[known])
+        known, used = known_among(variable, own)
         num = int(known.sum())
         if num < columns_of(variable, used).shape[1] + 1 + FINDINGS.min_individuals:
             continue

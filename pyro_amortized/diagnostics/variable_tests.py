@@ -29,6 +29,14 @@ def known_values(variable: Variable) -> np.ndarray:
     return np.isfinite(variable.values)
 
 
+def known_among(variable: Variable, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of some individuals have a level or a finite value, shape ``(row,)``, and the same
+    individuals as flags of all.
+    """
+    known = known_values(variable)[rows]
+    return known, np.isin(np.arange(len(variable.values)), rows[known])
+
+
 def columns_of(variable: Variable, known: np.ndarray) -> np.ndarray:
     """Columns of a regression for some individuals, shape ``(individual, column)``: all levels but
     the first, or the normal scores of a quantity.

@@ -32,10 +32,10 @@ from torch import Tensor
 
 from ..cohort import Cohort
 from ..population.fit_result import PopulationFit
+from ..runtime.short_lists import first_few
 from ..runtime.solver_context import failures_reported_by_caller
 from ..runtime.threads import threads_for
-from .check_results import DEFAULTS as P_VALUES
-from .check_results import Check, Status
+from .check_results import P_VALUES, Check, Status
 from .compared_variables import Variable, variables_of_design
 from .result_selection import outcome_kinds
 from .used_covariates import names_of_used_covariates
@@ -326,8 +326,7 @@ def _words(cohort: Cohort, compared: Compared, claim: _Claim) -> str:
         places = claim.weights[0].nonzero()[:, 0].tolist()
         both = [(int(alternative.rows[k]), int(alternative.partners[k])) for k in places]
         pairs = [f"{cohort.ids[i]} and {cohort.ids[j]}" for i, j in both if i < j]
-        more = ", ..." if len(pairs) > DEFAULTS.max_listed else ""
-        listed = ", ".join(pairs[: DEFAULTS.max_listed]) + more
+        listed = first_few(pairs, DEFAULTS.max_listed)
         text = alternative.words.format("the individuals", "their neighbours")
         return f"{len(pairs)} times ({listed}): {text}"
     if claim.sort in ("all", "level"):
@@ -340,7 +339,6 @@ def _words(cohort: Cohort, compared: Compared, claim: _Claim) -> str:
         probability = torch.sigmoid(compared.gain(claim.alternative) + prior)
     order = probability.argsort(descending=True).tolist()
     likely = [labels[k] for k in order if float(probability[k]) > DEFAULTS.likely]
-    more = ", ..." if len(likely) > DEFAULTS.max_listed else ""
-    listed = ", ".join(likely[: DEFAULTS.max_listed]) + more
+    listed = first_few(likely, DEFAULTS.max_listed)
     many = f"about {float(probability.sum()):.0f} of {len(cohort)} individuals"
     return f"in {many}{f' ({listed})' if likely else ''}: {alternative.words}"

@@ -17,6 +17,7 @@ from ..cohort import Cohort
 from ..errors import ModelError
 from ..runtime.isolation import seeded
 from ..runtime.random_numbers import make_generator
+from ..runtime.short_lists import first_few
 from ..runtime.user_warnings import warn_user
 from .observation_density import IndividualLogDensity
 from .outcome_kinds import innermost, outcome_kind
@@ -148,9 +149,8 @@ def _where(
 
 
 def _named(ids: tuple[str, ...]) -> str:
-    more = ", ..." if len(ids) > DEFAULTS.max_named else ""
     noun = "individual" if len(ids) == 1 else f"{len(ids)} individuals"
-    return f"{noun} {', '.join(ids[: DEFAULTS.max_named])}{more}"
+    return f"{noun} {first_few(ids, DEFAULTS.max_named)}"
 
 
 def _value_words(cohort: Cohort, name: str, cells: Tensor) -> str:
