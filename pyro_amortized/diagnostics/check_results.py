@@ -2,11 +2,14 @@ r"""The result of one check of the battery, and the verdict on several p-values 
 
 Of :math:`m` tests of one kind, the smallest p-value times :math:`m` (Bonferroni) decides: it is the
 probability, at most, that a right guide or model gives so small a p-value in one of the tests.
+Several p-values of one hypothesis, those of several posterior draws, are combined by their mean.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 Status = Literal["passed", "look", "failed"]
 About = Literal["inference", "model"]
@@ -102,6 +105,24 @@ class Check:
             f"{self.name} ({self.status}{certainty}): {self.words} See the documentation page "
             f"`{self.page}`."
         )
+
+
+def combined_p_value(p_values: Sequence[float]) -> float:
+    r"""One p-value of several of the same hypothesis, however they depend on each other: e times
+    their geometric mean.
+
+    Args:
+        p_values: The p-values, for instance of several posterior draws.
+
+    References:
+        Vovk, Wang (2020), Combining p-values via averaging, Biometrika 107.
+
+    Example:
+        >>> round(combined_p_value([1e-4, 1e-2]), 6), combined_p_value([0.5, 0.6])
+        (0.002718, 1.0)
+    """
+    logarithms = np.log(np.maximum(p_values, 1e-300))
+    return float(min(1.0, np.e * np.exp(logarithms.mean())))
 
 
 def check_p_values(

@@ -33,11 +33,11 @@ from .file_blocks import block_p_value
 from .random_effects import RandomEffects
 from .variable_tests import (
     columns_of,
+    contrast,
     dependence_p_value,
     known_values,
     normal_scores,
     regression_p_value,
-    standardized,
 )
 
 Kind = Literal[
@@ -78,7 +78,7 @@ class DependenceSettings:
     min_reliability: float = 0.01
 
 
-DEFAULTS = DependenceSettings()
+DEPENDENCE = DependenceSettings()
 
 
 class EffectTest(NamedTuple):
@@ -106,58 +106,6 @@ class EffectTest(NamedTuple):
     is_used: bool = False
 
 
-class Contrast(NamedTuple):
-    r"""Where an effect differs most, or along which quantity.
-
-    Args:
-        slope: The difference or the slope, in standard deviations of the effect.
-        where: The same in words.
-        gain: Reduction of the sum of squares.
-    """
-
-    slope: float
-    where: str
-    gain: float
-
-
-def contrast(y: np.ndarray, root: np.ndarray, variable: Variable, used: np.ndarray) -> Contrast:
-    r"""The level of a variable that differs most from the others, or the slope over a quantity.
-
-    Args:
-        y: Posterior means of an effect divided by the roots of their reliabilities, shape
-            ``(individual,)`` for the individuals that are used.
-        root: The roots of their reliabilities, same shape.
-        variable: The variable.
-        used: Which individuals are used, of all.
-    """
-    x = variable.values[used]
-    if not variable.levels:
-        where = f"per standard deviation ({x.std():.3g}) of {variable.name}"
-        return _regressed(y, root, standardized(x), where)
-    if len(variable.levels) == 2:
-        low, high = (variable.level_name(level) for level in variable.levels)
-        where = f"where {variable.name} is {high} than where it is {low}"
-        return _regressed(y, root, x == variable.levels[1], where)
-    found = [
-        _regressed(
-            y,
-            root,
-            x == level,
-            f"where {variable.name} is {variable.level_name(level)} than elsewhere",
-        )
-        for level in variable.levels
-    ]
-    return max(found, key=lambda c: c.gain)
-
-
-def _regressed(y: np.ndarray, root: np.ndarray, column: np.ndarray, where: str) -> Contrast:
-    design = np.column_stack([root, root * column])
-    slopes, *_ = np.linalg.lstsq(design, y, rcond=None)
-    mean, *_ = np.linalg.lstsq(design[:, :1], y, rcond=None)
-    gain = ((y - design[:, :1] @ mean) ** 2).sum() - ((y - design @ slopes) ** 2).sum()
-    return Contrast(float(slopes[-1]), where, float(gain))
-
-
 def dependence(
     effects: RandomEffects, j: int, variable: Variable, kind: Kind
 ) -> Iterator[EffectTest]:
@@ -169,12 +117,12 @@ def dependence(
         variable: The variable.
         kind: "variable", which is also tested for a curve, or "recording".
     """
-    used = known_values(variable) & (effects.reliability[:, j].numpy() > DEFAULTS.min_reliability)
+    used = known_values(variable) & (effects.reliability[:, j].numpy() > DEPENDENCE.min_reliability)
     root = effects.reliability[:, j].sqrt().numpy()[used]
     columns = columns_of(variable, used)
     y = effects.means[:, j].numpy()[used] / root
     design = np.column_stack([root, root[:, None] * columns])
-    if len(y) < design.shape[1] + DEFAULTS.min_spare:
+    if len(y) < design.shape[1] + DEPENDENCE.min_spare:
         return
 
     def p_value_of(own: np.ndarray) -> float:
@@ -217,7 +165,7 @@ def interaction(
     used = (
         known_values(first)
         & known_values(second)
-        & (effects.reliability[:, j].numpy() > DEFAULTS.min_reliability)
+        & (effects.reliability[:, j].numpy() > DEPENDENCE.min_reliability)
     )
     cells = [
         ((first.values == a) & (second.values == b) & used).sum()
@@ -227,8 +175,8 @@ def interaction(
     a, b = columns_of(first, used), columns_of(second, used)
     products = (a[:, :, None] * b[:, None, :]).reshape(len(a), -1)
     num_base = 1 + a.shape[1] + b.shape[1]
-    too_few = used.sum() < num_base + products.shape[1] + DEFAULTS.min_spare
-    if too_few or min(cells) < DEFAULTS.min_in_cell:
+    too_few = used.sum() < num_base + products.shape[1] + DEPENDENCE.min_spare
+    if too_few or min(cells) < DEPENDENCE.min_in_cell:
         return
     root = effects.reliability[:, j].sqrt().numpy()[used]
     y = effects.means[:, j].numpy()[used] / root
@@ -251,9 +199,9 @@ def neighbours(effects: RandomEffects, j: int) -> Iterator[EffectTest]:
         j: Index of the effect.
     """
     reliability = effects.reliability[:, j].numpy()
-    used = reliability > DEFAULTS.min_reliability
+    used = reliability > DEPENDENCE.min_reliability
     num = int(used.sum())
-    if num < DEFAULTS.min_spread:
+    if num < DEPENDENCE.min_spread:
         return
     root = np.sqrt(reliability[used])
     y = effects.means[:, j].numpy()[used] / root
@@ -280,11 +228,11 @@ def spread(effects: RandomEffects, j: int, variable: Variable) -> Iterator[Effec
         variable: The variable.
     """
     used = known_values(variable)
-    used &= effects.reliability[:, j].numpy() > DEFAULTS.min_reliability
+    used &= effects.reliability[:, j].numpy() > DEPENDENCE.min_reliability
     x = variable.values[used]
     counts = [int((x == level).sum()) for level in variable.levels]
-    if used.sum() < DEFAULTS.min_spread or min(counts, default=DEFAULTS.min_spread) < (
-        DEFAULTS.min_in_level
+    if used.sum() < DEPENDENCE.min_spread or min(counts, default=DEPENDENCE.min_spread) < (
+        DEPENDENCE.min_in_level
     ):
         return
     y = effects.means[:, j].numpy()[used] / effects.reliability[:, j].sqrt().numpy()[used]
@@ -298,7 +246,7 @@ def spread(effects: RandomEffects, j: int, variable: Variable) -> Iterator[Effec
     distance = np.sqrt(np.abs(y - center))  # nearly normal, and few far ones do not decide
     p_value, name = regression_p_value(distance, design), effects.names[j]
     is_normal = j not in effects.not_normal
-    if variable.levels and is_normal and effects.reliability[:, j].mean() > DEFAULTS.min_informed:
+    if variable.levels and is_normal and effects.reliability[:, j].mean() > DEPENDENCE.min_informed:
         by_variance = scipy.stats.bartlett(*(y[x == level] for level in variable.levels)).pvalue
         p_value = min(1.0, 2 * min(p_value, float(by_variance)))
     slopes, *_ = np.linalg.lstsq(design, distance, rcond=None)

@@ -43,17 +43,16 @@ import scipy.stats
 from torch import Tensor
 
 from ..cohort import Cohort
-from .check_results import Check
+from .check_results import Check, combined_p_value
 from .compared_variables import Variable, variables_of_design
-from .effect_dependence import contrast
 from .error_scores import deviations_of, frequency_findings, neighbour_findings, steep_findings
 from .residual_analysis import Residuals
 from .result_selection import rows_of
-from .uniformity_tests import combined_p_value
 from .value_repeats import repeat_findings
 from .variable_findings import Finding, Phrases, against_variables, check_of_findings
 from .variable_tests import (
     columns_of,
+    contrast,
     dependence_p_value,
     known_among,
     regression_p_value,

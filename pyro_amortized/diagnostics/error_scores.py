@@ -17,8 +17,8 @@ import scipy.stats
 from torch import Tensor
 
 from ..cohort import Cohort
+from .check_results import combined_p_value
 from .residual_analysis import Residuals
-from .uniformity_tests import combined_p_value
 from .value_frequencies import compared_values
 from .value_order import order_p_value
 from .variable_findings import FINDINGS, Finding, Phrases, against_variables

@@ -30,11 +30,10 @@ from ..nlme import EventTimes
 from ..population.fit_result import PopulationFit
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import IndividualPosteriors
-from .check_results import Check, check_p_values
+from .check_results import Check, check_p_values, combined_p_value
 from .event_shapes import hazard_findings
 from .immune_share import immune_share
 from .result_selection import individuals_of, outcome_kinds, rows_of
-from .uniformity_tests import combined_p_value
 from .variable_findings import check_of_findings
 
 NUM_SIMULATIONS = 1000  # draws of each individual from the population, for the ranks

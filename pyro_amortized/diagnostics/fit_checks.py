@@ -20,10 +20,9 @@ from ..population.likelihood_estimate import MarginalLikelihood
 from ..runtime.short_lists import first_few
 from ..sampling.importance_weights import PARETO
 from ..sampling.weight_quality import has_heavy_tail
-from .check_results import About, Check, Status, check_p_values
+from .check_results import About, Check, Status, check_p_values, combined_p_value
 from .data_check import DataCheck
 from .residual_analysis import Residuals
-from .uniformity_tests import combined_p_value
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,9 @@ import numpy as np
 import scipy.stats
 
 from .compared_variables import Variable
-from .effect_dependence import DEFAULTS as DEPENDENCE
-from .effect_dependence import EffectTest, contrast
+from .effect_dependence import DEPENDENCE, EffectTest
 from .random_effects import RandomEffects
-from .variable_tests import columns_of, dependence_p_value, known_values
+from .variable_tests import columns_of, contrast, dependence_p_value, known_values
 
 
 def joint_dependence(

@@ -41,13 +41,13 @@ from ..cohort import dropout_of
 from ..numerics.robust_scale import MAD_TO_SD
 from ..population.fit_result import PopulationFit
 from ..sampling.individuals import IndividualPosteriors
+from .check_results import combined_p_value
 from .compared_variables import variables_of_design, variables_of_recording
 from .effect_dependence import EffectTest, Kind, dependence, interaction, neighbours, spread
 from .joint_dependence import joint_dependence
 from .random_effects import RandomEffects, standardized_effects
 from .refused_data import REFUSALS
 from .result_selection import individuals_of, outcome_kinds
-from .uniformity_tests import combined_p_value
 from .used_covariates import names_of_used_covariates
 
 

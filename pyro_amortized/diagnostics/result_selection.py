@@ -74,3 +74,15 @@ def recorded_at_limit(individuals: IndividualPosteriors, name: str) -> Tensor:
     limits = at_limits(individuals.structure, cohort, means, individuals.population)
     observed = cohort[name].observed
     return limits[name][0] & observed if name in limits else torch.zeros_like(observed)
+
+
+def values_at_limits(cohort: Cohort, name: str) -> Tensor:
+    """Which values of a series are recorded as a limit of the cohort, shape of the values."""
+    series = cohort[name]
+    at_limit = torch.zeros_like(series.observed)
+    for ending, side in (("low", -1), ("high", 1)):
+        limits = f"{name}_{ending}"
+        if limits in cohort.time_varying:
+            limit = cohort.time_varying[limits].at(series.times)
+            at_limit |= side * (series.values - limit) >= 0
+    return at_limit & series.observed

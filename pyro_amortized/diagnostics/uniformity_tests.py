@@ -16,7 +16,6 @@ References:
 """
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,24 +124,6 @@ def uniform_p_value(levels: np.ndarray) -> np.ndarray:
     # Below the smallest simulated one, the sum of the tail probabilities at all points bounds it.
     p_values: np.ndarray = np.minimum((rank + 1) / (len(simulated) + 1), len(_grid()) * statistic)
     return p_values.clip(max=1.0)
-
-
-def combined_p_value(p_values: Sequence[float]) -> float:
-    r"""One p-value of several of the same hypothesis, however they depend on each other: e times
-    their geometric mean.
-
-    Args:
-        p_values: The p-values, for instance of several posterior draws.
-
-    References:
-        Vovk, Wang (2020), Combining p-values via averaging, Biometrika 107.
-
-    Example:
-        >>> round(combined_p_value([1e-4, 1e-2]), 6), combined_p_value([0.5, 0.6])
-        (0.002718, 1.0)
-    """
-    logarithms = np.log(np.maximum(p_values, 1e-300))
-    return float(min(1.0, np.e * np.exp(logarithms.mean())))
 
 
 def independence_p_value(levels: np.ndarray, features: np.ndarray) -> float:

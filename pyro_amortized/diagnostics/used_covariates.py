@@ -1,12 +1,13 @@
 """Which covariates the density of a model depends on."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from ..cohort import Cohort
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.posterior_centers import posterior_centers
-from .written_alternatives import with_covariates
 
 
 def names_of_used_covariates(individuals: IndividualPosteriors) -> list[str]:
@@ -22,9 +23,9 @@ def names_of_used_covariates(individuals: IndividualPosteriors) -> list[str]:
         parts = individuals.structure.log_density(data, points, individuals.population)
         return (parts.observation + parts.individual)[0]
 
-    before, every, used = density(cohort), torch.arange(len(cohort)), []
+    before, used = density(cohort), []
     for name, x in cohort.covariates.items():
-        other = density(with_covariates(cohort, every, {name: x.roll(1, 0)}))
+        other = density(replace(cohort, covariates={**cohort.covariates, name: x.roll(1, 0)}))
         if not torch.allclose(before, other, rtol=1e-9, atol=1e-9, equal_nan=True):
             used.append(name)
     return used

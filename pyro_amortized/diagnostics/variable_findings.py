@@ -10,9 +10,9 @@ import numpy as np
 from ..cohort import Cohort
 from .check_results import P_VALUES, Check
 from .compared_variables import variables_of_design
-from .effect_dependence import contrast
 from .variable_tests import (
     columns_of,
+    contrast,
     dependence_p_value,
     known_among,
     regression_p_value,

@@ -1,6 +1,7 @@
-"""Regression tests of one quantity per individual against a variable of the cohort."""
+"""Regressions of one quantity per individual on a variable of the cohort: tests, and slopes."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -82,3 +83,55 @@ def regression_p_value(y: np.ndarray, design: np.ndarray, num_base: int = 1) -> 
     smaller, larger = residual(design), residual(base)
     statistic = (larger - smaller) / added / max(smaller / freedom, 1e-300)
     return float(scipy.stats.f.sf(statistic, added, freedom))
+
+
+class Contrast(NamedTuple):
+    r"""Where an effect differs most, or along which quantity.
+
+    Args:
+        slope: The difference or the slope, in standard deviations of the effect.
+        where: The same in words.
+        gain: Reduction of the sum of squares.
+    """
+
+    slope: float
+    where: str
+    gain: float
+
+
+def contrast(y: np.ndarray, root: np.ndarray, variable: Variable, used: np.ndarray) -> Contrast:
+    r"""The level of a variable that differs most from the others, or the slope over a quantity.
+
+    Args:
+        y: Posterior means of an effect divided by the roots of their reliabilities, shape
+            ``(individual,)`` for the individuals that are used.
+        root: The roots of their reliabilities, same shape.
+        variable: The variable.
+        used: Which individuals are used, of all.
+    """
+    x = variable.values[used]
+    if not variable.levels:
+        where = f"per standard deviation ({x.std():.3g}) of {variable.name}"
+        return _regressed(y, root, standardized(x), where)
+    if len(variable.levels) == 2:
+        low, high = (variable.level_name(level) for level in variable.levels)
+        where = f"where {variable.name} is {high} than where it is {low}"
+        return _regressed(y, root, x == variable.levels[1], where)
+    found = [
+        _regressed(
+            y,
+            root,
+            x == level,
+            f"where {variable.name} is {variable.level_name(level)} than elsewhere",
+        )
+        for level in variable.levels
+    ]
+    return max(found, key=lambda c: c.gain)
+
+
+def _regressed(y: np.ndarray, root: np.ndarray, column: np.ndarray, where: str) -> Contrast:
+    design = np.column_stack([root, root * column])
+    slopes, *_ = np.linalg.lstsq(design, y, rcond=None)
+    mean, *_ = np.linalg.lstsq(design[:, :1], y, rcond=None)
+    gain = ((y - design[:, :1] @ mean) ** 2).sum() - ((y - design @ slopes) ** 2).sum()
+    return Contrast(float(slopes[-1]), where, float(gain))
