@@ -22,7 +22,7 @@ from ..sampling.importance_weights import PARETO
 from ..sampling.weight_quality import has_heavy_tail
 from .check_results import About, Check, Status, check_p_values, combined_p_value
 from .data_check import DataCheck
-from .residual_analysis import Residuals
+from .measurements.residual_analysis import Residuals
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from ...runtime.arguments import check_count
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
 from ..dose_intervals import course_numbers, dose_times, time_after_dose, unbroken
+from ..measurements.simulated_recording import as_would_be_recorded
 from ..result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
-from ..simulated_recording import as_would_be_recorded
 from .event_plots import event_curves
 from .panels import (
     FITTED,

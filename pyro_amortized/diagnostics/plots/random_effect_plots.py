@@ -17,7 +17,7 @@ from torch import Tensor
 from ...errors import CohortError
 from ...population.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
-from ..random_effects import standardized_effects
+from ..effects.random_effects import standardized_effects
 from ..result_selection import individuals_of
 from .panels import FITTED, MUTED, OBSERVED, label_axes, panel_grid
 

@@ -10,8 +10,8 @@ from ...population.fit_result import PopulationFit
 from ...runtime.arguments import check_count
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
+from ..measurements.simulated_recording import as_would_be_recorded
 from ..result_selection import check_series, individuals_of
-from ..simulated_recording import as_would_be_recorded
 from .panels import BAND, FITTED, OBSERVED, add_legend, label_axes, panel_grid
 from .strata import strata_of
 from .time_bins import equal_bins, natural_bins
