@@ -22,7 +22,7 @@ from ..sampling.posterior_centers import posterior_centers
 
 
 @dataclass(frozen=True)
-class CheckSettings:
+class PatientCheckSettings:
     r"""What is unusual.
 
     Args:
@@ -40,7 +40,7 @@ class CheckSettings:
     max_named: int = 5
 
 
-CHECKS = CheckSettings()
+CHECKS = PatientCheckSettings()
 
 
 def unusual_patients(

@@ -20,7 +20,7 @@ from .check_results import Check
 
 
 @dataclass(frozen=True)
-class InfluenceSettings:
+class CaseInfluenceSettings:
     r"""Which individuals are named.
 
     Args:
@@ -41,7 +41,7 @@ class InfluenceSettings:
         return max(self.min_move, self.small_cohort / math.sqrt(num_individuals))
 
 
-DEFAULTS = InfluenceSettings()
+DEFAULTS = CaseInfluenceSettings()
 
 
 @dataclass(frozen=True)

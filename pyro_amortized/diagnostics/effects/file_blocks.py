@@ -15,7 +15,7 @@ import scipy.stats
 
 
 @dataclass(frozen=True)
-class BlockSettings:
+class FileBlockSettings:
     r"""Which blocks are compared.
 
     Args:
@@ -31,7 +31,7 @@ class BlockSettings:
     min_blocks: int = 3
 
 
-DEFAULTS = BlockSettings()
+DEFAULTS = FileBlockSettings()
 
 
 def block_p_value(y: np.ndarray, root: np.ndarray) -> float:

@@ -55,8 +55,8 @@ from ..variables.variable_tests import (
     known_among,
     regression_p_value,
 )
-from .error_scores import deviations_of, frequency_findings, neighbour_findings, steep_findings
 from .residual_analysis import Residuals
+from .score_tests import deviations_of, frequency_findings, neighbour_findings, steep_findings
 from .value_repeats import repeat_findings
 
 

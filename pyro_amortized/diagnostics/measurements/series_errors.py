@@ -3,7 +3,7 @@ r"""Whether errors of two series at the same times go together.
 Two substances in one sample share its dilution, its volume and the wrong time that is written. The
 score of a correlation of the errors is the posterior mean of the sum of the products of the
 residuals of both series at the same times, which belong to the same draws of the individual
-(:mod:`pyro_amortized.diagnostics.measurements.error_scores`).
+(:mod:`pyro_amortized.diagnostics.measurements.score_tests`).
 """
 
 import itertools
@@ -16,8 +16,8 @@ from ...cohort import Cohort
 from ..check_results import Check
 from ..result_selection import rows_of
 from ..variables.variable_findings import Finding, check_of_findings
-from .error_scores import score_statistic, sums_by_individual
 from .residual_analysis import Residuals
+from .score_tests import score_statistic, sums_by_individual
 
 MIN_PAIRS = 20  # fewest pairs of values at the same time
 TOGETHER = (

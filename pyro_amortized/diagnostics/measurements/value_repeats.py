@@ -16,8 +16,8 @@ from torch import Tensor
 from ...cohort import Cohort
 from ..variables.compared_variables import variables_of_design
 from ..variables.variable_findings import Finding, Phrases, against_variables
-from .error_scores import score_statistic
 from .residual_analysis import Residuals
+from .score_tests import score_statistic
 
 
 @dataclass(frozen=True)

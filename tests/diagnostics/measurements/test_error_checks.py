@@ -11,7 +11,7 @@ import pyro_amortized as pa
 from pyro_amortized import Cohort, Series
 from pyro_amortized.diagnostics import residuals
 from pyro_amortized.diagnostics.measurements.error_checks import error_checks
-from pyro_amortized.diagnostics.measurements.error_scores import _score_p_value
+from pyro_amortized.diagnostics.measurements.score_tests import _score_p_value
 from tests.exact import TRUTH, linear_program
 
 NUM, TIMES = 60, torch.arange(6, dtype=torch.float64).mul(0.6)

@@ -12,7 +12,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized.diagnostics import residuals
 from pyro_amortized.diagnostics.measurements.error_checks import error_checks
-from pyro_amortized.diagnostics.measurements.error_scores import score_statistic
+from pyro_amortized.diagnostics.measurements.score_tests import score_statistic
 
 NUM = 60
 TIMES = torch.tensor([0.5, 1.0, 2.0, 3.0, 5.0, 8.0]).double()

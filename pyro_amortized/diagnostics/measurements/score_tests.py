@@ -25,7 +25,7 @@ from .value_order import order_p_value
 
 
 @dataclass(frozen=True)
-class ErrorScoreSettings:
+class ScoreTestSettings:
     r"""When the tests are made.
 
     Args:
@@ -42,7 +42,7 @@ class ErrorScoreSettings:
     few: int = 8
 
 
-DEFAULTS = ErrorScoreSettings()
+DEFAULTS = ScoreTestSettings()
 TOGETHER = (
     "Look for a structural misfit of single individuals, for parameters that vary between "
     "occasions, or let the errors be correlated (a stochastic model)."
