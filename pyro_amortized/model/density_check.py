@@ -77,9 +77,8 @@ def check_density_near_prior(structure: ModelStructure, cohort: Cohort) -> None:
         rows = torch.arange(len(cohort))
         for num in (DEFAULTS.num_populations, DEFAULTS.num_further):
             density = _near_prior(structure, cohort[rows], num, generator)
-            total = density.observation + density.individual
-            share = total.isnan().double().mean(0)
-            without = (share > DEFAULTS.most_nan) | ~total.isfinite().any(0)
+            share = density.total.isnan().double().mean(0)
+            without = (share > DEFAULTS.most_nan) | ~density.total.isfinite().any(0)
             suspect = without | (share > DEFAULTS.some_nan)
             if not bool(suspect.any()):
                 return
@@ -101,14 +100,14 @@ def _near_prior(
         noise = torch.randn(draws.shape, dtype=draws.dtype, generator=generator)
         moved = draws + DEFAULTS.perturbation * noise
         densities.append(structure.log_density(cohort, moved, population))
-    return IndividualLogDensity(*(torch.cat(x) for x in zip(*densities, strict=True)))
+    return IndividualLogDensity.joined(densities)
 
 
 def _without_density(
     structure: ModelStructure, cohort: Cohort, density: IndividualLogDensity, generator: Generator
 ) -> ModelError:
     """The error about individuals that have hardly any draw with a density."""
-    total = density.observation + density.individual
+    total = density.total
     kind = "NaN" if bool(total.isnan().any()) else "minus infinity"
     finite = int(total.isfinite().all(1).sum())
     return ModelError(
@@ -124,7 +123,7 @@ def _warn(
     structure: ModelStructure, cohort: Cohort, density: IndividualLogDensity, generator: Generator
 ) -> None:
     """Warn of individuals for which many draws have no density."""
-    share = (density.observation + density.individual).isnan().double().mean()
+    share = density.total.isnan().double().mean()
     warn_user(
         f"The density of {_named(cohort.ids)} is NaN at {float(share):.0%} of the draws near the "
         f"prior{_where(structure, cohort, density, generator)}. Such draws have no weight: the "

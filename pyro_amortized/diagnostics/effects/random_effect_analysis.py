@@ -37,7 +37,7 @@ import numpy as np
 import pandas
 import scipy.stats
 
-from ...cohort import dropout_of
+from ...cohort import RECORDED, dropout_of
 from ...numerics.robust_scale import MAD_TO_SD
 from ...population.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
@@ -177,8 +177,8 @@ def _unexplained(individuals: IndividualPosteriors) -> list[str]:
         name
         for name, kind in kinds.items()
         if kind != "event"
-        and f"{name}_recorded" not in kinds
-        and not name.endswith("_recorded")
+        and f"{name}{RECORDED}" not in kinds
+        and not name.endswith(RECORDED)
         and dropout_of(cohort, name) not in kinds
     ]
 

@@ -256,7 +256,8 @@ def _number_p_value(residuals: EventResiduals) -> float:
 
 def _exponential_p_value(hazard: Tensor, happened: np.ndarray) -> float:
     """P-value that censored hazards are exponential: the largest distance of the survival curve of
-    the events from the exponential one, by its asymptotic law under censoring.
+    the events from the exponential one, by its asymptotic distribution under
+    censoring.
     """
     order = hazard.numpy().argsort(kind="stable")
     times, event = hazard.numpy()[order], happened[order]

@@ -26,7 +26,8 @@ class ImmuneSettings:
     Args:
         min_events: Fewest events.
         min_without: Fewest individuals that are observed without an event for longer than most
-            others need to have it: fewer are outliers, and the law of the statistic does not hold.
+            others need to have it: fewer are outliers, and the statistic has another
+            distribution.
         late: Quantile of the hazards of those with an event, beyond which "longer" begins.
         starts: Shares from which the search for the maximum starts.
     """

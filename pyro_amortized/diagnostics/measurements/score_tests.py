@@ -94,7 +94,7 @@ def neighbour_findings(
 
 def deviations_of(residuals: Residuals, used: Tensor, drawn: np.ndarray) -> np.ndarray:
     """The residuals whose neighbours are compared: the deviations of counts, in standard deviations
-    of the law of Poisson, and of categories; else the weighted residuals.
+    of the Poisson distribution, and of categories; else the weighted residuals.
     """
     predicted = residuals.drawn_predictions[:, used]
     if residuals.kind == "continuous" or not bool(predicted.isfinite().all()):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Generator, Tensor
 
-from ...cohort import Cohort, after_dropout, as_scheduled, dropout_of
+from ...cohort import RECORDED, Cohort, after_dropout, as_scheduled, dropout_of
 from ...model import site_values
 from ...nlme import EventTimes
 from ...sampling.importance_weights import resample
@@ -30,7 +30,7 @@ def as_would_be_recorded(
     """
     values = simulated[name].double()
     planned = as_scheduled(cohort)[name].observed
-    event, indicator = dropout_of(cohort, name), f"{name}_recorded"
+    event, indicator = dropout_of(cohort, name), f"{name}{RECORDED}"
     if event is not None and event in simulated:
         hidden = after_dropout(cohort[name].times, simulated[event])
         values = torch.where(hidden, torch.nan, values)

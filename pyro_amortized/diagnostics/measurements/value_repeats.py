@@ -1,6 +1,6 @@
 r"""Whether counts and categories repeat the value before more often than the model says.
 
-With the probability p of the value before under the law of a value, the deviation
+With the probability p of the value before under the distribution of a value, the deviation
 :math:`1[y_j = y_{j-1}] - p_j(y_{j-1})` has the mean zero given the parameters, also in a Markov
 chain. In units of its standard deviation, it is about the score of a part of the values that were
 copied from the visit before. Its sums are tested over all values, at single visits (a column that

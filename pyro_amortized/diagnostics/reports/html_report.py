@@ -180,8 +180,7 @@ def _series_summary(series: Series, is_event: bool) -> tuple[float, ...]:
         times, status = series.values.unbind(-1)
         series = Series(times.cummax(1).values, status, series.observed.all(-1))
     observed = series.observed
-    times = series.times[observed if observed.dim() == 2 else observed.any(-1)]
-    values = series.values[observed]
+    times, values = series.times[series.present], series.values[observed]
     per_individual = observed.flatten(1).sum(1)
     return (
         int(observed.sum()),

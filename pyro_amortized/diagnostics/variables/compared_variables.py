@@ -87,12 +87,10 @@ def variables_of_recording(cohort: Cohort, names: Sequence[str]) -> list[Variabl
     found = []
     for name in names:
         series = cohort[name]
-        observed = (
-            series.observed.flatten(2).any(-1) if series.values.dim() > 2 else series.observed
-        )
-        number = observed.sum(1).double()
-        times = torch.where(observed, series.times.double(), -torch.inf).amax(1)
-        last: Tensor = times.masked_fill(~observed.any(1), torch.nan)
+        present = series.present
+        number = present.sum(1).double()
+        times = torch.where(present, series.times.double(), -torch.inf).amax(1)
+        last: Tensor = times.masked_fill(~present.any(1), torch.nan)
         found.append(Variable(f"the number of values of {name!r}", number.numpy()))
         found.append(Variable(f"the last recorded time of {name!r}", last.numpy()))
     return _different([x for x in found if _varies(x)])

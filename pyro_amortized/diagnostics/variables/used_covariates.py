@@ -20,8 +20,7 @@ def names_of_used_covariates(individuals: IndividualPosteriors) -> list[str]:
     cohort = individuals.cohort.to(dtype=torch.float64)
 
     def density(data: Cohort) -> Tensor:
-        parts = individuals.structure.log_density(data, points, individuals.population)
-        return (parts.observation + parts.individual)[0]
+        return individuals.structure.log_density(data, points, individuals.population).total[0]
 
     before, used = density(cohort), []
     for name, x in cohort.covariates.items():
