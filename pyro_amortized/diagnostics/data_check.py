@@ -227,7 +227,12 @@ def _check_with_program(structure: ModelStructure, cohort: Cohort) -> DataCheck:
     unknown = torch.full((len(cohort),), torch.nan, dtype=torch.float64)
     reasons = {i: [x.rstrip(".") for x in words] for i, words in compared.individuals.items()}
     return DataCheck(
-        *(cohort.ids, unknown, unknown, unknown, reasons, compared.cohort),
+        cohort.ids,
+        distance=unknown,
+        feature=unknown,
+        predictive=unknown,
+        reasons=reasons,
+        of_all=compared.cohort,
         expected_by="the program predicts under its prior",
     )
 

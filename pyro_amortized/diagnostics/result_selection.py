@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..cohort import Cohort
 from ..errors import CohortError
-from ..model import ModelStructure, OutcomeKind, at_limits
+from ..model import ModelStructure, OutcomeKind, at_limits, predicted_moments
 from ..population.fit_result import PopulationFit
 from ..runtime.arguments import check_is
 from ..sampling.individuals import IndividualPosteriors
@@ -38,6 +38,23 @@ def check_series(individuals: IndividualPosteriors, series: str | None) -> str:
 def outcome_kinds(structure: ModelStructure) -> dict[str, OutcomeKind]:
     """The kind of the values of every observed series, by name."""
     return {site.series: site.kind for site in structure.observed.values()}
+
+
+def value_moments(individuals: IndividualPosteriors, name: str, places: Tensor) -> Tensor:
+    r"""Means and standard deviations of the values of a series given parameters.
+
+    Args:
+        individuals: The individual posteriors.
+        name: Name of the series.
+        places: Individual parameters, unconstrained, shape ``(draw, individual, latent)``.
+
+    Returns:
+        Shape ``(draw, individual, time, 2)``; NaN where the distribution has no moments.
+    """
+    structure, cohort = individuals.structure, individuals.cohort
+    not_known = (len(places), *cohort[name].values.shape, 2)
+    moments = predicted_moments(structure, cohort, places, individuals.population)
+    return moments.get(name, torch.full(not_known, torch.nan, dtype=torch.float64))
 
 
 def rows_of(cohort: Cohort, ids: Sequence[str]) -> np.ndarray:

@@ -244,18 +244,10 @@ def _filled_covariates(cohort: Cohort) -> Iterator[str]:
             )
 
 
-def _outlier_p_value(value: float, others: Tensor) -> float:
-    """P-value of a positive value among others whose logarithms are normal, with Bonferroni's
-    factor: of few individuals, the range says little.
-    """
-    logs, num = others.log(), len(others)
-    unit = float(logs.std()) * (1 + 1 / num) ** 0.5
-    distance = abs(math.log(value) - float(logs.mean())) / max(unit, 1e-300)
-    return float(min(1.0, 2 * (num + 1) * scipy.stats.t.sf(distance, num - 1)))
-
-
 def _is_beyond(value: float, others: Tensor) -> bool:
-    """Whether a value lies beyond others that are normal: few of them may be positive by chance."""
+    """Whether a value lies beyond others that are normal, by a t test with Bonferroni's factor: of
+    few individuals, the range says little.
+    """
     num = len(others)
     unit = float(others.std()) * (1 + 1 / num) ** 0.5
     distance = abs(value - float(others.mean())) / max(unit, 1e-300)
@@ -282,7 +274,7 @@ def _unknown_covariates(cohort: Cohort) -> Iterator[str]:
             factor = max(value / high, low / value) if low > 0 and value > 0 else 0.0
             # Covariates with long tails have a wide range of their own.
             is_far = factor > max(DEFAULTS.max_factor, high / low if low > 0 else 0.0)
-            is_far = is_far and _outlier_p_value(value, others) < DEFAULTS.max_chance
+            is_far = is_far and _is_beyond(math.log(value), others.log())
             if is_code or is_far:
                 labels = [cohort.ids[i] for i in own.nonzero()[:, 0].tolist()]
                 named = ", ".join(labels[: DEFAULTS.max_named])

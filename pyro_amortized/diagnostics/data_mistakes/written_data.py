@@ -180,8 +180,9 @@ def _claims(fit: PopulationFit, compared: Compared, cohort: Cohort) -> Iterator[
             yield _Claim(index, "one", weights, float(gain[best])), len(gain)
         if not alternative.moves_population:
             continue
-        several = [*_levels(alternative, variables), ("share", _shares(len(gain)), "")]
-        several = [] if is_of_all else several
+        several: list[tuple[Sort, Tensor, str]] = []
+        if not is_of_all:
+            several = [*_levels(alternative, variables), ("share", _shares(len(gain)), "")]
         if alternative.kind in ("columns", ROWS) and len(gain) == len(cohort):
             several.append(("all", torch.ones(1, len(gain), dtype=torch.float64), ""))
         for sort, weights, where in several:

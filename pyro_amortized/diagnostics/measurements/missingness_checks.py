@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 
 from ...cohort import Series, dropout_of
-from ...model import predicted_moments
 from ...population.fit_result import PopulationFit
 from ...sampling.posterior_centers import posterior_centers
 from ..check_results import P_VALUES, Check, Status
+from ..result_selection import value_moments
 from .residual_analysis import Residuals
 
 
@@ -112,10 +112,8 @@ def _before_missing(series: Series, missing: Tensor) -> Tensor:
 
 def _predictions(fit: PopulationFit, name: str) -> Tensor:
     """Predictions with the posterior means of the individuals, shape ``(individual, time)``."""
-    means = posterior_centers(fit.individuals).unsqueeze(0)
-    moments = predicted_moments(fit.structure, fit.individuals.cohort, means, fit.estimates)
-    unknown = torch.full(fit.cohort[name].values.shape, torch.nan, dtype=torch.float64)
-    return moments[name][0, ..., 0] if name in moments else unknown
+    centers = posterior_centers(fit.individuals).unsqueeze(0)
+    return value_moments(fit.individuals, name, centers)[0, ..., 0]
 
 
 def _rank_test(predictions: Tensor, series: Series, missing: Tensor) -> tuple[float, float] | None:

@@ -36,7 +36,13 @@ from ...sampling.individuals import IndividualPosteriors
 from ...sampling.posterior_centers import posterior_centers
 from ..dose_intervals import time_after_dose
 from ..refused_data import REFUSALS
-from ..result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
+from ..result_selection import (
+    check_series,
+    individuals_of,
+    outcome_kinds,
+    recorded_at_limit,
+    value_moments,
+)
 from .conditional_residuals import conditional_weighted_residuals
 from .quantile_residuals import expected_scores, quantile_residuals
 from .simulated_recording import given_dropout
@@ -234,7 +240,7 @@ def _predictions(
     """The predictions; ``draws`` are those of the population."""
     centers = posterior_centers(individuals).unsqueeze(0)
     places = torch.cat([centers, draws.mean(0, keepdim=True), of_posterior])
-    moments = _moments(individuals, name, places)
+    moments = value_moments(individuals, name, places)
     (individual, sd), (population, _) = (x.unbind(-1) for x in moments[:2])
     return _Predictions(population, individual, moments[2:, ..., 0], sd, moments[2:, ..., 1])
 
@@ -251,7 +257,7 @@ def _slopes(individuals: IndividualPosteriors, name: str, places: Tensor, sd: Te
     first = min(float(cohort[n].times.min()) for n, kind in kinds.items() if kind != "event")
     try:
         ahead, behind = (
-            _moments(_stretched(individuals, kinds, first, 1 + h), name, places)
+            value_moments(_stretched(individuals, kinds, first, 1 + h), name, places)
             for h in (STRETCH, -STRETCH)
         )
     except REFUSALS:
@@ -288,14 +294,6 @@ def _simulated_errors(
     levels = level_weights(values, series.observed, drawn, kind)
     scores, observed = expected_scores(values, drawn), series.observed
     return pd[observed], scores[observed], npde[observed], levels.take(observed)
-
-
-def _moments(individuals: IndividualPosteriors, name: str, places: Tensor) -> Tensor:
-    """Means and deviations of the values given parameters, NaN where there are none."""
-    structure, cohort = individuals.structure, individuals.cohort
-    not_known = (len(places), *cohort[name].values.shape, 2)
-    moments = predicted_moments(structure, cohort, places, individuals.population)
-    return moments.get(name, torch.full(not_known, torch.nan, dtype=torch.float64))
 
 
 def _distribution_errors(
