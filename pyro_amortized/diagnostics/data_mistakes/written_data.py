@@ -15,7 +15,8 @@ was exchanged, all individuals of a level of another variable (a site), all indi
 
 A mistake in many individuals also moves the population. Both likelihoods are therefore taken at
 their own maxima, which have the same number of parameters; the bound then holds for known
-populations, and in good approximation for estimated ones (right files: the page on diagnostics).
+populations, and in good approximation for estimated ones (right files: the page on how much the
+checks find).
 
 References:
     Vovk, Wang (2021), E-values: calibration, combination and applications, Annals of Statistics 49.
