@@ -52,7 +52,12 @@ class AlternativeSettings:
 
 
 ALTERNATIVES = AlternativeSettings()
-LEVEL = "the level of "  # begins the kind of an alternative
+# Kinds of alternatives for which the check has rules of its own.
+LEVEL = "the level of "  # and the name of the covariate
+COLUMNS = "columns"  # all individuals may share it
+ROWS = "rows"  # the same; of one individual alone it is an exchange
+SAMPLES = "samples"  # exchanges within an individual, which do not move the population
+NEIGHBOURS = "values of neighbours"  # many pairs may share it
 
 
 class Alternative(NamedTuple):
@@ -81,7 +86,7 @@ class Alternative(NamedTuple):
     @property
     def moves_population(self) -> bool:
         """Whether many individuals may share the mistake."""
-        return self.partners is None and self.kind != "samples"
+        return self.partners is None and self.kind != SAMPLES
 
 
 def written_alternatives(cohort: Cohort, used: Sequence[str]) -> Iterator[Alternative]:
@@ -169,7 +174,7 @@ def _exchanged_columns(cohort: Cohort, name: str) -> Iterator[Alternative]:
         rows = ((z != x) & (z > 0) & (x > 0)).nonzero()[:, 0]
         changed = {name: z[rows].to(x), other: x[rows].to(z)}
         text = f"{name!r} and {other!r} are exchanged"
-        yield Alternative("columns", text, rows, with_covariates(cohort, rows, changed))
+        yield Alternative(COLUMNS, text, rows, with_covariates(cohort, rows, changed))
 
 
 def _other_doses(cohort: Cohort, doses: Doses) -> Iterator[Alternative]:

@@ -40,14 +40,16 @@ from ..check_results import P_VALUES, Check, Status
 from ..result_selection import outcome_kinds
 from ..variables.compared_variables import Variable, variables_of_design
 from ..variables.used_covariates import names_of_used_covariates
-from .written_alternatives import LEVEL, Alternative, written_alternatives
-from .written_exchanges import NEIGHBOURS, ROWS, likely_pairs, written_exchanges
-from .written_likelihoods import (
-    Compared,
-    compare_alternatives,
-    exact_gains,
-    possible_alternatives,
+from .written_alternatives import (
+    COLUMNS,
+    LEVEL,
+    NEIGHBOURS,
+    ROWS,
+    Alternative,
+    written_alternatives,
 )
+from .written_exchanges import likely_pairs, written_exchanges
+from .written_likelihoods import Compared, compare_alternatives, exact_gains, possible_alternatives
 from .written_maxima import at_maximum, expected_gain
 from .written_outcomes import outcome_alternatives
 
@@ -184,7 +186,7 @@ def _claims(fit: PopulationFit, compared: Compared, cohort: Cohort) -> Iterator[
         several: list[tuple[Sort, Tensor, str]] = []
         if not is_of_all:
             several = [*_levels(alternative, variables), ("share", _shares(len(gain)), "")]
-        if alternative.kind in ("columns", ROWS) and len(gain) == len(cohort):
+        if alternative.kind in (COLUMNS, ROWS) and len(gain) == len(cohort):
             several.append(("all", torch.ones(1, len(gain), dtype=torch.float64), ""))
         for sort, weights, where in several:
             ratio = expected_gain(fit, compared, index, weights)

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from ...cohort import Cohort
 from .written_alternatives import (
+    NEIGHBOURS,
+    ROWS,
+    SAMPLES,
     Alternative,
     changed_part,
     series_of_values,
@@ -43,8 +46,6 @@ class ExchangeSettings:
 
 
 EXCHANGES = ExchangeSettings()
-ROWS = "rows"  # the kind of a mistake that all individuals may share, as that of columns
-NEIGHBOURS = "values of neighbours"  # the kind of an exchange that many pairs may share
 
 
 def written_exchanges(
@@ -84,7 +85,7 @@ def _exchanged_samples(cohort: Cohort, names: Collection[str]) -> Iterator[Alter
             order[j], order[k] = k, j
             if len(rows):
                 text = f"the values {j + 1} and {k + 1} of {name!r} are exchanged"
-                yield _reordered(cohort, name, rows, order, text, "samples")
+                yield _reordered(cohort, name, rows, order, text, SAMPLES)
 
 
 def _reordered(

@@ -134,13 +134,13 @@ def standardized_effects(individuals: IndividualPosteriors, seed: int = 0) -> Ra
     ]
     picked = individuals.resampled(DEFAULTS.num_draws, generator)[..., vary] - center
     return RandomEffects(
-        tuple(individuals.structure.latent_names[j] for j in vary.tolist()),
-        means / sd,
-        reliability.clamp(0.0, 1.0),
-        sd,
-        _normal_scores(picked / sd, offset / sd),
-        torch.einsum("kn,knd,kne->nde", weights, uncorrelated, uncorrelated),
-        frozenset(other),
+        names=tuple(individuals.structure.latent_names[j] for j in vary.tolist()),
+        means=means / sd,
+        reliability=reliability.clamp(0.0, 1.0),
+        sd=sd,
+        draws=_normal_scores(picked / sd, offset / sd),
+        products=torch.einsum("kn,knd,kne->nde", weights, uncorrelated, uncorrelated),
+        not_normal=frozenset(other),
     )
 
 

@@ -158,17 +158,17 @@ def event_residuals(
     number = (known & (values[..., 1] > 0)).sum(-1).double()
     cox_snell, kept = total.mean(0), known[:, 0]
     return EventResiduals(
-        name,
-        tuple(i for i, x in zip(cohort.ids, kept.tolist(), strict=True) if x),
-        values[kept, 0, 0],
-        number[kept],
-        cox_snell[kept],
-        (number - cox_snell)[kept],
-        _deviance(number, cox_snell)[kept],
-        pd[kept],
-        drawn[:, kept],
-        (number > 0)[kept],
-        torch.special.ndtri(ranks.clamp(1e-12, 1 - 1e-12))[kept],
+        series=name,
+        ids=tuple(i for i, x in zip(cohort.ids, kept.tolist(), strict=True) if x),
+        times=values[kept, 0, 0],
+        num_events=number[kept],
+        cox_snell=cox_snell[kept],
+        martingale=(number - cox_snell)[kept],
+        deviance=_deviance(number, cox_snell)[kept],
+        pd=pd[kept],
+        drawn_cox_snell=drawn[:, kept],
+        happened=(number > 0)[kept],
+        bounds=torch.special.ndtri(ranks.clamp(1e-12, 1 - 1e-12))[kept],
     )
 
 

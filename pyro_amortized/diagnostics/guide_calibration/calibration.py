@@ -14,7 +14,7 @@ References:
     with simulation-based calibration.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -86,21 +86,19 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Simulated:
-    """Simulated individuals, their true parameters and the reference points of the joint test.
+    """Simulated individuals and their true parameters.
 
     Args:
         cohort: The data.
         truth: Unconstrained individual parameters, shape ``(individual, parameter)``.
         shared: Unconstrained shared parameters, shape ``(individual, shared parameter)``.
         priors: Distributions that the true parameters were drawn from.
-        reference: Other points of these distributions, same shape as ``truth``.
     """
 
     cohort: Cohort
     truth: Tensor
     shared: Tensor
     priors: Gaussians
-    reference: Tensor
 
 
 def calibrate(
@@ -156,17 +154,16 @@ def calibrate(
     ]
     with showing_progress(progress), counting_steps("calibration", len(blocks), "block"):
         parts = run_each(_calibrate_block, [(block,) for block in blocks])
-    columns = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
-    covariates = {n.split(":", 1)[1]: x for n, x in columns.items() if n.startswith("covariate:")}
-    fields = {n: x for n, x in columns.items() if not n.startswith("covariate:")}
+    fields, covariates = (
+        {name: torch.cat([part[name] for part in group]) for name in group[0]}
+        for group in zip(*parts, strict=True)
+    )
     names = guide.structure.latent_names
     return Calibration(names=names, num_ranks=num_ranks, covariates=covariates, **fields)
 
 
-def _calibrate_block(block: _Block) -> dict[str, Tensor]:
-    """Results of some individuals by field of :class:`Calibration`; covariates as
-    ``covariate:name``.
-    """
+def _calibrate_block(block: _Block) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Results of some individuals by field of :class:`Calibration`, and their covariates."""
     generator = make_generator(block.seed)
     simulated = _simulate(block, generator)
     cohort, individual = simulated.cohort, block.training.individual
@@ -174,14 +171,15 @@ def _calibrate_block(block: _Block) -> dict[str, Tensor]:
     with torch.no_grad():
         raw, log_proposal = proposal.draw(block.num_draws, torch.arange(len(cohort)), generator)
     reference = individual.draw_with(cohort, simulated.priors, 1, generator)[0]
-    simulated = replace(simulated, reference=reference)
-    results = _raw_results(block, simulated, raw) | _data_columns(block.structure, cohort)
+    results = _raw_results(block, simulated.truth, raw, reference)
+    results |= _numbers_of_values(block.structure, cohort)
+    covariates = dict(cohort.covariates)
     if block.structure.has_density:
-        return results | _corrected_results(
-            block, simulated, proposal, (raw, log_proposal), generator
-        )
+        draws = (raw, log_proposal)
+        corrected = _corrected_results(block, simulated, proposal, draws, reference, generator)
+        return results | corrected, covariates
     not_known = torch.full((len(cohort),), torch.nan, dtype=torch.float64)
-    return results | {
+    uncorrected = {
         "ranks": results["raw_ranks"],
         "levels": results["raw_levels"],
         "tarp": results["raw_tarp"],
@@ -191,17 +189,17 @@ def _calibrate_block(block: _Block) -> dict[str, Tensor]:
         "pareto_k": not_known,
         "raw_efficiency": not_known,
     }
+    return results | uncorrected, covariates
 
 
-def _raw_results(block: _Block, simulated: _Simulated, raw: Tensor) -> dict[str, Tensor]:
+def _raw_results(block: _Block, truth: Tensor, raw: Tensor, reference: Tensor) -> dict[str, Tensor]:
     """Results of the guide's own draws, shape ``(draw, individual, parameter)``."""
-    truth = simulated.truth
     equal_weights = torch.full(raw.shape[:2], 1 / block.num_draws, dtype=torch.float64)
     return {
         "raw_ranks": (raw[: block.num_ranks] < truth).sum(0),
         "raw_levels": (raw < truth).double().mean(0),
         "truth": truth,
-        "raw_tarp": _probability_nearer(raw, equal_weights, truth, simulated.reference),
+        "raw_tarp": _probability_nearer(raw, equal_weights, truth, reference),
     }
 
 
@@ -210,6 +208,7 @@ def _corrected_results(
     simulated: _Simulated,
     proposal: FlowProposal,
     raw_draws: tuple[Tensor, Tensor],
+    reference: Tensor,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Results of draws that are weighted by the density of the model, and the effective share of
@@ -220,6 +219,7 @@ def _corrected_results(
         simulated: The individuals.
         proposal: The guide, given their data.
         raw_draws: Draws of the guide and their log density.
+        reference: Other points of the distributions of the true parameters, for the joint test.
         generator: Source of random numbers.
     """
     sampler = _sampler(block, simulated, proposal)
@@ -236,7 +236,7 @@ def _corrected_results(
     means, sds, *_ = weighted_moments(draws, weights)
     return {
         "raw_efficiency": raw_ess / block.num_draws,
-        "tarp": _probability_nearer(draws, weights, truth, simulated.reference),
+        "tarp": _probability_nearer(draws, weights, truth, reference),
         "means": means,
         "sds": sds,
         "ranks": (draws.gather(0, picked) < truth).sum(0),
@@ -278,13 +278,15 @@ def _probability_nearer(draws: Tensor, weights: Tensor, truth: Tensor, reference
     return (weights * (distance < ((truth - reference) / unit).norm(dim=-1))).sum(0)
 
 
-def _data_columns(structure: ModelStructure, cohort: Cohort) -> dict[str, Tensor]:
-    """Number of recorded values, share of missing ones, and covariates of each individual."""
+def _numbers_of_values(structure: ModelStructure, cohort: Cohort) -> dict[str, Tensor]:
+    """Number of recorded values and share of missing ones of each individual."""
     recorded = sum(cohort[n].observed.flatten(1).sum(1) for n in structure.series)
     scheduled = sum(cohort[n].observed[0].numel() for n in structure.series)
-    columns = {"num_recorded": torch.as_tensor(recorded)}
-    columns["share_missing"] = 1 - columns["num_recorded"].double() / scheduled
-    return columns | {f"covariate:{name}": x for name, x in cohort.covariates.items()}
+    num_recorded = torch.as_tensor(recorded)
+    return {
+        "num_recorded": num_recorded,
+        "share_missing": 1 - num_recorded.double() / scheduled,
+    }
 
 
 def _draw_populations(
@@ -314,7 +316,7 @@ def _priors(block: _Block, plan: Cohort, generator: torch.Generator) -> Gaussian
 
 
 def _simulate(block: _Block, generator: torch.Generator) -> _Simulated:
-    """Simulated individuals with their recorded values; the reference is still the truth."""
+    """Simulated individuals with their recorded values."""
     design, structure, training = block.design, block.structure, block.training
     plan = design.complete(block.num_individuals, generator)
     priors = _priors(block, plan, generator)
@@ -326,5 +328,4 @@ def _simulate(block: _Block, generator: torch.Generator) -> _Simulated:
     finite_rows = (~failed).nonzero()[:, 0]
     # Whether a value is missing may depend on the values: missingness follows the simulation.
     cohort = design.missing(cohort[finite_rows], generator)
-    rows = (truth[finite_rows], shared[finite_rows], priors.take(finite_rows), truth[finite_rows])
-    return _Simulated(cohort, *rows)
+    return _Simulated(cohort, truth[finite_rows], shared[finite_rows], priors.take(finite_rows))

@@ -29,7 +29,6 @@ from torch import Generator, Tensor
 
 from ...errors import AmortizedError
 from ...model import OutcomeKind, predicted_moments
-from ...numerics.cholesky import factored
 from ...population.fit_result import PopulationFit
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
@@ -44,6 +43,7 @@ from ..result_selection import (
     value_moments,
 )
 from .conditional_residuals import conditional_weighted_residuals
+from .prediction_errors import prediction_errors
 from .quantile_residuals import expected_scores, quantile_residuals
 from .simulated_recording import given_dropout
 from .value_frequencies import expected_frequencies
@@ -174,25 +174,26 @@ def residuals(
     scores = quantile_residuals(individuals, name, of_posterior, generator)
     predicted = _predictions(individuals, name, draws, of_posterior)
     iwres, drawn_iwres = predicted.weighted_residuals(cohort[name].values)
+    cwres = conditional_weighted_residuals(individuals, name, draws, observed & ~at_limit)
     return Residuals(
-        name,
-        tuple(cohort.ids[i] for i in observed.nonzero()[:, 0].tolist()),
-        cohort[name].times[observed],
-        cohort[name].values[observed],
-        at_limit[observed],
-        predicted.population[observed],
-        predicted.individual[observed],
-        torch.where(at_limit, torch.nan, iwres)[observed],
-        conditional_weighted_residuals(individuals, name, draws, observed & ~at_limit)[observed],
-        *of_data,
-        predicted.drawn[:, observed],
-        (drawn_iwres if scores is None else scores)[:, observed],
-        _slopes(individuals, name, of_posterior, predicted.drawn_sd)[:, observed],
-        expected_frequencies(individuals, name, of_posterior, kind)[observed],
-        time_after_dose(cohort, name)[observed],
-        kind,
-        scores is not None,
-        _reads_others(individuals, name),
+        series=name,
+        ids=tuple(cohort.ids[i] for i in observed.nonzero()[:, 0].tolist()),
+        times=cohort[name].times[observed],
+        observed=cohort[name].values[observed],
+        censored=at_limit[observed],
+        population=predicted.population[observed],
+        individual=predicted.individual[observed],
+        iwres=torch.where(at_limit, torch.nan, iwres)[observed],
+        cwres=cwres[observed],
+        **of_data._asdict(),
+        drawn_predictions=predicted.drawn[:, observed],
+        drawn_iwres=(drawn_iwres if scores is None else scores)[:, observed],
+        drawn_slopes=_slopes(individuals, name, of_posterior, predicted.drawn_sd)[:, observed],
+        frequencies=expected_frequencies(individuals, name, of_posterior, kind)[observed],
+        times_after_dose=time_after_dose(cohort, name)[observed],
+        kind=kind,
+        has_scores=scores is not None,
+        reads_others=_reads_others(individuals, name),
     )
 
 
@@ -277,62 +278,27 @@ def _stretched(
     return replace(individuals, cohort=replace(cohort, series=series))
 
 
+class _SimulatedErrors(NamedTuple):
+    """The pd, their normal scores, the npde, and the weights of the scores."""
+
+    pd: Tensor
+    pd_scores: Tensor
+    npde: Tensor
+    levels: LevelWeights
+
+
 def _simulated_errors(
     individuals: IndividualPosteriors, name: str, draws: Tensor, generator: Generator
-) -> tuple[Tensor, Tensor, Tensor, LevelWeights]:
-    """The pd, their normal scores and the npde of the recorded values, among simulations, and the
-    weights of the scores.
-    """
+) -> _SimulatedErrors:
+    """The errors of the recorded values among simulations."""
     cohort = individuals.cohort
     recorded = given_dropout(individuals, name, draws, generator)
     simulated = individuals.structure.predict_draws(
         cohort, recorded, individuals.population, generator
     )
     series, values, drawn = cohort[name], cohort[name].values.double(), simulated[name].double()
-    pd, npde = _distribution_errors(series.values, series.observed, simulated[name], generator)
+    pd, npde = prediction_errors(series.values, series.observed, simulated[name], generator)
     kind = outcome_kinds(individuals.structure)[name]
     levels = level_weights(values, series.observed, drawn, kind)
     scores, observed = expected_scores(values, drawn), series.observed
-    return pd[observed], scores[observed], npde[observed], levels.take(observed)
-
-
-def _distribution_errors(
-    values: Tensor, observed: Tensor, simulated: Tensor, generator: Generator
-) -> tuple[Tensor, Tensor]:
-    """The pd and npde of values ``(individual, time)`` among simulations ``(simulation, individual,
-    time)``. Ties (counts, values at a limit) are broken at random: noise smaller than the smallest
-    difference between simulated values is added to data and simulations.
-    """
-    num = len(simulated)
-    differences = simulated.sort(0).values.diff(dim=0)
-    smallest = torch.where(differences > 0, differences, torch.inf).amin(0)
-    smallest = torch.where(smallest.isfinite(), smallest, 1.0)
-
-    def with_noise(x: Tensor) -> Tensor:
-        return x + smallest * torch.rand(x.shape, generator=generator, dtype=torch.float64)
-
-    values, simulated = with_noise(values.double()), with_noise(simulated.double())
-    pd = (simulated < values).double().mean(0).clamp(0.5 / num, 1 - 0.5 / num)
-    npde = torch.full_like(pd, torch.nan)
-    for i in range(len(values)):
-        columns = observed[i].nonzero()[:, 0]
-        if len(columns):
-            npde[i, columns] = _decorrelated_errors(
-                values[i, columns], simulated[:, i, columns], pd[i, columns]
-            )
-    return pd, npde
-
-
-def _decorrelated_errors(values: Tensor, simulated: Tensor, pd: Tensor) -> Tensor:
-    """The npde of one individual: values ``(time,)``, simulations ``(simulation, time)``."""
-    num = len(simulated)
-    if len(values) == 1:
-        return torch.special.ndtri(pd)
-    mean = simulated.mean(0)
-    centered = simulated - mean
-    factor = factored(centered.T @ centered / num)
-    independent = torch.linalg.solve_triangular(factor, centered.T, upper=False).T
-    deviation = (values - mean).unsqueeze(-1)
-    of_data = torch.linalg.solve_triangular(factor, deviation, upper=False)[:, 0]
-    rank = (independent < of_data).double().mean(0).clamp(0.5 / num, 1 - 0.5 / num)
-    return torch.special.ndtri(rank)
+    return _SimulatedErrors(pd[observed], scores[observed], npde[observed], levels.take(observed))

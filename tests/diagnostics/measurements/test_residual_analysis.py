@@ -5,7 +5,7 @@ import torch
 from scipy.stats import kstest
 
 from pyro_amortized.diagnostics import residuals
-from pyro_amortized.diagnostics.measurements.residual_analysis import _distribution_errors
+from pyro_amortized.diagnostics.measurements.prediction_errors import prediction_errors
 from pyro_amortized.errors import CohortError
 from tests.exact import TRUTH, exact_posterior
 
@@ -38,7 +38,7 @@ def test_npde_of_the_right_model_are_standard_normal():
     values = draw(300)
     simulated = draw(300 * 500).reshape(500, 300, 6)
     seen = torch.ones(300, 6, dtype=torch.bool)
-    share, npde = _distribution_errors(values, seen, simulated, generator)
+    share, npde = prediction_errors(values, seen, simulated, generator)
     assert kstest(npde.flatten().numpy(), "norm").pvalue > 1e-3
     assert torch.corrcoef(npde.T).triu(1).abs().max() < 0.25
     assert torch.corrcoef(share.T)[4, 5] > 0.5
@@ -53,7 +53,7 @@ def test_npde_of_counts_are_standard_normal():
 
     seen = torch.ones(300, 4, dtype=torch.bool)
     simulated = draw(300 * 500).reshape(500, 300, 4)
-    _, npde = _distribution_errors(draw(300), seen, simulated, generator)
+    _, npde = prediction_errors(draw(300), seen, simulated, generator)
     assert kstest(npde.flatten().numpy(), "norm").pvalue > 1e-3
 
 
