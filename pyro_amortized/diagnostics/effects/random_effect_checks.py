@@ -106,30 +106,31 @@ def _check(
     """The verdict on tests of a family: the smallest p-value times its factor decides, and every
     finding below the limits is named.
     """
-    factors = _factors(family)
-    corrected = [(min(1.0, factors[t.is_used] * t.p_value), t.p_value, t.words) for t in tests]
-    ordered, num = sorted(corrected), _number(family)
-    p_value = ordered[0][0]
+    factors, num = _factors(family), _number(family)
+
+    def corrected(test: EffectTest) -> float:
+        return min(1.0, factors[test.is_used] * test.p_value)
+
+    ordered = sorted(tests, key=lambda t: (corrected(t), t.p_value, t.words))
+    p_value = corrected(ordered[0])
     status = P_VALUES.status(p_value)
     if status == "failed" and not can_fail:
         status = "look"
     words = f"No deviation was found in {num} {'test' if num == 1 else 'tests'}."
     if status != "passed":
-        found = _different(tests, [x for p, _, x in ordered if p < P_VALUES.look])
-        words = f"Found: {first_few(found, DEFAULTS.max_named, '; ')}. {advice}"
+        found = _different([t for t in ordered if corrected(t) < P_VALUES.look])
+        words = f"Found: {first_few([t.words for t in found], DEFAULTS.max_named, '; ')}. {advice}"
     return Check(name, status, p_value, words, "model", num)
 
 
-def _different(tests: Sequence[EffectTest], found: list[str]) -> list[str]:
+def _different(found: Sequence[EffectTest]) -> list[EffectTest]:
     """The findings without those that say the same: the dependence of several effects together and
     those of each of them on one variable; the most significant of both stays.
     """
-    by_words = {t.words: t for t in tests}
     first: dict[str, bool] = {}
     kept = []
-    for words in found:
-        test = by_words[words]
+    for test in found:
         name, is_joint = test.against.removesuffix(", curved"), test.kind == "joint"
         if test.kind not in ("variable", "joint") or first.setdefault(name, is_joint) == is_joint:
-            kept.append(words)
+            kept.append(test)
     return kept

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...model import OutcomeKind
+from ...numerics.robust_scale import QUARTILE_DISTANCE
 
 
 @dataclass(frozen=True)
@@ -90,4 +91,4 @@ def _log_spread(simulated: Tensor) -> Tensor:
     """
     levels = torch.tensor([0.25, 0.5, 0.75], dtype=simulated.dtype)
     low, middle, high = simulated.quantile(levels, dim=0)
-    return (high - low) / 1.349 / middle.abs().clamp(min=1e-300)
+    return (high - low) / QUARTILE_DISTANCE / middle.abs().clamp(min=1e-300)
