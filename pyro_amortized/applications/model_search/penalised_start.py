@@ -112,7 +112,6 @@ def _with_step(path: Path, model: Fitted, promised: float, freedom: int) -> Path
         difference=fall,
         mc_error=error,
         freedom=freedom,
-        p_value=math.nan,
         score=promised,
         accepted=accepted,
         variance=unexplained_variances(model.fit),

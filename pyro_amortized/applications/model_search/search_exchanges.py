@@ -110,8 +110,6 @@ def exchange_terms(path: Path, refits: Refits, request: Request) -> Path:
         minus2ll=model.fit.minus2ll,
         difference=fall,
         mc_error=error,
-        freedom=0,
-        p_value=math.nan,
         score=promised,
         accepted=accepted,
         variance=unexplained_variances(model.fit),

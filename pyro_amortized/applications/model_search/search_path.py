@@ -62,9 +62,8 @@ class Ranked(NamedTuple):
 
 def first_step(fit: PopulationFit) -> SearchStep:
     """The row of the fit that a search begins with."""
-    nan = math.nan
     variance = unexplained_variances(fit)
-    return SearchStep("start", "", fit.minus2ll, nan, nan, 0, nan, nan, True, variance, "the fit")
+    return SearchStep("start", "", fit.minus2ll, accepted=True, variance=variance, reason="the fit")
 
 
 def unexplained_variances(fit: PopulationFit) -> dict[str, float]:
