@@ -15,6 +15,7 @@ import torch
 from ..model.structure import ModelStructure
 from .distributed_training import is_distributed
 from .simulation.shard_simulation import Simulator
+from .simulation_plan import Plan
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,19 @@ class ChoiceSettings:
 CHOICE = ChoiceSettings()
 
 
-def is_sharpened(simulator: Simulator, limit: float | None) -> bool:
+def is_sharpened(plan: Plan) -> bool:
     r"""Whether a training is sharpened where the user does not say so.
 
     Args:
-        simulator: Simulates individuals of the training.
-        limit: The budget in seconds, or None.
+        plan: What is to be trained. Who says how much is simulated, where a run can be resumed, or
+            which networks are trained further, gets nothing else.
     """
-    if is_distributed() or (limit is not None and limit < CHOICE.min_budget):
+    simulator, limit = plan.simulator, plan.limit
+    is_plain = plan.num_simulations is None and plan.folder is None and plan.warm_start is None
+    if not is_plain or is_distributed() or (limit is not None and limit < CHOICE.min_budget):
         return False
     tells_population = simulator.distribution.individual.populations is not None
-    if not (simulator.structure.has_density and tells_population):
+    if not (simulator.structure.has_density and tells_population) or plan.networks.learn_shared:
         return False
     num, available = CHOICE.usual_rows, CHOICE.max_seconds
     if limit is not None:
@@ -64,11 +67,9 @@ def is_sharpened(simulator: Simulator, limit: float | None) -> bool:
     return num * CHOICE.evaluations_per_row * _seconds_per_density(simulator) <= available
 
 
-def networks_limit(limit: float | None, sharpened: bool) -> float | None:
-    """Seconds for the simulations and the training of the networks."""
-    if limit is None or not sharpened:
-        return limit
-    return CHOICE.networks_share * limit
+def networks_limit(limit: float | None) -> float | None:
+    """Seconds for the simulations and the training of the networks of a guide that is sharpened."""
+    return None if limit is None else CHOICE.networks_share * limit
 
 
 @torch.no_grad()

@@ -1,6 +1,8 @@
 """Whether a training is sharpened where the user does not say so."""
 
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,24 +14,27 @@ from pyro_amortized.missing.designs import as_design
 from pyro_amortized.runtime.random_numbers import make_generator
 from pyro_amortized.training.sharpening_choice import CHOICE, is_sharpened, networks_limit
 from pyro_amortized.training.simulation.shard_simulation import Simulator
+from pyro_amortized.training.simulation_plan import Plan
 from tests.exact import TRUTH, exact_posterior, linear_program
 
 
-def simulator_of(program, cohort):
+def plan_of(program, cohort, limit=None, **changes):
     structure = pa.read_structure(program, cohort)
     fast = pa.read_structure(linear_program, cohort)
     distribution = default_training_distribution(fast, cohort, make_generator(0))
-    return Simulator(structure, as_design(cohort), distribution, 0)
+    simulator = Simulator(structure, as_design(cohort), distribution, 0)
+    options = (pa.TrainingOptions(), pa.Networks(learn_shared=False))
+    return replace(Plan(simulator, *options, None, 0.0, limit, None, False), **changes)
 
 
-def test_a_budget_and_a_density_are_needed(linear):
-    simulator = simulator_of(linear_program, linear)
-    assert is_sharpened(simulator, 60.0)
-    assert not is_sharpened(simulator, CHOICE.min_budget / 2)
-    assert is_sharpened(simulator, None)
-    assert networks_limit(60.0, True) == pytest.approx(60 * CHOICE.networks_share)
-    assert networks_limit(60.0, False) == 60.0
-    assert networks_limit(None, True) is None
+def test_time_and_a_density_are_needed(linear):
+    assert is_sharpened(plan_of(linear_program, linear, 60.0))
+    assert is_sharpened(plan_of(linear_program, linear))
+    assert not is_sharpened(plan_of(linear_program, linear, CHOICE.min_budget / 2))
+    assert not is_sharpened(plan_of(linear_program, linear, num_simulations=1000))
+    assert not is_sharpened(plan_of(linear_program, linear, 60.0, folder=Path("runs")))
+    assert networks_limit(60.0) == pytest.approx(60 * CHOICE.networks_share)
+    assert networks_limit(None) is None
 
 
 def test_a_slow_density_leaves_the_time_to_the_networks(linear):
@@ -37,7 +42,7 @@ def test_a_slow_density_leaves_the_time_to_the_networks(linear):
         time.sleep(0.05)
         linear_program(cohort)
 
-    assert not is_sharpened(simulator_of(slow, linear), 60.0)
+    assert not is_sharpened(plan_of(slow, linear, 60.0))
 
 
 @pytest.mark.slow
