@@ -23,6 +23,7 @@ from ..model import (
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
 from .model_graph import model_drawing
+from .result_selection import values_at_limits
 
 
 @dataclass(frozen=True)
@@ -144,16 +145,6 @@ def _individual_lines(structure: ModelStructure) -> Iterator[str]:
         yield f"  {name}: a nuisance site, simulated and then dropped"
 
 
-def _num_at_limit(cohort: Cohort, name: str) -> int:
-    """Number of recorded values at a limit that the table gives."""
-    series, at_limit = cohort[name], torch.zeros((), dtype=torch.bool)
-    for side, beyond in (("low", torch.le), ("high", torch.ge)):
-        if f"{name}_{side}" in cohort.time_varying:
-            limit = cohort.time_varying[f"{name}_{side}"].at(series.times)
-            at_limit = at_limit | (beyond(series.values, limit) & series.observed)
-    return int(at_limit.sum())
-
-
 def _data_lines(structure: ModelStructure, cohort: Cohort) -> Iterator[str]:
     yield "Observations:"
     for name in structure.series:
@@ -165,9 +156,9 @@ def _data_lines(structure: ModelStructure, cohort: Cohort) -> Iterator[str]:
                 f"  {name}: {num} of {total} values are recorded; the others are masked and do not "
                 "enter the density"
             )
-        at_limit = _num_at_limit(cohort, name)
-        if at_limit:
-            yield f"  {name}: {at_limit} of them are at a limit of quantification"
+        num_at_limit = int(values_at_limits(cohort, name).sum())
+        if num_at_limit:
+            yield f"  {name}: {num_at_limit} of them are at a limit of quantification"
     if cohort.doses is not None:
         yield f"Doses: {int(cohort.doses.given.sum())}."
     if cohort.covariates:

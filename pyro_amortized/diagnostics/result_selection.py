@@ -1,10 +1,14 @@
 r"""The individual posteriors and the series of a result that residuals and figures show."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..cohort import Cohort
 from ..errors import CohortError
-from ..model import ModelStructure, OutcomeKind, at_limits
+from ..model import ModelStructure, OutcomeKind, at_limits, predicted_moments
 from ..population.fit_result import PopulationFit
 from ..runtime.arguments import check_is
 from ..sampling.individuals import IndividualPosteriors
@@ -36,6 +40,29 @@ def outcome_kinds(structure: ModelStructure) -> dict[str, OutcomeKind]:
     return {site.series: site.kind for site in structure.observed.values()}
 
 
+def value_moments(individuals: IndividualPosteriors, name: str, places: Tensor) -> Tensor:
+    r"""Means and standard deviations of the values of a series given parameters.
+
+    Args:
+        individuals: The individual posteriors.
+        name: Name of the series.
+        places: Individual parameters, unconstrained, shape ``(draw, individual, latent)``.
+
+    Returns:
+        Shape ``(draw, individual, time, 2)``; NaN where the distribution has no moments.
+    """
+    structure, cohort = individuals.structure, individuals.cohort
+    not_known = (len(places), *cohort[name].values.shape, 2)
+    moments = predicted_moments(structure, cohort, places, individuals.population)
+    return moments.get(name, torch.full(not_known, torch.nan, dtype=torch.float64))
+
+
+def rows_of(cohort: Cohort, ids: Sequence[str]) -> np.ndarray:
+    """Rows of individuals in their cohort, by their labels; one may occur several times."""
+    index = {label: i for i, label in enumerate(cohort.ids)}
+    return np.array([index[label] for label in ids], dtype=int)
+
+
 def individuals_of(result: PopulationFit | IndividualPosteriors) -> IndividualPosteriors:
     r"""The individual posteriors of a result.
 
@@ -64,3 +91,15 @@ def recorded_at_limit(individuals: IndividualPosteriors, name: str) -> Tensor:
     limits = at_limits(individuals.structure, cohort, means, individuals.population)
     observed = cohort[name].observed
     return limits[name][0] & observed if name in limits else torch.zeros_like(observed)
+
+
+def values_at_limits(cohort: Cohort, name: str) -> Tensor:
+    """Which values of a series are recorded as a limit of the cohort, shape of the values."""
+    series = cohort[name]
+    at_limit = torch.zeros_like(series.observed)
+    for ending, side in (("low", -1), ("high", 1)):
+        limits = f"{name}_{ending}"
+        if limits in cohort.time_varying:
+            limit = cohort.time_varying[limits].at(series.times)
+            at_limit |= side * (series.values - limit) >= 0
+    return at_limit & series.observed

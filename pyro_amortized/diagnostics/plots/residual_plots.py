@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ...population.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
-from ..residual_analysis import Residuals, residuals
+from ..measurements.residual_analysis import Residuals, residuals
 from .panels import FITTED, MUTED, OBSERVED, label_axes, panel_grid, set_log
 
 
