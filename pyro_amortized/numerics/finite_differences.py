@@ -66,6 +66,7 @@ def expansion_of_gradients(
     function: Callable[[Sequence[Tensor]], list[tuple[Tensor, Tensor]]],
     steps: Tensor,
     value: Tensor,
+    max_error: float = torch.inf,
 ) -> tuple[Tensor, Tensor]:
     r"""Gradient and Hessian at zero by central differences of gradients in the first coordinates,
     and of values in the others.
@@ -75,9 +76,12 @@ def expansion_of_gradients(
             coordinates at some points of shape ``(p,)``.
         steps: Step in each coordinate, shape ``(p,)``.
         value: Values at zero.
+        max_error: Largest distance of a gradient from differences of the values, relative to 1 plus
+            these. Default: any.
 
     Returns:
-        Shapes ``(*, p)`` and ``(*, p, p)``, zero where the value or a difference is not finite.
+        Shapes ``(*, p)`` and ``(*, p, p)``, zero where the value or a difference is not finite, or
+        the gradient is wrong.
 
     Example:
         >>> gradient, hessian = expansion_of_gradients(
@@ -95,6 +99,7 @@ def expansion_of_gradients(
     at_corners = [x for x, _ in function([*corners, *(-x for x in corners)])] if pairs else []
     ahead, behind = (torch.stack([x for x, _ in part], -1) for part in (around[:p], around[p:]))
     gradient = (ahead - behind) / (2 * steps)
+    wrong = (center - gradient[..., :d]).abs() > max_error * (1 + gradient[..., :d].abs())
     gradient[..., :d] = center
     slopes = torch.stack([x for _, x in around], -1)  # (*, d, 2 p)
     slopes = (slopes[..., :p] - slopes[..., p:]) / (2 * steps)
@@ -109,7 +114,7 @@ def expansion_of_gradients(
         rest = (corner + opposite) / 2 - value - (curved[..., a] + curved[..., b]) / 2
         hessian[..., a, b] = hessian[..., b, a] = rest / (steps[a] * steps[b])
     finite = gradient.isfinite().all(-1) & hessian.isfinite().flatten(-2).all(-1)
-    finite = finite & value.isfinite()
+    finite = finite & value.isfinite() & ~wrong.any(-1)
     gradient = gradient.masked_fill(~finite.unsqueeze(-1), 0.0)
     return gradient, hessian.masked_fill(~finite[..., None, None], 0.0)
 

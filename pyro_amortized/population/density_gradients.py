@@ -32,8 +32,8 @@ class GradientSettings:
     # deviation and relative to 1 plus the slope: beyond the error of differences with their step.
     max_difference: float = 0.1
     # Draws of an individual that are compared, all of which have to agree: near the mode, where the
-    # slopes are small, a wrong one may look right.
-    num_compared: int = 3
+    # slopes are small, a wrong one may look right, and it may be wrong at some draws only.
+    num_compared: int = 12
 
 
 GRADIENTS = GradientSettings()

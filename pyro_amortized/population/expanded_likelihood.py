@@ -42,7 +42,7 @@ from ..numerics.finite_differences import (
 from ..numerics.small_sums import quadratic_form
 from ..sampling.importance_weights import finite_or_zero_weight, log_moments, normalized_weights
 from ..sampling.individuals import IndividualPosteriors
-from .density_gradients import differentiable_rows
+from .density_gradients import GRADIENTS, differentiable_rows
 from .expansion_coordinates import Coordinates, MovedObservations
 from .expansion_settings import EXPANSION, ExpansionSettings
 from .fitted_following import followed
@@ -212,8 +212,9 @@ class ExpandedLikelihood:
         """Gradient and Hessian of the log densities of the observations at the center."""
         parts, rest = (moved, moved.coordinates.steps, observation), ~self.by_torch[rows]
         if not bool(rest.all()):
-            gradient, hessian = expansion_of_gradients(moved.with_gradients, *parts[1:])
-            # Where torch has no finite gradient at a draw, the expansion has none.
+            most = GRADIENTS.max_difference
+            gradient, hessian = expansion_of_gradients(moved.with_gradients, *parts[1:], most)
+            # Where torch has no finite gradient at a draw, or a wrong one, the expansion has none.
             is_missing = (gradient == 0).all(-1) & observation.isfinite()
             rest = rest | is_missing.any(0)
             if bool(rest.any()):

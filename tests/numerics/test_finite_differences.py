@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from pyro_amortized.numerics.finite_differences import (
@@ -86,3 +87,20 @@ def test_where_the_regression_does_not_hold_all_mixed_derivatives_are_difference
     expected = expansion(function, steps, value)
     assert torch.allclose(found[0], expected[0])
     assert torch.allclose(found[1], expected[1], atol=1e-6)
+
+
+def test_gradients_that_are_wrong_at_some_points_are_left_out():
+    """The slope of x^2 at the places 1 and 2, of which the second is given as a half."""
+    places = torch.tensor([1.0, 2.0]).double()
+    share = torch.tensor([1.0, 0.5]).double()
+
+    def squares(points):
+        moved = [places + point[0] for point in points]
+        return [(x**2, (2 * share * x).unsqueeze(-1)) for x in moved]
+
+    steps = torch.full((1,), 0.01).double()
+    gradient, hessian = expansion_of_gradients(squares, steps, places**2, 0.1)
+    assert gradient[:, 0].tolist() == pytest.approx([2.0, 0.0])
+    assert hessian[:, 0, 0].tolist() == pytest.approx([2.0, 0.0])
+    unchecked, _ = expansion_of_gradients(squares, steps, places**2)
+    assert unchecked[:, 0].tolist() == pytest.approx([2.0, 2.0])

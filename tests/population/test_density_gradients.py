@@ -18,7 +18,7 @@ from pyro_amortized.population.expansion_settings import ExpansionSettings
 from pyro_amortized.population.fitted_following import follow
 from tests.exact import TRUTH, linear_program
 
-FEW = GradientSettings(min_values=0)
+FEW = GradientSettings(min_values=0, num_compared=3)
 
 
 def program_with(prediction_of):
