@@ -189,3 +189,37 @@ def test_a_plate_of_a_fixed_size_is_named_where_it_cannot_follow():
 
     with pytest.raises(ModelError, match=r"has 5 members for 3[\s\S]*len\(cohort\)"):
         pa.read_structure(program, cohort)
+
+
+def _groups(cohort, write):
+    def program(times, y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        write(mu, y)
+
+    arguments = lambda c: (c["y"].times, c["y"].values)  # noqa: E731
+    return pa.adapt(program, arguments, plate="groups", observations={"obs": "y"})
+
+
+def test_loops_and_programs_without_a_plate_are_refused_with_a_way():
+    cohort = pa.Cohort({"y": pa.Series(torch.zeros(40, 2), torch.ones(40, 2))})
+
+    def loop(mu, y):
+        for i in pyro.plate("groups", 40):
+            theta = pyro.sample(f"theta_{i}", dist.Normal(mu, 1.0))
+            pyro.sample(f"obs_{i}", dist.Normal(theta, 1.0).expand([2]).to_event(1), obs=y[i])
+
+    def no_plate(mu, y):
+        theta = pyro.sample("theta", dist.Normal(mu, 1.0).expand([len(y)]).to_event(1))
+        pyro.sample("obs", dist.Normal(theta[..., None], 1.0).expand([40, 2]).to_event(2), obs=y)
+
+    def many_sites(mu, y):
+        for i in range(40):
+            pyro.sample(f"theta_{i}", dist.Normal(mu, 1.0))
+
+    for write, message in (
+        (loop, "'groups' is a loop[\\s\\S]*compute all members at once"),
+        (no_plate, "write `with pyro.plate\\('groups', n\\):`"),
+        (many_sites, "\\] and others"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            pa.read_structure(_groups(cohort, write), cohort)
