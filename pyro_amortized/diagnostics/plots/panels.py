@@ -12,7 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
+from ...cohort import Series
+
 LEGEND_WIDTH = 2.3  # inches of an entry of a legend below the panels
+BELOW_VALUES = 3.0  # a logarithmic axis ends at the smallest value over this
 OBSERVED, FITTED, MUTED = "#1f2a44", "#c8553d", "#8a8f98"
 
 
@@ -73,8 +76,12 @@ def label_axes(ax: Axes, x: str, y: str, title: str = "") -> None:
     remove_frame(ax)
 
 
-def set_log(ax: Axes, axes: str = "y") -> None:
-    """Logarithmic axes (``"x"``, ``"y"`` or ``"xy"``) with plain numbers at 1, 2 and 5."""
+def set_log(ax: Axes, axes: str = "y", series: Series | None = None) -> None:
+    """Logarithmic axes (``"x"``, ``"y"`` or ``"xy"``) with plain numbers at 1, 2 and 5; the
+    vertical one ends a little below the values of a series, because curves may fall far below.
+    """
+    if series is not None and bool((positive := series.observed & (series.values > 0)).any()):
+        ax.set_ylim(bottom=float(series.values[positive].min()) / BELOW_VALUES)
     for name in axes:
         axis = getattr(ax, f"{name}axis")
         getattr(ax, f"set_{name}scale")("log")

@@ -20,7 +20,15 @@ from ..dose_intervals import course_numbers, dose_times, time_after_dose, unbrok
 from ..result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
 from ..simulated_recording import as_would_be_recorded
 from .event_plots import event_curves
-from .panels import FITTED, MUTED, OBSERVED, add_legend, label_axes, panel_grid, set_log
+from .panels import (
+    FITTED,
+    MUTED,
+    OBSERVED,
+    add_legend,
+    label_axes,
+    panel_grid,
+    set_log,
+)
 from .share_plots import category_shares
 from .strata import strata_of
 from .time_bins import equal_bins, natural_bins
@@ -167,7 +175,7 @@ def visual_predictive_check(
         _draw_percentiles(axes[j], binned, members, at_limit)
         label_axes(axes[j], "" if len(axes) > len(strata) else x, title if j == 0 else "", label)
         if log:
-            set_log(axes[j])
+            set_log(axes[j], series=None if prediction_corrected else cohort[name])
     _draw_second_row(axes[len(strata) :], uncorrected, list(strata.values()), at_limit, x)
     add_legend(figure, axes)
     return figure
