@@ -20,7 +20,7 @@ from .panels import (
     draw_band,
     label_axes,
     panel_grid,
-    set_log,
+    set_log_panels,
 )
 
 
@@ -93,9 +93,9 @@ def individual_fits(
         ax.plot(times, mean[:, i].median(0).values.numpy(), color=FITTED, lw=1.4)
         ax.plot(times, of_population[i].numpy(), color=MUTED, lw=1.0, ls="--")
         _draw_observations(ax, cohort[name], i, at_limit[i])
-        if log:
-            set_log(ax, series=cohort[name])
         label_axes(ax, "", "", f"individual {cohort.ids[i]}")
+    if log:
+        set_log_panels(axes, cohort[name])
     which = f" (first {num} of {len(cohort)})" if num < len(cohort) else ""
     _add_titles(figure, name, which, kinds[name] == "category", bool(at_limit[:num].any()))
     return figure

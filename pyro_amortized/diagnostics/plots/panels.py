@@ -4,6 +4,7 @@ The colours differ in lightness, too, so that they differ in black and white.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -76,12 +77,21 @@ def label_axes(ax: Axes, x: str, y: str, title: str = "") -> None:
     remove_frame(ax)
 
 
-def set_log(ax: Axes, axes: str = "y", series: Series | None = None) -> None:
-    """Logarithmic axes (``"x"``, ``"y"`` or ``"xy"``) with plain numbers at 1, 2 and 5; the
-    vertical one ends a little below the values of a series, because curves may fall far below.
+def set_log_panels(panels: Sequence[Axes], series: Series | None) -> None:
+    """Logarithmic vertical axes that end a little below the values of a series, because curves may
+    fall far below. To be called when all panels are drawn: a limit ends the automatic scale of
+    those that share an axis.
     """
+    for ax in panels:
+        set_log(ax)
     if series is not None and bool((positive := series.observed & (series.values > 0)).any()):
-        ax.set_ylim(bottom=float(series.values[positive].min()) / BELOW_VALUES)
+        smallest = float(series.values[positive].min()) / BELOW_VALUES
+        for ax in panels:
+            ax.set_ylim(bottom=smallest)
+
+
+def set_log(ax: Axes, axes: str = "y") -> None:
+    """Logarithmic axes (``"x"``, ``"y"`` or ``"xy"``) with plain numbers at 1, 2 and 5."""
     for name in axes:
         axis = getattr(ax, f"{name}axis")
         getattr(ax, f"set_{name}scale")("log")

@@ -10,7 +10,7 @@ from pyro_amortized.diagnostics.plots.individual_plots import (
     _fine_times,
     _on_fine_grid,
 )
-from pyro_amortized.diagnostics.plots.panels import set_log
+from pyro_amortized.diagnostics.plots.panels import set_log_panels
 
 
 def repeated_doses():
@@ -67,10 +67,15 @@ def test_the_title_names_what_is_drawn(is_category):
     assert ("probability of a 1" in title) == is_category
 
 
-def test_a_logarithmic_axis_ends_below_the_values():
-    ax = Figure().subplots()
-    values = torch.tensor([[0.3, 20.0, 0.0]])
-    series = pa.Series(torch.arange(3.0).expand(1, -1), values)
-    ax.plot([0, 1, 2], [1e-30, 20.0, 0.5])
-    set_log(ax, series=series)
-    assert ax.get_ylim()[0] == pytest.approx(0.1)
+def test_logarithmic_axes_end_below_the_values_and_above_all_curves():
+    """Panels that share an axis keep the largest curve in view."""
+    first, second = Figure().subplots(1, 2, sharey=True)
+    values = torch.tensor([[0.3, 20.0, 0.0], [1.0, 500.0, 1.0]])
+    series = pa.Series(torch.arange(3.0).expand(2, -1), values)
+    first.plot([0, 1, 2], [1e-30, 20.0, 0.5])
+    second.plot([0, 1, 2], [1.0, 500.0, 1.0])
+    set_log_panels([first, second], series)
+    for ax in (first, second):
+        low, high = ax.get_ylim()
+        assert low == pytest.approx(0.1)
+        assert high > 500
