@@ -23,6 +23,7 @@ from ..model import (
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
 from .model_graph import model_drawing
+from .program_concerns import num_at_limit, uncensored_series, unused_parameters
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class ModelCheck:
         failed: Share of the simulated individuals that are not finite.
         inside: By series, share of the recorded values between the 2.5 % and 97.5 % quantiles of
             the prior predictive distribution for their individual and time.
+        unused: Population sites that nothing depends on.
+        uncensored: Series with values at a limit that the program takes as measurements.
     """
 
     structure: ModelStructure
@@ -61,6 +64,8 @@ class ModelCheck:
     predictive: dict[str, Tensor]
     failed: float
     inside: dict[str, float]
+    unused: tuple[str, ...] = ()
+    uncensored: tuple[str, ...] = ()
 
     @property
     def drawing(self) -> str:
@@ -82,6 +87,18 @@ class ModelCheck:
                     f"Only {share_text(share)} of the recorded values of {name!r} lie inside the "
                     "central 95 % of what the prior can produce. Check the units and the priors."
                 )
+        concerns += [
+            f"Neither observations nor individual parameters depend on {name!r}, unless through the "
+            "prior of another parameter: maximum likelihood cannot estimate it. Leave the site "
+            "out, or use its value."
+            for name in self.unused
+        ]
+        concerns += [
+            f"{num_at_limit(self.cohort, name)} values of {name!r} are at a limit of "
+            "quantification, and the program takes them as measurements. Write "
+            f"`nlme.Censored(distribution, {_limits_in_words(self.cohort, name)})`."
+            for name in self.uncensored
+        ]
         if self.structure.shared and self.structure.layout is None:
             concerns.append(
                 "The model cannot be run with values of "
@@ -101,7 +118,7 @@ class ModelCheck:
         lines = [
             f"{len(self.cohort)} individuals, {self.cohort.num_observations} recorded values.",
             "",
-            *_population_lines(self.structure),
+            *_population_lines(self.structure, self.unused),
             *_individual_lines(self.structure),
             *_data_lines(self.structure, self.cohort),
             "",
@@ -127,13 +144,14 @@ def share_text(share: float) -> str:
     return "less than 1 %" if 0 < percent < 1 else f"{percent:.0f} %"
 
 
-def _population_lines(structure: ModelStructure) -> Iterator[str]:
+def _population_lines(structure: ModelStructure, unused: tuple[str, ...]) -> Iterator[str]:
     yield "Population parameters (outside the plate `individual`):"
     for name, site in structure.population.items():
         kind = "a param without prior" if site.is_param else "has a prior"
-        target = "observations" if name in structure.shared else "individual parameters"
+        target = "the observations" if name in structure.shared else "the individual parameters"
+        target = "nothing" if name in unused else target
         shape = f"shape {tuple(site.shape)}" if site.shape else "scalar"
-        yield f"  {name}: {shape}, {_support_words(site.support)}, {kind}; acts on the {target}"
+        yield f"  {name}: {shape}, {_support_words(site.support)}, {kind}; acts on {target}"
 
 
 def _individual_lines(structure: ModelStructure) -> Iterator[str]:
@@ -144,14 +162,10 @@ def _individual_lines(structure: ModelStructure) -> Iterator[str]:
         yield f"  {name}: a nuisance site, simulated and then dropped"
 
 
-def _num_at_limit(cohort: Cohort, name: str) -> int:
-    """Number of recorded values at a limit that the table gives."""
-    series, at_limit = cohort[name], torch.zeros((), dtype=torch.bool)
-    for side, beyond in (("low", torch.le), ("high", torch.ge)):
-        if f"{name}_{side}" in cohort.time_varying:
-            limit = cohort.time_varying[f"{name}_{side}"].at(series.times)
-            at_limit = at_limit | (beyond(series.values, limit) & series.observed)
-    return int(at_limit.sum())
+def _limits_in_words(cohort: Cohort, name: str) -> str:
+    """The arguments of `nlme.Censored` for the limits that a series has."""
+    sides = [side for side in ("low", "high") if f"{name}_{side}" in cohort.time_varying]
+    return ", ".join(f"{x}=cohort.time_varying['{name}_{x}'].at(y.times)" for x in sides)
 
 
 def _data_lines(structure: ModelStructure, cohort: Cohort) -> Iterator[str]:
@@ -165,7 +179,7 @@ def _data_lines(structure: ModelStructure, cohort: Cohort) -> Iterator[str]:
                 f"  {name}: {num} of {total} values are recorded; the others are masked and do not "
                 "enter the density"
             )
-        at_limit = _num_at_limit(cohort, name)
+        at_limit = num_at_limit(cohort, name)
         if at_limit:
             yield f"  {name}: {at_limit} of them are at a limit of quantification"
     if cohort.doses is not None:
@@ -218,7 +232,15 @@ def check_model(model: Model, cohort: Cohort, *, num_draws: int = 100, seed: int
     finite = torch.stack([x.isfinite().flatten(2).all(-1) for x in predictive.values()]).all(0)
     predictive = {n: torch.where(x.isfinite(), x, torch.nan) for n, x in predictive.items()}
     inside = {name: _share_inside(cohort, name, x) for name, x in predictive.items()}
-    return ModelCheck(structure, cohort, predictive, float((~finite).double().mean()), inside)
+    return ModelCheck(
+        structure,
+        cohort,
+        predictive,
+        float((~finite).double().mean()),
+        inside,
+        unused_parameters(structure, cohort, seed),
+        uncensored_series(structure, cohort, seed),
+    )
 
 
 def _share_inside(cohort: Cohort, name: str, simulated: Tensor) -> float:
