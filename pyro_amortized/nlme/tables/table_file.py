@@ -75,6 +75,9 @@ def read_file(path: Path, columns: Sequence[str] | None = None) -> tuple[pd.Data
     rows, labels = _rows(path, lines, header)
     frame = pd.DataFrame(rows, columns=header.names, dtype=object)
     unnamed = [j for j, name in enumerate(header.names) if not name]
+    if unnamed[:1] == [0] and not frame.iloc[:, 0].duplicated().any():
+        LOG.warning("The first column of %s, which has no name, is not used: names of rows.", path)
+        unnamed = unnamed[1:]
     if any(frame.iloc[:, j].notna().any() for j in unnamed):
         raise TableError(
             f"Column {unnamed[0] + 1} of {path} has values and no name.",
@@ -255,6 +258,8 @@ def _wrong_width(path: Path, number: int, num_cells: int, header: _Header) -> Ta
     fix = "put values with commas in quotation marks"
     if header.separator == " ":
         fix = "write a dot for a missing value"
+    if num_cells == width + 1:
+        fix += "; leave out the names of rows (`row.names=FALSE` in R)"
     return TableError(
         f"Line {number} of {path} has {num_cells} cells, and the header has {width} names.",
         f"the same number of cells in every line, separated by {SEPARATORS[header.separator]}.",

@@ -49,6 +49,7 @@ THOUSANDS = re.compile(r"[+-]?\d{1,3}([.,'\u2019\s]\d{3})+([.,]\d*)?")
 NAMES_IN_PLACE_OF_NUMBERS = {
     "CMT": "number the compartments (1, 2, ...) in the order in which the model has them.",
     "EVID": "write 0 for an observation and 1 for a dose.",
+    **dict.fromkeys(("BLQ", "CENS"), "write 1 for a value below the limit, and 0 otherwise."),
     "MDV": "write 1 for a value that was not recorded, and 0 otherwise.",
 }
 BELOW_LIMIT = re.compile(r"\s*(<|>|≤|≥|BLQ|BQL|BLOQ|LLOQ|BLD|ND\b)", re.IGNORECASE)

@@ -42,6 +42,38 @@ READ = {
         [1.0],
         [9.0484],
     ),
+    "names of rows, as R writes them": (
+        '"","ID","TIME","DV","AMT","EVID"\n"1",1,0,NA,100,1\n"2",1,1,9.05,NA,0\n',
+        [1.0],
+        [9.0484],
+    ),
+    "two formats of dates": (
+        "ID,DATE,TIME,DV,AMT,EVID\n1,2020-02-13,22:00,.,100,1\n1,02/14/2020,00:30,7.79,.,0\n",
+        [2.5],
+        [7.7880],
+    ),
+    "summer time begins": (
+        HEAD + "1,2020-03-29T01:30:00+01:00,.,100,1\n1,2020-03-29T03:30:00+02:00,9.05,.,0\n",
+        [1.0],
+        [9.0484],
+    ),
+    "a steady state before the first time": (
+        "ID,TIME,DV,AMT,EVID,SS,II\n1,-12,.,100,1,1,12\n1,-0.1,4.3,.,0,0,0\n1,0,.,100,1,0,0\n"
+        "1,1,12.9,.,0,0,0\n",
+        [-0.1, 1.0],
+        [4.3534, 12.9483],
+    ),
+    "a steady state that replaces the doses before": (
+        "ID,TIME,DV,AMT,EVID,SS,II\n1,0,.,100,1,0,0\n1,10,.,100,4,1,12\n1,11,9,.,0,0,0\n",
+        [11.0],
+        [12.9483],
+    ),
+    "additional infusions with a record in between": (
+        "ID,TIME,DV,AMT,EVID,RATE,II,ADDL\n1,0,.,100,1,50,12,1\n1,12,.,.,2,.,.,.\n"
+        "1,13,9,.,0,0,0,0\n",
+        [13.0],
+        [7.7751],
+    ),
     "UTF-16": (
         "ID\tTIME\tDV\tAMT\tEVID\r\n1\t0\t.\t100\t1\r\n1\t1\t9.05\t.\t0\r\n".encode("utf-16"),
         [1.0],
@@ -160,6 +192,18 @@ REFUSED = {
     "events by TRUE and FALSE": (
         HEAD + "1,0,.,100,TRUE\n1,1,9.05,.,FALSE\n",
         "0 for an observation and 1 for a dose",
+    ),
+    "flags by Y and N": (
+        "ID,TIME,DV,AMT,EVID,BLQ\n1,0,.,100,1,N\n1,40,0.1,.,0,Y\n",
+        "1 for a value below the limit",
+    ),
+    "names of rows without a name in the header": (
+        '"ID" "TIME" "DV" "AMT"\n"1" 1 0 NA 100\n"2" 1 1 9.05 NA\n',
+        "row.names=FALSE",
+    ),
+    "the same labels in two studies": (
+        "STUDY,ID,TIME,DV,AMT\n1,1,0,.,100\n1,1,1,9,.\n2,1,0,.,100\n2,1,1,9,.\n",
+        "a label of its own",
     ),
     "exponents of Fortran": (HEAD + "1,0,.,100,1\n1,1,9.05D+00,.,0\n", r"1\.5E\+02"),
     "thousands by an apostrophe": (HEAD + "1,0,.,1'000,1\n1,1,90,.,0\n", "separators of thousands"),
