@@ -88,8 +88,8 @@ class ModelCheck:
                     "central 95 % of what the prior can produce. Check the units and the priors."
                 )
         concerns += [
-            f"Neither observations nor individual parameters depend on {name!r}, unless through the "
-            "prior of another parameter: maximum likelihood cannot estimate it. Leave the site "
+            f"Neither observations nor individual parameters depend on {name!r}, unless through "
+            "the prior of another parameter: maximum likelihood cannot estimate it. Leave the site "
             "out, or use its value."
             for name in self.unused
         ]
