@@ -152,9 +152,16 @@ class _Renaming(Messenger):  # type: ignore[misc]
         self.is_loop |= any(f.name == self.plate and not f.vectorized for f in frames)
         if any(frame.name == self.plate for frame in frames):
             msg["scale"] = msg["scale"] * self.resized
-        if msg["name"] in self.observations:
-            msg["name"] = self.observations[msg["name"]]
-            self._lay_out(msg)
+        # With ``obs_mask=`` Pyro makes two sites, with these endings, and a third of both values.
+        site, ending = msg["name"], ""
+        for end in ("_observed", "_unobserved"):
+            if site.removesuffix(end) in self.observations and site.endswith(end):
+                site, ending = site.removesuffix(end), end
+        if site in self.observations:
+            series = self.observations[site]
+            msg["name"] = series + ending
+        if site in self.observations and ending != "_unobserved":
+            self._lay_out(msg, series)
         else:
             msg["cond_indep_stack"] = tuple(self._renamed(f) for f in frames)
 
@@ -171,9 +178,9 @@ class _Renaming(Messenger):  # type: ignore[misc]
     def _renamed(self, frame: CondIndepStackFrame) -> CondIndepStackFrame:
         return frame._replace(name=PLATE) if frame.name == self.plate else frame
 
-    def _lay_out(self, msg: Any) -> None:
+    def _lay_out(self, msg: Any, name: str) -> None:
         """One row per individual, with a mask on what was not recorded."""
-        series = self.cohort[msg["name"]]
+        series = self.cohort[name]
         shape, observed = series.values.shape, series.observed
         fn, frames = msg["fn"], [self._renamed(f) for f in msg["cond_indep_stack"]]
         flat = fn.event_dim == 0 and fn.batch_shape[-1:] == (shape.numel(),)
@@ -187,7 +194,7 @@ class _Renaming(Messenger):  # type: ignore[misc]
             return
         msg["cond_indep_stack"] = tuple(frames)
         if not bool(observed.all()):
-            msg["fn"] = _masked(fn, observed, msg["name"])
+            msg["fn"] = _masked(fn, observed, name)
 
     def _pyro_post_sample(self, msg: Any) -> None:
         fn = getattr(getattr(msg["fn"], "base_dist", None), "base_dist", None)
