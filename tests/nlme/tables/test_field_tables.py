@@ -2,6 +2,7 @@
 
 import logging
 
+import pandas as pd
 import pytest
 import torch
 
@@ -275,3 +276,21 @@ def test_additional_doses_after_a_reset_do_not_count_twice(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert concentrations(read(tmp_path, text)) == pytest.approx([9.0484], abs=1e-4)
     assert "both count" not in caplog.text
+
+
+def test_doses_of_another_table_and_wide_tables():
+    """As the page on tables says."""
+    doses = pd.DataFrame({"ID": [1, 2], "TIME": [0.0, 0.0], "AMT": [100.0, 50.0]})
+    samples = pd.DataFrame({"ID": [1, 1, 2], "TIME": [0.0, 1.0, 1.0], "DV": [10.0, 9.0, 4.5]})
+    for parts, at_zero in (([doses, samples], 10.0), ([samples, doses], 0.0)):
+        rows = pd.concat(parts).sort_values(["ID", "TIME"], kind="stable")
+        assert concentrations(nlme.read_table(rows)) == pytest.approx([at_zero, 9.0484], abs=1e-4)
+    merged = samples.merge(doses[["ID", "AMT"]], on="ID")
+    with pytest.raises(TableError, match="leave AMT empty in the rows of observations"):
+        nlme.read_table(merged)
+    wide = pd.DataFrame({"ID": [1, 2], "WT": [70.0, 60.0], "0.5": [3.0, 4.0], "2": [1.0, 2.0]})
+    long = wide.melt(id_vars=["ID", "WT"], var_name="TIME", value_name="DV")
+    cohort = nlme.read_table(long, covariates=["WT"])
+    assert cohort["dv"].times.tolist() == [[0.5, 2.0], [0.5, 2.0]]
+    assert cohort["dv"].values.tolist() == [[3.0, 1.0], [4.0, 2.0]]
+    assert cohort.covariates["WT"].tolist() == [70.0, 60.0]
