@@ -74,7 +74,7 @@ def check_independence(structure: ModelStructure, cohort: Cohort, seed: int) -> 
     rows = torch.randperm(len(cohort), generator=generator)[: DEFAULTS.num_individuals]
     sample = cohort[rows] if len(cohort) > 1 else cohort.repeat(2)
     _check_population(structure, sample)
-    _check_run(structure, sample[: max(1, min(len(sample), len(cohort) - 1))])
+    _check_run(structure, sample)
     if not structure.has_density:
         return
     population = structure.initial_population()

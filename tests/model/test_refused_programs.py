@@ -237,7 +237,7 @@ def _outside(cohort, mean=0.0, observe=None):
         pyro.sample("y", error, obs=values)
 
 
-@pytest.mark.parametrize("size", [2, 6])
+@pytest.mark.parametrize("size", [4, 6])
 def test_data_of_individuals_that_are_not_in_the_cohort(size):
     times = torch.linspace(0.0, 2.0, 4).expand(size, -1).double()
     cohort = Cohort({"y": Series(times, torch.ones(size, 4).double())})
