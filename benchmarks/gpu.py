@@ -68,6 +68,7 @@ def save_guide(folder):
         population.mrna_50(),
         budget="5min",
         seed=1,
+        sharpen=False,
         options=options,
         progress=False,
     )

@@ -42,6 +42,7 @@ def prepare(problem, folder, small):
             problem.design,
             budget="20s" if small else "2min",
             seed=99,
+            sharpen=False,
             training_distribution=problem.training,
             progress=False,
         )
@@ -77,6 +78,7 @@ def ours(problem, minutes, folder, out):
         problem.design,
         budget=60 * minutes,
         seed=1,
+        sharpen=False,  # the networks alone, as those of the peers
         training_distribution=problem.training,
         progress=False,
     )

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 ROWS=${ROWS:-"3.11-oldest 3.11-pinned 3.12-newest 3.13-newest"}
 QUICK="tests/cohort/test_cohort.py tests/model/test_program_reader.py tests/model/test_refused_programs.py tests/networks/test_conditional_flow.py tests/networks/test_rational_quadratic_spline.py
   tests/sampling/test_importance_weights.py tests/runtime/test_isolation.py tests/training/simulation/test_shard_store.py tests/nlme/tables/test_table_reader.py tests/nlme/tables/test_refused_tables.py tests/nlme/tables/test_table_round_trips.py
-  tests/guide/test_pyro_guide.py tests/population/test_likelihood_estimate.py tests/population/test_collapsed_model.py tests/diagnostics/test_calibration.py tests/diagnostics/test_arviz_export.py tests/diagnostics/test_html_report.py
+  tests/guide/test_pyro_guide.py tests/population/test_likelihood_estimate.py tests/population/test_collapsed_model.py tests/diagnostics/guide_calibration/test_calibration.py tests/diagnostics/export/test_arviz_export.py tests/diagnostics/reports/test_html_report.py
   tests/system/test_numerical_edges.py tests/system/test_invariances.py"
 
 find_python() {  # 3.12 -> an interpreter

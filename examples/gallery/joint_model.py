@@ -15,7 +15,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.diagnostics import event_residuals, plots
-from pyro_amortized.diagnostics.event_residuals import event_checks
+from pyro_amortized.diagnostics.events.event_residuals import event_checks
 
 TRUTH = {
     "typical": torch.tensor([4.0, -1.2, -0.4]),

@@ -14,7 +14,7 @@ from ..errors import SettingError
 from ..nlme.regimens import Regimen
 from ..runtime.arguments import check_is, check_number
 from ..runtime.user_warnings import warn_user
-from .dose_optimum import Loss, Optimum, checked_loss, optimum
+from .dose_optimum import DoseOptimum, Loss, checked_loss, optimum
 from .dose_response import DoseResponse, Mixture, dose_response
 from .draw_weights import DrawWeights
 from .recommendation_result import Candidates
@@ -110,7 +110,7 @@ def best_in_range(
     response = dose_response(mixture, regimen, target, ends, num_knots)
     _warn_of_no_effect(response, mixture)
 
-    def optimum_of(current: DoseResponse) -> Optimum:
+    def optimum_of(current: DoseResponse) -> DoseOptimum:
         return optimum(current, mixture.weights, target, probability, loss)
 
     def metric_at(amounts: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def best_in_range(
 
 
 def _reached(
-    fields: Mapping[str, Tensor], best: Optimum, target: Target, probability: float
+    fields: Mapping[str, Tensor], best: DoseOptimum, target: Target, probability: float
 ) -> Tensor:
     """Whether the best amounts have a probability, shape ``(individual,)``. That of a root is known
     up to the Monte Carlo error of the interpolated quantile.
@@ -148,9 +148,9 @@ def _reached(
 
 def _settled_optimum(
     response: DoseResponse,
-    optimum_of: Callable[[DoseResponse], Optimum],
+    optimum_of: Callable[[DoseResponse], DoseOptimum],
     metric_at: Callable[[Tensor], Tensor],
-) -> tuple[DoseResponse, Optimum]:
+) -> tuple[DoseResponse, DoseOptimum]:
     """The response with knots at the optimum of each patient, until this no longer moves."""
     best = optimum_of(response)
     for _ in range(SETTINGS.max_added):

@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..cohort import Cohort, Doses
 from ..nlme.regimens import Regimen
 from ..nlme.studies import given_covariates
 from .exposure import Exposure
-from .recipients import Recipients, last_records
+from .recipients import Recipients, last_records, no_doses
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +49,8 @@ class Arm:
         return replace(who, covariates=dict(who.covariates) | own)
 
     def doses(self, who: Recipients) -> Doses:
-        """A record without doses, which the program may read."""
-        zero = torch.zeros(len(who), 1, dtype=torch.float64)
-        return Doses(zero, zero, given=zero.bool())
+        """A record without doses, which the model may read."""
+        return no_doses(len(who))
 
 
 def window_of_arms(

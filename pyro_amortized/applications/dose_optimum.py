@@ -45,7 +45,7 @@ SETTINGS = OptimumSettings()
 
 
 @dataclass(frozen=True, eq=False)
-class Optimum:
+class DoseOptimum:
     r"""The best dose of every patient.
 
     Args:
@@ -93,7 +93,7 @@ def optimum(
     target: Target,
     probability: float | None,
     loss: Loss | None,
-) -> Optimum:
+) -> DoseOptimum:
     r"""The best amount of every patient between the ends of a response.
 
     Args:
@@ -114,8 +114,8 @@ def optimum(
 def _by_patients(
     response: DoseResponse,
     weights: DrawWeights,
-    function: Callable[[DoseResponse, DrawWeights], Optimum],
-) -> Optimum:
+    function: Callable[[DoseResponse, DrawWeights], DoseOptimum],
+) -> DoseOptimum:
     """A function of some patients at a time, which limits memory."""
     num_draws, num = weights.values.shape
     size = max(1, SETTINGS.max_values // (SETTINGS.num_grid * num_draws))
@@ -124,12 +124,12 @@ def _by_patients(
         for i in range(0, num, size)
     ]
     names = ("log_amount", "error", "is_inside")
-    return Optimum(*(torch.cat([getattr(x, name) for x in parts]) for name in names))
+    return DoseOptimum(*(torch.cat([getattr(x, name) for x in parts]) for name in names))
 
 
 def _one_end(
     response: DoseResponse, weights: DrawWeights, target: Target, probability: float
-) -> Optimum:
+) -> DoseOptimum:
     """The dose at which a target with one end is reached with a probability."""
     is_low, increasing = target.low is not None, response.is_increasing
     level = target.low if target.low is not None else target.high
@@ -149,7 +149,7 @@ def _one_end(
     dose, lower, upper = _smooth_quantiles(reached, w, shares)
     error = ((upper - lower) / 2).nan_to_num(torch.inf, torch.inf)
     inside = dose.isfinite() & (dose > low) & (dose < high)
-    return Optimum(torch.minimum(torch.maximum(dose, low), high), error, inside)
+    return DoseOptimum(torch.minimum(torch.maximum(dose, low), high), error, inside)
 
 
 def _smooth_quantiles(values: Tensor, weights: Tensor, shares: Tensor) -> Tensor:
@@ -196,7 +196,7 @@ class _Below:
         return self.sums.gather(0, place), self.squares.gather(0, place)
 
 
-def _most_probable(response: DoseResponse, weights: DrawWeights, target: Target) -> Optimum:
+def _most_probable(response: DoseResponse, weights: DrawWeights, target: Target) -> DoseOptimum:
     """The dose with the largest probability of the range.
 
     A draw is in the range from the amount at which it reaches one end until it reaches the other,
@@ -227,10 +227,10 @@ def _most_probable(response: DoseResponse, weights: DrawWeights, target: Target)
     step = grid[1] - grid[0]
     dose = torch.where((dose - center).abs() <= step, center, dose)
     is_inside = (dose > first + step / 2) & (dose < last - step / 2)
-    return Optimum(dose, center_error, is_inside & (share.amax(0) > 0))
+    return DoseOptimum(dose, center_error, is_inside & (share.amax(0) > 0))
 
 
-def _smallest_loss(response: DoseResponse, weights: DrawWeights, loss: Loss) -> Optimum:
+def _smallest_loss(response: DoseResponse, weights: DrawWeights, loss: Loss) -> DoseOptimum:
     """The dose with the smallest expected loss."""
     first, last = response.log_amounts[0], response.log_amounts[-1]
     low, high = first, last
@@ -248,4 +248,4 @@ def _smallest_loss(response: DoseResponse, weights: DrawWeights, loss: Loss) -> 
     _, slope_error = weights.mean_error((losses[2] - losses[0]) / (2 * width))
     curvature = (weights.values * (losses[2] - 2 * losses[1] + losses[0])).sum(0) / width.square()
     error = slope_error / curvature.clamp(min=1e-300)
-    return Optimum(dose, torch.where(curvature > 0, error, torch.inf), inside)
+    return DoseOptimum(dose, torch.where(curvature > 0, error, torch.inf), inside)

@@ -12,6 +12,7 @@ References:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from torch import Generator, Tensor
@@ -243,7 +244,7 @@ def _checked_criterion(target: Target, probability: float | None, loss: Loss | N
         return None
     if loss is not None:
         if not callable(loss):
-            check_is("loss", loss, type(_by_name), "pass a function of the metric, a tensor.")
+            check_is("loss", loss, FunctionType, "pass a function of the metric, a tensor.")
         return loss
     if target.value is not None:
         return squared_log_loss(target.value)

@@ -47,7 +47,7 @@ from .population_source import Source
 
 
 @dataclass(frozen=True)
-class InformationSettings:
+class ExpectedInformationSettings:
     r"""How scores are computed.
 
     Args:
@@ -70,7 +70,7 @@ class InformationSettings:
     relative_step: float = 1e-3
 
 
-SETTINGS = InformationSettings()
+SETTINGS = ExpectedInformationSettings()
 
 
 @dataclass(frozen=True, eq=False)

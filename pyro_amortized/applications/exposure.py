@@ -96,12 +96,8 @@ class Exposure:
             value = getattr(self, name)
             if value is not None:
                 check_number(name, value, -np.inf)
-        if self.start is not None and self.end is not None and not self.end > self.start:
-            raise SettingError(
-                f"The window goes from {self.start:g} to {self.end:g}.",
-                "an end after the start.",
-                "correct `start=` and `end=`.",
-            )
+        if self.start is not None and self.end is not None:
+            _check_window(self.start, self.end)
 
     def window(self, regimen: Regimen, last: float | None = None) -> tuple[float, float]:
         r"""Begin and end of the window under a regimen.
@@ -128,13 +124,18 @@ class Exposure:
                 "pass the end, for example `Exposure(start=0, end=24)`, `interval=` to "
                 "`nlme.regimen`, or `times=` to `simulate`.",
             )
-        if not high > low:
-            raise SettingError(
-                f"The window goes from {low:g} to {high:g}.",
-                "an end after the start.",
-                "correct `start=` and `end=`.",
-            )
+        _check_window(low, high)
         return low, high
+
+
+def _check_window(low: float, high: float) -> None:
+    """Raise if the end of a window is not after its begin."""
+    if not high > low:
+        raise SettingError(
+            f"The window goes from {low:g} to {high:g}.",
+            "an end after the start.",
+            "correct `start=` and `end=`.",
+        )
 
 
 @dataclass(frozen=True, eq=False)

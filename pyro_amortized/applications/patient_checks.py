@@ -15,13 +15,14 @@ from ..cohort import Cohort
 from ..errors import AmortizedError
 from ..model import at_limits, predicted_moments
 from ..model.individual_priors import individual_priors
+from ..runtime.short_lists import first_few
 from ..runtime.user_warnings import warn_user
 from ..sampling.individuals import IndividualPosteriors
 from ..sampling.posterior_centers import posterior_centers
 
 
 @dataclass(frozen=True)
-class CheckSettings:
+class PatientCheckSettings:
     r"""What is unusual.
 
     Args:
@@ -39,7 +40,7 @@ class CheckSettings:
     max_named: int = 5
 
 
-CHECKS = CheckSettings()
+CHECKS = PatientCheckSettings()
 
 
 def unusual_patients(
@@ -68,11 +69,9 @@ def warn_unusual_patients(unusual: dict[str, str]) -> None:
     """One warning that names patients outside what the model knows."""
     if not unusual:
         return
-    shown = list(unusual.items())[: CHECKS.max_named]
-    named = "; ".join(f"{label}: {why}" for label, why in shown)
-    more = "; ..." if len(unusual) > len(shown) else ""
+    named = first_few([f"{x}: {why}" for x, why in unusual.items()], CHECKS.max_named, "; ")
     warn_user(
-        f"Outside what the model knows: {len(unusual)} of the patients ({named}{more}). Check the "
+        f"Outside what the model knows: {len(unusual)} of the patients ({named}). Check the "
         "data; a dose that is recommended here rests on an extrapolation of the model."
     )
 

@@ -34,7 +34,7 @@ from .draw_weights import DrawWeights
 from .model_weights import patient_weights
 from .population_source import Source
 from .recipients import Occasion, seen_recipients
-from .uncertain_draws import DOSE_UNCERTAINTIES, DoseUncertainty, certain_draws, uncertain_draws
+from .uncertain_draws import DoseUncertainty, certain_draws, uncertain_draws
 
 
 @dataclass(frozen=True)
@@ -155,9 +155,7 @@ def patient_draws(
     recipients = (source.series, patients, drawing.start, drawing.occasion, source.cohort)
     who, data = seen_recipients(*recipients)
     posterior, used = _posterior(source, data, drawing.num_draws, earlier, generator)
-    wanted = drawing.uncertainty
-    if wanted is None:
-        wanted = DOSE_UNCERTAINTIES[0 if source.is_uncertain(posterior.structure) else 1]
+    wanted = drawing.uncertainty or source.what_varies(posterior.structure)
     if wanted == "individuals":
         return PatientDraws(posterior, who, certain_draws(posterior)), used
     return PatientDraws(posterior, who, uncertain_draws(source, posterior, generator)), used
@@ -223,8 +221,7 @@ def _weighted_again(previous: IndividualPosteriors, data: Cohort) -> IndividualP
         return None  # a further occasion has parameters that were never drawn
     with torch.no_grad():
         density = structure.log_density(data, draws, previous.population)
-    total = density.observation + density.individual
-    log_weights = finite_or_zero_weight(total - previous.log_proposal)
+    log_weights = finite_or_zero_weight(density.total - previous.log_proposal)
     estimate = importance_estimate(log_weights)
     needed = SETTINGS.min_effective
     if bool((estimate.ess < needed).any() | (estimate.pareto_k > PARETO.limit).any()):

@@ -7,7 +7,7 @@ A fit, posterior draws of the population, a bootstrap, or a model with known par
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -132,6 +132,14 @@ class Source:
         if self.draws is not None:
             return True
         return not bool(self.covariance(structure).diagonal().isnan().all())
+
+    def what_varies(
+        self, structure: ModelStructure
+    ) -> Literal["population and individuals", "individuals"]:
+        """What varies between draws unless the user decides: the population as well where its
+        uncertainty is known.
+        """
+        return "population and individuals" if self.is_uncertain(structure) else "individuals"
 
     def vectors(self, structure: ModelStructure, num_draws: int, generator: Generator) -> Tensor:
         r"""Draws of the population, unconstrained, shape ``(draw, population)``.

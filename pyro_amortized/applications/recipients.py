@@ -270,12 +270,15 @@ def seen_recipients(
     return recipients, cohort
 
 
+def no_doses(num_individuals: int) -> Doses:
+    """A record without doses, which models may read."""
+    zero = torch.zeros(num_individuals, 1, dtype=torch.float64)
+    return Doses(zero, zero, given=zero.bool())
+
+
 def _with_doses(cohort: Cohort) -> Cohort:
-    """The cohort with a record of doses, empty if it has none: models read it."""
-    if cohort.doses is not None:
-        return cohort
-    zero = torch.zeros(len(cohort), 1, dtype=torch.float64)
-    return replace(cohort, doses=Doses(zero, zero, given=zero.bool()))
+    """The cohort with a record of doses, empty if it has none."""
+    return cohort if cohort.doses is not None else replace(cohort, doses=no_doses(len(cohort)))
 
 
 def last_records(cohort: Cohort) -> Tensor:

@@ -97,7 +97,7 @@ def new_individuals(
         generator: Source of randomness.
     """
     structure = source.structure(design)
-    used = uncertainty or (UNCERTAINTIES[0] if source.is_uncertain(structure) else UNCERTAINTIES[1])
+    used = uncertainty or source.what_varies(structure)
     estimates = source.estimates
     if used == "none":
         typical = individual_priors(structure, design, estimates).loc.unsqueeze(0)
@@ -131,7 +131,7 @@ def seen_individuals(
         estimator=source.estimator,
     )
     structure = posterior.structure
-    used = uncertainty or (UNCERTAINTIES[0] if source.is_uncertain(structure) else UNCERTAINTIES[1])
+    used = uncertainty or source.what_varies(structure)
     if used == "none":
         mean = posterior_centers(posterior).unsqueeze(0)
         return Individuals(structure, mean, source.estimates), used

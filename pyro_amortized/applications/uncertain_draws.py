@@ -15,7 +15,7 @@ Populations from a normal distribution are sets of quasi-random points, so that 
 Monte Carlo error comes from the differences between sets.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -75,7 +75,7 @@ class UncertainDraws:
     @property
     def kind(self) -> DoseUncertainty:
         """What varies between the draws."""
-        return DOSE_UNCERTAINTIES[1 if self.groups is None else 0]
+        return "individuals" if self.groups is None else "population and individuals"
 
 
 def certain_draws(posterior: IndividualPosteriors) -> UncertainDraws:
@@ -149,17 +149,11 @@ def _likelihood_change(
 
 def _some(posterior: IndividualPosteriors, places: Tensor) -> IndividualPosteriors:
     """Some of the draws, by their places."""
-    p = posterior
-    return IndividualPosteriors(
-        p.structure,
-        p.cohort,
-        p.population,
-        p.unconstrained[places],
-        p.log_proposal[places],
-        p.log_weights[places],
-        p.method,
-        p.refinement,
-        p.evaluations,
+    return replace(
+        posterior,
+        unconstrained=posterior.unconstrained[places],
+        log_proposal=posterior.log_proposal[places],
+        log_weights=posterior.log_weights[places],
     )
 
 

@@ -43,8 +43,7 @@ def _series_text(series: Series) -> str:
         parts.append(f"{series.values.shape[-1]} channels")
     parts.append(f"{_number_range(per_individual)} per individual")
     if bool(observed.any()):
-        at = observed if observed.dim() == 2 else observed.any(-1)
-        parts.append(f"times {_range(series.times[at])}")
+        parts.append(f"times {_range(series.times[series.present])}")
         parts.append(f"values {_range(series.values[observed])}")
     return ", ".join(parts)
 

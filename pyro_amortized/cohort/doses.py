@@ -1,7 +1,7 @@
 r"""Doses: boluses, infusions, steady states and resets, as in NONMEM's event records."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 import torch
@@ -12,10 +12,6 @@ from ..runtime.arguments import check_is
 from .series import floating
 
 MODELLED_RATE, MODELLED_DURATION = -1.0, -2.0
-FIELDS = (
-    *("times", "amounts", "durations", "compartment", "given"),
-    *("rates", "intervals", "steady_state", "reset"),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +123,9 @@ class Doses:
         Such events are steady states, resets, and rates or durations that the model gives.
         """
         return bool((self.steady_state > 0).any() | self.reset.any() | (self.rates < 0).any())
+
+
+FIELDS = tuple(field.name for field in fields(Doses) if field.init)
 
 
 class DoseCopies(NamedTuple):

@@ -15,11 +15,12 @@ import pandas
 from torch import Tensor
 
 from ..population.fit_result import PopulationFit
+from ..runtime.short_lists import first_few
 from .check_results import Check
 
 
 @dataclass(frozen=True)
-class InfluenceSettings:
+class CaseInfluenceSettings:
     r"""Which individuals are named.
 
     Args:
@@ -40,7 +41,7 @@ class InfluenceSettings:
         return max(self.min_move, self.small_cohort / math.sqrt(num_individuals))
 
 
-DEFAULTS = InfluenceSettings()
+DEFAULTS = CaseInfluenceSettings()
 
 
 @dataclass(frozen=True)
@@ -109,15 +110,15 @@ def case_influence_checks(fit: PopulationFit) -> list[Check]:
         )
         return [Check("influence of individuals", "passed", value, words, "model")]
     parts = []
-    for i in named[: DEFAULTS.max_named]:
+    for i in named:
         j = int(influence.moves[i].abs().argmax())
         parts.append(
             f"{influence.ids[i]} moves {influence.names[j]} by {influence.moves[i, j]:+.1f} "
             f"standard errors (unconstrained estimate {influence.estimates[j]:.3g}, without it "
             f"about {influence.without[i, j]:.3g})"
         )
-    more = "; ..." if len(named) > DEFAULTS.max_named else ""
-    words = f"Individual {'; '.join(parts)}{more}. Look at its data, and fit without it."
+    listed = first_few(parts, DEFAULTS.max_named, "; ")
+    words = f"Individual {listed}. Look at its data, and fit without it."
     return [Check("influence of individuals", "look", value, words, "model")]
 
 
@@ -126,8 +127,7 @@ def _moves_of(influence: CaseInfluence, rows: list[int]) -> str:
     if not rows:
         return f", and none by more than {DEFAULTS.min_move:g}."
     moves = []
-    for i in rows[: DEFAULTS.max_named]:
+    for i in rows:
         j = int(influence.moves[i].abs().argmax())
         moves.append(f"{influence.ids[i]} ({influence.names[j]} {influence.moves[i, j]:+.1f})")
-    more = ", ..." if len(rows) > DEFAULTS.max_named else ""
-    return f". By more than {DEFAULTS.min_move:g}: {', '.join(moves)}{more}."
+    return f". By more than {DEFAULTS.min_move:g}: {first_few(moves, DEFAULTS.max_named)}."

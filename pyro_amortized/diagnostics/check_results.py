@@ -2,11 +2,14 @@ r"""The result of one check of the battery, and the verdict on several p-values 
 
 Of :math:`m` tests of one kind, the smallest p-value times :math:`m` (Bonferroni) decides: it is the
 probability, at most, that a right guide or model gives so small a p-value in one of the tests.
+Several p-values of one hypothesis, those of several posterior draws, are combined by their mean.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 Status = Literal["passed", "look", "failed"]
 About = Literal["inference", "model"]
@@ -25,8 +28,14 @@ class PValueSettings:
     failed: float = 1e-3
     look: float = 5e-3
 
+    def status(self, p_value: float) -> Status:
+        """The status of a check by the p-value of all its tests together."""
+        if p_value < self.failed:
+            return "failed"
+        return "look" if p_value < self.look else "passed"
 
-DEFAULTS = PValueSettings()
+
+P_VALUES = PValueSettings()
 
 # Documentation page about the findings of a check, by the beginning of its name.
 PAGES: Mapping[str, str] = {
@@ -98,6 +107,24 @@ class Check:
         )
 
 
+def combined_p_value(p_values: Sequence[float]) -> float:
+    r"""One p-value of several of the same hypothesis, however they depend on each other: e times
+    their geometric mean.
+
+    Args:
+        p_values: The p-values, for instance of several posterior draws.
+
+    References:
+        Vovk, Wang (2020), Combining p-values via averaging, Biometrika 107.
+
+    Example:
+        >>> round(combined_p_value([1e-4, 1e-2]), 6), combined_p_value([0.5, 0.6])
+        (0.002718, 1.0)
+    """
+    logarithms = np.log(np.maximum(p_values, 1e-300))
+    return float(min(1.0, np.e * np.exp(logarithms.mean())))
+
+
 def check_p_values(
     name: str, p_values: Mapping[str, float], finding: str, advice: str, about: About = "inference"
 ) -> Check:
@@ -117,10 +144,7 @@ def check_p_values(
     """
     worst = min(p_values, key=lambda n: p_values[n])
     p_value = min(1.0, p_values[worst] * len(p_values))
-    status: Status = "passed"
-    if p_value < DEFAULTS.look:
-        status = "failed" if p_value < DEFAULTS.failed else "look"
-    words = "No deviation was found."
+    status, words = P_VALUES.status(p_value), "No deviation was found."
     if status != "passed":
         words = f"{finding.format(worst)} {advice}"
     return Check(name, status, p_value, words, about, len(p_values))

@@ -38,6 +38,7 @@ from ..missing import Resample, nothing_missing
 from ..model import Model, ModelStructure, Population, read_structure
 from ..population.prior_predictions import compare_with_prior
 from ..runtime.random_numbers import make_generator
+from ..runtime.short_lists import first_few
 from ..sampling.individual_draws import sample_individuals
 from ..sampling.individuals import IndividualPosteriors
 from .predictive_p_values import log_density_p_values
@@ -120,12 +121,11 @@ class DataCheck:
         if not self.reasons:
             inside = f"All {num} individuals lie inside what {self.expected_by}."
             return together or inside
-        first = list(self.reasons.items())[: DEFAULTS.max_named]
-        named = "; ".join(f"{label}: {', '.join(reasons)}" for label, reasons in first)
-        more = "; ..." if len(self.reasons) > len(first) else ""
+        of_each = [f"{label}: {', '.join(reasons)}" for label, reasons in self.reasons.items()]
+        named = first_few(of_each, DEFAULTS.max_named, "; ")
         return (
             f"{len(self.reasons)} of {num} individuals lie outside what {self.expected_by} "
-            f"({named}{more}). {together}".rstrip()
+            f"({named}). {together}".rstrip()
         )
 
     def table(self) -> pandas.DataFrame:
@@ -227,7 +227,12 @@ def _check_with_program(structure: ModelStructure, cohort: Cohort) -> DataCheck:
     unknown = torch.full((len(cohort),), torch.nan, dtype=torch.float64)
     reasons = {i: [x.rstrip(".") for x in words] for i, words in compared.individuals.items()}
     return DataCheck(
-        *(cohort.ids, unknown, unknown, unknown, reasons, compared.cohort),
+        cohort.ids,
+        distance=unknown,
+        feature=unknown,
+        predictive=unknown,
+        reasons=reasons,
+        of_all=compared.cohort,
         expected_by="the program predicts under its prior",
     )
 

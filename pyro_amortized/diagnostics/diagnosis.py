@@ -1,11 +1,13 @@
 r"""The battery of checks of a fit or of a guide: one call, a table, a verdict in words.
 
-The checks of the guide are those of :mod:`pyro_amortized.diagnostics.guide_checks`. A fit adds
-those of :mod:`pyro_amortized.diagnostics.fit_checks`: how it ended, whether its data lie inside
-what the guide was trained on, and whether its residuals are what the model says; and those of
-:mod:`pyro_amortized.diagnostics.random_effect_analysis`: whether its random effects are. Every
-check is about the inference (are the numbers right for this model?) or about the model (does it
-describe the data?), and the verdict keeps the two apart.
+The guide has the checks of :mod:`~pyro_amortized.diagnostics.guide_calibration`. A fit adds how it
+ended and whether its data lie inside what the guide was trained on
+(:mod:`~pyro_amortized.diagnostics.fit_checks`), whether measurements, events and random effects are
+what the model says (:mod:`~pyro_amortized.diagnostics.measurements`,
+:mod:`~pyro_amortized.diagnostics.events`, :mod:`~pyro_amortized.diagnostics.effects`), and mistakes
+in the data (:mod:`~pyro_amortized.diagnostics.data_mistakes`). Every check is about the inference
+(are the numbers right for this model?) or about the model (does it describe the data?), and the
+verdict keeps the two apart.
 """
 
 from dataclasses import dataclass, replace
@@ -21,30 +23,30 @@ from ..missing.designs import as_design
 from ..population.fit_result import PopulationFit
 from ..runtime.arguments import check_is
 from ..runtime.random_numbers import fork_seed, make_generator
-from .calibration import calibrate
-from .calibration_result import Calibration
 from .case_influence import case_influence_checks
 from .check_results import Check, Status
 from .data_check import DataCheck, check_data
-from .data_identity import identity_checks
-from .error_checks import error_checks
-from .event_residuals import EventResiduals, event_checks, event_residuals
+from .data_mistakes.data_identity import identity_checks
+from .data_mistakes.recorded_values import recorded_event_checks, recorded_value_checks
+from .data_mistakes.written_data import written_data_checks
+from .effects.random_effect_analysis import RandomEffectTests, random_effect_tests
+from .effects.random_effect_checks import random_effect_checks
+from .events.event_residuals import EventResiduals, event_checks, event_residuals
 from .fit_checks import (
     estimation_checks,
     residual_checks,
     standard_error_checks,
     training_data_check,
 )
-from .guide_checks import efficiency_checks, influence_checks, rank_checks
-from .missingness_checks import missingness_checks
+from .guide_calibration.calibration import calibrate
+from .guide_calibration.calibration_result import Calibration
+from .guide_calibration.guide_checks import efficiency_checks, influence_checks, rank_checks
+from .measurements.error_checks import error_checks
+from .measurements.missingness_checks import missingness_checks
+from .measurements.residual_analysis import Residuals, residuals
+from .measurements.series_errors import series_error_checks
 from .prior_checks import prior_checks, prior_data_check
-from .random_effect_analysis import RandomEffectTests, random_effect_tests
-from .random_effect_checks import random_effect_checks
-from .recorded_values import recorded_event_checks, recorded_value_checks
-from .residual_analysis import Residuals, residuals
 from .result_selection import outcome_kinds
-from .series_errors import series_error_checks
-from .written_data import written_data_checks
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from torch.distributions import constraints
 
 from ..population.fit_result import PopulationFit
 from ..population.likelihood_estimate import MarginalLikelihood
+from ..runtime.short_lists import first_few
 from ..sampling.importance_weights import PARETO
 from ..sampling.weight_quality import has_heavy_tail
-from .check_results import About, Check, Status, check_p_values
+from .check_results import About, Check, Status, check_p_values, combined_p_value
 from .data_check import DataCheck
-from .residual_analysis import Residuals
-from .uniformity_tests import combined_p_value
+from .measurements.residual_analysis import Residuals
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,9 @@ def _pareto_check(ids: tuple[str, ...], marginal: MarginalLikelihood) -> Check:
     if unreliable:
         too_many = len(unreliable) > DEFAULTS.unreliable_failed * len(ids)
         status = "failed" if too_many else "look"
-        named = ", ".join(unreliable[: DEFAULTS.max_named])
-        more = ", ..." if len(unreliable) > DEFAULTS.max_named else ""
         words = (
             f"{len(unreliable)} individuals have a Pareto k above {PARETO.limit}, so that their "
-            f"results are not reliable: {named}{more}."
+            f"results are not reliable: {first_few(unreliable, DEFAULTS.max_named)}."
         )
     return Check("Pareto k of the individuals", status, float(marginal.pareto_k.max()), words)
 

@@ -23,7 +23,8 @@ from ..model import (
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
 from .model_graph import model_drawing
-from .program_concerns import num_at_limit, uncensored_series, unused_parameters
+from .program_concerns import uncensored_series, unused_parameters
+from .result_selection import values_at_limits
 
 
 @dataclass(frozen=True)
@@ -87,18 +88,7 @@ class ModelCheck:
                     f"Only {share_text(share)} of the recorded values of {name!r} lie inside the "
                     "central 95 % of what the prior can produce. Check the units and the priors."
                 )
-        concerns += [
-            f"Neither observations nor individual parameters depend on {name!r}, unless through "
-            "the prior of another parameter: maximum likelihood cannot estimate it. Leave the site "
-            "out, or use its value."
-            for name in self.unused
-        ]
-        concerns += [
-            f"{num_at_limit(self.cohort, name)} values of {name!r} are at a limit of "
-            "quantification, and the program takes them as measurements. Write "
-            f"`nlme.Censored(distribution, {_limits_in_words(self.cohort, name)})`."
-            for name in self.uncensored
-        ]
+        concerns += self._left_out()
         if self.structure.shared and self.structure.layout is None:
             concerns.append(
                 "The model cannot be run with values of "
@@ -112,6 +102,21 @@ class ModelCheck:
                 "The observations have no density: fits are likelihood-free and not corrected."
             )
         return concerns
+
+    def _left_out(self) -> list[str]:
+        """Parameters that the program does not use, and limits that it does not know."""
+        unused = [
+            f"Neither observations nor individual parameters depend on {name!r}, unless through "
+            "the prior of another parameter: maximum likelihood cannot estimate it. Leave the site "
+            "out, or use its value."
+            for name in self.unused
+        ]
+        return unused + [
+            f"{int(values_at_limits(self.cohort, name).sum())} values of {name!r} are at a limit "
+            "of quantification, and the program takes them as measurements. Write "
+            f"`nlme.Censored(distribution, {_limits_in_words(self.cohort, name)})`."
+            for name in self.uncensored
+        ]
 
     def __str__(self) -> str:
         concerns = self.concerns
@@ -179,9 +184,9 @@ def _data_lines(structure: ModelStructure, cohort: Cohort) -> Iterator[str]:
                 f"  {name}: {num} of {total} values are recorded; the others are masked and do not "
                 "enter the density"
             )
-        at_limit = num_at_limit(cohort, name)
-        if at_limit:
-            yield f"  {name}: {at_limit} of them are at a limit of quantification"
+        num_at_limit = int(values_at_limits(cohort, name).sum())
+        if num_at_limit:
+            yield f"  {name}: {num_at_limit} of them are at a limit of quantification"
     if cohort.doses is not None:
         yield f"Doses: {int(cohort.doses.given.sum())}."
     if cohort.covariates:

@@ -16,8 +16,7 @@ from ..cohort.unit_factors import UNITS, unit_words
 from ..population.fit_result import PopulationFit
 from ..population.prior_predictions import compare_with_prior
 from ..runtime.random_numbers import make_generator
-from .check_results import DEFAULTS as P_VALUES
-from .check_results import Check
+from .check_results import P_VALUES, Check
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def prior_checks(fit: PopulationFit, seed: int = 0) -> list[Check]:
     moves = fit.vector - middle
     distances = {j: float(moves[j] / spread[j]) for j in tested}
     worst = max(distances.values(), key=abs)
-    p_value = min(1.0, len(tested) * math.erfc(abs(worst) / math.sqrt(2)))
+    p_value = min(1.0, len(tested) * _p_value(worst))
     name, names = "estimates and their prior", structure.population_names
     common = _common_factor({names[j]: (float(moves[j]), z) for j, z in distances.items()})
     if p_value >= P_VALUES.look and common:
@@ -70,10 +69,15 @@ def prior_checks(fit: PopulationFit, seed: int = 0) -> list[Check]:
     parts = [
         f"{names[j]} lies {z:+.1f} prior standard deviations out{_unit_words(float(moves[j]))}"
         for j, z in sorted(distances.items(), key=lambda x: -abs(x[1]))
-        if math.erfc(abs(z) / math.sqrt(2)) < limit
+        if _p_value(z) < limit
     ]
     words = f"{'; '.join(parts)}. Check the units of times, doses and values, and the prior."
     return [Check(name, "look", p_value, words, "model", len(tested))]
+
+
+def _p_value(z: float) -> float:
+    """Two-sided p-value of a standard normal variable."""
+    return math.erfc(abs(z) / math.sqrt(2))
 
 
 def prior_data_check(fit: PopulationFit) -> Check:

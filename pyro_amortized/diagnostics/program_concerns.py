@@ -5,6 +5,7 @@ import torch
 from ..cohort import Cohort
 from ..model import ModelStructure, at_limits
 from ..runtime.random_numbers import make_generator
+from .result_selection import values_at_limits
 
 
 def unused_parameters(structure: ModelStructure, cohort: Cohort, seed: int) -> tuple[str, ...]:
@@ -31,10 +32,10 @@ def unused_parameters(structure: ModelStructure, cohort: Cohort, seed: int) -> t
 
 
 def uncensored_series(structure: ModelStructure, cohort: Cohort, seed: int) -> tuple[str, ...]:
-    """Names of series with recorded values at a limit of the table (:func:`num_at_limit`) whose
+    """Names of series with recorded values at a limit of the table whose
     distribution has no limits, so that it takes them as measurements.
     """
-    names = [name for name in structure.series if num_at_limit(cohort, name)]
+    names = [name for name in structure.series if bool(values_at_limits(cohort, name).any())]
     if not names or not structure.has_density:
         return ()
     generator = make_generator(seed)
@@ -43,13 +44,3 @@ def uncensored_series(structure: ModelStructure, cohort: Cohort, seed: int) -> t
     with torch.no_grad():
         known = at_limits(structure, cohort, draws, population)
     return tuple(name for name in names if name not in known)
-
-
-def num_at_limit(cohort: Cohort, name: str) -> int:
-    """Number of recorded values at a limit that the table gives."""
-    series, at_limit = cohort[name], torch.zeros((), dtype=torch.bool)
-    for side, beyond in (("low", torch.le), ("high", torch.ge)):
-        if f"{name}_{side}" in cohort.time_varying:
-            limit = cohort.time_varying[f"{name}_{side}"].at(series.times)
-            at_limit = at_limit | (beyond(series.values, limit) & series.observed)
-    return int(at_limit.sum())

@@ -1,11 +1,14 @@
 r"""The individual posteriors and the series of a result that residuals and figures show."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..cohort import Series
+from ..cohort import Cohort, Series
 from ..errors import CohortError
-from ..model import ModelStructure, OutcomeKind, at_limits
+from ..model import ModelStructure, OutcomeKind, at_limits, predicted_moments
 from ..population.fit_result import PopulationFit
 from ..runtime.arguments import check_is
 from ..sampling.individuals import IndividualPosteriors
@@ -39,6 +42,29 @@ def check_series(individuals: IndividualPosteriors, series: str | None) -> str:
 def outcome_kinds(structure: ModelStructure) -> dict[str, OutcomeKind]:
     """The kind of the values of every observed series, by name."""
     return {site.series: site.kind for site in structure.observed.values()}
+
+
+def value_moments(individuals: IndividualPosteriors, name: str, places: Tensor) -> Tensor:
+    r"""Means and standard deviations of the values of a series given parameters.
+
+    Args:
+        individuals: The individual posteriors.
+        name: Name of the series.
+        places: Individual parameters, unconstrained, shape ``(draw, individual, latent)``.
+
+    Returns:
+        Shape ``(draw, individual, time, 2)``; NaN where the distribution has no moments.
+    """
+    structure, cohort = individuals.structure, individuals.cohort
+    not_known = (len(places), *cohort[name].values.shape, 2)
+    moments = predicted_moments(structure, cohort, places, individuals.population)
+    return moments.get(name, torch.full(not_known, torch.nan, dtype=torch.float64))
+
+
+def rows_of(cohort: Cohort, ids: Sequence[str]) -> np.ndarray:
+    """Rows of individuals in their cohort, by their labels; one may occur several times."""
+    index = {label: i for i, label in enumerate(cohort.ids)}
+    return np.array([index[label] for label in ids], dtype=int)
 
 
 def individuals_of(result: PopulationFit | IndividualPosteriors) -> IndividualPosteriors:
@@ -80,3 +106,15 @@ def spans_orders(series: Series) -> bool:
         return False
     low, high = values.quantile(values.new_tensor([0.05, 0.95])).tolist()
     return bool(high > MIN_SPAN * low)
+
+
+def values_at_limits(cohort: Cohort, name: str) -> Tensor:
+    """Which values of a series are recorded as a limit of the cohort, shape of the values."""
+    series = cohort[name]
+    at_limit = torch.zeros_like(series.observed)
+    for ending, side in (("low", -1), ("high", 1)):
+        limits = f"{name}_{ending}"
+        if limits in cohort.time_varying:
+            limit = cohort.time_varying[limits].at(series.times)
+            at_limit |= side * (series.values - limit) >= 0
+    return at_limit & series.observed

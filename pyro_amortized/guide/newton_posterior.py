@@ -243,17 +243,46 @@ class SharpenedDistribution(TorchDistribution):  # type: ignore[misc]
 
     def rsample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
         """Draws, shape ``(*sample_shape, *batch, latent)``."""
-        z = self.second.rsample(sample_shape).to(self.location.dtype)
-        around_mode = self.location + (self.scale_tril @ z.unsqueeze(-1)).squeeze(-1)
-        from_first = self.first.rsample(sample_shape).to(around_mode.dtype)
-        uniform = torch.rand(around_mode.shape[:-1], device=around_mode.device)
-        is_first = (uniform < SETTINGS.share_of_first).unsqueeze(-1)
-        return torch.where(is_first, from_first, around_mode)
+        draws = self._around_mode(self.second.rsample(sample_shape))
+        is_first, _, from_first = self._draws_of_first(draws.shape[:-1])
+        return draws.masked_scatter(is_first.unsqueeze(-1), from_first.to(draws.dtype))
 
     def sample_with_log_prob(self, sample_shape: Size) -> tuple[Tensor, Tensor]:
-        """Draws and their log density."""
-        draws = self.rsample(sample_shape)
-        return draws, self.log_prob(draws)
+        """Draws and their log density. The first posterior draws only its own share, and the second
+        flow is evaluated only there; their own densities come with the draws of it.
+        """
+        z, log_z = self.second.sample_with_log_prob(sample_shape)
+        draws = self._around_mode(z)
+        is_first, index, from_first = self._draws_of_first(draws.shape[:-1])
+        from_first = from_first.to(draws.dtype)
+        draws = draws.masked_scatter(is_first.unsqueeze(-1), from_first)
+        log_second = log_z.to(draws.dtype) - self._log_det
+        at_first = self._flat().take(index).log_prob_of_second(from_first)
+        log_second = log_second.masked_scatter(is_first, at_first)
+        log_first = self.first.log_prob(draws.to(self.first.flow_dtype)).to(draws.dtype)
+        return draws, log_mixture(log_second, log_first)
+
+    def _around_mode(self, z: Tensor) -> Tensor:
+        """Parameters of z, same shape."""
+        scaled = (self.scale_tril @ z.to(self.location.dtype).unsqueeze(-1)).squeeze(-1)
+        return self.location + scaled
+
+    def _draws_of_first(self, shape: Size) -> tuple[Tensor, Tensor, Tensor]:
+        """Which draws ``(*sample_shape, *batch)`` come from the first posterior, the elements of
+        the batch that these belong to, and the draws, shape ``(chosen, latent)``.
+        """
+        is_first = torch.rand(shape, device=self.location.device) < SETTINGS.share_of_first
+        num = self.batch_shape.numel()
+        index = is_first.reshape(-1, num).nonzero()[:, 1]
+        return is_first, index, self._flat().first.take(index).rsample()
+
+    def _flat(self) -> "SharpenedDistribution":
+        """The same distributions with one batch dimension."""
+        return self.reshape(Size([self.batch_shape.numel()]))
+
+    @property
+    def _log_det(self) -> Tensor:
+        return self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density, shape ``(*sample_shape, *batch)``."""
@@ -267,7 +296,7 @@ class SharpenedDistribution(TorchDistribution):  # type: ignore[misc]
         centered = (value - self.location).unsqueeze(-1)
         tril = self.scale_tril.expand(*centered.shape[:-2], -1, -1)
         z = torch.linalg.solve_triangular(tril, centered, upper=False).squeeze(-1)
-        return z, self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return z, self._log_det
 
     def log_prob_of_second(self, value: Tensor) -> Tensor:
         """Log density of the second part of the mixture, shape ``(*sample_shape, *batch)``."""

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -24,7 +23,7 @@ from ..runtime.random_numbers import make_generator
 from .population_parameters import Population
 from .program_run import Assign, run_program
 from .program_simulation import lay_out, simulated_values
-from .sites import individual_first, site_log_prob, sum_per_individual
+from .sites import individual_first
 from .structure import ModelStructure
 
 CHECK_SIZE = 5  # individuals that are compared, each with its own value
@@ -161,7 +160,7 @@ def _densities(
     )
     with seeded(seed):
         trace = run_program(structure.model, cohort, assign)
-    log_prob = _per_individual(structure, trace, len(cohort))
+    log_prob = structure.total(structure.observed, trace, len(cohort))
     values = {name: trace.nodes[name]["value"] for name in structure.observed}
     for name, site in structure.observed.items():
         shape = individual_first(values[name], site.dim, site.event_dim).shape
@@ -170,7 +169,7 @@ def _densities(
     for i, one in enumerate(ordinary):
         assign = Assign(one, structure.individual, individuals, observations=values)
         trace = run_program(structure.model, cohort, assign)
-        yield log_prob[i], _per_individual(structure, trace, len(cohort))[i]
+        yield log_prob[i], structure.total(structure.observed, trace, len(cohort))[i]
 
 
 class _Means(TorchFunctionMode):
@@ -218,11 +217,3 @@ def _simulations(
         expected = simulate(one)
         for name in structure.series:
             yield values[name][i], expected[name][i]
-
-
-def _per_individual(structure: ModelStructure, trace: Trace, num: int) -> Tensor:
-    terms = [
-        sum_per_individual(site_log_prob(trace.nodes[n]), s.dim, num)
-        for n, s in structure.observed.items()
-    ]
-    return torch.stack(terms).sum(0)

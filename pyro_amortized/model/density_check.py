@@ -17,6 +17,7 @@ from ..cohort import Cohort
 from ..errors import ModelError
 from ..runtime.isolation import seeded
 from ..runtime.random_numbers import make_generator
+from ..runtime.short_lists import first_few
 from ..runtime.user_warnings import warn_user
 from .observation_density import IndividualLogDensity
 from .outcome_kinds import innermost, outcome_kind
@@ -76,9 +77,8 @@ def check_density_near_prior(structure: ModelStructure, cohort: Cohort) -> None:
         rows = torch.arange(len(cohort))
         for num in (DEFAULTS.num_populations, DEFAULTS.num_further):
             density = _near_prior(structure, cohort[rows], num, generator)
-            total = density.observation + density.individual
-            share = total.isnan().double().mean(0)
-            without = (share > DEFAULTS.most_nan) | ~total.isfinite().any(0)
+            share = density.total.isnan().double().mean(0)
+            without = (share > DEFAULTS.most_nan) | ~density.total.isfinite().any(0)
             suspect = without | (share > DEFAULTS.some_nan)
             if not bool(suspect.any()):
                 return
@@ -100,14 +100,14 @@ def _near_prior(
         noise = torch.randn(draws.shape, dtype=draws.dtype, generator=generator)
         moved = draws + DEFAULTS.perturbation * noise
         densities.append(structure.log_density(cohort, moved, population))
-    return IndividualLogDensity(*(torch.cat(x) for x in zip(*densities, strict=True)))
+    return IndividualLogDensity.joined(densities)
 
 
 def _without_density(
     structure: ModelStructure, cohort: Cohort, density: IndividualLogDensity, generator: Generator
 ) -> ModelError:
     """The error about individuals that have hardly any draw with a density."""
-    total = density.observation + density.individual
+    total = density.total
     kind = "NaN" if bool(total.isnan().any()) else "minus infinity"
     finite = int(total.isfinite().all(1).sum())
     return ModelError(
@@ -123,7 +123,7 @@ def _warn(
     structure: ModelStructure, cohort: Cohort, density: IndividualLogDensity, generator: Generator
 ) -> None:
     """Warn of individuals for which many draws have no density."""
-    share = (density.observation + density.individual).isnan().double().mean()
+    share = density.total.isnan().double().mean()
     warn_user(
         f"The density of {_named(cohort.ids)} is NaN at {float(share):.0%} of the draws near the "
         f"prior{_where(structure, cohort, density, generator)}. Such draws have no weight: the "
@@ -148,9 +148,8 @@ def _where(
 
 
 def _named(ids: tuple[str, ...]) -> str:
-    more = ", ..." if len(ids) > DEFAULTS.max_named else ""
     noun = "individual" if len(ids) == 1 else f"{len(ids)} individuals"
-    return f"{noun} {', '.join(ids[: DEFAULTS.max_named])}{more}"
+    return f"{noun} {first_few(ids, DEFAULTS.max_named)}"
 
 
 def _value_words(cohort: Cohort, name: str, cells: Tensor) -> str:

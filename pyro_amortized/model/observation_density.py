@@ -1,7 +1,9 @@
 """Densities of the observations: that of the program, or one that stands in for it."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from ..cohort import Cohort
@@ -19,6 +21,16 @@ class IndividualLogDensity(NamedTuple):
 
     observation: Tensor
     individual: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Log p(y, phi | Psi, c)."""
+        return self.observation + self.individual
+
+    @classmethod
+    def joined(cls, parts: Sequence["IndividualLogDensity"]) -> "IndividualLogDensity":
+        """Those of several sets of draws, one after the other."""
+        return cls(*(torch.cat(x) for x in zip(*parts, strict=True)))
 
 
 class ObservationDensity(Protocol):

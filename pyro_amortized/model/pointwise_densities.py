@@ -134,11 +134,8 @@ def at_limits(
 
 def _clipped(site: Any) -> Tensor | None:
     distribution, _ = each_value(site["fn"])
-    distribution = (
-        getattr(distribution, "base", distribution)
-        if not hasattr(distribution, "limits")
-        else distribution
-    )
+    if not hasattr(distribution, "limits"):  # one that is laid out may have such a base
+        distribution = getattr(distribution, "base", None)
     if not hasattr(distribution, "limits"):
         return None
     low, high = (x.reshape(site["value"].shape) for x in distribution.limits)

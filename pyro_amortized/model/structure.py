@@ -169,7 +169,7 @@ class ModelStructure(Roles):
         """
         parts = self._parts(cohort, unconstrained, CALLS.max_values)
         densities = [self._log_density_of(repeated, draws, population) for repeated, draws in parts]
-        return IndividualLogDensity(*(torch.cat(x) for x in zip(*densities, strict=True)))
+        return IndividualLogDensity.joined(densities)
 
     def _parts(
         self, cohort: Cohort, unconstrained: Tensor, max_values: int
@@ -196,7 +196,7 @@ class ModelStructure(Roles):
                 self._log_density_of(repeated, x, population)
                 for (repeated, _), x in zip(parts, draws.split(sizes), strict=True)
             ]
-            return IndividualLogDensity(*(torch.cat(x) for x in zip(*densities, strict=True)))
+            return IndividualLogDensity.joined(densities)
 
         return density
 

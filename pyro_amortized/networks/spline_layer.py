@@ -48,9 +48,9 @@ class SplineLayer(nn.Module):
             Jacobian, shape ``(*lead,)``.
         """
         hidden = functional.silu(functional.linear(z, self.given.weight * self.before) + context)
-        rows = hidden.reshape(-1, self.num_latent, self.width).transpose(0, 1)
-        raw = torch.baddbmm(self.bias, rows, self.weight).transpose(0, 1)
-        y, log_slope = spline(z, raw.reshape(*z.shape, -1))
+        hidden = hidden.reshape(hidden.shape[:-1].numel(), self.num_latent, self.width)
+        raw = torch.baddbmm(self.bias, hidden.transpose(0, 1), self.weight).transpose(0, 1)
+        y, log_slope = spline(z, raw.reshape(*z.shape, raw.shape[-1]))
         return y, log_slope.sum(-1)
 
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:

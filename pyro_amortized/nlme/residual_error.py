@@ -21,7 +21,7 @@ from ..errors import ModelError
 
 
 @dataclass(frozen=True)
-class ErrorSettings:
+class ResidualErrorSettings:
     r"""Default of the residual error models.
 
     Args:
@@ -32,7 +32,7 @@ class ErrorSettings:
     floor: float = 1e-6
 
 
-DEFAULTS = ErrorSettings()
+DEFAULTS = ResidualErrorSettings()
 
 
 def additive_error(prediction: Tensor, additive: Tensor) -> Normal:

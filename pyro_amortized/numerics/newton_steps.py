@@ -45,6 +45,9 @@ class NewtonSettings:
             not make it indefinite.
         max_steps: Largest number of steps while the log density rises.
         min_rise: Rise of the log density in a step below which the mode is reached.
+        same_place: Squared distance of two starts, in the scales of both, below which they are at
+            the same place: half a standard deviation. From there steps end at the same mode.
+        same_height: Difference of their log densities below which they are, too.
     """
 
     min_precision: float = 1e-3
@@ -57,6 +60,8 @@ class NewtonSettings:
     jitter: float = 1e-12
     max_steps: int = 30
     min_rise: float = 0.1
+    same_place: float = 0.25
+    same_height: float = 1.0
 
 
 DEFAULTS = NewtonSettings()
@@ -113,9 +118,13 @@ def climb(
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Steps from several starts of each problem, until its highest log density has ceased to rise.
 
+    A start that has come to the place of a better one of the same problem takes no further steps
+    and ends where that one ends.
+
     Args:
-        target_of: Gives the log densities of some of the problems, as a function of points of shape
-            ``(point, num * j, d)``, for any j; row ``a * num + i`` belongs to the i-th of them.
+        target_of: Gives the log densities of some of the problems, which may be named repeatedly,
+            as a function of points of shape ``(point, num * j, d)``, for any j; row ``a * num + i``
+            belongs to the i-th of them.
         starts: First locations, shape ``(start, N, d)``.
         scale_trils: First scales, shape ``(start, N, d, d)``.
         num_steps: Smallest number of steps. Problems whose log density still rises get further
@@ -125,21 +134,43 @@ def climb(
     Returns:
         Locations and scales, shaped as the first ones, and log densities, shape ``(start, N)``.
     """
-    (num_starts, num), rows = starts.shape[:2], torch.arange(starts.shape[1])
     location, scale = starts.clone(), scale_trils.clone()
-    density = location.new_full((num_starts, num), -torch.inf)
+    density = location.new_full(starts.shape[:2], -torch.inf)
+    every = torch.arange(len(starts)).unsqueeze(1)
+    leaders = every.expand(starts.shape[:2])
+    rises = torch.ones(starts.shape[1], dtype=torch.bool)
     for step in range(max(num_steps, DEFAULTS.max_steps)):
-        flat = (x[:, rows].flatten(0, 1) for x in (location, scale))
-        moved = newton_step(target_of(rows), *flat)
-        new = [x.unflatten(0, (num_starts, len(rows))) for x in moved]
-        rise = new[2].amax(0) - density[:, rows].amax(0)
-        for x, value in zip((location, scale, density), new, strict=True):
-            x[:, rows] = value
+        active, before = (leaders == every) & rises, density.amax(0)
+        start, problem = active.nonzero(as_tuple=True)
+        rows = rises.nonzero()[:, 0]
+        target = target_of(rows if bool(active[:, rows].all()) else problem)
+        moved = newton_step(target, location[start, problem], scale[start, problem])
+        for x, value in zip((location, scale, density), moved, strict=True):
+            x[start, problem] = value
+        leaders = _leaders(location, scale, density, leaders == every).gather(0, leaders)
         if step + 1 >= num_steps:
-            rows = rows[rise > DEFAULTS.min_rise]
-            if len(rows) == 0:
+            rises = rises & (density.amax(0) - before > DEFAULTS.min_rise)
+            if not bool(rises.any()):
                 break
-    return location, scale, density
+    problems = torch.arange(starts.shape[1])
+    return location[leaders, problems], scale[leaders, problems], density[leaders, problems]
+
+
+def _leaders(location: Tensor, scale: Tensor, density: Tensor, active: Tensor) -> Tensor:
+    """The best of the active starts that are at the same place as a start, shape ``(start, N)``."""
+    apart = (location.unsqueeze(1) - location).unsqueeze(-1)  # (start, other, N, d, 1)
+    white = torch.linalg.solve_triangular(
+        scale.expand(len(scale), -1, -1, -1, -1), apart, upper=False
+    )
+    distance = white.square().sum((-2, -1))
+    is_near = distance.maximum(distance.transpose(0, 1)) < DEFAULTS.same_place
+    height = density.clamp(min=DEFAULTS.lowest)
+    is_near = is_near & ((height.unsqueeze(1) - height).abs() < DEFAULTS.same_height) & active
+    itself = torch.eye(len(scale), dtype=torch.bool).unsqueeze(-1)
+    leaders = torch.where(is_near | itself, height, -torch.inf).argmax(1)
+    for _ in range(len(scale)):  # the leader of a start may follow another one
+        leaders = leaders.gather(0, leaders)
+    return leaders
 
 
 def newton_step(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ..guide import AmortizedGuide
+from ..guide.newton_posterior import SharpenedPosterior
 from ..guide.training_distributions import (
     IndividualDistribution,
     NormalDistribution,
@@ -99,7 +100,7 @@ def _reasons_of_weights(fit: PopulationFit) -> list[str]:
 
 
 def retrained(fit: PopulationFit, reasons: list[str], seed: int) -> AmortizedGuide:
-    r"""The guide of a fit, trained further around it.
+    r"""The guide of a fit, trained further around it; one that was sharpened is sharpened again.
 
     Args:
         fit: The fit.
@@ -121,6 +122,7 @@ def retrained(fit: PopulationFit, reasons: list[str], seed: int) -> AmortizedGui
         options=TrainingOptions(max_epochs=RETRAINING.num_epochs),
         training_distribution=training_around(fit, seed),
         warm_start=guide,
+        sharpen=isinstance(guide.posterior, SharpenedPosterior),
         progress=False,
     )
 

@@ -9,7 +9,6 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Generator
 
@@ -26,14 +25,15 @@ from ..guide.training_history import TrainingHistory
 from ..missing.designs import as_design
 from ..missing.training_patterns import TrainingPatterns
 from ..model import Model, ModelStructure, read_structure
-from ..runtime.arguments import check_count, check_is, check_program
 from ..runtime.isolation import seeded, torch_threads
 from ..runtime.random_numbers import make_generator
+from . import newton_training
 from .batches import Feed
 from .distributed_training import local_device, rank
 from .loss_tracking import Tracker
 from .network_options import Networks
 from .options import TrainingOptions
+from .sharpening_choice import is_sharpened, networks_limit
 from .simulation.failure_checks import announce_layout, check_failures
 from .simulation.random_streams import VALIDATION, Purpose, random_stream
 from .simulation.shard_queue import SimulationBank
@@ -43,8 +43,7 @@ from .simulation_plan import Plan, open_bank
 from .time_budgets import budget_seconds
 from .training_advice import advice
 from .training_loop import Run
-
-NUM_EXAMPLE = 64  # individuals of a design that the model is read with
+from .training_request import check_kinds, check_request, example_of
 
 
 def train(
@@ -59,6 +58,7 @@ def train(
     networks: Networks = Networks(),
     training_distribution: TrainingDistribution | None = None,
     warm_start: AmortizedGuide | None = None,
+    sharpen: bool | None = None,
     tracker: Tracker | None = None,
     progress: bool = True,
 ) -> AmortizedGuide:
@@ -84,6 +84,11 @@ def train(
             :func:`~pyro_amortized.guide.default_distribution.default_training_distribution`.
         warm_start: A guide of a model with the same sites and series, whose networks are trained
             further; ``networks`` is then ignored.
+        sharpen: Follow the networks by Newton steps on the density of the model, as
+            :func:`~pyro_amortized.sharpen` does; it gets about two thirds of a budget. Default: if
+            the model has a density that is evaluated fast enough
+            (:mod:`pyro_amortized.training.sharpening_choice`), the budget is not less than 20 s,
+            and there is no ``num_simulations``, folder or warm start.
         tracker: Records the losses: ``mlflow``, or an object with ``log_params`` and
             ``log_metric``.
         progress: Show progress bars on standard error.
@@ -97,10 +102,10 @@ def train(
             another run, or a warm start from a guide of other sites.
     """
     begin, limit = time.monotonic(), budget_seconds(budget)
-    _check_request(model, num_simulations, seed)
-    _check_kinds(options, networks, training_distribution, warm_start, tracker)
+    check_request(model, num_simulations, seed)
+    check_kinds(options, networks, training_distribution, warm_start, tracker)
     generator = make_generator(seed)
-    example = data if isinstance(data, Cohort) else _example(data, generator)
+    example = data if isinstance(data, Cohort) else example_of(data, generator)
     structure = read_structure(model, example)
     distribution = training_distribution or default_training_distribution(
         structure, example, generator
@@ -119,8 +124,24 @@ def train(
         progress=progress,
         warm_start=warm,
     )
+    sharpened = is_sharpened(plan) if sharpen is None else sharpen
+    if sharpened:
+        plan = replace(plan, limit=networks_limit(limit))
     posterior, patterns, history = _train(plan, generator, tracker)
-    return AmortizedGuide(model, structure, posterior, distribution, history, patterns)
+    guide = AmortizedGuide(model, structure, posterior, distribution, history, patterns)
+    return _sharpened(guide, data, plan, limit) if sharpened else guide
+
+
+def _sharpened(
+    guide: AmortizedGuide, data: Cohort | Design, plan: Plan, limit: float | None
+) -> AmortizedGuide:
+    """A trained guide with Newton steps, in what the networks have left of a budget."""
+    left = None if limit is None else max(1.0, plan.begin + limit - time.monotonic())
+    options = TrainingOptions(num_threads=plan.options.num_threads)
+    seed, progress = plan.simulator.seed, plan.progress
+    return newton_training.sharpen(
+        guide, data, budget=left, seed=seed, options=options, progress=progress
+    )
 
 
 def _train(
@@ -155,66 +176,6 @@ def _with_shared(
     if learn_shared:
         distribution = replace(distribution, shared=distribution.shared.as_normal())
     return replace(networks, learn_shared=learn_shared), distribution
-
-
-def _check_request(model: Any, num_simulations: Any, seed: Any) -> None:
-    check_program(model, TrainingError)
-    if num_simulations is not None:
-        check_count("num_simulations", num_simulations, least=100, error=TrainingError)
-    check_count("seed", seed, least=0, error=TrainingError)
-
-
-def _check_kinds(
-    options: Any, networks: Any, distribution: Any, warm_start: Any, tracker: Any
-) -> None:
-    error = TrainingError
-    check_is("options", options, TrainingOptions, "pass TrainingOptions(...).", error)
-    check_is("networks", networks, Networks, "pass Networks(...).", error)
-    if distribution is not None:
-        fix = "leave it out, or pass `TrainingDistribution.normal(loc, scale_tril)`."
-        check_is("training_distribution", distribution, TrainingDistribution, fix, error)
-    if warm_start is not None:
-        fix = "load it first, `load_guide(path, model, cohort)`."
-        check_is("warm_start", warm_start, AmortizedGuide, fix, error)
-    if tracker is not None and not isinstance(tracker, Tracker):
-        raise error(
-            f"The tracker is a {type(tracker).__name__}.",
-            "an object with `log_params(params)` and `log_metric(key, value, step)`.",
-            "pass `mlflow`, or an object with these two.",
-        )
-
-
-def _example(design: Any, generator: Generator) -> Cohort:
-    """A cohort of a design of the user. It is called twice, so that one that ignores the number of
-    individuals is found.
-    """
-    calls = ((NUM_EXAMPLE // 2, make_generator(0)), (NUM_EXAMPLE, generator))
-    for num, source in calls:
-        if not callable(design):
-            raise TrainingError(
-                f"The data are {type(design).__name__!r}, which is neither a cohort nor a design.",
-                "a Cohort, or a design: a function of a number of individuals and a generator.",
-                "make a cohort of the tensors, `Cohort({name: Series(times, values)})`; a model of "
-                "several tensors, `model(t, y, x)`, is adapted to it by `pa.adapt`.",
-            )
-        try:
-            cohort = design(num, source)
-        except TypeError as error:
-            raise TrainingError(
-                f"The data are a {type(design).__name__} that is no cohort and fails as a design: "
-                f"{error}",
-                "a Cohort, or a design: a function of a number of individuals and a generator.",
-                "write `def design(num_individuals, generator): ... return cohort`.",
-            ) from error
-        size = len(cohort) if isinstance(cohort, Cohort) else None
-        if size != num:
-            what = f"a {type(cohort).__name__}" if size is None else f"{size} individuals"
-            raise TrainingError(
-                f"The design gives {what} where {num} individuals are asked for.",
-                "a Cohort of this number of individuals.",
-                "use `num_individuals`, the first argument, for the number of rows.",
-            )
-    return cohort
 
 
 def _networks_of(guide: AmortizedGuide, structure: ModelStructure) -> AmortizedPosterior:

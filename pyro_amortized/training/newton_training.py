@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ..cohort import Cohort, Design
-from ..errors import GuideError, TrainingError
+from ..errors import TrainingError
 from ..guide import AmortizedGuide
 from ..guide.amortized_posterior import AmortizedPosterior
+from ..guide.learned_likelihood import learned
 from ..guide.newton_posterior import SharpenedPosterior, log_mixture
 from ..guide.training_history import TrainingHistory
 from ..missing.designs import as_design
@@ -28,6 +29,7 @@ from ..runtime.progress import progress_bar
 from .learning_rate import Schedule
 from .optimizers import average, make_optimizers, set_rate, take_step
 from .options import TrainingOptions
+from .sharpening_choice import CHOICE
 from .simulation.random_streams import Purpose, random_stream
 from .simulation.shard_simulation import Simulator
 from .time_budgets import budget_seconds, used_share
@@ -39,8 +41,6 @@ class SharpeningSettings:
 
     Args:
         shard_size: Simulations whose Newton steps are taken at once.
-        preparation_share: Share of a time budget for simulation and Newton steps, which cost more
-            than the training itself.
         min_steps: Steps that the training has at least.
         patience: Passes without a better loss on new data after which training ends. The flow is
             small and overfits within some passes (5,400 rows did, decision 026).
@@ -54,7 +54,6 @@ class SharpeningSettings:
     """
 
     shard_size: int = 4096
-    preparation_share: float = 0.6
     min_steps: int = 2000
     patience: int = 12
     validation_share: float = 0.1
@@ -72,7 +71,7 @@ def sharpen(
     guide: AmortizedGuide,
     data: Cohort | Design,
     *,
-    num_simulations: int = 50_000,
+    num_simulations: int = CHOICE.usual_rows,
     budget: str | float | None = None,
     seed: int = 0,
     num_steps: int = 4,
@@ -88,7 +87,8 @@ def sharpen(
     individual: about 90 with two parameters, 110 with three.
 
     Args:
-        guide: A guide from :func:`~pyro_amortized.train`.
+        guide: A guide from :func:`~pyro_amortized.train`. One that is sharpened already gets a new
+            second flow behind the same networks.
         data: Its cohort or design.
         num_simulations: Number of simulations that the second flow learns from, at most.
         budget: Wall time, in seconds or as ``"2min"``.
@@ -102,7 +102,7 @@ def sharpen(
         the guide without Newton steps.
 
     Raises:
-        GuideError: The guide is sharpened already, or its observations have no density.
+        GuideError: The observations of the model have no density.
         TrainingError: An argument is of the wrong kind or outside its range.
     """
     begin, limit = time.monotonic(), budget_seconds(budget)
@@ -118,7 +118,7 @@ def sharpen(
         sharpened = SharpenedPosterior(
             first, flow, guide.structure, guide.training_distribution, num_steps
         )
-        until = None if limit is None else begin + SETTINGS.preparation_share * limit
+        until = None if limit is None else begin + CHOICE.preparation_share * limit
         shards = _newton_shards(sharpened, simulator, num_simulations, until)
         total = -(-num_simulations // SETTINGS.shard_size)
         bar = progress_bar(progress, iterable=shards, total=total, desc="Newton steps", leave=False)
@@ -136,12 +136,8 @@ def sharpen(
 
 def _posterior_without_steps(guide: AmortizedGuide) -> AmortizedPosterior:
     """The networks of a guide that can be sharpened."""
-    if not isinstance(guide.posterior, AmortizedPosterior):
-        raise GuideError(
-            "The guide is sharpened already.", "a guide from `train`.", "use it as it is."
-        )
     guide.structure.check_density()
-    return guide.posterior
+    return learned(guide)
 
 
 @dataclass(frozen=True, eq=False)

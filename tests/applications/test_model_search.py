@@ -13,7 +13,7 @@ from pyro_amortized.applications.model_search.model_searching import make_reques
 from pyro_amortized.applications.model_search.score_expansion import expand
 from pyro_amortized.applications.model_search.search_candidates import candidates_for
 from pyro_amortized.diagnostics import plots
-from pyro_amortized.diagnostics.search_section import search_section
+from pyro_amortized.diagnostics.reports.search_section import search_section
 from pyro_amortized.errors import FitError, SettingError
 from pyro_amortized.model.extended_program import (
     Extension,

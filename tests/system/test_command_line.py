@@ -12,7 +12,8 @@ import quickstart
 
 from pyro_amortized import __main__ as command_line
 from pyro_amortized.__main__ import main
-from pyro_amortized.diagnostics import diagnose, html_report
+from pyro_amortized.diagnostics import diagnose
+from pyro_amortized.diagnostics.reports import html_report
 from pyro_amortized.population import retraining
 from tests.small import counted
 

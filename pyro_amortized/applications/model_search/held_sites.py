@@ -124,8 +124,8 @@ def _density(fit: PopulationFit, cohort: Cohort, vector: Tensor) -> Tensor:
     """Log densities of a draw of every individual, shape ``(individual,)``."""
     draws, structure = fit.individuals.resampled(1), fit.structure
     with torch.no_grad():
-        parts = structure.log_density(cohort, draws, structure.constrain_population(vector))
-    return (parts.observation + parts.individual)[0].nan_to_num(0.0, 0.0, 0.0)
+        density = structure.log_density(cohort, draws, structure.constrain_population(vector))
+    return density.total[0].nan_to_num(0.0, 0.0, 0.0)
 
 
 def _differs(change: Tensor, size: Tensor) -> bool:

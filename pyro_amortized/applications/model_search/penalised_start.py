@@ -36,23 +36,23 @@ def lasso_path(information: np.ndarray, score: np.ndarray) -> list[frozenset[int
     weight = 1 / np.maximum(np.abs(unpenalised), 1e-300)
     strongest = float(np.max(np.abs(score) / weight))
     b, supports = np.zeros(len(score)), []
-    for penalty in np.geomspace(strongest, 1e-4 * strongest, SEARCH.num_penalties):
-        b = _minimum(information, score, penalty * weight, b)
+    for share in np.geomspace(1.0, SEARCH.weakest_penalty, SEARCH.num_penalties):
+        b = _lasso(information, score, share * strongest * weight, b)
         support = frozenset(np.flatnonzero(b).tolist())
         if support and support not in supports:
             supports.append(support)
     return supports
 
 
-def _minimum(v: np.ndarray, u: np.ndarray, penalty: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Coordinate descent."""
+def _lasso(v: np.ndarray, u: np.ndarray, penalty: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The coefficients with penalties of their own, by coordinate descent from a start."""
     b = b.copy()
-    for _ in range(500):
+    for _ in range(SEARCH.max_sweeps):
         before = b.copy()
         for j in range(len(b)):
             slope = u[j] - v[j] @ b + v[j, j] * b[j]
             b[j] = math.copysign(max(abs(slope) - penalty[j], 0.0), slope) / v[j, j]
-        if np.max(np.abs(b - before)) <= 1e-10 * np.max(np.abs(b), initial=1e-300):
+        if np.max(np.abs(b - before)) <= SEARCH.settled * np.max(np.abs(b), initial=1e-300):
             break
     return b
 
@@ -106,17 +106,16 @@ def _with_step(path: Path, model: Fitted, promised: float, freedom: int) -> Path
     accepted = fall > needed and fall > SEARCH.errors * error
     new = set(model.extension.terms) - set(path.current.extension.terms)
     step = SearchStep(
-        "add",
-        ", ".join(term.name for term in model.extension.effects if term in new),
-        model.fit.minus2ll,
-        fall,
-        error,
-        freedom,
-        math.nan,
-        promised,
-        accepted,
-        unexplained_variances(model.fit),
-        "the support of the penalised path",
+        action="add",
+        term=", ".join(term.name for term in model.extension.effects if term in new),
+        minus2ll=model.fit.minus2ll,
+        difference=fall,
+        mc_error=error,
+        freedom=freedom,
+        score=promised,
+        accepted=accepted,
+        variance=unexplained_variances(model.fit),
+        reason="the support of the penalised path",
     )
     path = replace(path, num_tests=path.num_tests + 1)
     return path.accepted(model, step) if accepted else path.refused(step)

@@ -105,17 +105,15 @@ def exchange_terms(path: Path, refits: Refits, request: Request) -> Path:
     fall, error = change.minus2ll, change.minus2ll_mc_error
     accepted = math.isfinite(fall) and fall > SEARCH.errors * error
     step = SearchStep(
-        "exchange",
-        f"{candidate.name} for {term.name}",
-        model.fit.minus2ll,
-        fall,
-        error,
-        0,
-        math.nan,
-        promised,
-        accepted,
-        unexplained_variances(model.fit),
-        "exchanged: the likelihood is higher" if accepted else "refused: it is no better",
+        action="exchange",
+        term=f"{candidate.name} for {term.name}",
+        minus2ll=model.fit.minus2ll,
+        difference=fall,
+        mc_error=error,
+        score=promised,
+        accepted=accepted,
+        variance=unexplained_variances(model.fit),
+        reason="exchanged: the likelihood is higher" if accepted else "refused: it is no better",
     )
     path = replace(path, num_tests=path.num_tests + 1)
     return path.accepted(model, step) if accepted else path.refused(step)

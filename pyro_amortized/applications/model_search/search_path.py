@@ -36,7 +36,6 @@ class Path:
         steps: Every fitted model.
         num_tests: Number of tests so far.
         skipped: What is not tested, and why.
-        refused: Names of models that were fitted and refused from the present one.
     """
 
     current: Fitted
@@ -63,9 +62,8 @@ class Ranked(NamedTuple):
 
 def first_step(fit: PopulationFit) -> SearchStep:
     """The row of the fit that a search begins with."""
-    nan = math.nan
     variance = unexplained_variances(fit)
-    return SearchStep("start", "", fit.minus2ll, nan, nan, 0, nan, nan, True, variance, "the fit")
+    return SearchStep("start", "", fit.minus2ll, accepted=True, variance=variance, reason="the fit")
 
 
 def unexplained_variances(fit: PopulationFit) -> dict[str, float]:
@@ -171,17 +169,17 @@ def _addition(current: Fitted, model: Fitted, ranked: Ranked, rule: SearchRule) 
     fall, error = change.minus2ll, change.minus2ll_mc_error
     accepted, reason = decision(fall, error, needed)
     return SearchStep(
-        "add",
-        candidate.name,
-        model.fit.minus2ll,
-        fall,
-        error,
-        size.freedom,
-        size.p_value(fall),
-        ranked.test.statistic,
-        accepted,
-        unexplained_variances(model.fit),
-        reason,
+        action="add",
+        term=candidate.name,
+        minus2ll=model.fit.minus2ll,
+        difference=fall,
+        mc_error=error,
+        freedom=size.freedom,
+        p_value=size.p_value(fall),
+        score=ranked.test.statistic,
+        accepted=accepted,
+        variance=unexplained_variances(model.fit),
+        reason=reason,
     )
 
 
@@ -244,15 +242,15 @@ def _removal_step(current: Fitted, model: Fitted, removal: Removal, rule: Search
     if abs(rise - kept) < SEARCH.errors * error:
         reason += "; the margin is within the Monte Carlo error"
     return SearchStep(
-        "remove",
-        removal.name,
-        model.fit.minus2ll,
-        rise,
-        error,
-        removal.size.freedom,
-        removal.size.p_value(rise),
-        removal.statistic,
-        accepted,
-        unexplained_variances(model.fit),
-        reason,
+        action="remove",
+        term=removal.name,
+        minus2ll=model.fit.minus2ll,
+        difference=rise,
+        mc_error=error,
+        freedom=removal.size.freedom,
+        p_value=removal.size.p_value(rise),
+        score=removal.statistic,
+        accepted=accepted,
+        variance=unexplained_variances(model.fit),
+        reason=reason,
     )

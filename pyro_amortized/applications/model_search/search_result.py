@@ -2,8 +2,9 @@
 is.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pandas
@@ -41,14 +42,14 @@ class SearchStep:
     action: Action
     term: str
     minus2ll: float
-    difference: float
-    mc_error: float
-    freedom: int
-    p_value: float
-    score: float
-    accepted: bool
-    variance: Mapping[str, float]
-    reason: str
+    difference: float = math.nan
+    mc_error: float = math.nan
+    freedom: int = 0
+    p_value: float = math.nan
+    score: float = math.nan
+    accepted: bool = False
+    variance: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
 
 
 @dataclass(frozen=True)

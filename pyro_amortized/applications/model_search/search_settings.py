@@ -114,7 +114,7 @@ class RatioDistribution(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SearchSettings:
+class ModelSearchSettings:
     r"""Constants of a search.
 
     Args:
@@ -139,6 +139,9 @@ class SearchSettings:
             model may leave: with less, the model has the candidate already.
         max_rounds: Most rounds of additions and removals.
         num_penalties: Penalties of a penalised path.
+        weakest_penalty: The weakest of them, as a part of the strongest: nearly none.
+        max_sweeps: Most sweeps of the coordinate descent of a penalised path.
+        settled: Relative move of its coefficients below which it ends.
         held_step: Move of a held site, in units of its scale, that shows which covariates act
             through it.
         same_density: Relative change of a log density below which it is the same: rounding.
@@ -158,8 +161,11 @@ class SearchSettings:
     min_information: float = 1e-4
     max_rounds: int = 4
     num_penalties: int = 60
+    weakest_penalty: float = 1e-4
+    max_sweeps: int = 500
+    settled: float = 1e-10
     held_step: float = 0.1
     same_density: float = 1e-9
 
 
-SEARCH = SearchSettings()
+SEARCH = ModelSearchSettings()

@@ -124,7 +124,7 @@ def chosen_terms(quadratic: Quadratic, rule: SearchRule, always: frozenset[int])
 
 
 def _forward(quadratic: Quadratic, rule: SearchRule, present: frozenset[int]) -> frozenset[int]:
-    while len(present) < rule.max_terms + len(quadratic.groups):
+    while True:
         here, best, most = quadratic.minus2ll(present), None, 0.0
         for g, group in enumerate(quadratic.groups):
             if g in present:
@@ -133,9 +133,8 @@ def _forward(quadratic: Quadratic, rule: SearchRule, present: frozenset[int]) ->
             if excess > most:
                 best, most = g, excess
         if best is None:
-            break
+            return present
         present = present | {best}
-    return present
 
 
 def _backward(

@@ -40,9 +40,8 @@ def best_structure(
     best, name, rows = fit, "", []
     for key, result in results.items():
         if isinstance(result, str):
-            nan = math.nan
             why = f"its fit failed: {result}"
-            rows.append(SearchStep("structure", key, nan, nan, nan, 0, nan, nan, False, {}, why))
+            rows.append(SearchStep("structure", key, math.nan, reason=why))
             continue
         row, is_better = _row(key, best, result)
         rows.append(row)
@@ -78,10 +77,15 @@ def _row(name: str, best: PopulationFit, fit: PopulationFit) -> tuple[SearchStep
         reason += "; not converged"
     elif 0 < gain <= SEARCH.errors * error:
         reason += ", within its Monte Carlo error"
-    freedom = fit.num_parameters - best.num_parameters
-    variance = unexplained_variances(fit)
-    nan = math.nan
     step = SearchStep(
-        "structure", name, fit.minus2ll, fall, error, freedom, nan, nan, is_better, variance, reason
+        action="structure",
+        term=name,
+        minus2ll=fit.minus2ll,
+        difference=fall,
+        mc_error=error,
+        freedom=fit.num_parameters - best.num_parameters,
+        accepted=is_better,
+        variance=unexplained_variances(fit),
+        reason=reason,
     )
     return step, is_better

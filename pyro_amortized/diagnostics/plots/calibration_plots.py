@@ -5,8 +5,8 @@ import torch
 from matplotlib.figure import Figure
 from scipy.stats import binom
 
-from ..calibration_result import Calibration
-from ..uniformity_tests import ecdf, simultaneous_band
+from ..guide_calibration.calibration_result import Calibration
+from ..guide_calibration.uniformity_tests import ecdf, simultaneous_band
 from .panels import FITTED, MUTED, OBSERVED, label_axes, panel_grid, remove_frame
 
 

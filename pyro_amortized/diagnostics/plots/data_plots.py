@@ -12,13 +12,22 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ...cohort import Cohort, Series
-from ...errors import CohortError, SettingError
+from ...errors import CohortError
 from ...runtime.arguments import check_is
 from ..dose_intervals import dose_times, time_after_dose, with_breaks
-from .panels import FITTED, MUTED, OBSERVED, add_legend, label_axes, panel_grid, set_log
+from ..result_selection import values_at_limits
+from .panels import (
+    FITTED,
+    MUTED,
+    OBSERVED,
+    add_legend,
+    check_time_axis,
+    label_axes,
+    panel_grid,
+    set_log,
+)
 from .strata import strata_of
 
-AXES = ("time", "time after dose")
 MAX_DOSES = 60  # times of doses that are marked; more make a bar
 # Most different values, all of them whole, of a series whose points would lie on each other: they
 # are moved apart by up to this part of the step between values, and their mean is shown.
@@ -59,8 +68,7 @@ def observations(
         ``plots.observations(cohort, stratify="ARM", log=True).savefig("data.png")``
     """
     check_is("cohort", cohort, Cohort, "pass what `nlme.read_table` gives.")
-    if x not in AXES:
-        raise SettingError(f"`x` is {x!r}.", f"one of {AXES}.", "correct `x=`.")
+    check_time_axis(x)
     names = [n for n, s in cohort.series.items() if s.values.dim() == 2]
     if series is not None and series not in names:
         raise CohortError(
@@ -152,18 +160,6 @@ def _draw_means(ax: Axes, times: Tensor, values: Tensor) -> None:
         ax.plot(known.numpy(), mean, color=FITTED, lw=1.5, label="mean of the values")
 
 
-def values_at_limits(cohort: Cohort, name: str) -> Tensor:
-    """Which values of a series are recorded as a limit of the cohort, shape of the values."""
-    series = cohort[name]
-    at_limit = torch.zeros_like(series.observed)
-    for ending, side in (("low", -1), ("high", 1)):
-        limits = f"{name}_{ending}"
-        if limits in cohort.time_varying:
-            limit = cohort.time_varying[limits].at(series.times)
-            at_limit |= side * (series.values - limit) >= 0
-    return at_limit & series.observed
-
-
 def covariates(cohort: Cohort) -> Figure:
     r"""Distribution of the covariates of a cohort, and each pair of them.
 
@@ -211,7 +207,6 @@ def _name_categories(axis: Axis, names: Sequence[str]) -> None:
 
 def _rank_correlation(values: list[np.ndarray], i: int, j: int) -> str:
     """Spearman's correlation as text; nothing where a covariate is constant."""
-    first, second = (scipy.stats.rankdata(values[k]) for k in (i, j))  # equal values share a rank
-    if min(np.ptp(values[i]), np.ptp(values[j])) == 0 or len(first) < 3:
+    if min(np.ptp(values[i]), np.ptp(values[j])) == 0 or len(values[i]) < 3:
         return "-"
-    return f"{np.corrcoef(first, second)[0, 1]:.2f}"
+    return f"{scipy.stats.spearmanr(values[i], values[j]).statistic:.2f}"

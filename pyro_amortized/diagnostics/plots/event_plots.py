@@ -14,13 +14,12 @@ from ...population.fit_result import PopulationFit
 from ...runtime.arguments import check_count
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
-from ..event_residuals import EventResiduals, event_name, event_residuals
+from ..events.event_residuals import EventResiduals, event_name, event_residuals
 from ..result_selection import individuals_of
-from .panels import FITTED, MUTED, OBSERVED, add_legend, label_axes, panel_grid
+from .panels import BAND, FITTED, MUTED, OBSERVED, add_legend, label_axes, panel_grid
 from .residual_plots import draw_rank_histogram
 from .strata import strata_of
 
-BAND = (0.05, 0.95)  # quantiles over the simulated cohorts: their central 90 %
 NUM_POINTS = 120  # times at which curves are computed
 
 

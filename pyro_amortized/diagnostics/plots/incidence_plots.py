@@ -25,10 +25,10 @@ from ...population.fit_result import PopulationFit
 from ...runtime.arguments import check_count
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
-from ..event_residuals import event_name
+from ..events.event_residuals import event_name
 from ..result_selection import individuals_of
-from .event_plots import BAND, NUM_POINTS, draw_curve, entries_of, number_at_risk
-from .panels import add_legend, label_axes, panel_grid
+from .event_plots import NUM_POINTS, draw_curve, entries_of, number_at_risk
+from .panels import BAND, add_legend, label_axes, panel_grid
 from .strata import strata_of
 
 UNKNOWN = -1  # number of the cause of an event that was not recorded

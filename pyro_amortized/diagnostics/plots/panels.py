@@ -14,16 +14,31 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
 from ...cohort import Series
+from ...errors import SettingError
 
+TIME_AXES = ("time", "time after dose")
+BAND = (0.05, 0.95)  # quantiles that bound a band: the central 90 %
+MAX_VALUES = 1_000_000  # values from which quantiles are computed
 LEGEND_WIDTH = 2.3  # inches of an entry of a legend below the panels
 BELOW_VALUES = 3.0  # a logarithmic axis ends at the smallest value over this
 OBSERVED, FITTED, MUTED = "#1f2a44", "#c8553d", "#8a8f98"
+
+
+def check_time_axis(x: str) -> None:
+    """Raise unless a horizontal axis is the time, or the time after a dose."""
+    if x not in TIME_AXES:
+        raise SettingError(f"`x` is {x!r}.", f"one of {TIME_AXES}.", "correct `x=`.")
 
 
 def remove_frame(ax: Axes) -> None:
     """Remove the lines above and on the right of a panel, and make its tick labels small."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=8)
+
+
+def thinned(values: Tensor) -> Tensor:
+    """Every value, or equally spaced ones of very many: torch refuses quantiles of 16 million."""
+    return values[:: -(-len(values) // MAX_VALUES)]
 
 
 def draw_band(ax: Axes, x: Any, draws: Tensor, alpha: float) -> None:
@@ -35,7 +50,7 @@ def draw_band(ax: Axes, x: Any, draws: Tensor, alpha: float) -> None:
         draws: Shape ``(draw, point)``.
         alpha: Opacity between 0 and 1.
     """
-    levels = torch.tensor([0.05, 0.95], dtype=draws.dtype)
+    levels = torch.tensor(BAND, dtype=draws.dtype)
     low, high = draws.quantile(levels, dim=0).numpy()
     ax.fill_between(x, low, high, color=FITTED, alpha=alpha, lw=0)
 

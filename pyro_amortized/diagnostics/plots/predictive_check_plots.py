@@ -17,14 +17,15 @@ from ...runtime.arguments import check_count
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
 from ..dose_intervals import course_numbers, dose_times, time_after_dose, unbroken
+from ..measurements.simulated_recording import as_would_be_recorded
 from ..result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
-from ..simulated_recording import as_would_be_recorded
 from .event_plots import event_curves
 from .panels import (
     FITTED,
     MUTED,
     OBSERVED,
     add_legend,
+    check_time_axis,
     label_axes,
     panel_grid,
     set_log_panels,
@@ -55,7 +56,6 @@ LEGEND = {
     0: ("5th, 95th percentile: 90 % of simulations", "5th, 95th percentile of the data"),
     1: ("median: 90 % of simulations", "median of the data"),
 }
-AXES = ("time", "time after dose")
 
 
 @dataclass(frozen=True)
@@ -193,8 +193,7 @@ def _check_settings(num_bins: int | None, num_simulations: int, x: str) -> None:
     if num_bins is not None:
         check_count("num_bins", num_bins)
     check_count("num_simulations", num_simulations)
-    if x not in AXES:
-        raise SettingError(f"`x` is {x!r}.", f"one of {AXES}.", "correct `x=`.")
+    check_time_axis(x)
 
 
 def _check_plain(kind: str, x: str, prediction_corrected: bool, log: bool) -> None:

@@ -1,7 +1,5 @@
 r"""Observations that the prior of a model can produce, beside the data."""
 
-from dataclasses import dataclass
-
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,24 +8,9 @@ from torch import Tensor
 from ...cohort import Cohort, Series
 from ..dose_intervals import dose_times, with_breaks
 from ..model_check import ModelCheck, share_text
-from .panels import FITTED, OBSERVED, label_axes, panel_grid
+from .panels import FITTED, OBSERVED, label_axes, panel_grid, thinned
 
-
-@dataclass(frozen=True)
-class PriorPlotSettings:
-    r"""Size of the figure's content.
-
-    Args:
-        max_lines: Most simulated individuals that are drawn as lines; more hide each other.
-        max_values: Most simulated values from which the band is computed: torch refuses quantiles
-            of more than 16 million values.
-    """
-
-    max_lines: int = 60
-    max_values: int = 1_000_000
-
-
-DEFAULTS = PriorPlotSettings()
+MAX_LINES = 60  # simulated individuals that are drawn as lines; more hide each other
 
 
 def prior_predictive(check: ModelCheck) -> Figure:
@@ -67,7 +50,7 @@ def _draw_lines(ax: Axes, cohort: Cohort, name: str, simulated: Tensor) -> None:
     taken from the whole table, which may be sorted by treatment.
     """
     series = cohort[name]
-    num = min(DEFAULTS.max_lines, len(simulated))
+    num = min(MAX_LINES, len(simulated))
     for k in range(num):
         i = k * len(series.times) // num
         observed = series.observed[i]
@@ -83,9 +66,8 @@ def _draw_range(ax: Axes, series: Series, simulated: Tensor) -> None:
     values = values[values.isfinite()]
     if not len(values):
         return
-    step = -(-len(values) // DEFAULTS.max_values)
     levels = torch.tensor([0.025, 0.975], dtype=values.dtype)
-    low, high = values[::step].quantile(levels).tolist()
+    low, high = thinned(values).quantile(levels).tolist()
     for x in (low, high):
         ax.axhline(x, color=FITTED, lw=1.0, ls="--")
     recorded = series.values[series.observed]

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.stats
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +17,7 @@ from torch import Tensor
 from ...errors import CohortError
 from ...population.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
-from ..random_effects import standardized_effects
+from ..effects.random_effects import standardized_effects
 from ..result_selection import individuals_of
 from .panels import FITTED, MUTED, OBSERVED, label_axes, panel_grid
 
@@ -43,7 +44,7 @@ def random_effects(result: PopulationFit | IndividualPosteriors, *, seed: int = 
                 ax.set_visible(False)
             elif i == j:
                 ax.hist(values[:, i], bins=12, density=True, color=MUTED, alpha=0.6)
-                ax.plot(x, np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi), color=FITTED, lw=1.4)
+                ax.plot(x, scipy.stats.norm.pdf(x), color=FITTED, lw=1.4)
                 shrinkage = 100 * (1 - values[:, i].std(ddof=1)) if len(values) > 1 else math.nan
                 label_axes(ax, names[i], "", f"shrinkage {shrinkage:.0f} %")
             else:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from ...population.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
 from ..dose_intervals import GAPS
-from ..residual_analysis import Residuals, residuals
+from ..measurements.residual_analysis import Residuals, residuals
 from .panels import FITTED, MUTED, OBSERVED, label_axes, panel_grid, set_log
 
 GAP_SHARE = 0.25  # part of an axis without values from which on a line may be broken

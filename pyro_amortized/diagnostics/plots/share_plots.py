@@ -10,13 +10,12 @@ from ...population.fit_result import PopulationFit
 from ...runtime.arguments import check_count
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
+from ..measurements.simulated_recording import as_would_be_recorded
 from ..result_selection import check_series, individuals_of
-from ..simulated_recording import as_would_be_recorded
-from .panels import FITTED, OBSERVED, add_legend, label_axes, panel_grid
+from .panels import BAND, FITTED, OBSERVED, add_legend, label_axes, panel_grid
 from .strata import strata_of
 from .time_bins import equal_bins, natural_bins
 
-BAND = (0.05, 0.95)  # quantiles over the simulated cohorts: their central 90 %
 MAX_ROWS = 4  # panels below each other; more are in two columns
 MAX_CATEGORIES = 8  # rows of panels; further categories are shown together
 

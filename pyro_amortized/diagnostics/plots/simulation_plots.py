@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from ...applications import Simulation
 from ...errors import SettingError
 from ...runtime.arguments import check_is, check_number
-from .panels import FITTED, MUTED, OBSERVED, label_axes, panel_grid
+from .panels import FITTED, MUTED, OBSERVED, label_axes, panel_grid, thinned
 
 MAX_INDIVIDUALS = 12  # seen individuals with a panel each
 
@@ -77,8 +77,7 @@ def _draw_exposures(ax: Axes, simulation: Simulation, metric: str) -> None:
     for name in simulation.regimens:
         values = simulation.exposures[metric][name].double().flatten()
         values = values[values.isfinite()]
-        step = -(-len(values) // 1_000_000)  # torch refuses quantiles of more values
-        low, q1, middle, q3, high = values[::step].quantile(levels).tolist()
+        low, q1, middle, q3, high = thinned(values).quantile(levels).tolist()
         boxes.append(
             {"whislo": low, "q1": q1, "med": middle, "q3": q3, "whishi": high, "label": name}
         )

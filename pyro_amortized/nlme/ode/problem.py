@@ -23,7 +23,7 @@ from .events import Events, list_events, with_switches
 from .problem_validation import as_switches, check_inputs, check_kinds
 from .solver_options import SolverOptions, Tolerance
 from .steady_state import FIXED_POINT, fixed_point, period_events, with_gradient
-from .torchdiffeq_solver import Rows, solve_rows
+from .torchdiffeq_solver import SolverRows, solve_rows
 
 REASONS = {
     Status.SOLVED: "solved",
@@ -143,7 +143,7 @@ class Task:
             rows = replace(rows, events=with_switches(rows.events, times, self.start))
         method = solver if solver in ("explicit", "implicit") else "auto"
         vectors, lost = self.steady_states(rows, system, method)
-        rows = Rows(rows.start, rows.initial, rows.parameters, rows.events, vectors, rows.times)
+        rows = replace(rows, vectors=vectors)
         if system is None:
             states, status = solve_rows(self.f, rows, self.control.tolerance)
         else:
@@ -153,14 +153,14 @@ class Task:
         name = "torchdiffeq" if system is None else "compiled"
         return Solution(states.reshape(shape), status.reshape(self.batch), name)
 
-    def rows(self) -> Rows:
+    def rows(self) -> SolverRows:
         """All individuals and draws as rows."""
         num = self.batch.numel()
 
         def flat(x: Tensor, *tail: int) -> Tensor:
             return x.to(self.dtype).expand(*self.batch, *tail).reshape(num, *tail)
 
-        return Rows(
+        return SolverRows(
             self.start,
             flat(self.initial, self.num_states),
             {n: flat(x, self.pieces) for n, x in self.parameters.items()},
@@ -169,7 +169,7 @@ class Task:
             flat(self.times, self.times.shape[1]),
         )
 
-    def system(self, rows: Rows) -> System | None:
+    def system(self, rows: SolverRows) -> System | None:
         """The compiled system, or None if torchdiffeq must be used."""
         forced = self.control.solver != "auto"
         if self.needs_gradient or rows.initial.device.type != "cpu":
@@ -193,7 +193,7 @@ class Task:
         return system
 
     def steady_states(
-        self, rows: Rows, system: System | None, method: str
+        self, rows: SolverRows, system: System | None, method: str
     ) -> tuple[Tensor, Tensor]:
         """State at each steady-state record, ``(row, dose, state)``, and which rows failed."""
         num = len(rows.initial)
@@ -210,7 +210,7 @@ class Task:
         return torch.stack(columns, 1), lost
 
     def _steady_state(
-        self, column: int, rows: Rows, system: System | None, method: str, lost: Tensor
+        self, column: int, rows: SolverRows, system: System | None, method: str, lost: Tensor
     ) -> Tensor:
         """State at the records of a column of doses, ``(row, state)``; adds to the failed rows."""
         used, interval = self._interval(column, rows)
@@ -231,7 +231,7 @@ class Task:
         lost[used] |= ~converged
         return torch.zeros_like(rows.initial).index_copy(0, used, point)
 
-    def _interval(self, column: int, rows: Rows) -> tuple[Tensor, Rows]:
+    def _interval(self, column: int, rows: SolverRows) -> tuple[Tensor, SolverRows]:
         """The rows with a steady-state dose in a column, and the interval before its record, from
         time 0 on.
         """
@@ -246,7 +246,7 @@ class Task:
         used = steady.nonzero()[:, 0]
         own_length = length.to(self.dtype).expand(self.batch).reshape(-1)[used]
         begin = record.to(self.dtype).expand(self.batch).reshape(-1)[used] - own_length
-        return used, Rows(
+        return used, SolverRows(
             0.0,
             rows.initial[used],
             {
@@ -267,11 +267,11 @@ def _piece_at(values: Tensor, events: Events, used: Tensor, time: Tensor) -> Ten
     return values.gather(1, passed.sum(1, keepdim=True))
 
 
-def _repeat(rows: Rows, copies: int, initial: Tensor) -> Rows:
+def _repeat(rows: SolverRows, copies: int, initial: Tensor) -> SolverRows:
     def repeated(x: Tensor) -> Tensor:
         return x.repeat(copies, *[1] * (x.dim() - 1))
 
-    return Rows(
+    return SolverRows(
         rows.start,
         initial,
         {n: repeated(x) for n, x in rows.parameters.items()},
@@ -282,7 +282,7 @@ def _repeat(rows: Rows, copies: int, initial: Tensor) -> Rows:
 
 
 def _compiled(
-    system: System, rows: Rows, method: str, tolerance: Tolerance
+    system: System, rows: SolverRows, method: str, tolerance: Tolerance
 ) -> tuple[Tensor, Tensor]:
     names = list(rows.parameters.values())
     shape = (len(rows.initial), 1, 0)

@@ -24,7 +24,7 @@ RightHandSide = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class SolverRows:
     r"""Rows to solve, as tensors.
 
     Args:
@@ -44,7 +44,7 @@ class Rows:
     times: Tensor
 
 
-def solve_rows(f: RightHandSide, rows: Rows, tolerance: Tolerance) -> tuple[Tensor, Tensor]:
+def solve_rows(f: RightHandSide, rows: SolverRows, tolerance: Tolerance) -> tuple[Tensor, Tensor]:
     r"""States at the observation times, and status.
 
     Returns:
@@ -79,7 +79,7 @@ def solve_rows(f: RightHandSide, rows: Rows, tolerance: Tolerance) -> tuple[Tens
 
 
 def _apply(
-    rows: Rows, state: Tensor, rates: Tensor, kind: Tensor, where: Tensor, size: Tensor
+    rows: SolverRows, state: Tensor, rates: Tensor, kind: Tensor, where: Tensor, size: Tensor
 ) -> tuple[Tensor, Tensor]:
     num_states = state.shape[-1]
     into = torch.nn.functional.one_hot(where.clamp(max=num_states - 1), num_states).to(state.dtype)

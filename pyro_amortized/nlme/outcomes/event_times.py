@@ -118,8 +118,7 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         known = self.recorded
         # Times are data: no gradient goes through them, which an ODE solver would not have.
         times, status = value.detach().unbind(-1)
-        start = torch.zeros_like(times[..., :1]) if self.begin is None else self.begin
-        start = start.expand(*times.shape[:-1], 1)
+        start = self._start(times)
         happened = known & (status > 0.5)
         times = torch.where(known, times, start).cummax(-1).values
         points = [] if self.begin is None else [start]
@@ -147,6 +146,11 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         found = torch.log(-torch.expm1(-gap)) - (before - entered)
         by_visit = self.visits.isfinite().any(-1) & happened[..., 0] & (exact > -torch.inf)
         return torch.where(by_visit, found, exact)
+
+    def _start(self, times: Tensor) -> Tensor:
+        """Time from which an individual is observed, shape ``(*, individual, 1)``."""
+        start = torch.zeros_like(times[..., :1]) if self.begin is None else self.begin
+        return start.expand(*times.shape[:-1], 1)
 
     def _over_gaps(self, times: Tensor) -> tuple[Tensor, Tensor]:
         """Log hazard at each time since the event before it, shape of ``times``, and the sum of the
@@ -219,7 +223,7 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         event.
         """
         times, status = (x[..., :1] for x in value.detach().unbind(-1))
-        start = torch.zeros_like(times) if self.begin is None else self.begin.expand_as(times)
+        start = self._start(times)
         before = start if self.visits is None else torch.maximum(self._visit_before(times), start)
         cumulative = self.hazard(torch.cat([start, before, times], -1))[1]
         _, lower, upper = (cumulative - cumulative[..., :1]).unbind(-1)
@@ -232,8 +236,7 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
     def total_hazard(self, value: Tensor) -> Tensor:
         """Cumulative hazard over the recorded follow-up, shape ``(*, individual)``."""
         times = value.detach()[..., 0]
-        start = torch.zeros_like(times[..., :1]) if self.begin is None else self.begin
-        start = start.expand(*times.shape[:-1], 1)
+        start = self._start(times)
         if times.shape[-1] > 1 and self.resets:
             every = torch.where(self.recorded, times, start).cummax(-1).values
             return self._over_gaps(every)[1] - self._entered(start)

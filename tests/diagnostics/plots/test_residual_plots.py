@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import pyro_amortized as pa
+from pyro_amortized.diagnostics.measurements.residual_analysis import Residuals
 from pyro_amortized.diagnostics.plots import goodness_of_fit
 from pyro_amortized.diagnostics.plots.residual_plots import _joined
-from pyro_amortized.diagnostics.residual_analysis import Residuals
 from pyro_amortized.diagnostics.result_selection import spans_orders
 
 

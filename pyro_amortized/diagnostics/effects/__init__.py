@@ -1,0 +1,1 @@
+"""Whether random effects are what the population model says."""

@@ -1,0 +1,1 @@
+"""Whether events are what the model says: residuals, hazards, immune individuals."""

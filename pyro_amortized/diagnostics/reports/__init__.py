@@ -1,0 +1,1 @@
+"""Tables of parameters, and the HTML page about a fit."""

@@ -1,0 +1,1 @@
+"""Variables of a cohort that results are compared with: values, regressions, findings."""
