@@ -64,6 +64,10 @@ EXAMPLES = {
         "gallery/joint_model.py", "joint_model.png", "A marker and the time of death",
         "The current value of the marker acts on the hazard, and nothing is measured after the event.",
     ),
+    "competing_causes": (
+        "gallery/competing_causes.py", "competing_causes.png", "Competing causes",
+        "Of death and relapse only the first is seen, and cumulative incidences show the share of each.",
+    ),
     "sites": (
         "gallery/sites.py", "sites.png", "Sites above individuals",
         "Individuals are integrated out exactly, and so are the effects of the sites they share.",

@@ -23,6 +23,7 @@ from ..model import (
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
 from .model_graph import model_drawing
+from .program_concerns import uncensored_series, unused_parameters
 from .result_selection import values_at_limits
 
 
@@ -55,6 +56,8 @@ class ModelCheck:
         failed: Share of the simulated individuals that are not finite.
         inside: By series, share of the recorded values between the 2.5 % and 97.5 % quantiles of
             the prior predictive distribution for their individual and time.
+        unused: Population sites that nothing depends on.
+        uncensored: Series with values at a limit that the program takes as measurements.
     """
 
     structure: ModelStructure
@@ -62,6 +65,8 @@ class ModelCheck:
     predictive: dict[str, Tensor]
     failed: float
     inside: dict[str, float]
+    unused: tuple[str, ...] = ()
+    uncensored: tuple[str, ...] = ()
 
     @property
     def drawing(self) -> str:
@@ -83,6 +88,7 @@ class ModelCheck:
                     f"Only {share_text(share)} of the recorded values of {name!r} lie inside the "
                     "central 95 % of what the prior can produce. Check the units and the priors."
                 )
+        concerns += self._left_out()
         if self.structure.shared and self.structure.layout is None:
             concerns.append(
                 "The model cannot be run with values of "
@@ -97,12 +103,27 @@ class ModelCheck:
             )
         return concerns
 
+    def _left_out(self) -> list[str]:
+        """Parameters that the program does not use, and limits that it does not know."""
+        unused = [
+            f"Neither observations nor individual parameters depend on {name!r}, unless through "
+            "the prior of another parameter: maximum likelihood cannot estimate it. Leave the site "
+            "out, or use its value."
+            for name in self.unused
+        ]
+        return unused + [
+            f"{int(values_at_limits(self.cohort, name).sum())} values of {name!r} are at a limit "
+            "of quantification, and the program takes them as measurements. Write "
+            f"`nlme.Censored(distribution, {_limits_in_words(self.cohort, name)})`."
+            for name in self.uncensored
+        ]
+
     def __str__(self) -> str:
         concerns = self.concerns
         lines = [
             f"{len(self.cohort)} individuals, {self.cohort.num_observations} recorded values.",
             "",
-            *_population_lines(self.structure),
+            *_population_lines(self.structure, self.unused),
             *_individual_lines(self.structure),
             *_data_lines(self.structure, self.cohort),
             "",
@@ -128,13 +149,14 @@ def share_text(share: float) -> str:
     return "less than 1 %" if 0 < percent < 1 else f"{percent:.0f} %"
 
 
-def _population_lines(structure: ModelStructure) -> Iterator[str]:
+def _population_lines(structure: ModelStructure, unused: tuple[str, ...]) -> Iterator[str]:
     yield "Population parameters (outside the plate `individual`):"
     for name, site in structure.population.items():
         kind = "a param without prior" if site.is_param else "has a prior"
-        target = "observations" if name in structure.shared else "individual parameters"
+        target = "the observations" if name in structure.shared else "the individual parameters"
+        target = "nothing" if name in unused else target
         shape = f"shape {tuple(site.shape)}" if site.shape else "scalar"
-        yield f"  {name}: {shape}, {_support_words(site.support)}, {kind}; acts on the {target}"
+        yield f"  {name}: {shape}, {_support_words(site.support)}, {kind}; acts on {target}"
 
 
 def _individual_lines(structure: ModelStructure) -> Iterator[str]:
@@ -143,6 +165,12 @@ def _individual_lines(structure: ModelStructure) -> Iterator[str]:
         yield f"  {name}: {site.num_unconstrained} per individual"
     for name in structure.nuisance:
         yield f"  {name}: a nuisance site, simulated and then dropped"
+
+
+def _limits_in_words(cohort: Cohort, name: str) -> str:
+    """The arguments of `nlme.Censored` for the limits that a series has."""
+    sides = [side for side in ("low", "high") if f"{name}_{side}" in cohort.time_varying]
+    return ", ".join(f"{x}=cohort.time_varying['{name}_{x}'].at(y.times)" for x in sides)
 
 
 def _data_lines(structure: ModelStructure, cohort: Cohort) -> Iterator[str]:
@@ -209,7 +237,15 @@ def check_model(model: Model, cohort: Cohort, *, num_draws: int = 100, seed: int
     finite = torch.stack([x.isfinite().flatten(2).all(-1) for x in predictive.values()]).all(0)
     predictive = {n: torch.where(x.isfinite(), x, torch.nan) for n, x in predictive.items()}
     inside = {name: _share_inside(cohort, name, x) for name, x in predictive.items()}
-    return ModelCheck(structure, cohort, predictive, float((~finite).double().mean()), inside)
+    return ModelCheck(
+        structure,
+        cohort,
+        predictive,
+        float((~finite).double().mean()),
+        inside,
+        unused_parameters(structure, cohort, seed),
+        uncensored_series(structure, cohort, seed),
+    )
 
 
 def _share_inside(cohort: Cohort, name: str, simulated: Tensor) -> float:

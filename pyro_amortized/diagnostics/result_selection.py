@@ -6,12 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cohort import Cohort
+from ..cohort import Cohort, Series
 from ..errors import CohortError
 from ..model import ModelStructure, OutcomeKind, at_limits, predicted_moments
 from ..population.fit_result import PopulationFit
 from ..runtime.arguments import check_is
 from ..sampling.individuals import IndividualPosteriors
+
+# Factor of the central 90 % of the values of a series from which on its axes are logarithmic: those
+# of a drug over four half-lives.
+MIN_SPAN = 20.0
 
 
 def check_series(individuals: IndividualPosteriors, series: str | None) -> str:
@@ -91,6 +95,17 @@ def recorded_at_limit(individuals: IndividualPosteriors, name: str) -> Tensor:
     limits = at_limits(individuals.structure, cohort, means, individuals.population)
     observed = cohort[name].observed
     return limits[name][0] & observed if name in limits else torch.zeros_like(observed)
+
+
+def spans_orders(series: Series) -> bool:
+    """Whether a series needs a logarithmic axis: all values are positive, and the central 90 % of
+    them span more than a factor of ``MIN_SPAN``.
+    """
+    values = series.values[series.observed].double()
+    if series.values.dim() != 2 or len(values) == 0 or not bool((values > 0).all()):
+        return False
+    low, high = values.quantile(values.new_tensor([0.05, 0.95])).tolist()
+    return bool(high > MIN_SPAN * low)
 
 
 def values_at_limits(cohort: Cohort, name: str) -> Tensor:

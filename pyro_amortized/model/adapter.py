@@ -23,6 +23,8 @@ from ..errors import ModelError
 from ..runtime.arguments import check_is, check_program
 from . import PLATE, Model
 
+MAX_NAMES = 12  # names of sites in a message
+
 
 @dataclass(frozen=True)
 class _Adapted:
@@ -42,13 +44,30 @@ class _Adapted:
                 result = self.model(*arguments)
         missing = {self.plate, *self.observations} - renaming.seen
         if missing:
-            raise ModelError(
-                f"The model has no plate or site {sorted(missing)}; it has "
-                f"{sorted(renaming.seen)}.",
-                "the plate of the individuals and the observation sites, as the model names them.",
-                "correct `plate=` or `observations=`.",
-            )
+            raise self._lacks(sorted(missing), renaming)
         return result
+
+    def _lacks(self, missing: list[str], renaming: "_Renaming") -> ModelError:
+        """The error about a plate or sites that the model does not have."""
+        if renaming.is_loop:
+            return ModelError(
+                f"The plate {self.plate!r} is a loop, with sites of their own for every member.",
+                "a vectorized plate, and one site for all of its members.",
+                f"write `with pyro.plate({self.plate!r}, n):` and compute all members at once.",
+            )
+        names = sorted(renaming.seen)
+        shown = str(names[:MAX_NAMES]) + (" and others" if len(names) > MAX_NAMES else "")
+        fix = "correct `plate=` or `observations=`."
+        if self.plate in missing and not renaming.plates:
+            fix = (
+                f"write `with pyro.plate({self.plate!r}, n):` around the parameters and "
+                "observations of the individuals, in place of `.expand([n])` and `.to_event()`."
+            )
+        return ModelError(
+            f"The model has no plate or site {missing}; it has {shown}.",
+            "the plate of the individuals and the observation sites, as the model names them.",
+            fix,
+        )
 
 
 def adapt(
@@ -117,21 +136,32 @@ class _Renaming(Messenger):  # type: ignore[misc]
         super().__init__()
         self.cohort, self.plate, self.observations = cohort, plate, observations
         self.seen: set[str] = set()
+        self.plates: set[str] = set()
+        self.is_loop = False
         self.resized = 1.0  # size of the cohort by that of the plate as the model writes it
 
     def _pyro_sample(self, msg: Any) -> None:
         self.seen.add(msg["name"])
         if site_is_subsample(msg):
+            self.plates.add(msg["name"])
             if msg["name"] == self.plate:
                 msg["name"] = PLATE
                 self._resize(msg)
             return
         frames = msg["cond_indep_stack"]
+        self.is_loop |= any(f.name == self.plate and not f.vectorized for f in frames)
         if any(frame.name == self.plate for frame in frames):
             msg["scale"] = msg["scale"] * self.resized
-        if msg["name"] in self.observations:
-            msg["name"] = self.observations[msg["name"]]
-            self._lay_out(msg)
+        # With ``obs_mask=`` Pyro makes two sites, with these endings, and a third of both values.
+        site, ending = msg["name"], ""
+        for end in ("_observed", "_unobserved"):
+            if site.removesuffix(end) in self.observations and site.endswith(end):
+                site, ending = site.removesuffix(end), end
+        if site in self.observations:
+            series = self.observations[site]
+            msg["name"] = series + ending
+        if site in self.observations and ending != "_unobserved":
+            self._lay_out(msg, series)
         else:
             msg["cond_indep_stack"] = tuple(self._renamed(f) for f in frames)
 
@@ -148,9 +178,9 @@ class _Renaming(Messenger):  # type: ignore[misc]
     def _renamed(self, frame: CondIndepStackFrame) -> CondIndepStackFrame:
         return frame._replace(name=PLATE) if frame.name == self.plate else frame
 
-    def _lay_out(self, msg: Any) -> None:
+    def _lay_out(self, msg: Any, name: str) -> None:
         """One row per individual, with a mask on what was not recorded."""
-        series = self.cohort[msg["name"]]
+        series = self.cohort[name]
         shape, observed = series.values.shape, series.observed
         fn, frames = msg["fn"], [self._renamed(f) for f in msg["cond_indep_stack"]]
         flat = fn.event_dim == 0 and fn.batch_shape[-1:] == (shape.numel(),)
@@ -164,7 +194,7 @@ class _Renaming(Messenger):  # type: ignore[misc]
             return
         msg["cond_indep_stack"] = tuple(frames)
         if not bool(observed.all()):
-            msg["fn"] = _masked(fn, observed, msg["name"])
+            msg["fn"] = _masked(fn, observed, name)
 
     def _pyro_post_sample(self, msg: Any) -> None:
         fn = getattr(getattr(msg["fn"], "base_dist", None), "base_dist", None)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..cohort import Cohort
-from ..errors import ModelError
+from ..errors import AmortizedError, ModelError
 from ..runtime.isolation import seeded
 from ..runtime.random_numbers import make_generator
 from ..runtime.solver_context import SolutionCache, caching
@@ -64,15 +65,16 @@ def check_independence(structure: ModelStructure, cohort: Cohort, seed: int) -> 
     r"""Raise unless every individual has a density of its own.
 
     Raises:
-        ModelError: A population site is as large as the cohort, the density differs between two
-            runs, or it depends on the other individuals.
+        ModelError: The model fails with some of the individuals, a population site is as large as
+            the cohort, the density differs between two runs, or it depends on the other
+            individuals.
     """
     generator = make_generator(seed)
     # Random individuals, because in a sorted table only the later ones may depend on others.
     rows = torch.randperm(len(cohort), generator=generator)[: DEFAULTS.num_individuals]
     sample = cohort[rows] if len(cohort) > 1 else cohort.repeat(2)
     _check_population(structure, sample)
-    _check_plate(structure, sample)
+    _check_run(structure, sample)
     if not structure.has_density:
         return
     population = structure.initial_population()
@@ -93,6 +95,39 @@ def check_independence(structure: ModelStructure, cohort: Cohort, seed: int) -> 
             )
         for i in range(len(sample)):
             _check_alone(structure, sample, i, draws, others, population, together[i])
+
+
+def _check_run(structure: ModelStructure, sample: Cohort) -> None:
+    """The model must run with some of the individuals, as it does with all."""
+    failed: Exception | None = None
+    for trial in range(2):  # a single value of a draw from the prior is no fault of the model
+        try:
+            with torch.no_grad(), seeded(trial):
+                _check_plate(structure, sample)
+                trace = run_program(structure.model, sample, Assign({}))
+            _check_sizes(structure, trace, len(sample))
+            return
+        except AmortizedError:
+            raise
+        except Exception as error:
+            failed = error
+    raise ModelError(
+        f"The model fails with {len(sample)} of the individuals: {type(failed).__name__}: {failed}",
+        "what belongs to individuals in the argument of the model, a cohort: the library calls the "
+        "model with some of them, in any order.",
+        "read values, times and covariates from the cohort and not from variables outside of the "
+        "model (`Cohort(..., covariates={'x': x})`); with `pa.adapt`, `arguments=` uses the cohort "
+        "that it is given.",
+    ) from failed
+
+
+def _check_sizes(structure: ModelStructure, trace: Trace, num: int) -> None:
+    """Every observation site must observe the values of the cohort of this call."""
+    for name, site in structure.observed.items():
+        value = trace.nodes[name]["value"]
+        found = value.shape[site.dim - site.event_dim]
+        if found != num:
+            raise ValueError(f"{name!r} observes the values of {found} individuals")
 
 
 def _check_plate(structure: ModelStructure, sample: Cohort) -> None:

@@ -105,11 +105,21 @@ def laplace_covariance(
         return Curvature(torch.full_like(information, torch.nan), False, no_direction)
     if checked is not None:
         information = checked(information)
-    return _inverted(information, unit, DEFAULTS.flat_information if scale is not None else 0.0)
+    return inverted_information(
+        information, unit, DEFAULTS.flat_information if scale is not None else 0.0
+    )
 
 
-def _inverted(information: Tensor, unit: Tensor, flat_information: float) -> Curvature:
-    """The curvature by the information in these units, below which a direction is flat."""
+def inverted_information(
+    information: Tensor, unit: Tensor, flat_information: float = DEFAULTS.flat_information
+) -> Curvature:
+    r"""The covariance by an information, and the directions in which it is flat.
+
+    Args:
+        information: Information in these units, shape ``(parameter, parameter)``.
+        unit: Size of a large step in each parameter, shape ``(parameter,)``.
+        flat_information: Information below which a direction is flat.
+    """
     values, vectors = torch.linalg.eigh(information)
     largest = float(values.abs().max())
     smallest = max(DEFAULTS.flat_eigenvalue * largest, flat_information)

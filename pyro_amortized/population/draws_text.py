@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ..model import ModelStructure
+from ..runtime.text_table import number_text
 from .reported_parameters import reported_site
 
 LEVELS = (0.05, 0.5, 0.95)
@@ -26,5 +27,5 @@ def draws_rows(structure: ModelStructure, vectors: Tensor) -> list[tuple[str, ..
         levels = values.quantile(values.new_tensor(LEVELS), 0)
         columns = [values.mean(0), values.std(0), *levels]
         for j, label in enumerate(site.names):
-            rows.append((label, *(f"{float(x[j]):.4f}" for x in columns)))
+            rows.append((label, *(number_text(float(x[j])) for x in columns)))
     return rows

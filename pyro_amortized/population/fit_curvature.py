@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..numerics.laplace import Curvature, laplace_covariance
+from ..numerics.laplace import Curvature, inverted_information, laplace_covariance
 from ..sampling.individuals import IndividualPosteriors
 from .estimation_settings import ESTIMATION
 from .expanded_likelihood import ExpandedLikelihood
@@ -102,7 +102,8 @@ def with_scores(
     it. The scores :math:`S_i` of the individuals at the population of the draws need no squares.
     With the covariance E of the Monte Carlo error of their sum, :math:`\sum_i S_i S_i^\top - E` is
     an estimate of the information, whose own error falls with the number of individuals. It is used
-    where E is a large part of the first term in some direction.
+    where E is a large part of the first term in some direction. What it leaves flat is not
+    determined by the data, as with the curvature.
     """
     following, num = likelihood.following, int(free.sum())
     scores, errors = following.scores[:, free], following.score_covariance[free][:, free]
@@ -121,6 +122,10 @@ def with_scores(
         return curvature
     kept = (1 - shares).clamp(min=1 - ESTIMATION.max_flat_noise)
     half = inverse.T @ axes / kept.sqrt() / unit.unsqueeze(1)
+    back = torch.linalg.inv(half) * search.scale[free]
+    found = inverted_information(back.T @ back, search.scale[free])
     covariance = torch.full_like(curvature.covariance, torch.nan)
-    covariance[free.unsqueeze(0) & free.unsqueeze(1)] = (half @ half.T).flatten()
-    return Curvature(covariance, True, curvature.flat[:0], True)
+    covariance[free.unsqueeze(0) & free.unsqueeze(1)] = found.covariance.flatten()
+    flat = covariance.new_zeros(len(found.flat), len(free))
+    flat[:, free] = found.flat
+    return Curvature(covariance, found.is_maximum, flat, True)

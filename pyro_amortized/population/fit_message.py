@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..model import Population
 from ..numerics.laplace import Curvature
+from ..numerics.maximization import Objective
 from .fit_rounds import Rounds
 from .parameter_limits import Limit
 from .vanishing_deviations import what_vanishes
@@ -26,8 +27,11 @@ class MessageSettings:
     min_named_change: float = 0.1
     # Where the optimiser failed, its gradient is compared with differences over this part of a
     # large step. It counts as wrong where they differ by a tenth, and by more than this slope
-    # for a large step, in log likelihood: rounding and kinks do not reach either.
+    # for a large step, in log likelihood: rounding and kinks do not reach either. What shorter
+    # differences have less of is their third order, which may be large in rates that all share.
     difference_step: float = 1e-3
+    shorter_step: float = 1e-4
+    lasting_share: float = 0.5
     wrong_share: float = 0.1
     wrong_slope: float = 0.1
 
@@ -42,7 +46,7 @@ def has_ended(rounds: Rounds) -> bool:
     return rounds.ascent.optimum.converged or rounds.search.structure.estimator == "likelihood-free"
 
 
-def _cut_gradients(rounds: Rounds) -> list[str]:
+def cut_gradients(rounds: Rounds) -> list[str]:
     """Parameters whose gradient is none of the likelihood: the model takes values out of torch."""
     ascent, search = rounds.ascent, rounds.search
     objective, center = search.objective(ascent.likelihood), ascent.optimum.vector.detach()
@@ -50,17 +54,24 @@ def _cut_gradients(rounds: Rounds) -> list[str]:
     (gradient,) = torch.autograd.grad(objective(vector), vector)
     found = []
     for j in (~ascent.held).nonzero()[:, 0].tolist():
-        step = torch.zeros_like(center)
-        step[j] = MESSAGE.difference_step * search.scale[j]
-        with torch.no_grad():
-            change = (objective(center + step) - objective(center - step)) / 2
-        by_gradient = gradient[j] * step[j]
-        wrong = (change - by_gradient).abs()
-        largest = torch.maximum(change.abs(), by_gradient.abs())
-        is_large = wrong > MESSAGE.wrong_slope * MESSAGE.difference_step
-        if bool(is_large & (wrong > MESSAGE.wrong_share * largest)):
+        step, slope = torch.zeros_like(center), gradient[j] * search.scale[j]
+        step[j] = search.scale[j]
+        by_differences, shorter = (
+            _slope(objective, center, step, size)
+            for size in (MESSAGE.difference_step, MESSAGE.shorter_step)
+        )
+        wrong = (by_differences - slope).abs()
+        largest = torch.maximum(by_differences.abs(), slope.abs())
+        is_wrong = (wrong > MESSAGE.wrong_slope) & (wrong > MESSAGE.wrong_share * largest)
+        if bool(is_wrong & ((shorter - slope).abs() > MESSAGE.lasting_share * wrong)):
             found.append(search.structure.population_names[j])
     return found
+
+
+def _slope(objective: Objective, center: Tensor, step: Tensor, size: float) -> Tensor:
+    """The slope along a large step, from differences over a part of it."""
+    with torch.no_grad():
+        return (objective(center + size * step) - objective(center - size * step)) / (2 * size)
 
 
 def error_message(names: list[str], relative_errors: Tensor, changes: Tensor) -> str:
@@ -113,7 +124,7 @@ def fit_message(
     ]
     cut: list[str] = []
     if not has_ended(rounds) or len(curvature.flat) > len(limits):
-        cut = _cut_gradients(rounds)
+        cut = cut_gradients(rounds)
         if not has_ended(rounds):
             parts.append(f"the optimiser did not converge: {ascent.optimum.message}")
         if cut:
@@ -144,15 +155,16 @@ def _of_curvature(
     curvature: Curvature, names: list[str], scale: Tensor, limits: Mapping[int, Limit]
 ) -> list[str]:
     """What the curvature says of the estimates and of their standard errors."""
-    if curvature.by_scores:
-        return [
-            "the standard errors are those of the scores of the individuals, because the Monte "
-            "Carlo error hides the curvature"
-        ]
+    source = [
+        "the standard errors are those of the scores of the individuals, because the Monte Carlo "
+        "error hides the curvature"
+    ]
     flat = [
         str(limits[i]) if i in limits else _flat_direction(names, scale, x)
         for i, x in enumerate(curvature.flat)
     ]
+    if curvature.by_scores:
+        return source + flat
     if curvature.is_maximum or flat:
         return flat
     return [

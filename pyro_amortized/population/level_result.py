@@ -14,7 +14,7 @@ from ..cohort import Cohort
 from ..model import ModelStructure
 from ..numerics.laplace import delta_method
 from ..runtime.random_numbers import make_generator
-from ..runtime.text_table import html_rows, text_table
+from ..runtime.text_table import html_rows, number_text, text_table
 from .fit_result import Bic, PopulationFit
 from .level_likelihood import LevelLikelihood, drawn_level_likelihood
 from .level_sites import Level
@@ -265,4 +265,4 @@ class LevelFit:
 
 
 def _unit_cells(label: str, count: int, *values: float) -> tuple[str, ...]:
-    return (label, str(count), *(f"{x:.4f}" for x in values))
+    return (label, str(count), *(number_text(x) for x in values))

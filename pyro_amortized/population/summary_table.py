@@ -2,7 +2,7 @@ r"""The summary of a fit as a table of plain text: rows of values, and their lay
 
 from dataclasses import dataclass
 
-from ..runtime.text_table import html_rows, text_table, worst_rows
+from ..runtime.text_table import LARGEST, html_rows, number_text, text_table, worst_rows
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,15 @@ class ParameterRow:
     @property
     def cells(self) -> tuple[str, ...]:
         """The row as text."""
-        interval = (f"{self.lower:.4f}", f"{self.upper:.4f}")
-        errors = (f"{self.standard_error:.4f}", f"{self.rse:.1f}")
-        return (self.name, f"{self.estimate:.4f}", *errors, *interval)
+        interval = (number_text(self.lower), number_text(self.upper))
+        rse = f"{self.rse:.1f}" if not self.rse >= LARGEST else number_text(self.rse)
+        return (
+            self.name,
+            number_text(self.estimate),
+            number_text(self.standard_error),
+            rse,
+            *interval,
+        )
 
 
 @dataclass(frozen=True)

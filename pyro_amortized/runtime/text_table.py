@@ -8,6 +8,20 @@ Row = TypeVar("Row")
 # A printed table of more rows shows the second number of them: the summary of 1,000 individuals was
 # a thousand lines.
 MAX_ROWS, NUM_WORST = 150, 20
+# Numbers that four decimals show with two significant digits or more, and in a narrow column.
+SMALLEST, LARGEST = 1e-3, 1e6
+
+
+def number_text(x: float) -> str:
+    r"""A number with four decimals; with an exponent where these would be zeros, or where there are
+    more than six digits before them: rates of 2e-6 per second are estimates, too.
+
+    Example:
+        >>> [number_text(x) for x in (0.4589, -12.3, 0.0, 0.000213, 2e-06, 4.7612e12)]
+        ['0.4589', '-12.3000', '0.0000', '0.000213', '2e-06', '4.76e+12']
+    """
+    few, many = abs(x) >= SMALLEST, abs(x) < LARGEST
+    return f"{x:.3g}" if abs(x) < float("inf") and x and not (few and many) else f"{x:.4f}"
 
 
 def text_table(rows: Sequence[tuple[str, ...]], align: str = ">") -> str:

@@ -124,19 +124,37 @@ def train(
         progress=progress,
         warm_start=warm,
     )
-    sharpened = is_sharpened(plan) if sharpen is None else sharpen
-    if sharpened:
-        plan = replace(plan, limit=networks_limit(limit))
-    posterior, patterns, history = _train(plan, generator, tracker)
-    guide = AmortizedGuide(model, structure, posterior, distribution, history, patterns)
-    return _sharpened(guide, data, plan, limit) if sharpened else guide
+    return _trained(plan, model, data, generator, tracker, sharpen)
 
 
-def _sharpened(
-    guide: AmortizedGuide, data: Cohort | Design, plan: Plan, limit: float | None
+def _trained(
+    plan: Plan,
+    model: Model,
+    data: Cohort | Design,
+    generator: Generator,
+    tracker: Tracker | None,
+    sharpen: bool | None,
 ) -> AmortizedGuide:
+    """The guide, with Newton steps where the user wants them or does not say so and they pay."""
+    if not (is_sharpened(plan) if sharpen is None else sharpen):
+        return _guide(plan, model, generator, tracker)
+    networks_alone = replace(plan, limit=networks_limit(plan.limit))
+    return _sharpened(_guide(networks_alone, model, generator, tracker), data, plan)
+
+
+def _guide(
+    plan: Plan, model: Model, generator: Generator, tracker: Tracker | None
+) -> AmortizedGuide:
+    """A guide of networks alone."""
+    posterior, patterns, history = _train(plan, generator, tracker)
+    structure, distribution = plan.simulator.structure, plan.simulator.distribution
+    return AmortizedGuide(model, structure, posterior, distribution, history, patterns)
+
+
+def _sharpened(guide: AmortizedGuide, data: Cohort | Design, plan: Plan) -> AmortizedGuide:
     """A trained guide with Newton steps, in what the networks have left of a budget."""
-    left = None if limit is None else max(1.0, plan.begin + limit - time.monotonic())
+    end = None if plan.limit is None else plan.begin + plan.limit
+    left = None if end is None else max(1.0, end - time.monotonic())
     options = TrainingOptions(num_threads=plan.options.num_threads)
     seed, progress = plan.simulator.seed, plan.progress
     return newton_training.sharpen(

@@ -153,7 +153,7 @@ OUTCOMES = {
                 lambda b, y: nlme.EventTimes(nlme.weibull_hazard(torch.ones(5), 1.0), y),
                 series=RECORD,
             ),
-            "shapes that do not agree",
+            "one parameter for each individual",
         ),
         "a hazard that is negative": (
             lambda k: _checked(

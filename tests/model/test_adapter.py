@@ -189,3 +189,59 @@ def test_a_plate_of_a_fixed_size_is_named_where_it_cannot_follow():
 
     with pytest.raises(ModelError, match=r"has 5 members for 3[\s\S]*len\(cohort\)"):
         pa.read_structure(program, cohort)
+
+
+def _groups(cohort, write):
+    def program(times, y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        write(mu, y)
+
+    arguments = lambda c: (c["y"].times, c["y"].values)  # noqa: E731
+    return pa.adapt(program, arguments, plate="groups", observations={"obs": "y"})
+
+
+def test_loops_and_programs_without_a_plate_are_refused_with_a_way():
+    cohort = pa.Cohort({"y": pa.Series(torch.zeros(40, 2), torch.ones(40, 2))})
+
+    def loop(mu, y):
+        for i in pyro.plate("groups", 40):
+            theta = pyro.sample(f"theta_{i}", dist.Normal(mu, 1.0))
+            pyro.sample(f"obs_{i}", dist.Normal(theta, 1.0).expand([2]).to_event(1), obs=y[i])
+
+    def no_plate(mu, y):
+        theta = pyro.sample("theta", dist.Normal(mu, 1.0).expand([len(y)]).to_event(1))
+        pyro.sample("obs", dist.Normal(theta[..., None], 1.0).expand([40, 2]).to_event(2), obs=y)
+
+    def many_sites(mu, y):
+        for i in range(40):
+            pyro.sample(f"theta_{i}", dist.Normal(mu, 1.0))
+
+    for write, message in (
+        (loop, "'groups' is a loop[\\s\\S]*compute all members at once"),
+        (no_plate, "write `with pyro.plate\\('groups', n\\):`"),
+        (many_sites, "\\] and others"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            pa.read_structure(_groups(cohort, write), cohort)
+
+
+def test_a_mask_of_the_observations_is_adapted():
+    """Pyro makes two sites of one with ``obs_mask=``."""
+    values = torch.tensor([[1.0, 2.0, torch.nan], [0.5, torch.nan, 1.5]]).double()
+    cohort = pa.Cohort({"y": pa.Series(torch.arange(3.0).expand(2, -1).double(), values)})
+
+    def program(y, mask):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("groups", len(y), dim=-2):
+            theta = pyro.sample("theta", dist.Normal(mu, 1.0))
+            with pyro.plate("time", 3, dim=-1):
+                pyro.sample("obs", dist.Normal(theta, 0.5), obs=y, obs_mask=mask)
+
+    arguments = lambda c: (c["y"].values, c["y"].observed)  # noqa: E731
+    model = pa.adapt(program, arguments, plate="groups", observations={"obs": "y"})
+    structure = pa.read_structure(model, cohort)
+    theta, mu = torch.tensor([[[0.7], [1.1]]]).double(), torch.tensor(0.2).double()
+    found = structure.log_density(cohort, theta, {"mu": mu})
+    each = dist.Normal(theta[0], 0.5).log_prob(values.nan_to_num()) * ~values.isnan()
+    torch.testing.assert_close(found.observation[0], each.sum(1))
+    torch.testing.assert_close(found.individual[0], dist.Normal(mu, 1.0).log_prob(theta[0, :, 0]))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pyro.infer.reparam import LocScaleReparam
 
+from pyro_amortized import Cohort, Series
 from pyro_amortized.errors import ModelError
 from pyro_amortized.model import read_structure
 from tests.programs import curve, growth_cohort
@@ -223,3 +224,24 @@ def test_what_to_do_about_other_usual_mistakes():
     _refused(two_plates, "make the plate once")
     _refused(improper, "a wide prior that can be drawn from")
     _refused(lambda cohort, times: None, "pa.adapt")
+
+
+def _outside(cohort, mean=0.0, observe=None):
+    """A program that reads what belongs to individuals from variables of its own."""
+    y = cohort["y"]
+    values = y.values if observe is None else observe
+    times = y.times if observe is None else y.times[:1]
+    with pyro.plate("individual", len(cohort)):
+        rate = pyro.sample("rate", dist.LogNormal(mean, 0.5))
+        error = dist.Normal(rate[..., None] * times, 1.0).to_event(1)
+        pyro.sample("y", error, obs=values)
+
+
+@pytest.mark.parametrize("size", [4, 6])
+def test_data_of_individuals_that_are_not_in_the_cohort(size):
+    times = torch.linspace(0.0, 2.0, 4).expand(size, -1).double()
+    cohort = Cohort({"y": Series(times, torch.ones(size, 4).double())})
+    weight, values = torch.linspace(0.0, 1.0, size), cohort["y"].values
+    message = r"fails with \d of the individuals[\s\S]*from the cohort and not from variables"
+    _refused(lambda c: _outside(c, mean=weight), message, cohort)
+    _refused(lambda c: _outside(c, observe=values), message, cohort)

@@ -11,6 +11,7 @@ from pyro_amortized.numerics.laplace import Curvature
 from pyro_amortized.population import fit_curvature, likelihood_choice
 from pyro_amortized.population.estimation_settings import EstimationSettings
 from pyro_amortized.population.fit_curvature import with_scores
+from pyro_amortized.population.fit_message import cut_gradients
 from pyro_amortized.population.likelihood_choice import ChoiceSettings
 from tests.exact import exact_fit, linear_cohort, linear_program
 
@@ -69,6 +70,42 @@ def flat_curvature(j, likelihood, search):
     flat = torch.zeros(1, 4).double()
     flat[0, :3] = axis / search.scale[:3]
     return NOTHING._replace(flat=flat)
+
+
+def test_what_the_scores_leave_flat_is_not_determined():
+    """Two parameters of which the scores see the sum alone."""
+    search, likelihood = parts(0.4)
+    scores, errors = likelihood.following.scores, likelihood.following.score_covariance
+    scores[:, 2] = scores[:, 0] + 1e-6 * scores[:, 2]
+    errors[1, 1] = 0.4 / (scores.T @ scores)[:3, :3].inverse()[1, 1]
+    found = with_scores(search, likelihood, NOTHING, FREE)
+    assert found.by_scores
+    assert not found.is_maximum
+    assert found.covariance.diagonal().isnan().tolist() == [True, False, True, True]
+    scale = search.scale
+    (direction,) = found.flat * scale / (found.flat * scale).abs().max()
+    assert direction.abs().tolist() == pytest.approx([1.0, 0.0, 1.0, 0.0], abs=1e-3)
+    assert float(direction[0] * direction[2]) < 0
+
+
+@pytest.mark.parametrize(("is_cut", "named"), [(True, ["rate"]), (False, [])])
+def test_a_large_third_order_is_no_cut_gradient(is_cut, named):
+    """Differences over a thousandth of a large step have a slope of one, which is no mistake."""
+
+    def objective(x):
+        return 1e6 * x[0] ** 3 + (2.0 * x[0].detach() if is_cut else 0.0) - x[1] ** 2
+
+    vector = torch.zeros(2).double()
+    ascent = SimpleNamespace(
+        likelihood=None,
+        optimum=SimpleNamespace(vector=vector),
+        held=torch.zeros(2, dtype=torch.bool),
+    )
+    structure = SimpleNamespace(population_names=["rate", "other"])
+    search = SimpleNamespace(
+        objective=lambda likelihood: objective, scale=torch.ones(2).double(), structure=structure
+    )
+    assert cut_gradients(SimpleNamespace(ascent=ascent, search=search)) == named
 
 
 def test_few_individuals_keep_the_curvature():

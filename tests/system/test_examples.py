@@ -137,6 +137,7 @@ def test_gallery_examples_run(run, tmp_path, name):
         ("seizure_counts", (), ("negative binomial", "AIC")),
         ("pain_scores", ("--individuals", 12), ("drug", "-2LL")),
         ("joint_model", ("--individuals", 16), ("link", "died within two years")),
+        ("competing_causes", ("--individuals", 40), ("treatment", "died before a relapse")),
         ("sites", ("--individuals", 4), ("units of 'site'", "between")),
         ("occasions", ("--individuals", 8), ("Closed form and ODE differ by", "between[0]")),
     ],

@@ -94,6 +94,7 @@ def cumulative_incidences(
     for j, (stratum, members) in enumerate(strata.items()):
         rows, first = members & known, j * len(labels)
         _draw_causes(axes[first : first + len(labels)], data, drawn, rows, labels, stratum)
+    axes[0].set_ylim(bottom=0.0)  # of all panels, when all are drawn
     add_legend(figure, axes)
     return figure
 
@@ -132,7 +133,6 @@ def _draw_causes(
         draw_curve(ax, grid, data.curve(number, rows, grid), band)
         words = "cumulative incidence" if ax is axes[0] else ""
         label_axes(ax, "time", words, f"{label}, {stratum}" if stratum else label)
-        ax.set_ylim(bottom=0.0)
 
 
 def series_of_causes(structure: ModelStructure, cohort: Cohort, event: str) -> list[str]:

@@ -13,7 +13,15 @@ from ...population.fit_result import PopulationFit
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
 from ..result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit
-from .panels import FITTED, MUTED, OBSERVED, draw_band, label_axes, panel_grid, set_log
+from .panels import (
+    FITTED,
+    MUTED,
+    OBSERVED,
+    draw_band,
+    label_axes,
+    panel_grid,
+    set_log_panels,
+)
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,8 @@ def individual_fits(
     r"""Observations of each individual with its fitted curve.
 
     The line is the posterior median of the predicted mean, the dark band its central 90 %, the
-    light band the central 90 % of new observations (residual error included), the dashed line the
-    prediction with the typical parameters of the population.
+    light band the central 90 % of new observations (residual error included; not drawn for
+    categories), the dashed line the prediction with the typical parameters of the population.
 
     Args:
         result: A fit, or individual posteriors.
@@ -85,11 +93,11 @@ def individual_fits(
         ax.plot(times, mean[:, i].median(0).values.numpy(), color=FITTED, lw=1.4)
         ax.plot(times, of_population[i].numpy(), color=MUTED, lw=1.0, ls="--")
         _draw_observations(ax, cohort[name], i, at_limit[i])
-        if log:
-            set_log(ax)
         label_axes(ax, "", "", f"individual {cohort.ids[i]}")
+    if log:
+        set_log_panels(axes, cohort[name])
     which = f" (first {num} of {len(cohort)})" if num < len(cohort) else ""
-    _add_titles(figure, name, which, bool(at_limit[:num].any()))
+    _add_titles(figure, name, which, kinds[name] == "category", bool(at_limit[:num].any()))
     return figure
 
 
@@ -108,12 +116,14 @@ def _series_on_grid(structure: ModelStructure, shown: str) -> list[str]:
     ]
 
 
-def _add_titles(figure: Figure, name: str, more: str, has_limits: bool) -> None:
+def _add_titles(figure: Figure, name: str, more: str, is_category: bool, has_limits: bool) -> None:
+    """What is drawn, in words; the mean of values 0 and 1 is the probability of a one."""
     triangles = " Open triangles: values at a limit of quantification." if has_limits else ""
+    curves = "median, 90 % band of the mean, 90 % band of new observations"
+    if is_category:
+        curves = "median and 90 % band of the mean (of values 0 and 1: the probability of a 1)"
     figure.suptitle(
-        f"Individual fits{more}: median, 90 % band of the mean, 90 % band of new observations.\n"
-        f"Dashed: population prediction.{triangles}",
-        fontsize=10,
+        f"Individual fits{more}: {curves}.\nDashed: population prediction.{triangles}", fontsize=10
     )
     figure.supxlabel("time", fontsize=9)
     figure.supylabel(name, fontsize=9)

@@ -4,6 +4,7 @@ The colours differ in lightness, too, so that they differ in black and white.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,12 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
+from ...cohort import Series
 from ...errors import SettingError
 
 TIME_AXES = ("time", "time after dose")
 BAND = (0.05, 0.95)  # quantiles that bound a band: the central 90 %
 MAX_VALUES = 1_000_000  # values from which quantiles are computed
 LEGEND_WIDTH = 2.3  # inches of an entry of a legend below the panels
+BELOW_VALUES = 3.0  # a logarithmic axis ends at the smallest value over this
 OBSERVED, FITTED, MUTED = "#1f2a44", "#c8553d", "#8a8f98"
 
 
@@ -87,6 +90,19 @@ def label_axes(ax: Axes, x: str, y: str, title: str = "") -> None:
     if title:
         ax.set_title(title, fontsize=9)
     remove_frame(ax)
+
+
+def set_log_panels(panels: Sequence[Axes], series: Series | None) -> None:
+    """Logarithmic vertical axes that end a little below the values of a series, because curves may
+    fall far below. To be called when all panels are drawn: a limit ends the automatic scale of
+    those that share an axis.
+    """
+    for ax in panels:
+        set_log(ax)
+    if series is not None and bool((positive := series.observed & (series.values > 0)).any()):
+        smallest = float(series.values[positive].min()) / BELOW_VALUES
+        for ax in panels:
+            ax.set_ylim(bottom=smallest)
 
 
 def set_log(ax: Axes, axes: str = "y") -> None:

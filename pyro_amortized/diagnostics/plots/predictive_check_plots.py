@@ -28,7 +28,7 @@ from .panels import (
     check_time_axis,
     label_axes,
     panel_grid,
-    set_log,
+    set_log_panels,
 )
 from .share_plots import category_shares
 from .strata import strata_of
@@ -174,8 +174,8 @@ def visual_predictive_check(
     for j, (label, members) in enumerate(strata.items()):
         _draw_percentiles(axes[j], binned, members, at_limit)
         label_axes(axes[j], "" if len(axes) > len(strata) else x, title if j == 0 else "", label)
-        if log:
-            set_log(axes[j])
+    if log:
+        set_log_panels(axes[: len(strata)], None if prediction_corrected else cohort[name])
     _draw_second_row(axes[len(strata) :], uncorrected, list(strata.values()), at_limit, x)
     add_legend(figure, axes)
     return figure

@@ -4,6 +4,8 @@ Lines are medians in bins of equally many values. In figures of npde, values at 
 quantification are open triangles: their ranks are drawn at random among the possible ones.
 """
 
+import itertools
+
 import numpy as np
 import scipy.stats
 from matplotlib.axes import Axes
@@ -11,8 +13,11 @@ from matplotlib.figure import Figure
 
 from ...population.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
+from ..dose_intervals import GAPS
 from ..measurements.residual_analysis import Residuals, residuals
 from .panels import FITTED, MUTED, OBSERVED, label_axes, panel_grid, set_log
+
+GAP_SHARE = 0.25  # part of an axis without values from which on a line may be broken
 
 
 def goodness_of_fit(
@@ -77,7 +82,7 @@ def _draw_identity(ax: Axes, x: np.ndarray, y: np.ndarray, log: bool) -> None:
     both = np.concatenate([x[drawn], y[drawn]])
     known = both[np.isfinite(both) & ((both > 0) | (not log))]
     if log:
-        ax.set_xscale("log")
+        set_log(ax, "xy")
     if len(known):
         ends = [float(known.min()), float(known.max())]
         ax.plot(ends, ends, color=MUTED, lw=1)
@@ -143,11 +148,27 @@ def _draw_normal_range(ax: Axes) -> None:
 
 
 def _draw_trend(ax: Axes, x: np.ndarray, y: np.ndarray, num: int = 8) -> None:
-    """A line through the medians in bins of equally many values, if each has two or more."""
+    """A line through the medians in bins of equally many values, if each has two or more; it is
+    broken across gaps.
+    """
     finite = np.isfinite(x) & np.isfinite(y)
     x, y = x[finite], y[finite]
     if len(x) < 2 * num:
         return
-    bins = np.array_split(np.argsort(x, kind="stable"), num)
-    medians = [(float(np.median(x[rows])), float(np.median(y[rows]))) for rows in bins]
-    ax.plot(*zip(*medians, strict=True), color=FITTED, lw=1.6)
+    order = np.argsort(x, kind="stable")
+    for part in _joined(x[order]):
+        bins = np.array_split(order[part], max(1, round(num * len(order[part]) / len(x))))
+        medians = [(float(np.median(x[rows])), float(np.median(y[rows]))) for rows in bins]
+        ax.plot(*zip(*medians, strict=True), color=FITTED, lw=1.6)
+
+
+def _joined(x: np.ndarray) -> list[slice]:
+    """Parts of sorted values that a line joins: between gaps that are a large part of the axis, and
+    longer than what came before, as between two occasions.
+    """
+    cuts, since = [0], x[0]
+    for j in np.flatnonzero(np.diff(x) > GAP_SHARE * (x[-1] - x[0])).tolist():
+        if x[j + 1] - x[j] > GAPS.beside_course * (x[j] - since) and j + 1 - cuts[-1] > 1:
+            cuts.append(j + 1)
+            since = x[j + 1]
+    return [slice(a, b) for a, b in itertools.pairwise([*cuts, len(x)])]

@@ -68,7 +68,8 @@ def forest(fits: PopulationFit | Mapping[str, PopulationFit], ax: Axes | None = 
     ax.axvline(0, color=MUTED, lw=0.8)
     if len(tables) > 1:
         ax.legend(frameon=False, fontsize=8)
-    label_axes(ax, "estimate and 95 % interval, in standard errors of the first fit", "")
+    whose = " of the first fit" if len(tables) > 1 else ""
+    label_axes(ax, f"estimate and 95 % interval, in standard errors{whose}", "")
     labels = [f"{n}  {next(t[n].estimate for t in tables.values() if n in t):.4g}" for n in names]
     ax.set_yticks([-j for j in range(len(names))], labels)
     figure = ax.figure

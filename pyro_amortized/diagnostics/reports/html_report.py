@@ -21,7 +21,7 @@ from ...runtime.atomic_files import write_atomically
 from ..check_results import Check
 from ..diagnosis import Diagnosis, diagnose
 from ..model_graph import model_drawing
-from ..result_selection import outcome_kinds, recorded_at_limit
+from ..result_selection import outcome_kinds, recorded_at_limit, spans_orders
 from ..variables.compared_variables import Variable
 from .html_elements import Section, html_figure, html_list, html_page, html_table
 from .parameter_table import parameter_table
@@ -236,13 +236,15 @@ def _figures(fit: PopulationFit, diagnosis: Diagnosis, seed: int) -> Iterator[st
         yield html_figure("Recovery of the parameters of simulated individuals", recovery)
     for r in diagnosis.residuals:
         name = r.series
-        yield html_figure(f"Data: {name}", plots.observations(fit.cohort, series=name))
-        yield html_figure(f"Individual fits of {name}", plots.individual_fits(fit, series=name))
+        log = r.kind == "continuous" and spans_orders(fit.cohort[name])
+        yield html_figure(f"Data: {name}", plots.observations(fit.cohort, series=name, log=log))
+        fits = plots.individual_fits(fit, series=name, log=log)
+        yield html_figure(f"Individual fits of {name}", fits)
         if r.kind != "category":  # the number of a category has no residual error
-            yield html_figure(f"Goodness of fit of {name}", plots.goodness_of_fit(r))
+            yield html_figure(f"Goodness of fit of {name}", plots.goodness_of_fit(r, log=log))
         errors = plots.distribution_errors(r)
         yield html_figure(f"Normalised prediction distribution errors of {name}", errors)
-        check = plots.visual_predictive_check(fit, series=name, seed=seed)
+        check = plots.visual_predictive_check(fit, series=name, log=log, seed=seed)
         yield html_figure(f"Visual predictive check of {name}", check)
         is_course = r.kind in ("continuous", "count")
         if (
@@ -250,7 +252,9 @@ def _figures(fit: PopulationFit, diagnosis: Diagnosis, seed: int) -> Iterator[st
             and fit.cohort.doses is not None
             and bool((fit.cohort.doses.given.sum(1) > 1).any())
         ):
-            check = plots.visual_predictive_check(fit, series=name, x="time after dose", seed=seed)
+            check = plots.visual_predictive_check(
+                fit, series=name, x="time after dose", log=log, seed=seed
+            )
             yield html_figure(f"Visual predictive check of {name}, time after dose", check)
     yield from _event_figures(fit, diagnosis, seed)
     yield html_figure("Random effects", plots.random_effects(fit, seed=seed))

@@ -95,7 +95,11 @@ def _check_doses(table: Table, number: dict[str, Numbers], dose: Mask) -> None:
     steady, additional, evid = number["SS"], number["ADDL"], number["EVID"]
     constant = dose & (steady > 0) & (amount == 0) & (rate > 0)
     checks = [
-        (dose & (amount == 0) & ~constant, "AMT", "an amount for a dose (EVID 1 or 4)."),
+        (
+            dose & (amount == 0) & ~constant,
+            "AMT",
+            "an amount for a dose (EVID 1 or 4); a placebo is EVID 2.",
+        ),
         (~dose & (amount > 0), "AMT", "no amount, because the row is not a dose (EVID 0, 2 or 3)."),
         (~dose & (rate != 0), "RATE", "0, because the row is not a dose."),
         (~dose & (steady > 0), "SS", "0, because the row is not a dose."),
@@ -140,7 +144,11 @@ def _without_unlimited_flags(table: Table, number: dict[str, Numbers]) -> None:
     flagged = (number["BLQ"] == 1) & observation & (number["MDV"] == 0)
     flagged &= ~np.isnan(value) & (value != 0)  # without a value, the limit is asked for
     different = np.unique(value[flagged])
-    if len(different) == 0 or (len(different) == 1 and different[0] > 0):
+    if len(different) == 0:
+        return
+    if len(different) == 1 and different[0] > 0:
+        text = "The limit of %d values that BLQ flags is their DV, %g: there is no column LLOQ."
+        LOG.warning(text, int(flagged.sum()), different[0])
         return
     LOG.warning(
         "%d values are flagged as below a limit (BLQ) that the table does not give, first in row "

@@ -46,21 +46,34 @@ def _events(columns: Columns, rows: np.ndarray) -> list[tuple[float, ...]]:
     of the table.
     """
     number, time = columns.number, columns.time
-    resets = time[rows[columns.is_reset[rows]]]
     events: list[tuple[float, ...]] = []
     for row in rows[(columns.is_dose | columns.is_reset)[rows]]:
         fields = [float(number[n][row]) for n in ("AMT", "RATE", "CMT", "II", "SS")]
         amount, rate, compartment, interval, steady = fields
         begin, reset = float(time[row]), float(columns.is_reset[row])
         events.append((begin, amount, rate, compartment, interval, steady, reset))
-        count = np.arange(1.0, int(number["ADDL"][row]) + 1)
-        later = _on_records(begin + count * interval, time[rows])
-        cancelled = resets[resets > begin]
-        if len(cancelled):
-            later = later[later < cancelled.min()]
+        later = additional_times(columns, rows, row)
         events += [(float(t), amount, rate, compartment, 0.0, 0.0, 0.0) for t in later]
     events.sort(key=lambda event: event[0])
     return events
+
+
+def additional_times(columns: Columns, rows: np.ndarray, row: int) -> np.ndarray:
+    """The times of the additional doses of one row of an individual, without those that a reset
+    cancels.
+
+    Args:
+        columns: The columns.
+        rows: The rows of the individual.
+        row: The row of the dose.
+    """
+    number, time = columns.number, columns.time
+    begin = float(time[row])
+    count = np.arange(1.0, int(number["ADDL"][row]) + 1)
+    later = _on_records(begin + count * float(number["II"][row]), time[rows])
+    resets = time[rows[columns.is_reset[rows]]]
+    cancelled = resets[resets > begin]
+    return later[later < cancelled.min()] if len(cancelled) else later
 
 
 def _on_records(times: np.ndarray, recorded: np.ndarray) -> np.ndarray:

@@ -24,7 +24,10 @@ def endpoint_rows(
         raise TableError(
             "The table has no observation (EVID 0).",
             "at least one observation record.",
-            "check the column EVID.",
+            "check the column EVID."
+            if "EVID" in table
+            else "AMT is above 0 in every row, and without EVID such a row is a dose: leave AMT "
+            "empty in the rows of observations, or add EVID.",
         )
     named = {} if isinstance(series, str) else {label(k): v for k, v in series.items()}
     if endpoint not in table:

@@ -75,6 +75,9 @@ def read_file(path: Path, columns: Sequence[str] | None = None) -> tuple[pd.Data
     rows, labels = _rows(path, lines, header)
     frame = pd.DataFrame(rows, columns=header.names, dtype=object)
     unnamed = [j for j, name in enumerate(header.names) if not name]
+    if unnamed[:1] == [0] and not frame.iloc[:, 0].duplicated().any():
+        LOG.warning("The first column of %s, which has no name, is not used: names of rows.", path)
+        unnamed = unnamed[1:]
     if any(frame.iloc[:, j].notna().any() for j in unnamed):
         raise TableError(
             f"Column {unnamed[0] + 1} of {path} has values and no name.",
@@ -96,10 +99,13 @@ def _rows(
     rows: list[list[str | float]] = []
     labels: list[int] = []
     comments: list[int] = []
+    repeated = [name.upper() for name in header.names]
     for cells in _records(lines, header, numbers):
         if len(cells) == width + 1 and cells[0].upper() == "C":  # before a complete row
             comments.append(numbers[-1])
             continue
+        if not any(cells) or [x.upper() for x in cells] == repeated:
+            continue  # empty rows at the end of a worksheet; a header that occurs again
         if len(cells) > width and not any(cells[width:]):
             cells = cells[:width]
         if len(cells) != width:
@@ -134,7 +140,7 @@ def _lines(path: Path) -> list[str]:
             "a text file (a worksheet must be saved as CSV).",
             "export the table as a text file.",
         )
-    return text.splitlines()
+    return text.rstrip("\x1a").splitlines()  # some programs of DOS end a file with this sign
 
 
 def _header(path: Path, lines: list[str]) -> _Header:
@@ -167,8 +173,9 @@ def _header(path: Path, lines: list[str]) -> _Header:
         f"No line of {path} has the names ID, TIME and DV; its first line is {text[:60]!r}.",
         "a header with the columns ID, TIME and DV, separated by commas, semicolons, tabs, bars or "
         "blanks.",
-        "rename the columns in the file, or read it into a DataFrame and pass "
-        "`frame.rename(columns={'Subject': 'ID'})`; pass `columns=` for a file without a header.",
+        "rename the columns in the file (TIME, not Time (h) or 'TIME'), or read it into a "
+        "DataFrame and pass `frame.rename(columns={'Subject': 'ID'})`; a table with one column for "
+        "each time is made long first (`frame.melt`); pass `columns=` for a file without a header.",
     )
 
 
@@ -251,6 +258,8 @@ def _wrong_width(path: Path, number: int, num_cells: int, header: _Header) -> Ta
     fix = "put values with commas in quotation marks"
     if header.separator == " ":
         fix = "write a dot for a missing value"
+    if num_cells == width + 1:
+        fix += "; leave out the names of rows (`row.names=FALSE` in R)"
     return TableError(
         f"Line {number} of {path} has {num_cells} cells, and the header has {width} names.",
         f"the same number of cells in every line, separated by {SEPARATORS[header.separator]}.",

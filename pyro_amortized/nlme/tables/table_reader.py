@@ -44,6 +44,7 @@ from .quantification_limits import Limit, number_labels_of_occasions, with_limit
 from .table_file import LOG
 from .table_source import Numbers, Table, identifiers, load
 from .table_surprises import log_codes, log_surprises, log_unused
+from .time_restarts import check_restarts
 
 
 def read_table(
@@ -123,8 +124,7 @@ def read_table(
     loaded = with_limits(loaded, series, endpoint, lloq, uloq)
     ids = identifiers(loaded)
     parsed = read_columns(loaded, ids, time_unit)
-    order = list(dict.fromkeys(ids))
-    rows = _rows_in_time(loaded, parsed, ids, order)
+    order, rows = _rows_in_time(parsed, ids)
     log_surprises(loaded, parsed, rows, ids)
     log_unused(loaded, named)
     shifted = _record_order(parsed, rows)
@@ -140,15 +140,15 @@ def read_table(
     for name in incomplete:
         series_by_name[name] = incomplete_covariate(loaded, name, rows, order, begin)
     constant = {x: constant_covariate(loaded, x, rows, order, names.get(x, ())) for x in covariates}
+    check_restarts(loaded, parsed, rows, order)
     return Cohort(series_by_name, doses, constant, tuple(order), varying, names)
 
 
-def _rows_in_time(table: Table, columns: Columns, ids: Sequence[str], order: list[str]) -> Rows:
-    """The rows of each individual, in the order of time."""
-    where = np.array(ids)
+def _rows_in_time(columns: Columns, ids: Sequence[str]) -> tuple[list[str], Rows]:
+    """The individuals, and the rows of each in the order of time."""
+    where, order = np.array(ids), list(dict.fromkeys(ids))
     rows = [np.flatnonzero(where == name) for name in order]
-    _check_restarts(table, columns, rows, order)
-    return [r[np.argsort(columns.time[r], kind="stable")] for r in rows]
+    return order, [r[np.argsort(columns.time[r], kind="stable")] for r in rows]
 
 
 def _check_names(
@@ -178,18 +178,6 @@ def _check_apart(covariates: Sequence[str], incomplete: Sequence[str]) -> None:
             "leave a covariate that some individuals lack out of `covariates=`; "
             "`nlme.completed(cohort[name], ...)` is its value in the model.",
         )
-
-
-def _check_restarts(table: Table, columns: Columns, rows: Rows, order: list[str]) -> None:
-    for r, name in zip(rows, order, strict=True):
-        back = np.flatnonzero(np.diff(columns.time[r]) < 0) + 1
-        if len(back) and columns.is_reset[r].any():
-            raise table.error(
-                int(r[back[0]]),
-                "TIME",
-                f"times of individual {name} that do not decrease, because there are resets.",
-                "continue the time after a reset (EVID 3 or 4) instead of starting again at 0.",
-            )
 
 
 def _record_order(columns: Columns, rows: Rows) -> Numbers:

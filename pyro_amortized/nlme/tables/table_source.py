@@ -45,6 +45,13 @@ KNOWN = {*NUMERIC, *DATES, *OTHERS}
 WHOLE = re.compile(r"[+-]?\d+(\.0*|\.?\d*[eE][+-]?\d+)")
 NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 COMMA = re.compile(r"[+-]?\d+(,\d+)+(\.\d*)?")
+THOUSANDS = re.compile(r"[+-]?\d{1,3}([.,'\u2019\s]\d{3})+([.,]\d*)?")
+NAMES_IN_PLACE_OF_NUMBERS = {
+    "CMT": "number the compartments (1, 2, ...) in the order in which the model has them.",
+    "EVID": "write 0 for an observation and 1 for a dose.",
+    **dict.fromkeys(("BLQ", "CENS"), "write 1 for a value below the limit, and 0 otherwise."),
+    "MDV": "write 1 for a value that was not recorded, and 0 otherwise.",
+}
 BELOW_LIMIT = re.compile(r"\s*(<|>|≤|≥|BLQ|BQL|BLOQ|LLOQ|BLD|ND\b)", re.IGNORECASE)
 
 
@@ -109,14 +116,18 @@ class Table:
 
 def _cure(text: str, column: str, row: int) -> str:
     """What to do about a text in a column of numbers."""
-    if COMMA.fullmatch(text.strip()):
+    text = text.strip()
+    if COMMA.fullmatch(text) or THOUSANDS.fullmatch(text):
         return (
             "write numbers with a decimal point and without separators of thousands; a decimal "
             "comma is read where semicolons, tabs or blanks separate the columns."
         )
     if row == 0 and column in ("DV", "AMT") and not any(x.isdigit() for x in text):
         return "correct the entry; a row of units below the header is taken out of the table."
-    return "correct the entry."
+    if not any(x.isdigit() for x in text):
+        fix = "correct the entry; write `.` for a value that was not recorded."
+        return NAMES_IN_PLACE_OF_NUMBERS.get(column, fix)
+    return "correct the entry; numbers are written as -1.5 or 1.5E+02."
 
 
 def load(
@@ -156,7 +167,8 @@ def load(
         raise TableError("The table has no rows.", "one row per event.", "check the file.")
     loaded = _without_comments(Table(frame.reset_index(drop=True), labels, known))
     blank = loaded.frame["ID"].map(is_blank).to_numpy(dtype=bool)
-    loaded.refuse(blank, "ID", "an ID in every row.", "fill in the ID.")
+    fix = "fill in the ID; a row of units or of totals is taken out of the table."
+    loaded.refuse(blank, "ID", "an ID in every row.", fix)
     return loaded
 
 

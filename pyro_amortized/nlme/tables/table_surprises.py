@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .columns import Columns
+from .dose_records import additional_times
 from .endpoints import Rows
 from .table_file import LOG
 from .table_source import KNOWN, Numbers, Table
@@ -39,13 +40,52 @@ def log_surprises(table: Table, columns: Columns, rows: Rows, ids: list[str]) ->
     values = columns.number["DV"]
     ignored = ~columns.is_observation & ~np.isnan(values) & (values != 0)
     if ignored.any():
+        reason = "" if "EVID" in table else " (rows with an amount are doses, without EVID)"
         LOG.warning(
-            "The DV of %d rows that are not observations is ignored, first in row %s.",
+            "The DV of %d rows that are not observations is ignored%s, first in row %s.",
             int(ignored.sum()),
+            reason,
             table.labels[np.flatnonzero(ignored)[0]],
         )
+    _log_doses(table, columns, rows)
     recorded = columns.is_observation & (columns.number["MDV"] == 0)
     log_codes("DV", np.where(recorded, values, np.nan), ids)
+
+
+def _log_doses(table: Table, columns: Columns, rows: Rows) -> None:
+    """Log doses that count twice, in a row and among the additional doses of another one, and
+    intervals without additional doses or a steady state.
+    """
+    number, dose = columns.number, columns.is_dose
+    again = [row for r in rows for row in _given_again(columns, r)]
+    if again:
+        LOG.warning(
+            "%d doses are given in a row of their own and as additional doses (ADDL) of an earlier "
+            "row; both count, first row %s.",
+            len(again),
+            table.labels[again[0]],
+        )
+    single = dose & (number["II"] > 0) & (number["ADDL"] == 0) & (number["SS"] == 0)
+    if single.any():
+        LOG.warning(
+            "%d doses have an interval (II), but neither additional doses (ADDL) nor a steady "
+            "state (SS): they are single doses, first in row %s.",
+            int(single.sum()),
+            table.labels[np.flatnonzero(single)[0]],
+        )
+
+
+def _given_again(columns: Columns, rows: np.ndarray) -> list[int]:
+    """The rows of doses (EVID 1) of one individual at times of additional doses of another row."""
+    number = columns.number
+    doses = rows[number["EVID"][rows] == 1]
+    found: list[int] = []
+    for row in doses[number["ADDL"][doses] > 0]:
+        same = number["CMT"][doses] == number["CMT"][row]
+        times = additional_times(columns, rows, int(row))
+        meets = same & (doses != row) & np.isin(columns.time[doses], times)
+        found += doses[meets].tolist()
+    return found
 
 
 def _log_repeated(table: Table, ids: list[str]) -> None:

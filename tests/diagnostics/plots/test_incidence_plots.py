@@ -84,6 +84,10 @@ def test_the_figure_has_a_panel_for_each_cause(posteriors):
     assert not figure.axes[2].collections
     arms = plots.cumulative_incidences(posteriors, stratify="arm", num_simulations=5)
     assert "cause 1, arm = 0" in [ax.get_title() for ax in arms.axes]
+    for ax in [*figure.axes, *arms.axes]:  # the axis of all panels shows the largest of them
+        low, high = ax.get_ylim()
+        assert low == 0
+        assert all(high >= line.get_ydata().max() for line in ax.lines)
 
 
 def test_what_is_lacking_is_named(posteriors):

@@ -1,9 +1,16 @@
 """Curves of individuals have points at every dose, sample and peak."""
 
+import pytest
 import torch
+from matplotlib.figure import Figure
 
 import pyro_amortized as pa
-from pyro_amortized.diagnostics.plots.individual_plots import _fine_times, _on_fine_grid
+from pyro_amortized.diagnostics.plots.individual_plots import (
+    _add_titles,
+    _fine_times,
+    _on_fine_grid,
+)
+from pyro_amortized.diagnostics.plots.panels import set_log_panels
 
 
 def repeated_doses():
@@ -48,3 +55,27 @@ def test_without_doses_the_grid_has_the_samples():
     grid = _fine_times(cohort, "y", 0, 11)
     assert len(grid) == 12
     assert (grid == times[0, 1]).any()
+
+
+@pytest.mark.parametrize("is_category", [True, False])
+def test_the_title_names_what_is_drawn(is_category):
+    """A band of new values 0 and 1 would be nearly all of them, and is not drawn."""
+    figure = Figure()
+    _add_titles(figure, "y", "", is_category, False)
+    title = figure.get_suptitle()
+    assert ("band of new observations" in title) != is_category
+    assert ("probability of a 1" in title) == is_category
+
+
+def test_logarithmic_axes_end_below_the_values_and_above_all_curves():
+    """Panels that share an axis keep the largest curve in view."""
+    first, second = Figure().subplots(1, 2, sharey=True)
+    values = torch.tensor([[0.3, 20.0, 0.0], [1.0, 500.0, 1.0]])
+    series = pa.Series(torch.arange(3.0).expand(2, -1), values)
+    first.plot([0, 1, 2], [1e-30, 20.0, 0.5])
+    second.plot([0, 1, 2], [1.0, 500.0, 1.0])
+    set_log_panels([first, second], series)
+    for ax in (first, second):
+        low, high = ax.get_ylim()
+        assert low == pytest.approx(0.1)
+        assert high > 500
