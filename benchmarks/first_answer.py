@@ -31,9 +31,9 @@ from first_answer_models import full_omega, interoccasion, interoccasion_cohort,
 import pyro_amortized as pa
 from pyro_amortized import nlme
 from pyro_amortized.numerics.laplace import laplace_covariance
-from pyro_amortized.population.expanded_likelihood import ExpandedLikelihood
-from pyro_amortized.population.expansion_settings import EXPANSION
-from pyro_amortized.population.information_check import information_check
+from pyro_amortized.population.likelihood.expanded_likelihood import ExpandedLikelihood
+from pyro_amortized.population.likelihood.expansion_settings import EXPANSION
+from pyro_amortized.population.search.information_check import information_check
 from tests.exact import THEOPHYLLINE
 
 NUM_DIFFERENCED = 3000  # draws of each individual for the standard errors of a reference

@@ -29,7 +29,7 @@ from .diagnostics import check_model, individual_table, parameter_table, report
 from .errors import AmortizedError, AmortizedWarning, CohortError
 from .guide import load_guide
 from .population.estimation import fit_population
-from .population.fit_files import load_fit
+from .population.results.fit_files import load_fit
 from .training import train
 
 INTERRUPTED = 130  # exit status of a command that was ended by Ctrl-C, as shells have it

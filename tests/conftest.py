@@ -8,17 +8,15 @@ import torch
 from matplotlib.figure import Figure
 
 import pyro_amortized as pa
-from pyro_amortized.population import (
-    amortized_mcmc,
-    draw_numbers,
-    estimation,
+from pyro_amortized.population import amortized_mcmc, estimation
+from pyro_amortized.population.posterior import (
     pooled_proposals,
     population_posterior,
     posterior_density,
-    retraining,
-    starting_values,
 )
-from pyro_amortized.population.estimation_settings import ESTIMATION
+from pyro_amortized.population.results import retraining
+from pyro_amortized.population.search import draw_numbers, starting_values
+from pyro_amortized.population.search.estimation_settings import ESTIMATION
 from pyro_amortized.sampling import minor_modes, refinement_stages
 from pyro_amortized.sampling.mode_mixture import mixture_around_modes
 from pyro_amortized.training import guide_training

@@ -7,8 +7,8 @@ For individuals that are simulated from the population under the design, with sc
 
 estimated by the mean over the simulated individuals. The score of an individual is the posterior
 mean of the score :math:`c_i` of the complete data (Fisher's identity), over weighted draws of the
-individual that follow the population (:mod:`pyro_amortized.population.following_draws`). The model
-is not linearised.
+individual that follow the population (:mod:`pyro_amortized.population.following.following_draws`).
+The model is not linearised.
 
 The products of the scores are noisy. Posterior means of the products of the scores of the complete
 data are correlated with them, and their mean is known from many more simulations that need no
@@ -38,8 +38,8 @@ from torch import Generator, Tensor
 from ..cohort import Cohort
 from ..errors import AmortizedWarning, FitError
 from ..model import ModelStructure
-from ..population.complete_scores import complete_scores
-from ..population.fitted_following import follow
+from ..population.following.complete_scores import complete_scores
+from ..population.following.fitted_following import follow
 from ..runtime.random_numbers import fork_seed
 from ..sampling.importance_weights import PARETO
 from ..sampling.individual_draws import sample_individuals

@@ -11,8 +11,8 @@ from torch import Generator
 
 from ..errors import FitError
 from ..population.known_population import KnownPopulation
-from ..population.level_result import LevelFit
-from ..population.population_draws import normal_vectors
+from ..population.levels.level_result import LevelFit
+from ..population.posterior.population_draws import normal_vectors
 from .population_source import Source
 from .simulated_individuals import Uncertainty
 

@@ -18,10 +18,10 @@ from ..errors import FitError, GuideError, SettingError
 from ..guide import AmortizedGuide
 from ..model import Model, ModelStructure
 from ..population.bootstrapping import Bootstrap
-from ..population.fit_result import PopulationFit
 from ..population.known_population import KnownPopulation
-from ..population.population_draws import even_normal_vectors, normal_vectors
-from ..population.population_posterior import PopulationDraws
+from ..population.posterior.population_draws import even_normal_vectors, normal_vectors
+from ..population.posterior.population_posterior import PopulationDraws
+from ..population.results.fit_result import PopulationFit
 from ..runtime.arguments import check_is
 
 Fitted = PopulationFit | PopulationDraws | Bootstrap | KnownPopulation

@@ -17,7 +17,7 @@ from ..errors import FitError
 from ..model.predictions import default_quantity, predict, predicted_parts
 from ..nlme.adaptive_regimens import AdaptiveRegimen
 from ..nlme.regimens import Regimen
-from ..population.level_result import LevelFit
+from ..population.levels.level_result import LevelFit
 from ..runtime.arguments import check_count, check_is
 from ..runtime.random_numbers import make_generator
 from ..runtime.threads import threads_for

@@ -17,7 +17,7 @@ from ..cohort import Cohort
 from ..errors import SettingError
 from ..model import ModelStructure, Population
 from ..model.individual_priors import individual_priors
-from ..population.exact_likelihood import ExactLikelihood
+from ..population.likelihood.exact_likelihood import ExactLikelihood
 from ..runtime.random_numbers import fork_seed
 from ..sampling.importance_weights import normalized_weights, resample
 from ..sampling.individual_draws import sample_individuals

@@ -23,9 +23,9 @@ from torch import Generator, Tensor
 
 from ..cohort import Cohort
 from ..model import Population
-from ..population.exact_likelihood import ExactLikelihood
-from ..population.fitted_following import follow
-from ..population.following_draws import Following
+from ..population.following.fitted_following import follow
+from ..population.following.following_draws import Following
+from ..population.likelihood.exact_likelihood import ExactLikelihood
 from ..sampling.importance_weights import log_moments
 from ..sampling.individuals import IndividualPosteriors
 from .population_source import Source

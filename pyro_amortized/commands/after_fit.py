@@ -15,9 +15,9 @@ import pandas as pd
 from ..applications import Exposure, Target, evaluate_designs, recommend, simulate
 from ..errors import FitError, SettingError
 from ..nlme import study
-from ..population.fit_files import load_fit
-from ..population.fit_result import PopulationFit
 from ..population.known_population import KnownPopulation, population
+from ..population.results.fit_files import load_fit
+from ..population.results.fit_result import PopulationFit
 from .inputs import add_table, cohort_from, model_from, say
 from .regimen_text import named_regimen, numbers_from, regimen_from, two_numbers, values_from
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..applications import SearchRule, search
 from ..diagnostics import report
-from ..population.fit_files import load_fit
+from ..population.results.fit_files import load_fit
 from .inputs import model_from, say, words
 
 DESCRIPTION = "search for covariate effects, correlations and residual error, from a fit"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pandas
 from torch import Tensor
 
-from ..population.fit_result import PopulationFit
+from ..population.results.fit_result import PopulationFit
 from ..runtime.short_lists import first_few
 from .check_results import Check
 

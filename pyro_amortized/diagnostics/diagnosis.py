@@ -20,7 +20,7 @@ from ..cohort import Cohort, Design
 from ..errors import TrainingError
 from ..guide import AmortizedGuide
 from ..missing.designs import as_design
-from ..population.fit_result import PopulationFit
+from ..population.results.fit_result import PopulationFit
 from ..runtime.arguments import check_is
 from ..runtime.random_numbers import fork_seed, make_generator
 from .case_influence import case_influence_checks

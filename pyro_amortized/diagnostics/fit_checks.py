@@ -15,8 +15,8 @@ import scipy.stats
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..population.fit_result import PopulationFit
-from ..population.likelihood_estimate import MarginalLikelihood
+from ..population.likelihood.likelihood_estimate import MarginalLikelihood
+from ..population.results.fit_result import PopulationFit
 from ..runtime.short_lists import first_few
 from ..sampling.importance_weights import PARETO
 from ..sampling.weight_quality import has_heavy_tail

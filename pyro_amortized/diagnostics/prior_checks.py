@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from ..cohort.unit_factors import UNITS, unit_words
-from ..population.fit_result import PopulationFit
 from ..population.prior_predictions import compare_with_prior
+from ..population.results.fit_result import PopulationFit
 from ..runtime.random_numbers import make_generator
 from .check_results import P_VALUES, Check
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..cohort import Cohort, Series
 from ..errors import CohortError
 from ..model import ModelStructure, OutcomeKind, at_limits, predicted_moments
-from ..population.fit_result import PopulationFit
+from ..population.results.fit_result import PopulationFit
 from ..runtime.arguments import check_is
 from ..sampling.individuals import IndividualPosteriors
 

@@ -1,9 +1,9 @@
 r"""Posterior draws with the interface of ``pyro.infer.MCMC``.
 
 The population is drawn from its posterior by sampling-importance resampling on the collapsed model,
-around its mode (see :mod:`pyro_amortized.population.population_posterior`). Then every individual
-is drawn given each draw of the population. The draws are independent; they are only arranged in
-chains.
+around its mode (see :mod:`pyro_amortized.population.posterior.population_posterior`). Then every
+individual is drawn given each draw of the population. The draws are independent; they are only
+arranged in chains.
 """
 
 import itertools
@@ -26,8 +26,8 @@ from ..runtime.random_numbers import fork_seed, make_generator
 from ..sampling.importance_weights import PARETO
 from ..sampling.weight_quality import unreliable
 from .estimation import fit_once
-from .fit_result import PopulationFit
-from .population_posterior import PopulationDraws, sample_population
+from .posterior.population_posterior import PopulationDraws, sample_population
+from .results.fit_result import PopulationFit
 
 CHAIN_DIAGNOSTICS = ("acceptance rate", "divergences", "r_hat", "n_eff")
 

@@ -28,11 +28,11 @@ from ..runtime.random_numbers import fork_seed, make_generator
 from ..runtime.text_table import text_table
 from ..runtime.user_warnings import warn_user
 from ..sampling.individuals import MIN_DRAWS
-from .draws_text import draws_rows
 from .estimation import fit_population
-from .fit_result import PopulationFit
-from .likelihood_choice import differentiable_likelihood
-from .likelihood_interface import Likelihood
+from .likelihood.likelihood_choice import differentiable_likelihood
+from .likelihood.likelihood_interface import Likelihood
+from .results.draws_text import draws_rows
+from .results.fit_result import PopulationFit
 
 
 @dataclass(frozen=True)

@@ -29,27 +29,22 @@ from ..runtime.random_numbers import make_generator
 from ..runtime.solver_context import failures_in_one_line
 from ..runtime.threads import threads_for
 from ..sampling.individuals import MIN_DRAWS
-from .draw_numbers import default_num_draws, schedule_of, with_more_draws
-from .equal_values import warn_equal_values
-from .estimation_settings import ESTIMATION
-from .fit_folder import FitFolder
-from .fit_result import PopulationFit
-from .fit_rounds import (
-    Rounds,
-    Start,
-    continue_rounds,
-    first_progress,
-)
-from .level_sites import check_no_levels
-from .likelihood_choice import is_large
-from .likelihood_precision import with_precision
-from .maximum_search import Criterion, Search
+from .levels.level_sites import check_no_levels
+from .likelihood.likelihood_choice import is_large
 from .prior_predictions import warn_unusual_data
-from .retraining import reasons_to_retrain, retrained
-from .round_progress import Progress
-from .round_schedule import RoundSchedule
-from .rounds_result import fit_of_rounds
-from .starting_values import find_start
+from .results.equal_values import warn_equal_values
+from .results.fit_folder import FitFolder
+from .results.fit_result import PopulationFit
+from .results.likelihood_precision import with_precision
+from .results.retraining import reasons_to_retrain, retrained
+from .results.rounds_result import fit_of_rounds
+from .search.draw_numbers import default_num_draws, schedule_of, with_more_draws
+from .search.estimation_settings import ESTIMATION
+from .search.fit_rounds import Rounds, Start, continue_rounds, first_progress
+from .search.maximum_search import Criterion, Search
+from .search.round_progress import Progress
+from .search.round_schedule import RoundSchedule
+from .search.starting_values import find_start
 
 
 def fit_population(
@@ -97,7 +92,8 @@ def fit_population(
             density. ``fit.estimator`` and the summary say which.
         retrain: Train the guide further around the fit, and fit once more with it, starting from
             the first fit; ``fit.guide`` is then the new guide. Default: if there are reasons for it
-            (:func:`~pyro_amortized.population.retraining.reasons_to_retrain`), with a warning.
+            (:func:`~pyro_amortized.population.results.retraining.reasons_to_retrain`), with a
+            warning.
         seed: Seed of all draws.
         folder: Where what the fit has come to is kept after every round. The same call goes on from
             there if it was interrupted, and ends with the same numbers; a finished fit is read from

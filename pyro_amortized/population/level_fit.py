@@ -2,7 +2,7 @@ r"""Maximum likelihood with a level above the individuals (studies, sites, famil
 
 Rounds alternate as in a fit without a level: draws of the individuals at the present parameters and
 modes of the effects, then the maximum of the likelihood of the units on these draws
-(:mod:`pyro_amortized.population.level_likelihood`).
+(:mod:`pyro_amortized.population.levels.level_likelihood`).
 """
 
 import math
@@ -22,10 +22,10 @@ from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import MIN_DRAWS
 from .estimation import fit_once
-from .fit_message import rounds_in_words
-from .level_likelihood import LevelLikelihood, drawn_level_likelihood
-from .level_result import LevelFit
-from .level_sites import Level, the_level
+from .levels.level_likelihood import LevelLikelihood, drawn_level_likelihood
+from .levels.level_result import LevelFit
+from .levels.level_sites import Level, the_level
+from .results.fit_message import rounds_in_words
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from pyro.infer.autoguide import AutoNormal
 import pyro_amortized as pa
 from pyro_amortized import Cohort, Series, nlme
 from pyro_amortized.errors import FitError, GuideError, ModelError
-from pyro_amortized.population import likelihood_choice
-from pyro_amortized.population.likelihood_choice import ChoiceSettings
+from pyro_amortized.population.likelihood import likelihood_choice
+from pyro_amortized.population.likelihood.likelihood_choice import ChoiceSettings
 from tests.exact import exact_fit, exact_log_marginal, linear_cohort, linear_program
 from tests.small import NETWORKS
 

@@ -5,7 +5,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized.numerics.vectorized_map import AtEach
-from pyro_amortized.population.exact_likelihood import ExactLikelihood
+from pyro_amortized.population.likelihood.exact_likelihood import ExactLikelihood
 
 
 def test_functions_that_cannot_run_together_run_one_after_another():

@@ -10,7 +10,7 @@ def test_the_package_is_the_function():
     result = pa.population(model, VALUES)
     assert result.series == ("y",)
     assert "typical" in repr(result)
-    assert pa.population.retraining.reasons_to_retrain  # and still a package
+    assert pa.population.results.retraining.reasons_to_retrain  # and still a package
 
 
 def test_series_are_found_without_a_cohort():

@@ -14,7 +14,7 @@ from pyro_amortized import __main__ as command_line
 from pyro_amortized.__main__ import main
 from pyro_amortized.diagnostics import diagnose
 from pyro_amortized.diagnostics.reports import html_report
-from pyro_amortized.population import retraining
+from pyro_amortized.population.results import retraining
 from tests.small import counted
 
 pytestmark = pytest.mark.usefixtures("rough_training_distributions")

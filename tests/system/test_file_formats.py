@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 import pyro_amortized as pa
 from pyro_amortized.errors import AmortizedError, FitError, GuideError
 from pyro_amortized.guide.files import guide_folder
-from pyro_amortized.population import fit_files
+from pyro_amortized.population.results import fit_files
 from pyro_amortized.runtime import claimed_folders
 from pyro_amortized.runtime.atomic_files import read_tensors, write_tensors
 from pyro_amortized.runtime.file_formats import Content, Format

@@ -20,7 +20,7 @@ from ...model.extended_program import ErrorPart
 from ...model.normal_laws import normal_observation
 from ...model.program_run import Assign, run_program
 from ...model.sites import site_mask
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
 from .search_candidates import Candidate
 from .search_settings import SEARCH

@@ -21,8 +21,8 @@ from torch import Tensor
 from ...cohort import Cohort, Series
 from ...errors import AmortizedError, SettingError
 from ...model.freed_parameter import FreedParameter
-from ...population.fit_result import PopulationFit
-from ...population.fixed_parameter_tests import check_fixed
+from ...population.comparison.fixed_parameter_tests import check_fixed
+from ...population.results.fit_result import PopulationFit
 from ...runtime.random_numbers import make_generator
 from .search_settings import SEARCH
 

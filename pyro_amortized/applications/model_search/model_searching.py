@@ -30,8 +30,8 @@ from ...model.extended_program import (
 )
 from ...model.normal_laws import normal_observation
 from ...model.program_run import Assign, run_program
-from ...population.fit_result import PopulationFit
-from ...population.fixed_parameter_tests import check_fixed
+from ...population.comparison.fixed_parameter_tests import check_fixed
+from ...population.results.fit_result import PopulationFit
 from ...runtime.arguments import check_is, check_seed
 from ...runtime.isolation import seeded
 from .held_sites import WAY, held_sites

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from ...model.extended_program import CovariateEffect
-from ...population.model_comparison import difference
+from ...population.comparison.model_comparison import difference
 from .score_expansion import expand
 from .search_candidates import Request, candidates_for
 from .search_path import Path, unexplained_variances

@@ -10,7 +10,7 @@ from ...model.extended_program import (
     Extension,
 )
 from ...model.freed_parameter import FreedParameter
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 
 
 def program_lines(extension: Extension, fit: PopulationFit) -> str:

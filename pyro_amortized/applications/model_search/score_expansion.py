@@ -31,9 +31,9 @@ from ...model.freed_parameter import FreedParameter
 from ...model.individual_priors import individual_priors, individual_priors_at
 from ...numerics.gaussians import Gaussians
 from ...numerics.maximization import observed_information
-from ...population.complete_scores import complete_scores
-from ...population.expanded_likelihood import ExpandedLikelihood
-from ...population.fit_result import PopulationFit
+from ...population.following.complete_scores import complete_scores
+from ...population.likelihood.expanded_likelihood import ExpandedLikelihood
+from ...population.results.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
 from .error_scores import error_directions
 from .law_scores import Directions, LawChanges, directions_of

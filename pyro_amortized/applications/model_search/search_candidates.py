@@ -29,7 +29,7 @@ from ...model.extended_program import (
 from ...model.freed_parameter import FreedParameter
 from ...model.individual_priors import individual_priors
 from ...numerics.gaussians import Gaussians
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from ...runtime.random_numbers import make_generator
 from .search_settings import SEARCH, RatioDistribution
 

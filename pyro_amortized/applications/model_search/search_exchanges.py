@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...model.extended_program import CorrelatedBlock, ErrorPart, Term
-from ...population.model_comparison import difference
+from ...population.comparison.model_comparison import difference
 from .score_expansion import Expansion, ScoreTest, expand
 from .search_candidates import Candidate, Request, candidates_for, size_without, without
 from .search_path import Path, unexplained_variances

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from ...errors import FitError
 from ...model.individual_priors import individual_priors
-from ...population.fit_result import PopulationFit
-from ...population.model_comparison import difference
+from ...population.comparison.model_comparison import difference
+from ...population.results.fit_result import PopulationFit
 from ...runtime.workers import Workers
 from .score_expansion import ScoreTest, expand
 from .search_candidates import Candidate, Request, candidates_for, size_without

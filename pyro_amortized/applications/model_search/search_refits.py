@@ -24,8 +24,8 @@ from ...model.extended_program import (
 from ...model.freed_parameter import FreedParameter
 from ...numerics.cholesky import factored
 from ...population.estimation import refit
-from ...population.fit_files import load_fit
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_files import load_fit
+from ...population.results.fit_result import PopulationFit
 from ...runtime.atomic_files import make_folder, read_json, write_atomically
 from ...runtime.workers import run_each
 from .score_expansion import ScoreTest

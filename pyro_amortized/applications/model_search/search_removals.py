@@ -14,7 +14,7 @@ from torch import Tensor
 from ...model import Population
 from ...model.extended_program import CorrelatedBlock, ErrorPart, Extension, Term
 from ...model.freed_parameter import FreedParameter
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from .search_candidates import Candidate, size_of_test, size_without, without
 from .search_refits import Fitted
 from .search_settings import RatioDistribution

@@ -11,7 +11,7 @@ import pandas
 from torch import Tensor
 
 from ...model.extended_program import ExtendedProgram, Extension
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from ...runtime.text_table import text_table
 from .program_lines import program_lines
 from .search_settings import SearchRule

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ...errors import AmortizedError, FitError
 from ...model import Model, read_structure
 from ...population.estimation import fit_population
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from ...runtime.arguments import check_program
 from ...runtime.workers import run_each
 from .search_path import unexplained_variances

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from ...cohort import Cohort
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from ...runtime.short_lists import first_few
 from ...runtime.solver_context import failures_reported_by_caller
 from ...runtime.threads import threads_for

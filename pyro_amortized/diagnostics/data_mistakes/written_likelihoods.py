@@ -19,7 +19,7 @@ from ...cohort import Cohort
 from ...cohort.concatenation import end_to_end
 from ...numerics.cholesky import factored
 from ...numerics.newton_steps import newton_step
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from ...runtime.random_numbers import make_generator
 from ...sampling.adaptive_importance import sample_targets
 from ...sampling.importance_weights import importance_estimate

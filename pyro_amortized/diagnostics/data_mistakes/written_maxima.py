@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from .written_alternatives import LEVEL
 from .written_likelihoods import (
     Approximated,

@@ -39,7 +39,7 @@ import scipy.stats
 
 from ...cohort import RECORDED, dropout_of
 from ...numerics.robust_scale import MAD_TO_SD
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
 from ..check_results import combined_p_value
 from ..refused_data import REFUSALS

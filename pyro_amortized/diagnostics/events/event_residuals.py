@@ -27,7 +27,7 @@ from ...cohort import Cohort
 from ...errors import CohortError
 from ...model import ModelStructure, site_values
 from ...nlme import EventTimes
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
 from ..check_results import Check, check_p_values, combined_p_value

@@ -17,8 +17,8 @@ import xarray
 from ...applications import Simulation
 from ...model import ModelStructure
 from ...population.amortized_mcmc import AmortizedMCMC
-from ...population.fit_result import PopulationFit
-from ...population.population_posterior import PopulationDraws
+from ...population.posterior.population_posterior import PopulationDraws
+from ...population.results.fit_result import PopulationFit
 from ...runtime.arguments import check_count, check_is
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
@@ -61,9 +61,8 @@ def to_arviz(
         result: One of the following. A population fit: its population parameters are drawn from
             their normal approximation in unconstrained coordinates. Individual posteriors: their
             population parameters are fixed. Draws of
-            :func:`~pyro_amortized.population.population_posterior.sample_population`, or an
-            :class:`~pyro_amortized.AmortizedMCMC`
-            that was run: their individual parameters carry the uncertainty of the population. A
+            :func:`~pyro_amortized.population.posterior.population_posterior.sample_population`, or
+            an :class:`~pyro_amortized.AmortizedMCMC` that was run: their individual parameters carry the uncertainty of the population. A
             calibration. A simulation under regimens.
         num_draws: Number of equally weighted draws. Draws of the population are all exported.
         num_prior_draws: Number of draws of the groups ``prior`` and ``prior_predictive``; 0 leaves

@@ -17,9 +17,9 @@ from ...applications import Simulation
 from ...cohort import Cohort
 from ...model import ModelStructure, Population, individual_prior_terms, joint_runs, value_log_probs
 from ...numerics.vectorized_map import AtEach
-from ...population.fit_result import PopulationFit
-from ...population.population_draws import normal_vectors
-from ...population.population_posterior import PopulationDraws
+from ...population.posterior.population_draws import normal_vectors
+from ...population.posterior.population_posterior import PopulationDraws
+from ...population.results.fit_result import PopulationFit
 from ...runtime.random_numbers import fork_seed
 from ...runtime.solver_context import caching_here
 from ...sampling.individuals import IndividualPosteriors

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ...cohort import Series, dropout_of
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from ...sampling.posterior_centers import posterior_centers
 from ..check_results import P_VALUES, Check, Status
 from ..result_selection import value_moments

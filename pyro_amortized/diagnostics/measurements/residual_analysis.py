@@ -29,7 +29,7 @@ from torch import Generator, Tensor
 
 from ...errors import AmortizedError
 from ...model import OutcomeKind, predicted_moments
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
 from ...sampling.posterior_centers import posterior_centers

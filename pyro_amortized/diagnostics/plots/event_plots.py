@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...cohort import Cohort
 from ...model import ModelStructure, Population, site_values
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from ...runtime.arguments import check_count
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors

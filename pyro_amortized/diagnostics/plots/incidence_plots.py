@@ -21,7 +21,7 @@ from torch import Tensor
 from ...cohort import Cohort
 from ...errors import CohortError, SettingError
 from ...model import ModelStructure
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from ...runtime.arguments import check_count
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...cohort import RECORDED, Cohort, Series
 from ...model import ModelStructure
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors
 from ..result_selection import check_series, individuals_of, outcome_kinds, recorded_at_limit

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ...errors import CohortError
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
 from ..effects.random_effects import standardized_effects
 from ..result_selection import individuals_of

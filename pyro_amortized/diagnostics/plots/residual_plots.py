@@ -11,7 +11,7 @@ import scipy.stats
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
 from ..dose_intervals import GAPS
 from ..measurements.residual_analysis import Residuals, residuals

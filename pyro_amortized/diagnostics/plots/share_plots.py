@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from ...runtime.arguments import check_count
 from ...runtime.random_numbers import make_generator
 from ...sampling.individuals import IndividualPosteriors

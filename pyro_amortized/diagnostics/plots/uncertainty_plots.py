@@ -6,8 +6,8 @@ import scipy.stats
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...population.fit_result import PopulationFit
-from ...population.likelihood_profiles import ProfileLikelihood
+from ...population.comparison.likelihood_profiles import ProfileLikelihood
+from ...population.results.fit_result import PopulationFit
 from .panels import FITTED, MUTED, OBSERVED, label_axes
 
 MARKERS = "osD^vP"
@@ -18,7 +18,7 @@ def profile(likelihood: ProfileLikelihood, ax: Axes | None = None) -> Figure:
 
     Args:
         likelihood: Result of
-            :func:`~pyro_amortized.population.likelihood_profiles.profile_likelihood`.
+            :func:`~pyro_amortized.population.comparison.likelihood_profiles.profile_likelihood`.
         ax: Panel to draw in. Default: a new figure.
     """
     ax = ax or Figure(figsize=(4.2, 3.2), layout="constrained").subplots()

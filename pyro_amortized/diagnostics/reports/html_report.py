@@ -15,7 +15,7 @@ import pandas
 from ...applications.model_search import ModelSearch
 from ...cohort import Cohort, Series
 from ...errors import SettingError
-from ...population.fit_result import PopulationFit
+from ...population.results.fit_result import PopulationFit
 from ...runtime.arguments import check_is
 from ...runtime.atomic_files import write_atomically
 from ..check_results import Check

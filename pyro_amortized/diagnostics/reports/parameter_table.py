@@ -23,9 +23,9 @@ import pandas
 from ...errors import SettingError
 from ...model import entry_names
 from ...numerics.laplace import delta_method
-from ...population.fit_result import PopulationFit
-from ...population.level_result import LevelFit
-from ...population.reported_parameters import ReportedSite, reported_site
+from ...population.levels.level_result import LevelFit
+from ...population.results.fit_result import PopulationFit
+from ...population.results.reported_parameters import ReportedSite, reported_site
 from ...runtime.arguments import check_is
 from ...runtime.atomic_files import write_atomically
 from ...runtime.text_table import html_rows, text_table

@@ -15,8 +15,8 @@ import pyro_amortized as pa
 from pyro_amortized.diagnostics import calibrate
 from pyro_amortized.errors import AmortizedError
 from pyro_amortized.guide.default_distribution import default_training_distribution
-from pyro_amortized.population.maximum_search import Search
-from pyro_amortized.population.starting_values import locate_population
+from pyro_amortized.population.search.maximum_search import Search
+from pyro_amortized.population.search.starting_values import locate_population
 from pyro_amortized.runtime.workers import Workers
 from pyro_amortized.training.simulation.shard_queue import SETTINGS as QUEUE
 from pyro_amortized.training.simulation.shard_queue import SimulationBank

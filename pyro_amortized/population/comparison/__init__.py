@@ -1,0 +1,1 @@
+"""Comparison of fits, profiles of the likelihood, and tests of fixed parameters."""

@@ -1,0 +1,1 @@
+"""How the draws of every individual follow the population."""

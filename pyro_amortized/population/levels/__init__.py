@@ -1,0 +1,1 @@
+"""Random effects of groups of individuals, such as studies or centres."""

@@ -1,0 +1,1 @@
+"""The posterior of the population given the individuals of a fit."""

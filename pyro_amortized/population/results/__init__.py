@@ -1,0 +1,1 @@
+"""The result of a fit: estimates, standard errors, messages, tables and files."""
