@@ -62,8 +62,8 @@ def to_arviz(
             their normal approximation in unconstrained coordinates. Individual posteriors: their
             population parameters are fixed. Draws of
             :func:`~pyro_amortized.population.posterior.population_posterior.sample_population`, or
-            an :class:`~pyro_amortized.AmortizedMCMC` that was run: their individual parameters carry the uncertainty of the population. A
-            calibration. A simulation under regimens.
+            an :class:`~pyro_amortized.AmortizedMCMC` that was run: their individual parameters
+            carry the uncertainty of the population. A calibration. A simulation under regimens.
         num_draws: Number of equally weighted draws. Draws of the population are all exported.
         num_prior_draws: Number of draws of the groups ``prior`` and ``prior_predictive``; 0 leaves
             the groups out.
