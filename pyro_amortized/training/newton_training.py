@@ -19,7 +19,7 @@ from ..errors import TrainingError
 from ..guide import AmortizedGuide
 from ..guide.amortized_posterior import AmortizedPosterior
 from ..guide.learned_likelihood import learned
-from ..guide.newton_posterior import SharpenedPosterior, log_mixture
+from ..guide.newton_posterior import SharpenedPosterior, log_mixture, log_with_tails
 from ..guide.training_history import TrainingHistory
 from ..missing.designs import as_design
 from ..networks.conditional_flow import ConditionalFlow, FlowDistribution, FlowSizes
@@ -168,7 +168,8 @@ class Rows:
     def log_q(self, flow: nn.Module, rows: Tensor | slice) -> Tensor:
         """Log density of the mixture at some rows."""
         assert isinstance(flow, ConditionalFlow)
-        log_z = FlowDistribution(flow, self.context[rows]).log_prob(self.z[rows])
+        log_flow = FlowDistribution(flow, self.context[rows]).log_prob(self.z[rows])
+        log_z = log_with_tails(log_flow, self.z[rows])
         return log_mixture(log_z - self.log_det[rows], self.log_first[rows])
 
 

@@ -23,7 +23,7 @@ class ChoiceSettings:
     """When a training is sharpened without being asked to."""
 
     # Part of a budget that the networks get.
-    networks_share: float = 0.35
+    networks_share: float = 0.25
     # Seconds of a budget below which the networks get all of it: the second flow would have some
     # hundred steps only.
     min_budget: float = 20.0
@@ -37,7 +37,7 @@ class ChoiceSettings:
     evaluations_per_row: int = 250
     # Part of the rest of the budget for simulation and Newton steps, which cost more than the
     # training of the second flow.
-    preparation_share: float = 0.6
+    preparation_share: float = 0.65
     # Individuals and draws that are evaluated to see what an evaluation costs.
     num_probed: int = 64
     num_draws: int = 16
