@@ -180,7 +180,7 @@ class SharpenedPosterior(nn.Module):
         start, scale = (x.double() for x in first.head())
         target = target_of(torch.arange(len(cohort)))
         best = best_of(target, start, scale, SETTINGS.num_starts, SETTINGS.num_climbs)
-        location, reached, density = climb(target_of, *best, self.num_steps)
+        location, reached, density = climb(target_of, *best, self.num_steps, merge=True)
         highest, rows = density.argmax(0), torch.arange(len(cohort))
         mode = newton(target, location[highest, rows], reached[highest, rows], 0)
         shift = torch.linalg.solve_triangular(

@@ -85,7 +85,7 @@ def train(
         warm_start: A guide of a model with the same sites and series, whose networks are trained
             further; ``networks`` is then ignored.
         sharpen: Follow the networks by Newton steps on the density of the model, as
-            :func:`~pyro_amortized.sharpen` does; it gets about two thirds of a budget. Default: if
+            :func:`~pyro_amortized.sharpen` does; it gets three quarters of a budget. Default: if
             the model has a density that is evaluated fast enough
             (:mod:`pyro_amortized.training.sharpening_choice`), the budget is not less than 20 s,
             and there is no ``num_simulations``, folder or warm start.

@@ -3,7 +3,7 @@ r"""Newton steps without derivatives."""
 import pytest
 import torch
 
-from pyro_amortized.numerics.newton_steps import best_of, newton, newton_step, stencil
+from pyro_amortized.numerics.newton_steps import best_of, climb, newton, newton_step, stencil
 
 
 def gaussian(mean, precision):
@@ -61,3 +61,31 @@ def test_a_place_of_density_zero_has_no_density():
         torch.eye(2, dtype=torch.float64).expand(3, 2, 2),
     )
     assert log_density.tolist() == [-torch.inf] * 3
+
+
+def test_merged_starts_end_at_the_modes_that_they_lead_to():
+    """Two modes each: four starts end where they end without merging, with fewer evaluations."""
+    centres = torch.tensor([[-3.0, 4.0], [2.0, -1.0], [0.0, 6.0]]).double()
+    evaluated = []
+
+    def target_of(rows):
+        def target(points):
+            by_row = points.reshape(-1, len(rows), 1)
+            evaluated.append(by_row.shape[:2].numel())
+            distance = (by_row - centres[rows]).square()  # (point, row, mode)
+            density = torch.logsumexp(-2 * distance + torch.tensor([0.0, -1.0]).double(), -1)
+            return density.reshape(points.shape[:-1])
+
+        return target
+
+    apart = torch.tensor([[-1.0], [-0.2], [0.1], [1.0]]).double()
+    starts = (centres[:, 0] + centres[:, 1]) / 2 + 3 * apart
+    scale = torch.ones(4, 3, 1, 1).double()
+    ends = {}
+    for merge in (False, True):
+        evaluated.clear()
+        location, _, density = climb(target_of, starts.unsqueeze(-1), scale, 8, merge)
+        ends[merge] = (location, density, sum(evaluated))
+    assert torch.allclose(ends[True][0], ends[False][0], atol=0.02)
+    assert torch.allclose(ends[True][1], ends[False][1], atol=1e-3)
+    assert ends[True][2] < 0.75 * ends[False][2]
