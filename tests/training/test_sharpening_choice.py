@@ -63,7 +63,8 @@ def test_a_budget_is_shared_with_the_newton_steps(linear):
 def test_it_can_be_asked_for_and_refused(linear):
     few = {"num_simulations": 500, "seed": 1, "progress": False}
     options = pa.TrainingOptions(max_epochs=1)
-    sharp = pa.train(linear_program, linear, sharpen=True, options=options, **few)
+    short = {"budget": "8s", "options": options}
+    sharp = pa.train(linear_program, linear, sharpen=True, **short, **few)
     assert isinstance(sharp.posterior, SharpenedPosterior)
     plain = pa.train(linear_program, linear, options=options, **few)
     assert not isinstance(plain.posterior, SharpenedPosterior)
