@@ -39,7 +39,7 @@ def test_time_and_a_density_are_needed(linear):
 
 def test_a_slow_density_leaves_the_time_to_the_networks(linear):
     def slow(cohort):
-        time.sleep(0.05)
+        time.sleep(0.2)  # of 1,024 individuals and draws together
         linear_program(cohort)
 
     assert not is_sharpened(plan_of(slow, linear, 60.0))
