@@ -97,12 +97,13 @@ def train(
         The guide; ``guide.history`` holds the losses, and what would improve the result.
 
     Raises:
-        ModelError: The model is not a mixed-effects model that the library can read.
+        ModelError: The model is not a mixed-effects model that the library can read, or has no
+            density and ``sharpen=True``.
         TrainingError: Too few simulations, too many of them not finite, a folder that holds
             another run, or a warm start from a guide of other sites.
     """
     begin, limit = time.monotonic(), budget_seconds(budget)
-    check_request(model, num_simulations, seed)
+    check_request(model, num_simulations, seed, sharpen)
     check_kinds(options, networks, training_distribution, warm_start, tracker)
     generator = make_generator(seed)
     example = data if isinstance(data, Cohort) else example_of(data, generator)
@@ -136,6 +137,8 @@ def _trained(
     sharpen: bool | None,
 ) -> AmortizedGuide:
     """The guide, with Newton steps where the user wants them or does not say so and they pay."""
+    if sharpen:
+        plan.simulator.structure.check_density()
     if not (is_sharpened(plan) if sharpen is None else sharpen):
         return _guide(plan, model, generator, tracker)
     networks_alone = replace(plan, limit=networks_limit(plan.limit))

@@ -102,7 +102,7 @@ def sharpen(
         the guide without Newton steps.
 
     Raises:
-        GuideError: The observations of the model have no density.
+        ModelError: The observations of the model have no density.
         TrainingError: An argument is of the wrong kind or outside its range.
     """
     begin, limit = time.monotonic(), budget_seconds(budget)

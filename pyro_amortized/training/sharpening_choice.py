@@ -83,4 +83,4 @@ def _seconds_per_density(simulator: Simulator) -> float:
         begin = time.monotonic()
         structure.log_observation(simulated.cohort, draws, simulated.shared.double())
         seconds.append(time.monotonic() - begin)
-    return min(seconds) / draws.shape[:2].numel()
+    return min(seconds) / max(1, draws.shape[:2].numel())

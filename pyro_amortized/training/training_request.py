@@ -17,12 +17,14 @@ from .options import TrainingOptions
 NUM_EXAMPLE = 64  # individuals of a design that the model is read with
 
 
-def check_request(model: Any, num_simulations: Any, seed: Any) -> None:
-    """Check the program and the numbers."""
+def check_request(model: Any, num_simulations: Any, seed: Any, sharpen: Any) -> None:
+    """Check the program, the numbers and whether the guide is to be sharpened."""
     check_program(model, TrainingError)
     if num_simulations is not None:
         check_count("num_simulations", num_simulations, least=100, error=TrainingError)
     check_count("seed", seed, least=0, error=TrainingError)
+    if sharpen is not None:
+        check_is("sharpen", sharpen, bool, "pass True, False or None.", TrainingError)
 
 
 def check_kinds(

@@ -70,6 +70,7 @@ SETTINGS |= {
         "simulations in words": (lambda k: _train(k, num_simulations="many"), "'many'"),
         "half a simulation": (lambda k: _train(k, num_simulations=1000.5), "1000.5"),
         "no time": (lambda k: _train(k, budget=0), "budget"),
+        "sharpened with a word": (lambda k: _train(k, sharpen="yes"), "sharpen"),
         "time without a unit": (lambda k: _train(k, budget="fast"), "'fast'"),
         "time in parsecs": (lambda k: _train(k, budget="5 parsecs"), "parsecs"),
         "time that is no number": (lambda k: _train(k, budget=NAN), "budget"),

@@ -196,7 +196,9 @@ def _groups(cohort, write):
         mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
         write(mu, y)
 
-    arguments = lambda c: (c["y"].times, c["y"].values)  # noqa: E731
+    def arguments(c):
+        return c["y"].times, c["y"].values
+
     return pa.adapt(program, arguments, plate="groups", observations={"obs": "y"})
 
 
@@ -237,7 +239,9 @@ def test_a_mask_of_the_observations_is_adapted():
             with pyro.plate("time", 3, dim=-1):
                 pyro.sample("obs", dist.Normal(theta, 0.5), obs=y, obs_mask=mask)
 
-    arguments = lambda c: (c["y"].values, c["y"].observed)  # noqa: E731
+    def arguments(c):
+        return c["y"].values, c["y"].observed
+
     model = pa.adapt(program, arguments, plate="groups", observations={"obs": "y"})
     structure = pa.read_structure(model, cohort)
     theta, mu = torch.tensor([[[0.7], [1.1]]]).double(), torch.tensor(0.2).double()

@@ -4,10 +4,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 import pyro_amortized as pa
+from pyro_amortized import nlme
+from pyro_amortized.errors import ModelError
 from pyro_amortized.guide.default_distribution import default_training_distribution
 from pyro_amortized.guide.newton_posterior import SharpenedPosterior
 from pyro_amortized.missing.designs import as_design
@@ -68,3 +72,18 @@ def test_it_can_be_asked_for_and_refused(linear):
     assert isinstance(sharp.posterior, SharpenedPosterior)
     plain = pa.train(linear_program, linear, options=options, **few)
     assert not isinstance(plain.posterior, SharpenedPosterior)
+
+
+def test_what_has_no_density_is_refused_before_the_training(linear):
+    def simulated(cohort):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("individual", len(cohort)):
+            u = pyro.sample("u", dist.Normal(mean, 1.0))
+            y = cohort["y"]
+
+            rate = u.exp().unsqueeze(-1).expand(y.values.shape)
+            counts = nlme.Simulated(lambda: torch.poisson(rate), rate.shape)
+            pyro.sample("y", counts.mask(y.observed).to_event(1), obs=y.values)
+
+    with pytest.raises(ModelError, match="no density"):
+        pa.train(simulated, linear, sharpen=True, progress=False)
