@@ -24,6 +24,7 @@ from pyro_amortized.applications.model_search.search_settings import RatioDistri
 from pyro_amortized.applications.model_search.selection_frequencies import (
     Quadratic,
     TermGroup,
+    _forward,
     chosen_terms,
     inclusion_frequencies,
 )
@@ -108,6 +109,17 @@ def test_a_quadratic_is_maximised_and_terms_are_chosen_on_it():
     share = inclusion_frequencies(scores, 40 * information, groups, rule, seed=2)
     assert share[0] == 1.0
     assert (share[1:] < 0.5).all()
+
+
+def test_a_round_on_a_quadratic_adds_as_many_terms_as_a_round_of_the_search():
+    """Five terms are needed; a round of at most two adds the two largest."""
+    sizes = np.array([5.0, 9.0, 6.0, 8.0, 7.0])
+    groups = [TermGroup((g,), (0.0,), RatioDistribution(1, 400)) for g in range(5)]
+    quadratic = Quadratic(sizes, np.eye(5), groups)
+    rule = pa.SearchRule(max_terms=2)
+    assert _forward(quadratic, rule, frozenset()) == {1, 3}
+    assert _forward(quadratic, rule, frozenset({0, 1})) == {0, 1, 3, 4}
+    assert _forward(quadratic, pa.SearchRule(), frozenset()) == set(range(5))
 
 
 def test_p_values_are_those_of_a_regression():

@@ -124,7 +124,9 @@ def chosen_terms(quadratic: Quadratic, rule: SearchRule, always: frozenset[int])
 
 
 def _forward(quadratic: Quadratic, rule: SearchRule, present: frozenset[int]) -> frozenset[int]:
-    while True:
+    """Forward inclusion of at most ``rule.max_terms`` terms, as in a round of the search itself."""
+    limit = len(present) + rule.max_terms
+    while len(present) < limit:
         here, best, most = quadratic.minus2ll(present), None, 0.0
         for g, group in enumerate(quadratic.groups):
             if g in present:
@@ -133,8 +135,9 @@ def _forward(quadratic: Quadratic, rule: SearchRule, present: frozenset[int]) ->
             if excess > most:
                 best, most = g, excess
         if best is None:
-            return present
+            break
         present = present | {best}
+    return present
 
 
 def _backward(

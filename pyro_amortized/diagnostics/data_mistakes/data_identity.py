@@ -24,6 +24,7 @@ from ...cohort import Cohort
 from ...runtime.short_lists import first_few
 from ..check_results import Check
 from ..variables.compared_variables import Variable
+from .default_covariates import default_covariates
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def identity_checks(
     for name, sds in (error_sds or {}).items():
         findings += _near_copies(cohort, name, sds)
     findings += [*_filled_covariates(cohort), *_unknown_covariates(cohort)]
-    findings += _other_codes(cohort)
+    findings += [*_other_codes(cohort), *default_covariates(cohort)]
     name = "identity of individuals and values"
     if not findings:
         words = (
@@ -227,7 +228,8 @@ def _repeated_times(
 
 def _filled_covariates(cohort: Cohort) -> Iterator[str]:
     """Covariates that have one value in many individuals and a different one in each of the others:
-    a missing value was replaced by a mean or by a typical value.
+    a missing value was replaced by a mean or by a typical value. The smallest or largest value of
+    all is none: it is a limit of what the laboratory reports.
     """
     for name, covariate in cohort.covariates.items():
         values = [float(v) for v in covariate.double() if math.isfinite(v)]
@@ -237,7 +239,8 @@ def _filled_covariates(cohort: Cohort) -> Iterator[str]:
         others = [v for v in values if v != value]
         is_common = number >= max(DEFAULTS.min_filled, DEFAULTS.share_filled * len(values))
         different = len(set(others)) >= DEFAULTS.share_different * len(others)
-        if is_common and len(others) >= DEFAULTS.min_filled and different:
+        is_inside = bool(others) and min(others) < value < max(others)
+        if is_common and is_inside and len(others) >= DEFAULTS.min_filled and different:
             yield (
                 f"the covariate {name!r} is {value:g} in {number} of {len(values)} individuals and "
                 "different in nearly all others: it may have been filled in"

@@ -10,10 +10,13 @@ r"""Whether recorded values are measurements: limits written as values, values f
   Their number is compared with that of consecutive values that nearly agree.
 - *Times of events*: one that occurs too often or is the end of the observation, and rounding, as of
   events that were noticed at visits.
+- *Individuals whose values were rounded*: all are multiples of 5 or 10, say, where those of the
+  others are not.
 - *Rounding*: the smallest difference of two values, of which all others are multiples, beside the
   standard deviation of the errors. Rounding to a unit u adds :math:`u^2 / 12` to their variance.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
@@ -44,6 +47,10 @@ class RecordedValueSettings:
             One standard deviation makes that of the errors 4 % larger.
         multiple: Largest distance of a difference from a multiple of the unit, relative to it.
         share: Smallest share of the differences that are multiples.
+        coarse: Units, times a power of ten below the standard deviation of the errors, to which the
+            values of some individuals may have been rounded.
+        max_digits: Most significant digits of values that were rounded to them.
+        max_by_chance: Largest part of the values that are multiples of such a unit by chance.
         min_at_end: Fewest events at the very end of the observation.
         max_unit_of_times: Unit of rounding of the times of events, in their standard deviations,
             from which it is named: it makes that deviation 1 % larger, and all events of a visit
@@ -61,6 +68,9 @@ class RecordedValueSettings:
     max_unit: float = 1.0
     multiple: float = 1e-3
     share: float = 0.99
+    coarse: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+    max_digits: int = 3
+    max_by_chance: float = 0.3
     min_at_end: int = 2
     max_unit_of_times: float = 0.5
     max_named: int = 5
@@ -97,8 +107,9 @@ def recorded_value_checks(residuals: Residuals, cohort: Cohort) -> list[Check]:
     if len(values) < DEFAULTS.min_values or len(np.unique(values)) < 2:
         return []
     unit = _unit(values)
+    some = _rounded_individuals(values, ids, unit, residuals)
     parts = [
-        _frequent_value(values, ids, unit),
+        some or _frequent_value(values, ids, unit),
         _carried_forward(values, ids, unit) or _repeated(values, ids, unit),
         _rounding(unit, residuals),
     ]
@@ -160,6 +171,19 @@ def _unit(values: np.ndarray) -> float:
     return unit if near.mean() >= DEFAULTS.share and unit > 1e-6 * size else 0.0
 
 
+def _unit_at(value: float, values: np.ndarray, unit: float) -> float:
+    """The unit to which a value was rounded: that of all, or that of its significant digits, if all
+    values have few.
+    """
+    nonzero = values[values != 0]
+    power = np.floor(np.log10(np.abs(nonzero)))
+    for digits in range(1, DEFAULTS.max_digits + 1):
+        scaled = nonzero / 10 ** (power - digits + 1)
+        if value != 0 and np.allclose(scaled, scaled.round(), rtol=0, atol=1e-6):
+            return max(unit, float(10 ** (math.floor(math.log10(abs(value))) - digits + 1)))
+    return unit
+
+
 def _frequent_value(values: np.ndarray, ids: np.ndarray, unit: float) -> tuple[str, str] | None:
     """The value that occurs most often, if it occurs too often."""
     counts = Counter(values.tolist())
@@ -167,6 +191,7 @@ def _frequent_value(values: np.ndarray, ids: np.ndarray, unit: float) -> tuple[s
     owners = len(set(ids[values == value]))
     if number < DEFAULTS.min_times or owners < DEFAULTS.min_individuals:
         return None
+    unit = _unit_at(value, values, unit)
     # At an end of the range the neighbourhood has one side, and the values themselves lie there.
     window = max(DEFAULTS.window * float(values.std()), 2 * unit)
     others = values[(np.abs(values - value) <= window) & (values != value)]
@@ -212,9 +237,10 @@ def _repeated(values: np.ndarray, ids: np.ndarray, unit: float) -> tuple[str, st
     if individuals < DEFAULTS.min_individuals:
         return None
     window = max(DEFAULTS.window * float(values.std()), 2 * unit)
-    near = int((same & (step > 0) & (step <= window)).sum())
+    near = same & (step > 0) & (step <= window)
     # A step of zero has one neighbour on either side.
-    expected = near * unit / window + 1e-12 if unit > 0 else 1e-12
+    units = [min(_unit_at(v, values, unit), window) for v in values[1:][near].tolist()]
+    expected = sum(units) / window + 1e-12
     if scipy.stats.poisson.sf(int(equal.sum()) - 1, expected) >= DEFAULTS.max_chance:
         return None
     number = int(equal.sum())
@@ -222,15 +248,58 @@ def _repeated(values: np.ndarray, ids: np.ndarray, unit: float) -> tuple[str, st
     return words, FORWARD
 
 
-def _rounding(unit: float, residuals: Residuals) -> tuple[str, str] | None:
-    """Rounding that is as coarse as the errors."""
+def _rounded_individuals(
+    values: np.ndarray, ids: np.ndarray, unit: float, residuals: Residuals
+) -> tuple[str, str] | None:
+    """Individuals whose values are all multiples of a unit that is as coarse as the errors, while
+    those of the others are finer.
+    """
+    sd = _error_sd(residuals)
+    if not sd > 0:
+        return None
+    power = 10.0 ** math.floor(math.log10(sd))
+    candidates = [x * power for x in DEFAULTS.coarse if x * power >= DEFAULTS.max_unit * sd]
+    # Of continuous values, one in 1 / multiple counts as a multiple.
+    found = []
+    for coarse in candidates:
+        near = np.abs(values / coarse - np.round(values / coarse)) < DEFAULTS.multiple
+        by_chance = max(unit / coarse, 2 * DEFAULTS.multiple)
+        if by_chance > DEFAULTS.max_by_chance:
+            continue
+        own, expected = [], 0.0
+        for label in dict.fromkeys(ids.tolist()):
+            mine = near[ids == label]
+            expected += by_chance ** len(mine)
+            if mine.all() and len(mine) >= DEFAULTS.min_repeated:
+                own.append(label)
+        chance = len(candidates) * float(scipy.stats.poisson.sf(len(own) - 1, expected))
+        if len(own) >= DEFAULTS.min_individuals and chance < DEFAULTS.max_chance:
+            found.append((coarse, own))
+    if not found:
+        return None
+    coarse, own = found[-1]
+    words = (
+        f"all values of {len(own)} individuals ({first_few(own, DEFAULTS.max_named)}) are multiples "
+        f"of {coarse:g}, {coarse / sd:.1f} standard deviations of the errors, and those of the "
+        "others are finer"
+    )
+    return words, ROUNDED
+
+
+def _error_sd(residuals: Residuals) -> float:
+    """Median standard deviation of the errors; NaN where none is known."""
     errors = residuals.observed - residuals.individual
     sd = (errors / residuals.iwres).abs()
     sd = sd[sd.isfinite()]
-    if unit == 0 or len(sd) == 0 or unit < DEFAULTS.max_unit * float(sd.median()):
+    return float(sd.median()) if len(sd) else math.nan
+
+
+def _rounding(unit: float, residuals: Residuals) -> tuple[str, str] | None:
+    """Rounding that is as coarse as the errors."""
+    sd = _error_sd(residuals)
+    if unit == 0 or not unit >= DEFAULTS.max_unit * sd:
         return None
     return (
-        f"values are rounded to {unit:.3g}, {unit / float(sd.median()):.1f} standard deviations of "
-        "the errors",
+        f"values are rounded to {unit:.3g}, {unit / sd:.1f} standard deviations of the errors",
         ROUNDED,
     )

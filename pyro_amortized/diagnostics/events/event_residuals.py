@@ -33,7 +33,7 @@ from ...sampling.individuals import IndividualPosteriors
 from ..check_results import Check, check_p_values, combined_p_value
 from ..result_selection import individuals_of, outcome_kinds, rows_of
 from ..variables.variable_findings import check_of_findings
-from .event_shapes import hazard_findings
+from .event_shapes import common_course, hazard_findings
 from .immune_share import immune_share
 
 NUM_SIMULATIONS = 1000  # draws of each individual from the population, for the ranks
@@ -216,6 +216,11 @@ def event_checks(residuals: EventResiduals, cohort: Cohort) -> list[Check]:
         ),
     }
     lower, upper = _population_hazards(residuals)
+    exponent, p_value = common_course(lower, upper)
+    label = (
+        f"the course of the hazard (an exponent of the time about {exponent:.2g} times as large)"
+    )
+    p_values[label] = p_value
     share = immune_share(lower, upper)
     if share is not None:
         label = f"a share of about {100 * share[0]:.0f} % of the individuals that never have one"

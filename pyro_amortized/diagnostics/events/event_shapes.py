@@ -6,7 +6,8 @@ one. The likelihoods of
 
 .. math:: \log S(H) = -(H / \lambda(x))^{k(x)}
 
-are compared for common :math:`\lambda` and k, for :math:`\log \lambda` linear in the columns of a
+are compared for k = 1 and any k of all (the course of the hazard), for common :math:`\lambda` and
+k, for :math:`\log \lambda` linear in the columns of a
 variable (the size of the hazard), and for :math:`\log k` that is linear in them, too (its course).
 Events in an interval have the difference of S. The ratios have more power than comparisons of
 residuals: for 48 individuals and hazards :math:`t^{0.4}` and :math:`t^{3.2}` of two groups, that of
@@ -86,6 +87,21 @@ def hazard_findings(
     return findings
 
 
+def common_course(lower: np.ndarray, upper: np.ndarray) -> tuple[float, float]:
+    """Whether the hazard of all rises faster or more slowly than the model says: the exponent of
+    the time, and its p-value. Hazards of a model that estimates it have an exponent of about one.
+
+    Args:
+        lower: Cumulative hazards at the event or at the start of its interval, shape
+            ``(individual,)``.
+        upper: The same at the end of the interval; equal for a known time, infinite without event.
+    """
+    none, fewest = np.zeros((len(lower), 0)), int(np.isfinite(upper).sum())
+    gain, found = _gain(lower, upper, none, (1, 2), fewest)
+    exponent = float(np.exp(np.clip(found[1], -DEFAULTS.max_move, DEFAULTS.max_move)))
+    return exponent, float(scipy.stats.chi2.sf(gain, 1))
+
+
 def _size(
     lower: np.ndarray, upper: np.ndarray, own: np.ndarray, variable: Variable, advice: str
 ) -> Finding:
@@ -149,6 +165,20 @@ def _ratio(
     0) or of its exponent (stage 1); ``fewest`` is the number of events of the smallest level.
     """
     num = columns.shape[1]
+    sizes = (2, 2 + num, 2 + 2 * num)[: stage + 2]
+    gain, found = _gain(lower, upper, columns, sizes, fewest)
+    slopes = found[-num:] if stage else -np.exp(found[1]) * found[2:]
+    return float(scipy.stats.chi2.sf(gain, num)), slopes
+
+
+def _gain(
+    lower: np.ndarray, upper: np.ndarray, columns: np.ndarray, sizes: tuple[int, ...], fewest: int
+) -> tuple[float, np.ndarray]:
+    """Twice the difference of the last two maxima of the log likelihood with more and more of the
+    parameters, and the last one: the logarithms of the scale and of the exponent, and the
+    coefficients of both.
+    """
+    num = columns.shape[1]
     low, high = (np.log(np.maximum(x, DEFAULTS.smallest)) for x in (lower, upper))
     exact, open_ended = lower == upper, ~np.isfinite(upper)
 
@@ -164,12 +194,10 @@ def _ratio(
         of_interval = -start + np.where(open_ended, 0.0, np.log(width))
         return -float(np.where(exact, of_event, of_interval).sum())
 
-    before, after = np.zeros(2), []
-    for size in (2, 2 + num, 2 + 2 * num)[: stage + 2]:
+    before, after = np.zeros(sizes[0]), []
+    for size in sizes:
         start = np.concatenate([before, np.zeros(size - len(before))])
         found = scipy.optimize.minimize(loss, start, args=(size,), method="BFGS")
         before = found.x
         after.append(float(found.fun))
-    gain = max(0.0, 2 * (after[-2] - after[-1])) * (1 - DEFAULTS.bartlett / fewest)
-    slopes = before[-num:] if stage else -np.exp(before[1]) * before[2:]
-    return float(scipy.stats.chi2.sf(gain, num)), slopes
+    return max(0.0, 2 * (after[-2] - after[-1])) * (1 - DEFAULTS.bartlett / fewest), before

@@ -19,8 +19,10 @@ right model. Tests of several draws are combined to one p-value.
   Wrong times (planned ones in place of the real ones) have it.
 - *Spread between individuals*: the sum of squares of an individual has a chi-squared distribution;
   its normal quantiles have the variance one.
-- *Spread and a variable* (covariates, first dose, order in the file): a regression of these
-  quantiles on the variable.
+- *Spread and a variable* (covariates, first dose, order in the file): a regression of the normal
+  scores of the means of these quantiles over the draws. Errors that are twice as large in half of
+  48 individuals (seven values, three random effects) are found at the level 0.0005 in 0.99 of the
+  cohorts; a combination of the tests of single draws finds them in 0.84.
 - *Level and a variable*: a regression of the best estimate of a common factor of all values of each
   individual (:mod:`~pyro_amortized.diagnostics.measurements.value_levels`) on the variable. A
   laboratory, batch or study whose values are all too high is found here also where single
@@ -28,6 +30,8 @@ right model. Tests of several draws are combined to one p-value.
 - *Course and a variable*: a regression of the trend of the prediction errors of each individual
   over time on the variable. A treatment or a placebo effect that the model leaves out in a group is
   found here where the random effects take up its mean.
+- *Visits and a variable*: the prediction errors of a level at single visits
+  (:mod:`pyro_amortized.diagnostics.measurements.visit_errors`).
 - *Changes of a covariate*: the rank correlation of the prediction errors with the moves of a
   time-varying covariate within the individuals.
 
@@ -53,11 +57,13 @@ from ..variables.variable_tests import (
     contrast,
     dependence_p_value,
     known_among,
+    normal_scores,
     regression_p_value,
 )
 from .residual_analysis import Residuals
 from .score_tests import deviations_of, frequency_findings, neighbour_findings, steep_findings
 from .value_repeats import repeat_findings
+from .visit_errors import visit_findings
 
 
 @dataclass(frozen=True)
@@ -145,6 +151,7 @@ def error_checks(
         *_spreads(rows, drawn, cohort, COUNTS if residuals.kind == "count" else INDIVIDUALS),
         *_levels(rows, residuals, used, cohort),
         *_courses(rows, residuals.times[used].numpy(), errors, cohort),
+        *visit_findings(rows, residuals.times[used].numpy(), errors, cohort),
         *_within(rows, npde, _current_values(cohort, residuals.series, used)),
     ]
     name = residuals.series
@@ -202,8 +209,9 @@ def _spreads(rows: np.ndarray, drawn: np.ndarray, cohort: Cohort, advice: str) -
     ratio = float(np.exp(np.log(np.maximum(sums / counts, 1e-300)).std(1).mean() / 2))
     words = f"individuals have errors of different size (a factor of {ratio:.1f} about the mean)"
     findings = [Finding(p_value, words, advice)]
+    spreads = _mean_spreads(scores, counts)
     for variable in variables_of_design(cohort):
-        findings += _spread_by(variable, scores, own)
+        findings += _spread_by(variable, spreads, own)
     return findings
 
 
@@ -283,19 +291,35 @@ def _chi2_scores(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     )
 
 
-def _spread_by(variable: Variable, scores: np.ndarray, own: np.ndarray) -> list[Finding]:
-    """Spreads of the individuals against a variable, scores of shape ``(draw, individual)``."""
+def _mean_spreads(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Means over the draws in units of their standard deviations, shape ``(individual,)``.
+
+    The more values an individual has, the less its draws differ and the more its mean varies: with
+    D draws whose variance given the data is w, the mean has the variance 1 - (1 - 1 / D) w. The
+    part w falls with the inverse of the number of values.
+    """
+    num = len(scores)
+    columns = np.column_stack([np.ones(len(counts)), 1 / counts])
+    within = scores.var(0, ddof=1)
+    coefficients, *_ = np.linalg.lstsq(columns, within, rcond=None)
+    variance = 1 - (1 - 1 / num) * np.clip(columns @ coefficients, 0.0, 1.0)
+    scaled: np.ndarray = scores.mean(0) / np.sqrt(variance)
+    return scaled
+
+
+def _spread_by(variable: Variable, spreads: np.ndarray, own: np.ndarray) -> list[Finding]:
+    """Spreads of the individuals against a variable, shape ``(individual,)``."""
     known, used = known_among(variable, own)
     columns = columns_of(variable, used)
     if len(columns) < columns.shape[1] + 1 + DEFAULTS.min_individuals:
         return []
+    ranks = normal_scores(spreads[known])
 
     def p_value_of(columns: np.ndarray) -> float:
-        design = np.column_stack([np.ones(len(columns)), columns])
-        return combined_p_value([regression_p_value(z[known], design) for z in scores])
+        return regression_p_value(ranks, np.column_stack([np.ones(len(columns)), columns]))
 
     p_value = dependence_p_value(variable, used, p_value_of)
-    found = contrast(scores.mean(0)[known], np.ones(len(columns)), variable, used)
+    found = contrast(ranks, np.ones(len(columns)), variable, used)
     words = (
         f"the size of the errors goes with {variable.name}: they are "
         f"{'larger' if found.slope > 0 else 'smaller'} {found.where}"

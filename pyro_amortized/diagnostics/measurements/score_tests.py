@@ -33,12 +33,15 @@ class ScoreTestSettings:
         min_pairs: Fewest pairs of consecutive values.
         min_steep: Smallest median slope, in standard deviations of the errors for a change of the
             time by its own size, from which wrong times can be seen.
+        rare: Expected number of a value below which it is compared with the Poisson distribution,
+            too.
         few: Most categories whose use is compared between the levels of a variable.
     """
 
     min_values: int = 30
     min_pairs: int = 20
     min_steep: float = 0.1
+    rare: float = 25.0
     few: int = 8
 
 
@@ -205,6 +208,18 @@ def steep_findings(
     return findings
 
 
+def _rare_p_value(number: int, expected: float) -> float:
+    """P-value of a number of a rare value, by the Poisson distribution; zero for a frequent value.
+
+    The variance of the score test is that of the individuals in the data: it is nearly zero where a
+    value that is expected five times does not occur.
+    """
+    if expected >= DEFAULTS.rare:
+        return 0.0
+    below = float(scipy.stats.poisson.cdf(number, expected))
+    return min(1.0, 2 * min(below, float(scipy.stats.poisson.sf(number - 1, expected))))
+
+
 def frequency_findings(
     rows: np.ndarray,
     residuals: Residuals,
@@ -225,7 +240,8 @@ def frequency_findings(
                 f"the value {c:g} occurs {int((values == c).sum())} times, where "
                 f"{expected[:, c].sum():.0f} are expected"
             )
-            findings.append(Finding(test.two_sided, words, FREQUENT))
+            p_value = max(test.two_sided, _rare_p_value((values == c).sum(), expected[:, c].sum()))
+            findings.append(Finding(p_value, words, FREQUENT))
         if residuals.kind == "category" and 2 < expected.shape[1] <= DEFAULTS.few:
             words = (
                 f"the category {c:g} is {{}} than the model says, by {{}} (of the root of the "

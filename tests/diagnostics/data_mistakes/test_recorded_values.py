@@ -50,6 +50,12 @@ def forward(values):
     return values
 
 
+def some_rounded(values):
+    values = values.clone()
+    values[::4] = (2 * values[::4]).round() / 2
+    return values
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -59,6 +65,11 @@ def forward(values):
         (lambda y: (100 * y).round().div(100).clamp(min=2.5), "the value 2.5"),
         (forward, "8 individuals end with 3 equal values"),
         (lambda y: (2 * y).round() / 2, "2.5 standard deviations of the errors"),
+        (some_rounded, "all values of 10 individuals (0, 4, 8, 12, 16, ...) are multiples of 0.5"),
+        (
+            lambda y: some_rounded((20 * y).round() / 20),
+            "all values of 10 individuals (0, 4, 8, 12, 16, ...) are multiples of 0.5",
+        ),
     ],
 )
 def test_it_is_named(change, words):
@@ -72,6 +83,26 @@ def test_measured_values_pass(digits):
     for seed in range(10):
         check = check_of(lambda y: (y * 10**digits).round() / 10**digits, seed)
         assert check.status == "passed", check.words
+
+
+@pytest.mark.parametrize("digits", [2, 3])
+def test_values_with_few_significant_digits_pass(digits):
+    """Their unit is ten times as large above each power of ten, as in most laboratories."""
+
+    def rounded(y):
+        y = (0.8 * y).exp()
+        unit = 10 ** (y.log10().floor() - digits + 1)
+        return (y / unit).round() * unit
+
+    for seed in range(10):
+        found = residuals_of(rounded, seed)
+        scale = found.observed.abs() * SIGMA  # errors that are proportional to the value
+        found = replace(found, iwres=(found.observed - found.individual) / scale)
+        times = torch.arange(WIDTH).double().expand(NUM, -1)
+        cohort = Cohort({"y": Series(times, found.observed.reshape(NUM, WIDTH))})
+        (check,) = recorded_value_checks(found, cohort)
+        assert " times in " not in check.words, check.words
+        assert "repeat" not in check.words, check.words
 
 
 def test_censored_values_are_no_mistake():

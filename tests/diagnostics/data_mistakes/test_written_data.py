@@ -55,7 +55,16 @@ def lost_marks(cohort):
     return pa.Cohort({"y": pa.Series(cohort["y"].times, values)}, covariates=cohort.covariates)
 
 
+def labels_of_a_site(cohort):
+    """Two tubes of each individual of a site have each other's label."""
+    values, rows = cohort["y"].values.clone(), cohort.covariates["site"] == 1
+    first, second = values[rows, 1].clone(), values[rows, 4].clone()
+    values[rows, 1], values[rows, 4] = second, first
+    return pa.Cohort({"y": pa.Series(cohort["y"].times, values)}, covariates=cohort.covariates)
+
+
 FILES = {
+    "labels": (labels_of_a_site, ("where site is 1", "the values 2 and 5 of 'y' are exchanged")),
     "rows": (one_row_too_low, ("in all individuals", "its covariates stand in the row above")),
     "marks": (lost_marks, ("1 and 2, 7 and 8", "exchanged from value 4 on")),
     "pounds at a site": (pounds_at_a_site, ("where site is 1", "pounds")),

@@ -5,7 +5,7 @@ import scipy.stats
 import torch
 
 from pyro_amortized import Cohort, Series
-from pyro_amortized.diagnostics.events.event_shapes import hazard_findings
+from pyro_amortized.diagnostics.events.event_shapes import common_course, hazard_findings
 
 NUM = 48
 ROWS = np.arange(NUM)
@@ -58,3 +58,18 @@ def test_p_values_of_the_same_hazard_are_not_too_small():
     for level in (0.01, 0.1):
         assert np.less(p_values, level).sum() <= scipy.stats.binom.ppf(0.9995, 1200, level)
     assert np.less(p_values, 0.5).mean() > 0.3  # three levels have the factor of Bonferroni
+
+
+def test_a_hazard_that_rises_is_found():
+    """The power of the largest distance of the survival curves was 0.2 at this level."""
+    rng = np.random.default_rng(4)
+    found = [common_course(*hazards(rng, 2.0)) for _ in range(40)]
+    exponents, p_values = np.array(found).T
+    assert (p_values < 0.001).mean() >= 0.8
+    assert 1.7 < exponents.mean() < 2.4
+
+
+def test_p_values_of_a_right_course_are_uniform():
+    rng = np.random.default_rng(5)
+    p_values = [common_course(*hazards(rng, 1.0))[1] for _ in range(500)]
+    assert scipy.stats.kstest(p_values, "uniform").pvalue > 0.001

@@ -10,8 +10,14 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized import Cohort, Series
 from pyro_amortized.diagnostics import residuals
-from pyro_amortized.diagnostics.measurements.error_checks import error_checks
+from pyro_amortized.diagnostics.measurements.error_checks import (
+    _chi2_scores,
+    _mean_spreads,
+    _spread_by,
+    error_checks,
+)
 from pyro_amortized.diagnostics.measurements.score_tests import _score_p_value
+from pyro_amortized.diagnostics.variables.compared_variables import Variable
 from tests.exact import TRUTH, linear_program
 
 NUM, TIMES = 60, torch.arange(6, dtype=torch.float64).mul(0.6)
@@ -55,10 +61,10 @@ def changing_in_a_group():
 
 
 def autocorrelated():
-    """Six values each; their correlation is 0.8 to the neighbour."""
+    """Six values each; their correlation is 0.85 to the neighbour."""
     errors = normal(1)
     for j in range(1, 6):
-        errors[:, j] = 0.8 * errors[:, j - 1] + 0.6 * errors[:, j]
+        errors[:, j] = 0.85 * errors[:, j - 1] + (1 - 0.85**2) ** 0.5 * errors[:, j]
     return errors
 
 
@@ -70,6 +76,22 @@ def one_wild_value():
 
 def by_group():
     return normal(1) * (1 + 3 * GROUP).unsqueeze(1)
+
+
+def twice_in_the_second_half():
+    later = (torch.arange(NUM) >= NUM // 2).double()
+    return normal(1) * (1 + later).unsqueeze(1)
+
+
+def two_devices_in_a_group():
+    """At every other visit; neither the level nor the trend of the group differs."""
+    return normal(1) + 1.2 * GROUP.unsqueeze(1) * torch.tensor([1, -1, 1, -1, 1, -1]).double()
+
+
+def one_box_of_a_group():
+    lost = normal(1)
+    lost[:, 3] -= 2.5 * GROUP
+    return lost
 
 
 def by_individual():
@@ -85,6 +107,9 @@ def by_individual():
         (higher_in_a_group, "the values as a whole are higher"),
         (changing_in_a_group, "late values, given the early ones, are higher"),
         (by_group, "the size of the errors goes with group"),
+        (twice_in_the_second_half, "the size of the errors goes with the order in the file"),
+        (two_devices_in_a_group, "where group is 1, and deviate there at other times, too"),
+        (one_box_of_a_group, "values at times of about 1.8 are lower than the model says where"),
         (by_individual, "errors of different size"),
     ],
 )
@@ -113,6 +138,50 @@ def test_right_errors_pass():
     check = check_of(normal(1))
     assert check.status == "passed"
     assert check.value > 0.05
+
+
+def drawn_spreads(rng, counts, group, factor):
+    """Normal scores of the sums of squares of exact posterior draws: parabolas with three random
+    effects, errors that are larger by a factor in a group, and one standard deviation for all.
+    """
+    common = 1 + (factor**2 - 1) * group.mean()
+    sums = []
+    for count, inside in zip(counts, group, strict=True):
+        design = np.vander(rng.uniform(-1, 1, count), 3)
+        noise = (factor if inside else 1.0) * rng.standard_normal(count)
+        values = design @ (4 * rng.standard_normal(3)) + noise
+        covariance = np.linalg.inv(design.T @ design / common + np.eye(3) / 16)
+        mean = covariance @ design.T @ values / common
+        unit = rng.standard_normal((3, 10))
+        effects = mean[:, None] + np.linalg.cholesky(covariance) @ unit
+        sums.append(((values[:, None] - design @ effects) ** 2).sum(0) / common)
+    return _chi2_scores(np.array(sums).T, counts)
+
+
+def spread_p_values(counts, factor, num):
+    rng, rows = np.random.default_rng(3), np.arange(len(counts))
+    group = (rows % 4 == 0).astype(float)
+    found = []
+    for _ in range(num):
+        spreads = _mean_spreads(drawn_spreads(rng, counts, group, factor), counts)
+        found += [x.p_value for x in _spread_by(Variable("group", group), spreads, rows)]
+    return np.array(found)
+
+
+@pytest.mark.parametrize("numbers", [(7, 7), (12, 3), (2, 9)])
+def test_spreads_of_groups_have_right_p_values(numbers):
+    """Also where the individuals of one group have many more values."""
+    counts = np.where(np.arange(48) % 4 == 0, *numbers)
+    p_values = spread_p_values(counts, 1.0, 600)
+    for level in (0.005, 0.05, 0.3):
+        assert (p_values < level).sum() <= scipy.stats.binom.ppf(0.9995, 600, level)
+    assert (p_values < 0.3).mean() > 0.2
+
+
+def test_spreads_of_groups_use_all_draws_together():
+    """Single draws, whose tests were combined, found 0.8 at this level."""
+    p_values = spread_p_values(np.full(48, 7), 2.0, 40)
+    assert (p_values < 0.005).mean() >= 0.9
 
 
 def test_the_score_test_of_an_autocorrelation_has_uniform_p_values():

@@ -12,7 +12,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized.diagnostics import residuals
 from pyro_amortized.diagnostics.measurements.error_checks import error_checks
-from pyro_amortized.diagnostics.measurements.score_tests import score_statistic
+from pyro_amortized.diagnostics.measurements.score_tests import _rare_p_value, score_statistic
 
 NUM = 60
 TIMES = torch.tensor([0.5, 1.0, 2.0, 3.0, 5.0, 8.0]).double()
@@ -119,3 +119,14 @@ def test_the_statistic_has_the_t_distribution_of_what_the_parameters_do_not_expl
         own = generator.standard_normal(30) + scores @ np.array([1.0, -2.0])
         z.append(score_statistic(own, np.arange(30), scores)[0])
     assert scipy.stats.kstest(z, "t", args=(28,)).pvalue > 0.001
+
+
+def test_a_rare_value_that_does_not_occur_is_no_finding():
+    """Its individuals do not vary, so that their variance says nothing about the number."""
+    assert _rare_p_value(0, 5.0) == pytest.approx(2 * np.exp(-5.0))
+    assert _rare_p_value(0, 20.0) < 1e-8
+    assert _rare_p_value(0, 100.0) == 0.0
+    rng = np.random.default_rng(1)
+    p_values = [_rare_p_value(int(x), 6.0) for x in rng.poisson(6.0, 2000)]
+    for level in (0.001, 0.01, 0.1):
+        assert np.less(p_values, level).sum() <= scipy.stats.binom.ppf(0.9995, 2000, level)
