@@ -48,6 +48,8 @@ class PredictionSettings:
             four is less than a mistake of units.
         min_positive: Share of the simulated medians that are positive from which logarithms of
             positive data are compared. A proportional normal error makes few of them negative.
+        max_negative: Share of negative recorded values beyond which they are no positive quantity
+            with an error, but logarithms or changes, whose medians may be near zero.
         max_named: Most individuals that a warning names.
         seed: Seed of the populations.
     """
@@ -61,6 +63,7 @@ class PredictionSettings:
     min_individuals: int = 6
     min_log_ratio: float = math.log(4.0)
     min_positive: float = 0.9
+    max_negative: float = 0.02
     max_named: int = 5
     seed: int = 1
 
@@ -173,6 +176,8 @@ def _is_positive(cohort: Cohort, name: str, simulated: list[Cohort]) -> bool:
     known = medians[medians.isfinite()]
     share = float((known > 0).double().mean()) if len(known) else 1.0
     is_positive = bool((_medians(cohort, name).nan_to_num(1.0) > 0).all())
+    recorded = cohort[name].values[cohort[name].observed]
+    is_positive &= float((recorded < 0).double().mean()) <= PREDICTION.max_negative
     return is_positive and share >= PREDICTION.min_positive
 
 

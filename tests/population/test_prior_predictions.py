@@ -153,3 +153,14 @@ def test_positive_values_of_a_quantity_that_may_be_negative_are_not_compared_by_
     values[3] = 1e-4 * values[3]
     near_zero = cohort.with_values({"y": values})
     assert compare_with_prior(read_structure(linear_program, cohort), near_zero).words == ""
+
+
+def test_logarithms_of_a_quantity_are_not_compared_by_logarithms():
+    """Their medians are positive, and one of them is near zero."""
+    cohort = quickstart.cohort
+    values = cohort[SERIES].values + 1.0
+    values[3] = 0.01 * values[3]
+    structure = read_structure(quickstart.model, cohort)
+    assert compare_with_prior(structure, cohort.with_values({SERIES: values})).individuals
+    values[:, 0] = -0.1
+    assert not compare_with_prior(structure, cohort.with_values({SERIES: values})).individuals

@@ -54,8 +54,9 @@ class IdentitySettings:
         max_share: Largest share of the individuals that have such a number.
         max_factor: Factor from the largest or the smallest of the others, from which any other
             number is named.
-        max_coded: Probability that a group lacks a level by chance, from which its levels, which
-            are those of the others plus a number, are not named.
+        max_coded: Probability, for all groups together, that a group and the others lack a level of
+            each other by chance, from which levels that are those of the others plus a number are
+            not named.
         max_named: Most findings that are named.
     """
 
@@ -294,16 +295,19 @@ def _other_codes(cohort: Cohort) -> Iterator[str]:
     variables = [
         Variable(n, x.double().numpy()) for n, x in cohort.covariates.items() if x.dim() == 1
     ]
-    for coded, group in itertools.permutations([v for v in variables if v.levels], 2):
+    pairs = list(itertools.permutations([v for v in variables if v.levels], 2))
+    number = sum(len(group.levels) for _, group in pairs)
+    for coded, group in pairs:
         for level in group.levels:
             inside = group.values == level
             own, others = (set(coded.values[x].tolist()) for x in (inside, ~inside))
             if len(own) < 2 or len(own) != len(others) or own == others or not own & others:
                 continue
             moves = {round(a - b, 6) for a, b in zip(sorted(own), sorted(others), strict=True)}
-            missing = np.isin(coded.values[~inside], list(others - own)).mean()
-            chance = (1 - float(missing)) ** int(inside.sum())
-            if len(moves) == 1 and chance < DEFAULTS.max_coded:
+            # Both parts must lack a level of the other one by chance.
+            chance = _chance_without(coded.values, ~inside, others - own)
+            chance *= _chance_without(coded.values, inside, own - others)
+            if len(moves) == 1 and number * chance < DEFAULTS.max_coded:
                 here, there = (
                     ", ".join(f"{x:g}" for x in sorted(levels)) for levels in (own, others)
                 )
@@ -311,6 +315,12 @@ def _other_codes(cohort: Cohort) -> Iterator[str]:
                     f"the covariate {coded.name!r} has the values {here} where {group.name} is "
                     f"{level:g} and {there} elsewhere: it may be coded otherwise there"
                 )
+
+
+def _chance_without(values: np.ndarray, part: np.ndarray, levels: set[float]) -> float:
+    """Probability that all individuals with some levels belong to a part, in a random order."""
+    number = int(np.isin(values, list(levels)).sum())
+    return float(scipy.stats.hypergeom.pmf(number, len(values), int(part.sum()), number))
 
 
 def _is_whole(values: list[list[float]]) -> bool:

@@ -279,9 +279,9 @@ def _rounded_individuals(
         return None
     coarse, own = found[-1]
     words = (
-        f"all values of {len(own)} individuals ({first_few(own, DEFAULTS.max_named)}) are multiples "
-        f"of {coarse:g}, {coarse / sd:.1f} standard deviations of the errors, and those of the "
-        "others are finer"
+        f"all values of {len(own)} individuals ({first_few(own, DEFAULTS.max_named)}) are "
+        f"multiples of {coarse:g}, {coarse / sd:.1f} standard deviations of the errors, and those "
+        "of the others are finer"
     )
     return words, ROUNDED
 

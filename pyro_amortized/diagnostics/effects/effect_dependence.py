@@ -66,6 +66,10 @@ class DependenceSettings:
         min_in_level: Fewest individuals of a level whose variance is compared.
         min_informed: Mean reliability from which posterior means are nearly normal, so that the
             test of Bartlett, which has more power, is made too.
+        min_informative: Reliability from which an individual is used for a variance. Its part of
+            the information about a variance is the square of the reliability, and posterior means
+            of individuals with fewer data are not normal where curves bend in the parameters: a
+            study with one or two values each varied less than one with seven (p = 5e-6).
         min_reliability: Reliability from which a posterior mean is divided by its own standard
             deviation, the root of the reliability: below, that is known too roughly.
     """
@@ -75,6 +79,7 @@ class DependenceSettings:
     min_spread: int = 20
     min_in_level: int = 5
     min_informed: float = 0.5
+    min_informative: float = 0.3
     min_reliability: float = 0.01
 
 
@@ -227,8 +232,10 @@ def spread(effects: RandomEffects, j: int, variable: Variable) -> Iterator[Effec
         j: Index of the effect.
         variable: The variable.
     """
+    if j in effects.wide:
+        return  # the variances of posterior means are not known
     used = known_values(variable)
-    used &= effects.reliability[:, j].numpy() > DEPENDENCE.min_reliability
+    used &= effects.reliability[:, j].numpy() > DEPENDENCE.min_informative
     x = variable.values[used]
     counts = [int((x == level).sum()) for level in variable.levels]
     if used.sum() < DEPENDENCE.min_spread or min(counts, default=DEPENDENCE.min_spread) < (

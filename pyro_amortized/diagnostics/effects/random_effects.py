@@ -46,8 +46,9 @@ class RandomEffectSettings:
         num_draws: Draws from the posterior of each individual.
         min_sd: Standard deviation of the population below which a parameter does not vary.
         max_excess: Part by which the variance of an individual's posterior may exceed that of the
-            population before the mean reliability of all individuals takes the place of their own.
-            The Monte Carlo error of a variance is 0.14 of it with 100 effective draws.
+            population before the mean reliability of several individuals takes the place of their
+            own. The Monte Carlo error of a variance is 0.14 of it with 100 effective draws.
+        min_alike: Fewest individuals with the same number of recorded values that share a mean.
         share_of_modes: Share of individuals with several modes above which posterior means are not
             taken as normal.
         max_skewness: Skewness of the population from which it counts as not normal: several Monte
@@ -63,6 +64,7 @@ class RandomEffectSettings:
     num_draws: int = 20
     min_sd: float = 1e-9
     max_excess: float = 0.3
+    min_alike: int = 8
     share_of_modes: float = 0.05
     max_skewness: float = 0.1
     max_kurtosis: float = 0.25
@@ -87,6 +89,7 @@ class RandomEffects(NamedTuple):
             inverse Cholesky factor of the covariance), shape ``(individual, effect, effect)``.
         not_normal: Indices of the effects whose posterior means are not normal under the model:
             those of a population that is not normal, and with posteriors of several modes.
+        wide: Indices of the effects whose reliabilities are not those of single individuals.
     """
 
     names: tuple[str, ...]
@@ -96,6 +99,7 @@ class RandomEffects(NamedTuple):
     draws: Tensor
     products: Tensor
     not_normal: frozenset[int] = frozenset()
+    wide: frozenset[int] = frozenset()
 
 
 def standardized_effects(individuals: IndividualPosteriors, seed: int = 0) -> RandomEffects:
@@ -125,7 +129,8 @@ def standardized_effects(individuals: IndividualPosteriors, seed: int = 0) -> Ra
     # A posterior with two modes may be wider than the population, and its variance then says
     # little about the information of the individual; their mean is still that of the means.
     wide = reliability.amin(0) < -DEFAULTS.max_excess
-    reliability = torch.where(wide, reliability.mean(0).expand_as(reliability), reliability)
+    number = cohort.num_recorded(individuals.structure.series)
+    reliability = torch.where(wide, _shared_reliability(reliability, number), reliability)
     several = float((individuals.num_modes > 1).double().mean()) > DEFAULTS.share_of_modes
     other = [
         j
@@ -141,7 +146,20 @@ def standardized_effects(individuals: IndividualPosteriors, seed: int = 0) -> Ra
         draws=_normal_scores(picked / sd, offset / sd),
         products=torch.einsum("kn,knd,kne->nde", weights, uncorrelated, uncorrelated),
         not_normal=frozenset(other),
+        wide=frozenset(wide.nonzero()[:, 0].tolist()),
     )
+
+
+def _shared_reliability(reliability: Tensor, number: Tensor) -> Tensor:
+    """Means of the reliabilities ``(individual, effect)`` of individuals with as many recorded
+    values, or of all where these are few.
+    """
+    result = reliability.mean(0).expand_as(reliability).clone()
+    for n in number.unique():
+        own = number == n
+        if int(own.sum()) >= DEFAULTS.min_alike:
+            result[own] = reliability[own].mean(0)
+    return result
 
 
 def _normal_scores(draws: Tensor, population: Tensor) -> Tensor:

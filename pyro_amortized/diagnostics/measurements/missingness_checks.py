@@ -50,6 +50,10 @@ class MissingnessSettings:
 
 
 DEFAULTS = MissingnessSettings()
+RULE = (
+    "If a rule about recorded values decides who leaves (a rescue treatment), the estimates are "
+    "right. Otherwise: "
+)
 NAME = "what is missing"
 ADVICE = (
     "Model what is recorded with a series `<name>_recorded`, or give the limit of quantification "
@@ -88,7 +92,9 @@ def missingness_checks(fit: PopulationFit, residuals: Residuals) -> list[Check]:
     named = [f"{words} (p = {p:.1g})" for p, words in found if len(found) * p < P_VALUES.look]
     words = f"No deviation was found in {len(found)} tests."
     if named:
-        words = f"Of {residuals.series!r}, {'; '.join(named)}. {ADVICE}"
+        is_by_value = by_rank is not None and len(found) * by_rank[1] < P_VALUES.look
+        advice = ADVICE if is_by_value else f"{RULE}{ADVICE[0].lower()}{ADVICE[1:]}"
+        words = f"Of {residuals.series!r}, {'; '.join(named)}. {advice}"
     status: Status = "look" if named else "passed"
     return [Check(NAME, status, smallest, words, "model", len(found))]
 

@@ -5,7 +5,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized import datasets
-from pyro_amortized.diagnostics.data_mistakes.data_identity import identity_checks
+from pyro_amortized.diagnostics.data_mistakes.data_identity import _other_codes, identity_checks
 
 GENERATOR = torch.Generator().manual_seed(4)
 VALUES = (5 + torch.randn(12, 5, generator=GENERATOR)).double()
@@ -101,6 +101,8 @@ def test_a_covariate_that_was_filled_in_is_named():
     assert "'weight' is 70" in words_with(filled)
     assert words_with(weight) == ""
     assert words_with(rounded) == ""
+    below = torch.where(torch.arange(num) % 2 == 0, 40.0, weight)  # a limit of quantification
+    assert words_with(below) == ""
 
 
 def test_codes_for_unknown_covariates_are_named():
@@ -143,6 +145,24 @@ def test_a_site_that_codes_otherwise_is_named():
 
     assert "the covariate 'sex' has the values 1, 2 where site is 1" in words(sex + (site == 1))
     assert "coded otherwise" not in words(sex)
+
+
+def test_levels_that_differ_by_chance_are_rarely_called_another_code():
+    """Ten scores and flags of 24 individuals, of which small groups lack rare levels."""
+    found = 0
+    for seed in range(100):
+        generator = torch.Generator().manual_seed(seed)
+        z = torch.randn(10, 24, generator=generator).double()
+        columns = [
+            x.mul(1.2).add(2).clamp(0, 4).round() if k % 2 else x.gt(0.8).double()
+            for k, x in enumerate(z)
+        ]
+        covariates = {f"x{k}": x for k, x in enumerate(columns)}
+        cohort = pa.Cohort(
+            {"y": pa.Series(torch.zeros(24, 1), torch.zeros(24, 1))}, covariates=covariates
+        )
+        found += any("coded otherwise" in x for x in _other_codes(cohort))
+    assert found <= 5
 
 
 def test_a_negative_number_among_few_positive_ones_is_no_code():
