@@ -24,6 +24,7 @@ from ...cohort import Cohort
 from ...runtime.short_lists import first_few
 from ..check_results import Check
 from ..variables.compared_variables import Variable
+from .covariate_units import covariate_units
 from .default_covariates import default_covariates
 
 
@@ -102,7 +103,7 @@ def identity_checks(
     for name, sds in (error_sds or {}).items():
         findings += _near_copies(cohort, name, sds)
     findings += [*_filled_covariates(cohort), *_unknown_covariates(cohort)]
-    findings += [*_other_codes(cohort), *default_covariates(cohort)]
+    findings += [*_other_codes(cohort), *default_covariates(cohort), *covariate_units(cohort)]
     name = "identity of individuals and values"
     if not findings:
         words = (
