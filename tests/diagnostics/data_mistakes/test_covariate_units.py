@@ -36,6 +36,12 @@ def test_weights_without_the_decimal_point_are_named():
     assert "for 3 individuals (5, 18, 31)" in words_of(weight)
 
 
+def test_ages_in_months_are_named():
+    age = torch.linspace(22, 70, NUM).double()
+    age[[4, 17, 30, 41]] *= 12
+    assert "for 4 individuals (5, 18, 31, 42)" in words_of(age)
+
+
 @pytest.mark.parametrize("spread", [0.2, 1.0, 2.0, 4.0])
 def test_right_covariates_are_not_named(spread):
     for seed in range(50):
