@@ -56,7 +56,7 @@ ALTERNATIVES = AlternativeSettings()
 LEVEL = "the level of "  # and the name of the covariate
 COLUMNS = "columns"  # all individuals may share it
 ROWS = "rows"  # the same; of one individual alone it is an exchange
-SAMPLES = "samples"  # exchanges within an individual
+SAMPLES = "samples"  # exchanges within an individual, which hardly move the population
 NEIGHBOURS = "values of neighbours"  # many pairs may share it
 
 
@@ -86,7 +86,7 @@ class Alternative(NamedTuple):
     @property
     def moves_population(self) -> bool:
         """Whether many individuals may share the mistake."""
-        return self.partners is None
+        return self.partners is None and self.kind != SAMPLES
 
 
 def written_alternatives(cohort: Cohort, used: Sequence[str]) -> Iterator[Alternative]:

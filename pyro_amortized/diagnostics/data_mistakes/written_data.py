@@ -15,8 +15,7 @@ was exchanged, all individuals of a level of another variable (a site), all indi
 
 A mistake in many individuals also moves the population. Both likelihoods are therefore taken at
 their own maxima, which have the same number of parameters; the bound then holds for known
-populations, and in good approximation for estimated ones (right files: the page on how much the
-checks find).
+populations, and in good approximation for estimated ones.
 
 References:
     Vovk, Wang (2021), E-values: calibration, combination and applications, Annals of Statistics 49.
@@ -45,6 +44,7 @@ from .written_alternatives import (
     LEVEL,
     NEIGHBOURS,
     ROWS,
+    SAMPLES,
     Alternative,
     written_alternatives,
 )
@@ -181,6 +181,9 @@ def _claims(fit: PopulationFit, compared: Compared, cohort: Cohort) -> Iterator[
             weights = torch.zeros(1, len(gain), dtype=torch.float64)
             weights[0, best] = 1.0
             yield _Claim(index, "one", weights, float(gain[best])), len(gain)
+        if alternative.kind == SAMPLES:
+            for _, weights, where in _levels(alternative, variables):
+                yield _Claim(index, "level", weights, float(gain @ weights[0]), where), 1
         if not alternative.moves_population:
             continue
         several: list[tuple[Sort, Tensor, str]] = []
@@ -303,9 +306,7 @@ def _check(
 
     named = [x for x in found if is_named(*x)]
     smallest = (named or found)[0][0]
-    words = (
-        f"None of {number} mistakes that were tried makes the data more likely than chance does."
-    )
+    words = f"None of {number} mistakes that were tried makes the data more likely than chance."
     status: Status = "passed"
     if named:
         status = "failed" if smallest < P_VALUES.failed else "look"
