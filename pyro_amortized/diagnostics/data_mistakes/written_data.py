@@ -301,8 +301,9 @@ def _check(
     """The verdict; of several claims about one kind of mistake the most likely one is named."""
 
     def is_named(p_value: float, claim: _Claim) -> bool:
-        is_doubtful = compared.alternatives[claim.alternative].may_be_effect
-        return p_value < (P_VALUES.look if is_doubtful else limit)
+        alternative = compared.alternatives[claim.alternative]
+        is_of_group = alternative.kind == SAMPLES and claim.sort == "level"  # or another curve
+        return p_value < (P_VALUES.look if alternative.may_be_effect or is_of_group else limit)
 
     named = [x for x in found if is_named(*x)]
     smallest = (named or found)[0][0]
