@@ -14,7 +14,7 @@ from ..errors import SettingError
 from ..nlme.regimens import Regimen
 from ..runtime.arguments import check_is, check_number
 from ..runtime.user_warnings import warn_user
-from .dose_optimum import DoseOptimum, Loss, checked_loss, optimum
+from .dose_optimum import DoseLoss, DoseOptimum, checked_loss, optimum
 from .dose_response import DoseResponse, Mixture, dose_response
 from .draw_weights import DrawWeights
 from .recommendation_result import Candidates
@@ -92,7 +92,7 @@ def best_in_range(
     ends: tuple[float, float],
     target: Target,
     probability: float | None,
-    loss: Loss | None,
+    loss: DoseLoss | None,
 ) -> dict[str, Any]:
     r"""The best amount of a range for each patient: fields of a recommendation.
 
@@ -180,7 +180,7 @@ def _all(like: Tensor) -> Tensor:
 
 
 def _quality(
-    metric: Tensor, weights: DrawWeights, target: Target, loss: Loss | None
+    metric: Tensor, weights: DrawWeights, target: Target, loss: DoseLoss | None
 ) -> dict[str, Tensor]:
     """Probability of the target and expected loss, with Monte Carlo errors, shape
     ``(individual,)``.
@@ -200,7 +200,11 @@ def _quality(
 
 
 def _points(
-    response: DoseResponse, best: Tensor, weights: DrawWeights, target: Target, loss: Loss | None
+    response: DoseResponse,
+    best: Tensor,
+    weights: DrawWeights,
+    target: Target,
+    loss: DoseLoss | None,
 ) -> Candidates:
     """Points of the range around the best dose for the picture and the table, by interpolation."""
     at_best = response.at(best.unsqueeze(0))[0].clamp(min=1e-300).log()
@@ -230,7 +234,7 @@ def best_candidate(
     named: Mapping[str, Regimen],
     target: Target,
     probability: float | None,
-    loss: Loss | None,
+    loss: DoseLoss | None,
 ) -> dict[str, Any]:
     """The best of some regimens for each patient: fields of a recommendation."""
     num = mixture.weights.values.shape[1]
@@ -268,7 +272,7 @@ def _choice(
     named: Mapping[str, Regimen],
     target: Target,
     probability: float | None,
-    loss: Loss | None,
+    loss: DoseLoss | None,
 ) -> Tensor:
     """Index of the best candidate of each patient."""
     if loss is not None:

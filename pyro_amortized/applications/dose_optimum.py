@@ -20,7 +20,7 @@ from .dose_response import DoseResponse
 from .draw_weights import DrawWeights
 from .targets import Target
 
-Loss = Callable[[Tensor], Tensor]
+DoseLoss = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class DoseOptimum:
     is_inside: Tensor
 
 
-def squared_log_loss(value: float) -> Loss:
+def squared_log_loss(value: float) -> DoseLoss:
     """The squared logarithm of metric / value: a factor too much counts as one too little."""
 
     def loss(metric: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def squared_log_loss(value: float) -> Loss:
     return loss
 
 
-def checked_loss(loss: Loss, metric: Tensor) -> Tensor:
+def checked_loss(loss: DoseLoss, metric: Tensor) -> Tensor:
     r"""The loss of every draw.
 
     Raises:
@@ -92,7 +92,7 @@ def optimum(
     weights: DrawWeights,
     target: Target,
     probability: float | None,
-    loss: Loss | None,
+    loss: DoseLoss | None,
 ) -> DoseOptimum:
     r"""The best amount of every patient between the ends of a response.
 
@@ -230,7 +230,7 @@ def _most_probable(response: DoseResponse, weights: DrawWeights, target: Target)
     return DoseOptimum(dose, center_error, is_inside & (share.amax(0) > 0))
 
 
-def _smallest_loss(response: DoseResponse, weights: DrawWeights, loss: Loss) -> DoseOptimum:
+def _smallest_loss(response: DoseResponse, weights: DrawWeights, loss: DoseLoss) -> DoseOptimum:
     """The dose with the smallest expected loss."""
     first, last = response.log_amounts[0], response.log_amounts[-1]
     low, high = first, last

@@ -24,7 +24,7 @@ from ..runtime.arguments import check_count, check_is, check_number
 from ..runtime.random_numbers import make_generator
 from ..runtime.threads import threads_for
 from .compared_doses import best_candidate, best_in_range, named_candidates
-from .dose_optimum import Loss, squared_log_loss
+from .dose_optimum import DoseLoss, squared_log_loss
 from .dose_response import Mixture
 from .model_weights import prior_weights
 from .patient_checks import unusual_patients, warn_unusual_patients
@@ -37,7 +37,7 @@ from .patient_posteriors import (
     patient_draws,
     patients_as_cohort,
 )
-from .population_source import Fitted, Source, source_of
+from .population_source import FittedPopulation, Source, source_of
 from .recipients import Occasion
 from .recommendation_result import Recommendation
 from .targets import Target
@@ -63,14 +63,14 @@ SETTINGS = RecommendationSettings()
 
 
 def recommend(
-    fit: Fitted | Mapping[str, Fitted] | Sequence[Fitted],
+    fit: FittedPopulation | Mapping[str, FittedPopulation] | Sequence[FittedPopulation],
     patient: Patient | None,
     candidates: tuple[float, float] | Sequence[float] | Mapping[str, Regimen] | Sequence[Regimen],
     *,
     target: Target,
     regimen: Regimen | None = None,
     probability: float | None = None,
-    loss: Loss | None = None,
+    loss: DoseLoss | None = None,
     start: float | None = None,
     occasion: Occasion = "new",
     uncertainty: DoseUncertainty | None = None,
@@ -192,7 +192,7 @@ class _Question:
     regimen: Regimen
     candidates: Any
     probability: float | None
-    loss: Loss | None
+    loss: DoseLoss | None
 
     @property
     def covariates(self) -> set[str]:
@@ -217,7 +217,9 @@ class _Setting:
     occasion: Occasion
 
 
-def _by_name(fit: Fitted | Mapping[str, Fitted] | Sequence[Fitted]) -> dict[str, Fitted]:
+def _by_name(
+    fit: FittedPopulation | Mapping[str, FittedPopulation] | Sequence[FittedPopulation],
+) -> dict[str, FittedPopulation]:
     if isinstance(fit, Mapping):
         named = {str(name): x for name, x in fit.items()}
     elif isinstance(fit, list | tuple):
@@ -229,7 +231,9 @@ def _by_name(fit: Fitted | Mapping[str, Fitted] | Sequence[Fitted]) -> dict[str,
     return named
 
 
-def _checked_criterion(target: Target, probability: float | None, loss: Loss | None) -> Loss | None:
+def _checked_criterion(
+    target: Target, probability: float | None, loss: DoseLoss | None
+) -> DoseLoss | None:
     """The loss that is minimised, or None for a probability."""
     has_range = target.low is not None or target.high is not None
     if probability is not None:

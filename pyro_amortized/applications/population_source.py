@@ -24,7 +24,7 @@ from ..population.posterior.population_posterior import PopulationDraws
 from ..population.results.fit_result import PopulationFit
 from ..runtime.arguments import check_is
 
-Fitted = PopulationFit | PopulationDraws | Bootstrap | KnownPopulation
+FittedPopulation = PopulationFit | PopulationDraws | Bootstrap | KnownPopulation
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +187,7 @@ class Source:
         return structure.unconstrain_population(self.estimates), self.covariance(structure)
 
 
-def source_of(fit: Fitted) -> Source:
+def source_of(fit: FittedPopulation) -> Source:
     r"""The population that a fit, draws of it, a bootstrap or known parameters stand for.
 
     Raises:

@@ -32,7 +32,7 @@ from .individuals_by_regimen import (
     same_for_all,
 )
 from .new_units import source_of_new_units
-from .population_source import Fitted, Source, source_of
+from .population_source import FittedPopulation, Source, source_of
 from .recipients import Covariates, Occasion, Recipients, seen_recipients
 from .regimen_names import AnyRegimen, Regimens
 from .simulated_individuals import (
@@ -67,7 +67,7 @@ SEEN = "pass the data of individuals, as `nlme.read_table` gives them."
 
 
 def simulate(
-    fit: Fitted | LevelFit,
+    fit: FittedPopulation | LevelFit,
     regimens: Regimens | Cohort,
     *,
     num_individuals: int | None = None,
@@ -172,7 +172,7 @@ def simulate(
 
 
 def _source(
-    fit: Fitted | LevelFit,
+    fit: FittedPopulation | LevelFit,
     num_draws: int,
     uncertainty: Uncertainty | None,
     conditional_on: Cohort | None,

@@ -6,7 +6,7 @@ The model file is executed as Python code, so use only files that you trust.
 import argparse
 import runpy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from torch import Tensor
 
 from ..cohort import Cohort
 from ..errors import FitError, ModelError, TableError
+from ..model.sites import Model
 from ..nlme import read_table
-
-Model = Callable[[Cohort], Any]
 
 
 def say(text: str, stream: Any = None) -> None:

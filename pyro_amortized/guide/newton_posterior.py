@@ -31,13 +31,13 @@ from ..encode import Encoder
 from ..model import ModelStructure
 from ..networks.conditional_flow import ConditionalFlow, FlowDistribution
 from ..numerics.gaussians import Gaussians
-from ..numerics.newton_steps import Target, best_of, climb, newton, stencil
+from ..numerics.newton_steps import LogTarget, best_of, climb, newton, stencil
 from .amortized_posterior import AmortizedPosterior, PriorFeatures
 from .training_distributions import TrainingDistribution
 
 
 @dataclass(frozen=True)
-class NewtonSettings:
+class SharpenedSettings:
     r"""Sizes of the Newton steps and the mixture.
 
     Args:
@@ -65,7 +65,7 @@ class NewtonSettings:
     max_shape: float = 8.0
 
 
-SETTINGS = NewtonSettings()
+SETTINGS = SharpenedSettings()
 
 
 class SharpenedPosterior(nn.Module):
@@ -165,7 +165,7 @@ class SharpenedPosterior(nn.Module):
         double = cohort.to(dtype=torch.float64)
         priors = first.standard.map(Tensor.double).expand(Size([len(cohort)]))
 
-        def target_of(rows: Tensor) -> Target:
+        def target_of(rows: Tensor) -> LogTarget:
             some, some_shared = double[rows], shared[rows]
             some_priors = priors.take(rows)
 

@@ -32,7 +32,7 @@ from .freed_parameter import FreedParameter
 from .normal_laws import NormalLaw, embedded, normal_law, with_scale
 from .sites import Model
 
-Form = Literal["power", "linear", "category"]
+CovariateForm = Literal["power", "linear", "category"]
 ErrorKind = Literal["additive", "proportional"]
 
 
@@ -74,7 +74,7 @@ class CovariateEffect:
 
     entry: Entry
     covariate: str
-    form: Form
+    form: CovariateForm
     reference: float
     levels: tuple[float, ...] = ()
     names: tuple[str, ...] = ()

@@ -8,13 +8,13 @@ values that were drawn before.
 from torch import Tensor
 
 from ..cohort import Cohort
-from .population_parameters import Population, Roles
+from .population_parameters import ParameterRoles, Population
 from .program_run import Assign, run_program
 from .sites import individual_first
 
 
 def values_in_order(
-    structure: Roles, cohort: Cohort, unconstrained: Tensor, population: Population
+    structure: ParameterRoles, cohort: Cohort, unconstrained: Tensor, population: Population
 ) -> dict[str, Tensor]:
     """Values of the observation sites, in their layout, each drawn given those before it."""
     current = cohort

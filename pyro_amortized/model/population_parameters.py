@@ -29,7 +29,7 @@ def _num_event_rows(series: Series) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Roles:
+class ParameterRoles:
     r"""The roles of a model's sites.
 
     Args:

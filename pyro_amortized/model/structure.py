@@ -24,7 +24,7 @@ from ..runtime.isolation import seeded
 from ..runtime.solver_context import caching_here
 from .observation_density import Estimator, IndividualLogDensity, ObservationDensity
 from .outcome_kinds import site_mean
-from .population_parameters import Population, Roles
+from .population_parameters import ParameterRoles, Population
 from .program_run import Assign, run_program
 from .program_simulation import lay_out, simulate_repeatedly, simulated_values
 from .sites import (
@@ -55,7 +55,7 @@ CALLS = CallSettings()
 
 
 @dataclass(frozen=True, eq=False)
-class ModelStructure(Roles):
+class ModelStructure(ParameterRoles):
     r"""The structure of a model: roles of its sites, densities and simulations.
 
     :func:`read_structure` makes it, with the roles of the sites, the fields of its base class.

@@ -22,7 +22,7 @@ from ..numerics.small_sums import sum_last
 
 
 @dataclass(frozen=True)
-class InformationSettings:
+class InformationHeadSettings:
     r"""Limits of the head.
 
     Args:
@@ -36,7 +36,7 @@ class InformationSettings:
     rounding: float = 16.0
 
 
-DEFAULTS = InformationSettings()
+DEFAULTS = InformationHeadSettings()
 
 
 class Information(NamedTuple):

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from .cholesky import factored
 
-Target = Callable[[Tensor], Tensor]
-TargetOf = Callable[[Tensor], Target]
+LogTarget = Callable[[Tensor], Tensor]
+LogTargetOf = Callable[[Tensor], LogTarget]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def stencil(num_dims: int) -> Tensor:
     return torch.cat([0 * eye[:1], eye, -eye, eye[row] + eye[column]])
 
 
-def newton(target: Target, location: Tensor, scale_tril: Tensor, num_steps: int) -> Curved:
+def newton(target: LogTarget, location: Tensor, scale_tril: Tensor, num_steps: int) -> Curved:
     r"""Take steps towards the maximum of each log density.
 
     Args:
@@ -114,7 +114,7 @@ def newton(target: Target, location: Tensor, scale_tril: Tensor, num_steps: int)
 
 
 def climb(
-    target_of: TargetOf, starts: Tensor, scale_trils: Tensor, num_steps: int, merge: bool = False
+    target_of: LogTargetOf, starts: Tensor, scale_trils: Tensor, num_steps: int, merge: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Steps from several starts of each problem, until its highest log density has ceased to rise.
 
@@ -175,7 +175,7 @@ def _leaders(location: Tensor, scale: Tensor, density: Tensor, active: Tensor) -
 
 
 def newton_step(
-    target: Target, location: Tensor, scale_tril: Tensor
+    target: LogTarget, location: Tensor, scale_tril: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""One step of :func:`newton`.
 
@@ -203,7 +203,7 @@ def newton_step(
 
 
 def best_of(
-    target: Target, location: Tensor, scale_tril: Tensor, num: int, num_best: int = 1
+    target: LogTarget, location: Tensor, scale_tril: Tensor, num: int, num_best: int = 1
 ) -> tuple[Tensor, Tensor]:
     r"""The best of some quasi-random points of each Gaussian, and a scale of their distance.
 
@@ -230,7 +230,7 @@ def best_of(
 
 
 def _evaluate(
-    target: Target, points: Tensor, location: Tensor, scale_tril: Tensor
+    target: LogTarget, points: Tensor, location: Tensor, scale_tril: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Log density in the centre, and in all points relative to it."""
     values = target(location + torch.einsum("nij,kj->kni", scale_tril, points))

@@ -42,7 +42,7 @@ from .search.draw_numbers import default_num_draws, schedule_of, with_more_draws
 from .search.estimation_settings import ESTIMATION
 from .search.fit_rounds import Rounds, Start, continue_rounds, first_progress
 from .search.maximum_search import Criterion, Search
-from .search.round_progress import Progress
+from .search.round_progress import RoundProgress
 from .search.round_schedule import RoundSchedule
 from .search.starting_values import find_start
 
@@ -222,11 +222,11 @@ def _named(values: Population | None, what: str) -> dict[str, Tensor]:
 
 def _finite_rounds(
     search: Search,
-    progress: Progress,
+    progress: RoundProgress,
     held: Tensor,
     schedule: RoundSchedule,
     generator: Generator,
-    keep: Callable[[Progress, Generator], None] | None = None,
+    keep: Callable[[RoundProgress, Generator], None] | None = None,
 ) -> Rounds:
     """All rounds, if the likelihood at the start is finite."""
     rounds = continue_rounds(search, progress, held, schedule, generator, keep)

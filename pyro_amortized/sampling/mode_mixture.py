@@ -23,7 +23,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..numerics.cholesky import factored
-from ..numerics.newton_steps import Target, TargetOf, climb
+from ..numerics.newton_steps import LogTarget, LogTargetOf, climb
 from .student_mixture import StudentMixture, fit_student_mixture, squared_distance
 
 NUM_MODES = 5  # one start each: see _starts
@@ -64,7 +64,7 @@ class Modes(NamedTuple):
     repeated: Tensor
 
 
-def find_modes(target_of: TargetOf, draws: Tensor, log_weights: Tensor) -> Modes:
+def find_modes(target_of: LogTargetOf, draws: Tensor, log_weights: Tensor) -> Modes:
     r"""The modes of each target that Newton steps from some draws lead to.
 
     Args:
@@ -93,7 +93,7 @@ def find_modes(target_of: TargetOf, draws: Tensor, log_weights: Tensor) -> Modes
 
 
 def mixture_around_modes(
-    target: Target, modes: Modes, generator: Generator, num_steps: int = 80
+    target: LogTarget, modes: Modes, generator: Generator, num_steps: int = 80
 ) -> StudentMixture:
     r"""A mixture of the places around the modes that differential evolution visits.
 
@@ -121,7 +121,7 @@ def mixture_around_modes(
 
 
 def differential_evolution(
-    target: Target, starts: Tensor, num_steps: int, generator: Generator
+    target: LogTarget, starts: Tensor, num_steps: int, generator: Generator
 ) -> Tensor:
     r"""Points that move by differential evolution, for each target separately.
 

@@ -19,7 +19,7 @@ from .student_mixture import StudentMixture
 
 
 @dataclass(frozen=True)
-class FlowSettings:
+class FlowProposalSettings:
     """How draws of the flow are split.
 
     Args:
@@ -30,7 +30,7 @@ class FlowSettings:
     max_rows: int = 8_000
 
 
-FLOW = FlowSettings()
+FLOW = FlowProposalSettings()
 
 
 class Proposal(Protocol):
@@ -49,7 +49,9 @@ class FlowProposal:
         settings: How draws are split.
     """
 
-    def __init__(self, distribution: FlowDistribution, settings: FlowSettings = FLOW) -> None:
+    def __init__(
+        self, distribution: FlowDistribution, settings: FlowProposalSettings = FLOW
+    ) -> None:
         self.distribution, self.settings = distribution, settings
 
     def draw(self, num_draws: int, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:

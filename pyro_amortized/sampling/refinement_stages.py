@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor
 
-from ..numerics.newton_steps import Target
+from ..numerics.newton_steps import LogTarget
 from .importance_weights import PARETO, effective_sample_size
 from .mode_mixture import Modes, find_modes, mixture_around_modes
 from .proposals import Refinement, Sampled, Weighted
@@ -115,7 +115,7 @@ class AroundModes:
         settings, rows, num_draws = sampler.settings, state.rows, state.num_draws
         pilot, part = state.pilot, state.sampled.refinement
 
-        def target_of(index: Tensor) -> Target:
+        def target_of(index: Tensor) -> LogTarget:
             return sampler.target_of_each(rows[index])
 
         modes = find_modes(target_of, pilot.draws, pilot.log_weights)

@@ -26,7 +26,7 @@ from ..networks.conditional_flow import ConditionalFlow, FlowDistribution, FlowS
 from ..runtime.arguments import check_count, check_is
 from ..runtime.isolation import seeded, torch_threads
 from ..runtime.progress import progress_bar
-from .learning_rate import Schedule
+from .learning_rate import RateSchedule
 from .optimizers import average, make_optimizers, set_rate, take_step
 from .options import TrainingOptions
 from .sharpening_choice import CHOICE
@@ -122,7 +122,9 @@ def sharpen(
         shards = _newton_shards(sharpened, simulator, num_simulations, until)
         total = -(-num_simulations // SETTINGS.shard_size)
         bar = progress_bar(progress, iterable=shards, total=total, desc="Newton steps", leave=False)
-        rows = Rows(*(torch.cat(x) for x in zip(*(vars(p).values() for p in bar), strict=True)))
+        rows = SharpeningRows(
+            *(torch.cat(x) for x in zip(*(vars(p).values() for p in bar), strict=True))
+        )
         deadline = None if limit is None else begin + limit
         history = _train_second(flow, rows, options, seed, deadline, progress)
     before = float(-rows.log_first[: rows.num_validation].mean())
@@ -141,7 +143,7 @@ def _posterior_without_steps(guide: AmortizedGuide) -> AmortizedPosterior:
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class SharpeningRows:
     r"""The rows that the second flow is trained on.
 
     Args:
@@ -197,7 +199,7 @@ def _second_flow(first: AmortizedPosterior) -> ConditionalFlow:
 @torch.no_grad()
 def _newton_shards(
     posterior: SharpenedPosterior, simulator: Simulator, num: int, until: float | None
-) -> Iterator[Rows]:
+) -> Iterator[SharpeningRows]:
     """Simulations with their Newton steps, a shard at a time, until a time or all are made."""
     design, size = simulator.design, SETTINGS.shard_size
     for shard, start in enumerate(range(0, num, size)):
@@ -210,12 +212,12 @@ def _newton_shards(
         z, log_det = distribution.standardized(simulations.unconstrained)
         z = z.clamp(-SETTINGS.max_z, SETTINGS.max_z).float()
         log_first = distribution.first.log_prob(simulations.unconstrained)
-        yield Rows(distribution.second.context.float(), z, log_det, log_first)
+        yield SharpeningRows(distribution.second.context.float(), z, log_det, log_first)
 
 
 def _train_second(
     flow: ConditionalFlow,
-    rows: Rows,
+    rows: SharpeningRows,
     options: TrainingOptions,
     seed: int,
     deadline: float | None,
@@ -229,7 +231,7 @@ def _train_second(
     validation, begin = slice(0, rows.num_validation), time.monotonic()
     steps_per_pass = max(1, (len(rows) - rows.num_validation) // size)
     total = max(SETTINGS.min_steps, num_passes * steps_per_pass)
-    schedule = Schedule(options.peak_rate, options.warmup, None if deadline else total)
+    schedule = RateSchedule(options.peak_rate, options.warmup, None if deadline else total)
     optimizers = make_optimizers(flow, options)
     averaged = AveragedModel(flow, multi_avg_fn=average(options.average_decay))
     generator, step, done = random_stream(seed, Purpose.SHARPENING_ORDER), 0, 0.0
@@ -258,5 +260,5 @@ def _train_second(
 
 
 @torch.no_grad()
-def _loss(flow: nn.Module, rows: Rows, picked: slice) -> float:
+def _loss(flow: nn.Module, rows: SharpeningRows, picked: slice) -> float:
     return -float(rows.log_q(flow, picked).mean())

@@ -19,7 +19,7 @@ from .simulation_plan import Plan
 
 
 @dataclass(frozen=True)
-class ChoiceSettings:
+class SharpeningChoiceSettings:
     """When a training is sharpened without being asked to."""
 
     # Part of a budget that the networks get.
@@ -43,7 +43,7 @@ class ChoiceSettings:
     num_draws: int = 16
 
 
-CHOICE = ChoiceSettings()
+CHOICE = SharpeningChoiceSettings()
 
 
 def is_sharpened(plan: Plan) -> bool:

@@ -85,6 +85,16 @@ class Expansion:
         """Number of free parameters of the model."""
         return int(self.free.sum())
 
+    def adjusted(self, own: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """How the parameters of the model answer a change of some parameters of candidates, shape
+        ``(model, own)``, and the score ``(own,)`` and information ``(own, own)`` of these, adjusted
+        for the parameters of the model.
+        """
+        model, score, info = list(range(self.num_free)), self.scores.sum(0), self.information
+        answer = torch.linalg.solve(info[model][:, model], info[model][:, own])
+        adjusted = info[own][:, own] - info[own][:, model] @ answer
+        return answer, score[own] - answer.T @ score[model], adjusted
+
     def test(self, number: int, one_sided: bool = False) -> ScoreTest | None:
         """The score test of a candidate; None if the model has its parameters already, as far as
         the data can tell.
@@ -94,9 +104,7 @@ class Expansion:
         """
         own, model = list(self.groups[number]), list(range(self.num_free))
         score, info = self.scores.sum(0), self.information
-        # (own, model): how the parameters of the model answer a change of the candidate's.
-        answer = torch.linalg.solve(info[model][:, model], info[model][:, own])
-        remaining = info[own][:, own] - info[own][:, model] @ answer
+        answer, slope, remaining = self.adjusted(own)
         remaining = (remaining + remaining.T) / 2
         if not self._is_new(own, model):
             return None
@@ -104,7 +112,6 @@ class Expansion:
             # Far from its maximum, the likelihood need not be concave.
             efficient = self.scores[:, own] - self.scores[:, model] @ answer
             remaining = efficient.T @ efficient
-        slope = score[own] - answer.T @ score[model]
         estimate = torch.linalg.solve(remaining, slope)
         if one_sided:
             estimate = estimate.clamp(min=0.0)

@@ -19,11 +19,11 @@ from ...model import ModelStructure
 from ...model.extended_program import (
     CorrelatedBlock,
     CovariateEffect,
+    CovariateForm,
     Entry,
     ErrorKind,
     ErrorPart,
     Extension,
-    Form,
     Term,
 )
 from ...model.freed_parameter import FreedParameter
@@ -120,7 +120,7 @@ class Request(NamedTuple):
         freed: Sites that the fit holds and that may be estimated.
     """
 
-    covariates: Mapping[str, Form | None]
+    covariates: Mapping[str, CovariateForm | None]
     entries: Mapping[int, Entry]
     correlated: Mapping[int, Entry]
     errors: tuple[tuple[str, ErrorKind], ...]
@@ -156,7 +156,7 @@ def _is_normal(fit: PopulationFit) -> bool:
     return bool(((density - priors.log_prob(draws)).abs() < SEARCH.law_tolerance).all())
 
 
-def covariate_form(name: str, values: Tensor, form: Form | None) -> Form:
+def covariate_form(name: str, values: Tensor, form: CovariateForm | None) -> CovariateForm:
     r"""The form in which a covariate enters: as it was asked for, or by its values.
 
     Raises:
@@ -183,7 +183,7 @@ def covariate_form(name: str, values: Tensor, form: Form | None) -> Form:
 
 
 def covariate_effect(
-    cohort: Cohort, name: str, form: Form | None, entry: Entry, deviation: float
+    cohort: Cohort, name: str, form: CovariateForm | None, entry: Entry, deviation: float
 ) -> CovariateEffect | str:
     """The effect of a covariate on an individual parameter with a standard deviation, or why there
     is none.

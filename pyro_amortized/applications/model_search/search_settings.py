@@ -9,7 +9,7 @@ import scipy.special
 from ...errors import SettingError
 from ...runtime.arguments import check_count, check_number
 
-Criterion = Literal["p", "bic", "penalised"]
+SelectionCriterion = Literal["p", "bic", "penalised"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SearchRule:
         SettingError: A value is outside its range.
     """
 
-    criterion: Criterion = "p"
+    criterion: SelectionCriterion = "p"
     forward: float = 0.01
     backward: float | None = None
     max_terms: int = 10

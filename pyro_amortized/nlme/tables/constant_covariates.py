@@ -10,14 +10,14 @@ from torch import Tensor
 
 from ...cohort import Series
 from ...errors import TableError
-from .endpoints import Rows
+from .endpoints import IndividualRows
 from .table_file import LOG
 from .table_source import Numbers, Table, in_order, is_blank, label
 from .table_surprises import log_codes
 
 
 def constant_covariate(
-    table: Table, name: str, rows: Rows, order: list[str], names: Sequence[str] = ()
+    table: Table, name: str, rows: IndividualRows, order: list[str], names: Sequence[str] = ()
 ) -> Tensor:
     """One value per individual; missing ones are filled with the value of the other rows.
 
@@ -127,7 +127,7 @@ def _check_given(given: Mapping[str, Sequence[str]], names: Sequence[str]) -> No
 
 
 def incomplete_covariate(
-    table: Table, name: str, rows: Rows, order: list[str], begin: Numbers
+    table: Table, name: str, rows: IndividualRows, order: list[str], begin: Numbers
 ) -> Series:
     """A covariate that some individuals lack, as a series of one value at the begin of each.
 
@@ -163,7 +163,7 @@ def _check_one_kind(table: Table, name: str) -> None:
 
 
 def _first_values(
-    table: Table, name: str, rows: Rows, order: Sequence[str], names: Sequence[str] = ()
+    table: Table, name: str, rows: IndividualRows, order: Sequence[str], names: Sequence[str] = ()
 ) -> list[float]:
     """The value of each individual, NaN where it has none; two different ones are an error."""
     _check_one_kind(table, name)

@@ -168,7 +168,7 @@ def _kernel(points: Tensor, others: Tensor) -> Tensor:
     return (1 + points @ others.T / points.shape[1]) ** CHECK.degree
 
 
-class Candidates(NamedTuple):
+class ExpandedPopulations(NamedTuple):
     r"""Populations whose log likelihoods are known by an expansion.
 
     Args:
@@ -217,7 +217,7 @@ class ExpansionCheck:
         return ExpansionCorrection(zero(0, len(self.center)), zero(0, num_rows))
 
     def corrected(
-        self, candidates: Candidates, max_error: float, generator: Generator
+        self, candidates: ExpandedPopulations, max_error: float, generator: Generator
     ) -> tuple[Tensor, float]:
         """Log likelihoods, shape ``(population, individual)``, and the root mean square error of
         their sum over the individuals at populations that were compared with the model; zero where
@@ -235,7 +235,7 @@ class ExpansionCheck:
 
     def _learned(
         self,
-        candidates: Candidates,
+        candidates: ExpandedPopulations,
         differences: ModelDifferences,
         max_error: float,
         generator: Generator,
@@ -276,7 +276,7 @@ class ExpansionCheck:
         return torch.linalg.solve_triangular(self.scale_tril, offset, upper=False).T
 
     def _chosen(
-        self, candidates: Candidates, values: Tensor, known: Tensor, generator: Generator
+        self, candidates: ExpandedPopulations, values: Tensor, known: Tensor, generator: Generator
     ) -> Tensor:
         """Populations to evaluate next."""
         matters = candidates.matter(values) & ~known

@@ -23,7 +23,7 @@ from ...runtime.progress import count_step
 from ...sampling.importance_weights import finite_or_zero_weight, log_mean, log_moments
 from ..likelihood.exact_likelihood import ExactLikelihood
 from ..likelihood.expanded_likelihood import ExpandedLikelihood
-from ..likelihood.expansion_check import Candidates, ExpansionCheck
+from ..likelihood.expansion_check import ExpandedPopulations, ExpansionCheck
 from ..likelihood.interpolated_likelihood import InterpolatedLikelihood
 from ..likelihood.likelihood_choice import make_likelihood
 from ..likelihood.likelihood_interface import WeightedLikelihood
@@ -184,7 +184,7 @@ class PosteriorDensity:
         error = 0.0
         if self.check is not None:
             is_far = self.distances(vectors) > 1
-            candidates = Candidates(vectors, draws[:, 0], values, log_ratio, is_far)
+            candidates = ExpandedPopulations(vectors, draws[:, 0], values, log_ratio, is_far)
             values, error = self.check.corrected(candidates, max_error, self.generator)
         log_weights = finite_or_zero_weight(values.sum(-1) + log_ratio)
         return WeightedPopulations(log_weights.unsqueeze(1), values, error)

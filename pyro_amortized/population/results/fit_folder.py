@@ -33,7 +33,7 @@ from ...sampling.proposals import Sampled, Weighted
 from ..following.following_draws import Following
 from ..likelihood.large_cohorts.summarized_draws import BlockSummary, RoundDraws, SummarizedDraws
 from ..search.maximum_search import Search
-from ..search.round_progress import Progress, place_of
+from ..search.round_progress import RoundProgress, place_of
 from ..search.trust_region import TrustRegion
 from .fit_files import DRAWS, FILE, fit_of, read_fit, refinement_of, refinement_tensors, with_prefix
 from .fit_result import PopulationFit
@@ -111,7 +111,7 @@ class FitFolder:
                 "continue with these, or pass another folder.",
             )
 
-    def keep(self, progress: Progress, generator: Generator) -> None:
+    def keep(self, progress: RoundProgress, generator: Generator) -> None:
         """Write what the rounds have come to, with the state of the random numbers."""
         place, region = progress.place, progress.region
         individuals = place.individuals
@@ -130,7 +130,7 @@ class FitFolder:
         }
         write_tensors(self.path / PROGRESS_FILE, tensors, FORMAT.stamped(description))
 
-    def restored(self, search: Search, generator: Generator) -> Progress | None:
+    def restored(self, search: Search, generator: Generator) -> RoundProgress | None:
         r"""What the rounds had come to, and the generator as it was then; None if nothing is kept.
 
         Raises:
@@ -192,12 +192,12 @@ def _summary_tensors(summary: BlockSummary) -> dict[str, Tensor]:
 
 def _progress(
     search: Search, description: Mapping[str, Any], tensors: dict[str, Tensor]
-) -> Progress:
+) -> RoundProgress:
     vector = tensors["vector"]
     individuals = _individuals(search, description, tensors)
     counts = {name: description[name] for name in COUNTS}
     region = TrustRegion(*description["region"])
-    return Progress(place_of(search, vector, individuals), region=region, **counts)
+    return RoundProgress(place_of(search, vector, individuals), region=region, **counts)
 
 
 def _individuals(

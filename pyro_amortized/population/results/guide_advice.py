@@ -12,7 +12,7 @@ from ...model import Estimator
 
 
 @dataclass(frozen=True)
-class AdviceSettings:
+class GuideAdviceSettings:
     """Limits of the advice; ``benchmarks/frontier.py`` has the measured times."""
 
     # Duration of a fit without a guide, in seconds, from which a training of a minute, the shortest
@@ -23,7 +23,7 @@ class AdviceSettings:
     min_served: float = 0.5
 
 
-ADVICE = AdviceSettings()
+ADVICE = GuideAdviceSettings()
 
 
 def guide_advice(

@@ -10,7 +10,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized.errors import FitError
 from pyro_amortized.population.likelihood import likelihood_choice
-from pyro_amortized.population.likelihood.likelihood_choice import ChoiceSettings
+from pyro_amortized.population.likelihood.likelihood_choice import LikelihoodChoiceSettings
 from pyro_amortized.population.results.fit_folder import PROGRESS_FILE, RESULT_FOLDER
 from pyro_amortized.population.search import fit_rounds
 from tests.exact import linear_cohort, linear_program
@@ -49,7 +49,9 @@ def test_an_interrupted_fit_ends_with_the_numbers_of_one_that_was_not(
     monkeypatch, tmp_path, is_large
 ):
     if is_large:
-        monkeypatch.setattr(likelihood_choice, "CHOICE", ChoiceSettings(min_individuals=100))
+        monkeypatch.setattr(
+            likelihood_choice, "CHOICE", LikelihoodChoiceSettings(min_individuals=100)
+        )
     cohort = linear_cohort(130, seed=5)
     whole = fitted(cohort)
     with monkeypatch.context() as patch:
