@@ -33,12 +33,15 @@ class OptimumSettings:
         num_errors: Monte Carlo errors of the difference of two probabilities below which they
             count as equal. With one, a single draw of the tail decides.
         max_values: Values of the metric on the grid that are held at once.
+        min_width: Smallest step in the logarithm of the amount of the differences that give the
+            error of the smallest loss; with a smaller one they are rounding errors.
     """
 
     num_grid: int = 121
     zoom: int = 3
     num_errors: float = 2.0
     max_values: int = 20_000_000
+    min_width: float = 1e-3
 
 
 SETTINGS = OptimumSettings()
@@ -242,7 +245,7 @@ def _smallest_loss(response: DoseResponse, weights: DrawWeights, loss: DoseLoss)
         dose = grid.gather(0, best)[0]
         low, high = torch.maximum(dose - 2 * step, first), torch.minimum(dose + 2 * step, last)
     inside = (dose > first + step) & (dose < last - step)
-    width = torch.maximum((last - first) / SETTINGS.num_grid, torch.full_like(dose, 1e-3))
+    width = ((last - first) / SETTINGS.num_grid).expand_as(dose).clamp(min=SETTINGS.min_width)
     around = torch.stack([dose - width, dose, dose + width])
     losses = checked_loss(loss, response.at(around))
     _, slope_error = weights.mean_error((losses[2] - losses[0]) / (2 * width))

@@ -43,6 +43,8 @@ from .recommendation_result import Recommendation
 from .targets import Target
 from .uncertain_draws import DOSE_UNCERTAINTIES, DoseUncertainty
 
+FittedPopulations = FittedPopulation | Mapping[str, FittedPopulation] | Sequence[FittedPopulation]
+
 
 @dataclass(frozen=True)
 class RecommendationSettings:
@@ -52,18 +54,20 @@ class RecommendationSettings:
         precision: Relative Monte Carlo error of a dose that further draws are made for.
         max_draws: Most draws per patient.
         max_total: Most draws of all patients together; further draws are not made beyond it.
+        values_per_draw: Values of a curve that gives a metric, about; for the number of threads.
     """
 
     precision: float = 0.0025
     max_draws: int = 100_000
     max_total: int = 300_000
+    values_per_draw: int = 30
 
 
 SETTINGS = RecommendationSettings()
 
 
 def recommend(
-    fit: FittedPopulation | Mapping[str, FittedPopulation] | Sequence[FittedPopulation],
+    fit: FittedPopulations,
     patient: Patient | None,
     candidates: tuple[float, float] | Sequence[float] | Mapping[str, Regimen] | Sequence[Regimen],
     *,
@@ -217,9 +221,7 @@ class _Setting:
     occasion: Occasion
 
 
-def _by_name(
-    fit: FittedPopulation | Mapping[str, FittedPopulation] | Sequence[FittedPopulation],
-) -> dict[str, FittedPopulation]:
+def _by_name(fit: FittedPopulations) -> dict[str, FittedPopulation]:
     if isinstance(fit, Mapping):
         named = {str(name): x for name, x in fit.items()}
     elif isinstance(fit, list | tuple):
@@ -301,8 +303,7 @@ def _recommended(
         parts.append(drawn)
         again.append(used)
     mixture, shares = mixture_of(parts, setting.prior)
-    num_values = mixture.weights.values.numel()
-    with threads_for(num_values * 30):
+    with threads_for(mixture.weights.values.numel() * SETTINGS.values_per_draw):
         best = _best(mixture, question)
     unusual: dict[str, str] = {}
     best_model = shares.argmax(0)

@@ -15,7 +15,7 @@ from ..runtime.solver_context import failures_reported_by_caller
 from .ordered_simulation import values_in_order
 from .population_parameters import ParameterRoles, Population
 from .program_run import Assign, run_program
-from .sites import individual_first
+from .sites import individual_rows
 
 
 def simulate_repeatedly(
@@ -118,7 +118,7 @@ def simulated_values(
 def _by_series(structure: ParameterRoles, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Values of the observation sites by series, individuals first."""
     return {
-        site.series: _floating(individual_first(values[name], site.dim, site.event_dim))
+        site.series: _floating(individual_rows(site, values[name]))
         for name, site in structure.observed.items()
     }
 

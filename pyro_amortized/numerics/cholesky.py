@@ -11,6 +11,8 @@ from torch import Tensor
 # covariances that are far from positive definite.
 DIAGONAL_ADDITIONS = (1e-9, 1e-6, 1e-3, 1e-1)
 SMALLEST_VARIANCE = 1e-300  # stands for a variance of zero, so that its square root is positive
+# Stands for a standard deviation of zero that lengths are divided by, so that these stay finite.
+SMALLEST_DEVIATION = 1e-12
 
 
 def factored(covariance: Tensor) -> Tensor:
@@ -41,6 +43,11 @@ def factored(covariance: Tensor) -> Tensor:
     factors = factors.clone()
     factors[failed] = _nearby_factors(covariance[failed])
     return factors
+
+
+def positive_deviations(covariance: Tensor) -> Tensor:
+    """Standard deviations of covariances ``(*, n, n)``, positive, shape ``(*, n)``."""
+    return covariance.diagonal(dim1=-2, dim2=-1).sqrt().clamp(min=SMALLEST_DEVIATION)
 
 
 def _nearby_factors(covariance: Tensor) -> Tensor:

@@ -38,12 +38,15 @@ class LevelFitSettings:
         max_iterations: Iterations of a round. The nodes of the quadrature stay where they are in a
             round, so that many iterations in one round lead away from them.
         first_draws: Draws of each individual in the first round, which the next ones improve.
+        num_prior: Populations of the prior whose median is the start of what only the effects
+            depend on.
     """
 
     max_rounds: int = 12
     gain: float = 0.02
     max_iterations: int = 15
     first_draws: int = 150
+    num_prior: int = 100
 
 
 SETTINGS = LevelFitSettings()
@@ -159,7 +162,7 @@ def _start(
     """
     if start is not None:
         return structure.unconstrain_population(structure.check_population(dict(start) | fixed))
-    draws = structure.draw_populations(cohort, 100, make_generator(seed))
+    draws = structure.draw_populations(cohort, SETTINGS.num_prior, make_generator(seed))
     vectors = torch.stack([structure.unconstrain_population(p) for p in draws])
     median = structure.constrain_population(vectors.median(0).values)
     zero = {name: torch.zeros_like(median[name]) for name in level.sites}

@@ -247,7 +247,7 @@ def _in_order(
 def _some_draws(fit: PopulationFit, num_candidates: int) -> IndividualPosteriors:
     """The draws of the fit, fewer if there are very many individuals."""
     size = len(fit.cohort) * (len(fit.vector) + num_candidates)
-    return fit.individuals.some(max(25, SEARCH.max_values // max(size, 1)))
+    return fit.individuals.some(max(SEARCH.min_draws, SEARCH.max_values // max(size, 1)))
 
 
 def _law_information(

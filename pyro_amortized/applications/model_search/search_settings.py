@@ -133,6 +133,7 @@ class ModelSearchSettings:
         near_exchange: An exchange of terms is fitted if the quadratic promises that -2LL rises by
             less than this: the quadratic is centred at the present model and favours it.
         max_values: Draws times individuals times parameters of the scores, which limits memory.
+        min_draws: Draws of every individual that are used even beyond this.
         relative_step: Step of differences in the population, in units of the scale of the search.
         law_tolerance: Largest difference of the log density from a normal one, in nats.
         min_information: Smallest part of the information of a candidate that the parameters of the
@@ -156,6 +157,7 @@ class ModelSearchSettings:
     sure: float = 3.0
     near_exchange: float = 2.0
     max_values: int = 10_000_000
+    min_draws: int = 25
     relative_step: float = 1e-3
     law_tolerance: float = 1e-3
     min_information: float = 1e-4

@@ -12,7 +12,7 @@ from ...cohort import Series
 from ...errors import TableError
 from .endpoints import IndividualRows
 from .table_file import LOG
-from .table_source import Numbers, Table, in_order, is_blank, label
+from .table_source import Mask, Numbers, Table, in_order, is_blank, label
 from .table_surprises import log_codes
 
 
@@ -43,11 +43,17 @@ def constant_covariate(
     return torch.tensor(known, dtype=torch.float64)
 
 
-def _has_texts(table: Table, name: str) -> bool:
-    """Whether a column has entries, and none of them is a number."""
+def _blanks_and_texts(table: Table, name: str) -> tuple[Mask, Mask]:
+    """The rows in which a column has no entry, and those in which it has one that is no number."""
     blank = table.frame[name].map(is_blank).to_numpy(dtype=bool)
     parsed = pandas.to_numeric(table.frame[name], errors="coerce").to_numpy(dtype=float)
-    return not blank.all() and bool(np.isnan(parsed[~blank]).all())
+    return blank, np.isnan(parsed) & ~blank
+
+
+def _has_texts(table: Table, name: str) -> bool:
+    """Whether a column has entries, and none of them is a number."""
+    blank, texts = _blanks_and_texts(table, name)
+    return not blank.all() and bool((blank | texts).all())
 
 
 def check_no_texts(table: Table, name: str, argument: str) -> None:
@@ -149,10 +155,8 @@ def incomplete_covariate(
 
 def _check_one_kind(table: Table, name: str) -> None:
     """Raise where a covariate has texts in some rows and numbers in others."""
-    blank = table.frame[name].map(is_blank).to_numpy(dtype=bool)
-    parsed = pandas.to_numeric(table.frame[name], errors="coerce").to_numpy(dtype=float)
-    texts = np.isnan(parsed) & ~blank
-    if texts.any() and not np.isnan(parsed).all():
+    blank, texts = _blanks_and_texts(table, name)
+    if texts.any() and not (blank | texts).all():
         raise table.error(
             int(np.flatnonzero(texts)[0]),
             name,

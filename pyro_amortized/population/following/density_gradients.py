@@ -126,4 +126,4 @@ def _along(
     with torch.no_grad():
         moved = torch.cat([draws + sign * unit for unit in units])
         density = structure.log_density(cohort, moved, population)
-    return torch.stack((density.observation + density.individual).chunk(len(units)), -1)
+    return torch.stack(density.total.chunk(len(units)), -1)

@@ -38,7 +38,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ...numerics.cholesky import factored
+from ...numerics.cholesky import factored, positive_deviations
 from ...sampling.student_mixture import StudentMixture
 
 
@@ -87,7 +87,7 @@ def axes_of(covariance: Tensor) -> Tensor:
     """Cholesky factors of posterior covariances, shape ``(individual, latent, latent)``, with
     correlations that are slightly too small.
     """
-    spread = covariance.diagonal(dim1=1, dim2=2).sqrt().clamp(min=1e-12)
+    spread = positive_deviations(covariance)
     scale = spread.unsqueeze(2) * spread.unsqueeze(1)
     identity = torch.eye(spread.shape[1]).to(spread)
     part = FOLLOWING.uncorrelated_part
@@ -246,6 +246,13 @@ class Following:
             rates = (self.rates @ change).abs() * self.spread.unsqueeze(-2)
             relative = relative + FOLLOWING.outer_draw * rates.sum(-1) / self.reach
         return relative.amax(-1)
+
+    def distances(self, vector: Tensor, scale: Tensor, is_shared: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`distance`, and the moves of the shared parameters in units of their scale, shape
+        ``(shared,)``.
+        """
+        shared = (vector - self.center).abs() / scale
+        return self.distance(vector), shared[is_shared]
 
     def take(self, rows: Tensor) -> "Following":
         """The same for some of the individuals."""

@@ -114,7 +114,7 @@ class ModelDifferences:
         chosen = draws.gather(0, picked.unsqueeze(-1).expand(-1, -1, draws.shape[-1]))
         density = self.density(population, chosen)
         log_proposal = self.exact.individuals.log_proposal.gather(0, picked)
-        exact = density.observation + density.individual + log_det - log_proposal
+        exact = density.total + log_det - log_proposal
         exact = finite_or_zero_weight(exact).masked_fill(
             self.exact.impossible.gather(0, picked), -math.inf
         )

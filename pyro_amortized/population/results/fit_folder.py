@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor
 
 from ...cohort import Cohort
-from ...cohort.named_tensors import cohort_tensors
+from ...cohort.named_tensors import cohort_tensors, with_prefix
 from ...errors import AmortizedError, FitError
 from ...guide import AmortizedGuide
 from ...model import Model, ModelStructure
@@ -35,7 +35,7 @@ from ..likelihood.large_cohorts.summarized_draws import BlockSummary, RoundDraws
 from ..search.maximum_search import Search
 from ..search.round_progress import RoundProgress, place_of
 from ..search.trust_region import TrustRegion
-from .fit_files import DRAWS, FILE, fit_of, read_fit, refinement_of, refinement_tensors, with_prefix
+from .fit_files import DRAWS, FILE, fit_of, read_fit, refinement_of, refinement_tensors, unusable
 from .fit_result import PopulationFit
 
 FORMAT = Format("delete the folder and fit again")
@@ -146,12 +146,7 @@ class FitFolder:
             generator.set_state(tensors["generator"])
             return progress
         except (AmortizedError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = error.found if isinstance(error, AmortizedError) else repr(error)
-            raise FitError(
-                f"{path} cannot be used: {reason}",
-                "a complete file that a fit with `folder=` wrote.",
-                "delete the file; the fit then starts again.",
-            ) from error
+            raise unusable(path, error) from error
 
     def finish(self, fit: PopulationFit) -> None:
         """Write the finished fit."""

@@ -26,7 +26,7 @@ from ...sampling.importance_weights import finite_or_zero_weight, log_mean
 from ...sampling.individual_draws import sample_with_structure
 from ...sampling.individuals import MIN_DRAWS, IndividualPosteriors
 from ..following.fitted_following import follow
-from ..following.fixed_draws import is_negligible, replace_impossible_draws
+from ..following.fixed_draws import without_negligible
 from ..following.following_draws import Following
 from .maximum_search import Search
 from .starting_values import locate_population
@@ -90,9 +90,9 @@ class MarginalModel:
     def _draws(self, cohort: Cohort) -> _CohortDraws:
         if self._last_draws is None or self._last_draws.cohort is not cohort:
             individuals = self._sample(cohort)
-            log_weights = individuals.log_weights
-            impossible = is_negligible(log_weights)
-            draws = replace_impossible_draws(individuals.unconstrained, log_weights, impossible)
+            draws, impossible = without_negligible(
+                individuals.unconstrained, individuals.log_weights
+            )
             repeated_cohort = individuals.cohort.repeat(individuals.num_draws)
             self._last_draws = _CohortDraws(
                 cohort,

@@ -122,7 +122,7 @@ def test_a_damaged_file_is_named(tmp_path):
     for file in (tmp_path / RESULT_FOLDER).iterdir():
         file.unlink()
     (tmp_path / PROGRESS_FILE).write_bytes(b"no tensors")
-    with pytest.raises(FitError, match=r"progress.safetensors cannot be used(.|\n)*starts again"):
+    with pytest.raises(FitError, match=r"progress.safetensors cannot be used(.|\n)*fit again"):
         fitted(cohort, tmp_path)
 
 
