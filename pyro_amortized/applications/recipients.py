@@ -178,12 +178,7 @@ def _events_of(cohort: Cohort | None, names: Sequence[str]) -> frozenset[str]:
 
 
 def _is_event(series: Series) -> bool:
-    values = series.values
-    if values.dim() != 3 or values.shape[-1] != 2:
-        return False
-    status = values[..., 1][series.observed[..., 1]]
-    followed = bool((series.times == series.times[:, :1]).all())
-    return followed and bool(((status == 0) | (status == 1)).all())
+    return series.has_statuses and bool((series.times == series.times[:, :1]).all())
 
 
 def _baseline_of(

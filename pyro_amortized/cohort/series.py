@@ -90,6 +90,16 @@ class Series:
         """Times, values and what was recorded, by name."""
         return {"times": self.times, "values": self.values, "observed": self.observed}
 
+    @property
+    def has_statuses(self) -> bool:
+        """Whether there are two channels, of which the second is a status of 0 or 1, as of the
+        times of events.
+        """
+        if self.values.dim() != 3 or self.values.shape[-1] != 2:
+            return False
+        status = self.values[..., 1][self.observed[..., 1]]
+        return bool(((status == 0) | (status == 1)).all())
+
     def at(self, times: Tensor, rule: Literal["last", "next"] = "last") -> Tensor:
         r"""Values of a covariate that varies over time, at other times.
 

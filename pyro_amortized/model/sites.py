@@ -78,8 +78,11 @@ class PopulationSite:
         return transform(flat.reshape(flat.shape[:-1] + self.unconstrained_shape))
 
     def unconstrain(self, value: Tensor) -> Tensor:
-        """Unconstrained coordinates, shape ``(num_unconstrained,)``, of a value in the support."""
-        return biject_to(self.support).inv(value).reshape(-1)
+        """Unconstrained coordinates, shape ``(*, num_unconstrained)``, of values in the support,
+        shape ``(*, *shape)``.
+        """
+        batch = value.shape[: value.dim() - len(self.shape)]
+        return biject_to(self.support).inv(value).reshape(*batch, -1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -340,3 +340,11 @@ class ModelStructure(ParameterRoles):
         """
         drawn = simulate_repeatedly(self, design, unconstrained, shared, population, generator)
         return drawn[0][0], drawn[1]
+
+    def simulate_cohort(
+        self, design: Cohort, population: Population, generator: Generator
+    ) -> tuple[Cohort, Tensor]:
+        """As :meth:`simulate`, with individual parameters that are drawn given the population."""
+        draws = self.draw_individuals(design, population, 1, generator)[0]
+        shared = self.unconstrain_population(population, self.shared).expand(len(design), -1)
+        return self.simulate(design, draws, shared, population, generator)

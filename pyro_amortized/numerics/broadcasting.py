@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Size, Tensor
 
 
@@ -17,6 +18,12 @@ def broadcast_shape(*shapes: Sequence[int]) -> Size:
         torch.Size([3, 5])
     """
     return Size(np.broadcast_shapes(*(tuple(shape) for shape in shapes)))
+
+
+def concatenated(pieces: Sequence[Tensor]) -> Tensor:
+    """Tensors ``(*, entry)`` put together along the last dimension, the others broadcast."""
+    batch = broadcast_shape(*(piece.shape[:-1] for piece in pieces))
+    return torch.cat([piece.expand(*batch, -1) for piece in pieces], -1)
 
 
 def gathered(values: Tensor, index: Tensor) -> Tensor:

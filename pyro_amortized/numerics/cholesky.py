@@ -45,6 +45,27 @@ def factored(covariance: Tensor) -> Tensor:
     return factors
 
 
+def strictly_lower(entries: Tensor, size: int) -> Tensor:
+    """Square matrices with some entries below the diagonal, row by row, and zeros elsewhere.
+
+    Example:
+        >>> strictly_lower(torch.tensor([1.0, 2.0, 3.0]), 3)
+        tensor([[0., 0., 0.],
+                [1., 0., 0.],
+                [2., 3., 0.]])
+    """
+    row, column = torch.tril_indices(size, size, -1, device=entries.device)
+    matrix = entries.new_zeros(*entries.shape[:-1], size, size)
+    matrix[..., row, column] = entries
+    return matrix
+
+
+def inverse_factor(factor: Tensor) -> Tensor:
+    """Inverses of lower triangular matrices ``(*, n, n)``."""
+    identity = torch.eye(factor.shape[-1]).to(factor).expand_as(factor)
+    return torch.linalg.solve_triangular(factor, identity, upper=False)
+
+
 def positive_deviations(covariance: Tensor) -> Tensor:
     """Standard deviations of covariances ``(*, n, n)``, positive, shape ``(*, n)``."""
     return covariance.diagonal(dim1=-2, dim2=-1).sqrt().clamp(min=SMALLEST_DEVIATION)

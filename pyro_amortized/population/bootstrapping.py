@@ -294,11 +294,7 @@ def simulate_population(
         ModelError: A population value is missing or outside its support.
     """
     generator, population = make_generator(seed), structure.check_population(population)
-    draws = structure.draw_individuals(design, population, 1, generator)[0]
-    shared = structure.unconstrain_population(population, structure.shared)
-    simulated, failed = structure.simulate(
-        design, draws, shared.expand(len(design), -1), population, generator
-    )
+    simulated, failed = structure.simulate_cohort(design, population, generator)
     if bool(failed.any()):
         failures = failed.nonzero()[: BOOTSTRAP.max_named, 0].tolist()
         named = [design.ids[i] for i in failures]

@@ -21,7 +21,7 @@ from ..numerics.maximization import maximize
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import MIN_DRAWS
-from .estimation import fit_once
+from .estimation import FitRequest, fit_once
 from .levels.level_likelihood import LevelLikelihood, drawn_level_likelihood
 from .levels.level_result import LevelFit
 from .levels.level_sites import Level, the_level
@@ -170,7 +170,7 @@ def _start(
     held = zero | held | fixed
     if len(held) == len(structure.population):
         return structure.unconstrain_population(held)
-    return fit_once(structure.model, cohort, fixed=held, seed=seed).vector.clone()
+    return fit_once(structure.model, cohort, FitRequest(held, seed=seed)).vector.clone()
 
 
 def _hyperparameters(

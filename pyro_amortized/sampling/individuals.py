@@ -158,11 +158,15 @@ class IndividualPosteriors:
         if num_draws >= self.num_draws:
             return self
         picked = torch.randperm(self.num_draws, generator=make_generator(seed))[:num_draws]
+        return self.picked(picked)
+
+    def picked(self, places: Tensor) -> "IndividualPosteriors":
+        """The weighted draws at some places, the same for all individuals."""
         return replace(
             self,
-            unconstrained=self.unconstrained[picked],
-            log_proposal=self.log_proposal[picked],
-            log_weights=self.log_weights[picked],
+            unconstrained=self.unconstrained[places],
+            log_proposal=self.log_proposal[places],
+            log_weights=self.log_weights[places],
         )
 
     def moments(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -138,9 +138,9 @@ def _with_minor_modes_of(
     mixture = _with_components(part.mixture, found.take(index), missed[index])
     everyone = torch.arange(len(own))
     part = part.with_mixtures(everyone, mixture)
-    pilot = sampler.from_mixture(part, num_draws, own, generator, True)
+    pilot = sampler.from_mixture(part, num_draws, own, generator, stretch=True)
     part = part.with_mixtures(everyone, mixture_of_weighted(pilot, 0, generator, mixture))
-    weighted = sampler.from_mixture(part, num_draws, own, generator, True)
+    weighted = sampler.from_mixture(part, num_draws, own, generator, stretch=True)
     return sampled.replaced(own, Sampled(weighted, part.at(Stage.MIXTURE)))
 
 

@@ -121,10 +121,10 @@ class AroundModes:
         modes = find_modes(target_of, pilot.draws, pilot.log_weights)
         part = part.with_mixtures(_everyone(rows), modes.mixture)
         size = max(settings.min_mode_draws, num_draws // 4)
-        drawn = sampler.from_mixture(part, size, rows, generator, True)
+        drawn = sampler.from_mixture(part, size, rows, generator, stretch=True)
         mixture = mixture_of_weighted(drawn, 0, generator, modes.mixture)
         part = part.with_mixtures(_everyone(rows), mixture)
-        best = Sampled(sampler.from_mixture(part, num_draws, rows, generator, True), part)
+        best = Sampled(sampler.from_mixture(part, num_draws, rows, generator, stretch=True), part)
         index = indices(is_poor(best.weighted.log_weights, settings.min_mode_efficiency))
         if len(index) == 0 or settings.max_evolution_steps == 0:
             return best
@@ -163,10 +163,10 @@ class MoreComponents:
         part = current.refinement.with_mixtures(_everyone(rows), mixture)
         if factor > 1:
             size = factor * num_draws
-            drawn = sampler.from_mixture(part, size, rows, generator, self.around_modes)
+            drawn = sampler.from_mixture(part, size, rows, generator, stretch=self.around_modes)
             mixture = mixture_of_weighted(drawn, num_components, generator, start)
             part = part.with_mixtures(_everyone(rows), mixture)
-        drawn = sampler.from_mixture(part, num_draws, rows, generator, self.around_modes)
+        drawn = sampler.from_mixture(part, num_draws, rows, generator, stretch=self.around_modes)
         return Sampled(drawn, part)
 
 
@@ -187,7 +187,7 @@ def _explored(
     size = max(num_draws, settings.min_located_draws)
     mixture = _adapted(sampler, mixture, rows, size, generator)
     part = part.with_mixtures(_everyone(rows), mixture)
-    return Sampled(sampler.from_mixture(part, num_draws, rows, generator, True), part)
+    return Sampled(sampler.from_mixture(part, num_draws, rows, generator, stretch=True), part)
 
 
 def _adapted(

@@ -50,6 +50,7 @@ class Sampler:
         num_draws: int,
         rows: Tensor,
         generator: Generator,
+        *,
         stretch: bool = False,
     ) -> Weighted:
         r"""Weighted draws from the defensive mixture, with a fixed number of draws of each part.

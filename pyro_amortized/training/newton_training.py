@@ -18,12 +18,12 @@ from ..cohort import Cohort, Design
 from ..errors import TrainingError
 from ..guide import AmortizedGuide
 from ..guide.amortized_posterior import AmortizedPosterior
-from ..guide.learned_likelihood import learned
 from ..guide.newton_posterior import SharpenedPosterior, log_mixture, log_with_tails
+from ..guide.other_models import check_guide
 from ..guide.training_history import TrainingHistory
 from ..missing.designs import as_design
 from ..networks.conditional_flow import ConditionalFlow, FlowDistribution, FlowSizes
-from ..runtime.arguments import check_count, check_is
+from ..runtime.arguments import check_count
 from ..runtime.isolation import seeded, torch_threads
 from ..runtime.progress import progress_bar
 from .learning_rate import RateSchedule
@@ -106,8 +106,7 @@ def sharpen(
         TrainingError: An argument is of the wrong kind or outside its range.
     """
     begin, limit = time.monotonic(), budget_seconds(budget)
-    fix = "load it first, `load_guide(path, model, cohort)`."
-    check_is("guide", guide, AmortizedGuide, fix, TrainingError)
+    check_guide(guide, TrainingError)
     check_count("num_simulations", num_simulations, least=100, error=TrainingError)
     check_count("num_steps", num_steps, error=TrainingError)
     first = _posterior_without_steps(guide)
@@ -139,7 +138,7 @@ def sharpen(
 def _posterior_without_steps(guide: AmortizedGuide) -> AmortizedPosterior:
     """The networks of a guide that can be sharpened."""
     guide.structure.check_density()
-    return learned(guide)
+    return guide.networks
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,8 +28,8 @@ from ...model.extended_program import (
     Extension,
     Term,
 )
-from ...model.normal_laws import normal_observation
 from ...model.program_run import Assign, run_program
+from ...model.transformed_normals import normal_observation
 from ...population.comparison.fixed_parameter_tests import check_fixed
 from ...population.results.fit_result import PopulationFit
 from ...runtime.arguments import check_is, check_seed

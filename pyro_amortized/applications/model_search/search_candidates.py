@@ -153,7 +153,7 @@ def _is_normal(fit: PopulationFit) -> bool:
     priors = individual_priors(structure, cohort, fit.estimates)
     draws = structure.draw_individuals(cohort, fit.estimates, 3, make_generator(0))
     density = structure.log_individual(cohort, draws, fit.estimates)
-    return bool(((density - priors.log_prob(draws)).abs() < SEARCH.law_tolerance).all())
+    return bool(((density - priors.log_prob(draws)).abs() < SEARCH.normal_tolerance).all())
 
 
 def covariate_form(name: str, values: Tensor, form: CovariateForm | None) -> CovariateForm:
@@ -255,7 +255,7 @@ def _correlations(
     deviations = priors.standard_deviations
     covariance = priors.scale_tril @ priors.scale_tril.mT
     correlation = covariance / (deviations.unsqueeze(-1) * deviations.unsqueeze(-2))
-    related = correlation.abs().amax(0) > SEARCH.law_tolerance
+    related = correlation.abs().amax(0) > SEARCH.normal_tolerance
     by_entry = {entry: j for j, entry in request.correlated.items()}
     in_blocks = [frozenset(by_entry[e] for e in b.entries) for b in extension.blocks]
     alone = [

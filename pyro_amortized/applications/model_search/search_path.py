@@ -67,8 +67,8 @@ def first_step(fit: PopulationFit) -> SearchStep:
 
 def unexplained_variances(fit: PopulationFit) -> dict[str, float]:
     """Mean over the individuals of the variance of every individual parameter, by name."""
-    laws = individual_priors(fit.structure, fit.individuals.cohort, fit.estimates)
-    variance = laws.standard_deviations.square().mean(0).tolist()
+    priors = individual_priors(fit.structure, fit.individuals.cohort, fit.estimates)
+    variance = priors.standard_deviations.square().mean(0).tolist()
     return dict(zip(fit.structure.latent_names, variance, strict=True))
 
 

@@ -135,7 +135,7 @@ class ModelSearchSettings:
         max_values: Draws times individuals times parameters of the scores, which limits memory.
         min_draws: Draws of every individual that are used even beyond this.
         relative_step: Step of differences in the population, in units of the scale of the search.
-        law_tolerance: Largest difference of the log density from a normal one, in nats.
+        normal_tolerance: Largest difference of the log density from a normal one, in nats.
         min_information: Smallest part of the information of a candidate that the parameters of the
             model may leave: with less, the model has the candidate already.
         max_rounds: Most rounds of additions and removals.
@@ -159,7 +159,7 @@ class ModelSearchSettings:
     max_values: int = 10_000_000
     min_draws: int = 25
     relative_step: float = 1e-3
-    law_tolerance: float = 1e-3
+    normal_tolerance: float = 1e-3
     min_information: float = 1e-4
     max_rounds: int = 4
     num_penalties: int = 60

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...numerics.cholesky import factored, positive_deviations
+from ...numerics.cholesky import factored, inverse_factor, positive_deviations
 from ...numerics.weighted_regression import influences, regression
 
 
@@ -109,8 +109,7 @@ def standardized(root: Tensor, offset: Tensor, gradients: Tensor) -> tuple[Tenso
     Returns:
         The inverse of the factor, and the draws and the gradients in these coordinates.
     """
-    identity = torch.eye(root.shape[-1]).to(root).expand_as(root)
-    inverse = torch.linalg.solve_triangular(root, identity, upper=False)
+    inverse = inverse_factor(root)
     standard = torch.einsum("nij,knj->kni", inverse, offset)
     return inverse, standard, torch.einsum("nji,knj->kni", root, gradients)
 

@@ -34,6 +34,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...cohort import Cohort
 from ...model import ModelStructure, Population
+from ...numerics.cholesky import inverse_factor
 from ...numerics.finite_differences import expansion, expansion_of_gradients, regressed_expansion
 from ...numerics.small_sums import quadratic_form
 from ...sampling.importance_weights import finite_or_zero_weight, log_moments, normalized_weights
@@ -80,9 +81,7 @@ class ExpandedPart:
 
 def along_axes(moves: Tensor, axes: Tensor) -> Tensor:
     """Moves ``(draw, individual, latent)`` in units of the axes, same shape."""
-    identity = torch.eye(axes.shape[-1]).to(axes).expand_as(axes)
-    inverse = torch.linalg.solve_triangular(axes, identity, upper=False)
-    return torch.einsum("nij,knj->kni", inverse, moves)
+    return torch.einsum("nij,knj->kni", inverse_factor(axes), moves)
 
 
 def limited_rise(rise: Tensor, headroom: Tensor) -> Tensor:

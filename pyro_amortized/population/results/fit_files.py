@@ -77,10 +77,14 @@ def _tensors(fit: PopulationFit) -> dict[str, Tensor]:
     estimates["scale"] = fit.search.scale
     tensors = {f"cohort.{name}": x for name, x in cohort_tensors(individuals.cohort).items()}
     tensors |= {f"estimates.{name}": x for name, x in estimates.items()}
-    tensors |= {f"draws.{name}": getattr(individuals, name) for name in DRAWS}
-    tensors["draws.evaluations"] = individuals.evaluations
+    tensors |= draw_tensors(individuals)
     tensors |= {f"marginal.{name}": getattr(fit.marginal, name) for name in MARGINAL}
     return tensors | refinement_tensors(refinement)
+
+
+def draw_tensors(individuals: IndividualPosteriors) -> dict[str, Tensor]:
+    """The weighted draws of the individuals by name."""
+    return {f"draws.{name}": getattr(individuals, name) for name in (*DRAWS, "evaluations")}
 
 
 def refinement_tensors(refinement: Refinement) -> dict[str, Tensor]:

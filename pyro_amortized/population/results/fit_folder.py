@@ -35,7 +35,16 @@ from ..likelihood.large_cohorts.summarized_draws import BlockSummary, RoundDraws
 from ..search.maximum_search import Search
 from ..search.round_progress import RoundProgress, place_of
 from ..search.trust_region import TrustRegion
-from .fit_files import DRAWS, FILE, fit_of, read_fit, refinement_of, refinement_tensors, unusable
+from .fit_files import (
+    DRAWS,
+    FILE,
+    draw_tensors,
+    fit_of,
+    read_fit,
+    refinement_of,
+    refinement_tensors,
+    unusable,
+)
 from .fit_result import PopulationFit
 
 FORMAT = Format("delete the folder and fit again")
@@ -120,8 +129,7 @@ class FitFolder:
         if isinstance(individuals, SummarizedDraws):
             tensors |= _summary_tensors(individuals.summary)
         else:
-            tensors |= {f"draws.{name}": getattr(individuals, name) for name in DRAWS}
-            tensors["draws.evaluations"] = individuals.evaluations
+            tensors |= draw_tensors(individuals)
         description = {
             "num_drawn": individuals.num_draws,
             "is_summary": isinstance(individuals, SummarizedDraws),

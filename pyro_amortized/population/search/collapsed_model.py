@@ -19,8 +19,9 @@ from ...cohort import Cohort
 from ...errors import FitError
 from ...guide import AmortizedGuide
 from ...guide.learned_likelihood import structure_to_fit
+from ...guide.other_models import check_guide
 from ...model import Model, ModelStructure, Population, collapsed_log_density
-from ...runtime.arguments import check_count, check_is, check_program, check_seed
+from ...runtime.arguments import check_count, check_program, check_seed
 from ...runtime.random_numbers import make_generator
 from ...sampling.importance_weights import finite_or_zero_weight, log_mean
 from ...sampling.individual_draws import sample_with_structure
@@ -74,9 +75,8 @@ class MarginalModel:
         seed: int,
     ) -> None:
         check_program(model, FitError)
-        fix = "load it first, `load_guide(path, model, cohort)`."
         if guide is not None:
-            check_is("guide", guide, AmortizedGuide, fix, FitError)
+            check_guide(guide, FitError)
         check_count("num_draws", num_draws, least=MIN_DRAWS, error=FitError)
         check_seed(seed, FitError)
         self.model, self.guide = model, guide
