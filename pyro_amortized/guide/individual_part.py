@@ -15,7 +15,8 @@ from ..networks.conditional_flow import FlowDistribution
 from ..numerics.broadcasting import concatenated
 from ..numerics.gaussians import Gaussians
 from .amortized_posterior import AmortizedPosterior
-from .newton_posterior import SharpenedDistribution, SharpenedPosterior
+from .newton_posterior import SharpenedPosterior
+from .sharpened_distribution import SharpenedDistribution
 
 
 def sample_individual_part(

@@ -157,6 +157,13 @@ def climb(
     return location[leaders, problems], scale[leaders, problems], density[leaders, problems]
 
 
+def is_highest(location: Tensor, scale: Tensor, density: Tensor) -> Tensor:
+    """Which results of :func:`climb` are the highest at their place, shape ``(start, N)``."""
+    every = torch.arange(len(location)).unsqueeze(1)
+    active = torch.ones(density.shape, dtype=torch.bool)
+    return _leaders(location, scale, density, active) == every
+
+
 def _leaders(location: Tensor, scale: Tensor, density: Tensor, active: Tensor) -> Tensor:
     """The best of the active starts that are at the same place as a start, shape ``(start, N)``."""
     apart = (location.unsqueeze(1) - location).unsqueeze(-1)  # (start, other, N, d, 1)
@@ -203,7 +210,12 @@ def newton_step(
 
 
 def best_of(
-    target: LogTarget, location: Tensor, scale_tril: Tensor, num: int, num_best: int = 1
+    target: LogTarget,
+    location: Tensor,
+    scale_tril: Tensor,
+    num: int,
+    num_best: int = 1,
+    apart: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     r"""The best of some quasi-random points of each Gaussian, and a scale of their distance.
 
@@ -213,10 +225,12 @@ def best_of(
         scale_tril: Scales, shape ``(N, d, d)``.
         num: Number of points.
         num_best: Number of points that are kept.
+        apart: Smallest distance of those that are kept, in standard deviations, as long as there
+            are such.
 
     Returns:
-        The points with the highest log densities, shape ``(num_best, N, d)``, and the scales
-        divided by the d-th root of ``num``, shape ``(num_best, N, d, d)``.
+        The points with the highest log densities, highest first, shape ``(num_best, N, d)``, and
+        the scales divided by the d-th root of ``num``, shape ``(num_best, N, d, d)``.
     """
     d = location.shape[-1]
     unit = torch.quasirandom.SobolEngine(d, scramble=True, seed=0).draw(num, dtype=torch.float64)
@@ -224,7 +238,15 @@ def best_of(
     points[0] = 0.0
     candidates = location + torch.einsum("nij,kj->kni", scale_tril, points)
     values = target(candidates)
-    best = torch.where(values.isfinite(), values, -torch.inf).topk(num_best, dim=0).indices
+    values = torch.where(values.isfinite(), values, DEFAULTS.lowest)
+    distances = torch.cdist(points, points)
+    chosen: list[Tensor] = []
+    for _ in range(num_best):
+        chosen.append(values.argmax(0))
+        values = values.scatter(0, chosen[-1].unsqueeze(0), -torch.inf)
+        is_near = (distances[chosen[-1]] < apart).T
+        values = torch.where(is_near, values.clamp(max=DEFAULTS.lowest), values)
+    best = torch.stack(chosen)
     best_points = candidates.gather(0, best.unsqueeze(-1).expand(-1, -1, d))
     return best_points, (scale_tril * num ** (-1 / d)).expand(num_best, *scale_tril.shape)
 

@@ -55,7 +55,7 @@ class ModeSettings:
 MODES = ModeSettings()
 
 
-class Modes(NamedTuple):
+class NormalModes(NamedTuple):
     """Normal approximations at the modes of N targets, as mixtures of ``NUM_MODES`` components,
     and whether the mode of a component is that of an earlier one, shape ``(N, NUM_MODES)``.
     """
@@ -64,7 +64,7 @@ class Modes(NamedTuple):
     repeated: Tensor
 
 
-def find_modes(target_of: LogTargetOf, draws: Tensor, log_weights: Tensor) -> Modes:
+def find_modes(target_of: LogTargetOf, draws: Tensor, log_weights: Tensor) -> NormalModes:
     r"""The modes of each target that Newton steps from some draws lead to.
 
     Args:
@@ -89,11 +89,11 @@ def find_modes(target_of: LogTargetOf, draws: Tensor, log_weights: Tensor) -> Mo
     log_mass, repeated = _log_masses(modes, scales, log_density)
     share = log_mass.softmax(-1).clamp(min=MODES.min_mode_share)
     log_share = (share / share.sum(1, keepdim=True)).log()
-    return Modes(StudentMixture(log_share, modes, scales), repeated)
+    return NormalModes(StudentMixture(log_share, modes, scales), repeated)
 
 
 def mixture_around_modes(
-    target: LogTarget, modes: Modes, generator: Generator, num_steps: int = 80
+    target: LogTarget, modes: NormalModes, generator: Generator, num_steps: int = 80
 ) -> StudentMixture:
     r"""A mixture of the places around the modes that differential evolution visits.
 

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from ..numerics.newton_steps import LogTarget
 from .importance_weights import PARETO, effective_sample_size
-from .mode_mixture import Modes, find_modes, mixture_around_modes
+from .mode_mixture import NormalModes, find_modes, mixture_around_modes
 from .proposals import Refinement, Sampled, Weighted
 from .refinement_settings import RefinementSettings, Round
 from .sampler import Sampler
@@ -128,7 +128,7 @@ class AroundModes:
         index = indices(is_poor(best.weighted.log_weights, settings.min_mode_efficiency))
         if len(index) == 0 or settings.max_evolution_steps == 0:
             return best
-        poor = Modes(modes.mixture.take(index), modes.repeated[index])
+        poor = NormalModes(modes.mixture.take(index), modes.repeated[index])
         explored = _explored(sampler, part.take(index), poor, rows[index], num_draws, generator)
         return better_draws(best, index, explored)
 
@@ -173,7 +173,7 @@ class MoreComponents:
 def _explored(
     sampler: Sampler,
     part: Refinement,
-    modes: Modes,
+    modes: NormalModes,
     rows: Tensor,
     num_draws: int,
     generator: Generator,

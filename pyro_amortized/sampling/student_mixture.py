@@ -23,7 +23,7 @@ from ..numerics.small_sums import sum_last
 
 
 @dataclass(frozen=True)
-class MixtureSettings:
+class StudentSettings:
     """Constants of the mixtures and of their fit."""
 
     # Four in place of 16 degrees of freedom reduced the error of the log likelihood of 50 cells
@@ -54,7 +54,7 @@ class MixtureSettings:
     blend_draws_per_dimension: int = 2
 
 
-MIXTURE = MixtureSettings()
+MIXTURE = StudentSettings()
 
 
 @dataclass(frozen=True, eq=False)
