@@ -36,8 +36,6 @@ class Recipients:
 
     Args:
         series: Names of the series of the model, and the channels of each (0: no channels).
-        events: Names of those that are series of events.
-        baseline: Series with one time, 0, by name: covariates that some individuals lack.
         covariates: Covariates, shape ``(individual,)`` each.
         time_varying: Covariates that vary over time, occasions, limits of quantification.
         ids: Labels; empty for copies, which have none.
@@ -45,6 +43,8 @@ class Recipients:
         start: Time at which the regimen begins on the clock of each individual, shape
             ``(individual,)``.
         categories: Names of the categories of covariates, as in a cohort.
+        events: Names of those series that are series of events.
+        baseline: Series with one time, 0, by name: covariates that some individuals lack.
     """
 
     series: Mapping[str, int]
@@ -66,16 +66,14 @@ class Recipients:
         def copied(x: Tensor) -> Tensor:
             return x.repeat(num_copies, *[1] * (x.dim() - 1))
 
-        return Recipients(
-            self.series,
-            {name: copied(x) for name, x in self.covariates.items()},
-            {name: s.map(copied) for name, s in self.time_varying.items()},
-            (),
-            self.earlier and self.earlier.map(copied),
-            copied(self.start),
-            self.categories,
-            self.events,
-            {name: s.map(copied) for name, s in self.baseline.items()},
+        return replace(
+            self,
+            covariates={name: copied(x) for name, x in self.covariates.items()},
+            time_varying={name: s.map(copied) for name, s in self.time_varying.items()},
+            ids=(),
+            earlier=self.earlier and self.earlier.map(copied),
+            start=copied(self.start),
+            baseline={name: s.map(copied) for name, s in self.baseline.items()},
         )
 
     def after(self, plan: Regimen) -> "Recipients":

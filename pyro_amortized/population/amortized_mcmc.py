@@ -34,9 +34,12 @@ CHAIN_DIAGNOSTICS = ("acceptance rate", "divergences", "r_hat", "n_eff")
 
 @dataclass(frozen=True)
 class DrawSettings:
-    """Effort of the posterior draws."""
+    r"""Effort of the posterior draws.
 
-    # Weighted draws of the population per draw that is requested.
+    Args:
+        proposals_per_draw: Weighted draws of the population per draw that is requested.
+    """
+
     proposals_per_draw: int = 2
 
 

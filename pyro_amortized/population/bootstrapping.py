@@ -37,13 +37,16 @@ from .results.fit_result import PopulationFit
 
 @dataclass(frozen=True)
 class BootstrapSettings:
-    """Effort of a bootstrap."""
+    r"""Effort of a bootstrap.
 
-    # Iterations of the optimiser for each replicate; it starts at the estimates.
+    Args:
+        max_iterations: Iterations of the optimiser for each replicate; it starts at the estimates.
+        relative_step: Step of the differences that give the scores, in standard errors.
+        max_named: Individuals that an error message names.
+    """
+
     max_iterations: int = 50
-    # Step of the differences that give the scores, in standard errors.
     relative_step: float = 1e-3
-    # Individuals that an error message names.
     max_named: int = 5
 
 

@@ -31,24 +31,30 @@ NUM_MODES = 5  # one start each: see _starts
 
 @dataclass(frozen=True)
 class ModeSettings:
-    """Effort of the search for modes and of the differential evolution."""
+    r"""Effort of the search for modes and of the differential evolution.
 
-    # Newton steps from every start; more where the log density of an individual still rises.
+    Args:
+        num_newton_steps: Newton steps from every start; more where the log density of an individual
+            still rises.
+        num_points: Points per target, an even number: 24 points and 60 steps left an error of the
+            log likelihood of 50 cells of 0.5, 32 points and 100 steps 0.35 (decision 030).
+        mode_jump_interval: Every so many steps gamma is one, which moves points between modes (Ter
+            Braak 2006).
+        noise: Standard deviation of epsilon as a part of the median deviation of the points.
+        min_mode_share: Smallest share of a mode in the start of the evolution.
+        same_mode_distance: Squared Mahalanobis distance below which two modes are the same.
+        repeated_mode_log_mass: What is subtracted from the log mass of the second of two equal
+            modes: exp(-20) = 2e-9.
+        jitter: Added to the covariance of the draws, as a part of the variances.
+    """
+
     num_newton_steps: int = 5
-    # Points per target, an even number: 24 points and 60 steps left an error of the log likelihood
-    # of 50 cells of 0.5, 32 points and 100 steps 0.35 (decision 030).
     num_points: int = 32
-    # Every so many steps gamma is one, which moves points between modes (Ter Braak 2006).
     mode_jump_interval: int = 10
-    # Standard deviation of epsilon as a part of the median deviation of the points.
     noise: float = 1e-3
-    # Smallest share of a mode in the start of the evolution.
     min_mode_share: float = 0.08
-    # Squared Mahalanobis distance below which two modes are the same, and what is subtracted from
-    # the log mass of the second one: exp(-20) = 2e-9.
     same_mode_distance: float = 1.0
     repeated_mode_log_mass: float = 20.0
-    # Added to the covariance of the draws, as a part of the variances.
     jitter: float = 1e-9
 
 

@@ -25,9 +25,13 @@ from .weighted_fits import guide_mixture, mixture_of_equal, mixture_of_weighted
 
 @dataclass(frozen=True)
 class LastStepSettings:
-    """Effort of the last steps."""
+    r"""Effort of the last steps.
 
-    # Draws of the guide that the repeated refinement starts from: four times the usual pilot.
+    Args:
+        num_pilot_draws: Draws of the guide that the repeated refinement starts from: four times the
+            usual pilot.
+    """
+
     num_pilot_draws: int = 400
 
 

@@ -20,9 +20,12 @@ from ..dosing import Arrivals
 
 @dataclass(frozen=True)
 class RecursionSettings:
-    """When the amounts are carried from dose to dose."""
+    r"""When the amounts are carried from dose to dose.
 
-    # Smallest number of doses. A single one is a sum already.
+    Args:
+        min_doses: Smallest number of doses. A single one is a sum already.
+    """
+
     min_doses: int = 2
 
 

@@ -33,11 +33,15 @@ from ..results.fit_result import PopulationFit
 
 @dataclass(frozen=True)
 class ComparisonSettings:
-    """When the draws of one model can be used for another."""
+    r"""When the draws of one model can be used for another.
 
-    # Smallest effective share of an individual's draws under the other model.
+    Args:
+        min_efficiency: Smallest effective share of an individual's draws under the other model.
+        min_squared_error: Added to squared errors, so that the weights of exact differences are
+            finite.
+    """
+
     min_efficiency: float = 0.05
-    # Added to squared errors, so that the weights of exact differences are finite.
     min_squared_error: float = 1e-12
 
 

@@ -17,10 +17,14 @@ from ...numerics.weighted_regression import influences, regression
 
 @dataclass(frozen=True)
 class MoveSettings:
-    """When there are enough draws for a regression."""
+    r"""When there are enough draws for a regression.
 
-    # Effective draws per coefficient. With seven parameters the regression on all products has 35
-    # coefficients; with 160 effective draws its noise is larger than what it explains.
+    Args:
+        draws_per_coefficient: Effective draws per coefficient. With seven parameters the regression
+            on all products has 35 coefficients; with 160 effective draws its noise is larger than
+            what it explains.
+    """
+
     draws_per_coefficient: float = 5.0
 
 

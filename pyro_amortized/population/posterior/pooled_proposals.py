@@ -26,11 +26,15 @@ from ..results.fit_result import PopulationFit
 
 @dataclass(frozen=True)
 class PooledSettings:
-    """Numbers of draws."""
+    r"""Numbers of draws.
 
-    # Draws per individual at each of the populations, at least.
+    Args:
+        min_draws: Draws per individual at each of the populations, at least.
+        max_total_draws: Most new draws of all individuals together.
+        max_draws: Most new draws of each individual.
+    """
+
     min_draws: int = 200
-    # New draws: of all individuals together, and of each.
     max_total_draws: int = 15_000
     max_draws: int = 3_000
 

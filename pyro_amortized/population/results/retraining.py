@@ -29,26 +29,35 @@ from .fit_result import PopulationFit
 
 @dataclass(frozen=True)
 class RetrainingSettings:
-    """When a guide is trained further, and how."""
+    r"""When a guide is trained further, and how.
 
-    # Distance from the centre of the training distribution, in standard deviations, that counts
-    # as the edge, and the share of the individuals beyond it. The share is 0.003 if the
-    # individuals follow the training distribution.
+    Args:
+        edge: Distance from the centre of the training distribution, in standard deviations, that
+            counts as the edge.
+        max_share_beyond: Share of the individuals beyond it above which the guide is trained
+            further. It is 0.003 if the individuals follow the training distribution.
+        max_unreliable_share: Share of the individuals with unreliable weights above which it is
+            trained further.
+        min_unreliable: And their smallest number.
+        min_efficiency: Median share of effective draws below which the guide is trained further.
+        individual_factor: Width of the new training distribution of the individual parameters, as a
+            multiple of that of their posterior draws.
+        shared_factor: Width of that of the shared parameters, as a part of the present one.
+        num_individual_draws: Posterior draws of each individual that it is made from.
+        num_shared_draws: Draws of the shared parameters that it is made from.
+        num_simulations: Simulations of the training.
+        num_epochs: Its passes over them.
+    """
+
     edge: float = 3.0
     max_share_beyond: float = 0.1
-    # Share and number of individuals with unreliable weights.
     max_unreliable_share: float = 0.05
     min_unreliable: int = 2
-    # Median share of effective draws below which the guide is trained further.
     min_efficiency: float = 0.05
-    # Width of the new training distribution: of the individual parameters, as a multiple of that
-    # of their posterior draws, and of the shared ones, as a part of the present width.
     individual_factor: float = 2.0
     shared_factor: float = 0.5
-    # Posterior draws of each individual, and draws of the shared parameters, that it is made from.
     num_individual_draws: int = 50
     num_shared_draws: int = 1000
-    # Length of the training.
     num_simulations: int = 30_000
     num_epochs: int = 12
 
