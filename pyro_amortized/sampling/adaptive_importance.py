@@ -16,11 +16,11 @@ import torch
 from torch import Generator, Tensor
 
 from .importance_weights import effective_sample_size
-from .proposals import Refinement, Sampled, Weighted
 from .refinement_stages import indices, refined_draws
 from .sampler import Sampler
 from .sampling_stage import Stage
 from .weight_quality import is_poor
+from .weighted_draws import Refinement, Sampled, Weighted
 from .weighted_fits import guide_mixture, mixture_of_weighted
 
 

@@ -35,9 +35,9 @@ from .importance_weights import (
     resample,
     weighted_moments,
 )
-from .proposals import Refinement, Sampled, Weighted
 from .sampling_stage import NAMES, Stage
 from .sampling_summary import SamplingRow, SamplingSummary
+from .weighted_draws import Refinement, Sampled, Weighted
 from .weighted_quantiles import weighted_quantiles
 
 MIN_DRAWS = 25  # smallest number of draws for which Pareto k is defined: a tail of five weights

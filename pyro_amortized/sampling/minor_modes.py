@@ -15,10 +15,10 @@ from torch import Generator, Tensor
 
 from ..numerics.cholesky import factored
 from ..numerics.newton_steps import newton, newton_step, stencil
-from .proposals import Sampled
 from .sampler import Sampler
 from .sampling_stage import Stage
 from .student_mixture import StudentMixture, squared_distance
+from .weighted_draws import Sampled
 from .weighted_fits import mixture_of_weighted
 
 

@@ -13,11 +13,11 @@ from torch import Generator, Tensor
 from ..numerics.newton_steps import LogTarget
 from .importance_weights import PARETO, effective_sample_size
 from .mode_mixture import NormalModes, find_modes, mixture_around_modes
-from .proposals import Refinement, Sampled, Weighted
 from .refinement_settings import RefinementSettings, Round
 from .sampler import Sampler
 from .student_mixture import StudentMixture
 from .weight_quality import comparable_ess, is_poor
+from .weighted_draws import Refinement, Sampled, Weighted
 from .weighted_fits import mixture_of_weighted
 
 

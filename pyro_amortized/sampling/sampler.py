@@ -13,8 +13,9 @@ from torch import Generator, Tensor
 
 from ..numerics.newton_steps import LogTarget
 from .importance_weights import finite_or_zero_weight
-from .proposals import Proposal, Refinement, Weighted
+from .proposals import Proposal
 from .refinement_settings import REFINEMENT, RefinementSettings
+from .weighted_draws import Refinement, Weighted
 
 LogDensity = Callable[[Tensor, Tensor], Tensor]
 Draw = Callable[[int, Tensor, Generator], Tensor]

@@ -15,11 +15,11 @@ from torch import Generator, Tensor
 
 from .importance_weights import importance_estimate
 from .nuts_chain import nuts_draws
-from .proposals import Sampled, Weighted
 from .refinement_stages import better_draws, refined_draws
 from .sampler import Sampler
 from .sampling_stage import Stage
 from .weight_quality import unreliable
+from .weighted_draws import Sampled, Weighted
 from .weighted_fits import guide_mixture, mixture_of_equal, mixture_of_weighted
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import Generator, Tensor
 
 from .importance_weights import normalized_weights
-from .proposals import Refinement, Sampled, Weighted
 from .refinement_settings import REFINEMENT
 from .sampling_stage import Stage
 from .student_mixture import StudentMixture, fit_student_mixture
+from .weighted_draws import Refinement, Sampled, Weighted
 
 
 @dataclass(frozen=True)

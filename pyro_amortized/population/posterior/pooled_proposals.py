@@ -17,9 +17,9 @@ from torch import Generator, Tensor
 from ...sampling.counted_density import CountedDensity
 from ...sampling.individual_sampler import make_sampler
 from ...sampling.individuals import IndividualPosteriors, individual_posteriors
-from ...sampling.proposals import Refinement, Sampled, Weighted
 from ...sampling.refinement_settings import REFINEMENT
 from ...sampling.sampling_stage import Stage
+from ...sampling.weighted_draws import Refinement, Sampled, Weighted
 from ...sampling.weighted_fits import mixture_of_equal, mixture_of_weighted
 from ..results.fit_result import PopulationFit
 

@@ -24,9 +24,9 @@ from ...runtime.arguments import check_is
 from ...runtime.atomic_files import make_folder, read_tensors, write_tensors
 from ...runtime.file_formats import Content, Format
 from ...sampling.individuals import IndividualPosteriors
-from ...sampling.proposals import Refinement
 from ...sampling.sampling_stage import Stage
 from ...sampling.student_mixture import StudentMixture
+from ...sampling.weighted_draws import Refinement
 from ..likelihood.likelihood_estimate import MarginalLikelihood
 from ..search.maximum_search import Search
 from .fit_result import PopulationFit

@@ -29,7 +29,7 @@ from ...runtime.file_formats import Format
 from ...runtime.random_numbers import make_generator
 from ...sampling.importance_weights import ImportanceEstimate
 from ...sampling.individuals import individual_posteriors
-from ...sampling.proposals import Sampled, Weighted
+from ...sampling.weighted_draws import Sampled, Weighted
 from ..following.following_draws import Following
 from ..likelihood.large_cohorts.summarized_draws import BlockSummary, RoundDraws, SummarizedDraws
 from ..search.maximum_search import Search

@@ -16,8 +16,8 @@ from torch import Generator, Tensor
 
 from ...runtime.progress import count_step
 from ...sampling.individuals import IndividualPosteriors
-from ...sampling.proposals import Refinement
 from ...sampling.refinement_settings import FULL_EFFORT
+from ...sampling.weighted_draws import Refinement
 from ..likelihood.expanded_likelihood import ExpandedLikelihood
 from ..likelihood.large_cohorts.summarized_draws import RoundDraws, SummarizedDraws
 from .estimate_errors import rough_curvature

@@ -41,11 +41,11 @@ from ....sampling.importance_weights import ImportanceEstimate, finite_or_zero_w
 from ....sampling.individual_sampler import make_sampler
 from ....sampling.individuals import IndividualPosteriors, individual_posteriors
 from ....sampling.mode_mixture import find_modes
-from ....sampling.proposals import Refinement, Sampled, Weighted
 from ....sampling.refinement_settings import REFINEMENT
 from ....sampling.sampler import Sampler
 from ....sampling.sampling_stage import Stage
 from ....sampling.student_mixture import StudentMixture
+from ....sampling.weighted_draws import Refinement, Sampled, Weighted
 from ....sampling.weighted_fits import guide_mixture
 from ...likelihood.expansion_coordinates import Coordinates, MovedObservations
 
