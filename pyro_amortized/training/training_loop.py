@@ -171,10 +171,13 @@ class Run:
     def _elapsed(self) -> float:
         return self.progress.elapsed + time.monotonic() - self.begin
 
+    def _common_share(self) -> float:
+        """Share of the time budget that is used, the same in all processes that train together."""
+        return mean_over_ranks(self._share_of_time()) if self.deadline else 0.0
+
     def _current_progress(self) -> float:
         """Progress, the same in all processes that train together."""
-        share = mean_over_ranks(self._share_of_time()) if self.deadline else 0.0
-        return self._schedule().progress(self.progress.step, share)
+        return self._schedule().progress(self.progress.step, self._common_share())
 
     def _percent(self) -> int:
         return int(100 * self._schedule().progress(self.progress.step, self._share_of_time()))
@@ -195,8 +198,7 @@ class Run:
         order = self.feed.row_order(place, len(pairs)).to(self.device)
         schedule, state = self._schedule(), self.progress
         for j in range(len(pairs) // size):
-            share = mean_over_ranks(self._share_of_time()) if self.deadline else 0.0
-            done = schedule.progress(state.step, share)
+            done = schedule.progress(state.step, self._common_share())
             if done >= 1.0:
                 return
             rows = order[j * size : (j + 1) * size]
