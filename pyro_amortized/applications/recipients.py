@@ -136,8 +136,7 @@ def new_recipients(
         series: Names of the series of the model.
         cohort: The cohort of the population, or None.
         covariates: Covariates by name or in a data frame, for all or for each individual, or a
-            cohort to draw from.
-            Default: drawn from ``cohort``.
+            cohort to draw from. Default: drawn from ``cohort``.
         num_individuals: Number of individuals.
         generator: Source of randomness.
 

@@ -105,8 +105,8 @@ def simulate(
         times: Times of prediction, counted from the begin of the regimen. Default: 41 times until
             the end of the longest regimen and of the window of the exposure.
         covariates: Covariates of the new individuals by name, one value or one per individual, a
-            data frame with a row for each, or
-            a cohort to draw individuals from. Default: drawn from the cohort of the fit.
+            data frame with a row for each, or a cohort to draw individuals from. Default: drawn
+            from the cohort of the fit.
         exposure: Window and threshold of the exposure metrics. Default: the last dosing interval,
             or until the last of ``times`` for a single dose.
         quantity: Name of a series (of events: the probability of none until each time), or of a

@@ -2,10 +2,9 @@ r"""Last steps for individuals whose weights are unreliable after the refinement
 
 First, the refinement is repeated from new draws of the guide, because a second run with new random
 numbers often finds what the first one missed. Then the individuals with the fewest effective draws
-get a chain
-of NUTS, which shows where the posterior lies. A mixture is fitted to the chain, and the final draws
-come from this mixture, so that the marginal likelihood and Pareto k keep their meaning (decision
-032). The new draws replace the old ones only where their weights are better.
+get a chain of NUTS, which shows where the posterior lies. A mixture is fitted to the chain, and the
+final draws come from this mixture, so that the marginal likelihood and Pareto k keep their meaning
+(decision 032). The new draws replace the old ones only where their weights are better.
 """
 
 from dataclasses import dataclass

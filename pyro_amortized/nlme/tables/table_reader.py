@@ -68,9 +68,8 @@ def read_table(
     ``<series>_low`` (in every table with a column CENS or BLQ), ``<series>_high`` and
     ``<series>_floor``, for :class:`~pyro_amortized.nlme.censored_distributions.Censored`. The
     column OCC becomes ``cohort.time_varying["OCC"]``. An observation in a row before a dose of the
-    same time is
-    not affected by this dose: its time is decreased by some units in the last place. Ignored
-    columns, values that are carried forward and sorted rows are logged under
+    same time is not affected by this dose: its time is decreased by some units in the last place.
+    Ignored columns, values that are carried forward and sorted rows are logged under
     ``pyro_amortized.nlme``.
 
     Args:
