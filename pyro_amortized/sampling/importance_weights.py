@@ -31,6 +31,8 @@ class ParetoSettings:
             equal the threshold.
         prior_shape: Value that estimates of k are drawn towards.
         prior_weight: Number of values that this counts for.
+        num_points: Points of the quadrature over its other parameter, besides the root of the
+            number of values.
         max_columns: Columns of a table that are fitted in one call.
     """
 
@@ -42,6 +44,7 @@ class ParetoSettings:
     min_relative_excess: float = 1e-12
     prior_shape: float = 0.5
     prior_weight: float = 10.0
+    num_points: int = 30
     max_columns: int = 4096
 
 
@@ -227,7 +230,7 @@ def generalized_pareto_shape(excess: Tensor) -> Tensor:
         Zhang and Stephens (2009), A new and efficient estimation method for the generalized Pareto
         distribution; the weak prior of Vehtari et al. (2024).
     """
-    n, m = len(excess), 30 + int(math.sqrt(len(excess)))
+    n, m = len(excess), PARETO.num_points + int(math.sqrt(len(excess)))
     steps = torch.arange(1, m + 1, dtype=excess.dtype, device=excess.device).unsqueeze(-1)
     b = (1.0 - (m / (steps - 0.5)).sqrt()) / (3.0 * excess[int(n / 4 - 0.5)]) + 1 / excess[-1]
     k = torch.log1p(-b.unsqueeze(1) * excess).mean(1)

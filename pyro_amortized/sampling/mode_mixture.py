@@ -38,6 +38,8 @@ class ModeSettings:
             still rises.
         num_points: Points per target, an even number: 24 points and 60 steps left an error of the
             log likelihood of 50 cells of 0.5, 32 points and 100 steps 0.35 (decision 030).
+        gamma: Factor of the differences of points, times the root of half the inverse number of
+            parameters (Ter Braak 2006).
         mode_jump_interval: Every so many steps gamma is one, which moves points between modes (Ter
             Braak 2006).
         noise: Standard deviation of epsilon as a part of the median deviation of the points.
@@ -50,6 +52,7 @@ class ModeSettings:
 
     num_newton_steps: int = 5
     num_points: int = 32
+    gamma: float = 2.38
     mode_jump_interval: int = 10
     noise: float = 1e-3
     min_mode_share: float = 0.08
@@ -147,7 +150,7 @@ def differential_evolution(
     path = []
     for step in range(num_steps):
         between_modes = step % MODES.mode_jump_interval == MODES.mode_jump_interval - 1
-        gamma = 1.0 if between_modes else 2.38 / math.sqrt(2 * num_latent)
+        gamma = 1.0 if between_modes else MODES.gamma / math.sqrt(2 * num_latent)
         for moving, other in ((0, 1), (1, 0)):
             points, log_density = halves[moving], log_densities[moving]
             first = torch.randint(size, (size, num), generator=generator)

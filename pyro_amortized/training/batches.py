@@ -24,6 +24,8 @@ from .simulation.shard_queue import SimulationBank
 from .simulation.training_sets import TrainingSet
 
 ENCODED_AT_ONCE = 8192  # individuals; bounds the memory of the encoding
+FULL_SECONDS = 0.2  # time after which a thread with a full queue looks whether it has to end
+JOIN_SECONDS = 2.0  # longest time to wait for its end
 
 
 class ShardPlace(NamedTuple):
@@ -156,7 +158,7 @@ class Feed:
         def offer(item: tuple[ShardPlace, Pairs] | BaseException) -> None:
             while not stop.is_set():
                 try:
-                    return prepared.put(item, timeout=0.2)
+                    return prepared.put(item, timeout=FULL_SECONDS)
                 except queue.Full:
                     continue
 
@@ -182,4 +184,4 @@ class Feed:
         finally:
             stop.set()
             # The thread is a daemon, so one that still waits for a shard holds up nothing.
-            thread.join(timeout=2.0)
+            thread.join(timeout=JOIN_SECONDS)
