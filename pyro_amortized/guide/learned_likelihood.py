@@ -30,8 +30,8 @@ from ..model import (
     check_density_near_prior,
     read_structure,
 )
+from ..numerics.gaussians import Gaussians
 from . import AmortizedGuide, structure_for
-from .training_distributions import NormalDistribution
 
 ESTIMATORS = ("corrected", "likelihood-free")
 # Distance of the shared parameters from the mean of their training distribution, in standard
@@ -79,7 +79,7 @@ class LearnedDensity:
         return summary
 
 
-def _within(shared: Tensor, normal: NormalDistribution) -> tuple[Tensor, Tensor]:
+def _within(shared: Tensor, normal: Gaussians) -> tuple[Tensor, Tensor]:
     """The nearest shared parameters within the training distribution, and a penalty for the
     distance. Outside it both densities of the ratio are close to zero, and the ratio has no
     meaning.

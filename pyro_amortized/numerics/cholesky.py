@@ -62,8 +62,8 @@ def strictly_lower(entries: Tensor, size: int) -> Tensor:
 
 def inverse_factor(factor: Tensor) -> Tensor:
     """Inverses of lower triangular matrices ``(*, n, n)``."""
-    identity = torch.eye(factor.shape[-1]).to(factor).expand_as(factor)
-    return torch.linalg.solve_triangular(factor, identity, upper=False)
+    identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+    return torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
 
 
 def positive_deviations(covariance: Tensor) -> Tensor:

@@ -304,6 +304,6 @@ def simulate_population(
         raise FitError(
             f"The simulations of {int(failed.sum())} individuals ({named}) are not finite.",
             "a population under which the model can be simulated.",
-            "check the estimates.",
+            "look for estimates that are far from what is plausible, and simulate at others.",
         )
     return simulated

@@ -7,8 +7,8 @@ modes of the effects, then the maximum of the likelihood of the units on these d
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -190,7 +190,8 @@ def _hyperparameters(
     return found
 
 
-def _objective(target: LevelLikelihood, vector: Tensor, own: Tensor) -> Any:
+def _objective(target: LevelLikelihood, vector: Tensor, own: Tensor) -> Callable[[Tensor], Tensor]:
+    """The log likelihood as a function of the free coordinates, the others as in a vector."""
     places = own.nonzero()[:, 0]
 
     def objective(values: Tensor) -> Tensor:
@@ -221,16 +222,16 @@ def _result(
     covariance[own.unsqueeze(1) & own] = curvature.covariance.flatten()
     population = structure.constrain_population(vector)
     fit = LevelFit(
-        structure,
-        target.cohort,
-        level,
-        vector,
-        covariance,
-        -2 * float(objective(vector[own]).detach()),
-        2 * target.mc_error,
-        {n: population[n] for n in level.sites},
-        {n: spread[n] for n in level.sites},
-        target.units,
+        structure=structure,
+        cohort=target.cohort,
+        level=level,
+        vector=vector,
+        covariance=covariance,
+        minus2ll=-2 * float(objective(vector[own]).detach()),
+        minus2ll_mc_error=2 * target.mc_error,
+        effects={n: population[n] for n in level.sites},
+        effect_deviations={n: spread[n] for n in level.sites},
+        units=target.units,
     )
     names = [n for n, x in zip(structure.population_names, own.tolist(), strict=True) if x]
     unknown = curvature.covariance.diagonal().isnan()

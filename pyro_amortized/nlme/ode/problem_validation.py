@@ -28,11 +28,17 @@ def check_inputs(
     """
     _check_times(times, start)
     repeated = set(parameters) & set(varying)
-    if repeated or not initial.dim():
+    if repeated:
         raise ModelError(
-            f"Parameters {sorted(repeated)} are given twice, or `initial` has no states.",
-            "every parameter once, and `initial` of shape (*, individual, state) or (state,).",
-            "correct the call.",
+            f"The parameters {sorted(repeated)} are given twice.",
+            "every parameter once.",
+            "leave them out of `parameters`, or out of `piecewise=`.",
+        )
+    if not initial.dim():
+        raise ModelError(
+            "`initial` has no states.",
+            "a tensor of shape (*, individual, state) or (state,).",
+            "pass for instance `torch.zeros(2)` for two states.",
         )
     if doses is not None and bool((doses.compartment[doses.given] > initial.shape[-1]).any()):
         raise ModelError(

@@ -14,12 +14,12 @@ from ...guide import AmortizedGuide
 from ...guide.newton_posterior import SharpenedPosterior
 from ...guide.training_distributions import (
     IndividualDistribution,
-    NormalDistribution,
     PopulationRange,
     SharedDistribution,
     TrainingDistribution,
     robust_moments,
 )
+from ...numerics.gaussians import Gaussians
 from ...runtime.random_numbers import make_generator
 from ...runtime.user_warnings import warn_user
 from ...sampling.weight_quality import unreliable
@@ -152,12 +152,12 @@ def training_around(fit: PopulationFit, seed: int = 0) -> TrainingDistribution:
     loc, scale_tril = robust_moments(draws)
     shared = guide.shared_vector(fit.estimates)
     present = _shared_normal(guide.training_distribution)
-    normal = NormalDistribution(shared, settings.shared_factor * present.scale_tril)
+    normal = Gaussians(shared, settings.shared_factor * present.scale_tril)
     shape = (settings.num_shared_draws, len(shared))
     noise = torch.randn(*shape, generator=generator, dtype=torch.float64)
-    wide, populations = NormalDistribution(loc, settings.individual_factor * scale_tril), None
+    wide, populations = Gaussians(loc, settings.individual_factor * scale_tril), None
     if guide.training_distribution.individual.populations is not None:
-        location = NormalDistribution(loc, scale_tril)
+        location = Gaussians(loc, scale_tril)
         populations = PopulationRange(location, wide.standard_deviations)
     return TrainingDistribution(
         IndividualDistribution(wide, populations=populations),
@@ -165,7 +165,7 @@ def training_around(fit: PopulationFit, seed: int = 0) -> TrainingDistribution:
     )
 
 
-def _shared_normal(training: TrainingDistribution) -> NormalDistribution:
+def _shared_normal(training: TrainingDistribution) -> Gaussians:
     """The normal distribution of the shared parameters, or the one with the moments of their
     draws.
     """
@@ -173,8 +173,8 @@ def _shared_normal(training: TrainingDistribution) -> NormalDistribution:
     if training.shared.normal is not None:
         return training.shared.normal
     if training.shared.num_shared == 0:
-        return NormalDistribution(draws.new_zeros(0), draws.new_zeros(0, 0))
-    return NormalDistribution(*robust_moments(draws))
+        return Gaussians(draws.new_zeros(0), draws.new_zeros(0, 0))
+    return robust_moments(draws)
 
 
 def _shared_beyond_edge(fit: PopulationFit, training: TrainingDistribution) -> list[str]:
