@@ -38,10 +38,10 @@ class ModeSettings:
             still rises.
         num_points: Points per target, an even number: 24 points and 60 steps left an error of the
             log likelihood of 50 cells of 0.5, 32 points and 100 steps 0.35 (decision 030).
-        gamma: Factor of the differences of points, times the root of half the inverse number of
-            parameters (Ter Braak 2006).
-        mode_jump_interval: Every so many steps gamma is one, which moves points between modes (Ter
-            Braak 2006).
+        gamma: The differences of points are multiplied by this number over the root of twice the
+            number of parameters (Ter Braak 2006).
+        mode_jump_interval: Every so many steps they are multiplied by one, which moves points
+            between modes (Ter Braak 2006).
         noise: Standard deviation of epsilon as a part of the median deviation of the points.
         min_mode_share: Smallest share of a mode in the start of the evolution.
         same_mode_distance: Squared Mahalanobis distance below which two modes are the same.
