@@ -22,11 +22,29 @@ from ..encode import Encoder
 from ..model import ModelStructure
 from ..networks.conditional_flow import ConditionalFlow, FlowDistribution
 from ..numerics.gaussians import Gaussians
-from ..numerics.newton_steps import LogTarget, best_of, climb, is_highest, newton, stencil
+from ..numerics.newton_steps import (
+    LogTarget,
+    LogTargetOf,
+    best_of,
+    climb,
+    is_highest,
+    newton,
+    stencil,
+)
 from ..numerics.row_groups import RowGroups
 from .amortized_posterior import AmortizedPosterior, PriorFeatures
 from .sharpened_distribution import Modes, SharpenedDistribution
 from .training_distributions import TrainingDistribution
+
+
+class StartNumbers(NamedTuple):
+    """Of so many draws, the best so many are starts, at least this distance apart as long as there
+    are such, in standard deviations.
+    """
+
+    num_draws: int
+    num_starts: int
+    apart: float
 
 
 @dataclass(frozen=True)
@@ -34,12 +52,13 @@ class SharpenedSettings:
     r"""Sizes of the Newton steps.
 
     Args:
-        num_starts: Draws of the first posterior, of which the best are starts of the steps. From
-            the location of the networks alone, one data set in seven ended in a wrong mode
-            (decision 026).
-        num_climbs: Number of starts.
-        apart: Smallest distance of the starts in the standard deviations of the first posterior, as
-            far as there are such. The best draws alone often lie at one of two modes.
+        first_starts: Starts of the steps from the first posterior. From the location of the
+            networks alone, one data set in seven ended in a wrong mode (decision 026), and the best
+            draws often lie at one of two modes.
+        prior_starts: The same from the distribution of the individual given the population: the
+            networks may have blurred a second mode (decision 091).
+        num_pilot: Individuals of a large cohort whose modes are searched with the further starts.
+            If none of them has a mode that the starts of the networks miss, the others do without.
         least_mass: Modes whose mass by Laplace's approximation is a smaller part of the largest are
             left out.
         even_share: Part of the draws around the modes that is spread over them evenly, since
@@ -49,9 +68,9 @@ class SharpenedSettings:
             them.
     """
 
-    num_starts: int = 32
-    num_climbs: int = 4
-    apart: float = 1.0
+    first_starts: StartNumbers = StartNumbers(32, 4, 1.0)  # noqa: RUF009  (a frozen value)
+    prior_starts: StartNumbers = StartNumbers(64, 16, 1.5)  # noqa: RUF009
+    num_pilot: int = 256
     least_mass: float = 1e-3
     even_share: float = 0.05
     rows: int = 4096
@@ -108,8 +127,12 @@ class SharpenedPosterior(nn.Module):
         return num_newton + int(num_first)
 
     def condition(
-        self, cohort: Cohort, shared: Tensor, priors: Gaussians | None = None
-    ) -> "SharpenedDistribution":
+        self,
+        cohort: Cohort,
+        shared: Tensor,
+        priors: Gaussians | None = None,
+        from_prior: bool = True,
+    ) -> SharpenedDistribution:
         r"""The posterior of every individual's parameters, in unconstrained coordinates.
 
         Args:
@@ -118,19 +141,32 @@ class SharpenedPosterior(nn.Module):
                 shared)``.
             priors: Distribution of each individual's parameters given the population, batch shape
                 ``(individual,)``. Default: that of all populations of the training together.
+            from_prior: Whether modes are searched from draws of the population, too.
 
         Raises:
             GuideError: The series, channels or covariates of the cohort are not those of the
                 training data.
         """
         first = self.first.condition(cohort, shared, priors)
-        shared = shared.expand(len(cohort), -1)
+        shared, every = shared.expand(len(cohort), -1), torch.arange(len(cohort))
+        from_prior = from_prior and self._finds_more(cohort, shared, first)
         parts = [
-            self._steps(cohort[rows], shared[rows], first.take(rows))
-            for rows in torch.arange(len(cohort)).split(SETTINGS.rows)
+            self._modes(cohort[rows], shared[rows], first.take(rows), from_prior)
+            for rows in every.split(SETTINGS.rows)
         ]
         found = FoundModes(*(torch.cat(x) for x in zip(*parts, strict=True)))
         return SharpenedDistribution(first, found.with_flow(self.flow))
+
+    def _finds_more(self, cohort: Cohort, shared: Tensor, first: FlowDistribution) -> bool:
+        """Whether the starts from the population find modes of some individuals that the others
+        miss; of a small cohort they are always used.
+        """
+        if len(cohort) <= SETTINGS.num_pilot:
+            return True
+        rows = torch.linspace(0, len(cohort) - 1, SETTINGS.num_pilot).long()
+        pilot = (cohort[rows], shared[rows], first.take(rows))
+        more, fewer = (self._modes(*pilot, from_prior).counts for from_prior in (True, False))
+        return bool((more > fewer).any())
 
     def for_plate(
         self, cohort: Cohort, shared: Tensor, extra: int, priors: Gaussians | None = None
@@ -149,34 +185,23 @@ class SharpenedPosterior(nn.Module):
         return posterior.reshape(Size([*draws_shape, len(cohort), *[1] * extra]))
 
     @torch.no_grad()
-    def _steps(self, cohort: Cohort, shared: Tensor, first: FlowDistribution) -> "FoundModes":
+    def _modes(
+        self, cohort: Cohort, shared: Tensor, first: FlowDistribution, from_prior: bool
+    ) -> "FoundModes":
         """The modes of some individuals."""
-        structure, training = self._model
-        double = cohort.to(dtype=torch.float64)
+        every = torch.arange(len(cohort))
         priors = first.standard.map(Tensor.double).expand(Size([len(cohort)]))
-
-        def target_of(rows: Tensor) -> LogTarget:
-            some, some_shared = double[rows], shared[rows]
-            some_priors = priors.take(rows)
-
-            def target(points: Tensor) -> Tensor:
-                by_row = points.reshape(-1, len(rows), points.shape[-1])
-                observation = structure.log_observation(some, by_row, some_shared)
-                density = observation + training.individual.log_prob(some, some_priors, by_row)
-                return density.reshape(points.shape[:-1])
-
-            return target
-
+        target_of = self._target_of(cohort.to(dtype=torch.float64), shared, priors)
         start, scale = (x.double() for x in first.head())
-        target = target_of(torch.arange(len(cohort)))
-        best = best_of(
-            target, start, scale, SETTINGS.num_starts, SETTINGS.num_climbs, SETTINGS.apart
-        )
-        location, reached, density = climb(target_of, *best, self.num_steps, merge=True)
+        starts = [best_of(target_of(every), Gaussians(start, scale), *SETTINGS.first_starts)]
+        if from_prior:
+            starts.append(best_of(target_of(every), priors, *SETTINGS.prior_starts))
+        location, reached = (torch.cat(x) for x in zip(*starts, strict=True))
+        location, reached, density = climb(target_of, location, reached, self.num_steps, merge=True)
         mass = density + log_diagonal(reached).sum(-1)
         is_kept = is_highest(location, reached, density)
         is_kept = is_kept & (mass > mass.amax(0) + math.log(SETTINGS.least_mass))
-        is_kept[mass.argmax(0), torch.arange(len(cohort))] = True  # Where no mass is finite, too.
+        is_kept[mass.argmax(0), every] = True  # Where no mass is finite, too.
         rows, climbs = is_kept.T.nonzero(as_tuple=True)
         mode = newton(target_of(rows), location[climbs, rows], reached[climbs, rows], 0)
         shift = torch.linalg.solve_triangular(
@@ -188,6 +213,23 @@ class SharpenedPosterior(nn.Module):
         context = torch.cat([x.to(first.context.dtype) for x in parts], -1)
         found = (is_kept.sum(0), mode.location, mode.scale_tril, context, mass[climbs, rows])
         return FoundModes(*found)
+
+    def _target_of(self, cohort: Cohort, shared: Tensor, priors: Gaussians) -> LogTargetOf:
+        """The log densities of data and parameters of some individuals."""
+        structure, training = self._model
+
+        def target_of(rows: Tensor) -> LogTarget:
+            some, some_shared, some_priors = cohort[rows], shared[rows], priors.take(rows)
+
+            def target(points: Tensor) -> Tensor:
+                by_row = points.reshape(-1, len(rows), points.shape[-1])
+                observation = structure.log_observation(some, by_row, some_shared)
+                density = observation + training.individual.log_prob(some, some_priors, by_row)
+                return density.reshape(points.shape[:-1])
+
+            return target
+
+        return target_of
 
 
 class FoundModes(NamedTuple):

@@ -28,7 +28,6 @@ from ..guide.sharpened_distribution import (
     log_with_tails,
 )
 from ..guide.training_history import TrainingHistory
-from ..missing.designs import as_design
 from ..networks.conditional_flow import ConditionalFlow, FlowDistribution, FlowSizes
 from ..runtime.arguments import check_count
 from ..runtime.isolation import seeded, torch_threads
@@ -40,6 +39,7 @@ from .sharpening_choice import CHOICE
 from .simulation.random_streams import Purpose, random_stream
 from .simulation.shard_simulation import Simulator
 from .time_budgets import budget_seconds, used_share
+from .training_design import training_design
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ def sharpen(
     check_count("num_simulations", num_simulations, least=100, error=TrainingError)
     check_count("num_steps", num_steps, error=TrainingError)
     first = _posterior_without_steps(guide)
-    simulator = Simulator(guide.structure, as_design(data), guide.training_distribution, seed)
+    design = training_design(guide.structure, data)
+    simulator = Simulator(guide.structure, design, guide.training_distribution, seed)
     weights = random_stream(seed, Purpose.SHARPENING_WEIGHTS)
     with torch_threads(options.num_threads), seeded(weights):
         flow = _second_flow(first)
@@ -227,7 +228,8 @@ def _newton_shards(
         simulations = simulator(shard, min(size, num - start))
         generator = random_stream(simulator.seed, Purpose.MISSING_VALUES, 0, shard)
         cohort = design.missing(simulations.cohort, generator)
-        distribution = posterior.condition(cohort, simulations.shared.double(), simulations.priors)
+        parts = (cohort, simulations.shared.double(), simulations.priors)
+        distribution = posterior.condition(*parts, from_prior=False)
         yield SharpeningRows.of(distribution, simulations.unconstrained)
 
 
