@@ -58,7 +58,8 @@ class SharpenedSettings:
         prior_starts: The same from the distribution of the individual given the population: the
             networks may have blurred a second mode (decision 091).
         num_pilot: Individuals of a large cohort whose modes are searched with the further starts.
-            If none of them has a mode that the starts of the networks miss, the others do without.
+            If these raise their log likelihoods, by Laplace's approximation, by less than
+            ``least_gain`` on average, the others do without.
         least_mass: Modes whose mass by Laplace's approximation is a smaller part of the largest are
             left out.
         even_share: Part of the draws around the modes that is spread over them evenly, since
@@ -71,6 +72,7 @@ class SharpenedSettings:
     first_starts: StartNumbers = StartNumbers(32, 4, 1.0)  # noqa: RUF009  (a frozen value)
     prior_starts: StartNumbers = StartNumbers(64, 16, 1.5)  # noqa: RUF009
     num_pilot: int = 256
+    least_gain: float = 1e-3
     least_mass: float = 1e-3
     even_share: float = 0.05
     rows: int = 4096
@@ -158,15 +160,15 @@ class SharpenedPosterior(nn.Module):
         return SharpenedDistribution(first, found.with_flow(self.flow))
 
     def _finds_more(self, cohort: Cohort, shared: Tensor, first: FlowDistribution) -> bool:
-        """Whether the starts from the population find modes of some individuals that the others
-        miss; of a small cohort they are always used.
+        """Whether the starts from the population find modes that the others miss; of a small cohort
+        they are always used.
         """
         if len(cohort) <= SETTINGS.num_pilot:
             return True
         rows = torch.linspace(0, len(cohort) - 1, SETTINGS.num_pilot).long()
         pilot = (cohort[rows], shared[rows], first.take(rows))
-        more, fewer = (self._modes(*pilot, from_prior).counts for from_prior in (True, False))
-        return bool((more > fewer).any())
+        more, fewer = (self._modes(*pilot, from_prior).log_masses for from_prior in (True, False))
+        return float((more - fewer).nan_to_num(0.0, 0.0, 0.0).mean()) > SETTINGS.least_gain
 
     def for_plate(
         self, cohort: Cohort, shared: Tensor, extra: int, priors: Gaussians | None = None
@@ -248,6 +250,11 @@ class FoundModes(NamedTuple):
     scale_tril: Tensor
     context: Tensor
     log_mass: Tensor
+
+    @property
+    def log_masses(self) -> Tensor:
+        """Log of the sum of the masses of each individual, shape ``(individual,)``."""
+        return RowGroups(self.counts).logsumexp(self.log_mass)
 
     def with_flow(self, flow: ConditionalFlow) -> Modes:
         """The flow around them."""
