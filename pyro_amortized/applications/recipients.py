@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..cohort import Cohort, Doses, Series
+from ..cohort.copies import repeated_rows
 from ..errors import CohortError, SettingError
 from ..model.predictions import GRID
 from ..nlme.regimens import Regimen
@@ -64,7 +65,7 @@ class Recipients:
         """The individuals ``num_copies`` times one after the other, without labels."""
 
         def copied(x: Tensor) -> Tensor:
-            return x.repeat(num_copies, *[1] * (x.dim() - 1))
+            return repeated_rows(x, num_copies)
 
         return replace(
             self,

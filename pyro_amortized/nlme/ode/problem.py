@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...cohort import Doses
+from ...cohort.copies import repeated_rows
 from ...errors import ModelError
 from ...numerics.broadcasting import broadcast_shape
 from ...runtime.isolation import torch_threads
@@ -271,16 +272,13 @@ def _piece_at(values: Tensor, events: Events, used: Tensor, time: Tensor) -> Ten
 
 
 def _repeat(rows: SolverRows, copies: int, initial: Tensor) -> SolverRows:
-    def repeated(x: Tensor) -> Tensor:
-        return x.repeat(copies, *[1] * (x.dim() - 1))
-
     return SolverRows(
         rows.start,
         initial,
-        {n: repeated(x) for n, x in rows.parameters.items()},
-        Events(*(repeated(x) for x in vars(rows.events).values())),
-        repeated(rows.vectors),
-        repeated(rows.times),
+        {n: repeated_rows(x, copies) for n, x in rows.parameters.items()},
+        Events(*(repeated_rows(x, copies) for x in vars(rows.events).values())),
+        repeated_rows(rows.vectors, copies),
+        repeated_rows(rows.times, copies),
     )
 
 
