@@ -56,10 +56,13 @@ class SharpenedSettings:
             networks alone, one data set in seven ended in a wrong mode (decision 026), and the best
             draws often lie at one of two modes.
         prior_starts: The same from the distribution of the individual given the population: the
-            networks may have blurred a second mode (decision 091).
+            networks may have blurred a second mode (decision 093).
         num_pilot: Individuals of a large cohort whose modes are searched with the further starts.
             If these raise their log likelihoods, by Laplace's approximation, by less than
             ``least_gain`` on average, the others do without.
+        max_values: Largest number of observed values that the steps from these starts evaluate in a
+            large cohort, some seconds. Beyond it there are none.
+        max_modes: Largest number of modes of an individual, those with the largest masses.
         least_mass: Modes whose mass by Laplace's approximation is a smaller part of the largest are
             left out.
         even_share: Part of the draws around the modes that is spread over them evenly, since
@@ -73,6 +76,8 @@ class SharpenedSettings:
     prior_starts: StartNumbers = StartNumbers(64, 16, 1.5)  # noqa: RUF009
     num_pilot: int = 256
     least_gain: float = 1e-3
+    max_values: int = 100_000_000
+    max_modes: int = 6
     least_mass: float = 1e-3
     even_share: float = 0.05
     rows: int = 4096
@@ -160,11 +165,15 @@ class SharpenedPosterior(nn.Module):
         return SharpenedDistribution(first, found.with_flow(self.flow))
 
     def _finds_more(self, cohort: Cohort, shared: Tensor, first: FlowDistribution) -> bool:
-        """Whether the starts from the population find modes that the others miss; of a small cohort
-        they are always used.
+        """Whether the starts from the population are affordable and find modes that the others
+        miss; of a small cohort they are always used.
         """
         if len(cohort) <= SETTINGS.num_pilot:
             return True
+        num_points = self.num_steps * len(stencil(self.first.flow.num_latent))
+        num_evaluated = SETTINGS.prior_starts.num_starts * num_points
+        if cohort.num_values * num_evaluated > SETTINGS.max_values:
+            return False
         rows = torch.linspace(0, len(cohort) - 1, SETTINGS.num_pilot).long()
         pilot = (cohort[rows], shared[rows], first.take(rows))
         more, fewer = (self._modes(*pilot, from_prior).log_masses for from_prior in (True, False))
@@ -201,9 +210,7 @@ class SharpenedPosterior(nn.Module):
         location, reached = (torch.cat(x) for x in zip(*starts, strict=True))
         location, reached, density = climb(target_of, location, reached, self.num_steps, merge=True)
         mass = density + log_diagonal(reached).sum(-1)
-        is_kept = is_highest(location, reached, density)
-        is_kept = is_kept & (mass > mass.amax(0) + math.log(SETTINGS.least_mass))
-        is_kept[mass.argmax(0), every] = True  # Where no mass is finite, too.
+        is_kept = _largest(mass, is_highest(location, reached, density))
         rows, climbs = is_kept.T.nonzero(as_tuple=True)
         mode = newton(target_of(rows), location[climbs, rows], reached[climbs, rows], 0)
         shift = torch.linalg.solve_triangular(
@@ -232,6 +239,13 @@ class SharpenedPosterior(nn.Module):
             return target
 
         return target_of
+
+
+def _largest(mass: Tensor, is_highest: Tensor) -> Tensor:
+    """Which of the modes are kept, at least one of each individual, shape ``(start, N)``."""
+    place = mass.masked_fill(~is_highest, -torch.inf).argsort(0, descending=True).argsort(0)
+    is_large = mass > mass.amax(0) + math.log(SETTINGS.least_mass)
+    return (place == 0) | (is_highest & is_large & (place < SETTINGS.max_modes))
 
 
 class FoundModes(NamedTuple):

@@ -167,7 +167,8 @@ def _calibrate_block(block: _CalibrationBlock) -> tuple[dict[str, Tensor], dict[
     generator = make_generator(block.seed)
     simulated = _simulate(block, generator)
     cohort, individual = simulated.cohort, block.training.individual
-    proposal = FlowProposal(block.posterior.condition(cohort, simulated.shared, simulated.priors))
+    posterior = block.posterior.condition(cohort, simulated.shared, simulated.priors)
+    proposal = FlowProposal(posterior.take)
     with torch.no_grad():
         raw, log_proposal = proposal.draw(block.num_draws, torch.arange(len(cohort)), generator)
     reference = individual.draw_with(cohort, simulated.priors, 1, generator)[0]
