@@ -42,6 +42,7 @@ from .search.draw_numbers import default_num_draws, schedule_of, with_more_draws
 from .search.estimation_settings import ESTIMATION
 from .search.fit_rounds import Rounds, Start, continue_rounds, first_progress
 from .search.maximum_search import Criterion, Search
+from .search.other_starts import other_start
 from .search.round_progress import Progress
 from .search.round_schedule import RoundSchedule
 from .search.starting_values import find_start
@@ -201,8 +202,32 @@ def fit_once(
             progress = first_progress(search, begin_at, schedule, generator)
         keep = None if folder is None else folder.keep
         rounds = _finite_rounds(search, progress, held, schedule, generator, keep)
-        fit = _scored(fit_of_rounds(model, rounds, fixed), precision, generator)
+        fit = fit_of_rounds(model, rounds, fixed)
+        if fit.undetermined and start is None:
+            fit = _from_other_start(fit, num_starts, held, schedule, generator)
+        fit = _scored(fit, precision, generator)
     return replace(fit, seconds=time.perf_counter() - begin)
+
+
+def _from_other_start(
+    fit: PopulationFit,
+    num_starts: int,
+    held: Tensor,
+    schedule: RoundSchedule,
+    generator: Generator,
+) -> PopulationFit:
+    """The fit, or one with a higher likelihood from another start, where there is one: what the
+    data do not determine where it ended, they may determine at their maximum.
+    """
+    search, fixed = fit.search, {name: fit.estimates[name] for name in fit.fixed}
+    start = other_start(search, fit.vector, num_starts=num_starts, fixed=fixed, generator=generator)
+    if start is None:
+        return fit
+    progress = first_progress(search, start, schedule, generator)
+    rounds = _finite_rounds(search, progress, held, schedule, generator)
+    other = fit_of_rounds(fit.model, rounds, fixed)
+    is_higher = search.value_of(other.individuals) > search.value_of(fit.individuals)
+    return other if is_higher and len(other.undetermined) < len(fit.undetermined) else fit
 
 
 def _scored(fit: PopulationFit, precision: float | None, generator: Generator) -> PopulationFit:
