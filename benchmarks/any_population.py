@@ -2,8 +2,8 @@ r"""A guide of any population: its own draws at the fitted population, and what 
 
 Each row trains one guide within a budget and asks it, without refinement, at the maximum of the
 marginal likelihood of one or more population models: effective share of 2,000 draws, at the median
-and for the worst individual. Further rows time new individuals and fits of many cells. The last
-line is JSON with ``claims``. ``--small`` is a short training on theophylline alone; ``--only``
+and for the worst individual. Further rows time new individuals and fits of many cells, and count
+the modes that are lost. The last line is JSON with ``claims``. ``--small`` is a short training on theophylline alone; ``--only``
 takes the name of one row. Data of the folder ``../shared/references`` are left out where it is
 absent.
 """
@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 sys.path[:0] = [str(ROOT), str(EXAMPLES), str(EXAMPLES / "pharmacometrics")]
 
+import modes
 import quickstart
 from first_answer_models import combined, full_omega
 from transfection import REFERENCES, mrna, mrna_50, mrna_large, mrna_points
@@ -45,7 +46,7 @@ def effective_shares(guide, model, cohort, population):
     posterior = guide.individual_posterior(cohort, population, structure)
     rows, generator = torch.arange(len(cohort)), torch.Generator().manual_seed(0)
     with torch.no_grad():
-        draws, log_proposal = FlowProposal(posterior).draw(NUM_DRAWS, rows, generator)
+        draws, log_proposal = FlowProposal(posterior.take).draw(NUM_DRAWS, rows, generator)
         density = structure.log_density(cohort, draws, population)
     log_weights = density.observation + density.individual - log_proposal
     log_weights = torch.where(log_weights.isfinite(), log_weights, -torch.inf)
@@ -158,6 +159,33 @@ def mrna_row(budget):
     return claims
 
 
+def two_modes_row(budget, num_seeds):
+    """Individuals whose absorption and elimination may be exchanged: modes with more than 2 % of a
+    posterior that the draws of the guide have less than a fifth of, unrefined and refined.
+    """
+    cohort, claims = modes.simulated(0.1)[0], {}
+    guide, seconds = trained_guide(modes.oral, cohort, budget)
+    print(f"two modes: trained {seconds:.0f} s", flush=True)
+    for sigma in (0.1, 0.03, 0.02):
+        cohort, population = modes.simulated(sigma)
+        exact = modes.exact(cohort, population, 5_000)[2]
+        for refine in (False, True):
+            lost, efficiency = 0, []
+            for seed in range(num_seeds):
+                drawn = pa.sample_individuals(
+                    modes.oral, cohort, population, guide=guide, seed=seed, refine=refine
+                )
+                share = (drawn.weights * modes.is_minor(drawn.unconstrained)).sum(0)
+                pairs = ((share, exact), (1 - share, 1 - exact))
+                lost += sum(int(((x < y / 5) & (y > 0.02)).sum()) for x, y in pairs)
+                efficiency.append(float(drawn.estimate.ess.median()) / drawn.num_draws)
+            name = f"sigma {sigma}, {'refined' if refine else 'unrefined'}"
+            median = sum(efficiency) / num_seeds
+            print(f"  {name}: {lost} modes lost, effective share {median:.2f}", flush=True)
+            claims[f"two modes, {name}: lost"] = claim(lost, 0, lost == 0)
+    return claims
+
+
 def oral(cohort):
     """One compartment with absorption, ten values of each individual."""
     typical = pyro.sample("typical", dist.Normal(torch.tensor([0.0, 1.0, 3.0]), 1.0).to_event(1))
@@ -232,6 +260,7 @@ ROWS = {
     "warfarin PK/PD": lambda: example_row("warfarin PK/PD", "warfarin_turnover", "115s"),
     "orange": lambda: example_row("orange", "orange", "115s"),
     "mRNA": lambda: mrna_row("290s"),
+    "two modes": lambda: two_modes_row("60s", 30),
     "scale": lambda: scale_row((10_000, 100_000)),
 }
 

@@ -19,10 +19,10 @@ from torch import Generator, Tensor
 from ..cohort import Cohort, Design
 from ..errors import TrainingError
 from ..guide import AmortizedGuide
-from ..missing.designs import as_design
 from ..population.results.fit_result import PopulationFit
 from ..runtime.arguments import check_is
 from ..runtime.random_numbers import fork_seed, make_generator
+from ..training.training_design import training_design
 from .case_influence import case_influence_checks
 from .check_results import Check, Status
 from .data_check import DataCheck, check_data
@@ -303,7 +303,7 @@ def _guide_checks(
         num_draws=num_draws,
         seed=fork_seed(generator),
     )
-    plan = as_design(design)
+    plan = training_design(guide.structure, design)
     checks = rank_checks(calibration, corrected=corrected) + efficiency_checks(calibration)
     checks += influence_checks(guide, plan, calibration, generator)
     return tuple(checks), calibration

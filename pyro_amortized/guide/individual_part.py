@@ -16,7 +16,8 @@ from ..networks.conditional_flow import FlowDistribution
 from ..numerics.broadcasting import broadcast_shape
 from ..numerics.gaussians import Gaussians
 from .amortized_posterior import AmortizedPosterior
-from .newton_posterior import SharpenedDistribution, SharpenedPosterior
+from .newton_posterior import SharpenedPosterior
+from .sharpened_distribution import SharpenedDistribution
 
 
 def sample_individual_part(

@@ -1,66 +1,77 @@
 r"""The amortized posterior with Newton steps on the model's own density.
 
 The networks give the location of a narrow posterior only roughly. The density of the model gives it
-exactly. From the best of some draws of the first posterior :math:`q_1`, Newton steps on
-:math:`\log p(y \mid u, c) + \log \tilde p(u)` lead to the mode m and the curvature
-:math:`(L L^\top)^{-1}` there. A second flow :math:`q_2` is the distribution of
-
-.. math:: z = L^{-1} (u - m),
-
-given the log densities in some points around the mode and the summary of the first networks. The
-posterior is the mixture
-
-.. math:: q(u \mid y, c) = (1 - \varepsilon)\, q_2(z \mid \ldots) / |L| + \varepsilon\, q_1(u \mid
-    y, c) .
-
-Its second part covers the posterior where the steps ended in another mode. In :math:`q_2` itself a
-part of the draws comes from a Student distribution, for the tails.
+exactly. From some of the best draws of the first posterior :math:`q_1`, Newton steps on
+:math:`\log p(y \mid u, c) + \log \tilde p(u)` lead to the modes :math:`m_j` and the curvatures
+:math:`(L_j L_j^\top)^{-1}` there. A second flow :math:`q_2` is the distribution of
+:math:`z_j = L_j^{-1} (u - m_j)`, given the log densities in some points around the mode and the
+summary of the first networks. The posterior is their mixture, with shares by Laplace's
+approximation, and a hundredth of :math:`q_1`
+(:mod:`pyro_amortized.guide.sharpened_distribution`).
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Size, Tensor, nn
-from torch.distributions import constraints
 
 from ..cohort import Cohort
 from ..encode import Encoder
 from ..model import ModelStructure
 from ..networks.conditional_flow import ConditionalFlow, FlowDistribution
 from ..numerics.gaussians import Gaussians
-from ..numerics.newton_steps import Target, best_of, climb, newton, stencil
+from ..numerics.newton_steps import Target, TargetOf, best_of, climb, is_highest, newton, stencil
+from ..numerics.row_groups import RowGroups
 from .amortized_posterior import AmortizedPosterior, PriorFeatures
+from .sharpened_distribution import Modes, SharpenedDistribution
 from .training_distributions import TrainingDistribution
+
+
+class StartNumbers(NamedTuple):
+    """Of so many draws, the best so many are starts, at least this distance apart as long as there
+    are such, in standard deviations.
+    """
+
+    num_draws: int
+    num_starts: int
+    apart: float
 
 
 @dataclass(frozen=True)
 class NewtonSettings:
-    r"""Sizes of the Newton steps and the mixture.
+    r"""Sizes of the Newton steps.
 
     Args:
-        share_of_first: Weight :math:`\varepsilon` of the first posterior. One hundredth costs 0.01
-            nats where the steps always end in the right mode (decision 027).
-        share_of_tails: Part of the draws around the mode that come from a Student distribution with
-            the scale there. Without it single draws in the tails, where the flow has learned
-            little, had a quarter of the weight of an individual (decision 090).
-        tail_freedom: Its degrees of freedom.
-        num_starts: Draws of the first posterior, of which the best are starts of the steps. From
-            the location of the networks alone, one data set in seven ended in a wrong mode
-            (decision 026).
-        num_climbs: Number of starts. The highest mode that they lead to is used.
+        first_starts: Starts of the steps from the first posterior. From the location of the
+            networks alone, one data set in seven ended in a wrong mode (decision 026), and the best
+            draws often lie at one of two modes.
+        prior_starts: The same from the distribution of the individual given the population: the
+            networks may have blurred a second mode (decision 093).
+        num_pilot: Individuals of a large cohort whose modes are searched with the further starts.
+            If these raise their log likelihoods, by Laplace's approximation, by less than
+            ``least_gain`` on average, the others do without.
+        max_values: Largest number of observed values that the steps from these starts evaluate in a
+            large cohort, some seconds. Beyond it there are none.
+        max_modes: Largest number of modes of an individual, those with the largest masses.
+        least_mass: Modes whose mass by Laplace's approximation is a smaller part of the largest are
+            left out.
+        even_share: Part of the draws around the modes that is spread over them evenly, since
+            Laplace's approximation of their masses may be wrong.
         rows: Individuals whose steps are taken at once, which bounds the memory.
         max_shape: Bound of the standardized log densities around the mode, as the second flow gets
             them.
     """
 
-    share_of_first: float = 0.01
-    share_of_tails: float = 0.02
-    tail_freedom: float = 5.0
-    num_starts: int = 32
-    num_climbs: int = 4
+    first_starts: StartNumbers = StartNumbers(32, 4, 1.0)  # noqa: RUF009  (a frozen value)
+    prior_starts: StartNumbers = StartNumbers(64, 16, 1.5)  # noqa: RUF009
+    num_pilot: int = 256
+    least_gain: float = 1e-3
+    max_values: int = 100_000_000
+    max_modes: int = 6
+    least_mass: float = 1e-3
+    even_share: float = 0.05
     rows: int = 4096
     max_shape: float = 8.0
 
@@ -115,8 +126,12 @@ class SharpenedPosterior(nn.Module):
         return num_newton + int(num_first)
 
     def condition(
-        self, cohort: Cohort, shared: Tensor, priors: Gaussians | None = None
-    ) -> "SharpenedDistribution":
+        self,
+        cohort: Cohort,
+        shared: Tensor,
+        priors: Gaussians | None = None,
+        from_prior: bool = True,
+    ) -> SharpenedDistribution:
         r"""The posterior of every individual's parameters, in unconstrained coordinates.
 
         Args:
@@ -125,20 +140,36 @@ class SharpenedPosterior(nn.Module):
                 shared)``.
             priors: Distribution of each individual's parameters given the population, batch shape
                 ``(individual,)``. Default: that of all populations of the training together.
+            from_prior: Whether modes are searched from draws of the population, too.
 
         Raises:
             GuideError: The series, channels or covariates of the cohort are not those of the
                 training data.
         """
         first = self.first.condition(cohort, shared, priors)
-        shared = shared.expand(len(cohort), -1)
+        shared, every = shared.expand(len(cohort), -1), torch.arange(len(cohort))
+        from_prior = from_prior and self._finds_more(cohort, shared, first)
         parts = [
-            self._steps(cohort[rows], shared[rows], first.take(rows))
-            for rows in torch.arange(len(cohort)).split(SETTINGS.rows)
+            self._modes(cohort[rows], shared[rows], first.take(rows), from_prior)
+            for rows in every.split(SETTINGS.rows)
         ]
-        location, scale_tril, context = (torch.cat(x) for x in zip(*parts, strict=True))
-        second = FlowDistribution(self.flow, context.to(self.flow.loc.dtype))
-        return SharpenedDistribution(first, second, location, scale_tril)
+        found = FoundModes(*(torch.cat(x) for x in zip(*parts, strict=True)))
+        return SharpenedDistribution(first, found.with_flow(self.flow))
+
+    def _finds_more(self, cohort: Cohort, shared: Tensor, first: FlowDistribution) -> bool:
+        """Whether the starts from the population are affordable and find modes that the others
+        miss; of a small cohort they are always used.
+        """
+        if len(cohort) <= SETTINGS.num_pilot:
+            return True
+        num_points = self.num_steps * len(stencil(self.first.flow.num_latent))
+        num_evaluated = SETTINGS.prior_starts.num_starts * num_points
+        if cohort.num_values * num_evaluated > SETTINGS.max_values:
+            return False
+        rows = torch.linspace(0, len(cohort) - 1, SETTINGS.num_pilot).long()
+        pilot = (cohort[rows], shared[rows], first.take(rows))
+        more, fewer = (self._modes(*pilot, from_prior).log_masses for from_prior in (True, False))
+        return float((more - fewer).nan_to_num(0.0, 0.0, 0.0).mean()) > SETTINGS.least_gain
 
     def for_plate(
         self, cohort: Cohort, shared: Tensor, extra: int, priors: Gaussians | None = None
@@ -157,17 +188,39 @@ class SharpenedPosterior(nn.Module):
         return posterior.reshape(Size([*draws_shape, len(cohort), *[1] * extra]))
 
     @torch.no_grad()
-    def _steps(
-        self, cohort: Cohort, shared: Tensor, first: FlowDistribution
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Location, scale and context of the second flow."""
-        structure, training = self._model
-        double = cohort.to(dtype=torch.float64)
+    def _modes(
+        self, cohort: Cohort, shared: Tensor, first: FlowDistribution, from_prior: bool
+    ) -> "FoundModes":
+        """The modes of some individuals."""
+        every = torch.arange(len(cohort))
         priors = first.standard.map(Tensor.double).expand(Size([len(cohort)]))
+        target_of = self._target_of(cohort.to(dtype=torch.float64), shared, priors)
+        start, scale = (x.double() for x in first.head())
+        starts = [best_of(target_of(every), Gaussians(start, scale), *SETTINGS.first_starts)]
+        if from_prior:
+            starts.append(best_of(target_of(every), priors, *SETTINGS.prior_starts))
+        location, reached = (torch.cat(x) for x in zip(*starts, strict=True))
+        location, reached, density = climb(target_of, location, reached, self.num_steps, merge=True)
+        mass = density + log_diagonal(reached).sum(-1)
+        is_kept = _largest(mass, is_highest(location, reached, density))
+        rows, climbs = is_kept.T.nonzero(as_tuple=True)
+        mode = newton(target_of(rows), location[climbs, rows], reached[climbs, rows], 0)
+        shift = torch.linalg.solve_triangular(
+            mode.scale_tril, (start[rows] - mode.location).unsqueeze(-1), upper=False
+        )
+        scales = log_diagonal(mode.scale_tril) - log_diagonal(scale[rows])
+        shape = mode.shape.clamp(-SETTINGS.max_shape, SETTINGS.max_shape)
+        parts = [shape / 2, shift.squeeze(-1).asinh() / 2, scales, first.context[rows]]
+        context = torch.cat([x.to(first.context.dtype) for x in parts], -1)
+        found = (is_kept.sum(0), mode.location, mode.scale_tril, context, mass[climbs, rows])
+        return FoundModes(*found)
+
+    def _target_of(self, cohort: Cohort, shared: Tensor, priors: Gaussians) -> TargetOf:
+        """The log densities of data and parameters of some individuals."""
+        structure, training = self._model
 
         def target_of(rows: Tensor) -> Target:
-            some, some_shared = double[rows], shared[rows]
-            some_priors = priors.take(rows)
+            some, some_shared, some_priors = cohort[rows], shared[rows], priors.take(rows)
 
             def target(points: Tensor) -> Tensor:
                 by_row = points.reshape(-1, len(rows), points.shape[-1])
@@ -177,168 +230,49 @@ class SharpenedPosterior(nn.Module):
 
             return target
 
-        start, scale = (x.double() for x in first.head())
-        target = target_of(torch.arange(len(cohort)))
-        best = best_of(target, start, scale, SETTINGS.num_starts, SETTINGS.num_climbs)
-        location, reached, density = climb(target_of, *best, self.num_steps, merge=True)
-        highest, rows = density.argmax(0), torch.arange(len(cohort))
-        mode = newton(target, location[highest, rows], reached[highest, rows], 0)
-        shift = torch.linalg.solve_triangular(
-            mode.scale_tril, (start - mode.location).unsqueeze(-1), upper=False
-        )
-        scales = mode.scale_tril.diagonal(dim1=1, dim2=2) / scale.diagonal(dim1=1, dim2=2)
-        shape = mode.shape.clamp(-SETTINGS.max_shape, SETTINGS.max_shape)
-        parts = [shape / 2, shift.squeeze(-1).asinh() / 2, scales.log(), first.context]
-        context = torch.cat([x.to(first.context.dtype) for x in parts], -1)
-        return mode.location, mode.scale_tril, context
+        return target_of
 
 
-class SharpenedDistribution(TorchDistribution):  # type: ignore[misc]
-    r"""The distribution that a sharpened posterior gives: a mixture of the second flow around the
-    mode and a hundredth of the first posterior.
+def _largest(mass: Tensor, is_highest: Tensor) -> Tensor:
+    """Which of the modes are kept, at least one of each individual, shape ``(start, N)``."""
+    place = mass.masked_fill(~is_highest, -torch.inf).argsort(0, descending=True).argsort(0)
+    is_large = mass > mass.amax(0) + math.log(SETTINGS.least_mass)
+    return (place == 0) | (is_highest & is_large & (place < SETTINGS.max_modes))
+
+
+class FoundModes(NamedTuple):
+    r"""The modes that the Newton steps have led to.
 
     Args:
-        first: The first posterior.
-        second: The distribution of z, from the second flow.
-        location: Modes m, shape ``(*batch, latent)``.
-        scale_tril: Scales L, shape ``(*batch, latent, latent)``.
+        counts: Number of modes of each individual, shape ``(individual,)``.
+        location: Modes, shape ``(mode, latent)``.
+        scale_tril: Scales there, shape ``(mode, latent, latent)``.
+        context: Context of the second flow, shape ``(mode, context)``.
+        log_mass: Their masses by Laplace's approximation, shape ``(mode,)``.
     """
 
-    arg_constraints: dict[str, Any] = {}  # noqa: RUF012  (torch's own declaration)
-    has_rsample = True
-
-    def __init__(
-        self,
-        first: FlowDistribution,
-        second: FlowDistribution,
-        location: Tensor,
-        scale_tril: Tensor,
-    ) -> None:
-        self.first, self.second = first, second
-        self.location, self.scale_tril = location, scale_tril
-        super().__init__(location.shape[:-1], location.shape[-1:], validate_args=False)
-
-    @constraints.dependent_property(is_discrete=False, event_dim=1)
-    def support(self) -> Any:
-        """Every dimension is unconstrained."""
-        return constraints.real_vector
-
-    def take(self, rows: Tensor) -> "SharpenedDistribution":
-        """The distribution of some rows of the first batch dimension."""
-        return SharpenedDistribution(
-            self.first.take(rows),
-            self.second.take(rows),
-            self.location[rows],
-            self.scale_tril[rows],
-        )
-
-    def reshape(self, batch_shape: Size) -> "SharpenedDistribution":
-        """The same with another batch shape of as many elements."""
-        d = self.location.shape[-1]
-        first, second = (x.reshape(batch_shape) for x in (self.first, self.second))
-        location = self.location.reshape(*batch_shape, d)
-        scale_tril = self.scale_tril.reshape(*batch_shape, d, d)
-        return SharpenedDistribution(first, second, location, scale_tril)
-
-    def expand(self, batch_shape: Size, _instance: None = None) -> "SharpenedDistribution":
-        """The same distribution with a larger batch."""
-        d = self.location.shape[-1]
-        location = self.location.expand(*batch_shape, d)
-        scale_tril = self.scale_tril.expand(*batch_shape, d, d)
-        first, second = self.first.expand(batch_shape), self.second.expand(batch_shape)
-        return SharpenedDistribution(first, second, location, scale_tril)
-
-    def rsample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
-        """Draws, shape ``(*sample_shape, *batch, latent)``."""
-        draws = self._around_mode(self._draws_of_second(sample_shape)[0])
-        is_first, _, from_first = self._draws_of_first(draws.shape[:-1])
-        return draws.masked_scatter(is_first.unsqueeze(-1), from_first.to(draws.dtype))
-
-    def sample_with_log_prob(self, sample_shape: Size) -> tuple[Tensor, Tensor]:
-        """Draws and their log density. The first posterior draws only its own share, and the second
-        flow is evaluated only there; their own densities come with the draws of it.
-        """
-        z, log_z = self._draws_of_second(sample_shape)
-        draws = self._around_mode(z)
-        is_first, index, from_first = self._draws_of_first(draws.shape[:-1])
-        from_first = from_first.to(draws.dtype)
-        draws = draws.masked_scatter(is_first.unsqueeze(-1), from_first)
-        log_second = log_z.to(draws.dtype) - self._log_det
-        at_first = self._flat().take(index).log_prob_of_second(from_first)
-        log_second = log_second.masked_scatter(is_first, at_first)
-        log_first = self.first.log_prob(draws.to(self.first.flow_dtype)).to(draws.dtype)
-        return draws, log_mixture(log_second, log_first)
-
-    def _around_mode(self, z: Tensor) -> Tensor:
-        """Parameters of z, same shape."""
-        scaled = (self.scale_tril @ z.to(self.location.dtype).unsqueeze(-1)).squeeze(-1)
-        return self.location + scaled
-
-    def _draws_of_first(self, shape: Size) -> tuple[Tensor, Tensor, Tensor]:
-        """Which draws ``(*sample_shape, *batch)`` come from the first posterior, the elements of
-        the batch that these belong to, and the draws, shape ``(chosen, latent)``.
-        """
-        is_first, index = self._chosen(shape, SETTINGS.share_of_first)
-        return is_first, index, self._flat().first.take(index).rsample()
-
-    def _draws_of_second(self, sample_shape: Size) -> tuple[Tensor, Tensor]:
-        """Draws of z, a part of them from the tails, and their log density."""
-        z, log_flow = self.second.sample_with_log_prob(sample_shape)
-        is_tail, index = self._chosen(z.shape[:-1], SETTINGS.share_of_tails)
-        normal = torch.randn(len(index), z.shape[-1], dtype=z.dtype, device=z.device)
-        freedom = torch.full((len(index), 1), SETTINGS.tail_freedom).to(z)
-        from_tails = normal * (freedom / (2 * torch._standard_gamma(freedom / 2))).sqrt()
-        at_tails = self._flat().second.take(index).log_prob(from_tails)
-        z = z.masked_scatter(is_tail.unsqueeze(-1), from_tails)
-        return z, log_with_tails(log_flow.masked_scatter(is_tail, at_tails), z)
-
-    def _chosen(self, shape: Size, share: float) -> tuple[Tensor, Tensor]:
-        """A random share of the draws ``(*sample_shape, *batch)``, and the elements of the batch
-        that they belong to.
-        """
-        chosen = torch.rand(shape, device=self.location.device) < share
-        return chosen, chosen.reshape(-1, self.batch_shape.numel()).nonzero()[:, 1]
-
-    def _flat(self) -> "SharpenedDistribution":
-        """The same distributions with one batch dimension."""
-        return self.reshape(Size([self.batch_shape.numel()]))
+    counts: Tensor
+    location: Tensor
+    scale_tril: Tensor
+    context: Tensor
+    log_mass: Tensor
 
     @property
-    def _log_det(self) -> Tensor:
-        return self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    def log_masses(self) -> Tensor:
+        """Log of the sum of the masses of each individual, shape ``(individual,)``."""
+        return RowGroups(self.counts).logsumexp(self.log_mass)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log density, shape ``(*sample_shape, *batch)``."""
-        log_first = self.first.log_prob(value.to(self.first.flow_dtype))
-        return log_mixture(self.log_prob_of_second(value), log_first.to(value.dtype))
-
-    def standardized(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Values as z, shape ``(*sample_shape, *batch, latent)``, and the log determinant of L,
-        shape ``(*batch,)``.
-        """
-        centered = (value - self.location).unsqueeze(-1)
-        tril = self.scale_tril.expand(*centered.shape[:-2], -1, -1)
-        z = torch.linalg.solve_triangular(tril, centered, upper=False).squeeze(-1)
-        return z, self._log_det
-
-    def log_prob_of_second(self, value: Tensor) -> Tensor:
-        """Log density of the second part of the mixture, shape ``(*sample_shape, *batch)``."""
-        z, log_det = self.standardized(value)
-        z = z.to(self.second.flow_dtype)
-        log_z = log_with_tails(self.second.log_prob(z), z).to(value.dtype)
-        return log_z - log_det
+    def with_flow(self, flow: ConditionalFlow) -> Modes:
+        """The flow around them."""
+        groups = RowGroups(self.counts)
+        log_mass = self.log_mass.nan_to_num(0.0, 0.0, 0.0)
+        share = (log_mass - groups.logsumexp(log_mass)[groups.rows]).exp()
+        even = SETTINGS.even_share
+        share = (1 - even) * share + even / self.counts[groups.rows]
+        second = FlowDistribution(flow, self.context.to(flow.loc.dtype))
+        return Modes(groups, second, self.location, self.scale_tril, share.log())
 
 
-def log_with_tails(log_flow: Tensor, z: Tensor) -> Tensor:
-    """Log density of z, from that under the flow: a part of it is a Student distribution."""
-    freedom, d, share = SETTINGS.tail_freedom, z.shape[-1], SETTINGS.share_of_tails
-    half = (freedom + d) / 2
-    constant = math.lgamma(half) - math.lgamma(freedom / 2) - d / 2 * math.log(freedom * math.pi)
-    log_tails = constant - half * (z.square().sum(-1) / freedom).log1p()
-    return torch.logaddexp(log_flow + math.log1p(-share), log_tails + math.log(share))
-
-
-def log_mixture(log_second: Tensor, log_first: Tensor) -> Tensor:
-    """Log density of the mixture from those of its parts."""
-    share = SETTINGS.share_of_first
-    return torch.logaddexp(log_second + math.log1p(-share), log_first + math.log(share))
+def log_diagonal(scale_tril: Tensor) -> Tensor:
+    """Logs of the diagonal, ``(*batch, latent, latent)`` to ``(*batch, latent)``."""
+    return scale_tril.diagonal(dim1=-2, dim2=-1).log()

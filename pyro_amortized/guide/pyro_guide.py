@@ -29,8 +29,9 @@ from ..numerics.broadcasting import broadcast_shape
 from .amortized_posterior import AmortizedPosterior
 from .files.guide_folder import GuideParts, write_guide
 from .individual_part import log_prob_of_values, priors_of_draws, sample_individual_part
-from .newton_posterior import SharpenedDistribution, SharpenedPosterior
+from .newton_posterior import SharpenedPosterior
 from .population_part import PopulationPart, median_of_population, sample_population_part
+from .sharpened_distribution import SharpenedDistribution
 from .training_distributions import TrainingDistribution
 from .training_history import TrainingHistory
 

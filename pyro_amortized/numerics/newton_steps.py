@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .cholesky import factored
+from .gaussians import Gaussians
 
 Target = Callable[[Tensor], Tensor]
 TargetOf = Callable[[Tensor], Target]
@@ -138,11 +139,11 @@ def climb(
     density = location.new_full(starts.shape[:2], -torch.inf)
     every = torch.arange(len(starts)).unsqueeze(1)
     leaders = every.expand(starts.shape[:2])
-    rises = torch.ones(starts.shape[1], dtype=torch.bool)
+    rises = torch.ones(starts.shape[:2], dtype=torch.bool)
     for step in range(max(num_steps, DEFAULTS.max_steps)):
-        active, before = (leaders == every) & rises, density.amax(0)
+        active, before = (leaders == every) & rises, density.clone()
         start, problem = active.nonzero(as_tuple=True)
-        rows = rises.nonzero()[:, 0]
+        rows = active.any(0).nonzero()[:, 0]
         target = target_of(rows if bool(active[:, rows].all()) else problem)
         moved = newton_step(target, location[start, problem], scale[start, problem])
         for x, value in zip((location, scale, density), moved, strict=True):
@@ -150,11 +151,25 @@ def climb(
         if merge:
             leaders = _leaders(location, scale, density, leaders == every).gather(0, leaders)
         if step + 1 >= num_steps:
-            rises = rises & (density.amax(0) - before > DEFAULTS.min_rise)
-            if not bool(rises.any()):
+            rises = rises & _still_rises(before, density, each=merge)
+            if not bool((rises & (leaders == every)).any()):
                 break
     problems = torch.arange(starts.shape[1])
     return location[leaders, problems], scale[leaders, problems], density[leaders, problems]
+
+
+def is_highest(location: Tensor, scale: Tensor, density: Tensor) -> Tensor:
+    """Which results of :func:`climb` are the highest at their place, shape ``(start, N)``."""
+    every = torch.arange(len(location)).unsqueeze(1)
+    active = torch.ones(density.shape, dtype=torch.bool)
+    return _leaders(location, scale, density, active) == every
+
+
+def _still_rises(before: Tensor, after: Tensor, each: bool) -> Tensor:
+    """Whether log densities ``(start, N)`` have risen, each by itself or the highest ones."""
+    if not each:
+        before, after = (x.amax(0).expand_as(x) for x in (before, after))
+    return after - before > DEFAULTS.min_rise
 
 
 def _leaders(location: Tensor, scale: Tensor, density: Tensor, active: Tensor) -> Tensor:
@@ -203,30 +218,37 @@ def newton_step(
 
 
 def best_of(
-    target: Target, location: Tensor, scale_tril: Tensor, num: int, num_best: int = 1
+    target: Target, normal: Gaussians, num: int, num_best: int, apart: float
 ) -> tuple[Tensor, Tensor]:
-    r"""The best of some quasi-random points of each Gaussian, and a scale of their distance.
+    r"""The best of some quasi-random points of normal distributions, and a scale of their distance.
 
     Args:
         target: As in :func:`newton`.
-        location: Means, shape ``(N, d)``.
-        scale_tril: Scales, shape ``(N, d, d)``.
+        normal: The distributions, batch shape ``(N,)``.
         num: Number of points.
         num_best: Number of points that are kept.
+        apart: Smallest distance of those that are kept, in standard deviations, as long as there
+            are such.
 
     Returns:
-        The points with the highest log densities, shape ``(num_best, N, d)``, and the scales
+        The points, best first, shape ``(num_best, N, d)``, and the scales of the distributions
         divided by the d-th root of ``num``, shape ``(num_best, N, d, d)``.
     """
-    d = location.shape[-1]
+    d = normal.loc.shape[-1]
     unit = torch.quasirandom.SobolEngine(d, scramble=True, seed=0).draw(num, dtype=torch.float64)
-    points = torch.special.ndtri(unit.clamp(DEFAULTS.tail, 1 - DEFAULTS.tail)).to(location)
+    points = torch.special.ndtri(unit.clamp(DEFAULTS.tail, 1 - DEFAULTS.tail)).to(normal.loc)
     points[0] = 0.0
-    candidates = location + torch.einsum("nij,kj->kni", scale_tril, points)
+    candidates = normal.loc + torch.einsum("nij,kj->kni", normal.scale_tril, points)
     values = target(candidates)
-    best = torch.where(values.isfinite(), values, -torch.inf).topk(num_best, dim=0).indices
-    best_points = candidates.gather(0, best.unsqueeze(-1).expand(-1, -1, d))
-    return best_points, (scale_tril * num ** (-1 / d)).expand(num_best, *scale_tril.shape)
+    values = torch.where(values.isfinite(), values, DEFAULTS.lowest)
+    is_near, best = torch.cdist(points, points) < apart, []
+    for _ in range(num_best):
+        best.append(values.argmax(0))
+        values = values.scatter(0, best[-1].unsqueeze(0), -torch.inf)
+        values = torch.where(is_near[best[-1]].T, values.clamp(max=DEFAULTS.lowest), values)
+    chosen = torch.stack(best).unsqueeze(-1).expand(-1, -1, d)
+    scales = (normal.scale_tril * num ** (-1 / d)).expand(num_best, *normal.scale_tril.shape)
+    return candidates.gather(0, chosen), scales
 
 
 def _evaluate(

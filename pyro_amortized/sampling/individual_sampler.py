@@ -10,7 +10,7 @@ from ..guide import AmortizedGuide
 from ..model import ModelStructure, Population
 from ..model.individual_priors import complete_individual
 from .guide_proposals import PyroGuideProposal
-from .proposals import FlowProposal, PopulationProposal, Proposal
+from .proposals import FlowProposal, PopulationProposal, Proposal, RowPosterior
 from .sampler import Sampler
 
 
@@ -38,11 +38,15 @@ def make_sampler(
         log_prob = structure.log_individual(with_anchor(rows), padded(draws), population)
         return log_prob[:, : len(rows)]
 
+    def posterior_of(rows: Tensor) -> RowPosterior:
+        posterior = guide.individual_posterior(with_anchor(rows), population, structure)
+        return posterior.take(torch.arange(len(rows)))
+
     proposal: Proposal
     if guide is None:
         proposal = PopulationProposal(draw_population, log_population)
     elif isinstance(guide, AmortizedGuide):
-        proposal = FlowProposal(guide.individual_posterior(cohort, population, structure))
+        proposal = FlowProposal(posterior_of)
     else:
         proposal = PyroGuideProposal(guide, structure, cohort, population)
     return Sampler(target, draw_population, log_population, proposal)

@@ -12,7 +12,6 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor
 
-from ..networks.conditional_flow import FlowDistribution
 from ..runtime.isolation import seeded
 from .sampling_stage import Stage
 from .student_mixture import StudentMixture
@@ -41,25 +40,50 @@ class Proposal(Protocol):
         ...
 
 
+class RowPosterior(Protocol):
+    """The amortized posterior of some rows."""
+
+    def take(self, rows: Tensor) -> "RowPosterior":
+        """That of some of these rows."""
+        ...
+
+    def sample_with_log_prob(self, sample_shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """Draws ``(*sample_shape, row, latent)`` and their log density."""
+        ...
+
+
 class FlowProposal:
     r"""The amortized posterior of every row as a proposal.
 
+    It is computed for rows that are drawn, and kept until others are: the Newton steps of a
+    sharpened guide take longer than the draws, and most rows of a fit are soon drawn from mixtures.
+
     Args:
-        distribution: The conditional flow, one row per individual.
+        posterior_of: The conditional flow of some rows.
         settings: How draws are split.
     """
 
-    def __init__(self, distribution: FlowDistribution, settings: FlowSettings = FLOW) -> None:
-        self.distribution, self.settings = distribution, settings
+    def __init__(
+        self, posterior_of: Callable[[Tensor], RowPosterior], settings: FlowSettings = FLOW
+    ) -> None:
+        self.posterior_of, self.settings = posterior_of, settings
+        self._kept: tuple[Tensor, RowPosterior] | None = None
 
     def draw(self, num_draws: int, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Draws ``(draw, row, latent)`` and their log density ``(draw, row)``."""
-        distribution = self.distribution.take(rows)
+        distribution = self._posterior(rows)
         sizes = self._sizes(num_draws, len(rows))
         with seeded(generator):
             parts = [distribution.sample_with_log_prob(torch.Size([n])) for n in sizes]
         draws, log_prob = (torch.cat(x) for x in zip(*parts, strict=True))
         return draws, log_prob
+
+    def _posterior(self, rows: Tensor) -> RowPosterior:
+        if self._kept is None or not bool(torch.isin(rows, self._kept[0]).all()):
+            self._kept = (rows, self.posterior_of(rows))
+        kept, posterior = self._kept
+        order = kept.argsort()
+        return posterior.take(order[torch.searchsorted(kept[order], rows)])
 
     def _sizes(self, num_draws: int, num_rows: int) -> list[int]:
         """Numbers of draws per call of the network; they sum to ``num_draws``."""

@@ -22,7 +22,6 @@ from ..guide.default_distribution import default_training_distribution
 from ..guide.learned_likelihood import learned
 from ..guide.training_distributions import TrainingDistribution
 from ..guide.training_history import TrainingHistory
-from ..missing.designs import as_design
 from ..missing.training_patterns import TrainingPatterns
 from ..model import Model, ModelStructure, read_structure
 from ..runtime.isolation import seeded, torch_threads
@@ -42,6 +41,7 @@ from .simulation.training_sets import TrainingSet
 from .simulation_plan import Plan, open_bank
 from .time_budgets import budget_seconds
 from .training_advice import advice
+from .training_design import training_design
 from .training_loop import Run
 from .training_request import check_kinds, check_request, example_of
 
@@ -67,7 +67,8 @@ def train(
     Args:
         model: The Pyro model, a function of a cohort.
         data: A cohort, whose individuals (times, doses, covariates) are resampled with extra random
-            missingness; or a design of your own, ``(num_individuals, generator) -> Cohort``.
+            missingness, if the program has masks for values that were not recorded; or a design of
+            your own, ``(num_individuals, generator) -> Cohort``.
         num_simulations: Number of simulated individuals. Default: 300,000; under a time budget, as
             many as can be made beside the training.
         budget: Wall time for everything, in seconds or as ``"30s"``, ``"5min"``, ``"1h"``: the
@@ -115,7 +116,7 @@ def train(
     warm = None if warm_start is None else _networks_of(warm_start, structure)
     networks, distribution = _with_shared(networks, distribution, structure, warm)
     plan = Plan(
-        simulator=Simulator(structure, as_design(data), distribution, seed, options.num_noise),
+        simulator=_simulator(structure, data, distribution, seed, options),
         options=options,
         networks=networks,
         num_simulations=num_simulations,
@@ -126,6 +127,18 @@ def train(
         warm_start=warm,
     )
     return _trained(plan, model, data, generator, tracker, sharpen)
+
+
+def _simulator(
+    structure: ModelStructure,
+    data: Cohort | Design,
+    distribution: TrainingDistribution,
+    seed: int,
+    options: TrainingOptions,
+) -> Simulator:
+    """What makes the simulations."""
+    design = training_design(structure, data)
+    return Simulator(structure, design, distribution, seed, options.num_noise)
 
 
 def _trained(

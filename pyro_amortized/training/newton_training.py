@@ -1,8 +1,9 @@
 r"""Training of the second flow, which follows the Newton steps of a sharpened guide.
 
 Simulations are drawn as for the first training. For each of them the networks of the guide and the
-Newton steps give location m and scale L, and the second flow learns the distribution of
-:math:`z = L^{-1}(u - m)`, see :mod:`pyro_amortized.guide.newton_posterior`.
+Newton steps give the modes m and the scales L, and the second flow learns the distribution of
+:math:`z = L^{-1}(u - m)` around the mode that the true parameters belong to, see
+:mod:`pyro_amortized.guide.newton_posterior`.
 """
 
 import copy
@@ -19,9 +20,14 @@ from ..errors import TrainingError
 from ..guide import AmortizedGuide
 from ..guide.amortized_posterior import AmortizedPosterior
 from ..guide.learned_likelihood import learned
-from ..guide.newton_posterior import SharpenedPosterior, log_mixture, log_with_tails
+from ..guide.newton_posterior import SharpenedPosterior
+from ..guide.sharpened_distribution import (
+    SharpenedDistribution,
+    log_mixture,
+    log_tails,
+    log_with_tails,
+)
 from ..guide.training_history import TrainingHistory
-from ..missing.designs import as_design
 from ..networks.conditional_flow import ConditionalFlow, FlowDistribution, FlowSizes
 from ..runtime.arguments import check_count, check_is
 from ..runtime.isolation import seeded, torch_threads
@@ -33,6 +39,7 @@ from .sharpening_choice import CHOICE
 from .simulation.random_streams import Purpose, random_stream
 from .simulation.shard_simulation import Simulator
 from .time_budgets import budget_seconds, used_share
+from .training_design import training_design
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,8 @@ def sharpen(
     check_count("num_simulations", num_simulations, least=100, error=TrainingError)
     check_count("num_steps", num_steps, error=TrainingError)
     first = _posterior_without_steps(guide)
-    simulator = Simulator(guide.structure, as_design(data), guide.training_distribution, seed)
+    design = training_design(guide.structure, data)
+    simulator = Simulator(guide.structure, design, guide.training_distribution, seed)
     weights = random_stream(seed, Purpose.SHARPENING_WEIGHTS)
     with torch_threads(options.num_threads), seeded(weights):
         flow = _second_flow(first)
@@ -147,14 +155,27 @@ class Rows:
     Args:
         context: Context of the second flow, shape ``(row, context)``.
         z: Standardized parameters, shape ``(row, latent)``.
-        log_det: Log determinant of L, shape ``(row,)``.
+        log_scale: Log determinant of L less the log share of the mode, shape ``(row,)``.
         log_first: Log density of the parameters under the first posterior, shape ``(row,)``.
     """
 
     context: Tensor
     z: Tensor
-    log_det: Tensor
+    log_scale: Tensor
     log_first: Tensor
+
+    @classmethod
+    def of(cls, distribution: SharpenedDistribution, values: Tensor) -> "Rows":
+        """Those of the mode that each value ``(row, latent)`` belongs to: the one with the highest
+        density there, by Student distributions around the modes.
+        """
+        modes = distribution.modes
+        z = modes.standardized(values[modes.groups.rows].unsqueeze(0))[0]
+        density = modes.groups.padded(log_tails(z) - modes.log_scale, -torch.inf)
+        chosen = modes.groups.first + density.argmax(-1)
+        z = z[chosen].clamp(-SETTINGS.max_z, SETTINGS.max_z).float()
+        context, log_scale = modes.second.context[chosen].float(), modes.log_scale[chosen]
+        return cls(context, z, log_scale, distribution.first.log_prob(values))
 
     def __len__(self) -> int:
         return len(self.z)
@@ -166,11 +187,11 @@ class Rows:
         return max(1, min(SETTINGS.max_validation, share))
 
     def log_q(self, flow: nn.Module, rows: Tensor | slice) -> Tensor:
-        """Log density of the mixture at some rows."""
+        """Log density of the mixture at some rows, without the other modes of an individual."""
         assert isinstance(flow, ConditionalFlow)
         log_flow = FlowDistribution(flow, self.context[rows]).log_prob(self.z[rows])
         log_z = log_with_tails(log_flow, self.z[rows])
-        return log_mixture(log_z - self.log_det[rows], self.log_first[rows])
+        return log_mixture(log_z - self.log_scale[rows], self.log_first[rows])
 
 
 def _with(
@@ -206,11 +227,9 @@ def _newton_shards(
         simulations = simulator(shard, min(size, num - start))
         generator = random_stream(simulator.seed, Purpose.MISSING_VALUES, 0, shard)
         cohort = design.missing(simulations.cohort, generator)
-        distribution = posterior.condition(cohort, simulations.shared.double(), simulations.priors)
-        z, log_det = distribution.standardized(simulations.unconstrained)
-        z = z.clamp(-SETTINGS.max_z, SETTINGS.max_z).float()
-        log_first = distribution.first.log_prob(simulations.unconstrained)
-        yield Rows(distribution.second.context.float(), z, log_det, log_first)
+        parts = (cohort, simulations.shared.double(), simulations.priors)
+        distribution = posterior.condition(*parts, from_prior=False)
+        yield Rows.of(distribution, simulations.unconstrained)
 
 
 def _train_second(

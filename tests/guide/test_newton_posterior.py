@@ -8,7 +8,8 @@ from pyro.infer import Importance, Predictive
 from pyro.infer.importance import vectorized_importance_weights
 
 import pyro_amortized as pa
-from pyro_amortized.guide.newton_posterior import SETTINGS, SharpenedPosterior
+from pyro_amortized.guide.newton_posterior import SharpenedPosterior
+from pyro_amortized.guide.sharpened_distribution import MIXTURE
 from tests.exact import TRUTH, exact_posterior, linear_program
 from tests.small import train
 
@@ -65,7 +66,7 @@ def test_the_density_belongs_to_the_draws(linear, sharp):
     for shape, num in (((2, n // 2, 1), 400), ((n,), 1), ((n,), 400)):
         drawn, log_prob = joint.reshape(torch.Size(shape)).sample_with_log_prob((num,))
         assert torch.allclose(joint.reshape(torch.Size(shape)).log_prob(drawn), log_prob)
-    log_share = torch.tensor(SETTINGS.share_of_first).log()
+    log_share = torch.tensor(MIXTURE.share_of_first).log()
     assert (base >= joint.first.log_prob(points) + log_share).all()
 
 

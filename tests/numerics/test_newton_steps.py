@@ -3,6 +3,7 @@ r"""Newton steps without derivatives."""
 import pytest
 import torch
 
+from pyro_amortized.numerics.gaussians import Gaussians
 from pyro_amortized.numerics.newton_steps import best_of, climb, newton, newton_step, stencil
 
 
@@ -49,7 +50,7 @@ def test_what_is_not_finite_is_avoided():
     one = torch.ones(1, 1).double()
     maximum = newton(half, 3 * one, 5 * one.unsqueeze(0), 6)
     assert maximum.location.item() == pytest.approx(1.0, abs=1e-6)
-    (start,), (scale,) = best_of(half, -0.5 * one, one.unsqueeze(0), 32)
+    (start,), (scale,) = best_of(half, Gaussians(-0.5 * one, one.unsqueeze(0)), 32, 1, 0.0)
     assert start.item() > 0
     assert scale.item() == pytest.approx(1 / 32)
 

@@ -26,7 +26,6 @@ from ...guide.amortized_posterior import AmortizedPosterior
 from ...guide.newton_posterior import SharpenedPosterior
 from ...guide.training_distributions import TrainingDistribution
 from ...missing import Remaskable
-from ...missing.designs import as_design
 from ...model import ModelStructure
 from ...model.individual_priors import individual_priors_at
 from ...numerics.gaussians import Gaussians
@@ -46,6 +45,7 @@ from ...sampling.importance_weights import (
 from ...sampling.individuals import MIN_DRAWS
 from ...sampling.proposals import FlowProposal
 from ...sampling.sampler import Sampler
+from ...training.training_design import training_design
 from .calibration_result import Calibration
 
 
@@ -144,7 +144,7 @@ def calibrate(
             guide.structure,
             guide.training_distribution,
             populations,
-            as_design(design),
+            training_design(guide.structure, design),
             min(size, num_individuals - start),
             num_draws,
             num_ranks,
@@ -167,7 +167,8 @@ def _calibrate_block(block: _Block) -> tuple[dict[str, Tensor], dict[str, Tensor
     generator = make_generator(block.seed)
     simulated = _simulate(block, generator)
     cohort, individual = simulated.cohort, block.training.individual
-    proposal = FlowProposal(block.posterior.condition(cohort, simulated.shared, simulated.priors))
+    posterior = block.posterior.condition(cohort, simulated.shared, simulated.priors)
+    proposal = FlowProposal(posterior.take)
     with torch.no_grad():
         raw, log_proposal = proposal.draw(block.num_draws, torch.arange(len(cohort)), generator)
     reference = individual.draw_with(cohort, simulated.priors, 1, generator)[0]
@@ -298,7 +299,7 @@ def _draw_populations(
     if guide.training_distribution.individual.populations is None:
         return None
     structure, num = guide.structure, DEFAULTS.num_populations
-    plan = as_design(design).complete(1, generator)
+    plan = training_design(guide.structure, design).complete(1, generator)
     draws = structure.draw_populations(plan, num, generator)
     vectors = torch.stack([structure.unconstrain_population(x) for x in draws])
     return vectors[vectors.isfinite().all(-1)]
