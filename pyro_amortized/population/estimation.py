@@ -11,7 +11,6 @@ covariance of the estimates, and new draws give the likelihood that is reported.
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,30 +199,31 @@ def fit_once(
         if progress is None:
             begin_at = _start(search, start, num_starts, fixed, generator)
             progress = first_progress(search, begin_at, schedule, generator)
-        keep = None if folder is None else folder.keep
-        rounds = _finite_rounds(search, progress, held, schedule, generator, keep)
-        fit = fit_of_rounds(model, rounds, fixed)
-        if fit.undetermined and start is None:
-            fit = _from_other_start(fit, num_starts, held, schedule, generator)
-        fit = _scored(fit, precision, generator)
-    return replace(fit, seconds=time.perf_counter() - begin)
+        rounds = _finite_rounds(search, progress, held, schedule, generator, folder)
+        first = fit_of_rounds(model, rounds, fixed)
+        best = _from_other_start(first, start, num_starts, schedule, generator)
+        return replace(_scored(best, precision, generator), seconds=time.perf_counter() - begin)
 
 
 def _from_other_start(
     fit: PopulationFit,
+    start: Population | None,
     num_starts: int,
-    held: Tensor,
     schedule: RoundSchedule,
     generator: Generator,
 ) -> PopulationFit:
     """The fit, or one with a higher likelihood from another start, where there is one: what the
-    data do not determine where it ended, they may determine at their maximum.
+    data do not determine where it ended, they may determine at their maximum. A fit from a start
+    that was given stays as it is.
     """
+    if start is not None or not fit.undetermined:
+        return fit
     search, fixed = fit.search, {name: fit.estimates[name] for name in fit.fixed}
     start = other_start(search, fit.vector, num_starts=num_starts, fixed=fixed, generator=generator)
     if start is None:
         return fit
     progress = first_progress(search, start, schedule, generator)
+    held = search.structure.coordinates(fixed)
     rounds = _finite_rounds(search, progress, held, schedule, generator)
     other = fit_of_rounds(fit.model, rounds, fixed)
     is_higher = search.value_of(other.individuals) > search.value_of(fit.individuals)
@@ -251,9 +251,10 @@ def _finite_rounds(
     held: Tensor,
     schedule: RoundSchedule,
     generator: Generator,
-    keep: Callable[[Progress, Generator], None] | None = None,
+    folder: FitFolder | None = None,
 ) -> Rounds:
-    """All rounds, if the likelihood at the start is finite."""
+    """All rounds, if the likelihood at the start is finite; kept in the folder, if there is one."""
+    keep = None if folder is None else folder.keep
     rounds = continue_rounds(search, progress, held, schedule, generator, keep)
     if not math.isfinite(rounds.ascent.gain):
         raise FitError(
