@@ -219,10 +219,10 @@ def _from_other_start(
     if start is not None or not fit.undetermined:
         return fit
     search, fixed = fit.search, {name: fit.estimates[name] for name in fit.fixed}
-    start = other_start(search, fit.vector, num_starts=num_starts, fixed=fixed, generator=generator)
-    if start is None:
+    found = other_start(search, fit.vector, num_starts=num_starts, fixed=fixed, generator=generator)
+    if found is None:
         return fit
-    progress = first_progress(search, start, schedule, generator)
+    progress = first_progress(search, found, schedule, generator)
     held = search.structure.coordinates(fixed)
     rounds = _finite_rounds(search, progress, held, schedule, generator)
     other = fit_of_rounds(fit.model, rounds, fixed)
