@@ -24,12 +24,19 @@ from pathlib import Path
 from typing import TextIO
 
 from .commands import after_fit, search_options
-from .commands.inputs import add_table, cohort_from, fixed_from, model_from, say
+from .commands.inputs import (
+    add_table,
+    cohort_from,
+    fit_from,
+    fixed_from,
+    model_from,
+    save_figure,
+    say,
+)
 from .diagnostics import check_model, individual_table, parameter_table, report
 from .errors import AmortizedError, AmortizedWarning, CohortError
 from .guide import load_guide
 from .population.estimation import fit_population
-from .population.results.fit_files import load_fit
 from .training import train
 
 INTERRUPTED = 130  # exit status of a command that was ended by Ctrl-C, as shells have it
@@ -183,7 +190,7 @@ def _check(parsed: argparse.Namespace) -> None:
     figures = {"data.png": plots.observations(check.cohort)}
     figures["prior_predictive.png"] = plots.prior_predictive(check)
     for name, figure in figures.items():
-        figure.savefig(parsed.out / name, dpi=130)
+        save_figure(figure, parsed.out / name)
     written = [str(parsed.out / name) for name in ("model.svg", *figures)]
     say(f"\nWritten: {', '.join(written)}")
 
@@ -222,8 +229,7 @@ def _fit(parsed: argparse.Namespace) -> None:
 
 
 def _report(parsed: argparse.Namespace) -> None:
-    guide_model = model_from(parsed.guide_model) if parsed.guide_model else None
-    fit = load_fit(parsed.fit, model_from(parsed.model), guide_model=guide_model)
+    fit = fit_from(parsed)
     diagnosis = report(fit, parsed.out, title=parsed.title, seed=parsed.seed)
     written = [parsed.out]
     if parsed.parameters:

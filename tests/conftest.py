@@ -90,9 +90,8 @@ def small_efforts(monkeypatch, rough_training_distributions, small_populations):
     for name in ("candidates", "locate_population"):
         few_starts = capped(getattr(starting_values, name), "num_starts", 2)
         monkeypatch.setattr(starting_values, name, few_starts)
-    monkeypatch.setattr(
-        amortized_mcmc, "fit_once", capped(amortized_mcmc.fit_once, "num_draws", 100)
-    )
+    few_draws = capped(amortized_mcmc.FitRequest, "num_draws", 100)
+    monkeypatch.setattr(amortized_mcmc, "FitRequest", few_draws)
     short = replace(retraining.RETRAINING, num_simulations=2000, num_epochs=2)
     monkeypatch.setattr(retraining, "RETRAINING", short)
 

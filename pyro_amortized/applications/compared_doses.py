@@ -14,12 +14,12 @@ from ..errors import SettingError
 from ..nlme.regimens import Regimen
 from ..runtime.arguments import check_is, check_number
 from ..runtime.user_warnings import warn_user
-from .dose_optimum import DoseOptimum, Loss, checked_loss, optimum
+from .dose_criterion import DoseCriterion
+from .dose_optimum import DoseOptimum, optimum
 from .dose_response import DoseResponse, Mixture, dose_response
 from .draw_weights import DrawWeights
 from .recommendation_result import Candidates
 from .regimen_names import check_names
-from .targets import Target
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,7 @@ def best_in_range(
     mixture: Mixture,
     regimen: Regimen,
     ends: tuple[float, float],
-    target: Target,
-    probability: float | None,
-    loss: Loss | None,
+    criterion: DoseCriterion,
 ) -> dict[str, Any]:
     r"""The best amount of a range for each patient: fields of a recommendation.
 
@@ -107,20 +105,21 @@ def best_in_range(
         )
     is_many = mixture.weights.values.numel() > SETTINGS.many
     num_knots = SETTINGS.num_knots_many if is_many else SETTINGS.num_knots
-    response = dose_response(mixture, regimen, target, ends, num_knots)
+    response = dose_response(mixture, regimen, criterion.target, ends, num_knots)
     _warn_of_no_effect(response, mixture)
 
     def optimum_of(current: DoseResponse) -> DoseOptimum:
-        return optimum(current, mixture.weights, target, probability, loss)
+        return optimum(current, mixture.weights, criterion)
 
     def metric_at(amounts: Tensor) -> Tensor:
-        return mixture.metric(regimen, target, amounts)
+        return mixture.metric(regimen, criterion.target, amounts)
 
     response, best = _settled_optimum(response, optimum_of, metric_at)
     amounts = best.log_amount.exp()
     metric = response.at(best.log_amount.unsqueeze(0))[0]  # a knot is near
-    fields = _quality(metric, mixture.weights, target, loss)
-    reached = _all(amounts) if probability is None else _reached(fields, best, target, probability)
+    fields = _quality(metric, mixture.weights, criterion)
+    unwanted = criterion.probability is None
+    reached = _all(amounts) if unwanted else _reached(fields, best, criterion)
     return fields | {
         "regimens": tuple(regimen.with_amount(float(x)) for x in amounts),
         "names": ("",) * len(amounts),
@@ -129,20 +128,19 @@ def best_in_range(
         "reached": reached,
         "inside": best.is_inside,
         "metric": metric,
-        "candidates": _points(response, best.log_amount, mixture.weights, target, loss),
+        "candidates": _points(response, best.log_amount, mixture.weights, criterion),
     }
 
 
-def _reached(
-    fields: Mapping[str, Tensor], best: DoseOptimum, target: Target, probability: float
-) -> Tensor:
+def _reached(fields: Mapping[str, Tensor], best: DoseOptimum, criterion: DoseCriterion) -> Tensor:
     """Whether the best amounts have a probability, shape ``(individual,)``. That of a root is known
     up to the Monte Carlo error of the interpolated quantile.
     """
+    assert criterion.probability is not None
     found, errors = fields["probability"], fields["probability_errors"]
-    below = found < probability - SETTINGS.slack
-    is_range = target.low is not None and target.high is not None
-    short = below if is_range else probability - found > 3 * errors + SETTINGS.slack
+    missing = criterion.probability - found
+    below = missing > SETTINGS.slack
+    short = below if criterion.is_range else missing > 3 * errors + SETTINGS.slack
     return ~(short | (~best.is_inside & below))
 
 
@@ -179,18 +177,17 @@ def _all(like: Tensor) -> Tensor:
     return torch.ones_like(like, dtype=torch.bool)
 
 
-def _quality(
-    metric: Tensor, weights: DrawWeights, target: Target, loss: Loss | None
-) -> dict[str, Tensor]:
+def _quality(metric: Tensor, weights: DrawWeights, criterion: DoseCriterion) -> dict[str, Tensor]:
     """Probability of the target and expected loss, with Monte Carlo errors, shape
     ``(individual,)``.
     """
     nothing = torch.full(metric.shape[-1:], torch.nan, dtype=torch.float64)
     share, share_error, mean, mean_error = nothing, nothing, nothing, nothing
+    target = criterion.target
     if target.low is not None or target.high is not None:
         share, share_error = weights.mean_error(target.inside(metric).double())
-    if loss is not None:
-        mean, mean_error = weights.mean_error(checked_loss(loss, metric))
+    if criterion.loss is not None:
+        mean, mean_error = weights.mean_error(criterion.losses(metric))
     return {
         "probability": share,
         "probability_errors": share_error,
@@ -200,7 +197,10 @@ def _quality(
 
 
 def _points(
-    response: DoseResponse, best: Tensor, weights: DrawWeights, target: Target, loss: Loss | None
+    response: DoseResponse,
+    best: Tensor,
+    weights: DrawWeights,
+    criterion: DoseCriterion,
 ) -> Candidates:
     """Points of the range around the best dose for the picture and the table, by interpolation."""
     at_best = response.at(best.unsqueeze(0))[0].clamp(min=1e-300).log()
@@ -215,7 +215,7 @@ def _points(
     for step in steps:
         log_amount = low + step * (high - low)
         metric = response.at(log_amount.unsqueeze(0))[0]
-        rows.append(_quality(metric, weights, target, loss) | {"amounts": log_amount.exp()})
+        rows.append(_quality(metric, weights, criterion) | {"amounts": log_amount.exp()})
     names = tuple(f"{float(x['amounts'][0]):.4g}" for x in rows)
     return _candidates(names, rows)
 
@@ -228,24 +228,22 @@ def _candidates(names: tuple[str, ...], rows: list[dict[str, Tensor]]) -> Candid
 def best_candidate(
     mixture: Mixture,
     named: Mapping[str, Regimen],
-    target: Target,
-    probability: float | None,
-    loss: Loss | None,
+    criterion: DoseCriterion,
 ) -> dict[str, Any]:
     """The best of some regimens for each patient: fields of a recommendation."""
     num = mixture.weights.values.shape[1]
     metrics, rows = [], []
     for regimen in named.values():
-        metric = mixture.metric(regimen, target)
+        metric = mixture.metric(regimen, criterion.target)
         amount = torch.full((num,), regimen.amounts[-1], dtype=torch.float64)
         metrics.append(metric)
-        rows.append(_quality(metric, mixture.weights, target, loss) | {"amounts": amount})
+        rows.append(_quality(metric, mixture.weights, criterion) | {"amounts": amount})
     table = _candidates(tuple(named), rows)
-    best = _choice(table, named, target, probability, loss)
+    best = _choice(table, named, criterion)
     index = best.unsqueeze(0)
     metric = torch.stack(metrics).gather(0, best.reshape(1, 1, -1).expand(1, *metrics[0].shape))[0]
     chosen = table.probability.gather(0, index)[0]
-    wanted = 0.0 if probability is None else probability
+    wanted = criterion.probability
     names = list(named)
     return {
         "regimens": tuple(named[names[j]] for j in best.tolist()),
@@ -256,7 +254,7 @@ def best_candidate(
         "probability_errors": table.probability_error.gather(0, index)[0],
         "loss": table.loss.gather(0, index)[0],
         "loss_errors": table.loss_error.gather(0, index)[0],
-        "reached": (chosen >= wanted - SETTINGS.slack) if probability is not None else _all(chosen),
+        "reached": _all(chosen) if wanted is None else chosen >= wanted - SETTINGS.slack,
         "inside": torch.ones(num, dtype=torch.bool),
         "metric": metric,
         "candidates": table,
@@ -266,15 +264,13 @@ def best_candidate(
 def _choice(
     table: Candidates,
     named: Mapping[str, Regimen],
-    target: Target,
-    probability: float | None,
-    loss: Loss | None,
+    criterion: DoseCriterion,
 ) -> Tensor:
     """Index of the best candidate of each patient."""
-    if loss is not None:
+    target, probability = criterion.target, criterion.probability
+    if criterion.loss is not None:
         return table.loss.argmin(0)
-    has_both = target.low is not None and target.high is not None
-    if probability is None or has_both:
+    if probability is None or criterion.is_range:
         return table.probability.argmax(0)
     total = torch.tensor([sum(x.amounts) for x in named.values()], dtype=torch.float64)
     order = total if target.low is not None else -total  # the smallest, or the largest, that does

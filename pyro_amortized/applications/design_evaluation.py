@@ -16,11 +16,11 @@ from ..runtime.arguments import check_count, check_is
 from ..runtime.random_numbers import make_generator
 from .design_result import DesignEvaluation, ExpectedErrors
 from .expected_information import simulated_information
-from .population_source import Fitted, Source, source_of
+from .population_source import FittedPopulation, Source, source_of
 
 
 def evaluate_designs(
-    fit: Fitted,
+    fit: FittedPopulation,
     designs: Cohort | Mapping[str, Cohort],
     *,
     num_individuals: int | None = None,

@@ -8,19 +8,16 @@ the one nearest to the mean of :math:`(\log d_k^{low} + \log d_k^{high}) / 2`. A
 minimised. Monte Carlo errors are those of weighted means, carried over to the dose by the slope.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..errors import SettingError
+from .dose_criterion import DoseCriterion
 from .dose_response import DoseResponse
 from .draw_weights import DrawWeights
 from .targets import Target
-
-Loss = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,15 @@ class OptimumSettings:
         num_errors: Monte Carlo errors of the difference of two probabilities below which they
             count as equal. With one, a single draw of the tail decides.
         max_values: Values of the metric on the grid that are held at once.
+        min_width: Smallest step in the logarithm of the amount of the differences that give the
+            error of the smallest loss; with a smaller one they are rounding errors.
     """
 
     num_grid: int = 121
     zoom: int = 3
     num_errors: float = 2.0
     max_values: int = 20_000_000
+    min_width: float = 1e-3
 
 
 SETTINGS = OptimumSettings()
@@ -59,56 +59,20 @@ class DoseOptimum:
     is_inside: Tensor
 
 
-def squared_log_loss(value: float) -> Loss:
-    """The squared logarithm of metric / value: a factor too much counts as one too little."""
-
-    def loss(metric: Tensor) -> Tensor:
-        return (metric.clamp(min=1e-300).log() - math.log(value)).square()
-
-    return loss
-
-
-def checked_loss(loss: Loss, metric: Tensor) -> Tensor:
-    r"""The loss of every draw.
-
-    Raises:
-        SettingError: It is not a finite tensor of the shape of the metric.
-    """
-    values = loss(metric)
-    ok = isinstance(values, Tensor) and values.shape == metric.shape
-    if not (ok and bool(values.isfinite().all())):
-        kind = type(values).__name__
-        found = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else kind
-        raise SettingError(
-            f"The loss returned {found}{' with values that are not finite' if ok else ''}.",
-            f"a finite loss for every value, shape {tuple(metric.shape)}.",
-            "write the loss with torch functions, element by element.",
-        )
-    return values.double()
-
-
-def optimum(
-    response: DoseResponse,
-    weights: DrawWeights,
-    target: Target,
-    probability: float | None,
-    loss: Loss | None,
-) -> DoseOptimum:
+def optimum(response: DoseResponse, weights: DrawWeights, criterion: DoseCriterion) -> DoseOptimum:
     r"""The best amount of every patient between the ends of a response.
 
     Args:
         response: The metric as a function of the dose.
         weights: Weights of the draws.
-        target: The target.
-        probability: Probability of a target with one end.
-        loss: Loss as a function of the metric, in place of a probability.
+        criterion: What is optimised.
     """
-    if loss is not None:
-        return _by_patients(response, weights, lambda r, w: _smallest_loss(r, w, loss))
-    if target.low is not None and target.high is not None:
-        return _most_probable(response, weights, target)
-    assert probability is not None
-    return _one_end(response, weights, target, probability)
+    if criterion.loss is not None:
+        return _by_patients(response, weights, lambda r, w: _smallest_loss(r, w, criterion))
+    if criterion.is_range:
+        return _most_probable(response, weights, criterion.target)
+    assert criterion.probability is not None
+    return _one_end(response, weights, criterion.target, criterion.probability)
 
 
 def _by_patients(
@@ -230,21 +194,23 @@ def _most_probable(response: DoseResponse, weights: DrawWeights, target: Target)
     return DoseOptimum(dose, center_error, is_inside & (share.amax(0) > 0))
 
 
-def _smallest_loss(response: DoseResponse, weights: DrawWeights, loss: Loss) -> DoseOptimum:
+def _smallest_loss(
+    response: DoseResponse, weights: DrawWeights, criterion: DoseCriterion
+) -> DoseOptimum:
     """The dose with the smallest expected loss."""
     first, last = response.log_amounts[0], response.log_amounts[-1]
     low, high = first, last
     for _ in range(SETTINGS.zoom):
         grid = _grid(low, high)
-        expected = (weights.values * checked_loss(loss, response.at(grid))).sum(1)
+        expected = (weights.values * criterion.losses(response.at(grid))).sum(1)
         best = expected.argmin(0).unsqueeze(0)
         step = grid[1] - grid[0]
         dose = grid.gather(0, best)[0]
         low, high = torch.maximum(dose - 2 * step, first), torch.minimum(dose + 2 * step, last)
     inside = (dose > first + step) & (dose < last - step)
-    width = torch.maximum((last - first) / SETTINGS.num_grid, torch.full_like(dose, 1e-3))
+    width = ((last - first) / SETTINGS.num_grid).expand_as(dose).clamp(min=SETTINGS.min_width)
     around = torch.stack([dose - width, dose, dose + width])
-    losses = checked_loss(loss, response.at(around))
+    losses = criterion.losses(response.at(around))
     _, slope_error = weights.mean_error((losses[2] - losses[0]) / (2 * width))
     curvature = (weights.values * (losses[2] - 2 * losses[1] + losses[0])).sum(0) / width.square()
     error = slope_error / curvature.clamp(min=1e-300)

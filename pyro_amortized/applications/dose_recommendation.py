@@ -12,7 +12,6 @@ References:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import FunctionType
 from typing import Any
 
 from torch import Generator, Tensor
@@ -24,7 +23,7 @@ from ..runtime.arguments import check_count, check_is, check_number
 from ..runtime.random_numbers import make_generator
 from ..runtime.threads import threads_for
 from .compared_doses import best_candidate, best_in_range, named_candidates
-from .dose_optimum import Loss, squared_log_loss
+from .dose_criterion import DoseCriterion, DoseLoss
 from .dose_response import Mixture
 from .model_weights import prior_weights
 from .patient_checks import unusual_patients, warn_unusual_patients
@@ -37,11 +36,13 @@ from .patient_posteriors import (
     patient_draws,
     patients_as_cohort,
 )
-from .population_source import Fitted, Source, source_of
+from .population_source import FittedPopulation, Source, source_of
 from .recipients import Occasion
 from .recommendation_result import Recommendation
 from .targets import Target
 from .uncertain_draws import DOSE_UNCERTAINTIES, DoseUncertainty
+
+FittedPopulations = FittedPopulation | Mapping[str, FittedPopulation] | Sequence[FittedPopulation]
 
 
 @dataclass(frozen=True)
@@ -52,25 +53,27 @@ class RecommendationSettings:
         precision: Relative Monte Carlo error of a dose that further draws are made for.
         max_draws: Most draws per patient.
         max_total: Most draws of all patients together; further draws are not made beyond it.
+        values_per_draw: Values of a curve that gives a metric, about; for the number of threads.
     """
 
     precision: float = 0.0025
     max_draws: int = 100_000
     max_total: int = 300_000
+    values_per_draw: int = 30
 
 
 SETTINGS = RecommendationSettings()
 
 
 def recommend(
-    fit: Fitted | Mapping[str, Fitted] | Sequence[Fitted],
+    fit: FittedPopulations,
     patient: Patient | None,
     candidates: tuple[float, float] | Sequence[float] | Mapping[str, Regimen] | Sequence[Regimen],
     *,
     target: Target,
     regimen: Regimen | None = None,
     probability: float | None = None,
-    loss: Loss | None = None,
+    loss: DoseLoss | None = None,
     start: float | None = None,
     occasion: Occasion = "new",
     uncertainty: DoseUncertainty | None = None,
@@ -147,14 +150,14 @@ def recommend(
         >>> result.names
         ('200',)
     """
-    _check_arguments(target, num_draws, uncertainty)
-    loss = _checked_criterion(target, probability, loss)
+    criterion = DoseCriterion.of(target, probability, loss)
+    _check_arguments(num_draws, uncertainty)
     template = make_regimen(1.0) if regimen is None else regimen
     check_is("regimen", template, Regimen, "pass what `nlme.regimen` gives.")
     named = _by_name(fit)
     sources = [source_of(x) for x in named.values()]
     prior = prior_weights(list(named), sources, model_weights)
-    question = _Question(target, template, candidates, probability, loss)
+    question = _Question(criterion, template, candidates)
     generator = make_generator(seed)
     cohort = patients_as_cohort(patient, sources[0], question.covariates)
     setting = _Setting(tuple(named), tuple(sources), prior, uncertainty, patient, start, occasion)
@@ -169,11 +172,8 @@ def recommend(
     return result
 
 
-def _check_arguments(
-    target: Target, num_draws: int | None, uncertainty: DoseUncertainty | None
-) -> None:
-    """Check the kind of the target, the number of draws and the uncertainty."""
-    check_is("target", target, Target, "pass for example `Target.auc(low=400, high=600)`.")
+def _check_arguments(num_draws: int | None, uncertainty: DoseUncertainty | None) -> None:
+    """Check the number of draws and the uncertainty."""
     if num_draws is not None:
         check_count("num_draws", num_draws, least=100)
     if uncertainty not in (None, *DOSE_UNCERTAINTIES):
@@ -186,13 +186,11 @@ def _check_arguments(
 
 @dataclass(frozen=True, eq=False)
 class _Question:
-    """What is asked: target, regimen, candidates, criterion."""
+    """What is asked: which of some doses is the best."""
 
-    target: Target
+    criterion: DoseCriterion
     regimen: Regimen
     candidates: Any
-    probability: float | None
-    loss: Loss | None
 
     @property
     def covariates(self) -> set[str]:
@@ -217,7 +215,7 @@ class _Setting:
     occasion: Occasion
 
 
-def _by_name(fit: Fitted | Mapping[str, Fitted] | Sequence[Fitted]) -> dict[str, Fitted]:
+def _by_name(fit: FittedPopulations) -> dict[str, FittedPopulation]:
     if isinstance(fit, Mapping):
         named = {str(name): x for name, x in fit.items()}
     elif isinstance(fit, list | tuple):
@@ -227,34 +225,6 @@ def _by_name(fit: Fitted | Mapping[str, Fitted] | Sequence[Fitted]) -> dict[str,
     if not named:
         raise SettingError("There is no fit.", "one fit or several.", "pass a fit.")
     return named
-
-
-def _checked_criterion(target: Target, probability: float | None, loss: Loss | None) -> Loss | None:
-    """The loss that is minimised, or None for a probability."""
-    has_range = target.low is not None or target.high is not None
-    if probability is not None:
-        check_number("probability", probability, 0, 1, with_low=False, with_high=False)
-        if loss is not None or not has_range:
-            found = "`loss` and `probability`" if loss is not None else "`probability` for a value"
-            raise SettingError(
-                f"{found} are given together." if loss is not None else f"{found} is given.",
-                "a probability of a range, or a loss.",
-                "leave one of them out, or give the target `low=` or `high=`.",
-            )
-        return None
-    if loss is not None:
-        if not callable(loss):
-            check_is("loss", loss, FunctionType, "pass a function of the metric, a tensor.")
-        return loss
-    if target.value is not None:
-        return squared_log_loss(target.value)
-    if target.low is None or target.high is None:
-        raise SettingError(
-            f"The target ({target.label}) has one end, and no criterion.",
-            "a probability with which it should be reached, or a loss.",
-            "pass for example `probability=0.9`.",
-        )
-    return None
 
 
 def _needed_draws(result: Recommendation, num_draws: int) -> int:
@@ -297,8 +267,7 @@ def _recommended(
         parts.append(drawn)
         again.append(used)
     mixture, shares = mixture_of(parts, setting.prior)
-    num_values = mixture.weights.values.numel()
-    with threads_for(num_values * 30):
+    with threads_for(mixture.weights.values.numel() * SETTINGS.values_per_draw):
         best = _best(mixture, question)
     unusual: dict[str, str] = {}
     best_model = shares.argmax(0)
@@ -308,8 +277,8 @@ def _recommended(
         unusual |= {n: x for n, x in found.items() if int(best_model[ids.index(n)]) == j}
     return Recommendation(
         ids=parts[0].posterior.cohort.ids,
-        target=question.target,
-        criterion=_criterion(question),
+        target=question.criterion.target,
+        criterion=question.criterion.label,
         model_weights=dict(zip(setting.names, shares, strict=True)),
         uncertainties={n: x.draws.kind for n, x in zip(setting.names, parts, strict=True)},
         unusual=unusual,
@@ -330,16 +299,6 @@ def _best(mixture: Mixture, question: _Question) -> dict[str, Any]:
     ):
         for x in q.candidates:
             check_number("candidates", x, 0, with_low=False)
-        return best_in_range(mixture, q.regimen, q.candidates, q.target, q.probability, q.loss)
+        return best_in_range(mixture, q.regimen, q.candidates, q.criterion)
     named = named_candidates(q.candidates, q.regimen)
-    return best_candidate(mixture, named, q.target, q.probability, q.loss)
-
-
-def _criterion(question: _Question) -> str:
-    if question.loss is not None:
-        return "smallest expected loss"
-    target = question.target
-    if target.low is not None and target.high is not None:
-        wanted = question.probability
-        return "largest probability" + ("" if wanted is None else f" (wanted: {wanted:g})")
-    return f"probability {question.probability:g}"
+    return best_candidate(mixture, named, q.criterion)

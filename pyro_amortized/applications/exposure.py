@@ -64,7 +64,6 @@ class PanelSettings:
 
 
 PANELS = PanelSettings()
-METRICS = ("auc", "average", "cmax", "tmax", "cmin", "trough")
 
 
 @dataclass(frozen=True)

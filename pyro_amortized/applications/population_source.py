@@ -7,7 +7,7 @@ A fit, posterior draws of the population, a bootstrap, or a model with known par
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -16,7 +16,7 @@ from ..cohort import Cohort
 from ..cohort.category_alignment import with_categories_of
 from ..errors import FitError, GuideError, SettingError
 from ..guide import AmortizedGuide
-from ..model import Model, ModelStructure
+from ..model import Estimator, Model, ModelStructure
 from ..population.bootstrapping import Bootstrap
 from ..population.known_population import KnownPopulation
 from ..population.posterior.population_draws import even_normal_vectors, normal_vectors
@@ -24,7 +24,7 @@ from ..population.posterior.population_posterior import PopulationDraws
 from ..population.results.fit_result import PopulationFit
 from ..runtime.arguments import check_is
 
-Fitted = PopulationFit | PopulationDraws | Bootstrap | KnownPopulation
+FittedPopulation = PopulationFit | PopulationDraws | Bootstrap | KnownPopulation
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ class Source:
         return guide
 
     @property
-    def estimator(self) -> Any:
+    def estimator(self) -> Estimator | None:
         """The estimator of the fit, or None."""
         return None if self.fit is None else self.fit.estimator
 
@@ -187,7 +187,7 @@ class Source:
         return structure.unconstrain_population(self.estimates), self.covariance(structure)
 
 
-def source_of(fit: Fitted) -> Source:
+def source_of(fit: FittedPopulation) -> Source:
     r"""The population that a fit, draws of it, a bootstrap or known parameters stand for.
 
     Raises:

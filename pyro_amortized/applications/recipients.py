@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..cohort import Cohort, Doses, Series
+from ..cohort.copies import repeated_rows
 from ..errors import CohortError, SettingError
 from ..model.predictions import GRID
 from ..nlme.regimens import Regimen
@@ -36,8 +37,6 @@ class Recipients:
 
     Args:
         series: Names of the series of the model, and the channels of each (0: no channels).
-        events: Names of those that are series of events.
-        baseline: Series with one time, 0, by name: covariates that some individuals lack.
         covariates: Covariates, shape ``(individual,)`` each.
         time_varying: Covariates that vary over time, occasions, limits of quantification.
         ids: Labels; empty for copies, which have none.
@@ -45,6 +44,8 @@ class Recipients:
         start: Time at which the regimen begins on the clock of each individual, shape
             ``(individual,)``.
         categories: Names of the categories of covariates, as in a cohort.
+        events: Names of those series that are series of events.
+        baseline: Series with one time, 0, by name: covariates that some individuals lack.
     """
 
     series: Mapping[str, int]
@@ -64,18 +65,16 @@ class Recipients:
         """The individuals ``num_copies`` times one after the other, without labels."""
 
         def copied(x: Tensor) -> Tensor:
-            return x.repeat(num_copies, *[1] * (x.dim() - 1))
+            return repeated_rows(x, num_copies)
 
-        return Recipients(
-            self.series,
-            {name: copied(x) for name, x in self.covariates.items()},
-            {name: s.map(copied) for name, s in self.time_varying.items()},
-            (),
-            self.earlier and self.earlier.map(copied),
-            copied(self.start),
-            self.categories,
-            self.events,
-            {name: s.map(copied) for name, s in self.baseline.items()},
+        return replace(
+            self,
+            covariates={name: copied(x) for name, x in self.covariates.items()},
+            time_varying={name: s.map(copied) for name, s in self.time_varying.items()},
+            ids=(),
+            earlier=self.earlier and self.earlier.map(copied),
+            start=copied(self.start),
+            baseline={name: s.map(copied) for name, s in self.baseline.items()},
         )
 
     def after(self, plan: Regimen) -> "Recipients":
@@ -138,8 +137,7 @@ def new_recipients(
         series: Names of the series of the model.
         cohort: The cohort of the population, or None.
         covariates: Covariates by name or in a data frame, for all or for each individual, or a
-            cohort to draw from.
-            Default: drawn from ``cohort``.
+            cohort to draw from. Default: drawn from ``cohort``.
         num_individuals: Number of individuals.
         generator: Source of randomness.
 
@@ -178,12 +176,7 @@ def _events_of(cohort: Cohort | None, names: Sequence[str]) -> frozenset[str]:
 
 
 def _is_event(series: Series) -> bool:
-    values = series.values
-    if values.dim() != 3 or values.shape[-1] != 2:
-        return False
-    status = values[..., 1][series.observed[..., 1]]
-    followed = bool((series.times == series.times[:, :1]).all())
-    return followed and bool(((status == 0) | (status == 1)).all())
+    return series.has_statuses and bool((series.times == series.times[:, :1]).all())
 
 
 def _baseline_of(

@@ -32,7 +32,7 @@ from .individuals_by_regimen import (
     same_for_all,
 )
 from .new_units import source_of_new_units
-from .population_source import Fitted, Source, source_of
+from .population_source import FittedPopulation, Source, source_of
 from .recipients import Covariates, Occasion, Recipients, seen_recipients
 from .regimen_names import AnyRegimen, Regimens
 from .simulated_individuals import (
@@ -67,7 +67,7 @@ SEEN = "pass the data of individuals, as `nlme.read_table` gives them."
 
 
 def simulate(
-    fit: Fitted | LevelFit,
+    fit: FittedPopulation | LevelFit,
     regimens: Regimens | Cohort,
     *,
     num_individuals: int | None = None,
@@ -105,8 +105,8 @@ def simulate(
         times: Times of prediction, counted from the begin of the regimen. Default: 41 times until
             the end of the longest regimen and of the window of the exposure.
         covariates: Covariates of the new individuals by name, one value or one per individual, a
-            data frame with a row for each, or
-            a cohort to draw individuals from. Default: drawn from the cohort of the fit.
+            data frame with a row for each, or a cohort to draw individuals from. Default: drawn
+            from the cohort of the fit.
         exposure: Window and threshold of the exposure metrics. Default: the last dosing interval,
             or until the last of ``times`` for a single dose.
         quantity: Name of a series (of events: the probability of none until each time), or of a
@@ -172,7 +172,7 @@ def simulate(
 
 
 def _source(
-    fit: Fitted | LevelFit,
+    fit: FittedPopulation | LevelFit,
     num_draws: int,
     uncertainty: Uncertainty | None,
     conditional_on: Cohort | None,

@@ -13,7 +13,7 @@ from ..nlme.regimens import Regimen
 from ..runtime.arguments import check_number
 from .exposure import Exposure, panels
 
-Kind = Literal["auc", "average", "peak", "trough", "smallest", "concentration", "time above"]
+TargetKind = Literal["auc", "average", "peak", "trough", "smallest", "concentration", "time above"]
 METRIC_OF = {"auc": "auc", "average": "average", "peak": "cmax", "smallest": "cmin"}
 
 
@@ -39,7 +39,7 @@ class Target:
         Target(trough between 10 and 20)
     """
 
-    kind: Kind
+    kind: TargetKind
     low: float | None = None
     high: float | None = None
     value: float | None = None

@@ -15,7 +15,7 @@ Populations from a normal distribution are sets of quasi-random points, so that 
 Monte Carlo error comes from the differences between sets.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -129,7 +129,7 @@ def _under(
     posterior: IndividualPosteriors, following: Following, vector: Tensor, places: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Some draws at a population, and their log weights."""
-    part, structure = _some(posterior, places), posterior.structure
+    part, structure = posterior.picked(places), posterior.structure
     with torch.no_grad():
         likelihood = ExactLikelihood(part, following)
         log_weights = likelihood.log_weights(structure.constrain_population(vector))
@@ -145,16 +145,6 @@ def _likelihood_change(
     _, log_weights = _under(posterior, following, vector, places)
     before = log_moments(posterior.log_weights[places])[0]
     return (log_moments(log_weights)[0] - before).nan_to_num(0.0, 0.0, 0.0)
-
-
-def _some(posterior: IndividualPosteriors, places: Tensor) -> IndividualPosteriors:
-    """Some of the draws, by their places."""
-    return replace(
-        posterior,
-        unconstrained=posterior.unconstrained[places],
-        log_proposal=posterior.log_proposal[places],
-        log_weights=posterior.log_weights[places],
-    )
 
 
 def among_the_data(patients: Cohort, data: Cohort) -> Tensor:

@@ -22,6 +22,7 @@ from ..runtime.arguments import check_count
 from ..runtime.text_table import html_rows, text_table
 from .categories import checked_categories, place_of_category
 from .cohort_text import cohort_rows, title
+from .copies import repeated_rows
 from .doses import Doses
 from .individual_index import Index, positions
 from .labels import Labels, are_default_labels, make_labels
@@ -199,7 +200,7 @@ class Cohort:
         """
         check_count("num_copies", num_copies)
         ids = Labels(self.ids * num_copies)
-        return self._copied(lambda x: x.repeat(num_copies, *[1] * (x.dim() - 1)), ids, num_copies)
+        return self._copied(lambda x: repeated_rows(x, num_copies), ids, num_copies)
 
     def _copied(
         self, fn: Callable[[Tensor], Tensor], ids: Labels, num_copies: int | None = None

@@ -2,13 +2,13 @@ r"""Doses: boluses, infusions, steady states and resets, as in NONMEM's event re
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import CohortError
 from ..runtime.arguments import check_is
+from .copies import Copies, mapped, repeated
 from .series import floating
 
 MODELLED_RATE, MODELLED_DURATION = -1.0, -2.0
@@ -59,7 +59,7 @@ class Doses:
     reset: Tensor = None  # type: ignore[assignment]
     # What this is a number of copies of, or None. What depends on the doses alone is then
     # computed once for all copies.
-    copied: "DoseCopies | None" = field(default=None, init=False, repr=False)
+    copied: "Copies[Doses] | None" = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         amounts = floating(self.amounts, "amounts")
@@ -99,17 +99,11 @@ class Doses:
 
         They are not checked again.
         """
-        result = object.__new__(Doses)
-        for name, x in self.columns.items():
-            object.__setattr__(result, name, fn(x))
-        object.__setattr__(result, "copied", None)
-        return result
+        return mapped(self, fn)
 
     def repeat(self, num_copies: int) -> "Doses":
         """The individuals ``num_copies`` times one after the other."""
-        result = self.map(lambda x: x.repeat(num_copies, 1))
-        object.__setattr__(result, "copied", DoseCopies(num_copies, self))
-        return result
+        return repeated(self, num_copies)
 
     @property
     def columns(self) -> dict[str, Tensor]:
@@ -126,18 +120,6 @@ class Doses:
 
 
 FIELDS = tuple(field.name for field in fields(Doses) if field.init)
-
-
-class DoseCopies(NamedTuple):
-    r"""What doses are copies of.
-
-    Args:
-        num: Number of copies; individual i of copy k is row ``k * num_individuals + i``.
-        original: The doses of each individual once.
-    """
-
-    num: int
-    original: Doses
 
 
 def _check_kinds(columns: dict[str, Tensor]) -> None:

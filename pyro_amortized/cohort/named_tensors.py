@@ -1,5 +1,7 @@
 r"""A cohort as a dictionary of named tensors, the form in which it is written to files."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from . import Cohort, Doses, Labels, Series
@@ -23,6 +25,11 @@ def cohort_tensors(cohort: Cohort) -> dict[str, Tensor]:
     return tensors | {f"categories.{name}": x for name, x in names.items()}
 
 
+def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, by the rest of their names."""
+    return {n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)}
+
+
 def cohort_of(tensors: dict[str, Tensor], labels: Labels) -> Cohort:
     r"""The cohort of named tensors.
 
@@ -31,24 +38,21 @@ def cohort_of(tensors: dict[str, Tensor], labels: Labels) -> Cohort:
         labels: Labels of the individuals.
     """
 
-    def under(start: str) -> dict[str, Tensor]:
-        return {n.removeprefix(start): x for n, x in tensors.items() if n.startswith(start)}
-
     def group(start: str) -> dict[str, Series]:
         fields: dict[str, dict[str, Tensor]] = {}
-        for name, x in under(start).items():
+        for name, x in with_prefix(tensors, start).items():
             owner, field = name.rsplit(".", 1)
             fields.setdefault(owner, {})[field] = x
         return {
             n: Series(f["times"], f["values"].double(), f["observed"]) for n, f in fields.items()
         }
 
-    doses = under("doses.")
+    doses = with_prefix(tensors, "doses.")
     return Cohort(
         group("series."),
         Doses(**doses) if doses else None,
-        under("covariates."),
+        with_prefix(tensors, "covariates."),
         labels,
         group("varying."),
-        categories_of(under("categories.")),
+        categories_of(with_prefix(tensors, "categories.")),
     )

@@ -6,12 +6,13 @@ replaced by finite ones, so that no NaN remains.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import CohortError
+from .copies import Copies, are_copies, mapped, repeated
 
 MAX_TIMES_IN_MESSAGE = 12  # the times of a usual individual, in one line
 
@@ -43,7 +44,7 @@ class Series:
     values: Tensor
     observed: Tensor = None  # type: ignore[assignment]  # filled in __post_init__
     # What this is a number of copies of, or None.
-    copied: "SeriesCopies | None" = field(default=None, init=False, repr=False)
+    copied: "Copies[Series] | None" = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         values = floating(self.values, "values")
@@ -73,22 +74,26 @@ class Series:
 
         It is not checked again.
         """
-        result = object.__new__(Series)
-        for name, x in self.columns.items():
-            object.__setattr__(result, name, fn(x))
-        object.__setattr__(result, "copied", None)
-        return result
+        return mapped(self, fn)
 
     def repeat(self, num_copies: int) -> "Series":
         """The individuals ``num_copies`` times one after the other."""
-        result = self.map(lambda x: x.repeat(num_copies, *[1] * (x.dim() - 1)))
-        object.__setattr__(result, "copied", SeriesCopies(num_copies, self))
-        return result
+        return repeated(self, num_copies)
 
     @property
     def columns(self) -> dict[str, Tensor]:
         """Times, values and what was recorded, by name."""
         return {"times": self.times, "values": self.values, "observed": self.observed}
+
+    @property
+    def has_statuses(self) -> bool:
+        """Whether there are two channels, of which the second is a status of 0 or 1, as of the
+        times of events.
+        """
+        if self.values.dim() != 3 or self.values.shape[-1] != 2:
+            return False
+        status = self.values[..., 1][self.observed[..., 1]]
+        return bool(((status == 0) | (status == 1)).all())
 
     def at(self, times: Tensor, rule: Literal["last", "next"] = "last") -> Tensor:
         r"""Values of a covariate that varies over time, at other times.
@@ -188,31 +193,6 @@ class Series:
     def present(self) -> Tensor:
         """True where any channel was recorded, shape ``(individual, time)``."""
         return self.observed if self.observed.dim() == 2 else self.observed.any(-1)
-
-
-class SeriesCopies(NamedTuple):
-    r"""What a series is copies of.
-
-    Args:
-        num: Number of copies; individual i of copy k is row ``k * num_individuals + i``.
-        original: The series of each individual once.
-    """
-
-    num: int
-    original: Series
-
-
-def are_copies(x: Tensor, num_copies: int) -> bool:
-    """Whether a constant tensor consists of equal copies of its first rows, one after the other.
-
-    Example:
-        >>> are_copies(torch.tensor([[1.0], [2.0], [1.0], [2.0]]), 2)
-        True
-    """
-    if x.requires_grad or len(x) % num_copies:
-        return False
-    copies = x.detach().unflatten(0, (num_copies, -1))
-    return torch.equal(copies, copies[:1].expand_as(copies))
 
 
 def floating(x: Tensor, name: str) -> Tensor:

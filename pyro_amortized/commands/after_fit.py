@@ -16,9 +16,8 @@ from ..applications import Exposure, Target, evaluate_designs, recommend, simula
 from ..errors import FitError, SettingError
 from ..nlme import study
 from ..population.known_population import KnownPopulation, population
-from ..population.results.fit_files import load_fit
 from ..population.results.fit_result import PopulationFit
-from .inputs import add_table, cohort_from, model_from, say
+from .inputs import add_table, cohort_from, fit_from, model_from, save_figure, say
 from .regimen_text import named_regimen, numbers_from, regimen_from, two_numbers, values_from
 
 KINDS = ("auc", "average", "peak", "trough", "smallest", "concentration", "time-above")
@@ -120,10 +119,8 @@ def _population_of(parsed: argparse.Namespace) -> PopulationFit | KnownPopulatio
             "the folder of a fit, or a JSON file of known parameters.",
             "pass `--fit FOLDER` or `--population FILE`.",
         )
-    model = model_from(parsed.model)
     if parsed.fit is not None:
-        guide_model = model_from(parsed.guide_model) if parsed.guide_model else None
-        return load_fit(parsed.fit, model, guide_model=guide_model)
+        return fit_from(parsed)
     try:
         contents: Any = json.loads(parsed.population.read_text("utf-8"))
         problem = None if isinstance(contents, dict) else "it holds no object"
@@ -136,6 +133,7 @@ def _population_of(parsed: argparse.Namespace) -> PopulationFit | KnownPopulatio
             "correct the file, or the path of `--population`.",
         )
     whole = contents if "estimates" in contents else {"estimates": contents}
+    model = model_from(parsed.model)
     return population(model, whole["estimates"], standard_errors=whole.get("standard_errors"))
 
 
@@ -149,7 +147,7 @@ def _write(folder: Path, tables: dict[str, pd.DataFrame], figure: Any, name: str
     folder.mkdir(parents=True, exist_ok=True)
     for file, table in tables.items():
         table.to_csv(folder / f"{file}.csv", index=False)
-    figure.savefig(folder / f"{name}.png", dpi=130)
+    save_figure(figure, folder / f"{name}.png")
     say(f"\nWritten: {folder}")
 
 

@@ -6,7 +6,7 @@ The model file is executed as Python code, so use only files that you trust.
 import argparse
 import runpy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,22 @@ from torch import Tensor
 
 from ..cohort import Cohort
 from ..errors import FitError, ModelError, TableError
+from ..model.sites import Model
 from ..nlme import read_table
+from ..population.results.fit_files import load_fit
+from ..population.results.fit_result import PopulationFit
 
-Model = Callable[[Cohort], Any]
+DOTS_PER_INCH = 130  # of figures: sharp at the width of a page
 
 
 def say(text: str, stream: Any = None) -> None:
     """Write a line to the standard output, or to another stream."""
     (stream or sys.stdout).write(text + "\n")
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a matplotlib figure to a file."""
+    figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
 def words(text: str) -> list[str]:
@@ -123,6 +131,12 @@ def model_from(text: str) -> Model:
         )
     checked_model: Model = model
     return checked_model
+
+
+def fit_from(parsed: argparse.Namespace) -> PopulationFit:
+    """The fit in the folder that the command line names, with its model and that of its guide."""
+    guide_model = model_from(parsed.guide_model) if parsed.guide_model else None
+    return load_fit(parsed.fit, model_from(parsed.model), guide_model=guide_model)
 
 
 def cohort_from(parsed: argparse.Namespace) -> Cohort:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from ..applications import SearchRule, search
 from ..diagnostics import report
-from ..population.results.fit_files import load_fit
-from .inputs import model_from, say, words
+from .inputs import fit_from, model_from, save_figure, say, words
 
 DESCRIPTION = "search for covariate effects, correlations and residual error, from a fit"
 
@@ -44,8 +43,7 @@ def run_search(parsed: argparse.Namespace) -> None:
     """Search for the model of a fit."""
     from ..diagnostics import plots  # matplotlib is an optional dependency
 
-    guide_model = model_from(parsed.guide_model) if parsed.guide_model else None
-    fit = load_fit(parsed.fit, model_from(parsed.model), guide_model=guide_model)
+    fit = fit_from(parsed)
     named = [text.partition("=") for text in parsed.structure]
     found = search(
         fit,
@@ -63,7 +61,7 @@ def run_search(parsed: argparse.Namespace) -> None:
     found.table().to_csv(parsed.out / "path.csv", index=False)
     found.test_table().to_csv(parsed.out / "tests.csv", index=False)
     (parsed.out / "lines.py").write_text(found.lines + "\n", "utf-8")
-    plots.searched_path(found).savefig(parsed.out / "search.png", dpi=130)
+    save_figure(plots.searched_path(found), parsed.out / "search.png")
     diagnosis = report(
         found.best, parsed.out / "report.html", title="Model search", search=found, seed=parsed.seed
     )

@@ -33,7 +33,6 @@ from torch import Generator, Tensor
 from ..cohort import Cohort
 from ..errors import AmortizedWarning, GuideError
 from ..guide import AmortizedGuide
-from ..guide.learned_likelihood import learned
 from ..missing import Resample, nothing_missing
 from ..model import Model, ModelStructure, Population, read_structure
 from ..population.prior_predictions import compare_with_prior
@@ -204,7 +203,7 @@ def _check_with_guide(
     cohort = cohort.to(dtype=torch.float64)
     simulated = _simulate(guide, cohort, num_simulated, generator)
     with torch.no_grad():
-        summaries = [learned(guide).summarize(x).double() for x in (simulated, cohort)]
+        summaries = [guide.networks.summarize(x).double() for x in (simulated, cohort)]
     distance = _relative_distance(*summaries)
     feature, feature_words = _feature_deviations(simulated, cohort, structure.series)
     reasons = {i: [reason] for i, reason in guide.patterns.unusual(cohort).items()}

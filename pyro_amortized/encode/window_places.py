@@ -3,10 +3,12 @@ r"""Tokens in places that windows of time give them."""
 import torch
 from torch import Tensor
 
-Tokens = tuple[Tensor, Tensor]
+MaskedTokens = tuple[Tensor, Tensor]
 
 
-def in_windows(times: Tensor, edges: Tensor, tokens: Tensor, mask: Tensor) -> tuple[Tokens, Tokens]:
+def in_windows(
+    times: Tensor, edges: Tensor, tokens: Tensor, mask: Tensor
+) -> tuple[MaskedTokens, MaskedTokens]:
     r"""The tokens that have a place, and the other ones.
 
     The first token of an individual in each window has the place of this window. Further tokens in
@@ -42,7 +44,7 @@ def in_windows(times: Tensor, edges: Tensor, tokens: Tensor, mask: Tensor) -> tu
     return (placed, placed_mask), _gathered(tokens, mask & ~has_place)
 
 
-def _gathered(tokens: Tensor, mask: Tensor) -> Tokens:
+def _gathered(tokens: Tensor, mask: Tensor) -> MaskedTokens:
     """The tokens of a mask, moved to the left, without columns that are empty for all."""
     most = int(mask.sum(1).max()) if mask.numel() else 0
     order = (~mask).to(torch.int8).argsort(dim=1, stable=True)[:, :most]

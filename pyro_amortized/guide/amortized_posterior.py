@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..cohort import Cohort
 from ..encode import Encoded, Encoder, Standardize
 from ..networks.conditional_flow import ConditionalFlow, FlowDistribution
-from ..numerics.broadcasting import broadcast_shape
+from ..numerics.broadcasting import concatenated
 from ..numerics.gaussians import Gaussians
 from .training_distributions import PopulationRange
 
@@ -172,10 +172,9 @@ class AmortizedPosterior(nn.Module):
             standard = self.flow.standard if priors is None else priors
             standard = standard.map(lambda x: x.to(self.dtype))
             parts.append(self.prior_features(standard))
-        batch = broadcast_shape(*(x.shape[:-1] for x in parts))
-        context = torch.cat([x.expand(*batch, -1) for x in parts], -1)
+        context = concatenated(parts)
         if standard is not None:
-            standard = standard.expand(batch)
+            standard = standard.expand(context.shape[:-1])
         distribution: FlowDistribution = self.flow(context, standard)
         return distribution
 

@@ -9,11 +9,11 @@ from ..cohort import Cohort
 from ..errors import TrainingError
 from ..model import ModelStructure, Population
 from ..model.individual_priors import individual_priors_at
+from ..numerics.gaussians import Gaussians
 from ..runtime.random_numbers import make_generator
 from .training_distributions import (
     DEFAULTS,
     IndividualDistribution,
-    NormalDistribution,
     PopulationRange,
     SharedDistribution,
     TrainingDistribution,
@@ -74,8 +74,7 @@ def _individual_distribution(
     """The training distribution of the individual parameters, from draws of the population."""
     if not structure.population:
         draws = structure.draw_individuals(sample, {}, len(populations), generator).flatten(0, 1)
-        loc, scale_tril = robust_moments(_finite(draws))
-        return IndividualDistribution(NormalDistribution(loc, scale_tril), structure)
+        return IndividualDistribution(robust_moments(_finite(draws)), structure)
     vectors = torch.stack([structure.unconstrain_population(p) for p in populations])
     priors = individual_priors_at(structure, sample, vectors)
     draws = priors.draw(1, generator)[0].flatten(0, 1)
@@ -88,10 +87,10 @@ def _individual_distribution(
     mean_tril = inflation * mean_tril
     least = DEFAULTS.min_location_share * largest
     wider = (least / mean_tril.pow(2).sum(1).sqrt()).clamp(min=1.0)
-    location = NormalDistribution(mean_loc, wider.unsqueeze(-1) * mean_tril)
+    location = Gaussians(mean_loc, wider.unsqueeze(-1) * mean_tril)
     populations_of_training = PopulationRange(location, largest)
     return IndividualDistribution(
-        NormalDistribution(loc, inflation * scale_tril), None, populations_of_training
+        Gaussians(loc, inflation * scale_tril), None, populations_of_training
     )
 
 

@@ -6,14 +6,13 @@ import pyro
 import torch
 from pyro.distributions import Delta
 from torch import Tensor
-from torch.distributions import biject_to
 
 from ..cohort import Cohort
 from ..errors import GuideError
 from ..model import PLATE, ModelStructure, Population, constrain_individuals
 from ..model.individual_priors import individual_priors_at
 from ..networks.conditional_flow import FlowDistribution
-from ..numerics.broadcasting import broadcast_shape
+from ..numerics.broadcasting import concatenated
 from ..numerics.gaussians import Gaussians
 from .amortized_posterior import AmortizedPosterior
 from .newton_posterior import SharpenedPosterior
@@ -129,10 +128,5 @@ def _vectors(structure: ModelStructure, population: Population) -> Tensor:
     """Unconstrained coordinates of populations of shape ``(*draw, *site)``, shape ``(*draw,
     coordinate)``.
     """
-    pieces = []
-    for name, site in structure.population.items():
-        value = population[name].double()
-        batch = value.shape[: value.dim() - len(site.shape)]
-        pieces.append(biject_to(site.support).inv(value).reshape(*batch, -1))
-    batch = broadcast_shape(*(p.shape[:-1] for p in pieces))
-    return torch.cat([p.expand(*batch, -1) for p in pieces], -1)
+    sites = structure.population.items()
+    return concatenated([site.unconstrain(population[name].double()) for name, site in sites])

@@ -30,9 +30,8 @@ from ..model import (
     check_density_near_prior,
     read_structure,
 )
+from ..numerics.gaussians import Gaussians
 from . import AmortizedGuide, structure_for
-from .amortized_posterior import AmortizedPosterior
-from .training_distributions import NormalDistribution
 
 ESTIMATORS = ("corrected", "likelihood-free")
 # Distance of the shared parameters from the mean of their training distribution, in standard
@@ -56,7 +55,7 @@ class LearnedDensity:
         """Log p(y | phi, c), up to a constant, shape ``(draw, individual)``: see
         :class:`~pyro_amortized.model.observation_density.ObservationDensity`.
         """
-        guide, posterior = self.guide, learned(self.guide)
+        guide, posterior = self.guide, self.guide.networks
         training, num = guide.training_distribution, draws.shape[1]
         summary = self._summary(repeated, num)
         shared = guide.shared_vector(population)
@@ -75,12 +74,12 @@ class LearnedDensity:
         summary = self._summaries.get(repeated)
         if summary is None:
             with torch.no_grad():
-                summary = learned(self.guide).summarize(repeated[torch.arange(num)])
+                summary = self.guide.networks.summarize(repeated[torch.arange(num)])
             self._summaries[repeated] = summary
         return summary
 
 
-def _within(shared: Tensor, normal: NormalDistribution) -> tuple[Tensor, Tensor]:
+def _within(shared: Tensor, normal: Gaussians) -> tuple[Tensor, Tensor]:
     """The nearest shared parameters within the training distribution, and a penalty for the
     distance. Outside it both densities of the ratio are close to zero, and the ratio has no
     meaning.
@@ -92,12 +91,6 @@ def _within(shared: Tensor, normal: NormalDistribution) -> tuple[Tensor, Tensor]
         return shared, torch.zeros_like(radius)
     nearest = loc + (scale_tril @ z * (MAX_RADIUS / radius)).squeeze(-1)
     return nearest, 0.5 * (radius - MAX_RADIUS).pow(2)
-
-
-def learned(guide: AmortizedGuide) -> AmortizedPosterior:
-    """The networks of a guide that read the data, without Newton steps."""
-    posterior = guide.posterior
-    return posterior if isinstance(posterior, AmortizedPosterior) else posterior.first
 
 
 def structure_to_fit(
@@ -162,7 +155,7 @@ def structure_with(
             "a guide that was trained on a normal distribution of the individual parameters.",
             "write the population parameters into the model, and train again.",
         )
-    if structure.shared and learned(guide).shared_flow is None:
+    if structure.shared and guide.networks.shared_flow is None:
         raise GuideError(
             f"The guide has not learned q(c | y) of the shared parameters {structure.shared}.",
             "a guide trained with `Networks(learn_shared=True)`.",

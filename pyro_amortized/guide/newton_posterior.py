@@ -22,7 +22,15 @@ from ..encode import Encoder
 from ..model import ModelStructure
 from ..networks.conditional_flow import ConditionalFlow, FlowDistribution
 from ..numerics.gaussians import Gaussians
-from ..numerics.newton_steps import Target, TargetOf, best_of, climb, is_highest, newton, stencil
+from ..numerics.newton_steps import (
+    LogTarget,
+    LogTargetOf,
+    best_of,
+    climb,
+    is_highest,
+    newton,
+    stencil,
+)
 from ..numerics.row_groups import RowGroups
 from .amortized_posterior import AmortizedPosterior, PriorFeatures
 from .sharpened_distribution import Modes, SharpenedDistribution
@@ -40,7 +48,7 @@ class StartNumbers(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NewtonSettings:
+class SharpenedSettings:
     r"""Sizes of the Newton steps.
 
     Args:
@@ -65,7 +73,7 @@ class NewtonSettings:
     """
 
     first_starts: StartNumbers = StartNumbers(32, 4, 1.0)  # noqa: RUF009  (a frozen value)
-    prior_starts: StartNumbers = StartNumbers(64, 16, 1.5)  # noqa: RUF009
+    prior_starts: StartNumbers = StartNumbers(64, 8, 1.0)  # noqa: RUF009
     num_pilot: int = 256
     least_gain: float = 1e-3
     max_values: int = 100_000_000
@@ -76,7 +84,7 @@ class NewtonSettings:
     max_shape: float = 8.0
 
 
-SETTINGS = NewtonSettings()
+SETTINGS = SharpenedSettings()
 
 
 class SharpenedPosterior(nn.Module):
@@ -215,11 +223,11 @@ class SharpenedPosterior(nn.Module):
         found = (is_kept.sum(0), mode.location, mode.scale_tril, context, mass[climbs, rows])
         return FoundModes(*found)
 
-    def _target_of(self, cohort: Cohort, shared: Tensor, priors: Gaussians) -> TargetOf:
+    def _target_of(self, cohort: Cohort, shared: Tensor, priors: Gaussians) -> LogTargetOf:
         """The log densities of data and parameters of some individuals."""
         structure, training = self._model
 
-        def target_of(rows: Tensor) -> Target:
+        def target_of(rows: Tensor) -> LogTarget:
             some, some_shared, some_priors = cohort[rows], shared[rows], priors.take(rows)
 
             def target(points: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ supports. The population model and the residual error may differ.
 import torch
 
 from ..cohort import Cohort
-from ..errors import GuideError
+from ..errors import AmortizedError, GuideError
 from ..model import Model, ModelStructure, check_recorded, read_structure
 from ..runtime.arguments import check_is, check_program
 from .individual_sites import check_individual_sites, coordinates_of
@@ -16,6 +16,12 @@ from .pyro_guide import AmortizedGuide
 # Relative difference up to which two values of a parameter are the same: far above the rounding of
 # a transformation, far below the difference between two supports.
 ROUNDING = 1e-6
+
+
+def check_guide(guide: AmortizedGuide, error: type[AmortizedError] = GuideError) -> None:
+    """Raise an error of a class unless an argument is a guide; the path of one is not."""
+    fix = "load it first, `load_guide(path, model, cohort)`."
+    check_is("guide", guide, AmortizedGuide, fix, error)
 
 
 def structure_for(guide: AmortizedGuide, model: Model, cohort: Cohort) -> ModelStructure:
@@ -30,8 +36,7 @@ def structure_for(guide: AmortizedGuide, model: Model, cohort: Cohort) -> ModelS
         GuideError: The individual sites of the model differ from the guide's in name, size, order
             or support.
     """
-    fix = "load it first, `load_guide(path, model, cohort)`."
-    check_is("guide", guide, AmortizedGuide, fix, GuideError)
+    check_guide(guide)
     check_program(model, GuideError)
     check_is("cohort", cohort, Cohort, "pass a Cohort, as `read_table` gives.", GuideError)
     if model is guide.model:

@@ -17,7 +17,7 @@ import torch
 from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroParam
 from torch import Tensor
-from torch.distributions import biject_to, constraints
+from torch.distributions import constraints
 
 from ..cohort import Cohort
 from ..errors import GuideError
@@ -25,7 +25,7 @@ from ..missing.training_patterns import TrainingPatterns
 from ..model import Model, ModelStructure, Population
 from ..model.individual_priors import individual_priors
 from ..networks.conditional_flow import FlowDistribution
-from ..numerics.broadcasting import broadcast_shape
+from ..numerics.broadcasting import concatenated
 from .amortized_posterior import AmortizedPosterior
 from .files.guide_folder import GuideParts, write_guide
 from .individual_part import log_prob_of_values, priors_of_draws, sample_individual_part
@@ -86,6 +86,12 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
     def posterior(self) -> AmortizedPosterior | SharpenedPosterior:
         """Encoder, summary network and flow; in a sharpened guide with Newton steps."""
         return self._networks[0]
+
+    @property
+    def networks(self) -> AmortizedPosterior:
+        """The networks that read the data; in a sharpened guide those before the Newton steps."""
+        posterior = self.posterior
+        return posterior if isinstance(posterior, AmortizedPosterior) else posterior.first
 
     def at(self, location: Tensor, scale_tril: Tensor) -> "AmortizedGuide":
         r"""The same guide with another population part.
@@ -151,22 +157,15 @@ class AmortizedGuide(AutoGuide):  # type: ignore[misc]
             population: Population parameters by name, shapes ``(*, *site)``.
         """
         sites = [self.structure.population[name] for name in self.structure.shared]
-        draws = self.training_distribution.shared.draws
-        median = draws.median(0).values.double() if sites else torch.zeros(0).double()
-        sizes = [site.num_unconstrained for site in sites]
-        fallback = median.split(sizes) if sites else ()
-        pieces = []
-        for site, piece in zip(sites, fallback, strict=True):
+        if not sites:
+            return torch.zeros(0, dtype=torch.float64)
+        median = self.training_distribution.shared.draws.median(0).values.double()
+        pieces = list(median.split([site.num_unconstrained for site in sites]))
+        for j, site in enumerate(sites):
             value = population.get(site.name)
-            if value is None or value.shape[value.dim() - len(site.shape) :] != site.shape:
-                pieces.append(piece)
-            else:
-                unconstrained = biject_to(site.support).inv(value.double())
-                pieces.append(
-                    unconstrained.reshape(*value.shape[: value.dim() - len(site.shape)], -1)
-                )
-        batch = broadcast_shape(*(p.shape[:-1] for p in pieces)) if pieces else ()
-        return torch.cat([p.expand(*batch, -1) for p in pieces], -1) if pieces else median
+            if value is not None and value.shape[value.dim() - len(site.shape) :] == site.shape:
+                pieces[j] = site.unconstrain(value.double())
+        return concatenated(pieces)
 
     def individual_posterior(
         self, cohort: Cohort, population: Population, structure: ModelStructure | None = None

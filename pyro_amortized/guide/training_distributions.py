@@ -70,50 +70,18 @@ class DistributionSettings:
 DEFAULTS = DistributionSettings()
 
 
-@dataclass(frozen=True, eq=False)
-class NormalDistribution:
-    r"""A normal distribution :math:`\mathcal N(m, S S^\top)` of unconstrained coordinates.
-
-    Args:
-        loc: Mean m, shape ``(d,)``.
-        scale_tril: Lower triangular S, shape ``(d, d)``.
-
-    Raises:
-        TrainingError: Shapes disagree or a value is not finite.
-    """
-
-    loc: Tensor
-    scale_tril: Tensor
-
-    def __post_init__(self) -> None:
-        finite = bool(self.loc.isfinite().all()) and bool(self.scale_tril.isfinite().all())
-        d = self.loc.numel()
-        if self.loc.shape != (d,) or self.scale_tril.shape != (d, d) or not finite:
-            raise TrainingError(
-                "A normal distribution for training has a mean and a scale of shapes "
-                f"{tuple(self.loc.shape)} and {tuple(self.scale_tril.shape)}"
-                f"{'' if finite else ', some values not finite'}.",
-                "(d,) and (d, d), with one row for each unconstrained coordinate, all finite.",
-                "narrow the priors of the population, or pass `training_distribution=` yourself.",
-            )
-
-    @property
-    def standard_deviations(self) -> Tensor:
-        """Standard deviation of each coordinate, shape ``(d,)``."""
-        return self.scale_tril.pow(2).sum(1).sqrt()
-
-    def draw(self, num_draws: int, generator: Generator) -> Tensor:
-        """Draws, shape ``(draw, d)``."""
-        return self.gaussian.draw(num_draws, generator)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log density of values of shape ``(*, d)``, shape ``(*)``."""
-        return self.gaussian.log_prob(value)
-
-    @property
-    def gaussian(self) -> Gaussians:
-        """The same, with an empty batch shape."""
-        return Gaussians(self.loc, self.scale_tril)
+def _check_normal(normal: Gaussians) -> None:
+    """Raise unless one normal distribution has fitting shapes and finite values."""
+    finite = bool(normal.loc.isfinite().all()) and bool(normal.scale_tril.isfinite().all())
+    d = normal.loc.numel()
+    if normal.loc.shape != (d,) or normal.scale_tril.shape != (d, d) or not finite:
+        raise TrainingError(
+            "A normal distribution for training has a mean and a scale of shapes "
+            f"{tuple(normal.loc.shape)} and {tuple(normal.scale_tril.shape)}"
+            f"{'' if finite else ', some values not finite'}.",
+            "(d,) and (d, d), with one row for each unconstrained coordinate, all finite.",
+            "narrow the priors of the population, or pass `training_distribution=` yourself.",
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,19 +93,21 @@ class PopulationRange:
     each parameter, and for a part of the individuals a random correlation matrix.
 
     Args:
-        location: Distribution of the means m.
+        location: Normal distribution of the means m, with an empty batch shape.
         largest: Largest standard deviation of each parameter, shape ``(latent,)``.
         factor: Largest standard deviation over the smallest.
 
     Raises:
-        TrainingError: A standard deviation is not positive, or the shapes disagree.
+        TrainingError: A standard deviation is not positive, a value is not finite, or the shapes
+            disagree.
     """
 
-    location: NormalDistribution
+    location: Gaussians
     largest: Tensor
     factor: float = DEFAULTS.scale_factor
 
     def __post_init__(self) -> None:
+        _check_normal(self.location)
         fits = self.largest.shape == self.location.loc.shape
         if not (fits and bool((self.largest > 0).all()) and self.factor >= 1):
             raise TrainingError(
@@ -168,23 +138,30 @@ class IndividualDistribution:
 
     Args:
         normal: Normal distribution of the unconstrained individual parameters, the same for all
-            individuals. Where the populations vary, it has the moments of all of them together.
+            individuals, with an empty batch shape. Where the populations vary, it has the moments
+            of all of them together.
         prior: A model without population parameters. Its own distribution of the individual
             parameters is used in place of ``normal``, which then only sets the scale of the
             networks.
         populations: How the distribution varies between the individuals of the training, or None
             where it does not.
+
+    Raises:
+        TrainingError: Shapes disagree or a value is not finite.
     """
 
-    normal: NormalDistribution
+    normal: Gaussians
     prior: ModelStructure | None = None
     populations: PopulationRange | None = None
+
+    def __post_init__(self) -> None:
+        _check_normal(self.normal)
 
     def gaussians(self, num: int, generator: Generator) -> Gaussians:
         """The distributions of ``num`` individuals, batch shape ``(individual,)``."""
         if self.populations is not None:
             return self.populations.draw(num, generator)
-        return self.normal.gaussian.expand(torch.Size([num]))
+        return self.normal.expand(torch.Size([num]))
 
     def draw_with(
         self, cohort: Cohort, gaussians: Gaussians, num_draws: int, generator: Generator
@@ -230,9 +207,11 @@ class SharedDistribution:
     """
 
     draws: Tensor
-    normal: NormalDistribution | None = None
+    normal: Gaussians | None = None
 
     def __post_init__(self) -> None:
+        if self.normal is not None:
+            _check_normal(self.normal)
         size = self.draws.shape[-1:]
         fits = self.normal is None or self.normal.loc.shape == size
         finite = bool(self.draws.isfinite().all())
@@ -273,7 +252,7 @@ class SharedDistribution:
         if self.normal is not None or self.num_shared == 0:
             return self
         loc, scale_tril = robust_moments(self.draws)
-        return SharedDistribution(self.draws, NormalDistribution(loc, inflation * scale_tril))
+        return SharedDistribution(self.draws, Gaussians(loc, inflation * scale_tril))
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,7 +304,7 @@ class TrainingDistribution:
             >>> training.individual.normal.standard_deviations
             tensor([1.0000, 2.0616], dtype=torch.float64)
         """
-        normal = NormalDistribution(
+        normal = Gaussians(
             torch.as_tensor(loc, dtype=torch.float64),
             torch.as_tensor(scale_tril, dtype=torch.float64),
         )
@@ -335,9 +314,9 @@ class TrainingDistribution:
         return cls(IndividualDistribution(normal), shared)
 
 
-def robust_moments(draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and lower triangular scale of draws ``(draw, d)``, of which those beyond three robust
-    standard deviations count as three.
+def robust_moments(draws: Tensor) -> Gaussians:
+    """The normal distribution with the moments of draws ``(draw, d)``, of which those beyond three
+    robust standard deviations count as three.
     """
     center = draws.median(0).values
     low, high = (draws.quantile(level, 0) for level in DEFAULTS.quantiles)
@@ -347,4 +326,4 @@ def robust_moments(draws: Tensor) -> tuple[Tensor, Tensor]:
     covariance = torch.cov(standard.T).reshape(len(center), len(center))
     jitter = DEFAULTS.jitter * torch.eye(len(center), dtype=covariance.dtype)
     scale_tril = spread.unsqueeze(-1) * factored(covariance + jitter)
-    return center + spread * standard.mean(0), scale_tril
+    return Gaussians(center + spread * standard.mean(0), scale_tril)

@@ -23,7 +23,7 @@ from ..runtime.random_numbers import make_generator
 from .population_parameters import Population
 from .program_run import Assign, run_program
 from .program_simulation import lay_out, simulated_values
-from .sites import individual_first
+from .sites import individual_rows
 from .structure import ModelStructure
 
 CHECK_SIZE = 5  # individuals that are compared, each with its own value
@@ -163,7 +163,7 @@ def _densities(
     log_prob = structure.total(structure.observed, trace, len(cohort))
     values = {name: trace.nodes[name]["value"] for name in structure.observed}
     for name, site in structure.observed.items():
-        shape = individual_first(values[name], site.dim, site.event_dim).shape
+        shape = individual_rows(site, values[name]).shape
         if shape != cohort[site.series].values.shape:
             raise ValueError(f"{name}: {shape}")
     for i, one in enumerate(ordinary):

@@ -23,7 +23,7 @@ from .observation_density import IndividualLogDensity
 from .outcome_kinds import innermost, outcome_kind
 from .pointwise_densities import each_value, value_log_probs
 from .program_run import Assign, run_program
-from .sites import individual_first
+from .sites import individual_rows
 from .structure import ModelStructure
 
 
@@ -172,7 +172,7 @@ def _check_supports(structure: ModelStructure, cohort: Cohort, generator: Genera
         inside = _in_support(trace.nodes[name])
         if inside is None:
             continue
-        cells = ~individual_first(inside, site.dim, site.event_dim) & cohort[site.series].observed
+        cells = ~individual_rows(site, inside) & cohort[site.series].observed
         if bool(cells.any()):
             distribution, _ = each_value(trace.nodes[name]["fn"])
             rows = cells.flatten(1).any(1).nonzero()[:, 0].tolist()

@@ -29,10 +29,10 @@ from torch import Tensor
 from ..cohort import Cohort
 from ..errors import ModelError
 from .freed_parameter import FreedParameter
-from .normal_laws import NormalLaw, embedded, normal_law, with_scale
 from .sites import Model
+from .transformed_normals import TransformedNormal, embedded, transformed_normal, with_scale
 
-Form = Literal["power", "linear", "category"]
+CovariateForm = Literal["power", "linear", "category"]
 ErrorKind = Literal["additive", "proportional"]
 
 
@@ -74,7 +74,7 @@ class CovariateEffect:
 
     entry: Entry
     covariate: str
-    form: Form
+    form: CovariateForm
     reference: float
     levels: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
@@ -116,9 +116,9 @@ class CovariateEffect:
         """The coefficients, a new population site, shape ``()`` or ``(category,)``."""
         if self.form != "category":
             return torch.as_tensor(pyro.sample(self.site, dist.Normal(0.0, self.scale)))
-        law = dist.Normal(torch.zeros(len(self.levels)), self.scale).to_event(1)
+        normal = dist.Normal(torch.zeros(len(self.levels)), self.scale).to_event(1)
         labels = list(self.names or (f"{x:g}" for x in self.levels))
-        return torch.as_tensor(pyro.sample(self.site, law, infer={"labels": labels}))
+        return torch.as_tensor(pyro.sample(self.site, normal, infer={"labels": labels}))
 
 
 @dataclass(frozen=True)
@@ -248,59 +248,61 @@ class _Extending(Messenger):  # type: ignore[misc]
         # By block: the independent standard normal variables behind the sites so far.
         self.innovations: dict[str, list[Tensor]] = {b.site: [] for b in extension.blocks}
         # By site: its distribution without correlations, and the blocks that go on after it.
-        self.pending: dict[str, tuple[NormalLaw, list[Any]]] = {}
+        self.pending: dict[str, tuple[TransformedNormal, list[Any]]] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
         name = msg["name"]
         if name in self.individual:
-            law = normal_law(msg["fn"])
-            if law is None:
+            normal = transformed_normal(msg["fn"])
+            if normal is None:
                 raise _not_normal(name, "individual parameters")
-            law = self._moved(name, law)
-            correlated, kept = self._correlated(name, law)
+            normal = self._moved(name, normal)
+            correlated, kept = self._correlated(name, normal)
             msg["fn"] = correlated.distribution()
             if kept:
-                self.pending[name] = law, kept
+                self.pending[name] = normal, kept
         elif name in self.observed:
             msg["fn"] = self._with_errors(name, msg["fn"])
 
     def _pyro_post_sample(self, msg: Any) -> None:
         if msg["name"] not in self.pending:
             return
-        law, kept = self.pending.pop(msg["name"])
-        standard = (law.on_normal_scale(msg["value"]) - law.loc) / law.scale
+        normal, kept = self.pending.pop(msg["name"])
+        standard = (normal.on_normal_scale(msg["value"]) - normal.loc) / normal.scale
         for block, mean, factor, places in kept:
-            z = standard[..., places] if law.event_dim else standard.unsqueeze(-1)
+            z = standard[..., places] if normal.event_dim else standard.unsqueeze(-1)
             rest = (z - mean).unsqueeze(-1)
             new = torch.linalg.solve_triangular(factor, rest, upper=False).squeeze(-1)
             self.innovations[block.site].append(new)
 
-    def _moved(self, name: str, law: NormalLaw) -> NormalLaw:
+    def _moved(self, name: str, normal: TransformedNormal) -> TransformedNormal:
         for effect in self.extension.effects:
             if effect.entry.site == name:
-                columns = effect.columns(self.cohort).to(law.loc.dtype)
-                beta = self.values[effect.site].to(law.loc.dtype)
+                columns = effect.columns(self.cohort).to(normal.loc.dtype)
+                beta = self.values[effect.site].to(normal.loc.dtype)
                 shift = columns @ beta if effect.form == "category" else columns[..., 0] * beta
-                if law.event_dim:
-                    shift = embedded(shift, effect.entry.index, law.loc.shape[-1])
-                law = law.moved(shift)
-        return law
+                if normal.event_dim:
+                    shift = embedded(shift, effect.entry.index, normal.loc.shape[-1])
+                normal = normal.moved(shift)
+        return normal
 
-    def _correlated(self, name: str, law: NormalLaw) -> tuple[NormalLaw, list[Any]]:
+    def _correlated(
+        self, name: str, normal: TransformedNormal
+    ) -> tuple[TransformedNormal, list[Any]]:
         """The distribution given the sites before, and what the sites after it need."""
         blocks = [b for b in self.extension.blocks if any(e.site == name for e in b.entries)]
         if not blocks:
-            return law, []
-        scale = law.scale.expand(law.loc.shape)
-        factor = torch.diag_embed(scale if law.event_dim else scale.unsqueeze(-1))
-        shift, kept = torch.zeros_like(law.loc), []
+            return normal, []
+        scale = normal.scale.expand(normal.loc.shape)
+        factor = torch.diag_embed(scale if normal.event_dim else scale.unsqueeze(-1))
+        shift, kept = torch.zeros_like(normal.loc), []
         for block in blocks:
             rows = [i for i, e in enumerate(block.entries) if e.site == name]
             places = [block.entries[i].index for i in rows]
-            whole = self.values[block.site].to(law.loc.dtype)
+            whole = self.values[block.site].to(normal.loc.dtype)
             own = whole[rows][:, rows]
             before = self.innovations[block.site]
-            mean = law.loc.new_zeros(len(rows))
+            mean = normal.loc.new_zeros(len(rows))
             if before:
                 earlier = torch.cat(before, -1)
                 mean = earlier @ whole[rows][:, : rows[0]].mT
@@ -311,14 +313,14 @@ class _Extending(Messenger):  # type: ignore[misc]
                 unit.mT @ (own - torch.eye(len(rows), dtype=own.dtype)) @ unit
             )
             moved = mean @ unit
-            shift = shift + scale * (moved if law.event_dim else moved[..., 0])
+            shift = shift + scale * (moved if normal.event_dim else moved[..., 0])
             if rows[-1] + 1 < len(block.entries):
                 kept.append((block, mean, own, places))
-        law = law.moved(shift)
-        if law.event_dim == 0:
+        normal = normal.moved(shift)
+        if normal.event_dim == 0:
             single = factor[..., 0, 0]
-            return NormalLaw(law.loc, single, None, law.transforms, 0), kept
-        return NormalLaw(law.loc, scale, factor, law.transforms, 1), kept
+            return TransformedNormal(normal.loc, single, None, normal.transforms, 0), kept
+        return TransformedNormal(normal.loc, scale, factor, normal.transforms, 1), kept
 
     def _with_errors(self, name: str, fn: Any) -> Any:
         parts = [(e.kind, self.values[e.site]) for e in self.extension.errors if e.observed == name]

@@ -33,11 +33,13 @@ class IndependenceSettings:
         relative: Largest accepted relative difference of a log density. An adaptive solver with a
             loose tolerance takes other steps in another batch.
         absolute: Largest accepted absolute difference, for the same reason.
+        repeated: Largest accepted difference, relative and absolute, of two equal calls.
     """
 
     num_individuals: int = 3
     relative: float = 0.02
     absolute: float = 0.1
+    repeated: float = 1e-6
 
 
 DEFAULTS = IndependenceSettings()
@@ -86,7 +88,8 @@ def check_independence(structure: ModelStructure, cohort: Cohort, seed: int) -> 
             together = _density(structure, sample, draws, population)
         with seeded(2):
             repeated = _density(structure, sample, draws, population)
-        if not torch.allclose(together, repeated, 1e-6, 1e-6, equal_nan=True):
+        accepted = (DEFAULTS.repeated, DEFAULTS.repeated)
+        if not torch.allclose(together, repeated, *accepted, equal_nan=True):
             raise ModelError(
                 "The model gives two different densities for the same values.",
                 "no random numbers except those of its sites.",

@@ -19,7 +19,7 @@ from .pointwise_densities import log_probs_of_values
 from .population_parameters import Population
 from .program_run import Assign, run_program
 from .program_simulation import lay_out, simulated_values
-from .sites import individual_first, site_log_prob, sum_per_individual
+from .sites import individual_log_prob, individual_rows
 from .structure import ModelStructure
 
 # Values of an individual site that two kinds of runs may give, relative and absolute: another order
@@ -130,8 +130,8 @@ def _of_individuals(
     values, log_prior = {}, {}
     for name, site in structure.individual.items():
         node = trace.nodes[name]
-        values[name] = individual_first(node["value"], site.dim, site.event_dim)
-        log_prior[name] = sum_per_individual(site_log_prob(node), site.dim, num)
+        values[name] = individual_rows(site, node["value"])
+        log_prior[name] = individual_log_prob(site, node, num)
     return values, log_prior
 
 
@@ -150,7 +150,7 @@ def _run(
         if len(structure.observed) == 1 and not structure.readers:
             (site,) = structure.observed.values()
             value = trace.nodes[site.name]["fn"]()
-            simulated = {site.series: individual_first(value, site.dim, site.event_dim)}
+            simulated = {site.series: individual_rows(site, value)}
         else:  # an observation may depend on another one
             (simulated,) = simulated_values(structure, repeated, rows, population)
     values, log_prior = _of_individuals(structure, trace, len(repeated))

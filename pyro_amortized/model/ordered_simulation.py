@@ -8,13 +8,13 @@ values that were drawn before.
 from torch import Tensor
 
 from ..cohort import Cohort
-from .population_parameters import Population, Roles
+from .population_parameters import ParameterRoles, Population
 from .program_run import Assign, run_program
-from .sites import individual_first
+from .sites import individual_rows
 
 
 def values_in_order(
-    structure: Roles, cohort: Cohort, unconstrained: Tensor, population: Population
+    structure: ParameterRoles, cohort: Cohort, unconstrained: Tensor, population: Population
 ) -> dict[str, Tensor]:
     """Values of the observation sites, in their layout, each drawn given those before it."""
     current = cohort
@@ -31,15 +31,15 @@ def values_in_order(
 
         value = drawn(current)
         if name in structure.readers:
-            rows = individual_first(value, site.dim, site.event_dim).double().clone()
+            rows = individual_rows(site, value).double().clone()
             for j in range(1, rows.shape[1]):
                 known = current[site.series].values.clone()
                 known[:, :j] = rows[:, :j].nan_to_num(1.0, 1.0, 1.0)
                 current = current.with_values({site.series: known})
-                again = individual_first(drawn(current), site.dim, site.event_dim)
+                again = individual_rows(site, drawn(current))
                 rows[:, j] = again[:, j].double()
             value = rows.movedim(0, site.dim - site.event_dim)
         done[name] = value
-        rows = individual_first(value, site.dim, site.event_dim).double()
+        rows = individual_rows(site, value).double()
         current = current.with_values({site.series: rows.nan_to_num(1.0, 1.0, 1.0)})
     return done

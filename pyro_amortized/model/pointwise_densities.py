@@ -14,11 +14,13 @@ from ..cohort import Cohort
 from .outcome_kinds import innermost, is_wrapper, outcome_moments
 from .population_parameters import Population
 from .program_run import Assign, run_program
-from .sites import has_density, individual_first, site_log_prob, sum_per_individual
+from .sites import has_density, individual_first, individual_log_prob, individual_rows
 from .structure import ModelStructure
 
 # Observed values in one call of the model: some 100 MB of intermediate results.
 MAX_VALUES = 2_000_000
+# The same where a function of every distribution gives many numbers for each value.
+MAX_VALUES_OF_FUNCTIONS = 200_000
 
 
 def value_log_probs(
@@ -46,7 +48,7 @@ def log_probs_of_values(structure: ModelStructure, trace: Trace) -> dict[str, Te
     for name, site in structure.observed.items():
         log_prob = _log_probs(trace.nodes[name])
         if log_prob is not None:
-            found[site.series] = individual_first(log_prob, site.dim, site.event_dim)
+            found[site.series] = individual_rows(site, log_prob)
     return found
 
 
@@ -86,9 +88,10 @@ def site_values(
         Shape ``(draw, individual, *)``.
     """
     cohort = cohort.to(dtype=torch.float64)
-    per_copy = max(1, sum(cohort[name].values.numel() for name in structure.series))
     parts = []
-    for draws in unconstrained.double().split(max(1, MAX_VALUES // 10 // per_copy)):
+    for draws in unconstrained.double().split(
+        structure.draws_per_call(cohort, MAX_VALUES_OF_FUNCTIONS)
+    ):
         repeated = cohort.repeat(len(draws))
         assign = Assign(population, structure.individual, draws.flatten(0, 1))
         with torch.no_grad():
@@ -112,9 +115,7 @@ def individual_prior_terms(
     assign = Assign(population, structure.individual, unconstrained.double().flatten(0, 1))
     trace = run_program(structure.model, repeated, assign, frozenset(structure.individual))
     return {
-        name: sum_per_individual(site_log_prob(trace.nodes[name]), site.dim, len(repeated)).reshape(
-            shape
-        )
+        name: individual_log_prob(site, trace.nodes[name], len(repeated)).reshape(shape)
         for name, site in structure.individual.items()
     }
 
@@ -179,9 +180,8 @@ def _by_series(
     function: Any,
 ) -> dict[str, Tensor]:
     cohort = cohort.to(dtype=torch.float64)
-    per_copy = sum(cohort[name].values.numel() for name in structure.series)
     parts: dict[str, list[Tensor]] = {}
-    for draws in unconstrained.double().split(max(1, MAX_VALUES // max(per_copy, 1))):
+    for draws in unconstrained.double().split(structure.draws_per_call(cohort, MAX_VALUES)):
         repeated, (num_draws, num) = cohort.repeat(len(draws)), draws.shape[:2]
         assign = Assign(population, structure.individual, draws.flatten(0, 1))
         with torch.no_grad():

@@ -29,7 +29,7 @@ def _num_event_rows(series: Series) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Roles:
+class ParameterRoles:
     r"""The roles of a model's sites.
 
     Args:
@@ -118,7 +118,8 @@ class Roles:
         """Unconstrained coordinates of values by name, shape ``(population,)``."""
         names = names if names is not None else tuple(self.population)
         pieces = [self.population[name].unconstrain(population[name].double()) for name in names]
-        return torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.float64)
+        empty = torch.zeros(0, dtype=torch.float64)
+        return torch.cat([empty, *(piece.reshape(-1) for piece in pieces)])
 
     def log_abs_det(self, vector: Tensor) -> Tensor:
         """Log Jacobian of :meth:`constrain_population` for the sites with a prior, a scalar."""

@@ -23,7 +23,7 @@ from .outcome_kinds import innermost, is_wrapper, site_mean
 from .population_parameters import Population
 from .program_run import Assign, run_program
 from .program_simulation import lay_out
-from .sites import ObservedSite, individual_first
+from .sites import ObservedSite, individual_rows
 from .structure import CALLS, ModelStructure
 
 # Name of a further series of a cohort, whose times are those at which events are predicted: the
@@ -239,14 +239,14 @@ def _predicted(
 
 def _of_observation(node: Mapping[str, Any], site: ObservedSite) -> tuple[Tensor, Tensor]:
     """Prediction and value of an observation site, shape ``(row, time)`` each."""
-    location = individual_first(_location(node["fn"]), site.dim, site.event_dim)
+    location = individual_rows(site, _location(node["fn"]))
     if location.dim() != 2:
         raise ModelError(
             f"The series {site.series!r} has {location.shape[-1]} channels.",
             "a quantity with one value per time.",
             "name a `pyro.deterministic` site of shape (individual, time) in `quantity=`.",
         )
-    return location, individual_first(node["value"], site.dim, site.event_dim)
+    return location, individual_rows(site, node["value"])
 
 
 def _of_deterministic(structure: ModelStructure, quantity: str, named: Any, num: int) -> Tensor:

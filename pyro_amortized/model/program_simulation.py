@@ -13,13 +13,13 @@ from ..cohort import Cohort, as_recorded, as_scheduled
 from ..runtime.isolation import seeded
 from ..runtime.solver_context import failures_reported_by_caller
 from .ordered_simulation import values_in_order
-from .population_parameters import Population, Roles
+from .population_parameters import ParameterRoles, Population
 from .program_run import Assign, run_program
-from .sites import individual_first
+from .sites import individual_rows
 
 
 def simulate_repeatedly(
-    structure: Roles,
+    structure: ParameterRoles,
     design: Cohort,
     unconstrained: Tensor,
     shared: Tensor,
@@ -57,7 +57,7 @@ def simulate_repeatedly(
 
 
 def simulated_runs(
-    structure: Roles,
+    structure: ParameterRoles,
     design: Cohort,
     unconstrained: Tensor,
     shared: Tensor,
@@ -88,7 +88,7 @@ def completed(design: Cohort, values: dict[str, Tensor], failed: Tensor) -> Coho
 
 
 def simulated_values(
-    structure: Roles,
+    structure: ParameterRoles,
     cohort: Cohort,
     unconstrained: Tensor,
     population: Population,
@@ -115,10 +115,10 @@ def simulated_values(
     return [_by_series(structure, values) for values in [first, *further]]
 
 
-def _by_series(structure: Roles, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _by_series(structure: ParameterRoles, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Values of the observation sites by series, individuals first."""
     return {
-        site.series: _floating(individual_first(values[name], site.dim, site.event_dim))
+        site.series: _floating(individual_rows(site, values[name]))
         for name, site in structure.observed.items()
     }
 
@@ -129,7 +129,11 @@ def _floating(x: Tensor) -> Tensor:
 
 
 def _simulate_in_loop(
-    structure: Roles, design: Cohort, unconstrained: Tensor, shared: Tensor, population: Population
+    structure: ParameterRoles,
+    design: Cohort,
+    unconstrained: Tensor,
+    shared: Tensor,
+    population: Population,
 ) -> dict[str, Tensor]:
     if shared.shape[1]:
         distinct, group = shared.unique(dim=0, return_inverse=True)
@@ -146,7 +150,9 @@ def _simulate_in_loop(
     return values
 
 
-def lay_out(structure: Roles, shared: Tensor, pads: Mapping[str, int]) -> dict[str, Tensor]:
+def lay_out(
+    structure: ParameterRoles, shared: Tensor, pads: Mapping[str, int]
+) -> dict[str, Tensor]:
     r"""Shared parameters with one value per individual, shape ``(individual, 1, ..., *event)``.
 
     Args:

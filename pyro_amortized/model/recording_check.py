@@ -11,12 +11,7 @@ from ..errors import ModelError
 from ..runtime.isolation import seeded
 from ..runtime.random_numbers import make_generator
 from .program_run import Assign, run_program
-from .sites import (
-    has_density,
-    individual_first,
-    site_log_prob,
-    site_mask,
-)
+from .sites import has_density, individual_rows, site_log_prob, site_mask
 from .structure import ModelStructure
 
 
@@ -43,10 +38,10 @@ def check_recorded(structure: ModelStructure, cohort: Cohort) -> None:
     for name, site in structure.observed.items():
         node, recorded = trace.nodes[name], cohort[site.series].observed
         mask = torch.as_tensor(site_mask(node)).expand(node["value"].shape)
-        masked = ~individual_first(mask, site.dim, site.event_dim)
+        masked = ~individual_rows(site, mask)
         grad = None if recorded.all() else _gradient(node, values[name])
         if grad is not None and bool(
-            (individual_first(grad.nan_to_num(0.0), site.dim, site.event_dim)[~recorded] != 0).any()
+            (individual_rows(site, grad.nan_to_num(0.0))[~recorded] != 0).any()
         ):
             raise _not_recorded(node, site.series)
         if site.kind == "category" and not bool(recorded.all()):

@@ -78,8 +78,11 @@ class PopulationSite:
         return transform(flat.reshape(flat.shape[:-1] + self.unconstrained_shape))
 
     def unconstrain(self, value: Tensor) -> Tensor:
-        """Unconstrained coordinates, shape ``(num_unconstrained,)``, of a value in the support."""
-        return biject_to(self.support).inv(value).reshape(-1)
+        """Unconstrained coordinates, shape ``(*, num_unconstrained)``, of values in the support,
+        shape ``(*, *shape)``.
+        """
+        batch = value.shape[: value.dim() - len(self.shape)]
+        return biject_to(self.support).inv(value).reshape(*batch, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +139,9 @@ class ObservedSite:
     kind: OutcomeKind = "continuous"
 
 
+PlateSite = IndividualSite | ObservedSite
+
+
 def entry_names(name: str, size: int, labels: tuple[str, ...]) -> list[str]:
     """Names of the entries of a site: its name, with the labels or the numbers of the entries."""
     if len(labels) == size:
@@ -156,6 +162,16 @@ def _is_mixture(fn: Any) -> bool:
 def individual_first(x: Tensor, dim: int, event_dim: int = 0) -> Tensor:
     """Move the dimension of the plate to the front: ``(individual, ...)``."""
     return x.movedim(dim - event_dim, 0)
+
+
+def individual_rows(site: PlateSite, value: Tensor) -> Tensor:
+    """The value of a site with individuals first, ``(individual, ...)``."""
+    return individual_first(value, site.dim, site.event_dim)
+
+
+def individual_log_prob(site: PlateSite, node: Mapping[str, Any], num_individuals: int) -> Tensor:
+    """Log density of every individual at a traced site, shape ``(individual,)``."""
+    return sum_per_individual(site_log_prob(node), site.dim, num_individuals)
 
 
 def sum_per_individual(log_prob: Tensor, dim: int, num_individuals: int) -> Tensor:

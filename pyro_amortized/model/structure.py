@@ -24,16 +24,10 @@ from ..runtime.isolation import seeded
 from ..runtime.solver_context import caching_here
 from .observation_density import Estimator, IndividualLogDensity, ObservationDensity
 from .outcome_kinds import site_mean
-from .population_parameters import Population, Roles
+from .population_parameters import ParameterRoles, Population
 from .program_run import Assign, run_program
 from .program_simulation import lay_out, simulate_repeatedly, simulated_values
-from .sites import (
-    individual_first,
-    plain_support,
-    site_log_prob,
-    sum_per_individual,
-    unconstrain_site,
-)
+from .sites import individual_log_prob, individual_rows, plain_support, unconstrain_site
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ CALLS = CallSettings()
 
 
 @dataclass(frozen=True, eq=False)
-class ModelStructure(Roles):
+class ModelStructure(ParameterRoles):
     r"""The structure of a model: roles of its sites, densities and simulations.
 
     :func:`read_structure` makes it, with the roles of the sites, the fields of its base class.
@@ -125,9 +119,7 @@ class ModelStructure(Roles):
         num_draws, num = unconstrained.shape[:2]
         repeated = cohort.to(dtype=torch.float64).repeat(num_draws)
         values, _ = self.constrain(repeated, unconstrained.reshape(num_draws * num, -1), population)
-        rows = {
-            n: individual_first(values[n], s.dim, s.event_dim) for n, s in self.individual.items()
-        }
+        rows = {n: individual_rows(s, values[n]) for n, s in self.individual.items()}
         return {name: x.reshape(num_draws, num, *x.shape[1:]) for name, x in rows.items()}
 
     # Densities.
@@ -201,30 +193,34 @@ class ModelStructure(Roles):
         return density
 
     def _log_density_of(
-        self,
-        repeated: Cohort,
-        draws: Tensor,
-        population: Population,
-        observation_only: bool = False,
+        self, repeated: Cohort, draws: Tensor, population: Population
     ) -> IndividualLogDensity:
         """Densities of draws ``(draw, individual, latent)``; ``repeated`` is the cohort repeated
         once per draw.
         """
         if self.learned_density is not None:
-            observation = self.learned_density.log_prob(repeated, draws, population)
-            individual = torch.zeros_like(observation)
-            if not observation_only:
-                individual = self.log_individual_of(repeated, draws, population)
-            return IndividualLogDensity(observation, individual)
+            return IndividualLogDensity(
+                self.learned_density.log_prob(repeated, draws, population),
+                self.log_individual_of(repeated, draws, population),
+            )
         self.check_density()
         shape, rows = draws.shape[:2], draws.flatten(0, 1)
         assign = Assign(population, self.individual, rows)
         trace = run_program(self.model, repeated, assign)
-        observation = self.total(self.observed, trace, len(rows)).reshape(shape)
-        if observation_only:
-            return IndividualLogDensity(observation, torch.zeros_like(observation))
+        observation = self.total(self.observed, trace, len(rows))
         individual = self.total(self.individual, trace, len(rows)) + assign.log_abs_det()
-        return IndividualLogDensity(observation, individual.reshape(shape))
+        return IndividualLogDensity(observation.reshape(shape), individual.reshape(shape))
+
+    def _log_observation_of(
+        self, repeated: Cohort, draws: Tensor, population: Population
+    ) -> Tensor:
+        """The first part of :meth:`_log_density_of` alone, shape ``(draw, individual)``."""
+        if self.learned_density is not None:
+            return self.learned_density.log_prob(repeated, draws, population)
+        self.check_density()
+        shape, rows = draws.shape[:2], draws.flatten(0, 1)
+        trace = run_program(self.model, repeated, Assign(population, self.individual, rows))
+        return self.total(self.observed, trace, len(rows)).reshape(shape)
 
     def log_observations(
         self, cohort: Cohort, unconstrained: Tensor, populations: Sequence[Population]
@@ -236,8 +232,8 @@ class ModelStructure(Roles):
         densities = []
         for repeated, draws in self._parts(cohort, unconstrained, CALLS.max_values):
             with caching_here():
-                parts = [self._log_density_of(repeated, draws, p, True) for p in populations]
-            densities.append([x.observation for x in parts])
+                parts = [self._log_observation_of(repeated, draws, p) for p in populations]
+            densities.append(parts)
         return [torch.cat(x) for x in zip(*densities, strict=True)]
 
     def log_individual(
@@ -258,9 +254,7 @@ class ModelStructure(Roles):
     @staticmethod
     def total(sites: Mapping[str, Any], trace: Trace, num: int) -> Tensor:
         """Sum of the log densities of some sites, per individual."""
-        terms = [
-            sum_per_individual(site_log_prob(trace.nodes[n]), s.dim, num) for n, s in sites.items()
-        ]
+        terms = [individual_log_prob(s, trace.nodes[n], num) for n, s in sites.items()]
         return torch.stack(terms).sum(0)
 
     def log_observation(self, cohort: Cohort, unconstrained: Tensor, shared: Tensor) -> Tensor:
@@ -278,9 +272,7 @@ class ModelStructure(Roles):
         if self.layout is not None:
             laid_out = population | lay_out(self, shared.double().repeat(num_draws, 1), self.layout)
             repeated = cohort.to(dtype=torch.float64).repeat(num_draws)
-            return self._log_density_of(
-                repeated, unconstrained.double(), laid_out, True
-            ).observation
+            return self._log_observation_of(repeated, unconstrained.double(), laid_out)
         columns = []
         for i in range(len(cohort)):
             one = population | self.constrain_population(shared[i].double(), self.shared)
@@ -303,7 +295,7 @@ class ModelStructure(Roles):
         for n, s in self.observed.items():
             mean = site_mean(trace.nodes[n]["fn"])
             if mean is not None:
-                rows = individual_first(mean, s.dim, s.event_dim)
+                rows = individual_rows(s, mean)
                 means[s.series] = rows.reshape(num_draws, num, *rows.shape[1:])
         return means
 
@@ -348,3 +340,11 @@ class ModelStructure(Roles):
         """
         drawn = simulate_repeatedly(self, design, unconstrained, shared, population, generator)
         return drawn[0][0], drawn[1]
+
+    def simulate_cohort(
+        self, design: Cohort, population: Population, generator: Generator
+    ) -> tuple[Cohort, Tensor]:
+        """As :meth:`simulate`, with individual parameters that are drawn given the population."""
+        draws = self.draw_individuals(design, population, 1, generator)[0]
+        shared = self.unconstrain_population(population, self.shared).expand(len(design), -1)
+        return self.simulate(design, draws, shared, population, generator)

@@ -15,7 +15,7 @@ from ..runtime.isolation import seeded
 from ..runtime.random_numbers import make_generator
 from .population_parameters import Population
 from .program_run import Assign, run_program
-from .sites import individual_first, site_log_prob, sum_per_individual
+from .sites import individual_log_prob, individual_rows
 from .structure import ModelStructure
 
 NUM_INDIVIDUALS = 20  # individuals on which it is looked for
@@ -44,7 +44,7 @@ def _found_readers(structure: ModelStructure, cohort: Cohort, seed: int) -> tupl
         trace = run_program(structure.model, sample, assign)
         values = {name: trace.nodes[name]["value"] for name in structure.observed}
         drawn = {
-            site.series: individual_first(values[name], site.dim, site.event_dim).double()
+            site.series: individual_rows(site, values[name]).double()
             for name, site in structure.observed.items()
         }
         other = sample.with_values({n: x.nan_to_num(1.0, 1.0, 1.0) for n, x in drawn.items()})
@@ -65,9 +65,7 @@ def _densities(
     assign = Assign(population, structure.individual, draws, observations=values)
     trace = run_program(structure.model, cohort, assign)
     return {
-        name: sum_per_individual(
-            site_log_prob(trace.nodes[name]), site.dim, len(cohort)
-        ).nan_to_num()
+        name: individual_log_prob(site, trace.nodes[name], len(cohort)).nan_to_num()
         for name, site in structure.observed.items()
         if site.has_density
     }

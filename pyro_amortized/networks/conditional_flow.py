@@ -28,7 +28,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import constraints
 
 from ..numerics.broadcasting import broadcast_shape
-from ..numerics.cholesky import factored
+from ..numerics.cholesky import factored, strictly_lower
 from ..numerics.gaussians import Gaussians
 from .information_head import Information, InformationHead
 from .multilayer_perceptron import mlp
@@ -148,13 +148,14 @@ class ConditionalFlow(nn.Module):
         if self.information is not None:
             information = self.information(hidden, self.standard if priors is None else priors)
         location, log_precision, below = self.head(hidden).split([d, d, d * (d - 1) // 2], -1)
-        row, column = torch.tril_indices(d, d, -1, device=context.device)
-        lower = below.new_zeros(*below.shape[:-1], d, d)
-        lower[..., row, column] = below
         contexts = [layer.context(hidden) for layer in self.layers]  # type: ignore[operator]
         limit = DEFAULTS.max_log_precision
         return FlowState(
-            location, limit * torch.tanh(log_precision / limit), lower, contexts, information
+            location,
+            limit * torch.tanh(log_precision / limit),
+            strictly_lower(below, d),
+            contexts,
+            information,
         )
 
     def to_base(self, value: Tensor, state: FlowState) -> tuple[Tensor, Tensor]:
@@ -277,16 +278,17 @@ class FlowDistribution(TorchDistribution):  # type: ignore[misc]
 
     def rsample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
         """Draws, shape ``(*sample_shape, *batch, num_latent)``."""
+        noise = self._noise(sample_shape)
+        return self.standard.scaled(self.flow.from_base(noise, self._state)[0])
+
+    def _noise(self, sample_shape: Size) -> Tensor:
         like = self._state.location
         shape = self._extended_shape(sample_shape)
-        noise = torch.randn(shape, dtype=like.dtype, device=like.device)
-        return self.standard.scaled(self.flow.from_base(noise, self._state)[0])
+        return torch.randn(shape, dtype=like.dtype, device=like.device)
 
     def sample_with_log_prob(self, sample_shape: Size) -> tuple[Tensor, Tensor]:
         """Draws and their log density, at half the cost of both apart."""
-        like = self._state.location
-        shape = self._extended_shape(sample_shape)
-        noise = torch.randn(shape, dtype=like.dtype, device=like.device)
+        noise = self._noise(sample_shape)
         standard, log_abs_det = self.flow.from_base(noise, self._state)
         log_abs_det = log_abs_det - self.standard.log_det
         squares = (noise * noise).sum(-1)

@@ -17,12 +17,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..numerics.cholesky import strictly_lower
 from ..numerics.gaussians import Gaussians
 from ..numerics.small_sums import sum_last
 
 
 @dataclass(frozen=True)
-class InformationSettings:
+class InformationHeadSettings:
     r"""Limits of the head.
 
     Args:
@@ -36,7 +37,7 @@ class InformationSettings:
     rounding: float = 16.0
 
 
-DEFAULTS = InformationSettings()
+DEFAULTS = InformationHeadSettings()
 
 
 class Information(NamedTuple):
@@ -94,11 +95,9 @@ class InformationHead(nn.Module):
         """
         d = self.num_latent
         location, diagonal, below = self.layer(hidden).split([d, d, d * (d - 1) // 2], -1)
-        row, column = torch.tril_indices(d, d, -1, device=hidden.device)
-        factor = below.new_zeros(*below.shape[:-1], d, d)
-        factor[..., row, column] = below
         limit = DEFAULTS.max_log_precision
-        factor = factor + torch.diag_embed((limit * torch.tanh(diagonal / limit)).exp())
+        diagonal = (limit * torch.tanh(diagonal / limit)).exp()
+        factor = strictly_lower(below, d) + torch.diag_embed(diagonal)
         root = (priors.scale_tril / self.unit.unsqueeze(-1)).transpose(-1, -2) @ factor
         away = location - (priors.loc - self.center) / self.unit
         score = root @ (factor.transpose(-1, -2) @ away.unsqueeze(-1))

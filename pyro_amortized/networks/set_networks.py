@@ -105,7 +105,7 @@ class AttentionNetwork(nn.Module):
         self.num_summary = num_summary
         self.token = mlp([layout.num_features, width, width])
         self.collector = nn.Linear(layout.num_static + 1, width)
-        self.blocks = nn.ModuleList(_Block(width, num_heads) for _ in range(num_blocks))
+        self.blocks = nn.ModuleList(_AttentionBlock(width, num_heads) for _ in range(num_blocks))
         self.result = mlp([width + 1 + layout.num_static, 2 * width, num_summary])
 
     def forward(self, tokens: Tensor, mask: Tensor, static: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class AttentionNetwork(nn.Module):
         return summary
 
 
-class _Block(nn.Module):
+class _AttentionBlock(nn.Module):
     """Attention and a multilayer perceptron, both residual, with layer normalization before."""
 
     def __init__(self, width: int, num_heads: int) -> None:

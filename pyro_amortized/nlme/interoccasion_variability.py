@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..cohort import Series
-from ..cohort.series import are_copies
+from ..cohort.copies import are_copies
 from ..errors import CohortError, ModelError
 from ..runtime.arguments import check_is
 from .ode.problem import Piecewise

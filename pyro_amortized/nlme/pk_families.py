@@ -98,8 +98,8 @@ class PkProgram:
         a = pyro.sample("additive", dist.HalfNormal(0.1 * self.largest))
         b = pyro.sample("proportional", dist.HalfNormal(DEFAULTS.error_scale))
         with pyro.plate("individual", len(cohort)):
-            law = dist.Normal(typical, omega).to_event(1)
-            phi = pyro.sample("phi", law, infer={"labels": list(own), "scale": "log"})
+            distribution = dist.Normal(typical, omega).to_event(1)
+            phi = pyro.sample("phi", distribution, infer={"labels": list(own), "scale": "log"})
             p = dict(zip(own, phi.exp().unbind(-1), strict=True))
             if common is not None:
                 p |= dict(zip(shared, common.exp().unbind(-1), strict=True))
@@ -136,8 +136,10 @@ class PkProgram:
 
 def _log_values(name: str, rough: Mapping[str, float]) -> Tensor:
     center = torch.tensor(list(rough.values())).log()
-    law = dist.Normal(center, DEFAULTS.typical_sd).to_event(1)
-    return torch.as_tensor(pyro.sample(name, law, infer={"labels": list(rough), "scale": "log"}))
+    distribution = dist.Normal(center, DEFAULTS.typical_sd).to_event(1)
+    return torch.as_tensor(
+        pyro.sample(name, distribution, infer={"labels": list(rough), "scale": "log"})
+    )
 
 
 def _eliminated(central: Tensor, p: Mapping[str, Tensor]) -> Tensor:

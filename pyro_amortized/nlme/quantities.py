@@ -52,21 +52,30 @@ def as_quantity(name: str, value: Any, like: Tensor, num: int | None = None) -> 
     return value
 
 
-def check_times_and_doses(times: Any, doses: Any) -> None:
-    r"""Raise unless times and doses are of the right kind.
+def check_times(times: Any) -> None:
+    r"""Raise unless times are a tensor of shape ``(individual, time)``.
 
     Raises:
-        ModelError: One of them is not.
+        ModelError: They are not.
     """
     check_is("times", times, Tensor, "pass `series.times`.", ModelError)
-    fix = (
-        "pass `cohort.doses`; a table has doses where AMT is positive (EVID 1), a study where it "
-        "has a regimen."
-    )
-    check_is("doses", doses, Doses, fix, ModelError)
     if times.dim() != 2:
         raise ModelError(
             f"`times` has shape {tuple(times.shape)}.",
             "(individual, time).",
             "`times.expand(N, -1)` repeats a common grid.",
         )
+
+
+def check_times_and_doses(times: Any, doses: Any) -> None:
+    r"""Raise unless times and doses are of the right kind.
+
+    Raises:
+        ModelError: One of them is not.
+    """
+    check_times(times)
+    fix = (
+        "pass `cohort.doses`; a table has doses where AMT is positive (EVID 1), a study where it "
+        "has a regimen."
+    )
+    check_is("doses", doses, Doses, fix, ModelError)

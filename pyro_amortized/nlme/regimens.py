@@ -143,7 +143,7 @@ class Regimen:
 
     def with_amount(self, amount: float) -> "Regimen":
         """The same plan with another amount of the last dose; the others (a loading dose) change in
-        proportion.
+        proportion. A last dose of 0 is a SettingError.
         """
         if not self.amounts[-1] > 0:
             raise SettingError(

@@ -11,6 +11,8 @@ from torch import Tensor
 # covariances that are far from positive definite.
 DIAGONAL_ADDITIONS = (1e-9, 1e-6, 1e-3, 1e-1)
 SMALLEST_VARIANCE = 1e-300  # stands for a variance of zero, so that its square root is positive
+# Stands for a standard deviation of zero that lengths are divided by, so that these stay finite.
+SMALLEST_DEVIATION = 1e-12
 
 
 def factored(covariance: Tensor) -> Tensor:
@@ -41,6 +43,32 @@ def factored(covariance: Tensor) -> Tensor:
     factors = factors.clone()
     factors[failed] = _nearby_factors(covariance[failed])
     return factors
+
+
+def strictly_lower(entries: Tensor, size: int) -> Tensor:
+    """Square matrices with some entries below the diagonal, row by row, and zeros elsewhere.
+
+    Example:
+        >>> strictly_lower(torch.tensor([1.0, 2.0, 3.0]), 3)
+        tensor([[0., 0., 0.],
+                [1., 0., 0.],
+                [2., 3., 0.]])
+    """
+    row, column = torch.tril_indices(size, size, -1, device=entries.device)
+    matrix = entries.new_zeros(*entries.shape[:-1], size, size)
+    matrix[..., row, column] = entries
+    return matrix
+
+
+def inverse_factor(factor: Tensor) -> Tensor:
+    """Inverses of lower triangular matrices ``(*, n, n)``."""
+    identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+    return torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+
+
+def positive_deviations(covariance: Tensor) -> Tensor:
+    """Standard deviations of covariances ``(*, n, n)``, positive, shape ``(*, n)``."""
+    return covariance.diagonal(dim1=-2, dim2=-1).sqrt().clamp(min=SMALLEST_DEVIATION)
 
 
 def _nearby_factors(covariance: Tensor) -> Tensor:

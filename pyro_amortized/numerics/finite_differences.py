@@ -46,20 +46,14 @@ def expansion(
     corners = [shifts[a] + shifts[b] for a, b in pairs]
     around = function([*shifts, *-shifts, *corners, *(-x for x in corners)])
     ahead, behind = around[:p], around[p : 2 * p]
-    both_ahead, both_behind = around[2 * p : 2 * p + len(pairs)], around[2 * p + len(pairs) :]
     gradient = value.new_zeros(*value.shape, p)
     hessian = value.new_zeros(*value.shape, p, p)
     for a in range(p):
         gradient[..., a] = (ahead[a] - behind[a]) / (2 * steps[a])
         hessian[..., a, a] = (ahead[a] - 2 * value + behind[a]) / steps[a] ** 2
-    # Both corners: one alone leaves an error of first order in the steps.
-    for (a, b), corner, opposite in zip(pairs, both_ahead, both_behind, strict=True):
-        curved = hessian[..., a, a] * steps[a] ** 2 + hessian[..., b, b] * steps[b] ** 2
-        rest = (corner + opposite) / 2 - value - curved / 2
-        hessian[..., a, b] = hessian[..., b, a] = rest / (steps[a] * steps[b])
-    finite = gradient.isfinite().all(-1) & hessian.isfinite().all(-1).all(-1) & value.isfinite()
-    gradient[~finite], hessian[~finite] = 0.0, 0.0
-    return gradient, hessian
+    curved = hessian.diagonal(dim1=-2, dim2=-1) * steps.square()
+    _fill_mixed(hessian, pairs, around[2 * p :], value, curved, steps)
+    return _where_finite(value.isfinite(), gradient, hessian)
 
 
 def expansion_of_gradients(
@@ -109,14 +103,8 @@ def expansion_of_gradients(
     hessian[..., :d, :d] = (slopes[..., :d] + slopes[..., :d].transpose(-1, -2)) / 2
     hessian[..., :d, d:] = slopes[..., d:]
     hessian[..., d:, :d] = slopes[..., d:].transpose(-1, -2)
-    both_ahead, both_behind = at_corners[: len(pairs)], at_corners[len(pairs) :]
-    for (a, b), corner, opposite in zip(pairs, both_ahead, both_behind, strict=True):
-        rest = (corner + opposite) / 2 - value - (curved[..., a] + curved[..., b]) / 2
-        hessian[..., a, b] = hessian[..., b, a] = rest / (steps[a] * steps[b])
-    finite = gradient.isfinite().all(-1) & hessian.isfinite().flatten(-2).all(-1)
-    finite = finite & value.isfinite() & ~wrong.any(-1)
-    gradient = gradient.masked_fill(~finite.unsqueeze(-1), 0.0)
-    return gradient, hessian.masked_fill(~finite[..., None, None], 0.0)
+    _fill_mixed(hessian, pairs, at_corners, value, curved, steps)
+    return _where_finite(value.isfinite() & ~wrong.any(-1), gradient, hessian)
 
 
 def regressed_expansion(
@@ -166,11 +154,32 @@ def regressed_expansion(
     hessian[..., :d, :d] = (slopes[..., :d] + slopes[..., :d].transpose(-1, -2)) / 2
     hessian[..., d:, :d] = slopes[..., d:].transpose(-1, -2)
     hessian.diagonal(dim1=-2, dim2=-1).copy_(curved / steps.square())
-    both_ahead, both_behind = around[: len(pairs)], around[len(pairs) :]
-    for (a, b), corner, opposite in zip(pairs, both_ahead, both_behind, strict=True):
+    _fill_mixed(hessian, pairs, around, value, curved, steps)
+    return _where_finite(finite, gradient, hessian)
+
+
+def _fill_mixed(
+    hessian: Tensor,
+    pairs: list[tuple[int, int]],
+    corners: list[Tensor],
+    value: Tensor,
+    curved: Tensor,
+    steps: Tensor,
+) -> None:
+    """Write the mixed derivatives of pairs of coordinates into a Hessian that is being made.
+
+    Both corners are used, at plus and at minus the two steps: one alone leaves an error of first
+    order in the steps. ``curved`` are the second derivatives times the squares of the steps.
+    """
+    num = len(pairs)
+    for (a, b), corner, opposite in zip(pairs, corners[:num], corners[num:], strict=True):
         rest = (corner + opposite) / 2 - value - (curved[..., a] + curved[..., b]) / 2
         hessian[..., a, b] = hessian[..., b, a] = rest / (steps[a] * steps[b])
-    finite = finite & hessian.isfinite().flatten(2).all(-1)
+
+
+def _where_finite(usable: Tensor, gradient: Tensor, hessian: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient and Hessian, zero where one of them is not finite and where they are not usable."""
+    finite = usable & gradient.isfinite().all(-1) & hessian.isfinite().flatten(-2).all(-1)
     gradient = gradient.masked_fill(~finite.unsqueeze(-1), 0.0)
     return gradient, hessian.masked_fill(~finite[..., None, None], 0.0)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Size, Tensor
 
+from .cholesky import inverse_factor
 from .small_sums import sum_last
 
 
@@ -68,12 +69,7 @@ class Gaussians(NamedTuple):
 
     def standardized(self, value: Tensor) -> Tensor:
         """:math:`S^{-1} (u - m)` of values u of shape ``(*sample, *batch, d)``, same shape."""
-        centered = value - self.loc
-        d = self.loc.shape[-1]
-        eye = torch.eye(d, dtype=self.scale_tril.dtype, device=self.scale_tril.device)
-        inverse = torch.linalg.solve_triangular(
-            self.scale_tril, eye.expand_as(self.scale_tril), upper=False
-        )
+        centered, inverse = value - self.loc, inverse_factor(self.scale_tril)
         if inverse.dim() == 2:
             return centered @ inverse.T
         return sum_last(inverse * centered.unsqueeze(-2))

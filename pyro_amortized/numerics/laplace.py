@@ -187,6 +187,16 @@ def delta_method(
     return value, variance.clamp(min=0).sqrt().masked_fill(unknown, torch.nan).reshape(value.shape)
 
 
+def normal_quantile(level: float) -> float:
+    """Standard deviations from the mean within which a normal variable lies with a probability.
+
+    Example:
+        >>> round(normal_quantile(0.95), 4)
+        1.96
+    """
+    return float(torch.special.ndtri(torch.tensor(0.5 + level / 2, dtype=torch.float64)))
+
+
 def confidence_interval(
     transform: Callable[[Tensor], Tensor], vector: Tensor, covariance: Tensor, level: float = 0.95
 ) -> tuple[Tensor, Tensor]:
@@ -201,9 +211,6 @@ def confidence_interval(
     Returns:
         Lower and upper bounds, shape of the values.
     """
-    quantile = torch.distributions.Normal(0.0, 1.0).icdf(
-        torch.tensor(0.5 + level / 2, dtype=torch.float64)
-    )
-    half = quantile * covariance.diagonal().clamp(min=0).sqrt()
+    half = normal_quantile(level) * covariance.diagonal().clamp(min=0).sqrt()
     ends = torch.stack([transform(vector - half), transform(vector + half)])
     return ends.amin(0), ends.amax(0)

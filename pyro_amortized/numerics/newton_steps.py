@@ -21,8 +21,8 @@ from torch import Tensor
 from .cholesky import factored
 from .gaussians import Gaussians
 
-Target = Callable[[Tensor], Tensor]
-TargetOf = Callable[[Tensor], Target]
+LogTarget = Callable[[Tensor], Tensor]
+LogTargetOf = Callable[[Tensor], LogTarget]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def stencil(num_dims: int) -> Tensor:
     return torch.cat([0 * eye[:1], eye, -eye, eye[row] + eye[column]])
 
 
-def newton(target: Target, location: Tensor, scale_tril: Tensor, num_steps: int) -> Curved:
+def newton(target: LogTarget, location: Tensor, scale_tril: Tensor, num_steps: int) -> Curved:
     r"""Take steps towards the maximum of each log density.
 
     Args:
@@ -115,7 +115,7 @@ def newton(target: Target, location: Tensor, scale_tril: Tensor, num_steps: int)
 
 
 def climb(
-    target_of: TargetOf, starts: Tensor, scale_trils: Tensor, num_steps: int, merge: bool = False
+    target_of: LogTargetOf, starts: Tensor, scale_trils: Tensor, num_steps: int, merge: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Steps from several starts of each problem, until its highest log density has ceased to rise.
 
@@ -190,7 +190,7 @@ def _leaders(location: Tensor, scale: Tensor, density: Tensor, active: Tensor) -
 
 
 def newton_step(
-    target: Target, location: Tensor, scale_tril: Tensor
+    target: LogTarget, location: Tensor, scale_tril: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""One step of :func:`newton`.
 
@@ -218,7 +218,7 @@ def newton_step(
 
 
 def best_of(
-    target: Target, normal: Gaussians, num: int, num_best: int, apart: float
+    target: LogTarget, normal: Gaussians, num: int, num_best: int, apart: float
 ) -> tuple[Tensor, Tensor]:
     r"""The best of some quasi-random points of normal distributions, and a scale of their distance.
 
@@ -252,7 +252,7 @@ def best_of(
 
 
 def _evaluate(
-    target: Target, points: Tensor, location: Tensor, scale_tril: Tensor
+    target: LogTarget, points: Tensor, location: Tensor, scale_tril: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Log density in the centre, and in all points relative to it."""
     values = target(location + torch.einsum("nij,kj->kni", scale_tril, points))

@@ -33,14 +33,11 @@ def regression(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
     Returns:
         Shape ``(individual, regressor, target)``; NaN where there are none.
     """
-    w = weights.unsqueeze(-1)
-    x, y = x - (w * x).sum(0), y - (w * y).sum(0)
-    squares = torch.einsum("kn,kni,knj->nij", weights, x, x)
-    jitter = JITTER * squares.diagonal(dim1=1, dim2=2).clamp(min=1e-300)
+    y = y - (weights.unsqueeze(-1) * y).sum(0)
+    x, factor, exists = _factored_squares(x, weights)
     products = torch.einsum("kn,kni,knp->nip", weights, x, y)
-    factor, info = torch.linalg.cholesky_ex(squares + jitter.diag_embed())
     solution = torch.cholesky_solve(products, factor)
-    return torch.where((info == 0)[:, None, None], solution, torch.nan)
+    return torch.where(exists[:, None, None], solution, torch.nan)
 
 
 def influences(x: Tensor, weights: Tensor) -> Tensor:
@@ -53,11 +50,19 @@ def influences(x: Tensor, weights: Tensor) -> Tensor:
     Returns:
         The shape of x; NaN where there is no regression.
     """
+    x, factor, exists = _factored_squares(x, weights)
+    solved = torch.cholesky_solve(x.permute(1, 2, 0), factor).permute(2, 0, 1)
+    leverage = weights * (1 + (solved * x).sum(-1))
+    changes = solved / (1 - leverage.clamp(max=MAX_LEVERAGE)).unsqueeze(-1)
+    return torch.where(exists[:, None], changes, torch.nan)
+
+
+def _factored_squares(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Centred regressors, the Cholesky factor of their covariance, and for which individuals there
+    is one.
+    """
     x = x - (weights.unsqueeze(-1) * x).sum(0)
     squares = torch.einsum("kn,kni,knj->nij", weights, x, x)
     jitter = JITTER * squares.diagonal(dim1=1, dim2=2).clamp(min=1e-300)
     factor, info = torch.linalg.cholesky_ex(squares + jitter.diag_embed())
-    solved = torch.cholesky_solve(x.permute(1, 2, 0), factor).permute(2, 0, 1)
-    leverage = weights * (1 + (solved * x).sum(-1))
-    changes = solved / (1 - leverage.clamp(max=MAX_LEVERAGE)).unsqueeze(-1)
-    return torch.where((info == 0)[:, None], changes, torch.nan)
+    return x, factor, info == 0

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from ..cohort import Cohort
 from ..model import Model
-from .known_population import KnownPopulation, Value
+from .known_population import GivenValue, KnownPopulation
 from .known_population import population as _population
 
 
@@ -21,9 +21,9 @@ class _CallablePackage(ModuleType):
     def __call__(
         self,
         model: Model,
-        estimates: Mapping[str, Value] | None = None,
+        estimates: Mapping[str, GivenValue] | None = None,
         *,
-        standard_errors: Mapping[str, Value] | None = None,
+        standard_errors: Mapping[str, GivenValue] | None = None,
         cohort: Cohort | None = None,
     ) -> KnownPopulation:
         """:func:`~pyro_amortized.population.known_population.population`."""

@@ -25,7 +25,7 @@ from ..runtime.progress import showing_progress
 from ..runtime.random_numbers import fork_seed, make_generator
 from ..sampling.importance_weights import PARETO
 from ..sampling.weight_quality import unreliable
-from .estimation import fit_once
+from .estimation import FitRequest, fit_once
 from .posterior.population_posterior import PopulationDraws, sample_population
 from .results.fit_result import PopulationFit
 
@@ -34,9 +34,12 @@ CHAIN_DIAGNOSTICS = ("acceptance rate", "divergences", "r_hat", "n_eff")
 
 @dataclass(frozen=True)
 class DrawSettings:
-    """Effort of the posterior draws."""
+    r"""Effort of the posterior draws.
 
-    # Weighted draws of the population per draw that is requested.
+    Args:
+        proposals_per_draw: Weighted draws of the population per draw that is requested.
+    """
+
     proposals_per_draw: int = 2
 
 
@@ -118,15 +121,13 @@ class AmortizedMCMC:
             )
         generator = make_generator(self.seed)
         with showing_progress(self.progress):
-            mode = fit_once(
-                self.kernel.model,
-                cohort,
-                self.guide,
+            request = FitRequest(
                 criterion="posterior mode",
                 num_draws=self.num_draws,
                 estimator=self.estimator,
                 seed=fork_seed(generator),
             )
+            mode = fit_once(self.kernel.model, cohort, request, self.guide)
         total = self.num_samples * self.num_chains
         draws = sample_population(
             mode,

@@ -37,13 +37,16 @@ from .results.fit_result import PopulationFit
 
 @dataclass(frozen=True)
 class BootstrapSettings:
-    """Effort of a bootstrap."""
+    r"""Effort of a bootstrap.
 
-    # Iterations of the optimiser for each replicate; it starts at the estimates.
+    Args:
+        max_iterations: Iterations of the optimiser for each replicate; it starts at the estimates.
+        relative_step: Step of the differences that give the scores, in standard errors.
+        max_named: Individuals that an error message names.
+    """
+
     max_iterations: int = 50
-    # Step of the differences that give the scores, in standard errors.
     relative_step: float = 1e-3
-    # Individuals that an error message names.
     max_named: int = 5
 
 
@@ -294,17 +297,13 @@ def simulate_population(
         ModelError: A population value is missing or outside its support.
     """
     generator, population = make_generator(seed), structure.check_population(population)
-    draws = structure.draw_individuals(design, population, 1, generator)[0]
-    shared = structure.unconstrain_population(population, structure.shared)
-    simulated, failed = structure.simulate(
-        design, draws, shared.expand(len(design), -1), population, generator
-    )
+    simulated, failed = structure.simulate_cohort(design, population, generator)
     if bool(failed.any()):
         failures = failed.nonzero()[: BOOTSTRAP.max_named, 0].tolist()
         named = [design.ids[i] for i in failures]
         raise FitError(
             f"The simulations of {int(failed.sum())} individuals ({named}) are not finite.",
             "a population under which the model can be simulated.",
-            "check the estimates.",
+            "look for estimates that are far from what is plausible, and simulate at others.",
         )
     return simulated

@@ -11,7 +11,7 @@ covariance of the estimates, and new draws give the likelihood that is reported.
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -42,9 +42,24 @@ from .search.estimation_settings import ESTIMATION
 from .search.fit_rounds import Rounds, Start, continue_rounds, first_progress
 from .search.maximum_search import Criterion, Search
 from .search.other_starts import other_start
-from .search.round_progress import Progress
+from .search.round_progress import RoundProgress
 from .search.round_schedule import RoundSchedule
 from .search.starting_values import find_start
+
+
+@dataclass(frozen=True, eq=False)
+class FitRequest:
+    """What is asked of a fit, besides model, data, guide and start: arguments of
+    :func:`fit_population` under their names, and which function of the population is maximised.
+    """
+
+    fixed: Population | None = None
+    criterion: Criterion = "maximum likelihood"
+    num_draws: int | None = None
+    num_starts: int = 4
+    estimator: Estimator | None = None
+    seed: int = 0
+    precision: float | None = None
 
 
 def fit_population(
@@ -119,10 +134,10 @@ def fit_population(
     _check_retrain(guide, retrain)
     if precision is None and num_draws is None:
         precision = ESTIMATION.precision
-    arguments = (fixed, criterion, num_draws, num_starts, estimator, seed, precision)
-    place = _folder(folder, num_draws, precision, num_starts, retrain, seed)
+    request = FitRequest(fixed, criterion, num_draws, num_starts, estimator, seed, precision)
+    place = _folder(folder, request, retrain)
     with showing_progress(progress), failures_in_one_line("fit"):
-        first = fit_once(model, cohort, guide, start, *arguments, place)
+        first = fit_once(model, cohort, request, guide, start, place)
     reasons = [] if guide is None or retrain is not None else reasons_to_retrain(first)
     if not (retrain or reasons):
         if place is not None:
@@ -130,7 +145,7 @@ def fit_population(
         return first
     new_guide = retrained(first, reasons, seed)
     with showing_progress(progress), failures_in_one_line("fit"):
-        second = fit_once(model, cohort, new_guide, first.estimates, *arguments)
+        second = fit_once(model, cohort, request, new_guide, first.estimates)
     message = f"{second.message}; the guide was trained again around a fit"
     return replace(second, message=message, seconds=time.perf_counter() - begin)
 
@@ -153,38 +168,35 @@ def _check_retrain(guide: AmortizedGuide | None, retrain: bool | None) -> None:
         )
 
 
-def _folder(folder: str | Path | None, *arguments: float | bool | None) -> FitFolder | None:
+def _folder(
+    folder: str | Path | None, request: FitRequest, retrain: bool | None
+) -> FitFolder | None:
     """The folder of a fit, if the user names one."""
     if folder is None:
         return None
     check_is("folder", folder, (str, Path), "pass the folder's path.", FitError)
-    names = ("num_draws", "precision", "num_starts", "retrain", "seed")
-    return FitFolder(Path(folder), dict(zip(names, arguments, strict=True)))
+    names = ("num_draws", "precision", "num_starts", "seed")
+    settings = {name: getattr(request, name) for name in names}
+    return FitFolder(Path(folder), settings | {"retrain": retrain})
 
 
 def fit_once(
     model: Model,
     cohort: Cohort,
+    request: FitRequest,
     guide: AmortizedGuide | None = None,
     start: Population | None = None,
-    fixed: Population | None = None,
-    criterion: Criterion = "maximum likelihood",
-    num_draws: int | None = None,
-    num_starts: int = 4,
-    estimator: Estimator | None = None,
-    seed: int = 0,
-    precision: float | None = None,
     folder: FitFolder | None = None,
 ) -> PopulationFit:
     """One fit without retraining; arguments as in :func:`fit_population`."""
-    begin, generator = time.perf_counter(), make_generator(seed)
-    structure = structure_to_fit(model, cohort, guide, estimator)
-    num_draws = num_draws or default_num_draws(structure, cohort)
-    fixed = structure.check_values(fixed or {})
-    check_no_levels(structure, cohort, fixed, criterion)
+    begin, generator = time.perf_counter(), make_generator(request.seed)
+    structure = structure_to_fit(model, cohort, guide, request.estimator)
+    num_draws = request.num_draws or default_num_draws(structure, cohort)
+    fixed = structure.check_values(request.fixed or {})
+    check_no_levels(structure, cohort, fixed, request.criterion)
     held = _held(structure, fixed)
-    search = Search.begin(structure, guide, cohort, criterion, generator)
-    if criterion == "maximum likelihood":
+    search = Search.begin(structure, guide, cohort, request.criterion, generator)
+    if request.criterion == "maximum likelihood":
         warn_equal_values(structure, cohort)
     if folder is not None:
         folder.claim(search, _named(start, "start") | _named(fixed, "fixed"))
@@ -193,16 +205,18 @@ def fit_once(
             return finished
     with threads_for(num_draws * cohort.num_values), counting_steps("fit", unit="round"):
         schedule = schedule_of(search, num_draws, len(held))
-        if precision is not None:
+        if request.precision is not None:
             schedule = with_more_draws(schedule, structure, cohort)
         progress = None if folder is None else folder.restored(search, generator)
         if progress is None:
-            begin_at = _start(search, start, num_starts, fixed, generator)
+            begin_at = _start(search, start, request.num_starts, fixed, generator)
             progress = first_progress(search, begin_at, schedule, generator)
         rounds = _finite_rounds(search, progress, held, schedule, generator, folder)
         first = fit_of_rounds(model, rounds, fixed)
-        best = _from_other_start(first, start, num_starts, schedule, generator)
-        return replace(_scored(best, precision, generator), seconds=time.perf_counter() - begin)
+        best = _from_other_start(first, start, request.num_starts, schedule, generator)
+        return replace(
+            _scored(best, request.precision, generator), seconds=time.perf_counter() - begin
+        )
 
 
 def _from_other_start(
@@ -247,7 +261,7 @@ def _named(values: Population | None, what: str) -> dict[str, Tensor]:
 
 def _finite_rounds(
     search: Search,
-    progress: Progress,
+    progress: RoundProgress,
     held: Tensor,
     schedule: RoundSchedule,
     generator: Generator,

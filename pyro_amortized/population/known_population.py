@@ -20,7 +20,7 @@ from ..model.program_run import Assign, run_program
 from ..runtime.arguments import check_is, check_program
 from ..runtime.isolation import seeded
 
-Value = Tensor | float | list[Any] | tuple[Any, ...]
+GivenValue = Tensor | float | list[Any] | tuple[Any, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +77,9 @@ class KnownPopulation:
 
 def population(
     model: Model,
-    estimates: Mapping[str, Value] | None = None,
+    estimates: Mapping[str, GivenValue] | None = None,
     *,
-    standard_errors: Mapping[str, Value] | None = None,
+    standard_errors: Mapping[str, GivenValue] | None = None,
     cohort: Cohort | None = None,
 ) -> KnownPopulation:
     r"""A model with known population parameters, in place of a fit.

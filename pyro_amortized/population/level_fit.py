@@ -7,8 +7,8 @@ modes of the effects, then the maximum of the likelihood of the units on these d
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from ..numerics.maximization import maximize
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
 from ..sampling.individuals import MIN_DRAWS
-from .estimation import fit_once
+from .estimation import FitRequest, fit_once
 from .levels.level_likelihood import LevelLikelihood, drawn_level_likelihood
 from .levels.level_result import LevelFit
 from .levels.level_sites import Level, the_level
@@ -38,12 +38,15 @@ class LevelFitSettings:
         max_iterations: Iterations of a round. The nodes of the quadrature stay where they are in a
             round, so that many iterations in one round lead away from them.
         first_draws: Draws of each individual in the first round, which the next ones improve.
+        num_prior: Populations of the prior whose median is the start of what only the effects
+            depend on.
     """
 
     max_rounds: int = 12
     gain: float = 0.02
     max_iterations: int = 15
     first_draws: int = 150
+    num_prior: int = 100
 
 
 SETTINGS = LevelFitSettings()
@@ -159,7 +162,7 @@ def _start(
     """
     if start is not None:
         return structure.unconstrain_population(structure.check_population(dict(start) | fixed))
-    draws = structure.draw_populations(cohort, 100, make_generator(seed))
+    draws = structure.draw_populations(cohort, SETTINGS.num_prior, make_generator(seed))
     vectors = torch.stack([structure.unconstrain_population(p) for p in draws])
     median = structure.constrain_population(vectors.median(0).values)
     zero = {name: torch.zeros_like(median[name]) for name in level.sites}
@@ -167,7 +170,7 @@ def _start(
     held = zero | held | fixed
     if len(held) == len(structure.population):
         return structure.unconstrain_population(held)
-    return fit_once(structure.model, cohort, fixed=held, seed=seed).vector.clone()
+    return fit_once(structure.model, cohort, FitRequest(held, seed=seed)).vector.clone()
 
 
 def _hyperparameters(
@@ -187,7 +190,8 @@ def _hyperparameters(
     return found
 
 
-def _objective(target: LevelLikelihood, vector: Tensor, own: Tensor) -> Any:
+def _objective(target: LevelLikelihood, vector: Tensor, own: Tensor) -> Callable[[Tensor], Tensor]:
+    """The log likelihood as a function of the free coordinates, the others as in a vector."""
     places = own.nonzero()[:, 0]
 
     def objective(values: Tensor) -> Tensor:
@@ -219,16 +223,16 @@ def _result(
     covariance[own.unsqueeze(1) & own] = curvature.covariance.flatten()
     population = structure.constrain_population(vector)
     fit = LevelFit(
-        structure,
-        target.cohort,
-        level,
-        vector,
-        covariance,
-        -2 * float(objective(vector[own]).detach()),
-        2 * target.mc_error,
-        {n: population[n] for n in level.sites},
-        {n: spread[n] for n in level.sites},
-        target.units,
+        structure=structure,
+        cohort=target.cohort,
+        level=level,
+        vector=vector,
+        covariance=covariance,
+        minus2ll=-2 * float(objective(vector[own]).detach()),
+        minus2ll_mc_error=2 * target.mc_error,
+        effects={n: population[n] for n in level.sites},
+        effect_deviations={n: spread[n] for n in level.sites},
+        units=target.units,
     )
     names = [n for n, x in zip(structure.population_names, own.tolist(), strict=True) if x]
     unknown = curvature.covariance.diagonal().isnan()

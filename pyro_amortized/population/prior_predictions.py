@@ -148,11 +148,7 @@ def _simulated(structure: ModelStructure, cohort: Cohort, num: int) -> list[Coho
     cohort = cohort.to(dtype=torch.float64)
     result = []
     for population in structure.draw_populations(cohort, num, generator):
-        draws = structure.draw_individuals(cohort, population, 1, generator)[0]
-        shared = structure.unconstrain_population(population, structure.shared)
-        simulated, failed = structure.simulate(
-            cohort, draws, shared.expand(len(cohort), -1), population, generator
-        )
+        simulated, failed = structure.simulate_cohort(cohort, population, generator)
         if not bool(failed.any()):
             result.append(simulated)
     return result

@@ -17,9 +17,12 @@ from .isolation import torch_threads
 
 @dataclass(frozen=True)
 class ThreadSettings:
-    """When more than one thread is used."""
+    r"""When more than one thread is used.
 
-    # Observed values times draws for each thread.
+    Args:
+        values_per_thread: Observed values times draws for each thread.
+    """
+
     values_per_thread: int = 2_000_000
 
 

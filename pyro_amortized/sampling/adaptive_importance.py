@@ -16,11 +16,11 @@ import torch
 from torch import Generator, Tensor
 
 from .importance_weights import effective_sample_size
-from .proposals import Refinement, Sampled, Weighted
 from .refinement_stages import indices, refined_draws
 from .sampler import Sampler
 from .sampling_stage import Stage
 from .weight_quality import is_poor
+from .weighted_draws import Refinement, Sampled, Weighted
 from .weighted_fits import guide_mixture, mixture_of_weighted
 
 
@@ -96,7 +96,7 @@ def _sample_known(
         stage = known.stage.index_fill(0, adapted, Stage.MIXTURE)
         refinement = replace(refinement, stage=stage)
         drawn = sampler.from_mixture(
-            refinement.take(adapted), num_draws, rows[adapted], generator, True
+            refinement.take(adapted), num_draws, rows[adapted], generator, stretch=True
         )
         weighted = weighted.replaced(adapted, drawn)
         poor[adapted] = is_poor(drawn.log_weights, settings.min_known_efficiency)
@@ -114,7 +114,7 @@ def _from_known(
             continue
         part = known.take(index)
         drawn = (
-            sampler.from_mixture(part, num_draws, rows[index], generator, True)
+            sampler.from_mixture(part, num_draws, rows[index], generator, stretch=True)
             if refined
             else sampler.from_proposal(num_draws, rows[index], generator)
         )

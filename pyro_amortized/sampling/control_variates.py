@@ -48,24 +48,30 @@ from .importance_weights import (
 
 @dataclass(frozen=True)
 class ControlSettings:
-    """Constants of the control variates."""
+    r"""Constants of the control variates.
 
-    # Largest degree of the polynomials. Skewness needs degree 3, a kurtosis degree 4.
+    Args:
+        max_degree: Largest degree of the polynomials. Skewness needs degree 3, a kurtosis degree 4.
+        draws_per_variate: Draws per control variate in each half; with fewer draws the degree is
+            lower.
+        effective_draws_per_parameter: Effective draws in each half that a mean and a covariance
+            need, per parameter.
+        max_remaining: Largest part of the variance that may remain; else there are no control
+            variates. A small reduction is not worth the rare draws in which the control variates
+            are large: of a target with four modes, the error was underestimated by a fifth.
+        max_increase: Largest factor on the error of the plain mean. Where the proposal is narrower
+            than the normal density, a few draws with large control variates can increase the error.
+        jitter: Added to the normal equations, as a part of their diagonal.
+        max_values: Draws times individuals times control variates that are evaluated together;
+            limits the memory.
+    """
+
     max_degree: int = 4
-    # Draws per control variate in each half; with fewer draws the degree is lower.
     draws_per_variate: float = 6.0
-    # Effective draws in each half that a mean and a covariance need, per parameter.
     effective_draws_per_parameter: float = 5.0
-    # Largest part of the variance that may remain; else there are no control variates. A small
-    # reduction is not worth the rare draws in which the control variates are large: of a target
-    # with four modes, the error was underestimated by a fifth.
     max_remaining: float = 0.5
-    # Largest factor on the error of the plain mean. Where the proposal is narrower than the normal
-    # density, a few draws with large control variates can increase the error.
     max_increase: float = 1.5
-    # Added to the normal equations, as a part of their diagonal.
     jitter: float = 1e-9
-    # Draws times individuals times control variates that are evaluated together; limits the memory.
     max_values: int = 8_000_000
 
 

@@ -45,7 +45,7 @@ class PyroGuideProposal:
             raise GuideError(
                 f"The guide does not sample {missing}.",
                 f"a guide that samples {list(self.structure.individual)} in the plate {PLATE!r}.",
-                "complete the guide.",
+                "sample the other sites in the guide, too, under their names in the model.",
             )
         values = {name: trace.nodes[name]["value"].double() for name in self.structure.individual}
         draws = self.structure.unconstrain(repeated_cohort, values, self.population)

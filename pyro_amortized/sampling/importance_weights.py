@@ -19,24 +19,32 @@ from torch import Generator, Tensor
 
 @dataclass(frozen=True)
 class ParetoSettings:
-    """Constants of Pareto k, after Vehtari et al. (2024)."""
+    r"""Constants of Pareto k, after Vehtari et al. (2024).
 
-    # Above it the mean weight is not reliable.
+    Args:
+        limit: Above it the mean weight is not reliable.
+        finite_variance: Above it the weights have no finite variance.
+        max_tail_share: Largest share of the draws that is in the tail.
+        tail_factor: The tail has at most this multiple of the square root of the number of draws.
+        min_tail: Smallest number of weights that a distribution is fitted to.
+        min_relative_excess: Weights in the tail whose excess is a smaller part of the largest one
+            equal the threshold.
+        prior_shape: Value that estimates of k are drawn towards.
+        prior_weight: Number of values that this counts for.
+        num_points: Points of the quadrature over its other parameter, besides the root of the
+            number of values.
+        max_columns: Columns of a table that are fitted in one call.
+    """
+
     limit: float = 0.7
-    # Above it the weights have no finite variance.
     finite_variance: float = 0.5
-    # Number of weights in the tail: at most this share of the draws, and at most three times the
-    # square root of their number.
     max_tail_share: float = 0.2
     tail_factor: float = 3.0
-    # Smallest number of weights that a distribution is fitted to.
     min_tail: int = 5
-    # Weights in the tail whose excess is a smaller part of the largest one equal the threshold.
     min_relative_excess: float = 1e-12
-    # Estimates are drawn towards 0.5 with the weight of ten values.
     prior_shape: float = 0.5
     prior_weight: float = 10.0
-    # Columns of a table that are fitted in one call.
+    num_points: int = 30
     max_columns: int = 4096
 
 
@@ -222,7 +230,7 @@ def generalized_pareto_shape(excess: Tensor) -> Tensor:
         Zhang and Stephens (2009), A new and efficient estimation method for the generalized Pareto
         distribution; the weak prior of Vehtari et al. (2024).
     """
-    n, m = len(excess), 30 + int(math.sqrt(len(excess)))
+    n, m = len(excess), PARETO.num_points + int(math.sqrt(len(excess)))
     steps = torch.arange(1, m + 1, dtype=excess.dtype, device=excess.device).unsqueeze(-1)
     b = (1.0 - (m / (steps - 0.5)).sqrt()) / (3.0 * excess[int(n / 4 - 0.5)]) + 1 / excess[-1]
     k = torch.log1p(-b.unsqueeze(1) * excess).mean(1)

@@ -21,9 +21,9 @@ from .individual_sampler import make_sampler
 from .individuals import MIN_DRAWS, IndividualPosteriors, individual_posteriors
 from .minor_modes import with_minor_modes
 from .posterior_warnings import warn_unreliable, warn_unusual
-from .proposals import Refinement
 from .refinement_settings import FULL_EFFORT, REFINEMENT, Effort
 from .unreliable_individuals import improve_unreliable
+from .weighted_draws import Refinement
 
 
 def sample_individuals(

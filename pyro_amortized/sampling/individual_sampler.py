@@ -28,7 +28,7 @@ def make_sampler(
 
     def target(draws: Tensor, rows: Tensor) -> Tensor:
         density = structure.log_density(with_anchor(rows), padded(draws), population)
-        return (density.observation + density.individual)[:, : len(rows)]
+        return density.total[:, : len(rows)]
 
     def draw_population(num: int, rows: Tensor, generator: Generator) -> Tensor:
         draws = structure.draw_individuals(with_anchor(rows), population, num, generator)

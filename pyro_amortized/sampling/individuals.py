@@ -35,9 +35,9 @@ from .importance_weights import (
     resample,
     weighted_moments,
 )
-from .proposals import Refinement, Sampled, Weighted
 from .sampling_stage import NAMES, Stage
 from .sampling_summary import SamplingRow, SamplingSummary
+from .weighted_draws import Refinement, Sampled, Weighted
 from .weighted_quantiles import weighted_quantiles
 
 MIN_DRAWS = 25  # smallest number of draws for which Pareto k is defined: a tail of five weights
@@ -158,11 +158,15 @@ class IndividualPosteriors:
         if num_draws >= self.num_draws:
             return self
         picked = torch.randperm(self.num_draws, generator=make_generator(seed))[:num_draws]
+        return self.picked(picked)
+
+    def picked(self, places: Tensor) -> "IndividualPosteriors":
+        """The weighted draws at some places, the same for all individuals."""
         return replace(
             self,
-            unconstrained=self.unconstrained[picked],
-            log_proposal=self.log_proposal[picked],
-            log_weights=self.log_weights[picked],
+            unconstrained=self.unconstrained[places],
+            log_proposal=self.log_proposal[places],
+            log_weights=self.log_weights[places],
         )
 
     def moments(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:

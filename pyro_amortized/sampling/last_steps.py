@@ -16,7 +16,6 @@ from .individual_sampler import make_sampler
 from .individuals import IndividualPosteriors, individual_posteriors
 from .minor_modes import searched_rows, with_minor_modes
 from .posterior_warnings import warn_unreliable, warn_unusual
-from .proposals import Sampled, Weighted
 from .refinement_settings import FULL_EFFORT, REFINEMENT
 from .unreliable_individuals import improve_unreliable, unreliable_rows
 
@@ -36,7 +35,7 @@ def with_last_steps(
     if guide is not None:
         warn_unusual(guide.patterns.unusual(cohort))
     recorded = cohort.num_recorded(structure.series)
-    sampled = _sampled(individuals)
+    sampled = individuals.sampled
     poor = unreliable_rows(sampled.weighted)
     poor = poor[: REFINEMENT.max_rows // individuals.num_draws + 1]
     first = searched_rows(sampled, recorded)
@@ -47,7 +46,7 @@ def with_last_steps(
             sampler = make_sampler(guide, structure, part.cohort, part.population)
             density = CountedDensity(sampler.target, len(rows))
             sampler = replace(sampler, target=density)
-            better = with_minor_modes(sampler, _sampled(part), generator, recorded[rows])
+            better = with_minor_modes(sampler, part.sampled, generator, recorded[rows])
             better = improve_unreliable(sampler, better, generator, FULL_EFFORT.max_chains)
         individuals = individual_posteriors(
             structure,
@@ -60,10 +59,3 @@ def with_last_steps(
     parts = (individuals.estimate, individuals.num_draws, individuals.method)
     warn_unreliable(cohort.ids, *parts, True)
     return individuals
-
-
-def _sampled(individuals: IndividualPosteriors) -> Sampled:
-    weighted = Weighted(
-        individuals.unconstrained, individuals.log_proposal, individuals.log_weights
-    )
-    return Sampled(weighted, individuals.refinement)

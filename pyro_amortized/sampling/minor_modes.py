@@ -15,55 +15,64 @@ from torch import Generator, Tensor
 
 from ..numerics.cholesky import factored
 from ..numerics.newton_steps import newton, newton_step, stencil
-from .proposals import Sampled
 from .sampler import Sampler
 from .sampling_stage import Stage
 from .student_mixture import StudentMixture, squared_distance
+from .weighted_draws import Sampled
 from .weighted_fits import mixture_of_weighted
 
 
 @dataclass(frozen=True)
 class SearchEffort:
-    """Effort of the search, and which modes are relevant."""
+    r"""Effort of the search, and which modes are relevant.
 
-    # Starts per individual and Newton steps. On 16 individuals whose absorption and elimination may
-    # be exchanged, with residual errors of 0.02 to 0.1, 24 starts found every separate mode with
-    # more than 0.4 % of the posterior in 5 of 5 runs, 12 starts in 3 to 5. More than 6 steps found
-    # no more.
+    Args:
+        num_starts: Starts per individual. On 16 individuals whose absorption and elimination may be
+            exchanged, with residual errors of 0.02 to 0.1, 24 starts found every separate mode with
+            more than 0.4 % of the posterior in 5 of 5 runs, 12 starts in 3 to 5.
+        num_steps: Newton steps of every start; more found no more there.
+        num_followed: Of the starts of an individual that have not arrived then, so many with the
+            largest masses take further steps. Of cells whose posterior is a hundredth of the
+            population as wide, 6 % of the starts had arrived after 6 steps and 60 % after 12; a fit
+            lost the larger mode of four of 50 and ended 35 in log likelihood below the maximum.
+        num_more_steps: Further steps that are taken at a time.
+        max_steps: Most steps in all.
+        min_steps: Newton steps after which starts that are at the same, covered mode are followed
+            no further, but for one.
+        max_values: Largest number of observed values whose density is evaluated, some seconds for a
+            closed form. Of the individuals for which this is not enough, those with the lowest
+            likelihood per value are searched.
+        num_starts_of_others: Starts of the others. Without them the log likelihood of 1,000 cells
+            was up to 10 too small, with a Monte Carlo error of 1.6. `num_modes` of individuals that
+            are not searched is 0.
+        max_values_of_others: Observed values whose density is evaluated for the others; of 1,000
+            cells all are searched.
+        min_mass: Smallest mass relative to that of the largest mode. The log likelihood lacks 0.002
+            without it.
+        min_cover: A mode is covered if the mixture has this part of its density there.
+        max_added: Most modes that are added to the mixture of an individual.
+        min_weight: Smallest weight of an added mode.
+        max_counted: Most modes that are counted.
+        max_slope: Largest slope, in units of the scale that the steps have found, at which a start
+            has arrived.
+        same_mode_distance: Squared Mahalanobis distance below which two modes are the same.
+    """
+
     num_starts: int = 48
     num_steps: int = 6
-    # Of the starts of an individual that have not arrived then, so many with the largest masses
-    # take further steps, the second number at a time and up to the third in all. Of cells whose
-    # posterior is a hundredth of the population as wide, 6 % of the starts had arrived after 6
-    # steps and 60 % after 12; a fit lost the larger mode of four of 50 and ended 35 in log
-    # likelihood below the maximum.
     num_followed: int = 12
     num_more_steps: int = 5
     max_steps: int = 26
-    # Newton steps after which starts that are at the same, covered mode are followed no further,
-    # but for one.
     min_steps: int = 2
-    # Largest number of observed values whose density is evaluated, some seconds for a closed form.
-    # Of the individuals for which this is not enough, those with the lowest likelihood per value
-    # are searched.
     max_values: int = 100_000_000
-    # Starts of the others, and values in all: of 1,000 cells all are searched. Without it their log
-    # likelihood was up to 10 too small, with a Monte Carlo error of 1.6. `num_modes` of those that
-    # are not searched is 0.
     num_starts_of_others: int = 8
     max_values_of_others: int = 200_000_000
-    # Smallest mass relative to that of the largest mode. The log likelihood lacks 0.002 without it.
     min_mass: float = 5e-4
-    # A mode is covered if the mixture has this part of its density there.
     min_cover: float = 0.25
-    # Modes that are added to the mixture of an individual, and their smallest weight; modes that
-    # are counted.
     max_added: int = 2
     min_weight: float = 0.05
     max_counted: int = 5
-    # Largest slope, in units of the scale that the steps have found, at which a start has arrived.
     max_slope: float = 0.3
-    # Squared Mahalanobis distance below which two modes are the same.
     same_mode_distance: float = 9.0
 
 
@@ -138,9 +147,9 @@ def _with_minor_modes_of(
     mixture = _with_components(part.mixture, found.take(index), missed[index])
     everyone = torch.arange(len(own))
     part = part.with_mixtures(everyone, mixture)
-    pilot = sampler.from_mixture(part, num_draws, own, generator, True)
+    pilot = sampler.from_mixture(part, num_draws, own, generator, stretch=True)
     part = part.with_mixtures(everyone, mixture_of_weighted(pilot, 0, generator, mixture))
-    weighted = sampler.from_mixture(part, num_draws, own, generator, True)
+    weighted = sampler.from_mixture(part, num_draws, own, generator, stretch=True)
     return sampled.replaced(own, Sampled(weighted, part.at(Stage.MIXTURE)))
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..numerics.cholesky import factored
-from ..numerics.newton_steps import Target, TargetOf, climb
+from ..numerics.newton_steps import LogTarget, LogTargetOf, climb
 from .student_mixture import StudentMixture, fit_student_mixture, squared_distance
 
 NUM_MODES = 5  # one start each: see _starts
@@ -31,31 +31,40 @@ NUM_MODES = 5  # one start each: see _starts
 
 @dataclass(frozen=True)
 class ModeSettings:
-    """Effort of the search for modes and of the differential evolution."""
+    r"""Effort of the search for modes and of the differential evolution.
 
-    # Newton steps from every start; more where the log density of an individual still rises.
+    Args:
+        num_newton_steps: Newton steps from every start; more where the log density of an individual
+            still rises.
+        num_points: Points per target, an even number: 24 points and 60 steps left an error of the
+            log likelihood of 50 cells of 0.5, 32 points and 100 steps 0.35 (decision 030).
+        gamma: The differences of points are multiplied by this number over the root of twice the
+            number of parameters (Ter Braak 2006).
+        mode_jump_interval: Every so many steps they are multiplied by one, which moves points
+            between modes (Ter Braak 2006).
+        noise: Standard deviation of epsilon as a part of the median deviation of the points.
+        min_mode_share: Smallest share of a mode in the start of the evolution.
+        same_mode_distance: Squared Mahalanobis distance below which two modes are the same.
+        repeated_mode_log_mass: What is subtracted from the log mass of the second of two equal
+            modes: exp(-20) = 2e-9.
+        jitter: Added to the covariance of the draws, as a part of the variances.
+    """
+
     num_newton_steps: int = 5
-    # Points per target, an even number: 24 points and 60 steps left an error of the log likelihood
-    # of 50 cells of 0.5, 32 points and 100 steps 0.35 (decision 030).
     num_points: int = 32
-    # Every so many steps gamma is one, which moves points between modes (Ter Braak 2006).
+    gamma: float = 2.38
     mode_jump_interval: int = 10
-    # Standard deviation of epsilon as a part of the median deviation of the points.
     noise: float = 1e-3
-    # Smallest share of a mode in the start of the evolution.
     min_mode_share: float = 0.08
-    # Squared Mahalanobis distance below which two modes are the same, and what is subtracted from
-    # the log mass of the second one: exp(-20) = 2e-9.
     same_mode_distance: float = 1.0
     repeated_mode_log_mass: float = 20.0
-    # Added to the covariance of the draws, as a part of the variances.
     jitter: float = 1e-9
 
 
 MODES = ModeSettings()
 
 
-class Modes(NamedTuple):
+class NormalModes(NamedTuple):
     """Normal approximations at the modes of N targets, as mixtures of ``NUM_MODES`` components,
     and whether the mode of a component is that of an earlier one, shape ``(N, NUM_MODES)``.
     """
@@ -64,7 +73,7 @@ class Modes(NamedTuple):
     repeated: Tensor
 
 
-def find_modes(target_of: TargetOf, draws: Tensor, log_weights: Tensor) -> Modes:
+def find_modes(target_of: LogTargetOf, draws: Tensor, log_weights: Tensor) -> NormalModes:
     r"""The modes of each target that Newton steps from some draws lead to.
 
     Args:
@@ -89,11 +98,11 @@ def find_modes(target_of: TargetOf, draws: Tensor, log_weights: Tensor) -> Modes
     log_mass, repeated = _log_masses(modes, scales, log_density)
     share = log_mass.softmax(-1).clamp(min=MODES.min_mode_share)
     log_share = (share / share.sum(1, keepdim=True)).log()
-    return Modes(StudentMixture(log_share, modes, scales), repeated)
+    return NormalModes(StudentMixture(log_share, modes, scales), repeated)
 
 
 def mixture_around_modes(
-    target: Target, modes: Modes, generator: Generator, num_steps: int = 80
+    target: LogTarget, modes: NormalModes, generator: Generator, num_steps: int = 80
 ) -> StudentMixture:
     r"""A mixture of the places around the modes that differential evolution visits.
 
@@ -121,7 +130,7 @@ def mixture_around_modes(
 
 
 def differential_evolution(
-    target: Target, starts: Tensor, num_steps: int, generator: Generator
+    target: LogTarget, starts: Tensor, num_steps: int, generator: Generator
 ) -> Tensor:
     r"""Points that move by differential evolution, for each target separately.
 
@@ -141,7 +150,7 @@ def differential_evolution(
     path = []
     for step in range(num_steps):
         between_modes = step % MODES.mode_jump_interval == MODES.mode_jump_interval - 1
-        gamma = 1.0 if between_modes else 2.38 / math.sqrt(2 * num_latent)
+        gamma = 1.0 if between_modes else MODES.gamma / math.sqrt(2 * num_latent)
         for moving, other in ((0, 1), (1, 0)):
             points, log_density = halves[moving], log_densities[moving]
             first = torch.randint(size, (size, num), generator=generator)

@@ -17,12 +17,18 @@ from ..runtime.isolation import seeded
 
 @dataclass(frozen=True)
 class ChainSettings:
-    """Length of a chain."""
+    r"""Length of a chain.
 
-    # Only the place and the shape of the posterior are needed, so the chain is short.
+    Args:
+        num_warmup: Steps of the warm-up. Only the place and the shape of the posterior are needed,
+            so the chain is short.
+        num_samples: Steps after it.
+        max_tree_depth: Largest depth of a tree: at most 2 ** 5 = 32 evaluations of the gradient in
+            each step.
+    """
+
     num_warmup: int = 100
     num_samples: int = 200
-    # At most 2 ** 5 = 32 evaluations of the gradient in each step.
     max_tree_depth: int = 5
 
 

@@ -73,7 +73,7 @@ def _log_density(individuals: IndividualPosteriors, places: Tensor) -> Tensor:
         density = individuals.structure.log_density(
             individuals.cohort, places, individuals.population
         )
-    return density.observation + density.individual
+    return density.total
 
 
 def _mean_of_group(individuals: IndividualPosteriors, first: Tensor) -> Tensor:

@@ -10,9 +10,13 @@ from .weight_quality import RELIABILITY, unreliable
 
 @dataclass(frozen=True)
 class WarningSettings:
-    """Lengths of warnings."""
+    r"""Lengths of warnings.
 
-    # Individuals that a warning names, with unusual missing values and with unreliable weights.
+    Args:
+        max_unusual: Individuals with unusual missing values that a warning names.
+        max_unreliable: Individuals with unreliable weights that a warning names.
+    """
+
     max_unusual: int = 5
     max_unreliable: int = 10
 

@@ -10,14 +10,14 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor
 
-from ..numerics.newton_steps import Target
+from ..numerics.newton_steps import LogTarget
 from .importance_weights import PARETO, effective_sample_size
-from .mode_mixture import Modes, find_modes, mixture_around_modes
-from .proposals import Refinement, Sampled, Weighted
+from .mode_mixture import NormalModes, find_modes, mixture_around_modes
 from .refinement_settings import RefinementSettings, Round
 from .sampler import Sampler
 from .student_mixture import StudentMixture
 from .weight_quality import comparable_ess, is_poor
+from .weighted_draws import Refinement, Sampled, Weighted
 from .weighted_fits import mixture_of_weighted
 
 
@@ -115,20 +115,20 @@ class AroundModes:
         settings, rows, num_draws = sampler.settings, state.rows, state.num_draws
         pilot, part = state.pilot, state.sampled.refinement
 
-        def target_of(index: Tensor) -> Target:
+        def target_of(index: Tensor) -> LogTarget:
             return sampler.target_of_each(rows[index])
 
         modes = find_modes(target_of, pilot.draws, pilot.log_weights)
         part = part.with_mixtures(_everyone(rows), modes.mixture)
         size = max(settings.min_mode_draws, num_draws // 4)
-        drawn = sampler.from_mixture(part, size, rows, generator, True)
+        drawn = sampler.from_mixture(part, size, rows, generator, stretch=True)
         mixture = mixture_of_weighted(drawn, 0, generator, modes.mixture)
         part = part.with_mixtures(_everyone(rows), mixture)
-        best = Sampled(sampler.from_mixture(part, num_draws, rows, generator, True), part)
+        best = Sampled(sampler.from_mixture(part, num_draws, rows, generator, stretch=True), part)
         index = indices(is_poor(best.weighted.log_weights, settings.min_mode_efficiency))
         if len(index) == 0 or settings.max_evolution_steps == 0:
             return best
-        poor = Modes(modes.mixture.take(index), modes.repeated[index])
+        poor = NormalModes(modes.mixture.take(index), modes.repeated[index])
         explored = _explored(sampler, part.take(index), poor, rows[index], num_draws, generator)
         return better_draws(best, index, explored)
 
@@ -163,17 +163,17 @@ class MoreComponents:
         part = current.refinement.with_mixtures(_everyone(rows), mixture)
         if factor > 1:
             size = factor * num_draws
-            drawn = sampler.from_mixture(part, size, rows, generator, self.around_modes)
+            drawn = sampler.from_mixture(part, size, rows, generator, stretch=self.around_modes)
             mixture = mixture_of_weighted(drawn, num_components, generator, start)
             part = part.with_mixtures(_everyone(rows), mixture)
-        drawn = sampler.from_mixture(part, num_draws, rows, generator, self.around_modes)
+        drawn = sampler.from_mixture(part, num_draws, rows, generator, stretch=self.around_modes)
         return Sampled(drawn, part)
 
 
 def _explored(
     sampler: Sampler,
     part: Refinement,
-    modes: Modes,
+    modes: NormalModes,
     rows: Tensor,
     num_draws: int,
     generator: Generator,
@@ -187,7 +187,7 @@ def _explored(
     size = max(num_draws, settings.min_located_draws)
     mixture = _adapted(sampler, mixture, rows, size, generator)
     part = part.with_mixtures(_everyone(rows), mixture)
-    return Sampled(sampler.from_mixture(part, num_draws, rows, generator, True), part)
+    return Sampled(sampler.from_mixture(part, num_draws, rows, generator, stretch=True), part)
 
 
 def _adapted(

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from ..numerics.newton_steps import Target
+from ..numerics.newton_steps import LogTarget
 from .importance_weights import finite_or_zero_weight
-from .proposals import Proposal, Refinement, Weighted
+from .proposals import Proposal
 from .refinement_settings import REFINEMENT, RefinementSettings
+from .weighted_draws import Refinement, Weighted
 
 LogDensity = Callable[[Tensor, Tensor], Tensor]
 Draw = Callable[[int, Tensor, Generator], Tensor]
-Source = tuple[int, Callable[[Tensor], Tensor]]
+MixtureTerm = tuple[int, Callable[[Tensor], Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,7 @@ class Sampler:
         num_draws: int,
         rows: Tensor,
         generator: Generator,
+        *,
         stretch: bool = False,
     ) -> Weighted:
         r"""Weighted draws from the defensive mixture, with a fixed number of draws of each part.
@@ -72,11 +74,13 @@ class Sampler:
         if num_stretched:
             sources.append((num_stretched, part.mixture.stretched(population.std(0))))
         draws = [x.draw(num, generator) for num, x in sources] + [population[:num_population]]
-        terms: list[Source] = [(n, x.log_prob) for n, x in sources]
+        terms: list[MixtureTerm] = [(n, x.log_prob) for n, x in sources]
         terms.append((num_population, lambda x: self.log_population(x, rows)))
         return self.weighted_by_mixture(torch.cat(draws), terms, rows)
 
-    def weighted_by_mixture(self, draws: Tensor, terms: list[Source], rows: Tensor) -> Weighted:
+    def weighted_by_mixture(
+        self, draws: Tensor, terms: list[MixtureTerm], rows: Tensor
+    ) -> Weighted:
         """Weighted draws of several sources together, with the number of draws of each and its log
         density.
         """
@@ -86,7 +90,7 @@ class Sampler:
         ]
         return self._weighted(draws, torch.stack(log_terms).logsumexp(0), rows)
 
-    def target_of_each(self, rows: Tensor) -> Target:
+    def target_of_each(self, rows: Tensor) -> LogTarget:
         """The targets of some rows as a function of points ``(point, j * N, latent)``, for j points
         of each row.
         """

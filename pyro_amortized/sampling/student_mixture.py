@@ -23,38 +23,45 @@ from ..numerics.small_sums import sum_last
 
 
 @dataclass(frozen=True)
-class MixtureSettings:
-    """Constants of the mixtures and of their fit."""
+class StudentSettings:
+    r"""Constants of the mixtures and of their fit.
 
-    # Four in place of 16 degrees of freedom reduced the error of the log likelihood of 50 cells
-    # from 1.6 to 0.5 (decision 030).
+    Args:
+        degrees_of_freedom: Degrees of freedom. Four in place of 16 reduced the error of the log
+            likelihood of 50 cells from 1.6 to 0.5 (decision 030).
+        stretch: Factor of the widest axis in a stretched mixture; the width of the population
+            limits it.
+        max_rows: Draws times components of the individuals that are fitted in one call. More of
+            them do not fit into the cache of a processor.
+        max_relative_scale: Largest entry of a scale in units of the population: keeps its square
+            finite.
+        unused_log_weight: Log weight of a component that only makes the number of components equal:
+            exp(-30) = 1e-13.
+        num_steps: Steps of expectation-maximisation.
+        min_relative_variance: Smallest variance of a component, as a part of the variance of all
+            weighted draws.
+        several_components_factor: Further factor of it for several components, whose modes may lie
+            far apart: the distance of the modes must not determine the smallest width of each.
+        min_variance: Smallest variance that the two shares above refer to.
+        min_component_weight: Smallest weight of a component before the weights are normalised.
+        blend_draws_per_dimension: A component blends its covariance with that of all draws by the
+            share n / (effective draws + n), where n is this multiple of the dimension.
+    """
+
     degrees_of_freedom: int = 4
-    # Factor of the widest axis in a stretched mixture; the width of the population limits it.
     stretch: float = 4.0
-    # Draws times components of the individuals that are fitted in one call. More of them do not
-    # fit into the cache of a processor.
     max_rows: int = 60_000
-    # Largest entry of a scale in units of the population: keeps its square finite.
     max_relative_scale: float = 1e100
-    # Log weight of a component that only makes the number of components equal: exp(-30) = 1e-13.
     unused_log_weight: float = -30.0
-    # Steps of expectation-maximisation.
     num_steps: int = 15
-    # Smallest variance of a component, as a part of the variance of all weighted draws.
     min_relative_variance: float = 1e-3
-    # Further factor of it for several components, whose modes may lie far apart: the distance of
-    # the modes must not determine the smallest width of each.
     several_components_factor: float = 1e-3
-    # Smallest variance that the two shares above refer to.
     min_variance: float = 1e-10
-    # Smallest weight of a component before the weights are normalised.
     min_component_weight: float = 1e-3
-    # A component blends its covariance with that of all draws by the share n / (effective draws +
-    # n), where n is this multiple of the dimension.
     blend_draws_per_dimension: int = 2
 
 
-MIXTURE = MixtureSettings()
+MIXTURE = StudentSettings()
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,10 +2,9 @@ r"""Last steps for individuals whose weights are unreliable after the refinement
 
 First, the refinement is repeated from new draws of the guide, because a second run with new random
 numbers often finds what the first one missed. Then the individuals with the fewest effective draws
-get a chain
-of NUTS, which shows where the posterior lies. A mixture is fitted to the chain, and the final draws
-come from this mixture, so that the marginal likelihood and Pareto k keep their meaning (decision
-032). The new draws replace the old ones only where their weights are better.
+get a chain of NUTS, which shows where the posterior lies. A mixture is fitted to the chain, and the
+final draws come from this mixture, so that the marginal likelihood and Pareto k keep their meaning
+(decision 032). The new draws replace the old ones only where their weights are better.
 """
 
 from dataclasses import dataclass
@@ -15,19 +14,23 @@ from torch import Generator, Tensor
 
 from .importance_weights import importance_estimate
 from .nuts_chain import nuts_draws
-from .proposals import Sampled, Weighted
 from .refinement_stages import better_draws, refined_draws
 from .sampler import Sampler
 from .sampling_stage import Stage
 from .weight_quality import unreliable
+from .weighted_draws import Sampled, Weighted
 from .weighted_fits import guide_mixture, mixture_of_equal, mixture_of_weighted
 
 
 @dataclass(frozen=True)
 class LastStepSettings:
-    """Effort of the last steps."""
+    r"""Effort of the last steps.
 
-    # Draws of the guide that the repeated refinement starts from: four times the usual pilot.
+    Args:
+        num_pilot_draws: Draws of the guide that the repeated refinement starts from: four times the
+            usual pilot.
+    """
+
     num_pilot_draws: int = 400
 
 

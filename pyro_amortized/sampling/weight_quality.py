@@ -15,16 +15,20 @@ from .refinement_settings import REFINEMENT
 
 @dataclass(frozen=True)
 class ReliabilitySettings:
-    """Limits below which the weights of an individual are unreliable."""
+    r"""Limits below which the weights of an individual are unreliable.
 
-    # Effective draws, at which the Monte Carlo error of the log likelihood of an individual is
-    # about 1 / sqrt(20) = 0.2.
+    Args:
+        min_ess: Effective draws, at which the Monte Carlo error of the log likelihood of an
+            individual is about 1 / sqrt(20) = 0.2.
+        min_efficiency: The same as a share of the draws, where there are fewer than 200 draws.
+        even_efficiency: Pareto k counts where a smaller share of the draws is effective. The tail
+            of nearly equal weights is noise: of 500 posteriors with guides that were 99.7 %
+            effective (the worst 85 %), 67 had a k above the limit, and were refined to draws that
+            are 51 % effective.
+    """
+
     min_ess: float = 20.0
-    # The same as a share of the draws, where there are fewer than 200 draws.
     min_efficiency: float = 0.1
-    # Pareto k counts where a smaller share of the draws is effective. The tail of nearly equal
-    # weights is noise: of 500 posteriors with guides that were 99.7 % effective (the worst 85 %),
-    # 67 had a k above the limit, and were refined to draws that are 51 % effective.
     even_efficiency: float = 0.8
 
 

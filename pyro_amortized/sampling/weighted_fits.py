@@ -12,24 +12,31 @@ import torch
 from torch import Generator, Tensor
 
 from .importance_weights import normalized_weights
-from .proposals import Refinement, Sampled, Weighted
 from .refinement_settings import REFINEMENT
 from .sampling_stage import Stage
 from .student_mixture import StudentMixture, fit_student_mixture
+from .weighted_draws import Refinement, Sampled, Weighted
 
 
 @dataclass(frozen=True)
 class TemperingSettings:
-    """Limits of the flattening."""
+    r"""Limits of the flattening.
 
-    # Effective draws per component and dimension that a covariance needs, and limits of the total.
+    Args:
+        effective_draws_per_dimension: Effective draws per component and dimension that a covariance
+            needs.
+        min_effective_draws: Fewest effective draws in all.
+        max_effective_draws: Most effective draws that are required.
+        max_effective_share: Largest share of the draws that can be required: weights that are
+            flattened further would say little about the target.
+        power_factor: Factor of the power of the weights in each step.
+        max_steps: Most steps: 0.7 ** 30 = 2e-5.
+    """
+
     effective_draws_per_dimension: float = 5.0
     min_effective_draws: float = 10.0
     max_effective_draws: float = 50.0
-    # Largest share of the draws that can be required: weights that are flattened further would
-    # say little about the target.
     max_effective_share: float = 0.2
-    # Factor of the power in each step, and the number of steps: 0.7 ** 30 = 2e-5.
     power_factor: float = 0.7
     max_steps: int = 30
 

@@ -24,9 +24,11 @@ from .simulation.shard_queue import SimulationBank
 from .simulation.training_sets import TrainingSet
 
 ENCODED_AT_ONCE = 8192  # individuals; bounds the memory of the encoding
+FULL_SECONDS = 0.2  # time after which a thread with a full queue looks whether it has to end
+JOIN_SECONDS = 2.0  # longest time to wait for its end
 
 
-class Place(NamedTuple):
+class ShardPlace(NamedTuple):
     """A place in the training: number of the pass, position in the pass, number of the shard."""
 
     epoch: int
@@ -112,12 +114,12 @@ class Feed:
         generator = random_stream(self.seed, Purpose.SHARD_ORDER, epoch)
         return torch.randperm(self.bank.num_shards, generator=generator).tolist()
 
-    def row_order(self, place: Place, num: int) -> Tensor:
+    def row_order(self, place: ShardPlace, num: int) -> Tensor:
         """A random order of the ``num`` rows of a shard."""
         generator = random_stream(self.seed, Purpose.ROW_ORDER, place.epoch, place.shard)
         return torch.randperm(num, generator=generator)
 
-    def places(self, epoch: int, position: int) -> Iterator[Place]:
+    def places(self, epoch: int, position: int) -> Iterator[ShardPlace]:
         """The places in their order, from a position of a pass on."""
         if self.bank.num_shards is None:
             yield from self._places_without_end()
@@ -125,10 +127,10 @@ class Feed:
         while True:
             for j, shard in enumerate(self.shard_order(epoch)):
                 if j >= position:
-                    yield Place(epoch, j, shard)
+                    yield ShardPlace(epoch, j, shard)
             epoch, position = epoch + 1, 0
 
-    def _places_without_end(self) -> Iterator[Place]:
+    def _places_without_end(self) -> Iterator[ShardPlace]:
         """A new shard wherever one is available, else the one that was used least."""
         num_uses: Counter[int] = Counter()
         position = 0
@@ -136,11 +138,13 @@ class Feed:
             new = len(num_uses)
             is_available = not num_uses or self.bank.is_ready(new)
             shard = new if is_available else min(num_uses, key=lambda k: (num_uses[k], k))
-            yield Place(num_uses[shard], position, shard)
+            yield ShardPlace(num_uses[shard], position, shard)
             num_uses[shard] += 1
             position += 1
 
-    def stream(self, epoch: int, position: int, ahead: int = 1) -> Generator[tuple[Place, Pairs]]:
+    def stream(
+        self, epoch: int, position: int, ahead: int = 1
+    ) -> Generator[tuple[ShardPlace, Pairs]]:
         r"""Places with their pairs, prepared in a thread.
 
         Args:
@@ -148,13 +152,13 @@ class Feed:
             position: Position in this pass to begin with.
             ahead: Number of shards that are prepared ahead.
         """
-        prepared: queue.Queue[tuple[Place, Pairs] | BaseException] = queue.Queue(ahead)
+        prepared: queue.Queue[tuple[ShardPlace, Pairs] | BaseException] = queue.Queue(ahead)
         stop = threading.Event()
 
-        def offer(item: tuple[Place, Pairs] | BaseException) -> None:
+        def offer(item: tuple[ShardPlace, Pairs] | BaseException) -> None:
             while not stop.is_set():
                 try:
-                    return prepared.put(item, timeout=0.2)
+                    return prepared.put(item, timeout=FULL_SECONDS)
                 except queue.Full:
                     continue
 
@@ -180,4 +184,4 @@ class Feed:
         finally:
             stop.set()
             # The thread is a daemon, so one that still waits for a shard holds up nothing.
-            thread.join(timeout=2.0)
+            thread.join(timeout=JOIN_SECONDS)

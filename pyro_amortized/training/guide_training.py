@@ -19,7 +19,6 @@ from ..errors import TrainingError
 from ..guide import AmortizedGuide
 from ..guide.amortized_posterior import AmortizedPosterior
 from ..guide.default_distribution import default_training_distribution
-from ..guide.learned_likelihood import learned
 from ..guide.training_distributions import TrainingDistribution
 from ..guide.training_history import TrainingHistory
 from ..missing.training_patterns import TrainingPatterns
@@ -169,8 +168,7 @@ def _guide(
 
 def _sharpened(guide: AmortizedGuide, data: Cohort | Design, plan: Plan) -> AmortizedGuide:
     """A trained guide with Newton steps, in what the networks have left of a budget."""
-    end = None if plan.limit is None else plan.begin + plan.limit
-    left = None if end is None else max(1.0, end - time.monotonic())
+    left = None if plan.deadline is None else max(1.0, plan.deadline - time.monotonic())
     options = TrainingOptions(num_threads=plan.options.num_threads)
     seed, progress = plan.simulator.seed, plan.progress
     return newton_training.sharpen(
@@ -224,7 +222,7 @@ def _networks_of(guide: AmortizedGuide, structure: ModelStructure) -> AmortizedP
             f"a guide of {expected[0]}, {expected[1]}, {expected[2]}, as the model has them.",
             "train without `warm_start=`.",
         )
-    return learned(guide)
+    return guide.networks
 
 
 def _build(
@@ -310,7 +308,7 @@ def _fit(
         feed,
         feed.pairs(validation, 0, VALIDATION).to(posterior.flow.loc.device),
         options,
-        deadline=None if plan.limit is None else plan.begin + plan.limit,
+        deadline=plan.deadline,
         checkpoint=None if plan.folder is None else plan.folder / "checkpoint.safetensors",
         tracker=tracker,
     )

@@ -32,7 +32,7 @@ COOL_DOWN = CoolDownSettings()
 
 
 @dataclass(frozen=True)
-class Schedule:
+class RateSchedule:
     r"""Learning rate and progress.
 
     Args:

@@ -19,8 +19,8 @@ from ..cohort import Cohort, Design
 from ..errors import TrainingError
 from ..guide import AmortizedGuide
 from ..guide.amortized_posterior import AmortizedPosterior
-from ..guide.learned_likelihood import learned
 from ..guide.newton_posterior import SharpenedPosterior
+from ..guide.other_models import check_guide
 from ..guide.sharpened_distribution import (
     SharpenedDistribution,
     log_mixture,
@@ -29,10 +29,10 @@ from ..guide.sharpened_distribution import (
 )
 from ..guide.training_history import TrainingHistory
 from ..networks.conditional_flow import ConditionalFlow, FlowDistribution, FlowSizes
-from ..runtime.arguments import check_count, check_is
+from ..runtime.arguments import check_count
 from ..runtime.isolation import seeded, torch_threads
 from ..runtime.progress import progress_bar
-from .learning_rate import Schedule
+from .learning_rate import RateSchedule
 from .optimizers import average, make_optimizers, set_rate, take_step
 from .options import TrainingOptions
 from .sharpening_choice import CHOICE
@@ -113,8 +113,7 @@ def sharpen(
         TrainingError: An argument is of the wrong kind or outside its range.
     """
     begin, limit = time.monotonic(), budget_seconds(budget)
-    fix = "load it first, `load_guide(path, model, cohort)`."
-    check_is("guide", guide, AmortizedGuide, fix, TrainingError)
+    check_guide(guide, TrainingError)
     check_count("num_simulations", num_simulations, least=100, error=TrainingError)
     check_count("num_steps", num_steps, error=TrainingError)
     first = _posterior_without_steps(guide)
@@ -130,7 +129,9 @@ def sharpen(
         shards = _newton_shards(sharpened, simulator, num_simulations, until)
         total = -(-num_simulations // SETTINGS.shard_size)
         bar = progress_bar(progress, iterable=shards, total=total, desc="Newton steps", leave=False)
-        rows = Rows(*(torch.cat(x) for x in zip(*(vars(p).values() for p in bar), strict=True)))
+        rows = SharpeningRows(
+            *(torch.cat(x) for x in zip(*(vars(p).values() for p in bar), strict=True))
+        )
         deadline = None if limit is None else begin + limit
         history = _train_second(flow, rows, options, seed, deadline, progress)
     before = float(-rows.log_first[: rows.num_validation].mean())
@@ -145,11 +146,11 @@ def sharpen(
 def _posterior_without_steps(guide: AmortizedGuide) -> AmortizedPosterior:
     """The networks of a guide that can be sharpened."""
     guide.structure.check_density()
-    return learned(guide)
+    return guide.networks
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class SharpeningRows:
     r"""The rows that the second flow is trained on.
 
     Args:
@@ -165,7 +166,7 @@ class Rows:
     log_first: Tensor
 
     @classmethod
-    def of(cls, distribution: SharpenedDistribution, values: Tensor) -> "Rows":
+    def of(cls, distribution: SharpenedDistribution, values: Tensor) -> "SharpeningRows":
         """Those of the mode that each value ``(row, latent)`` belongs to: the one with the highest
         density there, by Student distributions around the modes.
         """
@@ -218,7 +219,7 @@ def _second_flow(first: AmortizedPosterior) -> ConditionalFlow:
 @torch.no_grad()
 def _newton_shards(
     posterior: SharpenedPosterior, simulator: Simulator, num: int, until: float | None
-) -> Iterator[Rows]:
+) -> Iterator[SharpeningRows]:
     """Simulations with their Newton steps, a shard at a time, until a time or all are made."""
     design, size = simulator.design, SETTINGS.shard_size
     for shard, start in enumerate(range(0, num, size)):
@@ -229,12 +230,12 @@ def _newton_shards(
         cohort = design.missing(simulations.cohort, generator)
         parts = (cohort, simulations.shared.double(), simulations.priors)
         distribution = posterior.condition(*parts, from_prior=False)
-        yield Rows.of(distribution, simulations.unconstrained)
+        yield SharpeningRows.of(distribution, simulations.unconstrained)
 
 
 def _train_second(
     flow: ConditionalFlow,
-    rows: Rows,
+    rows: SharpeningRows,
     options: TrainingOptions,
     seed: int,
     deadline: float | None,
@@ -248,7 +249,7 @@ def _train_second(
     validation, begin = slice(0, rows.num_validation), time.monotonic()
     steps_per_pass = max(1, (len(rows) - rows.num_validation) // size)
     total = max(SETTINGS.min_steps, num_passes * steps_per_pass)
-    schedule = Schedule(options.peak_rate, options.warmup, None if deadline else total)
+    schedule = RateSchedule(options.peak_rate, options.warmup, None if deadline else total)
     optimizers = make_optimizers(flow, options)
     averaged = AveragedModel(flow, multi_avg_fn=average(options.average_decay))
     generator, step, done = random_stream(seed, Purpose.SHARPENING_ORDER), 0, 0.0
@@ -277,5 +278,5 @@ def _train_second(
 
 
 @torch.no_grad()
-def _loss(flow: nn.Module, rows: Rows, picked: slice) -> float:
+def _loss(flow: nn.Module, rows: SharpeningRows, picked: slice) -> float:
     return -float(rows.log_q(flow, picked).mean())

@@ -13,6 +13,9 @@ from .options import TrainingOptions
 # Rows and columns from which on a matrix is trained by Muon; orthogonalising a thinner one changes
 # little, so Adam trains it (decision 020).
 SMALLEST_MATRIX = 16
+# A new weight enters the running average with this number over itself plus the steps so far: after
+# many steps the average is about that of the last tenth of them, until the decay limits it.
+FIRST_STEPS = 10.0
 
 
 def make_optimizers(
@@ -71,7 +74,7 @@ def average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
     """
 
     def update(averaged: Any, current: Any, num_averaged: Tensor | int) -> None:
-        weight = max(1 - decay, 10.0 / (10.0 + float(num_averaged)))
+        weight = max(1 - decay, FIRST_STEPS / (FIRST_STEPS + float(num_averaged)))
         torch._foreach_lerp_(averaged, current, weight)
 
     return update

@@ -19,31 +19,37 @@ from .simulation_plan import Plan
 
 
 @dataclass(frozen=True)
-class ChoiceSettings:
-    """When a training is sharpened without being asked to."""
+class SharpeningChoiceSettings:
+    r"""When a training is sharpened without being asked to.
 
-    # Part of a budget that the networks get.
+    Args:
+        networks_share: Part of a budget that the networks get.
+        min_budget: Seconds of a budget below which the networks get all of it: the second flow
+            would have some hundred steps only.
+        min_rows: Simulations whose Newton steps must fit into the time for them; the second flow
+            overfits with fewer.
+        usual_rows: Simulations without a budget.
+        max_seconds: Seconds that their Newton steps may take.
+        evaluations_per_row: Evaluations of the density for one of them: 32 starts, four of which
+            climb some steps.
+        preparation_share: Part of the rest of the budget for simulation and Newton steps, which
+            cost more than the training of the second flow.
+        num_probed: Individuals whose density is evaluated to see what an evaluation costs.
+        num_draws: Draws of each of them.
+    """
+
     networks_share: float = 0.25
-    # Seconds of a budget below which the networks get all of it: the second flow would have some
-    # hundred steps only.
     min_budget: float = 20.0
-    # Simulations whose Newton steps must fit into the time for them; the second flow overfits with
-    # fewer.
     min_rows: int = 2_000
-    # Simulations without a budget, and seconds that their Newton steps may take.
     usual_rows: int = 50_000
     max_seconds: float = 300.0
-    # Evaluations of the density for one of them: 32 starts, four of which climb some steps.
     evaluations_per_row: int = 250
-    # Part of the rest of the budget for simulation and Newton steps, which cost more than the
-    # training of the second flow.
     preparation_share: float = 0.65
-    # Individuals and draws that are evaluated to see what an evaluation costs.
     num_probed: int = 64
     num_draws: int = 16
 
 
-CHOICE = ChoiceSettings()
+CHOICE = SharpeningChoiceSettings()
 
 
 def is_sharpened(plan: Plan) -> bool:

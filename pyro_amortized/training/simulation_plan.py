@@ -101,6 +101,11 @@ class Plan:
     progress: bool
     warm_start: AmortizedPosterior | None = None
 
+    @property
+    def deadline(self) -> float | None:
+        """When the time budget ends (``time.monotonic``), or None."""
+        return None if self.limit is None else self.begin + self.limit
+
     def num_validation(self, seconds_each: float) -> int:
         r"""Number of validation simulations; fewer where the budget is short and the model slow.
 

@@ -13,11 +13,11 @@ import torch
 from ..guide.amortized_posterior import AmortizedPosterior
 from .batches import Pairs
 from .objective import log_q
-from .training_progress import Progress
+from .training_progress import TrainingProgress
 
 
 @dataclass(frozen=True)
-class AdviceSettings:
+class TrainingAdviceSettings:
     r"""Differences of the loss that are worth telling.
 
     Args:
@@ -34,11 +34,13 @@ class AdviceSettings:
     num_checks: int = 4
 
 
-DEFAULTS = AdviceSettings()
+DEFAULTS = TrainingAdviceSettings()
 
 
 @torch.no_grad()
-def advice(progress: Progress, posterior: AmortizedPosterior, seen: Pairs, new: Pairs) -> str:
+def advice(
+    progress: TrainingProgress, posterior: AmortizedPosterior, seen: Pairs, new: Pairs
+) -> str:
     r"""A sentence that says what would improve the result.
 
     Args:

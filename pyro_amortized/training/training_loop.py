@@ -22,16 +22,16 @@ from ..guide.amortized_posterior import AmortizedPosterior
 from ..guide.training_history import TrainingHistory
 from ..runtime.progress import progress_bar
 from ..runtime.user_warnings import warn_user
-from .batches import Feed, Pairs, Place
+from .batches import Feed, Pairs, ShardPlace
 from .distributed_training import mean_over_ranks, num_ranks, rank, with_averaged_gradients
-from .learning_rate import COOL_DOWN, Schedule
+from .learning_rate import COOL_DOWN, RateSchedule
 from .loss_tracking import Tracker
 from .objective import Loss, log_q
 from .optimizers import average, make_optimizers, set_rate, take_step
 from .options import TrainingOptions
 from .run_folder import load_optimizer, read_checkpoint, write_checkpoint
 from .time_budgets import used_share
-from .training_progress import Progress
+from .training_progress import TrainingProgress
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Run:
         self.best = copy.deepcopy(posterior.state_dict())
         self.optimizers = make_optimizers(posterior, options)
         planned = None if deadline is None else deadline - self.begin
-        self.progress = Progress(planned=planned)
+        self.progress = TrainingProgress(planned=planned)
         if checkpoint is not None and checkpoint.is_file():
             self._resume(checkpoint)
 
@@ -119,7 +119,7 @@ class Run:
         self.posterior.load_state_dict(self.best)
         self.posterior.requires_grad_(False)
 
-    def _finish_shard(self, place: Place, bar: "tqdm[Any]") -> None:
+    def _finish_shard(self, place: ShardPlace, bar: "tqdm[Any]") -> None:
         """Move to the next place; check the loss and write a checkpoint where it is time."""
         state, num_shards = self.progress, self.feed.bank.num_shards
         is_last = num_shards is not None and place.position == num_shards - 1
@@ -151,7 +151,7 @@ class Run:
                 "finite and were skipped."
             )
 
-    def _schedule(self) -> Schedule:
+    def _schedule(self) -> RateSchedule:
         bank, options = self.feed.bank, self.options
         total = None
         if self.deadline is None:
@@ -161,7 +161,7 @@ class Run:
                 for k in range(bank.num_shards)
             )
             total = per_pass * self.num_passes
-        return Schedule(options.peak_rate, options.warmup, total, self.progress.cooling_from)
+        return RateSchedule(options.peak_rate, options.warmup, total, self.progress.cooling_from)
 
     def _share_of_time(self) -> float:
         if self.progress.planned is None:
@@ -171,10 +171,13 @@ class Run:
     def _elapsed(self) -> float:
         return self.progress.elapsed + time.monotonic() - self.begin
 
+    def _common_share(self) -> float:
+        """Share of the time budget that is used, the same in all processes that train together."""
+        return mean_over_ranks(self._share_of_time()) if self.deadline else 0.0
+
     def _current_progress(self) -> float:
         """Progress, the same in all processes that train together."""
-        share = mean_over_ranks(self._share_of_time()) if self.deadline else 0.0
-        return self._schedule().progress(self.progress.step, share)
+        return self._schedule().progress(self.progress.step, self._common_share())
 
     def _percent(self) -> int:
         return int(100 * self._schedule().progress(self.progress.step, self._share_of_time()))
@@ -190,13 +193,12 @@ class Run:
             return "time budget used"
         return f"all passes over the simulations done ({self.num_passes})"
 
-    def _train_on_shard(self, place: Place, pairs: Pairs) -> None:
+    def _train_on_shard(self, place: ShardPlace, pairs: Pairs) -> None:
         size = min(self.batch_size, len(pairs))
         order = self.feed.row_order(place, len(pairs)).to(self.device)
         schedule, state = self._schedule(), self.progress
         for j in range(len(pairs) // size):
-            share = mean_over_ranks(self._share_of_time()) if self.deadline else 0.0
-            done = schedule.progress(state.step, share)
+            done = schedule.progress(state.step, self._common_share())
             if done >= 1.0:
                 return
             rows = order[j * size : (j + 1) * size]
@@ -306,7 +308,7 @@ class Run:
         self.best = {name: x.to(self.device) for name, x in owners["best"].items()}
         for name, optimizer in self.optimizers.items():
             load_optimizer(optimizer, owners.get(name, {}))
-        self.progress = Progress(**progress)
+        self.progress = TrainingProgress(**progress)
 
     def history(self, **counts: Any) -> TrainingHistory:
         r"""The history of the training.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """The state of a training besides its weights; a checkpoint holds it as JSON.
 
     ``epoch`` and ``position`` are the place of the next shard; ``stalled`` counts the checks

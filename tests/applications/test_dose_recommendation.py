@@ -208,7 +208,12 @@ def test_a_new_occasion_has_random_effects_of_its_own():
     [
         (None, RANGE, {"target": auc(low=1)}, "one end, and no criterion"),
         (None, RANGE, {"target": "auc"}, "`target` is a str"),
-        (None, RANGE, {"target": auc(value=1), "probability": 0.9}, "`probability` for a value"),
+        (
+            None,
+            RANGE,
+            {"target": auc(value=1), "probability": 0.9},
+            "`probability` is given for the target",
+        ),
         (None, RANGE, {"target": auc(1, 2), "probability": 2.0}, "`probability` is 2.0"),
         (None, (5.0, 1.0), {"target": auc(1, 2)}, "range of amounts goes from 5 to 1"),
         (None, (0.0, 1.0), {"target": auc(1, 2)}, "`candidates` is 0.0"),

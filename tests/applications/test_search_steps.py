@@ -14,12 +14,12 @@ from pyro_amortized.applications.model_search.model_searching import make_reques
 from pyro_amortized.applications.model_search.penalised_start import lasso_path
 from pyro_amortized.applications.model_search.search_exchanges import exchange_terms
 from pyro_amortized.applications.model_search.search_path import (
-    Path,
+    SearchPath,
     decision,
     first_step,
     remove_terms,
 )
-from pyro_amortized.applications.model_search.search_refits import Fitted, Refits
+from pyro_amortized.applications.model_search.search_refits import FittedExtension, Refits
 from pyro_amortized.applications.model_search.search_settings import RatioDistribution
 from pyro_amortized.applications.model_search.selection_frequencies import (
     Quadratic,
@@ -196,7 +196,7 @@ def test_a_term_is_exchanged_for_one_that_explains_more():
     program = ExtendedProgram(linear_program, extension)
     fit = pa.fit_population(program, data, seed=1, num_draws=300, progress=False)
     request, _ = make_request(fit, ["weight", "proxy"], ["phi[0]"], False, False)
-    path = Path(Fitted(extension, fit), (first_step(fit),))
+    path = SearchPath(FittedExtension(extension, fit), (first_step(fit),))
     after = exchange_terms(path, Refits(linear_program, 0), request)
     step = after.steps[-1]
     assert step.action == "exchange"
@@ -232,7 +232,7 @@ def test_a_parameter_leaves_a_block():
     data = pa.Cohort({"y": pa.Series(t, y)})
     whole = ExtendedProgram(program, extension)
     fit = pa.fit_population(whole, data, seed=1, num_draws=200, progress=False)
-    path = Path(Fitted(extension, fit), (first_step(fit),))
+    path = SearchPath(FittedExtension(extension, fit), (first_step(fit),))
     after = remove_terms(path, Refits(program, 0), pa.SearchRule())
     removed = [s for s in after.steps if s.action == "remove"]
     assert removed[0].freedom == 2

@@ -36,7 +36,7 @@ def tensors(thing, path=""):
     elif isinstance(thing, Mapping):
         parts = thing
     elif isinstance(thing, tuple | list):
-        parts = dict(enumerate(thing))
+        parts = thing._asdict() if hasattr(thing, "_asdict") else dict(enumerate(thing))
     else:
         return {}
     collected = {}

@@ -13,7 +13,7 @@ import pyro_amortized as pa
 from pyro_amortized import Cohort, Series, nlme
 from pyro_amortized.errors import FitError, GuideError, ModelError
 from pyro_amortized.population.likelihood import likelihood_choice
-from pyro_amortized.population.likelihood.likelihood_choice import ChoiceSettings
+from pyro_amortized.population.likelihood.likelihood_choice import LikelihoodChoiceSettings
 from tests.exact import exact_fit, exact_log_marginal, linear_cohort, linear_program
 from tests.small import NETWORKS
 
@@ -65,7 +65,7 @@ def test_an_expanded_learned_density_has_the_same_maximum(linear_both, monkeypat
     whole, guide = linear_both
     options = {"guide": guide, "estimator": "likelihood-free", "num_draws": 400, "seed": 1}
     exact = pa.fit_population(linear_program, whole[:24], **options)
-    monkeypatch.setattr(likelihood_choice, "CHOICE", ChoiceSettings(max_exact=1000))
+    monkeypatch.setattr(likelihood_choice, "CHOICE", LikelihoodChoiceSettings(max_exact=1000))
     expanded = pa.fit_population(linear_program, whole[:24], **options)
     assert expanded.converged, expanded.message
     errors = exact.covariance.diagonal().sqrt()

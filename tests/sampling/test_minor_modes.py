@@ -15,10 +15,10 @@ from pyro_amortized.numerics.newton_steps import newton, stencil
 from pyro_amortized.sampling import minor_modes
 from pyro_amortized.sampling.individual_sampler import make_sampler
 from pyro_amortized.sampling.minor_modes import EFFORT, SearchEffort
-from pyro_amortized.sampling.proposals import Refinement, Sampled
 from pyro_amortized.sampling.sampler import Sampler
 from pyro_amortized.sampling.sampling_stage import Stage
 from pyro_amortized.sampling.student_mixture import StudentMixture
+from pyro_amortized.sampling.weighted_draws import Refinement, Sampled
 from tests.exact import TRUTH, exact_log_marginal, linear_program
 from tests.sampling.targets import NormalProposal
 

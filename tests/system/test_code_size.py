@@ -1,4 +1,4 @@
-"""No file and no function is too long to be read at once."""
+"""No file and no function is too long to be read at once, and no name stands for two classes."""
 
 import ast
 
@@ -29,3 +29,20 @@ def test_files_and_functions_are_short(folder):
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, kinds):
                 assert function_lines(node) <= MAX_FUNCTION, (path, node.name)
+
+
+def named_types(module):
+    """Names of the classes of a module, and of its aliases of types, which begin with a capital."""
+    yield from (node.name for node in ast.walk(module) if isinstance(node, ast.ClassDef))
+    for node in module.body:
+        if isinstance(node, ast.Assign) and "TypeVar" not in ast.unparse(node.value):
+            names = [x.id for x in node.targets if isinstance(x, ast.Name)]
+            yield from (x for x in names if x[0].isupper() and not x.isupper())
+
+
+def test_every_class_has_a_name_of_its_own():
+    places = {}
+    for path in sorted((ROOT / "pyro_amortized").rglob("*.py")):
+        for name in named_types(ast.parse(path.read_text())):
+            places.setdefault(name, []).append(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ...model.extended_program import ErrorPart
-from ...model.normal_laws import normal_observation
 from ...model.program_run import Assign, run_program
 from ...model.sites import site_mask
+from ...model.transformed_normals import normal_observation
 from ...population.results.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
 from .search_candidates import Candidate

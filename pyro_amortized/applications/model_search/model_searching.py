@@ -14,7 +14,7 @@ References:
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path as FolderPath
+from pathlib import Path
 
 import numpy as np
 
@@ -22,14 +22,14 @@ from ...cohort import Cohort
 from ...errors import FitError, SettingError
 from ...model import Model
 from ...model.extended_program import (
+    CovariateForm,
     ErrorKind,
     ExtendedProgram,
     Extension,
-    Form,
     Term,
 )
-from ...model.normal_laws import normal_observation
 from ...model.program_run import Assign, run_program
+from ...model.transformed_normals import normal_observation
 from ...population.comparison.fixed_parameter_tests import check_fixed
 from ...population.results.fit_result import PopulationFit
 from ...runtime.arguments import check_is, check_seed
@@ -44,33 +44,33 @@ from .search_candidates import (
 )
 from .search_exchanges import exchange_terms, quadratic_terms
 from .search_path import (
-    Path,
+    SearchPath,
     add_terms,
     check_usable,
     first_step,
     remove_terms,
 )
-from .search_refits import Fitted, Refits, check_folder
+from .search_refits import FittedExtension, Refits, check_folder
 from .search_removals import wald_statistic
 from .search_result import CandidateTest, ModelSearch, SearchStep
 from .search_settings import SEARCH, SearchRule
 from .selection_frequencies import inclusion_frequencies
 from .structure_choice import best_structure
 
-Covariates = Sequence[str] | Mapping[str, Form | None]
+CovariateForms = Sequence[str] | Mapping[str, CovariateForm | None]
 
 
 def search(
     fit: PopulationFit,
     *,
-    covariates: Covariates | None = None,
+    covariates: CovariateForms | None = None,
     parameters: Sequence[str] | None = None,
     correlations: bool = True,
     residual: bool = False,
     structures: Mapping[str, Model] | None = None,
     freed: Sequence[str] = (),
     rule: SearchRule | None = None,
-    folder: str | FolderPath | None = None,
+    folder: str | Path | None = None,
     seed: int = 0,
 ) -> ModelSearch:
     r"""Search for covariate effects, correlations and parts of the residual error.
@@ -124,11 +124,11 @@ def search(
     first, name, steps = _first_structure(fit, structures, seed)
     freed = _usable_names(fit, first, freed)
     request, skipped = make_request(first, covariates, parameters, correlations, residual, freed)
-    if (place := None if folder is None else FolderPath(folder)) is not None:
+    if (place := None if folder is None else Path(folder)) is not None:
         check_folder(place, fit, repr((request, rule, seed, name)))
     program, extension = _parts(first.model)
     refits = Refits(program, seed, place)
-    path = Path(Fitted(extension, first), tuple(steps), 0, skipped)
+    path = SearchPath(FittedExtension(extension, first), tuple(steps), 0, skipped)
     path = _followed_path(path, refits, request, rule)
     tests = _final_tests(path, request, rule, seed)
     return ModelSearch(
@@ -157,7 +157,9 @@ def _first_structure(
     return first, name, [first_step(fit), *more]
 
 
-def _followed_path(path: Path, refits: Refits, request: Request, rule: SearchRule) -> Path:
+def _followed_path(
+    path: SearchPath, refits: Refits, request: Request, rule: SearchRule
+) -> SearchPath:
     """Terms added, removed and exchanged until nothing changes."""
     if rule.criterion == "penalised":
         path = penalised_start(path, refits, request, rule)
@@ -180,7 +182,7 @@ def _parts(model: Model) -> tuple[Model, Extension]:
 
 def make_request(
     fit: PopulationFit,
-    covariates: Covariates | None,
+    covariates: CovariateForms | None,
     parameters: Sequence[str] | None,
     correlations: bool,
     residual: bool,
@@ -226,7 +228,7 @@ def _check_series(cohort: Cohort, names: Sequence[str]) -> None:
             )
 
 
-def _check_no_forms(changing: Mapping[str, Form | None]) -> None:
+def _check_no_forms(changing: Mapping[str, CovariateForm | None]) -> None:
     for name, form in changing.items():
         if form is not None:
             raise SettingError(
@@ -253,7 +255,7 @@ def _error_parts(
 
 
 def _final_tests(
-    path: Path, request: Request, rule: SearchRule, seed: int
+    path: SearchPath, request: Request, rule: SearchRule, seed: int
 ) -> tuple[CandidateTest, ...]:
     """Tests at the chosen model, and inclusion frequencies."""
     terms = quadratic_terms(path.current, request)
@@ -272,7 +274,7 @@ def _final_tests(
     return tuple(rows)
 
 
-def _wald_row(path: Path, term: Term, frequency: Mapping[str, float]) -> CandidateTest:
+def _wald_row(path: SearchPath, term: Term, frequency: Mapping[str, float]) -> CandidateTest:
     fit, freedom = path.current.fit, term.num_parameters
     statistic = wald_statistic(fit, term)
     p_value = size_without(path.current.extension, term, freedom, len(fit.cohort)).p_value(

@@ -14,17 +14,19 @@ References:
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ...model.extended_program import CovariateEffect
 from ...population.comparison.model_comparison import difference
-from .score_expansion import expand
+from .score_expansion import Expansion, expand
 from .search_candidates import Request, candidates_for
-from .search_path import Path, unexplained_variances
-from .search_refits import Fitted, Refits
+from .search_path import SearchPath, unexplained_variances
+from .search_refits import FittedExtension, Refits
 from .search_result import SearchStep
 from .search_settings import SEARCH, SearchRule
 from .selection_frequencies import determined_step
@@ -57,53 +59,77 @@ def _lasso(v: np.ndarray, u: np.ndarray, penalty: np.ndarray, b: np.ndarray) -> 
     return b
 
 
-def penalised_start(path: Path, refits: Refits, request: Request, rule: SearchRule) -> Path:
+def penalised_start(
+    path: SearchPath, refits: Refits, request: Request, rule: SearchRule
+) -> SearchPath:
     """The path after the covariate effects that the penalised path chooses have been fitted."""
     fit, extension = path.current.fit, path.current.extension
     found, skipped = candidates_for(fit, extension, request)
     candidates = [c for c in found if isinstance(c.term, CovariateEffect)]
     if not candidates:
         return path
-    expansion = expand(fit, candidates)
-    groups = [list(g) for g in expansion.groups]
-    own, model = [n for g in groups for n in g], list(range(expansion.num_free))
-    info, score = expansion.information, expansion.scores.sum(0)
-    answer = torch.linalg.solve(info[model][:, model], info[model][:, own])
-    v = (info[own][:, own] - info[own][:, model] @ answer).numpy()
-    u = (score[own] - answer.T @ score[model]).numpy()
-    begin = len(model)
-    best, least = frozenset[int](), 0.0
-    for support in lasso_path(v, u):
-        chosen = frozenset(k for k, g in enumerate(groups) if {n - begin for n in g} & support)
-        rows = [n - begin for k in sorted(chosen) for n in groups[k]]
-        fall = float(u[rows] @ determined_step(v[np.ix_(rows, rows)], u[rows]))
-        bic = len(rows) * math.log(len(fit.cohort)) - fall
-        if bic < least and len(chosen) <= rule.max_terms:
-            best, least = chosen, bic
+    quadratic = _quadratic(expand(fit, candidates))
+    chosen, bic = quadratic.best_support(len(fit.cohort), rule.max_terms)
     path = replace(path, num_tests=path.num_tests + len(candidates), skipped=path.skipped | skipped)
-    if not best:
+    if not chosen:
         return path
-    terms = [candidates[k] for k in sorted(best)]
     start = dict(fit.estimates)
-    rows = [n - begin for k in sorted(best) for n in groups[k]]
-    values = iter(determined_step(v[np.ix_(rows, rows)], u[rows]))
-    for candidate in terms:
+    estimates, _ = quadratic.step(chosen)
+    values = iter(estimates)
+    for candidate in (candidates[k] for k in chosen):
         term = candidate.term
         assert isinstance(term, CovariateEffect)
         extension = candidate.added_to(extension)
         estimate = torch.tensor([next(values) for _ in range(candidate.num_added)]).double()
         start[term.site] = estimate if term.form == "category" else estimate[0]
-    model_fit = refits.of(path.current, [(extension, start)])[0]
-    if isinstance(model_fit, str):
+    model = refits.of(path.current, [(extension, start)])[0]
+    if isinstance(model, str):
         return path
-    return _with_step(path, model_fit, -least + len(rows) * math.log(len(fit.cohort)), len(rows))
+    num = len(estimates)
+    return _with_step(path, model, num * math.log(len(fit.cohort)) - bic, num)
 
 
-def _with_step(path: Path, model: Fitted, promised: float, freedom: int) -> Path:
+class _CoefficientQuadratic(NamedTuple):
+    """Information and score of the coefficients of all candidates, adjusted for the parameters of
+    the model, and for each candidate the numbers of its coefficients.
+    """
+
+    information: np.ndarray
+    score: np.ndarray
+    groups: list[list[int]]
+
+    def step(self, chosen: Sequence[int]) -> tuple[np.ndarray, float]:
+        """Estimates of the coefficients of some candidates, and the fall of -2LL they promise."""
+        rows = [n for k in chosen for n in self.groups[k]]
+        estimates = determined_step(self.information[np.ix_(rows, rows)], self.score[rows])
+        return estimates, float(self.score[rows] @ estimates)
+
+    def best_support(self, num_individuals: int, max_terms: int) -> tuple[list[int], float]:
+        """The candidates of the path with the lowest BIC, and its change by them."""
+        best, least = list[int](), 0.0
+        for support in lasso_path(self.information, self.score):
+            chosen = [k for k, group in enumerate(self.groups) if support & set(group)]
+            estimates, fall = self.step(chosen)
+            bic = len(estimates) * math.log(num_individuals) - fall
+            if bic < least and len(chosen) <= max_terms:
+                best, least = chosen, bic
+        return best, least
+
+
+def _quadratic(expansion: Expansion) -> _CoefficientQuadratic:
+    own = [n for group in expansion.groups for n in group]
+    _, score, information = expansion.adjusted(own)
+    places = iter(range(len(own)))
+    groups = [[next(places) for _ in group] for group in expansion.groups]
+    return _CoefficientQuadratic(information.numpy(), score.numpy(), groups)
+
+
+def _with_step(
+    path: SearchPath, model: FittedExtension, promised: float, freedom: int
+) -> SearchPath:
     change = difference(path.current.fit, model.fit)
     fall, error = change.minus2ll, change.minus2ll_mc_error
     needed = freedom * math.log(len(model.fit.cohort))
-    accepted = fall > needed and fall > SEARCH.errors * error
     new = set(model.extension.terms) - set(path.current.extension.terms)
     step = SearchStep(
         action="add",
@@ -113,9 +139,8 @@ def _with_step(path: Path, model: Fitted, promised: float, freedom: int) -> Path
         mc_error=error,
         freedom=freedom,
         score=promised,
-        accepted=accepted,
+        accepted=fall > needed and fall > SEARCH.errors * error,
         variance=unexplained_variances(model.fit),
         reason="the support of the penalised path",
     )
-    path = replace(path, num_tests=path.num_tests + 1)
-    return path.accepted(model, step) if accepted else path.refused(step)
+    return path.after(model, step)

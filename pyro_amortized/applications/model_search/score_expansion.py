@@ -5,7 +5,7 @@ By Fisher's identity, the score of an individual is an expectation over its post
 .. math:: s_i = E[\partial \log p(y_i, u_i) \mid y_i] .
 
 The information of terms that change the distribution of the individual parameters is the expected
-one (:mod:`pyro_amortized.applications.model_search.law_scores`); that with shared parameters, and
+one (:mod:`pyro_amortized.applications.model_search.prior_scores`); that with shared parameters, and
 of the residual error, is by Louis' identity the information of the complete data minus the
 posterior covariance of the scores. No model is fitted again. With the information of the
 parameters of the model itself, the score test of further parameters b is
@@ -36,7 +36,7 @@ from ...population.likelihood.expanded_likelihood import ExpandedLikelihood
 from ...population.results.fit_result import PopulationFit
 from ...sampling.individuals import IndividualPosteriors
 from .error_scores import error_directions
-from .law_scores import Directions, LawChanges, directions_of
+from .prior_scores import Directions, PriorChanges, directions_of
 from .search_candidates import Candidate
 from .search_settings import SEARCH
 
@@ -85,6 +85,16 @@ class Expansion:
         """Number of free parameters of the model."""
         return int(self.free.sum())
 
+    def adjusted(self, own: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """How the parameters of the model answer a change of some parameters of candidates, shape
+        ``(model, own)``, and the score ``(own,)`` and information ``(own, own)`` of these, adjusted
+        for the parameters of the model.
+        """
+        model, score, info = list(range(self.num_free)), self.scores.sum(0), self.information
+        answer = torch.linalg.solve(info[model][:, model], info[model][:, own])
+        adjusted = info[own][:, own] - info[own][:, model] @ answer
+        return answer, score[own] - answer.T @ score[model], adjusted
+
     def test(self, number: int, one_sided: bool = False) -> ScoreTest | None:
         """The score test of a candidate; None if the model has its parameters already, as far as
         the data can tell.
@@ -94,9 +104,7 @@ class Expansion:
         """
         own, model = list(self.groups[number]), list(range(self.num_free))
         score, info = self.scores.sum(0), self.information
-        # (own, model): how the parameters of the model answer a change of the candidate's.
-        answer = torch.linalg.solve(info[model][:, model], info[model][:, own])
-        remaining = info[own][:, own] - info[own][:, model] @ answer
+        answer, slope, remaining = self.adjusted(own)
         remaining = (remaining + remaining.T) / 2
         if not self._is_new(own, model):
             return None
@@ -104,7 +112,6 @@ class Expansion:
             # Far from its maximum, the likelihood need not be concave.
             efficient = self.scores[:, own] - self.scores[:, model] @ answer
             remaining = efficient.T @ efficient
-        slope = score[own] - answer.T @ score[model]
         estimate = torch.linalg.solve(remaining, slope)
         if one_sided:
             estimate = estimate.clamp(min=0.0)
@@ -159,28 +166,28 @@ def expand(fit: PopulationFit, candidates: Sequence[Candidate]) -> Expansion:
     individuals = _some_draws(fit, len(candidates))
     cohort = individuals.cohort.to(dtype=torch.float64)
     draws, weights = individuals.unconstrained, individuals.weights
-    laws = individual_priors(structure, cohort, fit.estimates)
+    priors = individual_priors(structure, cohort, fit.estimates)
     coordinate = {name: j for j, name in enumerate(structure.latent_names)}
-    of_law = [c for c in candidates if isinstance(c.term, CovariateEffect | CorrelatedBlock)]
-    directions, groups = directions_of(of_law, coordinate, cohort)
+    of_priors = [c for c in candidates if isinstance(c.term, CovariateEffect | CorrelatedBlock)]
+    directions, groups = directions_of(of_priors, coordinate, cohort)
     of_error = [c for c in candidates if c.one_sided]
     errors = error_directions(fit, individuals, of_error, places)
     steps = SEARCH.relative_step * fit.search.scale
     repeated = cohort.repeat(len(draws))
     of_model = complete_scores(structure, cohort, repeated, draws, fit.vector, steps)[..., places]
-    of_terms = directions.scores_of(draws, laws)
+    of_terms = directions.scores_of(draws, priors)
     scores = torch.cat([of_model, of_terms, errors.scores], -1)
     mean = torch.einsum("kn,knp->np", weights, scores)
     centered = scores - mean
     missing = torch.einsum("kn,knp,knq->pq", weights, centered, centered)
     num, own = len(places), len(directions)
-    law, end = slice(num, num + own), num + own
+    at_priors, end = slice(num, num + own), num + own
     information = -missing
     information[:num, :num] = _model_information(fit, places)
-    information[law, :end] = _law_information(
-        fit, individuals, directions, laws, missing[law, :num], places
+    information[at_priors, :end] = _prior_information(
+        fit, individuals, directions, priors, missing[at_priors, :num], places
     )
-    information[:num, law] = information[law, :num].T
+    information[:num, at_priors] = information[at_priors, :num].T
     information[end:, :num] += errors.with_model
     information[:num, end:] += errors.with_model.T
     information[end:, end:] += errors.information
@@ -218,12 +225,12 @@ def _model_information(fit: PopulationFit, places: Tensor) -> Tensor:
 
 
 def _in_order(
-    candidates: Sequence[Candidate], groups: list[list[int]], held: int, laws: int, errors: int
+    candidates: Sequence[Candidate], groups: list[list[int]], held: int, priors: int, errors: int
 ) -> tuple[tuple[int, ...], ...]:
-    """For each candidate the numbers of its parameters: of sites that are held, of the laws and of
-    the errors, each of which begin at a number.
+    """For each candidate the numbers of its parameters. Those of sites that are held, those of the
+    priors and those of the residual errors begin at the three given numbers.
     """
-    of_law = iter(groups)
+    of_priors = iter(groups)
     numbers: list[tuple[int, ...]] = []
     for candidate in candidates:
         if isinstance(candidate.term, FreedParameter):
@@ -233,21 +240,21 @@ def _in_order(
             numbers.append((errors,))
             errors += 1
         else:
-            numbers.append(tuple(laws + j for j in next(of_law)))
+            numbers.append(tuple(priors + j for j in next(of_priors)))
     return tuple(numbers)
 
 
 def _some_draws(fit: PopulationFit, num_candidates: int) -> IndividualPosteriors:
     """The draws of the fit, fewer if there are very many individuals."""
     size = len(fit.cohort) * (len(fit.vector) + num_candidates)
-    return fit.individuals.some(max(25, SEARCH.max_values // max(size, 1)))
+    return fit.individuals.some(max(SEARCH.min_draws, SEARCH.max_values // max(size, 1)))
 
 
-def _law_information(
+def _prior_information(
     fit: PopulationFit,
     individuals: IndividualPosteriors,
     directions: Directions,
-    laws: Gaussians,
+    priors: Gaussians,
     missing: Tensor,
     places: Tensor,
 ) -> Tensor:
@@ -260,9 +267,9 @@ def _law_information(
     weights, draws = individuals.weights, individuals.unconstrained
     offset = draws - torch.einsum("kn,knd->nd", weights, draws)
     posterior = torch.einsum("kn,knd,kne->nde", weights, offset, offset)
-    precision = torch.cholesky_inverse(laws.scale_tril)
+    precision = torch.cholesky_inverse(priors.scale_tril)
     seen = precision - precision @ posterior @ precision
-    of_model, own = _changes_of_model(fit, individuals, places), directions.changes(laws)
+    of_model, own = _changes_of_model(fit, individuals, places), directions.changes(priors)
     with_model = own.information(of_model, seen)
     shared = fit.structure.coordinates(fit.structure.shared)[places]
     complete = own.information(of_model, precision) - missing
@@ -272,7 +279,7 @@ def _law_information(
 
 def _changes_of_model(
     fit: PopulationFit, individuals: IndividualPosteriors, places: Tensor
-) -> LawChanges:
+) -> PriorChanges:
     """How some coordinates of the population change the distributions of the individuals."""
     steps = SEARCH.relative_step * fit.search.scale[places]
     shifts = torch.zeros(len(places), len(fit.vector), dtype=torch.float64)
@@ -286,4 +293,4 @@ def _changes_of_model(
         (ahead - behind) / (2 * steps.reshape(-1, *[1] * (ahead.dim() - 1)))
         for ahead, behind in ends
     )
-    return LawChanges(loc, matrix)
+    return PriorChanges(loc, matrix)

@@ -19,11 +19,11 @@ from ...model import ModelStructure
 from ...model.extended_program import (
     CorrelatedBlock,
     CovariateEffect,
+    CovariateForm,
     Entry,
     ErrorKind,
     ErrorPart,
     Extension,
-    Form,
     Term,
 )
 from ...model.freed_parameter import FreedParameter
@@ -120,7 +120,7 @@ class Request(NamedTuple):
         freed: Sites that the fit holds and that may be estimated.
     """
 
-    covariates: Mapping[str, Form | None]
+    covariates: Mapping[str, CovariateForm | None]
     entries: Mapping[int, Entry]
     correlated: Mapping[int, Entry]
     errors: tuple[tuple[str, ErrorKind], ...]
@@ -153,10 +153,10 @@ def _is_normal(fit: PopulationFit) -> bool:
     priors = individual_priors(structure, cohort, fit.estimates)
     draws = structure.draw_individuals(cohort, fit.estimates, 3, make_generator(0))
     density = structure.log_individual(cohort, draws, fit.estimates)
-    return bool(((density - priors.log_prob(draws)).abs() < SEARCH.law_tolerance).all())
+    return bool(((density - priors.log_prob(draws)).abs() < SEARCH.normal_tolerance).all())
 
 
-def covariate_form(name: str, values: Tensor, form: Form | None) -> Form:
+def covariate_form(name: str, values: Tensor, form: CovariateForm | None) -> CovariateForm:
     r"""The form in which a covariate enters: as it was asked for, or by its values.
 
     Raises:
@@ -183,7 +183,7 @@ def covariate_form(name: str, values: Tensor, form: Form | None) -> Form:
 
 
 def covariate_effect(
-    cohort: Cohort, name: str, form: Form | None, entry: Entry, deviation: float
+    cohort: Cohort, name: str, form: CovariateForm | None, entry: Entry, deviation: float
 ) -> CovariateEffect | str:
     """The effect of a covariate on an individual parameter with a standard deviation, or why there
     is none.
@@ -255,7 +255,7 @@ def _correlations(
     deviations = priors.standard_deviations
     covariance = priors.scale_tril @ priors.scale_tril.mT
     correlation = covariance / (deviations.unsqueeze(-1) * deviations.unsqueeze(-2))
-    related = correlation.abs().amax(0) > SEARCH.law_tolerance
+    related = correlation.abs().amax(0) > SEARCH.normal_tolerance
     by_entry = {entry: j for j, entry in request.correlated.items()}
     in_blocks = [frozenset(by_entry[e] for e in b.entries) for b in extension.blocks]
     alone = [

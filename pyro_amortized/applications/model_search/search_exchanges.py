@@ -8,7 +8,6 @@ fitted.
 """
 
 import math
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +16,8 @@ from ...model.extended_program import CorrelatedBlock, ErrorPart, Term
 from ...population.comparison.model_comparison import difference
 from .score_expansion import Expansion, ScoreTest, expand
 from .search_candidates import Candidate, Request, candidates_for, size_without, without
-from .search_path import Path, unexplained_variances
-from .search_refits import Fitted, Refits, start_with
+from .search_path import SearchPath, unexplained_variances
+from .search_refits import FittedExtension, Refits, start_with
 from .search_removals import distance_from_absence
 from .search_result import SearchStep
 from .search_settings import SEARCH, RatioDistribution
@@ -45,7 +44,7 @@ class QuadraticTerms(NamedTuple):
     groups: list[TermGroup]
 
 
-def quadratic_terms(model: Fitted, request: Request) -> QuadraticTerms:
+def quadratic_terms(model: FittedExtension, request: Request) -> QuadraticTerms:
     """All terms on the quadratic at a fit."""
     fit, extension, num = model.fit, model.extension, len(model.fit.cohort)
     found, _ = candidates_for(fit, extension, request)
@@ -84,7 +83,7 @@ def quadratic_terms(model: Fitted, request: Request) -> QuadraticTerms:
     return QuadraticTerms(expansion, included, candidates, tests, sizes, groups)
 
 
-def exchange_terms(path: Path, refits: Refits, request: Request) -> Path:
+def exchange_terms(path: SearchPath, refits: Refits, request: Request) -> SearchPath:
     """The path after the most promising exchange, if it raises the likelihood."""
     current = path.current
     if not current.extension.terms:
@@ -115,8 +114,7 @@ def exchange_terms(path: Path, refits: Refits, request: Request) -> Path:
         variance=unexplained_variances(model.fit),
         reason="exchanged: the likelihood is higher" if accepted else "refused: it is no better",
     )
-    path = replace(path, num_tests=path.num_tests + 1)
-    return path.accepted(model, step) if accepted else path.refused(step)
+    return path.after(model, step)
 
 
 def _most_promising(terms: QuadraticTerms) -> tuple[Term, int, float] | None:

@@ -17,7 +17,7 @@ from ...runtime.workers import Workers
 from .score_expansion import ScoreTest, expand
 from .search_candidates import Candidate, Request, candidates_for, size_without
 from .search_refits import (
-    Fitted,
+    FittedExtension,
     Refits,
     neutral_start,
     start_with,
@@ -28,7 +28,7 @@ from .search_settings import SEARCH, SearchRule
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class SearchPath:
     r"""How far a search has come.
 
     Args:
@@ -38,18 +38,17 @@ class Path:
         skipped: What is not tested, and why.
     """
 
-    current: Fitted
+    current: FittedExtension
     steps: tuple[SearchStep, ...]
     num_tests: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def accepted(self, model: Fitted, step: SearchStep) -> "Path":
-        """The path with one more model, from which it goes on."""
-        return replace(self, current=model, steps=(*self.steps, step))
-
-    def refused(self, step: SearchStep) -> "Path":
-        """The path with one more model that was refused."""
-        return replace(self, steps=(*self.steps, step))
+    def after(self, model: FittedExtension, step: SearchStep) -> "SearchPath":
+        """The path with one more model that was tested; it goes on from an accepted one."""
+        current = model if step.accepted else self.current
+        return replace(
+            self, current=current, steps=(*self.steps, step), num_tests=self.num_tests + 1
+        )
 
 
 class Ranked(NamedTuple):
@@ -68,8 +67,8 @@ def first_step(fit: PopulationFit) -> SearchStep:
 
 def unexplained_variances(fit: PopulationFit) -> dict[str, float]:
     """Mean over the individuals of the variance of every individual parameter, by name."""
-    laws = individual_priors(fit.structure, fit.individuals.cohort, fit.estimates)
-    variance = laws.standard_deviations.square().mean(0).tolist()
+    priors = individual_priors(fit.structure, fit.individuals.cohort, fit.estimates)
+    variance = priors.standard_deviations.square().mean(0).tolist()
     return dict(zip(fit.structure.latent_names, variance, strict=True))
 
 
@@ -101,7 +100,9 @@ def check_usable(fit: PopulationFit) -> None:
         )
 
 
-def ranked_candidates(path: Path, request: Request, rule: SearchRule) -> tuple[Path, list[Ranked]]:
+def ranked_candidates(
+    path: SearchPath, request: Request, rule: SearchRule
+) -> tuple[SearchPath, list[Ranked]]:
     """All candidates at the present model, the most promising first."""
     fit, num = path.current.fit, len(path.current.fit.cohort)
     candidates, skipped = candidates_for(fit, path.current.extension, request)
@@ -121,7 +122,7 @@ def ranked_candidates(path: Path, request: Request, rule: SearchRule) -> tuple[P
     return path, sorted(found, key=lambda x: -x.share)
 
 
-def add_terms(path: Path, refits: Refits, request: Request, rule: SearchRule) -> Path:
+def add_terms(path: SearchPath, refits: Refits, request: Request, rule: SearchRule) -> SearchPath:
     """Forward inclusion until no candidate is accepted."""
     begin = len(path.current.extension.terms)
     while len(path.current.extension.terms) < begin + rule.max_terms:
@@ -134,7 +135,9 @@ def add_terms(path: Path, refits: Refits, request: Request, rule: SearchRule) ->
     return path
 
 
-def _best_added(path: Path, refits: Refits, promising: Sequence[Ranked], rule: SearchRule) -> Path:
+def _best_added(
+    path: SearchPath, refits: Refits, promising: Sequence[Ranked], rule: SearchRule
+) -> SearchPath:
     """The path after the first of some candidates that is accepted."""
     workers = Workers.active()
     size = 1 if workers is None else workers.num_workers
@@ -154,14 +157,15 @@ def _best_added(path: Path, refits: Refits, promising: Sequence[Ranked], rule: S
                 path = replace(path, skipped=skipped)
                 continue
             step = _addition(path.current, model, ranked, rule)
-            path = replace(path, num_tests=path.num_tests + 1)
+            path = path.after(model, step)
             if step.accepted:
-                return path.accepted(model, step)
-            path = path.refused(step)
+                return path
     return path
 
 
-def _addition(current: Fitted, model: Fitted, ranked: Ranked, rule: SearchRule) -> SearchStep:
+def _addition(
+    current: FittedExtension, model: FittedExtension, ranked: Ranked, rule: SearchRule
+) -> SearchStep:
     change = difference(current.fit, model.fit)
     candidate, num = ranked.candidate, len(model.fit.cohort)
     size = size_without(current.extension, candidate.term, candidate.num_added, num)
@@ -196,7 +200,7 @@ def decision(fall: float, error: float, needed: float) -> tuple[bool, str]:
     return True, "added"
 
 
-def remove_terms(path: Path, refits: Refits, rule: SearchRule) -> Path:
+def remove_terms(path: SearchPath, refits: Refits, rule: SearchRule) -> SearchPath:
     """Backward elimination until every term is needed."""
     while True:
         before = path.current
@@ -205,7 +209,7 @@ def remove_terms(path: Path, refits: Refits, rule: SearchRule) -> Path:
             return path
 
 
-def _worst_removed(path: Path, refits: Refits, rule: SearchRule) -> Path:
+def _worst_removed(path: SearchPath, refits: Refits, rule: SearchRule) -> SearchPath:
     """The path after the least needed term has been removed, if one is."""
     current = path.current
     doubtful: list[tuple[float, Removal]] = []
@@ -220,20 +224,21 @@ def _worst_removed(path: Path, refits: Refits, rule: SearchRule) -> Path:
         if isinstance(model, str):
             continue
         step = _removal_step(current, model, removal, rule)
-        path = replace(path, num_tests=path.num_tests + 1)
+        path = path.after(model, step)
         if step.accepted:
-            return path.accepted(model, step)
-        path = path.refused(step)
+            return path
     return path
 
 
-def _last_added(path: Path, removal: Removal) -> bool:
+def _last_added(path: SearchPath, removal: Removal) -> bool:
     """Whether a term was the last that was accepted, so that its removal was just tested."""
     accepted = [step for step in path.steps if step.accepted]
     return accepted[-1].action == "add" and accepted[-1].term == removal.name
 
 
-def _removal_step(current: Fitted, model: Fitted, removal: Removal, rule: SearchRule) -> SearchStep:
+def _removal_step(
+    current: FittedExtension, model: FittedExtension, removal: Removal, rule: SearchRule
+) -> SearchStep:
     change = difference(model.fit, current.fit)
     rise, error = change.minus2ll, change.minus2ll_mc_error
     kept = rule.kept(removal.size)

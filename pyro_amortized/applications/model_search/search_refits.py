@@ -38,7 +38,7 @@ SMALLEST = 1e-4  # variance of a start, of that of the prior
 MANIFEST = "search.json"
 
 
-class Fitted(NamedTuple):
+class FittedExtension(NamedTuple):
     """A fit, and what its program has besides that of the user."""
 
     extension: Extension
@@ -60,8 +60,8 @@ class Refits:
     folder: Path | None = None
 
     def of(
-        self, current: Fitted, tasks: Sequence[tuple[Extension, *tuple[Population, ...]]]
-    ) -> list[Fitted | str]:
+        self, current: FittedExtension, tasks: Sequence[tuple[Extension, *tuple[Population, ...]]]
+    ) -> list[FittedExtension | str]:
         """Fits of extensions from their starts (a second start is used if the first is poor), in
         workers if joblib is configured that way; in place of a fit that failed, why.
         """
@@ -74,7 +74,7 @@ class Refits:
         return self.folder / "fits" / hashlib.sha1(extension.key.encode()).hexdigest()[:16]
 
 
-def held_values(current: Fitted, extension: Extension) -> dict[str, Tensor]:
+def held_values(current: FittedExtension, extension: Extension) -> dict[str, Tensor]:
     """The sites that a model holds, with their values: those of the present fit which its extension
     does not free, and those which it no longer frees.
     """
@@ -89,7 +89,7 @@ def held_values(current: Fitted, extension: Extension) -> dict[str, Tensor]:
 
 def _refitted(
     refits: Refits,
-    current: Fitted,
+    current: FittedExtension,
     model: Model,
     held: Population,
     start: Population,
@@ -112,15 +112,15 @@ def _refitted(
 
 def _fitted_or_reason(
     refits: Refits,
-    current: Fitted,
+    current: FittedExtension,
     extension: Extension,
     start: Population,
     without_term: Population | None = None,
-) -> Fitted | str:
+) -> FittedExtension | str:
     model = ExtendedProgram(refits.program, extension) if extension.terms else refits.program
     place = refits.place(extension)
     if place is not None and (place / "fit.safetensors").exists():
-        return Fitted(extension, load_fit(place, model))
+        return FittedExtension(extension, load_fit(place, model))
     try:
         held = held_values(current, extension)
         fit = _refitted(refits, current, model, held, start, without_term)
@@ -128,7 +128,7 @@ def _fitted_or_reason(
         return str(error).splitlines()[0]
     if place is not None:
         fit.save(place)
-    return Fitted(extension, fit)
+    return FittedExtension(extension, fit)
 
 
 def check_folder(folder: Path, fit: PopulationFit, asked: str) -> None:
@@ -152,7 +152,7 @@ def check_folder(folder: Path, fit: PopulationFit, asked: str) -> None:
     write_atomically(file, json.dumps(manifest).encode())
 
 
-def start_with(current: Fitted, candidate: Candidate, test: ScoreTest) -> Population:
+def start_with(current: FittedExtension, candidate: Candidate, test: ScoreTest) -> Population:
     """The population that the score test promises for a model with a candidate."""
     fit, term = current.fit, candidate.term
     extension = candidate.added_to(current.extension)
@@ -176,7 +176,7 @@ def start_with(current: Fitted, candidate: Candidate, test: ScoreTest) -> Popula
     return start
 
 
-def neutral_start(current: Fitted, candidate: Candidate) -> Population:
+def neutral_start(current: FittedExtension, candidate: Candidate) -> Population:
     """The estimates of a fit, with the parameters of a candidate at (or near) zero."""
     zero = ScoreTest(
         0.0, 0.0, torch.zeros(candidate.num_added).double(), torch.zeros_like(current.fit.vector)
@@ -185,7 +185,7 @@ def neutral_start(current: Fitted, candidate: Candidate) -> Population:
 
 
 def _correlations(
-    current: Fitted,
+    current: FittedExtension,
     term: CorrelatedBlock,
     inside: Sequence[CorrelatedBlock],
     candidate: Candidate,

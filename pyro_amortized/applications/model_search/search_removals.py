@@ -16,7 +16,7 @@ from ...model.extended_program import CorrelatedBlock, ErrorPart, Extension, Ter
 from ...model.freed_parameter import FreedParameter
 from ...population.results.fit_result import PopulationFit
 from .search_candidates import Candidate, size_of_test, size_without, without
-from .search_refits import Fitted
+from .search_refits import FittedExtension
 from .search_settings import RatioDistribution
 
 
@@ -38,7 +38,7 @@ class Removal(NamedTuple):
     size: RatioDistribution
 
 
-def removals_of(current: Fitted) -> list[Removal]:
+def removals_of(current: FittedExtension) -> list[Removal]:
     """All terms that may be removed."""
     found, num = [], len(current.fit.cohort)
     for term in current.extension.terms:
@@ -58,7 +58,7 @@ def removals_of(current: Fitted) -> list[Removal]:
     return found
 
 
-def _member(current: Fitted, block: CorrelatedBlock, member: int) -> Removal:
+def _member(current: FittedExtension, block: CorrelatedBlock, member: int) -> Removal:
     """A parameter that leaves a block."""
     kept = [j for j in range(len(block.entries)) if j != member]
     smaller = CorrelatedBlock(tuple(block.entries[j] for j in kept))

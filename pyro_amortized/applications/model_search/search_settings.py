@@ -9,7 +9,7 @@ import scipy.special
 from ...errors import SettingError
 from ...runtime.arguments import check_count, check_number
 
-Criterion = Literal["p", "bic", "penalised"]
+SelectionCriterion = Literal["p", "bic", "penalised"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SearchRule:
         SettingError: A value is outside its range.
     """
 
-    criterion: Criterion = "p"
+    criterion: SelectionCriterion = "p"
     forward: float = 0.01
     backward: float | None = None
     max_terms: int = 10
@@ -133,8 +133,9 @@ class ModelSearchSettings:
         near_exchange: An exchange of terms is fitted if the quadratic promises that -2LL rises by
             less than this: the quadratic is centred at the present model and favours it.
         max_values: Draws times individuals times parameters of the scores, which limits memory.
+        min_draws: Draws of every individual that are used even beyond this.
         relative_step: Step of differences in the population, in units of the scale of the search.
-        law_tolerance: Largest difference of the log density from a normal one, in nats.
+        normal_tolerance: Largest difference of the log density from a normal one, in nats.
         min_information: Smallest part of the information of a candidate that the parameters of the
             model may leave: with less, the model has the candidate already.
         max_rounds: Most rounds of additions and removals.
@@ -156,8 +157,9 @@ class ModelSearchSettings:
     sure: float = 3.0
     near_exchange: float = 2.0
     max_values: int = 10_000_000
+    min_draws: int = 25
     relative_step: float = 1e-3
-    law_tolerance: float = 1e-3
+    normal_tolerance: float = 1e-3
     min_information: float = 1e-4
     max_rounds: int = 4
     num_penalties: int = 60

@@ -40,7 +40,7 @@ from ..variables.variable_tests import (
 from .file_blocks import block_p_value
 from .random_effects import RandomEffects
 
-Kind = Literal[
+DependenceKind = Literal[
     "variable",
     "joint",
     "interaction",
@@ -97,7 +97,7 @@ class EffectTest(NamedTuple):
         is_used: Whether the model uses the variable; it may do so for another effect.
     """
 
-    kind: Kind
+    kind: DependenceKind
     effect: str
     against: str
     p_value: float
@@ -107,7 +107,7 @@ class EffectTest(NamedTuple):
 
 
 def dependence(
-    effects: RandomEffects, j: int, variable: Variable, kind: Kind
+    effects: RandomEffects, j: int, variable: Variable, kind: DependenceKind
 ) -> Iterator[EffectTest]:
     r"""The tests of the mean of one effect against one variable, if there are enough individuals.
 

@@ -46,7 +46,14 @@ from ..refused_data import REFUSALS
 from ..result_selection import individuals_of, outcome_kinds
 from ..variables.compared_variables import variables_of_design, variables_of_recording
 from ..variables.used_covariates import names_of_used_covariates
-from .effect_dependence import EffectTest, Kind, dependence, interaction, neighbours, spread
+from .effect_dependence import (
+    DependenceKind,
+    EffectTest,
+    dependence,
+    interaction,
+    neighbours,
+    spread,
+)
 from .joint_dependence import joint_dependence
 from .random_effects import RandomEffects, standardized_effects
 
@@ -99,7 +106,7 @@ class RandomEffectTests:
     tests: tuple[EffectTest, ...]
     skipped: dict[str, str]
 
-    def of(self, *kinds: Kind) -> list[EffectTest]:
+    def of(self, *kinds: DependenceKind) -> list[EffectTest]:
         """The tests of some kinds."""
         return [test for test in self.tests if test.kind in kinds]
 

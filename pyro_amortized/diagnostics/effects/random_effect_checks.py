@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ...runtime.short_lists import first_few
 from ..check_results import P_VALUES, Check
-from .effect_dependence import EffectTest, Kind
+from .effect_dependence import DependenceKind, EffectTest
 from .random_effect_analysis import RandomEffectTests
 
 
@@ -52,7 +52,7 @@ RECORDING = (
 
 
 # One family: further questions about the variables of the cohort.
-FURTHER: tuple[Kind, ...] = ("interaction", "spread")
+FURTHER: tuple[DependenceKind, ...] = ("interaction", "spread")
 
 
 def random_effect_checks(tests: RandomEffectTests) -> list[Check]:
@@ -63,7 +63,7 @@ def random_effect_checks(tests: RandomEffectTests) -> list[Check]:
     all other variables get half of the level each: a wrong effect of the former is the more likely
     mistake, and these tests are few.
     """
-    kinds: list[tuple[str, tuple[Kind, ...], str, bool]] = [
+    kinds: list[tuple[str, tuple[DependenceKind, ...], str, bool]] = [
         ("random effects and covariates", ("variable", "joint"), COVARIATES, True),
         ("neighbours in the file", ("neighbours",), NEIGHBOURS, True),
         ("interactions of covariates", ("interaction",), INTERACTIONS, True),

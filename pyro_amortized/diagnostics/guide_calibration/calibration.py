@@ -70,7 +70,7 @@ DEFAULTS = CalibrationSettings()
 
 
 @dataclass(frozen=True)
-class _Block:
+class _CalibrationBlock:
     """What a worker needs to calibrate some individuals."""
 
     posterior: AmortizedPosterior | SharpenedPosterior
@@ -139,7 +139,7 @@ def calibrate(
     generator, size = make_generator(seed), DEFAULTS.block_size
     populations = _draw_populations(guide, design, generator)
     blocks = [
-        _Block(
+        _CalibrationBlock(
             guide.posterior,
             guide.structure,
             guide.training_distribution,
@@ -162,7 +162,7 @@ def calibrate(
     return Calibration(names=names, num_ranks=num_ranks, covariates=covariates, **fields)
 
 
-def _calibrate_block(block: _Block) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _calibrate_block(block: _CalibrationBlock) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Results of some individuals by field of :class:`Calibration`, and their covariates."""
     generator = make_generator(block.seed)
     simulated = _simulate(block, generator)
@@ -193,7 +193,9 @@ def _calibrate_block(block: _Block) -> tuple[dict[str, Tensor], dict[str, Tensor
     return results | uncorrected, covariates
 
 
-def _raw_results(block: _Block, truth: Tensor, raw: Tensor, reference: Tensor) -> dict[str, Tensor]:
+def _raw_results(
+    block: _CalibrationBlock, truth: Tensor, raw: Tensor, reference: Tensor
+) -> dict[str, Tensor]:
     """Results of the guide's own draws, shape ``(draw, individual, parameter)``."""
     equal_weights = torch.full(raw.shape[:2], 1 / block.num_draws, dtype=torch.float64)
     return {
@@ -205,7 +207,7 @@ def _raw_results(block: _Block, truth: Tensor, raw: Tensor, reference: Tensor) -
 
 
 def _corrected_results(
-    block: _Block,
+    block: _CalibrationBlock,
     simulated: _Simulated,
     proposal: FlowProposal,
     raw_draws: tuple[Tensor, Tensor],
@@ -247,7 +249,7 @@ def _corrected_results(
     }
 
 
-def _sampler(block: _Block, simulated: _Simulated, proposal: FlowProposal) -> Sampler:
+def _sampler(block: _CalibrationBlock, simulated: _Simulated, proposal: FlowProposal) -> Sampler:
     """Importance sampling with the density of the data times that of the training distribution,
     from which the true values come, as the target.
     """
@@ -305,7 +307,7 @@ def _draw_populations(
     return vectors[vectors.isfinite().all(-1)]
 
 
-def _priors(block: _Block, plan: Cohort, generator: torch.Generator) -> Gaussians:
+def _priors(block: _CalibrationBlock, plan: Cohort, generator: torch.Generator) -> Gaussians:
     """The distribution of each individual, under a population of its own from the prior."""
     num = block.num_individuals
     if block.populations is None:
@@ -316,7 +318,7 @@ def _priors(block: _Block, plan: Cohort, generator: torch.Generator) -> Gaussian
     return priors.map(lambda x: x[index, torch.arange(num)])
 
 
-def _simulate(block: _Block, generator: torch.Generator) -> _Simulated:
+def _simulate(block: _CalibrationBlock, generator: torch.Generator) -> _Simulated:
     """Simulated individuals with their recorded values."""
     design, structure, training = block.design, block.structure, block.training
     plan = design.complete(block.num_individuals, generator)

@@ -129,7 +129,7 @@ def sums_by_individual(
     return sums
 
 
-class ScoreTest(NamedTuple):
+class ScoreStatistic(NamedTuple):
     r"""The test of a sum of scores, which has a t distribution.
 
     Args:
@@ -153,7 +153,7 @@ class ScoreTest(NamedTuple):
 
 def score_statistic(
     own: np.ndarray, used: np.ndarray, scores: np.ndarray | None
-) -> ScoreTest | None:
+) -> ScoreStatistic | None:
     """The test of the sum of the scores of individuals; None where they are too few. What the
     scores of the population parameters explain is left out of its variance.
 
@@ -171,7 +171,7 @@ def score_statistic(
     own = own[used]
     explained = scores[used] @ np.linalg.lstsq(scores[used], own, rcond=None)[0]
     error = float(np.sqrt(np.square(own - explained).sum() * len(used) / freedom))
-    return ScoreTest(float(own.sum()) / max(error, 1e-300), freedom)
+    return ScoreStatistic(float(own.sum()) / max(error, 1e-300), freedom)
 
 
 def steep_findings(

@@ -79,9 +79,9 @@ def cumulative_incidences(
     begin = entries_of(structure, cohort, draws[:1], population, name)
     recorded = cohort[cause].observed[:, 0]
     causes = torch.where(recorded, cohort[cause].values[:, 0].round().long(), UNKNOWN)
-    data = _Events(cohort[name].values.double(), causes, begin)
+    data = _FirstEvents(cohort[name].values.double(), causes, begin)
     drawn = [
-        _Events(x, c[:, 0].round().long(), begin)
+        _FirstEvents(x, c[:, 0].round().long(), begin)
         for x, c in zip(simulated[name].double(), simulated[cause], strict=True)
     ]
     known = cohort[name].observed.all(-1)[:, 0]
@@ -99,7 +99,7 @@ def cumulative_incidences(
     return figure
 
 
-class _Events(NamedTuple):
+class _FirstEvents(NamedTuple):
     """First events of a cohort: times and status, causes, and entries."""
 
     values: Tensor
@@ -113,8 +113,8 @@ class _Events(NamedTuple):
 
 def _draw_causes(
     axes: Sequence[Axes],
-    data: _Events,
-    drawn: Sequence[_Events],
+    data: _FirstEvents,
+    drawn: Sequence[_FirstEvents],
     rows: Tensor,
     labels: Mapping[int, str],
     stratum: str,

@@ -21,12 +21,12 @@ from torch import Size, Tensor
 from ...errors import AmortizedError, GuideError
 from ...missing.training_patterns import TrainingPatterns
 from ...model import ModelStructure
+from ...numerics.gaussians import Gaussians
 from ...runtime.atomic_files import make_folder, read_json, write_atomically
 from ...runtime.file_formats import Content, Format
 from ..individual_sites import check_individual_sites, coordinates_of
 from ..training_distributions import (
     IndividualDistribution,
-    NormalDistribution,
     PopulationRange,
     SharedDistribution,
     TrainingDistribution,
@@ -130,7 +130,9 @@ def check_folder(path: Any) -> Path:
     """
     if not isinstance(path, str | Path):
         raise GuideError(
-            f"The path is a {type(path).__name__}.", "the path of a folder.", "pass a text."
+            f"The path is a {type(path).__name__}.",
+            "the path of a folder, a text or a `Path`.",
+            "pass what `guide.save` got.",
         )
     folder = Path(path)
     missing = [name for name in (DESCRIPTION, WEIGHTS) if not (folder / name).is_file()]
@@ -259,17 +261,17 @@ def _shapes_besides_networks(
 def _training_distribution(
     structure: ModelStructure, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> TrainingDistribution:
-    normal = NormalDistribution(tensors["training.loc"], tensors["training.scale_tril"])
+    normal = Gaussians(tensors["training.loc"], tensors["training.scale_tril"])
     normal_shared = None
     if "training.shared_loc" in tensors:
-        normal_shared = NormalDistribution(
+        normal_shared = Gaussians(
             tensors["training.shared_loc"], tensors["training.shared_scale_tril"]
         )
     populations = None
     if description["scale_factor"] is not None:
         names = ("loc", "scale_tril", "largest")
         loc, scale_tril, largest = (tensors[f"training.populations_{name}"] for name in names)
-        location = NormalDistribution(loc, scale_tril)
+        location = Gaussians(loc, scale_tril)
         populations = PopulationRange(location, largest, float(description["scale_factor"]))
     prior = structure if description["trained_on_prior"] else None
     return TrainingDistribution(

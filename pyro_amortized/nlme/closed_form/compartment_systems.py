@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...numerics.broadcasting import broadcast_shape
+from ...numerics.broadcasting import gathered
 from .rate_constants import RATES, cubic_roots
 
 SMALL = 1e-8  # below it (1 - exp(-x)) / x is 1 - x / 2 to the precision of double numbers
@@ -55,7 +55,7 @@ class CompartmentSystem:
 
     def at(self, name: str, occasion: Tensor) -> Tensor:
         """A parameter on the occasions of an index ``(*, individual, point)``."""
-        return _at(self.parameters[name], occasion)
+        return gathered(self.parameters[name], occasion)
 
     def transition(
         self, gaps: Tensor, occasion: Tensor, with_integral: bool = True
@@ -73,8 +73,8 @@ class CompartmentSystem:
             if with_integral:
                 integral[0, 0] = -torch.expm1(-ka * gaps) / ka
         for mode in self._modes:
-            rate = _at(mode.rate, occasion)
-            entries = {place: _at(x, occasion) for place, x in mode.entries.items()}
+            rate = gathered(mode.rate, occasion)
+            entries = {place: gathered(x, occasion) for place, x in mode.entries.items()}
             _add(exponential, entries, torch.exp(-rate * gaps))
             if with_integral:
                 _add(integral, entries, -torch.expm1(-rate * gaps) / rate)
@@ -132,14 +132,6 @@ def _add(matrix: Matrix, entries: Matrix, factor: Tensor) -> None:
     """Add entries times a factor to those of a matrix that is being made."""
     for place, x in entries.items():
         matrix[place] = x * factor + matrix[place] if place in matrix else x * factor
-
-
-def _at(values: Tensor, occasion: Tensor) -> Tensor:
-    """Values ``(*, individual, occasion)`` on the occasions of an index ``(*, individual,
-    point)``.
-    """
-    lead = broadcast_shape(values.shape[:-1], occasion.shape[:-1])
-    return values.expand(*lead, -1).gather(-1, occasion.expand(*lead, -1))
 
 
 def _share(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...cohort import Doses
-from ...cohort.series import are_copies
+from ...cohort.copies import are_copies
 from ...numerics.broadcasting import broadcast_shape
 from ..dosing import Delivery, PerCompartment, check_delivery
 from ..quantities import Quantity

@@ -14,15 +14,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...numerics.broadcasting import broadcast_shape
+from ...numerics.broadcasting import broadcast_shape, gathered
 from ..dosing import Arrivals
 
 
 @dataclass(frozen=True)
 class RecursionSettings:
-    """When the amounts are carried from dose to dose."""
+    r"""When the amounts are carried from dose to dose.
 
-    # Smallest number of doses. A single one is a sum already.
+    Args:
+        min_doses: Smallest number of doses. A single one is a sum already.
+    """
+
     min_doses: int = 2
 
 
@@ -62,7 +65,7 @@ class DoseRecursion:
         # Number of events at or before each time.
         self.index = torch.searchsorted(sorted_events, times, right=True)
         first = self.events[..., :1]
-        last = _at(torch.cat([first, self.events], -1), self.index)
+        last = gathered(torch.cat([first, self.events], -1), self.index)
         # Before the first event the amount is zero, and its decay must not overflow.
         self.since = (times - last).clamp(min=0)
 
@@ -87,11 +90,11 @@ class DoseRecursion:
         for j in range(waits.shape[-1]):
             amount = amount * decays[..., j] + arrived[..., j]
             amounts.append(amount)
-        remaining = _at(torch.stack(amounts, -1), self.index) * torch.exp(-rate * self.since)
+        remaining = gathered(torch.stack(amounts, -1), self.index) * torch.exp(-rate * self.since)
         if not self.has_ends:
             return remaining
         inflow = torch.cat([torch.zeros_like(inflow[..., :1]), inflow], -1)
-        return remaining + _at(inflow, self.index) * _filled(rate, self.since)
+        return remaining + gathered(inflow, self.index) * _filled(rate, self.since)
 
     def _effects(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Jump of the amount at each event, and the inflow after it, shape ``(*, individual,
@@ -114,9 +117,3 @@ class DoseRecursion:
 def _filled(rate: Tensor, since: Tensor) -> Tensor:
     """The amount that an inflow of one has left after a time."""
     return -torch.expm1(-rate * since) / rate
-
-
-def _at(values: Tensor, index: Tensor) -> Tensor:
-    """Values ``(*, individual, event)`` at the events of an index ``(*, individual, time)``."""
-    shape = broadcast_shape(values.shape[:-1], index.shape[:-1])
-    return values.expand(*shape, -1).gather(-1, index.expand(*shape, -1))

@@ -84,7 +84,7 @@ def by_occasions(
     given = doses.given & (arriving.begin < arriving.until)
     begin = torch.where(given, arriving.begin, doses.times)
     infused = given & (arriving.durations > 0)
-    events = _Events(
+    events = _DoseEvents(
         begin,
         torch.where(given & ~infused, arriving.amounts, 0.0).expand_as(begin),
         torch.where(infused, arriving.rates, 0.0).expand_as(begin),
@@ -124,7 +124,7 @@ def _check_steady_states(doses: Doses, lag: Tensor) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Events:
+class _DoseEvents:
     """What happens at each dose, shape ``(*, individual, dose)`` each, and the changes of the
     occasion, shape ``(individual, change)``.
     """
@@ -164,7 +164,7 @@ class _Events:
         return torch.where(self.records.compartment == state + 1, values, 0.0)
 
 
-def _points(times: Tensor, events: _Events) -> _Points:
+def _points(times: Tensor, events: _DoseEvents) -> _Points:
     """The events in the order of time; of equal times resets come first, then doses, ends, changes
     and observations, so that an observation sees the dose at its time.
     """
@@ -186,7 +186,9 @@ def _points(times: Tensor, events: _Events) -> _Points:
     return _Points(gaps, occasion, source, back[..., -times.shape[-1] :])
 
 
-def _carried(points: _Points, system: CompartmentSystem, events: _Events, index: Tensor) -> Tensor:
+def _carried(
+    points: _Points, system: CompartmentSystem, events: _DoseEvents, index: Tensor
+) -> Tensor:
     """The concentrations at the observation times, carried from point to point."""
     exponential, integral = system.transition(
         points.gaps, points.occasion, with_integral=events.has_infusions
@@ -221,7 +223,7 @@ def _carried(points: _Points, system: CompartmentSystem, events: _Events, index:
     return amount.gather(-1, place) / system.at("v", index)
 
 
-def _resets(events: _Events) -> tuple[Tensor, Tensor, Tensor]:
+def _resets(events: _DoseEvents) -> tuple[Tensor, Tensor, Tensor]:
     """One where the compartments are emptied: at resets, and where a steady state of kind 1 begins;
     for resets, doses and ends of infusions.
     """
@@ -232,7 +234,7 @@ def _resets(events: _Events) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _at_points(
-    points: _Points, events: _Events, reset: Tensor, begin: Tensor, end: Tensor
+    points: _Points, events: _DoseEvents, reset: Tensor, begin: Tensor, end: Tensor
 ) -> Tensor:
     """What resets, doses and ends of infusions do, ``(*, individual, dose)`` each, at the points in
     their order; the other points do nothing.
@@ -244,7 +246,7 @@ def _at_points(
     return table.gather(-1, points.source.expand(*lead, -1))
 
 
-def _steady_states(system: CompartmentSystem, events: _Events) -> list[Tensor]:
+def _steady_states(system: CompartmentSystem, events: _DoseEvents) -> list[Tensor]:
     r"""What the earlier doses of a steady state have left in each state when its last one begins,
     :math:`(I - e^{A \tau})^{-1}` times what one dose has left after an interval :math:`\tau`; zero
     for other doses.

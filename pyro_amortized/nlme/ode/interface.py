@@ -16,8 +16,8 @@ from ...runtime.solver_context import (
 )
 from ..dosing import Delivery
 from ..quantities import Quantity
-from .compiled.codes import Status
-from .compiled.systems import RightHandSide
+from .compiled.codes import SolverStatus
+from .compiled.tracing import RightHandSide
 from .problem import REASONS, Piecewise, Solution, Task
 from .solver_options import DEFAULTS, Solver, SolverOptions
 
@@ -179,7 +179,7 @@ def _log(solution: Solution) -> None:
     failed = solution.failed.reshape(-1, solution.failed.shape[-1])
     rows = failed.any(0).nonzero()[:, 0].tolist()
     individuals = labels_of_rows(rows, failed.shape[-1])
-    codes = [Status(int(code)) for code in solution.status.unique() if code]
+    codes = [SolverStatus(int(code)) for code in solution.status.unique() if code]
     counts = {REASONS[code]: int((solution.status == code).sum()) for code in codes}
     LOG.warning(
         "%d of %d trajectories were not solved (%s), of individuals %s%s.",

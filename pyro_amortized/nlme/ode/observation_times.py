@@ -26,6 +26,9 @@ def merge_times(*times: Tensor) -> tuple[Tensor, Split]:
         state)``, or from one quantity, for instance the concentration of a closed form, ``(*,
         individual, time)``, to the same at the times of each series.
 
+    Raises:
+        ModelError: The function that is returned gets values of another shape.
+
     Example:
         >>> times, split = merge_times(torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0]]))
         >>> times

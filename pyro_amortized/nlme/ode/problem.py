@@ -8,17 +8,19 @@ import torch
 from torch import Tensor
 
 from ...cohort import Doses
+from ...cohort.copies import repeated_rows
 from ...errors import ModelError
 from ...numerics.broadcasting import broadcast_shape
 from ...runtime.isolation import torch_threads
 from ...runtime.threads import threads_of_caller
 from ..dosing import Delivery, arrivals
 from ..quantities import Quantity, as_quantity
-from .compiled.codes import Event, Status
+from .compiled.codes import Event, SolverStatus
 from .compiled.function_keys import key_of
 from .compiled.solved_rows import Problem, run
-from .compiled.systems import RightHandSide, System, system_for
+from .compiled.systems import System, system_for
 from .compiled.time_switches import switch_times
+from .compiled.tracing import RightHandSide
 from .events import Events, list_events, with_switches
 from .problem_validation import as_switches, check_inputs, check_kinds
 from .solver_options import SolverOptions, Tolerance
@@ -26,12 +28,12 @@ from .steady_state import FIXED_POINT, fixed_point, period_events, with_gradient
 from .torchdiffeq_solver import SolverRows, solve_rows
 
 REASONS = {
-    Status.SOLVED: "solved",
-    Status.TOO_MANY_STEPS: "too many steps",
-    Status.NOT_FINITE: "not finite",
-    Status.STEP_TOO_SMALL: "step too small",
-    Status.NO_STEADY_STATE: "no steady state",
-    Status.STIFF: "stiff",
+    SolverStatus.SOLVED: "solved",
+    SolverStatus.TOO_MANY_STEPS: "too many steps",
+    SolverStatus.NOT_FINITE: "not finite",
+    SolverStatus.STEP_TOO_SMALL: "step too small",
+    SolverStatus.NO_STEADY_STATE: "no steady state",
+    SolverStatus.STIFF: "stiff",
 }
 NO_TIMES = 1.0  # length of the interval of a constant infusion where all times are equal
 
@@ -65,7 +67,7 @@ class Solution(NamedTuple):
     @property
     def failed(self) -> Tensor:
         """True for individuals without a solution."""
-        return self.status != Status.SOLVED
+        return self.status != SolverStatus.SOLVED
 
 
 @dataclass(eq=False)
@@ -148,7 +150,9 @@ class Task:
             states, status = solve_rows(self.f, rows, self.control.tolerance)
         else:
             states, status = _compiled(system, rows, method, self.control.tolerance)
-        status = torch.where(lost & (status != Status.SOLVED), int(Status.NO_STEADY_STATE), status)
+        status = torch.where(
+            lost & (status != SolverStatus.SOLVED), int(SolverStatus.NO_STEADY_STATE), status
+        )
         shape = (*self.batch, self.times.shape[1], self.num_states)
         name = "torchdiffeq" if system is None else "compiled"
         return Solution(states.reshape(shape), status.reshape(self.batch), name)
@@ -268,16 +272,13 @@ def _piece_at(values: Tensor, events: Events, used: Tensor, time: Tensor) -> Ten
 
 
 def _repeat(rows: SolverRows, copies: int, initial: Tensor) -> SolverRows:
-    def repeated(x: Tensor) -> Tensor:
-        return x.repeat(copies, *[1] * (x.dim() - 1))
-
     return SolverRows(
         rows.start,
         initial,
-        {n: repeated(x) for n, x in rows.parameters.items()},
-        Events(*(repeated(x) for x in vars(rows.events).values())),
-        repeated(rows.vectors),
-        repeated(rows.times),
+        {n: repeated_rows(x, copies) for n, x in rows.parameters.items()},
+        Events(*(repeated_rows(x, copies) for x in vars(rows.events).values())),
+        repeated_rows(rows.vectors, copies),
+        repeated_rows(rows.times, copies),
     )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from ...cohort import Doses
 from ...errors import ModelError
 from ...runtime.arguments import check_is
+from ..quantities import check_times
 from .events import is_before
 
 
@@ -27,11 +28,17 @@ def check_inputs(
     """
     _check_times(times, start)
     repeated = set(parameters) & set(varying)
-    if repeated or not initial.dim():
+    if repeated:
         raise ModelError(
-            f"Parameters {sorted(repeated)} are given twice, or `initial` has no states.",
-            "every parameter once, and `initial` of shape (*, individual, state) or (state,).",
-            "correct the call.",
+            f"The parameters {sorted(repeated)} are given twice.",
+            "every parameter once.",
+            "leave them out of `parameters`, or out of `piecewise=`.",
+        )
+    if not initial.dim():
+        raise ModelError(
+            "`initial` has no states.",
+            "a tensor of shape (*, individual, state) or (state,).",
+            "pass for instance `torch.zeros(2)` for two states.",
         )
     if doses is not None and bool((doses.compartment[doses.given] > initial.shape[-1]).any()):
         raise ModelError(
@@ -50,7 +57,7 @@ def check_kinds(initial: Any, times: Any, parameters: Any) -> None:
     """
     fix = "pass for instance `torch.zeros(2)` for two states."
     check_is("initial", initial, Tensor, fix, ModelError)
-    check_is("times", times, Tensor, "pass `series.times`.", ModelError)
+    check_times(times)
     fix = "pass a dictionary, `{'cl': cl, 'v': v}`."
     check_is("parameters", parameters, Mapping, fix, ModelError)
 
@@ -79,12 +86,6 @@ def as_switches(switches: Any, times: Tensor) -> Tensor | None:
 
 def _check_times(times: Tensor, start: float) -> None:
     """Raise unless the times of every individual are sorted and at or after the start."""
-    if times.dim() != 2:
-        raise ModelError(
-            f"`times` has shape {tuple(times.shape)}.",
-            "(individual, time).",
-            "`times.expand(N, -1)` repeats a common grid.",
-        )
     if bool(is_before(times[:, 0], start).any()):
         raise ModelError(
             f"An observation is at time {float(times.min())}, before the start {start}.",

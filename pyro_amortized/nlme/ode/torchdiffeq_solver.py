@@ -10,17 +10,16 @@ and j + 1 all rows are solved together in rescaled time,
 with the rates :math:`r_j` of the running infusions. The state jumps at the knots.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .compiled.codes import Event, Status
+from .compiled.codes import Event, SolverStatus
+from .compiled.tracing import RightHandSide
 from .events import Events
 from .solver_options import Tolerance
-
-RightHandSide = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +74,7 @@ def solve_rows(f: RightHandSide, rows: SolverRows, tolerance: Tolerance) -> tupl
     position = order.argsort(1)[:, num_events:]
     states = torch.stack(path, 1).gather(1, position.unsqueeze(-1).expand(-1, -1, state.shape[-1]))
     failed = states.isnan().flatten(1).any(1)
-    return states, torch.where(failed, int(Status.TOO_MANY_STEPS), int(Status.SOLVED))
+    return states, torch.where(failed, int(SolverStatus.TOO_MANY_STEPS), int(SolverStatus.SOLVED))
 
 
 def _apply(

@@ -26,8 +26,8 @@ def cause_of_event(event: Tensor, *hazards: Hazard) -> TorchDistribution:
     The categories are 0 for no event and 1, 2, ... for the causes, in the order of the hazards::
 
         either = pyro.sample("event", nlme.EventTimes(death + relapse, series), obs=series.values)
-        law = nlme.cause_of_event(either, death, relapse).mask(cause.observed).to_event(1)
-        pyro.sample("cause", law, obs=cause.values)
+        distribution = nlme.cause_of_event(either, death, relapse).mask(cause.observed).to_event(1)
+        pyro.sample("cause", distribution, obs=cause.values)
 
     A cause that is not known is masked.
 

@@ -250,7 +250,7 @@ class EventTimes(TorchDistribution):  # type: ignore[misc]
         Args:
             times: Times that do not decrease, shape ``(individual, time)``.
         """
-        start = torch.zeros_like(times[..., :1]) if self.begin is None else self.begin
+        start = self._start(times)
         places = torch.cat([start, torch.maximum(times, start)], -1)
         cumulative = self.hazard(places)[1]
         return torch.exp(cumulative[..., :1] - cumulative[..., 1:])

@@ -9,6 +9,7 @@ from .clock_times import times
 from .table_file import LOG
 from .table_source import NUMERIC, Mask, Numbers, Table
 
+ROUNDED = 1e-3  # relative difference of two rates of one infusion that is rounding in the table
 MAX_ADDITIONAL = 10_000  # additional doses of one row; each becomes a dose, and takes memory
 
 
@@ -126,7 +127,7 @@ def _rates_of_durations(table: Table, number: dict[str, Numbers], dose: Mask) ->
         return
     given = dose & (duration > 0)
     rate = amount / np.where(given, duration, 1.0)
-    different = given & (number["RATE"] != 0) & ~np.isclose(number["RATE"], rate, rtol=1e-3)
+    different = given & (number["RATE"] != 0) & ~np.isclose(number["RATE"], rate, rtol=ROUNDED)
     expected = "AMT / RATE, or an empty cell, because RATE is given as well."
     table.refuse(different, "DUR", expected, "leave out RATE or DUR.")
     number["RATE"] = np.where(given & (number["RATE"] == 0), rate, number["RATE"])

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from ...cohort import Series
 from ...errors import TableError
-from .endpoints import Rows
+from .endpoints import IndividualRows
 from .table_file import LOG
-from .table_source import Numbers, Table, in_order, is_blank, label
+from .table_source import Mask, Numbers, Table, in_order, is_blank, label
 from .table_surprises import log_codes
 
 
 def constant_covariate(
-    table: Table, name: str, rows: Rows, order: list[str], names: Sequence[str] = ()
+    table: Table, name: str, rows: IndividualRows, order: list[str], names: Sequence[str] = ()
 ) -> Tensor:
     """One value per individual; missing ones are filled with the value of the other rows.
 
@@ -43,11 +43,17 @@ def constant_covariate(
     return torch.tensor(known, dtype=torch.float64)
 
 
-def _has_texts(table: Table, name: str) -> bool:
-    """Whether a column has entries, and none of them is a number."""
+def _blanks_and_texts(table: Table, name: str) -> tuple[Mask, Mask]:
+    """The rows in which a column has no entry, and those in which it has one that is no number."""
     blank = table.frame[name].map(is_blank).to_numpy(dtype=bool)
     parsed = pandas.to_numeric(table.frame[name], errors="coerce").to_numpy(dtype=float)
-    return not blank.all() and bool(np.isnan(parsed[~blank]).all())
+    return blank, np.isnan(parsed) & ~blank
+
+
+def _has_texts(table: Table, name: str) -> bool:
+    """Whether a column has entries, and none of them is a number."""
+    blank, texts = _blanks_and_texts(table, name)
+    return not blank.all() and bool((blank | texts).all())
 
 
 def check_no_texts(table: Table, name: str, argument: str) -> None:
@@ -127,7 +133,7 @@ def _check_given(given: Mapping[str, Sequence[str]], names: Sequence[str]) -> No
 
 
 def incomplete_covariate(
-    table: Table, name: str, rows: Rows, order: list[str], begin: Numbers
+    table: Table, name: str, rows: IndividualRows, order: list[str], begin: Numbers
 ) -> Series:
     """A covariate that some individuals lack, as a series of one value at the begin of each.
 
@@ -149,10 +155,8 @@ def incomplete_covariate(
 
 def _check_one_kind(table: Table, name: str) -> None:
     """Raise where a covariate has texts in some rows and numbers in others."""
-    blank = table.frame[name].map(is_blank).to_numpy(dtype=bool)
-    parsed = pandas.to_numeric(table.frame[name], errors="coerce").to_numpy(dtype=float)
-    texts = np.isnan(parsed) & ~blank
-    if texts.any() and not np.isnan(parsed).all():
+    blank, texts = _blanks_and_texts(table, name)
+    if texts.any() and not (blank | texts).all():
         raise table.error(
             int(np.flatnonzero(texts)[0]),
             name,
@@ -163,7 +167,7 @@ def _check_one_kind(table: Table, name: str) -> None:
 
 
 def _first_values(
-    table: Table, name: str, rows: Rows, order: Sequence[str], names: Sequence[str] = ()
+    table: Table, name: str, rows: IndividualRows, order: Sequence[str], names: Sequence[str] = ()
 ) -> list[float]:
     """The value of each individual, NaN where it has none; two different ones are an error."""
     _check_one_kind(table, name)

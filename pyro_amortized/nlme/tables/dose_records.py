@@ -5,7 +5,7 @@ import torch
 
 from ...cohort import Doses
 from .columns import Columns
-from .endpoints import Rows
+from .endpoints import IndividualRows
 
 # Difference of two times, relative to the larger and at least to one unit, below which they are the
 # same: the time of an additional dose is computed, and that of a record was rounded when it was
@@ -13,7 +13,7 @@ from .endpoints import Rows
 SAME_TIME = 1e-9
 
 
-def read_doses(columns: Columns, rows: Rows) -> Doses:
+def read_doses(columns: Columns, rows: IndividualRows) -> Doses:
     """The doses of all individuals.
 
     Additional doses at the time of a record get exactly this time, so that an observation then sees

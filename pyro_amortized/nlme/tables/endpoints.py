@@ -12,7 +12,7 @@ from .columns import Columns
 from .quantification_limits import limit_of_every_value, limit_of_no_value
 from .table_source import Mask, Numbers, Table, label
 
-Rows = list[np.ndarray]
+IndividualRows = list[np.ndarray]
 
 
 def endpoint_rows(
@@ -83,7 +83,7 @@ def _named_rows(
 
 
 def read_series(
-    columns: Columns, time: Numbers, rows: Rows, first: list[float], name: str
+    columns: Columns, time: Numbers, rows: IndividualRows, first: list[float], name: str
 ) -> tuple[Series, dict[str, Series]]:
     """One series and its limits of quantification, by kind."""
     number = columns.number
@@ -120,7 +120,7 @@ def read_series(
     return Series(grid, values), limits
 
 
-def padded(rows: Rows, width: int) -> Tensor:
+def padded(rows: IndividualRows, width: int) -> Tensor:
     """Rows of different lengths as one tensor, padded with NaN."""
     return torch.stack([filled(r, width, np.nan) for r in rows])
 

@@ -13,7 +13,7 @@ from ...errors import TableError
 from .table_file import LOG
 from .table_source import Table, is_blank, label
 
-Limit = float | Mapping[str, float] | None
+QuantificationLimit = float | Mapping[str, float] | None
 # Distance of a limit from a value that was recorded outside it, relative to the value and at least:
 # beyond rounding, and without influence on a likelihood.
 MARGIN = 1e-9
@@ -23,7 +23,11 @@ FAR = 10.0
 
 
 def with_limits(
-    table: Table, series: str | Mapping[object, str], endpoint: str, lloq: Limit, uloq: Limit
+    table: Table,
+    series: str | Mapping[object, str],
+    endpoint: str,
+    lloq: QuantificationLimit,
+    uloq: QuantificationLimit,
 ) -> Table:
     r"""The table with the limits that the user gives, where its columns LLOQ and ULOQ have none.
 

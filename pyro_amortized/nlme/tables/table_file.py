@@ -160,7 +160,8 @@ def _header(path: Path, lines: list[str]) -> _Header:
         if first is None and not _is_comment(line):
             first = number, text
     if first is None:
-        raise TableError(f"{path} has no rows.", "a header and one row per event.", "check it.")
+        fix = "export the table again, or pass the path of another file."
+        raise TableError(f"{path} has no rows.", "a header and one row per event.", fix)
     number, text = first
     cells = _names(text, next((s for s in SEPARATORS if s in text), ","))
     if all(_is_number(x) for x in cells):

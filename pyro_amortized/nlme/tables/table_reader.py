@@ -39,8 +39,8 @@ from .constant_covariates import (
     with_category_codes,
 )
 from .dose_records import read_doses
-from .endpoints import Rows, endpoint_rows, filled, padded, read_series
-from .quantification_limits import Limit, number_labels_of_occasions, with_limits
+from .endpoints import IndividualRows, endpoint_rows, filled, padded, read_series
+from .quantification_limits import QuantificationLimit, number_labels_of_occasions, with_limits
 from .table_file import LOG
 from .table_source import Numbers, Table, identifiers, load
 from .table_surprises import log_codes, log_surprises, log_unused
@@ -57,8 +57,8 @@ def read_table(
     endpoint: str = "DVID",
     time_unit: str = "h",
     columns: Sequence[str] | None = None,
-    lloq: Limit = None,
-    uloq: Limit = None,
+    lloq: QuantificationLimit = None,
+    uloq: QuantificationLimit = None,
     categories: Mapping[str, Sequence[str]] | None = None,
 ) -> Cohort:
     r"""Read a cohort from a NONMEM-style long table.
@@ -68,9 +68,8 @@ def read_table(
     ``<series>_low`` (in every table with a column CENS or BLQ), ``<series>_high`` and
     ``<series>_floor``, for :class:`~pyro_amortized.nlme.censored_distributions.Censored`. The
     column OCC becomes ``cohort.time_varying["OCC"]``. An observation in a row before a dose of the
-    same time is
-    not affected by this dose: its time is decreased by some units in the last place. Ignored
-    columns, values that are carried forward and sorted rows are logged under
+    same time is not affected by this dose: its time is decreased by some units in the last place.
+    Ignored columns, values that are carried forward and sorted rows are logged under
     ``pyro_amortized.nlme``.
 
     Args:
@@ -144,7 +143,7 @@ def read_table(
     return Cohort(series_by_name, doses, constant, tuple(order), varying, names)
 
 
-def _rows_in_time(columns: Columns, ids: Sequence[str]) -> tuple[list[str], Rows]:
+def _rows_in_time(columns: Columns, ids: Sequence[str]) -> tuple[list[str], IndividualRows]:
     """The individuals, and the rows of each in the order of time."""
     where, order = np.array(ids), list(dict.fromkeys(ids))
     rows = [np.flatnonzero(where == name) for name in order]
@@ -180,7 +179,7 @@ def _check_apart(covariates: Sequence[str], incomplete: Sequence[str]) -> None:
         )
 
 
-def _record_order(columns: Columns, rows: Rows) -> Numbers:
+def _record_order(columns: Columns, rows: IndividualRows) -> Numbers:
     """Times that are decreased by units in the last place where an observation is in a row before a
     dose of the same time.
     """
@@ -202,7 +201,9 @@ def _record_order(columns: Columns, rows: Rows) -> Numbers:
     return shifted
 
 
-def _varying(table: Table, name: str, time: Numbers, rows: Rows, order: list[str]) -> Series:
+def _varying(
+    table: Table, name: str, time: Numbers, rows: IndividualRows, order: list[str]
+) -> Series:
     check_column(table, name, "time_varying")
     check_no_texts(table, name, "time_varying")
     values = table.numbers(name)

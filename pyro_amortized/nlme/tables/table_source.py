@@ -164,7 +164,8 @@ def load(
         )
     _check_required(frame, table.index.names if isinstance(table, pd.DataFrame) else ())
     if not len(frame):
-        raise TableError("The table has no rows.", "one row per event.", "check the file.")
+        fix = "check what was exported, or how the data frame was filtered."
+        raise TableError("The table has no rows.", "one row per event.", fix)
     loaded = _without_comments(Table(frame.reset_index(drop=True), labels, known))
     blank = loaded.frame["ID"].map(is_blank).to_numpy(dtype=bool)
     fix = "fill in the ID; a row of units or of totals is taken out of the table."

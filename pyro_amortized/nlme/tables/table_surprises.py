@@ -6,7 +6,7 @@ import numpy as np
 
 from .columns import Columns
 from .dose_records import additional_times
-from .endpoints import Rows
+from .endpoints import IndividualRows
 from .table_file import LOG
 from .table_source import KNOWN, Numbers, Table
 
@@ -14,7 +14,7 @@ from .table_source import KNOWN, Numbers, Table
 CODES = (-9.0, -99.0, -999.0, -9999.0)
 
 
-def log_surprises(table: Table, columns: Columns, rows: Rows, ids: list[str]) -> None:
+def log_surprises(table: Table, columns: Columns, rows: IndividualRows, ids: list[str]) -> None:
     """Log what a user may not expect."""
     if "L2" in table:
         LOG.warning("The column L2 is ignored: residual errors are taken as independent.")
@@ -52,7 +52,7 @@ def log_surprises(table: Table, columns: Columns, rows: Rows, ids: list[str]) ->
     log_codes("DV", np.where(recorded, values, np.nan), ids)
 
 
-def _log_doses(table: Table, columns: Columns, rows: Rows) -> None:
+def _log_doses(table: Table, columns: Columns, rows: IndividualRows) -> None:
     """Log doses that count twice, in a row and among the additional doses of another one, and
     intervals without additional doses or a steady state.
     """

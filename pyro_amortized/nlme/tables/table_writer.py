@@ -31,7 +31,7 @@ def to_table(cohort: Cohort, series: str | None = None) -> pd.DataFrame:
         TableError: A series has several channels.
     """
     names = list(cohort.series) if series is None else [series]
-    rows_of_events = {n: _event_rows(cohort[n]) for n in names if _is_event(cohort[n])}
+    rows_of_events = {n: _event_rows(cohort[n]) for n in names if cohort[n].has_statuses}
     cohort = replace(cohort, series={**cohort.series, **rows_of_events})
     for name in names:
         if cohort[name].values.dim() != 2:
@@ -59,15 +59,6 @@ def to_table(cohort: Cohort, series: str | None = None) -> pd.DataFrame:
     frame = pd.DataFrame(records).drop(columns="_order")
     frame = frame.fillna({n: 0 for n in ("AMT", "RATE", "II", "SS", "CENS") if n in frame})
     return frame.fillna({"CMT": 1}) if "CMT" in frame else frame
-
-
-def _is_event(series: Series) -> bool:
-    """Whether a series has two channels, times and a status of 0 or 1."""
-    values = series.values
-    if values.dim() != 3 or values.shape[-1] != 2:
-        return False
-    status = values[..., 1][series.observed[..., 1]]
-    return bool(((status == 0) | (status == 1)).all())
 
 
 def _event_rows(series: Series) -> Series:

@@ -3,11 +3,11 @@
 import numpy as np
 
 from .columns import Columns
-from .endpoints import Rows
+from .endpoints import IndividualRows
 from .table_source import Table
 
 
-def check_restarts(table: Table, columns: Columns, rows: Rows, order: list[str]) -> None:
+def check_restarts(table: Table, columns: Columns, rows: IndividualRows, order: list[str]) -> None:
     r"""Raise where times start again. Sorted by time, the records would then be mixed up.
 
     Args:

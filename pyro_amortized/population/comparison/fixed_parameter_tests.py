@@ -12,10 +12,9 @@ of the marginal likelihood at the fit, in unconstrained coordinates b of the par
 is the fall of -2LL that the quadratic promises, and :math:`V^{-1}` about the covariance of the
 estimate of b. Where an effect is so strong that the log likelihood is not concave at the fit, the
 information is that of the scores of the individuals, :math:`\sum_i U_i U_i^\top`. Far from the fit
-the quadratic promises too much, so that the likelihood is maximised
-over b and :math:`\psi` as well, on the draws of the fit: the likelihood ratio and the estimate. The
-draws of the individuals follow the parameters, so that an effect that they could compensate for has
-its right information.
+the quadratic promises too much, so that the likelihood is maximised over b and :math:`\psi` as
+well, on the draws of the fit: the likelihood ratio and the estimate. The draws of the individuals
+follow the parameters, so that an effect that they could compensate for has its right information.
 
 References:
     Rao (1948), Large sample tests of statistical hypotheses.

@@ -31,22 +31,28 @@ from ..results.fit_result import PopulationFit
 
 @dataclass(frozen=True)
 class ProfileSettings:
-    """How far and how accurately a profile is followed."""
+    r"""How far and how accurately a profile is followed.
 
-    # Distances from the estimate at which a bound is looked for, in standard errors. A bound
-    # farther away is reported as infinite.
+    Args:
+        distances: Distances from the estimate at which a bound is looked for, in standard errors. A
+            bound farther away is reported as infinite.
+        flat_distances: The same for a parameter that the data do not determine, in units of its
+            prior scale.
+        tolerance: Accuracy of a bound, in standard errors.
+        max_expansion_distance: The likelihood is expanded anew when a shared parameter is farther
+            from where it was expanded, in standard errors.
+        max_individual_distance: The same for an individual parameter, in posterior standard
+            deviations.
+        max_expansions: Most expansions for one maximum.
+        max_iterations: Iterations of the optimiser for one maximum.
+    """
+
     distances: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0)
-    # The same for a parameter that the data do not determine, in units of its prior scale.
     flat_distances: tuple[float, ...] = (0.5, 1.0)
-    # Accuracy of a bound, in standard errors.
     tolerance: float = 0.01
-    # The likelihood is expanded anew when a shared parameter is farther from where it was expanded,
-    # in standard errors, or an individual parameter, in posterior standard deviations; and at most
-    # so often for one maximum.
     max_expansion_distance: float = 0.2
     max_individual_distance: float = 0.3
     max_expansions: int = 4
-    # Iterations of the optimiser for one maximum.
     max_iterations: int = 50
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...errors import FitError
 from ...runtime.arguments import check_is
+from ...runtime.text_table import text_table
 from ...sampling.importance_weights import (
     PARETO,
     finite_or_zero_weight,
@@ -33,11 +34,15 @@ from ..results.fit_result import PopulationFit
 
 @dataclass(frozen=True)
 class ComparisonSettings:
-    """When the draws of one model can be used for another."""
+    r"""When the draws of one model can be used for another.
 
-    # Smallest effective share of an individual's draws under the other model.
+    Args:
+        min_efficiency: Smallest effective share of an individual's draws under the other model.
+        min_squared_error: Added to squared errors, so that the weights of exact differences are
+            finite.
+    """
+
     min_efficiency: float = 0.05
-    # Added to squared errors, so that the weights of exact differences are finite.
     min_squared_error: float = 1e-12
 
 
@@ -126,7 +131,7 @@ def _common_difference(fit: PopulationFit, other: PopulationFit) -> tuple[Tensor
         density = other.structure.log_density(
             other.individuals.cohort, individuals.unconstrained, other.estimates
         )
-    log_weights = finite_or_zero_weight(sum(density) - individuals.log_proposal)
+    log_weights = finite_or_zero_weight(density.total - individuals.log_proposal)
     log_ratio, error = log_mean_difference(individuals.log_weights, log_weights)
     estimate = importance_estimate(log_weights)
     poor = estimate.pareto_k > PARETO.limit
@@ -221,14 +226,7 @@ class Comparison:
             )
             for r in self.rows
         ]
-        widths = [max(len(line[j]) for line in lines) for j in range(len(head))]
-        return "\n".join(
-            "  ".join(
-                [f"{line[0]:<{widths[0]}}"]
-                + [f"{x:>{w}}" for x, w in zip(line[1:], widths[1:], strict=True)]
-            ).rstrip()
-            for line in lines
-        )
+        return text_table(lines)
 
 
 def compare(fits: Mapping[str, AnyFit]) -> Comparison:

@@ -23,16 +23,21 @@ from .following_draws import FOLLOWING
 
 @dataclass(frozen=True)
 class GradientSettings:
-    """When gradients are not differences."""
+    r"""When gradients are not differences.
 
-    # Observed values times draws from which automatic differentiation saves more time than the
-    # comparison with differences takes.
+    Args:
+        min_values: Observed values times draws from which automatic differentiation saves more time
+            than the comparison with differences takes.
+        max_difference: Largest difference between both slopes along an axis of the posterior, for
+            one standard deviation and relative to 1 plus the slope: beyond the error of differences
+            with their step.
+        num_compared: Draws of an individual that are compared, all of which have to agree: near the
+            mode, where the slopes are small, a wrong one may look right, and it may be wrong at
+            some draws only.
+    """
+
     min_values: int = 200_000
-    # Largest difference between both slopes along an axis of the posterior, for one standard
-    # deviation and relative to 1 plus the slope: beyond the error of differences with their step.
     max_difference: float = 0.1
-    # Draws of an individual that are compared, all of which have to agree: near the mode, where the
-    # slopes are small, a wrong one may look right, and it may be wrong at some draws only.
     num_compared: int = 12
 
 
@@ -126,4 +131,4 @@ def _along(
     with torch.no_grad():
         moved = torch.cat([draws + sign * unit for unit in units])
         density = structure.log_density(cohort, moved, population)
-    return torch.stack((density.observation + density.individual).chunk(len(units)), -1)
+    return torch.stack(density.total.chunk(len(units)), -1)

@@ -11,16 +11,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...numerics.cholesky import factored
+from ...numerics.cholesky import factored, inverse_factor, positive_deviations
 from ...numerics.weighted_regression import influences, regression
 
 
 @dataclass(frozen=True)
 class MoveSettings:
-    """When there are enough draws for a regression."""
+    r"""When there are enough draws for a regression.
 
-    # Effective draws per coefficient. With seven parameters the regression on all products has 35
-    # coefficients; with 160 effective draws its noise is larger than what it explains.
+    Args:
+        draws_per_coefficient: Effective draws per coefficient. With seven parameters the regression
+            on all products has 35 coefficients; with 160 effective draws its noise is larger than
+            what it explains.
+    """
+
     draws_per_coefficient: float = 5.0
 
 
@@ -98,6 +102,45 @@ def _placed(old: Tensor, rows: Tensor, new: Tensor) -> Tensor:
     return old.index_copy(0, rows.nonzero()[:, 0], new)
 
 
+def standardized(root: Tensor, offset: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Draws and slopes in the coordinates in which a covariance is 1.
+
+    Args:
+        root: Cholesky factor of the covariance, shape ``(individual, latent, latent)``.
+        offset: Draws from their mean, shape ``(draw, individual, latent)``.
+        gradients: Gradients of their log densities, same shape.
+
+    Returns:
+        The inverse of the factor, and the draws and the gradients in these coordinates.
+    """
+    inverse = inverse_factor(root)
+    standard = torch.einsum("nij,knj->kni", inverse, offset)
+    return inverse, standard, torch.einsum("nji,knj->kni", root, gradients)
+
+
+def coefficients(
+    slopes: Tensor, products: Tensor, target: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Coefficients of moves and of stretches; of moves alone where those of both are not finite.
+
+    Args:
+        slopes: Regressors of the moves, shape ``(draw, individual, latent)``.
+        products: Regressors of the stretches, shape ``(draw, individual, stretch)``.
+        target: Shape ``(draw, individual, parameter)``.
+        weights: Normalised weights, shape ``(draw, individual)``.
+
+    Returns:
+        Of the moves, shape ``(individual, latent, parameter)``; of the stretches, shape
+        ``(individual, stretch, parameter)``, zero where there are none; and for which individuals
+        there are stretches, shape ``(individual, 1, 1)``.
+    """
+    both = regression(torch.cat([slopes, products], -1), target, weights)
+    alone = regression(slopes, target, weights)
+    d, finite = slopes.shape[-1], both.isfinite().flatten(1).all(1)[:, None, None]
+    moves = torch.where(finite, both[:, :d], alone).nan_to_num(0.0, 0.0, 0.0)
+    return moves, torch.where(finite, both[:, d:], 0.0), finite
+
+
 def _stretched(
     covariance: Tensor, offset: Tensor, gradients: Tensor, target: Tensor, weights: Tensor
 ) -> Moves:
@@ -106,19 +149,12 @@ def _stretched(
     """
     root = factored(covariance)
     d, num_parameters = offset.shape[-1], target.shape[-1]
-    identity = torch.eye(d).to(root).expand_as(root)
-    inverse = torch.linalg.solve_triangular(root, identity, upper=False)
-    standard = torch.einsum("nij,knj->kni", inverse, offset)
-    slopes = torch.einsum("nji,knj->kni", root, gradients)
+    inverse, standard, slopes = standardized(root, offset, gradients)
     row, column = torch.tril_indices(d, d)
     products = slopes[..., row] * standard[..., column]
     products = (products + slopes[..., column] * standard[..., row]) / 2
-    both = regression(torch.cat([slopes, products], -1), target, weights)
-    alone = regression(slopes, target, weights)
-    finite = both.isfinite().flatten(1).all(1)[:, None, None]
-    location = torch.where(finite, both[:, :d], alone).nan_to_num(0.0, 0.0, 0.0)
+    location, lower, finite = coefficients(slopes, products, target, weights)
     regressed = _regressed(slopes, products, (row == column).to(slopes), weights, finite)
-    lower = torch.where(finite, both[:, d:], 0.0)
     half = lower.new_zeros(len(lower), d, d, num_parameters)
     half[:, row, column] = lower / 2
     stretch = half + half.transpose(1, 2)
@@ -131,13 +167,9 @@ def _stretched_separately(
     covariance: Tensor, offset: Tensor, gradients: Tensor, target: Tensor, weights: Tensor
 ) -> Moves:
     """Moves, and a stretch of every parameter; moves alone where the products are not finite."""
-    d, spread = offset.shape[-1], _spread(covariance)
+    d, spread = offset.shape[-1], positive_deviations(covariance)
     slopes, products = gradients * spread, gradients * offset
-    both = regression(torch.cat([slopes, products], -1), target, weights)
-    alone = regression(slopes, target, weights)
-    finite = both.isfinite().flatten(1).all(1)[:, None, None]
-    location = torch.where(finite, both[:, :d], alone).nan_to_num(0.0, 0.0, 0.0)
-    stretch = torch.where(finite, both[:, d:], 0.0)
+    location, stretch, finite = coefficients(slopes, products, target, weights)
     rates = torch.diag_embed(stretch.transpose(1, 2)).permute(0, 2, 3, 1)
     regressed = _regressed(slopes, products, slopes.new_ones(d), weights, finite)
     return Moves(spread.unsqueeze(-1) * location, rates, *regressed)
@@ -147,7 +179,7 @@ def _shifted(
     covariance: Tensor, offset: Tensor, gradients: Tensor, target: Tensor, weights: Tensor
 ) -> Moves:
     """Moves without a stretch."""
-    spread = _spread(covariance)
+    spread = positive_deviations(covariance)
     slopes = gradients * spread
     location = regression(slopes, target, weights).nan_to_num(0.0, 0.0, 0.0)
     nothing = target.new_zeros(*covariance.shape, target.shape[-1])
@@ -179,7 +211,3 @@ def _padded(x: Tensor, weights: Tensor, num_latent: int) -> tuple[Tensor, Tensor
         torch.nn.functional.pad(part.transpose(0, 1), (0, missing)) for part in (x, changes)
     )
     return first, second
-
-
-def _spread(covariance: Tensor) -> Tensor:
-    return covariance.diagonal(dim1=1, dim2=2).sqrt().clamp(min=1e-12)

@@ -10,11 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...numerics.cholesky import positive_deviations
 from ...sampling.control_variates import remaining_terms
 from ...sampling.importance_weights import effective_sample_size, normalized_weights
 from ...sampling.individuals import IndividualPosteriors
 from .draw_moves import fitted_moves, num_products
-from .fixed_draws import is_negligible, replace_impossible_draws
+from .fixed_draws import without_negligible
 from .following_draws import FOLLOWING, Following, axes_of, reach_of
 from .observation_differences import ObservationDifferences, slopes_at
 from .score_bias import information_bias, scores_of
@@ -68,7 +69,7 @@ def followed(
     weighted = _weighted_draws(individuals, most)
     weights, offset = weighted.weights, weighted.offset
     covariance = torch.einsum("kn,kni,knj->nij", weights, offset, offset)
-    spread = covariance.diagonal(dim1=1, dim2=2).sqrt().clamp(min=1e-12)
+    spread = positive_deviations(covariance)
     (num, d), p, zero = spread.shape, len(center), spread.new_zeros
     flows = bool(structure.coordinates(structure.shared).all())
     nothing = (zero(num, d, p), zero(num, d, d, p))
@@ -165,7 +166,7 @@ def _weighted_draws(individuals: IndividualPosteriors, most: int | None) -> _Wei
         num_coefficients = num_products(individuals.unconstrained.shape[-1])
         most = max(FOLLOWING.max_draws, FOLLOWING.max_draws_per_coefficient * num_coefficients)
     log_weights, draws = individuals.log_weights[:most], individuals.unconstrained[:most]
-    draws = replace_impossible_draws(draws, log_weights, is_negligible(log_weights))
+    draws, _ = without_negligible(draws, log_weights)
     weights = normalized_weights(log_weights)
     mean = (weights.unsqueeze(-1) * draws).sum(0)
     return _Weighted(draws, mean, draws - mean, weights, log_weights)

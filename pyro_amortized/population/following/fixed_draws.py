@@ -15,25 +15,20 @@ from torch import Tensor
 NEGLIGIBLE = 40.0
 
 
-def is_negligible(log_weights: Tensor) -> Tensor:
-    """True for draws that contribute nothing, shape ``(draw, individual)`` as the log weights."""
-    largest = log_weights.amax(0)
-    return (log_weights == -math.inf) | (log_weights < largest - NEGLIGIBLE)
-
-
-def replace_impossible_draws(draws: Tensor, log_weights: Tensor, impossible: Tensor) -> Tensor:
-    r"""Draws, some of which are replaced by the best draw of the individual.
+def without_negligible(draws: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Draws, of which those that contribute nothing are replaced by the best of the individual.
 
     Args:
         draws: Shape ``(draw, individual, latent)``.
         log_weights: Shape ``(draw, individual)``.
-        impossible: True for the draws to replace, shape ``(draw, individual)``.
 
     Returns:
-        The draws, same shape.
+        The draws, same shape, and which were replaced, shape ``(draw, individual)``.
     """
-    if not bool(impossible.any()):
-        return draws
+    largest = log_weights.amax(0)
+    negligible = (log_weights == -math.inf) | (log_weights < largest - NEGLIGIBLE)
+    if not bool(negligible.any()):
+        return draws, negligible
     best = log_weights.argmax(0)
     best_draws = draws[best, torch.arange(draws.shape[1])]
-    return torch.where(impossible.unsqueeze(-1), best_draws, draws)
+    return torch.where(negligible.unsqueeze(-1), best_draws, draws), negligible

@@ -38,33 +38,42 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ...numerics.cholesky import factored
+from ...numerics.cholesky import factored, positive_deviations
 from ...sampling.student_mixture import StudentMixture
 
 
 @dataclass(frozen=True)
 class FollowingSettings:
-    """Constants of the regression of the slopes."""
+    r"""Constants of the regression of the slopes.
 
-    # Draws per individual that the regression uses, and per coefficient where these are many. It
-    # has no error where the posterior is normal, so that few are enough.
+    Args:
+        max_draws: Draws per individual that the regression uses. It has no error where the
+            posterior is normal, so that few are enough.
+        max_draws_per_coefficient: Draws per coefficient, where there are so many coefficients that
+            this is more.
+        relative_step: Step of the differences in a parameter of the population, in units of its
+            scale.
+        individual_step: Step of the differences along the axes of an individual, in posterior
+            standard deviations. Where the data determine a product of two parameters, a step of
+            0.03 standard deviations in one of them was a whole one given the other: an expansion
+            had an information of 84 where the density had 2.7.
+        uncorrelated_part: Part of the correlations that is left out of the axes: no axis becomes
+            shorter than a seventieth, where few draws are effective.
+        outer_draw: Distance of a draw from the mean, in standard deviations, at which its move is
+            measured.
+        min_reach: Part of the move of an individual parameter with a large step of the population
+            that counts as a posterior standard deviation where this is smaller. Of individuals that
+            hardly vary the posterior is as narrow as the population, and rounds that may move by
+            some of its standard deviations do not arrive: 40 rounds for 5 units with a standard
+            deviation of .004.
+    """
+
     max_draws: int = 300
     max_draws_per_coefficient: int = 12
-    # Steps of the differences: in a parameter of the population, in units of its scale, and along
-    # the axes of an individual, in posterior standard deviations. Where the data determine a
-    # product of two parameters, a step of 0.03 standard deviations in one of them was a whole one
-    # given the other: an expansion had an information of 84 where the density had 2.7.
     relative_step: float = 1e-3
     individual_step: float = 0.03
-    # Part of the correlations that is left out of the axes: no axis becomes shorter than a
-    # seventieth, where few draws are effective.
     uncorrelated_part: float = 2e-4
-    # Distance of a draw from the mean, in standard deviations, at which its move is measured.
     outer_draw: float = 2.0
-    # Part of the move of an individual parameter with a large step of the population that counts
-    # as a posterior standard deviation where this is smaller. Of individuals that hardly vary the
-    # posterior is as narrow as the population, and rounds that may move by some of its standard
-    # deviations do not arrive: 40 rounds for 5 units with a standard deviation of .004.
     min_reach: float = 1 / 30
 
 
@@ -87,7 +96,7 @@ def axes_of(covariance: Tensor) -> Tensor:
     """Cholesky factors of posterior covariances, shape ``(individual, latent, latent)``, with
     correlations that are slightly too small.
     """
-    spread = covariance.diagonal(dim1=1, dim2=2).sqrt().clamp(min=1e-12)
+    spread = positive_deviations(covariance)
     scale = spread.unsqueeze(2) * spread.unsqueeze(1)
     identity = torch.eye(spread.shape[1]).to(spread)
     part = FOLLOWING.uncorrelated_part
@@ -246,6 +255,13 @@ class Following:
             rates = (self.rates @ change).abs() * self.spread.unsqueeze(-2)
             relative = relative + FOLLOWING.outer_draw * rates.sum(-1) / self.reach
         return relative.amax(-1)
+
+    def distances(self, vector: Tensor, scale: Tensor, is_shared: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`distance`, and the moves of the shared parameters in units of their scale, shape
+        ``(shared,)``.
+        """
+        shared = (vector - self.center).abs() / scale
+        return self.distance(vector), shared[is_shared]
 
     def take(self, rows: Tensor) -> "Following":
         """The same for some of the individuals."""

@@ -7,15 +7,14 @@ is pickled, so reading a folder executes no code in it.
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ...cohort import Labels, are_default_labels
-from ...cohort.named_tensors import cohort_of, cohort_tensors
+from ...cohort.named_tensors import cohort_of, cohort_tensors, with_prefix
 from ...errors import AmortizedError, FitError
 from ...model import Model, ModelStructure, read_structure
 from ...runtime.arguments import check_is
 from ...runtime.atomic_files import make_folder, read_tensors, write_tensors
 from ...runtime.file_formats import Content, Format
+from ..results.fit_files import unusable
 from .level_result import LevelFit
 from .level_sites import Level, the_level
 
@@ -74,13 +73,13 @@ def load_levels(path: str | Path, model: Model) -> LevelFit:
     try:
         tensors, description = read_tensors(file)
         content = LEVEL_FORMAT.newest(file, description, tensors)
-        cohort_columns = _named(content, "cohort.")
+        cohort_columns = with_prefix(content.tensors, "cohort.")
         labels = Labels.of(
             map(str, content.description["ids"]), bool(content.description["numbered"])
         )
         cohort = cohort_of(cohort_columns, labels)
     except (AmortizedError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _unusable(file, error) from error
+        raise unusable(file, error) from error
     structure = read_structure(model, cohort)
     expected = content.description.get("population")
     if structure.population_names != expected:
@@ -93,25 +92,19 @@ def load_levels(path: str | Path, model: Model) -> LevelFit:
     try:
         return _loaded(content, structure, level, cohort)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise _unusable(file, error) from error
-
-
-def _named(content: Content, prefix: str) -> dict[str, torch.Tensor]:
-    """The tensors whose names begin with a prefix, by the rest of their names."""
-    tensors = content.tensors
-    return {n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)}
+        raise unusable(file, error) from error
 
 
 def _loaded(content: Content, structure: ModelStructure, level: Level, cohort: Any) -> LevelFit:
     """The fit; a ValueError if its tensors do not belong together."""
-    own, description = _named(content, "fit."), content.description
+    own, description = with_prefix(content.tensors, "fit."), content.description
     size = len(structure.population_names)
     valid = own["vector"].shape == (size,) and own["covariance"].shape == (size, size)
     valid &= own["units"].shape == (len(cohort),) and bool(own["vector"].isfinite().all())
     if not valid:
         raise ValueError("its tensors have inconsistent shapes, or values that are not finite")
     population = structure.constrain_population(own["vector"])
-    deviations = _named(content, "deviations.")
+    deviations = with_prefix(content.tensors, "deviations.")
     return LevelFit(
         structure=structure,
         cohort=cohort,
@@ -123,13 +116,4 @@ def _loaded(content: Content, structure: ModelStructure, level: Level, cohort: A
         effect_deviations={name: deviations[name] for name in level.sites},
         fixed=tuple(description["fixed"]),
         **{name: description[name] for name in DESCRIPTION},
-    )
-
-
-def _unusable(file: Path, error: Exception) -> FitError:
-    reason = error.found if isinstance(error, AmortizedError) else repr(error)
-    return FitError(
-        f"{file} cannot be used: {reason}",
-        "a complete file that `save` of a fit of `fit_levels` wrote.",
-        "copy the folder again, or fit again.",
     )

@@ -50,6 +50,10 @@ class QuadratureNodes:
         max_values: Observed values at all draws of the nodes that are computed together: 49 nodes
             of 20 individuals with three values take half the time in calls of seven that they take
             one by one, and more again in one call of all, which leaves the processor's cache.
+        max_iterations: Iterations of the search for the modes of the effects.
+        tolerance: Largest slope of the log density there; the quadrature needs no exact modes.
+        min_curvature: Smallest curvature of the log density of the effects at a mode. A direction
+            that is flat or curves the wrong way gets a finite width by it.
     """
 
     num_nodes: tuple[int, int, int] = (9, 7, 7)
@@ -58,6 +62,9 @@ class QuadratureNodes:
     probe: float = 0.1
     dependence: float = 1e-9
     max_values: int = 250_000
+    max_iterations: int = 100
+    tolerance: float = 1e-3
+    min_curvature: float = 1e-6
 
 
 NODES = QuadratureNodes()
@@ -150,13 +157,17 @@ class LevelLikelihood:
         def objective(effects: Tensor) -> Tensor:
             return self.joint(vector.detach().index_put((places,), effects)).sum()
 
-        best = maximize(objective, vector[places], max_iterations=100, tolerance=1e-3)
+        best = maximize(
+            objective,
+            vector[places],
+            max_iterations=NODES.max_iterations,
+            tolerance=NODES.tolerance,
+        )
         information = observed_information(objective, best.vector)
         num, size = self.level.num_units, self.level.size
         blocks = information.reshape(num, size, num, size)[range(num), :, range(num), :]
         values, vectors = torch.linalg.eigh(blocks)
-        # A direction that curves the wrong way gets the width of the prior probe.
-        positive = values.clamp(min=1e-6)
+        positive = values.clamp(min=NODES.min_curvature)
         covariance = (vectors / positive.unsqueeze(-2)) @ vectors.mT
         return best.vector.reshape(num, size), torch.stack([factored(c) for c in covariance])
 

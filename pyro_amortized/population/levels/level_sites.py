@@ -15,6 +15,7 @@ changing the effects: its likelihood depends on those of one unit.
 from dataclasses import dataclass
 
 import torch
+from pyro.poutine.trace_struct import Trace
 from torch import Generator, Tensor
 
 from ...cohort import Cohort
@@ -50,9 +51,7 @@ class Level:
         """Log density of the effects of each unit given the other population parameters, in
         unconstrained coordinates, shape ``(unit,)``.
         """
-        trace = run_program(
-            structure.model, cohort[:1], Assign(population), frozenset(structure.population)
-        )
+        trace = _population_run(structure, cohort, population)
         terms = [
             site_log_prob(trace.nodes[n]).reshape(self.num_units, -1).sum(-1) for n in self.sites
         ]
@@ -68,20 +67,20 @@ class Level:
         """The population with effects of new units, drawn given the other population parameters."""
         others = {n: x for n, x in population.items() if n not in self.sites}
         with torch.no_grad(), seeded(generator):
-            trace = run_program(
-                structure.model, cohort[:1], Assign(others), frozenset(structure.population)
-            )
+            trace = _population_run(structure, cohort, others)
         return others | {name: trace.nodes[name]["value"] for name in self.sites}
+
+
+def _population_run(structure: ModelStructure, cohort: Cohort, population: Population) -> Trace:
+    """A run of the model up to its last population site."""
+    sites = frozenset(structure.population)
+    return run_program(structure.model, cohort[:1], Assign(population), sites)
 
 
 def levels_of(structure: ModelStructure, cohort: Cohort) -> dict[str, tuple[str, ...]]:
     """Names of the plates above the individuals, with the population sites inside each."""
-    trace = run_program(
-        structure.model,
-        cohort[:1].to(dtype=torch.float64),
-        Assign(structure.initial_population()),
-        frozenset(structure.population),
-    )
+    double = cohort[:1].to(dtype=torch.float64)
+    trace = _population_run(structure, double, structure.initial_population())
     found: dict[str, tuple[str, ...]] = {}
     for name, site in structure.population.items():
         if site.is_param:

@@ -21,7 +21,7 @@ from torch import Tensor
 from ...model import Population
 from ...sampling.importance_weights import finite_or_zero_weight, log_moments
 from ...sampling.individuals import IndividualPosteriors
-from ..following.fixed_draws import is_negligible, replace_impossible_draws
+from ..following.fixed_draws import without_negligible
 from ..following.following_draws import Following
 
 
@@ -40,9 +40,8 @@ class ExactLikelihood:
 
     def __init__(self, individuals: IndividualPosteriors, following: Following) -> None:
         self.individuals, self.following = individuals, following
-        self.impossible = is_negligible(individuals.log_weights)
-        self.draws = replace_impossible_draws(
-            individuals.unconstrained, individuals.log_weights, self.impossible
+        self.draws, self.impossible = without_negligible(
+            individuals.unconstrained, individuals.log_weights
         )
         self._density = individuals.structure.prepared_density(individuals.cohort, self.draws)
 
@@ -57,8 +56,7 @@ class ExactLikelihood:
         vector = self.individuals.structure.unconstrain_population(population)
         draws, log_det = self.following.moved(self.draws, vector)
         density = self._density(population, draws)
-        log_target = density.observation + density.individual + log_det
-        log_weights = finite_or_zero_weight(log_target - self.individuals.log_proposal)
+        log_weights = finite_or_zero_weight(density.total + log_det - self.individuals.log_proposal)
         return log_weights.masked_fill(self.impossible, -math.inf)
 
     def moments(self, population: Population) -> Tensor:

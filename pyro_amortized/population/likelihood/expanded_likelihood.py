@@ -34,13 +34,14 @@ from torch.utils.checkpoint import checkpoint
 
 from ...cohort import Cohort
 from ...model import ModelStructure, Population
+from ...numerics.cholesky import inverse_factor
 from ...numerics.finite_differences import expansion, expansion_of_gradients, regressed_expansion
 from ...numerics.small_sums import quadratic_form
 from ...sampling.importance_weights import finite_or_zero_weight, log_moments, normalized_weights
 from ...sampling.individuals import IndividualPosteriors
 from ..following.density_gradients import GRADIENTS, differentiable_rows
 from ..following.fitted_following import followed
-from ..following.fixed_draws import is_negligible, replace_impossible_draws
+from ..following.fixed_draws import without_negligible
 from ..following.following_draws import FOLLOWING, Following
 from ..following.observation_differences import ObservationDifferences
 from .expansion_coordinates import Coordinates, MovedObservations
@@ -80,9 +81,7 @@ class ExpandedPart:
 
 def along_axes(moves: Tensor, axes: Tensor) -> Tensor:
     """Moves ``(draw, individual, latent)`` in units of the axes, same shape."""
-    identity = torch.eye(axes.shape[-1]).to(axes).expand_as(axes)
-    inverse = torch.linalg.solve_triangular(axes, identity, upper=False)
-    return torch.einsum("nij,knj->kni", inverse, moves)
+    return torch.einsum("nij,knj->kni", inverse_factor(axes), moves)
 
 
 def limited_rise(rise: Tensor, headroom: Tensor) -> Tensor:
@@ -156,9 +155,8 @@ class ExpandedLikelihood:
     def _differentiable(self, population: Population) -> Tensor:
         """The individuals whose gradients automatic differentiation gives, a boolean for each."""
         individuals, structure = self.individuals, self.structure
-        cohort, log_weights = individuals.cohort.to(dtype=torch.float64), individuals.log_weights
-        impossible = is_negligible(log_weights)
-        draws = replace_impossible_draws(individuals.unconstrained, log_weights, impossible)
+        cohort = individuals.cohort.to(dtype=torch.float64)
+        draws, _ = without_negligible(individuals.unconstrained, individuals.log_weights)
         if not self.about_draws:
             draws = self.following.moved(draws, self.center)[0]
         return differentiable_rows(structure, cohort, draws, population, self.following.axes)
@@ -169,12 +167,10 @@ class ExpandedLikelihood:
         structure, individuals = self.structure, self.individuals
         cohort = individuals.cohort[rows].to(dtype=torch.float64)
         following = self.following.take(rows)
-        draws = individuals.unconstrained[:, rows]
-        repeated_cohort = cohort.repeat(len(draws))
         log_weights = individuals.log_weights[:, rows]
         log_proposal = individuals.log_proposal[:, rows]
-        impossible = is_negligible(log_weights)
-        draws = replace_impossible_draws(draws, log_weights, impossible)
+        draws, impossible = without_negligible(individuals.unconstrained[:, rows], log_weights)
+        repeated_cohort = cohort.repeat(len(draws))
         center = draws if self.about_draws else following.moved(draws, self.center)[0]
         if self.about_draws:  # the weights of the draws contain the density of the observations
             individual = structure.log_individual_of(repeated_cohort, draws, population)
@@ -278,8 +274,7 @@ class ExpandedLikelihood:
         vector = self.structure.unconstrain_population(population)
         # From the expansion's center, which need not be where the draws were made.
         following = replace(self.following, center=self.center)
-        shared = (vector - self.center).abs() / self.scale
-        return following.distance(vector), shared[self.is_shared]
+        return following.distances(vector, self.scale, self.is_shared)
 
     def moments(self, population: Population) -> Tensor:
         """Log p(y_i | Psi) and log ESS, shape ``(2, individual)``, differentiable."""

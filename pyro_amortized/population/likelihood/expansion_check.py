@@ -114,7 +114,7 @@ class ModelDifferences:
         chosen = draws.gather(0, picked.unsqueeze(-1).expand(-1, -1, draws.shape[-1]))
         density = self.density(population, chosen)
         log_proposal = self.exact.individuals.log_proposal.gather(0, picked)
-        exact = density.observation + density.individual + log_det - log_proposal
+        exact = density.total + log_det - log_proposal
         exact = finite_or_zero_weight(exact).masked_fill(
             self.exact.impossible.gather(0, picked), -math.inf
         )
@@ -168,7 +168,7 @@ def _kernel(points: Tensor, others: Tensor) -> Tensor:
     return (1 + points @ others.T / points.shape[1]) ** CHECK.degree
 
 
-class Candidates(NamedTuple):
+class ExpandedPopulations(NamedTuple):
     r"""Populations whose log likelihoods are known by an expansion.
 
     Args:
@@ -217,7 +217,7 @@ class ExpansionCheck:
         return ExpansionCorrection(zero(0, len(self.center)), zero(0, num_rows))
 
     def corrected(
-        self, candidates: Candidates, max_error: float, generator: Generator
+        self, candidates: ExpandedPopulations, max_error: float, generator: Generator
     ) -> tuple[Tensor, float]:
         """Log likelihoods, shape ``(population, individual)``, and the root mean square error of
         their sum over the individuals at populations that were compared with the model; zero where
@@ -235,7 +235,7 @@ class ExpansionCheck:
 
     def _learned(
         self,
-        candidates: Candidates,
+        candidates: ExpandedPopulations,
         differences: ModelDifferences,
         max_error: float,
         generator: Generator,
@@ -276,7 +276,7 @@ class ExpansionCheck:
         return torch.linalg.solve_triangular(self.scale_tril, offset, upper=False).T
 
     def _chosen(
-        self, candidates: Candidates, values: Tensor, known: Tensor, generator: Generator
+        self, candidates: ExpandedPopulations, values: Tensor, known: Tensor, generator: Generator
     ) -> Tensor:
         """Populations to evaluate next."""
         matters = candidates.matter(values) & ~known

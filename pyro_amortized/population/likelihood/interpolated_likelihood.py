@@ -22,7 +22,7 @@ from ...cohort import Cohort
 from ...model import Population
 from ...sampling.importance_weights import finite_or_zero_weight, log_mean
 from ...sampling.individuals import IndividualPosteriors
-from ..following.fixed_draws import is_negligible, replace_impossible_draws
+from ..following.fixed_draws import without_negligible
 from .exact_likelihood import ExactLikelihood
 
 
@@ -55,10 +55,10 @@ class InterpolatedLikelihood:
         individuals: IndividualPosteriors = exact.individuals
         self.individuals = individuals
         self.structure = individuals.structure
-        log_weights = individuals.log_weights
-        impossible = is_negligible(log_weights)
         cohort = individuals.cohort.to(dtype=torch.float64)
-        self.draws = replace_impossible_draws(individuals.unconstrained, log_weights, impossible)
+        self.draws, impossible = without_negligible(
+            individuals.unconstrained, individuals.log_weights
+        )
         shared = self.structure.coordinates(self.structure.shared)
         self.following = exact.following.only(shared)
         self.exact = ExactLikelihood(individuals, self.following)

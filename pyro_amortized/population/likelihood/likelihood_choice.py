@@ -31,7 +31,7 @@ from .quadratic_likelihood import QuadraticLikelihood
 
 
 @dataclass(frozen=True)
-class ChoiceSettings:
+class LikelihoodChoiceSettings:
     """Number of observations times draws beyond which the observations are expanded."""
 
     # The exact likelihood is evaluated at some hundred to thousands of populations (decision 035).
@@ -51,7 +51,7 @@ class ChoiceSettings:
     min_individuals: int = 2_000
 
 
-CHOICE = ChoiceSettings()
+CHOICE = LikelihoodChoiceSettings()
 
 
 def is_small(individuals: IndividualPosteriors) -> bool:

@@ -9,7 +9,7 @@ from ...cohort import Cohort
 from ...model import ModelStructure, Population
 from ...sampling.importance_weights import ImportanceEstimate, log_mean_difference
 from ...sampling.individuals import IndividualPosteriors
-from ...sampling.proposals import Refinement
+from ...sampling.weighted_draws import Refinement
 from ..following.following_draws import Following
 
 

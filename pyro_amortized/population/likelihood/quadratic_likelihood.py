@@ -60,8 +60,7 @@ class QuadraticLikelihood:
     def distances(self, population: Population) -> tuple[Tensor, Tensor]:
         """As those of the expanded likelihood."""
         vector = self.structure.unconstrain_population(population)
-        shared = (vector - self.following.center).abs() / self.scale
-        return self.following.distance(vector), shared[self.is_shared]
+        return self.following.distances(vector, self.scale, self.is_shared)
 
     def __call__(self, population: Population) -> Tensor:
         """Log p(y_i | Psi), shape ``(individual,)``, differentiable."""

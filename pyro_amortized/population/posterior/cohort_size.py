@@ -9,10 +9,14 @@ from ..results.fit_result import PopulationFit
 
 @dataclass(frozen=True)
 class SizeSettings:
-    """Number of individuals up to which such methods are used."""
+    r"""Number of individuals up to which such methods are used.
 
-    # The expansion of 20,000 individuals with 100 draws each takes about a gigabyte, their log
-    # likelihoods at 2,000 populations 0.3. The posterior given so many is nearly normal.
+    Args:
+        max_individuals: The expansion of 20,000 individuals with 100 draws each takes about a
+            gigabyte, their log likelihoods at 2,000 populations 0.3. The posterior given so many is
+            nearly normal.
+    """
+
     max_individuals: int = 20_000
 
 

@@ -17,20 +17,24 @@ from torch import Generator, Tensor
 from ...sampling.counted_density import CountedDensity
 from ...sampling.individual_sampler import make_sampler
 from ...sampling.individuals import IndividualPosteriors, individual_posteriors
-from ...sampling.proposals import Refinement, Sampled, Weighted
 from ...sampling.refinement_settings import REFINEMENT
 from ...sampling.sampling_stage import Stage
+from ...sampling.weighted_draws import Refinement, Sampled, Weighted
 from ...sampling.weighted_fits import mixture_of_equal, mixture_of_weighted
 from ..results.fit_result import PopulationFit
 
 
 @dataclass(frozen=True)
 class PooledSettings:
-    """Numbers of draws."""
+    r"""Numbers of draws.
 
-    # Draws per individual at each of the populations, at least.
+    Args:
+        min_draws: Draws per individual at each of the populations, at least.
+        max_total_draws: Most new draws of all individuals together.
+        max_draws: Most new draws of each individual.
+    """
+
     min_draws: int = 200
-    # New draws: of all individuals together, and of each.
     max_total_draws: int = 15_000
     max_draws: int = 3_000
 

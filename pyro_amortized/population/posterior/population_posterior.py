@@ -52,20 +52,27 @@ from .posterior_density import (
 
 @dataclass(frozen=True)
 class ResamplingSettings:
-    """Effort and limits of the sampling-importance resampling."""
+    r"""Effort and limits of the sampling-importance resampling.
 
-    # Rounds of fitting the mixture; they end when a larger share of the pilot draws is effective.
+    Args:
+        max_rounds: Rounds of fitting the mixture.
+        sufficient_efficiency: Effective share of the pilot draws above which they end.
+        num_components: Components of the mixture.
+        pilot_share: Pilot draws, as a share of the weighted draws.
+        min_pilot_draws: Fewest pilot draws.
+        first_share: Share of the first Student-t distribution in the final draws; bounds the
+            weights.
+        effective_draws_per_dimension: Effective draws per component and parameter that the mixture
+            is fitted to. With fewer there are fewer components: three of 15 parameters, fitted to
+            110 effective draws, made the next pilot worse.
+    """
+
     max_rounds: int = 3
     sufficient_efficiency: float = 0.7
     num_components: int = 3
-    # Pilot draws: this share of the weighted draws, and at least the second number.
     pilot_share: float = 0.125
     min_pilot_draws: int = 100
-    # Share of the first Student-t distribution in the final draws; bounds the weights.
     first_share: float = 0.1
-    # Effective draws per component and parameter that the mixture is fitted to. With fewer there
-    # are fewer components: three of 15 parameters, fitted to 110 effective draws, made the next
-    # pilot worse.
     effective_draws_per_dimension: float = 5.0
 
 

@@ -23,7 +23,7 @@ from ...runtime.progress import count_step
 from ...sampling.importance_weights import finite_or_zero_weight, log_mean, log_moments
 from ..likelihood.exact_likelihood import ExactLikelihood
 from ..likelihood.expanded_likelihood import ExpandedLikelihood
-from ..likelihood.expansion_check import Candidates, ExpansionCheck
+from ..likelihood.expansion_check import ExpandedPopulations, ExpansionCheck
 from ..likelihood.interpolated_likelihood import InterpolatedLikelihood
 from ..likelihood.likelihood_choice import make_likelihood
 from ..likelihood.likelihood_interface import WeightedLikelihood
@@ -35,41 +35,46 @@ AnyLikelihood = WeightedLikelihood | InterpolatedLikelihood
 
 @dataclass(frozen=True)
 class DensitySettings:
-    """Accuracy of the likelihood, and its limits."""
+    r"""Accuracy of the likelihood, and its limits.
 
-    # Draws at which the interpolated likelihood is compared with the exact one, and the largest
-    # difference of the log likelihood; half of the width of its box in standard errors
-    # (decision 041).
+    Args:
+        num_test_draws: Draws at which the interpolated likelihood is compared with the exact one
+            (decision 041).
+        max_interpolation_error: Largest difference of their log likelihoods.
+        box_radius: Half of the width of the box of the interpolation, in standard errors.
+        max_ess_loss: Mean fall of log ESS, of the tenth of the individuals with the largest fall,
+            above which new draws of the individuals are made.
+        num_pooled: Number of populations that they are made for, besides the estimates. Eight
+            reduced the largest error from 0.7 to 0.12 posterior standard deviations (decision 042).
+        max_weights: Populations times draws times individuals whose weights are computed together.
+        max_expanded_weights: The same for an expanded likelihood, with some ten numbers for each of
+            its weights: 14,400 weights took 8 ms one by one, 5 ms in parts of ten, and 7 ms in
+            parts of 27.
+        max_populations: Populations whose prior densities and distances are computed together.
+        populations_per_step: Populations after which a progress bar moves.
+        max_distance: Move of an individual parameter, in posterior standard deviations, beyond
+            which an expanded likelihood of this individual is not trusted: where the farthest of
+            120 individuals had moved by one, the errors of all together were 0.1; 0.6 at two, and
+            32 at four.
+        max_shared_distance: Move of a shared parameter, in units of its scale, beyond which no
+            individual is trusted: that of the first round of a fit (decision 035).
+        max_error: Root mean square error of the log likelihood of all individuals, over the
+            populations whose weights matter, that an expanded likelihood may have: the mean of a
+            parameter moves by less than this part of its posterior standard deviation.
+        max_pilot_error: The same for pilot draws, which decide only where the draws are made.
+    """
+
     num_test_draws: int = 20
     max_interpolation_error: float = 0.01
     box_radius: float = 5.0
-    # Mean fall of log ESS, of the tenth of the individuals with the largest fall, above which new
-    # draws of the individuals are made, and the number of populations they are made for, besides
-    # the estimates (decision 042: eight populations reduced the largest error from 0.7 to 0.12
-    # posterior standard deviations).
     max_ess_loss: float = 0.15
     num_pooled: int = 7
-    # Populations times draws times individuals whose weights are computed together, and
-    # populations whose prior densities and distances are.
     max_weights: int = 400_000
-    # The same for an expanded likelihood, with some ten numbers for each of its weights: 14,400
-    # weights took 8 ms one by one, 5 ms in parts of ten, and 7 ms in parts of 27.
     max_expanded_weights: int = 100_000
     max_populations: int = 400
-    # Populations after which a progress bar moves.
     populations_per_step: int = 100
-
-    # Move of an individual parameter, in posterior standard deviations, beyond which an expanded
-    # likelihood of this individual is not trusted: where the farthest of 120 individuals had moved
-    # by one, the errors of all together were 0.1; 0.6 at two, and 32 at four. Move of a shared
-    # parameter, in units of its scale, beyond which no individual is trusted: that of the first
-    # round of a fit (decision 035).
     max_distance: float = 1.5
     max_shared_distance: float = 0.25
-    # Root mean square error of the log likelihood of all individuals, over the populations whose
-    # weights matter, that an expanded likelihood may have: the mean of a parameter moves by less
-    # than this part of its posterior standard deviation. The same for pilot draws, which decide
-    # only where the draws are made.
     max_error: float = 0.1
     max_pilot_error: float = 0.5
 
@@ -184,7 +189,7 @@ class PosteriorDensity:
         error = 0.0
         if self.check is not None:
             is_far = self.distances(vectors) > 1
-            candidates = Candidates(vectors, draws[:, 0], values, log_ratio, is_far)
+            candidates = ExpandedPopulations(vectors, draws[:, 0], values, log_ratio, is_far)
             values, error = self.check.corrected(candidates, max_error, self.generator)
         log_weights = finite_or_zero_weight(values.sum(-1) + log_ratio)
         return WeightedPopulations(log_weights.unsqueeze(1), values, error)

@@ -13,10 +13,15 @@ from ...sampling.individuals import IndividualPosteriors
 
 @dataclass(frozen=True)
 class ShrinkageSettings:
-    """Numbers of draws from the population."""
+    r"""Numbers of draws from the population.
 
-    # Draws times individuals, all together and at a time (some hundred megabytes). For many
-    # individuals there are fewer draws of each, whose errors average out, and at least so many.
+    Args:
+        max_draws: Draws times individuals, all together. For many individuals there are fewer draws
+            of each, whose errors average out.
+        max_rows: Draws times individuals at a time: some hundred megabytes.
+        min_per_individual: Fewest draws of each individual.
+    """
+
     max_draws: int = 10_000_000
     max_rows: int = 1_000_000
     min_per_individual: int = 100

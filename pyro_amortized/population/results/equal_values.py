@@ -14,9 +14,13 @@ from ...runtime.user_warnings import warn_user
 
 @dataclass(frozen=True)
 class EqualitySettings:
-    """When equal values are named."""
+    r"""When equal values are named.
 
-    # Fewer values may be equal by chance, and say little about any parameter.
+    Args:
+        min_values: Fewest values that are looked at. Fewer may be equal by chance, and say little
+            about any parameter.
+    """
+
     min_values: int = 5
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...cohort import Cohort, Labels, are_default_labels
-from ...cohort.named_tensors import cohort_of, cohort_tensors
+from ...cohort.named_tensors import cohort_of, cohort_tensors, with_prefix
 from ...errors import AmortizedError, FitError
 from ...guide import AmortizedGuide, load_guide
 from ...guide.learned_likelihood import structure_to_fit
@@ -24,9 +24,9 @@ from ...runtime.arguments import check_is
 from ...runtime.atomic_files import make_folder, read_tensors, write_tensors
 from ...runtime.file_formats import Content, Format
 from ...sampling.individuals import IndividualPosteriors
-from ...sampling.proposals import Refinement
 from ...sampling.sampling_stage import Stage
 from ...sampling.student_mixture import StudentMixture
+from ...sampling.weighted_draws import Refinement
 from ..likelihood.likelihood_estimate import MarginalLikelihood
 from ..search.maximum_search import Search
 from .fit_result import PopulationFit
@@ -77,10 +77,14 @@ def _tensors(fit: PopulationFit) -> dict[str, Tensor]:
     estimates["scale"] = fit.search.scale
     tensors = {f"cohort.{name}": x for name, x in cohort_tensors(individuals.cohort).items()}
     tensors |= {f"estimates.{name}": x for name, x in estimates.items()}
-    tensors |= {f"draws.{name}": getattr(individuals, name) for name in DRAWS}
-    tensors["draws.evaluations"] = individuals.evaluations
+    tensors |= draw_tensors(individuals)
     tensors |= {f"marginal.{name}": getattr(fit.marginal, name) for name in MARGINAL}
     return tensors | refinement_tensors(refinement)
+
+
+def draw_tensors(individuals: IndividualPosteriors) -> dict[str, Tensor]:
+    """The weighted draws of the individuals by name."""
+    return {f"draws.{name}": getattr(individuals, name) for name in (*DRAWS, "evaluations")}
 
 
 def refinement_tensors(refinement: Refinement) -> dict[str, Tensor]:
@@ -185,11 +189,7 @@ def fit_of(
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, AmortizedError):
             raise
-        raise FitError(
-            f"{folder} cannot be used: {error!r}",
-            "a folder that `fit.save(path)` wrote.",
-            "copy the folder again, or fit again.",
-        ) from error
+        raise unusable(folder, error) from error
 
 
 def _fit(
@@ -273,7 +273,7 @@ def read_fit(folder: Path) -> FitContents:
         _check_shapes(contents)
         return contents
     except (AmortizedError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _damaged(path, error) from error
+        raise unusable(path, error) from error
 
 
 def _content(path: Path) -> Content:
@@ -281,25 +281,21 @@ def _content(path: Path) -> Content:
     try:
         tensors, description = read_tensors(path)
     except AmortizedError as error:
-        raise _damaged(path, error) from error
+        raise unusable(path, error) from error
     try:
         return FORMAT.newest(path, description, tensors)
     except AmortizedError as error:
         raise FitError(error.found, error.expected, error.fix) from error
 
 
-def _damaged(path: Path, error: Exception) -> FitError:
+def unusable(path: Path, error: Exception) -> FitError:
+    """The error of a saved fit that cannot be read because of another error."""
     reason = error.found if isinstance(error, AmortizedError) else repr(error)
     return FitError(
         f"{path} cannot be used: {reason}",
-        "a complete file that `fit.save(path)` wrote.",
-        "copy the folder again, or fit again.",
+        "what `save` of a fit, or a fit with `folder=`, wrote, complete.",
+        "copy it again, or delete it and fit again.",
     )
-
-
-def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with a prefix, by the rest of their names."""
-    return {n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)}
 
 
 def _check_shapes(contents: FitContents) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor
 
 from ...cohort import Cohort
-from ...cohort.named_tensors import cohort_tensors
+from ...cohort.named_tensors import cohort_tensors, with_prefix
 from ...errors import AmortizedError, FitError
 from ...guide import AmortizedGuide
 from ...model import Model, ModelStructure
@@ -29,13 +29,22 @@ from ...runtime.file_formats import Format
 from ...runtime.random_numbers import make_generator
 from ...sampling.importance_weights import ImportanceEstimate
 from ...sampling.individuals import individual_posteriors
-from ...sampling.proposals import Sampled, Weighted
+from ...sampling.weighted_draws import Sampled, Weighted
 from ..following.following_draws import Following
 from ..likelihood.large_cohorts.summarized_draws import BlockSummary, RoundDraws, SummarizedDraws
 from ..search.maximum_search import Search
-from ..search.round_progress import Progress, place_of
+from ..search.round_progress import RoundProgress, place_of
 from ..search.trust_region import TrustRegion
-from .fit_files import DRAWS, FILE, fit_of, read_fit, refinement_of, refinement_tensors, with_prefix
+from .fit_files import (
+    DRAWS,
+    FILE,
+    draw_tensors,
+    fit_of,
+    read_fit,
+    refinement_of,
+    refinement_tensors,
+    unusable,
+)
 from .fit_result import PopulationFit
 
 FORMAT = Format("delete the folder and fit again")
@@ -111,7 +120,7 @@ class FitFolder:
                 "continue with these, or pass another folder.",
             )
 
-    def keep(self, progress: Progress, generator: Generator) -> None:
+    def keep(self, progress: RoundProgress, generator: Generator) -> None:
         """Write what the rounds have come to, with the state of the random numbers."""
         place, region = progress.place, progress.region
         individuals = place.individuals
@@ -120,8 +129,7 @@ class FitFolder:
         if isinstance(individuals, SummarizedDraws):
             tensors |= _summary_tensors(individuals.summary)
         else:
-            tensors |= {f"draws.{name}": getattr(individuals, name) for name in DRAWS}
-            tensors["draws.evaluations"] = individuals.evaluations
+            tensors |= draw_tensors(individuals)
         description = {
             "num_drawn": individuals.num_draws,
             "is_summary": isinstance(individuals, SummarizedDraws),
@@ -130,7 +138,7 @@ class FitFolder:
         }
         write_tensors(self.path / PROGRESS_FILE, tensors, FORMAT.stamped(description))
 
-    def restored(self, search: Search, generator: Generator) -> Progress | None:
+    def restored(self, search: Search, generator: Generator) -> RoundProgress | None:
         r"""What the rounds had come to, and the generator as it was then; None if nothing is kept.
 
         Raises:
@@ -146,12 +154,7 @@ class FitFolder:
             generator.set_state(tensors["generator"])
             return progress
         except (AmortizedError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = error.found if isinstance(error, AmortizedError) else repr(error)
-            raise FitError(
-                f"{path} cannot be used: {reason}",
-                "a complete file that a fit with `folder=` wrote.",
-                "delete the file; the fit then starts again.",
-            ) from error
+            raise unusable(path, error) from error
 
     def finish(self, fit: PopulationFit) -> None:
         """Write the finished fit."""
@@ -192,12 +195,12 @@ def _summary_tensors(summary: BlockSummary) -> dict[str, Tensor]:
 
 def _progress(
     search: Search, description: Mapping[str, Any], tensors: dict[str, Tensor]
-) -> Progress:
+) -> RoundProgress:
     vector = tensors["vector"]
     individuals = _individuals(search, description, tensors)
     counts = {name: description[name] for name in COUNTS}
     region = TrustRegion(*description["region"])
-    return Progress(place_of(search, vector, individuals), region=region, **counts)
+    return RoundProgress(place_of(search, vector, individuals), region=region, **counts)
 
 
 def _individuals(

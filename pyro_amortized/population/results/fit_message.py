@@ -16,19 +16,27 @@ from ..search.vanishing_deviations import what_vanishes
 
 @dataclass(frozen=True)
 class MessageSettings:
-    """What is said about a fit."""
+    r"""What is said about a fit.
 
-    # Part of the largest component of a flat direction from which a parameter is named.
+    Args:
+        min_flat_share: Part of the largest component of a flat direction from which a parameter is
+            named.
+        min_named_error: Monte Carlo error of an estimate, in standard errors, from which it is
+            named: it then adds half a per cent to the width of a confidence interval.
+        min_named_change: The same of a standard error, as a part of it.
+        difference_step: Where the optimiser failed, its gradient is compared with differences over
+            this part of a large step.
+        shorter_step: Part of a large step of the shorter differences, in which a third order, large
+            in rates that all share, is smaller.
+        lasting_share: Part of a disagreement that has to remain with the shorter differences.
+        wrong_share: Relative disagreement from which the gradient is called wrong.
+        wrong_slope: And its smallest size for a large step, in log likelihood: rounding and kinks
+            do not reach it.
+    """
+
     min_flat_share: float = 0.05
-    # Monte Carlo error of an estimate, in standard errors, from which it is named: it then adds
-    # half a per cent to the width of a confidence interval.
     min_named_error: float = 0.1
-    # The same of a standard error, as a part of it.
     min_named_change: float = 0.1
-    # Where the optimiser failed, its gradient is compared with differences over this part of a
-    # large step. It counts as wrong where they differ by a tenth, and by more than this slope
-    # for a large step, in log likelihood: rounding and kinks do not reach either. What shorter
-    # differences have less of is their third order, which may be large in rates that all share.
     difference_step: float = 1e-3
     shorter_step: float = 1e-4
     lasting_share: float = 0.5

@@ -37,9 +37,12 @@ from .summary_table import FitSummary
 
 @dataclass(frozen=True)
 class ResultSettings:
-    """Constants of the results."""
+    r"""Constants of the results.
 
-    # Step of the finite differences of the scores, in units of the scale of the search.
+    Args:
+        relative_step: Step of the differences of the scores, in the scale of the search.
+    """
+
     relative_step: float = 1e-3
 
 
@@ -301,13 +304,8 @@ class PopulationFit:
     @property
     def bic(self) -> Bic:
         """-2LL + P log(number of individuals), and -2LL + P log(number of observations)."""
-        observations = self.structure.num_observations(self.cohort)
-        return Bic(
-            *(
-                self.minus2ll + self.num_parameters * math.log(n)
-                for n in (len(self.cohort), observations)
-            )
-        )
+        counts = (len(self.cohort), self.structure.num_observations(self.cohort))
+        return Bic(*(self.minus2ll + self.num_parameters * math.log(n) for n in counts))
 
     def shrinkage(self, num_draws: int = 2000, seed: int = 0) -> dict[str, float]:
         r"""Eta shrinkage of every individual parameter,

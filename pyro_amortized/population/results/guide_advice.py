@@ -12,18 +12,21 @@ from ...model import Estimator
 
 
 @dataclass(frozen=True)
-class AdviceSettings:
-    """Limits of the advice; ``benchmarks/frontier.py`` has the measured times."""
+class GuideAdviceSettings:
+    r"""Limits of the advice; ``benchmarks/frontier.py`` has the measured times.
 
-    # Duration of a fit without a guide, in seconds, from which a training of a minute, the shortest
-    # that was measured, is not longer than the fit itself.
+    Args:
+        long_fit: Duration of a fit without a guide, in seconds, from which a training of a minute,
+            the shortest that was measured, is not longer than the fit itself.
+        min_served: Share of the individuals that the guide has to serve. With 58 % of 12
+            individuals served the fit took a seventh less time, with 21 % of 100 as long.
+    """
+
     long_fit: float = 60.0
-    # Share of the individuals that the guide has to serve. With 58 % of 12 individuals served the
-    # fit took a seventh less time, with 21 % of 100 as long.
     min_served: float = 0.5
 
 
-ADVICE = AdviceSettings()
+ADVICE = GuideAdviceSettings()
 
 
 def guide_advice(

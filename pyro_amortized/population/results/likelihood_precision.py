@@ -28,24 +28,31 @@ from ..search.maximum_search import Search
 
 @dataclass(frozen=True)
 class PrecisionSettings:
-    """Which individuals get more draws, and how many."""
+    r"""Which individuals get more draws, and how many.
 
-    # New draws of an individual, as a multiple of those that it has. With more at once some
-    # individuals would get more than they need.
+    Args:
+        growth: New draws of an individual, as a multiple of those that it has. With more at once
+            some individuals would get more than they need.
+        exponent: Exponent a. Without control variates it is 1; with more draws, there are more of
+            them and the error falls faster: from .50 to .11 with six times the draws of 120
+            individuals.
+        max_values: Largest number of observed values at all new draws, which take some seconds.
+        min_at_random: Individuals from which on those with the largest errors are not preferred.
+            Large estimates have large errors; where these alone are drawn again, the others leave a
+            bias that does not average out: 0.2 in the log likelihood of 3,000 individuals, four
+            times its error.
+        exceptional: They are preferred even then where their error is more than this multiple of
+            the median.
+        allowed_errors: Difference of the two estimates, in their errors, beyond which the error of
+            both together is larger than theirs: it occurs once in 400 individuals where the errors
+            are right.
+    """
+
     growth: int = 3
-    # Exponent a. Without control variates it is 1; with more draws, there are more of them and the
-    # error falls faster: from .50 to .11 with six times the draws of 120 individuals.
     exponent: float = 1.5
-    # Largest number of observed values at all new draws, which take some seconds.
     max_values: int = 30_000_000
-    # Individuals from which on those with the largest errors are not preferred, except those with
-    # more than this multiple of the median error. Large estimates have large errors; where these
-    # alone are drawn again, the others leave a bias that does not average out: 0.2 in the log
-    # likelihood of 3,000 individuals, four times its error.
     min_at_random: int = 500
     exceptional: float = 5.0
-    # Difference of the two estimates, in their errors, beyond which the error of both together is
-    # larger than theirs: it occurs once in 400 individuals where the errors are right.
     allowed_errors: float = 3.0
 
 

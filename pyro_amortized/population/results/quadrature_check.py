@@ -39,8 +39,8 @@ def quadrature_message(individuals: IndividualPosteriors) -> str:
 
 def _change(node: dict[str, object]) -> float:
     """Sum over the individuals of the absolute changes of -2 log density with twice the nodes."""
-    law = node["fn"]
-    if not hasattr(law, "quadrature_error"):
+    distribution = node["fn"]
+    if not hasattr(distribution, "quadrature_error"):
         return 0.0
-    error = law.quadrature_error(node["value"])
+    error = distribution.quadrature_error(node["value"])
     return 0.0 if error is None else 2 * float(error.nan_to_num(0.0, 0.0, 0.0).sum())

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ...model import ModelStructure
-from ...numerics.laplace import confidence_interval, delta_method
+from ...numerics.laplace import confidence_interval, delta_method, normal_quantile
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class ReportedSite:
         if "correlation" not in self.scales:
             return confidence_interval(self.values, vector, covariance)
         value, error = delta_method(lambda z: self.values(z).atanh(), vector, covariance)
-        half = 1.959964 * error
+        half = normal_quantile(0.95) * error
         return (value - half).tanh(), (value + half).tanh()
 
 

@@ -14,12 +14,12 @@ from ...guide import AmortizedGuide
 from ...guide.newton_posterior import SharpenedPosterior
 from ...guide.training_distributions import (
     IndividualDistribution,
-    NormalDistribution,
     PopulationRange,
     SharedDistribution,
     TrainingDistribution,
     robust_moments,
 )
+from ...numerics.gaussians import Gaussians
 from ...runtime.random_numbers import make_generator
 from ...runtime.user_warnings import warn_user
 from ...sampling.weight_quality import unreliable
@@ -29,26 +29,35 @@ from .fit_result import PopulationFit
 
 @dataclass(frozen=True)
 class RetrainingSettings:
-    """When a guide is trained further, and how."""
+    r"""When a guide is trained further, and how.
 
-    # Distance from the centre of the training distribution, in standard deviations, that counts
-    # as the edge, and the share of the individuals beyond it. The share is 0.003 if the
-    # individuals follow the training distribution.
+    Args:
+        edge: Distance from the centre of the training distribution, in standard deviations, that
+            counts as the edge.
+        max_share_beyond: Share of the individuals beyond it above which the guide is trained
+            further. It is 0.003 if the individuals follow the training distribution.
+        max_unreliable_share: Share of the individuals with unreliable weights above which it is
+            trained further.
+        min_unreliable: And their smallest number.
+        min_efficiency: Median share of effective draws below which the guide is trained further.
+        individual_factor: Width of the new training distribution of the individual parameters, as a
+            multiple of that of their posterior draws.
+        shared_factor: Width of that of the shared parameters, as a part of the present one.
+        num_individual_draws: Posterior draws of each individual that it is made from.
+        num_shared_draws: Draws of the shared parameters that it is made from.
+        num_simulations: Simulations of the training.
+        num_epochs: Its passes over them.
+    """
+
     edge: float = 3.0
     max_share_beyond: float = 0.1
-    # Share and number of individuals with unreliable weights.
     max_unreliable_share: float = 0.05
     min_unreliable: int = 2
-    # Median share of effective draws below which the guide is trained further.
     min_efficiency: float = 0.05
-    # Width of the new training distribution: of the individual parameters, as a multiple of that
-    # of their posterior draws, and of the shared ones, as a part of the present width.
     individual_factor: float = 2.0
     shared_factor: float = 0.5
-    # Posterior draws of each individual, and draws of the shared parameters, that it is made from.
     num_individual_draws: int = 50
     num_shared_draws: int = 1000
-    # Length of the training.
     num_simulations: int = 30_000
     num_epochs: int = 12
 
@@ -143,12 +152,12 @@ def training_around(fit: PopulationFit, seed: int = 0) -> TrainingDistribution:
     loc, scale_tril = robust_moments(draws)
     shared = guide.shared_vector(fit.estimates)
     present = _shared_normal(guide.training_distribution)
-    normal = NormalDistribution(shared, settings.shared_factor * present.scale_tril)
+    normal = Gaussians(shared, settings.shared_factor * present.scale_tril)
     shape = (settings.num_shared_draws, len(shared))
     noise = torch.randn(*shape, generator=generator, dtype=torch.float64)
-    wide, populations = NormalDistribution(loc, settings.individual_factor * scale_tril), None
+    wide, populations = Gaussians(loc, settings.individual_factor * scale_tril), None
     if guide.training_distribution.individual.populations is not None:
-        location = NormalDistribution(loc, scale_tril)
+        location = Gaussians(loc, scale_tril)
         populations = PopulationRange(location, wide.standard_deviations)
     return TrainingDistribution(
         IndividualDistribution(wide, populations=populations),
@@ -156,7 +165,7 @@ def training_around(fit: PopulationFit, seed: int = 0) -> TrainingDistribution:
     )
 
 
-def _shared_normal(training: TrainingDistribution) -> NormalDistribution:
+def _shared_normal(training: TrainingDistribution) -> Gaussians:
     """The normal distribution of the shared parameters, or the one with the moments of their
     draws.
     """
@@ -164,8 +173,8 @@ def _shared_normal(training: TrainingDistribution) -> NormalDistribution:
     if training.shared.normal is not None:
         return training.shared.normal
     if training.shared.num_shared == 0:
-        return NormalDistribution(draws.new_zeros(0), draws.new_zeros(0, 0))
-    return NormalDistribution(*robust_moments(draws))
+        return Gaussians(draws.new_zeros(0), draws.new_zeros(0, 0))
+    return robust_moments(draws)
 
 
 def _shared_beyond_edge(fit: PopulationFit, training: TrainingDistribution) -> list[str]:

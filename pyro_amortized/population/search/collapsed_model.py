@@ -19,14 +19,15 @@ from ...cohort import Cohort
 from ...errors import FitError
 from ...guide import AmortizedGuide
 from ...guide.learned_likelihood import structure_to_fit
+from ...guide.other_models import check_guide
 from ...model import Model, ModelStructure, Population, collapsed_log_density
-from ...runtime.arguments import check_count, check_is, check_program, check_seed
+from ...runtime.arguments import check_count, check_program, check_seed
 from ...runtime.random_numbers import make_generator
 from ...sampling.importance_weights import finite_or_zero_weight, log_mean
 from ...sampling.individual_draws import sample_with_structure
 from ...sampling.individuals import MIN_DRAWS, IndividualPosteriors
 from ..following.fitted_following import follow
-from ..following.fixed_draws import is_negligible, replace_impossible_draws
+from ..following.fixed_draws import without_negligible
 from ..following.following_draws import Following
 from .maximum_search import Search
 from .starting_values import locate_population
@@ -74,9 +75,8 @@ class MarginalModel:
         seed: int,
     ) -> None:
         check_program(model, FitError)
-        fix = "load it first, `load_guide(path, model, cohort)`."
         if guide is not None:
-            check_is("guide", guide, AmortizedGuide, fix, FitError)
+            check_guide(guide, FitError)
         check_count("num_draws", num_draws, least=MIN_DRAWS, error=FitError)
         check_seed(seed, FitError)
         self.model, self.guide = model, guide
@@ -90,9 +90,9 @@ class MarginalModel:
     def _draws(self, cohort: Cohort) -> _CohortDraws:
         if self._last_draws is None or self._last_draws.cohort is not cohort:
             individuals = self._sample(cohort)
-            log_weights = individuals.log_weights
-            impossible = is_negligible(log_weights)
-            draws = replace_impossible_draws(individuals.unconstrained, log_weights, impossible)
+            draws, impossible = without_negligible(
+                individuals.unconstrained, individuals.log_weights
+            )
             repeated_cohort = individuals.cohort.repeat(individuals.num_draws)
             self._last_draws = _CohortDraws(
                 cohort,

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from ..likelihood.large_cohorts.summarized_draws import SummarizedDraws
 from .maximum_search import Search
-from .round_progress import Place, Progress, gain_between, place_of
+from .round_progress import DrawnPopulation, RoundProgress, gain_between, place_of
 from .round_schedule import RoundSchedule
 from .trust_region import ROUNDS
 from .vanishing_deviations import at_best_values, prior_deviations
@@ -17,11 +17,11 @@ from .vanishing_deviations import at_best_values, prior_deviations
 
 def leave_false_zeros(
     search: Search,
-    progress: Progress,
+    progress: RoundProgress,
     held: Tensor,
     schedule: RoundSchedule,
     generator: Generator,
-) -> tuple[Progress, Tensor]:
+) -> tuple[RoundProgress, Tensor]:
     """Jumps to larger standard deviations where the likelihood is higher; the coordinates of those
     that then cannot be distinguished from zero, each at the best of the values near it.
     """
@@ -47,7 +47,9 @@ def leave_false_zeros(
     return progress, vanishing
 
 
-def _at_best_values(search: Search, place: Place, held: Tensor, generator: Generator) -> Place:
+def _at_best_values(
+    search: Search, place: DrawnPopulation, held: Tensor, generator: Generator
+) -> DrawnPopulation:
     """The place, or draws with the held standard deviations at better values near theirs."""
     vector, num_draws = place.vector, place.individuals.num_draws
     best = at_best_values(search.structure, search.cohort, place.likelihood, vector, held)
@@ -57,7 +59,9 @@ def _at_best_values(search: Search, place: Place, held: Tensor, generator: Gener
     return place_of(search, best, search.draw_for_round(best, num_draws, generator, known))
 
 
-def _better_place(search: Search, place: Place, vector: Tensor, generator: Generator) -> Place:
+def _better_place(
+    search: Search, place: DrawnPopulation, vector: Tensor, generator: Generator
+) -> DrawnPopulation:
     """Another population, if the likelihood is higher there on new draws."""
     new = search.draw_for_round(vector, place.individuals.num_draws, generator)
     if search.value_of(new) > search.value_of(place.individuals):
@@ -66,8 +70,8 @@ def _better_place(search: Search, place: Place, vector: Tensor, generator: Gener
 
 
 def _place_of_prior(
-    search: Search, place: Place, held: Tensor, vanishing: Tensor, generator: Generator
-) -> Place | None:
+    search: Search, place: DrawnPopulation, held: Tensor, vanishing: Tensor, generator: Generator
+) -> DrawnPopulation | None:
     """A place with a standard deviation as its prior expects it or a part of this, if the
     likelihood is higher on new draws there by more than their Monte Carlo error; or where a short
     round ends that starts at the best of them. None if it is not.

@@ -16,15 +16,15 @@ from torch import Generator, Tensor
 
 from ...runtime.progress import count_step
 from ...sampling.individuals import IndividualPosteriors
-from ...sampling.proposals import Refinement
 from ...sampling.refinement_settings import FULL_EFFORT
+from ...sampling.weighted_draws import Refinement
 from ..likelihood.expanded_likelihood import ExpandedLikelihood
 from ..likelihood.large_cohorts.summarized_draws import RoundDraws, SummarizedDraws
 from .estimate_errors import rough_curvature
 from .false_zeros import leave_false_zeros
 from .impossible_data import check_possible, impossible_rows
 from .maximum_search import Ascent, Search
-from .round_progress import Place, Progress, gain_between, place_of
+from .round_progress import DrawnPopulation, RoundProgress, gain_between, place_of
 from .round_schedule import RoundSchedule
 from .trust_region import ROUNDS
 
@@ -90,11 +90,11 @@ def run_rounds(
 
 def continue_rounds(
     search: Search,
-    progress: Progress,
+    progress: RoundProgress,
     held: Tensor,
     schedule: RoundSchedule,
     generator: Generator,
-    keep: Callable[[Progress, Generator], None] | None = None,
+    keep: Callable[[RoundProgress, Generator], None] | None = None,
 ) -> Rounds:
     """The rounds from where they have come to; arguments as in :func:`run_rounds`. What they have
     come to after each round is given to ``keep``.
@@ -166,7 +166,7 @@ def _drawn_after(
 
 def first_progress(
     search: Search, start: Start, schedule: RoundSchedule, generator: Generator
-) -> Progress:
+) -> RoundProgress:
     """The first population, if all data are possible there; arguments as in :func:`run_rounds`."""
     num_draws = min(schedule.first_draws, schedule.num_draws)
     if start.near:
@@ -178,17 +178,17 @@ def first_progress(
         known, effort = individuals.refinement, effort._replace(search_modes=True)
         individuals = search.draw_for_round(start.vector, num_draws, generator, known, effort)
     check_possible(individuals)
-    return Progress(place_of(search, start.vector, individuals), near)
+    return RoundProgress(place_of(search, start.vector, individuals), near)
 
 
 def _after_round(
     search: Search,
-    progress: Progress,
+    progress: RoundProgress,
     ascent: Ascent,
     new: RoundDraws,
     schedule: RoundSchedule,
     generator: Generator,
-) -> Progress | None:
+) -> RoundProgress | None:
     """The next place, or the same with more draws or tighter limits; None if there are none."""
     place, region = progress.place, progress.region
     gain, error = gain_between(search, place.individuals, new)
@@ -214,8 +214,8 @@ def _after_round(
 
 
 def _with_all_draws(
-    search: Search, place: Place, schedule: RoundSchedule, generator: Generator
-) -> Place:
+    search: Search, place: DrawnPopulation, schedule: RoundSchedule, generator: Generator
+) -> DrawnPopulation:
     """A place where the rounds end, with draws of which all are kept."""
     old = place.individuals
     if schedule.rough or not isinstance(old, SummarizedDraws):
@@ -225,7 +225,7 @@ def _with_all_draws(
 
 
 def _stopped(
-    search: Search, ascent: Ascent, place: Place, num_rounds: int, min_gain: float
+    search: Search, ascent: Ascent, place: DrawnPopulation, num_rounds: int, min_gain: float
 ) -> Rounds:
     """The rounds end where the last one began, because it was not confirmed by new draws."""
     message = "new draws do not confirm the gain of the last round"

@@ -29,7 +29,7 @@ from .flat_directions import flat_directions
 
 
 @dataclass(frozen=True)
-class InformationSettings:
+class InformationCheckSettings:
     """When the information in a direction is computed again."""
 
     # Largest part of the information that is taken off as its bias: where it is more, the first
@@ -53,7 +53,7 @@ class InformationSettings:
     step: float = 0.3
 
 
-INFORMATION = InformationSettings()
+INFORMATION = InformationCheckSettings()
 MANY = 1_000_000  # coordinates: no mixed derivatives by a regression
 
 

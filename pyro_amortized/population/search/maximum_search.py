@@ -22,8 +22,8 @@ from ...numerics.maximization import Optimum, maximize
 from ...runtime.random_numbers import fork_seed, make_generator
 from ...sampling.individual_draws import sample_with_structure
 from ...sampling.individuals import IndividualPosteriors
-from ...sampling.proposals import Refinement
 from ...sampling.refinement_settings import FULL_EFFORT, NO_CHAINS, Effort
+from ...sampling.weighted_draws import Refinement
 from ..following.following_draws import Following
 from ..likelihood.large_cohorts.individual_blocks import (
     Drawer,

@@ -12,7 +12,7 @@ from .round_schedule import RoundSchedule
 from .trust_region import ROUNDS, TrustRegion
 
 
-class Place(NamedTuple):
+class DrawnPopulation(NamedTuple):
     """A population in unconstrained coordinates, draws that were made there, and the likelihood on
     these draws.
     """
@@ -22,7 +22,7 @@ class Place(NamedTuple):
     likelihood: Likelihood
 
 
-class Progress(NamedTuple):
+class RoundProgress(NamedTuple):
     r"""Where the rounds have come to.
 
     Args:
@@ -39,7 +39,7 @@ class Progress(NamedTuple):
         most_draws: Up to how many they may become, likewise.
     """
 
-    place: Place
+    place: DrawnPopulation
     near: bool
     region: TrustRegion = TrustRegion()
     num_rounds: int = 0
@@ -56,7 +56,7 @@ class Progress(NamedTuple):
             return schedule
         return schedule._replace(num_draws=self.num_draws, most_draws=self.most_draws)
 
-    def with_draws_of(self, schedule: RoundSchedule) -> "Progress":
+    def with_draws_of(self, schedule: RoundSchedule) -> "RoundProgress":
         """The same with the numbers of draws of a schedule."""
         return self._replace(num_draws=schedule.num_draws, most_draws=schedule.most_draws)
 
@@ -79,9 +79,9 @@ class Progress(NamedTuple):
         return is_small and self.region.withheld(ascent, self.is_idle) < min_gain
 
 
-def place_of(search: Search, vector: Tensor, individuals: RoundDraws) -> Place:
+def place_of(search: Search, vector: Tensor, individuals: RoundDraws) -> DrawnPopulation:
     """A population, draws that were made there, and the likelihood on them."""
-    return Place(vector, individuals, search.likelihood(individuals))
+    return DrawnPopulation(vector, individuals, search.likelihood(individuals))
 
 
 def gain_between(search: Search, before: RoundDraws, after: RoundDraws) -> tuple[float, float]:

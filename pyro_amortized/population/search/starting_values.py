@@ -16,8 +16,8 @@ from ...errors import FitError
 from ...model import Population
 from ...runtime.random_numbers import fork_seed, make_generator
 from ...runtime.workers import run_each
-from ...sampling.proposals import Refinement
 from ...sampling.refinement_settings import ROUGH_EFFORT
+from ...sampling.weighted_draws import Refinement
 from .fit_rounds import Start, run_rounds
 from .maximum_search import Search
 from .modal_rounds.modal_points import unit_points

@@ -28,6 +28,7 @@ class QueueSettings:
         shards_per_worker: Shards given to the workers at once, per worker: two, so that none waits.
         num_ahead: Shards that are simulated ahead of the training in a bank without fixed size.
         poll_seconds: Longest time between two looks at the state of the bank.
+        other_seconds: Time between two looks for a shard that another process simulates.
         close_seconds: Longest time to wait for the thread when the bank is closed.
     """
 
@@ -35,6 +36,7 @@ class QueueSettings:
     shards_per_worker: int = 2
     num_ahead: int = 8
     poll_seconds: float = 1.0
+    other_seconds: float = 0.1
     close_seconds: float = 2.0
 
 
@@ -110,7 +112,7 @@ class SimulationBank:
             if self._error:
                 raise self._error[0]
         while not self._is_available(shard) and not self.is_own(shard):
-            time.sleep(0.1)  # Another process simulates it.
+            time.sleep(SETTINGS.other_seconds)
         if not self._is_available(shard):
             begin = time.perf_counter()
             self._put(shard, _simulate(self.simulator, shard, self.size(shard)))

@@ -11,7 +11,7 @@ from pyro_amortized.population.likelihood.expanded_likelihood import (
     ExpandedLikelihood,
     ExpansionSettings,
 )
-from pyro_amortized.population.likelihood.likelihood_choice import ChoiceSettings
+from pyro_amortized.population.likelihood.likelihood_choice import LikelihoodChoiceSettings
 from pyro_amortized.population.search import starting_values
 from pyro_amortized.population.search.starting_values import StartSettings
 from tests.exact import exact_fit, linear_cohort, linear_program
@@ -58,7 +58,7 @@ def test_parts_of_the_individuals_make_no_difference(fit):
 @pytest.mark.filterwarnings("ignore:The missing values")
 def test_many_individuals_find_the_exact_maximum(linear_guide, monkeypatch):
     """With expanded likelihoods, starts on some of the individuals, then more, several parts."""
-    monkeypatch.setattr(likelihood_choice, "CHOICE", ChoiceSettings(max_exact=1000))
+    monkeypatch.setattr(likelihood_choice, "CHOICE", LikelihoodChoiceSettings(max_exact=1000))
     monkeypatch.setattr(expanded_likelihood, "EXPANSION", ExpansionSettings(max_rows=50_000))
     start = StartSettings(more_individuals=(100,))
     monkeypatch.setattr(starting_values, "START", start)

@@ -11,8 +11,8 @@ from pyro_amortized.population.likelihood import expansion_check
 from pyro_amortized.population.likelihood.exact_likelihood import ExactLikelihood
 from pyro_amortized.population.likelihood.expanded_likelihood import ExpandedLikelihood
 from pyro_amortized.population.likelihood.expansion_check import (
-    Candidates,
     CheckSettings,
+    ExpandedPopulations,
     ExpansionCheck,
     ModelDifferences,
 )
@@ -45,7 +45,7 @@ def populations(one_fit):
         )
     log_ratio = -first.log_prob(draws)[:, 0]
     everywhere = torch.ones_like(approximate, dtype=torch.bool)
-    candidates = Candidates(vectors, vectors, approximate, log_ratio, everywhere)
+    candidates = ExpandedPopulations(vectors, vectors, approximate, log_ratio, everywhere)
     return fit, expanded, scale, truth, candidates
 
 

@@ -9,7 +9,7 @@ from pyro_amortized.population.following.fitted_following import follow
 from pyro_amortized.population.likelihood import likelihood_choice
 from pyro_amortized.population.likelihood.large_cohorts.individual_blocks import summary_by_blocks
 from pyro_amortized.population.likelihood.likelihood_choice import (
-    ChoiceSettings,
+    LikelihoodChoiceSettings,
     calibrated_weights,
     differentiable_likelihood,
 )
@@ -20,7 +20,7 @@ from tests.exact import TRUTH, exact_fit, exact_log_marginal, linear_cohort, lin
 @pytest.fixture
 def always_quadratic(monkeypatch):
     """Every cohort counts as a large one."""
-    settings = ChoiceSettings(max_exact=0, max_evaluated=0)
+    settings = LikelihoodChoiceSettings(max_exact=0, max_evaluated=0)
     monkeypatch.setattr(likelihood_choice, "CHOICE", settings)
 
 

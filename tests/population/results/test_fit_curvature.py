@@ -9,7 +9,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized.numerics.laplace import Curvature
 from pyro_amortized.population.likelihood import likelihood_choice
-from pyro_amortized.population.likelihood.likelihood_choice import ChoiceSettings
+from pyro_amortized.population.likelihood.likelihood_choice import LikelihoodChoiceSettings
 from pyro_amortized.population.results import fit_curvature
 from pyro_amortized.population.results.fit_curvature import with_scores
 from pyro_amortized.population.results.fit_message import cut_gradients
@@ -136,7 +136,7 @@ def test_the_scores_are_those_of_all_individuals(monkeypatch):
     """The curvature of a large cohort is that of some individuals; the standard errors that their
     scores alone would give are those of a cohort of their size.
     """
-    choice = ChoiceSettings(max_exact=0, max_evaluated=0, min_curved=100)
+    choice = LikelihoodChoiceSettings(max_exact=0, max_evaluated=0, min_curved=100)
     monkeypatch.setattr(likelihood_choice, "CHOICE", choice)
     monkeypatch.setattr(fit_curvature, "ESTIMATION", EstimationSettings(max_noise_share=0.0))
     cohort = linear_cohort(400, seed=3)

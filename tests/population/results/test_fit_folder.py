@@ -10,7 +10,7 @@ import torch
 import pyro_amortized as pa
 from pyro_amortized.errors import FitError
 from pyro_amortized.population.likelihood import likelihood_choice
-from pyro_amortized.population.likelihood.likelihood_choice import ChoiceSettings
+from pyro_amortized.population.likelihood.likelihood_choice import LikelihoodChoiceSettings
 from pyro_amortized.population.results.fit_folder import PROGRESS_FILE, RESULT_FOLDER
 from pyro_amortized.population.search import fit_rounds
 from tests.exact import linear_cohort, linear_program
@@ -49,7 +49,9 @@ def test_an_interrupted_fit_ends_with_the_numbers_of_one_that_was_not(
     monkeypatch, tmp_path, is_large
 ):
     if is_large:
-        monkeypatch.setattr(likelihood_choice, "CHOICE", ChoiceSettings(min_individuals=100))
+        monkeypatch.setattr(
+            likelihood_choice, "CHOICE", LikelihoodChoiceSettings(min_individuals=100)
+        )
     cohort = linear_cohort(130, seed=5)
     whole = fitted(cohort)
     with monkeypatch.context() as patch:
@@ -120,7 +122,7 @@ def test_a_damaged_file_is_named(tmp_path):
     for file in (tmp_path / RESULT_FOLDER).iterdir():
         file.unlink()
     (tmp_path / PROGRESS_FILE).write_bytes(b"no tensors")
-    with pytest.raises(FitError, match=r"progress.safetensors cannot be used(.|\n)*starts again"):
+    with pytest.raises(FitError, match=r"progress.safetensors cannot be used(.|\n)*fit again"):
         fitted(cohort, tmp_path)
 
 

@@ -15,7 +15,7 @@ from pyro_amortized.numerics.maximization import observed_information
 from pyro_amortized.population.likelihood import likelihood_choice
 from pyro_amortized.population.likelihood.expanded_likelihood import ExpandedLikelihood
 from pyro_amortized.population.likelihood.expansion_settings import EXPANSION
-from pyro_amortized.population.likelihood.likelihood_choice import ChoiceSettings
+from pyro_amortized.population.likelihood.likelihood_choice import LikelihoodChoiceSettings
 from pyro_amortized.population.search import information_check as module
 from pyro_amortized.population.search.flat_directions import flat_directions, round_steps
 from pyro_amortized.population.search.information_check import information_check
@@ -76,7 +76,7 @@ def weak():
     values = lines + 0.5 * SHAPE + 0.5 * random[:, 2:]
     cohort = pa.Cohort({"y": pa.Series(TIMES.expand(24, -1), values)})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(likelihood_choice, "CHOICE", ChoiceSettings(max_exact=1000))
+        patch.setattr(likelihood_choice, "CHOICE", LikelihoodChoiceSettings(max_exact=1000))
         fit = pa.fit_population(line_and_shape, cohort, seed=1, progress=False)
     return fit, exact_covariance(values, fit.vector)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pyro_amortized.population.search.round_progress import Progress
+from pyro_amortized.population.search.round_progress import RoundProgress
 from pyro_amortized.population.search.trust_region import TrustRegion
 
 
@@ -17,7 +17,7 @@ from pyro_amortized.population.search.trust_region import TrustRegion
     ],
 )
 def test_the_rounds_end_where_nothing_is_left_to_gain(last_gain, gain, is_little):
-    progress = Progress(None, True, last_gain=last_gain)
+    progress = RoundProgress(None, True, last_gain=last_gain)
     assert progress.gains_little(gain, 0.055) == is_little
 
 

@@ -14,7 +14,7 @@ class Event(IntEnum):
     NEXT_PIECE = 6
 
 
-class Status(IntEnum):
+class SolverStatus(IntEnum):
     """What became of the solution of a row."""
 
     SOLVED = 0

@@ -17,7 +17,7 @@ References:
 
 import textwrap
 
-from .codes import Status
+from .codes import SolverStatus
 from .statement_writer import MAXIMUM, SCALE, Writer
 from .step_control import (
     after_acceptance,
@@ -148,8 +148,8 @@ def fill(functions: list[str], size: int, **parts: str) -> str:
         too_small=is_too_small("hits", "stop"),
         reject=after_rejection("h", power),
         grow=growth(controlled),
-        STEP_TOO_SMALL=int(Status.STEP_TOO_SMALL),
-        TOO_MANY_STEPS=int(Status.TOO_MANY_STEPS),
+        STEP_TOO_SMALL=int(SolverStatus.STEP_TOO_SMALL),
+        TOO_MANY_STEPS=int(SolverStatus.TOO_MANY_STEPS),
         **{n: textwrap.indent(parts[n], "    " * d) for n, d in depth.items()},
     )
 

@@ -8,7 +8,7 @@ is done for one lane after the other between the steps.
 
 import textwrap
 
-from .codes import Event, Status
+from .codes import Event, SolverStatus
 from .expressions import write
 from .step_control import (
     after_acceptance,
@@ -226,7 +226,7 @@ def lanes_source(traced: Traced) -> str | None:
     text = {n: textwrap.indent("\n".join(lines), "    " * d) for n, (d, lines) in parts.items()}
     names = ("time", "step", "size", "err", "factor", "small", "above", "below")
     places = {name: w.offset(name) for name in names}
-    codes = {s.name: int(s) for s in (Status.TOO_MANY_STEPS, Status.STEP_TOO_SMALL)}
+    codes = {s.name: int(s) for s in (SolverStatus.TOO_MANY_STEPS, SolverStatus.STEP_TOO_SMALL)}
     return _SHELL.format(
         **text,
         **places,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from .codes import Status
+from .codes import SolverStatus
 from .kernel_cache import call_kernel
 from .systems import System
 
@@ -115,7 +115,7 @@ def run(
     num, width = len(problem.initial), problem.times.shape[1]
     result = KernelResult(
         np.empty((num, width, problem.initial.shape[1])),
-        np.full(num, int(Status.SOLVED), dtype=np.int64),
+        np.full(num, int(SolverStatus.SOLVED), dtype=np.int64),
         np.zeros(num, dtype=np.int64),
     )
     if num == 0:
@@ -153,7 +153,7 @@ def _choose(system: System, problem: Problem, exactly: Control, result: KernelRe
 
 def _is_stiff(status: Any) -> Any:
     """Whether the explicit solver has given up a row."""
-    return (status == Status.STIFF) | (status == Status.TOO_MANY_STEPS)
+    return (status == SolverStatus.STIFF) | (status == SolverStatus.TOO_MANY_STEPS)
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:

@@ -16,7 +16,7 @@ References:
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .codes import Status
+from .codes import SolverStatus
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def after_not_finite(h: str, hits: str, stop: str) -> list[str]:
         f"{h} = {CONTROL.not_finite} * step",
         f"{hits} = False",
         f"if {h} < {smallest}:",
-        f"    code = {Status.NOT_FINITE}",
+        f"    code = {SolverStatus.NOT_FINITE}",
     ]
 
 
@@ -106,7 +106,7 @@ def detect_stiffness(above: str, below: str, stiff: str, calm: str) -> list[str]
         f"    {stiff} += 1",
         f"    {calm} = 0",
         f"    if {stiff} >= {CONTROL.num_stiff}:",
-        f"        code = {Status.STIFF}",
+        f"        code = {SolverStatus.STIFF}",
         "else:",
         f"    {calm} += 1",
         f"    if {calm} >= {CONTROL.num_calm}:",

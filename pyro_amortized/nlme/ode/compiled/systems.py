@@ -3,7 +3,7 @@ r"""Compiled systems: made once per right-hand side, and compared with it."""
 import functools
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,8 @@ from .rosenbrock_source import implicit_source
 from .scalar_source import explicit_source
 from .simd_source import lanes_source
 from .time_switches import time_differences
-from .tracing import NotTraceable, Traced, trace
+from .tracing import NotTraceable, RightHandSide, Traced, trace
 
-RightHandSide = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 LOG = logging.getLogger("pyro_amortized.nlme")
 
 

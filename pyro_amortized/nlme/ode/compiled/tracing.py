@@ -22,6 +22,7 @@ from .torch_operators import NotTraceable as NotTraceable
 from .torch_operators import operator_of
 
 Array = NDArray[np.object_]
+RightHandSide = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Traced:
 
 
 def trace(
-    f: Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor],
+    f: RightHandSide,
     num_states: int,
     names: Sequence[str],
 ) -> Traced:

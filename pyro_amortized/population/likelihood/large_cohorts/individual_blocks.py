@@ -21,8 +21,8 @@ from ....runtime.workers import run_each
 from ....sampling.individual_draws import sample_with_structure
 from ....sampling.individuals import IndividualPosteriors, individual_posteriors
 from ....sampling.last_steps import with_last_steps
-from ....sampling.proposals import Refinement, Sampled, Weighted
 from ....sampling.refinement_settings import Effort
+from ....sampling.weighted_draws import Refinement, Sampled, Weighted
 from .summarized_draws import BlockSummary, SummarizedDraws, block_summary
 
 

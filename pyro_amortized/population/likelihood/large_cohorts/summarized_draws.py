@@ -26,7 +26,7 @@ from ....cohort import Cohort
 from ....model import ModelStructure
 from ....sampling.importance_weights import ImportanceEstimate, log_moments
 from ....sampling.individuals import IndividualPosteriors
-from ....sampling.proposals import Refinement
+from ....sampling.weighted_draws import Refinement
 from ...following.fitted_following import followed
 from ...following.following_draws import Following
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ....model import Population
 from ....numerics.small_sums import quadratic_form
-from ....numerics.weighted_regression import regression
 from ....sampling.importance_weights import finite_or_zero_weight, log_moments
 from ...following.complete_scores import individual_scores
+from ...following.draw_moves import coefficients, standardized
 from ...following.following_draws import FOLLOWING, Following, reach_of
 from ...likelihood.expanded_likelihood import limited_rise
 from .modal_points import MODAL, ModalPoints, group_terms, point_weights
@@ -92,17 +92,10 @@ class ModalLikelihood:
         on both is not finite.
         """
         root = self.individuals.refinement.mixture.scale_trils[:, 0]
-        d = root.shape[-1]
-        identity = torch.eye(d).to(root).expand_as(root)
-        inverse = torch.linalg.solve_triangular(root, identity, upper=False)
-        standard = torch.einsum("nij,knj->kni", inverse, offset)
-        slopes = torch.einsum("nji,knj->kni", root, gradients)
+        inverse, standard, slopes = standardized(root, offset, gradients)
         weights = torch.full(offset.shape[:2], 1 / len(offset)).to(offset)
-        both = regression(torch.cat([slopes, slopes * standard], -1), target, weights)
-        alone = regression(slopes, target, weights)
-        finite = both.isfinite().flatten(1).all(1)[:, None, None]
-        location = torch.where(finite, both[:, :d], alone).nan_to_num(0.0, 0.0, 0.0)
-        stretch = torch.where(finite, both[:, d:], 0.0).clamp(-MAX_STRETCH, MAX_STRETCH)
+        location, stretch, _ = coefficients(slopes, slopes * standard, target, weights)
+        stretch = stretch.clamp(-MAX_STRETCH, MAX_STRETCH)
         directions = torch.einsum("nij,njp->nip", root, location)
         return directions, torch.einsum("nia,nap,naj->nijp", root, stretch, inverse)
 
@@ -128,8 +121,7 @@ class ModalLikelihood:
     def distances(self, population: Population) -> tuple[Tensor, Tensor]:
         """As those of the expanded likelihood."""
         vector = self.structure.unconstrain_population(population)
-        shared = (vector - self.following.center).abs() / self.scale
-        return self.following.distance(vector), shared[self.is_shared]
+        return self.following.distances(vector, self.scale, self.is_shared)
 
     def __call__(self, population: Population) -> Tensor:
         """Log p(y_i | Psi), shape ``(individual,)``, differentiable."""

@@ -41,11 +41,11 @@ from ....sampling.importance_weights import ImportanceEstimate, finite_or_zero_w
 from ....sampling.individual_sampler import make_sampler
 from ....sampling.individuals import IndividualPosteriors, individual_posteriors
 from ....sampling.mode_mixture import find_modes
-from ....sampling.proposals import Refinement, Sampled, Weighted
 from ....sampling.refinement_settings import REFINEMENT
 from ....sampling.sampler import Sampler
 from ....sampling.sampling_stage import Stage
 from ....sampling.student_mixture import StudentMixture
+from ....sampling.weighted_draws import Refinement, Sampled, Weighted
 from ....sampling.weighted_fits import guide_mixture
 from ...likelihood.expansion_coordinates import Coordinates, MovedObservations
 
@@ -174,7 +174,7 @@ def points_about_modes(
         mode, root = _climbed(sampler, known.mixture)
         points, log_proposal = _points(mode, root)
         exact = structure.log_density(cohort, points, population)
-        log_weights = finite_or_zero_weight(exact.observation + exact.individual - log_proposal)
+        log_weights = finite_or_zero_weight(exact.total - log_proposal)
         is_near = (log_weights - log_weights[0]).abs().amax(0) <= MODAL.max_range
         share = torch.where(is_near, 1.0, MODAL.near_share).double()
         spread = root.norm(dim=-1).clamp(min=1e-12)

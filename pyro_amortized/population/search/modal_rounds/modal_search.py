@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 
 from ....numerics.maximization import Optimum
 from ....runtime.random_numbers import make_generator
-from ....sampling.proposals import Refinement
 from ....sampling.refinement_settings import NO_CHAINS, Effort
+from ....sampling.weighted_draws import Refinement
 from ...likelihood.large_cohorts.summarized_draws import RoundDraws
 from ...likelihood.likelihood_choice import is_large
 from ...likelihood.likelihood_interface import Likelihood

@@ -17,7 +17,7 @@ from pyro_amortized.population.likelihood.large_cohorts.individual_blocks import
     summarized_draws,
 )
 from pyro_amortized.population.likelihood.large_cohorts.summarized_draws import block_summary
-from pyro_amortized.population.likelihood.likelihood_choice import ChoiceSettings
+from pyro_amortized.population.likelihood.likelihood_choice import LikelihoodChoiceSettings
 from pyro_amortized.population.search.draw_numbers import result_draws
 from pyro_amortized.sampling import minor_modes
 from pyro_amortized.sampling.minor_modes import SearchEffort
@@ -33,7 +33,7 @@ def small_blocks(monkeypatch):
     modes.
     """
     monkeypatch.setattr(minor_modes, "EFFORT", SearchEffort(max_values=1_000_000))
-    monkeypatch.setattr(likelihood_choice, "CHOICE", ChoiceSettings(min_individuals=100))
+    monkeypatch.setattr(likelihood_choice, "CHOICE", LikelihoodChoiceSettings(min_individuals=100))
     monkeypatch.setattr(individual_blocks, "BLOCKS", SETTINGS)
 
 

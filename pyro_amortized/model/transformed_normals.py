@@ -1,8 +1,9 @@
 r"""Distributions that are normal on some scale: their parts, and how they are put together again.
 
 A site may be normal, lognormal, logit-normal or any transformation of a normal distribution, with
-or without correlations. :func:`normal_law` finds mean and scale on the normal scale, and
-:meth:`NormalLaw.distribution` makes a distribution of the same kind with another mean or scale.
+or without correlations. :func:`transformed_normal` finds mean and scale on the normal scale, and
+:meth:`TransformedNormal.distribution` makes a distribution of the same kind with another mean or
+scale.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, Transfo
 
 
 @dataclass(frozen=True, eq=False)
-class NormalLaw:
+class TransformedNormal:
     r"""A distribution that is normal on some scale.
 
     Args:
@@ -33,7 +34,7 @@ class NormalLaw:
     transforms: tuple[Any, ...]
     event_dim: int
 
-    def moved(self, shift: Tensor) -> "NormalLaw":
+    def moved(self, shift: Tensor) -> "TransformedNormal":
         """The same distribution with its mean moved on the normal scale."""
         return replace(self, loc=self.loc + shift)
 
@@ -55,7 +56,7 @@ class NormalLaw:
         return value
 
 
-def normal_law(fn: Any) -> NormalLaw | None:
+def transformed_normal(fn: Any) -> TransformedNormal | None:
     """Mean and scale of a distribution that is normal on some scale, or None for any other."""
     event_dim = fn.event_dim
     transforms: list[Any] = []
@@ -70,11 +71,11 @@ def normal_law(fn: Any) -> NormalLaw | None:
         else:
             break
     if isinstance(fn, Normal):
-        return NormalLaw(fn.loc, fn.scale, None, tuple(transforms), event_dim)
+        return TransformedNormal(fn.loc, fn.scale, None, tuple(transforms), event_dim)
     if isinstance(fn, MultivariateNormal):
         factor = fn.scale_tril
         scale = factor.square().sum(-1).sqrt()
-        return NormalLaw(fn.loc, scale, factor, tuple(transforms), event_dim)
+        return TransformedNormal(fn.loc, scale, factor, tuple(transforms), event_dim)
     return None
 
 

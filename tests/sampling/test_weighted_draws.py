@@ -2,9 +2,9 @@
 
 import torch
 
-from pyro_amortized.sampling.proposals import Refinement, Sampled, Weighted
 from pyro_amortized.sampling.sampling_stage import Stage
 from pyro_amortized.sampling.student_mixture import StudentMixture
+from pyro_amortized.sampling.weighted_draws import Refinement, Sampled, Weighted
 
 
 def weighted(num_draws, num_rows, value):

@@ -48,41 +48,41 @@ class Directions:
     def __len__(self) -> int:
         return len(self.place) + len(self.pairs)
 
-    def scores_of(self, draws: Tensor, laws: Gaussians) -> Tensor:
+    def scores_of(self, draws: Tensor, priors: Gaussians) -> Tensor:
         """Scores of draws ``(draw, individual, latent)``, shape ``(draw, individual,
         direction)``.
         """
-        precision = torch.cholesky_inverse(laws.scale_tril)
-        slope = torch.einsum("nij,knj->kni", precision, draws - laws.loc)
+        precision = torch.cholesky_inverse(priors.scale_tril)
+        slope = torch.einsum("nij,knj->kni", precision, draws - priors.loc)
         first, second = ([p[i] for p in self.pairs] for i in (0, 1))
         products = slope[..., first] * slope[..., second] - precision[:, first, second]
         means = self.columns * slope[..., list(self.place)]
-        return torch.cat([means, products * self._sizes(laws)], -1)
+        return torch.cat([means, products * self._sizes(priors)], -1)
 
-    def _sizes(self, laws: Gaussians) -> Tensor:
+    def _sizes(self, priors: Gaussians) -> Tensor:
         """Products of the standard deviations of each pair, shape ``(individual, pair)``.
 
         They change with the population: a correlation is a parameter beside the deviations.
         """
-        deviations = laws.standard_deviations
+        deviations = priors.standard_deviations
         first, second = ([p[i] for p in self.pairs] for i in (0, 1))
         return deviations[:, first] * deviations[:, second]
 
-    def changes(self, laws: Gaussians) -> "LawChanges":
+    def changes(self, priors: Gaussians) -> "PriorChanges":
         """How the directions change means and covariances."""
-        num, (size, d) = len(self), laws.loc.shape
+        num, (size, d) = len(self), priors.loc.shape
         loc = torch.zeros(num, size, d, dtype=torch.float64)
         covariance = torch.zeros(num, size, d, d, dtype=torch.float64)
         for n, j in enumerate(self.place):
             loc[n, :, j] = self.columns[:, n]
-        sizes = self._sizes(laws)
+        sizes = self._sizes(priors)
         for n, (j, k) in enumerate(self.pairs):
             covariance[len(self.place) + n, :, j, k] = sizes[:, n]
             covariance[len(self.place) + n, :, k, j] = sizes[:, n]
-        return LawChanges(loc, covariance)
+        return PriorChanges(loc, covariance)
 
 
-class LawChanges(NamedTuple):
+class PriorChanges(NamedTuple):
     """Derivatives of means ``(parameter, individual, latent)`` and covariances ``(parameter,
     individual, latent, latent)`` of the individual parameters.
     """
@@ -90,7 +90,7 @@ class LawChanges(NamedTuple):
     loc: Tensor
     covariance: Tensor
 
-    def information(self, other: "LawChanges", weight: Tensor) -> Tensor:
+    def information(self, other: "PriorChanges", weight: Tensor) -> Tensor:
         r"""Expected information :math:`\sum_i a^\top W a' + \tfrac12 \operatorname{tr}(D W D' W)`.
 
         Args:
