@@ -241,9 +241,9 @@ def _in_support(node: Any) -> Tensor | None:
     support = getattr(type(distribution), "support", None)
     if outcome_kind(distribution) in ("count", "category"):
         support = distribution.support
-    if not isinstance(support, constraints.Constraint) or support.event_dim:
+    if distribution.event_dim or not isinstance(support, constraints.Constraint):
         return None
-    if constraints.is_dependent(support) or distribution.event_dim:
+    if constraints.is_dependent(support) or support.event_dim:  # a dependent one may have no number
         return None
     value: Tensor = node["value"]
     return support.check(value).expand(value.shape)

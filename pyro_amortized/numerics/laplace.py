@@ -29,17 +29,23 @@ class LaplaceSettings:
             direction is flat: with the scale of a prior, the standard error is then ten times as
             large as the prior standard deviation.
         flat_eigenvalue: An eigenvalue of the information, relative to the largest, below which its
-            direction is flat: differences of double precision resolve no smaller one.
+            direction is flat: differences of double precision resolve no smaller one. Coordinates
+            with more information than one per unit are first divided by its square root: under
+            wide priors, a precise slope would make a standard deviation look flat otherwise.
         flat_loading: A coordinate takes part in a flat direction from this component of its unit
             vector on.
-        pinned_error: A standard error, in units of ``scale``, below which the differences cannot
+        pinned_error: A standard error, in steps of the differences, below which these cannot
             resolve the curvature. It occurs where fixed draws meet a variance of nearly zero.
+        max_step: Largest step of the differences, in standard errors of a single coordinate, where
+            these are about known: with steps of a thousandth of a wide prior, precise data would
+            look as if they were pinned.
     """
 
     flat_information: float = 1e-2
     flat_eigenvalue: float = 1e-8
     flat_loading: float = 1e-3
-    pinned_error: float = 1e-4
+    pinned_error: float = 0.1
+    max_step: float = 0.3
 
 
 DEFAULTS = LaplaceSettings()
@@ -58,12 +64,26 @@ class Curvature(NamedTuple):
     by_scores: bool = False
 
 
+def difference_steps(scores: Tensor, scale: Tensor) -> Tensor:
+    r"""Steps of the differences that give the information, in units of ``scale``, shape
+    ``(parameter,)``: those of :func:`laplace_covariance`, or shorter ones where the standard error
+    of a single coordinate is small.
+
+    Args:
+        scores: Scores of the individuals, shape ``(individual, parameter)``: the sum of their
+            squares is about the information.
+        scale: Size of a large step in each parameter, shape ``(parameter,)``.
+    """
+    information = (scores * scale).square().sum(0).nan_to_num(0.0)
+    return (DEFAULTS.max_step / information.sqrt()).clamp(max=DIFFERENCES.difference)
+
+
 def laplace_covariance(
     objective: Objective,
     vector: Tensor,
     scale: Tensor | None = None,
     free: Tensor | None = None,
-    difference: float = DIFFERENCES.difference,
+    difference: float | Tensor = DIFFERENCES.difference,
     checked: Callable[[Tensor], Tensor] | None = None,
 ) -> Curvature:
     r"""Inverse observed information at a maximum.
@@ -74,7 +94,8 @@ def laplace_covariance(
         scale: Size of a large step in each parameter. Default: 1.
         free: Coordinates that were maximized over. The others are fixed, and their covariance is
             NaN. Default: all.
-        difference: Step of the differences, in units of ``scale``.
+        difference: Step of the differences, in units of ``scale``; one, or shape
+            ``(parameter,)``.
         checked: Maps the information of the free coordinates, in units of ``scale``, to a better
             one.
 
@@ -84,12 +105,13 @@ def laplace_covariance(
         not determined; all of it is NaN if a slope is not finite.
     """
     unit = torch.ones_like(vector) if scale is None else scale.double()
+    step = torch.as_tensor(difference, dtype=torch.float64).expand(len(vector))
     if free is not None and not bool(free.all()):
         inner = laplace_covariance(
             lambda x: objective(vector.masked_scatter(free, x)),
             vector[free],
             unit[free],
-            difference=difference,
+            difference=step[free],
             checked=checked,
         )
         covariance = torch.full((len(vector),) * 2, torch.nan, dtype=torch.float64)
@@ -97,21 +119,21 @@ def laplace_covariance(
         flat = torch.zeros(len(inner.flat), len(vector), dtype=torch.float64)
         flat[:, free] = inner.flat
         return Curvature(covariance, inner.is_maximum, flat)
-    information = observed_information(objective, vector, difference * unit) * torch.outer(
-        unit, unit
-    )
+    information = observed_information(objective, vector, step * unit) * torch.outer(unit, unit)
     if not bool(information.isfinite().all()):
         no_direction = torch.zeros(0, len(vector), dtype=torch.float64)
         return Curvature(torch.full_like(information, torch.nan), False, no_direction)
     if checked is not None:
         information = checked(information)
-    return inverted_information(
-        information, unit, DEFAULTS.flat_information if scale is not None else 0.0
-    )
+    flat_information = DEFAULTS.flat_information if scale is not None else 0.0
+    return inverted_information(information, unit, flat_information, step)
 
 
 def inverted_information(
-    information: Tensor, unit: Tensor, flat_information: float = DEFAULTS.flat_information
+    information: Tensor,
+    unit: Tensor,
+    flat_information: float = DEFAULTS.flat_information,
+    difference: float | Tensor = DIFFERENCES.difference,
 ) -> Curvature:
     r"""The covariance by an information, and the directions in which it is flat.
 
@@ -119,19 +141,23 @@ def inverted_information(
         information: Information in these units, shape ``(parameter, parameter)``.
         unit: Size of a large step in each parameter, shape ``(parameter,)``.
         flat_information: Information below which a direction is flat.
+        difference: Step of the differences that gave it, in these units.
     """
-    values, vectors = torch.linalg.eigh(information)
-    largest = float(values.abs().max())
-    smallest = max(DEFAULTS.flat_eigenvalue * largest, flat_information)
-    is_curved = values > smallest
+    size = information.diagonal().clamp(min=1.0).sqrt()
+    values, vectors = torch.linalg.eigh(information / torch.outer(size, size))
+    directions = vectors / size.unsqueeze(1)
+    lengths = directions.norm(dim=0)
+    is_curved = values > DEFAULTS.flat_eigenvalue * values.abs().max()
+    is_curved &= values > flat_information * lengths.square()
     inverse = torch.where(is_curved, 1 / values, torch.zeros_like(values))
-    covariance = (vectors * inverse) @ vectors.T * torch.outer(unit, unit)
-    undetermined = (vectors[:, ~is_curved].abs() > DEFAULTS.flat_loading).any(1)
-    pinned = covariance.diagonal().clamp(min=0).sqrt() < DEFAULTS.pinned_error * unit
+    covariance = (directions * inverse) @ directions.T * torch.outer(unit, unit)
+    flat = (directions / lengths)[:, ~is_curved]
+    undetermined = (flat.abs() > DEFAULTS.flat_loading).any(1)
+    pinned = covariance.diagonal().clamp(min=0).sqrt() < DEFAULTS.pinned_error * difference * unit
     covariance[undetermined | pinned] = torch.nan
     covariance[:, undetermined | pinned] = torch.nan
     is_maximum = bool(is_curved.all()) and not bool(pinned.any())
-    return Curvature(covariance, is_maximum, vectors[:, ~is_curved].T)
+    return Curvature(covariance, is_maximum, flat.T)
 
 
 def delta_method(

@@ -11,7 +11,6 @@ covariance of the estimates, and new draws give the likelihood that is reported.
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,6 +41,7 @@ from .search.draw_numbers import default_num_draws, schedule_of, with_more_draws
 from .search.estimation_settings import ESTIMATION
 from .search.fit_rounds import Rounds, Start, continue_rounds, first_progress
 from .search.maximum_search import Criterion, Search
+from .search.other_starts import other_start
 from .search.round_progress import RoundProgress
 from .search.round_schedule import RoundSchedule
 from .search.starting_values import find_start
@@ -211,10 +211,37 @@ def fit_once(
         if progress is None:
             begin_at = _start(search, start, request.num_starts, fixed, generator)
             progress = first_progress(search, begin_at, schedule, generator)
-        keep = None if folder is None else folder.keep
-        rounds = _finite_rounds(search, progress, held, schedule, generator, keep)
-        fit = _scored(fit_of_rounds(model, rounds, fixed), request.precision, generator)
-    return replace(fit, seconds=time.perf_counter() - begin)
+        rounds = _finite_rounds(search, progress, held, schedule, generator, folder)
+        first = fit_of_rounds(model, rounds, fixed)
+        best = _from_other_start(first, start, request.num_starts, schedule, generator)
+        return replace(
+            _scored(best, request.precision, generator), seconds=time.perf_counter() - begin
+        )
+
+
+def _from_other_start(
+    fit: PopulationFit,
+    start: Population | None,
+    num_starts: int,
+    schedule: RoundSchedule,
+    generator: Generator,
+) -> PopulationFit:
+    """The fit, or one with a higher likelihood from another start, where there is one: what the
+    data do not determine where it ended, they may determine at their maximum. A fit from a start
+    that was given stays as it is.
+    """
+    if start is not None or not fit.undetermined:
+        return fit
+    search, fixed = fit.search, {name: fit.estimates[name] for name in fit.fixed}
+    found = other_start(search, fit.vector, num_starts=num_starts, fixed=fixed, generator=generator)
+    if found is None:
+        return fit
+    progress = first_progress(search, found, schedule, generator)
+    held = search.structure.coordinates(fixed)
+    rounds = _finite_rounds(search, progress, held, schedule, generator)
+    other = fit_of_rounds(fit.model, rounds, fixed)
+    is_higher = search.value_of(other.individuals) > search.value_of(fit.individuals)
+    return other if is_higher and len(other.undetermined) < len(fit.undetermined) else fit
 
 
 def _scored(fit: PopulationFit, precision: float | None, generator: Generator) -> PopulationFit:
@@ -238,9 +265,10 @@ def _finite_rounds(
     held: Tensor,
     schedule: RoundSchedule,
     generator: Generator,
-    keep: Callable[[RoundProgress, Generator], None] | None = None,
+    folder: FitFolder | None = None,
 ) -> Rounds:
-    """All rounds, if the likelihood at the start is finite."""
+    """All rounds, if the likelihood at the start is finite; kept in the folder, if there is one."""
+    keep = None if folder is None else folder.keep
     rounds = continue_rounds(search, progress, held, schedule, generator, keep)
     if not math.isfinite(rounds.ascent.gain):
         raise FitError(

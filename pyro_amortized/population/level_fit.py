@@ -16,7 +16,7 @@ from torch import Tensor
 from ..cohort import Cohort
 from ..errors import FitError
 from ..model import Model, ModelStructure, Population, read_structure
-from ..numerics.laplace import laplace_covariance
+from ..numerics.laplace import difference_steps, laplace_covariance
 from ..numerics.maximization import maximize
 from ..runtime.arguments import check_count
 from ..runtime.random_numbers import make_generator
@@ -212,7 +212,8 @@ def _result(
     structure, level = target.structure, target.level
     objective = _objective(target, vector, own)
     vanishing = _vanishing(target, vector, own)
-    curvature = laplace_covariance(objective, vector[own], scale[own], ~vanishing)
+    steps = difference_steps(target.likelihood.following.scores[:, own], scale[own])
+    curvature = laplace_covariance(objective, vector[own], scale[own], ~vanishing, steps)
     means, deviations = target.effects(vector)
     vector = vector.index_put((level.places.flatten(),), means.flatten()).detach()
     spread = structure.constrain_population(

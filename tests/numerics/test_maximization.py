@@ -1,6 +1,11 @@
 import torch
 
-from pyro_amortized.numerics.laplace import confidence_interval, delta_method, laplace_covariance
+from pyro_amortized.numerics.laplace import (
+    confidence_interval,
+    delta_method,
+    difference_steps,
+    laplace_covariance,
+)
 from pyro_amortized.numerics.maximization import maximize, observed_information
 
 A = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
@@ -35,6 +40,32 @@ def test_parameters_of_very_different_size():
     expected = torch.outer(scale, scale) * torch.linalg.inv(A)
     covariance = laplace_covariance(objective, best.vector, scale).covariance
     assert torch.allclose(covariance / expected, torch.ones(2, 2).double(), atol=1e-4)
+
+
+def test_wide_units_hide_neither_precise_nor_weak_parameters():
+    """A slope that is 1e5 times as precise as its prior, and a logarithm that is not: both have
+    their covariance, and a direction without information between two precise ones is flat.
+    """
+    scale = torch.tensor([1000.0, 1.0, 1000.0], dtype=torch.float64)
+    exact = torch.tensor([[1e4, 5.0, 0.0], [5.0, 4.0, 0.0], [0.0, 0.0, 1e4]], dtype=torch.float64)
+
+    def objective(x):
+        return -0.5 * x @ exact @ x
+
+    zero = torch.zeros(3).double()
+    steps = difference_steps(torch.linalg.cholesky(exact).T, scale)
+    assert torch.allclose(steps, torch.tensor([3e-6, 1e-3, 3e-6]).double())
+    curvature = laplace_covariance(objective, zero, scale, difference=steps)
+    assert curvature.is_maximum
+    assert torch.allclose(curvature.covariance, torch.linalg.inv(exact), rtol=1e-6, atol=1e-12)
+    sum_alone = exact.clone()
+    sum_alone[2, 0] = sum_alone[0, 2] = 1e4
+    sum_alone[2, 1] = sum_alone[1, 2] = 5.0
+    curvature = laplace_covariance(lambda x: -0.5 * x @ sum_alone @ x, zero, scale, None, steps)
+    assert not curvature.is_maximum
+    (flat,) = curvature.flat
+    assert torch.allclose(flat / flat[0], torch.tensor([1.0, 0.0, -1.0]).double(), atol=1e-6)
+    assert curvature.covariance.diagonal().isnan().tolist() == [True, False, True]
 
 
 def test_values_that_are_not_finite_are_survived():

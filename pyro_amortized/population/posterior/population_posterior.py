@@ -22,7 +22,7 @@ from torch import Generator, Tensor
 
 from ...errors import FitError
 from ...numerics.cholesky import factored
-from ...numerics.laplace import laplace_covariance
+from ...numerics.laplace import difference_steps, laplace_covariance
 from ...runtime.arguments import check_count, check_is
 from ...runtime.progress import counting_steps, showing_progress
 from ...runtime.random_numbers import make_generator
@@ -232,7 +232,8 @@ def _covariance(fit: PopulationFit) -> Tensor:
     likelihood, place = search.likelihood(fit.individuals), (fit.vector, search.scale, fit.free)
     check = information_check(search.objective, likelihood, *place)
     objective = search.objective(likelihood)
-    covariance = laplace_covariance(objective, *place, checked=check).covariance
+    steps = difference_steps(likelihood.following.scores, search.scale)
+    covariance = laplace_covariance(objective, *place, steps, check).covariance
     is_known = ~covariance.diagonal().isnan()
     return covariance if bool(is_known[fit.estimated].all()) else fit.covariance
 

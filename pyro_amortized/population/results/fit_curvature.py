@@ -3,7 +3,12 @@
 import torch
 from torch import Tensor
 
-from ...numerics.laplace import Curvature, inverted_information, laplace_covariance
+from ...numerics.laplace import (
+    Curvature,
+    difference_steps,
+    inverted_information,
+    laplace_covariance,
+)
 from ...sampling.individuals import IndividualPosteriors
 from ..following.following_draws import score_information
 from ..likelihood.expanded_likelihood import ExpandedLikelihood
@@ -79,11 +84,12 @@ def curvature_at(
         return laplace_covariance(objective, vector, search.scale, free, step)
     place = (vector, search.scale, free)
     check = information_check(search.objective, likelihood, *place, weights)
-    curvature = known or laplace_covariance(objective, *place, checked=check)
+    steps = difference_steps(of_all.following.scores, search.scale)
+    curvature = known or laplace_covariance(objective, *place, steps, check)
     if not likelihood.is_expanded and bool(curvature.covariance.isnan().all()):
         drawn = search.some_draws(likelihood)[0]
         expanded = ExpandedLikelihood(drawn, search.scale, following=likelihood.following)
-        curvature = laplace_covariance(search.objective(expanded), *place)
+        curvature = laplace_covariance(search.objective(expanded), *place, steps)
     scored = with_scores(search, likelihood, curvature, free)
     if scored.by_scores and likelihood is not of_all:
         # The scores of some individuals would give the standard errors of a smaller cohort.
@@ -123,7 +129,8 @@ def with_scores(
     kept = (1 - shares).clamp(min=1 - ESTIMATION.max_flat_noise)
     half = inverse.T @ axes / kept.sqrt() / unit.unsqueeze(1)
     back = torch.linalg.inv(half) * search.scale[free]
-    found = inverted_information(back.T @ back, search.scale[free])
+    steps = difference_steps(scores, search.scale[free])
+    found = inverted_information(back.T @ back, search.scale[free], difference=steps)
     covariance = torch.full_like(curvature.covariance, torch.nan)
     covariance[free.unsqueeze(0) & free.unsqueeze(1)] = found.covariance.flatten()
     flat = covariance.new_zeros(len(found.flat), len(free))

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...numerics.laplace import Curvature, laplace_covariance
+from ...numerics.laplace import Curvature, difference_steps, laplace_covariance
 from ...numerics.maximization import value_and_gradient
 from ...sampling.importance_weights import normalized_weights
 from ..following.fitted_following import remaining_products
@@ -62,7 +62,8 @@ def rough_curvature(search: Search, ascent: Ascent) -> Curvature:
     objective = search.objective(ascent.likelihood)
     place = (ascent.optimum.vector, search.scale, ~ascent.held)
     check = information_check(search.objective, ascent.likelihood, *place, exact_mixed=False)
-    return laplace_covariance(objective, *place, checked=check)
+    steps = difference_steps(ascent.likelihood.following.scores, search.scale)
+    return laplace_covariance(objective, *place, steps, check)
 
 
 def draws_needed(ascent: Ascent, curvature: Curvature, targets: Tensor) -> int:

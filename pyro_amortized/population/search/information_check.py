@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ...numerics.laplace import DEFAULTS as LAPLACE
-from ...numerics.maximization import DEFAULTS as DIFFERENCES
+from ...numerics.laplace import difference_steps
 from ...numerics.maximization import Objective, observed_information
 from ..likelihood.exact_likelihood import ExactLikelihood
 from ..likelihood.expanded_likelihood import ExpandedLikelihood
@@ -159,7 +159,7 @@ class InformationCheck:
         information = observed_information(
             lambda x: objective(self.vector.masked_scatter(self.free, x)),
             self.vector[self.free],
-            DIFFERENCES.difference * self.unit,
+            difference_steps(likelihood.following.scores[:, self.free], self.unit) * self.unit,
         )
         return information * torch.outer(self.unit, self.unit)
 

@@ -10,6 +10,7 @@ import torch
 
 import pyro_amortized as pa
 from pyro_amortized import nlme
+from pyro_amortized.numerics.laplace import difference_steps
 from pyro_amortized.numerics.maximization import observed_information
 from pyro_amortized.population.likelihood import likelihood_choice
 from pyro_amortized.population.likelihood.expanded_likelihood import ExpandedLikelihood
@@ -151,7 +152,7 @@ def test_the_error_of_a_regression_is_taken_off(monkeypatch):
     parts = (fit.individuals, scale, None, regressed.following)
     by_differences = ExpandedLikelihood(*parts, settings=EXPANSION)
     assert not by_differences.is_regressed
-    place = (fit.vector, module.DIFFERENCES.difference * scale)
+    place = (fit.vector, difference_steps(regressed.following.scores, scale) * scale)
     found, expected = (
         observed_information(objective(x), *place) * torch.outer(scale, scale)
         for x in (regressed, by_differences)
