@@ -6,12 +6,15 @@ An individual has an estimate :math:`\hat Z_0` of its likelihood from :math:`K_0
 .. math:: \hat Z = \frac{K_0^a \hat Z_0 + K_1^a \hat Z_1}{K_0^a + K_1^a} ,
 
 where the variance of an estimate is expected to be proportional to :math:`K^{-a}`. The weights do
-not depend on the draws, so the estimate is unbiased. Which of many individuals get new draws does
-not depend on them either, but for exceptional errors. Only the likelihood is kept of the new draws.
-They come from mixtures, those of the individuals that a guide or the population served as well:
-a draw of a mixture costs less than one of the networks, and the control variates of a smooth
-proposal leave less of the error. With a guide that is 0.95 effective, 1,000 individuals needed 1.5
-million draws for a precision of 0.1, and need half as many from mixtures.
+not depend on the draws, so the estimate is unbiased. Which individuals get new draws does not
+depend on them either, but for exceptional errors: large estimates have large errors, and where
+these alone are drawn again, the others leave a bias. A few further draws, which are not used
+otherwise, show which individuals are expected to have large errors; of many, those with new draws
+are chosen at random. Only the likelihood is kept of the new draws. They come from mixtures, those
+of the individuals that a guide or the population served as well: a draw of a mixture costs less
+than one of the networks, and the control variates of a smooth proposal leave less of the error.
+With a guide that is 0.95 effective, 1,000 individuals needed 1.5 million draws for a precision of
+0.1, and need half as many from mixtures.
 """
 
 from dataclasses import dataclass, replace
@@ -21,6 +24,7 @@ from torch import Generator, Tensor
 
 from ...sampling.individuals import IndividualPosteriors
 from ...sampling.refinement_settings import NO_CHAINS
+from ...sampling.weighted_draws import Refinement
 from ...sampling.weighted_fits import refinement_of_draws
 from ..likelihood.likelihood_estimate import MarginalLikelihood, summarize_weights
 from ..search.maximum_search import Search
@@ -37,12 +41,16 @@ class PrecisionSettings:
             them and the error falls faster: from .50 to .11 with six times the draws of 120
             individuals.
         max_values: Largest number of observed values at all new draws, which take some seconds.
-        min_at_random: Individuals from which on those with the largest errors are not preferred.
-            Large estimates have large errors; where these alone are drawn again, the others leave a
-            bias that does not average out: 0.2 in the log likelihood of 3,000 individuals, four
-            times its error.
-        exceptional: They are preferred even then where their error is more than this multiple of
-            the median.
+        min_at_random: Individuals from which on those with new draws are chosen at random. For
+            3,000 individuals with counts -2LL was 1.7 errors too large in the order of expected
+            errors (four seeds), and 0.5 at random.
+        pilot_share: Draws that show which individuals are expected to have large errors, as a share
+            of those that they have. Where the errors of the estimates themselves showed it, the log
+            likelihood of 60 individuals with counts was too small by its error, and that of 3,000
+            by four errors (decisions 071 and 091).
+        min_pilot: Smallest number of them.
+        exceptional: Individuals whose own error is more than this multiple of the median come
+            first.
         allowed_errors: Difference of the two estimates, in their errors, beyond which the error of
             both together is larger than theirs: it occurs once in 400 individuals where the errors
             are right.
@@ -52,6 +60,8 @@ class PrecisionSettings:
     exponent: float = 1.5
     max_values: int = 30_000_000
     min_at_random: int = 500
+    pilot_share: float = 0.25
+    min_pilot: int = 50
     exceptional: float = 5.0
     allowed_errors: float = 3.0
 
@@ -80,9 +90,14 @@ def with_precision(
     vector = search.structure.unconstrain_population(individuals.population)
     num_values = search.cohort.num_values / len(search.cohort)
     available = PRECISION.max_values / max(1.0, num_values)
+    if marginal.minus2ll_mc_error <= precision:
+        return marginal
     refinement = refinement_of_draws(individuals.sampled, generator)
+    alone = replace(search, guide=None)
+    pilot = _pilot_errors(alone, individuals, refinement, generator)
     while marginal.minus2ll_mc_error > precision and bool(marginal.mc_error.isfinite().all()):
-        order = _order(marginal.mc_error, generator)
+        expected = pilot * marginal.num_draws.double() ** (-PRECISION.exponent / 2)
+        order = _order(marginal.mc_error, expected)
         rows = _first_rows(marginal.mc_error, order, precision / 2)
         costs = PRECISION.growth * marginal.num_draws[rows]
         rows = rows[costs.cumsum(0) <= available]  # of many individuals, the worst ones
@@ -91,20 +106,32 @@ def with_precision(
         available -= PRECISION.growth * int(marginal.num_draws[rows].sum())
         for number in marginal.num_draws[rows].unique().tolist():
             same = rows[marginal.num_draws[rows] == number]
-            chosen = replace(search, cohort=search.cohort[same], guide=None)
+            chosen = replace(alone, cohort=search.cohort[same])
             num_new, known = PRECISION.growth * number, refinement.take(same)
             more = chosen.draw(vector, num_new, generator, known, MORE_DRAWS)
             marginal = combined_estimates(marginal, same, summarize_weights(more))
     return marginal
 
 
-def _order(errors: Tensor, generator: Generator) -> Tensor:
-    """The individuals in the order in which they get more draws: those with the largest errors
-    first; of a large cohort those with exceptional ones, and the others at random.
+def _pilot_errors(
+    search: Search, individuals: IndividualPosteriors, known: Refinement, generator: Generator
+) -> Tensor:
+    """Errors that do not depend on the draws of the result, shape ``(individual,)``: those of a few
+    new ones, or of many individuals random numbers.
     """
-    if len(errors) < PRECISION.min_at_random:
-        return errors.argsort(descending=True)
-    order = torch.randperm(len(errors), generator=generator)
+    num = len(individuals.cohort)
+    if num >= PRECISION.min_at_random:
+        return torch.rand(num, generator=generator, dtype=torch.float64)
+    vector = search.structure.unconstrain_population(individuals.population)
+    num_draws = max(PRECISION.min_pilot, int(PRECISION.pilot_share * individuals.num_draws))
+    return search.draw(vector, num_draws, generator, known, MORE_DRAWS).estimate.mc_error
+
+
+def _order(errors: Tensor, expected: Tensor) -> Tensor:
+    """The individuals in the order in which they get more draws: those with exceptional errors
+    first, then those with the largest expected ones.
+    """
+    order = expected.argsort(descending=True)
     is_large = errors[order] > PRECISION.exceptional * errors.median()
     return torch.cat([order[is_large], order[~is_large]])
 
