@@ -117,7 +117,7 @@ def newton(target: LogTarget, location: Tensor, scale_tril: Tensor, num_steps: i
 def climb(
     target_of: LogTargetOf, starts: Tensor, scale_trils: Tensor, num_steps: int, merge: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Steps from several starts of each problem, until its highest log density has ceased to rise.
+    r"""Steps from several starts of each problem, until its log density has ceased to rise.
 
     Args:
         target_of: Gives the log densities of some of the problems, which may be named repeatedly,
@@ -129,8 +129,10 @@ def climb(
             ones. Of 1,000 posteriors a hundredth as wide as the first scale, three were 20,000
             below their mode after five steps.
         merge: A start that has come to the place of a better one of the same problem takes no
-            further steps and ends where that one ends. The others then end at the modes less
-            exactly: starts of fits came farther from the maximum.
+            further steps and ends where that one ends; the others take steps until they no longer
+            rise themselves. Without it, all take steps until the highest of their problem no longer
+            rises. Merged starts end at the modes less exactly: fits from there began farther from
+            the maximum.
 
     Returns:
         Locations and scales, shaped as the first ones, and log densities, shape ``(start, N)``.
