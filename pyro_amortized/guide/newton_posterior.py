@@ -73,7 +73,7 @@ class SharpenedSettings:
     """
 
     first_starts: StartNumbers = StartNumbers(32, 4, 1.0)  # noqa: RUF009  (a frozen value)
-    prior_starts: StartNumbers = StartNumbers(64, 8, 1.0)  # noqa: RUF009
+    prior_starts: StartNumbers = StartNumbers(64, 12, 1.0)  # noqa: RUF009
     num_pilot: int = 256
     least_gain: float = 1e-3
     max_values: int = 100_000_000

@@ -9,6 +9,7 @@ With the modes :math:`m_j`, their scales :math:`L_j` and shares :math:`\pi_j`, t
 In :math:`q_2` itself a part of the draws comes from a Student distribution, for the tails.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -159,9 +160,11 @@ class SharpenedDistribution(TorchDistribution):  # type: ignore[misc]
         modes = self._modes_at(self._elements.expand(batch_shape))
         return SharpenedDistribution(self.first.expand(batch_shape), modes)
 
-    @property
+    @functools.cached_property
     def _flat_first(self) -> FlowDistribution:
-        """The first posterior with one batch dimension."""
+        """The first posterior with one batch dimension. It is kept, and with it what its network
+        computes once for many draws.
+        """
         return self.first.reshape(Size([self.batch_shape.numel()]))
 
     @property

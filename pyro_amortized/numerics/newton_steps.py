@@ -46,6 +46,8 @@ class NewtonSettings:
             not make it indefinite.
         max_steps: Largest number of steps while the log density rises.
         min_rise: Rise of the log density in a step below which the mode is reached.
+        min_own_rise: The same for each of several starts whose modes are all wanted. With ten times
+            as much some of them ended on a slope, two standard deviations from their mode.
         same_place: Squared distance of two starts, in the scales of both, below which they are at
             the same place: half a standard deviation. From there steps end at the same mode.
         same_height: Difference of their log densities below which they are, too.
@@ -61,6 +63,7 @@ class NewtonSettings:
     jitter: float = 1e-12
     max_steps: int = 30
     min_rise: float = 0.1
+    min_own_rise: float = 1e-3
     same_place: float = 0.25
     same_height: float = 1.0
 
@@ -169,9 +172,10 @@ def is_highest(location: Tensor, scale: Tensor, density: Tensor) -> Tensor:
 
 def _still_rises(before: Tensor, after: Tensor, each: bool) -> Tensor:
     """Whether log densities ``(start, N)`` have risen, each by itself or the highest ones."""
-    if not each:
-        before, after = (x.amax(0).expand_as(x) for x in (before, after))
-    return after - before > DEFAULTS.min_rise
+    if each:
+        return after - before > DEFAULTS.min_own_rise
+    highest = after.amax(0) - before.amax(0) > DEFAULTS.min_rise
+    return highest.expand_as(after)
 
 
 def _leaders(location: Tensor, scale: Tensor, density: Tensor, active: Tensor) -> Tensor:
