@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from pyro_amortized.numerics.gaussians import Gaussians
-from pyro_amortized.numerics.newton_steps import best_of, climb, newton, newton_step, stencil
+from pyro_amortized.numerics.newton_steps import (
+    best_of,
+    climb,
+    is_highest,
+    newton,
+    newton_step,
+    stencil,
+)
 
 
 def gaussian(mean, precision):
@@ -90,3 +97,31 @@ def test_merged_starts_end_at_the_modes_that_they_lead_to():
     assert torch.allclose(ends[True][0], ends[False][0], atol=0.02)
     assert torch.allclose(ends[True][1], ends[False][1], atol=1e-3)
     assert ends[True][2] < 0.75 * ends[False][2]
+
+
+def two_peaks(points):
+    """A high, narrow mode at 0, and at 8 a lower one on a tail that rises slowly towards it."""
+    x = points[..., 0]
+    low = -20 - 0.5 * (1 + (x - 8) ** 2).log()
+    return torch.logaddexp(-0.5 * (x / 0.05) ** 2, low)
+
+
+def test_starts_are_apart_as_far_as_there_are_such():
+    normal = Gaussians(torch.full((1, 1), 4.0).double(), torch.full((1, 1, 1), 3.0).double())
+    together, _ = best_of(two_peaks, normal, 32, 2, 0.0)
+    apart, scales = best_of(two_peaks, normal, 32, 2, 1.0)
+    assert float((together[0] - together[1]).abs()) < 3.0
+    assert float((apart[0] - apart[1]).abs()) >= 3.0
+    assert torch.equal(apart[0], together[0])  # the best one
+    assert scales.shape == (2, 1, 1, 1)
+    every, _ = best_of(two_peaks, normal, 4, 4, 10.0)
+    assert len(every.unique()) == 4
+
+
+def test_every_merged_start_ends_at_a_mode_of_its_own():
+    """The highest start of a problem is at its mode long before the others are."""
+    starts = torch.tensor([0.01, 12.0, 30.0]).double().reshape(3, 1, 1)
+    scales = torch.ones(3, 1, 1, 1).double()
+    location, scale, density = climb(lambda _: two_peaks, starts, scales, 2, merge=True)
+    assert location[:, 0, 0].tolist() == pytest.approx([0.0, 8.0, 8.0], abs=0.05)
+    assert is_highest(location, scale, density)[:, 0].sum() == 2
