@@ -14,7 +14,7 @@ import numpy as np
 
 from ...cohort import Cohort
 from ...runtime.short_lists import first_few
-from ..variables.compared_variables import Variable
+from ..variables.compared_variables import Variable, variables_of_covariates
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,7 @@ def covariate_units(cohort: Cohort) -> Iterator[str]:
     Args:
         cohort: The data.
     """
-    named = cohort.categories
-    variables = [
-        Variable(n, x.double().numpy(), named.get(n, ()))
-        for n, x in cohort.covariates.items()
-        if x.dim() == 1
-    ]
+    variables = variables_of_covariates(cohort)
     groups = [v for v in variables if len(v.levels) >= DEFAULTS.min_levels]
     for quantity in variables:
         if quantity.levels or quantity.categories or not (quantity.values > 0).all():

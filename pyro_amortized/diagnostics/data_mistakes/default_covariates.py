@@ -13,7 +13,7 @@ import numpy as np
 import scipy.stats
 
 from ...cohort import Cohort
-from ..variables.compared_variables import Variable
+from ..variables.compared_variables import Variable, variables_of_covariates
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,7 @@ def default_covariates(cohort: Cohort) -> Iterator[str]:
     Args:
         cohort: The data.
     """
-    named = cohort.categories
-    variables = [
-        Variable(n, x.double().numpy(), named.get(n, ()))
-        for n, x in cohort.covariates.items()
-        if x.dim() == 1
-    ]
+    variables = variables_of_covariates(cohort)
     columns = [v for v in variables if len(np.unique(v.values)) == 2]
     groups = [v for v in variables if len(v.levels) >= DEFAULTS.min_levels]
     number = len(columns) * sum(len(g.levels) for g in groups)

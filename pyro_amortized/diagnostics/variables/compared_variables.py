@@ -57,15 +57,20 @@ class Variable(NamedTuple):
         return levels if len(levels) > 1 else []
 
 
+def variables_of_covariates(cohort: Cohort) -> list[Variable]:
+    """The covariates that do not vary over time."""
+    named = cohort.categories
+    return [
+        Variable(name, x.double().numpy(), named.get(name, ()))
+        for name, x in cohort.covariates.items()
+    ]
+
+
 def variables_of_design(cohort: Cohort) -> list[Variable]:
     """The variables that were known before any value was recorded: covariates, those that vary over
     time at their first time, the first dose, and the order of the individuals.
     """
-    named = cohort.categories
-    found = [
-        Variable(name, x.double().numpy(), named.get(name, ()))
-        for name, x in cohort.covariates.items()
-    ]
+    found = variables_of_covariates(cohort)
     for name, series in cohort.time_varying.items():
         if series.values.dim() == 2:
             first = series.observed.double().argmax(1)
